@@ -1,0 +1,1 @@
+"""Pure decisions of OTP: exit reasons, child specs, restart intensity, plans."""

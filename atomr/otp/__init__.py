@@ -1,0 +1,1 @@
+"""OTP behaviours: GenServer, Supervisor, DynamicSupervisor, Application."""

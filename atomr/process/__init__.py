@@ -1,0 +1,1 @@
+"""Processes as trio tasks: mailbox, links, monitors, exit signals, timers, names."""

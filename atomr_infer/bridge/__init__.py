@@ -1,0 +1,1 @@
+"""Child-process host for local engines: frames, parent side, child side."""

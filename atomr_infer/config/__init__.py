@@ -1,0 +1,1 @@
+"""Configuration: TOML, environment and secrets to validated values."""

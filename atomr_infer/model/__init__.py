@@ -1,0 +1,1 @@
+"""The nouns of inference: plain values, no I/O, no clock."""

@@ -1,0 +1,156 @@
+"""`Deployment`: what an operator wants served, as one immutable value.
+
+The same value comes from a TOML table, from ``cluster.deploy(...)`` in a
+program, and from a provider's key in the environment.  It is validated when it
+is made, so that no invalid deployment exists; what only a runtime can judge
+(its ``options``) is checked by that runtime before anything starts.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+
+import attrs
+
+from atomr_infer.model.secret import SecretSource
+from atomr_infer.model.validation import (
+    at_least,
+    at_most,
+    identifier,
+    non_empty,
+    positive,
+)
+
+OptionValue = (
+    str | int | float | bool | list["OptionValue"] | Mapping[str, "OptionValue"]
+)
+"""A runtime's own option: what TOML can hold."""
+
+
+class Jitter(Enum):
+    """How a retry's wait is spread, so that clients do not retry in step."""
+
+    FULL = "full"
+    NONE = "none"
+
+
+@attrs.frozen(kw_only=True)
+class Serving:
+    """How many copies run, and how much work each one takes at once.
+
+    Attributes:
+        replicas: running copies, at least 1.
+        max_concurrency: requests that one replica runs at once; None: what
+            its runtime says it can do.
+        max_queue: requests that may wait for one replica; one more is refused
+            with :class:`~atomr_infer.errors.OverloadedError`.  0: never wait.
+        queue_timeout_s: longest wait in that queue, in seconds.
+    """
+
+    replicas: int = attrs.field(default=1, validator=[at_least(1), at_most(256)])
+    max_concurrency: int | None = attrs.field(
+        default=None, validator=attrs.validators.optional(at_least(1))
+    )
+    max_queue: int = attrs.field(default=256, validator=at_least(0))
+    queue_timeout_s: float = attrs.field(default=60.0, validator=positive)
+
+
+@attrs.frozen(kw_only=True)
+class Timeouts:
+    """Bounds on silence, in seconds.
+
+    Attributes:
+        load_s: a local engine's start, weights included.
+        connect_s: a connection to a remote provider, TLS included.
+        first_token_s: from the start of one attempt to its first chunk.
+        idle_s: between two chunks of a stream.
+        total_s: a whole request: queue, retries and the answer.
+    """
+
+    load_s: float = attrs.field(default=900.0, validator=positive)
+    connect_s: float = attrs.field(default=10.0, validator=positive)
+    first_token_s: float = attrs.field(default=120.0, validator=positive)
+    idle_s: float = attrs.field(default=60.0, validator=positive)
+    total_s: float = attrs.field(default=900.0, validator=positive)
+
+
+@attrs.frozen(kw_only=True)
+class RetryPolicy:
+    """When a failed attempt is made again, before the client has seen anything.
+
+    Attributes:
+        max_attempts: tries in all, the first one included; 1: no retry.
+        backoff_s: wait before the second try; it doubles with each further one.
+        max_backoff_s: longest wait between two tries.  An upstream that asks
+            for more in ``Retry-After`` is not asked again.
+        jitter: how the wait is spread.
+        idempotent: False forbids every retry of a request that the engine or
+            the upstream may have begun.
+    """
+
+    max_attempts: int = attrs.field(default=3, validator=[at_least(1), at_most(20)])
+    backoff_s: float = attrs.field(default=0.25, validator=positive)
+    max_backoff_s: float = attrs.field(default=20.0, validator=positive)
+    jitter: Jitter = attrs.field(
+        default=Jitter.FULL, validator=attrs.validators.instance_of(Jitter)
+    )
+    idempotent: bool = attrs.field(
+        default=True, validator=attrs.validators.instance_of(bool)
+    )
+
+
+def _freeze_names(names: tuple[str, ...] | list[str]) -> tuple[str, ...]:
+    return tuple(names)
+
+
+@attrs.frozen(kw_only=True)
+class Deployment:
+    """One model behind one runtime, under one or more public names.
+
+    Attributes:
+        name: unique in its cluster; letters, digits and ``. _ - / :``.
+        runtime: the plugin that runs it, by entry-point name: ``openai``, ...
+        model: what the runtime is asked for: a path, a package, a provider's
+            model name.  None: the name that the client used.
+        serves: public model names; a name with ``*`` is a pattern such as
+            ``gpt-*``.  Empty: ``(name,)``.  A pattern that ends in ``/*``
+            (``openai/*``) takes its prefix off before the upstream is asked.
+        credential: where the upstream's key is found; None: none is needed.
+        options: what only this runtime understands; checked by it.
+        serving: replicas, concurrency and queue.
+        timeouts: bounds on silence.
+        retry: when a failed attempt is made again.
+
+    >>> Deployment(name="tiny", runtime="mock").serves
+    ('tiny',)
+    >>> Deployment(name="", runtime="mock")
+    Traceback (most recent call last):
+    ...
+    ValueError: name: '' is empty; give it a value
+    """
+
+    name: str = attrs.field(validator=identifier)
+    runtime: str = attrs.field(validator=identifier)
+    model: str | None = attrs.field(
+        default=None, validator=attrs.validators.optional(non_empty)
+    )
+    serves: tuple[str, ...] = attrs.field(
+        converter=_freeze_names,
+        validator=attrs.validators.deep_iterable(non_empty),
+    )
+    credential: SecretSource | None = None
+    options: Mapping[str, OptionValue] = attrs.field(factory=dict, hash=False)
+    serving: Serving = Serving()
+    timeouts: Timeouts = Timeouts()
+    retry: RetryPolicy = RetryPolicy()
+
+    @serves.default
+    def _serves_its_own_name(self) -> tuple[str, ...]:
+        return (self.name,)
+
+    def __attrs_post_init__(self) -> None:
+        if not self.serves:
+            object.__setattr__(self, "serves", (self.name,))

@@ -1,0 +1,1 @@
+"""Decisions about requests: routing, admission, retry; pure."""

@@ -1,0 +1,1 @@
+"""The remote tier: HTTP client and sessions on trio."""

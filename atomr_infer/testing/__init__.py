@@ -1,0 +1,1 @@
+"""Test kit: a scripted runtime, fake upstreams, conformance helpers."""

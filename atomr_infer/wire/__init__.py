@@ -1,0 +1,1 @@
+"""Bytes of the dialects to values and back; pure."""

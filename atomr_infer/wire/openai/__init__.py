@@ -1,0 +1,1 @@
+"""OpenAI's dialect: requests, answers, chunks, errors; pure."""

@@ -1,0 +1,1 @@
+"""Runtime plugin for mistral.rs: GGUF and safetensors on CPU and GPU."""

@@ -1,0 +1,1 @@
+"""Runtime plugin for OpenAI and OpenAI-compatible servers."""
