@@ -41,6 +41,14 @@ _NEUTRAL = {
     "top_logprobs": (b"0", b"null"),
 }
 
+# Members that repeat, in another spelling, what ``sampling`` already says.
+_ALIASES = frozenset({"max_completion_tokens"})
+
+# Members that are about the request's bookkeeping and not about the answer.
+_BOOKKEEPING = frozenset({"user", "metadata", "store", "safety_identifier"})
+
+_SILENT = _ALIASES | _BOOKKEEPING
+
 ALL_SAMPLING = frozenset(field.name for field in attrs.fields(Sampling))
 """Every sampling field, for a runtime that takes them all."""
 
@@ -90,7 +98,7 @@ def check_request(batch: ExecuteBatch, capabilities: Capabilities) -> tuple[str,
             param="n",
         )
     if not capabilities.passes_extra:
-        ignored |= {name for name in batch.extra if name not in _FEATURE_BY_FIELD}
+        ignored |= batch.extra.keys() - _FEATURE_BY_FIELD.keys() - _SILENT
     return tuple(sorted(ignored))
 
 

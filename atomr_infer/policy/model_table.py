@@ -1,0 +1,135 @@
+"""Which deployment serves a model name that a client asked for.
+
+Exact names win over patterns; among patterns the longest literal part wins,
+then the order of deployment.  Two deployments cannot share an exact name.
+
+A table is an immutable value: whoever deploys makes a new one, and a request
+keeps the one it started with.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+from typing import TYPE_CHECKING
+
+import attrs
+
+from atomr_infer.errors import ConfigError, ModelNotFoundError
+from atomr_infer.model.deployment import Deployment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+@attrs.frozen
+class Route:
+    """Where a request goes.
+
+    Attributes:
+        deployment: the deployment's name.
+        model: what its runtime is asked for.
+    """
+
+    deployment: str
+    model: str
+
+
+@attrs.frozen
+class ModelTable:
+    """Public model names and patterns, each with its deployment."""
+
+    _deployments: tuple[Deployment, ...] = ()
+
+    def with_deployment(self, deployment: Deployment) -> ModelTable:
+        """Return a table that also routes to ``deployment``.
+
+        Raises:
+            ConfigError: its name, or a model name that it serves, is taken.
+        """
+        for other in self._deployments:
+            _refuse_overlap(deployment, other)
+        return ModelTable((*self._deployments, deployment))
+
+    def without(self, name: str) -> ModelTable:
+        """Return a table that no longer routes to the deployment ``name``."""
+        return ModelTable(tuple(d for d in self._deployments if d.name != name))
+
+    @property
+    def deployments(self) -> tuple[Deployment, ...]:
+        """All deployments, in the order in which they came."""
+        return self._deployments
+
+    def names(self) -> tuple[str, ...]:
+        """All public names, patterns included, in order of deployment."""
+        return tuple(name for d in self._deployments for name in d.serves)
+
+    def resolve(self, model: str) -> Route:
+        """Return the route for a public model name.
+
+        Raises:
+            ModelNotFoundError: nothing serves it; the message lists what is
+                served, or the name that was probably meant.
+
+        >>> table = ModelTable((
+        ...     Deployment(name="gpt", runtime="x", serves=("gpt-*", "openai/*")),
+        ... ))
+        >>> table.resolve("openai/o5").model
+        'o5'
+        >>> table.resolve("gpt-6")
+        Route(deployment='gpt', model='gpt-6')
+        """
+        best: tuple[int, Deployment, str] | None = None
+        for deployment in self._deployments:
+            for served in deployment.serves:
+                if served == model:
+                    return Route(deployment.name, deployment.model or model)
+                if _is_pattern(served) and fnmatch.fnmatchcase(model, served):
+                    weight = len(served.replace("*", ""))
+                    if best is None or weight > best[0]:
+                        best = (weight, deployment, served)
+        if best is None:
+            raise self._not_found(model)
+        _, deployment, served = best
+        return Route(deployment.name, deployment.model or _asked(model, served))
+
+    def _not_found(self, model: str) -> ModelNotFoundError:
+        names = self.names()
+        if not names:
+            return ModelNotFoundError(
+                f"the model {model!r} does not exist: nothing is deployed",
+                param="model",
+            )
+        close = difflib.get_close_matches(model, names, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else _listing(names)
+        return ModelNotFoundError(
+            f"the model {model!r} does not exist; {hint}", param="model"
+        )
+
+
+def _is_pattern(name: str) -> bool:
+    return "*" in name
+
+
+def _asked(model: str, pattern: str) -> str:
+    """Take a routing prefix such as ``openai/`` off the name."""
+    if pattern.endswith("/*"):
+        return model.removeprefix(pattern[:-1])
+    return model
+
+
+def _listing(names: Iterable[str]) -> str:
+    return "served are " + ", ".join(repr(name) for name in names)
+
+
+def _refuse_overlap(new: Deployment, old: Deployment) -> None:
+    if new.name == old.name:
+        raise ConfigError(f"deployment {new.name!r} exists already; names are unique")
+    shared = sorted(set(new.serves) & set(old.serves))
+    if shared:
+        raise ConfigError(
+            f"deployment {new.name!r} cannot serve {shared[0]!r}: "
+            f"deployment {old.name!r} serves it already"
+        )
