@@ -1,0 +1,171 @@
+"""The tables ``[[deployment]]`` to :class:`Deployment` values.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING, TypeVar
+
+import attrs
+
+from atomr_infer.config.reader import TableReader, type_name
+from atomr_infer.model.deployment import (
+    Deployment,
+    Jitter,
+    RetryPolicy,
+    Serving,
+    Timeouts,
+)
+from atomr_infer.model.secret import EnvSecret, FileSecret, SecretSource
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+E = TypeVar("E", bound=Enum)
+
+_KEYS = tuple(field.name for field in attrs.fields(Deployment))
+_REQUIRED = ("name", "runtime")
+_SHOWN_FIX = 'write credential = { env = "NAME_OF_A_VARIABLE" } or { file = "PATH" }'
+
+# What people write who know other tools.
+_OTHER_WORDS = {
+    "api_key": f"a key does not belong in this file; {_SHOWN_FIX}",
+    "key": f"a key does not belong in this file; {_SHOWN_FIX}",
+    "token": f"a key does not belong in this file; {_SHOWN_FIX}",
+    "base_url": "a runtime's own settings belong under [deployment.options]",
+    "provider": "did you mean 'runtime'?",
+    "engine": "did you mean 'runtime'?",
+    "models": "did you mean 'serves'?",
+    "replicas": "it belongs under [deployment.serving]",
+    "max_concurrency": "it belongs under [deployment.serving]",
+    "timeout": "see the keys of [deployment.timeouts]",
+}
+
+
+def read_deployments(top: TableReader, folder: Path) -> tuple[Deployment, ...]:
+    """Read every ``[[deployment]]`` of a document.
+
+    Args:
+        top: the whole document.
+        folder: what a relative credential file is relative to.
+
+    Raises:
+        ConfigError: at the first mistake.
+    """
+    tables = top.content.get("deployment", [])
+    if isinstance(tables, dict):
+        raise top.fail("deployment", "write [[deployment]], with two brackets")
+    if not isinstance(tables, list):
+        problem = f"deployment is {type_name(tables)}; write [[deployment]] tables"
+        raise top.fail("deployment", problem)
+    deployments: list[Deployment] = []
+    lines: dict[str, int | None] = {}
+    for index, content in enumerate(tables):
+        reader = _reader(top, index, content)
+        deployment = _deployment(reader, folder)
+        if deployment.name in lines:
+            raise reader.fail(
+                "name",
+                f"the name is used already, on line {lines[deployment.name]}; "
+                "every deployment needs its own",
+            )
+        lines[deployment.name] = top.origin.positions.line((*reader.where, "name"))
+        deployments.append(deployment)
+    return tuple(deployments)
+
+
+def _reader(top: TableReader, index: int, content: object) -> TableReader:
+    where = (*top.where, "deployment", index)
+    if not isinstance(content, dict):
+        problem = f"deployment holds {type_name(content)}; write [[deployment]] tables"
+        raise top.origin.error(where, problem)
+    name = content.get("name")
+    label = f"deployment {name!r}" if isinstance(name, str) else "deployment"
+    return TableReader(top.origin, where, label, content)
+
+
+def _deployment(reader: TableReader, folder: Path) -> Deployment:
+    reader.check_keys(_KEYS, also=_OTHER_WORDS)
+    for key in _REQUIRED:
+        if key not in reader.content:
+            raise reader.fail(key, f"{key} is missing; every [[deployment]] needs it")
+    values = {**reader.content}
+    if "serves" in values:
+        _require_array(reader, "serves")
+    if "credential" in values:
+        values["credential"] = _credential(reader, folder)
+    for key, read in _SUB_TABLES.items():
+        table = reader.table(key)
+        if table is not None:
+            values[key] = read(table)
+    return reader.make(Deployment, values)
+
+
+def _serving(table: TableReader) -> Serving:
+    return table.read(Serving)
+
+
+def _timeouts(table: TableReader) -> Timeouts:
+    return table.read(Timeouts)
+
+
+def _retry(table: TableReader) -> RetryPolicy:
+    converted: dict[str, object] = {}
+    if "jitter" in table.content:
+        converted["jitter"] = _member(table, "jitter", Jitter)
+    idempotent = table.content.get("idempotent", True)
+    if not isinstance(idempotent, bool):
+        problem = f"idempotent is {type_name(idempotent)}, not true or false"
+        raise table.fail("idempotent", problem)
+    return table.read(RetryPolicy, **converted)
+
+
+def _options(table: TableReader) -> Mapping[str, object]:
+    # Only the runtime knows them; it is asked before anything starts.
+    return table.content
+
+
+_SUB_TABLES = {
+    "serving": _serving,
+    "timeouts": _timeouts,
+    "retry": _retry,
+    "options": _options,
+}
+
+
+def _credential(reader: TableReader, folder: Path) -> SecretSource:
+    # The value is never shown: it may be the secret itself.
+    if not isinstance(reader.content["credential"], dict):
+        problem = "a credential does not belong in this file"
+        raise reader.fail("credential", f"{problem}; {_SHOWN_FIX}")
+    table = reader.table("credential")
+    assert table is not None, "the key is there and holds a table"
+    table.check_keys(("env", "file"))
+    if len(table.content) != 1:
+        raise reader.fail("credential", f"credential needs one source; {_SHOWN_FIX}")
+    [(kind, place)] = table.content.items()
+    if not isinstance(place, str) or not place.strip():
+        raise table.fail(kind, f"{kind} must be a string that is not empty")
+    if kind == "env":
+        return EnvSecret(place)
+    return FileSecret(str(folder / place))
+
+
+def _require_array(reader: TableReader, key: str) -> None:
+    value = reader.content[key]
+    if isinstance(value, str):
+        raise reader.fail(key, f'{key} is a string, not an array; write ["{value}"]')
+    if not isinstance(value, list):
+        raise reader.fail(key, f"{key} is {type_name(value)}, not an array")
+
+
+def _member(table: TableReader, key: str, kind: type[E]) -> E:
+    value = table.content[key]
+    for member in kind:
+        if member.value == value:
+            return member
+    allowed = " or ".join(repr(member.value) for member in kind)
+    raise table.fail(key, f"{key}: {value!r} is not allowed; use {allowed}")

@@ -1,0 +1,113 @@
+"""``load_config``: a TOML file to a validated :class:`Config`.
+
+The file is read whole, parsed by ``tomllib``, and taken apart by
+:class:`~atomr_infer.config.reader.TableReader`.  The first mistake ends it with
+one sentence that names file, line, key and remedy.  Two things are left for
+later, because they need more than the file: a runtime's own options
+(:mod:`atomr_infer.config.validate`) and the secrets themselves
+(:mod:`atomr_infer.config.secrets`).
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+
+from atomr_infer.config.deployments import read_deployments
+from atomr_infer.config.gateway import GatewayConfig
+from atomr_infer.config.positions import scan
+from atomr_infer.config.reader import Origin, TableReader
+from atomr_infer.errors import ConfigError
+from atomr_infer.model.deployment import Deployment
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_AT_LINE = re.compile(r" \(at line (\d+), column \d+\)$")
+_AT_END = " (at end of document)"
+
+
+@attrs.frozen(kw_only=True)
+class Config:
+    """What an operator configured.
+
+    Attributes:
+        gateway: how the gateway listens.
+        deployments: what is to be served, in the order of the file.
+        origin: the file behind it, for errors that are found later; None for
+            a configuration that a program made.
+    """
+
+    gateway: GatewayConfig = attrs.field(factory=GatewayConfig)
+    deployments: tuple[Deployment, ...] = ()
+    origin: Origin | None = attrs.field(default=None, eq=False, repr=False)
+
+
+def load_config(path: str | Path) -> Config:
+    """Read and validate a configuration file.
+
+    The path of a credential file is taken relative to the configuration.
+
+    Raises:
+        ConfigError: the file cannot be read, is not TOML, or holds something
+            that cannot work; the message names the line and the remedy.
+    """
+    return parse_config(_read(Path(path)), str(path))
+
+
+def parse_config(text: str, path: str) -> Config:
+    """Validate the text of a configuration file.
+
+    Args:
+        text: the TOML document.
+        path: the file's path, for errors and for relative credential files.
+
+    Raises:
+        ConfigError: as :func:`load_config` does.
+    """
+    document = _parse(text, path)
+    origin = Origin(path, scan(text))
+    top = TableReader(origin, (), "", document)
+    top.check_keys(("gateway", "deployment"))
+    gateway = top.table("gateway")
+    return Config(
+        gateway=GatewayConfig() if gateway is None else gateway.read(GatewayConfig),
+        deployments=read_deployments(top, Path(path).parent),
+        origin=origin,
+    )
+
+
+def _read(path: Path) -> str:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise ConfigError("there is no such file", path=str(path)) from error
+    except IsADirectoryError as error:
+        raise ConfigError("is a directory, not a file", path=str(path)) from error
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise ConfigError(f"cannot be read: {reason}", path=str(path)) from error
+    try:
+        # Some editors put a byte-order mark in front, which TOML does not allow.
+        return content.removeprefix(b"\xef\xbb\xbf").decode()
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise ConfigError(
+            "is not UTF-8 text; save it with that encoding", path=str(path), line=line
+        ) from error
+
+
+def _parse(text: str, path: str) -> Mapping[str, object]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        message = str(error)
+        match = _AT_LINE.search(message)
+        # Python 3.11 tells the position in the message only.
+        line = int(match[1]) if match else text.rstrip("\n").count("\n") + 1
+        problem = _AT_LINE.sub("", message).removesuffix(_AT_END)
+        raise ConfigError(f"not valid TOML: {problem}", path=path, line=line) from error

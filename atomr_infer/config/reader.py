@@ -1,0 +1,149 @@
+"""Taking parsed TOML apart, table by table, with a line for every mistake.
+
+A :class:`TableReader` is one table of the document and knows where it stands.
+Whatever is wrong with a key becomes a :class:`~atomr_infer.errors.ConfigError`
+that names the file, the line, the key and the remedy; a value is shown only
+where it cannot be a secret.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar
+
+import attrs
+
+from atomr_infer.config.positions import Path, Positions
+from atomr_infer.errors import ConfigError
+from atomr_infer.model.validation import InvalidValueError
+
+T = TypeVar("T")
+A = TypeVar("A", bound=attrs.AttrsInstance)
+
+
+@attrs.frozen
+class Origin:
+    """A configuration file and the lines of what is in it.
+
+    Attributes:
+        path: the file's path, as errors show it.
+        positions: where each key stands.
+    """
+
+    path: str
+    positions: Positions
+
+    def error(self, where: Path, message: str) -> ConfigError:
+        """Return an error that points at ``where``."""
+        return ConfigError(message, path=self.path, line=self.positions.line(where))
+
+
+@attrs.frozen
+class TableReader:
+    """One table of a document.
+
+    Attributes:
+        origin: the document.
+        where: the table's path in it.
+        label: how messages call the table: ``deployment 'tiny'``; "" for the
+            whole document.
+        content: its keys and values.
+    """
+
+    origin: Origin
+    where: Path
+    label: str
+    content: Mapping[str, object]
+
+    def fail(self, key: str, problem: str) -> ConfigError:
+        """Return an error about ``key``, at its line."""
+        message = f"{self.label}: {problem}" if self.label else problem
+        return self.origin.error((*self.where, key), message)
+
+    def check_keys(
+        self, known: Iterable[str], also: Mapping[str, str] | None = None
+    ) -> None:
+        """Refuse keys that nothing reads.
+
+        Args:
+            known: the keys that this table has.
+            also: what to say about keys that people write by mistake.
+
+        Raises:
+            ConfigError: at the first unknown key, with the nearest known one.
+        """
+        names = list(known)
+        for key in self.content:
+            if key in names:
+                continue
+            hint = (also or {}).get(key)
+            raise self.fail(key, f"unknown key {key!r}; {hint or _nearest(key, names)}")
+
+    def table(self, key: str) -> TableReader | None:
+        """Return the sub-table ``key``, or None when it is not written.
+
+        Raises:
+            ConfigError: it is not a table.
+        """
+        if key not in self.content:
+            return None
+        content = self.content[key]
+        if not isinstance(content, dict):
+            raise self.fail(key, f"{key} is {type_name(content)}, not a table")
+        label = f"{self.label}: {key}" if self.label else key
+        return TableReader(self.origin, (*self.where, key), label, content)
+
+    def make(self, build: Callable[..., T], values: Mapping[str, object]) -> T:
+        """Call ``build(**values)`` and point at the key whose value it refuses.
+
+        Raises:
+            ConfigError: the value is of the wrong type or out of range.
+        """
+        try:
+            return build(**values)
+        except InvalidValueError as error:
+            raise self.fail(error.field, str(error)) from error
+
+    def read(self, build: type[A], **converted: object) -> A:
+        """Make a value whose fields are this table's keys.
+
+        Args:
+            build: an attrs class.
+            converted: fields whose values were converted already.
+
+        Raises:
+            ConfigError: a key is unknown, or a value is not allowed.
+        """
+        self.check_keys(field.name for field in attrs.fields(build))
+        return self.make(build, {**self.content, **converted})
+
+
+def type_name(value: object) -> str:
+    """Return what a person calls a TOML value's type, with its article.
+
+    >>> type_name(True), type_name([1])
+    ('true or false', 'an array')
+    """
+    for kind, name in _TYPE_NAMES:
+        if isinstance(value, kind):
+            return name
+    return "a date or time"
+
+
+# In this order: to Python, a bool is an int.
+_TYPE_NAMES: tuple[tuple[type, str], ...] = (
+    (bool, "true or false"),
+    (int, "a number"),
+    (float, "a number"),
+    (str, "a string"),
+    (list, "an array"),
+    (dict, "a table"),
+)
+
+
+def _nearest(key: str, names: list[str]) -> str:
+    near = difflib.get_close_matches(key, names, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"use {', '.join(names)}"

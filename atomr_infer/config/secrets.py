@@ -1,0 +1,73 @@
+"""Reading secrets from where the configuration says they are.
+
+The only place where a :class:`~atomr_infer.model.secret.Secret` is made from
+the environment or a file.  White space around the text is dropped: a key never
+has any, and a newline behind one is what ``echo`` and editors leave.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from atomr_infer.errors import MissingSecretError
+from atomr_infer.model.secret import EnvSecret, FileSecret, Secret, SecretSource
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def resolve(
+    source: SecretSource, environ: Mapping[str, str], *, deployment: str
+) -> Secret:
+    """Return the secret that ``source`` points at.
+
+    Args:
+        source: where it is; a :class:`Secret` is returned as it is.
+        environ: the environment to look into.
+        deployment: whose secret it is, for the error.
+
+    Raises:
+        MissingSecretError: the variable or file is absent, empty or cannot be
+            read; the message says which, and how to mend it.
+    """
+    if isinstance(source, Secret):
+        return source
+    if isinstance(source, EnvSecret):
+        text, where = _from_environment(source, environ, deployment)
+    else:
+        text, where = _from_file(source, deployment)
+    if not text.strip():
+        raise _missing(deployment, f"{where} is empty; put the key there")
+    return Secret(text.strip())
+
+
+def _from_environment(
+    source: EnvSecret, environ: Mapping[str, str], deployment: str
+) -> tuple[str, str]:
+    where = f"the environment variable {source.variable}"
+    if source.variable not in environ:
+        fix = f"set it with: export {source.variable}=..."
+        raise _missing(deployment, f"{where} is not set; {fix}")
+    return environ[source.variable], where
+
+
+def _from_file(source: FileSecret, deployment: str) -> tuple[str, str]:
+    where = f"the file {source.path}"
+    try:
+        return Path(source.path).read_text(encoding="utf-8"), where
+    except FileNotFoundError as error:
+        problem = f"{where} does not exist; write the key into it"
+        raise _missing(deployment, problem) from error
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        problem = f"{where} cannot be read ({reason}); let this user read it"
+        raise _missing(deployment, problem) from error
+    except UnicodeDecodeError:
+        # Not chained: that error carries the file's bytes, which are secret.
+        problem = f"{where} is not UTF-8 text; it must hold the key and nothing else"
+        raise _missing(deployment, problem) from None
+
+
+def _missing(deployment: str, problem: str) -> MissingSecretError:
+    return MissingSecretError(f"deployment {deployment!r} has no credential: {problem}")

@@ -1,0 +1,85 @@
+"""Asking each runtime whether it could run what is configured.
+
+Done before anything starts: a deployment whose runtime is unknown, whose
+packages are missing or whose options mean nothing is refused with its line,
+not met as a failed start.
+"""
+
+from __future__ import annotations
+
+import re
+from importlib.metadata import distributions
+from typing import TYPE_CHECKING
+
+from atomr_infer.errors import ConfigError
+from atomr_infer.runtimes.loader import Installed, ensure_available, load_runtime
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from atomr_infer.config.positions import Path
+    from atomr_infer.config.reader import Origin
+    from atomr_infer.model.deployment import Deployment
+    from atomr_infer.runtimes.contract import RuntimePlugin
+
+
+def validate_deployments(
+    deployments: Iterable[Deployment],
+    *,
+    origin: Origin | None = None,
+    installed: Installed = distributions,
+) -> dict[str, RuntimePlugin]:
+    """Check deployments with their runtimes, and return the runtimes by name.
+
+    Args:
+        deployments: what is to be served; with ``origin``, in its order.
+        origin: the file that they come from, for the lines of errors.
+        installed: where plugins are looked for.
+
+    Raises:
+        PluginError: a runtime is unknown, broken or lacks packages.
+        ConfigError: a runtime refuses its deployment.
+    """
+    plugins: dict[str, RuntimePlugin] = {}
+    for index, deployment in enumerate(deployments):
+        try:
+            plugin = plugins.get(deployment.runtime)
+            if plugin is None:
+                plugin = load_runtime(deployment.runtime, installed)
+                ensure_available(plugin, installed)
+                plugins[deployment.runtime] = plugin
+        except ConfigError as error:
+            _annotate(error, deployment, origin, ("deployment", index, "runtime"))
+            raise
+        try:
+            plugin.validate(deployment)
+        except ConfigError as error:
+            place = _place(error, deployment)
+            _annotate(error, deployment, origin, ("deployment", index, *place))
+            raise
+    return plugins
+
+
+def _annotate(
+    error: ConfigError, deployment: Deployment, origin: Origin | None, where: Path
+) -> None:
+    """Say in the error whose mistake it is, and where it stands.
+
+    The error is changed and not wrapped: its class is part of its meaning.
+    """
+    error.message = f"deployment {deployment.name!r}: {error.message}"
+    if origin is not None and error.path is None:
+        error.path = origin.path
+        error.line = origin.positions.line(where)
+
+
+def _place(error: ConfigError, deployment: Deployment) -> Path:
+    """Return the option that a runtime's refusal speaks of.
+
+    A runtime does not know the file, but the contract has it name the option,
+    so the first option in its sentence is the place; else the deployment is.
+    """
+    for word in re.findall(r"[\w.-]+", error.message):
+        if word in deployment.options:
+            return ("options", word)
+    return ()

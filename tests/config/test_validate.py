@@ -1,0 +1,74 @@
+"""Runtimes are asked about their deployments, and their refusals get a line."""
+
+from __future__ import annotations
+
+import pytest
+
+from atomr_infer.config.load import parse_config
+from atomr_infer.config.validate import validate_deployments
+from atomr_infer.errors import ConfigError, PluginError
+from atomr_infer.model.deployment import Deployment
+from atomr_infer.testing.mock import PLUGIN
+
+GOOD = '[[deployment]]\nname = "good"\nruntime = "mock"\n\n'
+
+
+def refusal(text: str) -> ConfigError:
+    config = parse_config(text, "atomr.toml")
+    with pytest.raises(ConfigError) as raised:
+        validate_deployments(config.deployments, origin=config.origin)
+    return raised.value
+
+
+def test_each_runtime_is_loaded_once_and_returned_by_name() -> None:
+    deployments = [Deployment(name=name, runtime="mock") for name in ("a", "b")]
+
+    assert validate_deployments(deployments) == {"mock": PLUGIN}
+
+
+def test_no_deployment_needs_no_runtime() -> None:
+    assert validate_deployments([]) == {}
+
+
+def test_a_refused_option_gets_its_line() -> None:
+    error = refusal(
+        f'{GOOD}[[deployment]]\nname = "bad"\nruntime = "mock"\n'
+        '[deployment.options]\nreply = "x"\ntokens = -1\n'
+    )
+
+    assert str(error) == (
+        "atomr.toml:10: deployment 'bad': option tokens: -1 must be at least 0"
+    )
+
+
+def test_an_unknown_option_gets_its_line_though_another_is_suggested() -> None:
+    error = refusal(
+        f'{GOOD}[[deployment]]\nname = "bad"\nruntime = "mock"\n'
+        'options.reply = "x"\noptions.repyl = "y"\n'
+    )
+
+    assert str(error) == (
+        "atomr.toml:9: deployment 'bad': the mock runtime has no option 'repyl'; "
+        "did you mean 'reply'?"
+    )
+
+
+def test_an_unknown_runtime_gets_the_line_of_its_key() -> None:
+    error = refusal(f'{GOOD}[[deployment]]\nname = "bad"\n\nruntime = "mokc"\n')
+
+    assert isinstance(error, PluginError)
+    assert str(error).startswith(
+        "atomr.toml:8: deployment 'bad': no runtime is called 'mokc'; "
+        "did you mean 'mock'? installed: "
+    )
+
+
+def test_a_deployment_from_a_program_is_named_without_a_line() -> None:
+    bad = Deployment(name="bad", runtime="mock", options={"delay_s": -1})
+
+    with pytest.raises(ConfigError) as raised:
+        validate_deployments([bad])
+
+    assert str(raised.value) == (
+        "deployment 'bad': option delay_s: -1 is not a number of seconds"
+    )
