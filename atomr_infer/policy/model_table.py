@@ -64,7 +64,11 @@ class ModelTable:
 
     def names(self) -> tuple[str, ...]:
         """All public names, patterns included, in order of deployment."""
-        return tuple(name for d in self._deployments for name in d.serves)
+        return tuple(name for name, _ in self.owned_names())
+
+    def owned_names(self) -> tuple[tuple[str, str], ...]:
+        """Each public name with the deployment that serves it."""
+        return tuple((name, d.name) for d in self._deployments for name in d.serves)
 
     def resolve(self, model: str) -> Route:
         """Return the route for a public model name.
