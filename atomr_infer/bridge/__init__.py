@@ -1,1 +1,10 @@
-"""Child-process host for local engines: frames, parent side, child side."""
+"""Runners in child interpreters, so that a crash costs one child.
+
+:func:`open_bridged_runner` is the way in.  The child's side is the module
+``child``; it is not imported here, for it is run as a program.
+"""
+
+from atomr_infer.bridge.limits import DEFAULT_LIMITS, BridgeLimits
+from atomr_infer.bridge.parent import BridgedRunner, open_bridged_runner
+
+__all__ = ["DEFAULT_LIMITS", "BridgeLimits", "BridgedRunner", "open_bridged_runner"]

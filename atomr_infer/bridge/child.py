@@ -1,0 +1,258 @@
+"""The child's side: ``python -m atomr_infer.bridge.child FD PARENT_PID``.
+
+It opens the runner that the parent names, runs what the parent asks, and says
+what becomes of it (``frames``).  Standard output and error belong to the
+engine; the bridge speaks over its own socket, so a ``print`` cannot break it.
+
+It ends when the parent says so, when the parent dies (``lineage``), or when the
+socket closes.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import socket
+import sys
+import traceback
+from typing import NoReturn
+
+import trio
+
+from atomr_infer.bridge.frames import (
+    PROTOCOL_VERSION,
+    Cancel,
+    Chunk,
+    Close,
+    Credit,
+    End,
+    Execute,
+    Failed,
+    FrameError,
+    Hello,
+    Open,
+    ParentFrame,
+    Ping,
+    Pong,
+    Ready,
+    StartFailed,
+    Starting,
+    parent_reader,
+)
+from atomr_infer.bridge.lineage import OrphanedError, die_with_parent
+from atomr_infer.bridge.link import Link
+from atomr_infer.bridge.streams import ChildStream
+from atomr_infer.bridge.values import (
+    ErrorWire,
+    batch_from_wire,
+    capabilities_to_wire,
+    chunk_to_wire,
+    deployment_from_wire,
+    error_to_wire,
+    progress_to_wire,
+)
+from atomr_infer.errors import (
+    ConfigError,
+    EngineStartError,
+    InferenceError,
+    InternalError,
+    PluginError,
+    encode,
+)
+from atomr_infer.model.secret import Secret
+from atomr_infer.runtimes.contract import (
+    ModelRunner,
+    Progress,
+    RunnerContext,
+    RuntimePlugin,
+)
+
+ORPHANED_STATUS = 70
+"""Exit status of a child whose parent is gone (``EX_SOFTWARE``); nobody reads it."""
+
+
+class Server:
+    """Serves one parent over one link."""
+
+    def __init__(self, link: Link[ParentFrame]) -> None:
+        self._link = link
+        self._opened = trio.Event()
+        self._open: Open | None = None
+        self._closing = trio.Event()
+        self._streams: dict[int, ChildStream] = {}
+        self._runner: ModelRunner | None = None
+        self._generations: trio.Nursery | None = None
+
+    async def serve(self) -> None:
+        """Serve until the parent says ``Close`` or the runner cannot be opened."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._link.write_forever)
+            nursery.start_soon(self._read)
+            self._link.send_nowait(Hello(PROTOCOL_VERSION))
+            await self._opened.wait()
+            await self._run()
+            await self._link.flush()
+            nursery.cancel_scope.cancel()
+
+    async def _run(self) -> None:
+        assert self._open is not None
+        frame = self._open
+        try:
+            plugin = load_plugin(frame.plugin_ref)
+            deployment = deployment_from_wire(frame.deployment)
+            context = RunnerContext(
+                credential=(
+                    None if frame.credential is None else Secret(frame.credential)
+                ),
+                progress=self._report,
+            )
+            async with plugin.open_runner(deployment, context) as runner:
+                self._link.send_nowait(Ready(capabilities_to_wire(runner.capabilities)))
+                await self._run_generations(runner)
+        except Exception as error:  # noqa: BLE001  the process's last boundary: reported to the parent
+            problem = start_error(error)
+            self._link.send_nowait(
+                StartFailed(problem) if self._runner is None else Failed(problem)
+            )
+
+    def _report(self, progress: Progress) -> None:
+        self._link.send_nowait(Starting(progress_to_wire(progress)))
+
+    async def _run_generations(self, runner: ModelRunner) -> None:
+        self._runner = runner
+        async with trio.open_nursery() as self._generations:
+            self._generations.start_soon(self._watch, runner)
+            await self._closing.wait()
+            self._generations.cancel_scope.cancel()
+
+    async def _watch(self, runner: ModelRunner) -> None:
+        error = await runner.failed()
+        self._link.send_nowait(Failed(error_to_wire(encode(error))))
+
+    # --- frames -------------------------------------------------------------
+
+    async def _read(self) -> None:
+        while (frames := await self._link.receive()) is not None:
+            for frame in frames:
+                self._handle(frame)
+        abandon_ship()
+
+    def _handle(self, frame: ParentFrame) -> None:
+        match frame:
+            case Open():
+                self._open = frame
+                self._opened.set()
+            case Execute():
+                self._start(frame)
+            case Credit(number, chunks):
+                if number in self._streams:
+                    self._streams[number].add_credit(chunks)
+            case Cancel(number):
+                if number in self._streams:
+                    self._streams[number].scope.cancel()
+            case Ping():
+                self._link.send_nowait(Pong())
+            case Close():
+                self._closing.set()
+
+    def _start(self, frame: Execute) -> None:
+        # The parent executes only after Ready, so both are there.
+        assert self._generations is not None
+        stream = self._streams[frame.stream] = ChildStream(frame.credit)
+        self._generations.start_soon(self._generate, frame, stream)
+
+    async def _generate(self, frame: Execute, stream: ChildStream) -> None:
+        error: ErrorWire | None = None
+        try:
+            with stream.scope:
+                await self._forward(frame, stream)
+        except Exception as raised:  # noqa: BLE001  a plugin's bug ends its stream, not the engine
+            error = stream_error(raised)
+        finally:
+            del self._streams[frame.stream]
+            self._link.send_nowait(End(frame.stream, error))
+
+    async def _forward(self, frame: Execute, stream: ChildStream) -> None:
+        assert self._runner is not None
+        async with self._runner.execute(batch_from_wire(frame.batch)) as chunks:
+            async for chunk in chunks:
+                await stream.take_credit()
+                self._link.send_nowait(Chunk(frame.stream, chunk_to_wire(chunk)))
+
+
+def load_plugin(plugin_ref: str) -> RuntimePlugin:
+    """Import ``module:attribute``.
+
+    Raises:
+        PluginError: there is no such object, or it is not a runtime plugin.
+    """
+    module_name, _, attribute = plugin_ref.partition(":")
+    try:
+        plugin = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise PluginError(
+            f"the engine's interpreter cannot import {plugin_ref!r}: {error}"
+        ) from error
+    if not isinstance(plugin, RuntimePlugin):
+        raise PluginError(f"{plugin_ref!r} is not a runtime plugin but {plugin!r}")
+    return plugin
+
+
+def start_error(error: Exception) -> ErrorWire:
+    """Return what the parent is told of a runner that could not be opened."""
+    if isinstance(error, InferenceError):
+        return error_to_wire(encode(error))
+    if isinstance(error, ConfigError):
+        return error_to_wire(encode(EngineStartError(str(error))))
+    traceback.print_exception(error)
+    return error_to_wire(encode(EngineStartError(_one_line(error))))
+
+
+def stream_error(error: Exception) -> ErrorWire:
+    """Return what the parent is told of a generation that failed."""
+    if isinstance(error, InferenceError):
+        return error_to_wire(encode(error))
+    traceback.print_exception(error)
+    if isinstance(error, FrameError):
+        return error_to_wire(encode(InternalError(f"the answer is lost: {error}")))
+    return error_to_wire(
+        encode(InternalError(f"the runtime failed: {_one_line(error)}"))
+    )
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def abandon_ship() -> NoReturn:
+    """End at once: the parent is gone, and there is nobody to clean up for.
+
+    No unwinding: engines may hold the interpreter for minutes, and with it the
+    memory that somebody is waiting for.
+    """
+    os._exit(ORPHANED_STATUS)
+
+
+async def _main(fd: int) -> None:
+    # Engines start helpers; the socket is not for them.
+    os.set_inheritable(fd, False)  # noqa: FBT003  positional-only
+    stream = trio.SocketStream(trio.socket.from_stdlib_socket(socket.socket(fileno=fd)))
+    await Server(Link(stream, parent_reader())).serve()
+
+
+def main(arguments: list[str]) -> None:
+    """Run the child."""
+    fd, parent_pid = map(int, arguments)
+    try:
+        die_with_parent(parent_pid)
+    except OrphanedError:
+        abandon_ship()
+    logging.basicConfig(
+        level=logging.INFO, format="%(levelname)s %(name)s: %(message)s"
+    )
+    trio.run(_main, fd)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

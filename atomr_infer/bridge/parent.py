@@ -1,0 +1,405 @@
+"""The parent's side: a runner in a child interpreter, behind the usual contract.
+
+:func:`open_bridged_runner` starts the child, waits until its runner is ready
+and hands out a proxy.  What can go wrong, and what becomes of it:
+
+=============================  ==============================================
+the child ...                  then
+=============================  ==============================================
+cannot open the runner         :class:`EngineStartError` with its reason
+exits while it loads           :class:`EngineStartError`: exit, last output
+is not ready in ``load_s``     it is killed; :class:`EngineStartError`
+dies later                     every stream and ``failed()`` give
+                               :class:`EngineCrashedError` with the exit
+is silent for ``silent_s``     it is killed; :class:`EngineHungError`
+does not cancel in             it is killed; :class:`EngineHungError`
+``cancel_s``
+sends garbage                  it is killed; :class:`EngineCrashedError`
+=============================  ==============================================
+
+Only the load's time-out guards the load: an engine that reads weights may hold
+its interpreter for longer than any heartbeat.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import trio
+
+from atomr_infer.bridge import reasons
+from atomr_infer.bridge.capture import OutputCapture
+from atomr_infer.bridge.frames import (
+    PROTOCOL_VERSION,
+    Cancel,
+    ChildFrame,
+    Chunk,
+    Close,
+    End,
+    Execute,
+    Failed,
+    FrameError,
+    Hello,
+    Open,
+    Ping,
+    Pong,
+    Ready,
+    StartFailed,
+    Starting,
+    child_reader,
+)
+from atomr_infer.bridge.limits import DEFAULT_LIMITS, BridgeLimits
+from atomr_infer.bridge.link import Link
+from atomr_infer.bridge.process import Child, start_child
+from atomr_infer.bridge.streams import ParentStream
+from atomr_infer.bridge.values import (
+    ErrorWire,
+    batch_to_wire,
+    capabilities_from_wire,
+    chunk_from_wire,
+    deployment_to_wire,
+    error_from_wire,
+    progress_from_wire,
+)
+from atomr_infer.bridge.vitals import Silence, describe_exit
+from atomr_infer.errors import (
+    EngineStartError,
+    InferenceError,
+    InvalidRequestError,
+    decode,
+    encode,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from atomr_infer.model.batch import ExecuteBatch
+    from atomr_infer.model.capabilities import Capabilities
+    from atomr_infer.model.deployment import Deployment
+    from atomr_infer.runtimes.contract import Progress, RunnerContext
+
+CHILD_MODULE = "atomr_infer.bridge.child"
+
+LINGER_S = 1.0
+"""A child that closed its socket but lives on is killed after this long, and the
+output of one that died is awaited for this long (helpers may hold its pipe)."""
+
+
+class BridgedRunner:
+    """A :class:`~atomr_infer.runtimes.contract.ModelRunner` in a child process."""
+
+    def __init__(
+        self,
+        deployment: Deployment,
+        context: RunnerContext,
+        child: Child,
+        limits: BridgeLimits,
+    ) -> None:
+        stream = trio.SocketStream(trio.socket.from_stdlib_socket(child.link))
+        reader = child_reader(max_bytes=limits.max_frame_bytes)
+        self._link = Link(stream, reader, max_frame_bytes=limits.max_frame_bytes)
+        self._deployment = deployment
+        self._context = context
+        self._child = child
+        self._limits = limits
+        self._output = OutputCapture(child.output, deployment.name)
+        self._numbers = itertools.count()
+        self._streams: dict[int, ParentStream] = {}
+        self._capabilities: Capabilities | None = None
+        self._progress: Progress | None = None
+        self._error: InferenceError | None = None
+        self._closing = False
+        # Set once each; a life goes from top to bottom, and may skip.
+        self._started = trio.Event()
+        self._failed = trio.Event()
+        self._link_ended = trio.Event()
+        self._exited = trio.Event()
+
+    # --- ModelRunner --------------------------------------------------------
+
+    @property
+    def pid(self) -> int:
+        """The child's process id; it is reaped when the runner is closed."""
+        return self._child.pid
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the child's runner can do."""
+        assert self._capabilities is not None, "handed out before it was ready"
+        return self._capabilities
+
+    @property
+    def active(self) -> int:
+        """Generations that the child has not reported as ended."""
+        return len(self._streams)
+
+    @asynccontextmanager
+    async def execute(self, batch: ExecuteBatch) -> AsyncIterator[ParentStream]:
+        """Run one generation in the child.
+
+        Raises:
+            InvalidRequestError: the request cannot be sent: too long, or it
+                holds a value that is no JSON.
+            EngineCrashedError: the child died.
+            EngineHungError: the child stopped answering and was killed.
+            InferenceError: as the child's runner raises.
+
+        Cancellation: the exit waits, shielded, until the child says that the
+            generation has stopped, at most ``cancel_s``; then it is killed.
+        """
+        stream = self._start_stream(batch)
+        try:
+            yield stream
+        finally:
+            if not stream.ended.is_set():
+                await self._stop_stream(stream)
+
+    async def failed(self) -> InferenceError:
+        """Wait until the child is of no use any more, and return why."""
+        await self._failed.wait()
+        assert self._error is not None
+        return self._error
+
+    def _start_stream(self, batch: ExecuteBatch) -> ParentStream:
+        if self._error is not None:
+            raise _again(self._error)
+        number, window = next(self._numbers), self._limits.window
+        stream = ParentStream(number, window, self._link.send_nowait)
+        try:
+            self._link.send_nowait(Execute(number, batch_to_wire(batch), window))
+        except FrameError as error:
+            raise InvalidRequestError(
+                f"the request cannot be passed to the engine: {error}"
+            ) from error
+        self._streams[number] = stream
+        return stream
+
+    async def _stop_stream(self, stream: ParentStream) -> None:
+        self._link.send_nowait(Cancel(stream.number))
+        bound_s = self._limits.cancel_s
+        with trio.move_on_after(bound_s, shield=True):
+            await stream.ended.wait()
+        if not stream.ended.is_set():
+            self._give_up(reasons.did_not_cancel(self._name, bound_s))
+
+    # --- life ---------------------------------------------------------------
+
+    async def start(self, plugin_ref: str) -> None:
+        """Open the runner in the child, and wait until it is ready.
+
+        Raises:
+            EngineStartError: it is not, or not in time; the message says why.
+            InferenceError: as the child's runner raises on opening.
+        """
+        secret = self._context.credential
+        try:
+            self._link.send_nowait(
+                Open(
+                    plugin_ref,
+                    deployment_to_wire(self._deployment),
+                    None if secret is None else secret.reveal(),
+                )
+            )
+        except FrameError as error:
+            raise reasons.cannot_ask(self._name, str(error)) from error
+        bound_s = self._deployment.timeouts.load_s
+        with trio.move_on_after(bound_s):
+            await self._started.wait()
+        if not self._started.is_set():
+            self._give_up(reasons.not_ready_in_time(self._name, bound_s, self._doing))
+        if self._error is not None:
+            raise _again(self._error)
+
+    async def close(self) -> None:
+        """End the child: ask, then SIGTERM, then SIGKILL; reap it.
+
+        Cancellation: shielded; takes at most ``close_s + terminate_s`` and the
+            moment that the kernel needs to kill a process.
+        """
+        with trio.CancelScope(shield=True):
+            ready = self._capabilities is not None and self._error is None
+            self._closing = True
+            self._fail(reasons.closed(self._name))
+            if ready:
+                self._link.send_nowait(Close())
+                with trio.move_on_after(self._limits.close_s):
+                    await self._exited.wait()
+            if not self._exited.is_set():
+                self._child.terminate()
+                with trio.move_on_after(self._limits.terminate_s):
+                    await self._exited.wait()
+            self._child.kill()
+            await self._exited.wait()
+
+    async def run(self) -> None:
+        """Move bytes and watch the child until it is reaped.
+
+        Cancellation: shielded, for :meth:`close` needs it; whoever starts this
+            must call :meth:`close`, which brings it to its end.
+        """
+        with trio.CancelScope(shield=True):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._link.write_forever)
+                nursery.start_soon(self._read_frames)
+                nursery.start_soon(self._output.run)
+                nursery.start_soon(self._watch)
+                await self._await_exit()
+                nursery.cancel_scope.cancel()
+            await self._link.aclose()
+
+    async def _await_exit(self) -> None:
+        returncode = await self._child.wait()
+        # What it said last comes before the news of its death.
+        with trio.move_on_after(LINGER_S):
+            await self._link_ended.wait()
+            await self._output.ended.wait()
+        self._fail(self._exit_error(describe_exit(returncode)))
+        self._exited.set()
+
+    def _exit_error(self, how: str) -> InferenceError:
+        if self._capabilities is not None:
+            return reasons.crashed(self._name, how)
+        return reasons.died_starting(self._name, how, self._doing, self._output.tail)
+
+    async def _watch(self) -> None:
+        """Ask for a sign of life in each turn, once the runner is ready."""
+        await self._started.wait()
+        limits = self._limits
+        silence = Silence(max(1, round(limits.silent_s / limits.heartbeat_s)))
+        while not silence.hung:
+            self._link.heard = False
+            self._link.send_nowait(Ping())
+            await trio.sleep(limits.heartbeat_s)
+            silence = silence.after_turn(heard=self._link.heard)
+        self._give_up(reasons.silent(self._name, limits.silent_s))
+
+    def _fail(self, error: InferenceError) -> None:
+        """Note why no more work can be done; the first reason stays."""
+        if self._error is not None:
+            return
+        self._error = error
+        self._failed.set()
+        self._started.set()
+        for stream in self._streams.values():
+            stream.cut(_again(error))
+        self._streams.clear()
+
+    def _give_up(self, error: InferenceError) -> None:
+        self._fail(error)
+        self._child.kill()
+
+    # --- what the child says ------------------------------------------------
+
+    async def _read_frames(self) -> None:
+        try:
+            while (frames := await self._link.receive()) is not None:
+                for frame in frames:
+                    self._handle(frame)
+        except FrameError as error:
+            self._give_up(reasons.broke_protocol(self._name, str(error)))
+        finally:
+            self._link_ended.set()
+        if self._closing:
+            return
+        # A child without its socket is of no use, should it still be there.
+        await trio.sleep(LINGER_S)
+        self._give_up(reasons.hung_up(self._name))
+
+    def _handle(self, frame: ChildFrame) -> None:
+        match frame:
+            case Chunk(number, chunk):
+                if number in self._streams:
+                    self._streams[number].push(chunk_from_wire(chunk))
+            case End(number, error):
+                stream = self._streams.pop(number, None)
+                if stream is not None:
+                    stream.end(None if error is None else _decode(error))
+            case Starting(progress):
+                self._progress = progress_from_wire(progress)
+                self._context.progress(self._progress)
+            case Hello(protocol):
+                self._check_protocol(protocol)
+            case Ready(capabilities):
+                self._capabilities = capabilities_from_wire(capabilities)
+                self._started.set()
+            case StartFailed(error) | Failed(error):
+                self._fail(_decode(error))
+            case Pong():
+                """Heard: the link has noted it."""
+
+    def _check_protocol(self, protocol: int) -> None:
+        if protocol != PROTOCOL_VERSION:
+            self._give_up(reasons.other_protocol(protocol))
+
+    @property
+    def _name(self) -> str:
+        return self._deployment.name
+
+    @property
+    def _doing(self) -> str:
+        if self._progress is None:
+            return "starting"
+        return self._progress.phase
+
+
+@asynccontextmanager
+async def open_bridged_runner(
+    plugin_ref: str,
+    deployment: Deployment,
+    context: RunnerContext,
+    *,
+    python: str = sys.executable,
+    python_path: Sequence[str] = (),
+    limits: BridgeLimits = DEFAULT_LIMITS,
+) -> AsyncIterator[BridgedRunner]:
+    """Open a runtime's runner in a child interpreter; the block's end closes it.
+
+    Args:
+        plugin_ref: the plugin object as ``module:attribute``, the value of its
+            entry point.
+        deployment: what the runner is for; ``timeouts.load_s`` bounds entering.
+        context: the credential goes to the child; progress comes from it.
+        python: the child's interpreter; it needs this package and the plugin.
+        python_path: folders that come first on the child's import path.
+        limits: how patient to be.
+
+    Raises:
+        EngineStartError: on entry, when the child is not ready in time, dies,
+            or says why it cannot open the runner.
+        InferenceError: on entry, as the plugin raises it.
+
+    Cancellation: leaving the block ends the child, by force if need be; it
+        takes ``close_s + terminate_s`` at most, shielded.
+    """
+    try:
+        child = start_child(CHILD_MODULE, python=python, python_path=python_path)
+    except OSError as error:
+        raise EngineStartError(
+            f"the interpreter {python!r} cannot be started: {error}"
+        ) from error
+    runner = BridgedRunner(deployment, context, child, limits)
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(runner.run)
+            try:
+                await runner.start(plugin_ref)
+                yield runner
+            finally:
+                await runner.close()
+    except BaseExceptionGroup as group:
+        # The nursery is ours alone: what the block raised must leave it bare.
+        if len(group.exceptions) == 1:
+            raise group.exceptions[0] from group.exceptions[0].__cause__
+        raise
+
+
+def _again(error: InferenceError) -> InferenceError:
+    """Return an equal error: one that many tasks raise would mix their tracebacks."""
+    return decode(encode(error))
+
+
+def _decode(error: ErrorWire) -> InferenceError:
+    return decode(error_from_wire(error))

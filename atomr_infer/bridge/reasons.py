@@ -1,0 +1,96 @@
+"""The errors that the parent makes of what a child does, in words.
+
+Each message names the deployment and what happened, for an operator's log and
+for a client who can do nothing about it but try elsewhere.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from atomr_infer.bridge.frames import PROTOCOL_VERSION
+from atomr_infer.errors import (
+    EngineCrashedError,
+    EngineHungError,
+    EngineStartError,
+    NotReadyError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def crashed(name: str, how: str) -> EngineCrashedError:
+    """The process of a ready engine ended; ``how`` is ``describe_exit``'s."""
+    return EngineCrashedError(f"the engine process of deployment {name!r}: {how}")
+
+
+def died_starting(
+    name: str, how: str, doing: str, output: Sequence[str]
+) -> EngineStartError:
+    """The process ended before its runner was ready."""
+    last = " | ".join(output) or "(nothing)"
+    return EngineStartError(
+        f"the engine process of deployment {name!r}: {how}, while {doing}; "
+        f"its last output: {last}"
+    )
+
+
+def not_ready_in_time(name: str, bound_s: float, doing: str) -> EngineStartError:
+    """The runner was not open after ``timeouts.load_s``."""
+    return EngineStartError(
+        f"deployment {name!r} was not ready after {bound_s:g} s (timeouts.load_s), "
+        f"while {doing}; its process was killed"
+    )
+
+
+def cannot_ask(name: str, problem: str) -> EngineStartError:
+    """The deployment holds a value that the bridge cannot carry."""
+    return EngineStartError(f"deployment {name!r} cannot be sent: {problem}")
+
+
+def other_protocol(protocol: int) -> EngineStartError:
+    """The child runs another version of this package."""
+    return EngineStartError(
+        "the engine's interpreter has another version of atomr-infer (its bridge "
+        f"protocol is {protocol}, ours {PROTOCOL_VERSION}); install the same in both"
+    )
+
+
+def silent(name: str, bound_s: float) -> EngineHungError:
+    """No sign of life for ``silent_s``."""
+    return EngineHungError(
+        f"the engine process of deployment {name!r} did not answer for "
+        f"{bound_s:g} s and was killed"
+    )
+
+
+def did_not_cancel(name: str, bound_s: float) -> EngineHungError:
+    """A generation went on after it was cancelled."""
+    return EngineHungError(
+        f"a cancelled generation of deployment {name!r} went on for {bound_s:g} s; "
+        "its process was killed"
+    )
+
+
+def broke_protocol(name: str, problem: str) -> EngineCrashedError:
+    """The child sent what it must not."""
+    return EngineCrashedError(
+        f"the engine process of deployment {name!r} broke the bridge's protocol and "
+        f"was killed: {problem}"
+    )
+
+
+def hung_up(name: str) -> EngineCrashedError:
+    """The child closed its socket and lives on."""
+    return EngineCrashedError(
+        f"the engine process of deployment {name!r} closed its connection and was "
+        "killed"
+    )
+
+
+def closed(name: str) -> NotReadyError:
+    """The runner's block has been left."""
+    return NotReadyError(f"the engine of deployment {name!r} is closed")

@@ -1,0 +1,127 @@
+"""Generations on their way over the bridge: one class per side.
+
+Credit is what keeps a slow reader from filling anybody's memory: the child may
+send as many chunks of a stream as the parent has granted, and the parent grants
+more as its reader takes them.  A reader that stops thereby stops the child's
+forwarding, and the runner sees a consumer that does not ask for more.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, NoReturn
+
+import trio
+
+from atomr_infer.bridge.frames import Credit, FrameError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from atomr_infer.errors import InferenceError
+    from atomr_infer.model.batch import TokenChunk
+
+
+class ParentStream:
+    """What the parent's reader iterates over.
+
+    Attributes:
+        number: the stream's number on the wire.
+        ended: set when the generation is out of the engine, however it ended.
+    """
+
+    def __init__(
+        self, number: int, window: int, send: Callable[[Credit], None]
+    ) -> None:
+        self.number = number
+        self.ended = trio.Event()
+        self._window = window
+        self._send = send
+        self._chunks: deque[TokenChunk] = deque()
+        self._credit = window
+        self._owed = 0
+        self._error: InferenceError | None = None
+        self._cut = False
+        self._wake = trio.Event()
+
+    def __aiter__(self) -> ParentStream:
+        return self
+
+    async def __anext__(self) -> TokenChunk:
+        """Return the next chunk.
+
+        Raises:
+            StopAsyncIteration: the generation ended well.
+            InferenceError: it failed, or the child died.
+        """
+        # Chunks that are already here must not starve the other tasks.
+        await trio.lowlevel.checkpoint()
+        while not self._chunks or self._cut:
+            if self.ended.is_set():
+                self._raise_end()
+            self._wake = trio.Event()
+            await self._wake.wait()
+        self._grant()
+        return self._chunks.popleft()
+
+    def push(self, chunk: TokenChunk) -> None:
+        """Take a chunk from the child.
+
+        Raises:
+            FrameError: the child has sent more than it may.
+        """
+        if self._credit == 0:
+            raise FrameError(f"more than {self._window} unread chunks of one stream")
+        self._credit -= 1
+        self._chunks.append(chunk)
+        self._wake.set()
+
+    def end(self, error: InferenceError | None) -> None:
+        """Note the stream's end; the reader gets what has arrived before it."""
+        self._error = error
+        self.ended.set()
+        self._wake.set()
+
+    def cut(self, error: InferenceError) -> None:
+        """End at once; chunks that nobody has read yet are dropped.
+
+        The fewer chunks a client has seen, the likelier may another replica
+        take the request over.
+        """
+        if not self.ended.is_set():
+            self._cut = True
+            self.end(error)
+
+    def _raise_end(self) -> NoReturn:
+        if self._error is not None:
+            raise self._error
+        raise StopAsyncIteration
+
+    def _grant(self) -> None:
+        """Give credit back in halves of the window: few frames, no stalls."""
+        self._owed += 1
+        if self._owed * 2 >= self._window and not self.ended.is_set():
+            self._credit += self._owed
+            self._send(Credit(self.number, self._owed))
+            self._owed = 0
+
+
+class ChildStream:
+    """What the child knows of one generation.
+
+    Attributes:
+        scope: cancelling it stops the generation.
+    """
+
+    def __init__(self, credit: int) -> None:
+        self.scope = trio.CancelScope()
+        self._credit = trio.Semaphore(credit)
+
+    async def take_credit(self) -> None:
+        """Wait until one more chunk may be sent."""
+        await self._credit.acquire()
+
+    def add_credit(self, chunks: int) -> None:
+        """The reader has room for ``chunks`` more."""
+        for _ in range(chunks):
+            self._credit.release()

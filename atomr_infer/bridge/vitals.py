@@ -1,0 +1,62 @@
+"""Signs of life and causes of death, as plain decisions.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+import signal
+
+import attrs
+
+
+@attrs.frozen
+class Silence:
+    """How long a child has said nothing, counted in turns of the watch.
+
+    A turn is one ``interval_s`` in which *we* were awake to listen.  Wall time
+    would be wrong: after the parent itself was stopped (Ctrl-Z, a suspended
+    laptop, a long blocking call), a child that is well would look dead.
+
+    Attributes:
+        limit: silent turns in a row that mean "hung", at least 1.
+        turns: silent turns in a row so far.
+
+    >>> watch = Silence(limit=2).after_turn(heard=False)
+    >>> watch.hung, watch.after_turn(heard=False).hung
+    (False, True)
+    >>> watch.after_turn(heard=True).turns
+    0
+    """
+
+    limit: int
+    turns: int = 0
+
+    @property
+    def hung(self) -> bool:
+        """True when the child has been silent for too long."""
+        return self.turns >= self.limit
+
+    def after_turn(self, *, heard: bool) -> Silence:
+        """Return the count after one more turn."""
+        return attrs.evolve(self, turns=0 if heard else self.turns + 1)
+
+
+def describe_exit(returncode: int) -> str:
+    """Say how a process ended, from ``Popen.returncode``.
+
+    >>> describe_exit(-9)
+    'killed by SIGKILL (9)'
+    >>> describe_exit(3)
+    'exited with status 3'
+    """
+    if returncode >= 0:
+        return f"exited with status {returncode}"
+    return f"killed by {_signal_name(-returncode)} ({-returncode})"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal has no name of its own
+        return "signal"
