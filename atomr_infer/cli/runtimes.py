@@ -1,0 +1,31 @@
+"""``atomr-infer runtimes``: what is installed, and the command for the rest."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from atomr_infer.errors import PluginError
+from atomr_infer.runtimes.loader import ensure_available, list_runtimes, load_runtime
+
+
+def print_runtimes() -> None:
+    """Print a table of all registered runtimes."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("runtime", "runs in", "what it is", "state"):
+        table.add_column(title, overflow="fold")
+    for entry in list_runtimes():
+        table.add_row(entry.name, *_row(entry.name))
+    Console().print(table)
+
+
+def _row(name: str) -> tuple[str, str, str]:
+    try:
+        plugin = load_runtime(name)
+    except PluginError as error:
+        return "-", "-", str(error)
+    try:
+        ensure_available(plugin)
+    except PluginError as error:
+        return plugin.host.value, plugin.summary, str(error)
+    return plugin.host.value, plugin.summary, "ready"

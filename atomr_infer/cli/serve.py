@@ -1,0 +1,114 @@
+"""``atomr-infer serve``: start, show, wait for a signal, drain.
+
+The port is bound first, so that a busy one is reported at once and not after
+minutes of loading.  While models load, the gateway answers already: health is
+200, readiness 503, and requests wait in their deployment's queue.
+
+The first Ctrl-C or SIGTERM drains; a second one does not wait.
+"""
+
+from __future__ import annotations
+
+import signal
+from functools import partial
+from typing import TYPE_CHECKING
+
+import trio
+
+from atomr_infer.cli.banner import print_banner, print_notice
+from atomr_infer.cli.load_progress import LoadProgress
+from atomr_infer.cli.logs import configure_logging
+from atomr_infer.cluster import Cluster
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from atomr_infer.cli.plan import ServePlan
+    from atomr_infer.gateway.gateway import Gateway
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def run_serve(plan: ServePlan, *, log_level: str) -> None:
+    """Serve until a signal ends it.
+
+    Raises:
+        ConfigError: the address cannot be bound, or a deployment cannot work.
+        InferenceError: a deployment could not be started.
+    """
+    configure_logging(log_level)
+    try:
+        trio.run(_serve, plan)
+    except* KeyboardInterrupt:
+        # A Ctrl-C before the signal handler stood: nothing runs yet.
+        print_notice("stopped")
+
+
+async def _serve(plan: ServePlan) -> None:
+    with trio.open_signal_receiver(*_SIGNALS) as signals:
+        async with Cluster.connect("inproc://serve") as cluster:
+            gateway = await cluster.serve(
+                plan.gateway.bind,
+                max_body_bytes=plan.gateway.max_body_bytes,
+                write_timeout_s=plan.gateway.write_timeout_s,
+            )
+            if await _unless_signalled(signals, partial(_load, cluster, plan)):
+                print_banner(plan, gateway.url, await _engines(cluster, plan))
+                name = signal.Signals(await anext(signals)).name
+                await _drain(signals, name, gateway, plan.gateway.drain_timeout_s)
+            print_notice("stopping")
+    print_notice("stopped")
+
+
+async def _unless_signalled(
+    signals: AsyncIterator[int], work: Callable[[], Awaitable[None]]
+) -> bool:
+    """Do ``work``; give it up at a signal.  Return whether it was done."""
+    done = False
+    failure: Exception | None = None
+    async with trio.open_nursery() as nursery:
+
+        async def run() -> None:
+            nonlocal done, failure
+            try:
+                await work()
+                done = True
+            except Exception as error:  # noqa: BLE001 - raised below, bare
+                failure = error
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(run)
+        await anext(signals)
+        nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    return done
+
+
+async def _load(cluster: Cluster, plan: ServePlan) -> None:
+    with LoadProgress() as progress:
+        for deployment in plan.deployments:
+            show = partial(progress.show, deployment.name)
+            await cluster.deploy(deployment, progress=show)
+            progress.done(deployment.name)
+
+
+async def _engines(cluster: Cluster, plan: ServePlan) -> dict[str, list[int]]:
+    """The process ids of the local engines, by deployment."""
+    found: dict[str, list[int]] = {}
+    for deployment in plan.deployments:
+        replicas = await cluster.replicas(deployment.name)
+        found[deployment.name] = [r.engine_pid for r in replicas if r.engine_pid]
+    return found
+
+
+async def _drain(
+    signals: AsyncIterator[int], name: str, gateway: Gateway, timeout_s: float
+) -> None:
+    running = await gateway.running()
+    if running:
+        print_notice(
+            f"{name}: no new requests; {running} running may finish within "
+            f"{timeout_s:g} s (again to stop now)"
+        )
+    await _unless_signalled(signals, partial(gateway.drain, timeout_s))

@@ -1,0 +1,49 @@
+"""A socket stream that a stalled client cannot hold for ever.
+
+hypercorn sends under a shield, so that a half-written chunk is never cut by a
+cancellation.  Without a bound of our own, a client that stops reading would
+keep its engine slot, and the server's shutdown, waiting without end.
+"""
+
+from __future__ import annotations
+
+import trio
+
+
+class GuardedStream:
+    """The part of ``trio.SocketStream`` that hypercorn uses, with a write bound."""
+
+    def __init__(self, stream: trio.SocketStream, write_timeout_s: float) -> None:
+        self._stream = stream
+        self._write_timeout_s = write_timeout_s
+
+    @property
+    def socket(self) -> trio.socket.SocketType:
+        """The socket below, for its addresses."""
+        return self._stream.socket
+
+    async def send_all(self, data: bytes) -> None:
+        """Send everything, or close the connection after the write timeout.
+
+        Raises:
+            trio.BrokenResourceError: the client did not read in time, or left.
+        """
+        with trio.move_on_after(self._write_timeout_s) as scope:
+            await self._stream.send_all(data)
+        if scope.cancelled_caught:
+            await trio.aclose_forcefully(self._stream)
+            raise trio.BrokenResourceError(
+                f"the client read nothing for {self._write_timeout_s} s"
+            )
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Return the next bytes; b"" at the client's end of file."""
+        return await self._stream.receive_some(max_bytes)
+
+    async def send_eof(self) -> None:
+        """Half-close our side."""
+        await self._stream.send_eof()
+
+    async def aclose(self) -> None:
+        """Close the socket; safe to call twice."""
+        await self._stream.aclose()

@@ -1,0 +1,109 @@
+"""The deployment manager: starts and stops deployments, one at a time.
+
+Deploying is checked from cheap to dear: names, then the runtime's own
+validation, then what it needs to be installed, then the credential; only then
+does a tree start.  What may go wrong comes back to the caller as an error
+value, so that a mistake in one deployment does not restart the manager.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import TYPE_CHECKING
+
+from atomr.core.messages import Down
+from atomr.errors import AtomrError
+from atomr.otp import From, GenServer, Reply, start_child, terminate_child
+from atomr.process import monitor
+from atomr_infer.config.secrets import resolve
+from atomr_infer.errors import NotReadyError
+from atomr_infer.runtimes.contract import RunnerContext
+from atomr_infer.runtimes.loader import ensure_available, load_runtime, plugin_ref
+from atomr_infer.serving import messages
+from atomr_infer.serving.deployment_tree import deployment_spec
+from atomr_infer.serving.engine_context import EngineSource
+from atomr_infer.serving.names import DEPLOYMENTS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from atomr.refs import Pid, Ref
+    from atomr_infer.model.deployment import Deployment
+    from atomr_infer.runtimes.loader import Installed
+    from atomr_infer.serving.application import Serving
+
+log = logging.getLogger(__name__)
+
+
+class DeploymentManager(GenServer):
+    """Keeps the model table true to what runs."""
+
+    def __init__(
+        self, serving: Serving, environ: Mapping[str, str], installed: Installed
+    ) -> None:
+        self._serving = serving
+        self._installed = installed
+        self._environ = environ
+        self._trees: dict[str, Pid] = {}
+        self._monitors: dict[Ref, str] = {}
+
+    async def handle_call(self, request: object, from_: From) -> Reply:
+        """Answer ``Deploy`` and ``Undeploy``."""
+        match request:
+            case messages.Deploy(deployment=deployment):
+                return Reply(await self._deploy(deployment))
+            case messages.Undeploy(name=name):
+                return Reply(await self._undeploy(name))
+            case _:
+                raise TypeError(f"the manager does not know the request {request!r}")
+
+    def handle_info(self, message: object) -> None:
+        """Take the end of a deployment's tree: it has failed."""
+        name = None
+        if isinstance(message, Down):
+            name = self._monitors.pop(message.ref, None)
+        if name is None or not isinstance(message, Down):
+            super().handle_info(message)
+            return
+        if self._trees.pop(name, None) is not None:
+            log.error("deployment %s has failed: %s", name, message.reason)
+            self._serving.fail(name, NotReadyError(f"{name} failed: {message.reason}"))
+
+    async def _deploy(self, deployment: Deployment) -> AtomrError | None:
+        try:
+            table = self._serving.table.with_deployment(deployment)
+            source = self._source(deployment)
+        except AtomrError as error:
+            return error
+        # Known before its tree starts, so that no phase that it reports is lost.
+        self._serving.publish(table)
+        on_phase = partial(self._serving.enter, deployment.name)
+        tree = await start_child(DEPLOYMENTS, deployment_spec(source, on_phase))
+        self._trees[deployment.name] = tree
+        self._monitors[monitor(tree)] = deployment.name
+        return None
+
+    def _source(self, deployment: Deployment) -> EngineSource:
+        plugin = load_runtime(deployment.runtime, self._installed)
+        plugin.validate(deployment)
+        ensure_available(plugin, self._installed)
+        credential = None
+        if deployment.credential is not None:
+            credential = resolve(
+                deployment.credential, self._environ, deployment=deployment.name
+            )
+        return EngineSource(
+            plugin=plugin,
+            plugin_ref=plugin_ref(deployment.runtime, self._installed),
+            deployment=deployment,
+            context=RunnerContext(credential=credential),
+        )
+
+    async def _undeploy(self, name: str) -> bool:
+        tree = self._trees.pop(name, None)
+        if tree is None:
+            return False
+        self._serving.publish(self._serving.table.without(name))
+        await terminate_child(DEPLOYMENTS, tree)
+        return True

@@ -1,0 +1,84 @@
+"""The engine's context: the restartable tier of one replica.
+
+It owns what can break: the child process with the weights, or the client with
+its connections.  It opens the runner, reports it to the engine core, and ends
+with the runner's error; its supervisor then starts a new one.
+
+A start that fails is reported, and not tried again, when the error says that
+trying again is useless (a missing file, a refused option) or when the engine
+has never run: a deployment that cannot start should say so at once.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from atomr.otp import cast
+from atomr.process import self_pid
+from atomr_infer.bridge import open_bridged_runner
+from atomr_infer.errors import InferenceError
+from atomr_infer.model.deployment import Deployment
+from atomr_infer.runtimes.contract import (
+    Host,
+    ModelRunner,
+    Progress,
+    RunnerContext,
+    RuntimePlugin,
+)
+from atomr_infer.serving import messages
+from atomr_infer.serving.names import engine_core_name
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
+
+@attrs.frozen(eq=False)
+class EngineSource:
+    """Everything that is needed to open a deployment's runner, any number of times.
+
+    Attributes:
+        plugin: the loaded runtime.
+        plugin_ref: ``module:attribute``, for a child process to import.
+        deployment: what to run.
+        context: credential; its ``progress`` is replaced per start.
+    """
+
+    plugin: RuntimePlugin
+    plugin_ref: str
+    deployment: Deployment
+    context: RunnerContext
+
+    def open(self, context: RunnerContext) -> AbstractAsyncContextManager[ModelRunner]:
+        """Open a runner where the plugin wants it."""
+        if self.plugin.host is Host.CHILD_PROCESS:
+            return open_bridged_runner(self.plugin_ref, self.deployment, context)
+        return self.plugin.open_runner(self.deployment, context)
+
+
+class EngineContext:
+    """A plain process that holds one open runner."""
+
+    def __init__(self, source: EngineSource, number: int) -> None:
+        self._source = source
+        self._core = engine_core_name(source.deployment.name, number)
+        self._has_run = False
+
+    async def __call__(self) -> None:
+        """Open, report, wait for the runner's failure, and end with it."""
+        context = attrs.evolve(self._source.context, progress=self._report)
+        try:
+            async with self._source.open(context) as runner:
+                self._has_run = True
+                cast(self._core, messages.ContextUp(self_pid(), runner))
+                failure = await runner.failed()
+        except InferenceError as error:
+            if self._has_run and error.retryable:
+                raise
+            cast(self._core, messages.ContextFailed(error))
+            return
+        raise failure
+
+    def _report(self, progress: Progress) -> None:
+        cast(self._core, messages.ContextProgress(progress))

@@ -1,0 +1,126 @@
+"""What the processes of the serving tree say to each other."""
+
+from __future__ import annotations
+
+import attrs
+
+from atomr.otp import Request
+from atomr.refs import Pid, Ref
+from atomr_infer.errors import InferenceError
+from atomr_infer.model.deployment import Deployment
+from atomr_infer.runtimes.contract import ModelRunner, Progress
+from atomr_infer.serving.replica import Lease, ReplicaState
+
+# --- to an engine core --------------------------------------------------------
+
+
+@attrs.frozen
+class Admit(Request[Lease | InferenceError]):
+    """Give ``requester`` a permit, now or when one is free.
+
+    Attributes:
+        requester: the request's process; its end gives the permit back.
+    """
+
+    requester: Pid
+
+
+@attrs.frozen
+class Release:
+    """The generation under this lease has ended."""
+
+    ref: Ref
+
+
+@attrs.frozen
+class QueueTimeout:
+    """A request has waited as long as its deployment allows."""
+
+    ref: Ref
+
+
+@attrs.frozen
+class Announce:
+    """Tell the coordinator that you exist: it has just been (re)started."""
+
+
+@attrs.frozen
+class ContextProgress:
+    """The engine's start has come one step further."""
+
+    progress: Progress
+
+
+@attrs.frozen(eq=False)
+class ContextUp:
+    """The engine is ready.
+
+    Attributes:
+        context: the process that owns it.
+        runner: what runs generations until that process ends.
+    """
+
+    context: Pid
+    runner: ModelRunner
+
+
+@attrs.frozen
+class ContextFailed:
+    """The engine cannot be started, and trying again would not help."""
+
+    error: InferenceError
+
+
+# --- to a coordinator ---------------------------------------------------------
+
+
+@attrs.frozen(eq=False)
+class ReplicaUp:
+    """An engine core has started and can be asked for permits."""
+
+    replica: ReplicaState
+
+
+@attrs.frozen
+class ReplicaChanged:
+    """A replica's phase is another one now."""
+
+    core: Pid
+
+
+@attrs.frozen
+class PickReplica(Request[Pid | InferenceError]):
+    """Name the engine core that shall take the next attempt.
+
+    Attributes:
+        avoid: engine cores on which this request has failed already.
+    """
+
+    avoid: frozenset[Pid] = frozenset()
+
+
+@attrs.frozen
+class AwaitServing(Request[InferenceError | None]):
+    """Answer when every replica serves, or with the error when none can."""
+
+
+@attrs.frozen
+class ListReplicas(Request[tuple[ReplicaState, ...]]):
+    """Return the replicas, first one first."""
+
+
+# --- to the deployment manager ------------------------------------------------
+
+
+@attrs.frozen
+class Deploy(Request[Exception | None]):
+    """Start serving a deployment; answered when its tree stands, not when ready."""
+
+    deployment: Deployment
+
+
+@attrs.frozen
+class Undeploy(Request[bool]):
+    """Stop serving the deployment of that name; False when there is none."""
+
+    name: str

@@ -1,0 +1,18 @@
+"""Registered names of the serving tree's processes."""
+
+from __future__ import annotations
+
+MANAGER = "deployment_manager"
+DEPLOYMENTS = "deployments"
+REQUESTS = "requests"
+GATEWAYS = "gateways"
+
+
+def coordinator_name(deployment: str) -> str:
+    """The name of a deployment's coordinator."""
+    return f"coordinator:{deployment}"
+
+
+def engine_core_name(deployment: str, number: int) -> str:
+    """The name of one replica's engine core."""
+    return f"engine_core:{deployment}:{number}"

@@ -1,0 +1,79 @@
+"""What the processes of a deployment know of one replica.
+
+``ReplicaState`` is written by its engine core alone and read by everyone else,
+as an ETS table would be: looking at a load must not cost a message.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import attrs
+
+from atomr.refs import Pid, Ref
+from atomr_infer.errors import InferenceError
+from atomr_infer.model.capabilities import Capabilities
+from atomr_infer.runtimes.contract import ModelRunner, Progress
+
+
+class Phase(Enum):
+    """Where a replica, or a whole deployment, is in its life."""
+
+    LOADING = "loading"
+    SERVING = "serving"
+    RESTARTING = "restarting"
+    FAILED = "failed"
+
+
+@attrs.define(eq=False)
+class ReplicaState:
+    """One replica as its engine core last saw it.
+
+    Attributes:
+        number: 0 for the first replica.
+        core: the engine core's pid.
+        phase: whether its engine can run.
+        running: generations that hold a permit.
+        waiting: requests in its queue.
+        starts: times that its engine became ready.
+        engine_pid: the engine's operating system process, when it has one.
+        progress: the last step of a start that still goes on.
+        error: why it is restarting or has failed.
+    """
+
+    number: int
+    core: Pid
+    phase: Phase = Phase.LOADING
+    running: int = 0
+    waiting: int = 0
+    starts: int = 0
+    engine_pid: int | None = None
+    progress: Progress | None = None
+    error: InferenceError | None = None
+
+    @property
+    def ready(self) -> bool:
+        """True when its engine can run now."""
+        return self.phase is Phase.SERVING
+
+    @property
+    def outstanding(self) -> int:
+        """Requests running and waiting."""
+        return self.running + self.waiting
+
+
+@attrs.frozen(eq=False)
+class Lease:
+    """The right to run one generation on a replica's engine, until released.
+
+    Attributes:
+        ref: what the engine core knows it by.
+        core: whom to give it back to.
+        runner: what runs the generation.
+        capabilities: the runner's.
+    """
+
+    ref: Ref
+    core: Pid
+    runner: ModelRunner
+    capabilities: Capabilities
