@@ -1,0 +1,109 @@
+"""One answer of an upstream, as its request's ``with`` block sees it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from atomr_infer.errors import UpstreamError, UpstreamProtocolError
+from atomr_infer.remote.phases import Phase, Phases
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    import h11
+
+    from atomr_infer.remote.connection import HttpConnection
+
+MAX_BODY_BYTES = 32 * 1024 * 1024
+"""Default cap of a body that is read as a whole; the largest answers (images
+as base64) stay below it."""
+
+
+class HttpResponse:
+    """The answer to one request, valid inside its ``with`` block.
+
+    Attributes:
+        status: 200 to 599.
+        headers: by lower-case name; repeated ones are joined with a comma.
+    """
+
+    def __init__(
+        self, phases: Phases, connection: HttpConnection, head: h11.Response
+    ) -> None:
+        self._phases = phases
+        self._connection = connection
+        self.status = head.status_code
+        self.headers = _decode_headers(head)
+
+    async def receive(self) -> bytes | None:
+        """Return the next piece of the body, never empty; None at its end.
+
+        Raises:
+            UpstreamTimeoutError: nothing came for ``idle_s``.
+            StreamCutError: the connection was lost inside the body.
+            UpstreamProtocolError: the body's framing is broken.
+        """
+        return await self._phases.run(
+            Phase.BODY, self._connection.receive_body, self._connection
+        )
+
+    def iter_bytes(self) -> AsyncIterator[bytes]:
+        """Iterate over the pieces of the body as they come; see :meth:`receive`."""
+        return _Pieces(self)
+
+    async def read(self, *, limit_bytes: int = MAX_BODY_BYTES) -> bytes:
+        """Return the whole body.
+
+        Raises:
+            UpstreamProtocolError: it is longer than ``limit_bytes``.
+        """
+        pieces: list[bytes] = []
+        size = 0
+        async for piece in self.iter_bytes():
+            size += len(piece)
+            if size > limit_bytes:
+                raise UpstreamProtocolError(
+                    f"the answer is longer than {limit_bytes} bytes",
+                    code="body_too_long",
+                )
+            pieces.append(piece)
+        return b"".join(pieces)
+
+    async def skip_rest(self, *, limit_bytes: int, within_s: float) -> None:
+        """Read on to the end of the body, so that the connection can be kept.
+
+        For a reader who has what it wants but has not seen the body's last
+        frame.  Gives up, and lets the block's end close the connection, when
+        the rest is longer or slower than said or is broken.
+        """
+        with trio.move_on_after(within_s):
+            try:
+                await self.read(limit_bytes=limit_bytes)
+            except UpstreamError:
+                # What was wanted is here; a connection that is in no state to
+                # be kept is closed at the end of the block.
+                return
+
+
+class _Pieces:
+    def __init__(self, response: HttpResponse) -> None:
+        self._response = response
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        piece = await self._response.receive()
+        if piece is None:
+            raise StopAsyncIteration
+        return piece
+
+
+def _decode_headers(head: h11.Response) -> Mapping[str, str]:
+    found: dict[str, str] = {}
+    for raw_name, raw_value in head.headers:
+        name, value = raw_name.decode("ascii"), raw_value.decode("latin-1")
+        found[name] = f"{found[name]}, {value}" if name in found else value
+    return found

@@ -1,0 +1,172 @@
+"""One answer of an OpenAI-like upstream, from its bytes to the contract's chunks.
+
+Upstreams differ in how they end.  The rules here:
+
+*   ``[DONE]`` ends the stream.
+*   Without ``[DONE]``, the stream is complete when each of the ``n`` answers
+    has its finish reason; otherwise it was cut.
+*   An event that is not a chunk is skipped and counted; if the stream then
+    completes, the answer stands.
+*   What follows an answer's finish (a server's repeated finish, filter
+    results) is not passed on.
+*   Usage may come on every chunk, on the finish, on a chunk of its own or not
+    at all.  It leaves here once, on the last chunk; when the upstream said
+    nothing it is estimated, and marked so.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from atomr_infer.errors import StreamCutError, UpstreamProtocolError
+from atomr_infer.model.batch import ExecuteBatch, FinishReason, TokenChunk, Usage
+from atomr_infer.wire.openai.upstream import decode_chunk, decode_response
+from atomr_infer.wire.sse import DONE, SseEvent, SseReader
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from atomr_infer.model.secret import Secret
+
+# English text has about four bytes to a token in every tokenizer in use; a
+# message adds a few for its role and borders.
+_BYTES_PER_TOKEN = 4
+_TOKENS_PER_MESSAGE = 4
+
+
+class ChatAnswer:
+    """Collects what must be known at an answer's end; gives chunks meanwhile.
+
+    Attributes:
+        skipped: events that were not chunks.
+        ended: True once the answer is over and its last chunk was returned.
+    """
+
+    def __init__(self, batch: ExecuteBatch, *, secret: Secret | None = None) -> None:
+        """Expect the answer to ``batch``.
+
+        Args:
+            batch: what was asked.
+            secret: our key, blotted out of the upstream's error messages.
+        """
+        self._batch = batch
+        self._secret = secret
+        self._reader = SseReader()
+        self._usage: Usage | None = None
+        self._model: str | None = None
+        self._output_bytes = 0
+        self._unfinished = set(range(batch.sampling.n))
+        self._finished: set[int] = set()
+        self.skipped = 0
+        self.ended = False
+
+    def feed(self, data: bytes) -> list[TokenChunk]:
+        """Take bytes of the stream; return the chunks that they complete.
+
+        Bytes behind ``[DONE]`` are not looked at.
+
+        Raises:
+            InferenceError: an error inside the stream, or an event beyond
+                its cap.
+        """
+        return self._take(self._reader.feed(data))
+
+    def close(self) -> list[TokenChunk]:
+        """Take the end of the body; return the chunks that end the answer.
+
+        Raises:
+            StreamCutError: there was neither ``[DONE]`` nor every finish.
+        """
+        last = self._reader.close()
+        chunks = self._take([] if last is None else [last])
+        if self.ended:
+            return chunks
+        if self._unfinished:
+            raise StreamCutError("the upstream's stream ended before its finish")
+        return [*chunks, self._end()]
+
+    def whole(self, body: bytes) -> list[TokenChunk]:
+        """Take an answer that was not streamed; return all its chunks.
+
+        Raises:
+            InferenceError: it is malformed, or an error.
+        """
+        chunks = self._accept(decode_response(body, secret=self._secret))
+        return [*chunks, self._end()]
+
+    def _take(self, events: Iterable[SseEvent]) -> list[TokenChunk]:
+        chunks: list[TokenChunk] = []
+        for event in events:
+            if self.ended:
+                break
+            if event.data == DONE:
+                chunks += self._finish_rest()
+                chunks.append(self._end())
+                break
+            chunks += self._accept(self._decode(event))
+        return chunks
+
+    def _decode(self, event: SseEvent) -> tuple[TokenChunk, ...]:
+        try:
+            return decode_chunk(event.data, event=event.event, secret=self._secret)
+        except UpstreamProtocolError as error:
+            if error.code != "malformed_event":
+                raise
+            self.skipped += 1
+            return ()
+
+    def _accept(self, decoded: Iterable[TokenChunk]) -> list[TokenChunk]:
+        chunks = []
+        for chunk in decoded:
+            self._model = chunk.model or self._model
+            if chunk.usage is not None:
+                self._usage = chunk.usage
+            elif chunk.index not in self._finished:
+                self._note(chunk)
+                chunks.append(chunk)
+        return chunks
+
+    def _note(self, chunk: TokenChunk) -> None:
+        self._output_bytes += len(chunk.text.encode())
+        self._output_bytes += sum(len(raw) for raw in chunk.extra.values())
+        if chunk.finish_reason is None:
+            self._unfinished.add(chunk.index)
+        else:
+            self._unfinished.discard(chunk.index)
+            self._finished.add(chunk.index)
+
+    def _finish_rest(self) -> list[TokenChunk]:
+        """Finish what ``[DONE]`` ended without a word: it did end."""
+        stop = FinishReason.STOP
+        return [
+            TokenChunk(index=index, finish_reason=stop, model=self._model)
+            for index in sorted(self._unfinished)
+        ]
+
+    def _end(self) -> TokenChunk:
+        self.ended = True
+        usage = self._usage or estimate_usage(self._batch, self._output_bytes)
+        return TokenChunk(usage=usage, model=self._model)
+
+
+def estimate_usage(batch: ExecuteBatch, output_bytes: int) -> Usage:
+    """Return about what a generation used, for an upstream that does not say.
+
+    Args:
+        batch: what was asked; its ``max_tokens`` bounds the estimate.
+        output_bytes: UTF-8 bytes of all answers.
+    """
+    prompt = sum(
+        _tokens(len(message.text.encode())) + _TOKENS_PER_MESSAGE
+        for message in batch.messages
+    )
+    output = _tokens(output_bytes)
+    if batch.sampling.max_tokens is not None:
+        output = min(output, batch.sampling.max_tokens * batch.sampling.n)
+    return Usage(input_uncached=prompt, output_text=output, estimated=True)
+
+
+def _tokens(size: int) -> int:
+    return -(-size // _BYTES_PER_TOKEN)

@@ -1,0 +1,179 @@
+"""A deployment's ``[options]`` for the openai runtime, checked.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import attrs
+
+from atomr_infer.errors import ConfigError
+from atomr_infer.remote.http import check_header
+from atomr_infer.remote.origin import parse_base_url
+
+if TYPE_CHECKING:
+    from atomr_infer.model.deployment import Deployment, OptionValue
+    from atomr_infer.wire.openai.upstream import MaxTokensMember
+
+DEFAULT_ENDPOINT = "https://api.openai.com/v1"
+
+# What the client sets itself; `authorization` is the credential's.
+_RESERVED = frozenset(
+    {
+        "accept",
+        "accept-encoding",
+        "authorization",
+        "connection",
+        "content-length",
+        "content-type",
+        "expect",
+        "host",
+        "openai-organization",
+        "openai-project",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+
+
+@attrs.frozen(kw_only=True)
+class OpenAIOptions:
+    """What only the openai runtime understands.
+
+    Attributes:
+        endpoint: base URL, with its version: ``https://host/v1``.
+        organization: OpenAI organization that is billed.
+        project: OpenAI project that is billed.
+        headers: further headers of every request.
+    """
+
+    endpoint: str = DEFAULT_ENDPOINT
+    organization: str | None = None
+    project: str | None = None
+    headers: Mapping[str, str] = attrs.field(factory=dict, hash=False)
+
+    @property
+    def needs_credential(self) -> bool:
+        """True for OpenAI itself; a compatible server may take anyone."""
+        return self._host == "api.openai.com"
+
+    @property
+    def max_tokens_member(self) -> MaxTokensMember:
+        """How the endpoint spells the limit of output tokens.
+
+        OpenAI's reasoning models refuse ``max_tokens``, and all its models take
+        the newer name; compatible servers may know the older one only.
+        """
+        if self._host.endswith(".openai.com"):
+            return "max_completion_tokens"
+        return "max_tokens"
+
+    @property
+    def _host(self) -> str:
+        return parse_base_url(self.endpoint).origin.host
+
+
+def parse_options(deployment: Deployment) -> OpenAIOptions:
+    """Return a deployment's options.
+
+    Raises:
+        ConfigError: names the option, its value and what is allowed.
+    """
+    options = deployment.options
+    known = [field.name for field in attrs.fields(OpenAIOptions)]
+    for name in options:
+        if name not in known:
+            raise _problem(
+                deployment, name, f"is not known{_did_you_mean(name, known)}"
+            )
+    endpoint = _text(deployment, "endpoint") or DEFAULT_ENDPOINT
+    try:
+        parse_base_url(endpoint)
+    except ValueError as error:
+        raise _problem(deployment, "endpoint", str(error)) from error
+    return OpenAIOptions(
+        endpoint=endpoint,
+        organization=_header_text(deployment, "organization"),
+        project=_header_text(deployment, "project"),
+        headers=_headers(deployment),
+    )
+
+
+def check_deployment(deployment: Deployment) -> None:
+    """Refuse a deployment that this runtime could never run.
+
+    Raises:
+        ConfigError: an option is wrong, or OpenAI's own endpoint has no key.
+    """
+    options = parse_options(deployment)
+    if options.needs_credential and deployment.credential is None:
+        raise ConfigError(
+            f"deployment {deployment.name!r}: {options.endpoint} needs a credential;"
+            " name the environment variable or the file that holds the API key"
+        )
+
+
+def _text(deployment: Deployment, name: str) -> str | None:
+    value = deployment.options.get(name)
+    if value is None or (isinstance(value, str) and value):
+        return value
+    raise _problem(deployment, name, f"must be a text that is not empty, not {value!r}")
+
+
+def _header_text(deployment: Deployment, name: str) -> str | None:
+    value = _text(deployment, name)
+    if value is not None:
+        _check_header(deployment, name, "openai-" + name, value)
+    return value
+
+
+def _headers(deployment: Deployment) -> dict[str, str]:
+    given: OptionValue = deployment.options.get("headers", {})
+    if not isinstance(given, Mapping):
+        raise _problem(deployment, "headers", "must be a table of names and texts")
+    headers: dict[str, str] = {}
+    for name, value in given.items():
+        option = f"headers.{name}"
+        if name.lower() in _RESERVED:
+            raise _problem(deployment, option, f"cannot be set{_instead(name)}")
+        if name.lower() in headers:
+            raise _problem(deployment, option, "is given twice")
+        if not isinstance(value, str):
+            raise _problem(deployment, option, "must be a text")
+        _check_header(deployment, option, name, value)
+        headers[name.lower()] = value
+    return headers
+
+
+def _instead(name: str) -> str:
+    if name.lower() == "authorization":
+        return "; use the deployment's credential"
+    if name.lower().startswith("openai-"):
+        return "; use the option organization or project"
+    return "; the client sets it"
+
+
+def _check_header(deployment: Deployment, option: str, name: str, value: str) -> None:
+    try:
+        check_header(name, value)
+    except ValueError as error:
+        raise _problem(deployment, option, str(error)) from error
+
+
+def _did_you_mean(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; allowed are {', '.join(known)}"
+
+
+def _problem(deployment: Deployment, option: str, problem: str) -> ConfigError:
+    return ConfigError(
+        f"deployment {deployment.name!r}, runtime 'openai': option {option!r} {problem}"
+    )

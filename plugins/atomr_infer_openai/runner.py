@@ -1,0 +1,214 @@
+"""Runs generations on OpenAI or a server that speaks its dialect.
+
+A runner is one HTTP client.  A generation is one exchange, so leaving the
+generation's block closes its connection, and the upstream stops.
+
+Time: ``first_token_s`` runs from the start of the attempt, connecting
+included, to its first chunk; for an answer that is not streamed that is the
+whole of it.  ``idle_s`` runs between chunks.  Comments that a proxy sends to
+keep a connection open are no chunks, so a hung engine behind one is noticed.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
+
+import trio
+
+from atomr_infer.errors import (
+    InferenceError,
+    UpstreamAuthError,
+    UpstreamError,
+)
+from atomr_infer.model.capabilities import ALL_SAMPLING, Capabilities, Feature
+from atomr_infer.remote.http import HttpClient, check_header
+from atomr_infer.remote.phases import HttpTimeouts
+from atomr_infer.wire.openai.upstream import encode_request
+from atomr_infer.wire.openai.upstream_stream import ChatAnswer
+from atomr_infer_openai.answer import AnswerChunks, first_token_timeout, within
+from atomr_infer_openai.config import OpenAIOptions, parse_options
+from atomr_infer_openai.faults import fault
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from atomr_infer.model.batch import ExecuteBatch, TokenChunk
+    from atomr_infer.model.deployment import Deployment, Timeouts
+    from atomr_infer.model.secret import Secret
+    from atomr_infer.remote.response import HttpResponse
+    from atomr_infer.remote.tcp import Connect
+
+_OK = 200
+
+# An error's text is short; more than this is a web page.
+_MAX_ERROR_BYTES = 65536
+_MAX_ERROR_S = 5.0
+
+_CAPABILITIES = Capabilities(
+    features=frozenset(Feature),
+    sampling=ALL_SAMPLING,
+    max_concurrency=256,
+    passes_extra=True,
+)
+
+
+@asynccontextmanager
+async def open_openai_runner(
+    deployment: Deployment, credential: Secret | None, *, connect: Connect | None = None
+) -> AsyncIterator[OpenAIRunner]:
+    """Open a client for a deployment; no connection is made before it is used.
+
+    Args:
+        deployment: whose options and timeouts apply.
+        credential: the API key; None for a server that asks for none.
+        connect: opens streams; None: TCP and TLS.
+
+    Raises:
+        ConfigError: an option is wrong.
+        UpstreamAuthError: the key is missing or cannot be a key.
+    """
+    options = parse_options(deployment)
+    if credential is None and options.needs_credential:
+        raise UpstreamAuthError(f"no API key for {options.endpoint}")
+    timeouts = deployment.timeouts
+    async with HttpClient(
+        options.endpoint,
+        headers=_headers(options, credential),
+        timeouts=HttpTimeouts(
+            connect_s=timeouts.connect_s,
+            write_s=timeouts.first_token_s,
+            head_s=timeouts.first_token_s,
+            # Silence is measured between chunks, not between reads.
+            idle_s=math.inf,
+        ),
+        connect=connect,
+    ) as client:
+        yield OpenAIRunner(
+            client,
+            options=options,
+            timeouts=timeouts,
+            credential=credential,
+            replay=deployment.retry.idempotent,
+        )
+
+
+def _headers(
+    options: OpenAIOptions, credential: Secret | None
+) -> list[tuple[str, str]]:
+    headers = [
+        ("content-type", "application/json"),
+        # A compressor holds back the small pieces that a stream is made of.
+        ("accept-encoding", "identity"),
+        *options.headers.items(),
+    ]
+    if "user-agent" not in options.headers:
+        headers.append(("user-agent", "atomr-infer"))
+    if options.organization is not None:
+        headers.append(("openai-organization", options.organization))
+    if options.project is not None:
+        headers.append(("openai-project", options.project))
+    if credential is not None:
+        headers.append(("authorization", _bearer(credential)))
+    return headers
+
+
+def _bearer(credential: Secret) -> str:
+    value = f"Bearer {credential.reveal()}"
+    try:
+        check_header("authorization", value)
+    except ValueError as error:
+        raise UpstreamAuthError(
+            "the API key holds a character that no HTTP header can carry;"
+            " look for a line end or a space in it"
+        ) from error
+    return value
+
+
+class OpenAIRunner:
+    """One client of an OpenAI-like server; see ``ModelRunner`` for the contract."""
+
+    def __init__(
+        self,
+        client: HttpClient,
+        *,
+        options: OpenAIOptions,
+        timeouts: Timeouts,
+        credential: Secret | None,
+        replay: bool,
+    ) -> None:
+        self._client = client
+        self._max_tokens_member = options.max_tokens_member
+        self._timeouts = timeouts
+        self._credential = credential
+        self._replay = replay
+        self._active = 0
+
+    def __repr__(self) -> str:
+        return f"<OpenAIRunner {self._client!r}>"
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Everything: what a model behind the API lacks, the API says itself."""
+        return _CAPABILITIES
+
+    @property
+    def active(self) -> int:
+        """Generations now on a connection."""
+        return self._active
+
+    @asynccontextmanager
+    async def execute(
+        self, batch: ExecuteBatch
+    ) -> AsyncIterator[AsyncIterator[TokenChunk]]:
+        """Run one generation; the block's end is the generation's end.
+
+        Raises:
+            InferenceError: from entering the block or from the iteration.
+
+        Cancellation: leaving the block before the last chunk closes the
+            connection before the block's exit returns.
+        """
+        body = encode_request(batch, max_tokens_member=self._max_tokens_member)
+        first_by = trio.current_time() + self._timeouts.first_token_s
+        self._active += 1
+        try:
+            async with AsyncExitStack() as stack:
+                with within(first_by, first_token_timeout(self._timeouts)):
+                    request = self._client.request(
+                        "POST", "/chat/completions", body=body, replay=self._replay
+                    )
+                    response = await stack.enter_async_context(request)
+                    if response.status != _OK:
+                        raise await self._fault(response)
+                yield AnswerChunks(
+                    batch,
+                    response,
+                    ChatAnswer(batch, secret=self._credential),
+                    timeouts=self._timeouts,
+                    first_by=first_by,
+                )
+        finally:
+            self._active -= 1
+
+    async def failed(self) -> InferenceError:
+        """Wait for ever: a client of a remote API has nothing that can break."""
+        await trio.sleep_forever()
+
+    async def _fault(self, response: HttpResponse) -> InferenceError:
+        body = b""
+        with trio.move_on_after(_MAX_ERROR_S):
+            try:
+                body = await response.read(limit_bytes=_MAX_ERROR_BYTES)
+            except UpstreamError:
+                # The status came whole and decides; only its text is missing.
+                body = b""
+        return fault(
+            response.status,
+            response.headers,
+            body,
+            now_epoch_s=time.time(),
+            secret=self._credential,
+        )
