@@ -1,0 +1,251 @@
+"""A runtime plugin that misbehaves on request; child processes import it.
+
+The deployment's option ``load`` says what happens at the start, the text of the
+last message what a generation does: a command and its arguments.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import socket
+import subprocess
+import sys
+import time
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING
+
+import trio
+
+from atomr_infer.errors import (
+    ConfigError,
+    ContextLengthError,
+    EngineError,
+    InferenceError,
+    NotReadyError,
+)
+from atomr_infer.model.batch import ExecuteBatch, FinishReason, TokenChunk, Usage
+from atomr_infer.model.capabilities import Capabilities, Feature
+from atomr_infer.runtimes.contract import Host, Progress, RunnerContext, RuntimePlugin
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from atomr_infer.model.deployment import Deployment
+
+CAPABILITIES = Capabilities(
+    features=frozenset({Feature.TOOLS, Feature.LOGPROBS}),
+    sampling=frozenset({"max_tokens", "seed"}),
+    max_concurrency=16,
+    context_tokens=4096,
+    passes_extra=True,
+)
+
+
+def hold_interpreter(seconds: int) -> None:
+    """Sleep in C without giving the interpreter up."""
+    ctypes.PyDLL(None).sleep(seconds)
+
+
+def open_files() -> list[str]:
+    """What this process has open besides what the event loop needs."""
+    found = []
+    for fd in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # the listing's own
+            found.append(os.readlink(f"/proc/self/fd/{fd}"))
+    return sorted(found)
+
+
+class AwkwardRunner:
+    """Does what the message says."""
+
+    def __init__(self) -> None:
+        self.capabilities = CAPABILITIES
+        self.active = 0
+        self.produced = 0
+        self.failure = trio.Event()
+
+    async def failed(self) -> InferenceError:
+        await self.failure.wait()
+        return EngineError("poisoned", code="xid_79")
+
+    @asynccontextmanager
+    async def execute(
+        self, batch: ExecuteBatch
+    ) -> AsyncIterator[AsyncIterator[TokenChunk]]:
+        command, *arguments = batch.messages[-1].text.split()
+        if command == "refuse":
+            raise NotReadyError("not now", retry_after_s=2.5)
+        self.active += 1
+        try:
+            yield getattr(self, f"do_{command}")(batch, *arguments)
+        finally:
+            if command == "cling":
+                with trio.CancelScope(shield=True):
+                    await trio.sleep_forever()
+            self.active -= 1
+
+    async def do_count(
+        self, batch: ExecuteBatch, upto: str
+    ) -> AsyncIterator[TokenChunk]:
+        for number in range(int(upto)):
+            self.produced += 1
+            yield TokenChunk(text=f"{batch.request_id}:{number} ")
+            await trio.lowlevel.checkpoint()
+        yield TokenChunk(
+            finish_reason=FinishReason.STOP,
+            usage=Usage(input_uncached=3, output_text=int(upto)),
+        )
+
+    async def do_echo(self, batch: ExecuteBatch, *_: str) -> AsyncIterator[TokenChunk]:
+        yield TokenChunk(text=repr(batch), extra={"raw": b'{"a":1}'}, model="m")
+        yield TokenChunk(finish_reason=FinishReason.STOP)
+
+    async def do_unicode(
+        self, batch: ExecuteBatch, *_: str
+    ) -> AsyncIterator[TokenChunk]:
+        for text in ("héllo", "😀👩‍👩‍👧", "\x00\u2028", "עברית"):
+            yield TokenChunk(text=text)
+
+    async def do_stall(self, batch: ExecuteBatch, *_: str) -> AsyncIterator[TokenChunk]:
+        yield TokenChunk(text="first")
+        await trio.sleep_forever()
+
+    do_cling = do_stall
+
+    async def do_state(self, batch: ExecuteBatch, *_: str) -> AsyncIterator[TokenChunk]:
+        # Not counting the generation that asks.
+        yield TokenChunk(text=f"{self.active - 1} {self.produced}")
+
+    async def do_context(
+        self, batch: ExecuteBatch, *_: str
+    ) -> AsyncIterator[TokenChunk]:
+        yield TokenChunk(text="partial")
+        raise ContextLengthError("too long", code="context_length_exceeded", param="m")
+
+    async def do_bug(self, batch: ExecuteBatch, *_: str) -> AsyncIterator[TokenChunk]:
+        yield TokenChunk(text="partial")
+        raise KeyError("oops")
+
+    async def do_fail(self, batch: ExecuteBatch, *_: str) -> AsyncIterator[TokenChunk]:
+        self.failure.set()
+        yield TokenChunk(text="last words")
+        await trio.sleep_forever()
+
+    async def do_exit(
+        self, batch: ExecuteBatch, status: str
+    ) -> AsyncIterator[TokenChunk]:
+        yield TokenChunk(text="bye")
+        os._exit(int(status))
+
+    async def do_hold(
+        self, batch: ExecuteBatch, seconds: str
+    ) -> AsyncIterator[TokenChunk]:
+        yield TokenChunk(text="held")
+        await trio.sleep(0.2)
+        hold_interpreter(int(seconds))
+
+    async def do_big(self, batch: ExecuteBatch, size: str) -> AsyncIterator[TokenChunk]:
+        yield TokenChunk(text="x" * int(size))
+
+    async def do_write(
+        self, batch: ExecuteBatch, megabytes: str
+    ) -> AsyncIterator[TokenChunk]:
+        for _ in range(int(megabytes)):
+            sys.stdout.write(("y" * 99 + "\n") * 10_000)
+        sys.stderr.write("\x1b[31mred\x1b[0m end\n")
+        yield TokenChunk(text="written")
+
+    async def do_environment(
+        self, batch: ExecuteBatch, *_: str
+    ) -> AsyncIterator[TokenChunk]:
+        yield TokenChunk(text="\n".join([str(os.getsid(0)), *open_files()]))
+
+    async def do_helper(
+        self, batch: ExecuteBatch, *_: str
+    ) -> AsyncIterator[TokenChunk]:
+        helper = subprocess.Popen(["sleep", "1000"])  # noqa: ASYNC220  returns at once
+        yield TokenChunk(text=str(helper.pid))
+
+    async def do_garbage(
+        self, batch: ExecuteBatch, hexadecimal: str
+    ) -> AsyncIterator[TokenChunk]:
+        yield TokenChunk(text="ok")
+        os.write(int(sys.argv[1]), bytes.fromhex(hexadecimal))
+        await trio.sleep_forever()
+
+    async def do_hang_up(
+        self, batch: ExecuteBatch, *_: str
+    ) -> AsyncIterator[TokenChunk]:
+        yield TokenChunk(text="ok")
+        socket.socket(fileno=os.dup(int(sys.argv[1]))).shutdown(socket.SHUT_RDWR)
+        hold_interpreter(1000)
+
+
+class AwkwardPlugin(RuntimePlugin):
+    """The plugin."""
+
+    name = "awkward"
+    summary = "misbehaves"
+    host = Host.CHILD_PROCESS
+
+    def validate(self, deployment: Deployment) -> None:
+        """Anything goes."""
+
+    @asynccontextmanager
+    async def open_runner(
+        self, deployment: Deployment, context: RunnerContext
+    ) -> AsyncIterator[AwkwardRunner]:
+        load = deployment.options.get("load", "ok")
+        await getattr(self, f"load_{load}")(deployment, context)
+        yield AwkwardRunner()
+        await getattr(self, f"unload_{deployment.options.get('unload', 'ok')}")()
+
+    async def load_ok(self, deployment: Deployment, context: RunnerContext) -> None:
+        """Nothing to do."""
+
+    async def load_progress(
+        self, deployment: Deployment, context: RunnerContext
+    ) -> None:
+        assert context.credential is not None
+        context.progress(Progress(context.credential.reveal()))
+        context.progress(Progress("loading weights", 1, 2, "tensors"))
+
+    async def load_exit(self, deployment: Deployment, context: RunnerContext) -> None:
+        print("first line", file=sys.stderr)
+        print("\x1b[31mno such device\x1b[0m")
+        os._exit(3)
+
+    async def load_hang(self, deployment: Deployment, context: RunnerContext) -> None:
+        context.progress(Progress("reading the weights"))
+        await trio.lowlevel.checkpoint()
+        await trio.sleep_forever()
+
+    async def load_hold(self, deployment: Deployment, context: RunnerContext) -> None:
+        context.progress(Progress("holding the interpreter"))
+        await trio.sleep(0.2)
+        hold_interpreter(1000)
+
+    async def load_config_error(
+        self, deployment: Deployment, context: RunnerContext
+    ) -> None:
+        raise ConfigError("no such file: 'x.gguf'")
+
+    async def load_bug(self, deployment: Deployment, context: RunnerContext) -> None:
+        raise ZeroDivisionError("in the plugin")
+
+    async def unload_ok(self) -> None:
+        """Nothing to do."""
+
+    async def unload_mark(self) -> None:
+        print("unloaded")
+
+    async def unload_hang(self) -> None:
+        await trio.sleep_forever()
+
+    async def unload_hold(self) -> None:
+        time.sleep(1000)  # noqa: ASYNC251  the event loop is to be blocked
+
+
+PLUGIN = AwkwardPlugin()
+NOT_A_PLUGIN = 7
