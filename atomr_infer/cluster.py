@@ -105,7 +105,13 @@ class Cluster:
         if not address.startswith(_SCHEME) or address == _SCHEME:
             raise ConfigError(f"cannot connect to {address!r}; use {_SCHEME}NAME")
         async with open_serving(environ=environ) as serving:
-            yield Cluster(serving)
+            cluster = Cluster(serving)
+            try:
+                yield cluster
+            finally:
+                with trio.CancelScope(shield=True):
+                    for gateway in cluster._gateways:
+                        await gateway.drain(0)
 
     async def deploy(
         self,

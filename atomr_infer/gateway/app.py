@@ -177,7 +177,11 @@ class GatewayApp:
 
 async def _cancel_when_gone(exchange: Exchange, scope: trio.CancelScope) -> None:
     await exchange.client_gone()
-    scope.cancel()
+    # The server reports a disconnect behind every answer too, from inside our
+    # last send: a cancellation would then cut its own clean-up short, and the
+    # connection would never be closed or used again.
+    if not exchange.ended:
+        scope.cancel()
 
 
 async def _report(exchange: Exchange, error: InferenceError, request_id: str) -> None:

@@ -124,7 +124,9 @@ class Listener:
         await self._idle.wait()
 
     async def close(self) -> None:
-        """Close every connection, whatever it is doing."""
+        """Close the sockets and every connection, whatever it is doing."""
+        for sock in self._sockets:
+            sock.close()
         for stream in list(self._streams):
             await trio.aclose_forcefully(stream)
 

@@ -26,15 +26,15 @@ import attrs
 import trio
 
 from atomr.core.child_spec import ChildSpec
+from atomr.core.exits import SHUTDOWN
 from atomr.otp import (
     DynamicSupervisor,
     Strategy,
     Supervisor,
     call,
-    terminate_child,
     which_children,
 )
-from atomr.process import open_node
+from atomr.process import exit_process, open_node
 from atomr_infer.policy.model_table import ModelTable
 from atomr_infer.serving import messages
 from atomr_infer.serving.deployment_manager import DeploymentManager
@@ -182,10 +182,14 @@ class Serving:
         return await call(coordinator_name(name), messages.ListReplicas())
 
     async def stop_requests(self) -> None:
-        """End every running request; each client is told."""
+        """Tell every running request to end; each tells its client.
+
+        Does not wait for them: one may be stuck in a send to a client that
+        reads nothing, and only closing its socket will free it.
+        """
         for child in await which_children(REQUESTS):
             if child.pid is not None:
-                await terminate_child(REQUESTS, child.pid)
+                exit_process(child.pid, SHUTDOWN)
 
     async def _await_serving(
         self, name: str, progress: Callable[[ReplicaState], None] | None

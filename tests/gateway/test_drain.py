@@ -1,0 +1,79 @@
+"""How a gateway ends: with its answers finished, or its clients told."""
+
+import json
+from typing import Any
+
+import pytest
+import trio
+
+from atomr_infer.cluster import Cluster
+from atomr_infer.errors import ConfigError
+from atomr_infer.model.deployment import Deployment
+from tests.gateway.conftest import Running, Serve
+from tests.gateway.http import Answer, chat, events, until
+
+
+def mock(**options: Any) -> Deployment:
+    return Deployment(name="m", runtime="mock", options=options)
+
+
+async def ask_until_running(
+    running: Running, nursery: trio.Nursery, answers: list[Answer]
+) -> None:
+    async def ask() -> None:
+        answers.append(await chat(running.port, stream=True))
+
+    nursery.start_soon(ask)
+    replica = (await running.cluster.replicas("m"))[0]
+    await until(lambda: replica.running == 1)
+
+
+async def test_a_drain_lets_a_running_answer_finish(serve: Serve) -> None:
+    answers: list[Answer] = []
+    async with serve(mock(tokens=20, delay_s=0.01)) as running:
+        async with trio.open_nursery() as nursery:
+            await ask_until_running(running, nursery, answers)
+            await running.gateway.drain(timeout_s=10)
+            with pytest.raises(OSError, match=r".*"):
+                await trio.open_tcp_stream("127.0.0.1", running.port)
+        assert not running.cluster.readiness().ready
+    assert events(answers[0])[-1] == "[DONE]"
+
+
+async def test_past_the_drain_a_client_is_told(serve: Serve) -> None:
+    answers: list[Answer] = []
+    async with serve(mock(hang_after=1)) as running, trio.open_nursery() as nursery:
+        await ask_until_running(running, nursery, answers)
+        await running.gateway.drain(timeout_s=0.05)
+    error = json.loads(events(answers[0])[-1])["error"]
+    assert error["message"] == "the server is shutting down"
+
+
+async def test_a_client_that_reads_nothing_cannot_hold_the_drain(serve: Serve) -> None:
+    flood = mock(reply="word " * 1000, tokens=200_000)
+    async with serve(flood) as running:
+        stream = await trio.open_tcp_stream("127.0.0.1", running.port)
+        async with stream:
+            body = json.dumps(
+                {
+                    "model": "m",
+                    "stream": True,
+                    "messages": [{"role": "user", "content": "x"}],
+                }
+            ).encode()
+            head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n"
+            head += b"content-length: %d\r\n\r\n" % len(body)
+            await stream.send_all(head + body)
+            replica = (await running.cluster.replicas("m"))[0]
+            await until(lambda: replica.running == 1)
+            with trio.fail_after(10):
+                await trio.testing.wait_all_tasks_blocked(0.2)
+                await running.gateway.drain(timeout_s=0.05)
+            assert running.gateway.connections == 0
+
+
+async def test_a_busy_port_is_one_clear_sentence(serve: Serve) -> None:
+    async with serve(mock()) as running, Cluster.connect("inproc://b") as other:
+        with pytest.raises(ConfigError, match="the port is in use") as caught:
+            await other.serve(f"127.0.0.1:{running.port}")
+    assert f"127.0.0.1:{running.port}" in str(caught.value)

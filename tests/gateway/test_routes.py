@@ -1,0 +1,64 @@
+"""Everything but inference: health, models, what is not there."""
+
+from atomr_infer.model.deployment import Deployment
+from tests.gateway.conftest import Serve
+from tests.gateway.http import request
+
+M = Deployment(name="m", runtime="mock", serves=("m", "org/m:1"))
+PATTERN = Deployment(name="p", runtime="mock", serves=("gpt-*",))
+
+
+async def test_health_is_alive_before_anything_is_deployed(serve: Serve) -> None:
+    async with serve() as running:
+        assert (await request(running.port, "GET", "/healthz")).status == 200
+        ready = await request(running.port, "GET", "/readyz")
+    assert ready.status == 503
+    assert ready.json == {"ready": False, "deployments": {}}
+
+
+async def test_ready_when_every_deployment_serves(serve: Serve) -> None:
+    async with serve(M) as running:
+        ready = await request(running.port, "GET", "/readyz")
+    assert (ready.status, ready.json) == (
+        200,
+        {"ready": True, "deployments": {"m": "serving"}},
+    )
+
+
+async def test_models_are_listed_and_looked_up(serve: Serve) -> None:
+    async with serve(M, PATTERN) as running:
+        listed = await request(running.port, "GET", "/v1/models")
+        one = await request(running.port, "GET", "/v1/models/org/m:1")
+        by_pattern = await request(running.port, "GET", "/v1/models/gpt-9")
+        none = await request(running.port, "GET", "/v1/models/nope")
+    assert [m["id"] for m in listed.json["data"]] == ["m", "org/m:1", "gpt-*"]
+    assert one.json["id"] == "org/m:1"
+    assert one.json["owned_by"] == "m"
+    assert by_pattern.json["id"] == "gpt-9"
+    assert none.status == 404
+    assert none.json["error"]["code"] == "model_not_found"
+
+
+async def test_the_index_says_what_is_here(serve: Serve) -> None:
+    async with serve(M) as running:
+        index = await request(running.port, "GET", "/")
+    assert index.json["name"] == "atomr-infer"
+    assert "POST /v1/chat/completions" in index.json["endpoints"]
+
+
+async def test_what_is_not_there_answers_in_the_envelope(serve: Serve) -> None:
+    async with serve(M) as running:
+        missing = await request(running.port, "POST", "/v1/nothing", b"{}")
+        wrong = await request(running.port, "GET", "/v1/chat/completions")
+    assert missing.status == 404
+    assert missing.json["error"]["message"] == "there is no /v1/nothing here"
+    assert wrong.status == 405
+    assert wrong.headers["allow"] == "POST"
+
+
+async def test_head_and_a_trailing_slash_are_understood(serve: Serve) -> None:
+    async with serve(M) as running:
+        head = await request(running.port, "HEAD", "/healthz")
+        slash = await request(running.port, "GET", "/v1/models/")
+    assert (head.status, head.body) == (200, b"")
+    assert slash.status == 200
