@@ -129,7 +129,7 @@ class Deployment:
     >>> Deployment(name="", runtime="mock")
     Traceback (most recent call last):
     ...
-    ValueError: name: '' is empty; give it a value
+    atomr_infer.model.validation.InvalidValueError: name: '' is empty; give it a value
     """
 
     name: str = attrs.field(validator=identifier)

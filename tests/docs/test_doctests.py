@@ -1,0 +1,39 @@
+"""Every example in a docstring or a Markdown file does what it says."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import pkgutil
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FLAGS = doctest.ELLIPSIS | doctest.IGNORE_EXCEPTION_DETAIL
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+
+
+def module_names() -> list[str]:
+    plugins = [folder.name for folder in sorted(ROOT.glob("plugins/*/"))]
+    names = ["atomr", "atomr_infer", *plugins]
+    for package in list(names):
+        path = importlib.import_module(package).__path__
+        found = pkgutil.walk_packages(path, f"{package}.")
+        names += [module.name for module in found]
+    # Running a program's __main__ is not importing it.
+    return [name for name in names if not name.endswith("__main__")]
+
+
+@pytest.mark.parametrize("name", module_names())
+def test_the_examples_of_a_module(name: str) -> None:
+    result = doctest.testmod(importlib.import_module(name), optionflags=FLAGS)
+
+    assert result.failed == 0
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_examples_of_a_page(page: Path) -> None:
+    result = doctest.testfile(str(page), module_relative=False, optionflags=FLAGS)
+
+    assert result.failed == 0
