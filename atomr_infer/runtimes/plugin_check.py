@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 import attrs
 
 from atomr_infer.errors import ConfigError
+from atomr_infer.model.deployment import Deployment
 from atomr_infer.runtimes.conformance_case import ConformanceError
 from atomr_infer.runtimes.loader import Installed, load_runtime, plugin_ref
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from atomr_infer.model.deployment import Deployment
     from atomr_infer.runtimes.contract import RuntimePlugin
 
 _UNKNOWN_OPTION = "conformance_no_such_option"
@@ -37,7 +37,7 @@ print("\\n".join({name.partition(".")[0] for name in sys.modules}))
 
 def check_plugin(
     plugin: RuntimePlugin,
-    deployment: Deployment,
+    deployment: Deployment | None = None,
     *,
     heavy: Collection[str] = (),
     installed: Installed = distributions,
@@ -46,7 +46,8 @@ def check_plugin(
 
     Args:
         plugin: the plugin object.
-        deployment: one that the plugin accepts.
+        deployment: one that the plugin accepts; None: one with nothing but a
+            name, for a plugin that needs no more.
         heavy: top-level modules that importing the plugin must not import.
         installed: where the plugin is registered.
 
@@ -58,7 +59,8 @@ def check_plugin(
         problem = f"another object is registered as {plugin.name!r}"
         raise ConformanceError(0, problem)
     _check_import(plugin_ref(plugin.name, installed).partition(":")[0], heavy)
-    _check_options(plugin, deployment)
+    bare = Deployment(name="conformance", runtime=plugin.name)
+    _check_options(plugin, bare if deployment is None else deployment)
 
 
 def _check_import(module: str, heavy: Collection[str]) -> None:
