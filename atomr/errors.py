@@ -1,8 +1,22 @@
 """The error tree of atomr.
 
 One root, split by whose fault it is: the caller's, the other process's, ours.
-Every error carries the values it speaks of as attributes.
+Every error carries the values it speaks of as attributes.  Messages say the
+operation, the value and what was expected.
 """
+
+from __future__ import annotations
+
+import reprlib
+
+# A request may hold a megabyte of prompt; a log line must not.
+_SHORT = reprlib.Repr()  # its keyword arguments came with Python 3.12
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 3, 120, 160
+
+
+def short(value: object) -> str:
+    """Return ``repr(value)`` cut to a length fit for a log line; never raises."""
+    return _SHORT.repr(value)
 
 
 class AtomrError(Exception):
@@ -11,3 +25,244 @@ class AtomrError(Exception):
 
 class AtomrInternalError(AtomrError):
     """A bug in atomr itself; please report it with the traceback."""
+
+
+# --- calls --------------------------------------------------------------------
+
+
+class CallError(AtomrError):
+    """A ``call`` got no reply.
+
+    Attributes:
+        server: the pid or name that was called.
+        request: the request, so that a log line says what was asked.
+    """
+
+    def __init__(self, server: object, request: object) -> None:
+        self.server = server
+        self.request = request
+        # The text is made when it is read: most of these are caught, not shown.
+        super().__init__(server, request)
+
+    def __str__(self) -> str:
+        """Return ``call(server, request): what went wrong``."""
+        return f"call({self.server!r}, {short(self.request)}): {self._problem()}"
+
+    def _problem(self) -> str:
+        return "no reply"
+
+
+class NoProcessError(CallError):
+    """Nothing lives under that pid or name; the request was not delivered."""
+
+    def _problem(self) -> str:
+        return "no such process"
+
+
+class ServerDownError(CallError):
+    """The server exited before replying; the request may have taken effect.
+
+    Attributes:
+        reason: the server's exit reason (see ``atomr.core.exits``).
+    """
+
+    def __init__(self, server: object, request: object, reason: object) -> None:
+        super().__init__(server, request)
+        self.reason = reason
+
+    def _problem(self) -> str:
+        return f"the server exited before replying: {short(self.reason)}"
+
+
+class CallTimeoutError(CallError):
+    """No reply within ``timeout_s``; the server may still act on the request.
+
+    Attributes:
+        timeout_s: the bound in seconds that passed.
+    """
+
+    def __init__(self, server: object, request: object, timeout_s: float) -> None:
+        super().__init__(server, request)
+        self.timeout_s = timeout_s
+
+    def _problem(self) -> str:
+        return f"no reply within {self.timeout_s} s"
+
+
+class CallCycleError(CallError):
+    """The call can never be answered: the server waits, in turn, for the caller.
+
+    Attributes:
+        chain: the pids from the caller through all that wait, back to the caller.
+    """
+
+    def __init__(
+        self, server: object, request: object, chain: tuple[object, ...]
+    ) -> None:
+        super().__init__(server, request)
+        self.chain = chain
+
+    def _problem(self) -> str:
+        return f"deadlock {' -> '.join(map(repr, self.chain))}"
+
+
+# --- processes ------------------------------------------------------------------
+
+
+class NoNodeError(AtomrError):
+    """There is no node around this task: it runs outside ``open_node()``."""
+
+
+class NotAProcessError(AtomrError):
+    """The operation needs a process, and this task is none (or is its helper)."""
+
+
+class NameTakenError(AtomrError):
+    """Another live process holds the name.
+
+    Attributes:
+        name: the name asked for.
+        pid: its holder.
+    """
+
+    def __init__(self, name: str, pid: object) -> None:
+        self.name = name
+        self.pid = pid
+        super().__init__(f"register({name!r}): {pid!r} has that name")
+
+
+class ReceiveTimeoutError(AtomrError):
+    """No matching message came within ``timeout_s``.
+
+    Attributes:
+        timeout_s: the bound in seconds that passed.
+    """
+
+    def __init__(self, timeout_s: float) -> None:
+        self.timeout_s = timeout_s
+        super().__init__(f"receive(): no matching message within {timeout_s} s")
+
+
+class ProcessKilledError(AtomrError):
+    """The attached block was cancelled through its process, not by its caller.
+
+    Attributes:
+        pid: the attached process.
+        reason: its exit reason.
+    """
+
+    def __init__(self, pid: object, reason: object) -> None:
+        self.pid = pid
+        self.reason = reason
+        super().__init__(f"{pid!r} was stopped: {short(reason)}")
+
+
+class RootExitError(AtomrError):
+    """A root of the node ended by itself, so the node's block was cancelled.
+
+    Attributes:
+        pid: the root process.
+        reason: its exit reason; for a supervisor that gave up a ``Shutdown``
+            with a ``GaveUp``.  An exception is the ``__cause__`` as well.
+    """
+
+    def __init__(self, pid: object, reason: object) -> None:
+        self.pid = pid
+        self.reason = reason
+        super().__init__(f"root {pid!r} exited: {short(reason)}")
+
+
+# --- supervision ------------------------------------------------------------------
+
+
+class StartError(AtomrError):
+    """A process did not start; nothing of it is left behind.
+
+    Attributes:
+        child: the child's id, or the process' label.
+        reason: why: the exception of ``init``, or what it returned as reason.
+            An exception is the ``__cause__`` as well.
+    """
+
+    def __init__(self, child: object, reason: object) -> None:
+        self.child = child
+        self.reason = reason
+        super().__init__(f"start of {child!r} failed: {short(reason)}")
+        if isinstance(reason, BaseException):
+            self.__cause__ = reason
+
+
+class StartIgnoredError(StartError):
+    """``init`` returned ``Ignore``: there is no process, and nothing is wrong."""
+
+    def __init__(self, child: object) -> None:
+        super().__init__(child, "init returned Ignore")
+
+
+class InitTimeoutError(StartError):
+    """``init`` did not return in time; the process was killed.
+
+    Attributes:
+        timeout_s: the bound in seconds that passed.
+    """
+
+    def __init__(self, child: object, timeout_s: float) -> None:
+        self.timeout_s = timeout_s
+        super().__init__(child, f"init did not return within {timeout_s} s")
+
+
+class AlreadyStartedError(StartError):
+    """A child of that id, or a process of that name, already runs.
+
+    Attributes:
+        pid: the process that runs.
+    """
+
+    def __init__(self, child: object, pid: object) -> None:
+        self.pid = pid
+        super().__init__(child, f"already started as {pid!r}")
+
+
+class MaxChildrenError(StartError):
+    """The dynamic supervisor is full.
+
+    Attributes:
+        max_children: its bound.
+    """
+
+    def __init__(self, child: object, max_children: int) -> None:
+        self.max_children = max_children
+        super().__init__(child, f"the supervisor has {max_children} children already")
+
+
+class ChildError(AtomrError):
+    """A supervisor refused an operation on one of its children.
+
+    Attributes:
+        operation: ``"restart_child"`` and so on.
+        child: the id or pid that was named.
+    """
+
+    def __init__(self, operation: str, child: object, problem: str) -> None:
+        self.operation = operation
+        self.child = child
+        super().__init__(f"{operation}({child!r}): {problem}")
+
+
+class ChildNotFoundError(ChildError):
+    """The supervisor has no such child."""
+
+    def __init__(self, operation: str, child: object) -> None:
+        super().__init__(operation, child, "no such child")
+
+
+class DependencyError(AtomrError):
+    """Applications cannot be ordered: one is missing, doubled, or in a cycle.
+
+    Attributes:
+        names: the names at fault, in order.
+    """
+
+    def __init__(self, problem: str, names: tuple[str, ...]) -> None:
+        self.names = names
+        super().__init__(f"{problem}: {' -> '.join(names)}")

@@ -1,1 +1,86 @@
-"""OTP behaviours: GenServer, Supervisor, DynamicSupervisor, Application."""
+"""OTP behaviours: GenServer, Supervisor, DynamicSupervisor, Application.
+
+With the values they work with, so that a server and its tree need one import.
+"""
+
+from atomr.core.child_spec import BRUTAL_KILL, INFINITY, ChildKind, ChildSpec, Restart
+from atomr.core.exits import (
+    KILL,
+    KILLED,
+    NOPROC,
+    NORMAL,
+    SHUTDOWN,
+    ExitReason,
+    Shutdown,
+)
+from atomr.core.messages import Down, Exit, IdleTimeout
+from atomr.core.supervision import AutoShutdown, GaveUp, Strategy
+from atomr.otp.application import Application, run_applications
+from atomr.otp.children import (
+    ChildCounts,
+    ChildInfo,
+    ChildState,
+    child,
+    count_children,
+    delete_child,
+    restart_child,
+    start_child,
+    terminate_child,
+    which_children,
+)
+from atomr.otp.dynamic_supervisor import DynamicSupervisor
+from atomr.otp.gen_server import GenServer
+from atomr.otp.results import Fail, Ignore, NoReply, Ok, Reply, Stop
+from atomr.otp.supervisor import Supervisor
+from atomr.otp.tree import TreeNode, supervision_tree
+from atomr.process.calls import Cast, From, Request, call, cast, reply
+
+__all__ = [
+    "BRUTAL_KILL",
+    "INFINITY",
+    "KILL",
+    "KILLED",
+    "NOPROC",
+    "NORMAL",
+    "SHUTDOWN",
+    "Application",
+    "AutoShutdown",
+    "Cast",
+    "ChildCounts",
+    "ChildInfo",
+    "ChildKind",
+    "ChildSpec",
+    "ChildState",
+    "Down",
+    "DynamicSupervisor",
+    "Exit",
+    "ExitReason",
+    "Fail",
+    "From",
+    "GaveUp",
+    "GenServer",
+    "IdleTimeout",
+    "Ignore",
+    "NoReply",
+    "Ok",
+    "Reply",
+    "Request",
+    "Restart",
+    "Shutdown",
+    "Stop",
+    "Strategy",
+    "Supervisor",
+    "TreeNode",
+    "call",
+    "cast",
+    "child",
+    "count_children",
+    "delete_child",
+    "reply",
+    "restart_child",
+    "run_applications",
+    "start_child",
+    "supervision_tree",
+    "terminate_child",
+    "which_children",
+]

@@ -1,1 +1,74 @@
-"""Processes as trio tasks: mailbox, links, monitors, exit signals, timers, names."""
+"""Processes as trio tasks: mailbox, links, monitors, exit signals, timers, names.
+
+Everything happens on a node::
+
+    async with open_node() as node:
+        pid = spawn(worker, 3)
+        send(pid, "hello")
+
+See ``atomr.otp`` for servers and supervisors.
+"""
+
+from atomr.process.attached import attached
+from atomr.process.calls import Cast, From, Request, call, cast, reply
+from atomr.process.context import current_node
+from atomr.process.node import Node, open_node
+from atomr.process.plain import PlainProcess, receive, spawn
+from atomr.process.process import Startable
+from atomr.process.signals import (
+    TimerRef,
+    cancel_timer,
+    demonitor,
+    exit_process,
+    is_alive,
+    kill,
+    link,
+    monitor,
+    register,
+    self_pid,
+    send,
+    send_after,
+    send_from_thread,
+    stop,
+    trap_exit,
+    unlink,
+    unregister,
+    wait_exit,
+    whereis,
+)
+
+__all__ = [
+    "Cast",
+    "From",
+    "Node",
+    "PlainProcess",
+    "Request",
+    "Startable",
+    "TimerRef",
+    "attached",
+    "call",
+    "cancel_timer",
+    "cast",
+    "current_node",
+    "demonitor",
+    "exit_process",
+    "is_alive",
+    "kill",
+    "link",
+    "monitor",
+    "open_node",
+    "receive",
+    "register",
+    "reply",
+    "self_pid",
+    "send",
+    "send_after",
+    "send_from_thread",
+    "spawn",
+    "stop",
+    "trap_exit",
+    "unlink",
+    "unregister",
+    "wait_exit",
+    "whereis",
+]

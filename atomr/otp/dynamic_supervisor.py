@@ -1,0 +1,234 @@
+"""DynamicSupervisor: children that come and go, each on its own.
+
+::
+
+    pid = await start_child("sessions", child(Session, restart=Restart.TEMPORARY))
+
+Children are started one by one on request, restarted one by one, and stopped
+all at the same time.  They are known by pid; ids may repeat.  An ``attached``
+block is a temporary child too, and costs the supervisor a dict entry.
+
+Source: Elixir ``DynamicSupervisor``; OTP ``simple_one_for_one``.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING
+
+import attrs
+import trio
+
+from atomr.core.child_spec import ChildKind, ChildSpec
+from atomr.core.supervision import should_restart
+from atomr.errors import (
+    ChildError,
+    ChildNotFoundError,
+    MaxChildrenError,
+    StartError,
+    StartIgnoredError,
+)
+from atomr.otp.children import (
+    ChildCounts,
+    ChildInfo,
+    ChildState,
+    CountChildren,
+    StartChild,
+    TerminateChild,
+    WhichChildren,
+)
+from atomr.otp.supervising import Child, StartAbortedError, Supervising, aborted_start
+from atomr.otp.supervisor import count, unknown_request
+from atomr.process.stopping import begin_stop, stop_process, wait_ended
+from atomr.refs import Pid
+
+if TYPE_CHECKING:
+    from atomr.core.exits import ExitReason
+    from atomr.process.process import Process
+
+
+class DynamicSupervisor(Supervising):
+    """Supervises children that are added while it runs.
+
+    Args:
+        max_children: bound on their number, attached and waiting ones included;
+            None: no bound.
+        max_restarts: restarts allowed within ``max_seconds``, over all children.
+        max_seconds: length of that window in seconds.
+        backoff_s: the ``backoff_s`` of all children that have none.
+        max_backoff_s: longest wait in seconds for those.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_children: int | None = None,
+        max_restarts: int = 3,
+        max_seconds: float = 5.0,
+        backoff_s: float = 0.0,
+        max_backoff_s: float = 30.0,
+    ) -> None:
+        super().__init__(max_restarts=max_restarts, max_seconds=max_seconds)
+        self._max_children = max_children
+        self._backoff = (backoff_s, max_backoff_s)
+        # An attached child has no row: it is never restarted.
+        self._children: dict[Process, Child | None] = {}
+        self._waiting: list[Child] = []
+
+    @property
+    def size(self) -> int:
+        """Children now, those that wait for a restart included."""
+        return len(self._children) + len(self._waiting)
+
+    async def start_all(self) -> None:
+        """Start nothing: it begins empty."""
+
+    async def stop_all(self) -> None:
+        """Stop all at the same time, each with its own shutdown time."""
+        self._waiting.clear()
+        processes = tuple(self._children)
+        for process in processes:
+            begin_stop(process, process.shutdown)
+        await wait_ended(processes)
+        self._children.clear()
+
+    def cancel_foreign(self, reason: ExitReason) -> None:
+        """Cancel the attached blocks; they end in their own time."""
+        for process, child in tuple(self._children.items()):
+            if child is None:
+                process.cancel(reason)
+
+    def rows(self) -> list[Child]:
+        """Return the children that have a specification."""
+        running = [child for child in self._children.values() if child is not None]
+        return running + self._waiting
+
+    # --- attached children ---------------------------------------------------------
+
+    def check_room(self, child: str) -> None:
+        """Raise when no other child can be taken."""
+        if not self._running:
+            raise StartError(child, "the supervisor is stopping")
+        if self._max_children is not None and self.size >= self._max_children:
+            raise MaxChildrenError(child, self._max_children)
+
+    def attach(self, process: Process) -> None:
+        """Take a process whose task is its caller's."""
+        self._children[process] = None
+
+    def attached(self) -> list[Process]:
+        """Return the processes that are attached blocks."""
+        return [process for process, child in self._children.items() if child is None]
+
+    # --- ends and restarts -----------------------------------------------------------
+
+    def note_process(self, child: Child, process: Process) -> None:
+        """Add the process to the table."""
+        self._children[process] = child
+
+    def forget_process(self, process: Process) -> None:
+        """Take the process out of the table."""
+        self._children.pop(process, None)
+
+    def child_exited(self, process: Process, reason: ExitReason) -> None:
+        """Forget the child, unless it is to be restarted."""
+        child = self._children.pop(process, None)
+        if child is None or not self._running:
+            return
+        if should_restart(child.spec.restart, reason):
+            # It keeps its place against max_children until it is back.
+            self._waiting.append(child)
+            self._exits.append((child, process, reason))
+            self._process.spot.wake()
+
+    async def on_exit(self, child: Child, reason: ExitReason) -> ExitReason | None:
+        """Count the restart, and plan it."""
+        now = trio.current_time()
+        self._window = self._window.record(now)
+        if self._window.exceeded:
+            return self.give_up(child, reason)
+        delay_s = child.backoff_s(now)
+        self.log_restart(child, reason, delay_s)
+        self.schedule([child], delay_s)
+        return None
+
+    async def start_due(self, now: float) -> None:
+        """Start what is due; a failure is one more end."""
+        for child in tuple(self._waiting):
+            if child.due_at is None or child.due_at > now:
+                continue
+            self._waiting.remove(child)
+            try:
+                await self.start_process(child)
+            except StartIgnoredError:
+                continue
+            except StartAbortedError:
+                return
+            except StartError as error:
+                if should_restart(child.spec.restart, error):
+                    self._waiting.append(child)
+                    self._exits.append((child, None, error))
+        self.arm()
+
+    def next_due_at(self) -> float:
+        """Return when the next restart is due."""
+        due = (child.due_at for child in self._waiting if child.due_at is not None)
+        return min(due, default=inf)
+
+    # --- requests -------------------------------------------------------------
+
+    async def handle_request(self, request: object) -> object:
+        """Serve one request of :mod:`atomr.otp.children`."""
+        match request:
+            case StartChild(spec):
+                return await self._add(spec)
+            case TerminateChild(key):
+                await self._terminate(key)
+                return None
+            case WhichChildren():
+                return self._infos()
+            case CountChildren():
+                return self._counts()
+            case _:
+                raise unknown_request(request)
+
+    async def _add(self, spec: ChildSpec) -> Pid:
+        if spec.significant:
+            problem = "a DynamicSupervisor has no significant children"
+            raise ChildError("start_child", spec.id, problem)
+        self.check_room(spec.id)
+        backoff_s, max_backoff_s = self._backoff
+        if backoff_s and not spec.backoff_s:
+            spec = attrs.evolve(spec, backoff_s=backoff_s, max_backoff_s=max_backoff_s)
+        child = Child(spec)
+        try:
+            return (await self.start_process(child)).pid
+        except StartAbortedError as error:
+            raise aborted_start(child) from error
+
+    async def _terminate(self, key: str | Pid) -> None:
+        if not isinstance(key, Pid):
+            problem = "a DynamicSupervisor knows its children by pid"
+            raise ChildError("terminate_child", key, problem)
+        process = next((p for p in self._children if p.pid is key), None)
+        if process is None:
+            raise ChildNotFoundError("terminate_child", key)
+        # Out of the table first, so that its end is no reason for a restart; but
+        # a supervisor killed meanwhile must still find an attached block.
+        if self._children[process] is not None:
+            del self._children[process]
+        await stop_process(process)
+
+    def _infos(self) -> tuple[ChildInfo, ...]:
+        running = (
+            child.info()
+            if child is not None
+            else ChildInfo(
+                process.pid.label, process.pid, ChildKind.WORKER, ChildState.RUNNING
+            )
+            for process, child in self._children.items()
+        )
+        return (*running, *(child.info() for child in self._waiting))
+
+    def _counts(self) -> ChildCounts:
+        return count(self._infos())

@@ -1,0 +1,187 @@
+"""GenServer: a process that serves requests one at a time.
+
+::
+
+    @attrs.frozen
+    class Add(Request[int]):
+        amount: int
+
+    class Counter(GenServer):
+        def __init__(self) -> None:
+            self.total = 0
+
+        def handle_call(self, request: Add, from_: From) -> Reply:
+            self.total += request.amount
+            return Reply(self.total)
+
+    async with open_node() as node:
+        counter = await node.start(Counter())
+        assert await call(counter, Add(2)) == 2
+
+The instance *is* the state.  A restart makes a new one, by the child
+specification's ``start``; nothing of the old one is kept.
+
+Each callback may be ``def`` or ``async def``; which one is seen once per class.
+While a callback runs, no other does: state needs no lock.  A callback that
+waits makes all callers wait; a callback that neither waits nor returns stops
+the whole node, as nothing in Python can preempt it.
+
+When not to use one: a process models concurrency, state over time, or failure.
+A function needs no process.
+
+Source: OTP ``gen_server``; Elixir ``GenServer``.
+"""
+
+from __future__ import annotations
+
+import logging
+from inspect import iscoroutinefunction
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from atomr.errors import short
+from atomr.otp.results import CallResult, CastResult, InitResult, NoReply
+from atomr.otp.server_loop import ServerLoop
+from atomr.process.process import Process, Startable
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from atomr.core.exits import ExitReason
+    from atomr.process.calls import From
+
+_log = logging.getLogger("atomr")
+
+_CALLBACKS = (
+    "init",
+    "handle_call",
+    "handle_cast",
+    "handle_info",
+    "handle_continue",
+    "terminate",
+)
+
+
+class GenServer(Startable):
+    """Base of servers; override what is needed.
+
+    The callbacks' argument types are ``Any`` so that a subclass may narrow them
+    to its own messages.
+    """
+
+    async_callbacks: ClassVar[frozenset[str]] = frozenset()
+    has_terminate: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        """See once which callbacks are ``async def``."""
+        super().__init_subclass__(**kwargs)
+        cls.async_callbacks = frozenset(
+            name for name in _CALLBACKS if iscoroutinefunction(getattr(cls, name))
+        )
+        cls.has_terminate = cls.terminate is not GenServer.terminate
+
+    # --- callbacks ------------------------------------------------------------
+
+    def init(self) -> InitResult | Awaitable[InitResult]:
+        """Prepare to serve; the starter waits for it.
+
+        Returns:
+            ``Ok()`` or None: serve.  ``Ok(continue_=x)``: run
+            ``handle_continue(x)`` first, without making the starter wait.
+            ``Ignore()``: there is nothing to do.  ``Stop(reason)``: fail.
+
+        An exception fails the start as well; ``terminate`` does not run.
+        """
+        return None
+
+    def handle_call(
+        self,
+        request: Any,  # noqa: ANN401 - see the class
+        from_: From,
+    ) -> CallResult | Awaitable[CallResult]:
+        """Serve a ``call``.
+
+        Args:
+            request: what the caller sent.
+            from_: where to reply, now or later.
+
+        Returns:
+            ``Reply(value)``; ``Fail(error)``: raise in the caller;
+            ``NoReply()``: ``from_.reply(value)`` was or will be called, by
+            whoever has ``from_``; ``Stop(reason, reply=value)``.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} has no handle_call; it got {short(request)}"
+        )
+
+    def handle_cast(
+        self,
+        message: Any,  # noqa: ANN401 - see the class
+    ) -> CastResult | Awaitable[CastResult]:
+        """Serve a ``cast``; None means ``NoReply()``."""
+        raise NotImplementedError(
+            f"{type(self).__name__} has no handle_cast; it got {short(message)}"
+        )
+
+    def handle_info(
+        self,
+        message: Any,  # noqa: ANN401 - see the class
+    ) -> CastResult | Awaitable[CastResult]:
+        """Serve any other message: sent, ``Down``, ``Exit``, ``IdleTimeout``.
+
+        The default logs it as unexpected.
+        """
+        _log.warning(
+            "%s %s got an unexpected message: %s",
+            type(self).__module__,
+            type(self).__name__,
+            short(message),
+        )
+        return NoReply()
+
+    def handle_continue(
+        self,
+        continuation: Any,  # noqa: ANN401 - see the class
+    ) -> CastResult | Awaitable[CastResult]:
+        """Go on after ``init`` or another callback, before the next message."""
+        raise NotImplementedError(
+            f"{type(self).__name__} has no handle_continue; it got"
+            f" {short(continuation)}"
+        )
+
+    def terminate(self, reason: ExitReason) -> Awaitable[None] | None:
+        """Clean up before the end.
+
+        Runs when a callback returned ``Stop`` or raised, when the supervisor
+        or ``stop`` asked for the end, when the supervisor's exit signal was
+        trapped, and when an enclosing scope was cancelled.  It is shielded
+        from cancellation, and bounded by the child's shutdown time; past that
+        it is cancelled.  It does *not* run after a kill (``BRUTAL_KILL``, a
+        shutdown time that ran out), nor when an exit signal or a link ends a
+        process that does not trap exits, nor when ``init`` failed.  What must
+        be released in each case belongs into a ``with`` or ``finally``.
+
+        An exception raised here becomes the exit reason.
+        """
+        return None
+
+    def format_status(self) -> object:
+        """Return the state for crash reports; override to hide secrets."""
+        return dict(vars(self)) if hasattr(self, "__dict__") else repr(self)
+
+    # --- for the process layer ------------------------------------------------
+
+    async def run_process(self, process: Process) -> ExitReason:
+        """Serve until the end."""
+        return await ServerLoop(self, process).run()
+
+    def stops_gracefully(self, process: Process) -> bool:
+        """Whether there is something to do before the end."""
+        return process.trapping or self.has_terminate
+
+    def answers_stop(self, process: Process) -> bool:
+        """Whether it reads stop requests: always, between two messages."""
+        return True
+
+    def crash_state(self) -> object:
+        """Return what ``format_status`` shows."""
+        return self.format_status()

@@ -1,0 +1,271 @@
+"""The loop of a GenServer: one message, one callback, one result.
+
+System signals are looked at before each message.  Of 256 messages handled
+without a wait, one makes a checkpoint, so that a full mailbox can hold up
+neither other tasks nor a cancellation.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeGuard
+
+import trio
+
+from atomr.core.child_spec import DEFAULT_SHUTDOWN_S, BrutalKill
+from atomr.core.exits import SHUTDOWN, ExitReason
+from atomr.core.messages import Exit, IdleTimeout
+from atomr.errors import AtomrError
+from atomr.otp.results import (
+    ABSENT,
+    Fail,
+    Ignore,
+    InitResult,
+    NoReply,
+    Ok,
+    Reply,
+    Stop,
+)
+from atomr.process.calls import Cast, From
+from atomr.process.process import PASS_UP, Process, StopRequest, reason_of
+from atomr.process.report import log
+
+if TYPE_CHECKING:
+    from atomr.otp.gen_server import GenServer
+    from atomr.process.timers import Timer
+
+
+class BadReturnError(AtomrError):
+    """A callback returned something that it must not.
+
+    Attributes:
+        callback: its name.
+        value: what it returned.
+    """
+
+    def __init__(self, callback: str, value: object, expected: str) -> None:
+        self.callback = callback
+        self.value = value
+        super().__init__(f"{callback} returned {value!r}, expected {expected}")
+
+
+class InitStoppedError(AtomrError):
+    """``init`` returned ``Stop``.
+
+    Attributes:
+        reason: the reason it gave.
+    """
+
+    def __init__(self, reason: ExitReason) -> None:
+        self.reason = reason
+        super().__init__(f"init returned Stop({reason!r})")
+
+
+class ServerLoop:
+    """Runs one GenServer in one process."""
+
+    __slots__ = (
+        "_async_call",
+        "_async_cast",
+        "_async_continue",
+        "_async_info",
+        "_continuation",
+        "_idle",
+        "_process",
+        "_server",
+    )
+
+    def __init__(self, server: GenServer, process: Process) -> None:
+        self._server = server
+        self._process = process
+        self._continuation: object = ABSENT
+        self._idle: Timer | None = None
+        asynchronous = server.async_callbacks
+        self._async_call = "handle_call" in asynchronous
+        self._async_cast = "handle_cast" in asynchronous
+        self._async_info = "handle_info" in asynchronous
+        self._async_continue = "handle_continue" in asynchronous
+
+    async def run(self) -> ExitReason:
+        """Run ``init``, serve, run ``terminate``; return the exit reason."""
+        if not await self._init():
+            return SHUTDOWN
+        try:
+            reason = await self._serve()
+        except BaseException as error:
+            # Killed, or signalled without trapping: no terminate, as in OTP.
+            if self._process.kill_reason is None and _may_terminate(error):
+                await self._terminate(reason_of(error))
+            raise
+        await self._terminate(reason)
+        return reason
+
+    async def _init(self) -> bool:
+        result: InitResult = self._server.init()  # type: ignore[assignment]
+        if "init" in self._server.async_callbacks:
+            result = await result  # type: ignore[misc]
+        if isinstance(result, Ignore):
+            self._process.ignored = True
+            return False
+        if isinstance(result, Stop):
+            if isinstance(result.reason, BaseException):
+                raise result.reason
+            raise InitStoppedError(result.reason)
+        if isinstance(result, Ok):
+            self._note(result)
+        elif result is not None:
+            raise BadReturnError("init", result, "Ok, Ignore, Stop or None")
+        self._process.started()
+        return True
+
+    async def _serve(self) -> ExitReason:
+        process = self._process
+        while True:
+            if process.signals:
+                request = await self._take_signal()
+                if request is not None:
+                    return request.reason
+                continue
+            if self._continuation is not ABSENT:
+                stop = await self._continue()
+            elif process.batch:
+                stop = await self._handle(process.batch.pop())
+                process.budget -= 1
+                if process.budget <= 0:
+                    await process.take_turn()
+            elif process.inbox:
+                process.batch, process.inbox = process.inbox, []
+                process.batch.reverse()
+                continue
+            else:
+                await process.park()
+                continue
+            if stop is not None:
+                return stop.reason
+
+    async def _take_signal(self) -> StopRequest | None:
+        signal = self._process.signals.pop(0)
+        if isinstance(signal, StopRequest):
+            return signal
+        # The scope was cancelled: let the cancellation arrive.
+        await trio.lowlevel.checkpoint()
+        return None
+
+    async def _continue(self) -> Stop | None:
+        continuation, self._continuation = self._continuation, ABSENT
+        result = self._server.handle_continue(continuation)
+        if self._async_continue:
+            result = await result  # type: ignore[misc]
+        return self._note_cast("handle_continue", result)
+
+    async def _handle(self, item: object) -> Stop | None:
+        process, server = self._process, self._server
+        process.current = item
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
+        kind = type(item)
+        stop: Stop | None
+        if kind is From:
+            result = server.handle_call(item.request, item)  # type: ignore[attr-defined, arg-type]
+            if self._async_call:
+                result = await result  # type: ignore[misc]
+            stop = self._answer(item, result)  # type: ignore[arg-type]
+        elif kind is Cast:
+            noted = server.handle_cast(item.message)  # type: ignore[attr-defined]
+            if self._async_cast:
+                noted = await noted  # type: ignore[misc]
+            stop = None if noted is None else self._note_cast("handle_cast", noted)
+        else:
+            stop = await self._inform(item)
+        if stop is None:
+            process.current = None
+        return stop
+
+    async def _inform(self, message: object) -> Stop | None:
+        if self._is_order(message):
+            return Stop(message.reason)
+        result = self._server.handle_info(message)
+        if self._async_info:
+            result = await result  # type: ignore[misc]
+        return self._note_cast("handle_info", result)
+
+    def _is_order(self, message: object) -> TypeGuard[Exit]:
+        # The supervisor's exit signal ends the server, trapped or not.
+        return (
+            type(message) is Exit
+            and message.pid is not None
+            and message.pid is self._process.parent.own_pid()
+        )
+
+    def _answer(self, from_: From, result: object) -> Stop | None:
+        kind = type(result)
+        if kind is Reply:
+            from_.reply(result.value)  # type: ignore[attr-defined]
+        elif kind is NoReply:
+            from_.set_aside()
+        elif kind is Fail:
+            from_.fail(result.error)  # type: ignore[attr-defined]
+        elif isinstance(result, Stop):
+            if result.reply is not ABSENT:
+                from_.reply(result.reply)
+            return result
+        else:
+            raise BadReturnError("handle_call", result, "Reply, Fail, NoReply or Stop")
+        self._note(result)  # type: ignore[arg-type]
+        return None
+
+    def _note_cast(self, callback: str, result: object) -> Stop | None:
+        if result is None:
+            return None
+        if isinstance(result, Stop):
+            return result
+        if not isinstance(result, NoReply):
+            raise BadReturnError(callback, result, "NoReply, Stop or None")
+        self._note(result)
+        return None
+
+    def _note(self, result: Ok | Reply | Fail | NoReply) -> None:
+        if result.continue_ is not ABSENT:
+            self._continuation = result.continue_
+        if result.timeout_s is not None:
+            self._arm_idle(result.timeout_s)
+
+    def _arm_idle(self, timeout_s: float) -> None:
+        process = self._process
+        if self._idle is not None:
+            self._idle.cancel()
+
+        def fire() -> None:
+            # A message that waits already is activity, not idleness.
+            if not process.inbox and not process.batch:
+                process.deliver(IdleTimeout())
+
+        self._idle = process.node.timers.after(timeout_s, fire)
+        process.own_timer(self._idle)
+
+    async def _terminate(self, reason: ExitReason) -> None:
+        server, process = self._server, self._process
+        if not server.has_terminate:
+            return
+        if "terminate" not in server.async_callbacks:
+            server.terminate(reason)
+            return
+        shutdown = process.shutdown
+        # Brutal kill is how others stop it; this end is its own.
+        bound_s = DEFAULT_SHUTDOWN_S if isinstance(shutdown, BrutalKill) else shutdown
+        deadline = trio.current_time() + bound_s
+        with trio.CancelScope(shield=True, deadline=deadline) as grace:
+            process.grace = grace
+            await server.terminate(reason)  # type: ignore[misc]
+        process.grace = None
+        if grace.cancelled_caught:
+            log.warning("process %r: terminate did not end in time", process.pid)
+
+
+def _may_terminate(error: BaseException) -> bool:
+    if isinstance(error, trio.Cancelled):
+        return True
+    if isinstance(error, BaseExceptionGroup):
+        others = error.split(trio.Cancelled)[1]
+        return others is None or others.subgroup(PASS_UP) is None
+    return not isinstance(error, PASS_UP)

@@ -1,0 +1,315 @@
+"""What both supervisors share: the frame, the loop, and single starts.
+
+A supervisor is a process whose nursery holds its children's tasks, so no child
+can outlive it.  It looks, in this order, at: its own stop, ends of children,
+restarts that are due, requests.
+
+While it waits for a child's ``init`` or end it does nothing else, as in OTP,
+with one exception: its own stop interrupts an ``init``.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections import deque
+from math import inf
+from typing import TYPE_CHECKING, ClassVar
+
+import trio
+
+from atomr import telemetry
+from atomr.core.child_spec import ChildKind, ChildSpec
+from atomr.core.exits import ExitReason, Shutdown
+from atomr.core.intensity import RestartIntensity, backoff_delay_s
+from atomr.core.supervision import GaveUp
+from atomr.errors import ChildError, StartError, short
+from atomr.otp.children import ChildInfo, ChildState
+from atomr.process.calls import From
+from atomr.process.process import Process, Startable, StopRequest
+from atomr.process.report import log
+from atomr.process.starting import StartAbortedError, prepare, run_init
+
+if TYPE_CHECKING:
+    from atomr.process.timers import Timer
+    from atomr.refs import Pid
+
+
+class Child:
+    """One row of a supervisor's table.
+
+    Attributes:
+        spec: its specification.
+        process: None while it does not run.
+        kind: what it was when it last ran.
+        attempt: restarts in a row, for the backoff.
+        due_at: when it is started again; None: it waits for no restart.
+        restarts: restarts in its whole life.
+    """
+
+    __slots__ = ("attempt", "due_at", "kind", "process", "restarts", "spec")
+
+    def __init__(self, spec: ChildSpec) -> None:
+        self.spec = spec
+        self.process: Process | None = None
+        self.kind = spec.kind or ChildKind.WORKER
+        self.attempt = 0
+        self.due_at: float | None = None
+        self.restarts = 0
+
+    @property
+    def running(self) -> bool:
+        """Whether it has a process that has not ended."""
+        return self.process is not None and self.process.reason is None
+
+    @property
+    def state(self) -> ChildState:
+        """Whether it has a process, or will get one."""
+        if self.running:
+            return ChildState.RUNNING
+        return ChildState.STOPPED if self.due_at is None else ChildState.RESTARTING
+
+    def info(self) -> ChildInfo:
+        """Return the row as a value."""
+        process = self.process if self.running else None
+        pid = process.pid if process is not None else None
+        return ChildInfo(self.spec.id, pid, self.kind, self.state)
+
+    def backoff_s(self, now: float) -> float:
+        """Count one more restart and return the seconds to wait before it."""
+        lived_s = now - self.process.started_at if self.process is not None else 0.0
+        if lived_s >= self.spec.max_backoff_s:
+            self.attempt = 0
+        self.attempt += 1
+        self.restarts += 1
+        return backoff_delay_s(
+            self.attempt,
+            backoff_s=self.spec.backoff_s,
+            max_backoff_s=self.spec.max_backoff_s,
+        )
+
+
+class Supervising(Startable):
+    """Base of the supervisors; not for subclassing elsewhere."""
+
+    child_kind: ClassVar[ChildKind] = ChildKind.SUPERVISOR
+
+    def __init__(self, *, max_restarts: int, max_seconds: float) -> None:
+        self._window = RestartIntensity(max_restarts, max_seconds)
+        self._exits: deque[tuple[Child, Process | None, ExitReason]] = deque()
+        self._timer: Timer | None = None
+        self._running = False
+        self._process: Process
+        self._nursery: trio.Nursery
+
+    # --- to be provided ---------------------------------------------------------
+
+    @abstractmethod
+    async def start_all(self) -> None:
+        """Start the initial children, or raise with none left."""
+
+    @abstractmethod
+    async def stop_all(self) -> None:
+        """Stop all children."""
+
+    @abstractmethod
+    def cancel_foreign(self, reason: ExitReason) -> None:
+        """Cancel the children whose tasks are not in the nursery."""
+
+    @abstractmethod
+    async def on_exit(self, child: Child, reason: ExitReason) -> ExitReason | None:
+        """Act on a child's end; a reason ends the supervisor."""
+
+    @abstractmethod
+    async def handle_request(self, request: object) -> object:
+        """Serve one request; StartError and ChildError go to the caller."""
+
+    @abstractmethod
+    def rows(self) -> list[Child]:
+        """Return the table in the order of start."""
+
+    @abstractmethod
+    async def start_due(self, now: float) -> None:
+        """Start the children whose ``due_at`` has come."""
+
+    # --- the process ------------------------------------------------------------
+
+    async def run_process(self, process: Process) -> ExitReason:
+        """Start the children, supervise, stop the children."""
+        self._process = process
+        process.trapping = True
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                await self.start_all()
+                self._running = True
+                process.started()
+                reason = await self._supervise()
+                self._running = False
+                await self.stop_all()
+        except BaseException:
+            # Children in the nursery are cancelled with it; others are not.
+            self._running = False
+            self.cancel_foreign(process.kill_reason or Shutdown("supervisor killed"))
+            raise
+        return reason
+
+    def stops_gracefully(self, process: Process) -> bool:
+        """Children are stopped in order, always."""
+        return True
+
+    @abstractmethod
+    def child_exited(self, process: Process, reason: ExitReason) -> None:
+        """Take note of a child's end."""
+
+    def own_pid(self) -> Pid | None:
+        """Return the supervisor's pid."""
+        return self._process.pid
+
+    async def _supervise(self) -> ExitReason:
+        process = self._process
+        while True:
+            reason = None
+            if process.signals:
+                signal = process.signals.pop(0)
+                if isinstance(signal, StopRequest):
+                    return signal.reason
+                await trio.lowlevel.checkpoint()
+            elif self._exits:
+                child, ended, why = self._exits.popleft()
+                if child.process is ended:
+                    reason = await self.on_exit(child, why)
+            elif self.next_due_at() <= trio.current_time():
+                await self.start_due(trio.current_time())
+            elif process.inbox:
+                await self._serve(process.inbox.pop(0))
+            else:
+                await process.park()
+            if reason is not None:
+                return reason
+            process.budget -= 1
+            if process.budget <= 0:
+                await process.take_turn()
+
+    async def _serve(self, item: object) -> None:
+        if not isinstance(item, From):
+            log.warning(
+                "%r got an unexpected message: %s", self._process.pid, short(item)
+            )
+            return
+        self._process.current = item
+        try:
+            item.reply(await self.handle_request(item.request))
+        except (StartError, ChildError) as error:
+            item.fail(error)
+        self._process.current = None
+
+    # --- starts and restarts ------------------------------------------------------
+
+    async def start_process(self, child: Child) -> Process:
+        """Start a child's process and wait for its ``init``.
+
+        Raises:
+            StartError: it did not start; ``child.process`` is None.
+            StartAbortedError: the supervisor is to stop; the same.
+        """
+        child.due_at = None
+        process = prepare(self._process.node, child.spec, self)
+        child.kind = child.spec.kind or process.behaviour.child_kind
+        child.process = process
+        self.note_process(child, process)
+        try:
+            await run_init(
+                process,
+                self._nursery,
+                child.spec,
+                spot=self._process.spot,
+                aborted=self._asked_to_stop,
+            )
+        except BaseException:
+            child.process = None
+            self.forget_process(process)
+            raise
+        self.emit("child_start", child, pid=process.pid)
+        return process
+
+    @abstractmethod
+    def note_process(self, child: Child, process: Process) -> None:
+        """Remember whose process it is."""
+
+    @abstractmethod
+    def forget_process(self, process: Process) -> None:
+        """Undo ``note_process``."""
+
+    def schedule(self, children: list[Child], delay_s: float) -> None:
+        """Let children be started again ``delay_s`` from now."""
+        at = trio.current_time() + delay_s
+        for child in children:
+            child.process = None
+            child.due_at = at
+        self.arm()
+
+    def arm(self) -> None:
+        """Set the timer to the next restart that is due."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        at = self.next_due_at()
+        if at < inf:
+            delay_s = max(0.0, at - trio.current_time())
+            self._timer = self._process.node.timers.after(
+                delay_s, self._process.spot.wake
+            )
+            self._process.own_timer(self._timer)
+
+    @abstractmethod
+    def next_due_at(self) -> float:
+        """Return when the next restart is due; infinity: none is."""
+
+    def log_restart(self, child: Child, reason: ExitReason, delay_s: float) -> None:
+        """Tell of a restart: one line, one event."""
+        window = self._window
+        log.warning(
+            "supervisor %r restarts %r%s after %s: restart %d of %d in %s s",
+            self._process.pid,
+            child.spec.id,
+            f" in {delay_s} s" if delay_s else "",
+            short(reason),
+            len(window.restarts),
+            window.max_restarts,
+            window.max_seconds,
+        )
+        self.emit("restart", child, reason=reason, delay_s=delay_s)
+
+    def give_up(self, child: Child, reason: ExitReason) -> ExitReason:
+        """Return the exit reason of a supervisor over its intensity."""
+        window = self._window
+        log.error(
+            "supervisor %r gives up: %r ended with %s, more than %d restarts in %s s",
+            self._process.pid,
+            child.spec.id,
+            short(reason),
+            window.max_restarts,
+            window.max_seconds,
+        )
+        self.emit("escalate", child, reason=reason)
+        detail = GaveUp(child.spec.id, reason, window.max_restarts, window.max_seconds)
+        return Shutdown(detail)
+
+    def emit(self, event: str, child: Child, **metadata: object) -> None:
+        """Emit a telemetry event about a child."""
+        if telemetry.handlers:
+            about = {"supervisor": self._process.pid, "child": child.spec.id}
+            telemetry.emit(
+                ("atomr", "supervisor", event), metadata={**about, **metadata}
+            )
+
+    def _asked_to_stop(self) -> bool:
+        return any(isinstance(s, StopRequest) for s in self._process.signals)
+
+
+def aborted_start(child: Child) -> StartError:
+    """Return what the caller of a start gets when the supervisor stops."""
+    return StartError(child.spec.id, "the supervisor is stopping")
+
+
+__all__ = ["Child", "StartAbortedError", "Supervising", "aborted_start"]

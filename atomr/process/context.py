@@ -1,0 +1,64 @@
+"""Which node and which process the running code belongs to.
+
+Context variables, because helper tasks inherit them: a task that a process
+starts in a nursery of its own still is that process, and still on its node.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+from atomr.errors import NoNodeError, NotAProcessError
+from atomr.refs import Name, Pid
+
+if TYPE_CHECKING:
+    import trio
+
+    from atomr.process.node import Node
+    from atomr.process.process import Process
+
+CURRENT: ContextVar[Process | None] = ContextVar("atomr_process", default=None)
+NODE: ContextVar[Node | None] = ContextVar("atomr_node", default=None)
+
+
+def current_node() -> Node:
+    """Return the node around the running task.
+
+    Raises:
+        NoNodeError: the task was not started inside ``open_node()``.
+    """
+    node = NODE.get()
+    if node is None:
+        raise NoNodeError("current_node(): this task runs outside open_node()")
+    return node
+
+
+def current_process(operation: str) -> Process:
+    """Return the process that the running code belongs to.
+
+    Raises:
+        NotAProcessError: it belongs to none; ``operation`` is in the message.
+    """
+    process = CURRENT.get()
+    if process is None:
+        raise NotAProcessError(f"{operation}: the running task is no process")
+    return process
+
+
+def process_of_task(task: trio.lowlevel.Task) -> Process | None:
+    """Return the process whose own task this is; a helper task has none."""
+    process = CURRENT.get()
+    return process if process is not None and process.task is task else None
+
+
+def find_process(to: Pid | Name) -> Process | None:
+    """Return the live process of a pid, or of a name on the current node.
+
+    Raises:
+        NoNodeError: ``to`` is a name, and there is no node to look it up on.
+    """
+    if isinstance(to, Pid):
+        found: Process | None = to._process  # noqa: SLF001 - one thing, see refs
+        return found
+    return current_node().names.get(to)

@@ -1,0 +1,264 @@
+"""The node: the root of all processes, as one ``async with`` block.
+
+A node has *roots*, started by :meth:`Node.start`, in order, and *spawned*
+processes, which nobody supervises.  Leaving the block stops the roots one by
+one, last first, then all spawned processes at once.
+
+What a root's end means is the same as the end of an OTP application: a
+``PERMANENT`` root's end ends the node, whatever the reason; a ``TRANSIENT``
+one's does unless the reason is ``NORMAL``; a ``TEMPORARY`` one's never does.
+A node does not restart: that is what a supervisor as root is for.  A node that
+ends so cancels its block's body, stops the other roots in order, and raises
+:class:`~atomr.errors.RootExitError`.
+
+Source: OTP ``application:start/2``, restart types.
+"""
+
+from __future__ import annotations
+
+import itertools
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import trio
+
+from atomr.core.child_spec import ChildSpec, Restart
+from atomr.core.exits import NORMAL, SHUTDOWN, ExitReason, is_crash, unwrap
+from atomr.errors import NameTakenError, RootExitError, StartError
+from atomr.process.context import CURRENT, NODE, find_process
+from atomr.process.parking import ParkSpot
+from atomr.process.process import Process, Startable
+from atomr.process.report import log
+from atomr.process.starting import prepare, run_init
+from atomr.process.stopping import begin_stop, stop_process, wait_ended
+from atomr.process.timers import TimerService
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from atomr.refs import Name, Pid
+
+
+class Node:
+    """One runtime of processes inside one ``trio.run``; see :func:`open_node`.
+
+    Attributes:
+        name: for people and logs.
+        names: registered name to process; do not change.
+        processes: number to live process; do not change.
+        timers: the node's clock.
+    """
+
+    def __init__(self, name: str, nursery: trio.Nursery) -> None:
+        self.name = name
+        self.names: dict[Name, Process] = {}
+        self.processes: dict[int, Process] = {}
+        self.timers = TimerService()
+        self.spots: list[ParkSpot] = []
+        self.failure: RootExitError | None = None
+        self.body_scope = trio.CancelScope()
+        self._nursery = nursery
+        self._numbers = itertools.count(1)
+        self._roots: dict[Process, ChildSpec] = {}
+        self._token = trio.lowlevel.current_trio_token()
+        self._stopping = False
+
+    def __repr__(self) -> str:
+        return f"<Node {self.name} with {len(self.processes)} processes>"
+
+    @property
+    def size(self) -> int:
+        """Live processes, attached ones included."""
+        return len(self.processes)
+
+    async def start(self, child: ChildSpec | Startable) -> Pid:
+        """Start a root and wait until its ``init`` is done.
+
+        Args:
+            child: a specification; or what it would start, which then is a
+                ``TRANSIENT`` root labelled with its class' name.
+
+        Raises:
+            StartError: it did not start; its subclasses say how.
+
+        Cancellation: cancels the half-started root.
+        """
+        spec = child if isinstance(child, ChildSpec) else _root_spec(child)
+        if self._stopping:
+            raise StartError(spec.id, "the node is stopping")
+        process = prepare(self, spec, self)
+        self._roots[process] = spec
+        spot = ParkSpot()
+        try:
+            await run_init(process, self._nursery, spec, spot=spot)
+        except BaseException:
+            self._roots.pop(process, None)
+            raise
+        finally:
+            spot.close()
+        return process.pid
+
+    def spawn(self, behaviour: Startable, *, label: str, name: Name | None) -> Pid:
+        """Start a process that nobody supervises; returns before it runs.
+
+        Raises:
+            NameTakenError: a live process holds the name.
+        """
+        if name is not None and name in self.names:
+            raise NameTakenError(name, self.names[name].pid)
+        process = Process(self, behaviour, label=name or label, parent=self)
+        if name is not None:
+            self.hold_name(name, process)
+        self._nursery.start_soon(process.main, name=repr(process.pid))
+        return process.pid
+
+    def whereis(self, name: Name) -> Pid | None:
+        """Return the pid that holds the name."""
+        process = self.names.get(name)
+        return None if process is None else process.pid
+
+    def roots(self) -> tuple[Pid, ...]:
+        """Return the live roots in the order of their start."""
+        return tuple(process.pid for process in self._roots)
+
+    def send_from_thread(self, to: Pid | Name, message: object) -> None:
+        """Send from any thread; arrives when the event loop gets to it.
+
+        Never blocks and never fails: after the node's end nobody is there.
+        """
+
+        def deliver() -> None:
+            process = self.names.get(to) if isinstance(to, str) else find_process(to)
+            if process is not None:
+                process.deliver(message)
+
+        try:
+            self._token.run_sync_soon(deliver)
+        except trio.RunFinishedError:
+            log.debug("send_from_thread(%r): the node has ended", to)
+
+    # --- for the process layer ------------------------------------------------
+
+    def next_number(self) -> int:
+        """Return the next pid's number."""
+        return next(self._numbers)
+
+    def hold_name(self, name: Name, process: Process) -> None:
+        """Register a name that is known to be free."""
+        self.names[name] = process
+        if process.names is None:
+            process.names = set()
+        process.names.add(name)
+
+    def child_exited(self, process: Process, reason: ExitReason) -> None:
+        """Decide what a root's end means for the node."""
+        spec = self._roots.pop(process, None)
+        if spec is None or self._stopping or spec.restart is Restart.TEMPORARY:
+            return
+        if spec.restart is Restart.TRANSIENT and reason is NORMAL:
+            return
+        if self.failure is None:
+            self.failure = RootExitError(process.pid, reason)
+            if is_crash(reason):
+                self.failure.__cause__ = reason  # type: ignore[assignment]
+            self.body_scope.cancel()
+
+    def own_pid(self) -> Pid | None:
+        """Return None: a node is no process."""
+        return None
+
+    async def run_timers(self) -> None:
+        """Run the node's clock."""
+        await self.timers.run()
+
+    async def stop(self) -> None:
+        """Stop all roots, last first, then all spawned processes at once.
+
+        Cancellation: the enclosing nursery then cancels what still runs.
+        """
+        self._stopping = True
+        while self._roots:
+            process = next(reversed(self._roots))
+            await stop_process(process)
+            self._roots.pop(process, None)
+        spawned = tuple(p for p in self.processes.values() if p.parent is self)
+        for process in spawned:
+            begin_stop(process, process.shutdown, SHUTDOWN)
+        await wait_ended(spawned)
+
+
+@asynccontextmanager
+async def open_node(name: str = "node") -> AsyncIterator[Node]:
+    """Open a node for the length of the block.
+
+    Tasks started inside the block belong to it; see ``current_node``.  Leaving
+    the block, in whatever way, stops all processes.
+
+    Args:
+        name: for people and logs.
+
+    Raises:
+        RootExitError: a root ended by itself; the body was cancelled.  When the
+            body raised an error of its own, that one is raised, with a note.
+
+    Cancellation: when the block is cancelled from outside, all processes are
+    cancelled at the same time; their ``terminate`` still runs, within bounds.
+    """
+    error: BaseException | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            node = Node(name, nursery)
+            nursery.start_soon(node.run_timers, name=f"{name} timers")
+            previous, previous_process = NODE.get(), CURRENT.get()
+            NODE.set(node)
+            try:
+                with node.body_scope:
+                    yield node
+            except trio.Cancelled:
+                raise
+            except BaseException as raised:
+                if _holds_cancelled(raised):
+                    raise
+                # Held back for an orderly stop, and raised again below.
+                error = raised
+            finally:
+                NODE.set(previous)
+                CURRENT.set(previous_process)
+            await _stop(node, error)
+            nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        leaf = unwrap(group)
+        if leaf is group:
+            raise
+        raise leaf from leaf.__cause__
+    _raise_end(node, error)
+
+
+async def _stop(node: Node, error: BaseException | None) -> None:
+    try:
+        await node.stop()
+    except BaseException as stopped:
+        if error is None:
+            raise
+        raise BaseExceptionGroup("while the node stopped", [error, stopped]) from None
+
+
+def _raise_end(node: Node, error: BaseException | None) -> None:
+    if error is not None:
+        if node.failure is not None:
+            error.add_note(f"meanwhile {node.failure}")
+        raise error
+    if node.failure is not None:
+        raise node.failure
+
+
+def _holds_cancelled(error: BaseException) -> bool:
+    return isinstance(error, BaseExceptionGroup) and bool(
+        error.subgroup(trio.Cancelled)
+    )
+
+
+def _root_spec(behaviour: Startable) -> ChildSpec:
+    return ChildSpec(
+        id=behaviour.process_label(), start=lambda: behaviour, restart=Restart.TRANSIENT
+    )

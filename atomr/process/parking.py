@@ -1,0 +1,76 @@
+"""Where a task sleeps until somebody wakes it.
+
+``trio.lowlevel.wait_task_rescheduled`` makes a trap object for each wait, and
+``reschedule`` an outcome for each wake: 0.5 us of a call.  A :class:`ParkSpot`
+gets its trap once, through the public function, and yields the same one each
+time; all wakes share one outcome.
+
+The one rule: ``task`` is set exactly while the task sleeps.  The abort
+function clears it at the moment trio aborts the sleep.  Later would be too
+late: a waker that saw it stale would schedule the task twice, which ends the
+whole run.
+"""
+
+from __future__ import annotations
+
+import types
+from typing import TYPE_CHECKING, Any
+
+import outcome
+import trio
+from trio.lowlevel import Abort, Task
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+WAKE: outcome.Value[None] = outcome.Value(None)
+"""What every wake sends; told apart by identity, so that it is never unwrapped."""
+
+
+class ParkSpot:
+    """A reusable place for one task to sleep."""
+
+    __slots__ = ("_trap", "task")
+
+    def __init__(self) -> None:
+        self.task: Task | None = None
+        self._trap = _trap_for(self)
+
+    @types.coroutine
+    def park(self, task: Task) -> Generator[object, outcome.Outcome[None], None]:
+        """Sleep until :meth:`wake`.
+
+        Args:
+            task: the current task; passed in, as the caller often knows it.
+
+        Cancellation: wakes at once with ``trio.Cancelled``.
+        """
+        self.task = task
+        result = yield self._trap
+        if result is not WAKE:
+            result.unwrap()
+
+    def wake(self) -> None:
+        """Let the sleeping task go on; nothing when none sleeps here."""
+        task = self.task
+        if task is not None:
+            self.task = None
+            trio.lowlevel.reschedule(task, WAKE)
+
+    def close(self) -> None:
+        """Drop the trap, which refers back to this spot."""
+        self._trap = None
+
+    def abort(self, _raise_cancel: object) -> Abort:
+        """Take part in a cancellation; called by trio."""
+        self.task = None
+        return Abort.SUCCEEDED
+
+
+# The trap's type is private to trio; it is only ever handed back to trio.
+def _trap_for(spot: ParkSpot) -> Any:  # noqa: ANN401
+    # Driven by hand up to its yield, not awaited.
+    waiting: Any = trio.lowlevel.wait_task_rescheduled(spot.abort)  # noqa: ASYNC105
+    trap = waiting.send(None)
+    waiting.close()
+    return trap

@@ -1,0 +1,141 @@
+"""Plain processes: an async function with a mailbox and selective receive."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeAlias, TypeVarTuple, Unpack
+
+import trio
+
+from atomr.core.exits import NORMAL, ExitReason
+from atomr.core.messages import Exit
+from atomr.errors import NotAProcessError, ReceiveTimeoutError
+from atomr.process.context import CURRENT, current_node
+from atomr.process.process import Process, Startable
+
+if TYPE_CHECKING:
+    from atomr.refs import Name, Pid
+
+Ts = TypeVarTuple("Ts")
+Match: TypeAlias = Callable[[object], bool]
+_NOTHING = object()
+
+
+class PlainProcess(Startable):
+    """Runs ``fn(*args)``; started at once, ends when the function returns.
+
+    With exits trapped, a stop comes as the message ``Exit(supervisor, reason)``
+    and the function has its shutdown time to return; else it is cancelled.
+
+    Args:
+        fn: async function; what it returns is dropped.
+        args: its arguments.
+    """
+
+    def __init__(
+        self, fn: Callable[[Unpack[Ts]], Awaitable[object]], *args: *Ts
+    ) -> None:
+        self._start: Callable[[], Awaitable[object]] = lambda: fn(*args)
+        self._label = getattr(fn, "__name__", type(fn).__name__)
+
+    async def run_process(self, process: Process) -> ExitReason:
+        """Run the function; its exceptions are the exit reason."""
+        process.started()
+        await self._start()
+        return NORMAL
+
+    def ask_to_stop(self, process: Process, reason: ExitReason) -> None:
+        """Put the stop into the mailbox, where ``receive`` finds it."""
+        process.deliver(Exit(process.parent.own_pid(), reason))
+
+    def process_label(self) -> str:
+        """Return the function's name."""
+        return self._label
+
+
+def spawn(
+    fn: Callable[[Unpack[Ts]], Awaitable[object]],
+    *args: *Ts,
+    name: Name | None = None,
+) -> Pid:
+    """Run ``fn(*args)`` as a process that nobody supervises.
+
+    Returns before the function has begun; ``link`` or ``monitor`` right after
+    is in time.  The node stops it when the node's block is left.
+
+    Args:
+        fn: async function.
+        args: its arguments.
+        name: registered at once.
+
+    Raises:
+        NameTakenError: a live process holds the name.
+        NoNodeError: there is no node around.
+    """
+    behaviour = PlainProcess(fn, *args)
+    return current_node().spawn(behaviour, label=behaviour.process_label(), name=name)
+
+
+async def receive(
+    match: Match | None = None, *, timeout_s: float | None = None
+) -> object:
+    """Take the oldest message, or the oldest that ``match`` accepts.
+
+    Messages that do not match stay, in order.  A call arrives as its
+    :class:`~atomr.process.From`, a cast as its ``Cast``.
+
+    Args:
+        match: pure predicate; None accepts all.
+        timeout_s: bound in seconds; 0 only looks; None: no bound.
+
+    Raises:
+        NotAProcessError: the running task is not a process' own task.
+        ReceiveTimeoutError: no such message came in time; nothing was taken.
+
+    Cancellation: takes no message.
+
+    Cost: a receive with ``match`` looks at all that did not match before.
+    """
+    task = trio.lowlevel.current_task()
+    process = CURRENT.get()
+    if process is None or process.task is not task:
+        raise NotAProcessError("receive(): only a process' own task can receive")
+    process.budget -= 1
+    if process.budget <= 0:
+        await process.take_turn()
+    found = _take(process, match, 0)
+    if found is not _NOTHING:
+        return found
+    if timeout_s is None:
+        return await _wait_for(process, match)
+    with trio.move_on_after(timeout_s):
+        return await _wait_for(process, match)
+    raise ReceiveTimeoutError(timeout_s)
+
+
+async def _wait_for(process: Process, match: Match | None) -> object:
+    # What was there has been looked at; look at what comes.
+    while True:
+        scanned = process.inbox
+        position = len(scanned)
+        await process.park()
+        # A flush puts a shorter list in the place of the one that was scanned.
+        found = _take(process, match, position if process.inbox is scanned else 0)
+        if found is not _NOTHING:
+            return found
+
+
+def _take(process: Process, match: Match | None, position: int) -> object:
+    if match is None:
+        if not process.batch:
+            process.batch, process.inbox = process.inbox, []
+            process.batch.reverse()
+        return process.batch.pop() if process.batch else _NOTHING
+    if position == 0:
+        for i in range(len(process.batch) - 1, -1, -1):
+            if match(process.batch[i]):
+                return process.batch.pop(i)
+    for i in range(position, len(process.inbox)):
+        if match(process.inbox[i]):
+            return process.inbox.pop(i)
+    return _NOTHING

@@ -1,0 +1,311 @@
+"""What code does to processes: send, link, monitor, exit, names, timers.
+
+All of it is synchronous: a thing and its consequences happen with no other
+task in between.  Nothing here fails because the other process is dead; each
+function says what happens then.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from atomr.core.exits import KILL, NOPROC, NORMAL, ExitReason
+from atomr.core.messages import Down
+from atomr.errors import NameTakenError, NotAProcessError
+from atomr.process.context import (
+    CURRENT,
+    current_node,
+    current_process,
+    find_process,
+)
+from atomr.process.stopping import stop_process, wait_ended
+from atomr.refs import Name, Pid, Ref
+
+if TYPE_CHECKING:
+    from atomr.process.process import Process
+    from atomr.process.timers import Timer
+
+
+def self_pid() -> Pid:
+    """Return the pid of the running process; its helper tasks share it.
+
+    Raises:
+        NotAProcessError: the running task belongs to no process.
+    """
+    return current_process("self_pid()").pid
+
+
+def is_alive(pid: Pid) -> bool:
+    """Return whether the process has not ended; it may be about to."""
+    return find_process(pid) is not None
+
+
+def send(to: Pid | Name, message: object) -> None:
+    """Put a message into a mailbox; never blocks, never fails.
+
+    Messages of one sender arrive in order.  A message to nobody is dropped.
+    From other threads use :func:`send_from_thread`.
+    """
+    process = find_process(to)
+    if process is not None:
+        process.deliver(message)
+
+
+def send_from_thread(to: Pid, message: object) -> None:
+    """Put a message into a mailbox, from any thread; never blocks or fails.
+
+    For a name, use :meth:`~atomr.process.Node.send_from_thread`.
+    """
+    process = find_process(to)
+    if process is not None:
+        process.node.send_from_thread(to, message)
+
+
+# --- exits ----------------------------------------------------------------------
+
+
+def exit_process(pid: Pid, reason: ExitReason) -> None:
+    """Send an exit signal.
+
+    ``KILL`` ends the process with ``KILLED``, trapped or not.  Any other is
+    trapped as the message ``Exit(sender, reason)``, or ends the process at its
+    next checkpoint; ``NORMAL`` ends only oneself.  ``terminate`` does not run:
+    for an orderly end use :func:`stop`.  Nothing happens to the dead.
+    """
+    process = find_process(pid)
+    if process is not None:
+        sender = CURRENT.get()
+        process.exit_signal(
+            reason,
+            sender.pid if sender is not None else None,
+            to_self=sender is process,
+        )
+
+
+def kill(pid: Pid) -> None:
+    """Send ``KILL``; same as ``exit_process(pid, KILL)``."""
+    exit_process(pid, KILL)
+
+
+async def stop(pid: Pid | Name, reason: ExitReason = NORMAL) -> None:
+    """Ask a process to end with ``reason``, and wait until it has.
+
+    A GenServer first finishes the message it works on; a plain process that
+    does not trap exits is cancelled.
+
+    It has the shutdown time of its child specification, and is killed then.
+    Its supervisor treats this as an end by itself.
+
+    Raises:
+        NotAProcessError: a process cannot wait for its own end.
+
+    Cancellation: the process goes on stopping.
+    """
+    process = find_process(pid)
+    if process is None:
+        return
+    if process is CURRENT.get():
+        raise NotAProcessError(f"stop({pid!r}): a process cannot wait for its own end")
+    await stop_process(process, reason, orderly=True)
+
+
+async def wait_exit(pid: Pid) -> ExitReason:
+    """Wait until the process has ended; works from any task.
+
+    Returns:
+        Its exit reason; ``NOPROC`` when it had ended before.
+    """
+    process = find_process(pid)
+    if process is None:
+        return NOPROC
+    await wait_ended((process,))
+    return process.reason if process.reason is not None else NOPROC
+
+
+def trap_exit(enabled: bool) -> bool:  # noqa: FBT001 - process_flag(trap_exit, x)
+    """Let exit signals to the running process arrive as ``Exit`` messages.
+
+    Returns:
+        Whether they did before.
+    """
+    process = current_process("trap_exit()")
+    before, process.trapping = process.trapping, enabled
+    return before
+
+
+# --- links and monitors ------------------------------------------------------------
+
+
+def link(pid: Pid) -> None:
+    """Link the running process and another: one's abnormal end ends the other.
+
+    With the dead, the running process gets the signal ``NOPROC`` at once.
+    """
+    process = current_process(f"link({pid!r})")
+    peer = find_process(pid)
+    if peer is process:
+        return
+    if peer is None:
+        process.exit_signal(NOPROC, pid)
+        return
+    for one, other in ((process, peer), (peer, process)):
+        if one.links is None:
+            one.links = set()
+        one.links.add(other)
+
+
+def unlink(pid: Pid) -> None:
+    """Undo :func:`link`; a signal that has come already stays."""
+    process = current_process(f"unlink({pid!r})")
+    peer = find_process(pid)
+    if peer is None:
+        return
+    for one, other in ((process, peer), (peer, process)):
+        if one.links is not None:
+            one.links.discard(other)
+
+
+def monitor(target: Pid | Name) -> Ref:
+    """Let the running process get one ``Down`` when the target ends.
+
+    For the dead, and for a name that nobody holds, it comes at once with
+    ``NOPROC``.  Each call makes a monitor of its own.
+    """
+    process = current_process(f"monitor({target!r})")
+    ref = Ref()
+    watched = find_process(target)
+    if watched is None:
+        pid = target if isinstance(target, Pid) else None
+        process.deliver(Down(ref, pid, NOPROC))
+        return ref
+    if watched.watchers is None:
+        watched.watchers = {}
+    watched.watchers[ref] = process
+    if process.monitoring is None:
+        process.monitoring = {}
+    process.monitoring[ref] = watched
+    return ref
+
+
+def demonitor(ref: Ref, *, flush: bool = False) -> bool:
+    """Undo :func:`monitor`.
+
+    Args:
+        ref: what ``monitor`` returned.
+        flush: also take a ``Down`` that has come already out of the mailbox.
+
+    Returns:
+        Whether the monitor was still there.
+    """
+    process = current_process(f"demonitor({ref!r})")
+    watched = process.monitoring.pop(ref, None) if process.monitoring else None
+    if watched is not None and watched.watchers is not None:
+        del watched.watchers[ref]
+    if flush:
+        _flush(process, ref)
+    return watched is not None
+
+
+def _flush(process: Process, ref: Ref) -> None:
+    def kept(message: object) -> bool:
+        return not (isinstance(message, Down) and message.ref is ref)
+
+    process.batch = [message for message in process.batch if kept(message)]
+    process.inbox = [message for message in process.inbox if kept(message)]
+
+
+# --- names ----------------------------------------------------------------------------
+
+
+def register(name: Name, pid: Pid | None = None) -> None:
+    """Give a process a name on its node; it is free when the process ends.
+
+    Args:
+        name: not held by another process; a process may have several.
+        pid: None: the running process.
+
+    Raises:
+        NameTakenError: another live process holds it.
+        NotAProcessError: ``pid`` is dead, or None outside a process.
+    """
+    if pid is None:
+        process = current_process(f"register({name!r})")
+    else:
+        found = find_process(pid)
+        if found is None:
+            raise NotAProcessError(f"register({name!r}): {pid!r} has ended")
+        process = found
+    node = process.node
+    holder = node.names.get(name)
+    if holder is not None and holder is not process:
+        raise NameTakenError(name, holder.pid)
+    node.hold_name(name, process)
+
+
+def unregister(name: Name) -> bool:
+    """Free a name of the current node; return whether somebody held it."""
+    process = current_node().names.pop(name, None)
+    if process is not None and process.names is not None:
+        process.names.discard(name)
+    return process is not None
+
+
+def whereis(name: Name) -> Pid | None:
+    """Return the pid that holds the name on the current node."""
+    return current_node().whereis(name)
+
+
+# --- timers ------------------------------------------------------------------
+
+
+class TimerRef:
+    """An armed ``send_after``."""
+
+    __slots__ = ("_timer",)
+
+    def __init__(self, timer: Timer | None) -> None:
+        self._timer = timer
+
+    def cancel(self) -> bool:
+        """Disarm it; return whether it was armed."""
+        return self._timer is not None and self._timer.cancel()
+
+
+def send_after(delay_s: float, to: Pid | Name, message: object) -> TimerRef:
+    """Send a message after a delay.
+
+    A timer for a pid is disarmed when that process ends; a name is looked up
+    when the timer fires.
+
+    Args:
+        delay_s: seconds from now, at least 0.
+        to: pid or name.
+        message: what to send.
+
+    Raises:
+        NoNodeError: ``to`` is a name and there is no node around.
+    """
+    if isinstance(to, str):
+        node = current_node()
+
+        def deliver() -> None:
+            process = node.names.get(to)
+            if process is not None:
+                process.deliver(message)
+
+        return TimerRef(node.timers.after(delay_s, deliver))
+    process = find_process(to)
+    if process is None:
+        return TimerRef(None)
+    timer = process.node.timers.after(delay_s, partial(process.deliver, message))
+    process.own_timer(timer)
+    return TimerRef(timer)
+
+
+def cancel_timer(timer: TimerRef) -> bool:
+    """Disarm a timer; return whether it was armed.
+
+    A message that was sent already stays in the mailbox.
+    """
+    return timer.cancel()

@@ -1,0 +1,127 @@
+"""The start of a process: from a child specification to a running ``init``.
+
+A start is over when ``init`` has returned.  If it failed, the process has
+ended, its name is free, and the error is raised in the starter.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from atomr.core.exits import KILLED, SHUTDOWN
+from atomr.errors import (
+    AlreadyStartedError,
+    AtomrError,
+    InitTimeoutError,
+    StartError,
+    StartIgnoredError,
+)
+from atomr.process.process import Parent, Process, Startable, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from atomr.core.child_spec import ChildSpec
+    from atomr.process.node import Node
+    from atomr.process.parking import ParkSpot
+
+
+class StartAbortedError(AtomrError):
+    """The starter was asked to stop while a child's ``init`` ran."""
+
+
+def prepare(node: Node, spec: ChildSpec, parent: Parent) -> Process:
+    """Return the process of a specification, named but not yet running.
+
+    Raises:
+        StartError: ``start`` raised, or returned something that cannot run.
+        AlreadyStartedError: a live process holds the name.
+    """
+    holder = node.names.get(spec.name) if spec.name is not None else None
+    if holder is not None:
+        raise AlreadyStartedError(spec.name, holder.pid)
+    try:
+        behaviour = spec.start()
+    except Exception as error:  # user code; reported as the start's failure
+        raise StartError(spec.id, error) from error
+    if not isinstance(behaviour, Startable):
+        expected = TypeError(
+            f"start returned {type(behaviour).__name__}, expected a GenServer,"
+            " a supervisor or a PlainProcess"
+        )
+        raise StartError(spec.id, expected)
+    process = Process(
+        node,
+        behaviour,
+        label=spec.id,
+        parent=parent,
+        shutdown=spec.shutdown_for(spec.kind or behaviour.child_kind),
+    )
+    if spec.name is not None:
+        node.hold_name(spec.name, process)
+    return process
+
+
+async def run_init(
+    process: Process,
+    nursery: trio.Nursery,
+    spec: ChildSpec,
+    *,
+    spot: ParkSpot,
+    aborted: Callable[[], bool] = lambda: False,
+) -> None:
+    """Run a prepared process in ``nursery`` and wait until ``init`` is done.
+
+    Args:
+        process: from :func:`prepare`.
+        nursery: where its task lives.
+        spec: its specification.
+        spot: where the starter waits; a supervisor's own, so that a stop
+            signal wakes it too.
+        aborted: asked on each wake; true ends the start.
+
+    Raises:
+        StartError: ``init`` failed, or the process ended before it was done.
+        StartIgnoredError: ``init`` returned ``Ignore``.
+        InitTimeoutError: ``init`` took longer than ``spec.init_timeout_s``.
+        StartAbortedError: ``aborted()`` became true.
+
+    Cancellation: cancels the process; the nursery waits for its end.
+    """
+    process.starter = spot
+    nursery.start_soon(process.main, name=repr(process.pid))
+    timer = None
+    if spec.init_timeout_s is not None:
+
+        def give_up() -> None:
+            process.init_timed_out = True
+            process.cancel(KILLED)
+
+        timer = process.node.timers.after(spec.init_timeout_s, give_up)
+    task = trio.lowlevel.current_task()
+    try:
+        while process.status is Status.STARTING:
+            if aborted():
+                process.cancel(SHUTDOWN)
+            await spot.park(task)
+    except BaseException:
+        process.cancel(SHUTDOWN)
+        raise
+    finally:
+        process.starter = None
+        if timer is not None:
+            timer.cancel()
+    if not process.was_started:
+        _raise_failure(process, spec, aborted=aborted())
+
+
+def _raise_failure(process: Process, spec: ChildSpec, *, aborted: bool) -> None:
+    if aborted:
+        raise StartAbortedError(f"start of {spec.id!r} was aborted by a stop")
+    if process.ignored:
+        raise StartIgnoredError(spec.id)
+    if process.init_timed_out and spec.init_timeout_s is not None:
+        raise InitTimeoutError(spec.id, spec.init_timeout_s)
+    raise StartError(spec.id, process.reason)

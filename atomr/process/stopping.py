@@ -1,0 +1,107 @@
+"""The shutdown ladder: ask, wait, kill, and say so when even that takes long.
+
+1. A process that traps exits or has a ``terminate`` is asked to stop and gets
+   its shutdown time; any other is cancelled at once, with reason ``SHUTDOWN``.
+2. When the time is over, or with ``BRUTAL_KILL`` at once, it is killed: its
+   scope is cancelled, ``terminate`` does not run, the reason is ``KILLED``.
+3. A shielded block, or code that never awaits, delays even a kill.  Nothing
+   in Python can end it, so the wait goes on, and a warning names the process.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from math import isinf
+from typing import TYPE_CHECKING
+
+import trio
+
+from atomr.core.child_spec import BrutalKill, ShutdownTime
+from atomr.core.exits import KILLED, SHUTDOWN, ExitReason
+from atomr.process.parking import ParkSpot
+from atomr.process.process import Process, Status
+from atomr.process.report import log
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+STILL_ALIVE_S = 5.0
+"""How long after a kill a process that still runs is reported."""
+
+
+def begin_stop(
+    process: Process,
+    shutdown: ShutdownTime,
+    reason: ExitReason = SHUTDOWN,
+    *,
+    orderly: bool = False,
+) -> None:
+    """Start the ladder; returns at once.
+
+    Args:
+        process: what to stop.
+        shutdown: seconds until the kill, ``BRUTAL_KILL`` or ``INFINITY``.
+        reason: what it is asked to end with.
+        orderly: ask even a process that would have nothing to do before its
+            end, so that it finishes the message it works on.
+    """
+    if process.status is Status.EXITED:
+        return
+    if isinstance(shutdown, BrutalKill):
+        _kill(process)
+        return
+    # In init nobody reads signals yet; a half-made process has nothing to close.
+    behaviour = process.behaviour
+    ask = behaviour.answers_stop if orderly else behaviour.stops_gracefully
+    if process.was_started and ask(process):
+        behaviour.ask_to_stop(process, reason)
+    else:
+        process.cancel(reason)
+    if not isinf(shutdown):
+        _own_timer(process, shutdown, partial(_kill, process))
+
+
+async def wait_ended(processes: Iterable[Process]) -> None:
+    """Wait until all of them have ended.
+
+    Cancellation: leaves them as they are.
+    """
+    task = trio.lowlevel.current_task()
+    for process in processes:
+        while process.status is not Status.EXITED:
+            spot = ParkSpot()
+            if process.exit_spots is None:
+                process.exit_spots = []
+            process.exit_spots.append(spot)
+            try:
+                await spot.park(task)
+            finally:
+                process.exit_spots.remove(spot)
+                spot.close()
+
+
+async def stop_process(
+    process: Process, reason: ExitReason = SHUTDOWN, *, orderly: bool = False
+) -> None:
+    """Run the whole ladder with the process' own shutdown time."""
+    begin_stop(process, process.shutdown, reason, orderly=orderly)
+    await wait_ended((process,))
+
+
+def _kill(process: Process) -> None:
+    process.cancel(KILLED)
+    _own_timer(process, STILL_ALIVE_S, partial(_report_alive, process))
+
+
+def _report_alive(process: Process) -> None:
+    log.warning(
+        "process %r still runs %s s after it was killed; a shielded block or code"
+        " that never awaits holds it",
+        process.pid,
+        STILL_ALIVE_S,
+    )
+    _own_timer(process, STILL_ALIVE_S, partial(_report_alive, process))
+
+
+def _own_timer(process: Process, delay_s: float, callback: partial[None]) -> None:
+    process.own_timer(process.node.timers.after(delay_s, callback))
