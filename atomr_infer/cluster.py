@@ -145,7 +145,7 @@ class Cluster:
 
     async def replicas(self, deployment: str) -> tuple[ReplicaState, ...]:
         """The replicas of a deployment: phase, load, engine process."""
-        return await self._serving.replicas(deployment)
+        return self._serving.replicas(deployment)
 
     async def chat(
         self,

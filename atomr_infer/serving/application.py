@@ -46,6 +46,7 @@ from atomr_infer.serving.names import (
     coordinator_name,
 )
 from atomr_infer.serving.replica import Phase, ReplicaState
+from atomr_infer.serving.routing_table import RoutingTable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -85,6 +86,7 @@ class Serving:
     def __init__(self) -> None:
         self._table = ModelTable()
         self._by_name: dict[str, Deployment] = {}
+        self._routing: dict[str, RoutingTable] = {}
         self._failures: dict[str, InferenceError] = {}
         self._phases: dict[str, Phase] = {}
         self.draining = False
@@ -106,6 +108,10 @@ class Serving:
             raise failure
         return self._by_name[name]
 
+    def routing(self, name: str) -> RoutingTable:
+        """Return the replicas of a deployment that exists."""
+        return self._routing[name]
+
     def readiness(self) -> Readiness:
         """Return whether everything that was deployed serves."""
         phases = {name: phase.value for name, phase in self._phases.items()}
@@ -119,6 +125,10 @@ class Serving:
         """Make ``table`` the one that new requests are routed by."""
         self._table = table
         self._by_name = {d.name: d for d in table.deployments}
+        self._routing = {
+            name: self._routing.get(name) or RoutingTable(name)
+            for name in self._by_name
+        }
         for name in self._failures.keys() - self._by_name.keys():
             del self._failures[name]
         self._phases = {
@@ -177,9 +187,10 @@ class Serving:
         """
         return await call(MANAGER, messages.Undeploy(name), timeout_s=None)
 
-    async def replicas(self, name: str) -> tuple[ReplicaState, ...]:
-        """Return a deployment's replicas, first one first."""
-        return await call(coordinator_name(name), messages.ListReplicas())
+    def replicas(self, name: str) -> tuple[ReplicaState, ...]:
+        """Return a deployment's replicas, first one first; none of an unknown one."""
+        table = self._routing.get(name)
+        return () if table is None else table.replicas
 
     async def stop_requests(self) -> None:
         """Tell every running request to end; each tells its client.
@@ -205,7 +216,7 @@ class Serving:
 
     async def _watch(self, name: str, progress: Callable[[ReplicaState], None]) -> None:
         while True:
-            for replica in await self.replicas(name):
+            for replica in self.replicas(name):
                 progress(replica)
             await trio.sleep(_PROGRESS_EVERY_S)
 

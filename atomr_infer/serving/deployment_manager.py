@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING
 
 from atomr.core.messages import Down
 from atomr.errors import AtomrError
-from atomr.otp import From, GenServer, Reply, start_child, terminate_child
+from atomr.otp import (
+    From,
+    GenServer,
+    Reply,
+    start_child,
+    terminate_child,
+    which_children,
+)
 from atomr.process import monitor
 from atomr_infer.config.secrets import resolve
 from atomr_infer.errors import NotReadyError
@@ -48,6 +55,15 @@ class DeploymentManager(GenServer):
         self._trees: dict[str, Pid] = {}
         self._monitors: dict[Ref, str] = {}
 
+    async def init(self) -> None:
+        """Take over what runs already: this may be a restart."""
+        for child in await which_children(DEPLOYMENTS):
+            if child.pid is not None:
+                self._watch(child.id, child.pid)
+        for deployment in self._serving.table.deployments:
+            if deployment.name not in self._trees:
+                self._failed(deployment.name, "its tree ended unseen")
+
     async def handle_call(self, request: object, from_: From) -> Reply:
         """Answer ``Deploy`` and ``Undeploy``."""
         match request:
@@ -67,8 +83,7 @@ class DeploymentManager(GenServer):
             super().handle_info(message)
             return
         if self._trees.pop(name, None) is not None:
-            log.error("deployment %s has failed: %s", name, message.reason)
-            self._serving.fail(name, NotReadyError(f"{name} failed: {message.reason}"))
+            self._failed(name, message.reason)
 
     async def _deploy(self, deployment: Deployment) -> AtomrError | None:
         try:
@@ -79,10 +94,19 @@ class DeploymentManager(GenServer):
         # Known before its tree starts, so that no phase that it reports is lost.
         self._serving.publish(table)
         on_phase = partial(self._serving.enter, deployment.name)
-        tree = await start_child(DEPLOYMENTS, deployment_spec(source, on_phase))
-        self._trees[deployment.name] = tree
-        self._monitors[monitor(tree)] = deployment.name
+        routing = self._serving.routing(deployment.name)
+        spec = deployment_spec(source, routing, on_phase)
+        tree = await start_child(DEPLOYMENTS, spec)
+        self._watch(deployment.name, tree)
         return None
+
+    def _watch(self, name: str, tree: Pid) -> None:
+        self._trees[name] = tree
+        self._monitors[monitor(tree)] = name
+
+    def _failed(self, name: str, reason: object) -> None:
+        log.error("deployment %s has failed: %s", name, reason)
+        self._serving.fail(name, NotReadyError(f"{name} failed: {reason}"))
 
     def _source(self, deployment: Deployment) -> EngineSource:
         plugin = load_runtime(deployment.runtime, self._installed)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from atomr_infer.serving.replica import Phase
+    from atomr_infer.serving.routing_table import RoutingTable
 
 # An engine that dies five times in two minutes has a cause that one more
 # start will not cure; each start of a large model costs minutes of its own.
@@ -44,12 +45,13 @@ _CONTEXT_SHUTDOWN_S = 20.0
 
 
 def deployment_spec(
-    source: EngineSource, on_phase: Callable[[Phase], None]
+    source: EngineSource, table: RoutingTable, on_phase: Callable[[Phase], None]
 ) -> ChildSpec:
     """Return the child spec of a deployment's whole tree.
 
     Args:
         source: how its runners are opened.
+        table: the routing table that its coordinator keeps.
         on_phase: called with the deployment's phase when it may have changed.
 
     It is temporary: when its supervisor gives up, the deployment has failed,
@@ -58,17 +60,19 @@ def deployment_spec(
     name = source.deployment.name
     return ChildSpec(
         id=name,
-        start=partial(_deployment, source, on_phase),
+        start=partial(_deployment, source, table, on_phase),
         restart=Restart.TEMPORARY,
     )
 
 
-def _deployment(source: EngineSource, on_phase: Callable[[Phase], None]) -> Supervisor:
+def _deployment(
+    source: EngineSource, table: RoutingTable, on_phase: Callable[[Phase], None]
+) -> Supervisor:
     return Supervisor(
         [
             ChildSpec(
                 id="coordinator",
-                start=partial(Coordinator, source.deployment, on_phase),
+                start=partial(Coordinator, source.deployment, table, on_phase),
                 name=coordinator_name(source.deployment.name),
             ),
             ChildSpec(id="replicas", start=partial(_replicas, source)),

@@ -89,24 +89,8 @@ class ReplicaChanged:
 
 
 @attrs.frozen
-class PickReplica(Request[Pid | InferenceError]):
-    """Name the engine core that shall take the next attempt.
-
-    Attributes:
-        avoid: engine cores on which this request has failed already.
-    """
-
-    avoid: frozenset[Pid] = frozenset()
-
-
-@attrs.frozen
 class AwaitServing(Request[InferenceError | None]):
     """Answer when every replica serves, or with the error when none can."""
-
-
-@attrs.frozen
-class ListReplicas(Request[tuple[ReplicaState, ...]]):
-    """Return the replicas, first one first."""
 
 
 # --- to the deployment manager ------------------------------------------------

@@ -35,6 +35,8 @@ class ReplicaState:
         phase: whether its engine can run.
         running: generations that hold a permit.
         waiting: requests in its queue.
+        arriving: requests that have picked it and wait for its answer; they
+            count themselves, so that those who pick at once see each other.
         starts: times that its engine became ready.
         engine_pid: the engine's operating system process, when it has one.
         progress: the last step of a start that still goes on.
@@ -46,6 +48,7 @@ class ReplicaState:
     phase: Phase = Phase.LOADING
     running: int = 0
     waiting: int = 0
+    arriving: int = 0
     starts: int = 0
     engine_pid: int | None = None
     progress: Progress | None = None
@@ -58,8 +61,8 @@ class ReplicaState:
 
     @property
     def outstanding(self) -> int:
-        """Requests running and waiting."""
-        return self.running + self.waiting
+        """Requests running, waiting and on their way."""
+        return self.running + self.waiting + self.arriving
 
 
 @attrs.frozen(eq=False)

@@ -44,7 +44,7 @@ from atomr_infer.errors import (
 from atomr_infer.model.capabilities import check_request
 from atomr_infer.policy.retry import Attempt, retry_wait_s
 from atomr_infer.serving import messages
-from atomr_infer.serving.names import REQUESTS, coordinator_name
+from atomr_infer.serving.names import REQUESTS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -53,7 +53,8 @@ if TYPE_CHECKING:
     from atomr_infer.model.batch import ExecuteBatch, TokenChunk, Usage
     from atomr_infer.model.deployment import Deployment
     from atomr_infer.serving.application import Serving
-    from atomr_infer.serving.replica import Lease
+    from atomr_infer.serving.replica import Lease, ReplicaState
+    from atomr_infer.serving.routing_table import RoutingTable
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +106,9 @@ async def run_request(serving: Serving, batch: ExecuteBatch, sink: Sink) -> None
     """
     route = serving.table.resolve(batch.model)
     deployment = serving.deployment(route.deployment)
-    request = _Request(deployment, attrs.evolve(batch, model=route.model), sink)
+    routing = serving.routing(route.deployment)
+    routed = attrs.evolve(batch, model=route.model)
+    request = _Request(deployment, routing, routed, sink)
     request.public_model = batch.model
     try:
         async with attached(REQUESTS, id=batch.request_id) as pid:
@@ -127,13 +130,20 @@ async def run_request(serving: Serving, batch: ExecuteBatch, sink: Sink) -> None
 class _Request:
     """The state of one request over its attempts."""
 
-    def __init__(self, deployment: Deployment, batch: ExecuteBatch, sink: Sink) -> None:
+    def __init__(
+        self,
+        deployment: Deployment,
+        routing: RoutingTable,
+        batch: ExecuteBatch,
+        sink: Sink,
+    ) -> None:
         self._deployment = deployment
+        self._routing = routing
         self._batch = batch
         self._sink = sink
         self._attempts = 0
         self._begun = False
-        self._failed_on: frozenset[Pid] = frozenset()
+        self._failed_on: frozenset[ReplicaState] = frozenset()
         self._started_at = trio.current_time()
         self._first_chunk_at: float | None = None
         self._model: str | None = None
@@ -189,21 +199,20 @@ class _Request:
     @asynccontextmanager
     async def _lease(self, pid: Pid) -> AsyncIterator[Lease]:
         """Hold a permit on some replica of the deployment."""
-        name = self._deployment.name
+        replica = self._routing.pick(self._failed_on)
+        replica.arriving += 1
         try:
-            pick = messages.PickReplica(self._failed_on)
-            core = await call(coordinator_name(name), pick)
-            if isinstance(core, InferenceError):
-                raise core
-            lease = await call(core, messages.Admit(pid), timeout_s=None)
+            lease = await call(replica.core, messages.Admit(pid), timeout_s=None)
         except (NoProcessError, ServerDownError) as error:
-            raise NotReadyError(f"{name} is restarting") from error
+            raise NotReadyError(f"{self._deployment.name} is restarting") from error
+        finally:
+            replica.arriving -= 1
         if isinstance(lease, InferenceError):
             raise lease
         try:
             yield lease
         except InferenceError:
-            self._failed_on |= {core}
+            self._failed_on |= {replica}
             raise
         finally:
             cast(lease.core, messages.Release(lease.ref))

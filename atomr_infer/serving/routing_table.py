@@ -1,0 +1,72 @@
+"""The routing table of one deployment: its replicas, and which one is next.
+
+Its coordinator writes it; requests read it where they are, without a message:
+asking a process would cost every request two task switches, and would hide
+the requests that are on their way from each other.  The table outlives a crash
+of its coordinator, so that requests do not notice one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from atomr_infer.errors import InferenceError, NotReadyError
+from atomr_infer.policy.replica_choice import least_outstanding
+from atomr_infer.serving.replica import Phase, ReplicaState
+
+if TYPE_CHECKING:
+    from atomr.refs import Pid
+
+
+class RoutingTable:
+    """Replicas by the pid of their engine core."""
+
+    def __init__(self, deployment: str) -> None:
+        self._deployment = deployment
+        self._replicas: dict[Pid, ReplicaState] = {}
+        self._last_error: InferenceError | None = None
+
+    def __contains__(self, core: object) -> bool:
+        return core in self._replicas
+
+    @property
+    def replicas(self) -> tuple[ReplicaState, ...]:
+        """All replicas, first one first."""
+        return tuple(sorted(self._replicas.values(), key=lambda state: state.number))
+
+    def pick(self, avoid: frozenset[ReplicaState]) -> ReplicaState:
+        """Return the replica that shall take the next attempt.
+
+        Args:
+            avoid: replicas on which this request has failed already; taken
+                only when there is no other.
+
+        Raises:
+            InferenceError: no replica can serve, and why.
+        """
+        states = self._replicas.values()
+        usable = [state for state in states if state.phase is not Phase.FAILED]
+        chosen = least_outstanding(usable, avoid)
+        if chosen is None:
+            raise self.unavailable()
+        return chosen
+
+    def unavailable(self) -> InferenceError:
+        """The error for a request that no replica can take."""
+        if self._last_error is not None:
+            return self._last_error
+        return NotReadyError(f"{self._deployment} has no replica that can serve")
+
+    # --- the coordinator's ------------------------------------------------------
+
+    def add(self, replica: ReplicaState) -> None:
+        """Take a replica whose engine core has started."""
+        self._replicas[replica.core] = replica
+
+    def remove(self, core: Pid) -> ReplicaState:
+        """Drop a replica whose engine core has ended, and return it."""
+        return self._replicas.pop(core)
+
+    def note_error(self, error: InferenceError) -> None:
+        """Remember why a replica cannot serve."""
+        self._last_error = error

@@ -1,0 +1,108 @@
+"""A serving tree with the lab runtime in it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from importlib.metadata import Distribution, distributions
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+import pytest
+import trio
+
+from atomr_infer.model.batch import ExecuteBatch, Message, Role, TokenChunk
+from atomr_infer.serving.application import Serving, open_serving
+from atomr_infer.serving.request import Served, run_request
+from tests.serving.lab import PLUGIN, LabPlugin
+
+if TYPE_CHECKING:
+    from atomr_infer.model.deployment import Deployment
+    from atomr_infer.serving.replica import ReplicaState
+
+_ENTRY_POINTS = """\
+[atomr_infer.runtimes]
+lab = tests.serving.lab:PLUGIN
+awkward = tests.bridge.awkward:PLUGIN
+"""
+
+
+@attrs.define
+class Collected:
+    """A sink that remembers."""
+
+    served: list[Served] = attrs.field(factory=list)
+    texts: list[str] = attrs.field(factory=list)
+
+    async def begin(self, served: Served) -> None:
+        self.served.append(served)
+
+    async def chunk(self, chunk: TokenChunk) -> None:
+        if chunk.text:
+            self.texts.append(chunk.text)
+
+
+@attrs.frozen
+class Tree:
+    """A running serving tree."""
+
+    serving: Serving
+    lab: LabPlugin
+    _numbers: Iterator[int] = attrs.field(factory=count)
+
+    async def ask(
+        self, text: str = "one two", *, model: str = "m", sink: Collected | None = None
+    ) -> Collected:
+        sink = Collected() if sink is None else sink
+        batch = ExecuteBatch(
+            request_id=f"r{next(self._numbers)}",
+            model=model,
+            messages=(Message(Role.USER, text),),
+        )
+        await run_request(self.serving, batch, sink)
+        return sink
+
+    async def idle(self) -> None:
+        """Wait until nothing runs or waits: a release is a message."""
+        await until(lambda: self.serving.replicas("m")[0].outstanding == 0)
+
+    async def replica(self, number: int = 0, deployment: str = "m") -> ReplicaState:
+        return self.serving.replicas(deployment)[number]
+
+
+async def until(condition: Callable[[], bool], within_s: float = 60.0) -> None:
+    """Wait, in virtual time mostly, for a state that has no event of its own."""
+    with trio.fail_after(within_s):
+        while not condition():  # noqa: ASYNC110 - see above
+            await trio.sleep(0.01)
+
+
+OpenTree = Callable[..., AbstractAsyncContextManager[Tree]]
+
+
+@pytest.fixture
+def open_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OpenTree:
+    info = tmp_path / "lab-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: lab\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(_ENTRY_POINTS)
+    # What an engine's own interpreter imports the plugin from.
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    fresh = LabPlugin()
+    for field in attrs.fields(LabPlugin):
+        monkeypatch.setattr(PLUGIN, field.name, getattr(fresh, field.name))
+
+    def installed() -> Iterator[Distribution]:
+        yield from distributions(path=[str(tmp_path)])
+        yield from distributions()
+
+    @asynccontextmanager
+    async def open_it(*deployments: Deployment) -> AsyncIterator[Tree]:
+        async with open_serving(environ={}, installed=installed) as serving:
+            for deployment in deployments:
+                await serving.deploy(deployment)
+            yield Tree(serving, PLUGIN)
+
+    return open_it

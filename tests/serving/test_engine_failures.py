@@ -1,0 +1,236 @@
+"""What a request, a queue and a deployment see when an engine fails."""
+
+from __future__ import annotations
+
+import contextlib
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from atomr_infer.errors import (
+    EngineCrashedError,
+    EngineStartError,
+    NotReadyError,
+)
+from atomr_infer.model.deployment import Deployment, RetryPolicy, Serving
+from atomr_infer.serving.replica import Phase
+from atomr_infer.testing.mock_script import MockScript
+from tests.serving.conftest import Collected, OpenTree, Tree, until
+
+if TYPE_CHECKING:
+    from trio.testing import MockClock
+
+M = Deployment(name="m", runtime="lab")
+CRASH = EngineCrashedError("killed by SIGKILL (9)")
+
+
+async def until_starts(tree: Tree, starts: int) -> None:
+    replica = await tree.replica()
+    await until(lambda: replica.starts >= starts)
+
+
+async def test_an_engine_that_dies_idle_is_restarted(
+    open_tree: OpenTree, autojump_clock: MockClock
+) -> None:
+    async with open_tree(M) as tree:
+        tree.lab.runners[0].fail(CRASH)
+        await until_starts(tree, 2)
+        answer = await tree.ask()
+        assert answer.texts == ["one", " two"]
+        assert answer.served[0].attempts == 1
+    assert (tree.lab.opened, tree.lab.closed) == (2, 2)
+
+
+async def test_a_request_after_the_crash_waits_for_the_new_engine(
+    open_tree: OpenTree, autojump_clock: MockClock
+) -> None:
+    async with open_tree(M) as tree:
+        tree.lab.runners[0].fail(CRASH)
+        while (await tree.replica()).phase is not Phase.RESTARTING:
+            await trio.lowlevel.checkpoint()
+        assert (await tree.ask()).texts == ["one", " two"]
+
+
+async def test_a_stream_that_has_begun_ends_with_the_engines_error(
+    open_tree: OpenTree, autojump_clock: MockClock
+) -> None:
+    async with open_tree() as tree:
+        tree.lab.plan = [MockScript(hang_after=1)]
+        await tree.serving.deploy(M)
+        sink = Collected()
+        async with trio.open_nursery() as nursery:
+
+            async def crash() -> None:
+                while not sink.texts:
+                    await trio.lowlevel.checkpoint()
+                tree.lab.runners[0].fail(CRASH)
+
+            nursery.start_soon(crash)
+            with pytest.raises(EngineCrashedError, match=r"SIGKILL \(9\)"):
+                await tree.ask(sink=sink)
+        assert sink.texts == ["one"]
+        assert (await tree.ask()).texts == ["one", " two"]
+        await tree.idle()
+
+
+async def test_a_request_without_content_is_replayed_on_the_new_engine(
+    open_tree: OpenTree, autojump_clock: MockClock
+) -> None:
+    async with open_tree() as tree:
+        tree.lab.plan = [MockScript(hang_after=0)]
+        await tree.serving.deploy(M)
+        answer = Collected()
+        async with trio.open_nursery() as nursery:
+
+            async def ask() -> None:
+                await tree.ask(sink=answer)
+
+            nursery.start_soon(ask)
+            await trio.sleep(0.1)
+            tree.lab.runners[0].fail(CRASH)
+        assert answer.texts == ["one", " two"]
+        assert answer.served[0].attempts == 2
+
+
+async def test_a_request_that_must_not_repeat_gets_the_error(
+    open_tree: OpenTree, autojump_clock: MockClock
+) -> None:
+    once = Deployment(name="m", runtime="lab", retry=RetryPolicy(idempotent=False))
+    async with open_tree() as tree:
+        tree.lab.plan = [MockScript(hang_after=0)]
+        await tree.serving.deploy(once)
+        async with trio.open_nursery() as nursery:
+
+            async def ask() -> None:
+                with pytest.raises(EngineCrashedError):
+                    await tree.ask()
+
+            nursery.start_soon(ask)
+            await trio.sleep(0.1)
+            tree.lab.runners[0].fail(CRASH)
+
+
+async def test_waiting_requests_survive_their_engine(
+    open_tree: OpenTree, autojump_clock: MockClock
+) -> None:
+    one = Deployment(name="m", runtime="lab", serving=Serving(max_concurrency=1))
+    async with open_tree() as tree:
+        tree.lab.plan = [MockScript(hang_after=1)]
+        await tree.serving.deploy(one)
+        answers: list[Collected] = []
+        async with trio.open_nursery() as nursery:
+
+            async def hang() -> None:
+                with pytest.raises(EngineCrashedError):
+                    await tree.ask()
+
+            async def wait() -> None:
+                answers.append(await tree.ask())
+
+            nursery.start_soon(hang)
+            await trio.sleep(0.1)
+            for _ in range(5):
+                nursery.start_soon(wait)
+            await trio.sleep(0.1)
+            assert (await tree.replica()).waiting == 5
+            tree.lab.runners[0].fail(CRASH)
+        assert [answer.served[0].attempts for answer in answers] == [1] * 5
+
+
+async def test_an_engine_that_keeps_dying_leaves_the_table_and_says_why(
+    open_tree: OpenTree, autojump_clock: MockClock
+) -> None:
+    healthy = Deployment(name="other", runtime="mock")
+    async with open_tree(M, healthy) as tree:
+        for starts in range(1, 7):
+            await until_starts(tree, starts)
+            tree.lab.runners[-1].fail(CRASH)
+            if starts < 6:
+                await until_starts(tree, starts + 1)
+        await until(lambda: tree.serving.readiness().phases["m"] == "failed")
+        with pytest.raises(EngineCrashedError, match="SIGKILL"):
+            await tree.ask()
+        assert not tree.serving.readiness().ready
+        assert (await tree.ask(model="other")).texts == ["one", " two"]
+        assert await tree.serving.undeploy("m")
+        await tree.serving.deploy(M)
+        assert (await tree.ask()).texts == ["one", " two"]
+
+
+async def test_one_replica_that_keeps_dying_does_not_take_the_other_along(
+    open_tree: OpenTree, autojump_clock: MockClock
+) -> None:
+    two = Deployment(name="m", runtime="lab", serving=Serving(replicas=2))
+    async with open_tree(two) as tree:
+        first = await tree.replica(0)
+        survivor = await tree.replica(1)
+        assert (first.number, survivor.number) == (0, 1)
+        doomed = tree.lab.runners[0]
+
+        def reopened(before: int) -> bool:
+            return tree.lab.opened > before
+
+        for _ in range(6):
+            before = tree.lab.opened
+            doomed.fail(CRASH)
+            with contextlib.suppress(trio.TooSlowError):
+                await until(partial(reopened, before))
+            doomed = tree.lab.runners[-1]
+        assert [r.number for r in tree.serving.replicas("m")] == [1]
+        assert tree.serving.readiness().ready
+        assert (await tree.ask()).texts == ["one", " two"]
+
+
+async def test_a_deployment_that_cannot_start_says_so_and_leaves_nothing(
+    open_tree: OpenTree, autojump_clock: MockClock
+) -> None:
+    async with open_tree() as tree:
+        tree.lab.plan = [EngineStartError("no such file: x.gguf")]
+        with pytest.raises(EngineStartError, match=r"no such file: x\.gguf"):
+            await tree.serving.deploy(M)
+        assert tree.serving.table.names() == ()
+        await tree.serving.deploy(M)
+        assert (await tree.ask()).texts == ["one", " two"]
+
+
+async def test_a_restart_that_fails_for_a_moment_is_tried_again(
+    open_tree: OpenTree, autojump_clock: MockClock
+) -> None:
+    async with open_tree(M) as tree:
+        tree.lab.plan = [EngineCrashedError("died while loading")] * 2
+        tree.lab.runners[0].fail(CRASH)
+        await until_starts(tree, 2)
+        assert (await tree.ask()).texts == ["one", " two"]
+
+
+async def test_a_restart_that_can_never_work_fails_the_replica(
+    open_tree: OpenTree, autojump_clock: MockClock
+) -> None:
+    async with open_tree(M) as tree:
+        tree.lab.plan = [EngineStartError("the weights are gone")]
+        tree.lab.runners[0].fail(CRASH)
+        replica = await tree.replica()
+        await until(lambda: replica.phase is Phase.FAILED)
+        with pytest.raises(EngineStartError, match="the weights are gone"):
+            await tree.ask()
+
+
+async def test_a_killed_request_frees_its_place(
+    open_tree: OpenTree, autojump_clock: MockClock
+) -> None:
+    async with open_tree() as tree:
+        tree.lab.plan = [MockScript(hang_after=1)]
+        await tree.serving.deploy(M)
+        async with trio.open_nursery() as nursery:
+
+            async def ask() -> None:
+                with pytest.raises(NotReadyError, match="shutting down"):
+                    await tree.ask()
+
+            nursery.start_soon(ask)
+            await trio.sleep(0.1)
+            await tree.serving.stop_requests()
+        await tree.idle()
+        assert tree.lab.runners[0].active == 0
