@@ -46,7 +46,6 @@ from atomr_infer.serving.names import (
     coordinator_name,
 )
 from atomr_infer.serving.replica import Phase, ReplicaState
-from atomr_infer.serving.routing_table import RoutingTable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -54,6 +53,7 @@ if TYPE_CHECKING:
     from atomr_infer.errors import InferenceError
     from atomr_infer.model.deployment import Deployment
     from atomr_infer.runtimes.loader import Installed
+    from atomr_infer.serving.routing_table import RoutingTable
 
 _PROGRESS_EVERY_S = 0.1
 
@@ -121,14 +121,17 @@ class Serving:
 
     # --- written by the deployment manager and the coordinators -----------------
 
-    def publish(self, table: ModelTable) -> None:
-        """Make ``table`` the one that new requests are routed by."""
+    def publish(self, table: ModelTable, *new: RoutingTable) -> None:
+        """Make ``table`` the one that new requests are routed by.
+
+        Args:
+            table: all deployments from now on.
+            new: the routing tables of those that were not there before.
+        """
         self._table = table
         self._by_name = {d.name: d for d in table.deployments}
-        self._routing = {
-            name: self._routing.get(name) or RoutingTable(name)
-            for name in self._by_name
-        }
+        known = self._routing | {routing.deployment: routing for routing in new}
+        self._routing = {name: known[name] for name in self._by_name}
         for name in self._failures.keys() - self._by_name.keys():
             del self._failures[name]
         self._phases = {

@@ -92,8 +92,6 @@ class Coordinator(GenServer):
         replica = self._table.remove(core)
         self._gone.add(replica.number)
         if replica.phase is not Phase.SERVING:  # else it is merely being stopped
-            if replica.error is not None:
-                self._table.note_error(replica.error)
             log.error(
                 "%s/%d left the routing table: %s",
                 self._deployment.name,
@@ -104,9 +102,7 @@ class Coordinator(GenServer):
 
     def _changed(self, core: Pid) -> None:
         for replica in self._table.replicas:
-            failed = replica.phase is Phase.FAILED
-            if replica.core is core and failed and replica.error is not None:
-                self._table.note_error(replica.error)
+            if replica.core is core and replica.phase is Phase.FAILED:
                 log.error(
                     "%s/%d failed: %s",
                     self._deployment.name,

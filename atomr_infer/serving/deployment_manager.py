@@ -24,16 +24,17 @@ from atomr.otp import (
 )
 from atomr.process import monitor
 from atomr_infer.config.secrets import resolve
-from atomr_infer.errors import NotReadyError
+from atomr_infer.errors import InferenceError, NotReadyError
 from atomr_infer.runtimes.contract import RunnerContext
 from atomr_infer.runtimes.loader import ensure_available, load_runtime, plugin_ref
 from atomr_infer.serving import messages
 from atomr_infer.serving.deployment_tree import deployment_spec
 from atomr_infer.serving.engine_context import EngineSource
 from atomr_infer.serving.names import DEPLOYMENTS
+from atomr_infer.serving.routing_table import RoutingTable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from atomr.refs import Pid, Ref
     from atomr_infer.model.deployment import Deployment
@@ -88,13 +89,13 @@ class DeploymentManager(GenServer):
     async def _deploy(self, deployment: Deployment) -> AtomrError | None:
         try:
             table = self._serving.table.with_deployment(deployment)
-            source = self._source(deployment)
+            routing = RoutingTable(deployment.name)
+            source = self._source(deployment, routing.note_error)
         except AtomrError as error:
             return error
         # Known before its tree starts, so that no phase that it reports is lost.
-        self._serving.publish(table)
+        self._serving.publish(table, routing)
         on_phase = partial(self._serving.enter, deployment.name)
-        routing = self._serving.routing(deployment.name)
         spec = deployment_spec(source, routing, on_phase)
         tree = await start_child(DEPLOYMENTS, spec)
         self._watch(deployment.name, tree)
@@ -108,7 +109,9 @@ class DeploymentManager(GenServer):
         log.error("deployment %s has failed: %s", name, reason)
         self._serving.fail(name, NotReadyError(f"{name} failed: {reason}"))
 
-    def _source(self, deployment: Deployment) -> EngineSource:
+    def _source(
+        self, deployment: Deployment, on_failure: Callable[[InferenceError], None]
+    ) -> EngineSource:
         plugin = load_runtime(deployment.runtime, self._installed)
         plugin.validate(deployment)
         ensure_available(plugin, self._installed)
@@ -122,6 +125,7 @@ class DeploymentManager(GenServer):
             plugin_ref=plugin_ref(deployment.runtime, self._installed),
             deployment=deployment,
             context=RunnerContext(credential=credential),
+            on_failure=on_failure,
         )
 
     async def _undeploy(self, name: str) -> bool:

@@ -11,6 +11,7 @@ has never run: a deployment that cannot start should say so at once.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import attrs
@@ -43,12 +44,15 @@ class EngineSource:
         plugin_ref: ``module:attribute``, for a child process to import.
         deployment: what to run.
         context: credential; its ``progress`` is replaced per start.
+        on_failure: told why an engine failed, at once: a message could be lost
+            with an engine core that is stopped because of that failure.
     """
 
     plugin: RuntimePlugin
     plugin_ref: str
     deployment: Deployment
     context: RunnerContext
+    on_failure: Callable[[InferenceError], None]
 
     def open(self, context: RunnerContext) -> AbstractAsyncContextManager[ModelRunner]:
         """Open a runner where the plugin wants it."""
@@ -74,10 +78,12 @@ class EngineContext:
                 cast(self._core, messages.ContextUp(self_pid(), runner))
                 failure = await runner.failed()
         except InferenceError as error:
+            self._source.on_failure(error)
             if self._has_run and error.retryable:
                 raise
             cast(self._core, messages.ContextFailed(error))
             return
+        self._source.on_failure(failure)
         raise failure
 
     def _report(self, progress: Progress) -> None:

@@ -22,7 +22,7 @@ class RoutingTable:
     """Replicas by the pid of their engine core."""
 
     def __init__(self, deployment: str) -> None:
-        self._deployment = deployment
+        self.deployment = deployment
         self._replicas: dict[Pid, ReplicaState] = {}
         self._last_error: InferenceError | None = None
 
@@ -55,7 +55,11 @@ class RoutingTable:
         """The error for a request that no replica can take."""
         if self._last_error is not None:
             return self._last_error
-        return NotReadyError(f"{self._deployment} has no replica that can serve")
+        return NotReadyError(f"{self.deployment} has no replica that can serve")
+
+    def note_error(self, error: InferenceError) -> None:
+        """Remember why an engine failed; called by whoever meets the failure."""
+        self._last_error = error
 
     # --- the coordinator's ------------------------------------------------------
 
@@ -66,7 +70,3 @@ class RoutingTable:
     def remove(self, core: Pid) -> ReplicaState:
         """Drop a replica whose engine core has ended, and return it."""
         return self._replicas.pop(core)
-
-    def note_error(self, error: InferenceError) -> None:
-        """Remember why a replica cannot serve."""
-        self._last_error = error
