@@ -39,13 +39,13 @@ class DeltaMerger:
                 self._others[name] = raw
 
     def members(self) -> dict[str, RawJson]:
-        r"""Return the merged members as raw JSON.
+        """Return the merged members as raw JSON.
 
         >>> merger = DeltaMerger()
         >>> merger.add({"refusal": b'"I "'})
-        >>> merger.add({"refusal": b'"won\\'t"'})
+        >>> merger.add({"refusal": b'"will not."'})
         >>> merger.members()
-        {'refusal': b'"I won\\'t"'}
+        {'refusal': b'"I will not."'}
         """
         merged = dict(self._others)
         for name, pieces in self._strings.items():
