@@ -1,0 +1,81 @@
+"""Loading a model into mistral.rs.
+
+Blocks for as long as it takes; belongs in a worker thread.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from atomr_infer.errors import ConfigError, EngineStartError
+from atomr_infer.runtimes.contract import Progress
+from atomr_infer_mistralrs.faults import first_line
+from atomr_infer_mistralrs.models import Report, as_q8_0, cache_folder, locate
+from atomr_infer_mistralrs.options import HfDirectory, Options, Quantization
+from atomr_infer_mistralrs.runner import MistralRsRunner
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    import mistralrs
+
+UNKNOWN_CONTEXT_TOKENS = 4096
+"""Bounds answers of a model that does not say how long its context is."""
+
+
+def load(
+    options: Options, report: Report, environ: Mapping[str, str]
+) -> MistralRsRunner:
+    """Find the model, convert it where that is asked for, and load it.
+
+    Raises:
+        ConfigError: a file or a package is missing.
+        EngineStartError: the model cannot be converted or loaded.
+    """
+    path = locate(options.source)
+    in_situ = None
+    if options.quantization is Quantization.Q8_0:
+        if isinstance(options.source, HfDirectory):
+            in_situ = Quantization.Q8_0.value
+        else:
+            path = as_q8_0(path, cache_folder(environ), report)
+    report(Progress("loading the model"))
+    return _open(path, in_situ, options.max_seqs)
+
+
+def _open(path: Path, in_situ_quant: str | None, max_seqs: int) -> MistralRsRunner:
+    # The engine's library is loaded when a deployment is, not to list runtimes.
+    try:
+        import mistralrs  # noqa: PLC0415
+    except ImportError as error:
+        raise ConfigError(
+            f"mistral.rs cannot be imported ({error}); "
+            "run: pip install 'atomr-infer[mistralrs]'"
+        ) from error
+    try:
+        engine = mistralrs.Runner(
+            which=_which(path),
+            max_seqs=max_seqs,
+            in_situ_quant=in_situ_quant,
+            # It would look for a token of a hub that is not asked.
+            token_source="none",
+        )
+        context_tokens = engine.max_sequence_length()
+    except ValueError as error:
+        raise EngineStartError(
+            f"mistral.rs cannot load {str(path)!r}: {first_line(error)}"
+        ) from error
+    return MistralRsRunner(
+        engine,
+        context_tokens=context_tokens or UNKNOWN_CONTEXT_TOKENS,
+        max_seqs=max_seqs,
+    )
+
+
+def _which(path: Path) -> mistralrs.Which:
+    from mistralrs import Which  # noqa: PLC0415  as above
+
+    if path.is_dir():
+        return Which.Plain(model_id=str(path))
+    return Which.GGUF(quantized_model_id=str(path.parent), quantized_filename=path.name)
