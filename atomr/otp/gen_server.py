@@ -41,13 +41,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from atomr.errors import short
 from atomr.otp.results import CallResult, CastResult, InitResult, NoReply
 from atomr.otp.server_loop import ServerLoop
-from atomr.process.process import Process, Startable
+from atomr.process.behaviour import Startable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from atomr.core.exits import ExitReason
     from atomr.process.calls import From
+    from atomr.process.process import Process
 
 _log = logging.getLogger("atomr")
 

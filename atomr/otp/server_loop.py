@@ -25,12 +25,14 @@ from atomr.otp.results import (
     Reply,
     Stop,
 )
+from atomr.process.behaviour import StopRequest
 from atomr.process.calls import Cast, From
-from atomr.process.process import PASS_UP, Process, StopRequest, reason_of
+from atomr.process.endings import PASS_UP, reason_of
 from atomr.process.report import log
 
 if TYPE_CHECKING:
     from atomr.otp.gen_server import GenServer
+    from atomr.process.process import Process
     from atomr.process.timers import Timer
 
 

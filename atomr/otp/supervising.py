@@ -24,12 +24,13 @@ from atomr.core.intensity import RestartIntensity, backoff_delay_s
 from atomr.core.supervision import GaveUp
 from atomr.errors import ChildError, StartError, short
 from atomr.otp.children import ChildInfo, ChildState
+from atomr.process.behaviour import Startable, StopRequest
 from atomr.process.calls import From
-from atomr.process.process import Process, Startable, StopRequest
 from atomr.process.report import log
 from atomr.process.starting import StartAbortedError, prepare, run_init
 
 if TYPE_CHECKING:
+    from atomr.process.process import Process
     from atomr.process.timers import Timer
     from atomr.refs import Pid
 

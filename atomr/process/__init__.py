@@ -10,11 +10,11 @@ See ``atomr.otp`` for servers and supervisors.
 """
 
 from atomr.process.attached import attached
+from atomr.process.behaviour import Startable
 from atomr.process.calls import Cast, From, Request, call, cast, reply
 from atomr.process.context import current_node
 from atomr.process.node import Node, open_node
 from atomr.process.plain import PlainProcess, receive, spawn
-from atomr.process.process import Startable
 from atomr.process.signals import (
     TimerRef,
     cancel_timer,

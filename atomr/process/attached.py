@@ -17,8 +17,9 @@ import trio
 
 from atomr.core.child_spec import DEFAULT_SHUTDOWN_S
 from atomr.errors import AtomrInternalError, NoProcessError, ProcessKilledError
+from atomr.process.behaviour import Parent, Startable
 from atomr.process.context import CURRENT, find_process
-from atomr.process.process import Parent, Process, Startable
+from atomr.process.process import Process
 
 if TYPE_CHECKING:
     from types import TracebackType

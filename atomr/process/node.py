@@ -27,7 +27,7 @@ from atomr.core.exits import NORMAL, SHUTDOWN, ExitReason, is_crash, unwrap
 from atomr.errors import NameTakenError, RootExitError, StartError
 from atomr.process.context import CURRENT, NODE, find_process
 from atomr.process.parking import ParkSpot
-from atomr.process.process import Process, Startable
+from atomr.process.process import Process
 from atomr.process.report import log
 from atomr.process.starting import prepare, run_init
 from atomr.process.stopping import begin_stop, stop_process, wait_ended
@@ -36,6 +36,7 @@ from atomr.process.timers import TimerService
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from atomr.process.behaviour import Startable
     from atomr.refs import Name, Pid
 
 

@@ -10,10 +10,11 @@ import trio
 from atomr.core.exits import NORMAL, ExitReason
 from atomr.core.messages import Exit
 from atomr.errors import NotAProcessError, ReceiveTimeoutError
+from atomr.process.behaviour import Startable
 from atomr.process.context import CURRENT, current_node
-from atomr.process.process import Process, Startable
 
 if TYPE_CHECKING:
+    from atomr.process.process import Process
     from atomr.refs import Name, Pid
 
 Ts = TypeVarTuple("Ts")

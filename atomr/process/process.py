@@ -27,40 +27,31 @@ message, so that a long mailbox cannot hide a stop.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from enum import Enum
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING
 
-import attrs
 import trio
 from trio.lowlevel import enable_ki_protection
 
 from atomr import telemetry
-from atomr.core.child_spec import DEFAULT_SHUTDOWN_S, ChildKind, ShutdownTime
-from atomr.core.exits import KILLED, NORMAL, SHUTDOWN, ExitReason, is_crash, unwrap
+from atomr.core.child_spec import DEFAULT_SHUTDOWN_S, ShutdownTime
+from atomr.core.exits import KILLED, NORMAL, SHUTDOWN, ExitReason, is_crash
 from atomr.core.links import SignalEffect, exit_reason, signal_effect
 from atomr.core.messages import Down, Exit
 from atomr.process import report
 from atomr.process.calls import From
 from atomr.process.context import CURRENT
+from atomr.process.endings import passes_up, reason_of
 from atomr.process.parking import ParkSpot
 from atomr.refs import Pid, Ref
 
 if TYPE_CHECKING:
+    from atomr.process.behaviour import Parent, Startable
     from atomr.process.node import Node
     from atomr.process.timers import Timer
 
 FAIRNESS_MESSAGES = 256
 """Messages handled between two checkpoints: p99 of a 1 ms ticker stays 0.1 ms late."""
-
-PASS_UP = (
-    trio.Cancelled,
-    KeyboardInterrupt,
-    SystemExit,
-    GeneratorExit,
-    trio.TrioInternalError,
-)
-"""What a process never keeps: its reason is recorded, and it goes on upward."""
 
 
 class Status(Enum):
@@ -71,64 +62,8 @@ class Status(Enum):
     EXITED = "exited"
 
 
-@attrs.frozen
-class StopRequest:
-    """The signal that asks for an orderly end.
-
-    Attributes:
-        reason: to end with.
-    """
-
-    reason: ExitReason
-
-
 class _Look(Enum):
     LOOK = "the scope was cancelled: reach a checkpoint"
-
-
-class Startable(ABC):
-    """What a child specification's ``start`` returns: something to run.
-
-    GenServer, the supervisors and PlainProcess are the subclasses; the methods
-    are between them and the process layer.
-    """
-
-    child_kind: ClassVar[ChildKind] = ChildKind.WORKER
-    reports_crashes: ClassVar[bool] = True
-
-    @abstractmethod
-    async def run_process(self, process: Process) -> ExitReason:
-        """Run to the end; call ``process.started()`` when ``init`` is done."""
-
-    def stops_gracefully(self, process: Process) -> bool:
-        """Whether an orderly stop is asked for; otherwise it is cancelled."""
-        return process.trapping
-
-    def answers_stop(self, process: Process) -> bool:
-        """Whether :meth:`ask_to_stop` would be heard."""
-        return self.stops_gracefully(process)
-
-    def ask_to_stop(self, process: Process, reason: ExitReason) -> None:
-        """Ask for an orderly end; only when :meth:`answers_stop`."""
-        process.push_signal(StopRequest(reason))
-
-    def process_label(self) -> str:
-        """Return what to call a process that was given no id."""
-        return type(self).__name__
-
-    def crash_state(self) -> object:
-        """Return the state to show in a crash report; None: there is none."""
-        return None
-
-
-class Parent(Protocol):
-    """Who is told of a started process' end: a supervisor or the node."""
-
-    def child_exited(self, process: Process, reason: ExitReason) -> None:
-        """Take note; must neither block nor raise."""
-
-    def own_pid(self) -> Pid | None:
-        """Return the supervisor's pid; None for the node."""
 
 
 class Process:
@@ -390,24 +325,3 @@ class Process:
             {"lifetime_s": trio.current_time() - self.started_at},
             {"pid": self.pid, "reason": reason},
         )
-
-
-def reason_of(error: BaseException) -> ExitReason:
-    """Return the exit reason for what left a process' code.
-
-    ``Cancelled`` alone is ``SHUTDOWN``: somebody cancelled around the process.
-    Together with an error, the error is the reason.
-    """
-    if isinstance(error, trio.Cancelled):
-        return SHUTDOWN
-    if isinstance(error, BaseExceptionGroup):
-        errors = error.split(trio.Cancelled)[1]
-        return SHUTDOWN if errors is None else unwrap(errors)
-    return error
-
-
-def passes_up(error: BaseException) -> BaseException | None:
-    """Return the part of ``error`` that must not stop at a process' frame."""
-    if isinstance(error, BaseExceptionGroup):
-        return error.split(PASS_UP)[0]
-    return error if isinstance(error, PASS_UP) else None

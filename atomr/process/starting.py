@@ -18,7 +18,8 @@ from atomr.errors import (
     StartError,
     StartIgnoredError,
 )
-from atomr.process.process import Parent, Process, Startable, Status
+from atomr.process.behaviour import Parent, Startable
+from atomr.process.process import Process, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable

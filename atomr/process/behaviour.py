@@ -1,0 +1,74 @@
+"""What a process runs, and who is told of its end.
+
+The seam between the process layer and the behaviours of ``atomr.otp``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+import attrs
+
+from atomr.core.child_spec import ChildKind
+from atomr.core.exits import ExitReason
+
+if TYPE_CHECKING:
+    from atomr.process.process import Process
+    from atomr.refs import Pid
+
+
+@attrs.frozen
+class StopRequest:
+    """The signal that asks for an orderly end.
+
+    Attributes:
+        reason: to end with.
+    """
+
+    reason: ExitReason
+
+
+class Startable(ABC):
+    """What a child specification's ``start`` returns: something to run.
+
+    GenServer, the supervisors and PlainProcess are the subclasses; the methods
+    are between them and the process layer.
+    """
+
+    child_kind: ClassVar[ChildKind] = ChildKind.WORKER
+    reports_crashes: ClassVar[bool] = True
+
+    @abstractmethod
+    async def run_process(self, process: Process) -> ExitReason:
+        """Run to the end; call ``process.started()`` when ``init`` is done."""
+
+    def stops_gracefully(self, process: Process) -> bool:
+        """Whether an orderly stop is asked for; otherwise it is cancelled."""
+        return process.trapping
+
+    def answers_stop(self, process: Process) -> bool:
+        """Whether :meth:`ask_to_stop` would be heard."""
+        return self.stops_gracefully(process)
+
+    def ask_to_stop(self, process: Process, reason: ExitReason) -> None:
+        """Ask for an orderly end; only when :meth:`answers_stop`."""
+        process.push_signal(StopRequest(reason))
+
+    def process_label(self) -> str:
+        """Return what to call a process that was given no id."""
+        return type(self).__name__
+
+    def crash_state(self) -> object:
+        """Return the state to show in a crash report; None: there is none."""
+        return None
+
+
+class Parent(Protocol):
+    """Who is told of a started process' end: a supervisor or the node."""
+
+    def child_exited(self, process: Process, reason: ExitReason) -> None:
+        """Take note; must neither block nor raise."""
+
+    def own_pid(self) -> Pid | None:
+        """Return the supervisor's pid; None for the node."""

@@ -1,0 +1,45 @@
+"""What leaves a process' code: which part is its reason, which part goes on.
+
+Also for code that is no process but must end like one, as ``terminate`` does.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from atomr.core.exits import SHUTDOWN, unwrap
+
+if TYPE_CHECKING:
+    from atomr.core.exits import ExitReason
+
+PASS_UP = (
+    trio.Cancelled,
+    KeyboardInterrupt,
+    SystemExit,
+    GeneratorExit,
+    trio.TrioInternalError,
+)
+"""What a process never keeps: its reason is recorded, and it goes on upward."""
+
+
+def reason_of(error: BaseException) -> ExitReason:
+    """Return the exit reason for what left a process' code.
+
+    ``Cancelled`` alone is ``SHUTDOWN``: somebody cancelled around the process.
+    Together with an error, the error is the reason.
+    """
+    if isinstance(error, trio.Cancelled):
+        return SHUTDOWN
+    if isinstance(error, BaseExceptionGroup):
+        errors = error.split(trio.Cancelled)[1]
+        return SHUTDOWN if errors is None else unwrap(errors)
+    return error
+
+
+def passes_up(error: BaseException) -> BaseException | None:
+    """Return the part of ``error`` that must not stop at a process' frame."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(PASS_UP)[0]
+    return error if isinstance(error, PASS_UP) else None

@@ -1,0 +1,50 @@
+"""What the process tests share: a node that leaves nothing, seeded schedules."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TypeAlias
+
+import pytest
+import trio
+import trio._core._run as trio_run
+
+from atomr.process import Node, open_node
+
+CleanNode: TypeAlias = Callable[[], AbstractAsyncContextManager[Node]]
+
+
+@asynccontextmanager
+async def _clean_node() -> AsyncIterator[Node]:
+    tasks_before = trio.lowlevel.current_statistics().tasks_living
+    async with open_node("test") as node:
+        yield node
+    assert node.processes == {}
+    assert node.names == {}
+    assert node.timers.size == 0
+    assert trio.lowlevel.current_statistics().tasks_living == tasks_before
+
+
+@pytest.fixture
+def clean_node() -> CleanNode:
+    """Open a node; after the block nothing of it may be left."""
+    return _clean_node
+
+
+@pytest.fixture(params=range(8))
+def schedule(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> int:
+    """Run the test under one of several task orders, each reproducible."""
+    seed: int = request.param
+    monkeypatch.setattr(trio_run, "_ALLOW_DETERMINISTIC_SCHEDULING", True)
+    monkeypatch.setattr(trio_run, "_r", random.Random(seed))
+    return seed
+
+
+@pytest.fixture
+def settle() -> Callable[[], object]:
+    """Wait until every task of the run is blocked."""
+    return trio.testing.wait_all_tasks_blocked
