@@ -91,7 +91,8 @@ class Coordinator(GenServer):
         core = self._monitors.pop(message.ref)
         replica = self._table.remove(core)
         self._gone.add(replica.number)
-        if replica.phase is not Phase.SERVING:  # else it is merely being stopped
+        # A replica that served is merely being stopped; a failed one has been told.
+        if replica.phase in (Phase.LOADING, Phase.RESTARTING):
             log.error(
                 "%s/%d left the routing table: %s",
                 self._deployment.name,
