@@ -33,8 +33,11 @@ def reason_of(error: BaseException) -> ExitReason:
     if isinstance(error, trio.Cancelled):
         return SHUTDOWN
     if isinstance(error, BaseExceptionGroup):
-        errors = error.split(trio.Cancelled)[1]
-        return SHUTDOWN if errors is None else unwrap(errors)
+        cancelled, errors = error.split(trio.Cancelled)
+        if errors is None:
+            return SHUTDOWN
+        # A split makes new groups; without a Cancelled the group is its own reason.
+        return unwrap(error if cancelled is None else errors)
     return error
 
 

@@ -34,9 +34,7 @@ def clean_node() -> CleanNode:
 
 
 @pytest.fixture(params=range(8))
-def schedule(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> int:
+def schedule(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """Run the test under one of several task orders, each reproducible."""
     seed: int = request.param
     monkeypatch.setattr(trio_run, "_ALLOW_DETERMINISTIC_SCHEDULING", True)
