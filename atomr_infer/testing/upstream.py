@@ -27,10 +27,10 @@ import click
 import msgspec
 import trio
 
+from atomr_infer.testing.upstream_call import parse_call
 from atomr_infer.testing.upstream_plan import (
     Step,
     answer_json,
-    parse_call,
     plan,
     refuse,
 )
@@ -140,14 +140,13 @@ class FakeUpstream:
     async def _answer(
         self, connection: ServerConnection, request: RecordedRequest
     ) -> bool:
-        steps = self._steps(request)
-        complete = await connection.perform(steps)
-        if connection.peer_left:
+        kept = await connection.perform(self._steps(request))
+        if connection.complete:
+            request.answered.set()
+        elif connection.peer_left:
             request.left_at = trio.current_time()
             request.client_left.set()
-        elif complete:
-            request.answered.set()
-        return complete
+        return kept
 
     def _steps(self, request: RecordedRequest) -> Iterator[Step]:
         path = request.path.partition("?")[0]

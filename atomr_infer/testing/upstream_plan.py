@@ -11,10 +11,12 @@ import attrs
 import msgspec
 
 from atomr_infer.testing import upstream_script as script
-from atomr_infer.wire.sse import DONE, encode_event
+from atomr_infer.wire.sse import DONE, KEEPALIVE, encode_event
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from atomr_infer.testing.upstream_call import ChatCall
 
 _JSON = "application/json"
 _EVENTS = "text/event-stream; charset=utf-8"
@@ -39,9 +41,15 @@ class Head:
 
 @attrs.frozen
 class Body:
-    """Send a piece of the body in one write."""
+    """Send a piece of the body in one write.
+
+    Attributes:
+        data: the piece.
+        last: True when the same write completes the answer.
+    """
 
     data: bytes
+    last: bool = False
 
 
 @attrs.frozen
@@ -64,6 +72,11 @@ class Hang:
 
 
 @attrs.frozen
+class End:
+    """Complete the answer; implied where the steps end."""
+
+
+@attrs.frozen
 class Cut:
     """Drop the connection."""
 
@@ -73,57 +86,7 @@ class ShutDown:
     """End the sending side, and keep listening until the client leaves."""
 
 
-Step = Head | Body | Wait | Raw | Hang | Cut | ShutDown
-
-
-@attrs.frozen(kw_only=True)
-class ChatCall:
-    """What of a chat completion request the fake looks at.
-
-    Attributes:
-        model: as asked for.
-        stream: True for events.
-        include_usage: True when a stream shall end with usage.
-        n: answers.
-        max_tokens: bound of each answer; None: none.
-        prompt_tokens: words in all messages: a fake's tokens.
-    """
-
-    model: str
-    stream: bool
-    include_usage: bool
-    n: int
-    max_tokens: int | None
-    prompt_tokens: int
-
-
-def parse_call(body: bytes) -> ChatCall | None:
-    """Return the call that a request's body is; None when it is not one."""
-    try:
-        members = msgspec.json.decode(body)
-        messages = members["messages"]
-        options = members.get("stream_options") or {}
-        limit = members.get("max_completion_tokens") or members.get("max_tokens")
-        return ChatCall(
-            model=members["model"],
-            stream=bool(members.get("stream")),
-            include_usage=bool(options.get("include_usage")),
-            n=members.get("n") or 1,
-            max_tokens=limit,
-            prompt_tokens=sum(_words(message["content"]) for message in messages),
-        )
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None
-    except (KeyError, TypeError, AttributeError):
-        return None
-
-
-def _words(content: object) -> int:
-    if isinstance(content, str):
-        return len(content.split())
-    if isinstance(content, list):
-        return sum(_words(part.get("text", "")) for part in content)
-    return 0
+Step = Head | Body | Wait | Raw | End | Hang | Cut | ShutDown
 
 
 def plan(behaviour: script.Behaviour, call: ChatCall) -> Iterator[Step]:
@@ -136,9 +99,7 @@ def plan(behaviour: script.Behaviour, call: ChatCall) -> Iterator[Step]:
         case script.Refused():
             yield from refuse(behaviour)
         case script.RawAnswer():
-            content_type = ("content-type", behaviour.content_type)
-            yield Head(behaviour.status, (content_type,), len(behaviour.body))
-            yield from _split(behaviour.body, behaviour.split_bytes)
+            yield from _raw_answer(behaviour)
         case script.HangBeforeHeaders():
             yield Hang()
         case script.CloseBeforeHeaders():
@@ -151,6 +112,15 @@ def plan(behaviour: script.Behaviour, call: ChatCall) -> Iterator[Step]:
             yield Body(b"\n\n")
         case _:
             yield from _broken(behaviour, call)
+
+
+def _raw_answer(answer: script.RawAnswer) -> Iterator[Step]:
+    content_type = ("content-type", answer.content_type)
+    length = len(answer.body) + answer.withheld_bytes
+    yield Head(answer.status, (content_type,), length)
+    yield from _split(answer.body, answer.split_bytes)
+    if answer.withheld_bytes:
+        yield Hang()
 
 
 def refuse(refusal: script.Refused) -> Iterator[Step]:
@@ -170,15 +140,14 @@ def answer_json(
     """Yield the steps of an answer that is one JSON value."""
     body = msgspec.json.encode(members)
     yield Head(status, (("content-type", _JSON), *headers), len(body))
-    yield Body(body)
+    yield Body(body, last=True)
 
 
 # --- whole answers ----------------------------------------------------------
 
 
 def _happy(happy: script.Happy, call: ChatCall) -> Iterator[Step]:
-    tokens = happy.tokens[: call.max_tokens]
-    finish = "length" if len(tokens) < len(happy.tokens) else "stop"
+    tokens, finish = _cut(happy.tokens, call)
     usage = _usage(happy, call, len(tokens)) if happy.usage else None
     if call.stream:
         yield _events_head()
@@ -193,7 +162,22 @@ def _happy(happy: script.Happy, call: ChatCall) -> Iterator[Step]:
         message = {"role": "assistant", "content": "".join(tokens), "refusal": None}
         yield from answer_json(200, _completion(call, message, finish, usage))
     if happy.then_close:
+        yield End()
         yield Cut()
+
+
+def _cut(tokens: tuple[str, ...], call: ChatCall) -> tuple[tuple[str, ...], str]:
+    """Return the pieces that the request's bounds leave, and the finish reason."""
+    kept: list[str] = []
+    for token in tokens:
+        if len(kept) == call.max_tokens:
+            return tuple(kept), "length"
+        kept.append(token)
+        text = "".join(kept)
+        ends = [text.index(stop) for stop in call.stop if stop in text]
+        if ends:
+            return (text[: min(ends)],), "stop"
+    return tuple(kept), "stop"
 
 
 def _happy_events(
@@ -212,7 +196,7 @@ def _happy_events(
     yield from _deltas(call, {}, finish)
     yield from _usage_event(call, usage)
     if happy.done:
-        yield Body(encode_event(DONE))
+        yield Body(encode_event(DONE), last=True)
 
 
 def _tool_call(tool: script.ToolCall, call: ChatCall) -> Iterator[Step]:
@@ -240,7 +224,7 @@ def _tool_call(tool: script.ToolCall, call: ChatCall) -> Iterator[Step]:
         yield from _deltas(call, {"tool_calls": [part]})
     yield from _deltas(call, {}, "tool_calls")
     yield from _usage_event(call, usage)
-    yield Body(encode_event(DONE))
+    yield Body(encode_event(DONE), last=True)
 
 
 def _completion(
@@ -283,6 +267,10 @@ def _broken(behaviour: script.Behaviour, call: ChatCall) -> Iterator[Step]:
     match behaviour:
         case script.HangMidStream():
             yield Hang()
+        case script.CommentsOnly() if call.stream:
+            while True:
+                yield Wait(behaviour.every_s)
+                yield Body(KEEPALIVE)
         case script.HalfClose():
             yield ShutDown()
         case script.ErrorInStream() if call.stream:

@@ -107,12 +107,14 @@ class RawAnswer:
         content_type: as it is sent.
         body: as it is sent.
         split_bytes: sends the body in pieces of so many bytes; None: at once.
+        withheld_bytes: so many more are announced, and never come.
     """
 
     status: int = 200
     content_type: str = "text/html; charset=utf-8"
     body: bytes = b"<html><body>welcome to the proxy</body></html>"
     split_bytes: int | None = None
+    withheld_bytes: int = 0
 
 
 @attrs.frozen
@@ -129,6 +131,19 @@ class HangMidStream:
     """
 
     after: int = 2
+
+
+@attrs.frozen(kw_only=True)
+class CommentsOnly:
+    """Send pieces, then nothing but comments, as a proxy before a hung engine does.
+
+    Attributes:
+        after: pieces before the comments.
+        every_s: time between two comments, in seconds.
+    """
+
+    after: int = 0
+    every_s: float = 1.0
 
 
 @attrs.frozen(kw_only=True)
@@ -216,6 +231,7 @@ Behaviour = (
     | RawAnswer
     | HangBeforeHeaders
     | HangMidStream
+    | CommentsOnly
     | CutMidStream
     | HalfClose
     | EndWithoutFinish

@@ -15,6 +15,7 @@ import trio
 from atomr_infer.testing.upstream_plan import (
     Body,
     Cut,
+    End,
     Hang,
     Head,
     Raw,
@@ -40,6 +41,7 @@ class ServerConnection:
     """The server's side of one connection.
 
     Attributes:
+        complete: True once the current answer was sent to its end.
         peer_left: True once the client was seen to end or drop it.
     """
 
@@ -47,6 +49,7 @@ class ServerConnection:
         self._stream = stream
         self._h11 = h11.Connection(h11.SERVER)
         self._pending = bytearray()
+        self.complete = False
         self.peer_left = False
 
     async def receive_request(self) -> RequestHead | None:
@@ -72,7 +75,7 @@ class ServerConnection:
         Returns early, with False, when the client leaves or a step ends the
         connection.
         """
-        kept = False
+        kept = self.complete = False
         async with trio.open_nursery() as nursery:
 
             async def watch() -> None:
@@ -89,23 +92,32 @@ class ServerConnection:
 
     async def _take(self, steps: Iterable[Step]) -> bool:
         for step in steps:
-            match step:
-                case Head(status, headers, length):
-                    await self._send(_response(status, headers, length))
-                case Body(data):
-                    await self._send(h11.Data(data=data))
-                case Raw(data):
-                    await self._stream.send_all(data)
-                case Wait(seconds):
-                    await trio.sleep(seconds)
-                case Hang():
-                    await trio.sleep_forever()
-                case ShutDown():
-                    await self._end_sending()
-                case Cut():
-                    return False
-        await self._send(h11.EndOfMessage())
+            if isinstance(step, Cut):
+                return False
+            await self._do(step)
+        await self._end()
         return self._h11.our_state is h11.DONE
+
+    async def _do(self, step: Step) -> None:
+        match step:
+            case Head(status, headers, length):
+                await self._send(_response(status, headers, length))
+            case Body(data, last):
+                await self._send(h11.Data(data=data), last=last)
+            case Raw(data):
+                await self._stream.send_all(data)
+            case Wait(seconds):
+                await trio.sleep(seconds)
+            case End():
+                await self._end()
+            case Hang():
+                await trio.sleep_forever()
+            case ShutDown():
+                await self._end_sending()
+
+    async def _end(self) -> None:
+        if not self.complete:
+            await self._send(h11.Data(data=b""), last=True)
 
     async def _end_sending(self) -> None:
         if not isinstance(self._stream, trio.abc.HalfCloseableStream):
@@ -113,8 +125,17 @@ class ServerConnection:
         await self._stream.send_eof()
         await trio.sleep_forever()
 
-    async def _send(self, event: h11.Response | h11.Data | h11.EndOfMessage) -> None:
-        await self._stream.send_all(self._h11.send(event) or b"")
+    async def _send(
+        self, event: h11.Response | h11.Data, *, last: bool = False
+    ) -> None:
+        data = self._h11.send(event) or b""
+        if last:
+            data += self._h11.send(h11.EndOfMessage()) or b""
+        # A client that has its whole answer may leave at once: where nothing
+        # is left to send, there is no moment at which that could interrupt.
+        if data:
+            await self._stream.send_all(data)
+        self.complete = self.complete or last
 
     async def _watch_peer(self) -> None:
         """Return when the client has ended or dropped the connection."""

@@ -119,10 +119,10 @@ class SseReader:
         for piece in pieces[:-1]:
             line = piece
             if self._line:
-                self._grow(piece)
-                line = bytes(self._line)
+                line = bytes(self._line) + piece
                 self._line.clear()
             if line:
+                self._check_cap(len(line))
                 self._field(line)
             elif (event := self._dispatch()) is not None:
                 events.append(event)

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from atomr_infer.errors import ConfigError
+from atomr_infer.model.deployment import Deployment
+from atomr_infer.model.secret import EnvSecret
+from atomr_infer_openai.config import OpenAIOptions, parse_options
+from atomr_infer_openai.plugin import PLUGIN
+
+
+def _deployment(credential: EnvSecret | None = None, **options: Any) -> Deployment:
+    return Deployment(
+        name="up", runtime="openai", credential=credential, options=options
+    )
+
+
+def test_options_are_read() -> None:
+    wanted = _deployment(
+        endpoint="http://h/v1",
+        organization="o",
+        project="p",
+        headers={"X-Team": "blue"},
+    )
+    assert parse_options(wanted) == OpenAIOptions(
+        endpoint="http://h/v1",
+        organization="o",
+        project="p",
+        headers={"x-team": "blue"},
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"endpont": "x"}, "option 'endpont' is not known; did you mean 'endpoint'?"),
+        ({"zzz": 1}, "option 'zzz' is not known; allowed are endpoint, organization"),
+        ({"endpoint": "h/v1"}, "'h/v1' does not start with http"),
+        ({"endpoint": ""}, "option 'endpoint' must be a text that is not empty"),
+        ({"endpoint": 7}, "option 'endpoint' must be a text that is not empty, not 7"),
+        ({"organization": "a\nb"}, "option 'organization'"),
+        ({"headers": "x"}, "option 'headers' must be a table"),
+        ({"headers": {"a": 1}}, "option 'headers.a' must be a text"),
+        ({"headers": {"a b": "c"}}, "'a b' is not the name of an HTTP header"),
+        ({"headers": {"a": "c\n"}}, "option 'headers.a' the value of the header"),
+        ({"headers": {"A": "1", "a": "2"}}, "option 'headers.a' is given twice"),
+        (
+            {"headers": {"Authorization": "Bearer x"}},
+            "option 'headers.Authorization' cannot be set; use the deployment's",
+        ),
+        ({"headers": {"Content-Length": "1"}}, "cannot be set; the client sets it"),
+        ({"headers": {"OpenAI-Project": "1"}}, "use the option organization or"),
+    ],
+)
+def test_wrong_option_is_refused_with_its_name(options: Any, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        PLUGIN.validate(_deployment(EnvSecret("K"), **options))
+    assert message in str(caught.value)
+    assert "deployment 'up'" in str(caught.value)
+
+
+def test_openai_itself_needs_a_credential_and_others_do_not() -> None:
+    with pytest.raises(ConfigError, match="needs a credential"):
+        PLUGIN.validate(_deployment())
+    with pytest.raises(ConfigError, match="needs a credential"):
+        PLUGIN.validate(_deployment(endpoint="https://api.openai.com/v1/"))
+    PLUGIN.validate(_deployment(EnvSecret("K")))
+    PLUGIN.validate(_deployment(endpoint="http://127.0.0.1:8000/v1"))
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "member"),
+    [
+        ("https://api.openai.com/v1", "max_completion_tokens"),
+        ("https://eu.api.openai.com/v1", "max_completion_tokens"),
+        ("https://notopenai.com/v1", "max_tokens"),
+        ("http://127.0.0.1:8000/v1", "max_tokens"),
+    ],
+)
+def test_limit_is_spelled_for_the_endpoint(endpoint: str, member: str) -> None:
+    assert OpenAIOptions(endpoint=endpoint).max_tokens_member == member
+
+
+def test_key_in_the_environment_is_a_deployment() -> None:
+    environ = {"OPENAI_API_KEY": "sk-1"}
+    assert PLUGIN.environment_deployments(environ) == (
+        Deployment(
+            name="openai",
+            runtime="openai",
+            serves=("gpt-*", "chatgpt-*", "o1*", "o3*", "o4*", "openai/*"),
+            credential=EnvSecret("OPENAI_API_KEY"),
+        ),
+    )
+    environ |= {
+        "OPENAI_BASE_URL": "http://h/v1",
+        "OPENAI_ORG_ID": "o",
+        "OPENAI_PROJECT_ID": "",
+    }
+    (found,) = PLUGIN.environment_deployments(environ)
+    assert found.options == {"endpoint": "http://h/v1", "organization": "o"}
+
+
+@pytest.mark.parametrize("environ", [{}, {"OPENAI_API_KEY": " "}])
+def test_environment_without_a_key_has_no_deployment(environ: dict[str, str]) -> None:
+    assert PLUGIN.environment_deployments(environ) == ()
