@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeGuard
 import trio
 
 from atomr.core.child_spec import DEFAULT_SHUTDOWN_S, BrutalKill
-from atomr.core.exits import SHUTDOWN, ExitReason
+from atomr.core.exits import KILLED, SHUTDOWN, ExitReason
 from atomr.core.messages import Exit, IdleTimeout
 from atomr.errors import AtomrError
 from atomr.otp.results import (
@@ -66,6 +66,7 @@ class ServerLoop:
     """Runs one GenServer in one process."""
 
     __slots__ = (
+        "_asked",
         "_async_call",
         "_async_cast",
         "_async_continue",
@@ -79,6 +80,7 @@ class ServerLoop:
     def __init__(self, server: GenServer, process: Process) -> None:
         self._server = server
         self._process = process
+        self._asked = False
         self._continuation: object = ABSENT
         self._idle: Timer | None = None
         asynchronous = server.async_callbacks
@@ -98,8 +100,9 @@ class ServerLoop:
             if self._process.kill_reason is None and _may_terminate(error):
                 await self._terminate(reason_of(error))
             raise
-        await self._terminate(reason)
-        return reason
+        in_time = await self._terminate(reason)
+        # Who was asked to stop and did not in its time counts as killed.
+        return KILLED if self._asked and not in_time else reason
 
     async def _init(self) -> bool:
         result: InitResult = self._server.init()  # type: ignore[assignment]
@@ -147,6 +150,7 @@ class ServerLoop:
     async def _take_signal(self) -> StopRequest | None:
         signal = self._process.signals.pop(0)
         if isinstance(signal, StopRequest):
+            self._asked = True
             return signal
         # The scope was cancelled: let the cancellation arrive.
         await trio.lowlevel.checkpoint()
@@ -245,13 +249,13 @@ class ServerLoop:
         self._idle = process.node.timers.after(timeout_s, fire)
         process.own_timer(self._idle)
 
-    async def _terminate(self, reason: ExitReason) -> None:
+    async def _terminate(self, reason: ExitReason) -> bool:
         server, process = self._server, self._process
         if not server.has_terminate:
-            return
+            return True
         if "terminate" not in server.async_callbacks:
             server.terminate(reason)
-            return
+            return True
         shutdown = process.shutdown
         # Brutal kill is how others stop it; this end is its own.
         bound_s = DEFAULT_SHUTDOWN_S if isinstance(shutdown, BrutalKill) else shutdown
@@ -262,6 +266,7 @@ class ServerLoop:
         process.grace = None
         if grace.cancelled_caught:
             log.warning("process %r: terminate did not end in time", process.pid)
+        return not grace.cancelled_caught
 
 
 def _may_terminate(error: BaseException) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
 import trio
@@ -37,7 +37,9 @@ from atomr.process import (
     wait_exit,
     whereis,
 )
-from atomr.refs import Pid
+
+if TYPE_CHECKING:
+    from atomr.refs import Pid
 
 CleanNode: TypeAlias = Callable[[], AbstractAsyncContextManager[Node]]
 

@@ -313,7 +313,8 @@ async def test_the_crash_of_a_process_is_logged_with_its_traceback(
     (record,) = caplog.records
     assert record.levelname == "ERROR"
     assert record.getMessage() == (
-        "process <Pid 1 crash> crashed: ValueError('x')\nlast message: None\nstate: None"
+        "process <Pid 1 crash> crashed: ValueError('x')\n"
+        "last message: None\nstate: None"
     )
     assert record.exc_info is not None
     assert record.exc_info[1] is CRASH
