@@ -93,6 +93,8 @@ class Supervising(Startable):
     """Base of the supervisors; not for subclassing elsewhere."""
 
     child_kind: ClassVar[ChildKind] = ChildKind.SUPERVISOR
+    # A stop while children start must still stop those that run, in order.
+    reads_signals_in_init: ClassVar[bool] = True
 
     def __init__(self, *, max_restarts: int, max_seconds: float) -> None:
         self._window = RestartIntensity(max_restarts, max_seconds)

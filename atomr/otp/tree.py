@@ -69,9 +69,7 @@ def supervision_tree(top: Pid | Name | Node) -> TreeNode | None:
     """
     if isinstance(top, Node):
         processes = (p for p in top.processes.values() if p.parent is top)
-        children = tuple(
-            _of_process(process, process.pid.label) for process in processes
-        )
+        children = tuple(_of_process(process) for process in processes)
         return TreeNode(
             id=top.name,
             pid=None,
@@ -82,21 +80,27 @@ def supervision_tree(top: Pid | Name | Node) -> TreeNode | None:
             children=children,
         )
     process = find_process(top)
-    return None if process is None else _of_process(process, process.pid.label)
+    return None if process is None else _of_process(process, _row(process))
 
 
-def _of_process(process: Process, id_: str, restarts: int = 0) -> TreeNode:
+def _row(process: Process) -> Child | None:
+    parent = process.parent
+    rows = parent.rows() if isinstance(parent, Supervising) else []
+    return next((row for row in rows if row.process is process), None)
+
+
+def _of_process(process: Process, row: Child | None = None) -> TreeNode:
     behaviour = process.behaviour
     now = trio.current_time()
     return TreeNode(
-        id=id_,
+        id=process.pid.label if row is None else row.spec.id,
         pid=process.pid,
         behaviour=type(behaviour).__name__.lstrip("_"),
         kind=behaviour.child_kind,
         state=ChildState.RUNNING,
         names=tuple(sorted(process.names or ())),
         queue_size=len(process.inbox) + len(process.batch),
-        restarts=restarts,
+        restarts=0 if row is None else row.restarts,
         uptime_s=now - process.started_at if process.was_started else 0.0,
         children=_below(behaviour),
     )
@@ -107,14 +111,14 @@ def _below(behaviour: object) -> tuple[TreeNode, ...]:
         return ()
     children = tuple(_of_child(child) for child in behaviour.rows())
     if isinstance(behaviour, DynamicSupervisor):
-        attached = (_of_process(p, p.pid.label) for p in behaviour.attached())
+        attached = (_of_process(p) for p in behaviour.attached())
         return (*children, *attached)
     return children
 
 
 def _of_child(child: Child) -> TreeNode:
     if child.process is not None and child.running:
-        return _of_process(child.process, child.spec.id, child.restarts)
+        return _of_process(child.process, child)
     return TreeNode(
         id=child.spec.id,
         pid=None,

@@ -38,6 +38,7 @@ class Startable(ABC):
 
     child_kind: ClassVar[ChildKind] = ChildKind.WORKER
     reports_crashes: ClassVar[bool] = True
+    reads_signals_in_init: ClassVar[bool] = False
 
     @abstractmethod
     async def run_process(self, process: Process) -> ExitReason:

@@ -20,6 +20,7 @@ from atomr.errors import (
 )
 from atomr.process.behaviour import Parent, Startable
 from atomr.process.process import Process, Status
+from atomr.process.stopping import begin_stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -103,9 +104,11 @@ async def run_init(
         timer = process.node.timers.after(spec.init_timeout_s, give_up)
     task = trio.lowlevel.current_task()
     try:
+        stopping = False
         while process.status is Status.STARTING:
-            if aborted():
-                process.cancel(SHUTDOWN)
+            if aborted() and not stopping:
+                stopping = True
+                begin_stop(process, process.shutdown)
             await spot.park(task)
     except BaseException:
         process.cancel(SHUTDOWN)

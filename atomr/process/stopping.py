@@ -50,10 +50,11 @@ def begin_stop(
     if isinstance(shutdown, BrutalKill):
         _kill(process)
         return
-    # In init nobody reads signals yet; a half-made process has nothing to close.
+    # A server reads no signals in init, and has nothing to close yet.
     behaviour = process.behaviour
     ask = behaviour.answers_stop if orderly else behaviour.stops_gracefully
-    if process.was_started and ask(process):
+    listens = process.was_started or behaviour.reads_signals_in_init
+    if listens and ask(process):
         behaviour.ask_to_stop(process, reason)
     else:
         process.cancel(reason)
