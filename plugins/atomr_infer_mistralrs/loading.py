@@ -76,6 +76,8 @@ def _open(path: Path, in_situ_quant: str | None, max_seqs: int) -> MistralRsRunn
 def _which(path: Path) -> mistralrs.Which:
     from mistralrs import Which  # noqa: PLC0415  as above
 
+    # The stubs declare the variants as nested classes, not as members.
     if path.is_dir():
-        return Which.Plain(model_id=str(path))
-    return Which.GGUF(quantized_model_id=str(path.parent), quantized_filename=path.name)
+        return Which.Plain(model_id=str(path))  # type: ignore[return-value]
+    folder, file = str(path.parent), path.name
+    return Which.GGUF(quantized_model_id=folder, quantized_filename=file)  # type: ignore[return-value]

@@ -1,0 +1,211 @@
+"""A Hugging Face directory runs, and what is no model does not start.
+
+The model is a tiny Llama with random weights and a token per ASCII character.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import trio
+
+from atomr_infer.bridge import open_bridged_runner
+from atomr_infer.errors import EngineStartError, InferenceError
+from atomr_infer.model.batch import ExecuteBatch, Message, Role, Sampling
+from atomr_infer.model.deployment import Deployment
+from atomr_infer.runtimes.contract import Progress, RunnerContext
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.engine
+
+REF = "atomr_infer_mistralrs.plugin:PLUGIN"
+Array = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
+
+HIDDEN, LAYERS, HEADS, FEED_FORWARD = 64, 2, 4, 128
+SPECIAL = ["<unk>", "<s>", "</s>"]
+BYTE_LEVEL = {
+    "type": "ByteLevel",
+    "add_prefix_space": False,
+    "trim_offsets": True,
+    "use_regex": False,
+}
+TEMPLATE = (
+    "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+    "{% if add_generation_prompt %}>{% endif %}"
+)
+CONFIG = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_act": "silu",
+    "hidden_size": HIDDEN,
+    "intermediate_size": FEED_FORWARD,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": HEADS,
+    "num_key_value_heads": HEADS,
+    "max_position_embeddings": 256,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 10000.0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "tie_word_embeddings": False,
+    "torch_dtype": "float32",
+}
+
+
+def write_tiny_model(folder: Path) -> None:
+    """Write the model's four files."""
+    tokens = [*SPECIAL, "Ġ", *(chr(code) for code in range(33, 127))]
+    vocabulary = {token: number for number, token in enumerate(tokens)}
+    config = CONFIG | {"vocab_size": len(tokens)}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "tokenizer.json").write_text(json.dumps(_tokenizer(vocabulary)))
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps(
+            {
+                "bos_token": "<s>",
+                "eos_token": "</s>",
+                "unk_token": "<unk>",
+                "chat_template": TEMPLATE,
+            }
+        )
+    )
+    _write_safetensors(folder / "model.safetensors", _weights(len(tokens)))
+
+
+def _tokenizer(vocabulary: dict[str, int]) -> dict[str, object]:
+    added = [
+        {
+            "id": vocabulary[token],
+            "content": token,
+            "single_word": False,
+            "lstrip": False,
+            "rstrip": False,
+            "normalized": False,
+            "special": True,
+        }
+        for token in SPECIAL
+    ]
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": added,
+        "normalizer": None,
+        "pre_tokenizer": BYTE_LEVEL,
+        "post_processor": None,
+        "decoder": BYTE_LEVEL,
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": "<unk>",
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "vocab": vocabulary,
+            "merges": [],
+        },
+    }
+
+
+def _weights(
+    vocabulary_size: int,
+) -> dict[str, Array]:
+    random = np.random.default_rng(7)
+
+    def matrix(*shape: int) -> Array:
+        return (random.standard_normal(shape) * 0.1).astype(np.float32)
+
+    weights = {
+        "model.embed_tokens.weight": matrix(vocabulary_size, HIDDEN),
+        "model.norm.weight": np.ones(HIDDEN, np.float32),
+        "lm_head.weight": matrix(vocabulary_size, HIDDEN),
+    }
+    for layer in range(LAYERS):
+        at = f"model.layers.{layer}"
+        for name in ("q", "k", "v", "o"):
+            weights[f"{at}.self_attn.{name}_proj.weight"] = matrix(HIDDEN, HIDDEN)
+        weights[f"{at}.mlp.gate_proj.weight"] = matrix(FEED_FORWARD, HIDDEN)
+        weights[f"{at}.mlp.up_proj.weight"] = matrix(FEED_FORWARD, HIDDEN)
+        weights[f"{at}.mlp.down_proj.weight"] = matrix(HIDDEN, FEED_FORWARD)
+        for name in ("input_layernorm", "post_attention_layernorm"):
+            weights[f"{at}.{name}.weight"] = np.ones(HIDDEN, np.float32)
+    return weights
+
+
+def _write_safetensors(path: Path, tensors: dict[str, Array]) -> None:
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    offset = 0
+    for name, tensor in tensors.items():
+        header[name] = {
+            "dtype": "F32",
+            "shape": list(tensor.shape),
+            "data_offsets": [offset, offset + tensor.nbytes],
+        }
+        offset += tensor.nbytes
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for tensor in tensors.values():
+            file.write(tensor.tobytes())
+
+
+@pytest.mark.parametrize("quantization", ["none", "Q8_0"])
+async def test_a_hugging_face_directory_runs(tmp_path: Path, quantization: str) -> None:
+    write_tiny_model(tmp_path)
+    deployment = Deployment(
+        name="tiny",
+        runtime="mistralrs",
+        model=str(tmp_path),
+        options={"quantization": quantization, "max_seqs": 1},
+    )
+    progress: list[Progress] = []
+    context = RunnerContext(progress=progress.append)
+    async with open_bridged_runner(REF, deployment, context) as runner:
+        assert runner.capabilities.max_concurrency == 1
+        assert runner.capabilities.context_tokens == 256
+        batch = ExecuteBatch(
+            request_id="r",
+            model="m",
+            messages=(Message(Role.USER, "abc"),),
+            sampling=Sampling(max_tokens=5, temperature=0.0),
+        )
+        with trio.fail_after(300):
+            async with runner.execute(batch) as chunks:
+                usage = [chunk async for chunk in chunks][-1].usage
+    assert progress == [Progress("loading the model")]
+    assert usage is not None
+    # The template adds a character to the message.
+    assert (usage.prompt_tokens, usage.output_tokens) == (4, 5)
+
+
+async def start_error(deployment: Deployment) -> InferenceError:
+    with pytest.raises(InferenceError) as caught:
+        async with open_bridged_runner(REF, deployment, RunnerContext()):
+            pytest.fail("opened")
+    return caught.value
+
+
+async def test_a_file_that_is_no_model_does_not_start(tmp_path: Path) -> None:
+    file = tmp_path / "broken.gguf"
+    file.write_bytes(b"GGUF" + b"\0" * 100)
+    error = await start_error(
+        Deployment(name="d", runtime="mistralrs", model=str(file))
+    )
+    assert type(error) is EngineStartError
+    assert error.message.startswith(f"mistral.rs cannot load '{file}': ")
+
+
+async def test_a_missing_file_does_not_start() -> None:
+    error = await start_error(
+        Deployment(name="d", runtime="mistralrs", model="/no/m.gguf")
+    )
+    assert type(error) is EngineStartError
+    assert error.message == "there is no model file '/no/m.gguf'"

