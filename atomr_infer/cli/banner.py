@@ -61,7 +61,9 @@ def _curl(plan: ServePlan, url: str) -> list[str]:
     body = {
         "model": _example_model(plan.deployments),
         "stream": True,
-        "messages": [{"role": "user", "content": "Tell me about the sea."}],
+        # The likeliest words: a small model is at its best with them.
+        "temperature": 0,
+        "messages": [{"role": "user", "content": "Why is the sky blue?"}],
     }
     reachable = url.replace("//0.0.0.0", "//127.0.0.1").replace("//[::]", "//[::1]")
     return [
