@@ -9,8 +9,11 @@ The same calls as :mod:`atomr_infer.cluster`, without ``await``::
             print(chunk.text, end="")
 
 The cluster runs in a thread of its own, with its own trio loop.  Every method
-may be called from any other thread, several at once; calling one from an
-asyncio or trio task blocks that loop.
+may be called from any other thread, several at once.  An asyncio program calls
+them by ``asyncio.to_thread``: one called from a task would block its loop.
+
+Ctrl-C in a call ends what the call asked for, before ``KeyboardInterrupt``
+goes on; so a notebook's interrupted cell leaves no generation behind.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ import attrs
 import trio
 
 from atomr_infer import cluster as trio_cluster
+from atomr_infer.errors import NotReadyError
 from atomr_infer.model.batch import TokenChunk
 
 if TYPE_CHECKING:
@@ -32,16 +36,23 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from atomr_infer.cluster import ChatReply, Conversation, SamplingOptions
-    from atomr_infer.gateway.gateway import Gateway
+    from atomr_infer.gateway.gateway import Gateway as TrioGateway
     from atomr_infer.model.deployment import Deployment
     from atomr_infer.serving.application import Readiness
     from atomr_infer.serving.replica import ReplicaState
 
 T = TypeVar("T")
 
+_CLOSED = "the cluster is closed"
+
 
 class Cluster:
-    """A cluster in a thread; see :class:`atomr_infer.cluster.Cluster`."""
+    """A cluster in a thread; see :class:`atomr_infer.cluster.Cluster`.
+
+    After the ``with`` block every method raises
+    :class:`~atomr_infer.errors.NotReadyError`; so do calls that other threads
+    have under way when the block is left.
+    """
 
     def __init__(self, loop: _Loop) -> None:
         self._loop = loop
@@ -54,21 +65,29 @@ class Cluster:
     ) -> Iterator[Cluster]:
         """Open the cluster at ``address`` for the length of the block.
 
+        Leaving the block, also by Ctrl-C, ends the requests, the gateways and
+        the engines, and waits for that.
+
+        Args:
+            address: ``inproc://NAME``: a cluster of this process alone.
+            environ: where credentials are looked up; None: ``os.environ``.
+
         Raises:
-            ConfigError: the address is of a kind that is not there.
+            ConfigError: the address is of another kind.
         """
         ready: Future[_Loop] = Future()
-        run = partial(_run_loop, ready, address, environ)
+        ended: Future[None] = Future()
+        run = partial(_run_loop, ready, ended, address, environ)
         thread = threading.Thread(target=run, name=f"atomr {address}")
         thread.start()
         try:
-            loop = ready.result()
-            try:
-                yield Cluster(loop)
-            finally:
-                loop.token.run_sync_soon(loop.stop.set)
+            yield Cluster(ready.result())
         finally:
+            # By a callback: a Ctrl-C may have come before the loop was ready.
+            ready.add_done_callback(_ask_to_stop)
             thread.join()
+            if ended.done():
+                ended.result()
 
     def deploy(
         self,
@@ -78,25 +97,36 @@ class Cluster:
     ) -> None:
         """Start serving a deployment, and wait until it serves.
 
-        ``progress`` is called in the cluster's thread.
+        Args:
+            deployment: what to serve.
+            progress: called about ten times a second while it loads, in the
+                cluster's thread; it must not call the cluster.
+
+        Raises:
+            ConfigError: it cannot work as written; nothing was changed.
+            InferenceError: it could not be started; it was removed again.
         """
-        self._run(partial(self._inner.deploy, deployment, progress=progress))
+        self._loop.run(partial(self._inner.deploy, deployment, progress=progress))
 
     def undeploy(self, name: str) -> bool:
-        """Stop serving a deployment; False when there is none of that name."""
-        return self._run(partial(self._inner.undeploy, name))
+        """Stop serving a deployment; its running requests end with an error.
+
+        Returns:
+            False when there is no deployment of that name.
+        """
+        return self._loop.run(partial(self._inner.undeploy, name))
 
     def models(self) -> tuple[str, ...]:
         """The public model names that are served, patterns included."""
-        return self._run_sync(self._inner.models)
+        return self._loop.run_sync(self._inner.models)
 
     def readiness(self) -> Readiness:
         """Whether everything that was deployed serves."""
-        return self._run_sync(self._inner.readiness)
+        return self._loop.run_sync(self._inner.readiness)
 
     def replicas(self, deployment: str) -> tuple[ReplicaState, ...]:
-        """The replicas of a deployment."""
-        return self._run(partial(self._inner.replicas, deployment))
+        """The replicas of a deployment: phase, load, engine process."""
+        return self._loop.run(partial(self._inner.replicas, deployment))
 
     def chat(
         self,
@@ -104,8 +134,14 @@ class Cluster:
         conversation: Conversation,
         **sampling: Unpack[SamplingOptions],
     ) -> ChatReply:
-        """Return the whole answer to a conversation."""
-        return self._run(partial(self._inner.chat, model, conversation, **sampling))
+        """Return the whole answer to a conversation.
+
+        Raises:
+            InferenceError: the request failed.
+        """
+        return self._loop.run(
+            partial(self._inner.chat, model, conversation, **sampling)
+        )
 
     def stream(
         self,
@@ -115,50 +151,128 @@ class Cluster:
     ) -> Iterator[TokenChunk]:
         """Give the answer's chunks as they are made.
 
-        Closing the iterator early (``close()``, or leaving a ``for`` loop and
-        dropping it) ends the generation.
+        The generation starts with the first ``next``.  Closing the iterator
+        early (``close()``, or leaving a ``for`` loop and dropping it) ends it;
+        after ``close()`` the engine is free.
+
+        Raises:
+            InferenceError: from the iteration, when the request fails.
         """
         pull = _Pull(partial(self._inner.stream, model, conversation, **sampling))
-        self._run_sync(partial(self._loop.nursery.start_soon, pull.pump))
         try:
-            while (chunk := self._run(pull.next)) is not None:
+            self._loop.run_sync(pull.start)
+            while (chunk := self._loop.run(pull.next)) is not None:
                 yield chunk
         finally:
-            # The loop may be gone: then so is the generation.
-            with contextlib.suppress(trio.RunFinishedError):
-                self._run(pull.stop)
+            # When the cluster is closed, so is the generation.
+            with contextlib.suppress(NotReadyError):
+                self._loop.run(pull.stop)
 
-    def serve(self, bind: str = "127.0.0.1:8080") -> Gateway:
-        """Serve the deployments over HTTP, in the background."""
-        return self._run(partial(self._inner.serve, bind))
+    def serve(
+        self,
+        bind: str = "127.0.0.1:8080",
+        *,
+        max_body_bytes: int = 32 * 1024 * 1024,
+        write_timeout_s: float = 60.0,
+    ) -> Gateway:
+        """Serve the deployments over HTTP, in the background.
 
-    def _run(self, work: Callable[[], Awaitable[T]]) -> T:
-        return trio.from_thread.run(work, trio_token=self._loop.token)
+        Args:
+            bind: ``host:port``; port 0 takes a free one.
+            max_body_bytes: the largest request body.
+            write_timeout_s: a client that reads nothing for so long is dropped.
 
-    def _run_sync(self, work: Callable[[], T]) -> T:
-        return trio.from_thread.run_sync(work, trio_token=self._loop.token)
+        Raises:
+            ConfigError: the address cannot be bound, or a value is not allowed.
+        """
+        serve = partial(
+            self._inner.serve,
+            bind,
+            max_body_bytes=max_body_bytes,
+            write_timeout_s=write_timeout_s,
+        )
+        return Gateway(self._loop, self._loop.run(serve))
+
+
+class Gateway:
+    """One address that a cluster serves; it ends with the cluster."""
+
+    def __init__(self, loop: _Loop, inner: TrioGateway) -> None:
+        self._loop = loop
+        self._inner = inner
+
+    @property
+    def url(self) -> str:
+        """Its address: ``http://host:port``."""
+        return self._inner.url
+
+    def drain(self, timeout_s: float) -> None:
+        """Stop accepting, let running answers finish, tell the others, close.
+
+        Args:
+            timeout_s: how long running answers may take, in seconds.
+        """
+        self._loop.run(partial(self._drain, timeout_s))
+
+    async def _drain(self, timeout_s: float) -> None:
+        with self._loop.cluster.at_home():
+            await self._inner.drain(timeout_s)
 
 
 @attrs.frozen(eq=False)
 class _Loop:
-    """What the cluster's thread hands out once it runs."""
+    """The cluster's thread, as the other threads reach it."""
 
     cluster: trio_cluster.Cluster
     token: trio.lowlevel.TrioToken
-    nursery: trio.Nursery
     stop: trio.Event
+
+    def run(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Do ``work`` in the loop and return what it returns.
+
+        It is cancelled when this thread stops waiting for it.
+        """
+        scope = trio.CancelScope()
+        try:
+            return trio.from_thread.run(
+                partial(_within, scope, work), trio_token=self.token
+            )
+        except (trio.RunFinishedError, trio.Cancelled) as error:
+            raise NotReadyError(_CLOSED) from error
+        except BaseException:
+            # Ctrl-C, or whatever a signal handler raised here; after an error
+            # of the work itself there is nothing left to cancel.
+            with contextlib.suppress(trio.RunFinishedError):
+                self.token.run_sync_soon(scope.cancel)
+            raise
+
+    def run_sync(self, work: Callable[[], T]) -> T:
+        """Call ``work`` in the loop and return what it returns."""
+        try:
+            return trio.from_thread.run_sync(work, trio_token=self.token)
+        except trio.RunFinishedError as error:
+            raise NotReadyError(_CLOSED) from error
+
+
+async def _within(scope: trio.CancelScope, work: Callable[[], Awaitable[T]]) -> T:
+    with scope:
+        return await work()
+    raise AssertionError("only a thread that waits no longer cancels this scope")
 
 
 def _run_loop(
-    ready: Future[_Loop], address: str, environ: Mapping[str, str] | None
+    ready: Future[_Loop],
+    ended: Future[None],
+    address: str,
+    environ: Mapping[str, str] | None,
 ) -> None:
-    """Run the cluster in this thread; every failure goes to ``ready`` or the log."""
+    """Run the cluster in this thread; what it raises goes to who connected."""
     try:
         trio.run(_hold, ready, address, environ)
-    except BaseException as error:
-        if ready.done():
-            raise  # shown by threading's own hook, with its traceback
-        ready.set_exception(error)
+    except BaseException as error:  # noqa: BLE001 - raised by connect()
+        (ended if ready.done() else ready).set_exception(error)
+    else:
+        ended.set_result(None)
 
 
 async def _hold(
@@ -166,20 +280,25 @@ async def _hold(
 ) -> None:
     token = trio.lowlevel.current_trio_token()
     stop = trio.Event()
-    async with (
-        trio_cluster.Cluster.connect(address, environ=environ) as cluster,
-        trio.open_nursery() as nursery,
-    ):
-        ready.set_result(_Loop(cluster, token, nursery, stop))
+    async with trio_cluster.Cluster.connect(address, environ=environ) as cluster:
+        ready.set_result(_Loop(cluster, token, stop))
         await stop.wait()
-        nursery.cancel_scope.cancel()
+
+
+def _ask_to_stop(ready: Future[_Loop]) -> None:
+    if ready.exception() is None:
+        loop = ready.result()
+        with contextlib.suppress(trio.RunFinishedError):
+            loop.token.run_sync_soon(loop.stop.set)
 
 
 class _Pull:
     """A stream that one task runs and another thread pulls from.
 
     The stream's block must be entered and left by one task, and each call from
-    a thread is a task of its own; so the block lives in a third one.
+    a thread is a task of its own; so the block lives in a third one.  It is a
+    system task: when the cluster closes, the cluster ends the stream, and the
+    reader hears why.
     """
 
     def __init__(
@@ -191,21 +310,29 @@ class _Pull:
         self._open_stream = open_stream
         self._send, self._receive = trio.open_memory_channel[TokenChunk](0)
         self._scope = trio.CancelScope()
+        self._started = False
         self._done = trio.Event()
-        self._error: Exception | None = None
+        self._error: Exception | None = NotReadyError(_CLOSED)
 
-    async def pump(self) -> None:
+    def start(self) -> None:
+        """Start the stream's own task."""
+        self._started = True
+        trio.lowlevel.spawn_system_task(self._pump)
+
+    async def _pump(self) -> None:
         try:
             with self._scope, self._send:
                 async with self._open_stream() as chunks:
                     async for chunk in chunks:
                         await self._send.send(chunk)
+                    self._error = None
         except Exception as error:  # noqa: BLE001 - raised by next()
             self._error = error
         finally:
             self._done.set()
 
     async def next(self) -> TokenChunk | None:
+        """Return the next chunk; None after the last one."""
         try:
             return await self._receive.receive()
         except trio.EndOfChannel:
@@ -215,5 +342,8 @@ class _Pull:
             return None
 
     async def stop(self) -> None:
+        """End the generation, and wait until the engine is free."""
         self._scope.cancel()
-        await self._done.wait()
+        # A Ctrl-C may have come before the start was asked for.
+        if self._started:
+            await self._done.wait()

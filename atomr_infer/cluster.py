@@ -18,13 +18,16 @@ Importing this module loads no web server; :meth:`Cluster.serve` does.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, TypeAlias, TypedDict, Unpack
 
 import attrs
 import trio
 
+from atomr.process import current_node
+from atomr.process.context import NODE
+from atomr_infer.config.gateway import GatewayConfig
 from atomr_infer.errors import ConfigError
 from atomr_infer.model.batch import (
     ExecuteBatch,
@@ -35,10 +38,12 @@ from atomr_infer.model.batch import (
     TokenChunk,
     Usage,
 )
+from atomr_infer.model.validation import InvalidValueError
 from atomr_infer.serving.application import open_serving
 from atomr_infer.serving.request import Served, run_request
 
 if TYPE_CHECKING:
+    from atomr.process import Node
     from atomr_infer.gateway.gateway import Gateway
     from atomr_infer.model.deployment import Deployment
     from atomr_infer.serving.application import Readiness, Serving
@@ -82,10 +87,15 @@ class ChatReply:
 
 
 class Cluster:
-    """Deployments, and requests to them, in this process."""
+    """Deployments, and requests to them, in this process.
 
-    def __init__(self, serving: Serving) -> None:
+    Its methods may be called from any task of the trio program, several at
+    once, and several clusters may be open at the same time.
+    """
+
+    def __init__(self, serving: Serving, node: Node) -> None:
         self._serving = serving
+        self._node = node
         self._gateways: list[Gateway] = []
 
     @staticmethod
@@ -105,13 +115,29 @@ class Cluster:
         if not address.startswith(_SCHEME) or address == _SCHEME:
             raise ConfigError(f"cannot connect to {address!r}; use {_SCHEME}NAME")
         async with open_serving(environ=environ) as serving:
-            cluster = Cluster(serving)
+            cluster = Cluster(serving, current_node())
             try:
                 yield cluster
             finally:
-                with trio.CancelScope(shield=True):
+                with trio.CancelScope(shield=True), cluster.at_home():
                     for gateway in cluster._gateways:
                         await gateway.drain(0)
+
+    @contextmanager
+    def at_home(self) -> Iterator[None]:
+        """Look process names up on this cluster's node, whatever task this is.
+
+        A task belongs to the node that was opened last around it: that may be
+        another cluster's, or none where the task is older than the cluster.
+        The methods here do it themselves; a gateway's, and atomr's own
+        (``supervision_tree("deployments")``), need it in such a task.
+        """
+        outer = NODE.get()
+        NODE.set(self._node)
+        try:
+            yield
+        finally:
+            NODE.set(outer)
 
     async def deploy(
         self,
@@ -126,14 +152,22 @@ class Cluster:
             progress: called about ten times a second while it loads.
 
         Raises:
-            ConfigError: it cannot work as written.
-            InferenceError: it could not be started.
+            ConfigError: it cannot work as written; nothing was changed.
+            InferenceError: it could not be started; it was removed again.
+
+        Cancellation: removes it again.
         """
-        await self._serving.deploy(deployment, progress=progress)
+        with self.at_home():
+            await self._serving.deploy(deployment, progress=progress)
 
     async def undeploy(self, name: str) -> bool:
-        """Stop serving a deployment; False when there is none of that name."""
-        return await self._serving.undeploy(name)
+        """Stop serving a deployment; its running requests end with an error.
+
+        Returns:
+            False when there is no deployment of that name.
+        """
+        with self.at_home():
+            return await self._serving.undeploy(name)
 
     def models(self) -> tuple[str, ...]:
         """The public model names that are served, patterns included."""
@@ -162,7 +196,8 @@ class Cluster:
         """
         collected = _Collected()
         batch = _batch(model, conversation, sampling, stream=False)
-        await run_request(self._serving, batch, collected)
+        with self.at_home():
+            await run_request(self._serving, batch, collected)
         return collected.reply()
 
     @asynccontextmanager
@@ -174,24 +209,27 @@ class Cluster:
     ) -> AsyncIterator[AsyncIterator[TokenChunk]]:
         """Give the answer's chunks as they are made.
 
-        Leaving the block early ends the generation.
+        Leaving the block early ends the generation; when the block has been
+        left, the engine is free.
 
         Raises:
-            InferenceError: from the iteration, when the request fails.
+            InferenceError: from the iteration, when the request fails.  What
+                the block itself raises leaves it as it is, in no group.
         """
         batch = _batch(model, conversation, sampling, stream=True)
         chunks = _Chunks()
-        try:
-            async with trio.open_nursery() as nursery:
+        raised: BaseException | None = None
+        async with trio.open_nursery() as nursery:
+            with self.at_home():
                 nursery.start_soon(chunks.run, self._serving, batch)
+            try:
                 yield chunks
-                nursery.cancel_scope.cancel()
-        except BaseExceptionGroup as group:
-            # The nursery is an implementation detail: what the caller's block
-            # raised must reach the caller as it was raised.
-            if len(group.exceptions) > 1:
-                raise
-            raise group.exceptions[0] from group.exceptions[0].__cause__
+            except BaseException as error:  # noqa: BLE001 - raised again below
+                # Kept away from the nursery, which would wrap it in a group.
+                raised = error
+            chunks.stop()
+        if raised is not None:
+            raise raised
 
     async def serve(
         self,
@@ -211,19 +249,27 @@ class Cluster:
             The gateway; ``gateway.url`` is its address.
 
         Raises:
-            ConfigError: the address cannot be bound.
+            ConfigError: the address cannot be bound, or a value is not allowed.
         """
         # Here, so that a program that embeds no server does not load one.
         from atomr_infer.gateway.app import GatewayLimits  # noqa: PLC0415
         from atomr_infer.gateway.gateway import open_gateway  # noqa: PLC0415
         from atomr_infer.gateway.listener import Listener  # noqa: PLC0415
 
-        host, _, port = bind.rpartition(":")
+        try:
+            config = GatewayConfig(
+                bind=bind,
+                max_body_bytes=max_body_bytes,
+                write_timeout_s=write_timeout_s,
+            )
+        except InvalidValueError as error:
+            raise ConfigError(f"serve(): {error}") from error
         listener = await Listener.bind(
-            host.strip("[]"), int(port), write_timeout_s=write_timeout_s
+            config.host, config.port, write_timeout_s=config.write_timeout_s
         )
-        limits = GatewayLimits(max_body_bytes=max_body_bytes)
-        gateway = await open_gateway(self._serving, listener, limits)
+        limits = GatewayLimits(max_body_bytes=config.max_body_bytes)
+        with self.at_home():
+            gateway = await open_gateway(self._serving, listener, limits)
         self._gateways.append(gateway)
         return gateway
 
@@ -257,18 +303,28 @@ class _Collected:
 
 
 class _Chunks:
-    """A sink on one side, an iterator on the other; nothing is buffered."""
+    """A sink on one side, an iterator on the other; nothing is buffered.
+
+    Its task is shielded: it ends by :meth:`stop` only, so that a cancellation
+    from outside has one way to the reader, through the block's own body.
+    """
 
     def __init__(self) -> None:
         self._send, self._receive = trio.open_memory_channel[TokenChunk](0)
+        self._scope = trio.CancelScope(shield=True)
         self._error: Exception | None = None
 
     async def run(self, serving: Serving, batch: ExecuteBatch) -> None:
-        async with self._send:
+        with self._scope, self._send:
             try:
                 await run_request(serving, batch, self)
             except Exception as error:  # noqa: BLE001 - raised by __anext__
                 self._error = error
+
+    def stop(self) -> None:
+        """End the generation; a late reader gets an error, not a short answer."""
+        self._scope.cancel()
+        self._receive.close()
 
     async def begin(self, served: Served) -> None:
         """Nothing to do: the reader sees chunks only."""

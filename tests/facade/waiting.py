@@ -1,0 +1,49 @@
+"""A runtime whose start waits for the test, or fails as the test says."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import attrs
+import trio
+
+from atomr_infer.errors import EngineStartError
+from atomr_infer.runtimes.contract import Host, Progress, RunnerContext, RuntimePlugin
+from atomr_infer.testing.mock import MockRunner
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from atomr_infer.model.deployment import Deployment
+
+
+@attrs.define
+class WaitingPlugin(RuntimePlugin):
+    """Options: ``load_s``, seconds of loading; ``fails``, whether it then fails."""
+
+    loading: threading.Event = attrs.field(factory=threading.Event)
+
+    name = "waiting"
+    summary = "for tests"
+    host = Host.IN_PROCESS
+
+    def validate(self, deployment: Deployment) -> None:
+        """Anything goes."""
+
+    @asynccontextmanager
+    async def open_runner(
+        self, deployment: Deployment, context: RunnerContext
+    ) -> AsyncIterator[MockRunner]:
+        context.progress(Progress("loading weights", 1, 2))
+        self.loading.set()
+        load_s = deployment.options.get("load_s", 0.0)
+        assert isinstance(load_s, float)
+        await trio.sleep(load_s)
+        if deployment.options.get("fails"):
+            raise EngineStartError("the weights are damaged")
+        yield MockRunner()
+
+
+PLUGIN = WaitingPlugin()
