@@ -41,7 +41,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from atomr.errors import short
 from atomr.otp.results import CallResult, CastResult, InitResult, NoReply
 from atomr.otp.server_loop import ServerLoop
-from atomr.process.behaviour import Startable
+from atomr.process.behaviour import Startable, StopRequest
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -182,6 +182,10 @@ class GenServer(Startable):
     def answers_stop(self, process: Process) -> bool:
         """Whether it reads stop requests: always, between two messages."""
         return True
+
+    def ask_to_stop(self, process: Process, reason: ExitReason) -> None:
+        """Let the loop stop after the message in work."""
+        process.push_signal(StopRequest(reason))
 
     def crash_state(self) -> object:
         """Return what ``format_status`` shows."""

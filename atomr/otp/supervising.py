@@ -164,6 +164,10 @@ class Supervising(Startable):
     def child_exited(self, process: Process, reason: ExitReason) -> None:
         """Take note of a child's end."""
 
+    def ask_to_stop(self, process: Process, reason: ExitReason) -> None:
+        """Let the loop stop the children and end."""
+        process.push_signal(StopRequest(reason))
+
     def own_pid(self) -> Pid | None:
         """Return the supervisor's pid."""
         return self._process.pid

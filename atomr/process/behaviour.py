@@ -12,6 +12,7 @@ import attrs
 
 from atomr.core.child_spec import ChildKind
 from atomr.core.exits import ExitReason
+from atomr.core.messages import Exit
 
 if TYPE_CHECKING:
     from atomr.process.process import Process
@@ -53,8 +54,11 @@ class Startable(ABC):
         return self.stops_gracefully(process)
 
     def ask_to_stop(self, process: Process, reason: ExitReason) -> None:
-        """Ask for an orderly end; only when :meth:`answers_stop`."""
-        process.push_signal(StopRequest(reason))
+        """Ask for an orderly end; only when :meth:`answers_stop`.
+
+        Code with a mailbox of its own finds the supervisor's exit signal there.
+        """
+        process.deliver(Exit(process.parent.own_pid(), reason))
 
     def process_label(self) -> str:
         """Return what to call a process that was given no id."""

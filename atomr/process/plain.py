@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVarTuple, Unpack
 import trio
 
 from atomr.core.exits import NORMAL, ExitReason
-from atomr.core.messages import Exit
 from atomr.errors import NotAProcessError, ReceiveTimeoutError
 from atomr.process.behaviour import Startable
 from atomr.process.context import CURRENT, current_node
@@ -44,10 +43,6 @@ class PlainProcess(Startable):
         process.started()
         await self._start()
         return NORMAL
-
-    def ask_to_stop(self, process: Process, reason: ExitReason) -> None:
-        """Put the stop into the mailbox, where ``receive`` finds it."""
-        process.deliver(Exit(process.parent.own_pid(), reason))
 
     def process_label(self) -> str:
         """Return the function's name."""
