@@ -37,6 +37,8 @@ class ExitSignal(Enum):
     def __repr__(self) -> str:
         return self.name
 
+    __str__ = __repr__
+
 
 NORMAL: Final = ExitSignal.NORMAL
 SHUTDOWN: Final = ExitSignal.SHUTDOWN

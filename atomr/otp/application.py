@@ -25,6 +25,7 @@ import trio
 
 from atomr.core.child_spec import INFINITY, ChildKind, ChildSpec, Restart
 from atomr.core.dependencies import start_order
+from atomr.core.exits import unwrap
 from atomr.errors import DependencyError
 from atomr.otp.supervising import Supervising
 from atomr.process.node import Node, open_node
@@ -97,16 +98,20 @@ async def run_applications(
         names = tuple(application.name for application in applications)
         raise DependencyError("two applications have one name", names)
     order = start_order({a.name: a.depends_on for a in applications})
-    control = _Control(stop or trio.Event())
+    control = _Control(stop if stop is not None else trio.Event())
     receiver = trio.open_signal_receiver(*_SIGNALS) if handle_signals else nullcontext()
     with receiver as signals, trio.CancelScope() as control.everything:
-        async with trio.open_nursery() as nursery:
-            if signals is not None:
-                nursery.start_soon(control.listen, signals)
-            try:
+        try:
+            async with trio.open_nursery() as nursery:
+                if signals is not None:
+                    nursery.start_soon(control.listen, signals)
                 await _run(control, name, [by_name[n] for n in order], ready)
-            finally:
                 nursery.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            leaf = unwrap(group)
+            if leaf is group:
+                raise
+            raise leaf from leaf.__cause__
     return control.received
 
 
