@@ -23,7 +23,9 @@ from atomr_infer.testing.upstream import open_openai_upstream
 from atomr_infer_openai.runner import open_openai_runner
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
+
+    from atomr_infer.testing.upstream_script import Behaviour
 
 M = "gpt-test"
 STOP = TokenChunk(finish_reason=FinishReason.STOP, model=M)
@@ -379,11 +381,11 @@ async def test_generations_at_once_do_not_disturb_each_other(over_socket: Any) -
 async def test_upstream_sees_a_cancelled_request_leave_within_100_ms(
     over_socket: Any,
     batch: Callable[..., ExecuteBatch],
-    behaviour: Any,
+    behaviour: Behaviour,
     taken: int | None,
     stream: bool,
 ) -> None:
-    async with over_socket(behaviour) as pair:
+    async def cancelled(pair: Any) -> float:
         reached = trio.Event()
 
         async def ask() -> None:
@@ -394,33 +396,49 @@ async def test_upstream_sees_a_cancelled_request_leave_within_100_ms(
                 await anext(chunks)
                 await trio.sleep_forever()
 
-        with trio.fail_after(10):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(ask)
-                await pair.upstream.wait_for_requests(1)
-                if taken is not None and stream:
-                    await reached.wait()
-                assert pair.runner.active == 1
-                cancelled_at = trio.current_time()
-                nursery.cancel_scope.cancel()
-            assert pair.runner.active == 0
-            request = pair.upstream.requests[0]
-            await request.client_left.wait()
-        assert request.left_at - cancelled_at < 0.1
-        assert not request.answered.is_set()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            await pair.upstream.wait_for_requests(1)
+            if taken is not None and stream:
+                await reached.wait()
+            assert pair.runner.active == 1
+            cancelled_at = trio.current_time()
+            nursery.cancel_scope.cancel()
+        assert pair.runner.active == 0
+        return await _left_after(pair, cancelled_at)
+
+    await _assert_quick(over_socket, behaviour, cancelled)
 
 
 async def test_leaving_the_block_early_closes_the_connection(
     over_socket: Any, batch: Callable[..., ExecuteBatch]
 ) -> None:
-    async with over_socket(script.HangMidStream()) as pair:
+    async def leave(pair: Any) -> float:
         async with pair.runner.execute(batch()) as chunks:
             assert (await anext(chunks)).text == "Hello"
             left_at = trio.current_time()
-        request = pair.upstream.requests[0]
-        with trio.fail_after(10):
-            await request.client_left.wait()
-        assert request.left_at - left_at < 0.1
+        return await _left_after(pair, left_at)
+
+    await _assert_quick(over_socket, script.HangMidStream(), leave)
+
+
+async def _left_after(pair: Any, started_at: float) -> float:
+    request = pair.upstream.requests[0]
+    await request.client_left.wait()
+    assert not request.answered.is_set()
+    return request.left_at - started_at
+
+
+async def _assert_quick(
+    over_socket: Any, behaviour: Behaviour, attempt: Callable[[Any], Awaitable[float]]
+) -> None:
+    """Let the best of five count: a busy machine is late at random, a bug always."""
+    took_s = []
+    with trio.fail_after(60):
+        for _ in range(5):
+            async with over_socket(behaviour) as pair:
+                took_s.append(await attempt(pair))
+    assert min(took_s) < 0.1
 
 
 async def test_runner_that_is_well_never_fails(over_socket: Any) -> None:
