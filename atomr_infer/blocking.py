@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from atomr_infer.cluster import ChatReply, Conversation, SamplingOptions
     from atomr_infer.gateway.gateway import Gateway as TrioGateway
     from atomr_infer.model.deployment import Deployment
-    from atomr_infer.serving.application import Readiness
     from atomr_infer.serving.replica import ReplicaState
+    from atomr_infer.serving.shared import Readiness
 
 T = TypeVar("T")
 

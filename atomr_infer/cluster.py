@@ -46,8 +46,8 @@ if TYPE_CHECKING:
     from atomr.process import Node
     from atomr_infer.gateway.gateway import Gateway
     from atomr_infer.model.deployment import Deployment
-    from atomr_infer.serving.application import Readiness, Serving
     from atomr_infer.serving.replica import ReplicaState
+    from atomr_infer.serving.shared import Readiness, Serving
 
 Conversation: TypeAlias = str | Iterable[Message | Mapping[str, str]]
 """A prompt, or messages: values, or mappings with ``role`` and ``content``."""

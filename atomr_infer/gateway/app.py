@@ -30,7 +30,7 @@ from atomr_infer.wire.openai import error_body
 from atomr_infer.wire.openai.models import model_list, model_object
 
 if TYPE_CHECKING:
-    from atomr_infer.serving.application import Serving
+    from atomr_infer.serving.shared import Serving
 
 log = logging.getLogger(__name__)
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from atomr_infer.errors import InferenceError
     from atomr_infer.gateway.exchange import Exchange
     from atomr_infer.model.batch import TokenChunk
-    from atomr_infer.serving.application import Serving
     from atomr_infer.serving.request import Served
+    from atomr_infer.serving.shared import Serving
 
 _STREAM_HEADERS = (
     (b"content-type", b"text/event-stream; charset=utf-8"),

@@ -18,7 +18,7 @@ from atomr_infer.serving.names import GATEWAYS, REQUESTS
 if TYPE_CHECKING:
     from atomr.refs import Pid
     from atomr_infer.gateway.listener import Listener
-    from atomr_infer.serving.application import Serving
+    from atomr_infer.serving.shared import Serving
 
 # After the drain's time is up, each client is told; this is for the bytes to
 # leave, not for more work.

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from atomr.refs import Pid, Ref
     from atomr_infer.model.deployment import Deployment
     from atomr_infer.runtimes.loader import Installed
-    from atomr_infer.serving.application import Serving
+    from atomr_infer.serving.shared import Serving
 
 log = logging.getLogger(__name__)
 

@@ -52,9 +52,9 @@ if TYPE_CHECKING:
     from atomr.refs import Pid
     from atomr_infer.model.batch import ExecuteBatch, TokenChunk, Usage
     from atomr_infer.model.deployment import Deployment
-    from atomr_infer.serving.application import Serving
     from atomr_infer.serving.replica import Lease, ReplicaState
     from atomr_infer.serving.routing_table import RoutingTable
+    from atomr_infer.serving.shared import Serving
 
 log = logging.getLogger(__name__)
 

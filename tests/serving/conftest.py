@@ -14,8 +14,9 @@ import pytest
 import trio
 
 from atomr_infer.model.batch import ExecuteBatch, Message, Role, TokenChunk
-from atomr_infer.serving.application import Serving, open_serving
+from atomr_infer.serving.application import open_serving
 from atomr_infer.serving.request import Served, run_request
+from atomr_infer.serving.shared import Serving
 from tests.serving.lab import PLUGIN, LabPlugin
 
 if TYPE_CHECKING:

@@ -1,0 +1,198 @@
+"""What the serving tree shares: model table, routing, phases; and how to reach it.
+
+One object, read everywhere and written in few places, as an ETS table would
+be: looking something up must not cost a message.  What changes the tree goes
+to the deployment manager as a call.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import attrs
+import trio
+
+from atomr.core.exits import SHUTDOWN
+from atomr.otp import call, which_children
+from atomr.process import exit_process
+from atomr_infer.policy.model_table import ModelTable
+from atomr_infer.serving import messages
+from atomr_infer.serving.names import MANAGER, REQUESTS, coordinator_name
+from atomr_infer.serving.replica import Phase, ReplicaState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from atomr_infer.errors import InferenceError
+    from atomr_infer.model.deployment import Deployment
+    from atomr_infer.serving.routing_table import RoutingTable
+
+_PROGRESS_EVERY_S = 0.1
+
+# Start of a deployment's tree: processes only; models load behind it.
+_DEPLOY_TIMEOUT_S = 60.0
+
+
+@attrs.frozen
+class Readiness:
+    """What ``/readyz`` says.
+
+    Attributes:
+        ready: True when every deployment serves and no drain has begun.
+        draining: True when the server is about to stop.
+        phases: each deployment's phase by name.
+    """
+
+    ready: bool
+    draining: bool
+    phases: Mapping[str, str]
+
+
+class Serving:
+    """What the parts of the serving tree share, and how others reach it.
+
+    The model table is replaced, never changed: a request keeps the one that it
+    started with.  Only the deployment manager publishes one.
+    """
+
+    def __init__(self) -> None:
+        self._table = ModelTable()
+        self._by_name: dict[str, Deployment] = {}
+        self._routing: dict[str, RoutingTable] = {}
+        self._failures: dict[str, InferenceError] = {}
+        self._phases: dict[str, Phase] = {}
+        self.draining = False
+        self.started_at_s = int(time.time())
+
+    @property
+    def table(self) -> ModelTable:
+        """The public model names, as of now."""
+        return self._table
+
+    def deployment(self, name: str) -> Deployment:
+        """Return a deployment that can be asked now.
+
+        Raises:
+            NotReadyError: it has failed; the message says why.
+        """
+        failure = self._failures.get(name)
+        if failure is not None:
+            raise failure
+        return self._by_name[name]
+
+    def routing(self, name: str) -> RoutingTable:
+        """Return the replicas of a deployment that exists."""
+        return self._routing[name]
+
+    def readiness(self) -> Readiness:
+        """Return whether everything that was deployed serves."""
+        phases = {name: phase.value for name, phase in self._phases.items()}
+        serving = all(phase is Phase.SERVING for phase in self._phases.values())
+        ready = serving and bool(phases) and not self.draining
+        return Readiness(ready=ready, draining=self.draining, phases=phases)
+
+    # --- written by the deployment manager and the coordinators -----------------
+
+    def publish(self, table: ModelTable, *new: RoutingTable) -> None:
+        """Make ``table`` the one that new requests are routed by.
+
+        Args:
+            table: all deployments from now on.
+            new: the routing tables of those that were not there before.
+        """
+        self._table = table
+        self._by_name = {d.name: d for d in table.deployments}
+        known = self._routing | {routing.deployment: routing for routing in new}
+        self._routing = {name: known[name] for name in self._by_name}
+        for name in self._failures.keys() - self._by_name.keys():
+            del self._failures[name]
+        self._phases = {
+            name: self._phases.get(name, Phase.LOADING) for name in self._by_name
+        }
+
+    def enter(self, name: str, phase: Phase) -> None:
+        """Take a deployment's new phase."""
+        if name in self._by_name and name not in self._failures:
+            self._phases[name] = phase
+
+    def fail(self, name: str, error: InferenceError) -> None:
+        """Answer every further request for this deployment with ``error``."""
+        self._failures[name] = error
+        self._phases[name] = Phase.FAILED
+
+    # --- what programs and commands ask for --------------------------------------
+
+    async def deploy(
+        self,
+        deployment: Deployment,
+        *,
+        progress: Callable[[ReplicaState], None] | None = None,
+    ) -> None:
+        """Start serving a deployment and wait until it serves.
+
+        Args:
+            deployment: what to serve.
+            progress: called about ten times a second, while it loads, with
+                each replica.
+
+        Raises:
+            ConfigError: it cannot work as written; nothing was changed.
+            InferenceError: it could not be started; it was removed again.
+        """
+        error = await call(
+            MANAGER, messages.Deploy(deployment), timeout_s=_DEPLOY_TIMEOUT_S
+        )
+        if error is None:
+            try:
+                error = await self._await_serving(deployment.name, progress)
+            except trio.Cancelled:
+                with trio.CancelScope(shield=True):
+                    await self.undeploy(deployment.name)
+                raise
+            if error is not None:
+                await self.undeploy(deployment.name)
+        if error is not None:
+            raise error
+
+    async def undeploy(self, name: str) -> bool:
+        """Stop serving a deployment; its running requests end with an error.
+
+        Returns:
+            False when there is no deployment of that name.
+        """
+        return await call(MANAGER, messages.Undeploy(name), timeout_s=None)
+
+    def replicas(self, name: str) -> tuple[ReplicaState, ...]:
+        """Return a deployment's replicas, first one first; none of an unknown one."""
+        table = self._routing.get(name)
+        return () if table is None else table.replicas
+
+    async def stop_requests(self) -> None:
+        """Tell every running request to end; each tells its client.
+
+        Does not wait for them: one may be stuck in a send to a client that
+        reads nothing, and only closing its socket will free it.
+        """
+        for child in await which_children(REQUESTS):
+            if child.pid is not None:
+                exit_process(child.pid, SHUTDOWN)
+
+    async def _await_serving(
+        self, name: str, progress: Callable[[ReplicaState], None] | None
+    ) -> InferenceError | None:
+        async with trio.open_nursery() as nursery:
+            if progress is not None:
+                nursery.start_soon(self._watch, name, progress)
+            error = await call(
+                coordinator_name(name), messages.AwaitServing(), timeout_s=None
+            )
+            nursery.cancel_scope.cancel()
+        return error
+
+    async def _watch(self, name: str, progress: Callable[[ReplicaState], None]) -> None:
+        while True:
+            for replica in self.replicas(name):
+                progress(replica)
+            await trio.sleep(_PROGRESS_EVERY_S)
