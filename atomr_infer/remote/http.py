@@ -22,8 +22,6 @@ request must never be made twice says ``replay=False``.
 
 from __future__ import annotations
 
-import re
-from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Self
 
@@ -32,6 +30,7 @@ import trio
 
 from atomr_infer.errors import StreamCutError
 from atomr_infer.remote.connection import HttpConnection
+from atomr_infer.remote.headers import Headers, encode_headers
 from atomr_infer.remote.idle import IdleLimits, IdleList
 from atomr_infer.remote.origin import parse_base_url
 from atomr_infer.remote.phases import HttpTimeouts, Phase, Phases
@@ -40,31 +39,11 @@ from atomr_infer.remote.tcp import Connect, tcp_connect, verifying_context
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import AsyncIterator, Sequence
     from types import TracebackType
-
-Headers = Sequence[tuple[str, str]]
 
 _DEFAULT_TIMEOUTS = HttpTimeouts()
 _DEFAULT_IDLE = IdleLimits()
-
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_FIELD_VALUE = re.compile(r"(?:[!-~](?:[\t -~]*[!-~])?)?")
-
-
-def check_header(name: str, value: str) -> None:
-    """Refuse a header that HTTP/1.1 cannot carry.
-
-    Raises:
-        ValueError: names the header and never shows its value, which may be
-            a secret.
-    """
-    if _TOKEN.fullmatch(name) is None:
-        raise ValueError(f"{name!r} is not the name of an HTTP header")
-    if _FIELD_VALUE.fullmatch(value) is None:
-        raise ValueError(
-            f"the value of the header {name!r} holds a character that HTTP does not"
-            " allow: only visible ASCII with spaces in between"
-        )
 
 
 class HttpClient:
@@ -102,7 +81,7 @@ class HttpClient:
         self._origin = url.origin
         self._prefix = url.prefix
         self._phases = Phases(url.origin, timeouts)
-        self._headers = _encode_headers([("host", url.origin.authority), *headers])
+        self._headers = encode_headers([("host", url.origin.authority), *headers])
         self._idle: IdleList[HttpConnection] = IdleList(idle)
         self._connect = connect or tcp_connect(
             ssl_context or verifying_context() if url.origin.tls else None
@@ -180,7 +159,7 @@ class HttpClient:
     def _head(
         self, method: str, path: str, headers: Headers, body: bytes
     ) -> h11.Request:
-        fields = [*self._headers, *_encode_headers(headers)]
+        fields = [*self._headers, *encode_headers(headers)]
         if body or method not in {"GET", "HEAD"}:
             fields.append((b"content-length", b"%d" % len(body)))
         try:
@@ -237,12 +216,6 @@ class HttpClient:
             await connection.close()
             return
         await _close_all(self._idle.put(connection, trio.current_time()))
-
-
-def _encode_headers(headers: Headers) -> list[tuple[bytes, bytes]]:
-    for name, value in headers:
-        check_header(name, value)
-    return [(name.encode("ascii"), value.encode("ascii")) for name, value in headers]
 
 
 async def _close_all(connections: Sequence[HttpConnection]) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from atomr_infer.errors import ConfigError
-from atomr_infer.remote.http import check_header
+from atomr_infer.remote.headers import check_header
 from atomr_infer.remote.origin import parse_base_url
 
 if TYPE_CHECKING:

@@ -24,7 +24,8 @@ from atomr_infer.errors import (
     UpstreamError,
 )
 from atomr_infer.model.capabilities import ALL_SAMPLING, Capabilities, Feature
-from atomr_infer.remote.http import HttpClient, check_header
+from atomr_infer.remote.headers import check_header
+from atomr_infer.remote.http import HttpClient
 from atomr_infer.remote.phases import HttpTimeouts
 from atomr_infer.wire.openai.upstream import encode_request
 from atomr_infer.wire.openai.upstream_stream import ChatAnswer

@@ -28,7 +28,7 @@ Serve = Callable[[trio.SocketStream], Awaitable[None]]
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
 
-async def _read_request(stream: trio.SocketStream) -> bytes:
+async def _read_request(stream: trio.abc.Stream) -> bytes:
     """Read one request with a content-length, or none; b"" at the end."""
     data = b""
     while b"\r\n\r\n" not in data:

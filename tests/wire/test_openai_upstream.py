@@ -169,7 +169,12 @@ def test_chunk_gives_text_and_model() -> None:
 
 
 def test_chunk_that_says_nothing_gives_nothing() -> None:
-    role = {"role": "assistant", "content": "", "refusal": None, "tool_calls": []}
+    role: dict[str, Any] = {
+        "role": "assistant",
+        "content": "",
+        "refusal": None,
+        "tool_calls": [],
+    }
     nulls = {"index": 0, "delta": role, "logprobs": None, "finish_reason": None}
     assert decode_chunk(_event(nulls)) == ()
     assert decode_chunk(_event()) == ()

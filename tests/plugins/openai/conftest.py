@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import pytest
@@ -41,13 +41,13 @@ class Pair:
     runner: OpenAIRunner
     upstream: FakeUpstream
 
-    async def ask(self, **members: object) -> list[TokenChunk]:
+    async def ask(self, **members: Any) -> list[TokenChunk]:
         """Run one generation to its end."""
         async with self.runner.execute(make_batch(**members)) as chunks:
             return [chunk async for chunk in chunks]
 
 
-def make_batch(**members: object) -> ExecuteBatch:
+def make_batch(**members: Any) -> ExecuteBatch:
     plain = ExecuteBatch(
         request_id="r-1",
         model="gpt-test",

@@ -117,7 +117,7 @@ async def test_wrong_key_is_refused_and_the_right_one_is_taken() -> None:
 
 
 async def test_script_is_taken_in_order_and_then_otherwise() -> None:
-    steps = [script.rate_limited(), script.Happy(tokens=("a",))]
+    steps: list[script.Behaviour] = [script.rate_limited(), script.Happy(tokens=("a",))]
 
     def outcome(client: openai.OpenAI) -> int:
         try:

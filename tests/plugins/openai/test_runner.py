@@ -16,7 +16,7 @@ from atomr_infer.model.batch import (
     TokenChunk,
     Usage,
 )
-from atomr_infer.model.deployment import Deployment
+from atomr_infer.model.deployment import Deployment, OptionValue
 from atomr_infer.model.secret import Secret
 from atomr_infer.testing import upstream_script as script
 from atomr_infer.testing.upstream import open_openai_upstream
@@ -75,7 +75,7 @@ async def test_request_carries_key_and_asks_for_no_compression(
 
 async def test_options_become_headers(batch: Callable[..., ExecuteBatch]) -> None:
     async with open_openai_upstream() as upstream:
-        options = {
+        options: dict[str, OptionValue] = {
             "endpoint": upstream.base_url,
             "organization": "org-1",
             "project": "proj-1",
@@ -426,7 +426,7 @@ async def _left_after(pair: Any, started_at: float) -> float:
     request = pair.upstream.requests[0]
     await request.client_left.wait()
     assert not request.answered.is_set()
-    return request.left_at - started_at
+    return float(request.left_at - started_at)
 
 
 async def _assert_quick(
