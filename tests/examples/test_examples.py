@@ -1,0 +1,102 @@
+"""Each example runs as a user runs it, and prints what it promises."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from atomr_infer.config.load import load_config
+from atomr_infer.config.validate import validate_deployments
+from atomr_infer.model.deployment import Timeouts
+from atomr_infer.model.secret import EnvSecret
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+WITH_THE_MOCK = {
+    "embed_trio.py": """\
+chat: Name three colours.
+stream:|Count| to| five.||
+serving tiny at http://127.0.0.1:PORT
+closed
+""",
+    "embed_blocking.py": """\
+chat: What does a cat say?
+chat: What does a dog say?
+stream:|Tell| me| a| long
+running: 0
+""",
+    "openai_sdk.py": """\
+models: ['tiny']
+chat: Name three colours.
+stream:||Count| to| five.|
+error 404: model_not_found, model
+""",
+    "counter_server.py": """\
+total: 6.0
+total: 2.0
+crash: ZeroDivisionError('float division by zero')
+total: 1.0
+Counter restarts: 1
+""",
+}
+
+
+def run(name: str, *arguments: str) -> tuple[str, str]:
+    """Run an example somewhere else than here; return what it printed and logged."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(EXAMPLES / name), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    return re.sub(r":\d{4,5}\b", ":PORT", done.stdout), done.stderr
+
+
+def test_every_example_is_run_here() -> None:
+    scripts = {path.name for path in EXAMPLES.glob("*.py")}
+
+    assert scripts == WITH_THE_MOCK.keys()
+
+
+@pytest.mark.parametrize("name", WITH_THE_MOCK)
+def test_an_example_prints_what_it_promises(name: str) -> None:
+    printed, _ = run(name)
+
+    assert printed == WITH_THE_MOCK[name]
+
+
+def test_the_crash_of_the_counter_is_in_the_log() -> None:
+    _, logged = run("counter_server.py")
+
+    assert re.search(r"atomr ERROR: process <Pid \d+ Counter> crashed", logged)
+    assert "Divide(by=0)" in logged
+
+
+@pytest.mark.slow
+@pytest.mark.engine
+@pytest.mark.parametrize("name", sorted(WITH_THE_MOCK.keys() - {"counter_server.py"}))
+def test_an_example_answers_with_a_real_model(name: str) -> None:
+    printed, _ = run(name, "--model")
+
+    assert re.search(r"^chat: \S", printed, re.MULTILINE)
+    assert re.search(r"^stream:.*\|\S", printed, re.MULTILINE)
+
+
+def test_the_configuration_is_accepted_by_every_runtime() -> None:
+    config = load_config(EXAMPLES / "atomr.toml")
+    validate_deployments(config.deployments, origin=config.origin)
+
+    echo, local, upstream = config.deployments
+    assert config.gateway.bind == "127.0.0.1:8080"
+    assert (echo.runtime, echo.serves) == ("mock", ("echo",))
+    assert (local.runtime, local.serves) == ("mistralrs", ("local", "smollm2"))
+    assert local.timeouts == Timeouts(load_s=300, first_token_s=300, idle_s=120)
+    assert upstream.credential == EnvSecret("UPSTREAM_API_KEY")
