@@ -5,6 +5,7 @@
 """
 
 from atomr_infer.bridge.limits import DEFAULT_LIMITS, BridgeLimits
-from atomr_infer.bridge.parent import BridgedRunner, open_bridged_runner
+from atomr_infer.bridge.opening import open_bridged_runner
+from atomr_infer.bridge.parent import BridgedRunner
 
 __all__ = ["DEFAULT_LIMITS", "BridgeLimits", "BridgedRunner", "open_bridged_runner"]

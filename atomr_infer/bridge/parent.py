@@ -1,7 +1,7 @@
 """The parent's side: a runner in a child interpreter, behind the usual contract.
 
-:func:`open_bridged_runner` starts the child, waits until its runner is ready
-and hands out a proxy.  What can go wrong, and what becomes of it:
+``opening`` starts the child; the proxy here speaks with it.  What can go wrong,
+and what becomes of it:
 
 =============================  ==============================================
 the child ...                  then
@@ -24,7 +24,7 @@ its interpreter for longer than any heartbeat.
 from __future__ import annotations
 
 import itertools
-import sys
+import logging
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -51,9 +51,7 @@ from atomr_infer.bridge.frames import (
     Starting,
     child_reader,
 )
-from atomr_infer.bridge.limits import DEFAULT_LIMITS, BridgeLimits
 from atomr_infer.bridge.link import Link
-from atomr_infer.bridge.process import Child, start_child
 from atomr_infer.bridge.streams import ParentStream
 from atomr_infer.bridge.values import (
     ErrorWire,
@@ -66,7 +64,6 @@ from atomr_infer.bridge.values import (
 )
 from atomr_infer.bridge.vitals import Silence, describe_exit
 from atomr_infer.errors import (
-    EngineStartError,
     InferenceError,
     InvalidRequestError,
     decode,
@@ -74,14 +71,16 @@ from atomr_infer.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator
 
+    from atomr_infer.bridge.limits import BridgeLimits
+    from atomr_infer.bridge.process import Child
     from atomr_infer.model.batch import ExecuteBatch
     from atomr_infer.model.capabilities import Capabilities
     from atomr_infer.model.deployment import Deployment
     from atomr_infer.runtimes.contract import Progress, RunnerContext
 
-CHILD_MODULE = "atomr_infer.bridge.child"
+_log = logging.getLogger(__name__)
 
 LINGER_S = 1.0
 """A child that closed its socket but lives on is killed after this long, and the
@@ -241,14 +240,20 @@ class BridgedRunner:
             must call :meth:`close`, which brings it to its end.
         """
         with trio.CancelScope(shield=True):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._link.write_forever)
-                nursery.start_soon(self._read_frames)
-                nursery.start_soon(self._output.run)
-                nursery.start_soon(self._watch)
-                await self._await_exit()
-                nursery.cancel_scope.cancel()
-            await self._link.aclose()
+            try:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._link.write_forever)
+                    nursery.start_soon(self._read_frames)
+                    nursery.start_soon(self._output.run)
+                    nursery.start_soon(self._watch)
+                    await self._await_exit()
+                    nursery.cancel_scope.cancel()
+            finally:
+                # Also when one of these has a bug: close() waits for the event.
+                self._child.kill()
+                await self._child.wait()
+                await self._link.aclose()
+                self._exited.set()
 
     async def _await_exit(self) -> None:
         returncode = await self._child.wait()
@@ -256,8 +261,9 @@ class BridgedRunner:
         with trio.move_on_after(LINGER_S):
             await self._link_ended.wait()
             await self._output.ended.wait()
-        self._fail(self._exit_error(describe_exit(returncode)))
-        self._exited.set()
+        how = describe_exit(returncode)
+        _log.info("engine process %d of deployment %r: %s", self.pid, self._name, how)
+        self._fail(self._exit_error(how))
 
     def _exit_error(self, how: str) -> InferenceError:
         if self._capabilities is not None:
@@ -318,8 +324,7 @@ class BridgedRunner:
                 if stream is not None:
                     stream.end(None if error is None else _decode(error))
             case Starting(progress):
-                self._progress = progress_from_wire(progress)
-                self._context.progress(self._progress)
+                self._report(progress_from_wire(progress))
             case Hello(protocol):
                 self._check_protocol(protocol)
             case Ready(capabilities):
@@ -329,6 +334,13 @@ class BridgedRunner:
                 self._fail(_decode(error))
             case Pong():
                 """Heard: the link has noted it."""
+
+    def _report(self, progress: Progress) -> None:
+        self._progress = progress
+        try:
+            self._context.progress(progress)
+        except Exception:  # noqa: BLE001  a display's bug must not cost an engine
+            _log.exception("showing the progress of %r failed", self._name)
 
     def _check_protocol(self, protocol: int) -> None:
         if protocol != PROTOCOL_VERSION:
@@ -343,57 +355,6 @@ class BridgedRunner:
         if self._progress is None:
             return "starting"
         return self._progress.phase
-
-
-@asynccontextmanager
-async def open_bridged_runner(
-    plugin_ref: str,
-    deployment: Deployment,
-    context: RunnerContext,
-    *,
-    python: str = sys.executable,
-    python_path: Sequence[str] = (),
-    limits: BridgeLimits = DEFAULT_LIMITS,
-) -> AsyncIterator[BridgedRunner]:
-    """Open a runtime's runner in a child interpreter; the block's end closes it.
-
-    Args:
-        plugin_ref: the plugin object as ``module:attribute``, the value of its
-            entry point.
-        deployment: what the runner is for; ``timeouts.load_s`` bounds entering.
-        context: the credential goes to the child; progress comes from it.
-        python: the child's interpreter; it needs this package and the plugin.
-        python_path: folders that come first on the child's import path.
-        limits: how patient to be.
-
-    Raises:
-        EngineStartError: on entry, when the child is not ready in time, dies,
-            or says why it cannot open the runner.
-        InferenceError: on entry, as the plugin raises it.
-
-    Cancellation: leaving the block ends the child, by force if need be; it
-        takes ``close_s + terminate_s`` at most, shielded.
-    """
-    try:
-        child = start_child(CHILD_MODULE, python=python, python_path=python_path)
-    except OSError as error:
-        raise EngineStartError(
-            f"the interpreter {python!r} cannot be started: {error}"
-        ) from error
-    runner = BridgedRunner(deployment, context, child, limits)
-    try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(runner.run)
-            try:
-                await runner.start(plugin_ref)
-                yield runner
-            finally:
-                await runner.close()
-    except BaseExceptionGroup as group:
-        # The nursery is ours alone: what the block raised must leave it bare.
-        if len(group.exceptions) == 1:
-            raise group.exceptions[0] from group.exceptions[0].__cause__
-        raise
 
 
 def _again(error: InferenceError) -> InferenceError:

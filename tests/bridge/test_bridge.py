@@ -254,6 +254,19 @@ async def test_progress_and_credential_cross_the_bridge(bridged: Opener) -> None
     assert seen == [Progress("sk-1"), Progress("loading weights", 1, 2, "tensors")]
 
 
+async def test_a_progress_callback_that_raises_is_logged_and_costs_no_engine(
+    bridged: Opener, ask: Ask, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_: Progress) -> None:
+        raise LookupError("in the callback")
+
+    context = RunnerContext(credential=Secret("sk-1"), progress=fail)
+    async with bridged(context=context, load="progress") as runner:
+        assert len(await collect(runner, ask("count 1"))) == 2
+    assert "showing the progress of 'awk' failed" in caplog.text
+    assert "in the callback" in caplog.text
+
+
 async def test_closing_lets_the_plugin_clean_up(
     bridged: Opener,
     caplog: pytest.LogCaptureFixture,

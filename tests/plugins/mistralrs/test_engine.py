@@ -159,6 +159,19 @@ async def test_leaving_frees_the_slot_and_the_cpu(runner: BridgedRunner) -> None
     assert len(await collect(runner, ask(max_tokens=4))) > 0
 
 
+@pytest.mark.slow
+async def test_leaving_in_a_long_prefill_does_not_cost_the_engine(
+    runner: BridgedRunner,
+) -> None:
+    # It may take longer than the runner waits, and cannot be interrupted.
+    with trio.move_on_after(1.0) as scope:
+        await collect(runner, ask("word " * 1000))
+    assert scope.cancelled_caught
+    assert runner.active == 0
+    # The next prompt waits for it, and is answered by the same process.
+    assert len(await collect(runner, ask(max_tokens=4))) > 0
+
+
 async def test_equal_prompts_at_once_all_answer_as_alone(
     runner: BridgedRunner,
 ) -> None:

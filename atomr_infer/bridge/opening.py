@@ -1,0 +1,73 @@
+"""Opening a runner in a child interpreter, and closing it whatever happens."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import trio
+
+from atomr_infer.bridge.limits import DEFAULT_LIMITS, BridgeLimits
+from atomr_infer.bridge.parent import BridgedRunner
+from atomr_infer.bridge.process import start_child
+from atomr_infer.errors import EngineStartError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from atomr_infer.model.deployment import Deployment
+    from atomr_infer.runtimes.contract import RunnerContext
+
+CHILD_MODULE = "atomr_infer.bridge.child"
+
+
+@asynccontextmanager
+async def open_bridged_runner(
+    plugin_ref: str,
+    deployment: Deployment,
+    context: RunnerContext,
+    *,
+    python: str = sys.executable,
+    python_path: Sequence[str] = (),
+    limits: BridgeLimits = DEFAULT_LIMITS,
+) -> AsyncIterator[BridgedRunner]:
+    """Open a runtime's runner in a child interpreter; the block's end closes it.
+
+    Args:
+        plugin_ref: the plugin object as ``module:attribute``, the value of its
+            entry point.
+        deployment: what the runner is for; ``timeouts.load_s`` bounds entering.
+        context: the credential goes to the child; progress comes from it.
+        python: the child's interpreter; it needs this package and the plugin.
+        python_path: folders that come first on the child's import path.
+        limits: how patient to be.
+
+    Raises:
+        EngineStartError: on entry, when the child is not ready in time, dies,
+            or says why it cannot open the runner.
+        InferenceError: on entry, as the plugin raises it.
+
+    Cancellation: leaving the block ends the child, by force if need be; it
+        takes ``close_s + terminate_s`` at most, shielded.
+    """
+    try:
+        child = start_child(CHILD_MODULE, python=python, python_path=python_path)
+    except OSError as error:
+        raise EngineStartError(
+            f"the interpreter {python!r} cannot be started: {error}"
+        ) from error
+    runner = BridgedRunner(deployment, context, child, limits)
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(runner.run)
+            try:
+                await runner.start(plugin_ref)
+                yield runner
+            finally:
+                await runner.close()
+    except BaseExceptionGroup as group:
+        # The nursery is ours alone: what the block raised must leave it bare.
+        if len(group.exceptions) == 1:
+            raise group.exceptions[0] from group.exceptions[0].__cause__
+        raise
