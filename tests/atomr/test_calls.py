@@ -26,10 +26,12 @@ from atomr.process import (
     call,
     cast,
     exit_process,
+    is_alive,
     kill,
     receive,
     reply,
     self_pid,
+    send,
     spawn,
     wait_exit,
 )
@@ -331,6 +333,16 @@ async def test_cancelling_the_caller_leaves_the_server_undisturbed(
         assert await call(server, Get("handled")) == ("slow", "handled")
 
 
+async def test_a_cancelled_call_that_was_set_aside_is_forgotten(
+    clean_node: CleanNode, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with clean_node() as node:
+        server = await start(node)
+        with trio.move_on_after(0.5):
+            await call(server, Get("later"))
+        assert node.processes[server.number].deferred == set()
+
+
 async def test_a_reply_and_a_cancel_in_the_same_tick_yield_one_of_the_two(
     clean_node: CleanNode, schedule: int
 ) -> None:
@@ -424,6 +436,59 @@ async def test_a_caller_that_has_its_reply_but_has_not_run_yet_is_no_deadlock(
             assert await call(first, "q") == "yes"
             cast(second, first)
             assert await call(second, "q") == "yes"
+
+
+class CallsBack(GenServer):
+    """Asks its caller, right after it has answered it."""
+
+    async def handle_call(self, request: str, from_: From) -> NoReply:
+        from_.reply("answer")
+        assert from_.pid is not None
+        assert await call(from_.pid, "q") == "yes"
+        return NoReply()
+
+
+async def test_a_server_may_call_back_whom_it_has_answered(
+    clean_node: CleanNode, schedule: int
+) -> None:
+    class Asks(Parent):
+        async def handle_cast(self, other: Pid) -> None:
+            assert await call(other, "up?") == "answer"
+
+    async with clean_node() as node:
+        first = await temporary(node, Asks)
+        other = await temporary(node, CallsBack)
+        for _ in range(20):
+            cast(first, other)
+            await settle()
+        assert (is_alive(first), is_alive(other)) == (True, True)
+
+
+async def test_a_caller_that_was_cancelled_is_no_longer_waited_for(
+    clean_node: CleanNode, schedule: int
+) -> None:
+    """Its task has not run since the cancel, but it will, and then answer."""
+    scope = trio.CancelScope()
+
+    class GivesUp(Parent):
+        async def handle_cast(self, other: Pid) -> None:
+            with scope:
+                await call(other, Get("later"), timeout_s=None)
+
+    class Waits(Store):
+        async def handle_info(self, message: Pid) -> None:
+            assert await call(message, "q") == "yes"
+
+    async with clean_node() as node:
+        first = await temporary(node, GivesUp)
+        other = await temporary(node, Waits)
+        cast(first, other)
+        await settle()
+        send(other, first)
+        scope.cancel()
+        assert await call(first, "q") == "yes"
+        await settle()
+        assert is_alive(other)
 
 
 async def test_errors_cut_a_huge_request_short() -> None:

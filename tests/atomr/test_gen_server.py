@@ -22,6 +22,7 @@ from atomr.errors import (
 )
 from atomr.otp import (
     BRUTAL_KILL,
+    INFINITY,
     From,
     GenServer,
     Ignore,
@@ -209,6 +210,21 @@ async def test_idle_timeout_comes_only_when_no_message_does(
         assert log[-1] == ("info", IdleTimeout())
         await trio.sleep(100)
         assert log.count(("info", IdleTimeout())) == 1
+
+
+async def test_a_message_in_the_same_instant_as_the_idle_timeout_wins_or_loses(
+    clean_node: CleanNode, autojump_clock: trio.testing.MockClock, schedule: int
+) -> None:
+    """It is never followed by a timeout that its arrival has refuted."""
+    log: list[object] = []
+    async with clean_node() as node:
+        pid = await start(node, lambda: Recorder(log, Ok(timeout_s=2.0)))
+        await trio.sleep(2.0)
+        cast(pid, None)
+        await trio.sleep(100)
+
+    both = [("info", IdleTimeout()), ("cast", None)]
+    assert log[1:-1] in (both, both[1:])
 
 
 async def test_a_message_cancels_the_idle_timeout(
@@ -402,6 +418,44 @@ async def test_terminate_is_cut_off_after_the_shutdown_time(
             assert trio.current_time() - began == bound_s
 
     assert "terminate did not end in time" in caplog.text
+
+
+async def test_a_kill_cuts_terminate_short(
+    clean_node: CleanNode, autojump_clock: trio.testing.MockClock
+) -> None:
+    class Lingers(GenServer):
+        def handle_cast(self, message: object) -> Stop:
+            return Stop(CRASH)
+
+        async def terminate(self, reason: ExitReason) -> None:
+            await trio.sleep(100)
+
+    async with clean_node() as node:
+        pid = await start(node, Lingers, shutdown=INFINITY)
+        cast(pid, None)
+        await trio.sleep(1.0)
+        kill(pid)
+        await wait_exit(pid)
+        assert trio.current_time() == 1.0
+
+
+async def test_a_server_that_was_signalled_handles_no_other_message(
+    clean_node: CleanNode,
+) -> None:
+    handled: list[object] = []
+
+    class Ends(GenServer):
+        def handle_cast(self, message: object) -> None:
+            handled.append(message)
+            exit_process(self_pid(), SHUTDOWN)
+
+    async with clean_node() as node:
+        pid = await start(node, Ends)
+        for number in range(10):
+            cast(pid, number)
+        assert await wait_exit(pid) is SHUTDOWN
+
+    assert handled == [0]
 
 
 async def test_stop_lets_the_message_in_work_finish(

@@ -156,12 +156,21 @@ async def test_a_process_that_is_spawned_by_a_process_lives_on_the_same_node(
     assert seen == [node, node]
 
 
+@pytest.mark.parametrize("grouped", [False, True])
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
-def test_an_interrupt_in_a_process_passes_up(error: type[BaseException]) -> None:
+def test_an_interrupt_in_a_process_passes_up(
+    error: type[BaseException], grouped: bool
+) -> None:
     reasons: list[object] = []
 
-    async def interrupted() -> None:
+    async def interrupt() -> None:
         raise error
+
+    async def interrupted() -> None:
+        if not grouped:
+            await interrupt()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(interrupt)
 
     async def main() -> None:
         async with open_node() as node:
