@@ -197,9 +197,10 @@ class MockPlugin:
     async def open_runner(
         self, deployment: Deployment, context: RunnerContext
     ) -> AsyncIterator[MockRunner]:
-        """Open a runner; it starts at once and needs no credential."""
+        """Open a runner after the script's ``load_s``; it needs no credential."""
         context.progress(Progress("reading the script"))
         runner = MockRunner(script_from_options(deployment.options))
+        await trio.sleep(runner.script.load_s)
         self.on_open(runner)
         yield runner
 

@@ -64,6 +64,7 @@ class MockScript:
         reply: the answer; None: the last user message's text comes back.
         tokens: make the answer exactly this long, by repeating or cutting it.
         delay_s: wait before each token, in seconds.
+        load_s: how long a start takes, in seconds.
         fail_after: raise the error of ``fail_kind`` after this many tokens; 0:
             before the first.  An answer that ends earlier does not fail.
         fail_kind: the ``kind`` of the error to raise.
@@ -78,6 +79,7 @@ class MockScript:
     )
     tokens: int | None = attrs.field(default=None, validator=_optional_count)
     delay_s: float = attrs.field(default=0.0, validator=not_negative)
+    load_s: float = attrs.field(default=0.0, validator=not_negative)
     fail_after: int | None = attrs.field(default=None, validator=_optional_count)
     fail_kind: str = attrs.field(default=UpstreamError.kind, validator=error_kind)
     hang_after: int | None = attrs.field(default=None, validator=_optional_count)
