@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from atomr.core.exits import is_abnormal
 from atomr.core.messages import Down
 from atomr.otp import From, GenServer, NoReply, cast
 from atomr.process import monitor, whereis
@@ -91,8 +92,11 @@ class Coordinator(GenServer):
         core = self._monitors.pop(message.ref)
         replica = self._table.remove(core)
         self._gone.add(replica.number)
-        # A replica that served is merely being stopped; a failed one has been told.
-        if replica.phase in (Phase.LOADING, Phase.RESTARTING):
+        # A replica that served is merely being stopped, as is one that loads and
+        # has no error; a failed one has been told.
+        gave_up = replica.phase is Phase.RESTARTING
+        crashed = replica.phase is Phase.LOADING and is_abnormal(message.reason)
+        if gave_up or crashed:
             log.error(
                 "%s/%d left the routing table: %s",
                 self._deployment.name,
