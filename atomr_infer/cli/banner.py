@@ -38,7 +38,7 @@ def print_banner(
             f"  {deployment.name:<{width}}  {deployment.runtime}  models: "
             f"{serves}{where}"
         )
-    lines += ["", *_notices(plan, url), "Try it:", "", *_curl(plan, url), ""]
+    lines += ["", *_notices(plan, url), *_curl(plan, url), ""]
     lines.append("Ctrl-C stops.")
     click.echo("\n".join(lines))
 
@@ -58,8 +58,9 @@ def _notices(plan: ServePlan, url: str) -> list[str]:
 
 
 def _curl(plan: ServePlan, url: str) -> list[str]:
+    model, hint = _example_model(plan.deployments)
     body = {
-        "model": _example_model(plan.deployments),
+        "model": model,
         "stream": True,
         # The likeliest words: a small model is at its best with them.
         "temperature": 0,
@@ -67,13 +68,18 @@ def _curl(plan: ServePlan, url: str) -> list[str]:
     }
     reachable = url.replace("//0.0.0.0", "//127.0.0.1").replace("//[::]", "//[::1]")
     return [
+        f"Try it{hint}:",
+        "",
         f"  curl -N {reachable}/v1/chat/completions \\",
         "    -H 'content-type: application/json' \\",
         f"    -d '{json.dumps(body)}'",
     ]
 
 
-def _example_model(deployments: Sequence[Deployment]) -> str:
-    """The first name that is no pattern; a pattern when there is nothing else."""
+def _example_model(deployments: Sequence[Deployment]) -> tuple[str, str]:
+    """Return a model to ask for, and what to say when it is none yet."""
     names = [name for deployment in deployments for name in deployment.serves]
-    return next((name for name in names if "*" not in name), names[0])
+    plain = next((name for name in names if "*" not in name), None)
+    if plain is not None:
+        return plain, ""
+    return "MODEL", f", with the name of a model such as {names[0]} for MODEL"

@@ -52,7 +52,7 @@ def cli() -> None:
 def serve(
     *, config_path: Path | None, bind: str | None, demo: bool, log_level: str
 ) -> None:
-    r"""Serve models behind an OpenAI-compatible API.
+    """Serve models behind an OpenAI-compatible API.
 
     With --config, what the file says.  Without it, the providers whose keys
     are in the environment (OPENAI_API_KEY, ...).  With neither, a small
@@ -63,7 +63,7 @@ def serve(
       atomr-infer serve
       OPENAI_API_KEY=sk-... atomr-infer serve
       atomr-infer serve --config atomr.toml --bind 0.0.0.0:8080
-    """
+    """  # noqa: D301 - click wants the character itself, no backslash and a b
     # Late: `atomr-infer --help` must not wait for a web server's import.
     from atomr_infer.cli.plan import plan_serving  # noqa: PLC0415
     from atomr_infer.cli.serve import run_serve  # noqa: PLC0415

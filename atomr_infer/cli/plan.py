@@ -13,9 +13,10 @@ import attrs
 
 from atomr_infer.config.discovery import demo_deployment, environment_deployments
 from atomr_infer.config.gateway import GatewayConfig
-from atomr_infer.config.load import load_config
+from atomr_infer.config.load import Config, load_config
+from atomr_infer.config.secrets import resolve
 from atomr_infer.config.validate import validate_deployments
-from atomr_infer.errors import ConfigError
+from atomr_infer.errors import ConfigError, MissingSecretError
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.model.validation import InvalidValueError
 
@@ -66,25 +67,42 @@ def plan_serving(
     Raises:
         ConfigError: there is nothing to serve, or it cannot work as written.
     """
+    environ = os.environ if environ is None else environ
     if config_path is not None:
-        plan = _from_file(config_path)
+        plan = _from_file(config_path, environ)
     else:
-        plan = _without_file(os.environ if environ is None else environ, demo=demo)
+        plan = _without_file(environ, demo=demo)
     if bind is not None:
         plan = attrs.evolve(plan, gateway=_rebind(plan.gateway, bind))
     return plan
 
 
-def _from_file(path: Path) -> ServePlan:
+def _from_file(path: Path, environ: Mapping[str, str]) -> ServePlan:
     config = load_config(path)
     if not config.deployments:
         raise ConfigError(
             "there is nothing to serve: add a [[deployment]]", path=str(path)
         )
     validate_deployments(config.deployments, origin=config.origin)
+    _check_credentials(config, environ)
     return ServePlan(
         deployments=config.deployments, gateway=config.gateway, source=str(path)
     )
+
+
+def _check_credentials(config: Config, environ: Mapping[str, str]) -> None:
+    """Miss a credential now, with its line, and not after minutes of loading."""
+    for index, deployment in enumerate(config.deployments):
+        if deployment.credential is None:
+            continue
+        try:
+            resolve(deployment.credential, environ, deployment=deployment.name)
+        except MissingSecretError as error:
+            if config.origin is not None:
+                where = ("deployment", index, "credential")
+                error.path = config.origin.path
+                error.line = config.origin.positions.line(where)
+            raise
 
 
 def _without_file(environ: Mapping[str, str], *, demo: bool) -> ServePlan:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from atomr_infer.errors import PluginError
 from atomr_infer.runtimes.loader import ensure_available, list_runtimes, load_runtime
+
+_UNBOUNDED = 10_000
 
 
 def print_runtimes() -> None:
@@ -15,8 +18,13 @@ def print_runtimes() -> None:
     for title in ("runtime", "runs in", "what it is", "state"):
         table.add_column(title, overflow="fold")
     for entry in list_runtimes():
-        table.add_row(entry.name, *_row(entry.name))
-    Console().print(table)
+        # As text: rich would take the [extra] of a pip command for markup.
+        table.add_row(*map(Text, (entry.name, *_row(entry.name))))
+    console = Console()
+    if not console.is_terminal:
+        # A line per runtime, whole, for grep and for files.
+        console.width = _UNBOUNDED
+    console.print(table)
 
 
 def _row(name: str) -> tuple[str, str, str]:

@@ -2,7 +2,8 @@
 
 The port is bound first, so that a busy one is reported at once and not after
 minutes of loading.  While models load, the gateway answers already: health is
-200, readiness 503, and requests wait in their deployment's queue.
+200, readiness 503, and requests wait in their deployment's queue.  All load at
+once, so that a remote one does not wait for a local one.
 
 The first Ctrl-C or SIGTERM drains; a second one does not wait.
 """
@@ -13,18 +14,21 @@ import signal
 from functools import partial
 from typing import TYPE_CHECKING
 
+import attrs
 import trio
 
 from atomr_infer.cli.banner import print_banner, print_notice
 from atomr_infer.cli.load_progress import LoadProgress
 from atomr_infer.cli.logs import configure_logging
 from atomr_infer.cluster import Cluster
+from atomr_infer.errors import ConfigError, InferenceError, decode, encode
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from atomr_infer.cli.plan import ServePlan
     from atomr_infer.gateway.gateway import Gateway
+    from atomr_infer.model.deployment import Deployment
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -86,11 +90,36 @@ async def _unless_signalled(
 
 
 async def _load(cluster: Cluster, plan: ServePlan) -> None:
+    """Load everything; the first failure ends it."""
+    failure: ConfigError | InferenceError | None = None
     with LoadProgress() as progress:
-        for deployment in plan.deployments:
-            show = partial(progress.show, deployment.name)
-            await cluster.deploy(deployment, progress=show)
-            progress.done(deployment.name)
+        async with trio.open_nursery() as nursery:
+
+            async def load(deployment: Deployment) -> None:
+                nonlocal failure
+                show = partial(progress.show, deployment.name)
+                try:
+                    await cluster.deploy(deployment, progress=show)
+                except ConfigError as error:
+                    failure = error
+                except InferenceError as error:
+                    failure = _named(deployment, error)
+                else:
+                    progress.done(deployment.name)
+                    return
+                nursery.cancel_scope.cancel()
+
+            for deployment in plan.deployments:
+                nursery.start_soon(load, deployment)
+    if failure is not None:
+        raise failure
+
+
+def _named(deployment: Deployment, error: InferenceError) -> InferenceError:
+    """Return the error with the name of the deployment that it ended."""
+    record = encode(error)
+    message = f"deployment {deployment.name!r} cannot be served: {record.message}"
+    return decode(attrs.evolve(record, message=message))
 
 
 async def _engines(cluster: Cluster, plan: ServePlan) -> dict[str, list[int]]:
