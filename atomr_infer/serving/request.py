@@ -278,13 +278,13 @@ class _Request:
         )
         log.info(
             "request %s model=%s deployment=%s outcome=%s attempts=%d "
-            "ttft=%.3fs total=%.3fs prompt=%d output=%d%s",
+            "ttft=%s total=%.3fs prompt=%d output=%d%s",
             self._batch.request_id,
             self.public_model,
             self._deployment.name,
             outcome,
             self._attempts,
-            ttft_s,
+            "none" if first is None else f"{ttft_s:.3f}s",
             measurements["duration_s"],
             measurements["prompt_tokens"],
             measurements["output_tokens"],
