@@ -48,6 +48,11 @@ def print_notice(text: str) -> None:
     click.echo(f"atomr-infer: {text}", err=True)
 
 
+def print_line_end() -> None:
+    """End a line on standard error that somebody else has begun."""
+    click.echo(err=True)
+
+
 def _notices(plan: ServePlan, url: str) -> list[str]:
     notices = list(plan.notices)
     if not url.removeprefix("http://").startswith(_LOOPBACK):

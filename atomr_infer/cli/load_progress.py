@@ -32,7 +32,12 @@ class LoadProgress:
 
     def __init__(self) -> None:
         # Not rich's own opinion: FORCE_COLOR would draw bars into a file.
-        self._live = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        # None: a parent closed it before it started us.
+        self._live = (
+            sys.stderr is not None
+            and sys.stderr.isatty()
+            and os.environ.get("TERM") != "dumb"
+        )
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),

@@ -40,5 +40,7 @@ class _StderrHandler(logging.StreamHandler[TextIO]):
     """
 
     def emit(self, record: logging.LogRecord) -> None:
+        if sys.stderr is None:  # a parent closed it before it started us
+            return
         self.setStream(sys.stderr)
         super().emit(record)

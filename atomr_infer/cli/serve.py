@@ -11,13 +11,14 @@ The first Ctrl-C or SIGTERM drains; a second one does not wait.
 from __future__ import annotations
 
 import signal
+import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
 import attrs
 import trio
 
-from atomr_infer.cli.banner import print_banner, print_notice
+from atomr_infer.cli.banner import print_banner, print_line_end, print_notice
 from atomr_infer.cli.load_progress import LoadProgress
 from atomr_infer.cli.logs import configure_logging
 from atomr_infer.cluster import Cluster
@@ -58,10 +59,17 @@ async def _serve(plan: ServePlan) -> None:
             )
             if await _unless_signalled(signals, partial(_load, cluster, plan)):
                 print_banner(plan, gateway.url, await _engines(cluster, plan))
-                name = signal.Signals(await anext(signals)).name
+                name = (await _next(signals)).name
                 await _drain(signals, name, gateway, plan.gateway.drain_timeout_s)
             print_notice("stopping")
     print_notice("stopped")
+
+
+async def _next(signals: AsyncIterator[int]) -> signal.Signals:
+    number = signal.Signals(await anext(signals))
+    if number is signal.SIGINT and sys.stderr is not None and sys.stderr.isatty():
+        print_line_end()  # the terminal has shown ^C
+    return number
 
 
 async def _unless_signalled(
@@ -82,7 +90,7 @@ async def _unless_signalled(
             nursery.cancel_scope.cancel()
 
         nursery.start_soon(run)
-        await anext(signals)
+        await _next(signals)
         nursery.cancel_scope.cancel()
     if failure is not None:
         raise failure

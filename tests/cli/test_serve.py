@@ -127,6 +127,14 @@ async def test_each_request_is_a_line_in_the_log(serve: Start) -> None:
         assert "outcome=completed attempts=1" in command.stderr
 
 
+async def test_a_request_that_fails_is_logged_with_its_reason(serve: Start) -> None:
+    async with serve('fail_after = 0\nfail_kind = "context_length"') as command:
+        await command.serving()
+        assert (await chat(command.port)).status == 400
+        await command.said("outcome=failed attempts=1 ttft=none")
+        assert "error=the mock fails as its script says" in command.stderr
+
+
 @pytest.mark.engine
 async def test_an_engine_is_gone_when_its_server_is() -> None:
     try:

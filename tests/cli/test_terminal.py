@@ -14,7 +14,7 @@ import trio
 
 from tests.cli.conftest import COMMAND, Command, environment, mock_config
 from tests.cli.test_serve import free_port
-from tests.gateway.http import request, until
+from tests.gateway.http import chat, request, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -143,6 +143,16 @@ async def test_log_lines_go_above_the_bar_and_not_into_it(config: str) -> None:
         assert loading[:start].endswith(("\x1b[2K", "\n"))
 
 
+async def test_what_ctrl_c_shows_has_a_line_of_its_own(config: str) -> None:
+    arguments = ("serve", "-c", config, "--bind", "127.0.0.1:0")
+    async with in_terminal(*arguments) as command:
+        await command.serving()
+        command.send(signal.SIGINT)
+        assert await command.ended() == 0
+        await shows(command, "stopped")
+    assert "Ctrl-C stops.\r\n\r\natomr-infer: stopping\r\n" in command.stdout
+
+
 async def test_the_banner_is_one_piece(config: str) -> None:
     shown = CONTROL.sub("", await run(config)).replace("\r", "")
     banner = shown[shown.index("atomr-infer 0") : shown.index("Ctrl-C stops.")]
@@ -156,3 +166,32 @@ async def test_the_banner_is_one_piece(config: str) -> None:
         "-H",
         "-d",
     ]
+
+
+async def test_a_server_without_standard_error_serves(config: str) -> None:
+    async with trio.open_nursery() as nursery:
+        process = await trio.lowlevel.open_process(
+            # As some launchers do: closed, not sent anywhere.
+            [
+                "sh",
+                "-c",
+                'exec "$@" 2>&-',
+                "sh",
+                *COMMAND,
+                "serve",
+                "-c",
+                config,
+                "--bind",
+                "127.0.0.1:0",
+            ],
+            stdout=-1,
+            env=environment(),
+        )
+        command = Command(process)
+        assert process.stdout is not None
+        nursery.start_soon(command.read, process.stdout, command.out)
+        await command.serving()
+        answer = await chat(command.port)
+        process.terminate()
+        assert await command.ended() == 0
+    assert answer.status == 200

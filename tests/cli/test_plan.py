@@ -1,0 +1,71 @@
+"""Which of the three sources is served: a file, keys, or the demo."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from atomr_infer.cli.plan import plan_serving
+from atomr_infer.errors import ConfigError
+from tests.cli.conftest import mock_config
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+KEYS = {"OPENAI_API_KEY": "sk-1"}
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Callable[[str], Path]:
+    def write(text: str) -> Path:
+        path = tmp_path / "atomr.toml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def test_a_file_wins_over_keys(config: Callable[[str], Path]) -> None:
+    path = config(mock_config())
+    plan = plan_serving(config_path=path, bind=None, environ=KEYS)
+    assert [d.name for d in plan.deployments] == ["m"]
+    assert plan.source == str(path)
+
+
+def test_keys_win_over_the_demo() -> None:
+    plan = plan_serving(config_path=None, bind=None, environ=KEYS)
+    assert [d.name for d in plan.deployments] == ["openai"]
+
+
+def test_the_demo_wins_over_keys_when_it_is_asked_for() -> None:
+    try:
+        plan = plan_serving(config_path=None, bind=None, demo=True, environ=KEYS)
+    except ConfigError as error:
+        # Not installed: then keys must not be served in its place either.
+        assert str(error).startswith("there is nothing to serve")  # noqa: PT017
+    else:
+        assert plan.source == "the embedded demo model"
+        assert len(plan.deployments) == 1
+
+
+def test_bind_wins_over_the_file_and_leaves_the_rest(
+    config: Callable[[str], Path],
+) -> None:
+    path = config(mock_config(gateway='bind = "127.0.0.1:1"\ndrain_timeout_s = 5.0'))
+    plan = plan_serving(config_path=path, bind="[::1]:2", environ={})
+    assert (plan.gateway.bind, plan.gateway.drain_timeout_s) == ("[::1]:2", 5.0)
+
+
+def test_a_credential_is_looked_for_in_the_given_environment(
+    config: Callable[[str], Path],
+) -> None:
+    path = config(
+        '[[deployment]]\nname = "o"\nruntime = "openai"\n'
+        'credential = { env = "THE_KEY" }'
+    )
+    plan = plan_serving(config_path=path, bind=None, environ={"THE_KEY": "sk-2"})
+    assert plan.deployments[0].runtime == "openai"
+    with pytest.raises(ConfigError, match="THE_KEY is not set"):
+        plan_serving(config_path=path, bind=None, environ={})
