@@ -17,6 +17,8 @@ from atomr_infer.bridge import open_bridged_runner
 from atomr_infer.errors import EngineStartError, InferenceError
 from atomr_infer.model.batch import ExecuteBatch, Message, Role, Sampling
 from atomr_infer.model.deployment import Deployment
+from atomr_infer.runtimes.conformance import CHECKS, Check
+from atomr_infer.runtimes.conformance_case import ConformanceCase
 from atomr_infer.runtimes.contract import Progress, RunnerContext
 
 if TYPE_CHECKING:
@@ -184,6 +186,14 @@ async def test_a_hugging_face_directory_runs(tmp_path: Path, quantization: str) 
     assert usage is not None
     # The template adds a character to the message.
     assert (usage.prompt_tokens, usage.output_tokens) == (4, 5)
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=str)
+async def test_conformance(tmp_path: Path, check: Check) -> None:
+    write_tiny_model(tmp_path)
+    deployment = Deployment(name="tiny", runtime="mistralrs", model=str(tmp_path))
+    async with open_bridged_runner(REF, deployment, RunnerContext()) as runner:
+        await check(runner, ConformanceCase(model="m", leave_timeout_s=30.0))
 
 
 async def start_error(deployment: Deployment) -> InferenceError:

@@ -217,6 +217,8 @@ async def test_killed_in_mid_stream_it_says_so(runner: BridgedRunner) -> None:
     assert type(await runner.failed()) is EngineCrashedError
 
 
+# The quick one is in test_directory: the same runner with a tiny model.
+@pytest.mark.slow
 @pytest.mark.parametrize("check", CHECKS, ids=str)
 async def test_conformance(runner: BridgedRunner, check: Check) -> None:
     await check(
