@@ -70,7 +70,7 @@ async def test_a_request_that_comes_while_its_model_loads_waits_for_it(
     serve: Start,
 ) -> None:
     port = free_port()
-    async with serve("load_s = 1.0", port=port) as command:
+    async with serve("load_s = 2.5", port=port) as command:
         await command.said("m: reading the script")
         ready = await request(port, "GET", "/readyz")
         alive = await request(port, "GET", "/healthz")

@@ -124,7 +124,10 @@ async def test_a_file_gets_plain_lines_whatever_colour_is_forced(config: str) ->
     assert command.stderr.splitlines()[:2] == ["m: reading the script", "m: ready"]
 
 
-async def test_log_lines_go_above_the_bar_and_not_into_it(config: str) -> None:
+async def test_log_lines_go_above_the_bar_and_not_into_it(
+    write: Callable[[str], str],
+) -> None:
+    config = write(mock_config("load_s = 4.0"))
     port = free_port()
     arguments = ("serve", "-c", config, "--bind", f"127.0.0.1:{port}")
     async with in_terminal(*arguments) as command:
