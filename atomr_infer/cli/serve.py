@@ -142,7 +142,7 @@ async def _engines(cluster: Cluster, plan: ServePlan) -> dict[str, list[int]]:
 async def _drain(
     signals: AsyncIterator[int], name: str, gateway: Gateway, timeout_s: float
 ) -> None:
-    running = await gateway.running()
+    running = gateway.running
     if running:
         print_notice(
             f"{name}: no new requests; {running} running may finish within "

@@ -16,7 +16,7 @@ import msgspec
 import trio
 
 from atomr_infer._version import VERSION
-from atomr_infer.errors import InferenceError, InternalError
+from atomr_infer.errors import InferenceError, InternalError, NotReadyError
 from atomr_infer.gateway.chat import break_stream, chat_completions
 from atomr_infer.gateway.exchange import (
     BodyTooLargeError,
@@ -51,11 +51,17 @@ class GatewayLimits:
 
 
 class GatewayApp:
-    """The ASGI application."""
+    """The ASGI application.
+
+    Attributes:
+        draining: True makes it say that it is not ready.
+    """
 
     def __init__(self, serving: Serving, limits: GatewayLimits) -> None:
         self._serving = serving
         self._limits = limits
+        self._answering: set[trio.CancelScope] = set()
+        self.draining = False
         self._routes: Mapping[str, Mapping[str, Handler]] = {
             "/": {"GET": self._index},
             "/healthz": {"GET": self._healthz},
@@ -63,6 +69,20 @@ class GatewayApp:
             "/v1/models": {"GET": self._models},
             "/v1/chat/completions": {"POST": self._chat},
         }
+
+    @property
+    def running(self) -> int:
+        """Requests that are being answered."""
+        return len(self._answering)
+
+    def end_all(self) -> None:
+        """End every running request with an error that its client is told.
+
+        Does not wait for them: one may be stuck in a send to a client that
+        reads nothing, and only closing its socket will free it.
+        """
+        for answering in self._answering:
+            answering.cancel()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope; only HTTP is spoken."""
@@ -113,9 +133,13 @@ class GatewayApp:
 
     async def _readyz(self, exchange: Exchange) -> None:
         readiness = self._serving.readiness()
-        status = 200 if readiness.ready else 503
-        members = {"ready": readiness.ready, "deployments": readiness.phases}
-        if readiness.draining:
+        ready = readiness.ready and not self.draining
+        status = 200 if ready else 503
+        members: dict[str, object] = {
+            "ready": ready,
+            "deployments": readiness.phases,
+        }
+        if self.draining:
             members["draining"] = True
         await exchange.answer(status, msgspec.json.encode(members))
 
@@ -149,7 +173,15 @@ class GatewayApp:
             return
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_cancel_when_gone, exchange, nursery.cancel_scope)
-            await self._answer_chat(exchange, body, request_id)
+            with trio.CancelScope() as answering:
+                self._answering.add(answering)
+                try:
+                    await self._answer_chat(exchange, body, request_id)
+                finally:
+                    self._answering.discard(answering)
+            if answering.cancelled_caught:
+                stopping = NotReadyError("the server is shutting down")
+                await _report(exchange, stopping, request_id)
             nursery.cancel_scope.cancel()
         if not exchange.ended:
             raise ClientGoneError
@@ -185,7 +217,6 @@ async def _cancel_when_gone(exchange: Exchange, scope: trio.CancelScope) -> None
 
 
 async def _report(exchange: Exchange, error: InferenceError, request_id: str) -> None:
-    log.info("request %s failed: %s: %s", request_id, error.kind, error)
     if exchange.started:
         await break_stream(exchange, error)
     else:

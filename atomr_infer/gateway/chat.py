@@ -8,9 +8,11 @@ whole one.
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import TYPE_CHECKING
 
+from atomr_infer.errors import InferenceError
 from atomr_infer.model.batch import ExecuteBatch
 from atomr_infer.serving.request import run_request
 from atomr_infer.wire.openai import error_body
@@ -18,11 +20,12 @@ from atomr_infer.wire.openai.chat_answer import ChatAnswerBuilder, ChatStreamEnc
 from atomr_infer.wire.openai.chat_request import ChatRequest, parse_chat_request
 
 if TYPE_CHECKING:
-    from atomr_infer.errors import InferenceError
     from atomr_infer.gateway.exchange import Exchange
     from atomr_infer.model.batch import TokenChunk
     from atomr_infer.serving.request import Served
     from atomr_infer.serving.shared import Serving
+
+log = logging.getLogger(__name__)
 
 _STREAM_HEADERS = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -45,7 +48,11 @@ async def chat_completions(
     Raises:
         InferenceError: before the first byte; nothing was sent.
     """
-    request = parse_chat_request(body)
+    try:
+        request = parse_chat_request(body)
+    except InferenceError as error:
+        log.info("request %s refused: %s", request_id, error)
+        raise
     batch = ExecuteBatch(
         request_id=request_id,
         model=request.model,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -10,13 +11,12 @@ import trio
 
 from atomr.core.child_spec import ChildSpec, Restart
 from atomr.errors import CallError, ChildNotFoundError
-from atomr.otp import count_children, start_child, terminate_child
-from atomr.process import PlainProcess
+from atomr.otp import start_child, terminate_child
+from atomr.process import PlainProcess, whereis
 from atomr_infer.gateway.app import GatewayApp, GatewayLimits
-from atomr_infer.serving.names import GATEWAYS, REQUESTS
+from atomr_infer.serving.names import GATEWAYS
 
 if TYPE_CHECKING:
-    from atomr.refs import Pid
     from atomr_infer.gateway.listener import Listener
     from atomr_infer.serving.shared import Serving
 
@@ -25,21 +25,25 @@ if TYPE_CHECKING:
 _TELL_S = 2.0
 
 
+Stop = Callable[[], Awaitable[None]]
+
+
 class Gateway:
     """One address that is served."""
 
     def __init__(
-        self, url: str, serving: Serving, listener: Listener, pid: Pid
+        self, url: str, app: GatewayApp, listener: Listener, stop: Stop
     ) -> None:
         self.url = url
-        self._serving = serving
+        self._app = app
         self._listener = listener
-        self._pid = pid
+        self._stop = stop
         self._closed = False
 
-    async def running(self) -> int:
-        """Count the requests that are being answered."""
-        return (await count_children(REQUESTS)).active
+    @property
+    def running(self) -> int:
+        """Requests that are being answered."""
+        return self._app.running
 
     async def drain(self, timeout_s: float) -> None:
         """Stop accepting, let running answers finish, tell the others, close.
@@ -53,13 +57,13 @@ class Gateway:
         """
         if self._closed:
             return
-        self._serving.draining = True
+        self._app.draining = True
         await self._listener.stop_accepting()
         try:
             with trio.move_on_after(timeout_s):
                 await self._listener.connections_done()
                 return
-            await self._serving.stop_requests()
+            self._app.end_all()
             with trio.move_on_after(_TELL_S):
                 await self._listener.connections_done()
         finally:
@@ -68,7 +72,7 @@ class Gateway:
                 await self._listener.close()
                 # It may have ended by itself, or with a tree that gave up.
                 with contextlib.suppress(CallError, ChildNotFoundError):
-                    await terminate_child(GATEWAYS, self._pid)
+                    await self._stop()
 
 
 async def open_gateway(
@@ -85,5 +89,8 @@ async def open_gateway(
         start=partial(PlainProcess, serve),
         restart=Restart.TRANSIENT,  # it ends normally when it has been drained
     )
-    pid = await start_child(GATEWAYS, spec)
-    return Gateway(url=url, serving=serving, listener=listener, pid=pid)
+    supervisor = whereis(GATEWAYS) or GATEWAYS
+    pid = await start_child(supervisor, spec)
+    # By pid: whoever drains may belong to no node, or to another one.
+    stop = partial(terminate_child, supervisor, pid)
+    return Gateway(url=url, app=app, listener=listener, stop=stop)

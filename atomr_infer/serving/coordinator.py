@@ -65,6 +65,8 @@ class Coordinator(GenServer):
         """Answer ``AwaitServing``, now or when it is known."""
         match request:
             case messages.AwaitServing():
+                # Who asked before may have given up since.
+                self._awaiting = [f for f in self._awaiting if not f.answered]
                 self._awaiting.append(from_)
                 self._answer_awaiting()
                 return NoReply()

@@ -65,6 +65,10 @@ class DeploymentManager(GenServer):
             if deployment.name not in self._trees:
                 self._failed(deployment.name, "its tree ended unseen")
 
+    def format_status(self) -> object:
+        """Show the deployments; the environment holds secrets."""
+        return {"deployments": sorted(self._trees)}
+
     async def handle_call(self, request: object, from_: From) -> Reply:
         """Answer ``Deploy`` and ``Undeploy``."""
         match request:

@@ -19,7 +19,7 @@ import attrs
 from atomr.otp import cast
 from atomr.process import self_pid
 from atomr_infer.bridge import open_bridged_runner
-from atomr_infer.errors import InferenceError
+from atomr_infer.errors import InferenceError, NotReadyError
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.runtimes.contract import (
     Host,
@@ -29,6 +29,7 @@ from atomr_infer.runtimes.contract import (
     RuntimePlugin,
 )
 from atomr_infer.serving import messages
+from atomr_infer.serving.engine_life import EngineLife
 from atomr_infer.serving.names import engine_core_name
 
 if TYPE_CHECKING:
@@ -75,8 +76,7 @@ class EngineContext:
         try:
             async with self._source.open(context) as runner:
                 self._has_run = True
-                cast(self._core, messages.ContextUp(self_pid(), runner))
-                failure = await runner.failed()
+                failure = await self._live(runner)
         except InferenceError as error:
             self._source.on_failure(error)
             if self._has_run and error.retryable:
@@ -85,6 +85,18 @@ class EngineContext:
             return
         self._source.on_failure(failure)
         raise failure
+
+    async def _live(self, runner: ModelRunner) -> InferenceError:
+        """Report the runner, and end its generations before it is closed."""
+        life = EngineLife()
+        name = self._source.deployment.name
+        try:
+            cast(self._core, messages.ContextUp(self_pid(), runner, life))
+            failure = await runner.failed()
+            life.end(failure)
+            return failure
+        finally:
+            life.end(NotReadyError(f"{name} was stopped"))
 
     def _report(self, progress: Progress) -> None:
         cast(self._core, messages.ContextProgress(progress))

@@ -29,7 +29,6 @@ from atomr_infer.serving.replica import Lease, Phase, ReplicaState
 
 if TYPE_CHECKING:
     from atomr_infer.model.deployment import Deployment
-    from atomr_infer.runtimes.contract import ModelRunner
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +53,7 @@ class EngineCore(GenServer):
         )
         self._clients: dict[Ref, _Client] = {}
         self._by_monitor: dict[Ref, _Client] = {}
-        self._runner: ModelRunner | None = None
+        self._engine: messages.ContextUp | None = None
         self._context: Ref | None = None
         self._state: ReplicaState
 
@@ -145,12 +144,14 @@ class EngineCore(GenServer):
         self._count()
 
     def _lease(self, ref: Ref) -> Lease:
-        assert self._runner is not None, "the queue is open only with a runner"
+        engine = self._engine
+        assert engine is not None, "the queue is open only with an engine"
         return Lease(
             ref=ref,
             core=self_pid(),
-            runner=self._runner,
-            capabilities=self._runner.capabilities,
+            runner=engine.runner,
+            life=engine.life,
+            capabilities=engine.runner.capabilities,
         )
 
     # --- the engine -------------------------------------------------------------
@@ -159,7 +160,7 @@ class EngineCore(GenServer):
         if self._context is not None:
             demonitor(self._context)
         self._context = monitor(message.context)
-        self._runner = message.runner
+        self._engine = message
         self._state.starts += 1
         self._state.engine_pid = getattr(message.runner, "pid", None)
         self._state.progress = None
@@ -185,7 +186,7 @@ class EngineCore(GenServer):
 
     def _context_down(self, reason: ExitReason) -> None:
         self._context = None
-        self._runner = None
+        self._engine = None
         self._state.engine_pid = None
         self._queue.close()
         if not is_abnormal(reason):

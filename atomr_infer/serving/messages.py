@@ -9,6 +9,7 @@ from atomr.refs import Pid, Ref
 from atomr_infer.errors import InferenceError
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.runtimes.contract import ModelRunner, Progress
+from atomr_infer.serving.engine_life import EngineLife
 from atomr_infer.serving.replica import Lease, ReplicaState
 
 # --- to an engine core --------------------------------------------------------
@@ -58,10 +59,12 @@ class ContextUp:
     Attributes:
         context: the process that owns it.
         runner: what runs generations until that process ends.
+        life: what generations hold on to.
     """
 
     context: Pid
     runner: ModelRunner
+    life: EngineLife
 
 
 @attrs.frozen

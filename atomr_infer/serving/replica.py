@@ -14,6 +14,7 @@ from atomr.refs import Pid, Ref
 from atomr_infer.errors import InferenceError
 from atomr_infer.model.capabilities import Capabilities
 from atomr_infer.runtimes.contract import ModelRunner, Progress
+from atomr_infer.serving.engine_life import EngineLife
 
 
 class Phase(Enum):
@@ -73,10 +74,12 @@ class Lease:
         ref: what the engine core knows it by.
         core: whom to give it back to.
         runner: what runs the generation.
+        life: the runner's; a generation holds on to it.
         capabilities: the runner's.
     """
 
     ref: Ref
     core: Pid
     runner: ModelRunner
+    life: EngineLife
     capabilities: Capabilities

@@ -104,8 +104,12 @@ async def run_request(serving: Serving, batch: ExecuteBatch, sink: Sink) -> None
 
     Cancellation: ends the generation before it passes on.
     """
-    route = serving.table.resolve(batch.model)
-    deployment = serving.deployment(route.deployment)
+    try:
+        route = serving.table.resolve(batch.model)
+        deployment = serving.deployment(route.deployment)
+    except InferenceError as error:
+        log.info("request %s refused: %s", batch.request_id, error)
+        raise
     routing = serving.routing(route.deployment)
     routed = attrs.evolve(batch, model=route.model)
     request = _Request(deployment, routing, routed, sink)
@@ -221,13 +225,15 @@ class _Request:
         ignored = check_request(self._batch, lease.capabilities)
         timeouts = self._deployment.timeouts
         silence = _Silence(timeouts.first_token_s, "its first token")
-        with silence.scope:
+        with silence.scope, lease.life.hold(silence.scope):
             async with lease.runner.execute(self._batch) as chunks:
                 async for chunk in chunks:
                     silence.pause()
                     await self._pass_on(chunk, ignored)
                     silence.expect(timeouts.idle_s, "the next token")
         if silence.scope.cancelled_caught:
+            if lease.life.error is not None:
+                raise lease.life.error
             raise silence.error(self._deployment.name)
 
     async def _pass_on(self, chunk: TokenChunk, ignored: tuple[str, ...]) -> None:

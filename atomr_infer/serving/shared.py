@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from math import inf
 from typing import TYPE_CHECKING
 
 import attrs
 import trio
 
-from atomr.core.exits import SHUTDOWN
-from atomr.otp import call, which_children
-from atomr.process import exit_process
+from atomr.otp import call
 from atomr_infer.policy.model_table import ModelTable
 from atomr_infer.serving import messages
-from atomr_infer.serving.names import MANAGER, REQUESTS, coordinator_name
+from atomr_infer.serving.names import MANAGER, coordinator_name
 from atomr_infer.serving.replica import Phase, ReplicaState
 
 if TYPE_CHECKING:
@@ -40,13 +39,11 @@ class Readiness:
     """What ``/readyz`` says.
 
     Attributes:
-        ready: True when every deployment serves and no drain has begun.
-        draining: True when the server is about to stop.
+        ready: True when something is deployed and all of it serves.
         phases: each deployment's phase by name.
     """
 
     ready: bool
-    draining: bool
     phases: Mapping[str, str]
 
 
@@ -63,7 +60,6 @@ class Serving:
         self._routing: dict[str, RoutingTable] = {}
         self._failures: dict[str, InferenceError] = {}
         self._phases: dict[str, Phase] = {}
-        self.draining = False
         self.started_at_s = int(time.time())
 
     @property
@@ -90,8 +86,7 @@ class Serving:
         """Return whether everything that was deployed serves."""
         phases = {name: phase.value for name, phase in self._phases.items()}
         serving = all(phase is Phase.SERVING for phase in self._phases.values())
-        ready = serving and bool(phases) and not self.draining
-        return Readiness(ready=ready, draining=self.draining, phases=phases)
+        return Readiness(ready=serving and bool(phases), phases=phases)
 
     # --- written by the deployment manager and the coordinators -----------------
 
@@ -141,20 +136,20 @@ class Serving:
             ConfigError: it cannot work as written; nothing was changed.
             InferenceError: it could not be started; it was removed again.
         """
-        error = await call(
-            MANAGER, messages.Deploy(deployment), timeout_s=_DEPLOY_TIMEOUT_S
-        )
-        if error is None:
-            try:
-                error = await self._await_serving(deployment.name, progress)
-            except trio.Cancelled:
-                with trio.CancelScope(shield=True):
-                    await self.undeploy(deployment.name)
-                raise
-            if error is not None:
+        # Shielded: the manager would go on, and nobody would know.  It is short:
+        # the call is answered when the deployment's processes stand.
+        with trio.CancelScope(shield=True):
+            refused = await call(
+                MANAGER, messages.Deploy(deployment), timeout_s=_DEPLOY_TIMEOUT_S
+            )
+        if refused is not None:
+            raise refused
+        try:
+            await self._await_serving(deployment.name, progress)
+        except BaseException:
+            with trio.CancelScope(shield=True):
                 await self.undeploy(deployment.name)
-        if error is not None:
-            raise error
+            raise
 
     async def undeploy(self, name: str) -> bool:
         """Stop serving a deployment; its running requests end with an error.
@@ -169,30 +164,19 @@ class Serving:
         table = self._routing.get(name)
         return () if table is None else table.replicas
 
-    async def stop_requests(self) -> None:
-        """Tell every running request to end; each tells its client.
-
-        Does not wait for them: one may be stuck in a send to a client that
-        reads nothing, and only closing its socket will free it.
-        """
-        for child in await which_children(REQUESTS):
-            if child.pid is not None:
-                exit_process(child.pid, SHUTDOWN)
-
     async def _await_serving(
         self, name: str, progress: Callable[[ReplicaState], None] | None
-    ) -> InferenceError | None:
-        async with trio.open_nursery() as nursery:
-            if progress is not None:
-                nursery.start_soon(self._watch, name, progress)
-            error = await call(
-                coordinator_name(name), messages.AwaitServing(), timeout_s=None
-            )
-            nursery.cancel_scope.cancel()
-        return error
-
-    async def _watch(self, name: str, progress: Callable[[ReplicaState], None]) -> None:
+    ) -> None:
+        # Asked again for each look: a nursery would wrap what progress raises.
+        wait_s = inf if progress is None else _PROGRESS_EVERY_S
         while True:
             for replica in self.replicas(name):
-                progress(replica)
-            await trio.sleep(_PROGRESS_EVERY_S)
+                if progress is not None:
+                    progress(replica)
+            with trio.move_on_after(wait_s):
+                error = await call(
+                    coordinator_name(name), messages.AwaitServing(), timeout_s=None
+                )
+                if error is None:
+                    return
+                raise error

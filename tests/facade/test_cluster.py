@@ -190,9 +190,6 @@ async def test_progress_is_told_while_it_loads(
     assert len(seen) >= 10
 
 
-@pytest.mark.xfail(
-    reason="Serving.deploy looks for Cancelled, but its nursery raises a group"
-)
 async def test_a_cancelled_deploy_is_removed_again(
     waiting: WaitingPlugin, autojump_clock: MockClock
 ) -> None:
@@ -204,9 +201,6 @@ async def test_a_cancelled_deploy_is_removed_again(
         assert cluster.models() == ()
 
 
-@pytest.mark.xfail(
-    reason="nothing ends the generations of a runner that is closed in this process"
-)
 async def test_undeploy_ends_running_requests_with_an_error(
     autojump_clock: MockClock,
 ) -> None:

@@ -10,7 +10,7 @@ from atomr_infer.cluster import Cluster
 from atomr_infer.errors import ConfigError
 from atomr_infer.model.deployment import Deployment
 from tests.gateway.conftest import Running, Serve
-from tests.gateway.http import Answer, chat, events, until
+from tests.gateway.http import Answer, chat, events, request, until
 
 
 def mock(**options: Any) -> Deployment:
@@ -30,13 +30,13 @@ async def ask_until_running(
 
 async def test_a_drain_lets_a_running_answer_finish(serve: Serve) -> None:
     answers: list[Answer] = []
-    async with serve(mock(tokens=20, delay_s=0.01)) as running:
-        async with trio.open_nursery() as nursery:
-            await ask_until_running(running, nursery, answers)
-            await running.gateway.drain(timeout_s=10)
-            with pytest.raises(OSError, match=r".*"):
-                await trio.open_tcp_stream("127.0.0.1", running.port)
-        assert not running.cluster.readiness().ready
+    slow = mock(tokens=20, delay_s=0.01)
+    async with serve(slow) as running, trio.open_nursery() as nursery:
+        await ask_until_running(running, nursery, answers)
+        await running.gateway.drain(timeout_s=10)
+        assert not running.gateway.running
+        with pytest.raises(OSError, match=r".*"):
+            await trio.open_tcp_stream("127.0.0.1", running.port)
     assert events(answers[0])[-1] == "[DONE]"
 
 
@@ -77,3 +77,15 @@ async def test_a_busy_port_is_one_clear_sentence(serve: Serve) -> None:
         with pytest.raises(ConfigError, match="the port is in use") as caught:
             await other.serve(f"127.0.0.1:{running.port}")
     assert f"127.0.0.1:{running.port}" in str(caught.value)
+
+
+async def test_draining_one_gateway_leaves_the_other_ready(serve: Serve) -> None:
+    answers: list[Answer] = []
+    slow = mock(tokens=20, delay_s=0.01)
+    async with serve(slow) as running, trio.open_nursery() as nursery:
+        second = await running.cluster.serve("127.0.0.1:0")
+        await ask_until_running(running, nursery, answers)
+        await second.drain(timeout_s=0)
+        ready = await request(running.port, "GET", "/readyz")
+        assert (ready.status, ready.json["ready"]) == (200, True)
+    assert events(answers[0])[-1] == "[DONE]"

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
+from atomr.otp import SHUTDOWN, which_children
+from atomr.process import exit_process
 from atomr_infer.errors import (
     EngineCrashedError,
     EngineStartError,
     NotReadyError,
 )
 from atomr_infer.model.deployment import Deployment, RetryPolicy, Serving
+from atomr_infer.serving.names import REQUESTS
 from atomr_infer.serving.replica import Phase
 from atomr_infer.testing.mock_script import MockScript
 from tests.serving.conftest import Collected, OpenTree, Tree, until
@@ -231,6 +234,8 @@ async def test_a_killed_request_frees_its_place(
 
             nursery.start_soon(ask)
             await trio.sleep(0.1)
-            await tree.serving.stop_requests()
+            (child,) = await which_children(REQUESTS)
+            assert child.pid is not None
+            exit_process(child.pid, SHUTDOWN)
         await tree.idle()
         assert tree.lab.runners[0].active == 0
