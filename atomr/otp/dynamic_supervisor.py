@@ -39,6 +39,7 @@ from atomr.otp.children import (
 )
 from atomr.otp.supervising import Child, StartAbortedError, Supervising, aborted_start
 from atomr.otp.supervisor import count, unknown_request
+from atomr.process.behaviour import AttachPoint
 from atomr.process.stopping import begin_stop, stop_process, wait_ended
 from atomr.refs import Pid
 
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     from atomr.process.process import Process
 
 
-class DynamicSupervisor(Supervising):
+class DynamicSupervisor(Supervising, AttachPoint):
     """Supervises children that are added while it runs.
 
     Args:

@@ -67,12 +67,12 @@ class ServerLoop:
 
     __slots__ = (
         "_asked",
-        "_async_call",
-        "_async_cast",
         "_async_continue",
         "_async_info",
         "_continuation",
         "_idle",
+        "_plain_call",
+        "_plain_cast",
         "_process",
         "_server",
     )
@@ -84,8 +84,8 @@ class ServerLoop:
         self._continuation: object = ABSENT
         self._idle: Timer | None = None
         asynchronous = server.async_callbacks
-        self._async_call = "handle_call" in asynchronous
-        self._async_cast = "handle_cast" in asynchronous
+        self._plain_call = "handle_call" not in asynchronous
+        self._plain_cast = "handle_cast" not in asynchronous
         self._async_info = "handle_info" in asynchronous
         self._async_continue = "handle_continue" in asynchronous
 
@@ -130,13 +130,14 @@ class ServerLoop:
                 if request is not None:
                     return request.reason
                 continue
+            if process.budget <= 0:
+                await process.take_turn()
+                continue
             if self._continuation is not ABSENT:
+                process.budget -= 1
                 stop = await self._continue()
             elif process.batch:
-                stop = await self._handle(process.batch.pop())
-                process.budget -= 1
-                if process.budget <= 0:
-                    await process.take_turn()
+                stop = self._drain() or await self._handle_next()
             elif process.inbox:
                 process.batch, process.inbox = process.inbox, []
                 process.batch.reverse()
@@ -146,6 +147,34 @@ class ServerLoop:
                 continue
             if stop is not None:
                 return stop.reason
+
+    def _drain(self) -> Stop | None:
+        """Handle messages for as long as nothing but plain callbacks is needed."""
+        process, server, batch = self._process, self._server, self._process.batch
+        while batch and process.budget > 0:
+            item = batch[-1]
+            kind = type(item)
+            if kind is Cast and self._plain_cast:
+                process.current = batch.pop()
+                self._cancel_idle()
+                result = server.handle_cast(item.message)  # type: ignore[attr-defined]
+                stop = (
+                    None if result is None else self._note_cast("handle_cast", result)
+                )
+            elif kind is From and self._plain_call:
+                process.current = batch.pop()
+                self._cancel_idle()
+                answer = server.handle_call(item.request, item)  # type: ignore[attr-defined, arg-type]
+                stop = self._answer(item, answer)  # type: ignore[arg-type]
+            else:
+                return None
+            if stop is not None:
+                return stop
+            process.current = None
+            process.budget -= 1
+            if process.signals or self._continuation is not ABSENT:
+                return None
+        return None
 
     async def _take_signal(self) -> StopRequest | None:
         signal = self._process.signals.pop(0)
@@ -163,29 +192,37 @@ class ServerLoop:
             result = await result  # type: ignore[misc]
         return self._note_cast("handle_continue", result)
 
-    async def _handle(self, item: object) -> Stop | None:
+    async def _handle_next(self) -> Stop | None:
+        """Handle one message, if there is still reason to."""
         process, server = self._process, self._server
-        process.current = item
-        if self._idle is not None:
-            self._idle.cancel()
-            self._idle = None
-        kind = type(item)
+        if not process.batch or process.signals or process.budget <= 0:
+            return None
+        if self._continuation is not ABSENT:
+            return None
+        item = process.current = process.batch.pop()
+        process.budget -= 1
+        self._cancel_idle()
         stop: Stop | None
-        if kind is From:
-            result = server.handle_call(item.request, item)  # type: ignore[attr-defined, arg-type]
-            if self._async_call:
+        if isinstance(item, From):
+            result = server.handle_call(item.request, item)
+            if not self._plain_call:
                 result = await result  # type: ignore[misc]
-            stop = self._answer(item, result)  # type: ignore[arg-type]
-        elif kind is Cast:
-            noted = server.handle_cast(item.message)  # type: ignore[attr-defined]
-            if self._async_cast:
+            stop = self._answer(item, result)
+        elif isinstance(item, Cast):
+            noted = server.handle_cast(item.message)
+            if not self._plain_cast:
                 noted = await noted  # type: ignore[misc]
-            stop = None if noted is None else self._note_cast("handle_cast", noted)
+            stop = self._note_cast("handle_cast", noted)
         else:
             stop = await self._inform(item)
         if stop is None:
             process.current = None
         return stop
+
+    def _cancel_idle(self) -> None:
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
 
     async def _inform(self, message: object) -> Stop | None:
         if self._is_order(message):
@@ -238,8 +275,7 @@ class ServerLoop:
 
     def _arm_idle(self, timeout_s: float) -> None:
         process = self._process
-        if self._idle is not None:
-            self._idle.cancel()
+        self._cancel_idle()
 
         def fire() -> None:
             # A message that waits already is activity, not idleness.

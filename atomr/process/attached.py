@@ -11,13 +11,13 @@ caller.  What leaves the block goes to the caller, not to the log.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING
 
 import trio
 
 from atomr.core.child_spec import DEFAULT_SHUTDOWN_S
 from atomr.errors import AtomrInternalError, NoProcessError, ProcessKilledError
-from atomr.process.behaviour import Parent, Startable
+from atomr.process.behaviour import AttachPoint, Startable
 from atomr.process.context import CURRENT, find_process
 from atomr.process.process import Process
 
@@ -26,17 +26,6 @@ if TYPE_CHECKING:
 
     from atomr.core.exits import ExitReason
     from atomr.refs import Name, Pid
-
-
-@runtime_checkable
-class AttachPoint(Parent, Protocol):
-    """A supervisor that takes attached children: DynamicSupervisor."""
-
-    def check_room(self, child: str) -> None:
-        """Raise StartError when it cannot take another child."""
-
-    def attach(self, process: Process) -> None:
-        """Take the process as a temporary child."""
 
 
 class _Attached(Startable):

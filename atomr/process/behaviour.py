@@ -77,3 +77,27 @@ class Parent(Protocol):
 
     def own_pid(self) -> Pid | None:
         """Return the supervisor's pid; None for the node."""
+
+
+class AttachPoint(ABC):
+    """A supervisor that takes attached children.
+
+    A base class, not a protocol: this is asked for each request, and a check
+    against a protocol costs more than all the rest of an attached block.
+    """
+
+    @abstractmethod
+    def check_room(self, child: str) -> None:
+        """Raise StartError when it cannot take another child."""
+
+    @abstractmethod
+    def attach(self, process: Process) -> None:
+        """Take the process as a temporary child."""
+
+    @abstractmethod
+    def child_exited(self, process: Process, reason: ExitReason) -> None:
+        """Take note of a child's end."""
+
+    @abstractmethod
+    def own_pid(self) -> Pid | None:
+        """Return the supervisor's pid."""

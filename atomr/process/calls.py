@@ -11,7 +11,6 @@ the call is settled or given up, so a late or second reply finds nobody.
 
 from __future__ import annotations
 
-from math import isinf
 from typing import TYPE_CHECKING, Generic, TypeVar, overload
 
 import attrs
@@ -82,7 +81,6 @@ class From:
         self,
         request: object,
         target: Pid | Name,
-        *,
         server: Process,
         spot: ParkSpot,
         caller: Process | None,
@@ -205,9 +203,9 @@ async def call(
         _refuse_cycle(caller, process, request)
     node = process.node
     spot = node.spots.pop() if node.spots else ParkSpot()
-    ref = From(request, server, server=process, spot=spot, caller=caller)
+    ref = From(request, server, process, spot, caller)
     bucket = None
-    if timeout_s is not None and not isinf(timeout_s):
+    if timeout_s is not None:
         bucket = node.timers.bucket(timeout_s)
         bucket.add(ref)
     process.deliver(ref)

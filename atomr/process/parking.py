@@ -34,7 +34,8 @@ class ParkSpot:
 
     def __init__(self) -> None:
         self.task: Task | None = None
-        self._trap = _trap_for(self)
+        # Made at the first sleep: an attached process often never sleeps here.
+        self._trap: object = None
 
     @types.coroutine
     def park(self, task: Task) -> Generator[object, outcome.Outcome[None], None]:
@@ -45,8 +46,11 @@ class ParkSpot:
 
         Cancellation: wakes at once with ``trio.Cancelled``.
         """
+        trap = self._trap
+        if trap is None:
+            trap = self._trap = _trap_for(self)
         self.task = task
-        result = yield self._trap
+        result = yield trap
         if result is not WAKE:
             result.unwrap()
 

@@ -22,6 +22,7 @@ from atomr.process import (
     call,
     cancel_timer,
     current_node,
+    demonitor,
     is_alive,
     kill,
     monitor,
@@ -106,6 +107,34 @@ async def test_selective_receive_also_finds_what_an_earlier_receive_took_along(
         await wait_exit(pid)
 
     assert got == [0, 2, 1]
+
+
+async def test_a_flush_by_a_helper_does_not_make_a_selective_receive_miss(
+    clean_node: CleanNode,
+) -> None:
+    """The helper shortens the mailbox that the receive has looked through."""
+    got: list[object] = []
+
+    async def choose() -> None:
+        dead = spawn(sleeper)
+        ref = monitor(dead)
+        kill(dead)
+        await wait_exit(dead)
+
+        async def helper() -> None:
+            await trio.testing.wait_all_tasks_blocked()
+            demonitor(ref, flush=True)
+            send(self_pid(), "wanted")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(helper)
+            got.append(await receive(lambda m: m == "wanted"))
+
+    async with clean_node():
+        pid = spawn(choose)
+        await wait_exit(pid)
+
+    assert got == ["wanted"]
 
 
 async def test_receive_gives_up_after_its_timeout_and_takes_nothing(
