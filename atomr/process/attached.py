@@ -90,6 +90,17 @@ class attached:  # noqa: N801 - `async with attached(...)` reads as a function
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
+        return self._leave(exc_type, exc, traceback)
+
+    # Synchronous and protected: an interrupt in between would leave the process
+    # in its supervisor's table.
+    @trio.lowlevel.enable_ki_protection
+    def _leave(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
         process = self._process
         assert process is not None, "entered"
         CURRENT.set(self._outer)
@@ -107,6 +118,7 @@ class attached:  # noqa: N801 - `async with attached(...)` reads as a function
         process.finish_with(exc)
         return False
 
+    @trio.lowlevel.enable_ki_protection
     def _enter(self) -> Pid:
         parent_process = find_process(self._supervisor)
         if parent_process is None:

@@ -52,14 +52,20 @@ class ParkSpot:
         self.task = task
         result = yield trap
         if result is not WAKE:
-            result.unwrap()
+            try:
+                result.unwrap()
+            finally:
+                # It holds the error, whose traceback holds this frame: a cycle
+                # that would keep each cancelled process until a collection.
+                del result
 
     def wake(self) -> None:
         """Let the sleeping task go on; nothing when none sleeps here."""
         task = self.task
         if task is not None:
-            self.task = None
+            # In this order: from a wrong thread trio raises, and nothing is lost.
             trio.lowlevel.reschedule(task, WAKE)
+            self.task = None
 
     def close(self) -> None:
         """Drop the trap, which refers back to this spot."""

@@ -40,7 +40,7 @@ from atomr.core.links import SignalEffect, exit_reason, signal_effect
 from atomr.core.messages import Down, Exit
 from atomr.process import report
 from atomr.process.calls import From
-from atomr.process.context import CURRENT
+from atomr.process.context import CURRENT, NODE
 from atomr.process.endings import passes_up, reason_of
 from atomr.process.parking import ParkSpot
 from atomr.refs import Pid, Ref
@@ -225,6 +225,8 @@ class Process:
     async def main(self) -> None:
         """Run the behaviour; the body of the process' task."""
         CURRENT.set(self)
+        # The starter may be of another node.
+        NODE.set(self.node)
         self.task = trio.lowlevel.current_task()
         reason: ExitReason = NORMAL
         try:
@@ -285,8 +287,10 @@ class Process:
             self.parent.child_exited(self, reason)
             if telemetry.handlers:
                 self._emit_end(reason)
-        # Process and spot refer to each other through the trap.
+        # Cycles: process and spot through the trap, process and task through the
+        # task's context.
         self.spot.close()
+        self.task = None
 
     def _release(self) -> None:
         for name in self.names or ():

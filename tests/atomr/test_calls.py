@@ -88,6 +88,13 @@ class Store(GenServer):
             reply(from_, message)
 
 
+class Crashes(Store):
+    """A store that crashes on a cast."""
+
+    def handle_cast(self, message: str) -> None:
+        raise KeyError(message)
+
+
 async def temporary(node: Node, start: Callable[[], GenServer]) -> Pid:
     """Start a root whose crash is not the node's."""
     return await node.start(child(start, restart=Restart.TEMPORARY))
@@ -367,6 +374,35 @@ async def test_a_reply_and_a_cancel_in_the_same_tick_yield_one_of_the_two(
                         cast(server, "x")
             assert got in ([], ["x"])
             assert await call(server, Get("k")) == "k"
+
+
+async def test_a_call_and_the_servers_end_in_the_same_tick_never_hang(
+    clean_node: CleanNode, schedule: int
+) -> None:
+    ends: list[Callable[[Pid], None]] = [
+        kill,
+        lambda pid: exit_process(pid, SHUTDOWN),
+        lambda pid: cast(pid, "crash"),
+    ]
+
+    async def ask(server: Pid, into: list[object]) -> None:
+        try:
+            into.append(await call(server, Get("k"), timeout_s=None))
+        except (ServerDownError, NoProcessError) as error:
+            into.append(type(error))
+
+    async with clean_node() as node:
+        for end in ends:
+            server = await temporary(node, Crashes)
+            got: list[object] = []
+            async with trio.open_nursery() as nursery:
+                for _ in range(5):
+                    nursery.start_soon(ask, server, got)
+                await trio.lowlevel.checkpoint()
+                end(server)
+                nursery.start_soon(ask, server, got)
+            assert len(got) == 6
+            assert set(got) <= {"k", ServerDownError, NoProcessError}
 
 
 async def test_a_cancelled_call_loop_ends_within_its_fairness_bound(

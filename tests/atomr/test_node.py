@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -13,10 +14,21 @@ import trio.testing
 
 from atomr.core.exits import KILLED, NORMAL, SHUTDOWN, ExitReason
 from atomr.errors import RootExitError, StartError
-from atomr.otp import GenServer, Restart, Stop, Supervisor, cast, child
+from atomr.otp import (
+    DynamicSupervisor,
+    GenServer,
+    Restart,
+    Stop,
+    Supervisor,
+    cast,
+    child,
+    start_child,
+    terminate_child,
+)
 from atomr.process import (
     Node,
     PlainProcess,
+    attached,
     current_node,
     kill,
     open_node,
@@ -24,6 +36,7 @@ from atomr.process import (
     wait_exit,
     whereis,
 )
+from atomr.process.process import Process
 
 CleanNode: TypeAlias = Callable[[], AbstractAsyncContextManager[Node]]
 settle = trio.testing.wait_all_tasks_blocked
@@ -223,6 +236,48 @@ async def test_a_hundred_processes_of_each_kind_leave_nothing(
             spec = child(lambda: PlainProcess(loop), id="p")
             await node.start(Supervisor([spec]))
         assert node.size == 400
+
+
+async def test_a_root_lives_on_its_own_node_whoever_starts_it(
+    clean_node: CleanNode,
+) -> None:
+    seen: list[Node] = []
+
+    class Looks(GenServer):
+        def init(self) -> None:
+            seen.append(current_node())
+
+    async with clean_node() as outer, open_node("inner"):
+        await outer.start(Looks())
+
+    assert seen == [outer]
+
+
+async def test_ended_processes_are_freed_without_the_garbage_collector(
+    clean_node: CleanNode,
+) -> None:
+    def alive() -> int:
+        return sum(isinstance(each, Process) for each in gc.get_objects())
+
+    gc.collect()
+    gc.disable()
+    # Errors that other tests keep hold processes through their tracebacks.
+    before = alive()
+    try:
+        async with clean_node() as node:
+            top = await node.start(DynamicSupervisor())
+            for _ in range(100):
+                spec = child(Ends, restart=Restart.TEMPORARY)
+                await terminate_child(top, await start_child(top, spec))
+                async with attached(top, id="r"):
+                    pass
+            await trio.lowlevel.checkpoint()
+            kept = alive() - before
+    finally:
+        gc.enable()
+
+    # The supervisor, and at most what its task has just let go of.
+    assert kept <= 3
 
 
 async def test_a_spawned_process_that_is_killed_means_nothing_to_the_node(
