@@ -199,11 +199,19 @@ async def test_a_signal_during_a_slow_start_does_not_wait_for_it(
             await trio.sleep_forever()
 
     slow = Application("slow", lambda: Supervisor([child(Slow)]), ("a",))
+
+    def never(node: Node) -> None:
+        raise AssertionError
+
+
+    def never(_: Node) -> None:
+        raise AssertionError("it never gets ready")
+
     async with trio.open_nursery() as nursery:
 
         @nursery.start_soon
         async def run() -> None:
-            found = await run_applications([app("a"), slow], ready=lambda _: 1 / 0)
+            found = await run_applications([app("a"), slow], ready=never)
             assert found is signal.SIGTERM
 
         await trio.testing.wait_all_tasks_blocked()

@@ -208,7 +208,7 @@ async def test_all_callers_of_a_server_that_ends_hear_of_it_with_its_reason(
     key: str,
 ) -> None:
     """Set aside, in work, queued: none of them waits for its timeout."""
-    reasons: list[ExitReason] = []
+    reasons: list[object] = []
     async with clean_node() as node:
         server = await start(node)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import TypeAlias
 
@@ -183,11 +183,12 @@ async def test_all_children_stop_at_the_same_time(
 async def test_operations_that_need_an_id_are_refused(clean_node: CleanNode) -> None:
     async with clean_node() as node:
         top = await node.start(DynamicSupervisor())
-        for use in (
+        uses: list[Callable[[], Awaitable[object]]] = [
             lambda: restart_child(top, "a"),
             lambda: delete_child(top, "a"),
             lambda: call(top, "what?"),
-        ):
+        ]
+        for use in uses:
             with pytest.raises(ChildError, match="knows no such request"):
                 await use()
         with pytest.raises(ChildError, match="knows its children by pid"):

@@ -39,6 +39,7 @@ from atomr.otp.server_loop import BadReturnError, InitStoppedError
 from atomr.process import (
     Node,
     exit_process,
+    is_alive,
     kill,
     monitor,
     self_pid,
@@ -81,14 +82,14 @@ class Recorder(GenServer):
             raise message
         return message
 
-    def handle_info(self, message: Any) -> None:
+    def handle_info(self, message: Any) -> Any:
         self.log.append(("info", message))
 
     def handle_continue(self, continuation: Any) -> Any:
         self.log.append(("continue", continuation))
         return continuation
 
-    def terminate(self, reason: ExitReason) -> None:
+    def terminate(self, reason: ExitReason) -> Any:
         self.log.append(("terminate", reason))
 
 
@@ -178,13 +179,14 @@ async def test_a_bad_return_is_a_crash_that_names_the_callback(
     clean_node: CleanNode,
 ) -> None:
     async with clean_node() as node:
-        for use, text in [
+        cases: list[tuple[Callable[[Pid], None], str]] = [
             (lambda p: cast(p, "x"), "handle_cast returned 'x', expected NoReply"),
             (
                 lambda p: cast(p, NoReply(continue_=3)),
                 "handle_continue returned 3, expected NoReply",
             ),
-        ]:
+        ]
+        for use, text in cases:
             pid = await start(node, lambda: Recorder([]))
             use(pid)
             reason = await wait_exit(pid)
@@ -288,7 +290,7 @@ async def test_init_has_a_time_bound_when_the_spec_says_so(
         with pytest.raises(InitTimeoutError, match=r"within 1\.5 s"):
             await start(node, Slow, init_timeout_s=1.5)
         assert (trio.current_time(), node.processes) == (1.5, {})
-        assert await start(node, Slow, init_timeout_s=15.0)
+        assert is_alive(await start(node, Slow, init_timeout_s=15.0))
 
 
 async def test_cancelling_the_starter_cancels_the_half_started(

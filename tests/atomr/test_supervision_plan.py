@@ -177,7 +177,8 @@ def test_the_window_agrees_with_counting_all_restarts(
 
 def test_only_a_restart_counts_in_the_window() -> None:
     window = RestartIntensity()
-    for restart, reason in [(X, CRASH), (T, NORMAL)]:
+    ends: list[tuple[Restart, ExitReason]] = [(X, CRASH), (T, NORMAL)]
+    for restart, reason in ends:
         _, after = plan_exit(
             strategy=Strategy.ONE_FOR_ONE,
             auto_shutdown=AutoShutdown.NEVER,
