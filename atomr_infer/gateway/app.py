@@ -60,7 +60,7 @@ class GatewayApp:
     def __init__(self, serving: Serving, limits: GatewayLimits) -> None:
         self._serving = serving
         self._limits = limits
-        self._answering: set[trio.CancelScope] = set()
+        self._answering: dict[Exchange, trio.CancelScope] = {}
         self.draining = False
         self._routes: Mapping[str, Mapping[str, Handler]] = {
             "/": {"GET": self._index},
@@ -81,13 +81,16 @@ class GatewayApp:
         Does not wait for them: one may be stuck in a send to a client that
         reads nothing, and only closing its socket will free it.
         """
-        for answering in self._answering:
-            answering.cancel()
+        for exchange, answering in self._answering.items():
+            # One that sends its last bytes is as good as done; see below.
+            if not exchange.ended:
+                answering.cancel()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one ASGI scope; only HTTP is spoken."""
-        if scope["type"] != "http":
-            raise ValueError(f"no {scope['type']} here")
+        """Serve one HTTP request; a WebSocket is refused."""
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close"})  # a 403 to the client
+            return
         exchange = Exchange(scope, receive, send)
         try:
             await self._dispatch(exchange)
@@ -174,12 +177,12 @@ class GatewayApp:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_cancel_when_gone, exchange, nursery.cancel_scope)
             with trio.CancelScope() as answering:
-                self._answering.add(answering)
+                self._answering[exchange] = answering
                 try:
                     await self._answer_chat(exchange, body, request_id)
                 finally:
-                    self._answering.discard(answering)
-            if answering.cancelled_caught:
+                    del self._answering[exchange]
+            if answering.cancelled_caught and not exchange.ended:
                 stopping = NotReadyError("the server is shutting down")
                 await _report(exchange, stopping, request_id)
             nursery.cancel_scope.cancel()

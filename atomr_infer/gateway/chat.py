@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_MAX_HEADER = 500  # characters; proxies refuse long headers
+
 _STREAM_HEADERS = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
@@ -141,7 +143,7 @@ def headers(served: Served) -> list[tuple[bytes, bytes]]:
     if served.ignored:
         ignored = ", ".join(served.ignored)
         warning = f"ignored by this model: {ignored}"
-        found.append((b"x-atomr-warnings", warning.encode("ascii", "replace")))
+        found.append((b"x-atomr-warnings", _header_text(warning)))
     return found
 
 
@@ -150,4 +152,12 @@ def _answer_id(request_id: str) -> str:
 
 
 def _event(data: bytes) -> bytes:
-    return b"data: " + data + b"\n\n"
+    # In JSON a line break can only be white space; in an event it would end it.
+    one_line = data.replace(b"\r", b" ").replace(b"\n", b" ")
+    return b"data: " + one_line + b"\n\n"
+
+
+def _header_text(text: str) -> bytes:
+    """Make text that a client wrote fit for a header: printable, bounded."""
+    shown = text if len(text) <= _MAX_HEADER else text[:_MAX_HEADER] + "..."
+    return "".join(c if " " <= c <= "~" else "?" for c in shown).encode("ascii")

@@ -11,12 +11,20 @@ from typing import Any
 import attrs
 import trio
 
+from atomr_infer.gateway.guarded_stream import STREAM, GuardedStream
+
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 Headers = Iterable[tuple[bytes, bytes]]
 
 JSON = (b"content-type", b"application/json")
+
+
+# A body may be large and its line slow; a byte now and then is no upload.
+_BODY_FACTOR = 10
+
+_LOOK_EVERY_S = 1.0
 
 
 class ClientGoneError(Exception):
@@ -39,7 +47,8 @@ class Exchange:
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.method: str = scope["method"]
-        self.path: str = scope["path"]
+        self.path = _origin_form(scope["path"])
+        self._stream: GuardedStream | None = scope.get("state", {}).get(STREAM)
         self._headers: list[tuple[bytes, bytes]] = scope["headers"]
         self._receive = receive
         self._send = send
@@ -55,7 +64,8 @@ class Exchange:
 
         Args:
             limit_bytes: the largest body that is taken.
-            timeout_s: longest silence between two pieces.
+            timeout_s: longest silence between two pieces; ten times as long
+                for the whole body.
 
         Raises:
             BodyTooLargeError: it is, or says it will be, larger.
@@ -67,8 +77,10 @@ class Exchange:
             raise BodyTooLargeError(limit_bytes)
         pieces: list[bytes] = []
         size = 0
+        give_up_at = trio.current_time() + _BODY_FACTOR * timeout_s
         while True:
-            with trio.fail_after(timeout_s):
+            deadline = min(trio.current_time() + timeout_s, give_up_at)
+            with trio.fail_at(deadline):
                 message = await self._receive()
             if message["type"] == "http.disconnect":
                 raise ClientGoneError
@@ -81,15 +93,21 @@ class Exchange:
 
     async def client_gone(self) -> None:
         """Wait until the client closes its connection; read the body first."""
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
+        while True:
+            with trio.move_on_after(_LOOK_EVERY_S):
+                message = await self._receive()
+                if message["type"] == "http.disconnect":
+                    return
+            # A pipelined request keeps the server from reading the end of file.
+            if self._stream is not None and self._stream.client_closed():
+                return
 
     async def start(self, status: int, headers: Headers) -> None:
         """Send status and headers; once per exchange."""
-        self.started = True
         await self._send(
             {"type": "http.response.start", "status": status, "headers": list(headers)}
         )
+        self.started = True
 
     async def write(self, data: bytes) -> None:
         """Send a piece of the body; it is on its way when this returns."""
@@ -109,3 +127,12 @@ class Exchange:
         length = (b"content-length", str(len(body)).encode())
         await self.start(status, [JSON, length, *headers])
         await self.end(body)
+
+
+def _origin_form(target: str) -> str:
+    """Return the path of a target that may name scheme and host (RFC 9112, 3.2.2)."""
+    for scheme in ("http://", "https://"):
+        if target.lower().startswith(scheme):
+            _, slash, path = target[len(scheme) :].partition("/")
+            return slash + path or "/"
+    return target

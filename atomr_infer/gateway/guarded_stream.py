@@ -7,7 +7,14 @@ keep its engine slot, and the server's shutdown, waiting without end.
 
 from __future__ import annotations
 
+import socket
+
 import trio
+
+STREAM = "atomr_infer.stream"
+"""The key of a connection's :class:`GuardedStream` in the ASGI scope's state."""
+
+_ESTABLISHED = 1  # the kernel's TCP_ESTABLISHED
 
 
 class GuardedStream:
@@ -21,6 +28,19 @@ class GuardedStream:
     def socket(self) -> trio.socket.SocketType:
         """The socket below, for its addresses."""
         return self._stream.socket
+
+    def client_closed(self) -> bool:
+        """Whether the kernel knows that the client has closed its side.
+
+        Reading cannot tell while bytes of a next request lie in between.
+        """
+        if not hasattr(socket, "TCP_INFO"):
+            return False
+        try:
+            info = self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
+        except OSError:
+            return True  # closed on our side
+        return info[0] != _ESTABLISHED
 
     async def send_all(self, data: bytes) -> None:
         """Send everything, or close the connection after the write timeout.

@@ -25,7 +25,7 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 
 from atomr_infer.errors import ConfigError
-from atomr_infer.gateway.guarded_stream import GuardedStream
+from atomr_infer.gateway.guarded_stream import STREAM, GuardedStream
 
 if TYPE_CHECKING:
     from atomr_infer.gateway.app import GatewayApp
@@ -141,19 +141,47 @@ class Listener:
             self._idle = trio.Event()
         try:
             guarded = GuardedStream(stream, self._write_timeout_s)
-            server = TCPServer(
+            server = _Connection(
                 wrapper,
                 config,
                 self._context,
-                ConnectionState({}),
+                ConnectionState({STREAM: guarded}),
                 # It has what TCPServer uses of a stream, and no more.
                 cast("Any", guarded),
             )
             await server.run()
+        except Exception:
+            # The boundary of one connection: whatever hypercorn makes of a
+            # peer's bytes, the other connections must not feel it.
+            log.warning("a connection was closed for an error", exc_info=True)
+            await trio.aclose_forcefully(stream)
         finally:
             self._streams.discard(stream)
             if not self._streams:
                 self._idle.set()
+
+
+class _Connection(TCPServer):
+    """A connection that ends with its client.
+
+    hypercorn's own stays open for the rest of its keep-alive time, with its
+    file descriptor, when the client has closed it.
+    """
+
+    async def _read_data(self) -> None:
+        await super()._read_data()
+        await self.idle_task.stop()
+        self.idle_task = cast("Any", _NeverIdle())
+
+
+class _NeverIdle:
+    """Stands where a connection's idle timer was."""
+
+    async def restart(self, *_: object) -> None:
+        """Nobody will ask on this connection again."""
+
+    async def stop(self) -> None:
+        """Nothing runs."""
 
 
 def _http_config() -> Config:

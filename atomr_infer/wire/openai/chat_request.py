@@ -30,6 +30,7 @@ from atomr_infer.model.batch import (
 
 T = TypeVar("T")
 
+_MAX_NAME = 256
 _MAX_N = 128  # OpenAI's own bound
 
 _members = msgspec.json.Decoder(dict[str, Raw])
@@ -69,6 +70,9 @@ def parse_chat_request(body: bytes) -> ChatRequest:
     model = _required(members, "model", str, "a string")
     if not model:
         raise _invalid("model", "must not be empty")
+    if len(model) > _MAX_NAME or not model.isprintable():
+        # It goes into logs and errors, and is compared with every name served.
+        raise _invalid("model", f"must be at most {_MAX_NAME} printable characters")
     messages = _messages(members)
     stream = _optional(members, "stream", bool, "true or false") or False
     return ChatRequest(
