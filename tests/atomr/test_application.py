@@ -203,10 +203,6 @@ async def test_a_signal_during_a_slow_start_does_not_wait_for_it(
     def never(node: Node) -> None:
         raise AssertionError
 
-
-    def never(_: Node) -> None:
-        raise AssertionError("it never gets ready")
-
     async with trio.open_nursery() as nursery:
 
         @nursery.start_soon
