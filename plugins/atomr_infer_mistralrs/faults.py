@@ -14,6 +14,7 @@ import re
 
 from atomr_infer.errors import (
     ContextLengthError,
+    EngineCrashedError,
     EngineError,
     InferenceError,
     InvalidRequestError,
@@ -26,7 +27,7 @@ _PARAMETER = re.compile(
 )
 
 
-def to_inference_error(error: Exception) -> InferenceError:
+def to_inference_error(error: BaseException) -> InferenceError:
     """Return the error that a client or an operator is told.
 
     >>> to_inference_error(ValueError("max_tokens must be at least 1."))
@@ -34,7 +35,17 @@ def to_inference_error(error: Exception) -> InferenceError:
     """
     if isinstance(error, InferenceError):
         return error
-    text = first_line(error)
+    # pyo3 raises a Rust panic as a BaseException; what it left locked or half
+    # done is unknown, so the engine is not used again.
+    if not isinstance(error, Exception):
+        return EngineCrashedError(f"mistral.rs panicked: {first_line(error)}")
+    # The bindings convert a request's values before the engine sees them.
+    if isinstance(error, TypeError):
+        return InvalidRequestError("the request holds text that is not Unicode")
+    return _from_text(first_line(error))
+
+
+def _from_text(text: str) -> InferenceError:
     if too_long := _TOO_LONG.search(text):
         return ContextLengthError(
             f"the prompt is longer than the model's context of {too_long[1]} tokens",
@@ -48,12 +59,9 @@ def to_inference_error(error: Exception) -> InferenceError:
             f"the model's chat template refuses the conversation: {text}",
             param="messages",
         )
-    # The bindings convert a request's values before the engine sees them.
-    if isinstance(error, TypeError):
-        return InvalidRequestError("the request holds text that is not Unicode")
     return EngineError(f"mistral.rs failed: {text}")
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """Return an error's text without its backtrace."""
     return str(error).strip().partition("\n")[0].strip() or type(error).__name__

@@ -42,6 +42,7 @@ class Generation:
 
     Attributes:
         ended: set when the engine's iterator has been dropped.
+        error: why it failed; known once it has ended, None when it did not fail.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class Generation:
         self._send, self._receive = trio.open_memory_channel[TokenChunk](math.inf)
         self._room = threading.Semaphore(WINDOW)
         self._left = threading.Event()
-        self._error: InferenceError | None = None
+        self.error: InferenceError | None = None
 
     # --- the reader's side: trio ---------------------------------------------
 
@@ -75,8 +76,8 @@ class Generation:
         try:
             chunk = await self._receive.receive()
         except trio.EndOfChannel:
-            if self._error is not None:
-                raise self._error from None
+            if self.error is not None:
+                raise self.error from None
             raise StopAsyncIteration from None
         self._room.release()
         return chunk
@@ -87,8 +88,14 @@ class Generation:
         self._room.release()
 
     def start(self, send: Callable[[], Iterator[EngineChunk]]) -> None:
-        """Begin in a thread; ``send`` gives the engine the request."""
-        trio.lowlevel.start_thread_soon(lambda: self._run(send), lambda _: None)
+        """Begin in a thread; ``send`` gives the engine the request.
+
+        A thread that cannot be started ends the generation at once, with an error.
+        """
+        try:
+            trio.lowlevel.start_thread_soon(lambda: self._run(send), lambda _: None)
+        except RuntimeError as error:
+            self._end(EngineError(f"no thread for the generation: {error}"))
 
     # --- the engine's side: a thread -----------------------------------------
 
@@ -96,8 +103,10 @@ class Generation:
         error: InferenceError | None = None
         try:
             self._iterate(send())
-        except Exception as raised:  # noqa: BLE001  the engine's boundary: all of it is translated
-            # Not kept: its traceback would keep the iterator.
+        except BaseException as raised:  # noqa: BLE001  the thread's boundary: all of it is reported
+            # A Rust panic is no Exception.  Nothing gets past here: trio would
+            # drop it, and the generation would never end.
+            # It is not kept: its traceback would keep the iterator.
             error = to_inference_error(raised)
         self._call(self._end, error)
 
@@ -120,7 +129,7 @@ class Generation:
             self._token.run_sync_soon(function, *arguments)
 
     def _end(self, error: InferenceError | None) -> None:
-        self._error = error
+        self.error = error
         self._note_prefilled()
         self._on_ended(self)
         self.ended.set()

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import trio
 
+from atomr_infer.errors import EngineCrashedError
 from atomr_infer.model.capabilities import Capabilities
 from atomr_infer_mistralrs.generation import Generation
 from atomr_infer_mistralrs.translate import SAMPLING, EngineChunk, request_arguments
@@ -49,6 +50,8 @@ class MistralRsRunner:
         self._send_lock = threading.Lock()
         self._prefill = trio.Semaphore(1)
         self._generations: set[Generation] = set()
+        self._crash: EngineCrashedError | None = None
+        self._crashed = trio.Event()
         self.capabilities = Capabilities(
             sampling=SAMPLING,
             max_concurrency=max_seqs,
@@ -61,8 +64,13 @@ class MistralRsRunner:
         return len(self._generations)
 
     async def failed(self) -> InferenceError:
-        """Never return: what can break this engine takes its process with it."""
-        await trio.sleep_forever()
+        """Return when the engine has panicked.
+
+        What else can break this engine takes its process with it.
+        """
+        await self._crashed.wait()
+        assert self._crash is not None
+        return self._crash
 
     @asynccontextmanager
     async def execute(self, batch: ExecuteBatch) -> AsyncIterator[Generation]:
@@ -74,6 +82,7 @@ class MistralRsRunner:
             InvalidRequestError: from the iteration: the engine or the chat
                 template refuses the request.
             EngineError: from the iteration: the engine failed.
+            EngineCrashedError: on entry or from the iteration: it has panicked.
 
         Cancellation: entering waits for earlier prompts, and can be cancelled.
             Leaving waits, shielded, for the end of the current token, or
@@ -81,6 +90,10 @@ class MistralRsRunner:
         """
         arguments = request_arguments(batch, self._context_tokens)
         await self._prefill.acquire()
+        # While it waited, a prompt before it may have been the engine's end.
+        if self._crash is not None:
+            self._prefill.release()
+            raise EngineCrashedError(self._crash.message)
         generation = self._start(arguments)
         try:
             yield generation
@@ -91,14 +104,17 @@ class MistralRsRunner:
 
     def _start(self, arguments: dict[str, Any]) -> Generation:
         generation = Generation(
-            on_prefilled=self._prefill.release, on_ended=self._forget
+            on_prefilled=self._prefill.release, on_ended=self._note_ended
         )
         self._generations.add(generation)
         generation.start(lambda: self._send(arguments))
         return generation
 
-    def _forget(self, generation: Generation) -> None:
+    def _note_ended(self, generation: Generation) -> None:
         self._generations.discard(generation)
+        if isinstance(generation.error, EngineCrashedError):
+            self._crash = generation.error
+            self._crashed.set()
 
     def _send(self, arguments: dict[str, Any]) -> Iterator[EngineChunk]:
         # Listing runtimes must not load the engine, so it is imported late.

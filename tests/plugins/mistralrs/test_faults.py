@@ -6,6 +6,7 @@ import pytest
 
 from atomr_infer.errors import (
     ContextLengthError,
+    EngineCrashedError,
     EngineError,
     InferenceError,
     InvalidRequestError,
@@ -56,10 +57,16 @@ CRASH = "input tensor is not contiguous Layout { shape: [2, 1] }\n   0: bt\n   1
             ),
         ),
         (RuntimeError(""), EngineError("mistral.rs failed: RuntimeError")),
+        (
+            SystemExit("called `Option::unwrap()` on a `None` value"),
+            EngineCrashedError(
+                "mistral.rs panicked: called `Option::unwrap()` on a `None` value"
+            ),
+        ),
         (NotReadyError("ours"), NotReadyError("ours")),
     ],
 )
-def test_texts_are_mapped(raised: Exception, expected: InferenceError) -> None:
+def test_texts_are_mapped(raised: BaseException, expected: InferenceError) -> None:
     error = to_inference_error(raised)
     assert type(error) is type(expected)
     assert encode(error) == encode(expected)

@@ -1,0 +1,90 @@
+"""The runner outlives what its engine does in a thread: panics, and no threads."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, cast
+
+import pytest
+import trio
+import trio.testing
+
+from atomr_infer.errors import EngineCrashedError, EngineError, InferenceError
+from atomr_infer.model.batch import ExecuteBatch, Message, Role
+from atomr_infer_mistralrs.runner import MistralRsRunner
+
+if TYPE_CHECKING:
+    import mistralrs
+
+pytest.importorskip("mistralrs")
+
+ASK = ExecuteBatch(request_id="r", model="m", messages=(Message(Role.USER, "hi"),))
+PANIC = "mistral.rs panicked: called `Option::unwrap()` on a `None` value"
+
+
+class PanicException(BaseException):
+    """What pyo3 makes of a Rust panic."""
+
+
+class PanickingEngine:
+    """An engine that panics when it is given a request, once it may."""
+
+    def __init__(self) -> None:
+        self.may_panic = threading.Event()
+
+    def send_chat_completion_request(self, request: object) -> None:
+        """Panic."""
+        self.may_panic.wait(10)
+        raise PanicException("called `Option::unwrap()` on a `None` value")
+
+
+def runner_of(engine: PanickingEngine) -> MistralRsRunner:
+    return MistralRsRunner(
+        cast("mistralrs.Runner", engine), context_tokens=100, max_seqs=4
+    )
+
+
+async def error_of(runner: MistralRsRunner) -> EngineError:
+    with trio.fail_after(10), pytest.raises(EngineError) as caught:
+        async with runner.execute(ASK) as chunks:
+            await anext(chunks)
+    return caught.value
+
+
+async def test_a_panic_ends_the_generation_and_the_engine() -> None:
+    engine = PanickingEngine()
+    runner = runner_of(engine)
+    errors: list[InferenceError] = []
+
+    async def note_error() -> None:
+        errors.append(await error_of(runner))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(note_error)
+        nursery.start_soon(note_error)  # waits for the first one's prefill
+        await trio.testing.wait_all_tasks_blocked()
+        engine.may_panic.set()
+    with trio.fail_after(10):
+        errors.append(await runner.failed())
+    errors.append(await error_of(runner))
+    assert [(type(error), error.message) for error in errors] == [
+        (EngineCrashedError, PANIC)
+    ] * 4
+    assert runner.active == 0
+
+
+async def test_a_thread_that_cannot_start_costs_one_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    runner = runner_of(PanickingEngine())
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    # Real exhaustion would take the test's own threads as well.
+    monkeypatch.setattr(trio.lowlevel, "start_thread_soon", refuse)
+    for _ in range(2):
+        error = await error_of(runner)
+        assert type(error) is EngineError
+        assert error.message == "no thread for the generation: can't start new thread"
+    assert runner.active == 0
