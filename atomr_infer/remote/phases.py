@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import ssl
 from enum import Enum
+from http import HTTPStatus
 from typing import TYPE_CHECKING, TypeVar
 
 import attrs
@@ -23,7 +24,11 @@ from atomr_infer.errors import (
     UpstreamProtocolError,
     UpstreamTimeoutError,
 )
-from atomr_infer.remote.connection import HttpConnection, PeerClosedError
+from atomr_infer.remote.connection import (
+    MAX_HEAD_BYTES,
+    HttpConnection,
+    PeerClosedError,
+)
 from atomr_infer.remote.origin import Origin
 
 if TYPE_CHECKING:
@@ -99,13 +104,16 @@ class Phases:
             with trio.fail_after(seconds):
                 return await step()
         except TRANSPORT_ERRORS as error:
-            raise translate(
+            translated = translate(
                 error,
                 phase=phase,
                 origin=self.origin,
                 seconds=seconds,
                 at_eof=connection is not None and connection.at_eof,
-            ) from error
+            )
+            # h11's text quotes the peer's bytes, and a log shows causes.
+            quotes_peer = isinstance(error, h11.RemoteProtocolError)
+            raise translated from (None if quotes_peer else error)
 
 
 _WAITED_FOR = {
@@ -144,7 +152,9 @@ def translate(
     if phase is Phase.CONNECT:
         return UpstreamConnectError(f"no connection to {origin}: {describe(error)}")
     if isinstance(error, h11.RemoteProtocolError) and not at_eof:
-        return UpstreamProtocolError(f"{origin} does not speak HTTP/1.1: {error}")
+        return UpstreamProtocolError(
+            f"{origin} does not speak HTTP/1.1: {_malformed(error, phase)}"
+        )
     if phase is Phase.BODY:
         return StreamCutError(f"{origin} broke off its answer: {describe(error)}")
     return StreamCutError(
@@ -153,8 +163,18 @@ def translate(
     )
 
 
+def _malformed(error: h11.RemoteProtocolError, phase: Phase) -> str:
+    """Say what is wrong without a byte of the peer's, which may be our key."""
+    part = "body" if phase is Phase.BODY else "head"
+    if error.error_status_hint == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE:
+        return f"the {part} of its answer has a part beyond {MAX_HEAD_BYTES} bytes"
+    return f"the {part} of its answer is malformed"
+
+
 def describe(error: BaseException) -> str:
     """Return what lies at the bottom of an error, for a message.
+
+    h11's words are left out, since they quote the peer.
 
     trio wraps what the system said: in a group when several addresses were
     tried, as the cause when TLS failed.
@@ -162,6 +182,8 @@ def describe(error: BaseException) -> str:
     >>> describe(OSError("all failed"))
     'all failed'
     """
+    if isinstance(error, h11.RemoteProtocolError):
+        return "the connection ended inside it"
     if isinstance(error, BaseExceptionGroup):
         return "; ".join(dict.fromkeys(describe(e) for e in error.exceptions))
     if error.__cause__ is not None:

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 import trio
 
 from atomr_infer.errors import InferenceError, UpstreamTimeoutError
-from atomr_infer_openai.faults import wrong_content_type
+from atomr_infer_openai.faults import without_secret, wrong_content_type
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from atomr_infer.model.batch import ExecuteBatch, TokenChunk
     from atomr_infer.model.deployment import Timeouts
+    from atomr_infer.model.secret import Secret
     from atomr_infer.remote.response import HttpResponse
     from atomr_infer.wire.openai.upstream_stream import ChatAnswer
 
@@ -42,6 +43,7 @@ class AnswerChunks:
         *,
         timeouts: Timeouts,
         first_by: float,
+        secret: Secret | None = None,
     ) -> None:
         """Take over an answer's body.
 
@@ -51,6 +53,7 @@ class AnswerChunks:
             answer: what reads its bytes.
             timeouts: the limits.
             first_by: the instant by which the first chunk is due.
+            secret: our key, blotted out of every error.
 
         Raises:
             UpstreamProtocolError: it holds neither events nor JSON.
@@ -62,6 +65,7 @@ class AnswerChunks:
         self._first_by: float | None = first_by
         self._ready: deque[TokenChunk] = deque()
         self._failed = False
+        self._secret = secret
         self._streamed = _is_streamed(response, asked=batch.stream)
 
     def __aiter__(self) -> AsyncIterator[TokenChunk]:
@@ -79,7 +83,7 @@ class AnswerChunks:
 
     async def _wait(self) -> None:
         try:
-            with self._limit():
+            with without_secret(self._secret), self._limit():
                 await self._read()
         except InferenceError:
             self._failed = True
@@ -147,5 +151,5 @@ def _is_streamed(response: HttpResponse, *, asked: bool) -> bool:
     if kind == "application/json":
         return False
     if kind:
-        raise wrong_content_type(content_type)
+        raise wrong_content_type()
     return asked

@@ -7,6 +7,7 @@ Source: OpenAI API guide, "Error codes".
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -15,9 +16,11 @@ from atomr_infer.remote.retry_after import retry_after_s
 from atomr_infer.wire.openai.upstream_errors import ErrorBody, classify, parse_error
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from atomr_infer.model.secret import Secret
+
+_BLOT = "***"
 
 
 def fault(
@@ -55,12 +58,45 @@ def fault(
     )
 
 
-def wrong_content_type(content_type: str) -> UpstreamProtocolError:
+@contextmanager
+def without_secret(secret: Secret | None) -> Iterator[None]:
+    """Blot our key out of every error that leaves the block.
+
+    An upstream can repeat the key wherever its bytes go.  Message, code and
+    param are blotted; a cause that shows the key is cut off, as a log would
+    print it.
+    """
+    try:
+        yield
+    except InferenceError as error:
+        if secret is not None and secret.reveal():
+            _blot(error, secret.reveal())
+        raise
+
+
+def _blot(error: InferenceError, key: str) -> None:
+    error.message = error.message.replace(key, _BLOT)
+    error.args = (error.message,)
+    if error.code is not None:
+        error.code = error.code.replace(key, _BLOT)
+    if error.param is not None:
+        error.param = error.param.replace(key, _BLOT)
+    if any(key in f"{cause} {cause!r}" for cause in _causes(error)):
+        error.__cause__ = error.__context__ = None
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    for cause in (error.__cause__, error.__context__):
+        if cause is not None:
+            yield cause
+            yield from _causes(cause)
+
+
+def wrong_content_type() -> UpstreamProtocolError:
     """Return the error for a 200 that holds neither JSON nor events."""
-    shown = content_type[:80] or "nothing that it names"
     return UpstreamProtocolError(
-        f"the upstream answered with {shown!r} where JSON or events were due;"
-        " check the deployment's endpoint",
+        "the upstream's content-type is neither application/json nor"
+        " text/event-stream; check the deployment's endpoint",
         code="wrong_content_type",
         status=int(HTTPStatus.OK),
     )

@@ -31,7 +31,7 @@ from atomr_infer.wire.openai.upstream import encode_request
 from atomr_infer.wire.openai.upstream_stream import ChatAnswer
 from atomr_infer_openai.answer import AnswerChunks, first_token_timeout, within
 from atomr_infer_openai.config import OpenAIOptions, parse_options
-from atomr_infer_openai.faults import fault
+from atomr_infer_openai.faults import fault, without_secret
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -177,20 +177,23 @@ class OpenAIRunner:
         self._active += 1
         try:
             async with AsyncExitStack() as stack:
-                with within(first_by, first_token_timeout(self._timeouts)):
+                with without_secret(self._credential):
                     request = self._client.request(
                         "POST", "/chat/completions", body=body, replay=self._replay
                     )
-                    response = await stack.enter_async_context(request)
+                    with within(first_by, first_token_timeout(self._timeouts)):
+                        response = await stack.enter_async_context(request)
                     if response.status != _OK:
                         raise await self._fault(response)
-                yield AnswerChunks(
-                    batch,
-                    response,
-                    ChatAnswer(batch, secret=self._credential),
-                    timeouts=self._timeouts,
-                    first_by=first_by,
-                )
+                    chunks = AnswerChunks(
+                        batch,
+                        response,
+                        ChatAnswer(batch, secret=self._credential),
+                        timeouts=self._timeouts,
+                        first_by=first_by,
+                        secret=self._credential,
+                    )
+                yield chunks
         finally:
             self._active -= 1
 

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import json
+import traceback
 from typing import Any
 
 import pytest
 
 from atomr_infer import errors
 from atomr_infer.model.secret import Secret
-from atomr_infer_openai.faults import fault
+from atomr_infer_openai.faults import fault, without_secret
 
 
 def _fault(
@@ -98,3 +99,24 @@ def test_key_is_blotted_out() -> None:
     body = b'{"error":{"message":"bad key sk-1"}}'
     found = fault(401, {}, body, now_epoch_s=0.0, secret=Secret("sk-1"))
     assert found.message == "bad key ***"
+
+
+def test_key_leaves_no_block_in_any_part_of_an_error() -> None:
+    def fail() -> None:
+        try:
+            raise ValueError("got sk-1")
+        except ValueError as cause:
+            raise errors.UpstreamError("a sk-1", code="sk-1", param="p.sk-1") from cause
+
+    with (
+        pytest.raises(errors.UpstreamError) as caught,
+        without_secret(Secret("sk-1")),
+    ):
+        fail()
+    error = caught.value
+    assert errors.encode(error) == errors.ErrorRecord(
+        kind="upstream", message="a ***", code="***", param="p.***"
+    )
+    shown = "".join(traceback.format_exception_only(error))
+    assert "sk-1" not in f"{error} {error!r} {shown}"
+    assert (error.__cause__, error.__context__) == (None, None)
