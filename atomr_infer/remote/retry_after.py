@@ -7,7 +7,7 @@ Source: RFC 9110, 10.2.3; OpenAI's ``retry-after-ms``.
 
 from __future__ import annotations
 
-import math
+import re
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
@@ -15,12 +15,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+MAX_WAIT_S = 86400.0
+"""Longest wait that is passed on: beyond a day the number is a mistake."""
+
+_DECIMAL = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
+
 
 def retry_after_s(headers: Mapping[str, str], *, now_epoch_s: float) -> float | None:
     """Return the seconds to wait; None when the headers do not say.
 
     ``retry-after-ms`` is the finer one and wins.  A date that has passed, or a
-    negative number, is 0; what is not a finite number or a date is not said.
+    negative number, is 0; what is not a decimal number or a date is not said.
+    More than :data:`MAX_WAIT_S` becomes that.
 
     Args:
         headers: by lower-case name.
@@ -31,20 +37,22 @@ def retry_after_s(headers: Mapping[str, str], *, now_epoch_s: float) -> float | 
     """
     milliseconds = _number(headers.get("retry-after-ms"))
     if milliseconds is not None:
-        return milliseconds / 1000
+        return _bounded(milliseconds / 1000)
     text = headers.get("retry-after")
     seconds = _number(text)
-    if seconds is not None or text is None:
-        return seconds
-    return _until(text, now_epoch_s)
+    if seconds is None and text is not None:
+        seconds = _until(text, now_epoch_s)
+    return None if seconds is None else _bounded(seconds)
+
+
+def _bounded(seconds: float) -> float:
+    return min(max(0.0, seconds), MAX_WAIT_S)
 
 
 def _number(text: str | None) -> float | None:
-    try:
-        value = float(text or "")
-    except ValueError:
+    if text is None or _DECIMAL.fullmatch(text) is None:
         return None
-    return max(0.0, value) if math.isfinite(value) else None
+    return float(text)
 
 
 def _until(date: str, now_epoch_s: float) -> float | None:
@@ -54,4 +62,4 @@ def _until(date: str, now_epoch_s: float) -> float | None:
         at_epoch_s = (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
         return None
-    return max(0.0, at_epoch_s - now_epoch_s)
+    return at_epoch_s - now_epoch_s

@@ -1,6 +1,7 @@
 """Errors in OpenAI's envelope: all four keys, the right status, no surprises."""
 
 import json
+import math
 
 import pytest
 
@@ -71,3 +72,23 @@ def test_retry_after_is_whole_seconds_and_at_least_one() -> None:
     unsaid = error_body.answer(errors.OverloadedError("m"))
     assert dict(unsaid.headers) == {b"retry-after": b"1", b"retry-after-ms": b"1000"}
     assert error_body.answer(errors.UpstreamError("m")).headers == ()
+
+
+@pytest.mark.parametrize(
+    ("wait_s", "seconds", "milliseconds"),
+    [
+        (math.nan, b"1", b"1000"),
+        (math.inf, b"86400", b"86400000"),
+        (-math.inf, b"1", b"1"),
+        (-3.0, b"1", b"1"),
+        (1e308, b"86400", b"86400000"),
+    ],
+)
+def test_any_float_makes_a_header(
+    wait_s: float, seconds: bytes, milliseconds: bytes
+) -> None:
+    answer = error_body.answer(errors.RateLimitedError("m", retry_after_s=wait_s))
+    assert dict(answer.headers) == {
+        b"retry-after": seconds,
+        b"retry-after-ms": milliseconds,
+    }

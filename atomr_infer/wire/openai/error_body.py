@@ -18,6 +18,9 @@ import msgspec
 
 from atomr_infer import errors
 
+_DEFAULT_WAIT_S = 1.0
+_MAX_WAIT_S = 86400.0
+
 
 @attrs.frozen
 class ErrorAnswer:
@@ -100,12 +103,19 @@ def _meaning(error: errors.InferenceError) -> _Meaning:
     raise TypeError(f"{error!r} is not an InferenceError")
 
 
+def _bounded(wait_s: float | None) -> float:
+    """Return a wait that a header can carry, whatever float an engine gave."""
+    if wait_s is None or math.isnan(wait_s):
+        return _DEFAULT_WAIT_S
+    return min(max(0.0, wait_s), _MAX_WAIT_S)
+
+
 def _retry_headers(
     error: errors.InferenceError, status: int
 ) -> tuple[tuple[bytes, bytes], ...]:
     if status not in (429, 503):
         return ()
-    wait_s = 1.0 if error.retry_after_s is None else error.retry_after_s
+    wait_s = _bounded(error.retry_after_s)
     whole_s = max(1, math.ceil(wait_s))
     return (
         (b"retry-after", str(whole_s).encode()),
