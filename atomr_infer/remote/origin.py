@@ -81,9 +81,11 @@ def parse_base_url(text: str) -> BaseUrl:
     except ValueError as error:
         raise ValueError(f"{text!r} is not a URL: {error}") from error
     _check(text, parts)
-    origin = Origin(
-        parts.scheme, parts.hostname or "", port or _DEFAULT_PORTS[parts.scheme]
-    )
+    if port == 0:
+        raise ValueError(f"{text!r} has port 0, on which nothing can listen")
+    if port is None:
+        port = _DEFAULT_PORTS[parts.scheme]
+    origin = Origin(parts.scheme, parts.hostname or "", port)
     return BaseUrl(origin, parts.path.rstrip("/"))
 
 
