@@ -1,6 +1,6 @@
 """From a deployment's model to a file that the engine loads.
 
-A GGUF whose quantization is slow is rewritten as Q8_0 once, into a cache that
+A GGUF that is not Q8_0 is rewritten as Q8_0 once, into a cache that
 all processes of a user share::
 
     ${ATOMR_INFER_CACHE:-${XDG_CACHE_HOME:-~/.cache}/atomr-infer}/models/
@@ -31,12 +31,17 @@ from atomr_infer.errors import ConfigError, EngineStartError
 from atomr_infer.runtimes.contract import Progress
 from atomr_infer_mistralrs.options import GgufFile, HfDirectory, PackagedFile, Source
 
-RECIPE = "q8_0-v1"
+RECIPE = "q8_0-v2"
 """Changes when the conversion does, so that old results are not used."""
 
 Report = Callable[[Progress], None]
 
 _log = logging.getLogger(__name__)
+
+# A full file system, a quota, and a limit on the size of files (ulimit -f).
+_TOO_BIG = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+_REMEDY = "free some space, or set ATOMR_INFER_CACHE to another folder"
 
 
 def locate(source: Source) -> Path:
@@ -85,16 +90,27 @@ def cache_folder(environ: Mapping[str, str]) -> Path:
     '/data/models'
     >>> cache_folder({"XDG_CACHE_HOME": "/c"}).as_posix()
     '/c/atomr-infer/models'
+
+    Raises:
+        ConfigError: it is in a home that does not exist.
     """
     own = environ.get("ATOMR_INFER_CACHE")
-    if own:
-        return Path(own).expanduser() / "models"
     shared = environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(shared).expanduser() / "atomr-infer" / "models"
+    folder = Path(own) if own else Path(shared) / "atomr-infer"
+    try:
+        return folder.expanduser() / "models"
+    except RuntimeError as error:
+        raise ConfigError(
+            f"the folder {str(folder)!r} for converted models cannot be found: "
+            "there is no such home; set ATOMR_INFER_CACHE to a folder"
+        ) from error
 
 
 def as_q8_0(source: Path, folder: Path, report: Report) -> Path:
     """Return the source as a Q8_0 GGUF, from the cache or converted into it.
+
+    A source that is Q8_0 already is returned itself, and so is a whole model in
+    the cache, without a write: the cache of a container image may be read-only.
 
     Args:
         source: a GGUF file.
@@ -106,26 +122,43 @@ def as_q8_0(source: Path, folder: Path, report: Report) -> Path:
         EngineStartError: the source is no GGUF or of a kind that cannot be
             converted, or the cache cannot be written; nothing partial is used.
     """
-    with _cache_errors(folder, source):
+    with _cache_errors():
         report(Progress("checking the model file"))
-        key = f"{_digest(source)[:32]}-{RECIPE}"
-        folder.mkdir(parents=True, exist_ok=True)
-        cached = folder / f"{key}.gguf"
-        with _locked(folder / f"{key}.lock", report):
-            if not _is_whole(cached):
-                _convert_into(source, cached, report)
+        cached = folder / f"{_digest(source)[:32]}-{RECIPE}.gguf"
+        if _is_whole(cached):
+            return cached
+        with _conversion_packages():
+            # They take a while to import, and a cached model needs neither.
+            from atomr_infer_mistralrs.requantize import size_as_q8_0  # noqa: PLC0415
+        size = size_as_q8_0(source)
+        if size is None:
+            return source
+        with _space_errors(folder, size):
+            folder.mkdir(parents=True, exist_ok=True)
+            with _locked(cached.with_suffix(".lock"), report):
+                _convert_once(source, cached, report)
         return cached
 
 
-def _convert_into(source: Path, cached: Path, report: Report) -> None:
-    # numpy and gguf take a while to import, and a cached model needs neither.
+@contextmanager
+def _conversion_packages() -> Iterator[None]:
     try:
-        from atomr_infer_mistralrs.requantize import requantize  # noqa: PLC0415
+        yield
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"quantization needs the package {error.name!r}; "
             "run: pip install 'atomr-infer[mistralrs]'"
         ) from error
+
+
+def _convert_once(source: Path, cached: Path, report: Report) -> None:
+    from atomr_infer_mistralrs.requantize import requantize  # noqa: PLC0415  as above
+
+    # Another process may have made it while this one waited for the lock.
+    if _is_whole(cached):
+        return
+    if cached.exists():
+        _log.warning("the converted model %s is damaged and is made again", cached)
     partial = cached.with_suffix(".partial")
     try:
         requantize(source, partial, report)
@@ -147,13 +180,11 @@ def _is_whole(cached: Path) -> bool:
     if not cached.exists():
         return False
     try:
-        expected = cached.with_suffix(".sha256").read_text()
+        # Bytes: a damaged digest need not even be text.
+        expected = cached.with_suffix(".sha256").read_bytes()
     except FileNotFoundError:
-        expected = ""
-    if _digest(cached) == expected:
-        return True
-    _log.warning("the converted model %s is damaged and is made again", cached)
-    return False
+        return False
+    return _digest(cached).encode() == expected
 
 
 def _digest(path: Path) -> str:
@@ -182,18 +213,25 @@ def _locked(lock_file: Path, report: Report) -> Iterator[None]:
 
 
 @contextmanager
-def _cache_errors(folder: Path, source: Path) -> Iterator[None]:
+def _space_errors(folder: Path, size_bytes: int) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        size = source.stat().st_size if source.exists() else 0
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            # Q8_0 takes 8.5 bits per weight; 4-bit sources roughly double.
-            need = f"about {2 * size // 2**20} MiB"
-            problem = f"no space left in {str(folder)!r}; {need} are needed"
-        else:
-            problem = str(error)
+        if error.errno not in _TOO_BIG:
+            raise
+        # Rounded up, and one for the metadata.
+        need_mib = size_bytes // 2**20 + 2
         raise EngineStartError(
-            f"the converted model cannot be cached: {problem}; free some space, or "
-            "set ATOMR_INFER_CACHE to another folder"
+            f"the converted model cannot be cached: no space left in {str(folder)!r}, "
+            f"about {need_mib} MiB are needed ({error.strerror}); {_REMEDY}"
+        ) from error
+
+
+@contextmanager
+def _cache_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise EngineStartError(
+            f"the converted model cannot be cached: {error}; {_REMEDY}"
         ) from error

@@ -35,20 +35,28 @@ if TYPE_CHECKING:
 
 _Array = np.ndarray[Any, np.dtype[Any]]
 
-# Norms and biases are small and stay exact.
-_KEPT = {
-    GGMLQuantizationType.F32,
-    GGMLQuantizationType.F16,
-    GGMLQuantizationType.BF16,
-    GGMLQuantizationType.Q8_0,
-}
+# What chooses a token's experts is small, and an error there is a wrong expert.
+_ROUTER = "ffn_gate_inp"
 
 # The writer makes these itself.
 _WRITERS_OWN = {"general.architecture", "general.alignment"}
 
 
+def size_as_q8_0(source: Path) -> int | None:
+    """Return the bytes of the tensors as Q8_0; None when nothing would change.
+
+    Raises:
+        EngineStartError: as :func:`requantize`.
+    """
+    tensors = _open(source).tensors
+    types = [_target_type(tensor) for tensor in tensors]
+    if types == [tensor.tensor_type for tensor in tensors]:
+        return None
+    return sum(map(_tensor_bytes, tensors, types))
+
+
 def requantize(source: Path, target: Path, report: Report) -> None:
-    """Write ``source`` to ``target`` with every quantized tensor as Q8_0.
+    """Write ``source`` to ``target`` with its matrices as Q8_0.
 
     One tensor is in memory at a time.
 
@@ -57,14 +65,7 @@ def requantize(source: Path, target: Path, report: Report) -> None:
             or holds a quantization that cannot be read.
         OSError: the target cannot be written.
     """
-    try:
-        reader = GGUFReader(source)
-    except (ValueError, IndexError, UnicodeDecodeError) as error:
-        raise EngineStartError(f"{source.name} is not a GGUF file: {error}") from error
-    if reader.get_field("split.count") is not None:
-        raise EngineStartError(
-            f"{source.name} is one part of a split model; merge the parts first"
-        )
+    reader = _open(source)
     writer = GGUFWriter(target, _text(reader, "general.architecture"))
     try:
         _write(reader, writer, report)
@@ -75,6 +76,18 @@ def requantize(source: Path, target: Path, report: Report) -> None:
         ) from error
     finally:
         writer.close()
+
+
+def _open(source: Path) -> GGUFReader:
+    try:
+        reader = GGUFReader(source)
+    except (ValueError, IndexError, UnicodeDecodeError) as error:
+        raise EngineStartError(f"{source.name} is not a GGUF file: {error}") from error
+    if reader.get_field("split.count") is not None:
+        raise EngineStartError(
+            f"{source.name} is one part of a split model; merge the parts first"
+        )
+    return reader
 
 
 def _write(reader: GGUFReader, writer: GGUFWriter, report: Report) -> None:
@@ -118,8 +131,9 @@ def _text(reader: GGUFReader, name: str) -> str:
 
 def _target_type(tensor: ReaderTensor) -> GGMLQuantizationType:
     kind: GGMLQuantizationType = tensor.tensor_type
+    is_matrix = len(tensor.shape) > 1  # norms and biases stay exact
     # Q8_0 works in blocks of 32 weights; a row that is no multiple stays.
-    if kind in _KEPT or int(tensor.shape[0]) % 32:
+    if not is_matrix or int(tensor.shape[0]) % 32 or _ROUTER in tensor.name:
         return kind
     return GGMLQuantizationType.Q8_0
 
@@ -127,8 +141,8 @@ def _target_type(tensor: ReaderTensor) -> GGMLQuantizationType:
 def _announce(
     writer: GGUFWriter, tensor: ReaderTensor, kind: GGMLQuantizationType
 ) -> None:
-    shape = tuple(int(length) for length in reversed(tensor.shape))
-    size = _size_bytes(shape, kind)
+    shape = _shape(tensor)
+    size = _tensor_bytes(tensor, kind)
     if kind in {GGMLQuantizationType.F32, GGMLQuantizationType.F16}:
         writer.add_tensor_info(tensor.name, shape, tensor.data.dtype, size)
         return
@@ -137,8 +151,12 @@ def _announce(
     writer.add_tensor_info(tensor.name, packed, np.dtype(np.uint8), size, kind)
 
 
-def _size_bytes(shape: tuple[int, ...], kind: GGMLQuantizationType) -> int:
-    *rows, row = quants.quant_shape_to_byte_shape(shape, kind)
+def _shape(tensor: ReaderTensor) -> tuple[int, ...]:
+    return tuple(int(length) for length in reversed(tensor.shape))
+
+
+def _tensor_bytes(tensor: ReaderTensor, kind: GGMLQuantizationType) -> int:
+    *rows, row = quants.quant_shape_to_byte_shape(_shape(tensor), kind)
     return int(np.prod(rows, dtype=np.int64)) * int(row)
 
 

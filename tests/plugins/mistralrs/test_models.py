@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import pwd
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from gguf import GGUFReader, quants
+from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter, quants
 
 from atomr_infer.errors import ConfigError, EngineStartError
 from atomr_infer.runtimes.contract import Progress
@@ -21,6 +22,20 @@ from atomr_infer_mistralrs.options import GgufFile, HfDirectory, PackagedFile
 
 def ignore(_: Progress) -> None:
     """Take progress that nobody shows."""
+
+
+def write_matrix(path: Path, kind: GGMLQuantizationType, rows: int = 4) -> Path:
+    """Write a model of ones: a matrix of ``kind``, a router and a norm."""
+    writer = GGUFWriter(path, "llama")
+    ones = np.ones((rows, 64), np.float32)
+    writer.add_tensor("blk.0.w", quants.quantize(ones, kind), raw_dtype=kind)
+    writer.add_tensor("blk.0.ffn_gate_inp.weight", ones)
+    writer.add_tensor("norm", np.ones(64, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
 
 
 # --- finding ----------------------------------------------------------------
@@ -68,6 +83,20 @@ def test_cache_folder_defaults_to_the_home() -> None:
     assert cache_folder({}) == Path("~/.cache/atomr-infer/models").expanduser()
 
 
+def test_a_machine_without_homes_is_told_what_to_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def no_entry(uid: int) -> None:
+        raise KeyError(uid)
+
+    # A container that runs under an id of nobody's.
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", no_entry)
+    with pytest.raises(ConfigError, match="set ATOMR_INFER_CACHE to a folder"):
+        cache_folder({})
+    assert cache_folder({"ATOMR_INFER_CACHE": "/c"}) == Path("/c/models")
+
+
 # --- converting -------------------------------------------------------------
 
 
@@ -111,6 +140,48 @@ def test_conversion_keeps_meaning_and_metadata(
     ]
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [
+        GGMLQuantizationType.F32,
+        GGMLQuantizationType.F16,
+        GGMLQuantizationType.BF16,
+        GGMLQuantizationType.Q4_0,
+    ],
+)
+def test_matrices_of_every_precision_are_converted(
+    tmp_path: Path, kind: GGMLQuantizationType
+) -> None:
+    source = write_matrix(tmp_path / "m.gguf", kind)
+    converted = GGUFReader(as_q8_0(source, tmp_path / "cache", ignore))
+    assert {t.name: t.tensor_type.name for t in converted.tensors} == {
+        "blk.0.w": "Q8_0",
+        "blk.0.ffn_gate_inp.weight": "F32",
+        "norm": "F32",
+    }
+    np.testing.assert_allclose(
+        quants.dequantize(converted.tensors[0].data, GGMLQuantizationType.Q8_0),
+        np.ones((4, 64), np.float32),
+        atol=0.01,
+    )
+
+
+def test_a_source_that_is_q8_0_already_is_used_itself(tmp_path: Path) -> None:
+    source = write_matrix(tmp_path / "m.gguf", GGMLQuantizationType.Q8_0)
+    assert as_q8_0(source, tmp_path / "cache", ignore) == source
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_converted_model_is_used_without_a_lock(
+    small_gguf: Path, tmp_path: Path
+) -> None:
+    converted = as_q8_0(small_gguf, tmp_path, ignore)
+    lock = converted.with_suffix(".lock")
+    lock.unlink()
+    lock.mkdir()  # nobody can open it, not even root
+    assert as_q8_0(small_gguf, tmp_path, ignore) == converted
+
+
 def test_a_converted_model_is_used_again(small_gguf: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     first = as_q8_0(small_gguf, cache, ignore)
@@ -125,7 +196,9 @@ def test_a_converted_model_is_used_again(small_gguf: Path, tmp_path: Path) -> No
     ]
 
 
-@pytest.mark.parametrize("damage", ["truncated", "flipped", "no digest"])
+@pytest.mark.parametrize(
+    "damage", ["truncated", "flipped", "no digest", "binary digest"]
+)
 def test_a_damaged_cache_is_noticed_and_made_again(
     small_gguf: Path,
     tmp_path: Path,
@@ -138,8 +211,10 @@ def test_a_damaged_cache_is_noticed_and_made_again(
         converted.write_bytes(whole[:-1])
     elif damage == "flipped":
         converted.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    else:
+    elif damage == "no digest":
         converted.with_suffix(".sha256").unlink()
+    else:
+        converted.with_suffix(".sha256").write_bytes(b"\xff\xfe")
     assert as_q8_0(small_gguf, tmp_path, ignore) == converted
     assert converted.read_bytes() == whole
     assert "is damaged and is made again" in caplog.text
@@ -188,7 +263,7 @@ def leftovers(folder: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("number", "says"),
     [
-        (errno.ENOSPC, "no space left in '{cache}'; about 0 MiB are needed"),
+        (errno.ENOSPC, "no space left in '{cache}', about 2 MiB are needed"),
         (errno.EACCES, "[Errno 13] Permission denied"),
     ],
 )
@@ -230,7 +305,7 @@ def test_a_file_that_is_no_gguf_is_named(tmp_path: Path, content: bytes) -> None
     cache = tmp_path / "cache"
     with pytest.raises(EngineStartError, match=r"fake\.gguf is not a GGUF file"):
         as_q8_0(fake, cache, ignore)
-    assert leftovers(cache) == []
+    assert not cache.exists()
 
 
 def test_a_missing_package_is_named_with_its_command(
