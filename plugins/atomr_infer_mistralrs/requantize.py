@@ -105,8 +105,18 @@ def _write(reader: GGUFReader, writer: GGUFWriter, report: Report) -> None:
     total = len(types)
     for done, (tensor, kind) in enumerate(zip(reader.tensors, types, strict=True)):
         report(Progress("converting the model to Q8_0", done, total, "tensors"))
-        writer.write_tensor_data(_data(tensor, kind))
+        _write_tensor(writer, _data(tensor, kind))
     report(Progress("converting the model to Q8_0", total, total, "tensors"))
+
+
+def _write_tensor(writer: GGUFWriter, data: _Array) -> None:
+    # Not write_tensor_data: numpy's tofile says nothing of why it failed, and a
+    # full disk must be told from others.
+    assert writer.fout is not None
+    file = writer.fout[0]
+    writer.write_padding(file, file.tell())
+    file.write(data.data)
+    writer.write_padding(file, data.nbytes)
 
 
 def _fields(reader: GGUFReader) -> Iterator[ReaderField]:
@@ -160,9 +170,7 @@ def _tensor_bytes(tensor: ReaderTensor, kind: GGMLQuantizationType) -> int:
     return int(np.prod(rows, dtype=np.int64)) * int(row)
 
 
-def _data(
-    tensor: ReaderTensor, kind: GGMLQuantizationType
-) -> np.ndarray[Any, np.dtype[Any]]:
+def _data(tensor: ReaderTensor, kind: GGMLQuantizationType) -> _Array:
     if kind == tensor.tensor_type:
         return np.ascontiguousarray(tensor.data)
     return quants.quantize(quants.dequantize(tensor.data, tensor.tensor_type), kind)

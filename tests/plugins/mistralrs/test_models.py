@@ -6,8 +6,11 @@ import errno
 import multiprocessing
 import os
 import pwd
+import shutil
+import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -18,6 +21,9 @@ from atomr_infer.runtimes.contract import Progress
 from atomr_infer_mistralrs import models, requantize
 from atomr_infer_mistralrs.models import as_q8_0, cache_folder, locate
 from atomr_infer_mistralrs.options import GgufFile, HfDirectory, PackagedFile
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def ignore(_: Progress) -> None:
@@ -287,6 +293,68 @@ def test_a_cache_that_cannot_be_written_leaves_nothing_behind(
         "free some space, or set ATOMR_INFER_CACHE to another folder"
     )
     assert leftovers(cache) == []
+
+
+CONVERT = """
+import resource, sys
+from pathlib import Path
+from atomr_infer.errors import EngineStartError
+from atomr_infer_mistralrs.models import as_q8_0
+
+source, cache, limit = sys.argv[1:]
+if int(limit):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
+try:
+    as_q8_0(Path(source), Path(cache), lambda _: None)
+except EngineStartError as error:
+    print(error.message)
+"""
+
+
+def message_of_conversion(source: Path, cache: Path, file_limit_bytes: int) -> str:
+    """Convert in another process, which files may be limited for."""
+    return subprocess.run(
+        [sys.executable, "-c", CONVERT, source, cache, str(file_limit_bytes)],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    ).stdout.strip()
+
+
+def test_a_limit_on_files_is_told_with_folder_and_need(tmp_path: Path) -> None:
+    source = write_matrix(tmp_path / "m.gguf", GGMLQuantizationType.F16, rows=50_000)
+    cache = tmp_path / "cache"
+    assert message_of_conversion(source, cache, 100_000) == (
+        f"the converted model cannot be cached: no space left in '{cache}', about "
+        "17 MiB are needed (File too large); free some space, or set "
+        "ATOMR_INFER_CACHE to another folder"
+    )
+    assert leftovers(cache) == []
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(folder)]
+    if (
+        shutil.which("mount") is None
+        or subprocess.run(mount, check=False, capture_output=True).returncode
+    ):
+        pytest.skip("a small file system cannot be mounted here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_is_told_with_folder_and_need(
+    tmp_path: Path, small_disk: Path
+) -> None:
+    source = write_matrix(tmp_path / "m.gguf", GGMLQuantizationType.F16, rows=50_000)
+    message = message_of_conversion(source, small_disk, 0)
+    assert f"no space left in '{small_disk}', about 17 MiB are needed" in message
+    assert "No space left on device" in message
+    assert leftovers(small_disk) == []
 
 
 def test_a_cache_folder_that_is_a_file_is_named(
