@@ -22,6 +22,10 @@ MAX_HEAD_BYTES = 65536
 """Status line and headers together; nginx and Node refuse far less (8-16 KiB)."""
 
 
+PIECE_BYTES = 16384
+"""What is written at once: the smallest send buffer of Linux, and a TLS record."""
+
+
 class PeerClosedError(Exception):
     """The peer ended the connection before the head of its answer was whole."""
 
@@ -39,24 +43,32 @@ class HttpConnection:
         self._stream = stream
         self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD_BYTES)
         self._broken = False
+        self._early_head: h11.Response | None = None
         self.exchanges = 0
         self.answered = False
         self.at_eof = False
 
     async def send(self, request: h11.Request, body: bytes) -> None:
-        """Send a request in one write.
+        """Send a request, the small one in one write.
 
-        A peer that stops reading may have answered first (413, 429), so a
-        broken write is not an error yet: :meth:`receive_head` tells.
+        A peer may answer before it has read everything (413, 429) and read no
+        further.  So the answer is looked out for meanwhile: its final head, or
+        the peer's end, ends the sending (RFC 9112, 9.5), and the connection
+        takes no other request.  For the same reason a broken write is not an
+        error yet: :meth:`receive_head` tells.
         """
         self.answered = False
+        self._early_head = None
         head = self._h11.send(request) or b""
         data = self._h11.send(h11.Data(data=body)) or b""
         end = self._h11.send(h11.EndOfMessage()) or b""
-        try:
-            await self._stream.send_all(head + data + end)
-        except trio.BrokenResourceError:
-            self._broken = True
+        request_bytes = head + data + end
+        # What fits the send buffer needs no reader, so it cannot be stuck.
+        if len(request_bytes) <= PIECE_BYTES:
+            sent = await self._send_pieces(request_bytes)
+        else:
+            sent = await self._send_watched(request_bytes)
+        self._broken = self._broken or not sent
 
     async def receive_head(self) -> h11.Response:
         """Wait for the final status line and headers; 1xx are passed over.
@@ -64,12 +76,15 @@ class HttpConnection:
         Raises:
             PeerClosedError: the peer ended the connection instead.
         """
-        while True:
+        if self._early_head is not None:
+            return self._early_head
+        while not self.at_eof:
             event = self._h11.next_event()
             if isinstance(event, h11.Response):
                 return event
-            if event is h11.NEED_DATA and not await self._read():
-                raise PeerClosedError("the connection ended before an answer")
+            if event is h11.NEED_DATA:
+                await self._read()
+        raise PeerClosedError("the connection ended before an answer")
 
     async def receive_body(self) -> bytes | None:
         """Wait for the next piece of the body; None when it is complete."""
@@ -112,6 +127,37 @@ class HttpConnection:
     async def close(self) -> None:
         """Close at once, without farewell; safe to call in a cancelled scope."""
         await trio.aclose_forcefully(self._stream)
+
+    async def _send_watched(self, data: bytes) -> bool:
+        """Send until all is sent or the answer is here; True when all is."""
+        sent = False
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch, nursery.cancel_scope)
+            sent = await self._send_pieces(data)
+            nursery.cancel_scope.cancel()
+        return sent
+
+    async def _send_pieces(self, data: bytes) -> bool:
+        """Send all; False when the peer takes no more."""
+        view = memoryview(data)
+        try:
+            await self._stream.send_all(view[:PIECE_BYTES])
+            for start in range(PIECE_BYTES, len(view), PIECE_BYTES):
+                # The waiting is done here and not inside the write: a write
+                # that is cancelled would leave a TLS stream unreadable.
+                await self._stream.wait_send_all_might_not_block()
+                await self._stream.send_all(view[start : start + PIECE_BYTES])
+        except trio.BrokenResourceError:
+            return False
+        return True
+
+    async def _watch(self, sending: trio.CancelScope) -> None:
+        try:
+            self._early_head = await self.receive_head()
+        except (h11.RemoteProtocolError, trio.BrokenResourceError, PeerClosedError):
+            # Whatever it was, the next receive_head meets it again and says so.
+            self._broken = True
+        sending.cancel()
 
     def _check_ended(self) -> None:
         # h11 keeps its ERROR state after a protocol error was raised once.

@@ -103,10 +103,8 @@ def test_key_is_blotted_out() -> None:
 
 def test_key_leaves_no_block_in_any_part_of_an_error() -> None:
     def fail() -> None:
-        try:
-            raise ValueError("got sk-1")
-        except ValueError as cause:
-            raise errors.UpstreamError("a sk-1", code="sk-1", param="p.sk-1") from cause
+        cause = ValueError("got sk-1")
+        raise errors.UpstreamError("a sk-1", code="sk-1", param="p.sk-1") from cause
 
     with (
         pytest.raises(errors.UpstreamError) as caught,
