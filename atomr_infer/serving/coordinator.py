@@ -50,7 +50,6 @@ class Coordinator(GenServer):
         self._table = table
         self._monitors: dict[Ref, Pid] = {}
         self._awaiting: list[From] = []
-        self._gone: set[int] = set()
 
     def init(self) -> None:
         """Watch the replicas in the table, and ask for those that are not."""
@@ -60,6 +59,8 @@ class Coordinator(GenServer):
             core = whereis(engine_core_name(self._deployment.name, number))
             if core is not None and core not in self._table:
                 cast(core, messages.Announce())
+        # Phases may have changed while there was no coordinator.
+        self._report()
 
     def handle_call(self, request: object, from_: From) -> NoReply:
         """Answer ``AwaitServing``, now or when it is known."""
@@ -80,7 +81,6 @@ class Coordinator(GenServer):
                 if replica.core not in self._table:
                     self._table.add(replica)
                     self._monitors[monitor(replica.core)] = replica.core
-                    self._gone.discard(replica.number)
             case messages.ReplicaChanged(core=core):
                 self._changed(core)
             case _:
@@ -93,7 +93,6 @@ class Coordinator(GenServer):
             return
         core = self._monitors.pop(message.ref)
         replica = self._table.remove(core)
-        self._gone.add(replica.number)
         # A replica that served is merely being stopped, as is one that loads and
         # has no error; a failed one has been told.
         gave_up = replica.phase is Phase.RESTARTING
@@ -123,7 +122,7 @@ class Coordinator(GenServer):
         self._answer_awaiting()
 
     def _phases(self) -> list[Phase]:
-        gone = len(self._gone)
+        gone = len(self._table.gone)
         phases = [state.phase for state in self._table.replicas]
         missing = self._deployment.serving.replicas - len(phases) - gone
         return phases + [Phase.LOADING] * missing + [Phase.FAILED] * gone
@@ -138,7 +137,8 @@ class Coordinator(GenServer):
         phases = self._phases()
         if not self._awaiting or {Phase.LOADING, Phase.RESTARTING} & set(phases):
             return
-        verdict = None if Phase.SERVING in phases else self._table.unavailable()
+        serves = Phase.SERVING in phases
         for from_ in self._awaiting:
-            from_.reply(verdict)
+            # Each is raised, so each is an error of its own.
+            from_.reply(None if serves else self._table.unavailable())
         self._awaiting.clear()

@@ -9,11 +9,14 @@ value, so that a mistake in one deployment does not restart the manager.
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
+import attrs
+
 from atomr.core.messages import Down
-from atomr.errors import AtomrError
+from atomr.errors import AtomrError, ChildNotFoundError
 from atomr.otp import (
     From,
     GenServer,
@@ -22,9 +25,10 @@ from atomr.otp import (
     terminate_child,
     which_children,
 )
-from atomr.process import monitor
+from atomr.process import demonitor, monitor
+from atomr.refs import Pid, Ref
 from atomr_infer.config.secrets import resolve
-from atomr_infer.errors import InferenceError, NotReadyError
+from atomr_infer.errors import InferenceError, NotReadyError, PluginError
 from atomr_infer.runtimes.contract import RunnerContext
 from atomr_infer.runtimes.loader import ensure_available, load_runtime, plugin_ref
 from atomr_infer.serving import messages
@@ -36,12 +40,20 @@ from atomr_infer.serving.routing_table import RoutingTable
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from atomr.refs import Pid, Ref
     from atomr_infer.model.deployment import Deployment
+    from atomr_infer.runtimes.contract import RuntimePlugin
     from atomr_infer.runtimes.loader import Installed
     from atomr_infer.serving.shared import Serving
 
 log = logging.getLogger(__name__)
+
+
+@attrs.frozen(eq=False)
+class _Tree:
+    """A deployment's running tree."""
+
+    pid: Pid
+    monitor: Ref
 
 
 class DeploymentManager(GenServer):
@@ -53,14 +65,19 @@ class DeploymentManager(GenServer):
         self._serving = serving
         self._installed = installed
         self._environ = environ
-        self._trees: dict[str, Pid] = {}
-        self._monitors: dict[Ref, str] = {}
+        self._trees: dict[str, _Tree] = {}
 
     async def init(self) -> None:
         """Take over what runs already: this may be a restart."""
+        known = {deployment.name for deployment in self._serving.table.deployments}
         for child in await which_children(DEPLOYMENTS):
-            if child.pid is not None:
+            if child.pid is None:
+                continue
+            if child.id in known:
                 self._watch(child.id, child.pid)
+            else:
+                # The last manager ended in the middle of an undeploy.
+                await _end_tree(child.pid)
         for deployment in self._serving.table.deployments:
             if deployment.name not in self._trees:
                 self._failed(deployment.name, "its tree ended unseen")
@@ -74,21 +91,20 @@ class DeploymentManager(GenServer):
         match request:
             case messages.Deploy(deployment=deployment):
                 return Reply(await self._deploy(deployment))
-            case messages.Undeploy(name=name):
-                return Reply(await self._undeploy(name))
+            case messages.Undeploy(name=name, only=only):
+                return Reply(await self._undeploy(name, only))
             case _:
                 raise TypeError(f"the manager does not know the request {request!r}")
 
     def handle_info(self, message: object) -> None:
         """Take the end of a deployment's tree: it has failed."""
-        name = None
         if isinstance(message, Down):
-            name = self._monitors.pop(message.ref, None)
-        if name is None or not isinstance(message, Down):
-            super().handle_info(message)
-            return
-        if self._trees.pop(name, None) is not None:
-            self._failed(name, message.reason)
+            for name, tree in self._trees.items():
+                if tree.monitor is message.ref:
+                    del self._trees[name]
+                    self._failed(name, message.reason)
+                    return
+        super().handle_info(message)
 
     async def _deploy(self, deployment: Deployment) -> AtomrError | None:
         try:
@@ -101,24 +117,29 @@ class DeploymentManager(GenServer):
         self._serving.publish(table, routing)
         on_phase = partial(self._serving.enter, deployment.name)
         spec = deployment_spec(source, routing, on_phase)
-        tree = await start_child(DEPLOYMENTS, spec)
+        try:
+            tree = await start_child(DEPLOYMENTS, spec)
+        except AtomrError:
+            log.exception("deployment %s has no processes", deployment.name)
+            self._serving.publish(self._serving.table.without(deployment.name))
+            return NotReadyError(f"{deployment.name} did not start; see the log")
         self._watch(deployment.name, tree)
         return None
 
     def _watch(self, name: str, tree: Pid) -> None:
-        self._trees[name] = tree
-        self._monitors[monitor(tree)] = name
+        self._trees[name] = _Tree(tree, monitor(tree))
 
     def _failed(self, name: str, reason: object) -> None:
         log.error("deployment %s has failed: %s", name, reason)
-        self._serving.fail(name, NotReadyError(f"{name} failed: {reason}"))
+        # The reason names our processes; clients learn what the engine said.
+        last = self._serving.routing(name).last_error
+        why = "" if last is None else f": {last.message}"
+        self._serving.fail(name, NotReadyError(f"{name} has failed{why}; see the log"))
 
     def _source(
         self, deployment: Deployment, on_failure: Callable[[InferenceError], None]
     ) -> EngineSource:
-        plugin = load_runtime(deployment.runtime, self._installed)
-        plugin.validate(deployment)
-        ensure_available(plugin, self._installed)
+        plugin = self._checked_plugin(deployment)
         credential = None
         if deployment.credential is not None:
             credential = resolve(
@@ -132,10 +153,36 @@ class DeploymentManager(GenServer):
             on_failure=on_failure,
         )
 
-    async def _undeploy(self, name: str) -> bool:
-        tree = self._trees.pop(name, None)
-        if tree is None:
+    def _checked_plugin(self, deployment: Deployment) -> RuntimePlugin:
+        try:
+            plugin = load_runtime(deployment.runtime, self._installed)
+            plugin.validate(deployment)
+            ensure_available(plugin, self._installed)
+        except AtomrError:
+            raise
+        except Exception as error:
+            # A plugin is foreign code: its bug must not end the manager.
+            raise PluginError(
+                f"runtime {deployment.runtime!r} failed while it checked "
+                f"{deployment.name!r}: {type(error).__name__}: {error}"
+            ) from error
+        return plugin
+
+    async def _undeploy(self, name: str, only: Deployment | None) -> bool:
+        found = [d for d in self._serving.table.deployments if d.name == name]
+        if not found or (only is not None and found[0] is not only):
             return False
         self._serving.publish(self._serving.table.without(name))
-        await terminate_child(DEPLOYMENTS, tree)
+        # None: its tree gave up before, and only its name was left.
+        tree = self._trees.pop(name, None)
+        if tree is not None:
+            # Its end must not be taken for that of a later tree of this name.
+            demonitor(tree.monitor, flush=True)
+            await _end_tree(tree.pid)
         return True
+
+
+async def _end_tree(tree: Pid) -> None:
+    # Not there: it gave up by itself in this very moment.
+    with suppress(ChildNotFoundError):
+        await terminate_child(DEPLOYMENTS, tree)

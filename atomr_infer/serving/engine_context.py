@@ -11,15 +11,23 @@ has never run: a deployment that cannot start should say so at once.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import attrs
 
+from atomr.core.exits import unwrap
 from atomr.otp import cast
 from atomr.process import self_pid
 from atomr_infer.bridge import open_bridged_runner
-from atomr_infer.errors import InferenceError, NotReadyError
+from atomr_infer.errors import (
+    ConfigError,
+    EngineError,
+    EngineStartError,
+    InferenceError,
+    NotReadyError,
+)
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.runtimes.contract import (
     Host,
@@ -34,6 +42,8 @@ from atomr_infer.serving.names import engine_core_name
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
+
+log = logging.getLogger(__name__)
 
 
 @attrs.frozen(eq=False)
@@ -77,14 +87,27 @@ class EngineContext:
             async with self._source.open(context) as runner:
                 self._has_run = True
                 failure = await self._live(runner)
-        except InferenceError as error:
+        except Exception as raised:  # noqa: BLE001 - a plugin may raise anything
+            error = self._typed(unwrap(raised))
             self._source.on_failure(error)
             if self._has_run and error.retryable:
-                raise
+                raise error from error.__cause__
             cast(self._core, messages.ContextFailed(error))
             return
         self._source.on_failure(failure)
         raise failure
+
+    def _typed(self, raised: BaseException) -> InferenceError:
+        if isinstance(raised, InferenceError):
+            return raised
+        log.error("%s: the runtime failed", self._core, exc_info=raised)
+        # What the operator wrote wrong is said as it is; the rest is a bug.
+        told = isinstance(raised, ConfigError)
+        what = str(raised) if told else f"{type(raised).__name__}: {raised}"
+        error_class = EngineError if self._has_run else EngineStartError
+        error = error_class(what if told else f"the runtime failed: {what}")
+        error.__cause__ = raised
+        return error
 
     async def _live(self, runner: ModelRunner) -> InferenceError:
         """Report the runner, and end its generations before it is closed."""

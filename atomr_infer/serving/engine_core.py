@@ -19,7 +19,15 @@ import attrs
 from atomr.core.exits import ExitReason, is_abnormal
 from atomr.core.messages import Down
 from atomr.otp import From, GenServer, NoReply, Reply, cast
-from atomr.process import demonitor, monitor, self_pid, send_after, whereis
+from atomr.process import (
+    TimerRef,
+    cancel_timer,
+    demonitor,
+    monitor,
+    self_pid,
+    send_after,
+    whereis,
+)
 from atomr.refs import Pid, Ref
 from atomr_infer.errors import InferenceError, NotReadyError, OverloadedError
 from atomr_infer.policy.admission import Admission, AdmissionQueue
@@ -40,6 +48,20 @@ class _Client:
     ref: Ref
     down: Ref
     waiting: From | None = None
+    timer: TimerRef | None = None
+
+    def answer(self, answer: Lease | InferenceError) -> None:
+        """End its wait."""
+        assert self.waiting is not None, "only who waits is answered"
+        self.waiting.reply(answer)
+        self.waiting = None
+        self.stop_timer()
+
+    def stop_timer(self) -> None:
+        """Let go of the timer: it may be set for many minutes."""
+        if self.timer is not None:
+            cancel_timer(self.timer)
+            self.timer = None
 
 
 class EngineCore(GenServer):
@@ -112,13 +134,16 @@ class EngineCore(GenServer):
             return Reply(self._lease(client.ref))
         client.waiting = from_
         timeout_s = self._deployment.serving.queue_timeout_s
-        send_after(timeout_s, self_pid(), messages.QueueTimeout(client.ref))
+        client.timer = send_after(
+            timeout_s, self_pid(), messages.QueueTimeout(client.ref)
+        )
         return NoReply()
 
     def _leave(self, ref: Ref) -> None:
         client = self._clients.pop(ref, None)
         if client is None:
             return
+        client.stop_timer()
         demonitor(client.down)
         del self._by_monitor[client.down]
         self._grant(self._queue.leave(ref))
@@ -128,7 +153,7 @@ class EngineCore(GenServer):
         if client is None or client.waiting is None:
             return
         waited_s = self._deployment.serving.queue_timeout_s
-        client.waiting.reply(
+        client.answer(
             OverloadedError(
                 f"{self._deployment.name} has no free place: waited {waited_s:g} s"
             )
@@ -138,9 +163,7 @@ class EngineCore(GenServer):
     def _grant(self, refs: list[Ref]) -> None:
         for ref in refs:
             client = self._clients[ref]
-            assert client.waiting is not None, "only waiters are promoted"
-            client.waiting.reply(self._lease(ref))
-            client.waiting = None
+            client.answer(self._lease(ref))
         self._count()
 
     def _lease(self, ref: Ref) -> Lease:
@@ -174,7 +197,7 @@ class EngineCore(GenServer):
         self._enter(Phase.FAILED, error)
         for ref, client in list(self._clients.items()):
             if client.waiting is not None:
-                client.waiting.reply(self._failure())
+                client.answer(self._failure())
                 self._leave(ref)
 
     def _down(self, down: Down) -> None:

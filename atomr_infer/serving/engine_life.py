@@ -11,6 +11,8 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from atomr_infer.serving.fresh_error import fresh
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -38,7 +40,7 @@ class EngineLife:
             InferenceError: it has ended already.
         """
         if self.error is not None:
-            raise self.error
+            raise fresh(self.error)
         self._scopes.add(scope)
         try:
             yield

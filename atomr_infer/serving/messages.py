@@ -108,6 +108,12 @@ class Deploy(Request[Exception | None]):
 
 @attrs.frozen
 class Undeploy(Request[bool]):
-    """Stop serving the deployment of that name; False when there is none."""
+    """Stop serving the deployment of that name; False when there is none.
+
+    Attributes:
+        name: the deployment's.
+        only: when given, a deployment of that name that is another object stays.
+    """
 
     name: str
+    only: Deployment | None = None

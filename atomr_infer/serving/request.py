@@ -39,11 +39,13 @@ from atomr_infer.errors import (
     DeadlineError,
     InferenceError,
     NotReadyError,
+    StreamCutError,
     UpstreamTimeoutError,
 )
 from atomr_infer.model.capabilities import check_request
 from atomr_infer.policy.retry import Attempt, retry_wait_s
 from atomr_infer.serving import messages
+from atomr_infer.serving.fresh_error import fresh
 from atomr_infer.serving.names import REQUESTS
 
 if TYPE_CHECKING:
@@ -224,17 +226,21 @@ class _Request:
     async def _attempt(self, lease: Lease) -> None:
         ignored = check_request(self._batch, lease.capabilities)
         timeouts = self._deployment.timeouts
+        finished = False
         silence = _Silence(timeouts.first_token_s, "its first token")
         with silence.scope, lease.life.hold(silence.scope):
             async with lease.runner.execute(self._batch) as chunks:
                 async for chunk in chunks:
                     silence.pause()
+                    finished = finished or chunk.finish_reason is not None
                     await self._pass_on(chunk, ignored)
                     silence.expect(timeouts.idle_s, "the next token")
         if silence.scope.cancelled_caught:
             if lease.life.error is not None:
-                raise lease.life.error
+                raise fresh(lease.life.error)
             raise silence.error(self._deployment.name)
+        if not (self._begun and finished):
+            raise StreamCutError(f"{self._deployment.name} ended its answer too early")
 
     async def _pass_on(self, chunk: TokenChunk, ignored: tuple[str, ...]) -> None:
         self._model = chunk.model or self._model

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from atomr_infer.errors import InferenceError, NotReadyError
 from atomr_infer.policy.replica_choice import least_outstanding
+from atomr_infer.serving.fresh_error import fresh
 from atomr_infer.serving.replica import Phase, ReplicaState
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ class RoutingTable:
     def __init__(self, deployment: str) -> None:
         self.deployment = deployment
         self._replicas: dict[Pid, ReplicaState] = {}
+        self._gone: set[int] = set()
         self._last_error: InferenceError | None = None
 
     def __contains__(self, core: object) -> bool:
@@ -54,8 +56,13 @@ class RoutingTable:
     def unavailable(self) -> InferenceError:
         """The error for a request that no replica can take."""
         if self._last_error is not None:
-            return self._last_error
+            return fresh(self._last_error)
         return NotReadyError(f"{self.deployment} has no replica that can serve")
+
+    @property
+    def last_error(self) -> InferenceError | None:
+        """Why an engine failed last; None: none has."""
+        return self._last_error
 
     def note_error(self, error: InferenceError) -> None:
         """Remember why an engine failed; called by whoever meets the failure."""
@@ -63,10 +70,20 @@ class RoutingTable:
 
     # --- the coordinator's ------------------------------------------------------
 
+    @property
+    def gone(self) -> frozenset[int]:
+        """Numbers of the replicas that were here and have ended."""
+        return frozenset(self._gone)
+
     def add(self, replica: ReplicaState) -> None:
         """Take a replica whose engine core has started."""
         self._replicas[replica.core] = replica
+        self._gone.discard(replica.number)
 
     def remove(self, core: Pid) -> ReplicaState:
         """Drop a replica whose engine core has ended, and return it."""
-        return self._replicas.pop(core)
+        replica = self._replicas.pop(core)
+        # Its successor may have come before the news of its end.
+        if all(other.number != replica.number for other in self._replicas.values()):
+            self._gone.add(replica.number)
+        return replica

@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from math import inf
 from typing import TYPE_CHECKING
 
 import attrs
 import trio
 
+from atomr.errors import CallError
 from atomr.otp import call
+from atomr_infer.errors import NotReadyError
 from atomr_infer.policy.model_table import ModelTable
 from atomr_infer.serving import messages
+from atomr_infer.serving.fresh_error import fresh
 from atomr_infer.serving.names import MANAGER, coordinator_name
 from atomr_infer.serving.replica import Phase, ReplicaState
 
@@ -30,8 +34,9 @@ if TYPE_CHECKING:
 
 _PROGRESS_EVERY_S = 0.1
 
-# Start of a deployment's tree: processes only; models load behind it.
-_DEPLOY_TIMEOUT_S = 60.0
+# A manager that died is back after a few task switches, or not at all.
+_MANAGER_TRIES = 5
+_MANAGER_BACK_S = 0.05
 
 
 @attrs.frozen
@@ -75,7 +80,7 @@ class Serving:
         """
         failure = self._failures.get(name)
         if failure is not None:
-            raise failure
+            raise fresh(failure)
         return self._by_name[name]
 
     def routing(self, name: str) -> RoutingTable:
@@ -135,21 +140,40 @@ class Serving:
         Raises:
             ConfigError: it cannot work as written; nothing was changed.
             InferenceError: it could not be started; it was removed again.
+
+        Cancellation: removes it again.
         """
-        # Shielded: the manager would go on, and nobody would know.  It is short:
-        # the call is answered when the deployment's processes stand.
-        with trio.CancelScope(shield=True):
-            refused = await call(
-                MANAGER, messages.Deploy(deployment), timeout_s=_DEPLOY_TIMEOUT_S
-            )
+        try:
+            # Shielded: the manager would go on, and nobody would know.  It ends:
+            # the manager answers when processes stand, and has ended others.
+            with trio.CancelScope(shield=True):
+                refused = await call(
+                    MANAGER, messages.Deploy(deployment), timeout_s=None
+                )
+            if refused is None:
+                await self._await_serving(deployment.name, progress)
+        except CallError as error:
+            await self._withdraw(deployment)
+            # When all of the tree is being cancelled, so are we.
+            await trio.lowlevel.checkpoint_if_cancelled()
+            raise NotReadyError(
+                f"{deployment.name} was stopped before it served"
+            ) from error
+        except BaseException:
+            await self._withdraw(deployment)
+            raise
         if refused is not None:
             raise refused
-        try:
-            await self._await_serving(deployment.name, progress)
-        except BaseException:
-            with trio.CancelScope(shield=True):
-                await self.undeploy(deployment.name)
-            raise
+
+    async def _withdraw(self, deployment: Deployment) -> None:
+        """Remove what a failed deploy may have left, and nobody else's."""
+        request = messages.Undeploy(deployment.name, only=deployment)
+        with trio.CancelScope(shield=True):
+            for _ in range(_MANAGER_TRIES):
+                with suppress(CallError):
+                    await call(MANAGER, request, timeout_s=None)
+                    return
+                await trio.sleep(_MANAGER_BACK_S)
 
     async def undeploy(self, name: str) -> bool:
         """Stop serving a deployment; its running requests end with an error.
