@@ -4,6 +4,9 @@
 PYTHON ?= python3
 ARGS ?=
 
+# Keys in the environment must not turn the demo into an open door to them.
+DEMO := $(if $(filter -c --config --config=% -h --help,$(ARGS)),,--demo)
+
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
@@ -21,7 +24,7 @@ help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 serve: $(VENV)/.demo ## serve a small model on this machine; ARGS="--help" for options
-	@$(BIN)/atomr-infer serve $(ARGS)
+	@$(BIN)/atomr-infer serve $(DEMO) $(ARGS)
 
 test: $(VENV)/.dev ## run the tests; ARGS="tests/config -k name" to run some
 	@$(BIN)/python -m pytest $(ARGS)

@@ -67,7 +67,8 @@ def _annotate(
 
     The error is changed and not wrapped: its class is part of its meaning.
     """
-    error.message = f"deployment {deployment.name!r}: {error.message}"
+    owner = f"deployment {deployment.name!r}: "
+    error.message = owner + error.message.removeprefix(owner)
     if origin is not None and error.path is None:
         error.path = origin.path
         error.line = origin.positions.line(where)

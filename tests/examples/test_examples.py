@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from atomr_infer.config.load import load_config
+from atomr_infer.config.load import load_config, parse_config
 from atomr_infer.config.validate import validate_deployments
 from atomr_infer.model.deployment import Timeouts
 from atomr_infer.model.secret import EnvSecret
@@ -94,9 +94,22 @@ def test_the_configuration_is_accepted_by_every_runtime() -> None:
     config = load_config(EXAMPLES / "atomr.toml")
     validate_deployments(config.deployments, origin=config.origin)
 
-    echo, local, upstream = config.deployments
+    echo, local = config.deployments
     assert config.gateway.bind == "127.0.0.1:8080"
     assert (echo.runtime, echo.serves) == ("mock", ("echo",))
     assert (local.runtime, local.serves) == ("mistralrs", ("local", "smollm2"))
     assert local.timeouts == Timeouts(load_s=300, first_token_s=300, idle_s=120)
+
+
+def test_the_upstream_in_the_configuration_works_once_its_signs_are_taken_away() -> (
+    None
+):
+    text = (EXAMPLES / "atomr.toml").read_text()
+    before, mark, after = text.partition("take the comment signs away:\n")
+    lines = [line.removeprefix("# ") for line in after.splitlines()]
+    config = parse_config(before + mark + "\n".join(lines), "atomr.toml")
+    validate_deployments(config.deployments, origin=config.origin)
+
+    upstream = config.deployments[-1]
     assert upstream.credential == EnvSecret("UPSTREAM_API_KEY")
+    assert upstream.options == {"endpoint": "https://models.example.com/v1"}
