@@ -142,3 +142,19 @@ def test_chunks_do_not_depend_on_how_the_bytes_are_cut(cuts: list[int]) -> None:
     edges = [0, *sorted(min(cut, len(body)) for cut in cuts), len(body)]
     pieces = [body[a:b] for a, b in pairwise(edges)]
     assert _run(*pieces) == _run(body)
+
+
+@pytest.mark.parametrize("index", [-1, 2, 10**30])
+def test_event_of_an_answer_that_was_not_asked_for_is_skipped(index: int) -> None:
+    answer = ChatAnswer(_batch(n=2))
+    assert answer.feed(_said("x", index)) == []
+    assert answer.feed(_said("a", 1)) == [TokenChunk(text="a", index=1)]
+    assert answer.skipped == 1
+
+
+@pytest.mark.parametrize("index", [-1, 1])
+def test_whole_answer_that_was_not_asked_for_is_malformed(index: int) -> None:
+    body = b'{"choices":[{"index":%d,"message":{"content":"x"}}]}' % index
+    with pytest.raises(errors.UpstreamProtocolError) as caught:
+        ChatAnswer(_batch()).whole(body)
+    assert caught.value.code == "malformed_body"

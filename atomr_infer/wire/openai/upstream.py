@@ -25,9 +25,9 @@ from atomr_infer.model.batch import (
     Sampling,
     TextPart,
     TokenChunk,
-    Usage,
 )
 from atomr_infer.wire.openai.upstream_errors import ErrorBody, classify, parse_error
+from atomr_infer.wire.openai.upstream_usage import decode_usage
 
 if TYPE_CHECKING:
     from atomr_infer.model.secret import Secret
@@ -121,27 +121,14 @@ def _part(part: TextPart | RawPart) -> object:
 # --- answers ----------------------------------------------------------------
 
 
-class _PromptDetails(msgspec.Struct):
-    cached_tokens: int | None = None
-
-
-class _CompletionDetails(msgspec.Struct):
-    reasoning_tokens: int | None = None
-
-
-class _Usage(msgspec.Struct):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    prompt_tokens_details: _PromptDetails | None = None
-    completion_tokens_details: _CompletionDetails | None = None
-
+_NULL = msgspec.Raw(b"null")
 
 _Members = dict[str, msgspec.Raw]
 
 
 class _Answer(msgspec.Struct):
     choices: list[_Members] | None = None
-    usage: _Usage | None = None
+    usage: msgspec.Raw = _NULL
     model: str | None = None
     object: str | None = None
     error: Any = None
@@ -155,8 +142,6 @@ _decode_reason = msgspec.json.Decoder(str | None).decode
 
 _DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
-_NULL = msgspec.Raw(b"null")
-
 # What says nothing, in every member that a server fills in for completeness.
 _EMPTY = (b"null", b"[]")
 
@@ -166,7 +151,8 @@ def decode_chunk(
 ) -> tuple[TokenChunk, ...]:
     """Return what one streamed event says; nothing for an empty delta.
 
-    Usage stands on a chunk of its own, behind the others.
+    Usage stands on a chunk of its own, behind the others; one that cannot be
+    read counts as none, and takes nothing else with it.
 
     Args:
         data: the event's data; not ``[DONE]``.
@@ -180,9 +166,7 @@ def decode_chunk(
     answer = _decode(data, event, secret, what="event")
     chunks = [_choice(choice, "delta", answer.model) for choice in answer.choices or ()]
     chunks = [chunk for chunk in chunks if _says_something(chunk)]
-    if answer.usage is not None:
-        chunks.append(TokenChunk(usage=_usage(answer.usage), model=answer.model))
-    return tuple(chunks)
+    return (*chunks, *_usage_chunks(answer))
 
 
 def decode_response(
@@ -199,14 +183,17 @@ def decode_response(
     """
     answer = _decode(body, "", secret, what="body")
     if not answer.choices:
-        raise _malformed("body")
+        raise malformed("body")
     chunks = [
         _choice(choice, "message", answer.model, unfinished=FinishReason.STOP)
         for choice in answer.choices
     ]
-    if answer.usage is not None:
-        chunks.append(TokenChunk(usage=_usage(answer.usage), model=answer.model))
-    return tuple(chunks)
+    return (*chunks, *_usage_chunks(answer))
+
+
+def _usage_chunks(answer: _Answer) -> tuple[TokenChunk, ...]:
+    usage = decode_usage(bytes(answer.usage))
+    return () if usage is None else (TokenChunk(usage=usage, model=answer.model),)
 
 
 def _decode(data: bytes, event: str, secret: Secret | None, *, what: str) -> _Answer:
@@ -217,7 +204,7 @@ def _decode(data: bytes, event: str, secret: Secret | None, *, what: str) -> _An
         problem = parse_error(data) or _named_error(data, event)
         if problem is not None:
             raise classify(problem, secret=secret) from error
-        raise _malformed(what) from error
+        raise malformed(what) from error
     if answer.error or answer.object == "error" or event == "error":
         problem = parse_error(data) or _named_error(data, "error")
         raise classify(problem or ErrorBody(), secret=secret)
@@ -230,7 +217,8 @@ def _named_error(data: bytes, event: str) -> ErrorBody | None:
     return ErrorBody(message=data.decode("utf-8", "replace"))
 
 
-def _malformed(what: str) -> UpstreamProtocolError:
+def malformed(what: str) -> UpstreamProtocolError:
+    """Return the error for an ``event`` or ``body`` that is no completion."""
     return UpstreamProtocolError(
         f"the upstream's {what} is not a chat completion", code=f"malformed_{what}"
     )
@@ -250,7 +238,7 @@ def _choice(
         native = _decode_reason(choice.pop("finish_reason", _NULL))
         text, extra = _delta(said)
     except _DECODE_ERRORS as error:
-        raise _malformed("event" if member == "delta" else "body") from error
+        raise malformed("event" if member == "delta" else "body") from error
     return TokenChunk(
         text=text,
         index=index,
@@ -298,21 +286,3 @@ def finish_reason(native: str) -> FinishReason:
     <FinishReason.TOOL_CALLS: 'tool_calls'>
     """
     return _FINISH_REASONS.get(native, FinishReason.STOP)
-
-
-def _usage(usage: _Usage) -> Usage:
-    """Split totals into disjoint buckets; a part never exceeds its total."""
-    prompt = max(0, usage.prompt_tokens or 0)
-    output = max(0, usage.completion_tokens or 0)
-    prompt_parts, output_parts = (
-        usage.prompt_tokens_details or _PromptDetails(),
-        usage.completion_tokens_details or _CompletionDetails(),
-    )
-    cached = min(prompt, max(0, prompt_parts.cached_tokens or 0))
-    reasoning = min(output, max(0, output_parts.reasoning_tokens or 0))
-    return Usage(
-        input_uncached=prompt - cached,
-        cache_read=cached,
-        output_text=output - reasoning,
-        reasoning=reasoning,
-    )

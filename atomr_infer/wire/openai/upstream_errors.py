@@ -34,6 +34,10 @@ MAX_MESSAGE_CHARS = 1000
 """Longest text of an upstream that goes into an error, and so to a client."""
 
 
+MAX_WORD_CHARS = 200
+"""Longest ``code`` or ``param``; a path into a deep request fits."""
+
+
 @attrs.frozen(kw_only=True)
 class ErrorBody:
     """An upstream's own words.
@@ -125,8 +129,8 @@ def classify(
     error_class = _class_of(body, status)
     return error_class(
         _message(body, status, secret),
-        code=_redacted(body.code, secret),
-        param=_redacted(body.param, secret),
+        code=_word(body.code, secret),
+        param=_word(body.param, secret),
         retry_after_s=retry_after_s,
         status=status,
     )
@@ -198,6 +202,11 @@ def _message(body: ErrorBody, status: int | None, secret: Secret | None) -> str:
     if len(text) > MAX_MESSAGE_CHARS:
         return text[:MAX_MESSAGE_CHARS] + "..."
     return text
+
+
+def _word(text: str | None, secret: Secret | None) -> str | None:
+    blotted = _redacted(text, secret)
+    return None if blotted is None else blotted[:MAX_WORD_CHARS]
 
 
 def _redacted(text: str | None, secret: Secret | None) -> str | None:

@@ -5,7 +5,8 @@ Upstreams differ in how they end.  The rules here:
 *   ``[DONE]`` ends the stream.
 *   Without ``[DONE]``, the stream is complete when each of the ``n`` answers
     has its finish reason; otherwise it was cut.
-*   An event that is not a chunk is skipped and counted; if the stream then
+*   An event that is not a chunk, or is of an answer that was not asked for, is
+    skipped and counted; if the stream then
     completes, the answer stands.
 *   What follows an answer's finish (a server's repeated finish, filter
     results) is not passed on.
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from atomr_infer.errors import StreamCutError, UpstreamProtocolError
 from atomr_infer.model.batch import ExecuteBatch, FinishReason, TokenChunk, Usage
-from atomr_infer.wire.openai.upstream import decode_chunk, decode_response
+from atomr_infer.wire.openai.upstream import decode_chunk, decode_response, malformed
 from atomr_infer.wire.sse import DONE, SseEvent, SseReader
 
 if TYPE_CHECKING:
@@ -93,8 +94,10 @@ class ChatAnswer:
         Raises:
             InferenceError: it is malformed, or an error.
         """
-        chunks = self._accept(decode_response(body, secret=self._secret))
-        return [*chunks, self._end()]
+        chunks = decode_response(body, secret=self._secret)
+        if not self._are_asked_for(chunks):
+            raise malformed("body")
+        return [*self._accept(chunks), self._end()]
 
     def _take(self, events: Iterable[SseEvent]) -> list[TokenChunk]:
         chunks: list[TokenChunk] = []
@@ -110,12 +113,18 @@ class ChatAnswer:
 
     def _decode(self, event: SseEvent) -> tuple[TokenChunk, ...]:
         try:
-            return decode_chunk(event.data, event=event.event, secret=self._secret)
+            chunks = decode_chunk(event.data, event=event.event, secret=self._secret)
         except UpstreamProtocolError as error:
             if error.code != "malformed_event":
                 raise
+            chunks = None
+        if chunks is None or not self._are_asked_for(chunks):
             self.skipped += 1
             return ()
+        return chunks
+
+    def _are_asked_for(self, chunks: Iterable[TokenChunk]) -> bool:
+        return all(0 <= chunk.index < self._batch.sampling.n for chunk in chunks)
 
     def _accept(self, decoded: Iterable[TokenChunk]) -> list[TokenChunk]:
         chunks = []
@@ -131,9 +140,7 @@ class ChatAnswer:
     def _note(self, chunk: TokenChunk) -> None:
         self._output_bytes += len(chunk.text.encode())
         self._output_bytes += sum(len(raw) for raw in chunk.extra.values())
-        if chunk.finish_reason is None:
-            self._unfinished.add(chunk.index)
-        else:
+        if chunk.finish_reason is not None:
             self._unfinished.discard(chunk.index)
             self._finished.add(chunk.index)
 

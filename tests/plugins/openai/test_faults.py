@@ -118,3 +118,8 @@ def test_key_leaves_no_block_in_any_part_of_an_error() -> None:
     shown = "".join(traceback.format_exception_only(error))
     assert "sk-1" not in f"{error} {error!r} {shown}"
     assert (error.__cause__, error.__context__) == (None, None)
+
+
+def test_long_code_and_param_are_cut() -> None:
+    found = _fault(400, message="m", code="c" * 60_000, param="p" * 60_000)
+    assert (found.code, found.param) == ("c" * 200, "p" * 200)

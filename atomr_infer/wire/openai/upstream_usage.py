@@ -1,0 +1,84 @@
+"""Read what an OpenAI-like upstream says that an answer used.
+
+Usage is read leniently and as a whole: a server that writes counts as floats
+or leaves one null is understood, and anything that is no count makes it no
+usage at all, so that a wrong number is never billed and never costs the
+content that it came with.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from atomr_infer.model.batch import Usage
+
+# Beyond it a float is no exact count any more.
+_MAX_COUNT = 2**53
+
+_Number = int | float | None
+
+
+class _PromptDetails(msgspec.Struct):
+    cached_tokens: _Number = None
+
+
+class _CompletionDetails(msgspec.Struct):
+    reasoning_tokens: _Number = None
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: _Number = None
+    completion_tokens: _Number = None
+    prompt_tokens_details: _PromptDetails | None = None
+    completion_tokens_details: _CompletionDetails | None = None
+
+
+_decode = msgspec.json.Decoder(_Usage | None).decode
+
+_DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+class _NoCountError(Exception):
+    """A number is negative, has a fraction or is absurd."""
+
+
+def decode_usage(raw: bytes) -> Usage | None:
+    """Return the usage that a JSON value tells; None when it tells none.
+
+    Totals are split into disjoint buckets; a part never exceeds its total.
+
+    >>> decode_usage(b'{"prompt_tokens": 3.0, "completion_tokens": null}')
+    Usage(input_uncached=3, output_text=0, cache_read=0, reasoning=0, estimated=False)
+    """
+    try:
+        usage = _decode(raw)
+        return None if usage is None else _split(usage)
+    except (*_DECODE_ERRORS, _NoCountError):
+        return None
+
+
+def _split(usage: _Usage) -> Usage:
+    prompt = _count(usage.prompt_tokens)
+    output = _count(usage.completion_tokens)
+    prompt_parts, output_parts = (
+        usage.prompt_tokens_details or _PromptDetails(),
+        usage.completion_tokens_details or _CompletionDetails(),
+    )
+    cached = min(prompt, _count(prompt_parts.cached_tokens))
+    reasoning = min(output, _count(output_parts.reasoning_tokens))
+    return Usage(
+        input_uncached=prompt - cached,
+        cache_read=cached,
+        output_text=output - reasoning,
+        reasoning=reasoning,
+    )
+
+
+def _count(number: _Number) -> int:
+    if number is None:
+        return 0
+    if not 0 <= number <= _MAX_COUNT or number != int(number):
+        raise _NoCountError
+    return int(number)

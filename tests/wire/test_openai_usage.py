@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import pytest
+
+from atomr_infer.model.batch import TokenChunk, Usage
+from atomr_infer.wire.openai.upstream import decode_chunk
+from atomr_infer.wire.openai.upstream_usage import decode_usage
+
+
+@pytest.mark.parametrize(
+    ("raw", "usage"),
+    [
+        (b"null", None),
+        (b"[]", None),
+        (b'"12"', None),
+        (
+            b'{"prompt_tokens":12.0,"completion_tokens":1e1}',
+            Usage(input_uncached=12, output_text=10),
+        ),
+        (
+            b'{"prompt_tokens":null,"completion_tokens":2}',
+            Usage(input_uncached=0, output_text=2),
+        ),
+        (
+            b'{"prompt_tokens":5,"prompt_tokens_details":{"cached_tokens":2.0}}',
+            Usage(input_uncached=3, cache_read=2, output_text=0),
+        ),
+        (b'{"prompt_tokens":12.5}', None),
+        (b'{"prompt_tokens":"12"}', None),
+        (b'{"prompt_tokens":true}', None),
+        (b'{"prompt_tokens":-1}', None),
+        (b'{"prompt_tokens":5,"prompt_tokens_details":{"cached_tokens":-2}}', None),
+        (b'{"prompt_tokens":5,"prompt_tokens_details":[]}', None),
+        (b'{"prompt_tokens":1e400}', None),
+        (b'{"prompt_tokens":' + b"9" * 30 + b"}", None),
+        (b'{"prompt_tokens":' + b"9" * 5000 + b"}", None),
+    ],
+)
+def test_usage_is_read_leniently_and_never_wrongly(
+    raw: bytes, usage: Usage | None
+) -> None:
+    assert decode_usage(raw) == usage
+
+
+def test_usage_that_cannot_be_read_costs_no_content() -> None:
+    choices = b'[{"delta":{"content":"a"}}]'
+    data = b'{"model":"m","choices":%b,"usage":{"prompt_tokens":1.5}}' % choices
+    assert decode_chunk(data) == (TokenChunk(text="a", model="m"),)
