@@ -40,7 +40,8 @@ class OutputCapture:
     async def run(self) -> None:
         """Read until the end of the output; never waits for anything else.
 
-        Cancellation: closes the pipe; a child that writes on gets SIGPIPE.
+        Cancellation: closes the pipe; a child that writes on gets EPIPE, as an
+            ``OSError`` in Python, which ignores SIGPIPE.
         """
         async with self._pipe:
             while received := await self._pipe.receive_some(READ_BYTES):

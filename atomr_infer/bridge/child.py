@@ -40,7 +40,7 @@ from atomr_infer.bridge.frames import (
     Starting,
     parent_reader,
 )
-from atomr_infer.bridge.lineage import OrphanedError, die_with_parent
+from atomr_infer.bridge.lineage import OrphanedError, die_with_parent, guard_group
 from atomr_infer.bridge.link import Link
 from atomr_infer.bridge.streams import ChildStream
 from atomr_infer.bridge.values import (
@@ -248,6 +248,7 @@ def main(arguments: list[str]) -> None:
         die_with_parent(parent_pid)
     except OrphanedError:
         abandon_ship()
+    guard_group()
     logging.basicConfig(
         level=logging.INFO, format="%(levelname)s %(name)s: %(message)s"
     )

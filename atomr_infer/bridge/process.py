@@ -3,9 +3,10 @@
 The child gets its own session.  So a Ctrl-C in the terminal reaches the parent
 only, which decides what becomes of running generations; and the child leads a
 process group, so that helpers which its engine started (vLLM starts several)
-can be killed with it.  (A service manager that signals every process of a
-service would still kill engines before the gateway has drained: with systemd,
-set ``KillMode=mixed``.)
+can be killed with it; a parent that cannot do so itself, for it was killed, has
+the child's guard do it (``lineage``).  (A service manager that signals every
+process of a service would still kill engines before the gateway has drained:
+with systemd, set ``KillMode=mixed``.)
 
 Owns the process: it is always reaped, and so is its group.
 """

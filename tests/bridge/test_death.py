@@ -336,8 +336,8 @@ async def main():
             request_id="r", model="m", messages=(Message(Role.USER, sys.argv[2]),)
         )
         async with runner.execute(batch) as chunks:
-            await anext(chunks)
-            print(runner.pid, flush=True)
+            first = await anext(chunks)
+            print(runner.pid, first.text, flush=True)
             await trio.sleep_forever()
 
 trio.run(main)
@@ -354,11 +354,49 @@ async def test_the_child_dies_when_the_parent_is_killed(
     )
     with parent:
         assert parent.stdout is not None
-        child = int(await trio.to_thread.run_sync(parent.stdout.readline))
+        line = await trio.to_thread.run_sync(parent.stdout.readline)
+        child = int(line.split()[0])
         await trio.sleep(0.5)  # by now, the second one holds its interpreter
         assert not gone(child)
         parent.kill()
     await until(lambda: gone(child))
+
+
+async def test_the_engine_s_helpers_die_when_the_parent_is_killed(
+    gone: Gone, until: Until
+) -> None:
+    parent = subprocess.Popen(  # noqa: ASYNC220  returns at once
+        [sys.executable, "-c", ORPHAN_MAKER, str(HERE), "helper"],
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert parent.stdout is not None
+        line = await trio.to_thread.run_sync(parent.stdout.readline)
+        child, helper = map(int, line.split())
+        group = members(child)
+        # The guard is no child of the engine's, and signals to all leave it.
+        guards = group - {child, helper}
+        assert len(guards) == 1
+        assert not guards & children_of(child)
+        os.kill(*guards, signal.SIGTERM)
+    finally:
+        parent.kill()
+        parent.communicate()
+    await until(lambda: all(map(gone, group)))
+
+
+def members(group: int) -> set[int]:
+    """The processes of a group."""
+    listed = subprocess.run(
+        ["ps", "-A", "-o", "pid=,pgid="], check=True, capture_output=True, text=True
+    ).stdout
+    rows = (map(int, line.split()) for line in listed.splitlines())
+    return {pid for pid, its_group in rows if its_group == group}
+
+
+def children_of(pid: int) -> set[int]:
+    """The children of a process."""
+    return set(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
 
 
 def test_a_child_whose_parent_is_gone_before_it_starts_exits() -> None:
