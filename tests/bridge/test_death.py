@@ -378,7 +378,7 @@ async def test_the_engine_s_helpers_die_when_the_parent_is_killed(
         guards = group - {child, helper}
         assert len(guards) == 1
         assert not guards & children_of(child)
-        os.kill(*guards, signal.SIGTERM)
+        os.kill(min(guards), signal.SIGTERM)
     finally:
         parent.kill()
         parent.communicate()
