@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from atomr_infer.errors import InferenceError, UpstreamTimeoutError
-from atomr_infer_openai.faults import without_secret, wrong_content_type
+from atomr_infer_openai.faults import encoded, without_secret, wrong_content_type
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -56,7 +56,8 @@ class AnswerChunks:
             secret: our key, blotted out of every error.
 
         Raises:
-            UpstreamProtocolError: it holds neither events nor JSON.
+            UpstreamProtocolError: it holds neither events nor JSON, or is
+                compressed.
         """
         self._request_id = batch.request_id
         self._response = response
@@ -144,6 +145,9 @@ def first_token_timeout(timeouts: Timeouts) -> UpstreamTimeoutError:
 
 def _is_streamed(response: HttpResponse, *, asked: bool) -> bool:
     """Tell events from JSON: some servers answer a stream request with a whole."""
+    encoding = response.headers.get("content-encoding", "")
+    if encoding.strip().lower() not in {"", "identity"}:
+        raise encoded()
     content_type = response.headers.get("content-type", "")
     kind = content_type.partition(";")[0].strip().lower()
     if kind == "text/event-stream":

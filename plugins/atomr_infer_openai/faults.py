@@ -102,6 +102,16 @@ def wrong_content_type() -> UpstreamProtocolError:
     )
 
 
+def encoded() -> UpstreamProtocolError:
+    """Return the error for a 200 whose body is compressed, unasked."""
+    return UpstreamProtocolError(
+        "the upstream's answer has a content-encoding, though none was asked for;"
+        " switch compression off at the upstream or its proxy",
+        code="content_encoding",
+        status=int(HTTPStatus.OK),
+    )
+
+
 def _not_an_api(status: int) -> UpstreamProtocolError:
     return UpstreamProtocolError(
         f"the upstream answered {status} and not as an OpenAI-like API does;"

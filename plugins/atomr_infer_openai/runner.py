@@ -202,17 +202,20 @@ class OpenAIRunner:
         await trio.sleep_forever()
 
     async def _fault(self, response: HttpResponse) -> InferenceError:
-        body = b""
+        body = bytearray()
         with trio.move_on_after(_MAX_ERROR_S):
             try:
-                body = await response.read(limit_bytes=_MAX_ERROR_BYTES)
+                async for piece in response.iter_bytes():
+                    body += piece
+                    if len(body) > _MAX_ERROR_BYTES:
+                        break
             except UpstreamError:
-                # The status came whole and decides; only its text is missing.
-                body = b""
+                # The status came whole and decides; of the text, what is here.
+                pass
         return fault(
             response.status,
             response.headers,
-            body,
+            bytes(body),
             now_epoch_s=time.time(),
             secret=self._credential,
         )

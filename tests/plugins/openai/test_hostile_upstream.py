@@ -113,3 +113,47 @@ async def test_endless_head_is_told_by_its_size(ask: Any) -> None:
     assert type(error) is errors.UpstreamProtocolError
     said = "the head of its answer has a part beyond 65536 bytes"
     assert error.message.endswith(said)
+
+
+# --- answers of the wrong kind ----------------------------------------------
+
+
+async def test_compressed_answer_is_refused_at_its_head(ask: Any) -> None:
+    head = EVENTS + b"content-encoding: gzip\r\n\r\n"
+    error = await ask(head, hold=True)
+    assert type(error) is errors.UpstreamProtocolError
+    assert (error.code, error.status) == ("content_encoding", 200)
+
+
+async def test_identity_is_no_encoding(ask: Any) -> None:
+    body = b'{"choices":[{"message":{"content":"a"}}]}'
+    head = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-encoding: Identity\r\n"
+    chunks = await ask(head + JSON + b"\r\n" + body)
+    assert chunks[0].text == "a"
+
+
+_REFUSED = b"HTTP/1.1 429 X\r\ntransfer-encoding: chunked\r\n\r\n"
+_SLOW_DOWN = b'{"error":{"message":"slow down"}}'
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [b"KEY\r\n", b"11170\r\n" + b" " * 70_000 + b"\r\n0\r\n\r\n"],
+    ids=["broken", "over-long"],
+)
+async def test_error_text_that_came_is_told_though_its_body_went_wrong(
+    ask: Any, rest: bytes
+) -> None:
+    error = await ask(_REFUSED + b"21\r\n" + _SLOW_DOWN + b"\r\n" + rest)
+    assert type(error) is errors.RateLimitedError
+    assert (error.message, error.status) == ("slow down", 429)
+
+
+async def test_error_text_that_came_is_told_though_its_body_never_ends(
+    ask: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("atomr_infer_openai.runner._MAX_ERROR_S", 0.1)
+    answer = _REFUSED + b"21\r\n" + _SLOW_DOWN + b"\r\n"
+    error = await ask(answer, hold=True)
+    assert type(error) is errors.RateLimitedError
+    assert (error.message, error.status) == ("slow down", 429)
