@@ -14,11 +14,16 @@ them by ``asyncio.to_thread``: one called from a task would block its loop.
 
 Ctrl-C in a call ends what the call asked for, before ``KeyboardInterrupt``
 goes on; so a notebook's interrupted cell leaves no generation behind.
+
+The cluster belongs to the process that opened it.  After ``os.fork`` (so also
+in a ``multiprocessing`` worker of that kind) the child has no such thread:
+there every call raises :class:`~atomr_infer.errors.NotReadyError`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from concurrent.futures import Future
 from functools import partial
@@ -44,6 +49,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _CLOSED = "the cluster is closed"
+_OTHER_PROCESS = (
+    "the cluster belongs to another process, which forked this one; "
+    "open one of its own here"
+)
 
 
 class Cluster:
@@ -79,15 +88,19 @@ class Cluster:
         ended: Future[None] = Future()
         run = partial(_run_loop, ready, ended, address, environ)
         thread = threading.Thread(target=run, name=f"atomr {address}")
+        pid = os.getpid()
         thread.start()
         try:
             yield Cluster(ready.result())
         finally:
-            # By a callback: a Ctrl-C may have come before the loop was ready.
-            ready.add_done_callback(_ask_to_stop)
-            thread.join()
-            if ended.done():
-                ended.result()
+            # A child that leaves the block has no such thread, and the loop that
+            # could be told to stop is its parent's.
+            if os.getpid() == pid:
+                # By a callback: a Ctrl-C may have come before the loop was ready.
+                ready.add_done_callback(_ask_to_stop)
+                thread.join()
+                if ended.done():
+                    ended.result()
 
     def deploy(
         self,
@@ -153,7 +166,8 @@ class Cluster:
 
         The generation starts with the first ``next``.  Closing the iterator
         early (``close()``, or leaving a ``for`` loop and dropping it) ends it;
-        after ``close()`` the engine is free.
+        after ``close()`` the engine is free.  An iterator that the garbage
+        collector finds in a loop's own thread ends its generation a moment later.
 
         Raises:
             InferenceError: from the iteration, when the request fails.
@@ -164,9 +178,7 @@ class Cluster:
             while (chunk := self._loop.run(pull.next)) is not None:
                 yield chunk
         finally:
-            # When the cluster is closed, so is the generation.
-            with contextlib.suppress(NotReadyError):
-                self._loop.run(pull.stop)
+            self._loop.end(pull)
 
     def serve(
         self,
@@ -226,12 +238,14 @@ class _Loop:
     cluster: trio_cluster.Cluster
     token: trio.lowlevel.TrioToken
     stop: trio.Event
+    pid: int = attrs.field(factory=os.getpid)
 
     def run(self, work: Callable[[], Awaitable[T]]) -> T:
         """Do ``work`` in the loop and return what it returns.
 
         It is cancelled when this thread stops waiting for it.
         """
+        self._check_process()
         scope = trio.CancelScope()
         try:
             return trio.from_thread.run(
@@ -248,10 +262,28 @@ class _Loop:
 
     def run_sync(self, work: Callable[[], T]) -> T:
         """Call ``work`` in the loop and return what it returns."""
+        self._check_process()
         try:
             return trio.from_thread.run_sync(work, trio_token=self.token)
         except trio.RunFinishedError as error:
             raise NotReadyError(_CLOSED) from error
+
+    def end(self, pull: _Pull) -> None:
+        """End a stream, and wait for that where this thread may wait."""
+        # When the cluster is closed, so is the generation; and a child process
+        # leaves its parent's alone.
+        with contextlib.suppress(NotReadyError, trio.RunFinishedError):
+            if trio.lowlevel.in_trio_run():
+                # The garbage collector runs in whatever thread comes along; a
+                # loop that waited here would wait for itself.
+                self._check_process()
+                self.token.run_sync_soon(pull.cancel)
+            else:
+                self.run(pull.stop)
+
+    def _check_process(self) -> None:
+        if os.getpid() != self.pid:
+            raise NotReadyError(_OTHER_PROCESS)
 
 
 async def _within(scope: trio.CancelScope, work: Callable[[], Awaitable[T]]) -> T:
@@ -341,9 +373,13 @@ class _Pull:
                 raise self._error from self._error.__cause__
             return None
 
+    def cancel(self) -> None:
+        """End the generation, soon."""
+        self._scope.cancel()
+
     async def stop(self) -> None:
         """End the generation, and wait until the engine is free."""
-        self._scope.cancel()
+        self.cancel()
         # A Ctrl-C may have come before the start was asked for.
         if self._started:
             await self._done.wait()

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from atomr_infer.cluster import ChatReply
+    from atomr_infer.model.batch import TokenChunk
     from atomr_infer.model.deployment import OptionValue
     from atomr_infer.serving.replica import ReplicaState
     from tests.facade.waiting import WaitingPlugin
@@ -68,6 +72,25 @@ def wait_for(condition: Callable[[], bool]) -> None:
             return
         pause.wait(0.01)
     raise AssertionError("it did not happen within 10 s")
+
+
+@contextmanager
+def no_automatic_collection() -> Iterator[None]:
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def drop_in_a_cycle(chunks: Iterator[TokenChunk]) -> None:
+    """Begin a stream, and leave it to the garbage collector.
+
+    A notebook's kept traceback makes such cycles.
+    """
+    next(chunks)
+    cycle: list[object] = [chunks]
+    cycle.append(cycle)
 
 
 @contextmanager
@@ -239,6 +262,21 @@ def test_breaking_out_of_a_loop_frees_the_engine() -> None:
         assert running(cluster) == 0
 
 
+def test_a_dropped_stream_ends_when_the_clusters_own_thread_collects_it(
+    waiting: WaitingPlugin,
+) -> None:
+    def collect(_: ReplicaState) -> None:
+        gc.collect()
+
+    with open_cluster(mock(hang_after=1)) as cluster, no_automatic_collection():
+        drop_in_a_cycle(cluster.stream("m", "one two"))
+        assert running(cluster) == 1
+        slow = Deployment(name="w", runtime="waiting", options={"load_s": 0.05})
+        cluster.deploy(slow, progress=collect)
+
+        wait_for(lambda: running(cluster) == 0)
+
+
 def test_a_stream_that_was_never_begun_asks_nothing() -> None:
     with open_cluster(mock(hang_after=0)) as cluster:
         chunks = cluster.stream("m", "one two")
@@ -272,6 +310,51 @@ def test_ctrl_c_in_the_block_closes_the_cluster() -> None:
 
     with pytest.raises(NotReadyError, match="the cluster is closed"):
         cluster.models()
+
+
+# --- another process ---------------------------------------------------------------
+
+_FORK = """
+import os, signal, sys
+from atomr_infer.blocking import Cluster
+from atomr_infer.errors import NotReadyError
+from atomr_infer.model.deployment import Deployment
+
+def refused(call):
+    try:
+        call()
+    except NotReadyError as error:
+        return str(error).startswith("the cluster belongs to another process")
+    return False
+
+with Cluster.connect("inproc://app") as cluster:
+    cluster.deploy(Deployment(name="m", runtime="mock"))
+    begun = cluster.stream("m", "one two three")
+    next(begun)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(10)
+        calls = (
+            cluster.models,
+            lambda: cluster.chat("m", "hello"),
+            lambda: next(cluster.stream("m", "hello")),
+            lambda: next(begun),
+        )
+        sys.exit(40 + sum(refused(call) for call in calls))
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    print("the child ended with", status)
+    print("".join(chunk.text for chunk in begun))
+"""
+
+
+def test_a_forked_child_is_refused_and_leaves_the_block_at_once() -> None:
+    # In a program of its own: newer Pythons warn of a fork beside threads.
+    command = [sys.executable, "-W", "ignore", "-c", _FORK]
+    ran = subprocess.run(
+        command, check=False, capture_output=True, text=True, timeout=60
+    )
+
+    assert (ran.stdout, ran.stderr) == ("the child ended with 44\n two three\n", "")
 
 
 # --- beside other loops ------------------------------------------------------------
