@@ -17,6 +17,7 @@ from atomr_infer.errors import (
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.serving import messages
 from atomr_infer.serving.names import DEPLOYMENTS, MANAGER, coordinator_name
+from atomr_infer.serving.routing_table import RoutingTable
 from atomr_infer.testing.mock_script import MockScript
 from tests.serving.conftest import until
 
@@ -112,7 +113,7 @@ async def test_undeploying_a_tree_that_ends_by_itself_spares_the_manager(
     open_tree: OpenTree, autojump_clock: MockClock
 ) -> None:
     async with open_tree(M, OTHER) as tree:
-        manager = whereis(MANAGER)
+        manager, doomed = whereis(MANAGER), await tree_of("other")
         tree.lab.close_s = 1
         async with trio.open_nursery() as nursery:
             nursery.start_soon(tree.serving.undeploy, "m")
@@ -120,21 +121,21 @@ async def test_undeploying_a_tree_that_ends_by_itself_spares_the_manager(
             # Both wait for the manager, and the request is the first of them.
             nursery.start_soon(tree.serving.undeploy, "other")
             await trio.sleep(0.1)
-            kill(await tree_of("other"))
+            kill(doomed)
         assert whereis(MANAGER) is manager
         assert tree.serving.table.names() == ()
 
 
-async def test_a_manager_that_dies_while_a_tree_ends_finds_it_named(
+async def test_a_new_manager_fails_a_deployment_that_has_no_tree(
     open_tree: OpenTree, autojump_clock: MockClock
 ) -> None:
-    async with open_tree(M) as tree:
-        manager = whereis(MANAGER)
-        assert manager is not None
-        kill(manager)
-        kill(await tree_of("m"))
-        await until(lambda: whereis(MANAGER) not in (None, manager))
-        await until(lambda: tree.serving.readiness().phases["m"] == "failed")
+    async with open_tree(OTHER) as tree:
+        # As a manager leaves it that ends in the middle of a deploy.
+        table = tree.serving.table.with_deployment(M)
+        tree.serving.publish(table, RoutingTable("m"))
+        await until_killed(whereis(MANAGER))
+        phases = tree.serving.readiness().phases
+        assert phases == {"other": "serving", "m": "failed"}
         with pytest.raises(NotReadyError, match="m has failed; see the log"):
             await tree.ask()
 
