@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -40,7 +42,19 @@ def print_banner(
         )
     lines += ["", *_notices(plan, url), *_curl(plan, url), ""]
     lines.append("Ctrl-C stops.")
-    click.echo("\n".join(lines))
+    try:
+        click.echo("\n".join(lines))
+    except OSError as error:
+        # Whoever reads our output has left; the clients have not.
+        print_notice(f"serving {url}; the banner could not be printed: {error}")
+        _silence_stdout()
+
+
+def _silence_stdout() -> None:
+    """Let the interpreter's own flush at the end find somewhere to go."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def print_notice(text: str) -> None:

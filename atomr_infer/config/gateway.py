@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 # An IPv6 address stands in brackets, or its colons could not be told from the
 # one in front of the port.
-_BIND = re.compile(r"(?:\[(?P<six>[^\[\]]+)\]|(?P<host>[^\[\]:\s]+)):(?P<port>[0-9]+)")
+_BIND = re.compile(
+    r"(?:\[(?P<six>[^\[\]]+)\]|(?P<host>[^\[\]:\s]+)):(?P<port>[0-9]{1,5})"
+)
 
 
 def _bind(_: object, field: attrs.Attribute[Any], value: object) -> None:

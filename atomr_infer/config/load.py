@@ -111,3 +111,10 @@ def _parse(text: str, path: str) -> Mapping[str, object]:
         line = int(match[1]) if match else text.rstrip("\n").count("\n") + 1
         problem = _AT_LINE.sub("", message).removesuffix(_AT_END)
         raise ConfigError(f"not valid TOML: {problem}", path=path, line=line) from error
+    except RecursionError as error:
+        raise ConfigError("is nested too deeply", path=path) from error
+    except ValueError as error:
+        # Python refuses to read a number of more than some thousand digits.
+        raise ConfigError(f"holds a number that is too long: {error}", path=path) from (
+            error
+        )

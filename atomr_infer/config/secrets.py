@@ -67,6 +67,9 @@ def _from_file(source: FileSecret, deployment: str) -> tuple[str, str]:
         # Not chained: that error carries the file's bytes, which are secret.
         problem = f"{where} is not UTF-8 text; it must hold the key and nothing else"
         raise _missing(deployment, problem) from None
+    except ValueError as error:
+        problem = f"{where!r} is no path: {error}"
+        raise _missing(deployment, problem) from error
 
 
 def _missing(deployment: str, problem: str) -> MissingSecretError:

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import attrs
 
+_MAX_SHOWN = 200
+
 _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]*")
 
 _Validator = Callable[[Any, "attrs.Attribute[Any]", Any], None]
@@ -33,7 +35,15 @@ class InvalidValueError(ValueError):
     def __init__(self, field: str, value: object, problem: str) -> None:
         self.field = field
         self.value = value
-        super().__init__(f"{field}: {value!r} {problem}")
+        super().__init__(f"{field}: {_shown(value)} {problem}")
+
+
+def _shown(value: object) -> str:
+    """Return ``repr(value)`` cut to a sentence's size; a number may be huge."""
+    if isinstance(value, int) and abs(value) >= 10**30:
+        return "a number of more than 30 digits"
+    shown = repr(value)
+    return shown if len(shown) <= _MAX_SHOWN else shown[:_MAX_SHOWN] + "..."
 
 
 def non_empty(_: object, field: attrs.Attribute[Any], value: object) -> None:
@@ -84,7 +94,10 @@ def _number(field: attrs.Attribute[Any], value: object) -> float:
     # bool is an int to Python, and never a number to a person.
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise InvalidValueError(field.name, value, "is not a number")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise InvalidValueError(field.name, value, "is too large") from error
 
 
 def _integer(field: attrs.Attribute[Any], value: object) -> int:

@@ -1,8 +1,13 @@
 """Everything but inference: health, models, what is not there."""
 
-from atomr_infer.model.deployment import Deployment
+import logging
+from typing import Any
+
+import pytest
+
+from atomr_infer.model.deployment import Deployment, RetryPolicy
 from tests.gateway.conftest import Serve
-from tests.gateway.http import request
+from tests.gateway.http import chat, request
 
 M = Deployment(name="m", runtime="mock", serves=("m", "org/m:1"))
 PATTERN = Deployment(name="p", runtime="mock", serves=("gpt-*",))
@@ -62,3 +67,27 @@ async def test_head_and_a_trailing_slash_are_understood(serve: Serve) -> None:
         slash = await request(running.port, "GET", "/v1/models/")
     assert (head.status, head.body) == (200, b"")
     assert slash.status == 200
+
+
+async def test_a_request_is_one_line_in_the_log(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = Deployment(
+        name="broken",
+        runtime="mock",
+        options={"fail_after": 0},
+        retry=RetryPolicy(max_attempts=1),
+    )
+    async with serve(M, broken) as running:
+        asked: tuple[dict[str, Any], ...] = (
+            {"model": "m"},
+            {"model": "broken"},
+            {"model": "none"},
+            {"model": "m", "messages": []},
+        )
+        for members in asked:
+            caplog.clear()
+            with caplog.at_level(logging.INFO):
+                await chat(running.port, **members)
+            lines = [r.getMessage() for r in caplog.records]
+            assert len(lines) == 1, lines
