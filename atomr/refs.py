@@ -10,6 +10,7 @@ Imports no trio.
 from __future__ import annotations
 
 import itertools
+from abc import ABC, abstractmethod
 from typing import Any, TypeAlias
 
 Name: TypeAlias = str
@@ -51,3 +52,31 @@ class Ref:
 
     def __repr__(self) -> str:
         return f"<Ref {self.number}>"
+
+
+class Via(ABC):
+    """A name that something else than the node looks up: a registry's key.
+
+    Wherever a name is taken, a ``Via`` is: by ``call``, ``cast``, ``send``,
+    ``monitor`` and ``ChildSpec.name``.
+    """
+
+    @abstractmethod
+    def whereis(self) -> Pid | None:
+        """Return who holds the name now."""
+
+    @abstractmethod
+    def register(self, pid: Pid) -> None:
+        """Give ``pid`` the name until it ends.
+
+        Raises:
+            NameTakenError: another live process holds it.
+        """
+
+    @abstractmethod
+    def unregister(self, pid: Pid) -> None:
+        """Take the name from ``pid``, which failed to start."""
+
+
+Address: TypeAlias = Pid | Name | Via
+"""Whatever a message can be sent to."""

@@ -14,6 +14,8 @@ from typing import Final, TypeAlias
 
 import attrs
 
+from atomr.refs import Name, Via
+
 DEFAULT_SHUTDOWN_S: Final = 5.0
 """As in OTP."""
 
@@ -89,7 +91,7 @@ class ChildSpec:
     shutdown: ShutdownTime | None = attrs.field(default=None, validator=_check_shutdown)
     kind: ChildKind | None = None
     significant: bool = False
-    name: str | None = None
+    name: Name | Via | None = None
     init_timeout_s: float | None = None
     backoff_s: float = attrs.field(default=0.0, validator=attrs.validators.ge(0.0))
     max_backoff_s: float = attrs.field(default=30.0, validator=attrs.validators.ge(0.0))

@@ -15,7 +15,7 @@ import attrs
 
 from atomr.core.child_spec import ChildKind, ChildSpec, Restart, ShutdownTime
 from atomr.process.calls import Request, call
-from atomr.refs import Name, Pid
+from atomr.refs import Address, Name, Pid, Via
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -109,7 +109,7 @@ class SpecOptions(TypedDict, total=False):
     shutdown: ShutdownTime | None
     kind: ChildKind | None
     significant: bool
-    name: str | None
+    name: Name | Via | None
     init_timeout_s: float | None
     backoff_s: float
     max_backoff_s: float
@@ -141,7 +141,7 @@ def child(
     return ChildSpec(id=id, start=start, **options)
 
 
-async def start_child(supervisor: Pid | Name, spec: ChildSpec) -> Pid:
+async def start_child(supervisor: Address, spec: ChildSpec) -> Pid:
     """Add a child and start it; returns when its ``init`` is done.
 
     A ``Supervisor`` puts it last in order; its id must be new.  Under a
@@ -161,7 +161,7 @@ async def start_child(supervisor: Pid | Name, spec: ChildSpec) -> Pid:
     return await call(supervisor, StartChild(spec), timeout_s=None)
 
 
-async def terminate_child(supervisor: Pid | Name, child: str | Pid) -> None:
+async def terminate_child(supervisor: Address, child: str | Pid) -> None:
     """Stop a child; returns when it has ended.
 
     A ``Supervisor`` keeps the specification, unless the child is temporary.
@@ -177,7 +177,7 @@ async def terminate_child(supervisor: Pid | Name, child: str | Pid) -> None:
     await call(supervisor, TerminateChild(child), timeout_s=None)
 
 
-async def restart_child(supervisor: Pid | Name, child: str) -> Pid:
+async def restart_child(supervisor: Address, child: str) -> Pid:
     """Start a stopped child of a ``Supervisor`` again.
 
     Raises:
@@ -189,7 +189,7 @@ async def restart_child(supervisor: Pid | Name, child: str) -> Pid:
     return await call(supervisor, RestartChild(child), timeout_s=None)
 
 
-async def delete_child(supervisor: Pid | Name, child: str) -> None:
+async def delete_child(supervisor: Address, child: str) -> None:
     """Drop a stopped child's specification from a ``Supervisor``.
 
     Raises:
@@ -200,7 +200,7 @@ async def delete_child(supervisor: Pid | Name, child: str) -> None:
     await call(supervisor, DeleteChild(child), timeout_s=None)
 
 
-async def which_children(supervisor: Pid | Name) -> tuple[ChildInfo, ...]:
+async def which_children(supervisor: Address) -> tuple[ChildInfo, ...]:
     """Return all children, in the order of their start.
 
     Raises:
@@ -209,7 +209,7 @@ async def which_children(supervisor: Pid | Name) -> tuple[ChildInfo, ...]:
     return await call(supervisor, WhichChildren(), timeout_s=None)
 
 
-async def count_children(supervisor: Pid | Name) -> ChildCounts:
+async def count_children(supervisor: Address) -> ChildCounts:
     """Return how many children there are.
 
     Raises:

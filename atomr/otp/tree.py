@@ -17,7 +17,7 @@ from atomr.otp.dynamic_supervisor import DynamicSupervisor
 from atomr.otp.supervising import Child, Supervising
 from atomr.process.context import find_process
 from atomr.process.node import Node
-from atomr.refs import Name, Pid
+from atomr.refs import Address, Name, Pid
 
 if TYPE_CHECKING:
     from atomr.process.process import Process
@@ -62,7 +62,7 @@ class TreeNode:
         return lines
 
 
-def supervision_tree(top: Pid | Name | Node) -> TreeNode | None:
+def supervision_tree(top: Address | Node) -> TreeNode | None:
     """Return the tree below a node or a process; None when it is not there.
 
     A node's children are its roots and its spawned processes.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from atomr.core.exits import ExitReason
-    from atomr.refs import Name, Pid
+    from atomr.refs import Address, Pid
 
 
 class _Attached(Startable):
@@ -70,7 +70,7 @@ class attached:  # noqa: N801 - `async with attached(...)` reads as a function
 
     def __init__(
         self,
-        supervisor: Pid | Name,
+        supervisor: Address,
         *,
         id: str,  # noqa: A002 - the word of child specifications
         shutdown_s: float = DEFAULT_SHUTDOWN_S,

@@ -29,7 +29,7 @@ from atomr.process.parking import ParkSpot
 if TYPE_CHECKING:
     from atomr.core.exits import ExitReason
     from atomr.process.process import Process
-    from atomr.refs import Name, Pid
+    from atomr.refs import Address, Pid
 
 DEFAULT_TIMEOUT_S = 5.0
 """As in OTP."""
@@ -82,7 +82,7 @@ class From:
     def __init__(
         self,
         request: object,
-        target: Pid | Name,
+        target: Address,
         server: Process,
         spot: ParkSpot,
         caller: Process | None,
@@ -162,20 +162,20 @@ class From:
 
 @overload
 async def call(
-    server: Pid | Name,
+    server: Address,
     request: Request[R],
     *,
     timeout_s: float | None = DEFAULT_TIMEOUT_S,
 ) -> R: ...
 @overload
 async def call(
-    server: Pid | Name,
+    server: Address,
     request: object,
     *,
     timeout_s: float | None = DEFAULT_TIMEOUT_S,
 ) -> object: ...
 async def call(
-    server: Pid | Name,
+    server: Address,
     request: object,
     *,
     timeout_s: float | None = DEFAULT_TIMEOUT_S,
@@ -233,7 +233,7 @@ async def call(
     return ref.value
 
 
-def cast(server: Pid | Name, message: object) -> None:
+def cast(server: Address, message: object) -> None:
     """Send a message to ``handle_cast``; never blocks, never fails.
 
     Nothing tells whether the server exists, or acted on it.

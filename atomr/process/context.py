@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from atomr.errors import NoNodeError, NotAProcessError
-from atomr.refs import Name, Pid
+from atomr.refs import Address, Pid, Via
 
 if TYPE_CHECKING:
     import trio
@@ -52,7 +52,7 @@ def process_of_task(task: trio.lowlevel.Task) -> Process | None:
     return process if process is not None and process.task is task else None
 
 
-def find_process(to: Pid | Name) -> Process | None:
+def find_process(to: Address) -> Process | None:
     """Return the live process of a pid, or of a name on the current node.
 
     Raises:
@@ -61,4 +61,7 @@ def find_process(to: Pid | Name) -> Process | None:
     if isinstance(to, Pid):
         found: Process | None = to._process  # noqa: SLF001 - one thing, see refs
         return found
+    if isinstance(to, Via):
+        pid = to.whereis()
+        return None if pid is None else find_process(pid)
     return current_node().names.get(to)

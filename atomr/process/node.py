@@ -32,12 +32,13 @@ from atomr.process.report import log
 from atomr.process.starting import prepare, run_init
 from atomr.process.stopping import begin_stop, stop_process, wait_ended
 from atomr.process.timers import TimerService
+from atomr.refs import Via
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from atomr.process.behaviour import Startable
-    from atomr.refs import Name, Pid
+    from atomr.refs import Address, Name, Pid
 
 
 class Node:
@@ -113,8 +114,10 @@ class Node:
         self._nursery.start_soon(process.main, name=repr(process.pid))
         return process.pid
 
-    def whereis(self, name: Name) -> Pid | None:
+    def whereis(self, name: Name | Via) -> Pid | None:
         """Return the pid that holds the name."""
+        if isinstance(name, Via):
+            return name.whereis()
         process = self.names.get(name)
         return None if process is None else process.pid
 
@@ -122,7 +125,7 @@ class Node:
         """Return the live roots in the order of their start."""
         return tuple(process.pid for process in self._roots)
 
-    def send_from_thread(self, to: Pid | Name, message: object) -> None:
+    def send_from_thread(self, to: Address, message: object) -> None:
         """Send from any thread; arrives when the event loop gets to it.
 
         Never blocks and never fails: after the node's end nobody is there.
@@ -144,8 +147,11 @@ class Node:
         """Return the next pid's number."""
         return next(self._numbers)
 
-    def hold_name(self, name: Name, process: Process) -> None:
+    def hold_name(self, name: Name | Via, process: Process) -> None:
         """Register a name that is known to be free."""
+        if isinstance(name, Via):
+            name.register(process.pid)
+            return
         self.names[name] = process
         if process.names is None:
             process.names = set()

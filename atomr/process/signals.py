@@ -20,7 +20,7 @@ from atomr.process.context import (
     find_process,
 )
 from atomr.process.stopping import stop_process, wait_ended
-from atomr.refs import Name, Pid, Ref
+from atomr.refs import Address, Name, Pid, Ref
 
 if TYPE_CHECKING:
     from atomr.process.process import Process
@@ -41,7 +41,7 @@ def is_alive(pid: Pid) -> bool:
     return find_process(pid) is not None
 
 
-def send(to: Pid | Name, message: object) -> None:
+def send(to: Address, message: object) -> None:
     """Put a message into a mailbox; never blocks, never fails.
 
     Messages of one sender arrive in order.  A message to nobody is dropped.
@@ -88,7 +88,7 @@ def kill(pid: Pid) -> None:
     exit_process(pid, KILL)
 
 
-async def stop(pid: Pid | Name, reason: ExitReason = NORMAL) -> None:
+async def stop(pid: Address, reason: ExitReason = NORMAL) -> None:
     """Ask a process to end with ``reason``, and wait until it has.
 
     A GenServer first finishes the message it works on; a plain process that
@@ -166,7 +166,7 @@ def unlink(pid: Pid) -> None:
             one.links.discard(other)
 
 
-def monitor(target: Pid | Name) -> Ref:
+def monitor(target: Address) -> Ref:
     """Let the running process get one ``Down`` when the target ends.
 
     For the dead, and for a name that nobody holds, it comes at once with
@@ -272,7 +272,7 @@ class TimerRef:
         return self._timer is not None and self._timer.cancel()
 
 
-def send_after(delay_s: float, to: Pid | Name, message: object) -> TimerRef:
+def send_after(delay_s: float, to: Address, message: object) -> TimerRef:
     """Send a message after a delay.
 
     A timer for a pid is disarmed when that process ends; a name is looked up
@@ -286,11 +286,11 @@ def send_after(delay_s: float, to: Pid | Name, message: object) -> TimerRef:
     Raises:
         NoNodeError: ``to`` is a name and there is no node around.
     """
-    if isinstance(to, str):
+    if not isinstance(to, Pid):
         node = current_node()
 
         def deliver() -> None:
-            process = node.names.get(to)
+            process = node.names.get(to) if isinstance(to, str) else find_process(to)
             if process is not None:
                 process.deliver(message)
 

@@ -41,9 +41,10 @@ def prepare(node: Node, spec: ChildSpec, parent: Parent) -> Process:
         StartError: ``start`` raised, or returned something that cannot run.
         AlreadyStartedError: a live process holds the name.
     """
-    holder = node.names.get(spec.name) if spec.name is not None else None
-    if holder is not None:
-        raise AlreadyStartedError(spec.name, holder.pid)
+    if spec.name is not None:
+        holder = node.whereis(spec.name)
+        if holder is not None:
+            raise AlreadyStartedError(spec.name, holder)
     try:
         behaviour = spec.start()
     except Exception as error:  # user code; reported as the start's failure

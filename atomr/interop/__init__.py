@@ -1,0 +1,1 @@
+"""Interop: threads, asyncio and context managers as supervised processes."""
