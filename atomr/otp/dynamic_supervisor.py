@@ -40,6 +40,7 @@ from atomr.otp.children import (
 from atomr.otp.supervising import Child, StartAbortedError, Supervising, aborted_start
 from atomr.otp.supervisor import count, unknown_request
 from atomr.process.behaviour import AttachPoint
+from atomr.process.context import find_process
 from atomr.process.stopping import begin_stop, stop_process, wait_ended
 from atomr.refs import Pid
 
@@ -140,7 +141,7 @@ class DynamicSupervisor(Supervising, AttachPoint):
             # It keeps its place against max_children until it is back.
             self._waiting.append(child)
             self._exits.append((child, process, reason))
-            self._process.spot.wake()
+            self._process.wake()
 
     async def on_exit(self, child: Child, reason: ExitReason) -> ExitReason | None:
         """Count the restart, and plan it."""
@@ -211,8 +212,8 @@ class DynamicSupervisor(Supervising, AttachPoint):
         if not isinstance(key, Pid):
             problem = "a DynamicSupervisor knows its children by pid"
             raise ChildError("terminate_child", key, problem)
-        process = next((p for p in self._children if p.pid is key), None)
-        if process is None:
+        process = find_process(key)
+        if process is None or process not in self._children:
             raise ChildNotFoundError("terminate_child", key)
         # Out of the table first, so that its end is no reason for a restart; but
         # a supervisor killed meanwhile must still find an attached block.

@@ -39,6 +39,7 @@ from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from atomr.errors import short
+from atomr.otp.lean_server import LeanServer
 from atomr.otp.results import CallResult, CastResult, InitResult, NoReply
 from atomr.otp.server_loop import ServerLoop
 from atomr.process.behaviour import Startable, StopRequest
@@ -46,9 +47,13 @@ from atomr.process.behaviour import Startable, StopRequest
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
+    from atomr.core.child_spec import ShutdownTime
     from atomr.core.exits import ExitReason
+    from atomr.process.behaviour import Parent
     from atomr.process.calls import From
+    from atomr.process.node import Node
     from atomr.process.process import Process
+    from atomr.process.task_process import TaskProcess
 
 _log = logging.getLogger("atomr")
 
@@ -70,6 +75,7 @@ class GenServer(Startable):
     """
 
     async_callbacks: ClassVar[frozenset[str]] = frozenset()
+    has_init: ClassVar[bool] = False
     has_terminate: ClassVar[bool] = False
 
     def __init_subclass__(cls, **kwargs: object) -> None:
@@ -78,6 +84,7 @@ class GenServer(Startable):
         cls.async_callbacks = frozenset(
             name for name in _CALLBACKS if iscoroutinefunction(getattr(cls, name))
         )
+        cls.has_init = cls.init is not GenServer.init
         cls.has_terminate = cls.terminate is not GenServer.terminate
 
     # --- callbacks ------------------------------------------------------------
@@ -171,7 +178,17 @@ class GenServer(Startable):
 
     # --- for the process layer ------------------------------------------------
 
-    async def run_process(self, process: Process) -> ExitReason:
+    def make_process(
+        self, node: Node, *, label: str, parent: Parent, shutdown: ShutdownTime
+    ) -> Process:
+        """Return the process to run in: one without a task if nothing can wait."""
+        if self.async_callbacks:
+            return node.task_process(
+                self, label=label, parent=parent, shutdown=shutdown
+            )
+        return LeanServer(node, self, label=label, parent=parent, shutdown=shutdown)
+
+    async def run_process(self, process: TaskProcess) -> ExitReason:
         """Serve until the end."""
         return await ServerLoop(self, process).run()
 

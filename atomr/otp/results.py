@@ -49,13 +49,47 @@ class Ignore:
     """``init`` found nothing to do: no process, and no failure."""
 
 
-@attrs.frozen
 class Reply:
-    """Answer the call with ``value``."""
+    """Answer the call with ``value``.
 
-    value: object
-    continue_: object = attrs.field(default=ABSENT, kw_only=True)
-    timeout_s: float | None = attrs.field(default=None, kw_only=True)
+    Attributes:
+        plain: whether that is all.
+    """
+
+    # Written by hand: one is made for each call.
+    __slots__ = ("continue_", "plain", "timeout_s", "value")
+    __match_args__ = ("value",)
+
+    def __init__(
+        self,
+        value: object,
+        *,
+        continue_: object = ABSENT,
+        timeout_s: float | None = None,
+    ) -> None:
+        self.value = value
+        if continue_ is ABSENT and timeout_s is None:
+            self.plain = True
+            return
+        self.plain = False
+        self.continue_ = continue_
+        self.timeout_s = timeout_s
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Reply) and self._fields() == other._fields()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        value, continue_, timeout_s = self._fields()
+        if self.plain:
+            return f"Reply({value!r})"
+        return f"Reply({value!r}, continue_={continue_!r}, timeout_s={timeout_s!r})"
+
+    def _fields(self) -> tuple[object, object, float | None]:
+        if self.plain:
+            return self.value, ABSENT, None
+        return self.value, self.continue_, self.timeout_s
 
 
 @attrs.frozen

@@ -7,82 +7,54 @@ neither other tasks nor a cancellation.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING, Any
 
 import trio
 
 from atomr.core.child_spec import DEFAULT_SHUTDOWN_S, BrutalKill
 from atomr.core.exits import KILLED, SHUTDOWN, ExitReason
-from atomr.core.messages import Exit, IdleTimeout
-from atomr.errors import AtomrError
-from atomr.otp.results import (
-    ABSENT,
-    Fail,
-    Ignore,
-    InitResult,
-    NoReply,
-    Ok,
-    Reply,
-    Stop,
-)
+from atomr.otp.results import ABSENT, InitResult, Stop
+from atomr.otp.server_results import ServerResults, ordered_end
 from atomr.process.behaviour import StopRequest
 from atomr.process.calls import Cast, From
 from atomr.process.endings import PASS_UP, reason_of
 from atomr.process.report import log
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from atomr.otp.gen_server import GenServer
     from atomr.process.process import Process
+    from atomr.process.task_process import TaskProcess
     from atomr.process.timers import Timer
 
 
-class BadReturnError(AtomrError):
-    """A callback returned something that it must not.
-
-    Attributes:
-        callback: its name.
-        value: what it returned.
-    """
-
-    def __init__(self, callback: str, value: object, expected: str) -> None:
-        self.callback = callback
-        self.value = value
-        super().__init__(f"{callback} returned {value!r}, expected {expected}")
+NUDGE = "a call served on its caller's stack left something to do"
 
 
-class InitStoppedError(AtomrError):
-    """``init`` returned ``Stop``.
-
-    Attributes:
-        reason: the reason it gave.
-    """
-
-    def __init__(self, reason: ExitReason) -> None:
-        self.reason = reason
-        super().__init__(f"init returned Stop({reason!r})")
-
-
-class ServerLoop:
-    """Runs one GenServer in one process."""
+class ServerLoop(ServerResults):
+    """Runs one GenServer in one task."""
 
     __slots__ = (
         "_asked",
         "_async_continue",
         "_async_info",
-        "_continuation",
-        "_idle",
         "_plain_call",
         "_plain_cast",
         "_process",
         "_server",
+        "_stop",
+        "continuation",
+        "idle_timer",
     )
 
-    def __init__(self, server: GenServer, process: Process) -> None:
+    def __init__(self, server: GenServer, process: TaskProcess) -> None:
         self._server = server
         self._process = process
         self._asked = False
-        self._continuation: object = ABSENT
-        self._idle: Timer | None = None
+        self._stop: Stop | None = None
+        self.continuation: object = ABSENT
+        self.idle_timer: Timer | None = None
         asynchronous = server.async_callbacks
         self._plain_call = "handle_call" not in asynchronous
         self._plain_cast = "handle_cast" not in asynchronous
@@ -108,19 +80,39 @@ class ServerLoop:
         result: InitResult = self._server.init()  # type: ignore[assignment]
         if "init" in self._server.async_callbacks:
             result = await result  # type: ignore[misc]
-        if isinstance(result, Ignore):
-            self._process.ignored = True
+        if not self.init_result(result):
             return False
-        if isinstance(result, Stop):
-            if isinstance(result.reason, BaseException):
-                raise result.reason
-            raise InitStoppedError(result.reason)
-        if isinstance(result, Ok):
-            self._note(result)
-        elif result is not None:
-            raise BadReturnError("init", result, "Ok, Ignore, Stop or None")
-        self._process.started()
+        process = self._process
+        if self._plain_call:
+            process.plain_call = self._serve_plain
+        else:
+            process.async_call = self._begin_call
+            process.served = self._served
+        process.started()
         return True
+
+    def own_process(self) -> Process:
+        """Return the process that runs the server."""
+        return self._process
+
+    # --- calls on the caller's stack -------------------------------------------------
+
+    def _serve_plain(self, ref: From) -> None:
+        self.cancel_idle()
+        self._served(ref, self._server.handle_call(ref.request, ref))
+
+    def _begin_call(self, ref: From) -> Coroutine[Any, Any, object]:
+        if self.idle_timer is not None:
+            self.cancel_idle()
+        return self._server.handle_call(ref.request, ref)  # type: ignore[return-value]
+
+    def _served(self, ref: From, result: object) -> None:
+        self._stop = self.answer(ref, result)
+        if self._stop is None:
+            self._process.current = None
+        if self._stop is not None or self.continuation is not ABSENT:
+            # The loop is to see it instead of going to sleep again.
+            self._process.push_signal(NUDGE)
 
     async def _serve(self) -> ExitReason:
         process = self._process
@@ -130,10 +122,12 @@ class ServerLoop:
                 if request is not None:
                     return request.reason
                 continue
+            if self._stop is not None:
+                return self._stop.reason
             if process.budget <= 0:
                 await process.take_turn()
                 continue
-            if self._continuation is not ABSENT:
+            if self.continuation is not ABSENT:
                 process.budget -= 1
                 stop = await self._continue()
             elif process.batch:
@@ -156,23 +150,21 @@ class ServerLoop:
             kind = type(item)
             if kind is Cast and self._plain_cast:
                 process.current = batch.pop()
-                self._cancel_idle()
-                result = server.handle_cast(item.message)  # type: ignore[attr-defined]
-                stop = (
-                    None if result is None else self._note_cast("handle_cast", result)
-                )
+                self.cancel_idle()
+                result = server.handle_cast(item[0])  # type: ignore[index]
+                stop = None if result is None else self.noted("handle_cast", result)
             elif kind is From and self._plain_call:
                 process.current = batch.pop()
-                self._cancel_idle()
+                self.cancel_idle()
                 answer = server.handle_call(item.request, item)  # type: ignore[attr-defined, arg-type]
-                stop = self._answer(item, answer)  # type: ignore[arg-type]
+                stop = self.answer(item, answer)  # type: ignore[arg-type]
             else:
                 return None
             if stop is not None:
                 return stop
             process.current = None
             process.budget -= 1
-            if process.signals or self._continuation is not ABSENT:
+            if process.signals or self.continuation is not ABSENT:
                 return None
         return None
 
@@ -181,109 +173,54 @@ class ServerLoop:
         if isinstance(signal, StopRequest):
             self._asked = True
             return signal
+        if signal is NUDGE:
+            return None
         # The scope was cancelled: let the cancellation arrive.
         await trio.lowlevel.checkpoint()
         return None
 
     async def _continue(self) -> Stop | None:
-        continuation, self._continuation = self._continuation, ABSENT
+        continuation, self.continuation = self.continuation, ABSENT
         result = self._server.handle_continue(continuation)
         if self._async_continue:
             result = await result  # type: ignore[misc]
-        return self._note_cast("handle_continue", result)
+        return self.noted("handle_continue", result)
 
     async def _handle_next(self) -> Stop | None:
         """Handle one message, if there is still reason to."""
         process, server = self._process, self._server
         if not process.batch or process.signals or process.budget <= 0:
             return None
-        if self._continuation is not ABSENT:
+        if self.continuation is not ABSENT:
             return None
         item = process.current = process.batch.pop()
         process.budget -= 1
-        self._cancel_idle()
+        self.cancel_idle()
         stop: Stop | None
         if isinstance(item, From):
             result = server.handle_call(item.request, item)
             if not self._plain_call:
                 result = await result  # type: ignore[misc]
-            stop = self._answer(item, result)
+            stop = self.answer(item, result)
         elif isinstance(item, Cast):
             noted = server.handle_cast(item.message)
             if not self._plain_cast:
                 noted = await noted  # type: ignore[misc]
-            stop = self._note_cast("handle_cast", noted)
+            stop = self.noted("handle_cast", noted)
         else:
             stop = await self._inform(item)
         if stop is None:
             process.current = None
         return stop
 
-    def _cancel_idle(self) -> None:
-        if self._idle is not None:
-            self._idle.cancel()
-            self._idle = None
-
     async def _inform(self, message: object) -> Stop | None:
-        if self._is_order(message):
-            return Stop(message.reason)
+        reason = ordered_end(message, self._process)
+        if reason is not None:
+            return Stop(reason)
         result = self._server.handle_info(message)
         if self._async_info:
             result = await result  # type: ignore[misc]
-        return self._note_cast("handle_info", result)
-
-    def _is_order(self, message: object) -> TypeGuard[Exit]:
-        # The supervisor's exit signal ends the server, trapped or not.
-        return (
-            type(message) is Exit
-            and message.pid is not None
-            and message.pid is self._process.parent.own_pid()
-        )
-
-    def _answer(self, from_: From, result: object) -> Stop | None:
-        kind = type(result)
-        if kind is Reply:
-            from_.reply(result.value)  # type: ignore[attr-defined]
-        elif kind is NoReply:
-            from_.set_aside()
-        elif kind is Fail:
-            from_.fail(result.error)  # type: ignore[attr-defined]
-        elif isinstance(result, Stop):
-            if result.reply is not ABSENT:
-                from_.reply(result.reply)
-            return result
-        else:
-            raise BadReturnError("handle_call", result, "Reply, Fail, NoReply or Stop")
-        self._note(result)  # type: ignore[arg-type]
-        return None
-
-    def _note_cast(self, callback: str, result: object) -> Stop | None:
-        if result is None:
-            return None
-        if isinstance(result, Stop):
-            return result
-        if not isinstance(result, NoReply):
-            raise BadReturnError(callback, result, "NoReply, Stop or None")
-        self._note(result)
-        return None
-
-    def _note(self, result: Ok | Reply | Fail | NoReply) -> None:
-        if result.continue_ is not ABSENT:
-            self._continuation = result.continue_
-        if result.timeout_s is not None:
-            self._arm_idle(result.timeout_s)
-
-    def _arm_idle(self, timeout_s: float) -> None:
-        process = self._process
-        self._cancel_idle()
-
-        def fire() -> None:
-            # A message that waits already is activity, not idleness.
-            if not process.inbox and not process.batch:
-                process.deliver(IdleTimeout())
-
-        self._idle = process.node.timers.after(timeout_s, fire)
-        process.own_timer(self._idle)
+        return self.noted("handle_info", result)
 
     async def _terminate(self, reason: ExitReason) -> bool:
         server, process = self._server, self._process

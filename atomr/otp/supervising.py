@@ -26,11 +26,13 @@ from atomr.errors import ChildError, StartError, short
 from atomr.otp.children import ChildInfo, ChildState
 from atomr.process.behaviour import Startable, StopRequest
 from atomr.process.calls import From
+from atomr.process.lean import LeanProcess
 from atomr.process.report import log
 from atomr.process.starting import StartAbortedError, prepare, run_init
 
 if TYPE_CHECKING:
     from atomr.process.process import Process
+    from atomr.process.task_process import TaskProcess
     from atomr.process.timers import Timer
     from atomr.refs import Pid
 
@@ -101,7 +103,7 @@ class Supervising(Startable):
         self._exits: deque[tuple[Child, Process | None, ExitReason]] = deque()
         self._timer: Timer | None = None
         self._running = False
-        self._process: Process
+        self._process: TaskProcess
         self._nursery: trio.Nursery
 
     # --- to be provided ---------------------------------------------------------
@@ -136,25 +138,41 @@ class Supervising(Startable):
 
     # --- the process ------------------------------------------------------------
 
-    async def run_process(self, process: Process) -> ExitReason:
+    async def run_process(self, process: TaskProcess) -> ExitReason:
         """Start the children, supervise, stop the children."""
         self._process = process
         process.trapping = True
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                await self.start_all()
-                self._running = True
-                process.started()
-                reason = await self._supervise()
-                self._running = False
-                await self.stop_all()
-        except BaseException:
-            # Children in the nursery are cancelled with it; others are not.
+                try:
+                    reason = await self._live(process)
+                except BaseException:
+                    # Children in the nursery are cancelled with it; others are not.
+                    self._running = False
+                    self.end_foreign(process.kill_reason)
+                    raise
+        finally:
             self._running = False
-            self.cancel_foreign(process.kill_reason or Shutdown("supervisor killed"))
-            raise
         return reason
+
+    async def _live(self, process: TaskProcess) -> ExitReason:
+        await self.start_all()
+        self._running = True
+        process.async_call = self._serve
+        process.started()
+        reason = await self._supervise()
+        process.async_call = None
+        self._running = False
+        await self.stop_all()
+        return reason
+
+    def end_foreign(self, reason: ExitReason | None) -> None:
+        """End the children that have no task, and cancel those in others' tasks."""
+        self.cancel_foreign(reason or Shutdown("supervisor killed"))
+        for child in reversed(self.rows()):
+            if isinstance(child.process, LeanProcess):
+                child.process.end_around()
 
     def stops_gracefully(self, process: Process) -> bool:
         """Children are stopped in order, always."""
@@ -187,15 +205,23 @@ class Supervising(Startable):
                     reason = await self.on_exit(child, why)
             elif self.next_due_at() <= trio.current_time():
                 await self.start_due(trio.current_time())
-            elif process.inbox:
-                await self._serve(process.inbox.pop(0))
             else:
-                await process.park()
+                await self._serve_next()
             if reason is not None:
                 return reason
             process.budget -= 1
             if process.budget <= 0:
                 await process.take_turn()
+
+    async def _serve_next(self) -> None:
+        process = self._process
+        if process.batch:
+            await self._serve(process.batch.pop())
+        elif process.inbox:
+            process.batch, process.inbox = process.inbox, []
+            process.batch.reverse()
+        else:
+            await process.park()
 
     async def _serve(self, item: object) -> None:
         if not isinstance(item, From):
@@ -263,9 +289,7 @@ class Supervising(Startable):
         at = self.next_due_at()
         if at < inf:
             delay_s = max(0.0, at - trio.current_time())
-            self._timer = self._process.node.timers.after(
-                delay_s, self._process.spot.wake
-            )
+            self._timer = self._process.node.timers.after(delay_s, self._process.wake)
             self._process.own_timer(self._timer)
 
     @abstractmethod

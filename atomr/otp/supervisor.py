@@ -167,7 +167,7 @@ class Supervisor(Supervising):
         child = self._by_process.pop(process, None)
         if child is not None:
             self._exits.append((child, process, reason))
-            self._process.spot.wake()
+            self._process.wake()
 
     async def on_exit(self, child: Child, reason: ExitReason) -> ExitReason | None:
         """Carry out the plan for a child's end."""

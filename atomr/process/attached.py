@@ -19,12 +19,13 @@ from atomr.core.child_spec import DEFAULT_SHUTDOWN_S
 from atomr.errors import AtomrInternalError, NoProcessError, ProcessKilledError
 from atomr.process.behaviour import AttachPoint, Startable
 from atomr.process.context import CURRENT, find_process
-from atomr.process.process import Process
+from atomr.process.task_process import TaskProcess
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from atomr.core.exits import ExitReason
+    from atomr.process.process import Process
     from atomr.refs import Address, Pid
 
 
@@ -32,7 +33,7 @@ class _Attached(Startable):
     # What leaves the block is raised in the caller: log or raise, not both.
     reports_crashes = False
 
-    async def run_process(self, process: Process) -> ExitReason:
+    async def run_process(self, process: TaskProcess) -> ExitReason:
         raise AtomrInternalError(f"{process.pid!r} has its caller's task")
 
 
@@ -78,7 +79,7 @@ class attached:  # noqa: N801 - `async with attached(...)` reads as a function
         self._supervisor = supervisor
         self._id = id
         self._shutdown_s = shutdown_s
-        self._process: Process | None = None
+        self._process: TaskProcess | None = None
         self._outer: Process | None = None
 
     async def __aenter__(self) -> Pid:
@@ -130,7 +131,7 @@ class attached:  # noqa: N801 - `async with attached(...)` reads as a function
                 f" not a {type(parent).__name__}"
             )
         parent.check_room(self._id)
-        process = Process(
+        process = TaskProcess(
             parent_process.node,
             _ATTACHED,
             label=self._id,

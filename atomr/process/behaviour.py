@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import attrs
 
-from atomr.core.child_spec import ChildKind
+from atomr.core.child_spec import ChildKind, ShutdownTime
 from atomr.core.exits import ExitReason
 from atomr.core.messages import Exit
 
 if TYPE_CHECKING:
+    from atomr.process.node import Node
     from atomr.process.process import Process
+    from atomr.process.task_process import TaskProcess
     from atomr.refs import Pid
 
 
@@ -41,8 +43,14 @@ class Startable(ABC):
     reports_crashes: ClassVar[bool] = True
     reads_signals_in_init: ClassVar[bool] = False
 
+    def make_process(
+        self, node: Node, *, label: str, parent: Parent, shutdown: ShutdownTime
+    ) -> Process:
+        """Return the process to run in: one with a task, unless overridden."""
+        return node.task_process(self, label=label, parent=parent, shutdown=shutdown)
+
     @abstractmethod
-    async def run_process(self, process: Process) -> ExitReason:
+    async def run_process(self, process: TaskProcess) -> ExitReason:
         """Run to the end; call ``process.started()`` when ``init`` is done."""
 
     def stops_gracefully(self, process: Process) -> bool:

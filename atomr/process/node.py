@@ -22,22 +22,25 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from atomr.core.child_spec import ChildSpec, Restart
+from atomr.core.child_spec import ChildSpec, Restart, ShutdownTime
 from atomr.core.exits import NORMAL, SHUTDOWN, ExitReason, is_crash, unwrap
 from atomr.errors import NameTakenError, RootExitError, StartError
+from atomr.process import inline
 from atomr.process.context import CURRENT, NODE, find_process
+from atomr.process.lean import Drain, LeanProcess
 from atomr.process.parking import ParkSpot
-from atomr.process.process import Process
+from atomr.process.process import FAIRNESS_MESSAGES, Process
 from atomr.process.report import log
 from atomr.process.starting import prepare, run_init
 from atomr.process.stopping import begin_stop, stop_process, wait_ended
+from atomr.process.task_process import TaskProcess
 from atomr.process.timers import TimerService
 from atomr.refs import Via
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from atomr.process.behaviour import Startable
+    from atomr.process.behaviour import Parent, Startable
     from atomr.refs import Address, Name, Pid
 
 
@@ -49,6 +52,12 @@ class Node:
         names: registered name to process; do not change.
         processes: number to live process; do not change.
         timers: the node's clock.
+        drain: runs the processes that have no task.
+        inline_left: calls that may still be served on their callers' stacks
+            before somebody has to wait.
+        inline_depth: how many such calls are on the stack now.
+        instruments: those of trio; while there are any, no coroutine is run on
+            another task's stack.
     """
 
     def __init__(self, name: str, nursery: trio.Nursery) -> None:
@@ -57,6 +66,10 @@ class Node:
         self.processes: dict[int, Process] = {}
         self.timers = TimerService()
         self.spots: list[ParkSpot] = []
+        self.drain = Drain()
+        self.inline_left = FAIRNESS_MESSAGES
+        self.inline_depth = 0
+        self.instruments = inline.instruments()
         self.failure: RootExitError | None = None
         self.body_scope = trio.CancelScope()
         self._nursery = nursery
@@ -108,7 +121,7 @@ class Node:
         """
         if name is not None and name in self.names:
             raise NameTakenError(name, self.names[name].pid)
-        process = Process(self, behaviour, label=name or label, parent=self)
+        process = TaskProcess(self, behaviour, label=name or label, parent=self)
         if name is not None:
             self.hold_name(name, process)
         self._nursery.start_soon(process.main, name=repr(process.pid))
@@ -143,6 +156,19 @@ class Node:
 
     # --- for the process layer ------------------------------------------------
 
+    def task_process(
+        self,
+        behaviour: Startable,
+        *,
+        label: str,
+        parent: Parent,
+        shutdown: ShutdownTime,
+    ) -> TaskProcess:
+        """Return a process that will be a task."""
+        return TaskProcess(
+            self, behaviour, label=label, parent=parent, shutdown=shutdown
+        )
+
     def next_number(self) -> int:
         """Return the next pid's number."""
         return next(self._numbers)
@@ -174,9 +200,23 @@ class Node:
         """Return None: a node is no process."""
         return None
 
-    async def run_timers(self) -> None:
-        """Run the node's clock."""
-        await self.timers.run()
+    async def run_services(self, scope: trio.CancelScope) -> None:
+        """Run the clock and the drain until ``scope`` is cancelled.
+
+        A cancellation from outside reaches the processes, not these: what a
+        process does in its last moments may need both.
+        """
+        with scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.timers.run, name=f"{self.name} timers")
+                nursery.start_soon(self.drain.run, name=f"{self.name} drain")
+
+    def end_lean(self) -> None:
+        """End the processes without a task that are left, last first."""
+        for process in reversed(tuple(self.processes.values())):
+            if isinstance(process, LeanProcess):
+                process.end_around()
+        self.drain.close()
 
     async def stop(self) -> None:
         """Stop all roots, last first, then all spawned processes at once.
@@ -213,26 +253,34 @@ async def open_node(name: str = "node") -> AsyncIterator[Node]:
     """
     error: BaseException | None = None
     try:
-        async with trio.open_nursery() as nursery:
-            node = Node(name, nursery)
-            nursery.start_soon(node.run_timers, name=f"{name} timers")
-            previous, previous_process = NODE.get(), CURRENT.get()
-            NODE.set(node)
+        async with trio.open_nursery() as outer:
+            services = trio.CancelScope(shield=True)
             try:
-                with node.body_scope:
-                    yield node
-            except trio.Cancelled:
-                raise
-            except BaseException as raised:
-                if _holds_cancelled(raised):
-                    raise
-                # Held back for an orderly stop, and raised again below.
-                error = raised
+                async with trio.open_nursery() as nursery:
+                    node = Node(name, nursery)
+                    outer.start_soon(
+                        node.run_services, services, name=f"{name} services"
+                    )
+                    previous, previous_process = NODE.get(), CURRENT.get()
+                    NODE.set(node)
+                    try:
+                        with node.body_scope:
+                            yield node
+                    except trio.Cancelled:
+                        raise
+                    except BaseException as raised:
+                        if _holds_cancelled(raised):
+                            raise
+                        # Held back for an orderly stop, and raised again below.
+                        error = raised
+                    finally:
+                        NODE.set(previous)
+                        CURRENT.set(previous_process)
+                    await _stop(node, error)
+                    nursery.cancel_scope.cancel()
             finally:
-                NODE.set(previous)
-                CURRENT.set(previous_process)
-            await _stop(node, error)
-            nursery.cancel_scope.cancel()
+                services.cancel()
+                node.end_lean()
     except BaseExceptionGroup as group:
         leaf = unwrap(group)
         if leaf is group:

@@ -46,9 +46,7 @@ class ParkSpot:
 
         Cancellation: wakes at once with ``trio.Cancelled``.
         """
-        trap = self._trap
-        if trap is None:
-            trap = self._trap = _trap_for(self)
+        trap = self.trap()
         self.task = task
         result = yield trap
         if result is not WAKE:
@@ -58,6 +56,12 @@ class ParkSpot:
                 # It holds the error, whose traceback holds this frame: a cycle
                 # that would keep each cancelled process until a collection.
                 del result
+
+    def trap(self) -> object:
+        """Return what to yield to trio in order to sleep here."""
+        if self._trap is None:
+            self._trap = _trap_for(self)
+        return self._trap
 
     def wake(self) -> None:
         """Let the sleeping task go on; nothing when none sleeps here."""

@@ -11,9 +11,9 @@ from atomr.core.exits import NORMAL, ExitReason
 from atomr.errors import NotAProcessError, ReceiveTimeoutError
 from atomr.process.behaviour import Startable
 from atomr.process.context import CURRENT, current_node
+from atomr.process.task_process import TaskProcess
 
 if TYPE_CHECKING:
-    from atomr.process.process import Process
     from atomr.refs import Name, Pid
 
 Ts = TypeVarTuple("Ts")
@@ -38,7 +38,7 @@ class PlainProcess(Startable):
         self._start: Callable[[], Awaitable[object]] = lambda: fn(*args)
         self._label = getattr(fn, "__name__", type(fn).__name__)
 
-    async def run_process(self, process: Process) -> ExitReason:
+    async def run_process(self, process: TaskProcess) -> ExitReason:
         """Run the function; its exceptions are the exit reason."""
         process.started()
         await self._start()
@@ -94,7 +94,7 @@ async def receive(
     """
     task = trio.lowlevel.current_task()
     process = CURRENT.get()
-    if process is None or process.task is not task:
+    if not isinstance(process, TaskProcess) or process.task is not task:
         raise NotAProcessError("receive(): only a process' own task can receive")
     process.budget -= 1
     if process.budget <= 0:
@@ -109,7 +109,7 @@ async def receive(
     raise ReceiveTimeoutError(timeout_s)
 
 
-async def _wait_for(process: Process, match: Match | None) -> object:
+async def _wait_for(process: TaskProcess, match: Match | None) -> object:
     # What was there has been looked at; look at what comes.
     while True:
         scanned = process.inbox
@@ -121,7 +121,7 @@ async def _wait_for(process: Process, match: Match | None) -> object:
             return found
 
 
-def _take(process: Process, match: Match | None, position: int) -> object:
+def _take(process: TaskProcess, match: Match | None, position: int) -> object:
     if match is None:
         if not process.batch:
             process.batch, process.inbox = process.inbox, []

@@ -1,19 +1,9 @@
-"""One process: mailbox, exit reason, links, monitors, and the frame around it.
+"""One process: mailbox, exit reason, links and monitors, and what its end does.
 
-A process is a trio task inside its supervisor's nursery, under a cancel scope
-of its own.  (An *attached* process borrows the task it was made in.)  Whatever
-happens inside stops at :meth:`Process.main`, where it becomes an exit reason:
-
-=============================================  ==============================
-what happened                                  reason
-=============================================  ==============================
-the behaviour returned                         what it returned
-its own scope was cancelled                    the reason stored with the cancel
-an exception, also one in a group with         the exception; a group of one is
-``Cancelled``                                  unwrapped
-an enclosing scope was cancelled               ``SHUTDOWN``; ``Cancelled`` goes on
-``KeyboardInterrupt``, ``SystemExit``          the exception, and it goes on
-=============================================  ==============================
+There are two kinds.  A :class:`~atomr.process.task_process.TaskProcess` is a
+trio task inside its supervisor's nursery.  A
+:class:`~atomr.process.lean.LeanProcess` has no task: its callbacks are plain
+functions, and the node runs them.  To everybody else they are the same.
 
 :meth:`Process.finish` does all that follows from the end, without an await:
 nothing can be cancelled half-way.  Its order is part of the contract: the name
@@ -27,31 +17,38 @@ message, so that a long mailbox cannot hide a stop.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 from trio.lowlevel import enable_ki_protection
 
 from atomr import telemetry
 from atomr.core.child_spec import DEFAULT_SHUTDOWN_S, ShutdownTime
-from atomr.core.exits import KILLED, NORMAL, SHUTDOWN, ExitReason, is_crash
+from atomr.core.exits import ExitReason, is_crash
 from atomr.core.links import SignalEffect, exit_reason, signal_effect
 from atomr.core.messages import Down, Exit
 from atomr.process import report
 from atomr.process.calls import From
-from atomr.process.context import CURRENT, NODE
-from atomr.process.endings import passes_up, reason_of
-from atomr.process.parking import ParkSpot
 from atomr.refs import Pid, Ref
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from atomr.process.behaviour import Parent, Startable
     from atomr.process.node import Node
+    from atomr.process.parking import ParkSpot
     from atomr.process.timers import Timer
 
-FAIRNESS_MESSAGES = 256
+FAIRNESS_MESSAGES: Final = 256
 """Messages handled between two checkpoints: p99 of a 1 ms ticker stays 0.1 ms late."""
+
+EMPTY: Final[list[object]] = []
+"""Stands for a list that is made when its first item comes; never changed."""
+
+LOOK: Final = "look at how things stand"
+"""A signal that says no more than that; a task also reaches a checkpoint."""
 
 
 class Status(Enum):
@@ -62,21 +59,23 @@ class Status(Enum):
     EXITED = "exited"
 
 
-class _Look(Enum):
-    LOOK = "the scope was cancelled: reach a checkpoint"
-
-
 class Process:
-    """The private side of a :class:`~atomr.refs.Pid`."""
+    """The private side of a :class:`~atomr.refs.Pid`.
+
+    Attributes:
+        idle: True while it has nothing to do: it must be woken, or a call can be
+            served on the caller's stack.  After a cancellation from outside it
+            may still be True for a moment; waking then does nothing.
+    """
 
     __slots__ = (
+        "__weakref__",
         "batch",
         "behaviour",
-        "budget",
         "current",
         "deferred",
         "exit_spots",
-        "grace",
+        "idle",
         "ignored",
         "inbox",
         "init_timed_out",
@@ -85,23 +84,23 @@ class Process:
         "monitoring",
         "names",
         "node",
+        "on_end",
         "parent",
         "pid",
         "reason",
-        "scope",
         "shutdown",
         "signals",
-        "spot",
         "started_at",
         "starter",
         "status",
-        "task",
         "timers",
         "trapping",
         "waiting_for",
         "was_started",
         "watchers",
     )
+
+    task: trio.lowlevel.Task | None
 
     def __init__(
         self,
@@ -118,22 +117,18 @@ class Process:
         self.shutdown = shutdown
         self.pid = pid = Pid(node.next_number(), label)
         pid._process = self  # noqa: SLF001 - the two sides of one thing
-        self.spot = ParkSpot()
-        self.scope = trio.CancelScope()
-        self.task: trio.lowlevel.Task | None = None
+        self.idle = False
         self.status = Status.STARTING
         self.was_started = False
         self.ignored = False
         self.init_timed_out = False
         self.trapping = False
         self.inbox: list[object] = []
-        self.batch: list[object] = []
-        self.signals: list[object] = []
+        self.batch = EMPTY
+        self.signals = EMPTY
         self.current: object = None
-        self.budget = FAIRNESS_MESSAGES
         self.reason: ExitReason | None = None
         self.kill_reason: ExitReason | None = None
-        self.grace: trio.CancelScope | None = None
         self.starter: ParkSpot | None = None
         self.waiting_for: From | None = None
         self.started_at = 0.0
@@ -143,9 +138,28 @@ class Process:
         self.links: set[Process] | None = None
         self.monitoring: dict[Ref, Process] | None = None
         self.names: set[str] | None = None
+        self.on_end: dict[object, Callable[[], None]] | None = None
         self.timers: set[Timer] | None = None
         self.watchers: dict[Ref, Process] | None = None
         node.processes[pid.number] = self
+
+    # --- what the two kinds do differently ---------------------------------------
+
+    @abstractmethod
+    def wake(self) -> None:
+        """Let the process look at what there is to do."""
+
+    @abstractmethod
+    def call_now(self, ref: From) -> None:
+        """Serve a call on the caller's stack; only while ``idle``."""
+
+    @abstractmethod
+    def cancel(self, reason: ExitReason) -> None:
+        """End the process as soon as possible, with that reason.
+
+        The first reason stays, except that ``KILLED`` replaces any other and
+        cuts a running ``terminate`` short.
+        """
 
     # --- mailbox ------------------------------------------------------------
 
@@ -153,26 +167,17 @@ class Process:
     def deliver(self, message: object) -> None:
         """Put a message last in line; never blocks, never fails."""
         self.inbox.append(message)
-        if self.spot.task is not None:
-            self.spot.wake()
+        if self.idle:
+            self.wake()
 
     @enable_ki_protection
     def push_signal(self, signal: object) -> None:
         """Put a system signal where it is seen before the next message."""
-        self.signals.append(signal)
-        self.spot.wake()
-
-    async def park(self) -> None:
-        """Sleep until a message or a signal comes; wakes for nothing at times."""
-        task = self.task
-        assert task is not None, "a process parks in its own task"
-        self.budget = FAIRNESS_MESSAGES
-        await self.spot.park(task)
-
-    async def take_turn(self) -> None:
-        """Let other tasks run; called when ``budget`` is spent."""
-        self.budget = FAIRNESS_MESSAGES
-        await trio.lowlevel.checkpoint()
+        if self.signals is EMPTY:
+            self.signals = [signal]
+        else:
+            self.signals.append(signal)
+        self.wake()
 
     def own_timer(self, timer: Timer) -> None:
         """Let the timer be disarmed when this process ends."""
@@ -195,21 +200,6 @@ class Process:
         if telemetry.handlers:
             telemetry.emit(("atomr", "process", "start"), metadata={"pid": self.pid})
 
-    def cancel(self, reason: ExitReason) -> None:
-        """End the process at its next checkpoint, with that reason.
-
-        The first reason stays, except that ``KILLED`` replaces any other and
-        cuts a running ``terminate`` short.
-        """
-        if self.status is Status.EXITED:
-            return
-        if self.kill_reason is None or reason is KILLED:
-            self.kill_reason = reason
-        self.signals.append(_Look.LOOK)
-        self.scope.cancel()
-        if reason is KILLED and self.grace is not None:
-            self.grace.cancel()
-
     def exit_signal(
         self, reason: ExitReason, sender: Pid | None, *, to_self: bool = False
     ) -> None:
@@ -220,46 +210,6 @@ class Process:
         elif effect is SignalEffect.EXIT:
             self.cancel(exit_reason(reason))
 
-    # --- the frame ------------------------------------------------------------
-
-    async def main(self) -> None:
-        """Run the behaviour; the body of the process' task."""
-        CURRENT.set(self)
-        # The starter may be of another node.
-        NODE.set(self.node)
-        self.task = trio.lowlevel.current_task()
-        reason: ExitReason = NORMAL
-        try:
-            with self.scope:
-                if self.kill_reason is not None:
-                    await trio.lowlevel.checkpoint()
-                reason = await self.behaviour.run_process(self)
-        except BaseException as error:
-            self.finish_with(error)
-            passing = passes_up(error)
-            if passing is error:
-                raise
-            if passing is not None:
-                raise passing from error
-        else:
-            self.finish_with(None, returned=reason)
-
-    @enable_ki_protection
-    def finish_with(
-        self, error: BaseException | None, *, returned: ExitReason = NORMAL
-    ) -> None:
-        """Finish with what left the process' scope, or what its code returned."""
-        reason = returned if error is None else reason_of(error)
-        if is_crash(reason):
-            self.report_crash(reason)
-        if self.kill_reason is not None and (
-            (self.scope.cancelled_caught and error is None)
-            or (reason is SHUTDOWN and error is not None)
-            or (self.kill_reason is KILLED and is_crash(reason))
-        ):
-            reason = self.kill_reason
-        self.finish(reason)
-
     def report_crash(self, reason: ExitReason) -> None:
         """Log the crash; a failed start is raised in the starter instead."""
         if self.was_started and self.behaviour.reports_crashes:
@@ -269,12 +219,19 @@ class Process:
     def finish(self, reason: ExitReason) -> None:
         """Free the name, fail the callers, tell links, monitors and parent."""
         self.status = Status.EXITED
+        self.idle = False
         self.reason = reason
         self.pid._process = None  # noqa: SLF001 - the two sides of one thing
         del self.node.processes[self.pid.number]
-        if self.names is not None or self.timers is not None:
+        if self.names is not None or self.timers is not None or self.on_end is not None:
             self._release()
-        if self.inbox or self.batch or self.deferred or self.current is not None:
+        if (
+            self.inbox
+            or self.batch
+            or self.signals
+            or self.deferred
+            or self.current is not None
+        ):
             self._fail_callers(reason)
         if self.links is not None or self.watchers or self.monitoring:
             self._tell_others(reason)
@@ -287,26 +244,31 @@ class Process:
             self.parent.child_exited(self, reason)
             if telemetry.handlers:
                 self._emit_end(reason)
-        # Cycles: process and spot through the trap, process and task through the
-        # task's context.
-        self.spot.close()
-        self.task = None
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Break the cycles that only a collection could."""
 
     def _release(self) -> None:
         for name in self.names or ():
             del self.node.names[name]
         for timer in tuple(self.timers or ()):
             timer.cancel()
+        if self.on_end is not None:
+            hooks, self.on_end = self.on_end, None
+            for hook in hooks.values():
+                hook()
 
     def _fail_callers(self, reason: ExitReason) -> None:
-        for item in (self.current, *reversed(self.batch), *self.inbox):
+        items = (self.current, *self.signals, *reversed(self.batch), *self.inbox)
+        for item in items:
             if type(item) is From:
                 item.server_down(reason)
         for ref in tuple(self.deferred or ()):
             ref.server_down(reason)
         self.current = None
-        self.batch.clear()
-        self.inbox.clear()
+        self.signals = self.batch = EMPTY
+        self.inbox = []
 
     def _tell_others(self, reason: ExitReason) -> None:
         links, self.links = self.links, None

@@ -19,8 +19,10 @@ from atomr.errors import (
     StartIgnoredError,
 )
 from atomr.process.behaviour import Parent, Startable
+from atomr.process.lean import LeanProcess
 from atomr.process.process import Process, Status
 from atomr.process.stopping import begin_stop
+from atomr.process.task_process import TaskProcess
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,9 +57,8 @@ def prepare(node: Node, spec: ChildSpec, parent: Parent) -> Process:
             " a supervisor or a PlainProcess"
         )
         raise StartError(spec.id, expected)
-    process = Process(
+    process = behaviour.make_process(
         node,
-        behaviour,
         label=spec.id,
         parent=parent,
         shutdown=spec.shutdown_for(spec.kind or behaviour.child_kind),
@@ -93,6 +94,12 @@ async def run_init(
 
     Cancellation: cancels the process; the nursery waits for its end.
     """
+    if isinstance(process, LeanProcess):
+        process.run_init()
+        if not process.was_started:
+            _raise_failure(process, spec, aborted=False)
+        return
+    assert isinstance(process, TaskProcess), "there are two kinds"
     process.starter = spot
     nursery.start_soon(process.main, name=repr(process.pid))
     timer = None

@@ -18,6 +18,7 @@ import trio
 
 from atomr.core.child_spec import BrutalKill, ShutdownTime
 from atomr.core.exits import KILLED, SHUTDOWN, ExitReason
+from atomr.process.lean import LeanProcess
 from atomr.process.parking import ParkSpot
 from atomr.process.process import Process, Status
 from atomr.process.report import log
@@ -54,7 +55,17 @@ def begin_stop(
     behaviour = process.behaviour
     ask = behaviour.answers_stop if orderly else behaviour.stops_gracefully
     listens = process.was_started or behaviour.reads_signals_in_init
-    if listens and ask(process):
+    asked = listens and ask(process)
+    if process.idle and isinstance(process, LeanProcess):
+        # Nothing waits, nothing runs: what would be done later is done now.
+        process.idle = False
+        if asked:
+            process.end(reason)
+        else:
+            process.cancel(reason)
+            process.finish(reason)
+        return
+    if asked:
         behaviour.ask_to_stop(process, reason)
     else:
         process.cancel(reason)

@@ -35,7 +35,7 @@ from atomr.otp import (
     cast,
     child,
 )
-from atomr.otp.server_loop import BadReturnError, InitStoppedError
+from atomr.otp.server_results import BadReturnError, InitStoppedError
 from atomr.process import (
     Node,
     exit_process,

@@ -1,0 +1,190 @@
+"""A GenServer none of whose callbacks is ``async def``: a process without a task."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from atomr.core.child_spec import DEFAULT_SHUTDOWN_S, ShutdownTime
+from atomr.core.exits import SHUTDOWN, ExitReason
+from atomr.otp.results import ABSENT, Reply, Stop
+from atomr.otp.server_results import ServerResults, ordered_end
+from atomr.process.behaviour import StopRequest
+from atomr.process.calls import Cast, From
+from atomr.process.inline import without_caller
+from atomr.process.lean import TURN_MESSAGES, LeanProcess
+from atomr.process.process import Status
+
+if TYPE_CHECKING:
+    from atomr.otp.gen_server import GenServer
+    from atomr.process.behaviour import Parent
+    from atomr.process.node import Node
+    from atomr.process.process import Process
+    from atomr.process.timers import Timer
+
+
+class LeanServer(LeanProcess, ServerResults):
+    """Runs one GenServer on the stack of whoever has it run."""
+
+    __slots__ = ("_stop", "continuation", "idle_timer", "server")
+
+    def __init__(
+        self,
+        node: Node,
+        server: GenServer,
+        *,
+        label: str,
+        parent: Parent,
+        shutdown: ShutdownTime = DEFAULT_SHUTDOWN_S,
+    ) -> None:
+        super().__init__(node, server, label=label, parent=parent, shutdown=shutdown)
+        self.server = server
+        self.continuation: object = ABSENT
+        self.idle_timer: Timer | None = None
+        self._stop: Stop | None = None
+
+    def own_process(self) -> Process:
+        """Return itself."""
+        return self
+
+    def run_init(self) -> None:
+        """Run ``init`` to its end."""
+        server = self.server
+        serving, failure = True, None
+        if server.has_init:
+            try:
+                result = self.own_context().run(server.init)
+                serving = self.init_result(result)
+            except BaseException as error:  # noqa: BLE001 - the reason, see broken
+                failure = error
+        if failure is not None:
+            self.broken(failure, may_clean_up=False)
+        elif self.kill_reason is not None:
+            self.finish(self.kill_reason)
+        elif not serving:
+            self.finish(SHUTDOWN)
+        else:
+            self.started()
+            self._rest()
+
+    # --- messages ------------------------------------------------------------------
+
+    def call_now(self, ref: From) -> None:
+        """Serve a call on the caller's stack; only while ``idle``."""
+        self.idle = False
+        self.current = ref
+        if self.idle_timer is not None:
+            self.cancel_idle()
+        failure = stop = None
+        try:
+            result = self.own_context().run(self.server.handle_call, ref.request, ref)
+            if type(result) is Reply and result.plain:
+                ref.reply(result.value)
+            else:
+                stop = self.answer(ref, result)
+        except BaseException as error:  # noqa: BLE001 - the reason, see broken
+            failure = error
+        if failure is not None:
+            self._crashed(failure)
+        elif stop is not None:
+            self.end(stop.reason)
+        else:
+            self.current = None
+            self._rest()
+
+    def turn(self) -> int:
+        """Handle up to ``TURN_MESSAGES`` messages, signals first."""
+        if self.status is Status.EXITED:
+            return 1
+        failure = None
+        try:
+            done = self.own_context().run(self._messages)
+        except BaseException as error:  # noqa: BLE001 - the reason, see broken
+            failure = error
+        if failure is not None:
+            self._crashed(failure)
+            return 1
+        if self.kill_reason is not None:
+            self.finish(self.kill_reason)
+        elif self._stop is not None:
+            self.end(self._stop.reason)
+        else:
+            self._rest()
+        return done
+
+    def _messages(self) -> int:
+        left = TURN_MESSAGES
+        while left > 0 and not self._ends():
+            if self.continuation is not ABSENT:
+                left -= 1
+                self._stop = self._continue()
+            elif self.batch:
+                left = self._drain(left)
+            elif self.inbox:
+                self.batch, self.inbox = self.inbox, []
+                self.batch.reverse()
+            else:
+                break
+        return TURN_MESSAGES - left
+
+    def _ends(self) -> bool:
+        """Look at the signals; return whether one of them ends the process."""
+        while self.signals:
+            signal = self.signals.pop(0)
+            if isinstance(signal, StopRequest):
+                self._stop = Stop(signal.reason)
+        return self._stop is not None or self.kill_reason is not None
+
+    def _drain(self, left: int) -> int:
+        """Handle messages until something else comes between; return ``left``."""
+        batch, handle_cast = self.batch, self.server.handle_cast
+        while batch and left > 0:
+            left -= 1
+            item = self.current = batch.pop()
+            if self.idle_timer is not None:
+                self.cancel_idle()
+            if type(item) is Cast:
+                result = handle_cast(item[0])
+                if result is None:
+                    # The common case, with nothing else to look at.
+                    if self.signals:
+                        break
+                    continue
+                self._stop = self.noted("handle_cast", result)
+            elif type(item) is From:
+                answer = self.server.handle_call(item.request, item)
+                self._stop = self.answer(item, answer)
+            else:
+                self._stop = self._inform(item)
+            if self._stop is not None:
+                return left
+            if self.signals or self.continuation is not ABSENT:
+                break
+        self.current = None
+        return left
+
+    def _continue(self) -> Stop | None:
+        continuation, self.continuation = self.continuation, ABSENT
+        result = self.server.handle_continue(continuation)
+        return self.noted("handle_continue", result)
+
+    def _inform(self, message: object) -> Stop | None:
+        reason = ordered_end(message, self)
+        if reason is not None:
+            return Stop(reason)
+        return self.noted("handle_info", self.server.handle_info(message))
+
+    def _crashed(self, error: BaseException) -> None:
+        self.broken(without_caller(error))
+
+    def _rest(self) -> None:
+        if self.inbox or self.batch or self.signals or self.continuation is not ABSENT:
+            self.node.drain.add(self)
+        else:
+            self.idle = True
+
+    # --- the end ---------------------------------------------------------------------
+
+    def clean_up(self, reason: ExitReason) -> None:
+        """Run ``terminate``."""
+        if self.server.has_terminate:
+            self.server.terminate(reason)

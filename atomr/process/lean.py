@@ -1,0 +1,201 @@
+"""A process without a task: its callbacks are plain functions.
+
+What never waits needs no stack of its own.  A lean process is an object of
+some 400 bytes; its messages are handled by the node's one :class:`Drain` task,
+or, if it has nothing to do, a call is handled on the caller's stack.
+
+Everything about it is synchronous: its start, each message, ``terminate``, its
+end.  So a cancellation never finds it half-way, and its shutdown time has
+nothing to bound.
+
+``idle`` is False from the moment that there is something to do until it is
+done: the process is then in the drain's line, or on somebody's stack.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections import deque
+from contextvars import Context, copy_context
+from typing import TYPE_CHECKING
+
+import trio
+from trio.lowlevel import enable_ki_protection
+
+from atomr.core.child_spec import DEFAULT_SHUTDOWN_S, ShutdownTime
+from atomr.core.exits import KILLED, SHUTDOWN, ExitReason, is_crash
+from atomr.process.context import CURRENT, NODE
+from atomr.process.endings import passes_up, reason_of
+from atomr.process.parking import ParkSpot
+from atomr.process.process import FAIRNESS_MESSAGES, LOOK, Process, Status
+
+if TYPE_CHECKING:
+    from atomr.process.behaviour import Parent, Startable
+    from atomr.process.node import Node
+
+TURN_MESSAGES = 64
+"""Messages of one process before the next has its turn."""
+
+_NO_CONTEXT = Context()
+
+
+class LeanProcess(Process):
+    """A process that the node's drain runs.
+
+    Attributes:
+        context: its context variables: a copy of its starter's.
+    """
+
+    __slots__ = ("_entered", "context")
+
+    # Plain functions wait for nobody and have no task.
+    task = None
+
+    def __init__(
+        self,
+        node: Node,
+        behaviour: Startable,
+        *,
+        label: str,
+        parent: Parent,
+        shutdown: ShutdownTime = DEFAULT_SHUTDOWN_S,
+    ) -> None:
+        super().__init__(node, behaviour, label=label, parent=parent, shutdown=shutdown)
+        self.context: Context = copy_context()
+        self._entered = False
+
+    # --- to be provided ---------------------------------------------------------
+
+    @abstractmethod
+    def run_init(self) -> None:
+        """Run ``init``; call ``started()`` or ``broken(error)``."""
+
+    @abstractmethod
+    def turn(self) -> int:
+        """Do what there is to do, at most ``TURN_MESSAGES``; return how many."""
+
+    @abstractmethod
+    def clean_up(self, reason: ExitReason) -> None:
+        """Run ``terminate``; may raise."""
+
+    # --- what others ask for ----------------------------------------------------------
+
+    @enable_ki_protection
+    def wake(self) -> None:
+        """Let the process look at what there is to do."""
+        if self.idle:
+            self.idle = False
+            self.node.drain.add(self)
+
+    def own_context(self) -> Context:
+        """Return the context to run callbacks in, with the process current."""
+        if not self._entered:
+            # Not before it is needed: it is half of an idle process.
+            self._entered = True
+            self.context.run(self._enter)
+        return self.context
+
+    def _enter(self) -> None:
+        CURRENT.set(self)
+        # The starter may be of another node.
+        if NODE.get() is not self.node:
+            NODE.set(self.node)
+
+    # --- start and stop -----------------------------------------------------
+
+    def cancel(self, reason: ExitReason) -> None:
+        """End the process as soon as its message in work is done."""
+        if self.status is Status.EXITED:
+            return
+        if self.kill_reason is None or reason is KILLED:
+            self.kill_reason = reason
+        # Seen as a signal, so that the loop has one thing to look at.
+        self.push_signal(LOOK)
+
+    @enable_ki_protection
+    def end(self, reason: ExitReason) -> None:
+        """End in order: ``terminate``, then all that follows."""
+        try:
+            self.own_context().run(self.clean_up, reason)
+        except BaseException as error:  # noqa: BLE001 - it is the reason now
+            self.finish_with(error)
+        else:
+            self.finish(reason)
+
+    @enable_ki_protection
+    def broken(self, error: BaseException, *, may_clean_up: bool = True) -> None:
+        """End because a callback raised.
+
+        Raises:
+            BaseException: ``error`` or a part of it, when it is not a process'
+                own to keep: ``KeyboardInterrupt``, ``SystemExit``.
+        """
+        if may_clean_up and self.kill_reason is None and passes_up(error) is None:
+            try:
+                self.own_context().run(self.clean_up, reason_of(error))
+            except BaseException as other:  # noqa: BLE001 - it is the reason now
+                other.__context__ = error
+                error = other
+        self.finish_with(error)
+        passing = passes_up(error)
+        if passing is not None:
+            raise passing
+
+    def finish_with(self, error: BaseException) -> None:
+        """Finish with what a callback raised."""
+        reason = reason_of(error)
+        if is_crash(reason):
+            self.report_crash(reason)
+        if self.kill_reason is KILLED:
+            reason = KILLED
+        self.finish(reason)
+
+    def end_around(self) -> None:
+        """End because what is around it was cancelled."""
+        if self.status is not Status.EXITED:
+            self.end(SHUTDOWN)
+
+    def let_go(self) -> None:
+        """Break the cycle through the context."""
+        self.context = _NO_CONTEXT
+
+
+class Drain:
+    """Runs the lean processes of one node that have something to do.
+
+    One process after the other has a turn; each 256 messages other tasks have.
+    """
+
+    __slots__ = ("_ready", "_spot")
+
+    def __init__(self) -> None:
+        self._ready: deque[LeanProcess] = deque()
+        self._spot = ParkSpot()
+
+    def add(self, process: LeanProcess) -> None:
+        """Let the process have a turn."""
+        self._ready.append(process)
+        if self._spot.task is not None:
+            self._spot.wake()
+
+    async def run(self) -> None:
+        """Give turns, for ever.
+
+        Raises:
+            BaseException: what a callback raised and no process may keep.
+        """
+        task = trio.lowlevel.current_task()
+        ready = self._ready
+        while True:
+            budget = FAIRNESS_MESSAGES
+            while ready and budget > 0:
+                budget -= ready.popleft().turn()
+            if ready:
+                await trio.lowlevel.checkpoint()
+            else:
+                await self._spot.park(task)
+
+    def close(self) -> None:
+        """Drop what is left."""
+        self._ready.clear()
+        self._spot.close()

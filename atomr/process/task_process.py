@@ -1,0 +1,294 @@
+"""A process that is a trio task, under a cancel scope of its own.
+
+Whatever happens inside stops at :meth:`TaskProcess.main`, where it becomes an
+exit reason:
+
+=============================================  ==============================
+what happened                                  reason
+=============================================  ==============================
+the behaviour returned                         what it returned
+its own scope was cancelled                    the reason stored with the cancel
+an exception, also one in a group with         the exception; a group of one is
+``Cancelled``                                  unwrapped
+an enclosing scope was cancelled               ``SHUTDOWN``; ``Cancelled`` goes on
+``KeyboardInterrupt``, ``SystemExit``          the exception, and it goes on
+=============================================  ==============================
+
+Calls to a server that sleeps with nothing to do are served on the caller's
+stack, which spares two switches of tasks: :meth:`TaskProcess.call_now`.  The
+behaviour says how, by ``plain_call`` or ``async_call``, and sleeps in
+:meth:`TaskProcess.park`.
+"""
+
+from __future__ import annotations
+
+import types
+from typing import TYPE_CHECKING, Any
+
+import trio
+from trio.lowlevel import enable_ki_protection
+
+from atomr.core.child_spec import DEFAULT_SHUTDOWN_S, ShutdownTime
+from atomr.core.exits import KILLED, NORMAL, SHUTDOWN, ExitReason, is_crash
+from atomr.process import inline
+from atomr.process.context import CURRENT, NODE
+from atomr.process.endings import passes_up, reason_of
+from atomr.process.parking import WAKE, ParkSpot
+from atomr.process.process import (
+    EMPTY,
+    FAIRNESS_MESSAGES,
+    LOOK,
+    Process,
+    Status,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Generator
+
+    import outcome
+
+    from atomr.process.behaviour import Parent, Startable
+    from atomr.process.calls import From
+    from atomr.process.node import Node
+
+
+class TaskProcess(Process):
+    """A process with a task.
+
+    Attributes:
+        plain_call: serves a call without waiting, and clears ``current`` unless
+            the process is to end; None: it may wait.
+        async_call: begins to serve a call, for one that may.
+        served: acts on what that returned.
+    """
+
+    __slots__ = (
+        "_adopted",
+        "_failure",
+        "async_call",
+        "budget",
+        "grace",
+        "plain_call",
+        "scope",
+        "served",
+        "spot",
+        "task",
+    )
+
+    def __init__(
+        self,
+        node: Node,
+        behaviour: Startable,
+        *,
+        label: str,
+        parent: Parent,
+        shutdown: ShutdownTime = DEFAULT_SHUTDOWN_S,
+    ) -> None:
+        super().__init__(node, behaviour, label=label, parent=parent, shutdown=shutdown)
+        self.scope = trio.CancelScope()
+        self.spot = ParkSpot()
+        self.task: trio.lowlevel.Task | None = None
+        self.grace: trio.CancelScope | None = None
+        self.budget = FAIRNESS_MESSAGES
+        self.plain_call: Callable[[From], None] | None = None
+        self.async_call: Callable[[From], Coroutine[Any, Any, object]] | None = None
+        self.served: Callable[[From, object], None] = _ignore_result
+        self._adopted: tuple[Coroutine[Any, Any, object], From] | None = None
+        self._failure: BaseException | None = None
+
+    # --- mailbox ------------------------------------------------------------
+
+    def wake(self) -> None:
+        """Let the process look at what there is to do."""
+        self.idle = False
+        self.spot.wake()
+
+    async def take_turn(self) -> None:
+        """Let other tasks run; called when ``budget`` is spent."""
+        self.budget = FAIRNESS_MESSAGES
+        await trio.lowlevel.checkpoint()
+
+    @types.coroutine
+    def park(self) -> Generator[object, outcome.Outcome[None], None]:
+        """Sleep until a message or a signal comes; wakes for nothing at times.
+
+        A call that was begun on its caller's stack and had to wait goes on here.
+
+        Cancellation: wakes at once with ``trio.Cancelled``.
+        """
+        task = self.task
+        assert task is not None, "a process parks in its own task"
+        self.budget = FAIRNESS_MESSAGES
+        spot = self.spot
+        trap = spot.trap()
+        spot.task = task
+        self.idle = True
+        result = yield trap
+        self.idle = False
+        try:
+            if self._adopted is not None:
+                yield from self._go_on(result)
+            elif result is not WAKE:
+                result.unwrap()
+            if self._failure is not None:
+                self._raise_failure()
+        finally:
+            # It holds the error, whose traceback holds this frame.
+            del result
+
+    def _raise_failure(self) -> None:
+        failure, self._failure = self._failure, None
+        assert failure is not None, "asked by park"
+        try:
+            raise failure
+        finally:
+            del failure
+
+    def _go_on(
+        self, result: outcome.Outcome[None]
+    ) -> Generator[object, outcome.Outcome[None], None]:
+        (coroutine, ref), self._adopted = self._adopted, None  # type: ignore[misc]
+        try:
+            while True:
+                try:
+                    trap = coroutine.send(result)
+                except StopIteration as end:
+                    self.served(ref, end.value)
+                    return
+                result = yield trap
+        finally:
+            coroutine.close()
+
+    # --- calls on the caller's stack -------------------------------------------------
+
+    def call_now(self, ref: From) -> None:
+        """Serve a call on the caller's stack; only while ``idle``."""
+        task = self.spot.task
+        failure = None
+        if task is None:
+            # Cancelled since, though it has not run yet.
+            self.deliver(ref)
+            return
+        if self.plain_call is not None:
+            self.idle = False
+            self.current = ref
+            try:
+                task.context.run(self.plain_call, ref)
+            except BaseException as error:  # noqa: BLE001 - raised in the process
+                failure = error
+        elif self.async_call is not None and inline.allowed(self.node):
+            self.idle = False
+            self.current = ref
+            coroutine = self.async_call(ref)
+            try:
+                if not self._ends_at_once(task, coroutine, ref):
+                    self._adopted = coroutine, ref
+                    return
+            except BaseException as error:  # noqa: BLE001 - raised in the process
+                failure = error
+            self.spot.task = task
+        else:
+            self.deliver(ref)
+            return
+        if failure is not None:
+            # The caller's frames are no business of the server's traceback.
+            self._failure = inline.without_caller(failure)
+            self.spot.wake()
+        elif self.signals or self.inbox:
+            self.spot.wake()
+        else:
+            self.idle = True
+
+    def _ends_at_once(
+        self,
+        task: trio.lowlevel.Task,
+        coroutine: Coroutine[Any, Any, object],
+        ref: From,
+    ) -> bool:
+        # While it runs here nobody may schedule its task.
+        self.spot.task = None
+        node = self.node
+        node.inline_depth += 1
+        caller = ref.caller
+        if caller is not None:
+            # A helper task's wait does not hold its process up.
+            if caller.task is trio.lowlevel.current_task():
+                caller.waiting_for = ref
+            else:
+                caller = None
+        try:
+            end = inline.run_as(task, coroutine, self.spot.abort)
+            if end is None:
+                return False
+            self.served(ref, end.value)
+        finally:
+            node.inline_depth -= 1
+            if caller is not None:
+                caller.waiting_for = None
+        inline.deliver_cancel(task)
+        return True
+
+    # --- start and stop -----------------------------------------------------
+
+    def cancel(self, reason: ExitReason) -> None:
+        """End the process at its next checkpoint, with that reason."""
+        if self.status is Status.EXITED:
+            return
+        if self.kill_reason is None or reason is KILLED:
+            self.kill_reason = reason
+        if self.signals is EMPTY:
+            self.signals = []
+        self.signals.append(LOOK)
+        self.idle = False
+        self.scope.cancel()
+        if reason is KILLED and self.grace is not None:
+            self.grace.cancel()
+
+    async def main(self) -> None:
+        """Run the behaviour; the body of the process' task."""
+        CURRENT.set(self)
+        # The starter may be of another node.
+        NODE.set(self.node)
+        self.task = trio.lowlevel.current_task()
+        reason: ExitReason = NORMAL
+        try:
+            with self.scope:
+                if self.kill_reason is not None:
+                    await trio.lowlevel.checkpoint()
+                reason = await self.behaviour.run_process(self)
+        except BaseException as error:
+            self.finish_with(error)
+            passing = passes_up(error)
+            if passing is error:
+                raise
+            if passing is not None:
+                raise passing from error
+        else:
+            self.finish_with(None, returned=reason)
+
+    @enable_ki_protection
+    def finish_with(
+        self, error: BaseException | None, *, returned: ExitReason = NORMAL
+    ) -> None:
+        """Finish with what left the process' scope, or what its code returned."""
+        reason = returned if error is None else reason_of(error)
+        if is_crash(reason):
+            self.report_crash(reason)
+        if self.kill_reason is not None and (
+            (self.scope.cancelled_caught and error is None)
+            or (reason is SHUTDOWN and error is not None)
+            or (self.kill_reason is KILLED and is_crash(reason))
+        ):
+            reason = self.kill_reason
+        self.finish(reason)
+
+    def let_go(self) -> None:
+        """Break the cycles through the trap, the task's context and the loop."""
+        self.spot.close()
+        self.task = None
+        self.plain_call = self.async_call = None
+        self.served = _ignore_result
+
+
+def _ignore_result(_ref: From, _result: object) -> None:
+    pass
