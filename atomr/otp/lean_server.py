@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 from atomr.core.child_spec import DEFAULT_SHUTDOWN_S, ShutdownTime
 from atomr.core.exits import SHUTDOWN, ExitReason
+from atomr.core.messages import Exit
 from atomr.otp.results import ABSENT, Reply, Stop
 from atomr.otp.server_results import ServerResults, ordered_end
 from atomr.process.behaviour import StopRequest
 from atomr.process.calls import Cast, From
 from atomr.process.inline import without_caller
 from atomr.process.lean import TURN_MESSAGES, LeanProcess
-from atomr.process.process import Status
 
 if TYPE_CHECKING:
     from atomr.otp.gen_server import GenServer
@@ -84,7 +84,7 @@ class LeanServer(LeanProcess, ServerResults):
         except BaseException as error:  # noqa: BLE001 - the reason, see broken
             failure = error
         if failure is not None:
-            self._crashed(failure)
+            self.broken(without_caller(failure))
         elif stop is not None:
             self.end(stop.reason)
         else:
@@ -93,23 +93,50 @@ class LeanServer(LeanProcess, ServerResults):
 
     def turn(self) -> int:
         """Handle up to ``TURN_MESSAGES`` messages, signals first."""
-        if self.status is Status.EXITED:
+        if self.reason is not None:
             return 1
-        failure = None
+        failure, done = None, 1
         try:
-            done = self.own_context().run(self._messages)
+            if len(self.inbox) == 1 and not (self.batch or self.signals):
+                # The common case: one message for a process that was idle.
+                context = self.context if self._entered else self.own_context()
+                self._stop = context.run(self._only)
+            else:
+                done = self.own_context().run(self._messages)
         except BaseException as error:  # noqa: BLE001 - the reason, see broken
             failure = error
         if failure is not None:
-            self._crashed(failure)
-            return 1
-        if self.kill_reason is not None:
+            self.broken(without_caller(failure))
+        elif self.kill_reason is not None:
             self.finish(self.kill_reason)
         elif self._stop is not None:
             self.end(self._stop.reason)
         else:
             self._rest()
         return done
+
+    def _only(self) -> Stop | None:
+        if self.continuation is not ABSENT:
+            return self._continue()
+        item = self.current = self.inbox.pop()
+        if self.idle_timer is not None:
+            self.cancel_idle()
+        stop = None
+        if type(item) is Cast:
+            result = self.server.handle_cast(item[0])
+            if result is not None:
+                stop = self.noted("handle_cast", result)
+        elif type(item) is From:
+            stop = self.answer(item, self.server.handle_call(item.request, item))
+        elif type(item) is Exit:
+            stop = self._inform(item)
+        else:
+            result = self.server.handle_info(item)
+            if result is not None:
+                stop = self.noted("handle_info", result)
+        if stop is None:
+            self.current = None
+        return stop
 
     def _messages(self) -> int:
         left = TURN_MESSAGES
@@ -172,9 +199,6 @@ class LeanServer(LeanProcess, ServerResults):
         if reason is not None:
             return Stop(reason)
         return self.noted("handle_info", self.server.handle_info(message))
-
-    def _crashed(self, error: BaseException) -> None:
-        self.broken(without_caller(error))
 
     def _rest(self) -> None:
         if self.inbox or self.batch or self.signals or self.continuation is not ABSENT:

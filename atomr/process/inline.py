@@ -6,10 +6,10 @@ For an ``async def`` handler this takes three things that trio keeps private:
 which task is the current one, what aborts a task's sleep, and what delivers a
 cancellation that came meanwhile.
 
-:func:`run_as` makes the sleeping task the current one, and sends its coroutine
-on to the first real wait.  If there is none, nobody has noticed.  If there is
-one, the task adopts the wait: it *is* asleep, now for what the coroutine waits
-for, and when it wakes, it sends the coroutine on.
+:func:`run_as` makes the sleeping task the current one, and sends its server on
+to the first real wait.  If there is none, nobody has noticed.  If there is one,
+the task adopts the wait: it *is* asleep, now for what the server waits for, and
+when it wakes, it sends the server on.
 
 Off (calls take the way through the mailbox) when trio lacks one of the names,
 under guest mode, or when an instrument is installed, which must see each step
@@ -27,14 +27,18 @@ import trio._core._run as trio_run
 from trio.lowlevel import Abort
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping
+    from collections.abc import Callable, Generator, Mapping
     from types import TracebackType
 
+    from atomr.process.calls import From
     from atomr.process.node import Node
 
 # ruff: noqa: SLF001 - what is private here is said above
 
 _RUN_CONTEXT: Any = getattr(trio_run, "GLOBAL_RUN_CONTEXT", None)
+
+READY = "done with the call"
+"""What a server yields to say so."""
 
 MAX_DEPTH = 32
 """Calls within calls on one stack; deeper ones take the way through the mailbox."""
@@ -83,22 +87,24 @@ def allowed(node: Node) -> bool:
 
 def run_as(
     task: trio.lowlevel.Task,
-    coroutine: Coroutine[Any, Any, object],
+    server: Generator[object, Any, None],
+    ref: From,
     abort: Callable[[Any], Abort],
-) -> StopIteration | None:
-    """Run ``coroutine`` as the sleeping ``task`` until it ends or has to wait.
+) -> bool:
+    """Let the sleeping ``task``'s server serve a call until it is done or waits.
 
     Args:
-        task: sleeps, is not scheduled, and sends the coroutine on when it wakes.
-        coroutine: not begun yet.
+        task: sleeps, is not scheduled, and sends the server on when it wakes.
+        server: yields ``READY`` when it is done with a call.
+        ref: the call.
         abort: what aborts the task's own sleep; in force again afterwards,
-            unless the coroutine waits.
+            unless the server waits.
 
     Returns:
-        Its end, with what it returned as ``value``; None: it waits.
+        Whether it waits; otherwise it is done.
 
     Raises:
-        BaseException: whatever the coroutine raises.
+        BaseException: whatever the server raises.
     """
     context: Any = _RUN_CONTEXT
     inside: Any = task
@@ -107,40 +113,29 @@ def run_as(
     # A cancellation meanwhile must find nothing to abort, as in a running task.
     inside._abort_func = None
     try:
-        trap = task.context.run(coroutine.send, None)
-    except StopIteration as end:
-        inside._abort_func = abort
-        return end
+        trap = task.context.run(server.send, ref)
     except BaseException:
         inside._abort_func = abort
         raise
     finally:
         context.task = caller
-    _wait_for(task, coroutine, trap, abort)
-    return None
-
-
-def _wait_for(
-    task: trio.lowlevel.Task,
-    coroutine: Coroutine[Any, Any, object],
-    trap: object,
-    abort: Callable[[Any], Abort],
-) -> None:
-    inside: Any = task
-    if trap is _CHECKPOINT:
-        inside._abort_func = abort  # what reschedule takes for a sleeping task
-        trio.lowlevel.reschedule(task, _FIRST)
-    elif type(trap) is type(_WAIT):
+    if trap is READY:
+        inside._abort_func = abort
+        return False
+    if type(trap) is type(_WAIT):
         inside._abort_func = trap.abort_func  # type: ignore[attr-defined]
         inside._attempt_delivery_of_any_pending_cancel()
-    else:
-        inside._abort_func = abort
-        coroutine.close()
-        raise TypeError(f"trio got unexpected {trap!r}: is this an asyncio library?")
+        return True
+    inside._abort_func = abort
+    if trap is _CHECKPOINT:
+        trio.lowlevel.reschedule(task, _FIRST)
+        return True
+    server.close()
+    raise TypeError(f"trio got unexpected {trap!r}: is this asyncio code?")
 
 
 def deliver_cancel(task: trio.lowlevel.Task) -> None:
-    """Deliver a cancellation that came while the task's coroutine ran elsewhere."""
+    """Deliver a cancellation that came while the task's server ran elsewhere."""
     inside: Any = task
     inside._attempt_delivery_of_any_pending_cancel()
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from trio.lowlevel import enable_ki_protection
+
 from atomr.core.exits import KILL, NOPROC, NORMAL, ExitReason
 from atomr.core.messages import Down
 from atomr.errors import NameTakenError, NotAProcessError
@@ -41,15 +43,19 @@ def is_alive(pid: Pid) -> bool:
     return find_process(pid) is not None
 
 
+@enable_ki_protection
 def send(to: Address, message: object) -> None:
     """Put a message into a mailbox; never blocks, never fails.
 
     Messages of one sender arrive in order.  A message to nobody is dropped.
     From other threads use :func:`send_from_thread`.
     """
-    process = find_process(to)
+    # Flat, as it is short and often called.
+    process = to._process if type(to) is Pid else find_process(to)  # noqa: SLF001
     if process is not None:
-        process.deliver(message)
+        process.inbox.append(message)
+        if process.idle:
+            process.wake()
 
 
 def send_from_thread(to: Pid, message: object) -> None:

@@ -33,6 +33,7 @@ from atomr.core.exits import KILLED, NORMAL, SHUTDOWN, ExitReason, is_crash
 from atomr.process import inline
 from atomr.process.context import CURRENT, NODE
 from atomr.process.endings import passes_up, reason_of
+from atomr.process.inline import READY
 from atomr.process.parking import WAKE, ParkSpot
 from atomr.process.process import (
     EMPTY,
@@ -63,8 +64,9 @@ class TaskProcess(Process):
     """
 
     __slots__ = (
-        "_adopted",
         "_failure",
+        "_server",
+        "_waits",
         "async_call",
         "budget",
         "grace",
@@ -93,7 +95,8 @@ class TaskProcess(Process):
         self.plain_call: Callable[[From], None] | None = None
         self.async_call: Callable[[From], Coroutine[Any, Any, object]] | None = None
         self.served: Callable[[From, object], None] = _ignore_result
-        self._adopted: tuple[Coroutine[Any, Any, object], From] | None = None
+        self._server: Generator[object, Any, None] | None = None
+        self._waits = False
         self._failure: BaseException | None = None
 
     # --- mailbox ------------------------------------------------------------
@@ -126,7 +129,7 @@ class TaskProcess(Process):
         result = yield trap
         self.idle = False
         try:
-            if self._adopted is not None:
+            if self._waits:
                 yield from self._go_on(result)
             elif result is not WAKE:
                 result.unwrap()
@@ -147,17 +150,11 @@ class TaskProcess(Process):
     def _go_on(
         self, result: outcome.Outcome[None]
     ) -> Generator[object, outcome.Outcome[None], None]:
-        (coroutine, ref), self._adopted = self._adopted, None  # type: ignore[misc]
-        try:
-            while True:
-                try:
-                    trap = coroutine.send(result)
-                except StopIteration as end:
-                    self.served(ref, end.value)
-                    return
-                result = yield trap
-        finally:
-            coroutine.close()
+        self._waits = False
+        server = self._server
+        assert server is not None, "something waits in it"
+        while (trap := server.send(result)) is not READY:
+            result = yield trap
 
     # --- calls on the caller's stack -------------------------------------------------
 
@@ -179,14 +176,15 @@ class TaskProcess(Process):
         elif self.async_call is not None and inline.allowed(self.node):
             self.idle = False
             self.current = ref
-            coroutine = self.async_call(ref)
             try:
-                if not self._ends_at_once(task, coroutine, ref):
-                    self._adopted = coroutine, ref
+                if self._waits_in(task, ref):
+                    self._waits = True
                     return
             except BaseException as error:  # noqa: BLE001 - raised in the process
                 failure = error
             self.spot.task = task
+            if failure is None:
+                inline.deliver_cancel(task)
         else:
             self.deliver(ref)
             return
@@ -199,14 +197,12 @@ class TaskProcess(Process):
         else:
             self.idle = True
 
-    def _ends_at_once(
-        self,
-        task: trio.lowlevel.Task,
-        coroutine: Coroutine[Any, Any, object],
-        ref: From,
-    ) -> bool:
+    def _waits_in(self, task: trio.lowlevel.Task, ref: From) -> bool:
         # While it runs here nobody may schedule its task.
         self.spot.task = None
+        if self._server is None:
+            self._server = self._serve()
+            self._server.send(None)
         node = self.node
         node.inline_depth += 1
         caller = ref.caller
@@ -217,16 +213,20 @@ class TaskProcess(Process):
             else:
                 caller = None
         try:
-            end = inline.run_as(task, coroutine, self.spot.abort)
-            if end is None:
-                return False
-            self.served(ref, end.value)
+            return inline.run_as(task, self._server, ref, self.spot.abort)
         finally:
             node.inline_depth -= 1
             if caller is not None:
                 caller.waiting_for = None
-        inline.deliver_cancel(task)
-        return True
+
+    # One generator for all calls: the end of one for each would be an exception.
+    @types.coroutine
+    def _serve(self) -> Generator[object, Any, None]:
+        while True:
+            ref = yield READY
+            assert self.async_call is not None, "asked by call_now"
+            result = yield from self.async_call(ref)  # type: ignore[func-returns-value]
+            self.served(ref, result)
 
     # --- start and stop -----------------------------------------------------
 
@@ -288,6 +288,7 @@ class TaskProcess(Process):
         self.task = None
         self.plain_call = self.async_call = None
         self.served = _ignore_result
+        self._server = None
 
 
 def _ignore_result(_ref: From, _result: object) -> None:
