@@ -106,6 +106,35 @@ class CallCycleError(CallError):
         return f"deadlock {' -> '.join(map(repr, self.chain))}"
 
 
+class SystemMessageError(CallError):
+    """A process answers no system messages, or one failed; it lives on.
+
+    Attributes:
+        problem: what went wrong.
+    """
+
+    def __init__(self, server: object, request: object, problem: str) -> None:
+        super().__init__(server, request)
+        self.problem = problem
+
+    def _problem(self) -> str:
+        return self.problem
+
+
+class MailboxFullError(AtomrError):
+    """A bounded mailbox is full, and its policy is not to drop.
+
+    Attributes:
+        to: the pid whose mailbox it is.
+        size: its bound in messages.
+    """
+
+    def __init__(self, to: object, size: int, *, hint: str = "") -> None:
+        self.to = to
+        self.size = size
+        super().__init__(f"mailbox of {to!r} is full ({size} messages){hint}")
+
+
 # --- processes ------------------------------------------------------------------
 
 

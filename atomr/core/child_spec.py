@@ -14,6 +14,7 @@ from typing import Final, TypeAlias
 
 import attrs
 
+from atomr.core.mailbox_limit import MailboxLimit
 from atomr.refs import Name, Via
 
 DEFAULT_SHUTDOWN_S: Final = 5.0
@@ -80,6 +81,7 @@ class ChildSpec:
         backoff_s: seconds to wait before the first restart; 0: none.  Doubles
             with each restart until the child has lived ``max_backoff_s``.
         max_backoff_s: longest wait in seconds.
+        mailbox: bound of its mailbox; None: it has none, as in OTP.
 
     Raises:
         ValueError: a bound is negative, or a permanent child is significant.
@@ -95,6 +97,7 @@ class ChildSpec:
     init_timeout_s: float | None = None
     backoff_s: float = attrs.field(default=0.0, validator=attrs.validators.ge(0.0))
     max_backoff_s: float = attrs.field(default=30.0, validator=attrs.validators.ge(0.0))
+    mailbox: MailboxLimit | None = None
 
     def __attrs_post_init__(self) -> None:
         if self.significant and self.restart is Restart.PERMANENT:

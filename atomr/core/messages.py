@@ -11,8 +11,14 @@ from atomr.core.exits import ExitReason
 from atomr.refs import Pid, Ref
 
 
+class PassesBounds:
+    """Base of what is put into a bounded mailbox though it is full."""
+
+    __slots__ = ()
+
+
 @attrs.frozen
-class Down:
+class Down(PassesBounds):
     """A monitored process ended, or was not there (``NOPROC``).
 
     Attributes:
@@ -27,7 +33,7 @@ class Down:
 
 
 @attrs.frozen
-class Exit:
+class Exit(PassesBounds):
     """An exit signal, as a message, because the receiver traps exits.
 
     Attributes:
@@ -41,5 +47,5 @@ class Exit:
 
 
 @attrs.frozen
-class IdleTimeout:
+class IdleTimeout(PassesBounds):
     """No message came to a GenServer within the ``timeout_s`` it asked for."""

@@ -13,8 +13,10 @@ from atomr.core.exits import (
     ExitReason,
     Shutdown,
 )
+from atomr.core.mailbox_limit import MailboxLimit, Overflow
 from atomr.core.messages import Down, Exit, IdleTimeout
 from atomr.core.supervision import AutoShutdown, GaveUp, Strategy
+from atomr.otp import sys
 from atomr.otp.application import Application, run_applications
 from atomr.otp.children import (
     ChildCounts,
@@ -33,7 +35,7 @@ from atomr.otp.gen_server import GenServer
 from atomr.otp.results import Fail, Ignore, NoReply, Ok, Reply, Stop
 from atomr.otp.supervisor import Supervisor
 from atomr.otp.tree import TreeNode, supervision_tree
-from atomr.process.calls import Cast, From, Request, call, cast, reply
+from atomr.process.calls import Cast, From, Request, call, cast, cast_wait, reply
 
 __all__ = [
     "BRUTAL_KILL",
@@ -61,8 +63,10 @@ __all__ = [
     "GenServer",
     "IdleTimeout",
     "Ignore",
+    "MailboxLimit",
     "NoReply",
     "Ok",
+    "Overflow",
     "Reply",
     "Request",
     "Restart",
@@ -73,6 +77,7 @@ __all__ = [
     "TreeNode",
     "call",
     "cast",
+    "cast_wait",
     "child",
     "count_children",
     "delete_child",
@@ -81,6 +86,7 @@ __all__ = [
     "run_applications",
     "start_child",
     "supervision_tree",
+    "sys",
     "terminate_child",
     "which_children",
 ]

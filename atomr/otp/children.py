@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 import attrs
 
 from atomr.core.child_spec import ChildKind, ChildSpec, Restart, ShutdownTime
+from atomr.core.mailbox_limit import MailboxLimit  # noqa: TC001 - of a TypedDict
 from atomr.process.calls import Request, call
 from atomr.refs import Address, Name, Pid, Via
 
@@ -113,6 +114,7 @@ class SpecOptions(TypedDict, total=False):
     init_timeout_s: float | None
     backoff_s: float
     max_backoff_s: float
+    mailbox: MailboxLimit | None
 
 
 def child(

@@ -35,6 +35,7 @@ Source: OTP ``gen_server``; Elixir ``GenServer``.
 from __future__ import annotations
 
 import logging
+from copy import copy
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -74,6 +75,7 @@ class GenServer(Startable):
     to its own messages.
     """
 
+    answers_system_messages: ClassVar[bool] = True
     async_callbacks: ClassVar[frozenset[str]] = frozenset()
     has_init: ClassVar[bool] = False
     has_terminate: ClassVar[bool] = False
@@ -190,7 +192,7 @@ class GenServer(Startable):
 
     async def run_process(self, process: TaskProcess) -> ExitReason:
         """Serve until the end."""
-        return await ServerLoop(self, process).run()
+        return await ServerLoop(process).run()
 
     def stops_gracefully(self, process: Process) -> bool:
         """Whether there is something to do before the end."""
@@ -207,3 +209,14 @@ class GenServer(Startable):
     def crash_state(self) -> object:
         """Return what ``format_status`` shows."""
         return self.format_status()
+
+    def system_state(self) -> object:
+        """Return a shallow copy of the instance: it is the state."""
+        return copy(self)
+
+    def replace_system_state(self, process: Process, state: object) -> None:
+        """Let another instance of the class serve from now on."""
+        if type(state) is not type(self):
+            expected = f"expected a {type(self).__name__}, not a {type(state).__name__}"
+            raise TypeError(f"replace_state: {expected}")
+        process.replace_behaviour(state)

@@ -13,6 +13,7 @@ from atomr.process.behaviour import StopRequest
 from atomr.process.calls import Cast, From
 from atomr.process.inline import without_caller
 from atomr.process.lean import TURN_MESSAGES, LeanProcess
+from atomr.process.system import serve_system
 
 if TYPE_CHECKING:
     from atomr.otp.gen_server import GenServer
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
 class LeanServer(LeanProcess, ServerResults):
     """Runs one GenServer on the stack of whoever has it run."""
 
-    __slots__ = ("_stop", "continuation", "idle_timer", "server")
+    __slots__ = ("_stop", "continuation", "idle_timer")
+
+    behaviour: GenServer
 
     def __init__(
         self,
@@ -37,7 +40,6 @@ class LeanServer(LeanProcess, ServerResults):
         shutdown: ShutdownTime = DEFAULT_SHUTDOWN_S,
     ) -> None:
         super().__init__(node, server, label=label, parent=parent, shutdown=shutdown)
-        self.server = server
         self.continuation: object = ABSENT
         self.idle_timer: Timer | None = None
         self._stop: Stop | None = None
@@ -48,7 +50,7 @@ class LeanServer(LeanProcess, ServerResults):
 
     def run_init(self) -> None:
         """Run ``init`` to its end."""
-        server = self.server
+        server = self.behaviour
         serving, failure = True, None
         if server.has_init:
             try:
@@ -70,13 +72,18 @@ class LeanServer(LeanProcess, ServerResults):
 
     def call_now(self, ref: From) -> None:
         """Serve a call on the caller's stack; only while ``idle``."""
+        if self.debug is not None:
+            self.deliver(ref)
+            return
         self.idle = False
         self.current = ref
         if self.idle_timer is not None:
             self.cancel_idle()
         failure = stop = None
         try:
-            result = self.own_context().run(self.server.handle_call, ref.request, ref)
+            result = self.own_context().run(
+                self.behaviour.handle_call, ref.request, ref
+            )
             if type(result) is Reply and result.plain:
                 ref.reply(result.value)
             else:
@@ -97,7 +104,9 @@ class LeanServer(LeanProcess, ServerResults):
             return 1
         failure, done = None, 1
         try:
-            if len(self.inbox) == 1 and not (self.batch or self.signals):
+            if self.debug is not None:
+                done = self.own_context().run(self._debugged)
+            elif len(self.inbox) == 1 and not (self.batch or self.signals):
                 # The common case: one message for a process that was idle.
                 context = self.context if self._entered else self.own_context()
                 self._stop = context.run(self._only)
@@ -118,20 +127,23 @@ class LeanServer(LeanProcess, ServerResults):
     def _only(self) -> Stop | None:
         if self.continuation is not ABSENT:
             return self._continue()
-        item = self.current = self.inbox.pop()
+        return self._handle(self.inbox.pop())
+
+    def _handle(self, item: object) -> Stop | None:
+        self.current = item
         if self.idle_timer is not None:
             self.cancel_idle()
         stop = None
         if type(item) is Cast:
-            result = self.server.handle_cast(item[0])
+            result = self.behaviour.handle_cast(item[0])
             if result is not None:
                 stop = self.noted("handle_cast", result)
         elif type(item) is From:
-            stop = self.answer(item, self.server.handle_call(item.request, item))
+            stop = self.answer(item, self.behaviour.handle_call(item.request, item))
         elif type(item) is Exit:
             stop = self._inform(item)
         else:
-            result = self.server.handle_info(item)
+            result = self.behaviour.handle_info(item)
             if result is not None:
                 stop = self.noted("handle_info", result)
         if stop is None:
@@ -147,11 +159,31 @@ class LeanServer(LeanProcess, ServerResults):
             elif self.batch:
                 left = self._drain(left)
             elif self.inbox:
-                self.batch, self.inbox = self.inbox, []
-                self.batch.reverse()
+                self.take_inbox()
             else:
                 break
         return TURN_MESSAGES - left
+
+    def _debugged(self) -> int:
+        """Do the same one by one, and tell of each."""
+        for done in range(TURN_MESSAGES):
+            if self._ends() or self.suspended:
+                return done
+            debug = self.debug
+            if self.continuation is not ABSENT:
+                self._stop = self._continue()
+                continue
+            if not self.batch:
+                self.take_inbox()
+            if not self.batch:
+                return done
+            item = self.batch.pop()
+            if debug is not None:
+                debug.began(self, item)
+            self._stop = self._handle(item)
+            if debug is not None:
+                debug.ended(self, item, self._stop)
+        return TURN_MESSAGES
 
     def _ends(self) -> bool:
         """Look at the signals; return whether one of them ends the process."""
@@ -159,11 +191,13 @@ class LeanServer(LeanProcess, ServerResults):
             signal = self.signals.pop(0)
             if isinstance(signal, StopRequest):
                 self._stop = Stop(signal.reason)
+            elif type(signal) is From:
+                serve_system(self, signal)
         return self._stop is not None or self.kill_reason is not None
 
     def _drain(self, left: int) -> int:
         """Handle messages until something else comes between; return ``left``."""
-        batch, handle_cast = self.batch, self.server.handle_cast
+        batch, handle_cast = self.batch, self.behaviour.handle_cast
         while batch and left > 0:
             left -= 1
             item = self.current = batch.pop()
@@ -178,7 +212,7 @@ class LeanServer(LeanProcess, ServerResults):
                     continue
                 self._stop = self.noted("handle_cast", result)
             elif type(item) is From:
-                answer = self.server.handle_call(item.request, item)
+                answer = self.behaviour.handle_call(item.request, item)
                 self._stop = self.answer(item, answer)
             else:
                 self._stop = self._inform(item)
@@ -191,17 +225,20 @@ class LeanServer(LeanProcess, ServerResults):
 
     def _continue(self) -> Stop | None:
         continuation, self.continuation = self.continuation, ABSENT
-        result = self.server.handle_continue(continuation)
+        result = self.behaviour.handle_continue(continuation)
         return self.noted("handle_continue", result)
 
     def _inform(self, message: object) -> Stop | None:
         reason = ordered_end(message, self)
         if reason is not None:
             return Stop(reason)
-        return self.noted("handle_info", self.server.handle_info(message))
+        return self.noted("handle_info", self.behaviour.handle_info(message))
 
     def _rest(self) -> None:
-        if self.inbox or self.batch or self.signals or self.continuation is not ABSENT:
+        if self.room_spots is not None:
+            self.room_made()
+        waits = self.inbox or self.batch or self.continuation is not ABSENT
+        if self.signals or (waits and not self.suspended):
             self.node.drain.add(self)
         else:
             self.idle = True
@@ -210,5 +247,5 @@ class LeanServer(LeanProcess, ServerResults):
 
     def clean_up(self, reason: ExitReason) -> None:
         """Run ``terminate``."""
-        if self.server.has_terminate:
-            self.server.terminate(reason)
+        if self.behaviour.has_terminate:
+            self.behaviour.terminate(reason)

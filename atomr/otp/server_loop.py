@@ -19,6 +19,7 @@ from atomr.process.behaviour import StopRequest
 from atomr.process.calls import Cast, From
 from atomr.process.endings import PASS_UP, reason_of
 from atomr.process.report import log
+from atomr.process.system import serve_system
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -42,20 +43,18 @@ class ServerLoop(ServerResults):
         "_plain_call",
         "_plain_cast",
         "_process",
-        "_server",
         "_stop",
         "continuation",
         "idle_timer",
     )
 
-    def __init__(self, server: GenServer, process: TaskProcess) -> None:
-        self._server = server
+    def __init__(self, process: TaskProcess) -> None:
         self._process = process
         self._asked = False
         self._stop: Stop | None = None
         self.continuation: object = ABSENT
         self.idle_timer: Timer | None = None
-        asynchronous = server.async_callbacks
+        asynchronous = self._server.async_callbacks
         self._plain_call = "handle_call" not in asynchronous
         self._plain_cast = "handle_cast" not in asynchronous
         self._async_info = "handle_info" in asynchronous
@@ -90,6 +89,11 @@ class ServerLoop(ServerResults):
             process.served = self._served
         process.started()
         return True
+
+    @property
+    def _server(self) -> GenServer:
+        # Asked each time: sys.replace_state puts another one there.
+        return self._process.behaviour  # type: ignore[return-value]
 
     def own_process(self) -> Process:
         """Return the process that runs the server."""
@@ -127,25 +131,30 @@ class ServerLoop(ServerResults):
             if process.budget <= 0:
                 await process.take_turn()
                 continue
-            if self.continuation is not ABSENT:
-                process.budget -= 1
-                stop = await self._continue()
-            elif process.batch:
-                stop = self._drain() or await self._handle_next()
-            elif process.inbox:
-                process.batch, process.inbox = process.inbox, []
-                process.batch.reverse()
-                continue
-            else:
+            if process.suspended:
                 await process.park()
                 continue
+            stop = await self._step()
             if stop is not None:
                 return stop.reason
+
+    async def _step(self) -> Stop | None:
+        process = self._process
+        if self.continuation is not ABSENT:
+            process.budget -= 1
+            return await self._continue()
+        if process.batch:
+            return self._drain() or await self._handle_next()
+        if process.inbox:
+            process.take_inbox()
+        else:
+            await process.park()
+        return None
 
     def _drain(self) -> Stop | None:
         """Handle messages for as long as nothing but plain callbacks is needed."""
         process, server, batch = self._process, self._server, self._process.batch
-        while batch and process.budget > 0:
+        while batch and process.budget > 0 and process.debug is None:
             item = batch[-1]
             kind = type(item)
             if kind is Cast and self._plain_cast:
@@ -173,6 +182,9 @@ class ServerLoop(ServerResults):
         if isinstance(signal, StopRequest):
             self._asked = True
             return signal
+        if type(signal) is From:
+            serve_system(self._process, signal)
+            return None
         if signal is NUDGE:
             return None
         # The scope was cancelled: let the cancellation arrive.
@@ -196,6 +208,8 @@ class ServerLoop(ServerResults):
         item = process.current = process.batch.pop()
         process.budget -= 1
         self.cancel_idle()
+        if process.debug is not None:
+            process.debug.began(process, item)
         stop: Stop | None
         if isinstance(item, From):
             result = server.handle_call(item.request, item)
@@ -209,6 +223,8 @@ class ServerLoop(ServerResults):
             stop = self.noted("handle_cast", noted)
         else:
             stop = await self._inform(item)
+        if process.debug is not None:
+            process.debug.ended(process, item, stop)
         if stop is None:
             process.current = None
         return stop

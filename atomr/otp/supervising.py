@@ -29,6 +29,7 @@ from atomr.process.calls import From
 from atomr.process.lean import LeanProcess
 from atomr.process.report import log
 from atomr.process.starting import StartAbortedError, prepare, run_init
+from atomr.process.system import serve_system
 
 if TYPE_CHECKING:
     from atomr.process.process import Process
@@ -95,6 +96,7 @@ class Supervising(Startable):
     """Base of the supervisors; not for subclassing elsewhere."""
 
     child_kind: ClassVar[ChildKind] = ChildKind.SUPERVISOR
+    answers_system_messages: ClassVar[bool] = True
     # A stop while children start must still stop those that run, in order.
     reads_signals_in_init: ClassVar[bool] = True
 
@@ -186,6 +188,10 @@ class Supervising(Startable):
         """Let the loop stop the children and end."""
         process.push_signal(StopRequest(reason))
 
+    def system_state(self) -> object:
+        """Return the children."""
+        return tuple(child.info() for child in self.rows())
+
     def own_pid(self) -> Pid | None:
         """Return the supervisor's pid."""
         return self._process.pid
@@ -198,7 +204,9 @@ class Supervising(Startable):
                 signal = process.signals.pop(0)
                 if isinstance(signal, StopRequest):
                     return signal.reason
-                await trio.lowlevel.checkpoint()
+                await self._take_signal(signal)
+            elif process.suspended:
+                await process.park()
             elif self._exits:
                 child, ended, why = self._exits.popleft()
                 if child.process is ended:
@@ -213,13 +221,18 @@ class Supervising(Startable):
             if process.budget <= 0:
                 await process.take_turn()
 
+    async def _take_signal(self, signal: object) -> None:
+        if type(signal) is From:
+            serve_system(self._process, signal)
+        else:
+            await trio.lowlevel.checkpoint()
+
     async def _serve_next(self) -> None:
         process = self._process
         if process.batch:
             await self._serve(process.batch.pop())
         elif process.inbox:
-            process.batch, process.inbox = process.inbox, []
-            process.batch.reverse()
+            process.take_inbox()
         else:
             await process.park()
 
@@ -229,12 +242,17 @@ class Supervising(Startable):
                 "%r got an unexpected message: %s", self._process.pid, short(item)
             )
             return
-        self._process.current = item
+        process = self._process
+        process.current = item
+        if process.debug is not None:
+            process.debug.began(process, item)
         try:
             item.reply(await self.handle_request(item.request))
         except (StartError, ChildError) as error:
             item.fail(error)
-        self._process.current = None
+        if process.debug is not None:
+            process.debug.ended(process, item, None)
+        process.current = None
 
     # --- starts and restarts ------------------------------------------------------
 

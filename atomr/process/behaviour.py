@@ -42,6 +42,7 @@ class Startable(ABC):
     child_kind: ClassVar[ChildKind] = ChildKind.WORKER
     reports_crashes: ClassVar[bool] = True
     reads_signals_in_init: ClassVar[bool] = False
+    answers_system_messages: ClassVar[bool] = False
 
     def make_process(
         self, node: Node, *, label: str, parent: Parent, shutdown: ShutdownTime
@@ -75,6 +76,14 @@ class Startable(ABC):
     def crash_state(self) -> object:
         """Return the state to show in a crash report; None: there is none."""
         return None
+
+    def system_state(self) -> object:
+        """Return the state for ``sys.get_state``."""
+        raise NotImplementedError(f"{self.process_label()} has no state to show")
+
+    def replace_system_state(self, process: Process, state: object) -> None:
+        """Put another state in the place of the one that is."""
+        raise TypeError(f"the state of a {self.process_label()} cannot be replaced")
 
 
 class Parent(Protocol):

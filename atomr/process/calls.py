@@ -21,12 +21,14 @@ from typing import TYPE_CHECKING, Generic, TypeVar, overload
 import trio
 from trio.lowlevel import enable_ki_protection
 
+from atomr.core.messages import PassesBounds
 from atomr.errors import (
     CallCycleError,
     CallTimeoutError,
     NoProcessError,
     ServerDownError,
 )
+from atomr.process import mailbox
 from atomr.process.context import CURRENT, find_process
 from atomr.process.parking import ParkSpot
 from atomr.refs import Pid
@@ -87,7 +89,7 @@ _OPEN, _REPLIED = CallState.OPEN, CallState.REPLIED
 _FAILED, _GIVEN_UP = CallState.FAILED, CallState.GIVEN_UP
 
 
-class From:
+class From(PassesBounds):
     """Where a reply goes; each call has its own.
 
     Attributes:
@@ -246,8 +248,13 @@ async def call(
     else:
         _refuse_cycle(ref)
         process.deliver(ref)
+    return await wait_for_reply(ref, timeout_s)
+
+
+async def wait_for_reply(ref: From, timeout_s: float | None) -> object:
+    """Wait until a call is settled; return the reply or raise the failure."""
     if ref.state is _OPEN:
-        await _wait(ref, node, timeout_s)
+        await _wait(ref, ref.server.node, timeout_s)
     if ref.state is _REPLIED:
         return ref.value
     raise ref.error
@@ -281,16 +288,37 @@ async def _wait(ref: From, node: Node, timeout_s: float | None) -> None:
 
 @enable_ki_protection
 def cast(server: Address, message: object) -> None:
-    """Send a message to ``handle_cast``; never blocks, never fails.
+    """Send a message to ``handle_cast``; never blocks.
 
     Nothing tells whether the server exists, or acted on it.
+
+    Raises:
+        MailboxFullError: a bounded mailbox with the policy ``WAIT`` or
+            ``REJECT`` is full.
     """
     # Flat, as it is short and often called.
     process = server._process if type(server) is Pid else find_process(server)  # noqa: SLF001
     if process is not None:
+        if process.limit is not None and mailbox.refuses(process):
+            return
         process.inbox.append(Cast((message,)))
         if process.idle:
             process.wake()
+
+
+async def cast_wait(server: Address, message: object) -> None:
+    """Cast, and wait for room first if the mailbox is bounded and full.
+
+    A checkpoint only if it waits.
+
+    Raises:
+        MailboxFullError: it is full, and its policy is ``REJECT``.
+
+    Cancellation: the message was not sent.
+    """
+    process = await mailbox.wait_for_room(server)
+    if process is not None:
+        process.deliver(Cast((message,)))
 
 
 def reply(from_: From, value: object) -> None:

@@ -65,3 +65,14 @@ def find_process(to: Address) -> Process | None:
         pid = to.whereis()
         return None if pid is None else find_process(pid)
     return current_node().names.get(to)
+
+
+def ancestors_of(process: Process) -> tuple[Pid, ...]:
+    """Return its supervisor, that one's supervisor, and so on, as far as they live."""
+    found = []
+    pid = process.parent.own_pid()
+    while pid is not None:
+        found.append(pid)
+        above: Process | None = pid._process  # noqa: SLF001 - one thing, see refs
+        pid = above.parent.own_pid() if above is not None else None
+    return tuple(found)

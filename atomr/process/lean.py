@@ -189,7 +189,8 @@ class Drain:
         while True:
             budget = FAIRNESS_MESSAGES
             while ready and budget > 0:
-                budget -= ready.popleft().turn()
+                # Even a turn that found nothing to do counts: the loop must end.
+                budget -= ready.popleft().turn() or 1
             if ready:
                 await trio.lowlevel.checkpoint()
             else:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import itertools
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import trio
 
@@ -40,6 +41,7 @@ from atomr.refs import Via
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from atomr.core.mailbox_limit import MailboxLimit
     from atomr.process.behaviour import Parent, Startable
     from atomr.refs import Address, Name, Pid
 
@@ -53,6 +55,7 @@ class Node:
         processes: number to live process; do not change.
         timers: the node's clock.
         drain: runs the processes that have no task.
+        high_waters: longest mailbox warned of, by process.
         inline_left: calls that may still be served on their callers' stacks
             before somebody has to wait.
         inline_depth: how many such calls are on the stack now.
@@ -67,6 +70,7 @@ class Node:
         self.timers = TimerService()
         self.spots: list[ParkSpot] = []
         self.drain = Drain()
+        self.high_waters: WeakKeyDictionary[Pid, int] = WeakKeyDictionary()
         self.inline_left = FAIRNESS_MESSAGES
         self.inline_depth = 0
         self.instruments = inline.instruments()
@@ -113,7 +117,14 @@ class Node:
             spot.close()
         return process.pid
 
-    def spawn(self, behaviour: Startable, *, label: str, name: Name | None) -> Pid:
+    def spawn(
+        self,
+        behaviour: Startable,
+        *,
+        label: str,
+        name: Name | None,
+        mailbox: MailboxLimit | None = None,
+    ) -> Pid:
         """Start a process that nobody supervises; returns before it runs.
 
         Raises:
@@ -122,6 +133,7 @@ class Node:
         if name is not None and name in self.names:
             raise NameTakenError(name, self.names[name].pid)
         process = TaskProcess(self, behaviour, label=name or label, parent=self)
+        process.limit = mailbox
         if name is not None:
             self.hold_name(name, process)
         self._nursery.start_soon(process.main, name=repr(process.pid))

@@ -14,6 +14,7 @@ from atomr.process.context import CURRENT, current_node
 from atomr.process.task_process import TaskProcess
 
 if TYPE_CHECKING:
+    from atomr.core.mailbox_limit import MailboxLimit
     from atomr.refs import Name, Pid
 
 Ts = TypeVarTuple("Ts")
@@ -53,6 +54,7 @@ def spawn(
     fn: Callable[[Unpack[Ts]], Awaitable[object]],
     *args: *Ts,
     name: Name | None = None,
+    mailbox: MailboxLimit | None = None,
 ) -> Pid:
     """Run ``fn(*args)`` as a process that nobody supervises.
 
@@ -63,13 +65,15 @@ def spawn(
         fn: async function.
         args: its arguments.
         name: registered at once.
+        mailbox: bound of its mailbox; None: it has none.
 
     Raises:
         NameTakenError: a live process holds the name.
         NoNodeError: there is no node around.
     """
     behaviour = PlainProcess(fn, *args)
-    return current_node().spawn(behaviour, label=behaviour.process_label(), name=name)
+    label = behaviour.process_label()
+    return current_node().spawn(behaviour, label=label, name=name, mailbox=mailbox)
 
 
 async def receive(
@@ -100,6 +104,8 @@ async def receive(
     if process.budget <= 0:
         await process.take_turn()
     found = _take(process, match, 0)
+    if process.room_spots is not None:
+        process.room_made()
     if found is not _NOTHING:
         return found
     if timeout_s is None:
@@ -124,8 +130,7 @@ async def _wait_for(process: TaskProcess, match: Match | None) -> object:
 def _take(process: TaskProcess, match: Match | None, position: int) -> object:
     if match is None:
         if not process.batch:
-            process.batch, process.inbox = process.inbox, []
-            process.batch.reverse()
+            process.take_inbox()
         return process.batch.pop() if process.batch else _NOTHING
     if position == 0:
         for i in range(len(process.batch) - 1, -1, -1):

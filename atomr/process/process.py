@@ -36,13 +36,18 @@ from atomr.refs import Pid, Ref
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from atomr.core.mailbox_limit import MailboxLimit
     from atomr.process.behaviour import Parent, Startable
     from atomr.process.node import Node
     from atomr.process.parking import ParkSpot
+    from atomr.process.system import Debug
     from atomr.process.timers import Timer
 
 FAIRNESS_MESSAGES: Final = 256
 """Messages handled between two checkpoints: p99 of a 1 ms ticker stays 0.1 ms late."""
+
+HIGH_WATER_MESSAGES: Final = 10_000
+"""A mailbox longer than this is warned of: its process does not keep up."""
 
 EMPTY: Final[list[object]] = []
 """Stands for a list that is made when its first item comes; never changed."""
@@ -73,6 +78,7 @@ class Process:
         "batch",
         "behaviour",
         "current",
+        "debug",
         "deferred",
         "exit_spots",
         "idle",
@@ -80,6 +86,7 @@ class Process:
         "inbox",
         "init_timed_out",
         "kill_reason",
+        "limit",
         "links",
         "monitoring",
         "names",
@@ -88,6 +95,7 @@ class Process:
         "parent",
         "pid",
         "reason",
+        "room_spots",
         "shutdown",
         "signals",
         "started_at",
@@ -130,6 +138,8 @@ class Process:
         self.reason: ExitReason | None = None
         self.kill_reason: ExitReason | None = None
         self.starter: ParkSpot | None = None
+        self.limit: MailboxLimit | None = None
+        self.debug: Debug | None = None
         self.waiting_for: From | None = None
         self.started_at = 0.0
         # Most processes have none of these: made on demand.
@@ -138,6 +148,7 @@ class Process:
         self.links: set[Process] | None = None
         self.monitoring: dict[Ref, Process] | None = None
         self.names: set[str] | None = None
+        self.room_spots: list[ParkSpot] | None = None
         self.on_end: dict[object, Callable[[], None]] | None = None
         self.timers: set[Timer] | None = None
         self.watchers: dict[Ref, Process] | None = None
@@ -161,6 +172,10 @@ class Process:
         cuts a running ``terminate`` short.
         """
 
+    def replace_behaviour(self, behaviour: Startable) -> None:
+        """Let another instance of the same class do the work from now on."""
+        self.behaviour = behaviour
+
     # --- mailbox ------------------------------------------------------------
 
     @enable_ki_protection
@@ -169,6 +184,39 @@ class Process:
         self.inbox.append(message)
         if self.idle:
             self.wake()
+
+    @property
+    def queue_size(self) -> int:
+        """Messages that wait."""
+        return len(self.inbox) + len(self.batch)
+
+    @property
+    def suspended(self) -> bool:
+        """Whether it handles system messages only."""
+        return self.debug is not None and self.debug.suspended
+
+    def take_inbox(self) -> None:
+        """Make the inbox the batch; only when the batch is empty."""
+        batch = self.inbox
+        self.batch, self.inbox = batch, []
+        batch.reverse()
+        if len(batch) >= HIGH_WATER_MESSAGES:
+            self._warn_of_high_water(len(batch))
+        if self.room_spots is not None:
+            self.room_made()
+
+    def _warn_of_high_water(self, size: int) -> None:
+        # Once, and then each time that it has doubled.
+        warned = self.node.high_waters
+        if size >= 2 * warned.get(self.pid, 0):
+            warned[self.pid] = size
+            report.high_water(self, size)
+
+    def room_made(self) -> None:
+        """Let those go on who wait to put a message in."""
+        spots, self.room_spots = self.room_spots, None
+        for spot in spots or ():
+            spot.wake()
 
     @enable_ki_protection
     def push_signal(self, signal: object) -> None:
@@ -238,6 +286,8 @@ class Process:
         if self.exit_spots is not None:
             for spot in self.exit_spots:
                 spot.wake()
+        if self.room_spots is not None:
+            self.room_made()
         if self.starter is not None:
             self.starter.wake()
         if self.was_started:

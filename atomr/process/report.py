@@ -6,10 +6,13 @@ import logging
 from typing import TYPE_CHECKING
 
 from atomr.errors import short
+from atomr.process.context import ancestors_of
 
 if TYPE_CHECKING:
     from atomr.core.exits import ExitReason
     from atomr.process.process import Process
+
+_SHOWN_MESSAGES = 5
 
 log = logging.getLogger("atomr")
 
@@ -18,13 +21,42 @@ def crash(process: Process, reason: ExitReason) -> None:
     """Log at error level why a process crashed, with its state and last message."""
     error = reason if isinstance(reason, BaseException) else None
     log.error(
-        "process %r crashed: %s\nlast message: %s\nstate: %s",
+        "process %r crashed: %s\nlast message: %s\nstate: %s%s",
         process.pid,
         short(reason),
         short(_last_message(process.current)),
         _state(process),
+        _surroundings(process),
         exc_info=error,
     )
+
+
+def high_water(process: Process, size: int) -> None:
+    """Warn of a process that does not keep up."""
+    log.warning(
+        "process %r had %d messages in its mailbox, oldest: %s; it does not keep up",
+        process.pid,
+        size,
+        short(_last_message(process.batch[-1])),
+    )
+
+
+# A line each, and only for what there is.
+def _surroundings(process: Process) -> str:
+    lines = []
+    ancestors = ancestors_of(process)
+    if ancestors:
+        lines.append(f"ancestors: {', '.join(map(repr, ancestors))}")
+    if process.names:
+        lines.append(f"names: {', '.join(sorted(process.names))}")
+    waiting = [*reversed(process.batch), *process.inbox]
+    if waiting:
+        shown = ", ".join(short(_last_message(m)) for m in waiting[:_SHOWN_MESSAGES])
+        lines.append(f"{len(waiting)} messages wait: {shown}")
+    if process.debug is not None and process.debug.events:
+        events = process.debug.events
+        lines += [f"before: {e.kind} {short(_last_message(e.message))}" for e in events]
+    return "".join(f"\n{line}" for line in lines)
 
 
 def _last_message(item: object) -> object:

@@ -15,6 +15,7 @@ from trio.lowlevel import enable_ki_protection
 from atomr.core.exits import KILL, NOPROC, NORMAL, ExitReason
 from atomr.core.messages import Down
 from atomr.errors import NameTakenError, NotAProcessError
+from atomr.process import mailbox
 from atomr.process.context import (
     CURRENT,
     current_node,
@@ -45,17 +46,38 @@ def is_alive(pid: Pid) -> bool:
 
 @enable_ki_protection
 def send(to: Address, message: object) -> None:
-    """Put a message into a mailbox; never blocks, never fails.
+    """Put a message into a mailbox; never blocks.
 
     Messages of one sender arrive in order.  A message to nobody is dropped.
     From other threads use :func:`send_from_thread`.
+
+    Raises:
+        MailboxFullError: a bounded mailbox with the policy ``WAIT`` or
+            ``REJECT`` is full.
     """
     # Flat, as it is short and often called.
     process = to._process if type(to) is Pid else find_process(to)  # noqa: SLF001
     if process is not None:
+        if process.limit is not None and mailbox.refuses(process):
+            return
         process.inbox.append(message)
         if process.idle:
             process.wake()
+
+
+async def send_wait(to: Address, message: object) -> None:
+    """Send, and wait for room first if the mailbox is bounded and full.
+
+    A checkpoint only if it waits.
+
+    Raises:
+        MailboxFullError: it is full, and its policy is ``REJECT``.
+
+    Cancellation: the message was not sent.
+    """
+    process = await mailbox.wait_for_room(to)
+    if process is not None:
+        process.deliver(message)
 
 
 def send_from_thread(to: Pid, message: object) -> None:

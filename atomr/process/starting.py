@@ -63,6 +63,7 @@ def prepare(node: Node, spec: ChildSpec, parent: Parent) -> Process:
         parent=parent,
         shutdown=spec.shutdown_for(spec.kind or behaviour.child_kind),
     )
+    process.limit = spec.mailbox
     if spec.name is not None:
         node.hold_name(spec.name, process)
     return process

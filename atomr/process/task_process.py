@@ -121,6 +121,8 @@ class TaskProcess(Process):
         """
         task = self.task
         assert task is not None, "a process parks in its own task"
+        if self.room_spots is not None:
+            self.room_made()
         self.budget = FAIRNESS_MESSAGES
         spot = self.spot
         trap = spot.trap()
@@ -162,8 +164,8 @@ class TaskProcess(Process):
         """Serve a call on the caller's stack; only while ``idle``."""
         task = self.spot.task
         failure = None
-        if task is None:
-            # Cancelled since, though it has not run yet.
+        if task is None or self.debug is not None:
+            # Cancelled since, though it has not run yet; or looked into.
             self.deliver(ref)
             return
         if self.plain_call is not None:
