@@ -21,7 +21,6 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-import outcome
 import trio
 import trio._core._run as trio_run
 from trio.lowlevel import Abort
@@ -56,7 +55,6 @@ def _never_aborted(_raise_cancel: object) -> Abort:
 
 _WAIT = _first_trap(trio.lowlevel.wait_task_rescheduled(_never_aborted))  # noqa: ASYNC105
 _CHECKPOINT = _first_trap(trio.lowlevel.cancel_shielded_checkpoint())  # noqa: ASYNC105
-_FIRST: outcome.Value[None] = outcome.Value(None)
 
 AVAILABLE: bool = (
     _RUN_CONTEXT is not None
@@ -128,7 +126,7 @@ def run_as(
         return True
     inside._abort_func = abort
     if trap is _CHECKPOINT:
-        trio.lowlevel.reschedule(task, _FIRST)
+        trio.lowlevel.reschedule(task)
         return True
     server.close()
     raise TypeError(f"trio got unexpected {trap!r}: is this asyncio code?")
