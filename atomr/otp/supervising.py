@@ -10,6 +10,7 @@ with one exception: its own stop interrupts an ``init``.
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from collections import deque
 from math import inf
@@ -297,7 +298,9 @@ class Supervising(Startable):
         for child in children:
             child.process = None
             child.due_at = at
-        self.arm()
+        if delay_s > 0:
+            # What is due now the loop sees by itself.
+            self.arm()
 
     def arm(self) -> None:
         """Set the timer to the next restart that is due."""
@@ -317,6 +320,9 @@ class Supervising(Startable):
     def log_restart(self, child: Child, reason: ExitReason, delay_s: float) -> None:
         """Tell of a restart: one line, one event."""
         window = self._window
+        self.emit("restart", child, reason=reason, delay_s=delay_s)
+        if not log.isEnabledFor(logging.WARNING):
+            return
         log.warning(
             "supervisor %r restarts %r%s after %s: restart %d of %d in %s s",
             self._process.pid,
@@ -327,7 +333,6 @@ class Supervising(Startable):
             window.max_restarts,
             window.max_seconds,
         )
-        self.emit("restart", child, reason=reason, delay_s=delay_s)
 
     def give_up(self, child: Child, reason: ExitReason) -> ExitReason:
         """Return the exit reason of a supervisor over its intensity."""

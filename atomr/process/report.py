@@ -19,6 +19,8 @@ log = logging.getLogger("atomr")
 
 def crash(process: Process, reason: ExitReason) -> None:
     """Log at error level why a process crashed, with its state and last message."""
+    if not log.isEnabledFor(logging.ERROR):
+        return
     error = reason if isinstance(reason, BaseException) else None
     log.error(
         "process %r crashed: %s\nlast message: %s\nstate: %s%s",
