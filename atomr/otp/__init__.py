@@ -17,6 +17,7 @@ from atomr.core.mailbox_limit import MailboxLimit, Overflow
 from atomr.core.messages import Down, Exit, IdleTimeout
 from atomr.core.supervision import AutoShutdown, GaveUp, Strategy
 from atomr.otp import sys
+from atomr.otp.agent import Agent, AgentRef
 from atomr.otp.application import Application, run_applications
 from atomr.otp.children import (
     ChildCounts,
@@ -32,6 +33,7 @@ from atomr.otp.children import (
 )
 from atomr.otp.dynamic_supervisor import DynamicSupervisor
 from atomr.otp.gen_server import GenServer
+from atomr.otp.multi import MultiReply, abcast, multi_call
 from atomr.otp.results import Fail, Ignore, NoReply, Ok, Reply, Stop
 from atomr.otp.supervisor import Supervisor
 from atomr.otp.tree import TreeNode, supervision_tree
@@ -45,6 +47,8 @@ __all__ = [
     "NOPROC",
     "NORMAL",
     "SHUTDOWN",
+    "Agent",
+    "AgentRef",
     "Application",
     "AutoShutdown",
     "Cast",
@@ -64,6 +68,7 @@ __all__ = [
     "IdleTimeout",
     "Ignore",
     "MailboxLimit",
+    "MultiReply",
     "NoReply",
     "Ok",
     "Overflow",
@@ -75,12 +80,14 @@ __all__ = [
     "Strategy",
     "Supervisor",
     "TreeNode",
+    "abcast",
     "call",
     "cast",
     "cast_wait",
     "child",
     "count_children",
     "delete_child",
+    "multi_call",
     "reply",
     "restart_child",
     "run_applications",

@@ -75,7 +75,7 @@ def test_the_readme_has_blocks_to_run() -> None:
     pages = [str(case.id).partition(":")[0] for case in blocks("python")]
 
     assert pages.count("README.md") == 3
-    assert pages.count("docs/explanation/otp-on-trio.md") == 5
+    assert pages.count("docs/explanation/otp-on-trio.md") == 7
 
 
 def test_the_plugin_on_its_page_passes_the_conformance_suite(tmp_path: Path) -> None:

@@ -1,1 +1,0 @@
-"""Interop: threads, asyncio and context managers as supervised processes."""

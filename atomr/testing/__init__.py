@@ -1,1 +1,0 @@
-"""The testing kit: what tests of processes need, for users too."""
