@@ -34,6 +34,8 @@ from atomr.otp.children import (
 from atomr.otp.dynamic_supervisor import DynamicSupervisor
 from atomr.otp.gen_server import GenServer
 from atomr.otp.multi import MultiReply, abcast, multi_call
+from atomr.otp.pubsub import PubSub
+from atomr.otp.registry import Keys, Registry, RegistryRef
 from atomr.otp.results import Fail, Ignore, NoReply, Ok, Reply, Stop
 from atomr.otp.supervisor import Supervisor
 from atomr.otp.tree import TreeNode, supervision_tree
@@ -67,11 +69,15 @@ __all__ = [
     "GenServer",
     "IdleTimeout",
     "Ignore",
+    "Keys",
     "MailboxLimit",
     "MultiReply",
     "NoReply",
     "Ok",
     "Overflow",
+    "PubSub",
+    "Registry",
+    "RegistryRef",
     "Reply",
     "Request",
     "Restart",

@@ -149,7 +149,7 @@ class Process:
         self.monitoring: dict[Ref, Process] | None = None
         self.names: set[str] | None = None
         self.room_spots: list[ParkSpot] | None = None
-        self.on_end: dict[object, Callable[[], None]] | None = None
+        self.on_end: dict[object, Callable[[], object]] | None = None
         self.timers: set[Timer] | None = None
         self.watchers: dict[Ref, Process] | None = None
         node.processes[pid.number] = self
