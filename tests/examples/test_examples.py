@@ -36,6 +36,14 @@ chat: Name three colours.
 stream:||Count| to| five.|
 error 404: model_not_found, model
 """,
+    "chat_room.py": """\
+ann heard ()
+bob heard ('ann: hello',)
+cyd heard ('ann: hello', 'bob: hello, ann')
+bob fell over: bob was asked to say nothing
+in the kitchen: 3
+bob heard ()
+""",
     "counter_server.py": """\
 total: 6.0
 total: 2.0
@@ -44,6 +52,9 @@ total: 1.0
 Counter restarts: 1
 """,
 }
+
+
+WITHOUT_A_MODEL = {"chat_room.py", "counter_server.py"}
 
 
 def run(name: str, *arguments: str) -> tuple[str, str]:
@@ -82,7 +93,7 @@ def test_the_crash_of_the_counter_is_in_the_log() -> None:
 
 @pytest.mark.slow
 @pytest.mark.engine
-@pytest.mark.parametrize("name", sorted(WITH_THE_MOCK.keys() - {"counter_server.py"}))
+@pytest.mark.parametrize("name", sorted(WITH_THE_MOCK.keys() - WITHOUT_A_MODEL))
 def test_an_example_answers_with_a_real_model(name: str) -> None:
     printed, _ = run(name, "--model")
 
