@@ -1,0 +1,1 @@
+"""Code that is no process made into one: threads, asyncio, context managers."""

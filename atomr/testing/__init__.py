@@ -1,0 +1,1 @@
+"""Testing kit for users of atomr: probes, supervised fixtures, seeded schedules."""
