@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from math import inf
 from typing import TYPE_CHECKING, TypeAlias, TypeVarTuple, Unpack
 
 import trio
@@ -10,6 +11,7 @@ import trio
 from atomr.core.exits import NORMAL, ExitReason
 from atomr.errors import NotAProcessError, ReceiveTimeoutError
 from atomr.process.behaviour import Startable
+from atomr.process.calls import From
 from atomr.process.context import CURRENT, current_node
 from atomr.process.task_process import TaskProcess
 
@@ -106,16 +108,25 @@ async def receive(
     found = _take(process, match, 0)
     if process.room_spots is not None:
         process.room_made()
-    if found is not _NOTHING:
-        return found
-    if timeout_s is None:
-        return await _wait_for(process, match)
+    if found is _NOTHING:
+        found = await _wait_for(process, match, inf if timeout_s is None else timeout_s)
+    if type(found) is From:
+        # Its caller must hear if the process ends before it replies.
+        found.set_aside()
+    return found
+
+
+async def _wait_for(
+    process: TaskProcess, match: Match | None, timeout_s: float
+) -> object:
+    if timeout_s == inf:
+        return await _next_match(process, match)
     with trio.move_on_after(timeout_s):
-        return await _wait_for(process, match)
+        return await _next_match(process, match)
     raise ReceiveTimeoutError(timeout_s)
 
 
-async def _wait_for(process: TaskProcess, match: Match | None) -> object:
+async def _next_match(process: TaskProcess, match: Match | None) -> object:
     # What was there has been looked at; look at what comes.
     while True:
         scanned = process.inbox

@@ -260,6 +260,30 @@ async def test_a_caller_hears_when_the_server_is_killed_at_work(
             end(server)
 
 
+@pytest.mark.parametrize("waits", [False, True])
+async def test_a_caller_hears_when_a_plain_process_ends_that_took_its_call(
+    clean_node: CleanNode, autojump_clock: object, waits: bool
+) -> None:
+    crash = ValueError("before the reply")
+
+    async def taker() -> None:
+        if not waits:
+            await settle()
+        assert isinstance(await receive(), From)
+        await trio.sleep(1)
+        raise crash
+
+    async with clean_node():
+        pid = spawn(taker)
+        if waits:
+            await settle()
+        with pytest.raises(ServerDownError) as caught:
+            await call(pid, Get("x"), timeout_s=None)
+
+        assert caught.value.reason is crash
+        assert trio.current_time() == 1.0
+
+
 async def test_a_server_that_stops_may_still_reply(clean_node: CleanNode) -> None:
     async with clean_node() as node:
         assert await call(await start(node), Get("stop and reply")) == "bye"
