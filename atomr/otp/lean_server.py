@@ -9,7 +9,7 @@ from atomr.core.exits import SHUTDOWN, ExitReason
 from atomr.core.messages import Exit
 from atomr.otp.results import ABSENT, Reply, Stop
 from atomr.otp.server_results import ServerResults, ordered_end
-from atomr.process.behaviour import StopRequest
+from atomr.process.behaviour import CrashRequest, StopRequest
 from atomr.process.calls import Cast, From
 from atomr.process.inline import without_caller
 from atomr.process.lean import TURN_MESSAGES, LeanProcess
@@ -177,7 +177,7 @@ class LeanServer(LeanProcess, ServerResults):
                 self.take_inbox()
             if not self.batch:
                 return done
-            item = self.batch.pop()
+            item = self.current = self.batch.pop()
             if debug is not None:
                 debug.began(self, item)
             self._stop = self._handle(item)
@@ -193,6 +193,8 @@ class LeanServer(LeanProcess, ServerResults):
                 self._stop = Stop(signal.reason)
             elif type(signal) is From:
                 serve_system(self, signal)
+            elif isinstance(signal, CrashRequest):
+                raise signal.error
         return self._stop is not None or self.kill_reason is not None
 
     def _drain(self, left: int) -> int:

@@ -17,7 +17,7 @@ from atomr.otp.results import ABSENT, InitResult, Stop
 from atomr.otp.server_results import ServerResults, ordered_end
 from atomr.process.behaviour import StopRequest
 from atomr.process.calls import Cast, From
-from atomr.process.endings import PASS_UP, reason_of
+from atomr.process.endings import PASS_UP
 from atomr.process.report import log
 from atomr.process.system import serve_system
 
@@ -69,7 +69,7 @@ class ServerLoop(ServerResults):
         except BaseException as error:
             # Killed, or signalled without trapping: no terminate, as in OTP.
             if self._process.kill_reason is None and _may_terminate(error):
-                await self._terminate(reason_of(error))
+                await self._terminate(self._process.reason_for(error))
             raise
         in_time = await self._terminate(reason)
         # Who was asked to stop and did not in its time counts as killed.

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from atomr.core.child_spec import DEFAULT_SHUTDOWN_S
+from atomr.core.exits import NORMAL
 from atomr.errors import AtomrInternalError, NoProcessError, ProcessKilledError
 from atomr.process.behaviour import AttachPoint, Startable
 from atomr.process.context import CURRENT, find_process
@@ -112,7 +113,8 @@ class attached:  # noqa: N801 - `async with attached(...)` reads as a function
             process.finish_with(rest)
             raise
         if exc is None or swallowed:
-            process.finish_with(None)
+            returned = NORMAL if exc is None else process.reason_for(exc)
+            process.finish_with(None, returned=returned)
             if process.scope.cancelled_caught:
                 raise ProcessKilledError(process.pid, process.reason)
             return False

@@ -32,6 +32,17 @@ class StopRequest:
     reason: ExitReason
 
 
+@attrs.frozen
+class CrashRequest:
+    """The signal that makes a process without a task crash.
+
+    Attributes:
+        error: what its code is to raise.
+    """
+
+    error: BaseException
+
+
 class Startable(ABC):
     """What a child specification's ``start`` returns: something to run.
 

@@ -24,6 +24,7 @@ from trio.lowlevel import enable_ki_protection
 
 from atomr.core.child_spec import DEFAULT_SHUTDOWN_S, ShutdownTime
 from atomr.core.exits import KILLED, SHUTDOWN, ExitReason, is_crash
+from atomr.process.behaviour import CrashRequest
 from atomr.process.context import CURRENT, NODE
 from atomr.process.endings import passes_up, reason_of
 from atomr.process.parking import ParkSpot
@@ -111,6 +112,11 @@ class LeanProcess(Process):
             self.kill_reason = reason
         # Seen as a signal, so that the loop has one thing to look at.
         self.push_signal(LOOK)
+
+    def inject(self, error: BaseException) -> None:
+        """Crash with ``error`` as soon as the message in work is done."""
+        if self.status is not Status.EXITED:
+            self.push_signal(CrashRequest(error))
 
     @enable_ki_protection
     def end(self, reason: ExitReason) -> None:

@@ -39,7 +39,7 @@ from atomr.process.timers import TimerService
 from atomr.refs import Via
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from atomr.core.mailbox_limit import MailboxLimit
     from atomr.process.behaviour import Parent, Startable
@@ -59,6 +59,8 @@ class Node:
         inline_left: calls that may still be served on their callers' stacks
             before somebody has to wait.
         inline_depth: how many such calls are on the stack now.
+        on_crash: called with each process that crashes and its error, before
+            anybody else is told; must neither block nor raise.
         instruments: those of trio; while there are any, no coroutine is run on
             another task's stack.
     """
@@ -74,6 +76,7 @@ class Node:
         self.inline_left = FAIRNESS_MESSAGES
         self.inline_depth = 0
         self.instruments = inline.instruments()
+        self.on_crash: Callable[[Process, ExitReason], None] | None = None
         self.failure: RootExitError | None = None
         self.body_scope = trio.CancelScope()
         self._nursery = nursery

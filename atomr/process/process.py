@@ -261,6 +261,8 @@ class Process:
     def report_crash(self, reason: ExitReason) -> None:
         """Log the crash; a failed start is raised in the starter instead."""
         if self.was_started and self.behaviour.reports_crashes:
+            if self.node.on_crash is not None:
+                self.node.on_crash(self, reason)
             report.crash(self, reason)
 
     @enable_ki_protection

@@ -70,6 +70,7 @@ class TaskProcess(Process):
         "async_call",
         "budget",
         "grace",
+        "injected",
         "plain_call",
         "scope",
         "served",
@@ -91,6 +92,7 @@ class TaskProcess(Process):
         self.spot = ParkSpot()
         self.task: trio.lowlevel.Task | None = None
         self.grace: trio.CancelScope | None = None
+        self.injected: BaseException | None = None
         self.budget = FAIRNESS_MESSAGES
         self.plain_call: Callable[[From], None] | None = None
         self.async_call: Callable[[From], Coroutine[Any, Any, object]] | None = None
@@ -238,13 +240,30 @@ class TaskProcess(Process):
             return
         if self.kill_reason is None or reason is KILLED:
             self.kill_reason = reason
+        self._interrupt()
+        if reason is KILLED and self.grace is not None:
+            self.grace.cancel()
+
+    def inject(self, error: BaseException) -> None:
+        """Crash with ``error`` at the next checkpoint; no ``except`` holds it up."""
+        if self.status is not Status.EXITED and self.injected is None:
+            self.injected = error
+            self._interrupt()
+
+    def reason_for(self, error: BaseException) -> ExitReason:
+        """Return the exit reason for what left the behaviour's code."""
+        reason = reason_of(error)
+        if reason is SHUTDOWN and self.injected and self.kill_reason is None:
+            # What was injected has the frames that it struck.
+            return self.injected.with_traceback(error.__traceback__)
+        return reason
+
+    def _interrupt(self) -> None:
         if self.signals is EMPTY:
             self.signals = []
         self.signals.append(LOOK)
         self.idle = False
         self.scope.cancel()
-        if reason is KILLED and self.grace is not None:
-            self.grace.cancel()
 
     async def main(self) -> None:
         """Run the behaviour; the body of the process' task."""
@@ -255,9 +274,15 @@ class TaskProcess(Process):
         reason: ExitReason = NORMAL
         try:
             with self.scope:
-                if self.kill_reason is not None:
-                    await trio.lowlevel.checkpoint()
-                reason = await self.behaviour.run_process(self)
+                try:
+                    if self.kill_reason is not None:
+                        await trio.lowlevel.checkpoint()
+                    reason = await self.behaviour.run_process(self)
+                except BaseException as error:
+                    if self.injected is not None:
+                        # For when it is the scope's own Cancelled, and ends here.
+                        reason = self.reason_for(error)
+                    raise
         except BaseException as error:
             self.finish_with(error)
             passing = passes_up(error)
