@@ -69,7 +69,9 @@ class ChildSpec:
     Attributes:
         id: its name among its siblings.
         start: makes the fresh thing to run on each start: a GenServer, a
-            supervisor or a PlainProcess.  Called in the supervisor.
+            supervisor or a PlainProcess.  Called in the supervisor; without
+            arguments, unless that has some to give (``extra_arguments`` of a
+            DynamicSupervisor, ``with_arguments`` of a PartitionSupervisor).
         restart: when it is started again.
         shutdown: seconds it has to stop before it is killed, ``BRUTAL_KILL``
             or ``INFINITY``; None: 5 s for workers, ``INFINITY`` for
@@ -88,7 +90,7 @@ class ChildSpec:
     """
 
     id: str
-    start: Callable[[], object]
+    start: Callable[..., object]
     restart: Restart = Restart.PERMANENT
     shutdown: ShutdownTime | None = attrs.field(default=None, validator=_check_shutdown)
     kind: ChildKind | None = None

@@ -34,6 +34,7 @@ from atomr.otp.children import (
 from atomr.otp.dynamic_supervisor import DynamicSupervisor
 from atomr.otp.gen_server import GenServer
 from atomr.otp.multi import MultiReply, abcast, multi_call
+from atomr.otp.partition_supervisor import PartitionRef, PartitionSupervisor
 from atomr.otp.pubsub import PubSub
 from atomr.otp.registry import Keys, Registry, RegistryRef
 from atomr.otp.results import Fail, Ignore, NoReply, Ok, Reply, Stop
@@ -75,6 +76,8 @@ __all__ = [
     "NoReply",
     "Ok",
     "Overflow",
+    "PartitionRef",
+    "PartitionSupervisor",
     "PubSub",
     "Registry",
     "RegistryRef",

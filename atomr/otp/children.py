@@ -126,7 +126,8 @@ def child(
     """Return a child specification.
 
     Args:
-        start: makes the fresh thing to run: a class, or a function.
+        start: makes the fresh thing to run: a class, or a function.  One that
+            takes a supervisor's arguments goes into a ``ChildSpec``.
         id: None: the name of ``start``.
         options: any other field of ``ChildSpec``.
 

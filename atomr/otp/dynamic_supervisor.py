@@ -8,6 +8,13 @@ Children are started one by one on request, restarted one by one, and stopped
 all at the same time.  They are known by pid; ids may repeat.  An ``attached``
 block is a temporary child too, and costs the supervisor a dict entry.
 
+What all children need and no caller should have to know goes into
+``extra_arguments``: each start, and each restart, is called with them::
+
+    DynamicSupervisor(extra_arguments=(database,))
+    await start_child("sessions", ChildSpec(id="ann", start=Session))
+    # runs Session(database)
+
 Source: Elixir ``DynamicSupervisor``; OTP ``simple_one_for_one``.
 """
 
@@ -20,6 +27,7 @@ import attrs
 import trio
 
 from atomr.core.child_spec import ChildKind, ChildSpec
+from atomr.core.start_arguments import StartWith
 from atomr.core.supervision import should_restart
 from atomr.errors import (
     ChildError,
@@ -55,6 +63,9 @@ class DynamicSupervisor(Supervising, AttachPoint):
     Args:
         max_children: bound on their number, attached and waiting ones included;
             None: no bound.
+        extra_arguments: what each child's ``start`` is called with.  One that
+            does not take them fails with a ``StartError`` from a ``TypeError``
+            that names both; a caller's own arguments come by a lambda.
         max_restarts: restarts allowed within ``max_seconds``, over all children.
         max_seconds: length of that window in seconds.
         backoff_s: the ``backoff_s`` of all children that have none.
@@ -65,6 +76,7 @@ class DynamicSupervisor(Supervising, AttachPoint):
         self,
         *,
         max_children: int | None = None,
+        extra_arguments: tuple[object, ...] = (),
         max_restarts: int = 3,
         max_seconds: float = 5.0,
         backoff_s: float = 0.0,
@@ -72,6 +84,7 @@ class DynamicSupervisor(Supervising, AttachPoint):
     ) -> None:
         super().__init__(max_restarts=max_restarts, max_seconds=max_seconds)
         self._max_children = max_children
+        self._extra_arguments = extra_arguments
         self._backoff = (backoff_s, max_backoff_s)
         # An attached child has no row: it is never restarted.
         self._children: dict[Process, Child | None] = {}
@@ -199,14 +212,21 @@ class DynamicSupervisor(Supervising, AttachPoint):
             problem = "a DynamicSupervisor has no significant children"
             raise ChildError("start_child", spec.id, problem)
         self.check_room(spec.id)
-        backoff_s, max_backoff_s = self._backoff
-        if backoff_s and not spec.backoff_s:
-            spec = attrs.evolve(spec, backoff_s=backoff_s, max_backoff_s=max_backoff_s)
-        child = Child(spec)
+        child = Child(self._completed(spec))
         try:
             return (await self.start_process(child)).pid
         except StartAbortedError as error:
             raise aborted_start(child) from error
+
+    def _completed(self, spec: ChildSpec) -> ChildSpec:
+        """Return the specification with what the supervisor adds to it."""
+        backoff_s, max_backoff_s = self._backoff
+        if backoff_s and not spec.backoff_s:
+            spec = attrs.evolve(spec, backoff_s=backoff_s, max_backoff_s=max_backoff_s)
+        if self._extra_arguments:
+            start = StartWith(spec.start, self._extra_arguments, "extra_arguments")
+            spec = attrs.evolve(spec, start=start)
+        return spec
 
     async def _terminate(self, key: str | Pid) -> None:
         if not isinstance(key, Pid):

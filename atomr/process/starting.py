@@ -40,7 +40,8 @@ def prepare(node: Node, spec: ChildSpec, parent: Parent) -> Process:
     """Return the process of a specification, named but not yet running.
 
     Raises:
-        StartError: ``start`` raised, or returned something that cannot run.
+        StartError: ``start`` raised, or returned something that cannot run; or
+            the name could not be registered.
         AlreadyStartedError: a live process holds the name.
     """
     if spec.name is not None:
@@ -65,7 +66,11 @@ def prepare(node: Node, spec: ChildSpec, parent: Parent) -> Process:
     )
     process.limit = spec.mailbox
     if spec.name is not None:
-        node.hold_name(spec.name, process)
+        try:
+            node.hold_name(spec.name, process)
+        except Exception as error:  # a Via's; nothing may be left of the process
+            process.finish(error)
+            raise StartError(spec.id, error) from error
     return process
 
 
