@@ -4,15 +4,16 @@
 signal              not trapping           trapping
 ==================  =====================  ==========================
 ``KILL``, sent      ends with ``KILLED``   ends with ``KILLED``
+``KILL``, link      ends with ``KILL``     message ``Exit``
 ``NORMAL``, link    nothing                message ``Exit``
 ``NORMAL``, sent    nothing; to oneself:   message ``Exit``
                     ends with ``NORMAL``
 any other           ends with the reason   message ``Exit``
 ==================  =====================  ==========================
 
-"link" is the end of a linked process, "sent" is ``exit_process``.  A linked
-process never *ends* with ``KILL``: it ends with ``KILLED``, which is trapped
-as any other.
+"link" is the end of a linked process, "sent" is ``exit_process``.  Who gets a
+``KILL`` that was sent ends with ``KILLED``, so a link carries ``KILL`` only
+from a process that gave it as its own reason; it can be trapped.
 
 Pure.
 
@@ -35,7 +36,7 @@ class SignalEffect(Enum):
 
 
 def signal_effect(
-    reason: ExitReason, *, trapping: bool, to_self: bool = False
+    reason: ExitReason, *, trapping: bool, to_self: bool = False, linked: bool = False
 ) -> SignalEffect:
     """Return what a process does on an exit signal.
 
@@ -43,13 +44,14 @@ def signal_effect(
         reason: the signal's reason.
         trapping: whether the receiver traps exits.
         to_self: whether the receiver sent it itself by ``exit_process``.
+        linked: whether it comes from the end of a linked process.
 
     >>> signal_effect(NORMAL, trapping=False)
     <SignalEffect.IGNORE: 'ignore'>
     >>> signal_effect(KILL, trapping=True)
     <SignalEffect.EXIT: 'exit'>
     """
-    if reason is KILL:
+    if reason is KILL and not linked:
         return SignalEffect.EXIT
     if trapping:
         return SignalEffect.MESSAGE
@@ -58,6 +60,6 @@ def signal_effect(
     return SignalEffect.EXIT
 
 
-def exit_reason(signal: ExitReason) -> ExitReason:
+def exit_reason(signal: ExitReason, *, linked: bool = False) -> ExitReason:
     """Return the reason a process ends with when ``signal`` ends it."""
-    return KILLED if signal is KILL else signal
+    return KILLED if signal is KILL and not linked else signal

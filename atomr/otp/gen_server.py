@@ -75,6 +75,13 @@ class GenServer(Startable):
     to its own messages.
     """
 
+    hibernate_after_s: ClassVar[float | None] = None
+    """Put the task away after so many seconds without a message; None: never.
+
+    It happens between once and twice that time.  The first message afterwards
+    costs the start of a task.  A server without ``async def`` has no task.
+    """
+
     answers_system_messages: ClassVar[bool] = True
     async_callbacks: ClassVar[frozenset[str]] = frozenset()
     has_init: ClassVar[bool] = False

@@ -79,7 +79,7 @@ class LeanServer(LeanProcess, ServerResults):
         self.current = ref
         if self.idle_timer is not None:
             self.cancel_idle()
-        failure = stop = None
+        failure = None
         try:
             result = self.own_context().run(
                 self.behaviour.handle_call, ref.request, ref
@@ -87,13 +87,15 @@ class LeanServer(LeanProcess, ServerResults):
             if type(result) is Reply and result.plain:
                 ref.reply(result.value)
             else:
-                stop = self.answer(ref, result)
+                self._stop = self.answer(ref, result)
         except BaseException as error:  # noqa: BLE001 - the reason, see broken
             failure = error
         if failure is not None:
             self.broken(without_caller(failure))
-        elif stop is not None:
-            self.end(stop.reason)
+        elif self.kill_reason is not None:
+            self.finish(self.kill_reason)
+        elif self._stop is not None:
+            self.end(self._stop.reason)
         else:
             self.current = None
             self._rest()
@@ -248,6 +250,9 @@ class LeanServer(LeanProcess, ServerResults):
     # --- the end ---------------------------------------------------------------------
 
     def clean_up(self, reason: ExitReason) -> None:
-        """Run ``terminate``."""
-        if self.behaviour.has_terminate:
-            self.behaviour.terminate(reason)
+        """Run ``terminate``, then send the reply that came with the stop."""
+        try:
+            if self.behaviour.has_terminate:
+                self.behaviour.terminate(reason)
+        finally:
+            self.last_reply(self._stop)

@@ -3,10 +3,14 @@
 System signals are looked at before each message.  Of 256 messages handled
 without a wait, one makes a checkpoint, so that a full mailbox can hold up
 neither other tasks nor a cancellation.
+
+A loop that hibernates ends where it would go to sleep; another goes on from
+there, in a new task, when something comes.
 """
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -18,6 +22,7 @@ from atomr.otp.server_results import ServerResults, ordered_end
 from atomr.process.behaviour import StopRequest
 from atomr.process.calls import Cast, From
 from atomr.process.endings import PASS_UP
+from atomr.process.hibernation import HIBERNATE
 from atomr.process.report import log
 from atomr.process.system import serve_system
 
@@ -37,9 +42,12 @@ class ServerLoop(ServerResults):
     """Runs one GenServer in one task."""
 
     __slots__ = (
+        "_active",
         "_asked",
         "_async_continue",
         "_async_info",
+        "_hibernates",
+        "_idle_watch",
         "_plain_call",
         "_plain_cast",
         "_process",
@@ -54,6 +62,9 @@ class ServerLoop(ServerResults):
         self._stop: Stop | None = None
         self.continuation: object = ABSENT
         self.idle_timer: Timer | None = None
+        self._hibernates = False
+        self._active = False
+        self._idle_watch: Timer | None = None
         asynchronous = self._server.async_callbacks
         self._plain_call = "handle_call" not in asynchronous
         self._plain_cast = "handle_cast" not in asynchronous
@@ -62,7 +73,11 @@ class ServerLoop(ServerResults):
 
     async def run(self) -> ExitReason:
         """Run ``init``, serve, run ``terminate``; return the exit reason."""
-        if not await self._init():
+        if self._process.was_started:
+            # Woken from hibernation; back to it, unless there is a message.
+            self._hibernates = True
+            self._offer_calls()
+        elif not await self._init():
             return SHUTDOWN
         try:
             reason = await self._serve()
@@ -71,7 +86,13 @@ class ServerLoop(ServerResults):
             if self._process.kill_reason is None and _may_terminate(error):
                 await self._terminate(self._process.reason_for(error))
             raise
-        in_time = await self._terminate(reason)
+        if reason is HIBERNATE:
+            return reason
+        try:
+            in_time = await self._terminate(reason)
+        finally:
+            if self._process.kill_reason is None:
+                self.last_reply(self._stop)
         # Who was asked to stop and did not in its time counts as killed.
         return KILLED if self._asked and not in_time else reason
 
@@ -81,14 +102,19 @@ class ServerLoop(ServerResults):
             result = await result  # type: ignore[misc]
         if not self.init_result(result):
             return False
+        self._offer_calls()
+        self._process.started()
+        return True
+
+    def _offer_calls(self) -> None:
         process = self._process
         if self._plain_call:
             process.plain_call = self._serve_plain
         else:
             process.async_call = self._begin_call
             process.served = self._served
-        process.started()
-        return True
+        if self._server.hibernate_after_s is not None:
+            self._watch_idleness(self._server.hibernate_after_s)
 
     @property
     def _server(self) -> GenServer:
@@ -114,7 +140,12 @@ class ServerLoop(ServerResults):
         self._stop = self.answer(ref, result)
         if self._stop is None:
             self._process.current = None
-        if self._stop is not None or self.continuation is not ABSENT:
+        self._active = True
+        if (
+            self._stop is not None
+            or self.continuation is not ABSENT
+            or self._hibernates
+        ):
             # The loop is to see it instead of going to sleep again.
             self._process.push_signal(NUDGE)
 
@@ -136,7 +167,7 @@ class ServerLoop(ServerResults):
                 continue
             stop = await self._step()
             if stop is not None:
-                return stop.reason
+                self._stop = stop
 
     async def _step(self) -> Stop | None:
         process = self._process
@@ -144,9 +175,12 @@ class ServerLoop(ServerResults):
             process.budget -= 1
             return await self._continue()
         if process.batch:
+            self._hibernates, self._active = False, True
             return self._drain() or await self._handle_next()
         if process.inbox:
             process.take_inbox()
+        elif self._hibernates and self._may_hibernate():
+            return Stop(HIBERNATE)
         else:
             await process.park()
         return None
@@ -173,7 +207,7 @@ class ServerLoop(ServerResults):
                 return stop
             process.current = None
             process.budget -= 1
-            if process.signals or self.continuation is not ABSENT:
+            if process.signals or self.continuation is not ABSENT or self._hibernates:
                 return None
         return None
 
@@ -203,7 +237,7 @@ class ServerLoop(ServerResults):
         process, server = self._process, self._server
         if not process.batch or process.signals or process.budget <= 0:
             return None
-        if self.continuation is not ABSENT:
+        if self.continuation is not ABSENT or self._hibernates:
             return None
         item = process.current = process.batch.pop()
         process.budget -= 1
@@ -237,6 +271,37 @@ class ServerLoop(ServerResults):
         if self._async_info:
             result = await result  # type: ignore[misc]
         return self.noted("handle_info", result)
+
+    # --- hibernation ------------------------------------------------------------
+
+    def put_away(self) -> None:
+        """Hibernate once there is nothing to do."""
+        self._hibernates = True
+
+    def _may_hibernate(self) -> bool:
+        # A cancellation around must find a task to arrive in.
+        if trio.current_effective_deadline() == -inf:
+            return False
+        if self._idle_watch is not None:
+            self._idle_watch.cancel()
+        if self._process.room_spots is not None:
+            self._process.room_made()
+        return True
+
+    def _watch_idleness(self, after_s: float) -> None:
+        process = self._process
+
+        def look() -> None:
+            if self._active or not process.idle:
+                self._active = False
+                self._watch_idleness(after_s)
+            else:
+                self._hibernates = True
+                process.push_signal(NUDGE)
+
+        timer = process.node.timers.after(after_s, look)
+        process.own_timer(timer)
+        self._idle_watch = timer
 
     async def _terminate(self, reason: ExitReason) -> bool:
         server, process = self._server, self._process

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from atomr.core.messages import Exit, IdleTimeout
 from atomr.errors import AtomrError
 from atomr.otp.results import ABSENT, Fail, Ignore, NoReply, Ok, Reply, Stop
+from atomr.process.calls import From
 
 if TYPE_CHECKING:
     from atomr.core.exits import ExitReason
-    from atomr.process.calls import From
     from atomr.process.process import Process
     from atomr.process.timers import Timer
 
@@ -95,13 +95,18 @@ class ServerResults:
         elif kind is Fail:
             from_.fail(result.error)  # type: ignore[attr-defined]
         elif isinstance(result, Stop):
-            if result.reply is not ABSENT:
-                from_.reply(result.reply)
             return result
         else:
             raise BadReturnError("handle_call", result, "Reply, Fail, NoReply or Stop")
         self.note(result)  # type: ignore[arg-type]
         return None
+
+    def last_reply(self, stop: Stop | None) -> None:
+        """Send the reply that came with a stop: after ``terminate``, as in OTP."""
+        if stop is not None and stop.reply is not ABSENT:
+            current = self.own_process().current
+            if type(current) is From:
+                current.reply(stop.reply)
 
     def noted(self, callback: str, result: object) -> Stop | None:
         """Act on what ``handle_cast``, ``_info`` or ``_continue`` returned."""
@@ -115,11 +120,16 @@ class ServerResults:
         return None
 
     def note(self, result: Ok | Reply | Fail | NoReply) -> None:
-        """Remember the continuation, and arm the timer."""
+        """Remember what is to be done next."""
         if result.continue_ is not ABSENT:
             self.continuation = result.continue_  # type: ignore[misc]
-        if result.timeout_s is not None:
+        elif result.timeout_s is not None:
             self._arm_idle(result.timeout_s)
+        elif result.hibernate:
+            self.put_away()
+
+    def put_away(self) -> None:
+        """Hibernate once there is nothing to do; without a task, that is so already."""
 
     def cancel_idle(self) -> None:
         """Disarm the timer: something came."""

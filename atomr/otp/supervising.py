@@ -27,7 +27,6 @@ from atomr.errors import ChildError, StartError, short
 from atomr.otp.children import ChildInfo, ChildState
 from atomr.process.behaviour import Startable, StopRequest
 from atomr.process.calls import From
-from atomr.process.lean import LeanProcess
 from atomr.process.report import log
 from atomr.process.starting import StartAbortedError, prepare, run_init
 from atomr.process.system import serve_system
@@ -174,7 +173,7 @@ class Supervising(Startable):
         """End the children that have no task, and cancel those in others' tasks."""
         self.cancel_foreign(reason or Shutdown("supervisor killed"))
         for child in reversed(self.rows()):
-            if isinstance(child.process, LeanProcess):
+            if child.process is not None:
                 child.process.end_around()
 
     def stops_gracefully(self, process: Process) -> bool:

@@ -126,6 +126,8 @@ class LeanProcess(Process):
         except BaseException as error:  # noqa: BLE001 - it is the reason now
             self.finish_with(error)
         else:
+            if is_crash(reason):
+                self.report_crash(reason)
             self.finish(reason)
 
     @enable_ki_protection

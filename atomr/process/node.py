@@ -158,18 +158,25 @@ class Node:
 
         Never blocks and never fails: after the node's end nobody is there.
         """
-
-        def deliver() -> None:
-            process = self.names.get(to) if isinstance(to, str) else find_process(to)
-            if process is not None:
-                process.deliver(message)
-
         try:
-            self._token.run_sync_soon(deliver)
+            self._token.run_sync_soon(self.deliver, to, message)
         except trio.RunFinishedError:
             log.debug("send_from_thread(%r): the node has ended", to)
 
     # --- for the process layer ------------------------------------------------
+
+    def deliver(self, to: Address, message: object) -> None:
+        """Send from outside any task of the node; never fails."""
+        before = NODE.set(self)
+        try:
+            process = find_process(to)
+        except Exception:  # noqa: BLE001 - a Via is user code; nobody else can be told
+            log.exception("%r: the look-up of %r failed", self, to)
+            return
+        finally:
+            NODE.reset(before)
+        if process is not None:
+            process.deliver(message)
 
     def task_process(
         self,
@@ -226,6 +233,12 @@ class Node:
                 nursery.start_soon(self.timers.run, name=f"{self.name} timers")
                 nursery.start_soon(self.drain.run, name=f"{self.name} drain")
 
+    def wake_hibernating(self) -> None:
+        """Let a cancellation around the node reach its own that have no task now."""
+        for process in tuple(self.processes.values()):
+            if process.parent is self and isinstance(process, TaskProcess):
+                process.end_around()
+
     def end_lean(self) -> None:
         """End the processes without a task that are left, last first."""
         for process in reversed(tuple(self.processes.values())):
@@ -281,10 +294,9 @@ async def open_node(name: str = "node") -> AsyncIterator[Node]:
                     try:
                         with node.body_scope:
                             yield node
-                    except trio.Cancelled:
-                        raise
                     except BaseException as raised:
                         if _holds_cancelled(raised):
+                            node.wake_hibernating()
                             raise
                         # Held back for an orderly stop, and raised again below.
                         error = raised
@@ -308,6 +320,7 @@ async def _stop(node: Node, error: BaseException | None) -> None:
     try:
         await node.stop()
     except BaseException as stopped:
+        node.wake_hibernating()
         if error is None:
             raise
         raise BaseExceptionGroup("while the node stopped", [error, stopped]) from None
@@ -323,9 +336,9 @@ def _raise_end(node: Node, error: BaseException | None) -> None:
 
 
 def _holds_cancelled(error: BaseException) -> bool:
-    return isinstance(error, BaseExceptionGroup) and bool(
-        error.subgroup(trio.Cancelled)
-    )
+    if isinstance(error, BaseExceptionGroup):
+        return error.subgroup(trio.Cancelled) is not None
+    return isinstance(error, trio.Cancelled)
 
 
 def _root_spec(behaviour: Startable) -> ChildSpec:

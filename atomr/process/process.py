@@ -172,6 +172,10 @@ class Process:
         cuts a running ``terminate`` short.
         """
 
+    @abstractmethod
+    def end_around(self) -> None:
+        """End because what is around it was cancelled, if no task hears of that."""
+
     def replace_behaviour(self, behaviour: Startable) -> None:
         """Let another instance of the same class do the work from now on."""
         self.behaviour = behaviour
@@ -249,14 +253,21 @@ class Process:
             telemetry.emit(("atomr", "process", "start"), metadata={"pid": self.pid})
 
     def exit_signal(
-        self, reason: ExitReason, sender: Pid | None, *, to_self: bool = False
+        self,
+        reason: ExitReason,
+        sender: Pid | None,
+        *,
+        to_self: bool = False,
+        linked: bool = False,
     ) -> None:
         """Receive an exit signal; see :mod:`atomr.core.links`."""
-        effect = signal_effect(reason, trapping=self.trapping, to_self=to_self)
+        effect = signal_effect(
+            reason, trapping=self.trapping, to_self=to_self, linked=linked
+        )
         if effect is SignalEffect.MESSAGE:
             self.deliver(Exit(sender, reason))
         elif effect is SignalEffect.EXIT:
-            self.cancel(exit_reason(reason))
+            self.cancel(exit_reason(reason, linked=linked))
 
     def report_crash(self, reason: ExitReason) -> None:
         """Log the crash; a failed start is raised in the starter instead."""
@@ -327,7 +338,7 @@ class Process:
         for peer in links or ():
             if peer.links is not None:
                 peer.links.discard(self)
-            peer.exit_signal(reason, self.pid)
+            peer.exit_signal(reason, self.pid, linked=True)
         for ref, target in (self.monitoring or {}).items():
             if target.watchers is not None:
                 target.watchers.pop(ref, None)

@@ -316,13 +316,7 @@ def send_after(delay_s: float, to: Address, message: object) -> TimerRef:
     """
     if not isinstance(to, Pid):
         node = current_node()
-
-        def deliver() -> None:
-            process = node.names.get(to) if isinstance(to, str) else find_process(to)
-            if process is not None:
-                process.deliver(message)
-
-        return TimerRef(node.timers.after(delay_s, deliver))
+        return TimerRef(node.timers.after(delay_s, partial(node.deliver, to, message)))
     process = find_process(to)
     if process is None:
         return TimerRef(None)

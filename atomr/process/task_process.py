@@ -17,22 +17,25 @@ an enclosing scope was cancelled               ``SHUTDOWN``; ``Cancelled`` goes 
 Calls to a server that sleeps with nothing to do are served on the caller's
 stack, which spares two switches of tasks: :meth:`TaskProcess.call_now`.  The
 behaviour says how, by ``plain_call`` or ``async_call``, and sleeps in
-:meth:`TaskProcess.park`.
+:meth:`TaskProcess.park`.  A behaviour that returns ``HIBERNATE`` is put away:
+see :mod:`atomr.process.hibernation`.
 """
 
 from __future__ import annotations
 
 import types
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import trio
 from trio.lowlevel import enable_ki_protection
 
+from atomr import telemetry
 from atomr.core.child_spec import DEFAULT_SHUTDOWN_S, ShutdownTime
 from atomr.core.exits import KILLED, NORMAL, SHUTDOWN, ExitReason, is_crash
 from atomr.process import inline
 from atomr.process.context import CURRENT, NODE
 from atomr.process.endings import passes_up, reason_of
+from atomr.process.hibernation import HIBERNATE, Dormant
 from atomr.process.inline import READY
 from atomr.process.parking import WAKE, ParkSpot
 from atomr.process.process import (
@@ -89,7 +92,7 @@ class TaskProcess(Process):
     ) -> None:
         super().__init__(node, behaviour, label=label, parent=parent, shutdown=shutdown)
         self.scope = trio.CancelScope()
-        self.spot = ParkSpot()
+        self.spot: ParkSpot = ParkSpot()
         self.task: trio.lowlevel.Task | None = None
         self.grace: trio.CancelScope | None = None
         self.injected: BaseException | None = None
@@ -291,7 +294,10 @@ class TaskProcess(Process):
             if passing is not None:
                 raise passing from error
         else:
-            self.finish_with(None, returned=reason)
+            if reason is HIBERNATE:
+                self._hibernate()
+            else:
+                self.finish_with(None, returned=reason)
 
     @enable_ki_protection
     def finish_with(
@@ -316,6 +322,37 @@ class TaskProcess(Process):
         self.plain_call = self.async_call = None
         self.served = _ignore_result
         self._server = None
+
+    # --- hibernation ------------------------------------------------------------
+
+    @property
+    def hibernating(self) -> bool:
+        """Whether its task was put away."""
+        return isinstance(self.spot, Dormant)
+
+    @enable_ki_protection
+    def _hibernate(self) -> None:
+        assert self.task is not None, "it returned just now"
+        dormant = Dormant(self, self.task)
+        self.let_go()
+        self.spot = dormant
+        # All that is done to it while there is no task is to cancel it.
+        self.scope = cast("trio.CancelScope", dormant)
+        self.idle = True
+        if telemetry.handlers:
+            event = ("atomr", "process", "hibernate")
+            telemetry.emit(event, metadata={"pid": self.pid})
+
+    def rise(self) -> None:
+        """Get ready for a new task."""
+        self.spot = ParkSpot()
+        self.scope = trio.CancelScope()
+        self.idle = False
+
+    def end_around(self) -> None:
+        """See to it that a cancellation around reaches code that has no task."""
+        if self.hibernating:
+            self.push_signal(LOOK)
 
 
 def _ignore_result(_ref: From, _result: object) -> None:
