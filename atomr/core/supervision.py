@@ -74,7 +74,8 @@ class ChildView:
     Attributes:
         id: its id.
         restart: its restart type.
-        running: whether it has a process now.
+        running: whether it has a process, or is about to get one; one whose end
+            was not acted on yet counts as running.
         significant: whether its end may end the supervisor.
     """
 

@@ -88,7 +88,8 @@ class DynamicSupervisor(Supervising, AttachPoint):
         self._backoff = (backoff_s, max_backoff_s)
         # An attached child has no row: it is never restarted.
         self._children: dict[Process, Child | None] = {}
-        self._waiting: list[Child] = []
+        self._waiting: dict[Child, None] = {}
+        self._scheduled: dict[Child, None] = {}
 
     @property
     def size(self) -> int:
@@ -101,6 +102,7 @@ class DynamicSupervisor(Supervising, AttachPoint):
     async def stop_all(self) -> None:
         """Stop all at the same time, each with its own shutdown time."""
         self._waiting.clear()
+        self._scheduled.clear()
         processes = tuple(self._children)
         for process in processes:
             begin_stop(process, process.shutdown)
@@ -116,7 +118,7 @@ class DynamicSupervisor(Supervising, AttachPoint):
     def rows(self) -> list[Child]:
         """Return the children that have a specification."""
         running = [child for child in self._children.values() if child is not None]
-        return running + self._waiting
+        return [*running, *self._waiting]
 
     # --- attached children ---------------------------------------------------------
 
@@ -152,7 +154,7 @@ class DynamicSupervisor(Supervising, AttachPoint):
             return
         if should_restart(child.spec.restart, reason):
             # It keeps its place against max_children until it is back.
-            self._waiting.append(child)
+            self._waiting[child] = None
             self._exits.append((child, process, reason))
             self._process.wake()
 
@@ -164,30 +166,32 @@ class DynamicSupervisor(Supervising, AttachPoint):
             return self.give_up(child, reason)
         delay_s = child.backoff_s(now)
         self.log_restart(child, reason, delay_s)
+        self._scheduled[child] = None
         self.schedule([child], delay_s)
         return None
 
     async def start_due(self, now: float) -> None:
         """Start what is due; a failure is one more end."""
-        for child in tuple(self._waiting):
+        for child in tuple(self._scheduled):
             if child.due_at is None or child.due_at > now:
                 continue
-            self._waiting.remove(child)
+            del self._waiting[child], self._scheduled[child]
             try:
                 await self.start_process(child)
+                child.restarts += 1
             except StartIgnoredError:
                 continue
             except StartAbortedError:
                 return
             except StartError as error:
                 if should_restart(child.spec.restart, error):
-                    self._waiting.append(child)
+                    self._waiting[child] = None
                     self._exits.append((child, None, error))
         self.arm()
 
     def next_due_at(self) -> float:
         """Return when the next restart is due."""
-        due = (child.due_at for child in self._waiting if child.due_at is not None)
+        due = (child.due_at for child in self._scheduled if child.due_at is not None)
         return min(due, default=inf)
 
     # --- requests -------------------------------------------------------------

@@ -1,8 +1,9 @@
 """What both supervisors share: the frame, the loop, and single starts.
 
 A supervisor is a process whose nursery holds its children's tasks, so no child
-can outlive it.  It looks, in this order, at: its own stop, ends of children,
-restarts that are due, requests.
+can outlive it.  It looks, in this order, at: its own stop, restarts that are
+due, ends of children, requests.  So what the end of one child leads to is done
+before the next end is looked at, as in OTP.
 
 While it waits for a child's ``init`` or end it does nothing else, as in OTP,
 with one exception: its own stop interrupts an ``init``.
@@ -47,7 +48,7 @@ class Child:
         kind: what it was when it last ran.
         attempt: restarts in a row, for the backoff.
         due_at: when it is started again; None: it waits for no restart.
-        restarts: restarts in its whole life.
+        restarts: how often it was started again, alone or with its siblings.
     """
 
     __slots__ = ("attempt", "due_at", "kind", "process", "restarts", "spec")
@@ -84,7 +85,6 @@ class Child:
         if lived_s >= self.spec.max_backoff_s:
             self.attempt = 0
         self.attempt += 1
-        self.restarts += 1
         return backoff_delay_s(
             self.attempt,
             backoff_s=self.spec.backoff_s,
@@ -103,6 +103,8 @@ class Supervising(Startable):
     def __init__(self, *, max_restarts: int, max_seconds: float) -> None:
         self._window = RestartIntensity(max_restarts, max_seconds)
         self._exits: deque[tuple[Child, Process | None, ExitReason]] = deque()
+        # Nothing is due before that.
+        self._due_from = inf
         self._timer: Timer | None = None
         self._running = False
         self._process: TaskProcess
@@ -207,12 +209,13 @@ class Supervising(Startable):
                 await self._take_signal(signal)
             elif process.suspended:
                 await process.park()
+            elif self._due_from <= trio.current_time():
+                await self.start_due(trio.current_time())
             elif self._exits:
                 child, ended, why = self._exits.popleft()
-                if child.process is ended:
+                if child.process is ended and child.due_at is None:
+                    # Otherwise a sibling's restart has taken it along meanwhile.
                     reason = await self.on_exit(child, why)
-            elif self.next_due_at() <= trio.current_time():
-                await self.start_due(trio.current_time())
             else:
                 await self._serve_next()
             if reason is not None:
@@ -298,15 +301,17 @@ class Supervising(Startable):
             child.process = None
             child.due_at = at
         if delay_s > 0:
-            # What is due now the loop sees by itself.
             self.arm()
+        else:
+            # The loop sees it by itself.
+            self._due_from = at
 
     def arm(self) -> None:
         """Set the timer to the next restart that is due."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        at = self.next_due_at()
+        at = self._due_from = self.next_due_at()
         if at < inf:
             delay_s = max(0.0, at - trio.current_time())
             self._timer = self._process.node.timers.after(delay_s, self._process.wake)

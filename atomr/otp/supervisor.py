@@ -177,7 +177,7 @@ class Supervisor(Supervising):
         plan, self._window = plan_exit(
             strategy=self._strategy,
             auto_shutdown=self._auto_shutdown,
-            children=[self._view(row) for row in self._children.values()],
+            children=[self._view(row, child) for row in self._children.values()],
             exited=child.spec.id,
             reason=reason,
             window=self._window,
@@ -206,21 +206,23 @@ class Supervisor(Supervising):
 
     async def start_due(self, now: float) -> None:
         """Start what is due, in order; a failure is one more end."""
-        for child in tuple(self._children.values()):
-            if child.due_at is None or child.due_at > now:
-                continue
+        rows = self._children.values()
+        due = [row for row in rows if row.due_at is not None and row.due_at <= now]
+        for place, child in enumerate(due):
             try:
                 await self.start_process(child)
+                child.restarts += 1
             except StartIgnoredError:
-                if child.spec.restart is Restart.TEMPORARY:
-                    del self._children[child.spec.id]
+                pass
             except StartAbortedError:
                 return
             except StartError as error:
                 self._exits.append((child, None, error))
                 if self._strategy is not Strategy.ONE_FOR_ONE:
                     # The plan for this failure starts those after it as well.
-                    return
+                    for later in due[place:]:
+                        later.due_at = None
+                    break
         self.arm()
 
     def next_due_at(self) -> float:
@@ -229,9 +231,12 @@ class Supervisor(Supervising):
         return min(due, default=inf)
 
     @staticmethod
-    def _view(child: Child) -> ChildView:
+    def _view(child: Child, exited: Child) -> ChildView:
         spec = child.spec
-        return ChildView(spec.id, spec.restart, child.running, spec.significant)
+        # One that ended as well is still to be looked at: it may be restarted.
+        there = child.process is not None or child.due_at is not None
+        running = there and child is not exited
+        return ChildView(spec.id, spec.restart, running, spec.significant)
 
     # --- requests --------------------------------------------------------------------
 
