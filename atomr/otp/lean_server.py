@@ -108,10 +108,14 @@ class LeanServer(LeanProcess, ServerResults):
         try:
             if self.debug is not None:
                 done = self.own_context().run(self._debugged)
-            elif len(self.inbox) == 1 and not (self.batch or self.signals):
+            elif (
+                len(self.inbox) == 1
+                and not (self.batch or self.signals)
+                and self.continuation is ABSENT
+            ):
                 # The common case: one message for a process that was idle.
                 context = self.context if self._entered else self.own_context()
-                self._stop = context.run(self._only)
+                self._stop = context.run(self._handle, self.inbox.pop())
             else:
                 done = self.own_context().run(self._messages)
         except BaseException as error:  # noqa: BLE001 - the reason, see broken
@@ -125,11 +129,6 @@ class LeanServer(LeanProcess, ServerResults):
         else:
             self._rest()
         return done
-
-    def _only(self) -> Stop | None:
-        if self.continuation is not ABSENT:
-            return self._continue()
-        return self._handle(self.inbox.pop())
 
     def _handle(self, item: object) -> Stop | None:
         self.current = item

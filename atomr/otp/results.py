@@ -37,30 +37,74 @@ ABSENT: Final = _Absent.ABSENT
 """No continuation, no reply; None is a value like any other."""
 
 
-class _OneOfThree:
-    # What is done next is one thing: OTP's callbacks have one place for it.
-    __slots__ = ()
+class _Result:
+    """What a callback returns, with what comes next.
+
+    Attributes:
+        plain: whether nothing special comes next; then the others are not set.
+    """
+
+    # Written by hand, as Reply and NoReply are: one of them is made per message.
+    __slots__ = ("continue_", "hibernate", "plain", "timeout_s")
 
     continue_: object
     timeout_s: float | None
     hibernate: bool
 
-    def __attrs_post_init__(self) -> None:
-        _check_one(self.continue_, self.timeout_s, hibernate=self.hibernate)
+    def __init__(
+        self,
+        *,
+        continue_: object = ABSENT,
+        timeout_s: float | None = None,
+        hibernate: bool = False,
+    ) -> None:
+        if continue_ is ABSENT and timeout_s is None and not hibernate:
+            self.plain = True
+        else:
+            self._then(continue_, timeout_s, hibernate=hibernate)
+
+    def _then(
+        self, continue_: object, timeout_s: float | None, *, hibernate: bool
+    ) -> None:
+        # What is done next is one thing: OTP's callbacks have one place for it.
+        if (continue_ is not ABSENT) + (timeout_s is not None) + hibernate != 1:
+            raise ValueError("a result has one of continue_, timeout_s and hibernate")
+        self.plain = False
+        self.continue_ = continue_
+        self.timeout_s = timeout_s
+        self.hibernate = hibernate
+
+    def _content(self) -> dict[str, object]:
+        return {}
+
+    def _fields(self) -> dict[str, object]:
+        if self.plain:
+            return self._content()
+        next_: dict[str, object] = {
+            "continue_": self.continue_,
+            "timeout_s": self.timeout_s,
+            "hibernate": self.hibernate,
+        }
+        unset = (ABSENT, None, False)
+        said = zip(next_.items(), unset, strict=True)
+        return self._content() | {k: v for (k, v), absent in said if v is not absent}
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return self._fields() == other._fields()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}={value!r}" for name, value in self._fields().items())
+        return f"{type(self).__name__}({shown})"
 
 
-def _check_one(continue_: object, timeout_s: float | None, *, hibernate: bool) -> None:
-    if (continue_ is not ABSENT) + (timeout_s is not None) + hibernate > 1:
-        raise ValueError("a result has one of continue_, timeout_s and hibernate")
-
-
-@attrs.frozen
-class Ok(_OneOfThree):
+class Ok(_Result):
     """``init`` succeeded."""
 
-    continue_: object = attrs.field(default=ABSENT, kw_only=True)
-    timeout_s: float | None = attrs.field(default=None, kw_only=True)
-    hibernate: bool = attrs.field(default=False, kw_only=True)
+    __slots__ = ()
 
 
 @attrs.frozen
@@ -68,15 +112,10 @@ class Ignore:
     """``init`` found nothing to do: no process, and no failure."""
 
 
-class Reply:
-    """Answer the call with ``value``.
+class Reply(_Result):
+    """Answer the call with ``value``."""
 
-    Attributes:
-        plain: whether that is all.
-    """
-
-    # Written by hand: one is made for each call.
-    __slots__ = ("continue_", "hibernate", "plain", "timeout_s", "value")
+    __slots__ = ("value",)
     __match_args__ = ("value",)
 
     def __init__(
@@ -90,50 +129,38 @@ class Reply:
         self.value = value
         if continue_ is ABSENT and timeout_s is None and not hibernate:
             self.plain = True
-            return
-        _check_one(continue_, timeout_s, hibernate=hibernate)
-        self.plain = False
-        self.continue_ = continue_
-        self.timeout_s = timeout_s
-        self.hibernate = hibernate
+        else:
+            self._then(continue_, timeout_s, hibernate=hibernate)
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Reply) and self._fields() == other._fields()
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def __repr__(self) -> str:
-        if self.plain:
-            return f"Reply({self.value!r})"
-        value, continue_, timeout_s, hibernate = self._fields()
-        return (
-            f"Reply({value!r}, continue_={continue_!r}, timeout_s={timeout_s!r},"
-            f" hibernate={hibernate!r})"
-        )
-
-    def _fields(self) -> tuple[object, object, float | None, bool]:
-        if self.plain:
-            return self.value, ABSENT, None, False
-        return self.value, self.continue_, self.timeout_s, self.hibernate
+    def _content(self) -> dict[str, object]:
+        return {"value": self.value}
 
 
-@attrs.frozen
-class Fail(_OneOfThree):
+class Fail(_Result):
     """Answer the call by raising ``error`` in the caller; the server goes on."""
 
-    error: Exception
-    continue_: object = attrs.field(default=ABSENT, kw_only=True)
-    timeout_s: float | None = attrs.field(default=None, kw_only=True)
-    hibernate: bool = attrs.field(default=False, kw_only=True)
+    __slots__ = ("error",)
+    __match_args__ = ("error",)
+
+    def __init__(
+        self,
+        error: Exception,
+        *,
+        continue_: object = ABSENT,
+        timeout_s: float | None = None,
+        hibernate: bool = False,
+    ) -> None:
+        super().__init__(continue_=continue_, timeout_s=timeout_s, hibernate=hibernate)
+        self.error = error
+
+    def _content(self) -> dict[str, object]:
+        return {"error": self.error}
 
 
-@attrs.frozen
-class NoReply(_OneOfThree):
+class NoReply(_Result):
     """Nothing to answer now; for a call, ``From.reply`` answers later."""
 
-    continue_: object = attrs.field(default=ABSENT, kw_only=True)
-    timeout_s: float | None = attrs.field(default=None, kw_only=True)
-    hibernate: bool = attrs.field(default=False, kw_only=True)
+    __slots__ = ()
 
 
 @attrs.frozen

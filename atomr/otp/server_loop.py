@@ -17,7 +17,7 @@ import trio
 
 from atomr.core.child_spec import DEFAULT_SHUTDOWN_S, BrutalKill
 from atomr.core.exits import KILLED, SHUTDOWN, ExitReason
-from atomr.otp.results import ABSENT, InitResult, Stop
+from atomr.otp.results import ABSENT, InitResult, Reply, Stop
 from atomr.otp.server_results import ServerResults, ordered_end
 from atomr.process.behaviour import StopRequest
 from atomr.process.calls import Cast, From
@@ -137,10 +137,15 @@ class ServerLoop(ServerResults):
         return self._server.handle_call(ref.request, ref)  # type: ignore[return-value]
 
     def _served(self, ref: From, result: object) -> None:
+        self._active = True
+        if type(result) is Reply and result.plain:
+            # The common case, with nothing else to look at.
+            ref.reply(result.value)
+            self._process.current = None
+            return
         self._stop = self.answer(ref, result)
         if self._stop is None:
             self._process.current = None
-        self._active = True
         if (
             self._stop is not None
             or self.continuation is not ABSENT
@@ -193,12 +198,14 @@ class ServerLoop(ServerResults):
             kind = type(item)
             if kind is Cast and self._plain_cast:
                 process.current = batch.pop()
-                self.cancel_idle()
+                if self.idle_timer is not None:
+                    self.cancel_idle()
                 result = server.handle_cast(item[0])  # type: ignore[index]
                 stop = None if result is None else self.noted("handle_cast", result)
             elif kind is From and self._plain_call:
                 process.current = batch.pop()
-                self.cancel_idle()
+                if self.idle_timer is not None:
+                    self.cancel_idle()
                 answer = server.handle_call(item.request, item)  # type: ignore[attr-defined, arg-type]
                 stop = self.answer(item, answer)  # type: ignore[arg-type]
             else:

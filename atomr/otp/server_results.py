@@ -110,17 +110,19 @@ class ServerResults:
 
     def noted(self, callback: str, result: object) -> Stop | None:
         """Act on what ``handle_cast``, ``_info`` or ``_continue`` returned."""
-        if result is None:
-            return None
-        if isinstance(result, Stop):
+        if type(result) is NoReply:
+            if not result.plain:
+                self.note(result)
+        elif isinstance(result, Stop):
             return result
-        if not isinstance(result, NoReply):
+        elif result is not None:
             raise BadReturnError(callback, result, "NoReply, Stop or None")
-        self.note(result)
         return None
 
     def note(self, result: Ok | Reply | Fail | NoReply) -> None:
         """Remember what is to be done next."""
+        if result.plain:
+            return
         if result.continue_ is not ABSENT:
             self.continuation = result.continue_  # type: ignore[misc]
         elif result.timeout_s is not None:

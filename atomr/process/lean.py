@@ -85,8 +85,12 @@ class LeanProcess(Process):
     def wake(self) -> None:
         """Let the process look at what there is to do."""
         if self.idle:
+            # Flat, as most messages to an idle process come here.
             self.idle = False
-            self.node.drain.add(self)
+            drain = self.node.drain
+            drain.ready.append(self)
+            if drain.spot.task is not None:
+                drain.spot.wake()
 
     def own_context(self) -> Context:
         """Return the context to run callbacks in, with the process current."""
@@ -172,19 +176,23 @@ class Drain:
     """Runs the lean processes of one node that have something to do.
 
     One process after the other has a turn; each 256 messages other tasks have.
+
+    Attributes:
+        ready: those that have something to do, in the order of their turns.
+        spot: where its task sleeps while there is none.
     """
 
-    __slots__ = ("_ready", "_spot")
+    __slots__ = ("ready", "spot")
 
     def __init__(self) -> None:
-        self._ready: deque[LeanProcess] = deque()
-        self._spot = ParkSpot()
+        self.ready: deque[LeanProcess] = deque()
+        self.spot = ParkSpot()
 
     def add(self, process: LeanProcess) -> None:
         """Let the process have a turn."""
-        self._ready.append(process)
-        if self._spot.task is not None:
-            self._spot.wake()
+        self.ready.append(process)
+        if self.spot.task is not None:
+            self.spot.wake()
 
     async def run(self) -> None:
         """Give turns, for ever.
@@ -193,7 +201,7 @@ class Drain:
             BaseException: what a callback raised and no process may keep.
         """
         task = trio.lowlevel.current_task()
-        ready = self._ready
+        ready = self.ready
         while True:
             budget = FAIRNESS_MESSAGES
             while ready and budget > 0:
@@ -202,9 +210,9 @@ class Drain:
             if ready:
                 await trio.lowlevel.checkpoint()
             else:
-                await self._spot.park(task)
+                await self.spot.park(task)
 
     def close(self) -> None:
         """Drop what is left."""
-        self._ready.clear()
-        self._spot.close()
+        self.ready.clear()
+        self.spot.close()
