@@ -201,6 +201,47 @@ class RootExitError(AtomrError):
         super().__init__(f"root {pid!r} exited: {short(reason)}")
 
 
+# --- tasks ------------------------------------------------------------------------
+
+
+class TaskError(AtomrError):
+    """A task gave no value.
+
+    Attributes:
+        task: the task's pid; None for one that was made complete.
+    """
+
+    def __init__(self, task: object, problem: str) -> None:
+        self.task = task
+        super().__init__(f"task {task!r}: {problem}")
+
+
+class TaskExitError(TaskError):
+    """The task ended without a value.
+
+    Attributes:
+        reason: its exit reason; an exception is the ``__cause__`` as well.
+    """
+
+    def __init__(self, task: object, reason: object) -> None:
+        self.reason = reason
+        super().__init__(task, f"ended without a value: {short(reason)}")
+        if isinstance(reason, BaseException):
+            self.__cause__ = reason
+
+
+class TaskTimeoutError(TaskError):
+    """The task had not ended within ``timeout_s``.
+
+    Attributes:
+        timeout_s: the bound in seconds that passed.
+    """
+
+    def __init__(self, task: object, timeout_s: float) -> None:
+        self.timeout_s = timeout_s
+        super().__init__(task, f"not ended within {timeout_s} s")
+
+
 # --- supervision ------------------------------------------------------------------
 
 

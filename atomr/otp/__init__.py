@@ -39,6 +39,18 @@ from atomr.otp.pubsub import PubSub
 from atomr.otp.registry import Keys, Registry, RegistryRef
 from atomr.otp.results import Fail, Ignore, NoReply, Ok, Reply, Stop
 from atomr.otp.supervisor import Supervisor
+from atomr.otp.task import Task, TaskEnded
+from atomr.otp.task_process import Done, Exited, callers
+from atomr.otp.task_results import ItemExited, OnItemTimeout, TaskResults
+from atomr.otp.task_stream import TaskStream, async_stream, async_stream_nolink
+from atomr.otp.task_supervisor import (
+    TaskSupervisor,
+    async_,
+    async_nolink,
+    start_task,
+    task_children,
+)
+from atomr.otp.task_waiting import OnTimeout, await_many, yield_many
 from atomr.otp.tree import TreeNode, supervision_tree
 from atomr.process.calls import Cast, From, Request, call, cast, cast_wait, reply
 
@@ -60,21 +72,26 @@ __all__ = [
     "ChildKind",
     "ChildSpec",
     "ChildState",
+    "Done",
     "Down",
     "DynamicSupervisor",
     "Exit",
     "ExitReason",
+    "Exited",
     "Fail",
     "From",
     "GaveUp",
     "GenServer",
     "IdleTimeout",
     "Ignore",
+    "ItemExited",
     "Keys",
     "MailboxLimit",
     "MultiReply",
     "NoReply",
     "Ok",
+    "OnItemTimeout",
+    "OnTimeout",
     "Overflow",
     "PartitionRef",
     "PartitionSupervisor",
@@ -88,9 +105,20 @@ __all__ = [
     "Stop",
     "Strategy",
     "Supervisor",
+    "Task",
+    "TaskEnded",
+    "TaskResults",
+    "TaskStream",
+    "TaskSupervisor",
     "TreeNode",
     "abcast",
+    "async_",
+    "async_nolink",
+    "async_stream",
+    "async_stream_nolink",
+    "await_many",
     "call",
+    "callers",
     "cast",
     "cast_wait",
     "child",
@@ -101,8 +129,11 @@ __all__ = [
     "restart_child",
     "run_applications",
     "start_child",
+    "start_task",
     "supervision_tree",
     "sys",
+    "task_children",
     "terminate_child",
     "which_children",
+    "yield_many",
 ]

@@ -54,6 +54,8 @@ class Startable(ABC):
     reports_crashes: ClassVar[bool] = True
     reads_signals_in_init: ClassVar[bool] = False
     answers_system_messages: ClassVar[bool] = False
+    callers: tuple[Pid, ...] = ()
+    """Who asked for this process, nearest first; only tasks know."""
 
     def make_process(
         self, node: Node, *, label: str, parent: Parent, shutdown: ShutdownTime

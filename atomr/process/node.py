@@ -23,7 +23,12 @@ from weakref import WeakKeyDictionary
 
 import trio
 
-from atomr.core.child_spec import ChildSpec, Restart, ShutdownTime
+from atomr.core.child_spec import (
+    DEFAULT_SHUTDOWN_S,
+    ChildSpec,
+    Restart,
+    ShutdownTime,
+)
 from atomr.core.exits import NORMAL, SHUTDOWN, ExitReason, is_crash, unwrap
 from atomr.errors import NameTakenError, RootExitError, StartError
 from atomr.process import inline
@@ -135,7 +140,10 @@ class Node:
         """
         if name is not None and name in self.names:
             raise NameTakenError(name, self.names[name].pid)
-        process = TaskProcess(self, behaviour, label=name or label, parent=self)
+        process = behaviour.make_process(
+            self, label=name or label, parent=self, shutdown=DEFAULT_SHUTDOWN_S
+        )
+        assert isinstance(process, TaskProcess), "spawned code has a task"
         process.limit = mailbox
         if name is not None:
             self.hold_name(name, process)

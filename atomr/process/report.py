@@ -49,6 +49,8 @@ def _surroundings(process: Process) -> str:
     ancestors = ancestors_of(process)
     if ancestors:
         lines.append(f"ancestors: {', '.join(map(repr, ancestors))}")
+    if process.behaviour.callers:
+        lines.append(f"callers: {', '.join(map(repr, process.behaviour.callers))}")
     if process.names:
         lines.append(f"names: {', '.join(sorted(process.names))}")
     waiting = [*reversed(process.batch), *process.inbox]

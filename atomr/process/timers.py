@@ -16,14 +16,12 @@ from __future__ import annotations
 import heapq
 import itertools
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from atomr.process.calls import From
 
 _COMPACT_FROM = 64
 
@@ -59,6 +57,13 @@ class Timer:
             self.owner.discard(self)
 
 
+class Expiring(Protocol):
+    """What waits for something, but not for ever: a call, a wait for a task."""
+
+    def expire(self, timeout_s: float) -> None:
+        """Give up; must not raise."""
+
+
 class TimeoutBucket:
     """The calls that share one timeout length, oldest first."""
 
@@ -67,9 +72,9 @@ class TimeoutBucket:
     def __init__(self, service: TimerService, length_s: float) -> None:
         self.service = service
         self.length_s = length_s
-        self.calls: dict[From, float] = {}
+        self.calls: dict[Expiring, float] = {}
 
-    def add(self, ref: From) -> None:
+    def add(self, ref: Expiring) -> None:
         """Let ``ref`` expire ``length_s`` from now."""
         deadline = trio.current_time() + self.length_s
         self.calls[ref] = deadline
