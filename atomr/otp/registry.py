@@ -222,7 +222,11 @@ class _RegistryVia(Via, Generic[K, V]):
         return f"{self.registry.name}[{self.key!r}]"
 
     def whereis(self) -> Pid | None:
-        return self.registry.whereis(self.key)
+        try:
+            return self.registry.whereis(self.key)
+        except NoProcessError:
+            # Without a registry nobody has the name: a cast must not fail.
+            return None
 
     def register(self, pid: Pid) -> None:
         process = find_process(pid)

@@ -8,8 +8,9 @@ function says what happens then.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+import trio
 from trio.lowlevel import enable_ki_protection
 
 from atomr.core.exits import KILL, NOPROC, NORMAL, ExitReason
@@ -28,6 +29,9 @@ from atomr.refs import Address, Name, Pid, Ref
 if TYPE_CHECKING:
     from atomr.process.process import Process
     from atomr.process.timers import Timer
+
+SHORTEST_INTERVAL_S: Final = 0.001
+"""Erlang's clock ticks so; anything shorter is a loop, not a timer."""
 
 
 def self_pid() -> Pid:
@@ -288,16 +292,23 @@ def whereis(name: Name) -> Pid | None:
 
 
 class TimerRef:
-    """An armed ``send_after``."""
+    """An armed ``send_after`` or ``send_interval``."""
 
     __slots__ = ("_timer",)
 
-    def __init__(self, timer: Timer | None) -> None:
+    def __init__(self, timer: Timer | None = None) -> None:
         self._timer = timer
 
     def cancel(self) -> bool:
         """Disarm it; return whether it was armed."""
         return self._timer is not None and self._timer.cancel()
+
+    def left_s(self) -> float | None:
+        """Return the seconds until it fires, at least 0; None: it is not armed."""
+        timer = self._timer
+        if timer is None or timer.callback is None:
+            return None
+        return max(0.0, timer.at - trio.current_time())
 
 
 def send_after(delay_s: float, to: Address, message: object) -> TimerRef:
@@ -312,17 +323,67 @@ def send_after(delay_s: float, to: Address, message: object) -> TimerRef:
         message: what to send.
 
     Raises:
+        ValueError: the delay is negative.
         NoNodeError: ``to`` is a name and there is no node around.
     """
+    if not delay_s >= 0:
+        raise ValueError(f"send_after({delay_s!r}): expected seconds, at least 0")
     if not isinstance(to, Pid):
         node = current_node()
         return TimerRef(node.timers.after(delay_s, partial(node.deliver, to, message)))
     process = find_process(to)
     if process is None:
-        return TimerRef(None)
+        return TimerRef()
     timer = process.node.timers.after(delay_s, partial(process.deliver, message))
     process.own_timer(timer)
     return TimerRef(timer)
+
+
+def send_interval(interval_s: float, to: Address, message: object) -> TimerRef:
+    """Send a message again and again, the first time one interval from now.
+
+    Ticks keep in step with the first one.  What could not be sent because the
+    event loop was blocked is sent once, not as often as it was missed.
+
+    Args:
+        interval_s: seconds, at least 0.001.
+        to: pid or name; as for :func:`send_after`.
+        message: what to send.
+
+    Raises:
+        ValueError: the interval is shorter.
+        NoNodeError: ``to`` is a name and there is no node around.
+    """
+    if not interval_s >= SHORTEST_INTERVAL_S:
+        expected = f"expected seconds, at least {SHORTEST_INTERVAL_S}"
+        raise ValueError(f"send_interval({interval_s!r}): {expected}")
+    process = find_process(to) if isinstance(to, Pid) else None
+    if process is None and isinstance(to, Pid):
+        return TimerRef()
+    node = current_node() if process is None else process.node
+    ref = TimerRef()
+
+    def arm(at: float) -> None:
+        timer = ref._timer = node.timers.at(at, fire)  # noqa: SLF001 - one module
+        if process is not None:
+            process.own_timer(timer)
+
+    def fire() -> None:
+        assert ref._timer is not None, "it has just fired"  # noqa: SLF001 - the same
+        at = ref._timer.at  # noqa: SLF001 - the same
+        arm(at + interval_s * ((trio.current_time() - at) // interval_s + 1))
+        node.deliver(to, message)
+
+    arm(trio.current_time() + interval_s)
+    return ref
+
+
+def read_timer(timer: TimerRef) -> float | None:
+    """Return the seconds until it fires, at least 0; None: it is not armed.
+
+    None does not tell whether a message that it sent has been handled yet.
+    """
+    return timer.left_s()
 
 
 def cancel_timer(timer: TimerRef) -> bool:

@@ -119,7 +119,11 @@ class TimerService:
 
     def after(self, delay_s: float, callback: Callable[[], None]) -> Timer:
         """Call ``callback`` once, ``delay_s`` from now; it must not raise."""
-        timer = Timer(self, trio.current_time() + delay_s, callback)
+        return self.at(trio.current_time() + delay_s, callback)
+
+    def at(self, time: float, callback: Callable[[], None]) -> Timer:
+        """Call ``callback`` once, at ``time`` on trio's clock, or now if it is past."""
+        timer = Timer(self, time, callback)
         heapq.heappush(self._heap, (timer.at, next(self._sequence), timer))
         self._armed += 1
         if timer.at < self.wake_at:
