@@ -62,10 +62,12 @@ class Request(Generic[R_co]):
 class Cast(tuple[object]):
     """The envelope of a cast.
 
-    A tuple, because nothing is made faster, and a cast is little else.
+    A tuple, because nothing is made faster, and a cast is little else.  To a
+    StateMachine it is an event, matched by ``case Cast(message)``.
     """
 
     __slots__ = ()
+    __match_args__ = ("message",)
 
     @property
     def message(self) -> object:
@@ -246,7 +248,7 @@ async def call(
         if ref.state is _REPLIED:
             return ref.value
     else:
-        _refuse_cycle(ref)
+        refuse_cycle(ref)
         process.deliver(ref)
     return await wait_for_reply(ref, timeout_s)
 
@@ -326,7 +328,8 @@ def reply(from_: From, value: object) -> None:
     from_.reply(value)
 
 
-def _refuse_cycle(ref: From) -> None:
+def refuse_cycle(ref: From) -> None:
+    """Raise CallCycleError if the server waits, in turn, for the calling process."""
     caller = ref.caller
     if caller is None or caller.task is not trio.lowlevel.current_task():
         return
