@@ -10,6 +10,7 @@ supervisor asked for (``-a``), in order.
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
@@ -40,6 +41,7 @@ class World:
     broken: dict[str, int] = attrs.Factory(dict)
     ignoring: set[str] = attrs.Factory(set)
     serials: dict[str, int] = attrs.Factory(dict)
+    teams: Iterator[int] = attrs.Factory(itertools.count)
     now: float = 0.0
 
 
@@ -77,6 +79,9 @@ class Team:
     max_restarts: int = 3
     max_seconds: float = 5.0
     dynamic: bool = False
+    """a child that is not started again is forgotten, whatever its type"""
+    above: tuple[Team, Member] | None = None
+    """the supervisor that this one is a child of, and which child"""
     times: list[float] = attrs.Factory(list)
     ends: deque[tuple[Member, int | None, Reason]] = attrs.Factory(deque)
     ended: Reason = None
@@ -91,14 +96,15 @@ class Team:
             team = member.make()
             if not team.start_all():
                 return False
-            member.team = team
-        elif world.broken.get(member.id, 0) > 0:
+            team.above = (self, member)
+            member.team, member.serial = team, next(world.teams)
+            return True
+        if world.broken.get(member.id, 0) > 0:
             world.broken[member.id] -= 1
             return False
-        elif member.id in world.ignoring:
+        if member.id in world.ignoring:
             return True
-        else:
-            world.log.append(f"+{member.id}")
+        world.log.append(f"+{member.id}")
         member.serial = world.serials[member.id] = world.serials.get(member.id, 0) + 1
         return True
 
@@ -145,12 +151,16 @@ class Team:
                 continue
             if serial is None or serial == member.serial:
                 self._act(member, reason)
+        if self.ended is not None and self.above is not None:
+            (team, me), self.above = self.above, None
+            team.end(me, self.ended)
+            team.settle()
 
     def _act(self, member: Member, reason: Reason) -> None:
         member.serial, member.team = None, None
         member.gone = member.again = False
         if not member.wanted_after(reason):
-            if member.restart is Restart.TEMPORARY:
+            if member.restart is Restart.TEMPORARY or self.dynamic:
                 self.members.remove(member)
             if member.significant and self._done():
                 self._finish("shutdown")
@@ -248,10 +258,11 @@ class Team:
         """Return the running children, with the number of their life."""
         return {m.id: m.serial for m in self.members if m.serial is not None}
 
-    def workers(self) -> Iterator[tuple[Team, Member]]:
-        """Yield all running workers below."""
+    def census(self) -> dict[str, tuple[bool, int]]:
+        """Return of each child, and all below: whether it runs, and its restarts."""
+        found = {}
         for member in self.members:
+            found[member.id] = (member.serial is not None, member.restarts)
             if member.team is not None:
-                yield from member.team.workers()
-            elif member.serial is not None:
-                yield self, member
+                found |= member.team.census()
+        return found
