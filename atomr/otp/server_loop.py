@@ -94,7 +94,8 @@ class ServerLoop(ServerResults):
             if self._process.kill_reason is None:
                 self.last_reply(self._stop)
         # Who was asked to stop and did not in its time counts as killed.
-        return KILLED if self._asked and not in_time else reason
+        killed = self._asked or self._process.kill_reason is KILLED
+        return KILLED if killed and not in_time else reason
 
     async def _init(self) -> bool:
         result: InitResult = self._server.init()  # type: ignore[assignment]
@@ -102,6 +103,9 @@ class ServerLoop(ServerResults):
             result = await result  # type: ignore[misc]
         if not self.init_result(result):
             return False
+        if self._process.kill_reason is not None:
+            # It ended itself, and has not waited since: it does not start.
+            await trio.lowlevel.checkpoint()
         self._offer_calls()
         self._process.started()
         return True

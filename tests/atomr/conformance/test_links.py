@@ -245,7 +245,7 @@ async def test_nothing_comes_after_unlink_but_what_came_before(
 async def test_unlink_and_the_end_in_one_tick_yield_one_of_the_two(
     clean_node: CleanNode, schedule: int
 ) -> None:
-    """[erlang:unlink/1] Whoever is first: a signal was received, or it is never seen."""
+    """[erlang:unlink/1] Whoever is first: a signal has come, or is never seen."""
     reasons: set[ExitReason] = set()
     for seed in range(6):
         async with clean_node():
