@@ -27,7 +27,11 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 PLUGIN_PAGE = ROOT / "docs/how-to/write-a-runtime.md"
-PAGES = sorted({*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")} - {PLUGIN_PAGE})
+# Its chapters build on each other: see test_tutorial.
+TUTORIAL = {*ROOT.glob("docs/tutorial/*.md")}
+PAGES = sorted(
+    {*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")} - {PLUGIN_PAGE} - TUTORIAL
+)
 
 _BLOCK = re.compile(
     r"^```(python|toml)\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?",

@@ -44,6 +44,24 @@ bob fell over: bob was asked to say nothing
 in the kitchen: 3
 bob heard ()
 """,
+    "kv_store.py": """\
+ann: CREATE shopping -> OK
+ann: PUT shopping milk 1 litre -> OK
+bob: GET shopping milk -> 1 litre OK
+bob: DELETE shopping milk -> OK
+ann: GET shopping milk -> NOT FOUND
+bob: FETCH shopping milk -> UNKNOWN COMMAND
+ann: CREATE books -> OK
+ann: PUT books title Emma -> OK
+ann: PUT shopping eggs 12 -> OK
+the shopping bucket has crashed
+ann: GET shopping eggs -> NOT FOUND
+bob: CREATE shopping -> OK
+bob: PUT shopping eggs 6 -> OK
+ann: GET shopping eggs -> 6 OK
+ann: GET books title -> Emma OK
+stopped
+""",
     "counter_server.py": """\
 total: 6.0
 total: 2.0
@@ -54,7 +72,7 @@ Counter restarts: 1
 }
 
 
-WITHOUT_A_MODEL = {"chat_room.py", "counter_server.py"}
+WITHOUT_A_MODEL = {"chat_room.py", "counter_server.py", "kv_store.py"}
 
 
 def run(name: str, *arguments: str) -> tuple[str, str]:
