@@ -33,7 +33,7 @@ from atomr.core.exits import NORMAL, SHUTDOWN, ExitReason, is_crash, unwrap
 from atomr.errors import NameTakenError, RootExitError, StartError
 from atomr.process import inline
 from atomr.process.context import CURRENT, NODE, find_process
-from atomr.process.lean import Drain, LeanProcess
+from atomr.process.lean import Drain
 from atomr.process.parking import ParkSpot
 from atomr.process.process import FAIRNESS_MESSAGES, Process
 from atomr.process.report import log
@@ -250,7 +250,7 @@ class Node:
     def end_lean(self) -> None:
         """End the processes without a task that are left, last first."""
         for process in reversed(tuple(self.processes.values())):
-            if isinstance(process, LeanProcess):
+            if not isinstance(process, TaskProcess):
                 process.end_around()
         self.drain.close()
 

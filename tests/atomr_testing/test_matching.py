@@ -1,0 +1,70 @@
+"""Patterns: what they accept, and how a failed test shows them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import pytest
+
+from atomr.testing import ANYTHING, equal_to, like
+from atomr.testing.matching import accepts, describe
+
+
+@attrs.frozen
+class Order:
+    item: str
+    count: int = 1
+
+
+def is_even(value: Any) -> bool:
+    return isinstance(value, int) and value % 2 == 0
+
+
+@pytest.mark.parametrize(
+    ("pattern", "yes", "no"),
+    [
+        (int, 3, "3"),
+        (3, 3, 4),
+        (None, None, 0),
+        (is_even, 4, 5),
+        (("ok", int), ("ok", 3), ("ok", "3")),
+        (("ok", int), ("ok", 3), ("ok", 3, 4)),
+        (("ok", int), ("ok", 3), ["ok", 3]),
+        ([int, is_even], [1, 2], [1, 3]),
+        ({"a": int}, {"a": 1}, {"a": 1, "b": 2}),
+        ({"a": int}, {"a": 1}, {"a": "1"}),
+        (Order("tea"), Order("tea"), Order("rice")),
+        (like(Order, count=is_even), Order("tea", 2), Order("tea", 3)),
+        (like(Order, price=ANYTHING), None, Order("tea")),
+        (equal_to(int), int, 3),
+        (equal_to(is_even), is_even, 4),
+        ((ANYTHING, 2), (object(), 2), (object(), 3)),
+    ],
+    ids=str,
+)
+def test_a_pattern_accepts_what_it_says(
+    pattern: object, yes: object, no: object
+) -> None:
+    accepted = accepts(pattern, yes), accepts(pattern, no)
+
+    # Nothing has a price, so nothing fits that one.
+    assert accepted == (yes is not None or pattern is None, False)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text"),
+    [
+        (Order, "Order"),
+        (like(Order, item=str, count=3), "like(Order, item=str, count=3)"),
+        (("ok", int), "('ok', int)"),
+        ((int,), "(int,)"),
+        ([int, is_even], "[int, is_even(...)]"),
+        ({"a": int}, "{'a': int}"),
+        (equal_to(int), "equal_to(<class 'int'>)"),
+        (ANYTHING, "ANYTHING"),
+        ("pong", "'pong'"),
+    ],
+)
+def test_a_pattern_is_shown_as_it_was_written(pattern: object, text: str) -> None:
+    assert describe(pattern) == text
