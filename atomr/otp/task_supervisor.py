@@ -72,6 +72,23 @@ class TaskSupervisor(DynamicSupervisor):
         max_backoff_s: longest such wait in seconds.
     """
 
+    def __init__(
+        self,
+        *,
+        max_children: int | None = None,
+        max_restarts: int = 3,
+        max_seconds: float = 5.0,
+        backoff_s: float = 0.0,
+        max_backoff_s: float = 30.0,
+    ) -> None:
+        super().__init__(
+            max_children=max_children,
+            max_restarts=max_restarts,
+            max_seconds=max_seconds,
+            backoff_s=backoff_s,
+            max_backoff_s=max_backoff_s,
+        )
+
     @enable_ki_protection
     def run_task(self, body: TaskBody, shutdown: ShutdownTime) -> AsyncProcess:
         """Start a temporary task; it begins to run when the caller waits.
