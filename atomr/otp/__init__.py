@@ -15,6 +15,17 @@ from atomr.core.exits import (
 )
 from atomr.core.mailbox_limit import MailboxLimit, Overflow
 from atomr.core.messages import Down, Exit, IdleTimeout
+from atomr.core.state_events import (
+    Enter,
+    EventTimeout,
+    Hibernate,
+    Info,
+    Insert,
+    Internal,
+    Postpone,
+    StateTimeout,
+    Timeout,
+)
 from atomr.core.supervision import AutoShutdown, GaveUp, Strategy
 from atomr.otp import sys
 from atomr.otp.agent import Agent, AgentRef
@@ -38,6 +49,18 @@ from atomr.otp.partition_supervisor import PartitionRef, PartitionSupervisor
 from atomr.otp.pubsub import PubSub
 from atomr.otp.registry import Keys, Registry, RegistryRef
 from atomr.otp.results import Fail, Ignore, NoReply, Ok, Reply, Stop
+from atomr.otp.state_machine import StateMachine
+from atomr.otp.state_results import (
+    Call,
+    Keep,
+    Next,
+    Repeat,
+    ReplyTo,
+    StateAction,
+    StateEvent,
+    StateInitResult,
+    StateResult,
+)
 from atomr.otp.supervisor import Supervisor
 from atomr.otp.task import Task, TaskEnded
 from atomr.otp.task_process import Done, Exited, callers
@@ -66,6 +89,7 @@ __all__ = [
     "AgentRef",
     "Application",
     "AutoShutdown",
+    "Call",
     "Cast",
     "ChildCounts",
     "ChildInfo",
@@ -75,6 +99,8 @@ __all__ = [
     "Done",
     "Down",
     "DynamicSupervisor",
+    "Enter",
+    "EventTimeout",
     "Exit",
     "ExitReason",
     "Exited",
@@ -82,12 +108,18 @@ __all__ = [
     "From",
     "GaveUp",
     "GenServer",
+    "Hibernate",
     "IdleTimeout",
     "Ignore",
+    "Info",
+    "Insert",
+    "Internal",
     "ItemExited",
+    "Keep",
     "Keys",
     "MailboxLimit",
     "MultiReply",
+    "Next",
     "NoReply",
     "Ok",
     "OnItemTimeout",
@@ -95,13 +127,22 @@ __all__ = [
     "Overflow",
     "PartitionRef",
     "PartitionSupervisor",
+    "Postpone",
     "PubSub",
     "Registry",
     "RegistryRef",
+    "Repeat",
     "Reply",
+    "ReplyTo",
     "Request",
     "Restart",
     "Shutdown",
+    "StateAction",
+    "StateEvent",
+    "StateInitResult",
+    "StateMachine",
+    "StateResult",
+    "StateTimeout",
     "Stop",
     "Strategy",
     "Supervisor",
@@ -110,6 +151,7 @@ __all__ = [
     "TaskResults",
     "TaskStream",
     "TaskSupervisor",
+    "Timeout",
     "TreeNode",
     "abcast",
     "async_",

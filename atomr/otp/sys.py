@@ -116,7 +116,7 @@ class _GetStatus(SystemRequest[ProcessStatus]):
         behaviour = process.behaviour
         return ProcessStatus(
             pid=process.pid,
-            behaviour=type(behaviour).__name__,
+            behaviour=behaviour.behaviour_name(),
             names=tuple(sorted(process.names or ())),
             ancestors=ancestors_of(process),
             suspended=process.debug is not None and process.debug.suspended,

@@ -95,7 +95,7 @@ def _of_process(process: Process, row: Child | None = None) -> TreeNode:
     return TreeNode(
         id=process.pid.label if row is None else row.spec.id,
         pid=process.pid,
-        behaviour=type(behaviour).__name__.lstrip("_"),
+        behaviour=behaviour.behaviour_name(),
         kind=behaviour.child_kind,
         state=ChildState.RUNNING,
         names=tuple(sorted(process.names or ())),

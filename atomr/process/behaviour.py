@@ -86,9 +86,17 @@ class Startable(ABC):
         """Return what to call a process that was given no id."""
         return type(self).__name__
 
+    def behaviour_name(self) -> str:
+        """Return the name of the class that the user wrote, for whoever looks."""
+        return type(self).__name__.lstrip("_")
+
     def crash_state(self) -> object:
         """Return the state to show in a crash report; None: there is none."""
         return None
+
+    def crash_details(self) -> tuple[str, ...]:
+        """Return lines for a crash report beside state and message; must not raise."""
+        return ()
 
     def system_state(self) -> object:
         """Return the state for ``sys.get_state``."""

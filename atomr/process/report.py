@@ -45,7 +45,7 @@ def high_water(process: Process, size: int) -> None:
 
 # A line each, and only for what there is.
 def _surroundings(process: Process) -> str:
-    lines = []
+    lines = list(process.behaviour.crash_details())
     ancestors = ancestors_of(process)
     if ancestors:
         lines.append(f"ancestors: {', '.join(map(repr, ancestors))}")
