@@ -360,7 +360,6 @@ async def test_continue_runs_before_anything_that_waits_and_may_go_on(
 async def test_a_timeout_in_any_result_tells_of_a_lull(  # noqa: C901 - a table
     clean_node: CleanNode,
     autojump_clock: Clock,
-    schedule: int,
     kind: Kind,
     way: str,
     position: str,

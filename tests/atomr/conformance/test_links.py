@@ -238,7 +238,7 @@ async def test_nothing_comes_after_unlink_but_what_came_before(
             with pytest.raises(Exception, match="no matching message"):
                 await receive(timeout_s=0)
 
-        assert await reason_of(spawn(watch), lambda: None) is NORMAL
+        assert await wait_exit(spawn(watch)) is NORMAL
         assert got == [Exit(one, KILLED)]
 
 

@@ -26,6 +26,7 @@ from atomr.process import (
     spawn,
     trap_exit,
     unregister,
+    wait_exit,
 )
 from tests.atomr.conformance.kit import (
     CRASH,
@@ -51,7 +52,7 @@ async def idle() -> None:
 
 
 async def _as_process(job: Callable[[], Any]) -> ExitReason:
-    return await reason_of(spawn(job), lambda: None)
+    return await wait_exit(spawn(job))
 
 
 @pytest.mark.parametrize("watched", [*RECEIVERS, "supervisor"])
@@ -265,6 +266,6 @@ async def test_the_caller_of_an_ended_server_hears_and_its_monitor_too(
 
     async with clean_node() as node:
         server = await start(node, kind)
-        assert await reason_of(spawn(ask, server), lambda: None) is NORMAL
+        assert await wait_exit(spawn(ask, server)) is NORMAL
 
     assert got == [True]
