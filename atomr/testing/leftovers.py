@@ -6,9 +6,9 @@ it was started inside its block: it inherited the node as a context variable.
 
 from __future__ import annotations
 
-import os.path
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from atomr.process import Node
     from atomr.process.process import Process
 
-_ATOMR = os.path.dirname(os.path.abspath(atomr.__file__))
-_TRIO = os.path.dirname(os.path.abspath(trio.__file__))
+_ATOMR: Final = str(Path(atomr.__file__).parent / "_")[:-1]
+"""With the separator: a package beside it may have a longer name."""
+
+_TRIO: Final = str(Path(trio.__file__).parent / "_")[:-1]
 
 
 class LeftoverError(AssertionError):

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TypeAlias
 
 import pytest
-import trio
-import trio._core._run as trio_run
 
-from atomr.process import Node, open_node
+from atomr.process import Node
+from atomr.testing import open_test_node, seeded
+from atomr.testing import settle as settle_all
 
 CleanNode: TypeAlias = Callable[[], AbstractAsyncContextManager[Node]]
 
 
 @asynccontextmanager
 async def _clean_node() -> AsyncIterator[Node]:
-    tasks_before = trio.lowlevel.current_statistics().tasks_living
-    async with open_node("test") as node:
-        yield node
-    assert node.processes == {}
-    assert node.names == {}
-    assert node.timers.size == 0
-    assert trio.lowlevel.current_statistics().tasks_living == tasks_before
+    # These tests are about crashes: each says itself what it expects.
+    async with open_test_node(allow_crashes=True) as test:
+        yield test.node
 
 
 @pytest.fixture
@@ -34,15 +29,14 @@ def clean_node() -> CleanNode:
 
 
 @pytest.fixture(params=range(8))
-def schedule(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+def schedule(request: pytest.FixtureRequest) -> Iterator[int]:
     """Run the test under one of several task orders, each reproducible."""
     seed: int = request.param
-    monkeypatch.setattr(trio_run, "_ALLOW_DETERMINISTIC_SCHEDULING", True)
-    monkeypatch.setattr(trio_run, "_r", random.Random(seed))
-    return seed
+    with seeded(seed):
+        yield seed
 
 
 @pytest.fixture
 def settle() -> Callable[[], object]:
     """Wait until every task of the run is blocked."""
-    return trio.testing.wait_all_tasks_blocked
+    return settle_all
