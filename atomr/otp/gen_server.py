@@ -197,9 +197,26 @@ class GenServer(Startable):
             )
         return LeanServer(node, self, label=label, parent=parent, shutdown=shutdown)
 
+    def starts_without_task(self) -> bool:
+        """Whether ``init`` is a plain function."""
+        return "init" not in self.async_callbacks
+
+    def init_without_task(self, process: TaskProcess) -> bool:
+        """Run ``init``."""
+        if not self.has_init:
+            return True
+        loop = ServerLoop(process)
+        serves = loop.init_now()
+        if loop.has_more_to_do:
+            process.unfinished = loop
+        return serves
+
     async def run_process(self, process: TaskProcess) -> ExitReason:
         """Serve until the end."""
-        return await ServerLoop(process).run()
+        loop, process.unfinished = process.unfinished, None
+        if not isinstance(loop, ServerLoop):
+            loop = ServerLoop(process)
+        return await loop.run()
 
     def stops_gracefully(self, process: Process) -> bool:
         """Whether there is something to do before the end."""

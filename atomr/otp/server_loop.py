@@ -74,8 +74,8 @@ class ServerLoop(ServerResults):
     async def run(self) -> ExitReason:
         """Run ``init``, serve, run ``terminate``; return the exit reason."""
         if self._process.was_started:
-            # Woken from hibernation; back to it, unless there is a message.
-            self._hibernates = True
+            # Back to hibernation, unless there is a message, or init left something.
+            self._hibernates = not self.has_more_to_do
             self._offer_calls()
         elif not await self._init():
             return SHUTDOWN
@@ -96,6 +96,15 @@ class ServerLoop(ServerResults):
         # Who was asked to stop and did not in its time counts as killed.
         killed = self._asked or self._process.kill_reason is KILLED
         return KILLED if killed and not in_time else reason
+
+    def init_now(self) -> bool:
+        """Run ``init``, a plain function, with no task; return whether to serve."""
+        return self.init_result(self._server.init())
+
+    @property
+    def has_more_to_do(self) -> bool:
+        """Whether what ``init`` returned needs the task at once."""
+        return self.continuation is not ABSENT or self.idle_timer is not None
 
     async def _init(self) -> bool:
         result: InitResult = self._server.init()  # type: ignore[assignment]

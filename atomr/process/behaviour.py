@@ -63,6 +63,14 @@ class Startable(ABC):
         """Return the process to run in: one with a task, unless overridden."""
         return node.task_process(self, label=label, parent=parent, shutdown=shutdown)
 
+    def starts_without_task(self) -> bool:
+        """Whether nothing in its start can wait, though it has a task later."""
+        return False
+
+    def init_without_task(self, process: TaskProcess) -> bool:
+        """Run the start's one step; return whether to go on."""
+        raise NotImplementedError(f"{self.process_label()} starts with a task")
+
     @abstractmethod
     async def run_process(self, process: TaskProcess) -> ExitReason:
         """Run to the end; call ``process.started()`` when ``init`` is done."""

@@ -1,10 +1,13 @@
-"""A process with a task, put away until something comes.
+"""A process that may wait, without a task until something comes.
 
 Between two messages an ``async def`` server has nothing on its stack that it
 needs: its state is its instance.  So the task of one that will be idle for long
 can end, and with it the coroutine, the cancel scope and the trap: two thirds of
 what an idle process takes.  The first message, signal or cancellation starts a
 new task, in a copy of the old one's context.
+
+A server whose ``init`` is a plain function begins like that: its task is started
+by its first message.
 
 :class:`Dormant` stands where a process with a task has its place to sleep and
 its scope: waking and cancelling it both mean to begin a task.  So neither the
@@ -22,6 +25,8 @@ from atomr.core.exits import Shutdown
 from atomr.process.parking import ParkSpot
 
 if TYPE_CHECKING:
+    from contextvars import Context
+
     import trio
 
     from atomr.process.task_process import TaskProcess
@@ -35,13 +40,13 @@ class Dormant(ParkSpot):
 
     __slots__ = ("_context", "_nursery", "_process")
 
-    def __init__(self, process: TaskProcess, task: trio.lowlevel.Task) -> None:
+    def __init__(
+        self, process: TaskProcess, nursery: trio.Nursery, context: Context
+    ) -> None:
         super().__init__()
-        nursery = task.parent_nursery
-        assert nursery is not None, "a process is a task in a nursery"
         self._process = process
         self._nursery = nursery
-        self._context = task.context
+        self._context = context
 
     def wake(self) -> None:
         """Let the process go on, in a new task."""

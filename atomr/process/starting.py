@@ -6,9 +6,11 @@ ended, its name is free, and the error is raised in the starter.
 
 from __future__ import annotations
 
+from contextvars import copy_context
 from typing import TYPE_CHECKING
 
 import trio
+from trio.lowlevel import enable_ki_protection
 
 from atomr.core.exits import KILLED, SHUTDOWN
 from atomr.errors import (
@@ -19,6 +21,8 @@ from atomr.errors import (
     StartIgnoredError,
 )
 from atomr.process.behaviour import Parent, Startable
+from atomr.process.context import CURRENT, NODE
+from atomr.process.endings import passes_up
 from atomr.process.lean import LeanProcess
 from atomr.process.process import Process, Status
 from atomr.process.stopping import begin_stop
@@ -102,10 +106,59 @@ async def run_init(
     """
     if isinstance(process, LeanProcess):
         process.run_init()
-        if not process.was_started:
-            _raise_failure(process, spec, aborted=False)
-        return
-    assert isinstance(process, TaskProcess), "there are two kinds"
+    elif isinstance(process, TaskProcess):
+        if not process.behaviour.starts_without_task():
+            await _run_init_in_task(process, nursery, spec, spot=spot, aborted=aborted)
+            return
+        _run_init_without_task(process, nursery)
+    if not process.was_started:
+        _raise_failure(process, spec, aborted=False)
+
+
+@enable_ki_protection
+def _run_init_without_task(process: TaskProcess, nursery: trio.Nursery) -> None:
+    """Run a plain ``init``; the task comes with the first message.
+
+    Raises:
+        BaseException: what is not a process' own to keep: ``KeyboardInterrupt``.
+    """
+
+    def run() -> bool:
+        CURRENT.set(process)
+        # The starter may be of another node.
+        NODE.set(process.node)
+        return process.behaviour.init_without_task(process)
+
+    context = copy_context()
+    serves, failure = False, None
+    try:
+        serves = context.run(run)
+    except BaseException as error:  # noqa: BLE001 - the reason, as for a task
+        failure = error
+    if failure is not None:
+        process.finish_with(failure)
+        passing = passes_up(failure)
+        if passing is not None:
+            raise passing
+    elif process.kill_reason is not None:
+        process.finish(process.kill_reason)
+    elif not serves:
+        process.finish(SHUTDOWN)
+    else:
+        process.lie_down(nursery, context)
+        process.started()
+        if process.inbox or process.signals or process.unfinished is not None:
+            process.wake()
+
+
+async def _run_init_in_task(
+    process: TaskProcess,
+    nursery: trio.Nursery,
+    spec: ChildSpec,
+    *,
+    spot: ParkSpot,
+    aborted: Callable[[], bool],
+) -> None:
     process.starter = spot
     nursery.start_soon(process.main, name=repr(process.pid))
     timer = None

@@ -22,6 +22,7 @@ from atomr.process.lean import LeanProcess
 from atomr.process.parking import ParkSpot
 from atomr.process.process import Process, Status
 from atomr.process.report import log
+from atomr.process.task_process import TaskProcess
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -64,6 +65,9 @@ def begin_stop(
         else:
             process.cancel(reason)
             process.finish(reason)
+        return
+    graceful = behaviour.stops_gracefully(process)
+    if isinstance(process, TaskProcess) and not graceful and process.stop_now(reason):
         return
     if asked:
         behaviour.ask_to_stop(process, reason)

@@ -48,6 +48,7 @@ from atomr.process.process import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
+    from contextvars import Context
 
     import outcome
 
@@ -64,6 +65,7 @@ class TaskProcess(Process):
             the process is to end; None: it may wait.
         async_call: begins to serve a call, for one that may.
         served: acts on what that returned.
+        unfinished: what an ``init`` that ran without a task leaves to the task.
     """
 
     __slots__ = (
@@ -79,6 +81,7 @@ class TaskProcess(Process):
         "served",
         "spot",
         "task",
+        "unfinished",
     )
 
     def __init__(
@@ -101,6 +104,7 @@ class TaskProcess(Process):
         self.async_call: Callable[[From], Coroutine[Any, Any, object]] | None = None
         self.served: Callable[[From, object], None] = _ignore_result
         self._server: Generator[object, Any, None] | None = None
+        self.unfinished: object = None
         self._waits = False
         self._failure: BaseException | None = None
 
@@ -330,18 +334,36 @@ class TaskProcess(Process):
         """Whether its task was put away."""
         return isinstance(self.spot, Dormant)
 
-    @enable_ki_protection
-    def _hibernate(self) -> None:
-        assert self.task is not None, "it returned just now"
-        dormant = Dormant(self, self.task)
-        self.let_go()
-        self.spot = dormant
+    def lie_down(self, nursery: trio.Nursery, context: Context) -> None:
+        """Have no task until there is something to do.
+
+        Args:
+            nursery: where the task will live.
+            context: whose copy it will have.
+        """
+        dormant = self.spot = Dormant(self, nursery, context)
         # All that is done to it while there is no task is to cancel it.
         self.scope = cast("trio.CancelScope", dormant)
         self.idle = True
+
+    @enable_ki_protection
+    def _hibernate(self) -> None:
+        assert self.task is not None, "it returned just now"
+        nursery, context = self.task.parent_nursery, self.task.context
+        assert nursery is not None, "a process is a task in a nursery"
+        self.let_go()
+        self.lie_down(nursery, context)
         if telemetry.handlers:
             event = ("atomr", "process", "hibernate")
             telemetry.emit(event, metadata={"pid": self.pid})
+
+    def stop_now(self, reason: ExitReason) -> bool:
+        """End with ``reason`` if nothing has to run for that; return whether so."""
+        if not (self.hibernating and self.idle):
+            return False
+        self.idle = False
+        self.finish(reason)
+        return True
 
     def rise(self) -> None:
         """Get ready for a new task."""

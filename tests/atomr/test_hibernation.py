@@ -14,12 +14,18 @@ import trio.testing
 
 from atomr import telemetry
 from atomr.core.exits import KILL, KILLED, NORMAL, SHUTDOWN, ExitReason
-from atomr.errors import NoProcessError, ServerDownError
+from atomr.errors import (
+    NoProcessError,
+    ServerDownError,
+    StartError,
+    StartIgnoredError,
+)
 from atomr.otp import (
     DynamicSupervisor,
     Fail,
     From,
     GenServer,
+    Ignore,
     MailboxLimit,
     NoReply,
     Ok,
@@ -39,9 +45,12 @@ from atomr.process import (
     exit_process,
     is_alive,
     kill,
+    link,
     monitor,
     open_node,
     receive,
+    self_pid,
+    send,
     send_after,
     spawn,
     stop,
@@ -116,7 +125,6 @@ def hibernates(node: Node, pid: Pid) -> bool:
 async def asleep(node: Node) -> Pid:
     """Start a server and let it hibernate."""
     pid = await node.start(child(Sleeper, restart=Restart.TEMPORARY))
-    assert not hibernates(node, pid)
     assert await call(pid, 1) == 1
     await trio.testing.wait_all_tasks_blocked()
     assert hibernates(node, pid)
@@ -157,6 +165,144 @@ async def test_a_timer_and_a_down_wake_it(
         assert hibernates(node, pid)
         await trio.sleep(2)
         assert await call(pid, "awake") == (1, "tick", "awake")
+
+
+class Started(GenServer):
+    """Has a plain ``init``, which returns what it is told to."""
+
+    def __init__(self, result: object = None) -> None:
+        self.result = result
+        self.did: list[object] = []
+
+    def init(self) -> Ok | None:
+        self.did.append(self_pid())
+        SEEN.set("in init")
+        if isinstance(self.result, Exception):
+            raise self.result
+        return self.result  # type: ignore[return-value]
+
+    async def handle_call(self, request: object, from_: From) -> Reply:
+        return Reply((SEEN.get(), *self.did))
+
+    async def handle_info(self, message: object) -> None:
+        self.did.append(type(message).__name__)
+
+    async def handle_continue(self, continuation: object) -> None:
+        self.did.append(continuation)
+
+
+async def test_a_start_that_cannot_wait_makes_no_task(
+    clean_node: CleanNode, schedule: int
+) -> None:
+    async with clean_node() as node:
+        SEEN.set("outside")
+        await trio.testing.wait_all_tasks_blocked()
+        before = trio.lowlevel.current_statistics().tasks_living
+        pid = await node.start(Started())
+        assert hibernates(node, pid)
+        assert trio.lowlevel.current_statistics().tasks_living == before
+        SEEN.set("changed")
+        assert await call(pid, "first") == ("in init", pid)
+        assert not hibernates(node, pid)
+        assert trio.lowlevel.current_statistics().tasks_living == before + 1
+        assert SEEN.get() == "changed"
+        await stop(pid)
+
+
+async def test_it_needs_none_to_stop_either(clean_node: CleanNode) -> None:
+    async with clean_node() as node:
+        before = trio.lowlevel.current_statistics().tasks_living
+        pid = await node.start(child(Started, restart=Restart.TEMPORARY))
+        await stop(pid)
+        assert not is_alive(pid)
+        assert trio.lowlevel.current_statistics().tasks_living == before
+
+
+async def test_what_init_asks_for_is_done_by_a_task_at_once(
+    clean_node: CleanNode, autojump_clock: trio.testing.MockClock, schedule: int
+) -> None:
+    async with clean_node() as node:
+        goes_on = await node.start(Started(Ok(continue_="more")))
+        waits = await node.start(Started(Ok(timeout_s=3)))
+        rests = await node.start(Started(Ok(hibernate=True)))
+        await trio.sleep(2)
+        assert hibernates(node, rests)
+        assert await call(waits, 1) == ("in init", waits)
+        await trio.sleep(9)
+        # The call was activity: the time-out that init asked for is over.
+        assert await call(waits, 1) == ("in init", waits)
+        assert await call(goes_on, 1) == ("in init", goes_on, "more")
+
+    async with clean_node() as node:
+        waits = await node.start(Started(Ok(timeout_s=3)))
+        await trio.sleep(4)
+        assert await call(waits, 1) == ("in init", waits, "IdleTimeout")
+
+
+async def test_what_came_while_init_ran_is_handled(clean_node: CleanNode) -> None:
+    class Impatient(Started):
+        def init(self) -> None:
+            send(self_pid(), 1)
+            send(self_pid(), "two")
+
+    async with clean_node() as node:
+        pid = await node.start(Impatient())
+        await trio.testing.wait_all_tasks_blocked()
+        assert await call(pid, 1) == ("nothing", "int", "str")
+
+
+@pytest.mark.parametrize(
+    ("result", "error", "reason"),
+    [
+        (Ignore(), StartIgnoredError, "init returned Ignore"),
+        (Stop(SHUTDOWN), StartError, None),
+        (ValueError("no"), StartError, None),
+        ("nonsense", StartError, None),
+    ],
+)
+async def test_a_plain_init_that_fails_leaves_nothing(
+    clean_node: CleanNode,
+    result: object,
+    error: type[StartError],
+    reason: object,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with clean_node() as node:
+        with pytest.raises(error) as caught:
+            await node.start(Started(result))
+        if reason is not None:
+            assert caught.value.reason == reason
+        if isinstance(result, Exception):
+            assert caught.value.reason is result
+        assert node.processes == {}
+    assert caplog.text == ""
+
+
+async def test_a_plain_init_that_ends_itself_is_a_failed_start(
+    clean_node: CleanNode,
+) -> None:
+    class Hasty(Started):
+        def init(self) -> None:
+            exit_process(self_pid(), SHUTDOWN)
+
+    async with clean_node() as node:
+        with pytest.raises(StartError) as caught:
+            await node.start(Hasty())
+        assert caught.value.reason is SHUTDOWN
+
+
+async def test_a_link_ends_one_that_has_had_no_message(
+    clean_node: CleanNode, schedule: int
+) -> None:
+    async def die(pid: Pid) -> None:
+        link(pid)
+        raise ValueError("linked")
+
+    async with clean_node() as node:
+        pid = await node.start(child(Started, restart=Restart.TEMPORARY))
+        spawn(die, pid)
+        reason = await wait_exit(pid)
+        assert isinstance(reason, ValueError)
 
 
 async def test_its_context_variables_survive(clean_node: CleanNode) -> None:
@@ -414,7 +560,8 @@ async def test_listeners_hear_of_it(clean_node: CleanNode) -> None:
             await stop(pid)
     finally:
         telemetry.detach("h")
-    assert events == ["start", "hibernate", "wake", "hibernate", "wake", "stop"]
+    awake = ["wake", "hibernate"]
+    assert events == ["start", *awake, *awake, "wake", "stop"]
 
 
 async def test_a_server_without_a_task_takes_the_result_and_stays_as_small(
