@@ -243,7 +243,9 @@ def _flush(process: Process, ref: Ref) -> None:
     def kept(message: object) -> bool:
         return not (isinstance(message, Down) and message.ref is ref)
 
-    process.batch = [message for message in process.batch if kept(message)]
+    if process.batch:
+        # In place: whoever handles it goes on with the list that it has.
+        process.batch[:] = [message for message in process.batch if kept(message)]
     process.inbox = [message for message in process.inbox if kept(message)]
 
 

@@ -34,10 +34,12 @@ from atomr.otp import (
     call,
     cast,
     child,
+    sys,
 )
 from atomr.otp.server_results import BadReturnError, InitStoppedError
 from atomr.process import (
     Node,
+    demonitor,
     exit_process,
     is_alive,
     kill,
@@ -50,6 +52,8 @@ from atomr.process import (
     trap_exit,
     wait_exit,
 )
+
+from atomr.refs import Ref
 
 if TYPE_CHECKING:
     from atomr.refs import Pid
@@ -549,6 +553,52 @@ async def test_a_server_can_monitor_and_set_timers(
 
     ref = log[1]
     assert log[2:4] == [("info", "tick"), ("info", Down(ref, target, KILLED))]  # type: ignore[arg-type]
+
+
+class Flusher(GenServer):
+    """Lets go of a monitor when it is told to."""
+
+    def __init__(self, log: list[object]) -> None:
+        self.log = log
+        self.ref = Ref()
+
+    def handle_cast(self, message: Any) -> None:
+        self.log.append(message)
+        if message == "let go":
+            self.log.append(demonitor(self.ref, flush=True))
+        elif message not in ("before", "after"):
+            self.ref = monitor(message)
+
+    def handle_info(self, message: Any) -> None:
+        self.log.append(message)
+
+
+class AsyncFlusher(Flusher):
+    async def terminate(self, reason: ExitReason) -> None:
+        await trio.lowlevel.checkpoint()
+
+
+@pytest.mark.parametrize("server", [Flusher, AsyncFlusher])
+async def test_a_flush_takes_the_down_out_of_the_messages_in_work(
+    clean_node: CleanNode, server: type[Flusher]
+) -> None:
+    log: list[object] = []
+    async with clean_node() as node:
+        watched = spawn(trio.sleep_forever)
+        pid = await start(node, lambda: server(log))
+        cast(pid, watched)
+        await settle()
+        await sys.suspend(pid)
+        cast(pid, "let go")
+        cast(pid, "before")
+        kill(watched)
+        await settle()
+        cast(pid, "after")
+        await settle()
+        await sys.resume(pid)
+        await settle()
+
+    assert log == [watched, "let go", False, "before", "after"]
 
 
 async def test_an_unexpected_message_is_logged_with_module_name_and_content(
