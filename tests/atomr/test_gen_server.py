@@ -52,7 +52,6 @@ from atomr.process import (
     trap_exit,
     wait_exit,
 )
-
 from atomr.refs import Ref
 
 if TYPE_CHECKING:
