@@ -207,8 +207,8 @@ class RegistryRef(Generic[K, V]):
             process.on_end[table] = lambda: table.drop_owner(pid)
             for one, other in ((process, owner), (owner, process)):
                 if one.links is None:
-                    one.links = set()
-                one.links.add(other)
+                    one.links = {}
+                one.links[other] = None
         table.add(key, pid, value)
 
 

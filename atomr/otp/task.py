@@ -322,7 +322,7 @@ class Task(Sink, Generic[R_co]):
             return
         for one, other in ((owner, process), (process, owner)):
             if one.links is not None:
-                one.links.discard(other)
+                one.links.pop(other, None)
 
     # --- for those who wait ---------------------------------------------------------
 

@@ -145,7 +145,8 @@ class Process:
         # Most processes have none of these: made on demand.
         self.deferred: set[From] | None = None
         self.exit_spots: list[ParkSpot] | None = None
-        self.links: set[Process] | None = None
+        # In order, so that one seed of a test always gives one order of signals.
+        self.links: dict[Process, None] | None = None
         self.monitoring: dict[Ref, Process] | None = None
         self.names: set[str] | None = None
         self.room_spots: list[ParkSpot] | None = None
@@ -337,7 +338,7 @@ class Process:
         links, self.links = self.links, None
         for peer in links or ():
             if peer.links is not None:
-                peer.links.discard(self)
+                peer.links.pop(self, None)
             peer.exit_signal(reason, self.pid, linked=True)
         for ref, target in (self.monitoring or {}).items():
             if target.watchers is not None:

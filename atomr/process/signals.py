@@ -183,8 +183,8 @@ def link(pid: Pid) -> None:
         return
     for one, other in ((process, peer), (peer, process)):
         if one.links is None:
-            one.links = set()
-        one.links.add(other)
+            one.links = {}
+        one.links[other] = None
 
 
 def unlink(pid: Pid) -> None:
@@ -195,7 +195,7 @@ def unlink(pid: Pid) -> None:
         return
     for one, other in ((process, peer), (peer, process)):
         if one.links is not None:
-            one.links.discard(other)
+            one.links.pop(other, None)
 
 
 def monitor(target: Address) -> Ref:

@@ -12,7 +12,7 @@ import trio._core._run as trio_run
 from trio.testing import MockClock
 
 from atomr.otp import GenServer, cast
-from atomr.process import link, self_pid, spawn
+from atomr.process import link, self_pid, spawn, trap_exit
 from atomr.testing import (
     Exploration,
     NoScheduleError,
@@ -130,6 +130,34 @@ def test_a_node_under_a_seed_does_the_same_each_time() -> None:
     assert logs[:3] == [logs[0]] * 3
     assert logs[3:] == [logs[3]] * 3
     assert len(logs[0]) == 15
+
+
+def test_the_order_of_signals_does_not_hang_on_addresses_in_memory() -> None:
+    class Linked(GenServer):
+        def __init__(self, number: int, hub: Probe, log: list[int]) -> None:
+            self.number, self.hub, self.log = number, hub, log
+
+        def init(self) -> None:
+            trap_exit(enabled=True)
+            link(self.hub.pid)
+
+        def handle_info(self, message: object) -> None:
+            self.log.append(self.number)
+
+    async def main(noise: list[object], seed: int) -> list[int]:
+        log: list[int] = []
+        sizes = random.Random(seed)
+        async with open_test_node() as node:
+            hub = Probe()
+            for number in range(30):
+                noise += [bytearray(sizes.randrange(2000)) for _ in range(20)]
+                await node.node.start(Linked(number, hub, log))
+            hub.end()
+            await settle()
+        return log
+
+    noise: list[object] = []
+    assert [run(main, noise, n, seed=4) for n in range(4)] == [list(range(30))] * 4
 
 
 def test_trio_is_left_as_it_was() -> None:
