@@ -25,16 +25,15 @@ undisturbed; one whose turn has not come by then is not run.
 from __future__ import annotations
 
 from contextlib import nullcontext
-from contextvars import Context, copy_context
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Generic, TypeVar, TypeVarTuple, Unpack
 
 import outcome
 
-from atomr.errors import short
 from atomr.interop.hosting import Hosted, HostedProcess, next_message
+from atomr.interop.jobs import Job
 from atomr.interop.threads import ThreadSide
-from atomr.process.calls import DEFAULT_TIMEOUT_S, From, Request, call
+from atomr.process.calls import DEFAULT_TIMEOUT_S, From, call
 from atomr.process.process import Status
 
 if TYPE_CHECKING:
@@ -49,35 +48,6 @@ if TYPE_CHECKING:
 S = TypeVar("S")
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
-
-
-class Job(Request[R], Generic[R]):
-    """A function to run in a server's thread."""
-
-    __slots__ = ("_arguments", "_context", "_function", "uses_resource")
-
-    def __init__(
-        self,
-        function: Callable[..., R],
-        arguments: tuple[object, ...],
-        *,
-        uses_resource: bool,
-    ) -> None:
-        self._function = function
-        self._arguments = arguments
-        self._context: Context = copy_context()
-        self.uses_resource = uses_resource
-
-    def __repr__(self) -> str:
-        name = getattr(self._function, "__name__", repr(self._function))
-        return f"{name}({', '.join(map(short, self._arguments))})"
-
-    def run_with(self, resource: object) -> outcome.Outcome[R]:
-        """Run the function in a copy of its caller's context."""
-        first = (resource,) if self.uses_resource else ()
-        return outcome.capture(
-            self._context.run, self._function, *first, *self._arguments
-        )
 
 
 class ThreadServer(Hosted, Generic[S]):
@@ -127,7 +97,11 @@ class ThreadServer(Hosted, Generic[S]):
     async def work(self, process: HostedProcess) -> None:
         """Run the thread."""
         self._side = ThreadSide(process)
-        await self._side.run(self._run, None)
+        try:
+            await self._side.run(self._run, None)
+        finally:
+            # A thread that was left behind is not to wait for its next job.
+            self._jobs.put(None)
 
     def ask(self, reason: ExitReason, scope: trio.CancelScope) -> None:
         """Let the thread end after the job in work."""
@@ -150,12 +124,14 @@ class ThreadServer(Hosted, Generic[S]):
             process.current = message
             if process.debug is not None:
                 process.debug.began(process, message)
+            self._side.idle = False
             self._jobs.put(message)
         return True
 
     def _done(self, ref: From, result: outcome.Outcome[object]) -> None:
         process = self.process
         process.current = None
+        self._side.idle = True
         if isinstance(result, outcome.Error):
             ref.fail(result.error)
         else:
@@ -176,12 +152,16 @@ class ThreadServer(Hosted, Generic[S]):
 
     def _started(self) -> None:
         if self.process.status is Status.STARTING:
+            self._side.idle = True
             self.process.started()
             self.process.wake()
 
     def _serve(self, ref: From, resource: object) -> outcome.Outcome[object]:
         assert isinstance(ref.request, Job), "seen by look"
-        result: outcome.Outcome[object] = ref.request.run_with(resource)
+        job = ref.request
+        result: outcome.Outcome[object] = outcome.capture(
+            job.context.run, job.function, *job.arguments_with(resource)
+        )
         if isinstance(result, outcome.Error):
             error = result.error
             if isinstance(error, self._fatal) or not isinstance(error, Exception):

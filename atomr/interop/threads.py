@@ -81,6 +81,7 @@ class ThreadSide:
         stopping: set when the thread should end.
         stop_reason: set before ``stopping``.
         waiting: what the thread waits for in the event loop; only touched there.
+        idle: it waits for work, and ends at once when it is left behind.
     """
 
     def __init__(self, process: Process) -> None:
@@ -88,6 +89,7 @@ class ThreadSide:
         self.stopping = threading.Event()
         self.stop_reason: ExitReason | None = None
         self.waiting: set[Future[Any]] = set()
+        self.idle = False
         self._token = trio.lowlevel.current_trio_token()
         self._lock = threading.Lock()
         self._state = _State.WAITING
@@ -136,13 +138,14 @@ class ThreadSide:
         if before is _State.RUNNING:
             with _abandoned_lock:
                 _abandoned[self] = AbandonedThread(self.process.pid, self._name)
-            self._tell_abandoned()
+            if not self.idle:
+                self._tell_abandoned()
 
     def _tell_abandoned(self) -> None:
         pid = self.process.pid
         log.warning(
-            "thread of %r still runs: it did not stop in time, and a thread cannot"
-            " be killed; it is left behind (%d so far)",
+            "thread of %r still runs: its time is over, and a thread cannot be"
+            " killed; it is left behind (%d so far)",
             pid,
             len(abandoned_threads()),
         )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TypeAlias
 
 import pytest
 import trio
-import trio.testing
+import trio._core._run as trio_run
 
 from atomr.interop import abandoned_threads
 from atomr.process import Node, open_node
@@ -32,3 +33,12 @@ async def _clean_node() -> AsyncIterator[Node]:
 def clean_node() -> CleanNode:
     """Open a node; after the block nothing of it may be left."""
     return _clean_node
+
+
+@pytest.fixture(params=range(8))
+def schedule(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Run the test under one of several task orders, each reproducible."""
+    seed: int = request.param
+    monkeypatch.setattr(trio_run, "_ALLOW_DETERMINISTIC_SCHEDULING", True)
+    monkeypatch.setattr(trio_run, "_r", random.Random(seed))
+    return seed

@@ -260,8 +260,8 @@ async def test_a_function_that_does_not_stop_is_left_behind_and_reported(
         assert node.processes == {}
 
     assert [record.getMessage() for record in caplog.records] == [
-        f"thread of {pid!r} still runs: it did not stop in time, and a thread cannot"
-        " be killed; it is left behind (1 so far)"
+        f"thread of {pid!r} still runs: its time is over, and a thread cannot be"
+        " killed; it is left behind (1 so far)"
     ]
     go.set()
     await until(over)
@@ -348,8 +348,10 @@ async def test_an_exit_signal_is_a_request_with_the_shutdown_time(
 ) -> None:
     crash = ValueError("another's")
     closed: list[ExitReason | None] = []
+    began = threading.Event()
 
     def work() -> None:
+        began.set()
         try:
             until_stopped()
         except StopRequestedError as error:
@@ -359,6 +361,7 @@ async def test_an_exit_signal_is_a_request_with_the_shutdown_time(
     async with clean_node() as node:
         spec = child(Blocking.of(work), restart=Restart.TEMPORARY)
         pid = await node.start(spec)
+        await until(began)
         exit_process(pid, NORMAL)  # ends nobody but oneself
         exit_process(pid, crash)
         exit_process(pid, SHUTDOWN)  # the first reason stays
@@ -435,7 +438,10 @@ async def test_a_cancellation_from_around_is_bounded_by_the_shutdown_time() -> N
 async def test_a_function_that_fails_while_it_stops_has_that_as_its_reason(
     clean_node: CleanNode,
 ) -> None:
+    began = threading.Event()
+
     def work() -> None:
+        began.set()
         try:
             until_stopped()
         finally:
@@ -445,6 +451,7 @@ async def test_a_function_that_fails_while_it_stops_has_that_as_its_reason(
         spec = child(Blocking.of(work), restart=Restart.TEMPORARY)
         pid = await node.start(spec)
         process = node.processes[pid.number]
+        await until(began)
         await stop(pid)
     assert isinstance(process.reason, ValueError)
 
@@ -682,15 +689,17 @@ async def test_messages_before_a_stop_are_received_before_it_is_told(
     clean_node: CleanNode,
 ) -> None:
     got: list[object] = []
-    go = threading.Event()
+    began, go = threading.Event(), threading.Event()
 
     def work() -> None:
+        began.set()
         go.wait(10)
         while True:
             got.append(from_thread.receive())
 
     async with clean_node() as node:
         pid = await node.start(Blocking(work))
+        await until(began)
         for number in range(3):
             send(pid, number)
         async with trio.open_nursery() as nursery:

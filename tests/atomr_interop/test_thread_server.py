@@ -118,7 +118,7 @@ async def test_an_exception_goes_to_the_caller_and_the_server_lives(
         pid = await node.start(temporary(ThreadServer.of(open_db)))  # type: ignore[arg-type]
         db = ThreadRef[sqlite3.Connection](pid)
         with pytest.raises(sqlite3.OperationalError, match="no such table"):
-            await db.call(lambda conn: conn.execute("select * from nothing"))
+            await db.call(lambda conn: conn.execute("select * from missing"))
         assert await db.call(insert, 1) == 1
 
 
@@ -149,7 +149,7 @@ async def test_a_fatal_exception_crashes_the_server_and_a_restart_opens_anew(
         assert isinstance(caught.value.reason, ZeroDivisionError)
         await eventually(lambda: whereis("it") is not None)
         await settle()
-        assert await ref.call(lambda state: list(state)) == []
+        assert await ref.call(lambda state: state[:]) == []
     assert opened == ["open", "close", "open", "close"]
 
 
@@ -280,13 +280,16 @@ async def test_a_job_that_does_not_end_is_left_behind(
     assert ["still runs" in r.getMessage() for r in caplog.records] == [True]
 
 
-async def test_a_kill_between_two_jobs_leaves_no_thread(clean_node: CleanNode) -> None:
+async def test_a_kill_between_two_jobs_leaves_no_thread(
+    clean_node: CleanNode, caplog: pytest.LogCaptureFixture
+) -> None:
     async with clean_node() as node:
         pid = await node.start(temporary(ThreadServer.of(open_db)))  # type: ignore[arg-type]
         assert await call_blocking(pid, len, "abc") == 3
         kill(pid)
         assert await wait_exit(pid) is KILLED
         await eventually(lambda: not abandoned_threads())
+    assert caplog.records == []
 
 
 async def test_the_function_sees_its_callers_context(clean_node: CleanNode) -> None:
