@@ -316,3 +316,25 @@ async def statistics(
 ) -> Statistics | None:
     """Return what was counted; None: :func:`count` was not called."""
     return await ask_system(server, _GetCount(), timeout_s=timeout_s)
+
+
+# --- all of it off -------------------------------------------------------------------
+
+
+@attrs.frozen
+class _NoDebug(SystemRequest[None]):
+    def apply(self, process: Process) -> None:
+        debug = debug_of(process)
+        debug.tracers.clear()
+        debug.events = debug.counting_since = None
+        settle_debug(process)
+
+
+async def no_debug(
+    server: Address, *, timeout_s: float | None = DEFAULT_TIMEOUT_S
+) -> None:
+    """Switch off traces, log and counts; a suspended process stays suspended.
+
+    Looking costs time for each message: be sure to end it.
+    """
+    await ask_system(server, _NoDebug(), timeout_s=timeout_s)
