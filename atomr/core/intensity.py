@@ -45,7 +45,9 @@ class RestartIntensity:
         True
         """
         recent = (then for then in self.restarts if now <= then + self.max_seconds)
-        return attrs.evolve(self, restarts=(now, *recent))
+        # By hand, as it is on the way of each restart: evolve asks for the fields.
+        restarts = (now, *recent)
+        return RestartIntensity(self.max_restarts, self.max_seconds, restarts)
 
 
 def backoff_delay_s(attempt: int, *, backoff_s: float, max_backoff_s: float) -> float:

@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from atomr.errors import NoNodeError, NotAProcessError
-from atomr.refs import Address, Pid, Via
+from atomr.refs import Address, Pid
 
 if TYPE_CHECKING:
     import trio
@@ -61,10 +61,11 @@ def find_process(to: Address) -> Process | None:
     if isinstance(to, Pid):
         found: Process | None = to._process  # noqa: SLF001 - one thing, see refs
         return found
-    if isinstance(to, Via):
-        pid = to.whereis()
-        return None if pid is None else find_process(pid)
-    return current_node().names.get(to)
+    # Before the Via: whether something is an instance of an ABC is dear to ask.
+    if isinstance(to, str):
+        return current_node().names.get(to)
+    pid = to.whereis()
+    return None if pid is None else find_process(pid)
 
 
 def ancestors_of(process: Process) -> tuple[Pid, ...]:
