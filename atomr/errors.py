@@ -338,6 +338,25 @@ class DependencyError(AtomrError):
         super().__init__(f"{problem}: {' -> '.join(names)}")
 
 
+class ApplicationConfigError(AtomrError):
+    """An application's configuration is refused; nothing was started.
+
+    Attributes:
+        application: whose.
+        key: which part of it; None: all of it.
+    """
+
+    def __init__(self, application: str, key: str | None, problem: str) -> None:
+        self.application = application
+        self.key = key
+        where = application if key is None else f"{application}.{key}"
+        super().__init__(f"configuration of {where}: {problem}")
+
+
+class NoApplicationError(AtomrError):
+    """The code runs in no application: outside ``run_applications()``."""
+
+
 # --- threads and event loops beside trio ----------------------------------------
 
 
