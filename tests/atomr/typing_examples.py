@@ -7,18 +7,24 @@ from typing import assert_type
 import attrs
 
 from atomr.otp import (
+    Agent,
+    AgentRef,
     ChildInfo,
     From,
     GenServer,
+    MultiReply,
     NoReply,
     Ok,
+    RegistryRef,
     Reply,
     Request,
     Stop,
     Supervisor,
     call,
     child,
+    multi_call,
     start_child,
+    sys,
     which_children,
 )
 from atomr.process import PlainProcess, spawn
@@ -61,6 +67,45 @@ async def replies_are_typed(server: Pid) -> None:
     assert_type(await call(server, Get("k")), int)
     assert_type(await call("store", Keys(), timeout_s=None), list[str])
     assert_type(await call(server, ("anything", "else")), object)
+
+
+class Plain(GenServer):
+    """Without a task, and with unions narrowed by each callback."""
+
+    def init(self) -> None:
+        self.total = 0
+
+    def handle_call(self, request: Get, from_: From) -> Reply | Stop:
+        return Stop(reply=0) if request.key == "end" else Reply(self.total)
+
+    def handle_info(self, message: str | int) -> NoReply:
+        return NoReply(timeout_s=1.0)
+
+    def terminate(self, reason: object) -> None:
+        self.total = 0
+
+
+async def replies_of_many_are_typed(servers: list[Pid]) -> None:
+    assert_type(await multi_call(servers, Get("k")), MultiReply[int])
+
+
+async def agents_and_registries_are_typed(pid: Pid) -> None:
+    words = AgentRef[dict[str, int]](pid)
+    assert_type(await words.get(lambda state: state["apple"]), int)
+    assert_type(await words.get_and_update(lambda state: ("x", state)), str)
+    await words.update(lambda state: [*state])  # type: ignore[arg-type, return-value]
+    child(Agent.of(dict))
+    rooms: RegistryRef[str, int] = RegistryRef("rooms")
+    assert_type(rooms.lookup("lobby"), tuple[tuple[Pid, int], ...])
+    rooms.register(1, 1)  # type: ignore[arg-type]
+
+
+async def a_replaced_state_is_typed(pid: Pid) -> None:
+    def double(state: Plain) -> Plain:
+        state.total *= 2
+        return state
+
+    assert_type(await sys.replace_state(pid, double), Plain)
 
 
 async def supervisors_are_typed(top: Pid) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 import trio
@@ -87,7 +87,7 @@ async def test_a_selective_receive_takes_the_first_that_matches_and_keeps_the_re
                 continue
             wanted = order.randrange(6)
             try:
-                found = await receive(lambda m: m == wanted, timeout_s=0)
+                found = await receive(wanted.__eq__, timeout_s=0)
             except ReceiveTimeoutError:
                 assert wanted not in waiting
             else:

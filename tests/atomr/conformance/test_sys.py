@@ -13,6 +13,7 @@ from atomr.core.exits import SHUTDOWN
 from atomr.errors import CallTimeoutError, NoProcessError, SystemMessageError
 from atomr.otp import (
     DynamicSupervisor,
+    From,
     Reply,
     Restart,
     Stop,
@@ -101,7 +102,7 @@ async def test_each_function_on_each_state_of_a_server(
 async def test_each_function_on_a_supervisor(
     clean_node: CleanNode, name: str, supervisor: Any
 ) -> None:
-    """[sys] Supervisors answer system messages; their state can be seen, not replaced."""
+    """[sys] Supervisors answer system messages; their state can be seen only."""
     async with clean_node() as node:
         top = await node.start(supervisor())
         if name == "replace_state":
@@ -135,12 +136,17 @@ async def test_a_suspended_server_answers_nothing_else_and_loses_nothing(
     log: Log = []
     async with clean_node() as node:
         server = await start(node, kind, log)
+
+        def note(_from: From) -> Reply:
+            log.append(3)
+            return Reply(None)
+
         await sys.suspend(server)
         await sys.suspend(server)
         for n in range(3):
             cast(server, partial(log.append, n))
         with pytest.raises(CallTimeoutError):
-            await call(server, lambda _from: (log.append(3), Reply(None))[1])
+            await call(server, note)
         assert (log, (await sys.get_status(server)).queue_size) == ([], 4)
         await sys.resume(server)
         await settle()
