@@ -62,6 +62,18 @@ ann: GET shopping eggs -> 6 OK
 ann: GET books title -> Emma OK
 stopped
 """,
+    "resource_pool.py": """\
+ann: SELECT on connection 1
+bob: SELECT on connection 2
+Status(free=0, lent=2, waiting=0)
+cyd: none was free within 0.05 s
+dan: SELECT on connection 1
+eve: INSERT on connection 2, and gone
+Status(free=2, lent=0, waiting=0)
+fay: connection 1 was reset
+fay has A on connection 2 B on connection 1
+Status(free=2, lent=0, waiting=0)
+""",
     "counter_server.py": """\
 total: 6.0
 total: 2.0
@@ -72,7 +84,12 @@ Counter restarts: 1
 }
 
 
-WITHOUT_A_MODEL = {"chat_room.py", "counter_server.py", "kv_store.py"}
+WITHOUT_A_MODEL = {
+    "chat_room.py",
+    "counter_server.py",
+    "kv_store.py",
+    "resource_pool.py",
+}
 
 
 def run(name: str, *arguments: str) -> tuple[str, str]:

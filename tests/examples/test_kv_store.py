@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import signal
 import socket
 import subprocess
 import sys
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +15,7 @@ import trio.testing
 
 from atomr.otp import run_applications
 from atomr.process import kill
+from tests.examples.loading import EXAMPLES, load
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -25,17 +24,12 @@ if TYPE_CHECKING:
     from atomr.process import Node
     from atomr.refs import Pid
 
-PROGRAM = Path(__file__).parents[2] / "examples/kv_store.py"
+PROGRAM = EXAMPLES / "kv_store.py"
 
 
 @pytest.fixture(scope="module")
 def kv() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("kv_store", PROGRAM)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load("kv_store")
 
 
 class Client:
