@@ -72,15 +72,22 @@ def pytest_in(folder: Path, *options: str) -> str:
     return done.stdout + done.stderr
 
 
-def test_its_fixtures_and_marker_work_and_failures_say_why(tmp_path: Path) -> None:
-    (tmp_path / "conftest.py").write_text(
+def project(folder: Path) -> None:
+    page = (ROOT / "docs/how-to/test-processes.md").read_text()
+    [on_the_page] = re.findall(r"^```py\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    (folder / "conftest.py").write_text(
         'pytest_plugins = ["atomr.testing.pytest_plugin"]\n'
     )
-    (tmp_path / "test_it.py").write_text(TESTS)
-    (tmp_path / "pytest.ini").write_text(
+    (folder / "test_it.py").write_text(TESTS)
+    (folder / "test_on_the_page.py").write_text(on_the_page)
+    (folder / "pytest.ini").write_text(
         f"[pytest]\ntrio_mode = true\npythonpath = {ROOT}\n"
         "addopts = --strict-markers\nfilterwarnings = error\n"
     )
+
+
+def test_its_fixtures_and_marker_work_and_failures_say_why(tmp_path: Path) -> None:
+    project(tmp_path)
 
     output = pytest_in(tmp_path, "-rA", "--tb=short", "--seeds=3")
     summary = output.rpartition("short test summary info")[2]
@@ -103,6 +110,8 @@ def test_its_fixtures_and_marker_work_and_failures_say_why(tmp_path: Path) -> No
     assert "raise ValueError(message)" in output
     assert "'b' next, but got 'a'" in output
     assert "armed at" in output
+    # Fifty seeds and one test without.
+    assert len(re.findall(r"^PASSED test_on_the_page.py", summary, re.MULTILINE)) == 51
 
 
 def test_the_kit_itself_needs_no_pytest() -> None:
