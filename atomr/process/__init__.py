@@ -39,6 +39,7 @@ from atomr.process.signals import (
     wait_exit,
     whereis,
 )
+from atomr.process.watchdog import watch_event_loop
 
 __all__ = [
     "Cast",
@@ -76,5 +77,6 @@ __all__ = [
     "unlink",
     "unregister",
     "wait_exit",
+    "watch_event_loop",
     "whereis",
 ]
