@@ -8,8 +8,10 @@ same children running, each started and restarted as often.
 
 from __future__ import annotations
 
+import gc
 import logging
 import random
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import TYPE_CHECKING, TypeAlias
@@ -22,18 +24,24 @@ import trio.testing
 from atomr.core.exits import SHUTDOWN, Shutdown
 from atomr.otp import (
     AutoShutdown,
+    ChildCounts,
     ChildState,
     DynamicSupervisor,
+    From,
     GenServer,
+    Reply,
     Restart,
     Stop,
     Strategy,
     Supervisor,
     TreeNode,
+    call,
     cast,
     child,
+    count_children,
     start_child,
     supervision_tree,
+    terminate_child,
 )
 from atomr.process import Node, exit_process, kill, whereis
 from tests.atomr.supervision_model import Member, Team, World
@@ -416,3 +424,95 @@ async def test_a_tree_of_ten_thousand_that_crashes_for_a_minute_is_as_the_model_
             it = await storm(node, seed=seed, width=10, strikes=400)
             assert node.size > 5_000
             assert it.given_up > 50
+
+
+# --- many idle processes --------------------------------------------------------------
+
+
+class Echo(GenServer):
+    """Without a task."""
+
+    __slots__ = ()
+
+    def handle_call(self, request: object, from_: From) -> Reply:
+        return Reply(request)
+
+
+class TaskEcho(GenServer):
+    """With one."""
+
+    __slots__ = ()
+
+    async def handle_call(self, request: object, from_: From) -> Reply:
+        return Reply(request)
+
+
+async def _in_own_scope() -> None:
+    with trio.CancelScope():
+        await trio.sleep_forever()
+
+
+@contextmanager
+def traced() -> Iterator[Callable[[], int]]:
+    """Trace what is allocated, with the collector off; yield a reader of bytes."""
+    gc.collect()
+    gc.disable()
+    tracemalloc.start()
+    try:
+        yield lambda: tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+        gc.enable()
+
+
+async def bytes_per_task(read: Callable[[], int], count: int) -> float:
+    """Return what a sleeping task in a cancel scope of its own takes."""
+    async with trio.open_nursery() as nursery:
+        before = read()
+        for _ in range(count):
+            nursery.start_soon(_in_own_scope)
+        await settle()
+        taken = read() - before
+        nursery.cancel_scope.cancel()
+    return taken / count
+
+
+@pytest.mark.parametrize(("kind", "ratio"), [(Echo, 0.45), (TaskEcho, 2.0)])
+async def test_an_idle_process_takes_so_much_of_a_tasks_memory(
+    clean_node: CleanNode, kind: type[GenServer], ratio: float
+) -> None:
+    count = 200
+    with traced() as read:
+        task = await bytes_per_task(read, count)
+        async with clean_node() as node:
+            top = await node.start(DynamicSupervisor())
+            before = read()
+            for _ in range(count):
+                await start_child(top, child(kind))
+            await settle()
+            process = (read() - before) / count
+    assert process < ratio * task
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [Echo, TaskEcho])
+async def test_a_hundred_thousand_processes_start_answer_and_stop(
+    clean_node: CleanNode, kind: type[GenServer]
+) -> None:
+    count = 100_000
+    async with clean_node() as node:
+        top = await node.start(DynamicSupervisor())
+        spec = child(kind, restart=Restart.TEMPORARY)
+        pids = [await start_child(top, spec) for _ in range(count)]
+        assert await count_children(top) == ChildCounts(count, count, 0, count)
+        assert node.size == count + 1
+        for number in range(0, count, 100):
+            assert await call(pids[number], number) == number
+        for pid in pids[:100]:
+            await terminate_child(top, pid)
+        assert (await count_children(top)).active == count - 100
+        tree = supervision_tree(top)
+        assert tree is not None
+        assert [row.pid for row in tree.children] == pids[100:]
+        await node.stop()
+        assert node.processes == {}
