@@ -13,7 +13,6 @@ under its supervisor free.
 
 from __future__ import annotations
 
-from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 import attrs
@@ -27,6 +26,7 @@ from atomr.process.task_process import TaskProcess
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from contextvars import Context
 
     from atomr.core.child_spec import ShutdownTime
     from atomr.process.node import Node
@@ -146,8 +146,6 @@ class AsyncProcess(TaskProcess):
         sink = self.behaviour.sink
         if sink is not None:
             assert self.reason is not None, "set before this is called"
-            # The handle may outlive the process by long; the arguments need not.
-            self.behaviour.sink = None
             sink.ended(self.reason)
 
 
@@ -202,11 +200,6 @@ def callers() -> tuple[Pid, ...]:
     """
     process = CURRENT.get()
     return () if process is None else process.behaviour.callers
-
-
-def caller_context() -> Context:
-    """Return a copy of the context variables, for a task that may start again."""
-    return copy_context()
 
 
 # A task that is started again has its supervisor's variables, not its caller's.

@@ -28,6 +28,7 @@ Source: Elixir ``Task.Supervisor``.
 
 from __future__ import annotations
 
+from contextvars import copy_context
 from typing import TYPE_CHECKING, TypeVar, TypeVarTuple, Unpack
 
 from trio.lowlevel import enable_ki_protection
@@ -41,7 +42,6 @@ from atomr.otp.task import Task
 from atomr.otp.task_process import (
     AsyncProcess,
     TaskBody,
-    caller_context,
     callers_of,
     label_of,
     owner_now,
@@ -244,7 +244,7 @@ def start_task(
     callers = callers_of(owner_now())
     if restart is Restart.TEMPORARY:
         return top.run_task(TaskBody(fn, args, callers=callers), shutdown).pid
-    context = caller_context()
+    context = copy_context()
 
     def start() -> TaskBody:
         return TaskBody(fn, args, callers=callers, context=context)
