@@ -118,9 +118,11 @@ class RegistryRef(Generic[K, V]):
         self._hold(key, value, current_process(f"register({key!r})"))
 
     def unregister(self, key: K) -> bool:
-        """Let go of a key; return whether the running process held it."""
-        pid = current_process(f"unregister({key!r})").pid
-        return self._table().drop(key, pid) > 0
+        """Let go of a key; return whether the running process held it.
+
+        With its last key goes the link with the registry, as in Elixir.
+        """
+        return self._let_go(key, current_process(f"unregister({key!r})"))
 
     def update_value(self, key: K, update: Callable[[V], V]) -> V:
         """Replace the running process' value of a unique key, and return it.
@@ -211,6 +213,18 @@ class RegistryRef(Generic[K, V]):
                 one.links[other] = None
         table.add(key, pid, value)
 
+    def _let_go(self, key: K, process: Process) -> bool:
+        owner, registry = self._registry()
+        table = registry.table
+        held = table.drop(key, process.pid) > 0
+        if held and not table.owns_any(process.pid):
+            if process.on_end is not None:
+                process.on_end.pop(table, None)
+            for one, other in ((process, owner), (owner, process)):
+                if one.links is not None:
+                    one.links.pop(other, None)
+        return held
+
 
 @attrs.frozen
 class _RegistryVia(Via, Generic[K, V]):
@@ -235,4 +249,6 @@ class _RegistryVia(Via, Generic[K, V]):
         self.registry._hold(self.key, self.value, process)  # noqa: SLF001 - one module
 
     def unregister(self, pid: Pid) -> None:
-        self.registry._table().drop(self.key, pid)  # noqa: SLF001 - one module
+        process = find_process(pid)
+        if process is not None:
+            self.registry._let_go(self.key, process)  # noqa: SLF001 - one module
