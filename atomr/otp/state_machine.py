@@ -41,7 +41,8 @@ from inspect import getattr_static, iscoroutinefunction
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from atomr.otp.state_server import AsyncMachineServer, MachineServer
+from atomr.otp.state_server import MachineServer
+from atomr.otp.state_server_async import AsyncMachineServer
 from atomr.process.behaviour import Startable
 
 if TYPE_CHECKING:

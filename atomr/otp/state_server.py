@@ -10,9 +10,8 @@ caller's stack, is looked into and is reported on like any GenServer.
 from __future__ import annotations
 
 from copy import copy
-from inspect import iscoroutine
 from types import MethodType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from atomr.core.messages import PassesBounds
 from atomr.core.state_engine import BadActionError, Engine, RunningTimeout
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from atomr.process.timers import Timer
 
 _GO_ON: Final = NoReply(continue_=None)
-_DONE: Final = NoReply()
+DONE: Final = NoReply()
 _REST: Final = NoReply(hibernate=True)
 
 
@@ -97,7 +96,7 @@ class MachineServer(GenServer):
                 answer = result.actions[0]
             if type(answer) is Reply and answer.plain:
                 return answer
-        return self._finish(event, result) or _DONE
+        return self._finish(event, result) or DONE
 
     def handle_cast(self, message: object) -> CastResult | Awaitable[CastResult]:
         """Serve a ``Cast``."""
@@ -313,63 +312,6 @@ class MachineServer(GenServer):
             raise TypeError(f"replace_state: {short(new)} is no method of the machine")
         self.machine = machine
         self.engine.begin(new)
-
-
-class AsyncMachineServer(MachineServer):
-    """Runs a machine that may wait."""
-
-    async def init(self) -> InitResult:
-        """Run ``init``."""
-        return self.init_result(await _awaited(self.machine.init()))
-
-    async def handle_call(self, request: object, from_: From) -> CallResult:
-        """Serve a ``Call``."""
-        event = Call(request, from_)
-        result = await _awaited(self.run(event))
-        if type(result) is Reply and result.plain and not self.engine.timeouts:
-            return result
-        return await self._finish_async(event, result) or _DONE
-
-    async def handle_cast(self, message: object) -> CastResult:
-        """Serve a ``Cast``."""
-        event = Cast((message,))
-        result = await _awaited(self.run(event))
-        if result is None and not self.engine.timeouts:
-            return None
-        return await self._finish_async(event, result)
-
-    async def handle_info(self, message: object) -> CastResult:
-        """Serve an ``Info`` or a time-out."""
-        event = self.event_of(message)
-        if event is None:
-            return None
-        return await self._finish_async(event, await _awaited(self.run(event)))
-
-    async def handle_continue(self, continuation: Next | None) -> CastResult:
-        """Enter the first state, or serve the next event that waits inside."""
-        if continuation is not None:
-            return await self._finish_async(None, continuation)
-        process, event = self.take_waiting()
-        result = await _awaited(self.run(event))
-        stop = await self._finish_async(event, result)
-        self.taken(process, event, result)
-        return stop
-
-    async def terminate(self, reason: ExitReason) -> None:
-        """Run ``terminate`` of the machine."""
-        await _awaited(self.machine.terminate(reason, self.engine.state))
-
-    async def _finish_async(
-        self, event: object, result: object
-    ) -> NoReply | Stop | None:
-        step = self.take(event, result)
-        while type(step) is Enter:
-            step = self.take(step, await _awaited(self.run(step)))
-        return self.settled(event, step)
-
-
-async def _awaited(result: Any) -> object:  # noqa: ANN401 - a result or a coroutine
-    return await result if iscoroutine(result) else result
 
 
 def name_of(state: object) -> object:

@@ -340,7 +340,7 @@ UPDATED = {
 @example(CROWDED, ["a", "a", "b", "c"])
 @example({("s0", "a"): attrs.evolve(NOTHING, timeouts=(("x", "at", 0.0),))}, ["a", 0.5])
 @example(AGAIN, ["a"])
-@example(UPDATED, ["b", "a", "b", "run", 3.0])
+@example(UPDATED, ["a", "b", "run", "c", "run", 3.0])
 @example(LATE, ["a", "run", "a", 1.0])
 def test_events_come_in_the_order_that_the_documentation_says(
     program: Program, script: list[str | float]
