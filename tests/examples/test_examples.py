@@ -62,6 +62,26 @@ ann: GET shopping eggs -> 6 OK
 ann: GET books title -> Emma OK
 stopped
 """,
+    "rate_limited_crawler.py": """\
+one/: links: 3
+one/a: links: 2
+one/b: links: 2 at try 2
+one/broken: lost: IndexError('list index out of range')
+one/busy: busy 3 times
+one/missing: status 404
+two/: links: 9
+two/0: links: 1
+two/1: links: 1
+two/2: links: 1
+two/3: links: 1 at try 3
+two/4: links: 1
+two/5: links: 1
+two/6: links: 1
+two/7: links: 1
+two/8: links: 1
+one was politely asked 9 times
+two was politely asked 12 times
+""",
     "resource_pool.py": """\
 ann: SELECT on connection 1
 bob: SELECT on connection 2
@@ -88,6 +108,7 @@ WITHOUT_A_MODEL = {
     "chat_room.py",
     "counter_server.py",
     "kv_store.py",
+    "rate_limited_crawler.py",
     "resource_pool.py",
 }
 
