@@ -64,7 +64,8 @@ async def advance(seconds: float, *, cushion_s: float = 0.0) -> None:
     await settle(cushion_s)
     while (left := end - clock.current_time()) > 0:
         following = trio.lowlevel.current_statistics().seconds_to_next_deadline
-        # A deadline at the very end may lie past it, by a rounding.
+        # A deadline at the very end may lie past it, by a rounding; and where the
+        # clock runs by itself too, one may have passed just now.
         step = left if following > left + _LEAST_S else max(following, _LEAST_S)
         clock.jump(step)
         await settle(cushion_s)

@@ -259,7 +259,7 @@ class Chaos(PlainProcess):
         while True:
             await trio.sleep(self._draw.expovariate(1 / self._every_s))
             tree = supervision_tree(self._top)
-            workers = [] if tree is None else sorted(self._workers(tree), key=_age)
+            workers = [] if tree is None else list(self._workers(tree))
             if workers:
                 id_, pid = self._draw.choice(workers)
                 crash(pid, self._error() if self._error is not None else None)
@@ -271,7 +271,3 @@ class Chaos(PlainProcess):
                 yield from self._workers(below)
             elif below.pid is not None and below.id not in self._spare:
                 yield below.id, below.pid
-
-
-def _age(worker: tuple[str, Pid]) -> int:
-    return worker[1].number

@@ -110,12 +110,11 @@ def _timer_lines(timers: TimerService) -> Iterator[str]:
 
 
 def _tasks_of(node: Node) -> Iterator[trio.lowlevel.Task]:
-    current = trio.lowlevel.current_task()
     root = trio.lowlevel.current_root_task()
     waiting = [root] if root is not None else []
     while waiting:
         task = waiting.pop()
-        if task is not current and task.context.get(NODE) is node:
+        if task.context.get(NODE) is node:
             yield task
         for nursery in task.child_nurseries:
             waiting += nursery.child_tasks

@@ -91,6 +91,10 @@ async def test_a_message_that_must_not_come_fails(
             "all that waits:",
             "  'x'",
         ]
+        began_at = trio.current_time()
+        with pytest.raises(ExpectationError):
+            await refute_receive("x", for_s=2)
+        assert trio.current_time() == began_at  # it is there: nothing to wait for
         refute_received(int)
         with pytest.raises(ExpectationError):
             refute_received(str)

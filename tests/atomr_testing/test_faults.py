@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -45,6 +46,7 @@ from atomr.process import (
 from atomr.testing import (
     Chaos,
     InjectedCrashError,
+    NoCrashError,
     Probe,
     TestNode,
     UnexpectedCrashError,
@@ -277,9 +279,11 @@ async def test_a_probe_crashes_at_once(node: TestNode) -> None:
     probe = Probe()
     watcher = Probe()
     watcher.monitor(probe.pid)
-    crash(probe.pid, BOOM)
+    async with node.expect_crash(probe.pid) as expected:
+        crash(probe.pid, BOOM)
 
     assert not probe.alive
+    assert expected.reason is BOOM
     assert (await watcher.expect_down(probe.pid)).reason is BOOM
 
 
@@ -321,6 +325,24 @@ async def test_a_kill_comes_before_an_injection(node: TestNode, schedule: int) -
 
     assert repr(await wait_exit(pid)) == "KILLED"
     assert log == []
+    with pytest.raises(NoCrashError):
+        async with node.expect_crash(timeout_s=0.0) as expected:
+            second = await node.start_supervised(child(partial(Tasked, log), id="b"))
+            kill(second)
+            crash(second, BOOM)
+            await wait_exit(second)
+    with pytest.raises(NoCrashError):
+        _ = expected.pid
+
+
+async def test_of_two_injections_the_first_counts(
+    node: TestNode, kind: Callable[[list[object]], GenServer]
+) -> None:
+    pid = await node.start_supervised(kind([]))
+    first = crash(pid)
+    crash(pid, BOOM)
+
+    assert await wait_exit(pid) is first
 
 
 async def test_an_injected_error_has_a_class_of_its_own_by_default(
@@ -431,8 +453,8 @@ async def test_a_fault_and_a_trace_do_not_disturb_each_other(
     await call(pid, 2)
     assert seen == ["in", "out"] * 2
 
-    await sys.trace(pid, None)
     fault = crash_next(pid, on="x")
+    await sys.trace(pid, None)
     with pytest.raises(ServerDownError):
         await call(pid, "x")
     assert fault.fired

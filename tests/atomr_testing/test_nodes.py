@@ -12,6 +12,7 @@ import trio
 import trio.testing
 
 from atomr.core.child_spec import DEFAULT_SHUTDOWN_S
+from atomr.core.exits import KILLED
 from atomr.errors import (
     AlreadyStartedError,
     ChildNotFoundError,
@@ -36,6 +37,7 @@ from atomr.process import (
     current_node,
     exit_process,
     is_alive,
+    kill,
     link,
     receive,
     self_pid,
@@ -354,6 +356,54 @@ async def test_the_wrong_crash_is_shown_and_fails_the_test() -> None:
             with trio.CancelScope(shield=True):
                 async with node.expect_crash(pid, KeyError, timeout_s=0.01):
                     cast(pid, 0)
+
+
+async def test_a_call_that_failed_for_another_reason_leaves_the_block(
+    node: TestNode,
+) -> None:
+    pid = await node.start_supervised(Divider)
+    other = spawn(trio.sleep_forever)
+
+    async def kill_other() -> None:
+        await settle()
+        kill(other)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(kill_other)
+        with pytest.raises(ServerDownError) as caught:
+            async with node.expect_crash(pid) as crash:
+                cast(pid, 0)
+                await call(other, "hello?")
+
+    assert caught.value.reason is KILLED
+    assert isinstance(crash.reason, ZeroDivisionError)
+
+
+async def test_an_error_keeps_a_cause_of_its_own() -> None:
+    cause = KeyError()
+    with pytest.raises(ValueError, match="mine") as caught:
+        async with open_test_node() as node:
+            pid = await node.start_supervised(Divider)
+            cast(pid, 0)
+            with trio.CancelScope(shield=True):
+                await wait_exit(pid)
+            raise ValueError("mine") from cause
+
+    assert caught.value.__cause__ is cause
+
+
+async def test_one_block_expects_one_crash() -> None:
+    with pytest.raises(UnexpectedCrashError) as caught:
+        async with open_test_node() as node:
+            pids = [
+                await node.start_supervised(child(Divider, id=name)) for name in "ab"
+            ]
+            async with node.expect_crash() as crash:
+                for pid in pids:
+                    cast(pid, 0)
+                await trio.sleep_forever()
+
+    assert {crash.pid, caught.value.pid} == {*pids}
 
 
 async def test_a_second_crash_is_not_expected() -> None:

@@ -115,7 +115,7 @@ async def test_receive_waits_for_what_comes_later(
 
 
 async def test_two_tasks_may_wait_for_different_messages(
-    probe: Probe, schedule: int
+    probe: Probe, schedule: int, autojump_clock: MockClock
 ) -> None:
     got: list[object] = []
 
@@ -131,6 +131,7 @@ async def test_two_tasks_may_wait_for_different_messages(
         send(probe.pid, 1)
 
     assert got == ["a", 1]
+    assert trio.current_time() == 0
 
 
 async def test_a_message_that_does_not_come_fails_with_what_did(

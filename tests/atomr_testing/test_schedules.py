@@ -160,7 +160,11 @@ def test_the_order_of_signals_does_not_hang_on_addresses_in_memory() -> None:
     assert [run(main, noise, n, seed=4) for n in range(4)] == [list(range(30))] * 4
 
 
-def test_trio_is_left_as_it_was() -> None:
+@pytest.mark.parametrize("switch", [False, True])
+def test_trio_is_left_as_it_was(
+    monkeypatch: pytest.MonkeyPatch, *, switch: bool
+) -> None:
+    monkeypatch.setattr(trio_run, schedules._SWITCH, switch)
     before = private()
     with seeded(3) as schedule:
         assert private() == (schedule, True)
