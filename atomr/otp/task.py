@@ -50,7 +50,7 @@ from atomr.otp.task_process import (
     outcome_of,
     owner_now,
 )
-from atomr.otp.task_waiting import wait_for_ends
+from atomr.otp.task_waiting import wait_for_end
 from atomr.process.calls import DEFAULT_TIMEOUT_S
 from atomr.process.context import current_node, current_process, find_process
 from atomr.process.signals import link
@@ -213,7 +213,7 @@ class Task(Sink, Generic[R_co]):
 
         Cancellation: the task goes on running.
         """
-        await wait_for_ends((self,), timeout_s)
+        await wait_for_end(self, timeout_s)
         if self._reason is None:
             assert timeout_s is not None, "no bound, no timeout"
             raise TaskTimeoutError(self.pid, timeout_s)
@@ -250,7 +250,7 @@ class Task(Sink, Generic[R_co]):
 
         Cancellation: the task goes on running.
         """
-        await wait_for_ends((self,), timeout_s)
+        await wait_for_end(self, timeout_s)
         return self.outcome
 
     def notify(self) -> None:
@@ -294,7 +294,7 @@ class Task(Sink, Generic[R_co]):
         Cancellation: the task goes on stopping.
         """
         self.begin_shutdown(shutdown)
-        await wait_for_ends((self,), None)
+        await wait_for_end(self, None)
         asked = KILLED if isinstance(shutdown, BrutalKill) else SHUTDOWN
         return None if self._reason is asked else self.outcome
 

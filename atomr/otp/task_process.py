@@ -128,6 +128,10 @@ class TaskBody(Startable):
         """Return the function's name."""
         return label_of(self.fn)
 
+    def behaviour_name(self) -> str:
+        """Return what a tree shows."""
+        return "Task"
+
     def crash_state(self) -> object:
         """Return what was called."""
         return _Applied(self.fn, self.args)

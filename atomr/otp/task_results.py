@@ -235,8 +235,14 @@ class TaskResults(Generic[T, R]):
         timeout_s = self._options.timeout_s
         if timeout_s is not None:
             item.process.node.timers.bucket(timeout_s).calls.pop(item, None)
-        if self._closed:
-            return
+        if not self._closed:
+            self._settle(item, reason)
+            self._look()
+        # It refers to the item in turn: no cycle is left for the collector.
+        del item.process
+
+    def _settle(self, item: _Item[T, R], reason: ExitReason) -> None:
+        timeout_s = self._options.timeout_s
         if reason is NORMAL and item.value is not NOTHING:
             value: R = item.value  # type: ignore[assignment]  # by its function
             self._window.settle(item.position, Done(value))
@@ -246,7 +252,6 @@ class TaskResults(Generic[T, R]):
             elif self._options.linked and reason is not NORMAL:
                 self._fail_owner(item, reason)
             self._window.settle(item.position, ItemExited(reason, item.item))
-        self._look()
 
     def item_expired(self, item: _Item[T, R], timeout_s: float) -> None:
         """Act on a task that takes too long; called by the clock."""

@@ -54,6 +54,20 @@ class Wait:
         self.spot.wake()
 
 
+async def wait_for_end(task: Task[object], timeout_s: float | None) -> None:
+    """Wait until a task has ended, or the time is over.
+
+    The same as :func:`wait_for_ends` with one task, which is the common case.
+    """
+    process = task.process
+    if process is not None:
+        _refuse_own_end(process)
+        if timeout_s is None or timeout_s > 0:
+            await _wait({task: process}, 1, timeout_s, until_failure=False)
+            return
+    await trio.lowlevel.checkpoint()
+
+
 async def wait_for_ends(
     tasks: Iterable[Task[object]],
     timeout_s: float | None,
@@ -81,14 +95,18 @@ async def wait_for_ends(
     wanted = len(all_tasks) if count is None else count
     missing = min(wanted - (len(all_tasks) - len(running)), len(running))
     for process in running.values():
-        if process is CURRENT.get():
-            raise NotAProcessError(f"{process.pid!r} waits for its own end")
+        _refuse_own_end(process)
     if until_failure and any(failed(task) for task in all_tasks):
         missing = 0
     if missing <= 0 or (timeout_s is not None and timeout_s <= 0):
         await trio.lowlevel.checkpoint()
         return
     await _wait(running, missing, timeout_s, until_failure=until_failure)
+
+
+def _refuse_own_end(process: Process) -> None:
+    if process is CURRENT.get():
+        raise NotAProcessError(f"{process.pid!r} waits for its own end")
 
 
 async def _wait(
@@ -189,7 +207,7 @@ async def yield_many(
     ended = sum(task.outcome is not None for task in tasks)
     if ended >= (len(tasks) if limit is None else limit):
         return [(task, task.outcome) for task in tasks]
-    late = [task for task in tasks if task.outcome is None]
+    late = {task for task in tasks if task.outcome is None}
     for task in late:
         if on_timeout is OnTimeout.KILL_TASK:
             task.begin_shutdown(BRUTAL_KILL)

@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
 import trio
@@ -57,6 +57,9 @@ from atomr.process import (
     trap_exit,
     wait_exit,
 )
+
+if TYPE_CHECKING:
+    from atomr.refs import Pid
 
 CleanNode: TypeAlias = Callable[[], AbstractAsyncContextManager[Node]]
 settle = trio.testing.wait_all_tasks_blocked
@@ -767,6 +770,37 @@ async def test_a_task_knows_who_asked_for_it_nearest_first(
     assert known["outer"] == known["main's pid"]
     assert known["inner"] == known["outer's pid"] + known["main's pid"]
     assert known["helper"] == known["inner"]
+
+
+async def test_the_caller_of_a_task_that_a_handler_starts_is_its_server(
+    clean_node: CleanNode, schedule: int
+) -> None:
+    async def known() -> tuple[Pid, ...]:
+        return callers()
+
+    class Plain(GenServer):
+        def handle_call(self, request: str, from_: From) -> NoReply:
+            task = async_nolink("tasks", known)
+            task.notify()
+            self.asked = from_
+            return NoReply()
+
+        def handle_info(self, message: TaskEnded[tuple[Pid, ...]]) -> None:
+            self.asked.reply(message.outcome)
+
+    class Waits(GenServer):
+        async def handle_call(self, request: str, from_: From) -> Reply:
+            return Reply(await async_("tasks", known).yield_())
+
+    async def main() -> None:
+        for server in (Plain, Waits):
+            pid = await node.start(child(server, id=server.__name__))
+            assert await call(pid, "who?") == Done((pid,))
+
+    async with clean_node() as node:
+        await node.start(child(TaskSupervisor, name="tasks"))
+        await main()
+        assert await process_of(main) is NORMAL
 
 
 async def test_tasks_that_start_each_other_do_not_pile_up_callers(

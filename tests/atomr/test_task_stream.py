@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
@@ -743,6 +745,37 @@ async def test_a_stop_of_the_node_ends_streams_in_order(
         spawn(consumer)
         await settle()
     assert set(ended) <= {SHUTDOWN}
+
+
+async def test_an_item_that_was_taken_leaves_nothing_for_the_collector(
+    clean_node: CleanNode,
+) -> None:
+    class Big:
+        pass
+
+    gone: list[weakref.ref[Big]] = []
+
+    def bigs() -> Iterator[Big]:
+        for _ in range(20):
+            big = Big()
+            gone.append(weakref.ref(big))
+            yield big
+            del big
+
+    async def use(big: Big) -> int:
+        return 1
+
+    async with clean_node() as node:
+        await open_tasks(node)
+        gc.disable()
+        try:
+            stream = async_stream("tasks", bigs(), use, max_concurrency=2)
+            async with stream as results:
+                assert [result async for result in results] == [Done(1)] * 20
+                await settle()
+                assert {ref() for ref in gone} == {None}
+        finally:
+            gc.enable()
 
 
 # --- callers -----------------------------------------------------------------------

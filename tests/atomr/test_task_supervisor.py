@@ -130,6 +130,7 @@ async def test_tasks_are_children_while_they_run(
         tree = supervision_tree(top)
         assert tree is not None
         assert {below.pid for below in tree.children} == {i.pid for i in infos}
+        assert {below.behaviour for below in tree.children} == {"Task"}
         await terminate_child(top, forgotten)
         assert await task_children(top) == (task.pid, kept)
         with pytest.raises(ChildNotFoundError):
