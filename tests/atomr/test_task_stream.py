@@ -667,6 +667,48 @@ async def test_leaving_in_any_way_ends_all_tasks_before_control_returns(
         assert trio.current_time() == (3.0 if way == "timeout" else 2.0)
 
 
+@pytest.mark.parametrize("whose", ["scope", "consumer", "supervisor"])
+async def test_an_end_at_any_step_leaves_nothing(
+    clean_node: CleanNode, schedule: int, source: Source, whose: str
+) -> None:
+    async def run(number: int) -> int:
+        try:
+            for _ in range(number % 3):
+                await trio.lowlevel.checkpoint()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.lowlevel.checkpoint()
+        return number
+
+    async def consumer() -> None:
+        stream = async_stream_nolink("tasks", source(12), run, max_concurrency=3)
+        try:
+            with scope:
+                async with stream as results:
+                    async for _ in results:
+                        await trio.lowlevel.checkpoint()
+        except (NoProcessError, StartError):
+            assert whose == "supervisor"
+
+    for steps in range(0, 40, 3):
+        async with clean_node() as node:
+            await open_tasks(node)
+            top = whereis("tasks")
+            assert top is not None
+            scope = trio.CancelScope()
+            pid = spawn(consumer)
+            for _ in range(steps):
+                await trio.lowlevel.checkpoint()
+            if whose == "scope":
+                scope.cancel()
+            else:
+                kill(pid if whose == "consumer" else top)
+            await wait_exit(pid)
+            await settle()
+            left = {p.pid for p in node.processes.values()}
+            assert left == (set() if whose == "supervisor" else {top})
+
+
 @pytest.mark.parametrize(("shutdown", "took_s"), [(5.0, 2.0), (BRUTAL_KILL, 0.0)])
 async def test_tasks_that_trap_exits_are_asked_when_the_block_is_left(
     clean_node: CleanNode,
