@@ -15,16 +15,23 @@ from atomr.errors import (
     ProcessKilledError,
     ServerDownError,
     StartError,
+    TaskExitError,
 )
 from atomr.otp import (
+    Cast,
     DynamicSupervisor,
     From,
     GenServer,
+    Next,
     NoReply,
     Reply,
     Restart,
+    StateEvent,
+    StateMachine,
+    StateResult,
     Strategy,
     Supervisor,
+    Task,
     call,
     cast,
     child,
@@ -40,6 +47,7 @@ from atomr.process import (
     send,
     spawn,
     stop,
+    trap_exit,
     wait_exit,
     whereis,
 )
@@ -123,6 +131,32 @@ class Tasked(GenServer):
     async def terminate(self, reason: ExitReason) -> None:
         await trio.lowlevel.checkpoint()
         self.log.append(reason)
+
+
+class Switch(StateMachine):
+    """Notes its events; all plain functions."""
+
+    def __init__(self, log: list[object]) -> None:
+        self.log = log
+
+    def init(self) -> Next:
+        return Next(self.off)
+
+    def off(self, event: StateEvent) -> StateResult:
+        if isinstance(event, Cast):
+            self.log.append(event.message)
+        return None
+
+    def terminate(self, reason: ExitReason, state: object) -> None:
+        self.log.append(reason)
+
+
+class AsyncSwitch(Switch):
+    """The same with a task."""
+
+    async def off(self, event: StateEvent) -> StateResult:  # type: ignore[override]
+        await trio.lowlevel.checkpoint()
+        return super().off(event)
 
 
 @pytest.fixture(params=[Lean, Tasked])
@@ -273,6 +307,60 @@ async def test_an_attached_block_ends_with_the_error_as_its_reason(
             await trio.sleep_forever()
 
     assert caught.value.reason is BOOM
+
+
+async def test_a_server_that_hibernates_wakes_to_crash(node: TestNode) -> None:
+    class Sleepy(Tasked):
+        async def handle_call(self, request: object, from_: From) -> Reply:
+            return Reply(request, hibernate=True)
+
+    log: list[object] = []
+    pid = await node.start_supervised(Sleepy(log))
+    probe = Probe()
+    probe.monitor(pid)
+    await call(pid, 1)
+    await settle()
+    assert pid._process.hibernating
+    crash(pid, BOOM)
+
+    assert (await probe.expect_down(pid)).reason is BOOM
+    assert log == [BOOM]
+
+
+async def test_a_task_crashes_in_whoever_waits_for_it(node: TestNode) -> None:
+    error = ValueError("boom")
+    async with node.as_process():
+        task = Task.async_(trio.sleep_forever)
+        await settle()
+        trap_exit(enabled=True)
+        assert task.pid is not None
+        crash(task.pid, error)
+        with pytest.raises(TaskExitError) as caught:
+            await task.result()
+
+    assert caught.value.__cause__ is error
+
+
+@pytest.mark.parametrize("machine", [Switch, AsyncSwitch])
+async def test_a_state_machine_crashes_at_once_or_at_an_event(
+    node: TestNode, machine: type[Switch], schedule: int
+) -> None:
+    log: list[object] = []
+    probe = Probe()
+    spec = child(partial(machine, log), id="switch")
+    first = await node.start_supervised(spec)
+    probe.monitor(first)
+    crash(first, BOOM)
+    assert (await probe.expect_down(first)).reason is BOOM
+
+    second = await node.start_supervised(spec)
+    probe.monitor(second)
+    crash_next(second, on="x", error=BOOM)
+    cast(second, "y")
+    cast(second, "x")
+    assert (await probe.expect_down(second)).reason is BOOM
+
+    assert log == [BOOM, "y", BOOM]
 
 
 async def test_a_probe_crashes_at_once(node: TestNode) -> None:
