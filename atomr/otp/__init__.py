@@ -30,6 +30,15 @@ from atomr.core.supervision import AutoShutdown, GaveUp, Strategy
 from atomr.otp import sys
 from atomr.otp.agent import Agent, AgentRef
 from atomr.otp.application import Application, run_applications
+from atomr.otp.application_env import (
+    ApplicationInfo,
+    application_config,
+    current_application,
+    fetch_env,
+    get_env,
+    stop_applications,
+    which_applications,
+)
 from atomr.otp.children import (
     ChildCounts,
     ChildInfo,
@@ -88,6 +97,7 @@ __all__ = [
     "Agent",
     "AgentRef",
     "Application",
+    "ApplicationInfo",
     "AutoShutdown",
     "Call",
     "Cast",
@@ -154,6 +164,7 @@ __all__ = [
     "Timeout",
     "TreeNode",
     "abcast",
+    "application_config",
     "async_",
     "async_nolink",
     "async_stream",
@@ -165,17 +176,22 @@ __all__ = [
     "cast_wait",
     "child",
     "count_children",
+    "current_application",
     "delete_child",
+    "fetch_env",
+    "get_env",
     "multi_call",
     "reply",
     "restart_child",
     "run_applications",
     "start_child",
     "start_task",
+    "stop_applications",
     "supervision_tree",
     "sys",
     "task_children",
     "terminate_child",
+    "which_applications",
     "which_children",
     "yield_many",
 ]

@@ -7,31 +7,47 @@
     trio.run(run_applications, [store, web])
 
 They start each after those it depends on, and stop in reverse.  The first
-SIGINT or SIGTERM, or the ``stop`` event, begins an orderly stop; a second
-signal cancels everything.  What an application's end by itself means, its
-restart type says, as for a node's root: a ``PERMANENT`` one ends all.
+SIGINT or SIGTERM, the ``stop`` event, or ``stop_applications()`` begins an
+orderly stop; a second signal cancels everything.  What an application's end by
+itself means, its restart type says, as for a node's root: a ``PERMANENT`` one
+ends all.
+
+:mod:`~atomr.otp.application_env` is what the code inside may ask.
 
 Source: OTP ``application``.
 """
 
 from __future__ import annotations
 
-import signal
-from collections.abc import AsyncIterable, Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from typing import TYPE_CHECKING
 
 import attrs
 import trio
 
+from atomr.core.application_config import Defaults
 from atomr.core.child_spec import INFINITY, ChildKind, ChildSpec, Restart
 from atomr.core.dependencies import start_order
 from atomr.core.exits import unwrap
 from atomr.errors import DependencyError
+from atomr.otp.application_env import (
+    APPLICATION,
+    RUN,
+    ApplicationInfo,
+    Run,
+    resolve_configs,
+)
+from atomr.otp.application_signals import Control, receive_signals
 from atomr.otp.supervising import Supervising
 from atomr.process.node import Node, open_node
-from atomr.process.report import log
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+if TYPE_CHECKING:
+    import signal
+
+    from atomr.refs import Pid
+
+_NOTHING: Mapping[str, object] = {}
 
 
 @attrs.frozen
@@ -40,34 +56,52 @@ class Application:
 
     Attributes:
         name: unique; also the root's id.
-        start: makes the top supervisor.
+        start: makes the top supervisor; the configuration is there already.
         depends_on: names of applications that must run before.
         restart: what its end by itself means: ``PERMANENT`` ends all with an
             error; ``TRANSIENT`` the same unless the reason is ``NORMAL``;
             ``TEMPORARY`` nothing.
+        config: the configuration's defaults: an attrs instance, an attrs class
+            (whose fields without a default must be given), or a mapping.
+        description: what it is, for people.
     """
 
     name: str
     start: Callable[[], Supervising]
     depends_on: tuple[str, ...] = ()
     restart: Restart = Restart.PERMANENT
+    config: Defaults = _NOTHING
+    description: str = ""
 
     async def run(
         self,
         *,
+        config: object = _NOTHING,
         ready: Callable[[Node], None] | None = None,
         stop: trio.Event | None = None,
         handle_signals: bool = True,
     ) -> signal.Signals | None:
-        """Run this application alone; see :func:`run_applications`."""
+        """Run this application alone; see :func:`run_applications`.
+
+        Args:
+            config: overrides its own configuration.
+            ready: as there, like what follows.
+            stop: as there.
+            handle_signals: as there.
+        """
         return await run_applications(
-            [self], ready=ready, stop=stop, handle_signals=handle_signals
+            [self],
+            config={self.name: config},
+            ready=ready,
+            stop=stop,
+            handle_signals=handle_signals,
         )
 
 
 async def run_applications(
     applications: Sequence[Application],
     *,
+    config: Mapping[str, object] = _NOTHING,
     ready: Callable[[Node], None] | None = None,
     stop: trio.Event | None = None,
     handle_signals: bool = True,
@@ -77,10 +111,13 @@ async def run_applications(
 
     Args:
         applications: in any order.
+        config: by application, what overrides its defaults: a mapping of some
+            keys, or an instance of its class.
         ready: called once when all have started; must not block.
         stop: set it to begin the orderly stop.
         handle_signals: take over SIGINT and SIGTERM for the time of the run;
-            only possible in the main thread.
+            only possible in the main thread.  Else a ``KeyboardInterrupt`` ends
+            the run, in order when it strikes outside of the processes.
         name: the node's.
 
     Returns:
@@ -88,8 +125,11 @@ async def run_applications(
 
     Raises:
         DependencyError: names repeat, are missing, or form a cycle.
+        ApplicationConfigError: the configuration is refused; nothing started.
+        RuntimeError: it is to handle signals, and not in the main thread.
         StartError: an application did not start; those before it are stopped.
         RootExitError: an application ended by itself.
+        KeyboardInterrupt: a second SIGINT broke a callback that computes.
 
     Cancellation: cancels all processes.
     """
@@ -98,25 +138,30 @@ async def run_applications(
         names = tuple(application.name for application in applications)
         raise DependencyError("two applications have one name", names)
     order = start_order({a.name: a.depends_on for a in applications})
-    control = _Control(stop if stop is not None else trio.Event())
-    receiver = trio.open_signal_receiver(*_SIGNALS) if handle_signals else nullcontext()
-    with receiver as signals, trio.CancelScope() as control.everything:
-        try:
+    control = Control(stop if stop is not None else trio.Event())
+    run = Run(resolve_configs(applications, config), control.begin_stop)
+    receiver = receive_signals(control) if handle_signals else nullcontext()
+    token = RUN.set(run)
+    try:
+        with receiver as signals, control.everything:
             async with trio.open_nursery() as nursery:
                 if signals is not None:
                     nursery.start_soon(control.listen, signals)
-                await _run(control, name, [by_name[n] for n in order], ready)
+                await _run(control, run, name, [by_name[n] for n in order], ready)
                 nursery.cancel_scope.cancel()
-        except BaseExceptionGroup as group:
-            leaf = unwrap(group)
-            if leaf is group:
-                raise
-            raise leaf from leaf.__cause__
+    except BaseExceptionGroup as group:
+        leaf = unwrap(group)
+        if leaf is group:
+            raise
+        raise leaf from leaf.__cause__
+    finally:
+        RUN.reset(token)
     return control.received
 
 
 async def _run(
-    control: _Control,
+    control: Control,
+    run: Run,
     name: str,
     applications: Sequence[Application],
     ready: Callable[[Node], None] | None,
@@ -125,35 +170,28 @@ async def _run(
         control.starting = trio.CancelScope()
         with control.starting:
             for application in applications:
-                await node.start(_root(application))
+                pid = await _start(node, application)
+                run.started.append(
+                    ApplicationInfo(
+                        application.name,
+                        pid,
+                        application.restart,
+                        application.description,
+                    )
+                )
         control.starting = None
         if not control.stop.is_set() and ready is not None:
             ready(node)
         await control.stop.wait()
 
 
-@attrs.define
-class _Control:
-    """The two ways to end a run, the orderly and the quick."""
-
-    stop: trio.Event
-    everything: trio.CancelScope = attrs.field(factory=trio.CancelScope)
-    starting: trio.CancelScope | None = None
-    received: signal.Signals | None = None
-
-    async def listen(self, signals: AsyncIterable[int]) -> None:
-        """Stop at the first signal, cancel at the second."""
-        async for number in signals:
-            if self.received is not None:
-                log.warning("second signal: cancelling everything")
-                self.everything.cancel()
-                return
-            self.received = signal.Signals(number)
-            log.info("%s: stopping", self.received.name)
-            self.stop.set()
-            if self.starting is not None:
-                # A start may take minutes; an orderly stop need not wait for it.
-                self.starting.cancel()
+async def _start(node: Node, application: Application) -> Pid:
+    # All that it starts inherits this.
+    token = APPLICATION.set(application.name)
+    try:
+        return await node.start(_root(application))
+    finally:
+        APPLICATION.reset(token)
 
 
 def _root(application: Application) -> ChildSpec:
