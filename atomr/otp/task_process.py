@@ -13,6 +13,7 @@ under its supervisor free.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 import attrs
@@ -61,7 +62,7 @@ class Exited:
     reason: ExitReason
 
 
-class Sink:
+class Sink(ABC):
     """Base of what waits for a task's value.
 
     Attributes:
@@ -72,9 +73,9 @@ class Sink:
 
     value: object
 
+    @abstractmethod
     def ended(self, reason: ExitReason) -> None:
         """Take note of the end; must neither block nor raise."""
-        raise NotImplementedError
 
 
 NOTHING: Final = object()

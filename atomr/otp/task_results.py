@@ -33,10 +33,8 @@ from atomr.otp.task_process import (
 from atomr.otp.task_supervisor import task_supervisor
 from atomr.process.calls import DEFAULT_TIMEOUT_S
 from atomr.process.context import current_node, find_process
-from atomr.process.endings import reason_of
 from atomr.process.parking import ParkSpot
 from atomr.process.plain import PlainProcess
-from atomr.process.signals import self_pid
 from atomr.process.stopping import begin_stop, wait_ended
 from atomr.refs import Address
 
@@ -302,12 +300,13 @@ class TaskResults(Generic[T, R]):
 class _Input(Generic[T, R]):
     """Reads an async input, in one task from the first item to its closing."""
 
-    __slots__ = ("_items", "_results", "_spot", "process")
+    __slots__ = ("_failure", "_items", "_results", "_spot", "process")
 
     def __init__(self, results: TaskResults[T, R], items: AsyncIterable[T]) -> None:
         self._results = results
         self._items = items
         self._spot = ParkSpot()
+        self._failure: Exception | None = None
         self.process: Process | None = None
 
     def begin_or_go_on(self) -> None:
@@ -318,23 +317,29 @@ class _Input(Generic[T, R]):
         reader = PlainProcess(self._run)
         pid = current_node().spawn(reader, label="input of a stream", name=None)
         self.process = find_process(pid)
+        assert self.process is not None, "it has not run yet"
+        # Also when it is killed before it has run.
+        self.process.on_end = {self: self._ended}
 
     def go_on(self) -> None:
         """Look whether another item may be taken."""
         self._spot.wake()
 
+    def _ended(self) -> None:
+        process = self.process
+        assert process is not None, "it has just ended"
+        assert process.reason is not None, "the same"
+        failure: Exception | None = self._failure
+        if failure is None and process.reason is not NORMAL:
+            failure = TaskExitError(process.pid, process.reason)
+        self._results.input_ended(failure)
+        self._spot.close()
+
     async def _run(self) -> None:
-        failure: BaseException | None = None
         try:
             await self._pull()
         except Exception as error:  # noqa: BLE001 - raised in the consumer
-            failure = error
-        except BaseException as error:
-            failure = TaskExitError(self_pid(), reason_of(error))
-            raise
-        finally:
-            self._results.input_ended(failure)
-            self._spot.close()
+            self._failure = error
 
     async def _pull(self) -> None:
         task = trio.lowlevel.current_task()

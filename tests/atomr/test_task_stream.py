@@ -404,6 +404,32 @@ async def test_an_input_that_is_killed_is_an_error_not_an_end(
                 await anext(results)
 
 
+async def test_an_input_that_is_killed_before_it_is_read_is_an_error_too(
+    clean_node: CleanNode, schedule: int
+) -> None:
+    async def never() -> AsyncIterator[int]:
+        await trio.Event().wait()
+        yield 1
+
+    async def kill_the_reader() -> None:
+        while True:
+            for process in tuple(node.processes.values()):
+                if "input" in process.pid.label:
+                    kill(process.pid)
+                    return
+            await trio.lowlevel.checkpoint()
+
+    async with clean_node() as node:
+        await open_tasks(node)
+        async with (
+            async_stream("tasks", never(), same) as results,
+            trio.open_nursery() as nursery,
+        ):
+            nursery.start_soon(kill_the_reader)
+            with pytest.raises(TaskExitError, match="input of a stream"):
+                await anext(results)
+
+
 # --- failures ---------------------------------------------------------------------
 
 

@@ -28,12 +28,14 @@ from atomr.otp import (
     Done,
     DynamicSupervisor,
     Exited,
+    OnTimeout,
     Restart,
     Supervisor,
     Task,
     TaskSupervisor,
     async_,
     async_nolink,
+    await_many,
     callers,
     child,
     count_children,
@@ -43,6 +45,7 @@ from atomr.otp import (
     task_children,
     terminate_child,
     which_children,
+    yield_many,
 )
 from atomr.process import (
     Node,
@@ -462,3 +465,15 @@ async def test_a_task_that_was_cancelled_from_around_before_it_ran_leaves_nothin
         await settle()
         assert task.outcome == Exited(SHUTDOWN)
         assert not is_alive(top)
+
+
+@pytest.mark.slow
+async def test_ten_thousand_tasks_at_once_leave_nothing(clean_node: CleanNode) -> None:
+    async with clean_node() as node:
+        top = await open_tasks(node)
+        tasks = [async_nolink(top, give, number) for number in range(10_000)]
+        assert await await_many(tasks, timeout_s=None) == list(range(10_000))
+        stuck = [async_nolink(top, forever) for _ in range(10_000)]
+        found = await yield_many(stuck, timeout_s=0.1, on_timeout=OnTimeout.KILL_TASK)
+        assert {outcome for _, outcome in found} == {None}
+        assert await task_children(top) == ()
