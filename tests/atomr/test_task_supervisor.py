@@ -18,6 +18,7 @@ from atomr.errors import (
     ChildNotFoundError,
     MaxChildrenError,
     NoProcessError,
+    ProcessKilledError,
     StartError,
 )
 from atomr.otp import (
@@ -206,6 +207,20 @@ async def test_a_crash_ends_a_linked_caller_only(
         await settle()
         assert is_alive(pid) is not ends
         assert is_alive(top)
+
+
+async def test_a_block_that_is_a_process_ends_with_its_task_and_its_caller_goes_on(
+    clean_node: CleanNode, schedule: int
+) -> None:
+    async with clean_node() as node:
+        top = await open_tasks(node)
+        with pytest.raises(ProcessKilledError) as caught:
+            async with attached(top, id="request"):
+                await async_("tasks", crash).result()
+        assert caught.value.reason is CRASH
+        async with attached(top, id="request"):
+            task = async_("tasks", forever)
+        assert await task.shutdown() is None
 
 
 async def test_a_task_that_is_not_linked_outlives_its_caller(
