@@ -357,6 +357,10 @@ class NoApplicationError(AtomrError):
     """The code runs in no application: outside ``run_applications()``."""
 
 
+class CallbackInterruptedError(AtomrError):
+    """A second SIGINT broke a callback that kept the event loop from the first."""
+
+
 # --- threads and event loops beside trio ----------------------------------------
 
 

@@ -129,7 +129,7 @@ async def run_applications(
         RuntimeError: it is to handle signals, and not in the main thread.
         StartError: an application did not start; those before it are stopped.
         RootExitError: an application ended by itself.
-        KeyboardInterrupt: a second SIGINT broke a callback that computes.
+        KeyboardInterrupt: a third SIGINT broke a callback that computes.
 
     Cancellation: cancels all processes.
     """

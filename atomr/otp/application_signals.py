@@ -2,8 +2,15 @@
 
 trio takes signals in its event loop.  A callback that computes without an end
 keeps the loop from ever seeing them, and Ctrl-C would do nothing.  So a SIGINT
-that comes while an earlier signal still waits for the loop raises
-``KeyboardInterrupt`` at once, in whatever code runs there.
+that comes while an earlier signal still waits for the loop raises an error in
+the code that runs there:
+
+==========  ==================================================================
+the second  ``CallbackInterruptedError``: the process crashes, the loop goes on,
+            sees the first signal, and stops in order
+the third   ``KeyboardInterrupt``, for code that catches every ``Exception``; it
+            cancels everything
+==========  ==================================================================
 """
 
 from __future__ import annotations
@@ -16,11 +23,14 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
+from atomr.errors import CallbackInterruptedError
 from atomr.process.report import log
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Iterator
     from types import FrameType
+
+_PATIENCE = 2
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -81,7 +91,7 @@ def receive_signals(control: Control) -> Iterator[AsyncIterable[int]]:
         def handle(number: int, frame: FrameType | None) -> None:
             control.unseen += 1
             if number == signal.SIGINT and control.unseen > 1 and _may_raise():
-                raise KeyboardInterrupt
+                _break(control.unseen)
             forward = to_trio[signal.Signals(number)]
             assert callable(forward), "trio has installed it"
             forward(number, frame)
@@ -93,6 +103,12 @@ def receive_signals(control: Control) -> Iterator[AsyncIterable[int]]:
         finally:
             for number in SIGNALS:
                 signal.signal(number, to_trio[number])
+
+
+def _break(unseen: int) -> None:
+    if unseen > _PATIENCE:
+        raise KeyboardInterrupt
+    raise CallbackInterruptedError("SIGINT: the event loop did not take the last one")
 
 
 def _may_raise() -> bool:

@@ -57,13 +57,16 @@ def app(log: list[str]) -> MakeApp:
             log.append(f"-{self.name}")
 
     def make(
-        name: str, *needs: str, close_s: float = 0.0, **options: Restart
+        name: str,
+        *needs: str,
+        close_s: float = 0.0,
+        restart: Restart = Restart.PERMANENT,
     ) -> Application:
         def start() -> Supervisor:
             spec = child(lambda: Says(name, close_s), id=name, name=name)
             return Supervisor([spec], max_restarts=0)
 
-        return Application(name, start, depends_on=needs, **options)
+        return Application(name, start, depends_on=needs, restart=restart)
 
     return make
 

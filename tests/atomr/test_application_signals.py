@@ -1,0 +1,247 @@
+"""Applications in real processes that get a real SIGINT at an awkward moment."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import trio
+
+from atomr.otp import Application, Supervisor, run_applications
+
+PROGRAM = """
+import sys, threading, time
+import trio
+from atomr.errors import CallbackInterruptedError
+from atomr.otp import Application, GenServer, Supervisor, child, run_applications
+from atomr.process import open_node, send
+
+moment, how = sys.argv[1:]
+
+def say(*what):
+    print(*what, flush=True)
+
+class Says(GenServer):
+    def __init__(self, name):
+        self.name = name
+    async def terminate(self, reason):
+        say("stopping", self.name)
+        if moment == "stop" and self.name == "b":
+            await trio.sleep(30)  # past its shutdown time
+        say("stopped", self.name)
+
+class Computes(GenServer):
+    def handle_info(self, forever):
+        say("now")
+        began = time.monotonic()
+        while forever or time.monotonic() - began < 0.2:
+            try:
+                time.monotonic()
+            except CallbackInterruptedError:
+                say("broken")
+                if moment != "deaf":
+                    raise
+        say("computed")
+
+class Slow(GenServer):
+    async def init(self):
+        say("now")
+        await trio.sleep_forever()
+
+def tree(make, name):
+    return lambda: Supervisor([child(make, id=name, name=name, shutdown=0.5)])
+
+trees = {"a": tree(lambda: Says("a"), "a"), "b": tree(lambda: Says("b"), "b")}
+if moment == "start":
+    trees["slow"] = tree(Slow, "slow")
+if moment in ("compute", "forever", "deaf"):
+    trees["computes"] = tree(Computes, "computes")
+
+def ready(node):
+    if "computes" in trees:
+        send("computes", moment != "compute")
+    else:
+        say("now")
+
+async def applications(stop=None):
+    names = list(trees)
+    apps = [Application(n, trees[n], tuple(names[:i])) for i, n in enumerate(names)]
+    number = await run_applications(
+        apps, ready=ready, handle_signals=how == "signals", stop=stop
+    )
+    say("ended by", number and number.name)
+
+async def plain_node():
+    async with open_node() as node:
+        for name, start in trees.items():
+            await node.start(child(start, id=name))
+        ready(node)
+        await trio.sleep_forever()
+
+def other_thread():
+    shared = []
+    over = threading.Event()
+    async def main():
+        shared.extend([trio.Event(), trio.lowlevel.current_trio_token()])
+        await applications(shared[0])
+        over.set()
+    threading.Thread(target=trio.run, args=(main,)).start()
+    try:
+        over.wait()  # an interrupted join() takes the thread for ended (3.11)
+    except KeyboardInterrupt:
+        stop, token = shared
+        token.run_sync_soon(stop.set)
+        over.wait()
+
+try:
+    if how == "thread":
+        other_thread()
+    else:
+        trio.run(plain_node if how == "node" else applications)
+except KeyboardInterrupt:
+    say("KeyboardInterrupt")
+"""
+
+IN_ORDER = ["stopping b", "stopped b", "stopping a", "stopped a"]
+ENDED = "ended by SIGINT"
+
+
+def run(moment: str, how: str, *waits: str) -> list[str]:
+    """Return what the program says after the first signal.
+
+    Args:
+        moment: what it does when the signal comes.
+        how: how it runs its processes.
+        waits: a signal is sent after each of these lines.
+    """
+    command = [sys.executable, "-c", PROGRAM, moment, how]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        said: list[str] = []
+        for line in waits:
+            while not said or said[-1] != line:
+                said.append(running.stdout.readline().strip())
+                assert said[-1], "it ended too early"
+            if line == "now":
+                said.clear()
+                # It has said so, but has yet to get where it waits.
+                time.sleep(0.1)
+            os.kill(running.pid, signal.SIGINT)
+        said += running.stdout.read().splitlines()
+    assert running.returncode == 0
+    return said
+
+
+@pytest.mark.slow
+def test_during_a_start_it_stops_what_has_started_in_order() -> None:
+    assert run("start", "signals", "now") == [*IN_ORDER, ENDED]
+
+
+@pytest.mark.slow
+def test_while_a_server_computes_it_waits_for_the_callback() -> None:
+    assert run("compute", "signals", "now") == ["computed", *IN_ORDER, ENDED]
+
+
+@pytest.mark.slow
+def test_a_second_one_during_the_stop_cancels_everything() -> None:
+    said = run("stop", "signals", "now", "stopping b")
+    assert said == ["stopping b", "stopping a", "stopped a", ENDED]
+
+
+def interrupt_until(line: str, moment: str) -> list[str]:
+    """Send SIGINT until the program says ``line``; return all that it said."""
+    command = [sys.executable, "-c", PROGRAM, moment, "signals"]
+    said: list[str] = []
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as running:
+        assert running.stdout is not None
+        heard = threading.Event()
+
+        def interrupt() -> None:
+            while not heard.wait(0.05):
+                running.send_signal(signal.SIGINT)
+
+        assert running.stdout.readline() == "now\n"
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        while text := running.stdout.readline().strip():
+            said.append(text)
+            if text == line:
+                heard.set()
+        heard.set()
+        thread.join()
+    assert running.returncode == 0
+    return said
+
+
+@pytest.mark.slow
+def test_a_second_one_breaks_a_callback_without_end_and_the_stop_is_in_order() -> None:
+    assert interrupt_until("broken", "forever") == ["broken", *IN_ORDER, ENDED]
+
+
+@pytest.mark.slow
+def test_a_third_one_ends_even_a_callback_that_catches_the_second() -> None:
+    said = interrupt_until("KeyboardInterrupt", "deaf")
+    assert said[0] == "broken"
+    assert said[-1] == "KeyboardInterrupt"
+    assert {"stopping a", "stopping b"} <= set(said)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["idle", "start"])
+@pytest.mark.parametrize("how", ["off", "node"])
+def test_without_handlers_an_interrupt_stops_in_order_too(
+    moment: str, how: str
+) -> None:
+    assert run(moment, how, "now") == [*IN_ORDER, "KeyboardInterrupt"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["off", "node"])
+def test_without_handlers_one_that_strikes_a_callback_cancels_everything(
+    how: str,
+) -> None:
+    """It ends the processes' tasks at once; each still runs its terminate."""
+    said = run("compute", how, "now")
+    assert said[-1] == "KeyboardInterrupt"
+    assert sorted(said[:-1]) == sorted(IN_ORDER)
+
+
+@pytest.mark.slow
+def test_in_another_thread_the_main_thread_asks_for_the_stop() -> None:
+    assert run("idle", "thread", "now") == [*IN_ORDER, "ended by None"]
+
+
+def test_in_another_thread_signals_are_refused_before_anything_starts() -> None:
+    errors: list[str] = []
+
+    def start() -> Supervisor:
+        raise AssertionError
+
+    def run_there() -> None:
+        try:
+            trio.run(run_applications, [Application("a", start)])
+        except RuntimeError as error:
+            errors.append(str(error))
+
+    thread = threading.Thread(target=run_there)
+    thread.start()
+    thread.join()
+    assert errors == [
+        "run_applications(handle_signals=True): only the main thread can take"
+        " signals; pass handle_signals=False, and a stop event"
+    ]
+
+
+async def test_afterwards_the_handlers_are_as_before() -> None:
+    before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    stop = trio.Event()
+    stop.set()
+    await run_applications([Application("a", lambda: Supervisor([]))], stop=stop)
+    assert before == [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
