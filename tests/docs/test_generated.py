@@ -15,14 +15,18 @@ REFERENCE = Path(__file__).parents[2] / "docs/reference"
 STALE = "it is stale; run: python docs/reference/generate.py"
 
 
-@pytest.fixture(scope="module")
-def generate() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("gen", REFERENCE / "generate.py")
+def load(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("gen", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def generate() -> ModuleType:
+    return load(REFERENCE / "generate.py")
 
 
 def test_the_configuration_reference_is_not_stale(generate: ModuleType) -> None:
@@ -40,3 +44,32 @@ def test_the_table_of_errors_is_not_stale(generate: ModuleType) -> None:
 def test_a_page_without_a_place_for_the_table_is_refused(generate: ModuleType) -> None:
     with pytest.raises(ValueError, match="0 generated parts"):
         generate.with_generated("# Page\n", "table")
+
+
+def test_the_table_of_promises_is_not_stale() -> None:
+    conformance = load(REFERENCE / "otp/generate_conformance.py")
+    page = (REFERENCE / "otp/conformance.md").read_text(encoding="utf-8")
+
+    assert page == conformance.page(), (
+        "it is stale; run: python docs/reference/otp/generate_conformance.py"
+    )
+
+
+@pytest.mark.parametrize(
+    ("docstring", "problem"),
+    [
+        ("", "says of no promise"),
+        ("A promise without a source.", "expected"),
+        ("[source] differs: it is otherwise.", "does not say why"),
+    ],
+)
+def test_a_conformance_test_that_says_nothing_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, docstring: str, problem: str
+) -> None:
+    conformance = load(REFERENCE / "otp/generate_conformance.py")
+    monkeypatch.setattr(conformance, "SUITE", tmp_path)
+    test = f'async def test_x():\n    """{docstring}"""\n'
+    (tmp_path / "test_x.py").write_text(test, encoding="utf-8")
+
+    with pytest.raises(ValueError, match=problem):
+        conformance.promises()

@@ -163,8 +163,8 @@ async def test_registered_keys_by_kind(
     [Registry.values/3] The values of a process under a key.
     [Registry.count/1] The number of entries.
     [Registry.update_value/3] For unique keys that the caller holds.
-    [Registry.keys/2] differs: each key once. Elixir repeats a duplicate key that a
-      process holds several times.
+    [Registry.keys/2] differs: each key is told once. Elixir repeats a duplicate key
+      that a process holds several times.
     """
     async with clean_node() as node:
         w = await world(node, keys)
@@ -196,8 +196,9 @@ async def test_entries_end_with_their_process_and_before_anybody_hears_of_it(
     clean_node: CleanNode, schedule: int, keys: Keys
 ) -> None:
     """[Registry] Entries of a process are removed when it ends.
-    [Registry] differs: they are gone before anybody is told of the end. In Elixir the
-      table is cleaned some time later, so that a lookup may find the dead.
+    [Registry] differs: the entries of a process are gone before anybody is told of the
+      end. In Elixir the table is cleaned some time later, so that a lookup may find the
+      dead.
     """
     seen: Log = []
     async with clean_node() as node:

@@ -203,8 +203,8 @@ async def test_callers_of_a_dead_server_hear_at_once_and_a_later_reply_is_nothin
 ) -> None:
     """[gen_server:call/2] The end of the server ends all calls to it, whether they
       wait, are in work or were set aside; nobody waits for the timeout.
-    [GenServer: handle_call] differs: a deferred call ends with the server. In OTP, too;
-      but there another process that replies after that leaves a stray message.
+    [GenServer.reply/2] differs: a reply after the end of the server reaches nobody. In
+      Erlang it may leave a stray message with the caller.
     """
     froms: list[From] = []
     got: Log = []

@@ -218,7 +218,7 @@ async def test_each_result_of_init(
     [GenServer: init] Stop or an exception: the starter gets the reason, and terminate
       does not run.
     [gen_server] The name is free again before the starter hears of a failed start.
-    [gen_server:start_link/3] differs: the failure is raised in the starter; there is no
+    [gen_server:start_link/3] differs: the failure is raised in the starter. There is no
       exit signal, so a starter need not trap exits.
     """
     got: dict[str, object] = {}

@@ -274,9 +274,9 @@ async def test_unlink_and_the_end_in_one_tick_yield_one_of_the_two(
 async def test_a_link_right_after_spawn_is_in_time(
     clean_node: CleanNode, schedule: int
 ) -> None:
-    """[erlang:spawn_link] differs: link() right after spawn(). A new process has not
-    begun when spawn returns, so nothing can come between, and spawn_link is not
-    needed.
+    """[erlang:spawn_link] differs: link() right after spawn() does the same. A new
+    process has not begun when spawn returns, so nothing can come between, and
+    spawn_link is not needed.
     """
     heard: list[Any] = []
 

@@ -117,11 +117,11 @@ async def test_names_are_held_by_one_process_and_free_after_it(
     [erlang:unregister/1] The name is free for others at once.
     [erlang:whereis/1] Tells who holds it, or nothing.
     [Processes: Registered Processes] The name is free when its process ends.
-    [erlang:register/2] differs: a process may hold several names; Erlang allows one.
-    [erlang:unregister/1] differs: for a name that nobody holds it returns False; Erlang
+    [erlang:register/2] differs: a process may hold several names. Erlang allows one.
+    [erlang:unregister/1] differs: for a name that nobody holds it returns False. Erlang
       raises badarg.
     [erlang:send/2] differs: a message to a name that nobody holds is dropped, as one to
-      the dead is; Erlang raises badarg.
+      the dead is. Erlang raises badarg.
     """
     async with clean_node() as node:
         one, two = await start(node, kind), await start(node, kind)
@@ -155,8 +155,6 @@ async def test_a_full_mailbox_starves_neither_others_nor_system_messages_nor_a_s
 ) -> None:
     """[Processes] No process keeps others from running, whatever its mailbox holds.
     [sys] A long mailbox does not hide a system message, nor a stop.
-    [erlang] differs: a callback that neither waits nor returns stops the node; Erlang
-      preempts it.
     """
     handled = 0
 

@@ -112,8 +112,9 @@ async def test_a_monitor_of_the_dead_and_of_no_name_tells_noproc_at_once(
       with noproc.
     [Processes: Monitors] Names can be monitored: the one that has the name when monitor
       is called.
-    [erlang:monitor/2] differs: for a name, the message carries the pid (None when
-      nobody had the name), as the reference already says which monitor it is.
+    [erlang:monitor/2] differs: for a name, the message carries the pid, None when
+      nobody had the name. It needs no more, as the reference already says which monitor
+      it is.
     """
     got: list[Any] = []
 
@@ -187,7 +188,7 @@ async def test_demonitor_ends_a_monitor_and_flush_takes_what_has_come(
       lies.
     [erlang:demonitor/2] The answer says whether the monitor was still there.
     [erlang:demonitor/1] differs: for a reference of another process nothing happens, as
-      for one that is gone; Erlang raises badarg. Nothing can be broken by it.
+      for one that is gone. Erlang raises badarg. Nothing can be broken by it.
     """
     got: list[Any] = []
     foreign: list[Ref] = []

@@ -88,8 +88,8 @@ async def test_read_and_cancel_tell_whether_it_was_armed(
     [erlang:cancel_timer/1] After it the message is not sent; it says whether the timer
       was armed.
     [erlang:cancel_timer/1] A message that was sent already stays.
-    [erlang:cancel_timer/1] differs: True and False. Erlang answers with the time left,
-      which read_timer tells.
+    [erlang:cancel_timer/1] differs: it answers True or False. Erlang answers with the
+      time left, which read_timer tells.
     """
     log: list[Any] = []
     async with clean_node():
