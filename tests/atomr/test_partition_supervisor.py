@@ -49,6 +49,8 @@ from atomr.otp import (
     Restart,
     Strategy,
     Supervisor,
+    TaskSupervisor,
+    async_,
     call,
     cast,
     child,
@@ -57,6 +59,7 @@ from atomr.otp import (
     restart_child,
     start_child,
     supervision_tree,
+    task_children,
     terminate_child,
     which_children,
 )
@@ -613,6 +616,22 @@ async def test_a_partition_of_supervisors_that_crashes_takes_only_its_children(
             False,
         ]
         assert await which_children(COLLECTORS.via(0)) == ()
+
+
+async def test_task_supervisors_can_be_partitioned(clean_node: CleanNode) -> None:
+    async def double(number: int) -> int:
+        await trio.lowlevel.checkpoint()
+        return 2 * number
+
+    async def caller() -> None:
+        supervisor = COLLECTORS.via(self_pid())
+        tasks = [async_(supervisor, double, n) for n in range(3)]
+        assert len(await task_children(supervisor)) == 3
+        assert [await task.result() for task in tasks] == [0, 2, 4]
+
+    async with clean_node() as node:
+        await start(node, spec=child(TaskSupervisor))
+        assert await wait_exit(spawn(caller)) is NORMAL
 
 
 # --- arguments of the specification -----------------------------------------------

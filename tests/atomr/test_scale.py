@@ -439,9 +439,12 @@ class Echo(GenServer):
 
 
 class TaskEcho(GenServer):
-    """With one."""
+    """With one, from its start on, as its init may wait."""
 
     __slots__ = ()
+
+    async def init(self) -> None:
+        await trio.lowlevel.checkpoint()
 
     async def handle_call(self, request: object, from_: From) -> Reply:
         return Reply(request)
