@@ -241,9 +241,12 @@ class DynamicSupervisor(Supervising, AttachPoint):
             raise ChildNotFoundError("terminate_child", key)
         # Out of the table first, so that its end is no reason for a restart; but
         # a supervisor killed meanwhile must still find an attached block.
-        if self._children[process] is not None:
+        child = self._children[process]
+        if child is not None:
             del self._children[process]
         await stop_process(process)
+        if child is not None:
+            self.emit("child_terminate", child, pid=key)
 
     def _infos(self) -> tuple[ChildInfo, ...]:
         running = (

@@ -291,8 +291,9 @@ class Supervisor(Supervising):
 
     async def _terminate(self, key: str | Pid) -> None:
         child = self._find("terminate_child", key)
+        pid = child.info().pid
         await self._stop(child)
-        self.emit("child_terminate", child)
+        self.emit("child_terminate", child, pid=pid)
         if child.spec.restart is Restart.TEMPORARY:
             del self._children[child.spec.id]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import TypeAlias
 
@@ -10,6 +10,7 @@ import pytest
 import trio
 import trio.testing
 
+from atomr import telemetry
 from atomr.core.exits import KILLED, NORMAL, SHUTDOWN, ExitReason, Shutdown
 from atomr.core.supervision import GaveUp
 from atomr.errors import (
@@ -28,6 +29,7 @@ from atomr.otp import (
     GenServer,
     Restart,
     Stop,
+    Supervisor,
     call,
     cast,
     child,
@@ -53,6 +55,32 @@ class Session(GenServer):
 
     async def terminate(self, reason: ExitReason) -> None:
         await trio.sleep(1.0)
+
+
+@pytest.mark.parametrize("kind", [DynamicSupervisor, Supervisor])
+async def test_a_child_that_is_terminated_is_two_events_of_its_supervisor(
+    clean_node: CleanNode,
+    autojump_clock: trio.testing.MockClock,
+    kind: type[DynamicSupervisor | Supervisor],
+) -> None:
+    seen: list[tuple[str, object]] = []
+
+    def handler(
+        event: telemetry.Event, _: object, metadata: Mapping[str, object]
+    ) -> None:
+        seen.append((event[-1], dict(metadata)))
+
+    async with clean_node() as node:
+        top = await node.start(child(kind))
+        telemetry.attach("events", ("atomr", "supervisor"), handler)
+        try:
+            pid = await start_child(top, child(Session))
+            await terminate_child(top, pid)
+        finally:
+            telemetry.detach("events")
+
+    about = {"supervisor": top, "child": "Session", "pid": pid}
+    assert seen == [("child_start", about), ("child_terminate", about)]
 
 
 async def test_children_are_started_known_by_pid_and_counted(
