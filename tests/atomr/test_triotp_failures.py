@@ -1,17 +1,25 @@
-"""The failures of earlier OTPs on trio, each as a test that it is not ours.
+"""The failures of earlier OTPs for Python, each as a test that it is not ours.
 
 All under a real clock with a bound of one second, as the originals were run.
 """
 
 from __future__ import annotations
 
+import traceback
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
 import trio
 
 from atomr.core.exits import SHUTDOWN, ExitReason
-from atomr.errors import CallTimeoutError, RootExitError, ServerDownError, StartError
+from atomr.errors import (
+    CallTimeoutError,
+    NoProcessError,
+    RootExitError,
+    ServerDownError,
+    StartError,
+)
 from atomr.otp import (
     DynamicSupervisor,
     From,
@@ -24,7 +32,17 @@ from atomr.otp import (
     child,
     start_child,
 )
-from atomr.process import is_alive, kill, open_node, self_pid, whereis
+from atomr.process import (
+    is_alive,
+    kill,
+    open_node,
+    receive,
+    self_pid,
+    send,
+    spawn,
+    wait_exit,
+    whereis,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -191,3 +209,154 @@ async def test_a_supervisor_has_started_when_the_inits_of_its_children_are_done(
     async with clean_node() as node:
         await node.start(Supervisor([child(Slow, id=str(n)) for n in range(3)]))
         assert ready == [0, 1, 2]
+
+
+async def test_an_init_that_raises_is_told_with_its_own_error_and_traceback(
+    clean_node: CleanNode,
+) -> None:
+    class Fails(GenServer):
+        async def init(self) -> None:
+            raise ValueError("the real error")
+
+    async with clean_node() as node:
+        with pytest.raises(StartError) as caught:
+            await node.start(child(Fails))
+    cause = caught.value.__cause__
+    assert isinstance(cause, ValueError)
+    assert caught.value.reason is cause
+    frames = traceback.extract_tb(cause.__traceback__)
+    assert frames[-1].line == 'raise ValueError("the real error")'
+
+
+async def test_a_cast_to_a_busy_server_does_not_wait(clean_node: CleanNode) -> None:
+    async with clean_node() as node, trio.open_nursery() as nursery:
+        server = await node.start(Server())
+        nursery.start_soon(call, server, 0.05)
+        await settle()
+        began = trio.current_time()
+        for _ in range(100):
+            cast(server, 0)
+        assert trio.current_time() - began < 0.04
+        with trio.fail_after(LIMIT_S):
+            assert await call(server, "count") == 100
+
+
+async def test_a_mistyped_name_and_an_unknown_message_are_not_silent(
+    clean_node: CleanNode, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with clean_node() as node:
+        await node.start(child(Server, name="server"))
+        with pytest.raises(NoProcessError, match="'sever'"):
+            await call("sever", "count")
+        send("server", "what is this?")
+        await settle()
+    assert "Server got an unexpected message: 'what is this?'" in caplog.text
+
+
+async def test_a_call_leaves_the_callers_other_messages_in_its_mailbox(
+    clean_node: CleanNode,
+) -> None:
+    got: list[object] = []
+
+    async def caller(server: Pid) -> None:
+        me = self_pid()
+        send(me, "before")
+        with trio.fail_after(LIMIT_S):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_send_later, me)
+                await call(server, 0.05)
+        got.extend([await receive(), await receive()])
+
+    async with clean_node() as node:
+        server = await node.start(Server())
+        await wait_exit(spawn(caller, server))
+    assert got == ["before", "while it waited"]
+
+
+async def _send_later(to: Pid) -> None:
+    await trio.sleep(0.01)
+    send(to, "while it waited")
+
+
+async def test_a_caller_does_not_wait_out_its_timeout_when_the_callee_dies(
+    clean_node: CleanNode,
+) -> None:
+    async with clean_node() as node, trio.open_nursery() as nursery:
+        server = await node.start(child(Server, restart=Restart.TEMPORARY))
+        began = trio.current_time()
+
+        async def ask() -> None:
+            with pytest.raises(ServerDownError):
+                await call(server, 60.0, timeout_s=60.0)
+
+        nursery.start_soon(ask)
+        await settle()
+        kill(server)
+    assert trio.current_time() - began < LIMIT_S
+
+
+async def test_a_call_logs_nothing(
+    clean_node: CleanNode, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    async with clean_node() as node:
+        server = await node.start(Server())
+        await call(server, "count")
+        cast(server, 0)
+        await settle()
+    assert caplog.records == []
+
+
+async def test_a_child_that_is_cancelled_from_around_is_not_restarted() -> None:
+    starts: list[float] = []
+
+    class Child(GenServer):
+        async def init(self) -> None:
+            starts.append(trio.current_time())
+
+    with trio.move_on_after(0.01):
+        async with open_node() as node:
+            await node.start(Supervisor([child(Child)], max_restarts=100))
+            await trio.sleep_forever()
+
+    assert len(starts) == 1
+
+
+async def test_a_handler_that_catches_every_exception_can_be_killed(
+    clean_node: CleanNode,
+) -> None:
+    class Stubborn(GenServer):
+        async def handle_cast(self, message: object) -> None:
+            while True:
+                try:
+                    await trio.sleep(60)
+                except Exception:  # noqa: BLE001 - what is tested
+                    continue
+
+    async with clean_node() as node:
+        server = await node.start(child(Stubborn, restart=Restart.TEMPORARY))
+        cast(server, None)
+        await settle()
+        kill(server)
+        with trio.fail_after(LIMIT_S):
+            await wait_exit(server)
+
+
+async def test_a_supervisor_stops_its_children_one_by_one_last_first(
+    clean_node: CleanNode,
+) -> None:
+    log: list[str] = []
+
+    class Closes(GenServer):
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        async def terminate(self, reason: ExitReason) -> None:
+            log.append(f"{self.name} ends")
+            await trio.sleep(0.01)
+            log.append(f"{self.name} ended")
+
+    async with clean_node() as node:
+        children = [child(partial(Closes, name), id=name) for name in "ab"]
+        await node.start(Supervisor(children))
+    assert log == ["b ends", "b ended", "a ends", "a ended"]
