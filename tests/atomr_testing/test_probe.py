@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard, assert_type
 
 import attrs
 import pytest
@@ -48,7 +48,9 @@ from atomr.process import (
 from atomr.testing import (
     ANYTHING,
     ExpectationError,
+    ExpectedCrash,
     Probe,
+    ProbeCall,
     TestNode,
     advance,
     like,
@@ -503,3 +505,33 @@ async def test_anything_is_the_default(probe: Probe) -> None:
     send(probe.pid, None)
 
     assert await probe.receive(ANYTHING) is None
+
+
+# --- types, checked by mypy -----------------------------------------------------------
+
+
+def is_text(message: object) -> TypeGuard[str]:
+    return isinstance(message, str)
+
+
+async def test_what_is_taken_has_the_type_of_its_pattern(
+    node: TestNode, probe: Probe
+) -> None:
+    for message in ("a", "b", Order("tea"), 1):
+        send(probe.pid, message)
+    cast(probe.pid, Order("tea"))
+
+    assert_type(await probe.receive(str), str)
+    assert_type(await probe.receive(is_text), str)
+    assert_type(await probe.expect(like(Order, item="tea")), Order)
+    assert_type(await probe.receive(1), object)
+    assert_type(await probe.expect_cast(Order), Order)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(call, probe.pid, Price("tea"))
+        asked = await probe.expect_call(Price)
+        assert_type(asked, ProbeCall[Price])
+        asked.reply(3)
+    assert_type(node.expect_crash(), ExpectedCrash[Exception])
+    assert_type(node.expect_crash(None, KeyError), ExpectedCrash[KeyError])
+
+    assert len(probe.taken) == 6
