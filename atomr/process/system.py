@@ -40,10 +40,11 @@ class SystemEvent:
 
     Attributes:
         kind: ``"in"``: it took the message to handle it; ``"out"``: the
-            handling is over, and ``detail`` is what the callback returned.
+            handling is over.
         pid: the process.
         message: what it handles: a call's ``From``, a ``Cast``, anything sent.
-        detail: see ``kind``.
+        detail: of an ``"out"``: what the callback returned; of a GenServer's
+            only a ``Stop``, which ends it.
     """
 
     kind: str
