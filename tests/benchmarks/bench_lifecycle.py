@@ -66,12 +66,11 @@ class Link(GenServer):
     def handle_cast(self, message: tuple[Pid, trio.Event]) -> None:
         self.next, self.done = message
 
-    def handle_info(self, message: int) -> NoReply:
+    def handle_info(self, message: int) -> None:
         if message:
             send(self.next, message - 1)
         else:
             self.done.set()
-        return NoReply()
 
 
 async def ring_lean(node: Node) -> float:
@@ -265,13 +264,25 @@ class Lean(GenServer):
     __slots__ = ()
 
 
-class Tasked(GenServer):
-    """May wait."""
+class Dormant(GenServer):
+    """May wait, but has no task until its first message."""
 
     __slots__ = ()
 
     async def handle_call(self, request: object, from_: From) -> Reply:
         return Reply(request)
+
+
+class Tasked(Dormant):
+    """May wait, and has a task from the start."""
+
+    __slots__ = ()
+
+    async def init(self) -> None:
+        pass
+
+
+IDLE_SHAPES = {"lean": Lean, "dormant": Dormant, "task": Tasked}
 
 
 def _resident_bytes() -> int:
@@ -294,7 +305,7 @@ async def idle_bytes(shape: str) -> float:
                 took = _resident_bytes() - before
                 nursery.cancel_scope.cancel()
             return took / IDLE
-        spec = child(Lean if shape == "lean" else Tasked)
+        spec = child(IDLE_SHAPES[shape])
         for _ in range(IDLE):
             await start_child(top, spec)
         gc.collect()
@@ -311,7 +322,7 @@ async def _idle_task() -> None:
 def memory() -> None:
     """Print bytes per idle process, each shape in an interpreter of its own."""
     found = {}
-    for shape in ("channel", "lean", "task"):
+    for shape in ("channel", *IDLE_SHAPES):
         command = [sys.executable, __file__, "--idle", shape]
         output = subprocess.run(command, check=True, capture_output=True, text=True)
         found[shape] = float(output.stdout)
