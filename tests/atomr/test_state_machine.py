@@ -975,6 +975,45 @@ async def test_replace_state_sets_state_and_data_and_is_no_change_of_state(
     assert done(log) == [("b", "Call", "1"), ("a", "Cast", "p")]
 
 
+async def test_a_state_is_taken_over_by_another_instance(
+    clean_node: CleanNode,
+) -> None:
+    log: list[object] = []
+    async with clean_node() as node:
+        pid = await start(node, Script)
+        await sys.replace_state(pid, lambda found: (found[0], Script(log)))
+        await call(pid, Do("1", keep(Reply(1))))
+
+    assert done(log) == [("a", "Call", "1")]
+
+
+async def test_a_machine_without_terminate_is_not_waited_for(
+    clean_node: CleanNode, autojump_clock: trio.testing.MockClock
+) -> None:
+    class Waiting(StateMachine):
+        def init(self) -> Next:
+            return Next(self.only)
+
+        async def only(self, event: Any) -> Any:
+            await trio.sleep_forever()
+
+    async with clean_node() as node:
+        pid = await start(node, Waiting)
+        cast(pid, "wait")
+        await settle()
+    assert trio.current_time() == 0.0
+
+
+async def test_an_event_from_inside_is_no_longer_in_work_when_it_is_done(
+    clean_node: CleanNode, kind: Kind
+) -> None:
+    async with clean_node() as node:
+        pid = await start(node, kind)
+        cast(pid, Do("1", keep(Insert(Internal(Do("i"))))))
+        await settle()
+        assert node.processes[pid.number].current is None
+
+
 async def test_a_bad_replacement_leaves_the_machine_as_it_was(
     clean_node: CleanNode,
 ) -> None:
@@ -1122,6 +1161,8 @@ async def test_a_machine_with_a_task_hibernates_when_it_is_told_to(
         await trio.sleep(61.0)
         assert done(log) == [("a", "Call", "1"), ("b", Timeout("t"))]
         assert await call(pid, Do("2", keep(Reply(2)))) == 2
+        await settle()
+        assert trio.lowlevel.current_statistics().tasks_living == living
         await start(node, AfterAWhile)
         living = trio.lowlevel.current_statistics().tasks_living
         await trio.sleep(11.0)

@@ -491,6 +491,25 @@ async def test_timers_go_with_their_machine(
         assert node.timers.size == 0
 
 
+async def test_a_crash_in_a_time_out_is_reported_with_it(
+    clean_node: CleanNode,
+    autojump_clock: Clock,
+    kind: Kind,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Crashing(kind):  # type: ignore[misc, valid-type]
+        def note(self, state: str, what: object) -> None:
+            raise ValueError(state)
+
+    async with clean_node() as node:
+        pid = await start(node, lambda: Crashing([]))
+        await call(pid, (None, Timeout.after("x", 1.0, "t")))
+        await trio.sleep(2.0)
+
+    [report] = [r.getMessage() for r in caplog.records if "crashed" in r.message]
+    assert report.splitlines()[1] == "last message: Timeout(name='x', content='t')"
+
+
 async def test_a_failed_call_cancels_the_event_time_out_as_any_other(
     clean_node: CleanNode,
     autojump_clock: Clock,
