@@ -16,6 +16,7 @@ import argparse
 import logging
 from contextlib import suppress
 from functools import partial
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, TypeAlias
 
 import attrs
@@ -196,12 +197,15 @@ class Address:
 
     @classmethod
     def parse(cls, text: str) -> Address:
-        """Return the address that ``HOST:PORT`` says."""
+        """Return the address that ``IP:PORT`` says."""
         host, _, port = text.rpartition(":")
-        if not host or not port.isdecimal():
-            expected = f"{text!r}: expected HOST:PORT, such as 127.0.0.1:4040"
-            raise argparse.ArgumentTypeError(expected)
-        return cls(host, int(port))
+        with suppress(ValueError):
+            # A name may mean several addresses, and we listen on one.
+            ip = ip_address(host.strip("[]"))
+            if int(port) in range(65536):
+                return cls(str(ip), int(port))
+        expected = f"{text!r}: expected IP:PORT, such as 127.0.0.1:4040"
+        raise argparse.ArgumentTypeError(expected)
 
 
 def applications(listener: trio.SocketListener) -> list[Application]:
@@ -214,7 +218,11 @@ def applications(listener: trio.SocketListener) -> list[Application]:
 
 async def serve_until_stopped(address: Address) -> None:
     """Serve until the first Ctrl-C or SIGTERM, then stop in order."""
-    [listener] = await trio.open_tcp_listeners(address.port, host=address.host)
+    try:
+        [listener] = await trio.open_tcp_listeners(address.port, host=address.host)
+    except OSError as error:
+        where = f"{address.host}:{address.port}"
+        raise SystemExit(f"cannot listen on {where}: {error.strerror}") from error
     async with listener:
 
         def ready(_: Node) -> None:
@@ -288,7 +296,7 @@ async def demonstrate() -> None:
 def main() -> None:
     """Read the command line, and run."""
     parser = argparse.ArgumentParser(description="A key-value store over TCP.")
-    parser.add_argument("--bind", type=Address.parse, metavar="HOST:PORT")
+    parser.add_argument("--bind", type=Address.parse, metavar="IP:PORT")
     address = parser.parse_args().bind
     logging.basicConfig(format="%(name)s %(levelname)s: %(message)s")
     if address is None:

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+from argparse import ArgumentTypeError
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -203,14 +204,27 @@ def test_ctrl_c_closes_the_connections_and_ends_in_order() -> None:
     assert (program.returncode, printed, logged) == (0, "stopped by SIGINT\n", "")
 
 
-def test_an_address_without_a_port_is_refused_with_the_remedy() -> None:
-    done = subprocess.run(
-        [sys.executable, str(PROGRAM), "--bind", "localhost"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+@pytest.mark.parametrize("text", ["localhost", "localhost:80", ":80", "::1", "::1:-1"])
+def test_what_is_no_address_is_refused_with_the_remedy(
+    kv: ModuleType, text: str
+) -> None:
+    with pytest.raises(ArgumentTypeError) as caught:
+        kv.Address.parse(text)
 
-    assert done.returncode == 2
-    assert "'localhost': expected HOST:PORT, such as 127.0.0.1:4040" in done.stderr
+    assert str(caught.value) == f"{text!r}: expected IP:PORT, such as 127.0.0.1:4040"
+
+
+def test_addresses_of_both_versions_are_understood(kv: ModuleType) -> None:
+    assert kv.Address.parse("127.0.0.1:0") == kv.Address("127.0.0.1", 0)
+    assert kv.Address.parse("[::1]:4040") == kv.Address("::1", 4040)
+
+
+async def test_a_port_in_use_ends_the_program_with_a_sentence(kv: ModuleType) -> None:
+    [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with listener:
+        port = listener.socket.getsockname()[1]
+        with pytest.raises(SystemExit) as caught:
+            await kv.serve_until_stopped(kv.Address("127.0.0.1", port))
+
+    assert str(caught.value).startswith(f"cannot listen on 127.0.0.1:{port}: ")
+    assert "in use" in str(caught.value)
