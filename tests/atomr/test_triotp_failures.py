@@ -330,7 +330,7 @@ async def test_a_handler_that_catches_every_exception_can_be_killed(
             while True:
                 try:
                     await trio.sleep(60)
-                except Exception:  # noqa: BLE001 - what is tested
+                except Exception:  # noqa: BLE001, S112 - what is tested
                     continue
 
     async with clean_node() as node:
