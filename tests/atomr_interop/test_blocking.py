@@ -685,6 +685,25 @@ async def test_a_thread_serves_calls_and_those_unanswered_fail_with_it(
         assert caught.value.reason is NORMAL
 
 
+async def test_a_call_that_a_thread_forgot_fails_with_it(clean_node: CleanNode) -> None:
+    def work() -> None:
+        from_thread.receive()
+        from_thread.receive(lambda message: message == "go on")
+
+    async with clean_node() as node:
+        pid = await node.start(temporary(work))
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def ask() -> None:
+                with pytest.raises(ServerDownError) as caught:
+                    await call(pid, "forgotten", timeout_s=60.0)
+                assert caught.value.reason is NORMAL
+
+            await settle()
+            send(pid, "go on")
+
+
 async def test_messages_before_a_stop_are_received_before_it_is_told(
     clean_node: CleanNode,
 ) -> None:
@@ -727,6 +746,44 @@ async def test_a_bounded_mailbox_makes_room_as_the_thread_receives(
         await send_wait(pid, "end")
         await wait_exit(pid)
     assert got == list(range(100))
+
+
+def wants(word: str) -> Callable[[object], bool]:
+    return lambda message: message == word
+
+
+async def test_a_selective_receive_makes_room_too(clean_node: CleanNode) -> None:
+    got: list[object] = []
+    began, go = threading.Event(), threading.Event()
+
+    def work() -> None:
+        for wanted in "bcdea":
+            go.wait(10)
+            got.append(from_thread.receive(wants(wanted)))
+            if wanted == "b":
+                go.clear()
+                began.set()
+
+    async with clean_node() as node:
+        limit = MailboxLimit(3, Overflow.WAIT)
+        spec = child(Blocking.of(work), mailbox=limit, restart=Restart.TEMPORARY)
+        pid = await node.start(spec)
+
+        async def send_all() -> None:
+            for message in "abcde":
+                await send_wait(pid, message)
+
+        with trio.fail_after(5):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(send_all)
+                await settle()
+                go.set()
+                await until(began)
+                # There is room for the fourth; the fifth waits for more.
+                await settle()
+                go.set()
+            await wait_exit(pid)
+    assert got == list("bcdea")
 
 
 async def test_a_thread_takes_a_thousand_messages(clean_node: CleanNode) -> None:
