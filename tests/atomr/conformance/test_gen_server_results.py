@@ -430,6 +430,30 @@ async def test_a_timeout_of_zero_comes_unless_a_message_waits(
         assert log == ["waits"]
 
 
+async def test_a_message_at_the_very_instant_of_the_timeout_comes_instead_or_after_it(
+    clean_node: CleanNode, autojump_clock: Clock, schedule: int, kind: Kind
+) -> None:
+    """[GenServer: Timeouts] A message that has come when the time is over is handled,
+    and there is no timeout; one that comes later is handled after it.
+    """
+    for _ in range(6):
+        log: Log = []
+        async with clean_node() as node, trio.open_nursery() as nursery:
+            server = await start(node, kind, log)
+            at = trio.current_time() + 2.0
+
+            async def sender(to: Any, at: float) -> None:
+                await trio.sleep_until(at)
+                send(to, "message")
+
+            nursery.start_soon(sender, server, at)
+            await settle()
+            cast(server, lambda: NoReply(timeout_s=2.0))
+            await trio.sleep(5.0)
+        messages = [m for m in log if not isinstance(m, tuple)]
+        assert messages in (["message"], [IdleTimeout(), "message"])
+
+
 @pytest.mark.parametrize("restart", Restart)
 @pytest.mark.parametrize("reason", [NORMAL, SHUTDOWN, DETAIL, KILLED, CRASH])
 async def test_the_reason_of_a_stop_decides_of_the_restart(
