@@ -108,6 +108,7 @@ class Supervising(Startable):
         self._timer: Timer | None = None
         self._running = False
         self._process: TaskProcess
+        self._pid: Pid
         self._nursery: trio.Nursery
 
     # --- to be provided ---------------------------------------------------------
@@ -145,6 +146,7 @@ class Supervising(Startable):
     async def run_process(self, process: TaskProcess) -> ExitReason:
         """Start the children, supervise, stop the children."""
         self._process = process
+        self._pid = process.pid
         process.trapping = True
         try:
             async with trio.open_nursery() as nursery:
@@ -158,7 +160,19 @@ class Supervising(Startable):
                     raise
         finally:
             self._running = False
+            self._let_go()
         return reason
+
+    def _let_go(self) -> None:
+        """Break the cycles that only a collection could.
+
+        The pid stays: an attached block may end later, and its parent is this.
+        """
+        for child in self.rows():
+            child.process = None
+        self._exits.clear()
+        self._timer = None
+        del self._process, self._nursery
 
     async def _live(self, process: TaskProcess) -> ExitReason:
         await self.start_all()
@@ -196,7 +210,7 @@ class Supervising(Startable):
 
     def own_pid(self) -> Pid | None:
         """Return the supervisor's pid."""
-        return self._process.pid
+        return self._pid
 
     async def _supervise(self) -> ExitReason:
         process = self._process

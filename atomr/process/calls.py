@@ -259,7 +259,13 @@ async def wait_for_reply(ref: From, timeout_s: float | None) -> object:
         await _wait(ref, ref.server.node, timeout_s)
     if ref.state is _REPLIED:
         return ref.value
-    raise ref.error
+    error = ref.error
+    # The traceback holds the frames, and these the call: it must not hold the error.
+    del ref.error
+    try:
+        raise error
+    finally:
+        del error
 
 
 async def _wait(ref: From, node: Node, timeout_s: float | None) -> None:

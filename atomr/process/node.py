@@ -57,6 +57,7 @@ class Node:
     Attributes:
         name: for people and logs.
         names: registered name to process; do not change.
+        name_spots: where tasks sleep that wait for a name to be taken.
         processes: number to live process; do not change.
         timers: the node's clock.
         drain: runs the processes that have no task.
@@ -73,6 +74,7 @@ class Node:
     def __init__(self, name: str, nursery: trio.Nursery) -> None:
         self.name = name
         self.names: dict[Name, Process] = {}
+        self.name_spots: dict[Name, list[ParkSpot]] = {}
         self.processes: dict[int, Process] = {}
         self.timers = TimerService()
         self.spots: list[ParkSpot] = []
@@ -209,6 +211,8 @@ class Node:
             name.register(process.pid)
             return
         self.names[name] = process
+        for spot in self.name_spots.get(name, ()):
+            spot.wake()
         if process.names is None:
             process.names = set()
         process.names.add(name)
@@ -240,6 +244,9 @@ class Node:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.timers.run, name=f"{self.name} timers")
                 nursery.start_soon(self.drain.run, name=f"{self.name} drain")
+        # All have ended; a spot and its trap would wait for a collection.
+        for spot in (self.drain.spot, *self.spots):
+            spot.close()
 
     def wake_hibernating(self) -> None:
         """Let a cancellation around the node reach its own that have no task now."""
@@ -320,8 +327,14 @@ async def open_node(name: str = "node") -> AsyncIterator[Node]:
         leaf = unwrap(group)
         if leaf is group:
             raise
-        raise leaf from leaf.__cause__
-    _raise_end(node, error)
+    else:
+        _raise_end(node, error)
+        return
+    # Neither its context, the group that holds it, nor this frame may keep it.
+    try:
+        raise leaf
+    finally:
+        del leaf, error
 
 
 async def _stop(node: Node, error: BaseException | None) -> None:

@@ -290,13 +290,17 @@ class TaskProcess(Process):
                         # For when it is the scope's own Cancelled, and ends here.
                         reason = self.reason_for(error)
                     raise
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - the reason, or it goes on
             self.finish_with(error)
             passing = passes_up(error)
-            if passing is error:
-                raise
-            if passing is not None:
-                raise passing from error
+            try:
+                if passing is error:
+                    raise
+                if passing is not None:
+                    raise passing from error
+            finally:
+                # Its traceback holds this frame.
+                del passing
         else:
             if reason is HIBERNATE:
                 self._hibernate()

@@ -158,12 +158,17 @@ class TimerService:
 
         Cancellation: ends at once; what is armed stays unfired.
         """
-        while True:
-            with trio.CancelScope(deadline=self._next_at()) as scope:
-                self._scope = scope
-                self.wake_at = scope.deadline
-                await trio.sleep_forever()
-            self._fire(trio.current_time())
+        try:
+            while True:
+                with trio.CancelScope(deadline=self._next_at()) as scope:
+                    self._scope = scope
+                    self.wake_at = scope.deadline
+                    await trio.sleep_forever()
+                self._fire(trio.current_time())
+        finally:
+            # They refer back here.
+            self._heap.clear()
+            self._buckets.clear()
 
     def _next_at(self) -> float:
         first = self._heap[0][0] if self._heap else inf
