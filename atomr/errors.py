@@ -160,6 +160,21 @@ class NameTakenError(AtomrError):
         super().__init__(f"register({name!r}): {pid!r} has that name")
 
 
+class NotRegisteredError(AtomrError):
+    """No process took the name within ``timeout_s``.
+
+    Attributes:
+        name: the name.
+        timeout_s: the bound in seconds that passed.
+    """
+
+    def __init__(self, name: str, timeout_s: float) -> None:
+        self.name = name
+        self.timeout_s = timeout_s
+        problem = f"no process has that name within {timeout_s} s"
+        super().__init__(f"wait_registered({name!r}): {problem}")
+
+
 class ReceiveTimeoutError(AtomrError):
     """No matching message came within ``timeout_s``.
 

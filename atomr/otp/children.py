@@ -9,6 +9,7 @@ looks at the same tables without asking.
 from __future__ import annotations
 
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import attrs
@@ -128,17 +129,20 @@ def child(
     Args:
         start: makes the fresh thing to run: a class, or a function.  One that
             takes a supervisor's arguments goes into a ``ChildSpec``.
-        id: None: the name of ``start``.
+        id: None: the name of ``start``, or of what it is a partial of.
         options: any other field of ``ChildSpec``.
 
     Raises:
-        ValueError: no id, and ``start`` has no name (a lambda, a partial).
+        ValueError: no id, and ``start`` has no name (a lambda).
 
     >>> child(dict, restart=Restart.TEMPORARY).id
     'dict'
+    >>> child(partial(dict, a=1)).id
+    'dict'
     """
     if id is None:
-        id = getattr(start, "__name__", "<lambda>")  # noqa: A001 - as above
+        named = start.func if isinstance(start, partial) else start
+        id = getattr(named, "__name__", "<lambda>")  # noqa: A001 - as above
         if id == "<lambda>":
             raise ValueError(f"child({start!r}): it has no name; give it an id")
     return ChildSpec(id=id, start=start, **options)

@@ -114,6 +114,8 @@ class ServerResults:
             if not result.plain:
                 self.note(result)
         elif isinstance(result, Stop):
+            if result.reply is not ABSENT:
+                raise BadReturnError(callback, result, "Stop without a reply")
             return result
         elif result is not None:
             raise BadReturnError(callback, result, "NoReply, Stop or None")

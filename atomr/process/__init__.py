@@ -13,6 +13,7 @@ from atomr.process.attached import attached
 from atomr.process.behaviour import Startable
 from atomr.process.calls import Cast, From, Request, call, cast, reply
 from atomr.process.context import current_node
+from atomr.process.names import register, unregister, wait_registered, whereis
 from atomr.process.node import Node, open_node
 from atomr.process.plain import PlainProcess, receive, spawn
 from atomr.process.signals import (
@@ -25,7 +26,6 @@ from atomr.process.signals import (
     link,
     monitor,
     read_timer,
-    register,
     self_pid,
     send,
     send_after,
@@ -35,9 +35,7 @@ from atomr.process.signals import (
     stop,
     trap_exit,
     unlink,
-    unregister,
     wait_exit,
-    whereis,
 )
 from atomr.process.watchdog import watch_event_loop
 
@@ -77,6 +75,7 @@ __all__ = [
     "unlink",
     "unregister",
     "wait_exit",
+    "wait_registered",
     "watch_event_loop",
     "whereis",
 ]

@@ -1,4 +1,4 @@
-"""What code does to processes: send, link, monitor, exit, names, timers.
+"""What code does to processes: send, link, monitor, exit, timers.
 
 All of it is synchronous: a thing and its consequences happen with no other
 task in between.  Nothing here fails because the other process is dead; each
@@ -15,7 +15,7 @@ from trio.lowlevel import enable_ki_protection
 
 from atomr.core.exits import KILL, NOPROC, NORMAL, ExitReason
 from atomr.core.messages import Down
-from atomr.errors import NameTakenError, NotAProcessError
+from atomr.errors import NotAProcessError
 from atomr.process import mailbox
 from atomr.process.context import (
     CURRENT,
@@ -24,7 +24,7 @@ from atomr.process.context import (
     find_process,
 )
 from atomr.process.stopping import stop_process, wait_ended
-from atomr.refs import Address, Name, Pid, Ref
+from atomr.refs import Address, Pid, Ref
 
 if TYPE_CHECKING:
     from atomr.process.process import Process
@@ -247,47 +247,6 @@ def _flush(process: Process, ref: Ref) -> None:
         # In place: whoever handles it goes on with the list that it has.
         process.batch[:] = [message for message in process.batch if kept(message)]
     process.inbox = [message for message in process.inbox if kept(message)]
-
-
-# --- names ----------------------------------------------------------------------------
-
-
-def register(name: Name, pid: Pid | None = None) -> None:
-    """Give a process a name on its node; it is free when the process ends.
-
-    Args:
-        name: not held by another process; a process may have several.
-        pid: None: the running process.
-
-    Raises:
-        NameTakenError: another live process holds it.
-        NotAProcessError: ``pid`` is dead, or None outside a process.
-    """
-    if pid is None:
-        process = current_process(f"register({name!r})")
-    else:
-        found = find_process(pid)
-        if found is None:
-            raise NotAProcessError(f"register({name!r}): {pid!r} has ended")
-        process = found
-    node = process.node
-    holder = node.names.get(name)
-    if holder is not None and holder is not process:
-        raise NameTakenError(name, holder.pid)
-    node.hold_name(name, process)
-
-
-def unregister(name: Name) -> bool:
-    """Free a name of the current node; return whether somebody held it."""
-    process = current_node().names.pop(name, None)
-    if process is not None and process.names is not None:
-        process.names.discard(name)
-    return process is not None
-
-
-def whereis(name: Name) -> Pid | None:
-    """Return the pid that holds the name on the current node."""
-    return current_node().whereis(name)
 
 
 # --- timers ------------------------------------------------------------------

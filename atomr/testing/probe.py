@@ -17,7 +17,7 @@ import trio
 
 from atomr.core.exits import NORMAL
 from atomr.core.messages import Down, Exit
-from atomr.process import signals
+from atomr.process import names
 from atomr.process.calls import Cast, From
 from atomr.process.context import current_node
 from atomr.process.parking import ParkSpot
@@ -101,7 +101,7 @@ class Probe(Acting):
         process = ProbeProcess(node, name or "probe")
         try:
             if name is not None:
-                signals.register(name, process.pid)
+                names.register(name, process.pid)
         except BaseException:
             process.cancel(NORMAL)
             raise

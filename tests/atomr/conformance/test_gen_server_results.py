@@ -146,7 +146,10 @@ OTHER_RESULTS: dict[str, tuple[Any, object]] = {
     "no reply": (NoReply, LIVES),
     "stop": (Stop, NORMAL),
     "stop with a reason": (lambda: Stop(DETAIL), DETAIL),
-    "a reply to nobody": (lambda: Stop(SHUTDOWN, reply=1), SHUTDOWN),
+    "a reply to nobody": (
+        lambda: Stop(SHUTDOWN, reply=1),
+        Stop(SHUTDOWN, reply=1),
+    ),
     "raise": (raising(CRASH), CRASH),
     "bad return": (lambda: "bad", "bad"),
     "reply is bad": (lambda: Reply(1), Reply(1)),
@@ -192,7 +195,7 @@ async def test_each_result_of_the_other_callbacks(
 
     callback = "handle_continue" if "continue" in position else f"handle_{position}"
     expected = {name: end for name, (_, end) in OTHER_RESULTS.items()}
-    for name in ("bad return", "reply is bad"):
+    for name in ("a reply to nobody", "bad return", "reply is bad"):
         expected[name] = ("bad return", callback, expected[name])
     assert got == expected
 
