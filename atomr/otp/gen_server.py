@@ -76,9 +76,9 @@ class GenServer(Startable):
     """
 
     hibernate_after_s: ClassVar[float | None] = None
-    """Put the task away after so many seconds without a message; None: never.
+    """Put the task away after so many seconds, more than 0, without a message.
 
-    It happens between once and twice that time.  The first message afterwards
+    None: never.  It happens between once and twice that time.  The first message afterwards
     costs the start of a task.  A server without ``async def`` has no task.
     """
 
@@ -90,6 +90,12 @@ class GenServer(Startable):
     def __init_subclass__(cls, **kwargs: object) -> None:
         """See once which callbacks are ``async def``."""
         super().__init_subclass__(**kwargs)
+        after_s = cls.hibernate_after_s
+        if after_s is not None and not after_s > 0:
+            expected = "expected seconds, more than 0, or None"
+            raise ValueError(
+                f"{cls.__name__}.hibernate_after_s={after_s!r}: {expected}"
+            )
         cls.async_callbacks = frozenset(
             name for name in _CALLBACKS if iscoroutinefunction(getattr(cls, name))
         )

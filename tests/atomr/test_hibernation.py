@@ -618,3 +618,13 @@ async def test_it_takes_less_than_half_of_the_memory(clean_node: CleanNode) -> N
             tracemalloc.stop()
     assert awake - asleep > 300 * 1200
     assert abs(again - asleep) < 300 * 300
+
+
+@pytest.mark.parametrize("after_s", [0, 0.0, -1.0])
+def test_a_server_that_would_hibernate_without_a_pause_is_refused(
+    after_s: float,
+) -> None:
+    with pytest.raises(ValueError, match=f"={after_s}: expected seconds, more than 0"):
+
+        class _Never(GenServer):
+            hibernate_after_s = after_s
