@@ -272,7 +272,8 @@ class StartError(AtomrError):
     def __init__(self, child: object, reason: object) -> None:
         self.child = child
         self.reason = reason
-        super().__init__(f"start of {child!r} failed: {short(reason)}")
+        said = reason if isinstance(reason, str) else short(reason)
+        super().__init__(f"start of {child!r} failed: {said}")
         if isinstance(reason, BaseException):
             self.__cause__ = reason
 

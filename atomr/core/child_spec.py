@@ -47,6 +47,8 @@ class BrutalKill(Enum):
     def __repr__(self) -> str:
         return self.name
 
+    __str__ = __repr__
+
 
 BRUTAL_KILL: Final = BrutalKill.BRUTAL_KILL
 """Stop by killing: ``terminate`` does not run."""

@@ -544,7 +544,7 @@ async def test_a_child_that_does_not_start_is_not_kept(
             await start_child(top, child(Fails))
         assert caught.value.__cause__ is CRASH
         await start_child(top, family("a"))
-        with pytest.raises(AlreadyStartedError, match="'a' failed: 'already started"):
+        with pytest.raises(AlreadyStartedError, match="'a' failed: already started"):
             await start_child(top, child(lambda: Member("x", []), id="b", name="a"))
         assert [info.id for info in await which_children(top)] == ["a"]
 

@@ -429,7 +429,7 @@ async def test_a_stopping_supervisor_takes_no_task(
         await settle()
         await node.stop()
     assert [str(error) for error in failures] == [
-        "start of 'forever' failed: 'the supervisor is stopping'"
+        "start of 'forever' failed: the supervisor is stopping"
     ] * 2
 
 
