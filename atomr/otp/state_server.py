@@ -236,6 +236,8 @@ class MachineServer(GenServer):
         # At once, and so before ``terminate``: as gen_statem does, unlike gen_server.
         if stop.reply is not ABSENT:
             _caller(event, stop).reply(stop.reply)
+            # Answered: an event from inside is a continuation, which nobody asked.
+            return Stop(stop.reason)
         return stop
 
     def _check_state(self, result: Next, callback: str | None) -> None:
