@@ -16,7 +16,10 @@ _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 3, 120, 160
 
 def short(value: object) -> str:
     """Return ``repr(value)`` cut to a length fit for a log line; never raises."""
-    return _SHORT.repr(value)
+    try:
+        return _SHORT.repr(value)
+    except Exception as error:  # noqa: BLE001 - a value's own code; said in its place
+        return f"<{type(value).__name__}: repr raised {type(error).__name__}>"
 
 
 class AtomrError(Exception):

@@ -146,7 +146,10 @@ def without_caller(error: BaseException) -> BaseException:
     """
     handled = sys.exc_info()[1]
     inner: BaseException = error
-    while inner.__context__ is not None and inner.__context__ is not handled:
+    # An error that is raised again and again may be its own context's context.
+    seen = {id(handled)}
+    while inner.__context__ is not None and id(inner.__context__) not in seen:
+        seen.add(id(inner))
         inner = inner.__context__
     inner.__context__ = None
     traceback: TracebackType | None = error.__traceback__

@@ -146,7 +146,8 @@ class LeanProcess(Process):
             try:
                 self.own_context().run(self.clean_up, reason_of(error))
             except BaseException as other:  # noqa: BLE001 - it is the reason now
-                other.__context__ = error
+                if other is not error:
+                    other.__context__ = error
                 error = other
         self.finish_with(error)
         passing = passes_up(error)

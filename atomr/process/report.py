@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from atomr.errors import short
+from atomr.process.calls import Cast, From
 from atomr.process.context import ancestors_of
 
 if TYPE_CHECKING:
@@ -65,7 +66,9 @@ def _surroundings(process: Process) -> str:
 
 def _last_message(item: object) -> object:
     # The envelopes of calls and casts say nothing to a reader.
-    return getattr(item, "request", getattr(item, "message", item))
+    if isinstance(item, From):
+        return item.request
+    return item.message if isinstance(item, Cast) else item
 
 
 def _state(process: Process) -> str:
