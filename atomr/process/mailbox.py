@@ -87,11 +87,16 @@ def _forget(process: Process, spot: ParkSpot) -> None:
 
 def _drop_oldest(process: Process) -> bool:
     # The batch is older than the inbox, and lies the other way round.
-    for queue, step in ((process.batch, -1), (process.inbox, 1)):
-        for i in range(len(queue))[::step]:
-            if not isinstance(queue[i], PassesBounds):
-                del queue[i]
-                return True
+    batch, inbox = process.batch, process.inbox
+    for i in reversed(range(len(batch))):
+        if not isinstance(batch[i], PassesBounds):
+            del batch[i]
+            return True
+    for i, message in enumerate(inbox):
+        if not isinstance(message, PassesBounds):
+            # Not in place: a selective receive knows by the list how far it looked.
+            process.inbox = inbox[:i] + inbox[i + 1 :]
+            return True
     return False
 
 

@@ -353,7 +353,9 @@ class TaskProcess(Process):
     @enable_ki_protection
     def _hibernate(self) -> None:
         assert self.task is not None, "it returned just now"
-        nursery, context = self.task.parent_nursery, self.task.context
+        nursery = self.task.parent_nursery
+        # The task is in its own until it has ended; something may come before.
+        context = self.task.context.copy()
         assert nursery is not None, "a process is a task in a nursery"
         self.let_go()
         self.lie_down(nursery, context)
@@ -366,6 +368,8 @@ class TaskProcess(Process):
         if not (self.hibernating and self.idle):
             return False
         self.idle = False
+        if is_crash(reason):
+            self.report_crash(reason)
         self.finish(reason)
         return True
 
@@ -374,6 +378,9 @@ class TaskProcess(Process):
         self.spot = ParkSpot()
         self.scope = trio.CancelScope()
         self.idle = False
+        if self.injected is not None:
+            # By its own plain init, before there was a scope to strike.
+            self.scope.cancel()
 
     def end_around(self) -> None:
         """See to it that a cancellation around reaches code that has no task."""
