@@ -59,9 +59,19 @@ INFINITY: Final = inf
 ShutdownTime: TypeAlias = float | BrutalKill
 
 
-def _check_shutdown(_spec: object, _field: object, value: ShutdownTime | None) -> None:
+def check_shutdown(value: ShutdownTime | None) -> None:
+    """Check a shutdown time.
+
+    Raises:
+        ValueError: it is negative, or no number.
+    """
     if isinstance(value, (int, float)) and not value >= 0:
         raise ValueError(f"shutdown={value!r}: expected seconds, at least 0")
+
+
+def check_shutdown_field(_made: object, _field: object, value: ShutdownTime) -> None:
+    """Check a shutdown time that is a field; the shape that attrs asks for."""
+    check_shutdown(value)
 
 
 @attrs.frozen(kw_only=True)
@@ -94,7 +104,9 @@ class ChildSpec:
     id: str
     start: Callable[..., object]
     restart: Restart = Restart.PERMANENT
-    shutdown: ShutdownTime | None = attrs.field(default=None, validator=_check_shutdown)
+    shutdown: ShutdownTime | None = attrs.field(
+        default=None, validator=check_shutdown_field
+    )
     kind: ChildKind | None = None
     significant: bool = False
     name: Name | Via | None = None

@@ -35,6 +35,7 @@ from atomr.core.child_spec import (
     ChildSpec,
     Restart,
     ShutdownTime,
+    check_shutdown,
 )
 from atomr.core.exits import KILLED, NORMAL, SHUTDOWN, ExitReason
 from atomr.core.messages import PassesBounds
@@ -290,6 +291,7 @@ class Task(Sink, Generic[R_co]):
 
         Raises:
             NotAProcessError: a task cannot wait for its own end.
+            ValueError: ``shutdown`` is negative.
 
         Cancellation: the task goes on stopping.
         """
@@ -299,7 +301,12 @@ class Task(Sink, Generic[R_co]):
         return None if self._reason is asked else self.outcome
 
     def begin_shutdown(self, shutdown: ShutdownTime = DEFAULT_SHUTDOWN_S) -> None:
-        """Unlink the task and stop it, without waiting for its end."""
+        """Unlink the task and stop it, without waiting for its end.
+
+        Raises:
+            ValueError: ``shutdown`` is negative.
+        """
+        check_shutdown(shutdown)
         self._unlink()
         if self._process is not None:
             begin_stop(self._process, shutdown)

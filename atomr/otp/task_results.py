@@ -17,7 +17,12 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 import attrs
 import trio
 
-from atomr.core.child_spec import BRUTAL_KILL, DEFAULT_SHUTDOWN_S, ShutdownTime
+from atomr.core.child_spec import (
+    BRUTAL_KILL,
+    DEFAULT_SHUTDOWN_S,
+    ShutdownTime,
+    check_shutdown_field,
+)
 from atomr.core.exits import NORMAL, ExitReason
 from atomr.core.task_stream import StreamWindow
 from atomr.errors import TaskExitError, TaskTimeoutError
@@ -80,6 +85,11 @@ def _at_least_one(_options: object, _field: object, value: int) -> None:
         raise ValueError(f"max_concurrency={value!r}: expected at least 1")
 
 
+def _a_time(_options: object, _field: object, value: float | None) -> None:
+    if value is not None and not value >= 0:
+        raise ValueError(f"timeout_s={value!r}: expected seconds, at least 0")
+
+
 @attrs.frozen(kw_only=True)
 class Options:
     """How a stream runs its tasks; see ``StreamOptions`` for the fields."""
@@ -90,9 +100,11 @@ class Options:
         default=DEFAULT_MAX_CONCURRENCY, validator=_at_least_one
     )
     ordered: bool = True
-    timeout_s: float | None = DEFAULT_TIMEOUT_S
+    timeout_s: float | None = attrs.field(default=DEFAULT_TIMEOUT_S, validator=_a_time)
     on_timeout: OnItemTimeout = OnItemTimeout.EXIT
-    shutdown: ShutdownTime = DEFAULT_SHUTDOWN_S
+    shutdown: ShutdownTime = attrs.field(
+        default=DEFAULT_SHUTDOWN_S, validator=check_shutdown_field
+    )
 
 
 class _Item(Sink, Generic[T, R]):
@@ -140,6 +152,7 @@ class TaskResults(Generic[T, R]):
         self._running: set[_Item[T, R]] = set()
         self._failure: BaseException | None = None
         self._closed = False
+        self._owner_ends = False
         self._spot = ParkSpot()
         self._input: _Input[T, R] | None = None
         self._items: Iterator[T] | None = None
@@ -172,6 +185,9 @@ class TaskResults(Generic[T, R]):
                 self._fill()
             if self._failure is not None:
                 raise self._failure
+            if self._owner_ends:
+                # Here its end arrives, before it sees what ended it.
+                await trio.lowlevel.checkpoint()
             if self._window.ready:
                 return self._window.take()
             if self._window.exhausted:
@@ -184,6 +200,11 @@ class TaskResults(Generic[T, R]):
     def may_pull(self) -> bool:
         """Whether another item may be taken out of the input."""
         return self._window.may_pull and self._failure is None
+
+    @property
+    def failed(self) -> bool:
+        """Whether nothing more may begin: it failed, or the block was left."""
+        return self._failure is not None
 
     def _fill(self) -> None:
         if self._input is not None:
@@ -264,6 +285,7 @@ class TaskResults(Generic[T, R]):
         if self._owner is None:
             self._fail(TaskExitError(item.process.pid, reason))
         elif not self._owner.trapping:
+            self._owner_ends = True
             self._owner.exit_signal(reason, item.process.pid)
 
     def _fail(self, failure: BaseException) -> None:
@@ -292,9 +314,9 @@ class TaskResults(Generic[T, R]):
         if any(process.reason is None for process in processes):
             with trio.CancelScope(shield=True):
                 await wait_ended(processes)
+        self._spot.close()
         if isinstance(self._items, Generator):
             self._items.close()
-        self._spot.close()
 
 
 class _Input(Generic[T, R]):
@@ -343,16 +365,20 @@ class _Input(Generic[T, R]):
 
     async def _pull(self) -> None:
         task = trio.lowlevel.current_task()
+        results = self._results
         iterator = aiter(self._items)
         try:
             while True:
-                while not self._results.may_pull:
+                while not results.may_pull:
                     await self._spot.park(task)
                 try:
                     item = await anext(iterator)
                 except StopAsyncIteration:
                     return
-                self._results.start(item)
+                # An input may give one more item though it was cancelled.
+                if results.failed:
+                    return
+                results.start(item)
         finally:
             if isinstance(self._items, AsyncGenerator):
                 await self._items.aclose()

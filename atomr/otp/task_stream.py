@@ -123,7 +123,7 @@ def async_stream(
         results raise.
 
     Raises:
-        ValueError: ``max_concurrency`` is less than 1.
+        ValueError: ``max_concurrency`` is less than 1, or a time is negative.
 
     Cancellation: stops the tasks, and waits for their end.
     """
@@ -148,7 +148,7 @@ def async_stream_nolink(
         To be entered with ``async with``.
 
     Raises:
-        ValueError: ``max_concurrency`` is less than 1.
+        ValueError: ``max_concurrency`` is less than 1, or a time is negative.
 
     Cancellation: stops the tasks, and waits for their end.
     """

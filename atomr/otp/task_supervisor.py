@@ -33,7 +33,13 @@ from typing import TYPE_CHECKING, TypeVar, TypeVarTuple, Unpack
 
 from trio.lowlevel import enable_ki_protection
 
-from atomr.core.child_spec import DEFAULT_SHUTDOWN_S, ChildSpec, Restart, ShutdownTime
+from atomr.core.child_spec import (
+    DEFAULT_SHUTDOWN_S,
+    ChildSpec,
+    Restart,
+    ShutdownTime,
+    check_shutdown,
+)
 from atomr.errors import NoProcessError
 from atomr.otp.children import ChildInfo, which_children
 from atomr.otp.dynamic_supervisor import DynamicSupervisor
@@ -95,7 +101,9 @@ class TaskSupervisor(DynamicSupervisor):
 
         Raises:
             StartError: the supervisor is stopping or full.
+            ValueError: ``shutdown`` is negative.
         """
+        check_shutdown(shutdown)
         label = label_of(body.fn)
         self.check_room(label)
         process = AsyncProcess(
@@ -182,6 +190,7 @@ def async_(
         NoProcessError: the supervisor is not there.
         StartError: it is stopping; ``MaxChildrenError``: it is full.
         TypeError: it is no TaskSupervisor.
+        ValueError: ``shutdown`` is negative.
     """
     return _start(supervisor, fn, args, shutdown, linked=True)
 
@@ -207,6 +216,7 @@ def async_nolink(
         NoProcessError: the supervisor is not there.
         StartError: it is stopping; ``MaxChildrenError``: it is full.
         TypeError: it is no TaskSupervisor.
+        ValueError: ``shutdown`` is negative.
     """
     return _start(supervisor, fn, args, shutdown, linked=False)
 
@@ -239,6 +249,7 @@ def start_task(
         NoProcessError: the supervisor is not there.
         StartError: it is stopping; ``MaxChildrenError``: it is full.
         TypeError: it is no TaskSupervisor.
+        ValueError: ``shutdown`` is negative.
     """
     top = task_supervisor(supervisor, "start_task")
     callers = callers_of(owner_now())

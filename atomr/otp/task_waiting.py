@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 import trio
 
 from atomr.core.child_spec import BRUTAL_KILL
+from atomr.core.exits import KILLED
 from atomr.errors import NotAProcessError, TaskTimeoutError
 from atomr.otp.task_process import Done, Exited
 from atomr.process.calls import DEFAULT_TIMEOUT_S
@@ -215,7 +216,9 @@ async def yield_many(
             task.ignore()
     if on_timeout is OnTimeout.KILL_TASK:
         await wait_for_ends(late, None)
-    return [(task, None if task in late else task.outcome) for task in tasks]
+    # What a killed one returned all the same is its value, as for ``shutdown``.
+    killed = {task for task in late if task.outcome == Exited(KILLED)}
+    return [(task, None if task in killed else task.outcome) for task in tasks]
 
 
 def failed(task: Task[object]) -> bool:

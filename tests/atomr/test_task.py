@@ -623,6 +623,20 @@ async def test_those_that_are_late_are_let_go_ignored_or_killed(
         assert await slow.yield_() == late
 
 
+async def test_one_that_is_killed_and_returns_all_the_same_is_done(
+    clean_node: CleanNode, autojump_clock: trio.testing.MockClock
+) -> None:
+    async def at_the_last_moment() -> int:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(2)
+        return 7
+
+    async with clean_node():
+        tasks = [Task.async_(at_the_last_moment), Task.async_(later, 2, 9.0)]
+        found = await yield_many(tasks, timeout_s=1, on_timeout=OnTimeout.KILL_TASK)
+        assert found == [(tasks[0], Done(7)), (tasks[1], None)]
+
+
 async def test_those_that_are_killed_end_at_the_same_time(
     clean_node: CleanNode, autojump_clock: trio.testing.MockClock
 ) -> None:

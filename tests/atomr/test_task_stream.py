@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import gc
 import itertools
+import math
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import pytest
 import trio
@@ -167,6 +168,24 @@ async def test_without_an_order_results_come_as_they_are_there(
             )
         )
         assert found == [Done(number) for number in (2, 3, 1, 5, 0, 4)]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_concurrency": 0},
+        {"timeout_s": -1.0},
+        {"timeout_s": math.nan},
+        {"shutdown": -1.0},
+        {"shutdown": math.nan},
+    ],
+)
+def test_a_number_that_makes_no_sense_is_an_error_at_once(
+    options: dict[str, Any],
+) -> None:
+    (name,) = options
+    with pytest.raises(ValueError, match=f"{name}=.*: expected"):
+        async_stream("tasks", numbers(1), same, **options)
 
 
 async def test_no_input_has_no_results(clean_node: CleanNode, source: Source) -> None:
@@ -472,6 +491,25 @@ async def test_a_failure_ends_the_process_that_a_stream_is_linked_to(
     assert got == [Done(0), Done(1)]
 
 
+async def test_a_process_that_a_failure_ends_sees_no_more_results(
+    clean_node: CleanNode, autojump_clock: trio.testing.MockClock, schedule: int
+) -> None:
+    got: list[object] = []
+
+    async def consume() -> None:
+        stream = async_stream("tasks", range(8), crash_at_two)
+        async with stream as results:
+            async for result in results:
+                got.append(result)
+                with trio.CancelScope(shield=True):
+                    await trio.sleep(1)  # meanwhile all of them end
+
+    async with clean_node() as node:
+        await open_tasks(node)
+        assert await process_of(consume) is CRASH
+    assert got == [Done(0)]
+
+
 async def test_a_process_that_traps_exits_gets_a_result_and_no_messages(
     clean_node: CleanNode, autojump_clock: trio.testing.MockClock, schedule: int
 ) -> None:
@@ -691,6 +729,30 @@ async def test_leaving_in_any_way_ends_all_tasks_before_control_returns(
         assert await task_children("tasks") == ()
         assert (node.size, node.timers.size) == (1, 0)
         assert trio.current_time() == (3.0 if way == "timeout" else 2.0)
+
+
+async def test_an_input_that_gives_one_more_item_as_it_is_stopped_begins_no_task(
+    clean_node: CleanNode, schedule: int
+) -> None:
+    more = trio.Event()
+    begun: list[int] = []
+
+    async def two_numbers() -> AsyncIterator[int]:
+        yield 0
+        with trio.CancelScope(shield=True):
+            await more.wait()
+        yield 1
+
+    async def run(number: int) -> int:
+        begun.append(number)
+        return number if number == 0 else await forever(number)
+
+    async with clean_node() as node:
+        await open_tasks(node)
+        async with async_stream("tasks", two_numbers(), run) as results:
+            assert await anext(results) == Done(0)
+            more.set()
+        assert (await task_children("tasks"), begun) == ((), [0])
 
 
 @pytest.mark.parametrize("whose", ["scope", "consumer", "supervisor"])

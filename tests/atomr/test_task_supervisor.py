@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
@@ -492,3 +493,19 @@ async def test_ten_thousand_tasks_at_once_leave_nothing(clean_node: CleanNode) -
         found = await yield_many(stuck, timeout_s=0.1, on_timeout=OnTimeout.KILL_TASK)
         assert {outcome for _, outcome in found} == {None}
         assert await task_children(top) == ()
+
+
+@pytest.mark.parametrize("shutdown", [-1.0, math.nan])
+async def test_a_shutdown_time_that_is_none_starts_and_stops_nothing(
+    clean_node: CleanNode, shutdown: float
+) -> None:
+    async with clean_node() as node:
+        await node.start(child(TaskSupervisor, name="tasks"))
+        for start in (async_, async_nolink, start_task):
+            with pytest.raises(ValueError, match="shutdown="):
+                start("tasks", trio.sleep_forever, shutdown=shutdown)
+        assert await task_children("tasks") == ()
+        task = async_("tasks", trio.sleep_forever)
+        with pytest.raises(ValueError, match="shutdown="):
+            await task.shutdown(shutdown)
+        assert await task.yield_(timeout_s=0) is None
