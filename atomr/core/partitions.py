@@ -52,7 +52,8 @@ def _encoded(key: PartitionKey) -> bytes:
     if isinstance(key, bytes):
         return _part(b"b", key)
     if isinstance(key, int):
-        return _part(b"i", b"%d" % key)
+        # Python refuses to write a very long one in decimal digits.
+        return _part(b"i", b"%x" % key)
     if isinstance(key, Pid):
         return _part(b"p", b"%d" % key.number)
     if isinstance(key, tuple):

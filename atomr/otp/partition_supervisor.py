@@ -29,6 +29,7 @@ Source: Elixir ``PartitionSupervisor``.
 
 from __future__ import annotations
 
+from operator import index
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -252,15 +253,17 @@ class PartitionRef:
 
         Raises:
             ValueError: ``partitions`` is outside of that.
+            TypeError: it is no integer.
             StartError: one did not start; those before it did.
             CallError: the supervisor is not there, or ended meanwhile.
 
         Cancellation: the supervisor goes on resizing.
         """
         most = self._supervisor("resize").max_partitions
-        if not 0 <= partitions <= most:
+        wanted = index(partitions)
+        if not 0 <= wanted <= most:
             raise ValueError(f"resize({partitions}): expected 0 to {most}")
-        return await call(self.supervisor, Resize(partitions), timeout_s=None)
+        return await call(self.supervisor, Resize(wanted), timeout_s=None)
 
     def _find(self) -> PartitionSupervisor | None:
         process = find_process(self.supervisor)

@@ -224,6 +224,7 @@ keys = st.recursive(
 
 
 @example(("ann", 1), ("ann", True), 7)
+@example((10**5000,), (-(10**5000),), 7)
 @given(keys, keys, st.integers(1, 9))
 def test_equal_keys_share_a_partition(
     one: PartitionKey, other: PartitionKey, partitions: int
@@ -553,6 +554,17 @@ async def test_resize_goes_from_none_to_the_first_number(
         await start(node)
         with pytest.raises(ValueError, match="expected 0 to 3"):
             await COLLECTORS.resize(partitions)
+
+
+@pytest.mark.parametrize("partitions", [2.5, 2.0, "2", None])
+async def test_resize_to_what_is_no_integer_leaves_the_supervisor_alone(
+    clean_node: CleanNode, partitions: int
+) -> None:
+    async with clean_node() as node:
+        await start(node)
+        with pytest.raises(TypeError, match="integer"):
+            await COLLECTORS.resize(partitions)
+        assert COLLECTORS.partitions() == 3
 
 
 async def test_a_resize_that_fails_in_the_middle_keeps_what_has_started(
