@@ -20,7 +20,7 @@ from atomr.testing.expecting import (
     DEFAULT_TIMEOUT_S,
     ExpectationError,
     listed,
-    shown,
+    refute,
     wanted,
 )
 from atomr.testing.matching import Pattern, accepts
@@ -102,7 +102,8 @@ async def refute_receive(pattern: object, *, for_s: float = 0.0) -> None:
     """Check that no such message is there, or comes.
 
     Args:
-        pattern: see :mod:`atomr.testing.matching`.
+        pattern: see :mod:`atomr.testing.matching`; also looked for inside of
+            calls and casts.
         for_s: how long, in seconds; 0: until all tasks are blocked.  A clock
             that only the test moves is moved by so much.
 
@@ -122,7 +123,7 @@ async def refute_receive(pattern: object, *, for_s: float = 0.0) -> None:
 
 
 def refute_received(pattern: object) -> None:
-    """Check that no such message is there.
+    """Check that no such message is there, by itself or in a call or a cast.
 
     Raises:
         ExpectationError: one is; it stays.
@@ -134,14 +135,7 @@ def refute_received(pattern: object) -> None:
 
 def _refute(pattern: object) -> None:
     __tracebackhide__ = True
-    messages = _waiting()
-    found = [message for message in messages if accepts(pattern, message)]
-    if found:
-        who = current_process("refute_receive()").pid
-        raise ExpectationError(
-            f"{who!r} expected no message like this, but got {shown(found[0])}"
-            f"{listed('all that waits', messages)}"
-        )
+    refute(current_process("refute_receive()").pid, pattern, _waiting())
 
 
 def _missed(pattern: object, when: str) -> ExpectationError:

@@ -53,12 +53,12 @@ async def advance(seconds: float, *, cushion_s: float = 0.0) -> None:
 
     Raises:
         NoVirtualTimeError: the clock of this run is no MockClock.
-        ValueError: ``seconds`` is negative.
+        ValueError: ``seconds`` is negative, or has no end.
 
     Cancellation: time stays where it was then.
     """
     clock = _mock_clock(f"advance({seconds})")
-    if seconds < 0:
+    if not 0 <= seconds < inf:
         raise ValueError(f"advance({seconds}): expected seconds, at least 0")
     end = clock.current_time() + seconds
     await settle(cushion_s)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import attrs
 import trio
 
-from atomr.errors import ServerDownError, short
+from atomr.errors import ServerDownError, TaskExitError, short
 from atomr.refs import Pid
 from atomr.testing.clocks import settle, standing_clock
 
@@ -181,7 +181,7 @@ class ExpectedCrash(Generic[E]):
             crash = self._crash
             return (
                 crash is not None
-                and isinstance(error, ServerDownError)
+                and isinstance(error, (ServerDownError, TaskExitError))
                 and error.reason is crash.reason
             )
         if self._crash is None:

@@ -21,13 +21,13 @@ from atomr.core.child_spec import ChildKind
 from atomr.errors import AtomrError, NotAProcessError
 from atomr.otp import TreeNode, supervision_tree
 from atomr.process import PlainProcess
-from atomr.process.calls import Cast, From
 from atomr.process.context import find_process
 from atomr.process.lean import LeanProcess
 from atomr.process.system import Debug
 from atomr.process.task_process import TaskProcess
 from atomr.refs import Address, Pid
 from atomr.testing.crashes import CrashLog
+from atomr.testing.expecting import content_of
 from atomr.testing.matching import ANYTHING, accepts
 from atomr.testing.probe_process import ProbeProcess
 
@@ -82,7 +82,7 @@ class Fault:
 
     def strike(self, message: object) -> None:
         """Raise, if it is the message that was waited for."""
-        if not accepts(self._pattern, _unwrapped(message)):
+        if not accepts(self._pattern, content_of(message)):
             return
         if self._left > 0:
             self._left -= 1
@@ -182,12 +182,6 @@ def _expect(process: Process, error: BaseException) -> None:
     watch = getattr(process.node.on_crash, "__self__", None)
     if isinstance(watch, CrashLog):
         watch.injected(error)
-
-
-def _unwrapped(message: object) -> object:
-    if isinstance(message, From):
-        return message.request
-    return message.message if isinstance(message, Cast) else message
 
 
 # --- at random ------------------------------------------------------------------------

@@ -49,14 +49,25 @@ class TracedTimers(TimerService):
     def __init__(self) -> None:
         super().__init__()
         self.origins: dict[Timer, str] = {}
+        self._fires: str | None = None
 
-    def after(self, delay_s: float, callback: Callable[[], None]) -> Timer:
-        """Call ``callback`` once, ``delay_s`` from now; it must not raise."""
-        timer = super().after(delay_s, callback)
+    def at(self, time: float, callback: Callable[[], None]) -> Timer:
+        """Call ``callback`` once, at ``time`` on trio's clock, or now if it is past."""
+        origin = _caller() or self._fires or "atomr itself"
+
+        def fire() -> None:
+            # What arms itself again comes from where it was armed first.
+            self._fires = origin
+            try:
+                callback()
+            finally:
+                self._fires = None
+
+        timer = super().at(time, fire)
         # Twice the armed ones at most, so that a long test does not fill memory.
         if len(self.origins) > 64 + 2 * self.size:
             self.origins = {t: o for t, o in self.origins.items() if t.callback}
-        self.origins[timer] = _caller()
+        self.origins[timer] = origin
         return timer
 
     def armed(self) -> Iterator[tuple[Timer, str]]:
@@ -64,12 +75,12 @@ class TracedTimers(TimerService):
         return ((t, origin) for t, origin in self.origins.items() if t.callback)
 
 
-def _caller() -> str:
+def _caller() -> str | None:
     frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - documented
     while frame is not None and frame.f_code.co_filename.startswith(_ATOMR):
         frame = frame.f_back
     if frame is None or frame.f_code.co_filename.startswith(_TRIO):
-        return "atomr itself"
+        return None
     return _place(frame, frame.f_lineno)
 
 

@@ -3,12 +3,13 @@
 =====================  ======================================================
 pattern                accepts
 =====================  ======================================================
-a class                its instances
+a class, a union       its instances
 a function             what it returns true for
 :func:`like`           an instance with such attributes
 :func:`equal_to`       that value, also where it is a class or a function
 :data:`ANYTHING`       everything
-tuple, list, dict      the same shape, each place a pattern again
+tuple, list, dict      the same shape, each place a pattern again; so a tuple
+                       with names
 any other value        what is equal to it
 =====================  ======================================================
 
@@ -17,7 +18,12 @@ Pure.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeGuard, TypeVar
+import dataclasses
+import inspect
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeGuard, TypeVar, get_origin
+
+import attrs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,16 +61,23 @@ def equal_to(value: T) -> Pattern[T]:
     return Pattern(f"equal_to({value!r})", lambda other: bool(other == value))
 
 
-def like(kind: type[T], **attributes: object) -> Pattern[T]:
+def like(kind: type[T], /, **attributes: object) -> Pattern[T]:
     """Return a pattern for instances of a class, attributes by pattern.
 
     Args:
         kind: the class.
         attributes: a pattern for each attribute that matters.
 
+    Raises:
+        TypeError: a class of attrs or a dataclass has no such field: nothing
+            would fit, and an expectation of nothing would always hold.
+
     >>> accepts(like(complex, real=1.0), 1 + 2j)
     True
     """
+    for name in attributes:
+        if not _may_have(kind, name):
+            raise TypeError(f"like({kind.__name__}, {name}=...): it has no such field")
 
     def fits(value: object) -> bool:
         return isinstance(value, kind) and all(
@@ -76,23 +89,49 @@ def like(kind: type[T], **attributes: object) -> Pattern[T]:
     return Pattern(f"like({kind.__name__}{fields})", fits)
 
 
+def _may_have(kind: type[object], name: str) -> bool:
+    if attrs.has(kind):
+        fields = {field.name for field in attrs.fields(kind)}
+    elif dataclasses.is_dataclass(kind):
+        fields = {field.name for field in dataclasses.fields(kind)}
+    else:
+        # Its instances say, each for itself.
+        return True
+    return name in fields or hasattr(kind, name)
+
+
 def accepts(pattern: object, value: object) -> bool:
     """Return whether the pattern accepts the value.
+
+    Raises:
+        TypeError: the pattern is an async function, or a class with parameters,
+            and would accept too much.
 
     >>> accepts(("ok", int), ("ok", 3)), accepts(("ok", int), ("ok", "3"))
     (True, False)
     """
     if isinstance(pattern, Pattern):
         return pattern.accepts(value)
-    if isinstance(pattern, type):
+    if isinstance(pattern, (type, UnionType)):
         return isinstance(value, pattern)
-    if type(pattern) in (tuple, list):
+    # A tuple with names as well: its places are patterns like others.
+    if isinstance(pattern, tuple) or type(pattern) is list:
         return _same_places(pattern, value)
     if type(pattern) is dict:
         return _same_keys(pattern, value)
+    if get_origin(pattern) is not None:
+        raise TypeError(f"pattern {pattern!r}: give the class, without parameters")
     if callable(pattern):
-        return bool(pattern(value))
+        return _found_true(pattern, value)
     return bool(pattern == value)
+
+
+def _found_true(pattern: Callable[[object], object], value: object) -> bool:
+    found = pattern(value)
+    if inspect.iscoroutine(found):
+        found.close()
+        raise TypeError(f"pattern {pattern!r}: an async function; give a plain one")
+    return bool(found)
 
 
 def _same_places(pattern: Any, value: object) -> bool:  # noqa: ANN401 - a sequence

@@ -9,6 +9,7 @@ import attrs
 import trio
 
 from atomr.core.child_spec import ChildSpec, Restart
+from atomr.core.exits import SHUTDOWN
 from atomr.errors import ChildNotFoundError
 from atomr.otp import (
     DynamicSupervisor,
@@ -21,6 +22,7 @@ from atomr.otp import (
 )
 from atomr.process import attached, open_node
 from atomr.process.behaviour import Startable
+from atomr.process.endings import reason_of
 from atomr.testing.clocks import running_clock, settle
 from atomr.testing.crashes import CrashLog, ExpectedCrash, UnexpectedCrashError
 from atomr.testing.leftovers import LeftoverError, TracedTimers, leftovers
@@ -131,9 +133,9 @@ class TestNode:
                 await call(pid, Divide(1, 0))
             assert str(crash.reason) == "division by zero"
 
-        Leaving the block waits for the crash.  A call that fails because of it
-        ends the block like ``pytest.raises``: the ``ServerDownError`` goes no
-        further.
+        Leaving the block waits for the crash.  A call, or a wait for a task,
+        that fails because of it ends the block like ``pytest.raises``: the
+        ``ServerDownError`` or ``TaskExitError`` goes no further.
 
         Args:
             process: its pid, its name or id; None: any process of the node.
@@ -209,20 +211,26 @@ async def open_test_node(
     """
     scope = trio.CancelScope()
     crashes = CrashLog(lambda: None if allow_crashes else scope.cancel())
-    with ExitStack() as stack:
-        async with open_node(name) as node:
-            # Nothing has been armed yet, and the node's tasks have not run.
-            node.timers = TracedTimers()
-            node.on_crash = crashes.note
-            try:
-                with scope:
-                    yield TestNode(node, crashes)
-            except Exception as error:
-                if not allow_crashes and crashes.unexpected and error.__cause__ is None:
-                    error.__cause__ = crashes.unexpected[0].reason
-                raise
-            finally:
-                stack.enter_context(running_clock())
+    try:
+        with ExitStack() as stack:
+            async with open_node(name) as node:
+                # Nothing has been armed yet, and the node's tasks have not run.
+                node.timers = TracedTimers()
+                node.on_crash = crashes.note
+                try:
+                    with scope:
+                        yield TestNode(node, crashes)
+                finally:
+                    stack.enter_context(running_clock())
+    except BaseException as error:
+        if allow_crashes or not crashes.unexpected:
+            raise
+        if reason_of(error) is SHUTDOWN:
+            # Cancelled from outside, which is no failure, and would hide one.
+            raise _unexpected(crashes) from crashes.unexpected[0].reason
+        if isinstance(error, Exception) and error.__cause__ is None:
+            error.__cause__ = crashes.unexpected[0].reason
+        raise
     if crashes.unexpected and not allow_crashes:
         raise _unexpected(crashes)
     await _check_left(node)

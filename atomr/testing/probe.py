@@ -25,7 +25,9 @@ from atomr.testing.clocks import advance, settle, standing_clock
 from atomr.testing.expecting import (
     DEFAULT_TIMEOUT_S,
     ExpectationError,
+    is_or_holds,
     listed,
+    refute,
     shown,
     wanted,
 )
@@ -80,7 +82,7 @@ class Probe(Acting):
     A *pattern* is a class, a function, a value, a tuple of patterns, or what
     :func:`like` returns; see :mod:`atomr.testing.matching`.  A call is matched
     as its :class:`~atomr.process.From`, and a cast as its ``Cast``, except where
-    a method says otherwise.
+    a method says otherwise: what must not come must not come inside of one.
 
     Every failure is an :class:`ExpectationError` that shows what did come.
 
@@ -216,27 +218,27 @@ class Probe(Acting):
         """Check that no such message is there, or comes.
 
         Args:
-            pattern: what must not come; anything.
+            pattern: what must not come, by itself or inside of a call or a
+                cast; anything.
             for_s: how long, in seconds; 0: until all tasks are blocked.  A clock
                 that only the test moves is moved by so much.
 
         Raises:
             ExpectationError: one came; it stays.
+            NotAProcessError: the probe has ended, so nothing could come.
         """
         __tracebackhide__ = True
+        self._check_alive()
         if standing_clock() is not None:
             await advance(for_s)
         elif for_s > 0:
-            await self._wait(lambda: self._find(pattern) is not None, for_s)
+            await self._wait(
+                lambda: any(is_or_holds(pattern, m) for m in self.messages), for_s
+            )
         else:
             await settle()
-        place = self._find(pattern)
-        if place is not None:
-            raise ExpectationError(
-                f"{self.pid!r} expected no message like this, but got"
-                f" {shown(self._process.inbox[place])}"
-                f"{listed('all that waits', self.messages)}"
-            )
+        refute(self.pid, pattern, self.messages)
+        self._check_alive()
 
     @overload
     async def expect_call(

@@ -57,16 +57,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     marker = metafunc.definition.get_closest_marker("seeds")
     if marker is not None or "schedule" in metafunc.fixturenames:
         least = metafunc.config.getoption("--seeds", default=0)
-        numbers = _seeds(() if marker is None else marker.args, least)
+        numbers = list(range(max(DEFAULT_SEEDS, least)))
+        if marker is not None:
+            numbers = _seeds(least, *marker.args, **marker.kwargs)
         ids = [f"seed={number}" for number in numbers]
         metafunc.parametrize("seeded_order", numbers, indirect=True, ids=ids)
 
 
-def _seeds(arguments: tuple[int, ...], least: int) -> list[int]:
-    if len(arguments) > 1:
-        return list(arguments)
-    count = arguments[0] if arguments else DEFAULT_SEEDS
-    return list(range(max(count, least)))
+def _seeds(least: int, n: int = DEFAULT_SEEDS, *more: int) -> list[int]:
+    if more:
+        return [n, *more]
+    if n < 1:
+        raise ValueError(f"seeds({n}): expected at least 1, or nothing is run")
+    return list(range(max(n, least)))
 
 
 # For all, so that a marker is enough; it does nothing for a test without a seed.

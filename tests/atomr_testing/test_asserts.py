@@ -8,6 +8,7 @@ import pytest
 import trio
 
 from atomr.errors import NotAProcessError
+from atomr.otp import Cast, cast
 from atomr.process import self_pid, send, send_after, spawn, wait_exit
 from atomr.testing import (
     ExpectationError,
@@ -99,6 +100,20 @@ async def test_a_message_that_must_not_come_fails(
         with pytest.raises(ExpectationError):
             refute_received(str)
         assert await assert_received("x") == "x"
+
+
+async def test_what_must_not_come_must_not_come_in_a_cast(
+    node: TestNode, autojump_clock: MockClock
+) -> None:
+    async with node.as_process() as me:
+        cast(me, 3)
+        await refute_receive(str)
+        refute_received(str)
+        with pytest.raises(ExpectationError, match="but got cast 3"):
+            await refute_receive(int)
+        with pytest.raises(ExpectationError, match="but got cast 3"):
+            refute_received(int)
+        assert await assert_received(Cast)
 
 
 async def test_a_clock_that_stands_is_moved(

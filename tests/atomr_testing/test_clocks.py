@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from math import inf, nan
 from typing import Any
 
 import pytest
@@ -133,9 +134,13 @@ async def test_a_real_clock_cannot_be_moved() -> None:
         await advance(1)
 
 
-async def test_time_does_not_go_back(virtual_clock: MockClock) -> None:
+@pytest.mark.parametrize("seconds", [-1, nan, inf])
+async def test_time_does_not_go_back_nor_to_its_end(
+    virtual_clock: MockClock, seconds: float
+) -> None:
     with pytest.raises(ValueError, match="at least 0"):
-        await advance(-1)
+        await advance(seconds)
+    assert trio.current_time() == 0.0
 
 
 async def test_a_cancelled_advance_leaves_time_where_it_was(

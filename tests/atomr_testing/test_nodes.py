@@ -19,6 +19,7 @@ from atomr.errors import (
     NoNodeError,
     ServerDownError,
     StartError,
+    TaskExitError,
 )
 from atomr.otp import (
     DynamicSupervisor,
@@ -27,6 +28,7 @@ from atomr.otp import (
     Reply,
     Restart,
     Supervisor,
+    Task,
     call,
     cast,
     child,
@@ -43,6 +45,7 @@ from atomr.process import (
     self_pid,
     send,
     send_after,
+    send_interval,
     spawn,
     wait_exit,
     whereis,
@@ -358,6 +361,24 @@ async def test_the_wrong_crash_is_shown_and_fails_the_test() -> None:
                     cast(pid, 0)
 
 
+async def test_a_task_that_crashes_ends_the_block_as_a_server_does(
+    node: TestNode,
+) -> None:
+    async def divide(by: int) -> int:
+        return 12 // by
+
+    async with node.expect_crash("divide", ZeroDivisionError) as crash:
+        await Task.async_(divide, 0).result()
+        pytest.fail("not reached")
+
+    assert crash.pid.label == "divide"
+    for other in (Task.async_(divide, 3), Task.async_(trio.sleep_forever)):
+        with pytest.raises((TaskExitError, NoCrashError)):
+            async with node.expect_crash("divide"):
+                other.begin_shutdown()
+                await other.result()
+
+
 async def test_a_call_that_failed_for_another_reason_leaves_the_block(
     node: TestNode,
 ) -> None:
@@ -479,6 +500,19 @@ async def test_a_timer_for_a_name_is_named_with_its_place(
     assert re.fullmatch(rf"timer due in 9 s, armed at {place}", line)
 
 
+async def test_an_interval_for_a_name_is_named_with_the_place_that_began_it(
+    autojump_clock: MockClock,
+) -> None:
+    with pytest.raises(LeftoverError) as caught:
+        async with open_test_node():
+            send_interval(2.0, "nobody", "tick")
+            await trio.sleep(5)
+
+    place = rf"{re.escape(__file__)}:\d+ in .*began_it"
+    [line] = caught.value.leftovers
+    assert re.fullmatch(rf"timer due in 1 s, armed at {place}", line)
+
+
 async def test_ten_thousand_timers_are_not_remembered(
     autojump_clock: MockClock,
 ) -> None:
@@ -545,6 +579,26 @@ async def test_a_cancellation_from_outside_goes_through_and_leaves_nothing(
     assert node.node.processes == {}
     with pytest.raises(NoNodeError):
         current_node()
+
+
+@pytest.mark.parametrize("in_a_nursery", [False, True])
+async def test_a_cancellation_from_outside_hides_no_crash(
+    schedule: int, *, in_a_nursery: bool
+) -> None:
+    async def test() -> None:
+        async with open_test_node() as node, trio.open_nursery() as nursery:
+            if in_a_nursery:
+                nursery.start_soon(trio.sleep_forever)
+            cast(await node.start_supervised(Divider), 0)
+            with trio.CancelScope(shield=True):
+                await settle()
+            scope.cancel()
+            await trio.sleep_forever()
+
+    with trio.CancelScope() as scope:
+        with pytest.raises(UnexpectedCrashError) as caught:
+            await test()
+        assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
 
 async def test_time_jumps_while_the_node_stops(virtual_clock: MockClock) -> None:

@@ -7,6 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from atomr.testing.pytest_plugin import _seeds
+
 ROOT = Path(__file__).parents[2]
 
 TESTS = """
@@ -46,6 +50,11 @@ async def test_a_probe_shows_what_came(probe):
 
 @pytest.mark.seeds(2)
 async def test_seeds():
+    pass
+
+
+@pytest.mark.seeds(n=1)
+async def test_by_keyword():
     pass
 
 
@@ -103,6 +112,9 @@ def test_its_fixtures_and_marker_work_and_failures_say_why(tmp_path: Path) -> No
         ("FAILED", "test_a_probe_shows_what_came"),
         ("FAILED", "test_listed[seed=17]"),
         ("FAILED", "test_what_is_left_fails"),
+        ("PASSED", "test_by_keyword[seed=0]"),
+        ("PASSED", "test_by_keyword[seed=1]"),
+        ("PASSED", "test_by_keyword[seed=2]"),
         ("PASSED", "test_listed[seed=3]"),
         ("PASSED", "test_no_seed"),
         ("PASSED", "test_node_probe_and_clock"),
@@ -114,6 +126,14 @@ def test_its_fixtures_and_marker_work_and_failures_say_why(tmp_path: Path) -> No
     assert "raise ValueError(message)" in output
     assert "'b' next, but got 'a'" in output
     assert "armed at" in output
+
+
+def test_a_marker_that_would_run_nothing_or_not_what_it_says_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"seeds\(0\): expected at least 1"):
+        _seeds(5, 0)
+    with pytest.raises(TypeError):
+        _seeds(5, seeds=3)  # type: ignore[call-arg]
+    assert _seeds(0, 0, 7) == [0, 7]
 
 
 def test_the_kit_itself_needs_no_pytest() -> None:

@@ -19,6 +19,7 @@ from atomr.errors import (
     SystemMessageError,
 )
 from atomr.otp import (
+    Cast,
     GenServer,
     NoReply,
     Reply,
@@ -225,6 +226,39 @@ async def test_expect_nothing_looks_when_all_is_settled(probe: Probe) -> None:
     ]
     await probe.expect_nothing(int)
     assert probe.clear() == ("psst",)
+
+
+@pytest.mark.parametrize("for_s", [0.0, 2.0])
+async def test_what_must_not_come_must_not_come_in_a_cast_or_a_call(
+    probe: Probe, autojump_clock: MockClock, for_s: float
+) -> None:
+    cast(probe.pid, 3)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(call, probe.pid, "ask")
+        await probe.expect_nothing(bytes, for_s=for_s)
+        for pattern, shown in ((int, "cast 3"), (str, "call 'ask'"), (Cast, "cast 3")):
+            with pytest.raises(ExpectationError, match=f"like this, but got {shown}"):
+                await probe.expect_nothing(pattern, for_s=for_s)
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("for_s", [0.0, 2.0])
+async def test_nothing_is_no_finding_where_nothing_could_come(
+    node: TestNode, probe: Probe, autojump_clock: MockClock, for_s: float
+) -> None:
+    other = Probe()
+    async with trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def _() -> None:
+            with pytest.raises(NotAProcessError):
+                await other.expect_nothing(for_s=for_s + 1)
+
+        await settle()
+        other.end()
+    probe.end()
+    with pytest.raises(NotAProcessError):
+        await probe.expect_nothing(for_s=for_s)
 
 
 async def test_expect_nothing_waits_as_long_as_it_is_told(
