@@ -312,7 +312,8 @@ class ServerLoop(ServerResults):
         process = self._process
 
         def look() -> None:
-            if self._active or not process.idle:
+            # As in OTP, one that waits for its timeout does not hibernate by itself.
+            if self._active or not process.idle or self.idle_timer is not None:
                 self._active = False
                 self._watch_idleness(after_s)
             else:

@@ -84,7 +84,8 @@ async def receive(
     """Take the oldest message, or the oldest that ``match`` accepts.
 
     Messages that do not match stay, in order.  A call arrives as its
-    :class:`~atomr.process.From`, a cast as its ``Cast``.
+    :class:`~atomr.process.From`, a cast as its ``Cast``.  In a server's callback
+    it takes what the server would handle later; calls and signals wait meanwhile.
 
     Args:
         match: pure predicate; None accepts all.
@@ -131,11 +132,21 @@ async def _next_match(process: TaskProcess, match: Match | None) -> object:
     while True:
         scanned = process.inbox
         position = len(scanned)
-        await process.park()
+        await _park(process)
         # A flush puts a shorter list in the place of the one that was scanned.
         found = _take(process, match, position if process.inbox is scanned else 0)
         if found is not _NOTHING:
             return found
+
+
+async def _park(process: TaskProcess) -> None:
+    # In a server's callback: it is not the server that sleeps, so no call is served.
+    offered = process.plain_call, process.async_call
+    process.plain_call = process.async_call = None
+    try:
+        await process.park()
+    finally:
+        process.plain_call, process.async_call = offered
 
 
 def _take(process: TaskProcess, match: Match | None, position: int) -> object:

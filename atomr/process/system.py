@@ -164,7 +164,8 @@ async def ask_system(
         problem = f"a {process.behaviour.process_label()} answers no system messages"
         raise SystemMessageError(process.pid, request, problem)
     ref = From(request, server, process, CURRENT.get())
-    if process.idle:
+    # One that receives in a callback sleeps as well, but its state may not be whole.
+    if process.idle and process.current is None:
         serve_system(process, ref)
     else:
         process.push_signal(ref)

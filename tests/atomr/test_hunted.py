@@ -9,27 +9,47 @@ import trio
 import trio.testing
 
 from atomr import telemetry
-from atomr.errors import ServerDownError, short
+from atomr.core.exits import unwrap
+from atomr.core.messages import IdleTimeout
+from atomr.errors import (
+    NoNodeError,
+    NotAProcessError,
+    ServerDownError,
+    StartError,
+    short,
+)
 from atomr.otp import (
+    DynamicSupervisor,
     From,
     GenServer,
     MailboxLimit,
     NoReply,
     Overflow,
+    Registry,
+    RegistryRef,
     Reply,
     Restart,
+    Supervisor,
     call,
     child,
+    sys,
 )
 from atomr.process import (
+    attached,
     is_alive,
     kill,
+    link,
+    monitor,
+    open_node,
     receive,
+    register,
     self_pid,
     send,
+    send_after,
     spawn,
     stop,
     wait_exit,
+    whereis,
 )
 from atomr.testing import crash
 
@@ -214,3 +234,239 @@ async def test_errors_that_are_each_other_s_context_hang_nobody(
         with pytest.raises(ServerDownError) as caught:
             await call(pid, 1)
         assert caught.value.reason is one
+
+
+# --- a server that receives in a callback -------------------------------------
+
+
+class Selects(GenServer):
+    """Waits in a callback for what it is sent meanwhile."""
+
+    def __init__(self) -> None:
+        self.log: list[object] = []
+
+    async def handle_call(self, request: object, from_: From) -> Reply:
+        self.log.append(f"begin {request}")
+        if request == "select":
+            self.log.append(await receive(lambda message: message == "go"))
+        self.log.append(f"end {request}")
+        return Reply(request)
+
+
+@pytest.mark.parametrize("inline", [True, False])
+async def test_while_a_callback_receives_no_other_callback_runs(
+    inline: bool, clean_node: CleanNode, schedule: int
+) -> None:
+    async with clean_node() as node:
+        server = Selects()
+        pid = await node.start(server)
+        if not inline:
+            node.inline_left = 0
+        replies: list[object] = []
+        seen: list[object] = []
+
+        async def ask(request: str) -> None:
+            replies.append(await call(pid, request))
+
+        def note(state: Selects) -> Selects:
+            seen.append(tuple(state.log))
+            return state
+
+        async def look() -> None:
+            await sys.replace_state(pid, note)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask, "select")
+            await settle()
+            nursery.start_soon(look)
+            await settle()
+            nursery.start_soon(ask, "other")
+            await settle()
+            assert (replies, seen) == ([], [])
+            send(pid, "go")
+        first = ("begin select", "go", "end select")
+        assert set(replies) == {"select", "other"}
+        # Between two callbacks, where the state is whole.
+        assert seen == [first]
+        assert server.log == [*first, "begin other", "end other"]
+
+
+async def test_a_call_while_nothing_is_received_is_served_as_ever(
+    clean_node: CleanNode,
+) -> None:
+    async with clean_node() as node:
+        pid = await node.start(Selects())
+        send_after(0.0, pid, "go")
+        assert await call(pid, "select") == "select"
+        await settle()
+        node.inline_left = 1
+        assert await call(pid, "inline") == "inline"
+        assert node.inline_left == 0
+
+
+# --- hibernation and time-outs ------------------------------------------------
+
+
+async def test_a_server_that_waits_for_its_timeout_does_not_hibernate_by_itself(
+    clean_node: CleanNode, autojump_clock: trio.testing.MockClock
+) -> None:
+    class Waits(GenServer):
+        hibernate_after_s = 1.0
+
+        def __init__(self) -> None:
+            self.log: list[object] = []
+
+        async def handle_call(self, request: object, from_: From) -> Reply:
+            if request == "arm":
+                return Reply(None, timeout_s=10)
+            return Reply(tuple(self.log))
+
+        async def handle_info(self, message: object) -> None:
+            self.log.append(message)
+
+    async with clean_node() as node:
+        pid = await node.start(Waits())
+        await call(pid, "arm")
+        await trio.sleep(5)
+        # Activity: the time-out is over.
+        await call(pid, "log")
+        await trio.sleep(20)
+        assert await call(pid, "log") == ()
+        await call(pid, "arm")
+        await trio.sleep(20)
+        assert await call(pid, "log") == (IdleTimeout(),)
+
+
+# --- what outlives its process, or its node -----------------------------------
+
+
+async def test_what_a_process_leaves_running_can_hold_nothing_in_its_name(
+    clean_node: CleanNode,
+) -> None:
+    errors = []
+    ended = trio.Event()
+    keys: RegistryRef[str, None] = RegistryRef("keys")
+
+    async def outlive(other: Pid) -> None:
+        await ended.wait()
+        actions: list[Callable[[], object]] = [
+            lambda: register("name"),
+            lambda: link(other),
+            lambda: monitor(other),
+            lambda: keys.register("key", None),
+        ]
+        for action in actions:
+            with pytest.raises(NotAProcessError, match="has ended") as caught:
+                action()
+            errors.append(str(caught.value))
+
+    async with clean_node() as node, trio.open_nursery() as nursery:
+        blocks = await node.start(DynamicSupervisor())
+        other = await node.start(child(Echo))
+        await node.start(child(Registry, name="keys"))
+        async with attached(blocks, id="block"):
+            nursery.start_soon(outlive, other)
+        ended.set()
+        await settle()
+        assert len(errors) == 4
+        assert whereis("name") is None
+        assert (await sys.get_status(other)).monitored_by == ()
+        assert (await sys.get_status(other)).links == ()
+        assert keys.count() == 0
+
+
+class Plain(GenServer):
+    pass
+
+
+@pytest.mark.parametrize("kind", [Echo, Plain])
+async def test_nothing_starts_on_a_node_that_was_cancelled(
+    kind: type[GenServer],
+) -> None:
+    errors: list[str] = []
+
+    class Late(Echo):
+        async def init(self) -> None:
+            await trio.lowlevel.checkpoint()
+
+        async def terminate(self, reason: object) -> None:
+            await trio.lowlevel.checkpoint()
+            with pytest.raises(StartError) as caught:
+                await node.start(kind())
+            errors.append(str(caught.value))
+
+    with trio.CancelScope() as scope:
+        async with open_node() as node:
+            await node.start(Late())
+            scope.cancel()
+            await trio.sleep_forever()
+    assert errors == [f"start of {kind.__name__!r} failed: the node is stopping"]
+    with pytest.raises(StartError):
+        await node.start(kind())
+    assert node.processes == {}
+
+
+async def test_nothing_is_spawned_on_a_node_that_has_ended() -> None:
+    ended = trio.Event()
+
+    async def outlive() -> None:
+        await ended.wait()
+        with pytest.raises(NoNodeError, match="has ended"):
+            spawn(trio.sleep_forever, name="late")
+
+    async with trio.open_nursery() as nursery:
+        async with open_node() as node:
+            nursery.start_soon(outlive)
+            await settle()
+        ended.set()
+    assert node.processes == {}
+    assert node.names == {}
+
+
+# --- what passes through a process --------------------------------------------
+
+
+class Exits(GenServer):
+    def terminate(self, reason: object) -> None:
+        raise SystemExit(3)
+
+
+class Notes(GenServer):
+    def __init__(self, log: list[str]) -> None:
+        self.log = log
+
+    def terminate(self, reason: object) -> None:
+        self.log.append("closed")
+
+
+async def test_a_system_exit_in_terminate_goes_on_without_a_task_too() -> None:
+    with pytest.raises(SystemExit):
+        async with open_node() as node:
+            pid = await node.start(child(Exits, restart=Restart.TEMPORARY))
+            await stop(pid)
+
+
+@pytest.mark.parametrize("under_supervisor", [False, True])
+async def test_a_system_exit_in_one_terminate_leaves_out_no_other(
+    under_supervisor: bool,
+) -> None:
+    log: list[str] = []
+    specs = [
+        child(lambda: Notes(log), id="first"),
+        child(Exits),
+        child(lambda: Notes(log), id="last"),
+    ]
+    # Beside the cancellation it is one of a group.
+    expected = pytest.raises((SystemExit, BaseExceptionGroup))
+    with expected as caught, trio.CancelScope() as scope:
+        async with open_node() as node:
+            if under_supervisor:
+                await node.start(Supervisor(specs))
+            else:
+                for spec in specs:
+                    await node.start(spec)
+            scope.cancel()
+            await trio.sleep_forever()
+    assert isinstance(unwrap(caught.value), SystemExit)
+    assert log == ["closed", "closed"]
+    assert node.processes == {}
