@@ -35,7 +35,7 @@ from atomr.core.registry_table import RegistryTable
 from atomr.errors import NameTakenError, NoProcessError, NotAProcessError
 from atomr.otp.gen_server import GenServer
 from atomr.otp.results import NoReply
-from atomr.process.context import current_process, find_process
+from atomr.process.context import current_process, find_process, living_process
 from atomr.process.signals import trap_exit
 from atomr.refs import Name, Pid, Via
 
@@ -115,7 +115,7 @@ class RegistryRef(Generic[K, V]):
                 one) holds it.
             NotAProcessError: the running task belongs to no process.
         """
-        self._hold(key, value, current_process(f"register({key!r})"))
+        self._hold(key, value, living_process(f"register({key!r})"))
 
     def unregister(self, key: K) -> bool:
         """Let go of a key; return whether the running process held it.

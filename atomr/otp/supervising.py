@@ -28,6 +28,7 @@ from atomr.errors import ChildError, StartError, short
 from atomr.otp.children import ChildInfo, ChildState
 from atomr.process.behaviour import Startable, StopRequest
 from atomr.process.calls import From
+from atomr.process.process import end_all
 from atomr.process.report import log
 from atomr.process.starting import StartAbortedError, prepare, run_init
 from atomr.process.system import serve_system
@@ -188,9 +189,8 @@ class Supervising(Startable):
     def end_foreign(self, reason: ExitReason | None) -> None:
         """End the children that have no task, and cancel those in others' tasks."""
         self.cancel_foreign(reason or Shutdown("supervisor killed"))
-        for child in reversed(self.rows()):
-            if child.process is not None:
-                child.process.end_around()
+        processes = (child.process for child in reversed(self.rows()))
+        end_all(process for process in processes if process is not None)
 
     def stops_gracefully(self, process: Process) -> bool:
         """Children are stopped in order, always."""

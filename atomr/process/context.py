@@ -46,6 +46,20 @@ def current_process(operation: str) -> Process:
     return process
 
 
+def living_process(operation: str) -> Process:
+    """Return the process that the running code belongs to, if it has not ended.
+
+    A helper task may outlive it: what the dead holds nobody would ever free.
+
+    Raises:
+        NotAProcessError: it belongs to none, or that one has ended.
+    """
+    process = current_process(operation)
+    if process.reason is not None:
+        raise NotAProcessError(f"{operation}: {process.pid!r} has ended")
+    return process
+
+
 def process_of_task(task: trio.lowlevel.Task) -> Process | None:
     """Return the process whose own task this is; a helper task has none."""
     process = CURRENT.get()

@@ -44,13 +44,15 @@ class Dormant(ParkSpot):
         self, process: TaskProcess, nursery: trio.Nursery, context: Context
     ) -> None:
         super().__init__()
-        self._process = process
+        self._process: TaskProcess | None = process
         self._nursery = nursery
         self._context = context
 
     def wake(self) -> None:
         """Let the process go on, in a new task."""
         process = self._process
+        if process is None:
+            return
         process.rise()
         # The new task's context is a copy of the one that it is started in.
         self._context.run(_start, self._nursery, process)
@@ -59,8 +61,16 @@ class Dormant(ParkSpot):
 
     def cancel(self) -> None:
         """Let the process go on, to its end."""
-        self.wake()
-        self._process.scope.cancel()
+        process = self._process
+        if process is not None:
+            self.wake()
+            process.scope.cancel()
+
+    def close(self) -> None:
+        """Let go of the process: it has ended."""
+        self._process = None
+        # The context holds the process as well.
+        del self._nursery, self._context
 
 
 def _start(nursery: trio.Nursery, process: TaskProcess) -> None:

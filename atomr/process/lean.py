@@ -124,11 +124,18 @@ class LeanProcess(Process):
 
     @enable_ki_protection
     def end(self, reason: ExitReason) -> None:
-        """End in order: ``terminate``, then all that follows."""
+        """End in order: ``terminate``, then all that follows.
+
+        Raises:
+            BaseException: what ``terminate`` raised and is not a process' own to
+                keep; as for :meth:`broken`.
+        """
         try:
             self.own_context().run(self.clean_up, reason)
-        except BaseException as error:  # noqa: BLE001 - it is the reason now
+        except BaseException as error:
             self.finish_with(error)
+            if passes_up(error) is not None:
+                raise
         else:
             if is_crash(reason):
                 self.report_crash(reason)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from atomr.errors import NameTakenError, NotAProcessError, NotRegisteredError
-from atomr.process.context import current_node, current_process, find_process
+from atomr.process.context import current_node, find_process, living_process
 from atomr.process.parking import ParkSpot
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def register(name: Name, pid: Pid | None = None) -> None:
         NotAProcessError: ``pid`` is dead, or None outside a process.
     """
     if pid is None:
-        process = current_process(f"register({name!r})")
+        process = living_process(f"register({name!r})")
     else:
         found = find_process(pid)
         if found is None:

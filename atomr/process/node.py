@@ -30,12 +30,12 @@ from atomr.core.child_spec import (
     ShutdownTime,
 )
 from atomr.core.exits import NORMAL, SHUTDOWN, ExitReason, is_crash, unwrap
-from atomr.errors import NameTakenError, RootExitError, StartError
+from atomr.errors import NameTakenError, NoNodeError, RootExitError, StartError
 from atomr.process import inline
 from atomr.process.context import CURRENT, NODE, find_process
 from atomr.process.lean import Drain
 from atomr.process.parking import ParkSpot
-from atomr.process.process import FAIRNESS_MESSAGES, Process
+from atomr.process.process import FAIRNESS_MESSAGES, Process, end_all
 from atomr.process.report import log
 from atomr.process.starting import prepare, run_init
 from atomr.process.stopping import begin_stop, stop_process, wait_ended
@@ -91,6 +91,7 @@ class Node:
         self._roots: dict[Process, ChildSpec] = {}
         self._token = trio.lowlevel.current_trio_token()
         self._stopping = False
+        self._ended = False
 
     def __repr__(self) -> str:
         return f"<Node {self.name} with {len(self.processes)} processes>"
@@ -139,7 +140,10 @@ class Node:
 
         Raises:
             NameTakenError: a live process holds the name.
+            NoNodeError: the node has ended.
         """
+        if self._ended:
+            raise NoNodeError(f"spawn({label!r}): {self.name!r} has ended")
         if name is not None and name in self.names:
             raise NameTakenError(name, self.names[name].pid)
         process = behaviour.make_process(
@@ -250,15 +254,21 @@ class Node:
 
     def wake_hibernating(self) -> None:
         """Let a cancellation around the node reach its own that have no task now."""
+        # What is started from now on might have none either, and never hear of it.
+        self._stopping = True
         for process in tuple(self.processes.values()):
             if process.parent is self and isinstance(process, TaskProcess):
                 process.end_around()
 
     def end_lean(self) -> None:
-        """End the processes without a task that are left, last first."""
-        for process in reversed(tuple(self.processes.values())):
-            if not isinstance(process, TaskProcess):
-                process.end_around()
+        """End the processes without a task that are left, last first.
+
+        Raises:
+            BaseExceptionGroup: what a ``terminate`` raised and no process may keep.
+        """
+        self._ended = True
+        lean = [p for p in self.processes.values() if not isinstance(p, TaskProcess)]
+        end_all(reversed(lean))
         self.drain.close()
 
     async def stop(self) -> None:

@@ -34,7 +34,7 @@ from atomr.process.calls import From
 from atomr.refs import Pid, Ref
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from atomr.core.mailbox_limit import MailboxLimit
     from atomr.process.behaviour import Parent, Startable
@@ -355,3 +355,19 @@ class Process:
             {"lifetime_s": trio.current_time() - self.started_at},
             {"pid": self.pid, "reason": reason},
         )
+
+
+def end_all(processes: Iterable[Process]) -> None:
+    """Do :meth:`Process.end_around` for each, whatever comes of one.
+
+    Raises:
+        BaseExceptionGroup: what was raised, by a ``terminate``.
+    """
+    errors = []
+    for process in processes:
+        try:
+            process.end_around()
+        except BaseException as error:  # noqa: BLE001 - raised below
+            errors.append(error)
+    if errors:
+        raise BaseExceptionGroup("while processes ended", errors)

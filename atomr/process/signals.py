@@ -22,6 +22,7 @@ from atomr.process.context import (
     current_node,
     current_process,
     find_process,
+    living_process,
 )
 from atomr.process.stopping import stop_process, wait_ended
 from atomr.refs import Address, Pid, Ref
@@ -173,8 +174,11 @@ def link(pid: Pid) -> None:
     """Link the running process and another: one's abnormal end ends the other.
 
     With the dead, the running process gets the signal ``NOPROC`` at once.
+
+    Raises:
+        NotAProcessError: the running task belongs to no live process.
     """
-    process = current_process(f"link({pid!r})")
+    process = living_process(f"link({pid!r})")
     peer = find_process(pid)
     if peer is process:
         return
@@ -203,8 +207,11 @@ def monitor(target: Address) -> Ref:
 
     For the dead, and for a name that nobody holds, it comes at once with
     ``NOPROC``.  Each call makes a monitor of its own.
+
+    Raises:
+        NotAProcessError: the running task belongs to no live process.
     """
-    process = current_process(f"monitor({target!r})")
+    process = living_process(f"monitor({target!r})")
     ref = Ref()
     watched = find_process(target)
     if watched is None:

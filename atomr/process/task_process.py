@@ -330,6 +330,7 @@ class TaskProcess(Process):
         self.plain_call = self.async_call = None
         self.served = _ignore_result
         self._server = None
+        self.unfinished = None
 
     # --- hibernation ------------------------------------------------------------
 

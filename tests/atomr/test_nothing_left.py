@@ -14,9 +14,11 @@ from __future__ import annotations
 import gc
 import logging
 from contextlib import contextmanager, suppress
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import pytest
 import trio
 import trio.testing
@@ -30,6 +32,7 @@ from atomr.otp import (
     From,
     GenServer,
     NoReply,
+    Ok,
     PartitionRef,
     PartitionSupervisor,
     Registry,
@@ -214,6 +217,45 @@ async def stop_by_themselves(node: Node, kind: type[Lean]) -> None:
     await terminate_child(top, await start_child(top, spec))
     exit_process(await start_child(top, spec), SHUTDOWN)
     await settle()
+
+
+class Dozes(GenServer):
+    """Has a task for as long as it handles something."""
+
+    def __init__(self, first: Ok | None = None) -> None:
+        self.first = first
+
+    def init(self) -> Ok | None:
+        return self.first
+
+    async def handle_call(self, request: object, from_: From) -> Reply:
+        return Reply(request, hibernate=True)
+
+    async def handle_continue(self, continuation: object) -> None:
+        await trio.sleep(0.1)
+
+
+async def end_without_a_task(node: Node, kind: type[Lean]) -> None:
+    top = await node.start(DynamicSupervisor())
+    dozes = child(Dozes, restart=Restart.TEMPORARY)
+    await stop(await start_child(top, dozes))
+    await terminate_child(top, await start_child(top, dozes))
+    for end in (stop, wait_killed):
+        pid = await start_child(top, dozes)
+        for _ in range(2):
+            await call(pid, 1)
+            await settle()
+        await end(pid)
+    for first in (Ok(continue_=1), Ok(timeout_s=1)):
+        await wait_killed(
+            await start_child(top, attrs.evolve(dozes, start=partial(Dozes, first)))
+        )
+    await start_child(top, dozes)
+
+
+async def wait_killed(pid: Pid) -> None:
+    kill(pid)
+    await wait_exit(pid)
 
 
 async def give_up(node: Node, kind: type[Lean]) -> None:
