@@ -78,8 +78,9 @@ class GenServer(Startable):
     hibernate_after_s: ClassVar[float | None] = None
     """Put the task away after so many seconds, more than 0, without a message.
 
-    None: never.  It happens between once and twice that time.  The first message afterwards
-    costs the start of a task.  A server without ``async def`` has no task.
+    None: never.  It happens between once and twice that time.  The first message
+    afterwards costs the start of a task.  A server without ``async def`` has no
+    task.
     """
 
     answers_system_messages: ClassVar[bool] = True
@@ -90,12 +91,7 @@ class GenServer(Startable):
     def __init_subclass__(cls, **kwargs: object) -> None:
         """See once which callbacks are ``async def``."""
         super().__init_subclass__(**kwargs)
-        after_s = cls.hibernate_after_s
-        if after_s is not None and not after_s > 0:
-            expected = "expected seconds, more than 0, or None"
-            raise ValueError(
-                f"{cls.__name__}.hibernate_after_s={after_s!r}: {expected}"
-            )
+        check_hibernation(cls, cls.hibernate_after_s)
         cls.async_callbacks = frozenset(
             name for name in _CALLBACKS if iscoroutinefunction(getattr(cls, name))
         )
@@ -250,3 +246,15 @@ class GenServer(Startable):
             expected = f"expected a {type(self).__name__}, not a {type(state).__name__}"
             raise TypeError(f"replace_state: {expected}")
         process.replace_behaviour(state)
+
+
+def check_hibernation(cls: type[object], after_s: float | None) -> None:
+    """Check the ``hibernate_after_s`` of a class.
+
+    Raises:
+        ValueError: it is no time.  After 0 s, the look at whether it is idle
+            would never come to an end of what is due.
+    """
+    if after_s is not None and not after_s > 0:
+        expected = "expected seconds, more than 0, or None"
+        raise ValueError(f"{cls.__name__}.hibernate_after_s={after_s!r}: {expected}")

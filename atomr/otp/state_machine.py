@@ -41,6 +41,7 @@ from inspect import getattr_static, iscoroutinefunction
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from atomr.otp.gen_server import check_hibernation
 from atomr.otp.state_server import MachineServer
 from atomr.otp.state_server_async import AsyncMachineServer
 from atomr.process.behaviour import Startable
@@ -76,6 +77,7 @@ class StateMachine(Startable):
     def __init_subclass__(cls, *, enter: bool | None = None, **kwargs: object) -> None:
         """See once how the machine is written."""
         super().__init_subclass__(**kwargs)
+        check_hibernation(cls, cls.hibernate_after_s)
         if enter is not None:
             cls.enter_calls = enter
         cls.has_terminate = cls.terminate is not StateMachine.terminate

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -1167,6 +1168,14 @@ async def test_a_machine_with_a_task_hibernates_when_it_is_told_to(
         living = trio.lowlevel.current_statistics().tasks_living
         await trio.sleep(11.0)
         assert trio.lowlevel.current_statistics().tasks_living == living - 1
+
+
+@pytest.mark.parametrize("after_s", [0.0, -1.0, math.nan])
+def test_a_machine_that_would_hibernate_at_once_is_refused(after_s: float) -> None:
+    with pytest.raises(ValueError, match=r"Restless.hibernate_after_s=.*more than 0"):
+
+        class Restless(StateMachine):
+            hibernate_after_s = after_s
 
 
 async def test_hibernation_waits_for_what_waits_inside(clean_node: CleanNode) -> None:
