@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from atomr.core.exits import ExitReason
     from atomr.process.process import Process
+    from atomr.testing.faults import Fault
 
 E = TypeVar("E", bound=BaseException)
 
@@ -71,10 +72,12 @@ class CrashLog:
 
     Attributes:
         unexpected: crashes that nobody expected, in order.
+        faults: what ``crash_next`` prepared.
     """
 
     def __init__(self, fail: Callable[[], object]) -> None:
         self.unexpected: list[Crash] = []
+        self.faults: list[Fault] = []
         self._fail = fail
         self._expectations: list[ExpectedCrash[BaseException]] = []
         self._injected: list[BaseException] = []

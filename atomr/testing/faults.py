@@ -28,7 +28,7 @@ from atomr.process.task_process import TaskProcess
 from atomr.refs import Address, Pid
 from atomr.testing.crashes import CrashLog
 from atomr.testing.expecting import content_of
-from atomr.testing.matching import ANYTHING, accepts
+from atomr.testing.matching import ANYTHING, accepts, describe
 from atomr.testing.probe_process import ProbeProcess
 
 if TYPE_CHECKING:
@@ -76,9 +76,18 @@ class Fault:
 
     error: BaseException
     fired: bool = False
+    _target: Address = ""
     _pattern: object = ANYTHING
     _left: int = 0
     _undo: Callable[[Fault], object] | None = None
+
+    def __str__(self) -> str:
+        return f"crash_next({self._target!r}, on={describe(self._pattern)})"
+
+    @property
+    def waits(self) -> bool:
+        """Whether it neither struck nor was taken back."""
+        return self._undo is not None and not self.fired
 
     def strike(self, message: object) -> None:
         """Raise, if it is the message that was waited for."""
@@ -92,10 +101,11 @@ class Fault:
 
     def cancel(self) -> bool:
         """Let nothing happen; return whether it was still to come."""
+        waited = self.waits
         undo, self._undo = self._undo, None
         if undo is not None:
             undo(self)
-        return undo is not None and not self.fired
+        return waited
 
 
 @attrs.define
@@ -122,7 +132,8 @@ def crash_next(
     """Make a process crash while it handles the next message that matches.
 
     As if the callback had raised: a caller gets ``ServerDownError``, and the
-    crash report shows the message.
+    crash report shows the message.  A test node whose test is over without that
+    message raises ``NoCrashError``: what was to be tested did not happen.
 
     Args:
         target: pid or name of what handles one message after the other, as a
@@ -149,8 +160,11 @@ def crash_next(
         if process.debug is debug and not debug.needed:
             process.debug = None
 
-    fault = Fault(reason, pattern=on, left=after, undo=undo)
+    fault = Fault(reason, target=target, pattern=on, left=after, undo=undo)
     debug.faults.append(fault)
+    watch = _watch(process)
+    if watch is not None:
+        watch.faults.append(fault)
     return fault
 
 
@@ -179,9 +193,14 @@ def _victim(
 
 
 def _expect(process: Process, error: BaseException) -> None:
-    watch = getattr(process.node.on_crash, "__self__", None)
-    if isinstance(watch, CrashLog):
+    watch = _watch(process)
+    if watch is not None:
         watch.injected(error)
+
+
+def _watch(process: Process) -> CrashLog | None:
+    watch = getattr(process.node.on_crash, "__self__", None)
+    return watch if isinstance(watch, CrashLog) else None
 
 
 # --- at random ------------------------------------------------------------------------
@@ -223,6 +242,8 @@ class Chaos(PlainProcess):
         spare: ids that are left alone.
         error: makes the reason of a strike.
 
+    One whose supervisor is not there when it begins crashes itself.
+
     Attributes:
         strikes: what it did so far.
     """
@@ -250,6 +271,8 @@ class Chaos(PlainProcess):
 
     async def _strike_for_ever(self) -> None:
         began_at = trio.current_time()
+        if find_process(self._top) is None:
+            raise NotAProcessError(f"Chaos({self._top!r}): no such supervisor")
         while True:
             await trio.sleep(self._draw.expovariate(1 / self._every_s))
             tree = supervision_tree(self._top)

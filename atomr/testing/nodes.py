@@ -24,7 +24,12 @@ from atomr.process import attached, open_node
 from atomr.process.behaviour import Startable
 from atomr.process.endings import reason_of
 from atomr.testing.clocks import running_clock, settle
-from atomr.testing.crashes import CrashLog, ExpectedCrash, UnexpectedCrashError
+from atomr.testing.crashes import (
+    CrashLog,
+    ExpectedCrash,
+    NoCrashError,
+    UnexpectedCrashError,
+)
 from atomr.testing.leftovers import LeftoverError, TracedTimers, leftovers
 
 if TYPE_CHECKING:
@@ -204,6 +209,7 @@ async def open_test_node(
             an injected crash accounts for it.  The body is cancelled at once.
             When the body failed by itself, its error is raised, and the crash
             is its ``__cause__``.
+        NoCrashError: a ``crash_next`` did not strike, and was not taken back.
         LeftoverError: a process, name, timer or task of the node is left.  Not
             looked for when the body failed.
 
@@ -233,6 +239,9 @@ async def open_test_node(
         raise
     if crashes.unexpected and not allow_crashes:
         raise _unexpected(crashes)
+    for fault in crashes.faults:
+        if fault.waits:
+            raise NoCrashError(f"{fault} did not strike: no such message was handled")
     await _check_left(node)
 
 

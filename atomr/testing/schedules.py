@@ -179,6 +179,7 @@ def explore(
 
     Raises:
         NoScheduleError: trio has changed too much.
+        ValueError: there are no seeds, so nothing was run.
         BaseException: what the test raised, with a note that names the seed and
             says how to run it again.
     """
@@ -193,6 +194,8 @@ def explore(
                 raise
         runs += 1
         orders.add(schedule.order)
+    if not runs:
+        raise ValueError(f"explore({async_fn!r}): there are no seeds")
     return Exploration(runs, len(orders))
 
 

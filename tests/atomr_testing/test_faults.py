@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -526,6 +527,38 @@ async def test_a_fault_can_be_taken_back(
     assert second.cancel()
     assert await call(pid, "x") == "x"
     assert pid._process.debug is None
+
+
+@pytest.mark.parametrize("way", ["typo", "ended", "allowed"])
+async def test_a_fault_that_did_not_strike_fails_the_test(way: str) -> None:
+    with pytest.raises(NoCrashError) as caught:
+        async with open_test_node(allow_crashes=way == "allowed") as node:
+            pid = await node.start_supervised(child(lambda: Lean([]), id="server"))
+            crash_next(pid, on="z").cancel()
+            fault = crash_next(pid, on=("x", int))
+            assert await call(pid, "x") == "x"
+            if way == "ended":
+                await stop(pid)
+            assert (fault.waits, fault.fired) == (True, False)
+
+    assert re.fullmatch(
+        r"crash_next\(<Pid \d server>, on=\('x', int\)\) did not strike: .*",
+        str(caught.value),
+    )
+
+
+async def test_a_fault_that_did_not_strike_hides_no_failure() -> None:
+    with pytest.raises(KeyError):
+        async with open_test_node() as node:
+            crash_next(await node.start_supervised(child(lambda: Lean([]), id="x")))
+            raise KeyError
+
+
+async def test_chaos_without_a_tree_is_a_crash() -> None:
+    with pytest.raises(UnexpectedCrashError, match=r"Chaos\('shpo'\): no such"):
+        async with open_test_node() as node:
+            await node.start_supervised(Chaos("shpo", seed=1))
+            await trio.sleep_forever()
 
 
 async def test_a_fault_and_a_trace_do_not_disturb_each_other(

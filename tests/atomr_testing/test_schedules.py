@@ -228,6 +228,13 @@ def test_explore_says_the_arguments_too() -> None:
     assert note.endswith("atomr.testing.run(fail, 3, 'x', seed=7)")
 
 
+def test_explore_says_that_it_ran_nothing() -> None:
+    seeds = iter(range(2))
+    assert explore(race, seeds=seeds).runs == 2
+    with pytest.raises(ValueError, match="there are no seeds"):
+        explore(race, seeds=seeds)
+
+
 def test_explore_counts_the_orders_that_it_saw() -> None:
     async def nothing_at_once() -> None:
         await trio.lowlevel.checkpoint()
