@@ -14,6 +14,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 import trio
+from trio.lowlevel import disable_ki_protection
 
 from atomr.core.child_spec import DEFAULT_SHUTDOWN_S, BrutalKill
 from atomr.core.exits import KILLED, SHUTDOWN, ExitReason
@@ -140,6 +141,8 @@ class ServerLoop(ServerResults):
 
     # --- calls on the caller's stack -------------------------------------------------
 
+    # Run by protected code; a handler can be interrupted, as anywhere.
+    @disable_ki_protection
     def _serve_plain(self, ref: From) -> None:
         self.cancel_idle()
         self._served(ref, self._server.handle_call(ref.request, ref))

@@ -173,7 +173,9 @@ class Supervising(Startable):
             child.process = None
         self._exits.clear()
         self._timer = None
-        del self._process, self._nursery
+        # An interrupt may have come before there was a nursery.
+        vars(self).pop("_nursery", None)
+        del self._process
 
     async def _live(self, process: TaskProcess) -> ExitReason:
         await self.start_all()

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import trio
+from trio.lowlevel import enable_ki_protection
 
 from atomr.core.child_spec import (
     DEFAULT_SHUTDOWN_S,
@@ -128,6 +129,7 @@ class Node:
             spot.close()
         return process.pid
 
+    @enable_ki_protection
     def spawn(
         self,
         behaviour: Startable,

@@ -62,6 +62,11 @@ def prepare(node: Node, spec: ChildSpec, parent: Parent) -> Process:
             " a supervisor or a PlainProcess"
         )
         raise StartError(spec.id, expected)
+    return _make(node, spec, behaviour, parent)
+
+
+@enable_ki_protection
+def _make(node: Node, spec: ChildSpec, behaviour: Startable, parent: Parent) -> Process:
     process = behaviour.make_process(
         node,
         label=spec.id,

@@ -27,7 +27,7 @@ import types
 from typing import TYPE_CHECKING, Any, cast
 
 import trio
-from trio.lowlevel import enable_ki_protection
+from trio.lowlevel import disable_ki_protection, enable_ki_protection
 
 from atomr import telemetry
 from atomr.core.child_spec import DEFAULT_SHUTDOWN_S, ShutdownTime
@@ -169,6 +169,8 @@ class TaskProcess(Process):
 
     # --- calls on the caller's stack -------------------------------------------------
 
+    # An interrupt half-way would leave a task that nobody can wake or cancel.
+    @enable_ki_protection
     def call_now(self, ref: From) -> None:
         """Serve a call on the caller's stack; only while ``idle``."""
         task = self.spot.task
@@ -231,6 +233,8 @@ class TaskProcess(Process):
                 caller.waiting_for = None
 
     # One generator for all calls: the end of one for each would be an exception.
+    # The handler's own code can be interrupted, as anywhere.
+    @disable_ki_protection
     @types.coroutine
     def _serve(self) -> Generator[object, Any, None]:
         while True:

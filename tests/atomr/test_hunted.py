@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import signal
+import sys as python
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
 import trio.testing
+from outcome import Error, capture
 
 from atomr import telemetry
 from atomr.core.exits import unwrap
@@ -55,6 +59,7 @@ from atomr.testing import crash
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from types import FrameType
 
     from atomr.refs import Pid
     from tests.atomr.conftest import CleanNode
@@ -470,3 +475,93 @@ async def test_a_system_exit_in_one_terminate_leaves_out_no_other(
     assert isinstance(unwrap(caught.value), SystemExit)
     assert log == ["closed", "closed"]
     assert node.processes == {}
+
+
+# --- interrupts -----------------------------------------------------------------
+
+INLINE = {"call_now", "_waits_in", "run_as", "_serve_plain", "_begin_call", "_served"}
+
+
+class Interrupter:
+    """Interrupts at the n-th line of what serves a call on its caller's stack."""
+
+    def __init__(self, at: int) -> None:
+        self.left = at
+
+    def trace(self, frame: FrameType, event: str, argument: object) -> object:
+        if frame.f_code.co_name not in INLINE:
+            return None
+        if event == "line":
+            self.left -= 1
+            if self.left == -1:
+                signal.raise_signal(signal.SIGINT)
+        return self.trace
+
+
+class PlainCall(Echo):
+    def handle_call(self, request: object, from_: From) -> Reply:  # type: ignore[override]
+        return Reply(request)
+
+
+class SlowCall(Echo):
+    async def handle_call(self, request: object, from_: From) -> Reply:
+        await trio.sleep(1)
+        return Reply(request)
+
+
+async def serve(kind: type[GenServer], interrupter: Interrupter | None = None) -> None:
+    async with open_node() as node:
+        pid = await node.start(kind())
+        await call(pid, 1)
+        await settle()
+        if interrupter is not None:
+            python.settrace(interrupter.trace)  # type: ignore[arg-type]
+        try:
+            await call(pid, 2)
+        finally:
+            python.settrace(None)
+        await trio.sleep(60)
+
+
+@pytest.mark.parametrize("kind", [Selects, PlainCall, SlowCall])
+def test_an_interrupt_at_any_line_of_a_call_ends_the_run(
+    kind: type[GenServer],
+) -> None:
+    at = 0
+    while True:
+        interrupter = Interrupter(at)
+        clock = trio.testing.MockClock(autojump_threshold=0)
+        outcome = capture(partial(trio.run, serve, kind, interrupter, clock=clock))
+        if interrupter.left >= 0:
+            break
+        assert isinstance(outcome, Error)
+        assert isinstance(unwrap(outcome.error), KeyboardInterrupt)
+        at += 1
+    assert at > 9
+
+
+@pytest.mark.parametrize("asynchronous", [True, False])
+def test_a_handler_on_its_caller_s_stack_can_be_interrupted(
+    asynchronous: bool,
+) -> None:
+    log: list[object] = []
+
+    def compute(request: object) -> Reply:
+        if request == 2:
+            log.append("computes")
+            signal.raise_signal(signal.SIGINT)
+            log.append("went on")
+        return Reply(None)
+
+    class Plain(Echo):
+        def handle_call(self, request: object, from_: From) -> Reply:  # type: ignore[override]
+            return compute(request)
+
+    class Asynchronous(Echo):
+        async def handle_call(self, request: object, from_: From) -> Reply:
+            return compute(request)
+
+    with pytest.raises((KeyboardInterrupt, BaseExceptionGroup)) as caught:
+        trio.run(serve, Asynchronous if asynchronous else Plain)
+    assert isinstance(unwrap(caught.value), KeyboardInterrupt)
+    assert log == ["computes"]
