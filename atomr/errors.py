@@ -51,6 +51,10 @@ class CallError(AtomrError):
         """Return ``call(server, request): what went wrong``."""
         return f"call({self.server!r}, {short(self.request)}): {self._problem()}"
 
+    def __repr__(self) -> str:
+        """Return the text as well: as an exit reason this is all that is seen."""
+        return f"{type(self).__name__}({str(self)!r})"
+
     def _problem(self) -> str:
         return "no reply"
 
@@ -62,16 +66,31 @@ class NoProcessError(CallError):
         return "no such process"
 
 
+class NoRegistryError(NoProcessError):
+    """No registry or pubsub runs under that name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, None)
+
+    def __str__(self) -> str:
+        """Return which name it is."""
+        return f"no registry runs under the name {self.server!r}"
+
+
 class ServerDownError(CallError):
     """The server exited before replying; the request may have taken effect.
 
     Attributes:
-        reason: the server's exit reason (see ``atomr.core.exits``).
+        reason: the server's exit reason (see ``atomr.core.exits``).  An exception
+            is the ``__cause__`` as well.
     """
 
     def __init__(self, server: object, request: object, reason: object) -> None:
         super().__init__(server, request)
         self.reason = reason
+        if isinstance(reason, BaseException):
+            # The caller's traceback then shows where the server failed.
+            self.__cause__ = reason
 
     def _problem(self) -> str:
         return f"the server exited before replying: {short(self.reason)}"
@@ -143,6 +162,10 @@ class MailboxFullError(AtomrError):
 
 class NoNodeError(AtomrError):
     """There is no node around this task: it runs outside ``open_node()``."""
+
+
+class WrongThreadError(AtomrError):
+    """A call came from another thread than the one that the node runs in."""
 
 
 class NotAProcessError(AtomrError):

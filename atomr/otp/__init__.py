@@ -27,7 +27,7 @@ from atomr.core.state_events import (
     Timeout,
 )
 from atomr.core.supervision import AutoShutdown, GaveUp, Strategy
-from atomr.otp import sys
+from atomr.otp import sys as sys  # not in __all__: it has a standard module's name
 from atomr.otp.agent import Agent, AgentRef
 from atomr.otp.application import Application, run_applications
 from atomr.otp.application_env import (
@@ -188,7 +188,6 @@ __all__ = [
     "start_task",
     "stop_applications",
     "supervision_tree",
-    "sys",
     "task_children",
     "terminate_child",
     "which_applications",

@@ -35,7 +35,7 @@ class PubSub(Generic[M]):
         name: of the process that :meth:`registry` makes.
 
     Raises:
-        NoProcessError: (all methods) no pubsub runs under that name.
+        NoRegistryError: (all methods) no pubsub runs under that name.
     """
 
     __slots__ = ("_topics",)

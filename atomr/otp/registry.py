@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 import attrs
 
 from atomr.core.registry_table import RegistryTable
-from atomr.errors import NameTakenError, NoProcessError, NotAProcessError
+from atomr.errors import NameTakenError, NoRegistryError, NotAProcessError
 from atomr.otp.gen_server import GenServer
 from atomr.otp.results import NoReply
 from atomr.process.context import current_process, find_process, living_process
@@ -86,7 +86,7 @@ class RegistryRef(Generic[K, V]):
         name: of the registry's process.
 
     Raises:
-        NoProcessError: (all methods) no registry runs under that name.
+        NoRegistryError: (all methods) no registry runs under that name.
     """
 
     __slots__ = ("name",)
@@ -97,7 +97,7 @@ class RegistryRef(Generic[K, V]):
     def _registry(self) -> tuple[Process, Registry]:
         process = find_process(self.name)
         if process is None or not isinstance(process.behaviour, Registry):
-            raise NoProcessError(self.name, "a Registry")
+            raise NoRegistryError(self.name)
         return process, process.behaviour
 
     def _table(self) -> RegistryTable[Hashable, object, Pid]:
@@ -238,7 +238,7 @@ class _RegistryVia(Via, Generic[K, V]):
     def whereis(self) -> Pid | None:
         try:
             return self.registry.whereis(self.key)
-        except NoProcessError:
+        except NoRegistryError:
             # Without a registry nobody has the name: a cast must not fail.
             return None
 

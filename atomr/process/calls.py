@@ -16,6 +16,7 @@ call is settled or given up, so a late or second reply finds nobody.
 from __future__ import annotations
 
 from enum import Enum
+from threading import get_ident
 from typing import TYPE_CHECKING, Generic, TypeVar, overload
 
 import trio
@@ -27,6 +28,8 @@ from atomr.errors import (
     CallTimeoutError,
     NoProcessError,
     ServerDownError,
+    WrongThreadError,
+    short,
 )
 from atomr.process import mailbox
 from atomr.process.context import CURRENT, find_process
@@ -76,6 +79,15 @@ class Cast(tuple[object]):
 
     def __repr__(self) -> str:
         return f"Cast({self[0]!r})"
+
+
+class ChildStart:
+    """What a supervisor waits for that starts a child: its ``init``."""
+
+    __slots__ = ("child",)
+
+    def __init__(self, child: Process) -> None:
+        self.child = child
 
 
 class CallState(Enum):
@@ -233,7 +245,9 @@ async def call(
         ServerDownError: it ended before it replied, or while it was replying.
         CallTimeoutError: no reply in time; the server may still act on it, and
             a reply that comes later is dropped.
-        CallCycleError: the server waits for this very process.
+        CallCycleError: the server waits for this very process, or starts it.
+        WrongThreadError: the node runs in another thread, as for code of an
+            asyncio library: use ``atomr.interop.from_thread`` there.
 
     Cancellation: leaves the server undisturbed; its reply is dropped.
     """
@@ -242,6 +256,9 @@ async def call(
         raise NoProcessError(server, request)
     ref = From(request, server, process, CURRENT.get())
     node = process.node
+    if get_ident() != node.thread:
+        # An idle server would be run here, beside all that runs there.
+        raise WrongThreadError(_wrong_thread(ref))
     if process.idle and node.inline_left > 0:
         node.inline_left -= 1
         process.call_now(ref)
@@ -334,6 +351,13 @@ def reply(from_: From, value: object) -> None:
     from_.reply(value)
 
 
+def _wrong_thread(ref: From) -> str:
+    return (
+        f"call({ref.target!r}, {short(ref.request)}): its node runs in another"
+        " thread; use atomr.interop.from_thread.call there"
+    )
+
+
 def refuse_cycle(ref: From) -> None:
     """Raise CallCycleError if the server waits, in turn, for the calling process."""
     caller = ref.caller
@@ -346,6 +370,9 @@ def refuse_cycle(ref: From) -> None:
         if hop is caller:
             raise CallCycleError(ref.server.pid, ref.request, tuple(chain))
         waiting_for = hop.waiting_for
+        if isinstance(waiting_for, ChildStart):
+            hop = waiting_for.child
+            continue
         # Answered or cancelled, though its task has not run since: no longer waiting.
         if waiting_for is None or waiting_for.answered:
             return

@@ -9,12 +9,12 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
+import trio
+
 from atomr.errors import NoNodeError, NotAProcessError
 from atomr.refs import Address, Pid
 
 if TYPE_CHECKING:
-    import trio
-
     from atomr.process.node import Node
     from atomr.process.process import Process
 
@@ -30,8 +30,38 @@ def current_node() -> Node:
     """
     node = NODE.get()
     if node is None:
-        raise NoNodeError("current_node(): this task runs outside open_node()")
+        raise NoNodeError(_no_node())
     return node
+
+
+def require_trio(operation: str) -> None:
+    """Refuse to run under another event loop, or under none.
+
+    Raises:
+        NoNodeError: this is no trio task.
+    """
+    if not _in_trio():
+        raise NoNodeError(
+            f"{operation} needs trio: run the function around it by trio.run();"
+            " from asyncio code, in a thread"
+        )
+
+
+def _in_trio() -> bool:
+    try:
+        trio.lowlevel.current_task()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _no_node() -> str:
+    if not _in_trio():
+        return (
+            "current_node(): this is no trio task; a thread talks to processes by"
+            " atomr.interop.from_thread, or by Node.send_from_thread"
+        )
+    return "current_node(): this task runs outside open_node()"
 
 
 def current_process(operation: str) -> Process:

@@ -17,7 +17,8 @@ Source: OTP ``application:start/2``, restart types.
 from __future__ import annotations
 
 import itertools
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
+from threading import get_ident
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -33,7 +34,7 @@ from atomr.core.child_spec import (
 from atomr.core.exits import NORMAL, SHUTDOWN, ExitReason, is_crash, unwrap
 from atomr.errors import NameTakenError, NoNodeError, RootExitError, StartError
 from atomr.process import inline
-from atomr.process.context import CURRENT, NODE, find_process
+from atomr.process.context import CURRENT, NODE, find_process, require_trio
 from atomr.process.lean import Drain
 from atomr.process.parking import ParkSpot
 from atomr.process.process import FAIRNESS_MESSAGES, Process, end_all
@@ -45,7 +46,7 @@ from atomr.process.timers import TimerService
 from atomr.refs import Via
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from atomr.core.mailbox_limit import MailboxLimit
     from atomr.process.behaviour import Parent, Startable
@@ -61,6 +62,7 @@ class Node:
         name_spots: where tasks sleep that wait for a name to be taken.
         processes: number to live process; do not change.
         timers: the node's clock.
+        thread: that its event loop runs in.
         drain: runs the processes that have no task.
         high_waters: longest mailbox warned of, by process.
         inline_left: calls that may still be served on their callers' stacks
@@ -90,6 +92,7 @@ class Node:
         self._nursery = nursery
         self._numbers = itertools.count(1)
         self._roots: dict[Process, ChildSpec] = {}
+        self.thread = get_ident()
         self._token = trio.lowlevel.current_trio_token()
         self._stopping = False
         self._ended = False
@@ -306,6 +309,7 @@ async def open_node(name: str = "node") -> AsyncIterator[Node]:
     Cancellation: when the block is cancelled from outside, all processes are
     cancelled at the same time; their ``terminate`` still runs, within bounds.
     """
+    require_trio("open_node()")
     error: BaseException | None = None
     try:
         async with trio.open_nursery() as outer:
@@ -316,10 +320,8 @@ async def open_node(name: str = "node") -> AsyncIterator[Node]:
                     outer.start_soon(
                         node.run_services, services, name=f"{name} services"
                     )
-                    previous, previous_process = NODE.get(), CURRENT.get()
-                    NODE.set(node)
                     try:
-                        with node.body_scope:
+                        with _on(node), node.body_scope:
                             yield node
                     except BaseException as raised:
                         if _holds_cancelled(raised):
@@ -327,9 +329,6 @@ async def open_node(name: str = "node") -> AsyncIterator[Node]:
                             raise
                         # Held back for an orderly stop, and raised again below.
                         error = raised
-                    finally:
-                        NODE.set(previous)
-                        CURRENT.set(previous_process)
                     await _stop(node, error)
                     nursery.cancel_scope.cancel()
             finally:
@@ -347,6 +346,18 @@ async def open_node(name: str = "node") -> AsyncIterator[Node]:
         raise leaf
     finally:
         del leaf, error
+
+
+@contextmanager
+def _on(node: Node) -> Iterator[None]:
+    """Let the code of the block be on the node."""
+    previous, previous_process = NODE.get(), CURRENT.get()
+    NODE.set(node)
+    try:
+        yield
+    finally:
+        NODE.set(previous)
+        CURRENT.set(previous_process)
 
 
 async def _stop(node: Node, error: BaseException | None) -> None:

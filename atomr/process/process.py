@@ -30,7 +30,7 @@ from atomr.core.exits import ExitReason, is_crash
 from atomr.core.links import SignalEffect, exit_reason, signal_effect
 from atomr.core.messages import Down, Exit
 from atomr.process import report
-from atomr.process.calls import From
+from atomr.process.calls import ChildStart, From
 from atomr.refs import Pid, Ref
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ class Process:
         self.starter: ParkSpot | None = None
         self.limit: MailboxLimit | None = None
         self.debug: Debug | None = None
-        self.waiting_for: From | None = None
+        self.waiting_for: From | ChildStart | None = None
         self.started_at = 0.0
         # Most processes have none of these: made on demand.
         self.deferred: set[From] | None = None

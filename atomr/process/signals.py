@@ -44,7 +44,7 @@ def self_pid() -> Pid:
     return current_process("self_pid()").pid
 
 
-def is_alive(pid: Pid) -> bool:
+def is_alive(pid: Address) -> bool:
     """Return whether the process has not ended; it may be about to."""
     return find_process(pid) is not None
 
@@ -98,7 +98,7 @@ def send_from_thread(to: Pid, message: object) -> None:
 # --- exits ----------------------------------------------------------------------
 
 
-def exit_process(pid: Pid, reason: ExitReason) -> None:
+def exit_process(pid: Address, reason: ExitReason) -> None:
     """Send an exit signal.
 
     ``KILL`` ends the process with ``KILLED``, trapped or not.  Any other is
@@ -116,7 +116,7 @@ def exit_process(pid: Pid, reason: ExitReason) -> None:
         )
 
 
-def kill(pid: Pid) -> None:
+def kill(pid: Address) -> None:
     """Send ``KILL``; same as ``exit_process(pid, KILL)``."""
     exit_process(pid, KILL)
 
@@ -143,7 +143,7 @@ async def stop(pid: Address, reason: ExitReason = NORMAL) -> None:
     await stop_process(process, reason, orderly=True)
 
 
-async def wait_exit(pid: Pid) -> ExitReason:
+async def wait_exit(pid: Address) -> ExitReason:
     """Wait until the process has ended; works from any task.
 
     Returns:
@@ -170,7 +170,7 @@ def trap_exit(enabled: bool) -> bool:  # noqa: FBT001 - process_flag(trap_exit, 
 # --- links and monitors ------------------------------------------------------------
 
 
-def link(pid: Pid) -> None:
+def link(pid: Address) -> None:
     """Link the running process and another: one's abnormal end ends the other.
 
     With the dead, the running process gets the signal ``NOPROC`` at once.
@@ -183,7 +183,7 @@ def link(pid: Pid) -> None:
     if peer is process:
         return
     if peer is None:
-        process.exit_signal(NOPROC, pid)
+        process.exit_signal(NOPROC, pid if isinstance(pid, Pid) else None)
         return
     for one, other in ((process, peer), (peer, process)):
         if one.links is None:
@@ -191,7 +191,7 @@ def link(pid: Pid) -> None:
         one.links[other] = None
 
 
-def unlink(pid: Pid) -> None:
+def unlink(pid: Address) -> None:
     """Undo :func:`link`; a signal that has come already stays."""
     process = current_process(f"unlink({pid!r})")
     peer = find_process(pid)

@@ -10,7 +10,7 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING
 
 import trio
-from trio.lowlevel import enable_ki_protection
+from trio.lowlevel import disable_ki_protection, enable_ki_protection
 
 from atomr.core.exits import KILLED, SHUTDOWN
 from atomr.errors import (
@@ -21,7 +21,8 @@ from atomr.errors import (
     StartIgnoredError,
 )
 from atomr.process.behaviour import Parent, Startable
-from atomr.process.context import CURRENT, NODE
+from atomr.process.calls import ChildStart
+from atomr.process.context import CURRENT, NODE, find_process
 from atomr.process.endings import passes_up
 from atomr.process.lean import LeanProcess
 from atomr.process.process import Process, Status
@@ -48,14 +49,13 @@ def prepare(node: Node, spec: ChildSpec, parent: Parent) -> Process:
             the name could not be registered.
         AlreadyStartedError: a live process holds the name.
     """
-    if spec.name is not None:
-        holder = node.whereis(spec.name)
-        if holder is not None:
-            raise AlreadyStartedError(spec.name, holder)
+    _refuse_taken(node, spec)
     try:
         behaviour = spec.start()
     except Exception as error:  # user code; reported as the start's failure
         raise StartError(spec.id, error) from error
+    # It may have started something itself.
+    _refuse_taken(node, spec)
     if not isinstance(behaviour, Startable):
         expected = TypeError(
             f"start returned {type(behaviour).__name__}, expected a GenServer,"
@@ -63,6 +63,12 @@ def prepare(node: Node, spec: ChildSpec, parent: Parent) -> Process:
         )
         raise StartError(spec.id, expected)
     return _make(node, spec, behaviour, parent)
+
+
+def _refuse_taken(node: Node, spec: ChildSpec) -> None:
+    holder = None if spec.name is None else node.whereis(spec.name)
+    if spec.name is not None and holder is not None:
+        raise AlreadyStartedError(spec.name, holder)
 
 
 @enable_ki_protection
@@ -127,17 +133,10 @@ def _run_init_without_task(process: TaskProcess, nursery: trio.Nursery) -> None:
     Raises:
         BaseException: what is not a process' own to keep: ``KeyboardInterrupt``.
     """
-
-    def run() -> bool:
-        CURRENT.set(process)
-        # The starter may be of another node.
-        NODE.set(process.node)
-        return process.behaviour.init_without_task(process)
-
     context = copy_context()
     serves, failure = False, None
     try:
-        serves = context.run(run)
+        serves = context.run(_init_without_task, process)
     except BaseException as error:  # noqa: BLE001 - the reason, as for a task
         failure = error
     if failure is not None:
@@ -156,6 +155,15 @@ def _run_init_without_task(process: TaskProcess, nursery: trio.Nursery) -> None:
             process.wake()
 
 
+# User code: it can be interrupted, as anywhere.
+@disable_ki_protection
+def _init_without_task(process: TaskProcess) -> bool:
+    CURRENT.set(process)
+    # The starter may be of another node.
+    NODE.set(process.node)
+    return process.behaviour.init_without_task(process)
+
+
 async def _run_init_in_task(
     process: TaskProcess,
     nursery: trio.Nursery,
@@ -166,6 +174,11 @@ async def _run_init_in_task(
 ) -> None:
     process.starter = spot
     nursery.start_soon(process.main, name=repr(process.pid))
+    supervisor = process.parent.own_pid()
+    above = None if supervisor is None else find_process(supervisor)
+    if above is not None:
+        # So that a call from the init to its supervisor is seen to be a deadlock.
+        above.waiting_for = ChildStart(process)
     timer = None
     if spec.init_timeout_s is not None:
 
@@ -187,6 +200,8 @@ async def _run_init_in_task(
         raise
     finally:
         process.starter = None
+        if above is not None:
+            above.waiting_for = None
         if timer is not None:
             timer.cancel()
     if not process.was_started:
