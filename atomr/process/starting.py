@@ -21,8 +21,7 @@ from atomr.errors import (
     StartIgnoredError,
 )
 from atomr.process.behaviour import Parent, Startable
-from atomr.process.calls import ChildStart
-from atomr.process.context import CURRENT, NODE, find_process
+from atomr.process.context import CURRENT, NODE
 from atomr.process.endings import passes_up
 from atomr.process.lean import LeanProcess
 from atomr.process.process import Process, Status
@@ -174,11 +173,6 @@ async def _run_init_in_task(
 ) -> None:
     process.starter = spot
     nursery.start_soon(process.main, name=repr(process.pid))
-    supervisor = process.parent.own_pid()
-    above = None if supervisor is None else find_process(supervisor)
-    if above is not None:
-        # So that a call from the init to its supervisor is seen to be a deadlock.
-        above.waiting_for = ChildStart(process)
     timer = None
     if spec.init_timeout_s is not None:
 
@@ -200,8 +194,6 @@ async def _run_init_in_task(
         raise
     finally:
         process.starter = None
-        if above is not None:
-            above.waiting_for = None
         if timer is not None:
             timer.cancel()
     if not process.was_started:

@@ -16,6 +16,7 @@ from atomr import telemetry
 from atomr.core.exits import unwrap
 from atomr.core.messages import IdleTimeout
 from atomr.errors import (
+    AlreadyStartedError,
     NoNodeError,
     NotAProcessError,
     ServerDownError,
@@ -428,6 +429,23 @@ async def test_nothing_is_spawned_on_a_node_that_has_ended() -> None:
     assert node.names == {}
 
 
+async def test_a_name_that_a_start_gives_away_itself_is_taken(
+    clean_node: CleanNode,
+) -> None:
+    def start() -> GenServer:
+        spawn(trio.sleep_forever, name="name")
+        return Plain()
+
+    async with clean_node() as node:
+        with pytest.raises(AlreadyStartedError) as caught:
+            await node.start(child(start, name="name"))
+        holder = whereis("name")
+        assert holder is not None
+        assert caught.value.pid is holder
+        await stop(holder)
+        assert node.names == {}
+
+
 # --- what passes through a process --------------------------------------------
 
 
@@ -563,5 +581,25 @@ def test_a_handler_on_its_caller_s_stack_can_be_interrupted(
 
     with pytest.raises((KeyboardInterrupt, BaseExceptionGroup)) as caught:
         trio.run(serve, Asynchronous if asynchronous else Plain)
+    assert isinstance(unwrap(caught.value), KeyboardInterrupt)
+    assert log == ["computes"]
+
+
+async def start_alone(server: GenServer) -> None:
+    async with open_node() as node:
+        await node.start(server)
+
+
+def test_a_plain_init_can_be_interrupted() -> None:
+    log: list[str] = []
+
+    class Computes(Echo):
+        def init(self) -> None:
+            log.append("computes")
+            signal.raise_signal(signal.SIGINT)
+            log.append("went on")
+
+    with pytest.raises((KeyboardInterrupt, BaseExceptionGroup)) as caught:
+        trio.run(start_alone, Computes())
     assert isinstance(unwrap(caught.value), KeyboardInterrupt)
     assert log == ["computes"]
