@@ -142,10 +142,11 @@ class TaskProcess(Process):
         try:
             if self._waits:
                 yield from self._go_on(result)
+            elif self._failure is not None:
+                # Before a cancellation: the handler raised, and then was this one due.
+                self._raise_failure()
             elif result is not WAKE:
                 result.unwrap()
-            if self._failure is not None:
-                self._raise_failure()
         finally:
             # It holds the error, whose traceback holds this frame.
             del result

@@ -13,7 +13,7 @@ import trio.testing
 from outcome import Error, capture
 
 from atomr import telemetry
-from atomr.core.exits import unwrap
+from atomr.core.exits import SHUTDOWN, unwrap
 from atomr.core.messages import IdleTimeout
 from atomr.errors import (
     AlreadyStartedError,
@@ -41,6 +41,7 @@ from atomr.otp import (
 )
 from atomr.process import (
     attached,
+    exit_process,
     is_alive,
     kill,
     link,
@@ -308,6 +309,35 @@ async def test_a_call_while_nothing_is_received_is_served_as_ever(
         node.inline_left = 1
         assert await call(pid, "inline") == "inline"
         assert node.inline_left == 0
+
+
+class EndsItself(GenServer):
+    def handle_call(self, request: object, from_: From) -> Reply:
+        exit_process(self_pid(), SHUTDOWN)
+        raise ValueError("raised first")
+
+
+class EndsItselfInTask(EndsItself):
+    async def init(self) -> None:
+        """Makes it a server with a task, from its start."""
+
+
+@pytest.mark.parametrize("kind", [EndsItself, EndsItselfInTask])
+@pytest.mark.parametrize("inline", [True, False])
+async def test_what_a_callback_raises_after_it_ended_its_process_is_the_reason(
+    kind: type[GenServer],
+    inline: bool,
+    clean_node: CleanNode,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with clean_node() as node:
+        pid = await node.start(child(kind, restart=Restart.TEMPORARY))
+        await settle()
+        node.inline_left = int(inline)
+        with pytest.raises(ServerDownError) as caught:
+            await call(pid, 1)
+        assert isinstance(caught.value.reason, ValueError)
+    assert "crashed: ValueError('raised first')" in caplog.text
 
 
 # --- hibernation and time-outs ------------------------------------------------
