@@ -14,7 +14,15 @@ from typing import Final, TypeAlias
 
 import attrs
 
-from atomr.core.mailbox_limit import MailboxLimit
+from atomr.core.checks import (
+    check_bool,
+    check_function,
+    check_member,
+    check_seconds,
+    check_text,
+)
+from atomr.core.mailbox_limit import MailboxLimit, check_mailbox
+from atomr.errors import short
 from atomr.refs import Name, Via
 
 DEFAULT_SHUTDOWN_S: Final = 5.0
@@ -59,19 +67,38 @@ INFINITY: Final = inf
 ShutdownTime: TypeAlias = float | BrutalKill
 
 
-def check_shutdown(value: ShutdownTime | None) -> None:
-    """Check a shutdown time.
+def check_shutdown(value: object) -> None:
+    """Check a shutdown time; None is one.
 
     Raises:
-        ValueError: it is negative, or no number.
+        TypeError: it is no time.
+        ValueError: it is negative, or not a number (nan).
     """
-    if isinstance(value, (int, float)) and not value >= 0:
-        raise ValueError(f"shutdown={value!r}: expected seconds, at least 0")
+    if value is None or type(value) is BrutalKill:
+        return
+    if isinstance(value, str):
+        words = {"brutal_kill": "BRUTAL_KILL", "infinity": "INFINITY"}
+        meant = words.get(value.lower())
+        remedy = "" if meant is None else f"; did you mean {meant}?"
+        raise TypeError(
+            f"shutdown={value!r}: expected seconds, BRUTAL_KILL or INFINITY{remedy}"
+        )
+    check_seconds("shutdown", value)
 
 
 def check_shutdown_field(_made: object, _field: object, value: ShutdownTime) -> None:
     """Check a shutdown time that is a field; the shape that attrs asks for."""
     check_shutdown(value)
+
+
+def check_name(value: object) -> None:
+    """Check a name for a process; None is one.
+
+    Raises:
+        TypeError: it is neither a text nor a ``via``.
+    """
+    if value is not None and not isinstance(value, (str, Via)):
+        raise TypeError(f"name={short(value)}: expected a text or a registry's via")
 
 
 @attrs.frozen(kw_only=True)
@@ -98,28 +125,56 @@ class ChildSpec:
         mailbox: bound of its mailbox; None: it has none, as in OTP.
 
     Raises:
-        ValueError: a bound is negative, or a permanent child is significant.
+        TypeError: a field is of another type.
+        ValueError: a time is negative, or a permanent child is significant.
     """
 
     id: str
     start: Callable[..., object]
     restart: Restart = Restart.PERMANENT
-    shutdown: ShutdownTime | None = attrs.field(
-        default=None, validator=check_shutdown_field
-    )
+    shutdown: ShutdownTime | None = None
     kind: ChildKind | None = None
     significant: bool = False
     name: Name | Via | None = None
     init_timeout_s: float | None = None
-    backoff_s: float = attrs.field(default=0.0, validator=attrs.validators.ge(0.0))
-    max_backoff_s: float = attrs.field(default=30.0, validator=attrs.validators.ge(0.0))
+    backoff_s: float = 0.0
+    max_backoff_s: float = 30.0
     mailbox: MailboxLimit | None = None
 
     def __attrs_post_init__(self) -> None:
-        if self.significant and self.restart is Restart.PERMANENT:
+        try:
+            self._check()
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"child {short(self.id)}: {error}") from None
+
+    # What is left at its default needs no look: one may be made for each start.
+    def _check(self) -> None:
+        check_text("id", self.id)
+        check_function("start", self.start)
+        check_member("restart", self.restart, Restart)
+        if self.shutdown is not None:
+            check_shutdown(self.shutdown)
+        if self.kind is not None:
+            check_member("kind", self.kind, ChildKind)
+        if self.name is not None:
+            check_name(self.name)
+        if self.init_timeout_s is not None:
+            check_seconds("init_timeout_s", self.init_timeout_s)
+        if self.backoff_s != 0.0:
+            check_seconds("backoff_s", self.backoff_s)
+        if self.max_backoff_s != 30.0:
+            check_seconds("max_backoff_s", self.max_backoff_s)
+        if self.mailbox is not None:
+            check_mailbox(self.mailbox)
+        if self.significant is not False:
+            self._check_significance()
+
+    def _check_significance(self) -> None:
+        check_bool("significant", self.significant)
+        if self.restart is Restart.PERMANENT:
             raise ValueError(
-                f"child {self.id!r}: significant=True needs a transient or temporary"
-                " child; a permanent one never ends by itself"
+                "significant=True needs a transient or temporary child; a permanent"
+                " one never ends by itself"
             )
 
     def shutdown_for(self, kind: ChildKind) -> ShutdownTime:

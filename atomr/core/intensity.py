@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import attrs
 
+from atomr.core.checks import check_count, check_seconds
+
 
 @attrs.frozen
 class RestartIntensity:
@@ -21,11 +23,19 @@ class RestartIntensity:
         max_restarts: restarts allowed inside the window, at least 0.
         max_seconds: window length in seconds, more than 0.
         restarts: monotonic times in seconds, newest first.
+
+    Raises:
+        TypeError: a limit is of another type.
+        ValueError: a limit is too small.
     """
 
-    max_restarts: int = attrs.field(default=3, validator=attrs.validators.ge(0))
-    max_seconds: float = attrs.field(default=5.0, validator=attrs.validators.gt(0.0))
+    max_restarts: int = 3
+    max_seconds: float = 5.0
     restarts: tuple[float, ...] = ()
+
+    def __attrs_post_init__(self) -> None:
+        check_count("max_restarts", self.max_restarts)
+        check_seconds("max_seconds", self.max_seconds, zero=False)
 
     @property
     def exceeded(self) -> bool:
@@ -62,3 +72,14 @@ def backoff_delay_s(attempt: int, *, backoff_s: float, max_backoff_s: float) -> 
     """
     # 2**1024 overflows a float; the bound is reached long before.
     return min(max_backoff_s, backoff_s * 2.0 ** min(attempt - 1, 60))
+
+
+def check_backoff(backoff_s: object, max_backoff_s: object) -> None:
+    """Check the waits before restarts.
+
+    Raises:
+        TypeError: one is no number.
+        ValueError: one is negative, or not a number (nan).
+    """
+    check_seconds("backoff_s", backoff_s)
+    check_seconds("max_backoff_s", max_backoff_s)

@@ -30,28 +30,17 @@ from atomr.core.state_events import (
     Enter,
     EventTimeout,
     Hibernate,
+    Info,
     Insert,
+    Internal,
     Postpone,
     SetTimeout,
     StateTimeout,
+    Timeout,
     TimeoutKey,
     event_of,
 )
-from atomr.errors import AtomrError, short
-
-
-class BadActionError(AtomrError):
-    """A state returned something that is no action, or is none there.
-
-    Attributes:
-        action: what it returned.
-        event: what it was called with.
-    """
-
-    def __init__(self, action: object, event: object, problem: str) -> None:
-        self.action = action
-        self.event = event
-        super().__init__(f"action {short(action)} after {short(event)}: {problem}")
+from atomr.errors import BadActionError, short
 
 
 class Armed(Protocol):
@@ -161,7 +150,7 @@ class Engine:
         elif kind is Hibernate:
             self.hibernates = True
         else:
-            raise BadActionError(action, event, "expected an action")
+            raise BadActionError(action, event, _no_action(action))
 
     def settle(self, event: object) -> None:
         """End the transition: put all that was noted into effect."""
@@ -240,3 +229,22 @@ class Engine:
 def _refuse_entering(action: object, event: object, problem: str) -> None:
     if type(event) is Enter:
         raise BadActionError(action, event, problem)
+
+
+def _no_action(action: object) -> str:
+    remedy = ""
+    if isinstance(action, StateTimeout | EventTimeout):
+        # The event that it ends in was taken for what starts it.
+        kind = type(action).__name__
+        remedy = f"; use {kind}.after({_seconds(action)})"
+    elif isinstance(action, Timeout):
+        remedy = f"; use Timeout.after({short(action.name)}, {_seconds(action)})"
+    elif isinstance(action, type):
+        remedy = f"; use {action.__name__}()"
+    elif isinstance(action, Internal | Info):
+        remedy = f"; use Insert({short(action)})"
+    return f"expected an action{remedy}"
+
+
+def _seconds(event: StateTimeout | EventTimeout | Timeout) -> str:
+    return "seconds" if event.content is None else short(event.content)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from atomr.core.messages import Exit, IdleTimeout
-from atomr.errors import AtomrError
+from atomr.errors import BadReturnError, InitStoppedError
 from atomr.otp.results import ABSENT, Fail, Ignore, NoReply, Ok, Reply, Stop
 from atomr.process.calls import From
 
@@ -16,32 +16,6 @@ if TYPE_CHECKING:
     from atomr.core.exits import ExitReason
     from atomr.process.process import Process
     from atomr.process.timers import Timer
-
-
-class BadReturnError(AtomrError):
-    """A callback returned something that it must not.
-
-    Attributes:
-        callback: its name.
-        value: what it returned.
-    """
-
-    def __init__(self, callback: str, value: object, expected: str) -> None:
-        self.callback = callback
-        self.value = value
-        super().__init__(f"{callback} returned {value!r}, expected {expected}")
-
-
-class InitStoppedError(AtomrError):
-    """``init`` returned ``Stop``.
-
-    Attributes:
-        reason: the reason it gave.
-    """
-
-    def __init__(self, reason: ExitReason) -> None:
-        self.reason = reason
-        super().__init__(f"init returned Stop({reason!r})")
 
 
 class ServerResults:

@@ -14,12 +14,11 @@ from types import MethodType
 from typing import TYPE_CHECKING, Final
 
 from atomr.core.messages import PassesBounds
-from atomr.core.state_engine import BadActionError, Engine, RunningTimeout
+from atomr.core.state_engine import Engine, RunningTimeout
 from atomr.core.state_events import Enter, Info
-from atomr.errors import short
+from atomr.errors import BadActionError, BadReturnError, short
 from atomr.otp.gen_server import GenServer
 from atomr.otp.results import ABSENT, Fail, Ignore, NoReply, Ok, Reply, Stop
-from atomr.otp.server_results import BadReturnError
 from atomr.otp.state_results import Call, Keep, Next, Repeat, ReplyTo
 from atomr.process.calls import Cast, From
 from atomr.process.context import current_process

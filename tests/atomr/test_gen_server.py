@@ -15,6 +15,8 @@ import trio.testing
 from atomr.core.exits import KILLED, NORMAL, SHUTDOWN, ExitReason, Shutdown
 from atomr.core.messages import Down, Exit, IdleTimeout
 from atomr.errors import (
+    BadReturnError,
+    InitStoppedError,
     InitTimeoutError,
     ServerDownError,
     StartError,
@@ -36,7 +38,6 @@ from atomr.otp import (
     child,
     sys,
 )
-from atomr.otp.server_results import BadReturnError, InitStoppedError
 from atomr.process import (
     Node,
     demonitor,

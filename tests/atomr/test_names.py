@@ -9,7 +9,12 @@ import pytest
 import trio
 import trio.testing
 
-from atomr.errors import NoNodeError, NotRegisteredError, ServerDownError
+from atomr.errors import (
+    BadReturnError,
+    NoNodeError,
+    NotRegisteredError,
+    ServerDownError,
+)
 from atomr.otp import (
     From,
     GenServer,
@@ -21,7 +26,6 @@ from atomr.otp import (
     cast,
     child,
 )
-from atomr.otp.server_results import BadReturnError
 from atomr.process import Node, kill, register, spawn, wait_registered, whereis
 
 if TYPE_CHECKING:

@@ -13,9 +13,11 @@ import trio
 import trio.testing
 
 from atomr.core.exits import NORMAL, SHUTDOWN, ExitReason, Shutdown
-from atomr.core.state_engine import BadActionError
 from atomr.errors import (
+    BadActionError,
+    BadReturnError,
     CallTimeoutError,
+    InitStoppedError,
     ServerDownError,
     StartError,
     StartIgnoredError,
@@ -54,7 +56,6 @@ from atomr.otp import (
     child,
     sys,
 )
-from atomr.otp.server_results import BadReturnError, InitStoppedError
 from atomr.process import (
     Node,
     exit_process,

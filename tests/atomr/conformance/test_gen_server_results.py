@@ -12,7 +12,9 @@ import trio.testing
 from atomr.core.exits import KILLED, NORMAL, SHUTDOWN, ExitReason
 from atomr.core.messages import IdleTimeout
 from atomr.errors import (
+    BadReturnError,
     CallTimeoutError,
+    InitStoppedError,
     ServerDownError,
     StartError,
     StartIgnoredError,
@@ -33,7 +35,6 @@ from atomr.otp import (
     restart_child,
     which_children,
 )
-from atomr.otp.server_results import BadReturnError, InitStoppedError
 from atomr.process import kill, self_pid, send, spawn, wait_exit, whereis
 from tests.atomr.conformance.kit import (
     CRASH,

@@ -1,0 +1,102 @@
+"""The error tree of atomr.
+
+One root, split by whose fault it is: the caller's, the other process's, ours.
+Every error carries the values it speaks of as attributes.  Messages say the
+operation, the value and what was expected.
+"""
+
+from atomr.errors.base import (
+    AtomrError,
+    AtomrInternalError,
+    short,
+)
+from atomr.errors.behaviours import (
+    AlreadyStartedError,
+    ApplicationConfigError,
+    BadActionError,
+    BadReturnError,
+    CallbackInterruptedError,
+    ChildError,
+    ChildNotFoundError,
+    DependencyError,
+    InitStoppedError,
+    InitTimeoutError,
+    MaxChildrenError,
+    NoApplicationError,
+    StartError,
+    StartIgnoredError,
+)
+from atomr.errors.calls import (
+    CallCycleError,
+    CallError,
+    CallTimeoutError,
+    MailboxFullError,
+    NoProcessError,
+    NoRegistryError,
+    ServerDownError,
+    SystemMessageError,
+)
+from atomr.errors.processes import (
+    NameTakenError,
+    NoNodeError,
+    NotAProcessError,
+    NotRegisteredError,
+    ProcessKilledError,
+    ReceiveTimeoutError,
+    RootExitError,
+    TaskError,
+    TaskExitError,
+    TaskTimeoutError,
+    WrongThreadError,
+)
+from atomr.errors.threads import (
+    AsyncioCancelledError,
+    StopRequestedError,
+    ThreadAbandonedError,
+)
+
+__all__ = [
+    "AlreadyStartedError",
+    "ApplicationConfigError",
+    "AsyncioCancelledError",
+    "AtomrError",
+    "AtomrInternalError",
+    "BadActionError",
+    "BadReturnError",
+    "CallCycleError",
+    "CallError",
+    "CallTimeoutError",
+    "CallbackInterruptedError",
+    "ChildError",
+    "ChildNotFoundError",
+    "DependencyError",
+    "InitStoppedError",
+    "InitTimeoutError",
+    "MailboxFullError",
+    "MaxChildrenError",
+    "NameTakenError",
+    "NoApplicationError",
+    "NoNodeError",
+    "NoProcessError",
+    "NoRegistryError",
+    "NotAProcessError",
+    "NotRegisteredError",
+    "ProcessKilledError",
+    "ReceiveTimeoutError",
+    "RootExitError",
+    "ServerDownError",
+    "StartError",
+    "StartIgnoredError",
+    "StopRequestedError",
+    "SystemMessageError",
+    "TaskError",
+    "TaskExitError",
+    "TaskTimeoutError",
+    "ThreadAbandonedError",
+    "WrongThreadError",
+    "short",
+]
+
+# Where they are in this package is nobody's business: a traceback says this name.
+for _name in __all__:
+    globals()[_name].__module__ = __name__
