@@ -62,17 +62,21 @@ async def wait_for_room(to: Address) -> Process | None:
         MailboxFullError: the mailbox is full, and its policy is ``REJECT``.
     """
     task = trio.lowlevel.current_task()
+    waited_for: Process | None = None
     while True:
         process = find_process(to)
+        if waited_for is not None and process is not waited_for:
+            # Another has the name now: the room is the next one's.
+            waited_for.room_made()
         limit = process.limit if process is not None else None
         if process is None or limit is None or process.queue_size < limit.size:
             return process
         if limit.overflow is not Overflow.WAIT or CURRENT.get() is process:
             return None if refuses(process) else process
-        spot = ParkSpot()
+        spot, waited_for = ParkSpot(), process
         if process.room_spots is None:
-            process.room_spots = []
-        process.room_spots.append(spot)
+            process.room_spots = {}
+        process.room_spots[spot] = None
         try:
             await spot.park(task)
         finally:
@@ -81,8 +85,8 @@ async def wait_for_room(to: Address) -> Process | None:
 
 
 def _forget(process: Process, spot: ParkSpot) -> None:
-    if process.room_spots is not None and spot in process.room_spots:
-        process.room_spots.remove(spot)
+    if process.room_spots is not None:
+        process.room_spots.pop(spot, None)
 
 
 def _drop_oldest(process: Process) -> bool:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from enum import Enum
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -149,7 +150,7 @@ class Process:
         self.links: dict[Process, None] | None = None
         self.monitoring: dict[Ref, Process] | None = None
         self.names: set[str] | None = None
-        self.room_spots: list[ParkSpot] | None = None
+        self.room_spots: dict[ParkSpot, None] | None = None
         self.on_end: dict[object, Callable[[], object]] | None = None
         self.timers: set[Timer] | None = None
         self.watchers: dict[Ref, Process] | None = None
@@ -218,10 +219,18 @@ class Process:
             report.high_water(self, size)
 
     def room_made(self) -> None:
-        """Let those go on who wait to put a message in."""
-        spots, self.room_spots = self.room_spots, None
-        for spot in spots or ():
+        """Let as many go on as there is room for of those who wait to send."""
+        spots, limit = self.room_spots or {}, self.limit
+        # Not all: ten thousand would be woken for each message.
+        if self.reason is not None or limit is None:
+            room = len(spots)
+        else:
+            room = max(0, limit.size - self.queue_size)
+        for spot in tuple(islice(spots, room)):
+            del spots[spot]
             spot.wake()
+        if not spots:
+            self.room_spots = None
 
     @enable_ki_protection
     def push_signal(self, signal: object) -> None:

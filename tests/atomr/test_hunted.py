@@ -52,8 +52,10 @@ from atomr.process import (
     self_pid,
     send,
     send_after,
+    send_wait,
     spawn,
     stop,
+    unregister,
     wait_exit,
     whereis,
 )
@@ -241,6 +243,71 @@ async def test_errors_that_are_each_other_s_context_hang_nobody(
         with pytest.raises(ServerDownError) as caught:
             await call(pid, 1)
         assert caught.value.reason is one
+
+
+class Steps(trio.abc.Instrument):
+    """Counts the steps of all tasks."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.count += 1
+
+
+async def test_room_for_one_message_wakes_one_of_those_who_wait(
+    clean_node: CleanNode, schedule: int
+) -> None:
+    got: set[object] = set()
+
+    async def take() -> None:
+        for _ in range(300):
+            got.add(await receive())
+
+    async with clean_node():
+        pid = spawn(take, mailbox=MailboxLimit(1, Overflow.WAIT))
+        steps = Steps()
+        trio.lowlevel.add_instrument(steps)
+        async with trio.open_nursery() as nursery:
+            for number in range(300):
+                nursery.start_soon(send_wait, pid, number)
+        await wait_exit(pid)
+        trio.lowlevel.remove_instrument(steps)
+    assert got == set(range(300))
+    # All of them for each message would be 45,000.
+    assert steps.count < 3000
+
+
+async def test_who_finds_another_under_the_name_leaves_the_room_to_the_next(
+    clean_node: CleanNode, autojump_clock: trio.testing.MockClock
+) -> None:
+    got: list[object] = []
+    all_there = trio.Event()
+
+    async def take(count: int) -> None:
+        await trio.sleep(1)
+        for _ in range(count):
+            got.append(await receive())
+            if len(got) == 5:
+                all_there.set()
+        await trio.sleep_forever()
+
+    one = MailboxLimit(1, Overflow.WAIT)
+    async with clean_node(), trio.open_nursery() as nursery:
+        pid = spawn(take, 2, name="name", mailbox=one)
+        send(pid, "first")
+        for message in ("moves 1", "moves 2", "moves 3"):
+            nursery.start_soon(send_wait, "name", message)
+            await settle()
+        nursery.start_soon(send_wait, pid, "stays")
+        await settle()
+        unregister("name")
+        other = spawn(take, 3, name="name", mailbox=one)
+        with trio.fail_after(5):
+            await all_there.wait()
+        assert set(got) == {"first", "moves 1", "moves 2", "moves 3", "stays"}
+        for process in (pid, other):
+            await stop(process)
 
 
 # --- a server that receives in a callback -------------------------------------

@@ -147,7 +147,7 @@ async def test_a_cancelled_wait_sends_nothing(clean_node: CleanNode) -> None:
             scope.cancel()
             await cast_wait(pid, 2)
         assert scope.cancelled_caught
-        assert node.processes[pid.number].room_spots == []
+        assert not node.processes[pid.number].room_spots
         await sys.resume(pid)
         assert await call(pid, "kept") == (1,)
 
