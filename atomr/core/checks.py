@@ -182,7 +182,7 @@ def check_plain(operation: str, fn: object, remedy: str) -> None:
     if iscoroutine(fn):
         fn.close()
     elif callable(fn):
-        if not _flags(_target(fn)) & CO_COROUTINE:
+        if not is_async(fn):
             return
     else:
         raise TypeError(f"{operation}: {short(fn)}: expected a function")
@@ -196,6 +196,11 @@ def not_awaitable(operation: str, fn: object, returned: object) -> TypeError:
         f"{operation}: {name_of(fn)} returned {short(returned)}:"
         " expected an async function"
     )
+
+
+def is_async(fn: object) -> bool:
+    """Return whether ``fn`` is known to be an ``async def``."""
+    return bool(_flags(_target(fn)) & CO_COROUTINE)
 
 
 def name_of(fn: object) -> str:

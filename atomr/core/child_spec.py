@@ -86,11 +86,6 @@ def check_shutdown(value: object) -> None:
     check_seconds("shutdown", value)
 
 
-def check_shutdown_field(_made: object, _field: object, value: ShutdownTime) -> None:
-    """Check a shutdown time that is a field; the shape that attrs asks for."""
-    check_shutdown(value)
-
-
 def check_name(value: object) -> None:
     """Check a name for a process; None is one.
 

@@ -27,10 +27,11 @@ import attrs
 import trio
 
 from atomr.core.application_config import Defaults
+from atomr.core.checks import check_function, check_member, check_text, check_tuple
 from atomr.core.child_spec import INFINITY, ChildKind, ChildSpec, Restart
 from atomr.core.dependencies import start_order
 from atomr.core.exits import unwrap
-from atomr.errors import DependencyError
+from atomr.errors import DependencyError, short
 from atomr.otp.application_env import (
     APPLICATION,
     RUN,
@@ -64,6 +65,9 @@ class Application:
         config: the configuration's defaults: an attrs instance, an attrs class
             (whose fields without a default must be given), or a mapping.
         description: what it is, for people.
+
+    Raises:
+        TypeError: a field is of another type.
     """
 
     name: str
@@ -72,6 +76,15 @@ class Application:
     restart: Restart = Restart.PERMANENT
     config: Defaults = _NOTHING
     description: str = ""
+
+    def __attrs_post_init__(self) -> None:
+        try:
+            check_text("name", self.name)
+            check_function("start", self.start)
+            check_tuple("depends_on", self.depends_on)
+            check_member("restart", self.restart, Restart)
+        except TypeError as error:
+            raise TypeError(f"Application {short(self.name)}: {error}") from None
 
     async def run(
         self,

@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import attrs
 
+from atomr.core.checks import is_async, name_of
 from atomr.core.child_spec import ChildKind, ChildSpec, Restart, ShutdownTime
 from atomr.core.mailbox_limit import MailboxLimit  # noqa: TC001 - of a TypedDict
+from atomr.errors import short
+from atomr.process.behaviour import Startable
 from atomr.process.calls import Request, call
 from atomr.refs import Address, Name, Pid, Via
 
@@ -133,19 +136,54 @@ def child(
         options: any other field of ``ChildSpec``.
 
     Raises:
-        ValueError: no id, and ``start`` has no name (a lambda).
+        TypeError: ``start`` is an instance, an async function or no function; or
+            an option is of another type.
+        ValueError: no id, and ``start`` has no name (a lambda); or a time is
+            negative.
 
     >>> child(dict, restart=Restart.TEMPORARY).id
     'dict'
     >>> child(partial(dict, a=1)).id
     'dict'
     """
+    if not isinstance(start, type):
+        _check_start(start)
     if id is None:
         named = start.func if isinstance(start, partial) else start
         id = getattr(named, "__name__", "<lambda>")  # noqa: A001 - as above
         if id == "<lambda>":
             raise ValueError(f"child({start!r}): it has no name; give it an id")
     return ChildSpec(id=id, start=start, **options)
+
+
+def _check_start(start: object) -> None:
+    if isinstance(start, Startable):
+        kind = type(start).__name__
+        problem = "pass the class, or a function that makes a fresh one at each start"
+        raise TypeError(f"child({short(start)}): {problem}: child({kind})")
+    if not callable(start):
+        expected = "expected a class, or a function that makes a fresh one"
+        raise TypeError(f"child({short(start)}): {expected}")
+    if is_async(start):
+        name = name_of(start)
+        remedy = f"child(lambda: PlainProcess({name}), id={name!r})"
+        raise TypeError(f"child({name}): an async function runs by {remedy}")
+
+
+def check_spec(operation: str, given: object) -> None:
+    """Check that it is a child specification.
+
+    Raises:
+        TypeError: it is not; says how to get one.
+    """
+    if isinstance(given, ChildSpec):
+        return
+    remedy = "make one by child(...)"
+    if callable(given):
+        remedy = f"use child({name_of(given)})"
+    elif isinstance(given, Startable):
+        remedy = f"use child({type(given).__name__}), which makes a fresh one"
+    raise TypeError(f"{operation}: expected a ChildSpec, not {short(given)}: {remedy}")
 
 
 async def start_child(supervisor: Address, spec: ChildSpec) -> Pid:
@@ -155,6 +193,7 @@ async def start_child(supervisor: Address, spec: ChildSpec) -> Pid:
     ``DynamicSupervisor`` ids may repeat.
 
     Raises:
+        TypeError: ``spec`` is no ``ChildSpec``.
         StartError: it did not start, and is not kept; subclasses say how:
             ``AlreadyStartedError`` (its id or name runs), ``MaxChildrenError``,
             ``InitTimeoutError``, ``StartIgnoredError`` (a Supervisor keeps the
@@ -165,6 +204,7 @@ async def start_child(supervisor: Address, spec: ChildSpec) -> Pid:
 
     Cancellation: the supervisor starts the child all the same.
     """
+    check_spec("start_child()", spec)
     return await call(supervisor, StartChild(spec), timeout_s=None)
 
 

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
+from atomr.core.checks import check_count, check_tuple
 from atomr.core.child_spec import ChildKind, ChildSpec
 from atomr.core.start_arguments import StartWith
 from atomr.core.supervision import should_restart
@@ -70,6 +71,10 @@ class DynamicSupervisor(Supervising, AttachPoint):
         max_seconds: length of that window in seconds.
         backoff_s: the ``backoff_s`` of all children that have none.
         max_backoff_s: longest wait in seconds for those.
+
+    Raises:
+        TypeError: an option is of another type.
+        ValueError: a limit or a time is too small.
     """
 
     def __init__(
@@ -82,10 +87,17 @@ class DynamicSupervisor(Supervising, AttachPoint):
         backoff_s: float = 0.0,
         max_backoff_s: float = 30.0,
     ) -> None:
-        super().__init__(max_restarts=max_restarts, max_seconds=max_seconds)
+        super().__init__(
+            max_restarts=max_restarts,
+            max_seconds=max_seconds,
+            backoff_s=backoff_s,
+            max_backoff_s=max_backoff_s,
+        )
+        if max_children is not None:
+            check_count("max_children", max_children)
+        check_tuple("extra_arguments", extra_arguments)
         self._max_children = max_children
         self._extra_arguments = extra_arguments
-        self._backoff = (backoff_s, max_backoff_s)
         # An attached child has no row: it is never restarted.
         self._children: dict[Process, Child | None] = {}
         self._waiting: dict[Child, None] = {}
@@ -244,7 +256,13 @@ class DynamicSupervisor(Supervising, AttachPoint):
         child = self._children[process]
         if child is not None:
             del self._children[process]
-        await stop_process(process)
+        try:
+            await stop_process(process)
+        except Exception:
+            # A Startable's own code; the child still runs.
+            if child is not None and process.reason is None:
+                self._children[process] = child
+            raise
         if child is not None:
             self.emit("child_terminate", child, pid=key)
 

@@ -34,11 +34,12 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
+from atomr.core.checks import check_count, check_function
 from atomr.core.partitions import PartitionKey, partition_of
 from atomr.core.start_arguments import StartWith
 from atomr.core.supervision import Strategy
 from atomr.errors import ChildError, NoProcessError, StartError, StartIgnoredError
-from atomr.otp.children import DeleteChild, StartChild
+from atomr.otp.children import DeleteChild, StartChild, check_spec
 from atomr.otp.supervisor import Supervisor
 from atomr.process.calls import Request, call
 from atomr.process.context import find_process
@@ -85,7 +86,8 @@ class PartitionSupervisor(Supervisor):
     Raises:
         ValueError: ``partitions`` is less than 1; ``spec`` has a name, which
             only one process can hold, or is significant.
-        TypeError: ``with_arguments`` returned something else than a tuple.
+        TypeError: ``spec`` is no ``ChildSpec``, an option is of another type, or
+            ``with_arguments`` returned something else than a tuple.
     """
 
     def __init__(  # noqa: PLR0913 - all but one by keyword, all with OTP's defaults
@@ -100,8 +102,10 @@ class PartitionSupervisor(Supervisor):
         backoff_s: float = 0.0,
         max_backoff_s: float = 30.0,
     ) -> None:
-        if partitions < 1:
-            raise ValueError(f"partitions={partitions}: expected at least 1")
+        check_spec("PartitionSupervisor()", spec)
+        check_count("partitions", partitions, least=1)
+        if with_arguments is not None:
+            check_function("with_arguments", with_arguments)
         if spec.name is not None:
             raise ValueError(
                 f"child {spec.id!r}: only one partition could have the name"
@@ -153,9 +157,14 @@ class PartitionSupervisor(Supervisor):
         surplus = self._partitions[partitions:]
         # Nothing is routed there from now on.
         del self._partitions[partitions:]
-        for child in reversed(surplus):
-            await self._stop(child)
-            self._children.pop(child.spec.id, None)
+        while surplus:
+            try:
+                await self._stop(surplus[-1])
+            except Exception:
+                # A Startable's own code; those that still run keep their keys.
+                self._partitions += surplus
+                raise
+            self._children.pop(surplus.pop().spec.id, None)
         for spec in self._specs[before:partitions]:
             await self._add_partition(spec)
         return before

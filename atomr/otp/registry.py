@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
 import attrs
 
+from atomr.core.checks import check_member
 from atomr.core.registry_table import RegistryTable
 from atomr.errors import NameTakenError, NoRegistryError, NotAProcessError
 from atomr.otp.gen_server import GenServer
@@ -59,9 +60,13 @@ class Registry(GenServer):
 
     Args:
         keys: how many processes may hold one key.
+
+    Raises:
+        TypeError: ``keys`` is no member of :class:`Keys`.
     """
 
     def __init__(self, keys: Keys = Keys.UNIQUE) -> None:
+        check_member("keys", keys, Keys)
         self.unique = keys is Keys.UNIQUE
         self.table: RegistryTable[Hashable, object, Pid] = RegistryTable()
         self.meta: dict[str, object] = {}

@@ -15,17 +15,17 @@ import logging
 from abc import abstractmethod
 from collections import deque
 from math import inf
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Final
 
 import trio
 
 from atomr import telemetry
-from atomr.core.child_spec import ChildKind, ChildSpec
+from atomr.core.child_spec import ChildKind
 from atomr.core.exits import ExitReason, Shutdown
-from atomr.core.intensity import RestartIntensity, backoff_delay_s
+from atomr.core.intensity import RestartIntensity, check_backoff
 from atomr.core.supervision import GaveUp
-from atomr.errors import ChildError, StartError, short
-from atomr.otp.children import ChildInfo, ChildState
+from atomr.errors import short
+from atomr.otp.child_row import Child, aborted_start
 from atomr.process.behaviour import Startable, StopRequest
 from atomr.process.calls import From
 from atomr.process.process import end_all
@@ -40,57 +40,16 @@ if TYPE_CHECKING:
     from atomr.refs import Pid
 
 
-class Child:
-    """One row of a supervisor's table.
-
-    Attributes:
-        spec: its specification.
-        process: None while it does not run.
-        kind: what it was when it last ran.
-        attempt: restarts in a row, for the backoff.
-        due_at: when it is started again; None: it waits for no restart.
-        restarts: how often it was started again, alone or with its siblings.
-    """
-
-    __slots__ = ("attempt", "due_at", "kind", "process", "restarts", "spec")
-
-    def __init__(self, spec: ChildSpec) -> None:
-        self.spec = spec
-        self.process: Process | None = None
-        self.kind = spec.kind or ChildKind.WORKER
-        self.attempt = 0
-        self.due_at: float | None = None
-        self.restarts = 0
-
-    @property
-    def running(self) -> bool:
-        """Whether it has a process that has not ended."""
-        return self.process is not None and self.process.reason is None
-
-    @property
-    def state(self) -> ChildState:
-        """Whether it has a process, or will get one."""
-        if self.running:
-            return ChildState.RUNNING
-        return ChildState.STOPPED if self.due_at is None else ChildState.RESTARTING
-
-    def info(self) -> ChildInfo:
-        """Return the row as a value."""
-        process = self.process if self.running else None
-        pid = process.pid if process is not None else None
-        return ChildInfo(self.spec.id, pid, self.kind, self.state)
-
-    def backoff_s(self, now: float) -> float:
-        """Count one more restart and return the seconds to wait before it."""
-        lived_s = now - self.process.started_at if self.process is not None else 0.0
-        if lived_s >= self.spec.max_backoff_s:
-            self.attempt = 0
-        self.attempt += 1
-        return backoff_delay_s(
-            self.attempt,
-            backoff_s=self.spec.backoff_s,
-            max_backoff_s=self.spec.max_backoff_s,
-        )
+_NO_CALLBACKS: Final = frozenset(
+    {
+        "init",
+        "handle_call",
+        "handle_cast",
+        "handle_continue",
+        "handle_info",
+        "terminate",
+    }
+)
 
 
 class Supervising(Startable):
@@ -101,8 +60,26 @@ class Supervising(Startable):
     # A stop while children start must still stop those that run, in order.
     reads_signals_in_init: ClassVar[bool] = True
 
-    def __init__(self, *, max_restarts: int, max_seconds: float) -> None:
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        """Refuse callbacks: nobody would call them."""
+        super().__init_subclass__(**kwargs)
+        for name in _NO_CALLBACKS & vars(cls).keys():
+            raise TypeError(
+                f"class {cls.__name__}: a supervisor has no {name}(); write a function"
+                " that returns Supervisor([...]) with its options"
+            )
+
+    def __init__(
+        self,
+        *,
+        max_restarts: int,
+        max_seconds: float,
+        backoff_s: float,
+        max_backoff_s: float,
+    ) -> None:
         self._window = RestartIntensity(max_restarts, max_seconds)
+        check_backoff(backoff_s, max_backoff_s)
+        self._backoff = (backoff_s, max_backoff_s)
         self._exits: deque[tuple[Child, Process | None, ExitReason]] = deque()
         # Nothing is due before that.
         self._due_from = inf
@@ -132,7 +109,10 @@ class Supervising(Startable):
 
     @abstractmethod
     async def handle_request(self, request: object) -> object:
-        """Serve one request; StartError and ChildError go to the caller."""
+        """Serve one request; what it raises goes to the caller.
+
+        So it leaves the table as it was, or as what has happened makes it.
+        """
 
     @abstractmethod
     def rows(self) -> list[Child]:
@@ -267,7 +247,8 @@ class Supervising(Startable):
             process.debug.began(process, item)
         try:
             item.reply(await self.handle_request(item.request))
-        except (StartError, ChildError) as error:
+        except Exception as error:  # noqa: BLE001 - raised in the caller
+            # Also what nobody thought of: a request must not end the children.
             item.fail(error)
         if process.debug is not None:
             process.debug.ended(process, item, None)
@@ -379,11 +360,6 @@ class Supervising(Startable):
 
     def _asked_to_stop(self) -> bool:
         return any(isinstance(s, StopRequest) for s in self._process.signals)
-
-
-def aborted_start(child: Child) -> StartError:
-    """Return what the caller of a start gets when the supervisor stops."""
-    return StartError(child.spec.id, "the supervisor is stopping")
 
 
 __all__ = ["Child", "StartAbortedError", "Supervising", "aborted_start"]

@@ -23,12 +23,14 @@ Source: OTP ``supervisor``.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from math import inf
 from typing import TYPE_CHECKING
 
 import attrs
 import trio
 
+from atomr.core.checks import check_member
 from atomr.core.child_spec import ChildKind, ChildSpec, Restart
 from atomr.core.exits import SHUTDOWN, ExitReason
 from atomr.core.supervision import (
@@ -45,6 +47,7 @@ from atomr.errors import (
     ChildNotFoundError,
     StartError,
     StartIgnoredError,
+    short,
 )
 from atomr.otp.children import (
     ChildCounts,
@@ -56,12 +59,13 @@ from atomr.otp.children import (
     StartChild,
     TerminateChild,
     WhichChildren,
+    check_spec,
 )
 from atomr.otp.supervising import Child, StartAbortedError, Supervising, aborted_start
 from atomr.process.stopping import stop_process
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from atomr.process.process import Process
     from atomr.refs import Pid
@@ -81,7 +85,9 @@ class Supervisor(Supervising):
         max_backoff_s: longest wait in seconds for those.
 
     Raises:
-        ValueError: ids repeat; a significant child without ``auto_shutdown``.
+        TypeError: a child is no ``ChildSpec``, or an option is of another type.
+        ValueError: ids repeat; a significant child without ``auto_shutdown``; a
+            limit or a time is too small.
     """
 
     def __init__(  # noqa: PLR0913 - all but one by keyword, all with OTP's defaults
@@ -95,13 +101,19 @@ class Supervisor(Supervising):
         backoff_s: float = 0.0,
         max_backoff_s: float = 30.0,
     ) -> None:
-        super().__init__(max_restarts=max_restarts, max_seconds=max_seconds)
+        super().__init__(
+            max_restarts=max_restarts,
+            max_seconds=max_seconds,
+            backoff_s=backoff_s,
+            max_backoff_s=max_backoff_s,
+        )
+        check_member("strategy", strategy, Strategy)
+        check_member("auto_shutdown", auto_shutdown, AutoShutdown)
         self._strategy = strategy
         self._auto_shutdown = auto_shutdown
-        self._backoff = (backoff_s, max_backoff_s)
         self._children: dict[str, Child] = {}
         self._by_process: dict[Process, Child] = {}
-        for spec in children:
+        for spec in _specs(children):
             if spec.id in self._children:
                 raise ValueError(f"Supervisor: two children have the id {spec.id!r}")
             problem = self._significance_problem(spec)
@@ -143,7 +155,14 @@ class Supervisor(Supervising):
         process, child.process, child.due_at = child.process, None, None
         if process is not None:
             self.forget_process(process)
-            await stop_process(process)
+            try:
+                await stop_process(process)
+            except Exception:
+                # A Startable's own code; the child still runs.
+                if process.reason is None:
+                    child.process = process
+                    self.note_process(child, process)
+                raise
 
     def cancel_foreign(self, reason: ExitReason) -> None:
         """Do nothing: all children are in the nursery."""
@@ -279,7 +298,7 @@ class Supervisor(Supervising):
             if spec.restart is Restart.TEMPORARY:
                 del self._children[spec.id]
             raise
-        except StartError:
+        except Exception:
             del self._children[spec.id]
             raise
 
@@ -308,6 +327,19 @@ class Supervisor(Supervising):
             if child.spec.id == key or child.info().pid is key:
                 return child
         raise ChildNotFoundError(operation, key)
+
+
+def _specs(children: Sequence[ChildSpec]) -> Sequence[ChildSpec]:
+    if isinstance(children, (ChildSpec, str, type)) or not isinstance(
+        children, Iterable
+    ):
+        problem = "expected a list of child specifications"
+        remedy = ": use [...]" if isinstance(children, ChildSpec) else ""
+        raise TypeError(f"Supervisor({short(children)}): {problem}{remedy}")
+    specs = tuple(children)
+    for place, spec in enumerate(specs):
+        check_spec(f"Supervisor: children[{place}]", spec)
+    return specs
 
 
 def count(children: Iterable[ChildInfo]) -> ChildCounts:

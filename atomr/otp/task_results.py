@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 import attrs
 import trio
 
+from atomr.core.checks import check_count, check_member, check_seconds
 from atomr.core.child_spec import (
     BRUTAL_KILL,
     DEFAULT_SHUTDOWN_S,
     ShutdownTime,
-    check_shutdown_field,
+    check_shutdown,
 )
 from atomr.core.exits import NORMAL, ExitReason
 from atomr.core.task_stream import StreamWindow
@@ -80,31 +81,24 @@ class ItemExited(Exited, Generic[T]):
     item: T
 
 
-def _at_least_one(_options: object, _field: object, value: int) -> None:
-    if value < 1:
-        raise ValueError(f"max_concurrency={value!r}: expected at least 1")
-
-
-def _a_time(_options: object, _field: object, value: float | None) -> None:
-    if value is not None and not value >= 0:
-        raise ValueError(f"timeout_s={value!r}: expected seconds, at least 0")
-
-
 @attrs.frozen(kw_only=True)
 class Options:
     """How a stream runs its tasks; see ``StreamOptions`` for the fields."""
 
     supervisor: Address
     linked: bool
-    max_concurrency: int = attrs.field(
-        default=DEFAULT_MAX_CONCURRENCY, validator=_at_least_one
-    )
+    max_concurrency: int = DEFAULT_MAX_CONCURRENCY
     ordered: bool = True
-    timeout_s: float | None = attrs.field(default=DEFAULT_TIMEOUT_S, validator=_a_time)
+    timeout_s: float | None = DEFAULT_TIMEOUT_S
     on_timeout: OnItemTimeout = OnItemTimeout.EXIT
-    shutdown: ShutdownTime = attrs.field(
-        default=DEFAULT_SHUTDOWN_S, validator=check_shutdown_field
-    )
+    shutdown: ShutdownTime = DEFAULT_SHUTDOWN_S
+
+    def __attrs_post_init__(self) -> None:
+        check_count("max_concurrency", self.max_concurrency, least=1)
+        if self.timeout_s is not None:
+            check_seconds("timeout_s", self.timeout_s)
+        check_member("on_timeout", self.on_timeout, OnItemTimeout)
+        check_shutdown(self.shutdown)
 
 
 class _Item(Sink, Generic[T, R]):

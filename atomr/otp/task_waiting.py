@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
+from atomr.core.checks import check_member
 from atomr.core.child_spec import BRUTAL_KILL
 from atomr.core.exits import KILLED
 from atomr.errors import NotAProcessError, TaskTimeoutError
@@ -204,6 +205,7 @@ async def yield_many(
 
     Cancellation: the tasks go on running, those that are being killed aside.
     """
+    check_member("on_timeout", on_timeout, OnTimeout)
     await wait_for_ends(tasks, timeout_s, count=limit)
     ended = sum(task.outcome is not None for task in tasks)
     if ended >= (len(tasks) if limit is None else limit):
