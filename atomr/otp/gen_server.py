@@ -35,7 +35,6 @@ Source: OTP ``gen_server``; Elixir ``GenServer``.
 from __future__ import annotations
 
 import logging
-from copy import copy
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -43,7 +42,7 @@ from atomr.errors import short
 from atomr.otp.lean_server import LeanServer
 from atomr.otp.results import CallResult, CastResult, InitResult, NoReply
 from atomr.otp.server_loop import ServerLoop
-from atomr.process.behaviour import Startable, StopRequest
+from atomr.process.behaviour import Startable, StopRequest, copy_of, state_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -185,7 +184,7 @@ class GenServer(Startable):
 
     def format_status(self) -> object:
         """Return the state for crash reports; override to hide secrets."""
-        return dict(vars(self)) if hasattr(self, "__dict__") else repr(self)
+        return state_of(self)
 
     # --- for the process layer ------------------------------------------------
 
@@ -238,7 +237,7 @@ class GenServer(Startable):
 
     def system_state(self) -> object:
         """Return a shallow copy of the instance: it is the state."""
-        return copy(self)
+        return copy_of(self)
 
     def replace_system_state(self, process: Process, state: object) -> None:
         """Let another instance of the class serve from now on."""

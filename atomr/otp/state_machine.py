@@ -44,7 +44,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from atomr.otp.gen_server import check_hibernation
 from atomr.otp.state_server import MachineServer
 from atomr.otp.state_server_async import AsyncMachineServer
-from atomr.process.behaviour import Startable
+from atomr.process.behaviour import Startable, state_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -133,8 +133,7 @@ class StateMachine(Startable):
         Args:
             state: the state; of one that is a method, its name.
         """
-        data = dict(vars(self)) if hasattr(self, "__dict__") else repr(self)
-        return state, data
+        return state, state_of(self)
 
     # --- for the process layer ------------------------------------------------
 

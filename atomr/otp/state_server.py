@@ -9,7 +9,6 @@ caller's stack, is looked into and is reported on like any GenServer.
 
 from __future__ import annotations
 
-from copy import copy
 from types import MethodType
 from typing import TYPE_CHECKING, Final
 
@@ -20,6 +19,7 @@ from atomr.errors import BadActionError, BadReturnError, short
 from atomr.otp.gen_server import GenServer
 from atomr.otp.results import ABSENT, Fail, Ignore, NoReply, Ok, Reply, Stop
 from atomr.otp.state_results import Call, Keep, Next, Repeat, ReplyTo
+from atomr.process.behaviour import copy_of
 from atomr.process.calls import Cast, From
 from atomr.process.context import current_process
 
@@ -297,7 +297,7 @@ class MachineServer(GenServer):
 
     def system_state(self) -> object:
         """Return the state and a shallow copy of the instance."""
-        machine = copy(self.machine)
+        machine = copy_of(self.machine)
         return _bound_to(machine, self.engine.state), machine
 
     def replace_system_state(self, process: Process, state: object) -> None:

@@ -6,7 +6,8 @@ The seam between the process layer and the behaviours of ``atomr.otp``.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from copy import copy
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
 
 import attrs
 
@@ -56,6 +57,9 @@ class Startable(ABC):
     answers_system_messages: ClassVar[bool] = False
     callers: tuple[Pid, ...] = ()
     """Who asked for this process, nearest first; only tasks know."""
+
+    # A user's own names are free: none of them begins so.
+    _atomr_started: bool = False
 
     def make_process(
         self, node: Node, *, label: str, parent: Parent, shutdown: ShutdownTime
@@ -113,6 +117,34 @@ class Startable(ABC):
     def replace_system_state(self, process: Process, state: object) -> None:
         """Put another state in the place of the one that is."""
         raise TypeError(f"the state of a {self.process_label()} cannot be replaced")
+
+
+S = TypeVar("S", bound=Startable)
+
+
+def take_once(behaviour: Startable) -> None:
+    """Note that an instance is started; it can be once.
+
+    Raises:
+        ValueError: it was before, so its state is not that of a fresh one.
+    """
+    if behaviour._atomr_started:  # noqa: SLF001 - hidden from users, not from us
+        problem = "this instance runs already, or has run"
+        raise ValueError(f"{problem}: make a fresh one at each start")
+    # An attrs class may be frozen.
+    object.__setattr__(behaviour, "_atomr_started", True)
+
+
+def state_of(behaviour: Startable) -> dict[str, object]:
+    """Return the attributes that the user's code has set."""
+    return {k: v for k, v in vars(behaviour).items() if k != "_atomr_started"}
+
+
+def copy_of(behaviour: S) -> S:
+    """Return a shallow copy, which has not been started."""
+    made = copy(behaviour)
+    vars(made).pop("_atomr_started", None)
+    return made
 
 
 class Parent(Protocol):

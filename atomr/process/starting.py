@@ -7,6 +7,7 @@ ended, its name is free, and the error is raised in the starter.
 from __future__ import annotations
 
 from contextvars import copy_context
+from inspect import iscoroutine
 from typing import TYPE_CHECKING
 
 import trio
@@ -20,8 +21,9 @@ from atomr.errors import (
     StartError,
     StartIgnoredError,
 )
-from atomr.process.behaviour import Parent, Startable
-from atomr.process.context import CURRENT, NODE
+from atomr.process.behaviour import Parent, Startable, take_once
+from atomr.process.calls import ChildStart
+from atomr.process.context import CURRENT, NODE, find_process
 from atomr.process.endings import passes_up
 from atomr.process.lean import LeanProcess
 from atomr.process.process import Process, Status
@@ -56,18 +58,32 @@ def prepare(node: Node, spec: ChildSpec, parent: Parent) -> Process:
     # It may have started something itself.
     _refuse_taken(node, spec)
     if not isinstance(behaviour, Startable):
-        expected = TypeError(
-            f"start returned {type(behaviour).__name__}, expected a GenServer,"
-            " a supervisor or a PlainProcess"
-        )
-        raise StartError(spec.id, expected)
+        raise StartError(spec.id, _not_startable(behaviour))
+    try:
+        take_once(behaviour)
+    except ValueError as error:
+        raise StartError(spec.id, error) from error
     return _make(node, spec, behaviour, parent)
 
 
 def _refuse_taken(node: Node, spec: ChildSpec) -> None:
-    holder = None if spec.name is None else node.whereis(spec.name)
+    try:
+        holder = None if spec.name is None else node.whereis(spec.name)
+    except Exception as error:  # a Via's, which is user code
+        raise StartError(spec.id, error) from error
     if spec.name is not None and holder is not None:
         raise AlreadyStartedError(spec.name, holder)
+
+
+def _not_startable(given: object) -> TypeError:
+    what = type(given).__name__
+    expected = "expected a GenServer, a supervisor or a PlainProcess"
+    if isinstance(given, type):
+        what, expected = f"the class {given.__name__}", f"expected {given.__name__}()"
+    elif iscoroutine(given):
+        given.close()
+        expected = f"{expected}; an async function runs as one by PlainProcess(fn)"
+    return TypeError(f"start returned {what}, {expected}")
 
 
 @enable_ki_protection
@@ -173,6 +189,11 @@ async def _run_init_in_task(
 ) -> None:
     process.starter = spot
     nursery.start_soon(process.main, name=repr(process.pid))
+    supervisor = process.parent.own_pid()
+    above = None if supervisor is None else find_process(supervisor)
+    if above is not None:
+        # So that a call from the init to its supervisor is seen to be a deadlock.
+        above.waiting_for = ChildStart(process)
     timer = None
     if spec.init_timeout_s is not None:
 
@@ -194,6 +215,8 @@ async def _run_init_in_task(
         raise
     finally:
         process.starter = None
+        if above is not None:
+            above.waiting_for = None
         if timer is not None:
             timer.cancel()
     if not process.was_started:
