@@ -78,7 +78,7 @@ def test_a_block_of_toml_is_accepted(text: str, output: str | None) -> None:
 def test_the_readme_has_blocks_to_run() -> None:
     pages = [str(case.id).partition(":")[0] for case in blocks("python")]
 
-    assert pages.count("README.md") == 3
+    assert pages.count("README.md") == 4
     assert pages.count("docs/explanation/otp-on-trio.md") == 7
 
 
