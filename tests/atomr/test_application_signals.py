@@ -15,7 +15,7 @@ import trio
 from atomr.otp import Application, Supervisor, run_applications
 
 PROGRAM = """
-import sys, threading, time
+import os, signal, sys, threading, time
 import trio
 from atomr.errors import CallbackInterruptedError
 from atomr.otp import Application, GenServer, Supervisor, child, run_applications
@@ -37,11 +37,15 @@ class Says(GenServer):
 
 class Computes(GenServer):
     def handle_info(self, forever):
-        say("now")
-        began = time.monotonic()
-        while forever or time.monotonic() - began < 0.2:
+        began, here = time.monotonic(), False
+        while True:
             try:
-                time.monotonic()
+                if not here:
+                    here = True
+                    say("now")
+                while forever or time.monotonic() - began < 0.2:
+                    pass
+                break
             except CallbackInterruptedError:
                 say("broken")
                 if moment != "deaf":
@@ -62,7 +66,16 @@ if moment == "start":
 if moment in ("compute", "forever", "deaf"):
     trees["computes"] = tree(Computes, "computes")
 
+def tell_of_signals():
+    take = signal.getsignal(signal.SIGINT)
+    def tell(number, frame):
+        os.write(1, b"got\\n")  # print may be what it interrupts
+        take(number, frame)
+    signal.signal(signal.SIGINT, tell)
+
 def ready(node):
+    if moment in ("forever", "deaf"):
+        tell_of_signals()
     if "computes" in trees:
         send("computes", moment != "compute")
     else:
@@ -153,41 +166,34 @@ def test_a_second_one_during_the_stop_cancels_everything() -> None:
     assert said == ["stopping b", "stopping a", "stopped a", ENDED]
 
 
-def interrupt_until(line: str, moment: str) -> list[str]:
-    """Send SIGINT until the program says ``line``; return all that it said."""
+def interrupt(moment: str, *waits: str) -> list[str]:
+    """Send SIGINT, and one more after each of these lines; return what is said."""
     command = [sys.executable, "-c", PROGRAM, moment, "signals"]
     said: list[str] = []
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as running:
         assert running.stdout is not None
-        heard = threading.Event()
-
-        def interrupt() -> None:
-            while not heard.wait(0.05):
-                running.send_signal(signal.SIGINT)
-
         assert running.stdout.readline() == "now\n"
-        thread = threading.Thread(target=interrupt)
-        thread.start()
-        while text := running.stdout.readline().strip():
-            said.append(text)
-            if text == line:
-                heard.set()
-        heard.set()
-        thread.join()
+        running.send_signal(signal.SIGINT)
+        for line in waits:
+            while not said or said[-1] != line:
+                said.append(running.stdout.readline().strip())
+                assert said[-1], "it ended too early"
+            running.send_signal(signal.SIGINT)
+        said += running.stdout.read().splitlines()
     assert running.returncode == 0
-    return said
+    return [line for line in said if line != "got"]
 
 
 @pytest.mark.slow
 def test_a_second_one_breaks_a_callback_without_end_and_the_stop_is_in_order() -> None:
-    assert interrupt_until("broken", "forever") == ["broken", *IN_ORDER, ENDED]
+    assert interrupt("forever", "got") == ["broken", *IN_ORDER, ENDED]
 
 
 @pytest.mark.slow
 def test_a_third_one_ends_even_a_callback_that_catches_the_second() -> None:
-    said = interrupt_until("KeyboardInterrupt", "deaf")
+    said = interrupt("deaf", "got", "broken")
     assert said[0] == "broken"
     assert said[-1] == "KeyboardInterrupt"
     assert {"stopping a", "stopping b"} <= set(said)
