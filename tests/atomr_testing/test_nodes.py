@@ -427,6 +427,44 @@ async def test_one_block_expects_one_crash() -> None:
     assert {crash.pid, caught.value.pid} == {*pids}
 
 
+async def test_a_crash_of_another_is_not_expected_beside_the_one_that_is() -> None:
+    with pytest.raises(UnexpectedCrashError) as caught:
+        async with open_test_node() as node:
+            one = await node.start_supervised(child(Divider, id="one"))
+            other = await node.start_supervised(child(Divider, id="other"))
+            async with node.expect_crash(one):
+                cast(other, 0)
+                cast(one, 0)
+                with trio.CancelScope(shield=True):
+                    await settle()
+
+    assert caught.value.pid is other
+
+
+async def test_a_crash_after_the_block_that_missed_it_is_not_expected() -> None:
+    with pytest.raises(UnexpectedCrashError):
+        async with open_test_node() as node:
+            pid = await node.start_supervised(Divider)
+            with pytest.raises(NoCrashError):
+                async with node.expect_crash(pid, timeout_s=0.0):
+                    pass
+            cast(pid, 0)
+            await settle()
+
+
+async def test_a_block_ends_when_its_crash_comes(
+    node: TestNode, autojump_clock: MockClock
+) -> None:
+    async def crash_later() -> None:
+        await trio.sleep(2)
+        raise KeyError
+
+    async with node.expect_crash(error=KeyError, timeout_s=9.0):
+        spawn(crash_later)
+
+    assert trio.current_time() == 2.0
+
+
 async def test_a_second_crash_is_not_expected() -> None:
     with pytest.raises(UnexpectedCrashError):
         async with open_test_node() as node:
