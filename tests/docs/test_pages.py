@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+PAGES = sorted(
+    [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/*.md")]
+)
 FRAGMENTS = sorted((ROOT / "docs/changelog.d").glob("*"))
 KINDS = ("added", "changed", "fixed", "removed", "security")
 
@@ -51,6 +53,14 @@ def test_a_link_that_leads_nowhere_is_found(tmp_path: Path) -> None:
     page.write_text("[b](absent.md) [c](#nowhere) [d](https://x.test)\n")
 
     assert dead_links(page) == ["absent.md", "#nowhere"]
+
+
+def test_the_page_of_examples_names_each() -> None:
+    page = (ROOT / "examples/README.md").read_text(encoding="utf-8")
+    files = {path.name for path in ROOT.glob("examples/*.*")} - {"README.md"}
+
+    assert files
+    assert set(_LINK.findall(page)) & files == files
 
 
 @pytest.mark.parametrize("fragment", FRAGMENTS, ids=lambda fragment: fragment.name)

@@ -48,3 +48,13 @@ def test_the_facade_loads_no_server_and_no_engine() -> None:
 
     assert "trio" in loaded
     assert loaded & (SERVERS | ENGINES) == set()
+
+
+@pytest.mark.parametrize("module", ["atomr.otp", "atomr.interop", "atomr.process"])
+def test_atomr_alone_loads_what_the_readme_names_and_nothing_of_inference(
+    module: str,
+) -> None:
+    base = {"attr", "attrs", "click", "msgspec", "outcome", "rich", "trio"}
+    loaded = loaded_by(module) & (base | SERVERS | ENGINES | {"atomr_infer"})
+
+    assert loaded == {"attr", "attrs", "outcome", "trio"}
