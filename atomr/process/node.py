@@ -25,6 +25,7 @@ from weakref import WeakKeyDictionary
 import trio
 from trio.lowlevel import enable_ki_protection
 
+from atomr.core.checks import name_of
 from atomr.core.child_spec import (
     DEFAULT_SHUTDOWN_S,
     ChildSpec,
@@ -32,8 +33,9 @@ from atomr.core.child_spec import (
     ShutdownTime,
 )
 from atomr.core.exits import NORMAL, SHUTDOWN, ExitReason, is_crash, unwrap
-from atomr.errors import NameTakenError, NoNodeError, RootExitError, StartError
+from atomr.errors import NameTakenError, NoNodeError, RootExitError, StartError, short
 from atomr.process import inline
+from atomr.process.behaviour import Startable
 from atomr.process.context import CURRENT, NODE, find_process, require_trio
 from atomr.process.lean import Drain
 from atomr.process.parking import ParkSpot
@@ -49,7 +51,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
     from atomr.core.mailbox_limit import MailboxLimit
-    from atomr.process.behaviour import Parent, Startable
+    from atomr.process.behaviour import Parent
     from atomr.refs import Address, Name, Pid
 
 
@@ -113,6 +115,7 @@ class Node:
                 ``TRANSIENT`` root labelled with its class' name.
 
         Raises:
+            TypeError: ``child`` is something else.
             StartError: it did not start; its subclasses say how.
 
         Cancellation: cancels the half-started root.
@@ -311,6 +314,7 @@ async def open_node(name: str = "node") -> AsyncIterator[Node]:
     """
     require_trio("open_node()")
     error: BaseException | None = None
+    node: Node | None = None
     try:
         async with trio.open_nursery() as outer:
             services = trio.CancelScope(shield=True)
@@ -333,7 +337,8 @@ async def open_node(name: str = "node") -> AsyncIterator[Node]:
                     nursery.cancel_scope.cancel()
             finally:
                 services.cancel()
-                node.end_lean()
+                if node is not None:
+                    node.end_lean()
     except BaseExceptionGroup as group:
         leaf = unwrap(group)
         if leaf is group:
@@ -386,6 +391,13 @@ def _holds_cancelled(error: BaseException) -> bool:
 
 
 def _root_spec(behaviour: Startable) -> ChildSpec:
+    if not isinstance(behaviour, Startable):
+        name = name_of(behaviour)
+        remedy = f"use child({name})" if callable(behaviour) else "make it by child()"
+        if isinstance(behaviour, type):
+            remedy = f"use {name}(), or child({name})"
+        expected = "expected a ChildSpec, a server or a supervisor"
+        raise TypeError(f"Node.start({short(behaviour)}): {expected}: {remedy}")
     return ChildSpec(
         id=behaviour.process_label(), start=lambda: behaviour, restart=Restart.TRANSIENT
     )

@@ -145,7 +145,7 @@ class Process:
         self.started_at = 0.0
         # Most processes have none of these: made on demand.
         self.deferred: set[From] | None = None
-        self.exit_spots: list[ParkSpot] | None = None
+        self.exit_spots: dict[ParkSpot, None] | None = None
         # In order, so that one seed of a test always gives one order of signals.
         self.links: dict[Process, None] | None = None
         self.monitoring: dict[Ref, Process] | None = None

@@ -87,12 +87,12 @@ async def wait_ended(processes: Iterable[Process]) -> None:
         while process.status is not Status.EXITED:
             spot = ParkSpot()
             if process.exit_spots is None:
-                process.exit_spots = []
-            process.exit_spots.append(spot)
+                process.exit_spots = {}
+            process.exit_spots[spot] = None
             try:
                 await spot.park(task)
             finally:
-                process.exit_spots.remove(spot)
+                del process.exit_spots[spot]
                 spot.close()
 
 
