@@ -18,11 +18,12 @@ from inspect import (
     CO_ASYNC_GENERATOR,
     CO_COROUTINE,
     CO_ITERABLE_COROUTINE,
+    isawaitable,
     iscoroutine,
     unwrap,
 )
 from numbers import Integral, Real
-from types import FunctionType
+from types import CoroutineType, FunctionType
 from typing import Any, Final
 
 from atomr.errors import short
@@ -190,12 +191,15 @@ def check_plain(operation: str, fn: object, remedy: str) -> None:
     raise TypeError(f"{operation}: {name_of(fn)}: {problem}")
 
 
-def not_awaitable(operation: str, fn: object, returned: object) -> TypeError:
-    """Return what is wrong with a function that returned nothing to await."""
-    return TypeError(
-        f"{operation}: {name_of(fn)} returned {short(returned)}:"
-        " expected an async function"
-    )
+def check_returned(name: str, returned: object) -> None:
+    """Check what a function returned that was let through by :func:`check_async`.
+
+    Raises:
+        TypeError: it is nothing to await.
+    """
+    if type(returned) is not CoroutineType and not isawaitable(returned):
+        problem = "expected an async function"
+        raise TypeError(f"{name} returned {short(returned)}: {problem}")
 
 
 def is_async(fn: object) -> bool:

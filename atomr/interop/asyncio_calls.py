@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, TypeVarTuple, Unpack
 import trio
 from trio.lowlevel import Abort
 
+from atomr.core.checks import check_async
 from atomr.errors import (
     AsyncioCancelledError,
     CallError,
@@ -59,6 +60,7 @@ class AsyncioRef(Generic[S]):
 
         Cancellation: as for :func:`call_asyncio`.
         """
+        check_async("AsyncioRef.call()", function)
         job = Job[R](function, args, uses_resource=True)
         return await _call(self.server, job, timeout_s)
 
@@ -92,11 +94,13 @@ async def call_asyncio(
         ServerDownError: the loop ended before it was done.
         CallTimeoutError: not done in time; it was cancelled, and has ended.
         AsyncioCancelledError: something in the loop cancelled it.
-        TypeError: that process is no ``AsyncioProcess``.
+        TypeError: that process is no ``AsyncioProcess``, or ``function`` no
+            coroutine function.
 
     Cancellation: cancels the task in the loop, and waits for its end.  A value
     that it returns all the same is returned here.
     """
+    check_async("call_asyncio()", function)
     job = Job[R](function, args, uses_resource=False)
     return await _call(server, job, timeout_s)
 

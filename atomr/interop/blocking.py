@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, TypeVarTuple, Unpack
 
 import attrs
 
+from atomr.core.checks import check_plain
 from atomr.errors import ReceiveTimeoutError, StopRequestedError
 from atomr.interop.hosting import Hosted, HostedProcess
 from atomr.interop.threads import ThreadSide, fail
@@ -91,7 +92,12 @@ class Blocking(Hosted):
         *args: *Ts,
         limiter: trio.CapacityLimiter | None = None,
     ) -> Callable[[], Blocking]:
-        """Return what a child specification starts: a fresh run each time."""
+        """Return what a child specification starts: a fresh run each time.
+
+        Raises:
+            TypeError: ``fn`` is async, or no function.
+        """
+        check_plain("Blocking.of()", fn, "it runs by PlainProcess, or by Task.child()")
         label = getattr(fn, "__name__", type(fn).__name__)
 
         def start() -> Blocking:

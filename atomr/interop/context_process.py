@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar, TypeVarTuple, Unpack, overlo
 
 import trio
 
+from atomr.core.checks import check_async
 from atomr.core.exits import NORMAL, ExitReason, unwrap
 from atomr.errors import NoProcessError
 from atomr.interop.hosting import Hosted, HostedProcess
@@ -132,7 +133,12 @@ class ServiceProcess(_HasValue[object]):
     def of(
         cls, fn: Callable[..., Awaitable[object]], *args: object
     ) -> Callable[[], ServiceProcess]:
-        """Return what a child specification starts: a fresh run each time."""
+        """Return what a child specification starts: a fresh run each time.
+
+        Raises:
+            TypeError: ``fn`` is no async function.
+        """
+        check_async("ServiceProcess.of()", fn)
 
         def start() -> ServiceProcess:
             return cls(fn, *args)

@@ -26,10 +26,11 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Generic, TypeVar, TypeVarTuple, Unpack
+from typing import TYPE_CHECKING, Final, Generic, TypeVar, TypeVarTuple, Unpack
 
 import outcome
 
+from atomr.core.checks import check_plain
 from atomr.interop.hosting import Hosted, HostedProcess, next_message
 from atomr.interop.jobs import Job
 from atomr.interop.threads import ThreadSide
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
 S = TypeVar("S")
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
+
+_REMEDY: Final = "a thread has no event loop; for asyncio there is call_asyncio()"
 
 
 class ThreadServer(Hosted, Generic[S]):
@@ -191,10 +194,12 @@ class ThreadRef(Generic[S]):
 
         Raises:
             Exception: what ``function`` raised, unless it is fatal.
+            TypeError: ``function`` is async, or no function.
             CallError: as for :func:`call_blocking`.
 
         Cancellation: as for :func:`call_blocking`.
         """
+        check_plain("ThreadRef.call()", function, _REMEDY)
         job = Job[R](function, args, uses_resource=True)
         return await call(self.server, job, timeout_s=timeout_s)
 
@@ -219,6 +224,7 @@ async def call_blocking(
 
     Raises:
         Exception: what ``function`` raised, unless it is fatal.
+        TypeError: ``function`` is async, or no function.
         NoProcessError: there is no such server.
         ServerDownError: it ended before it was done; ``function`` may have had
             its effects.
@@ -226,5 +232,6 @@ async def call_blocking(
 
     Cancellation: a function that has begun goes on; one that has not never does.
     """
+    check_plain("call_blocking()", function, _REMEDY)
     job = Job[R](function, args, uses_resource=False)
     return await call(server, job, timeout_s=timeout_s)

@@ -23,10 +23,11 @@ Source: Elixir ``Agent``.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 import attrs
 
+from atomr.core.checks import check_function, check_plain
 from atomr.otp.gen_server import GenServer
 from atomr.otp.results import Reply
 from atomr.process.calls import DEFAULT_TIMEOUT_S, From, Request, call, cast
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 
 S = TypeVar("S")
 R = TypeVar("R")
+
+_REMEDY: Final = "it would run in the agent; await before, or after"
 
 
 @attrs.frozen
@@ -59,7 +62,13 @@ class Agent(GenServer, Generic[S]):
 
     @classmethod
     def of(cls, make: Callable[[], S]) -> Callable[[], Agent[S]]:
-        """Return what a child specification starts: a fresh agent each time."""
+        """Return what a child specification starts: a fresh agent each time.
+
+        Raises:
+            TypeError: ``make`` is no function.
+        """
+        check_function("make", make)
+        check_plain("Agent.of()", make, _REMEDY)
 
         def start() -> Agent[S]:
             return cls(make)
@@ -103,9 +112,11 @@ class AgentRef(Generic[S]):
         """Return ``function(state)``; the state stays.
 
         Raises:
+            TypeError: ``function`` is async, or no function; so for the others.
             CallError: the agent is not there, ended meanwhile (``function``
                 raised), or took too long; it goes on with it all the same.
         """
+        check_plain("AgentRef.get()", function, _REMEDY)
         apply = _Apply[S, R](lambda state: (function(state), state))
         return await call(self.agent, apply, timeout_s=timeout_s)
 
@@ -117,6 +128,7 @@ class AgentRef(Generic[S]):
         Raises:
             CallError: as for :meth:`get`.
         """
+        check_plain("AgentRef.update()", function, _REMEDY)
         apply = _Apply[S, None](lambda state: (None, function(state)))
         await call(self.agent, apply, timeout_s=timeout_s)
 
@@ -131,10 +143,12 @@ class AgentRef(Generic[S]):
         Raises:
             CallError: as for :meth:`get`.
         """
+        check_plain("AgentRef.get_and_update()", function, _REMEDY)
         return await call(self.agent, _Apply[S, R](function), timeout_s=timeout_s)
 
     def cast(self, function: Callable[[S], S]) -> None:
         """Replace the state some time later; nothing tells whether it worked."""
+        check_plain("AgentRef.cast()", function, _REMEDY)
         cast(self.agent, function)
 
     async def stop(self, reason: ExitReason | None = None) -> None:

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar, TypeVarTuple, Unpack
 
 import attrs
 
+from atomr.core.checks import check_async
 from atomr.core.child_spec import (
     DEFAULT_SHUTDOWN_S,
     BrutalKill,
@@ -132,8 +133,10 @@ class Task(Sink, Generic[R_co]):
             args: its arguments.
 
         Raises:
+            TypeError: ``fn`` is no async function.
             NoNodeError: there is no node around.
         """
+        check_async("Task.async_()", fn)
         owner = owner_now()
         task: Task[R] = Task(owner)
         body = TaskBody(fn, args, callers=callers_of(owner), sink=task)
@@ -170,7 +173,11 @@ class Task(Sink, Generic[R_co]):
             id: None: the function's name.
             options: any other field of ``ChildSpec``; ``restart`` is
                 ``TEMPORARY`` unless given.
+
+        Raises:
+            TypeError: ``fn`` is no async function.
         """
+        check_async("Task.child()", fn)
 
         def start() -> TaskBody:
             return TaskBody(fn, args, callers=callers_of(owner_now()))

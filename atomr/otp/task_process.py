@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 import attrs
 
+from atomr.core.checks import check_returned
 from atomr.core.exits import NORMAL, ExitReason
 from atomr.errors import short
 from atomr.process.behaviour import Parent, Startable
@@ -120,7 +121,9 @@ class TaskBody(Startable):
             process.started()
         if self._context is not None:
             _enter(self._context)
-        value = await self.fn(*self.args)
+        running = self.fn(*self.args)
+        check_returned(label_of(self.fn), running)
+        value = await running
         if self.sink is not None:
             self.sink.value = value
         return NORMAL

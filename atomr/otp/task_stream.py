@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Generic, TypedDict, TypeVar, Unpack
 
+from atomr.core.checks import check_async
 from atomr.core.child_spec import ShutdownTime  # noqa: TC001 - of a TypedDict
 from atomr.otp.task_results import OnItemTimeout, Options, TaskResults
 
@@ -123,10 +124,12 @@ def async_stream(
         results raise.
 
     Raises:
+        TypeError: ``fn`` is no async function, or an option is of another type.
         ValueError: ``max_concurrency`` is less than 1, or a time is negative.
 
     Cancellation: stops the tasks, and waits for their end.
     """
+    check_async("async_stream()", fn)
     return TaskStream(items, fn, Options(supervisor=supervisor, linked=True, **options))
 
 
@@ -148,10 +151,12 @@ def async_stream_nolink(
         To be entered with ``async with``.
 
     Raises:
+        TypeError: ``fn`` is no async function, or an option is of another type.
         ValueError: ``max_concurrency`` is less than 1, or a time is negative.
 
     Cancellation: stops the tasks, and waits for their end.
     """
+    check_async("async_stream_nolink()", fn)
     return TaskStream(
         items, fn, Options(supervisor=supervisor, linked=False, **options)
     )

@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, TypeVar, TypeVarTuple, Unpack
 
 from trio.lowlevel import enable_ki_protection
 
+from atomr.core.checks import check_async, check_member
 from atomr.core.child_spec import (
     DEFAULT_SHUTDOWN_S,
     ChildSpec,
@@ -189,7 +190,7 @@ def async_(
     Raises:
         NoProcessError: the supervisor is not there.
         StartError: it is stopping; ``MaxChildrenError``: it is full.
-        TypeError: it is no TaskSupervisor.
+        TypeError: it is no TaskSupervisor, or ``fn`` no async function.
         ValueError: ``shutdown`` is negative.
     """
     return _start(supervisor, fn, args, shutdown, linked=True)
@@ -215,7 +216,7 @@ def async_nolink(
     Raises:
         NoProcessError: the supervisor is not there.
         StartError: it is stopping; ``MaxChildrenError``: it is full.
-        TypeError: it is no TaskSupervisor.
+        TypeError: it is no TaskSupervisor, or ``fn`` no async function.
         ValueError: ``shutdown`` is negative.
     """
     return _start(supervisor, fn, args, shutdown, linked=False)
@@ -248,9 +249,11 @@ def start_task(
     Raises:
         NoProcessError: the supervisor is not there.
         StartError: it is stopping; ``MaxChildrenError``: it is full.
-        TypeError: it is no TaskSupervisor.
+        TypeError: it is no TaskSupervisor, or ``fn`` no async function.
         ValueError: ``shutdown`` is negative.
     """
+    check_async("start_task()", fn)
+    check_member("restart", restart, Restart)
     top = task_supervisor(supervisor, "start_task")
     callers = callers_of(owner_now())
     if restart is Restart.TEMPORARY:
@@ -282,7 +285,9 @@ def _start(
     *,
     linked: bool,
 ) -> Task[R]:
-    top = task_supervisor(supervisor, "async_" if linked else "async_nolink")
+    operation = "async_" if linked else "async_nolink"
+    check_async(f"{operation}()", fn)
+    top = task_supervisor(supervisor, operation)
     owner = owner_now()
     task: Task[R] = Task(owner)
     body = TaskBody(fn, args, callers=callers_of(owner), sink=task)

@@ -25,7 +25,6 @@ from weakref import WeakKeyDictionary
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from atomr.core.checks import name_of
 from atomr.core.child_spec import (
     DEFAULT_SHUTDOWN_S,
     ChildSpec,
@@ -33,15 +32,14 @@ from atomr.core.child_spec import (
     ShutdownTime,
 )
 from atomr.core.exits import NORMAL, SHUTDOWN, ExitReason, is_crash, unwrap
-from atomr.errors import NameTakenError, NoNodeError, RootExitError, StartError, short
+from atomr.errors import NameTakenError, NoNodeError, RootExitError, StartError
 from atomr.process import inline
-from atomr.process.behaviour import Startable
 from atomr.process.context import CURRENT, NODE, find_process, require_trio
 from atomr.process.lean import Drain
 from atomr.process.parking import ParkSpot
 from atomr.process.process import FAIRNESS_MESSAGES, Process, end_all
 from atomr.process.report import log
-from atomr.process.starting import prepare, run_init
+from atomr.process.starting import prepare, root_spec, run_init
 from atomr.process.stopping import begin_stop, stop_process, wait_ended
 from atomr.process.task_process import TaskProcess
 from atomr.process.timers import TimerService
@@ -51,7 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
     from atomr.core.mailbox_limit import MailboxLimit
-    from atomr.process.behaviour import Parent
+    from atomr.process.behaviour import Parent, Startable
     from atomr.refs import Address, Name, Pid
 
 
@@ -120,7 +118,7 @@ class Node:
 
         Cancellation: cancels the half-started root.
         """
-        spec = child if isinstance(child, ChildSpec) else _root_spec(child)
+        spec = root_spec(child)
         if self._stopping:
             raise StartError(spec.id, "the node is stopping")
         process = prepare(self, spec, self)
@@ -388,16 +386,3 @@ def _holds_cancelled(error: BaseException) -> bool:
     if isinstance(error, BaseExceptionGroup):
         return error.subgroup(trio.Cancelled) is not None
     return isinstance(error, trio.Cancelled)
-
-
-def _root_spec(behaviour: Startable) -> ChildSpec:
-    if not isinstance(behaviour, Startable):
-        name = name_of(behaviour)
-        remedy = f"use child({name})" if callable(behaviour) else "make it by child()"
-        if isinstance(behaviour, type):
-            remedy = f"use {name}(), or child({name})"
-        expected = "expected a ChildSpec, a server or a supervisor"
-        raise TypeError(f"Node.start({short(behaviour)}): {expected}: {remedy}")
-    return ChildSpec(
-        id=behaviour.process_label(), start=lambda: behaviour, restart=Restart.TRANSIENT
-    )

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVarTuple, Unpack
 
 import trio
 
+from atomr.core.checks import check_async, check_returned
 from atomr.core.exits import NORMAL, ExitReason
+from atomr.core.mailbox_limit import MailboxLimit, check_mailbox
 from atomr.errors import NotAProcessError, ReceiveTimeoutError
 from atomr.process.behaviour import Startable
 from atomr.process.calls import From
@@ -16,7 +18,6 @@ from atomr.process.context import CURRENT, current_node
 from atomr.process.task_process import TaskProcess
 
 if TYPE_CHECKING:
-    from atomr.core.mailbox_limit import MailboxLimit
     from atomr.refs import Name, Pid
 
 Ts = TypeVarTuple("Ts")
@@ -33,18 +34,24 @@ class PlainProcess(Startable):
     Args:
         fn: async function; what it returns is dropped.
         args: its arguments.
+
+    Raises:
+        TypeError: ``fn`` is no async function.
     """
 
     def __init__(
         self, fn: Callable[[Unpack[Ts]], Awaitable[object]], *args: *Ts
     ) -> None:
+        check_async("PlainProcess()", fn)
         self._start: Callable[[], Awaitable[object]] = lambda: fn(*args)
         self._label = getattr(fn, "__name__", type(fn).__name__)
 
     async def run_process(self, process: TaskProcess) -> ExitReason:
         """Run the function; its exceptions are the exit reason."""
         process.started()
-        await self._start()
+        running = self._start()
+        check_returned(self._label, running)
+        await running
         return NORMAL
 
     def process_label(self) -> str:
@@ -70,9 +77,14 @@ def spawn(
         mailbox: bound of its mailbox; None: it has none.
 
     Raises:
+        TypeError: ``fn`` is no async function, or an option is of another type.
         NameTakenError: a live process holds the name.
         NoNodeError: there is no node around.
     """
+    check_async("spawn()", fn)
+    if name is not None and not isinstance(name, str):
+        raise TypeError(f"spawn(): name={name!r}: expected a text")
+    check_mailbox(mailbox)
     behaviour = PlainProcess(fn, *args)
     label = behaviour.process_label()
     return current_node().spawn(behaviour, label=label, name=name, mailbox=mailbox)

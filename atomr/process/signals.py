@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 from trio.lowlevel import enable_ki_protection
 
+from atomr.core.checks import check_seconds
 from atomr.core.exits import KILL, NOPROC, NORMAL, ExitReason
 from atomr.core.messages import Down
 from atomr.errors import NotAProcessError
@@ -291,11 +292,12 @@ def send_after(delay_s: float, to: Address, message: object) -> TimerRef:
         message: what to send.
 
     Raises:
-        ValueError: the delay is negative.
+        TypeError: the delay is no number.
+        ValueError: it is negative.
         NoNodeError: ``to`` is a name and there is no node around.
     """
-    if not delay_s >= 0:
-        raise ValueError(f"send_after({delay_s!r}): expected seconds, at least 0")
+    if type(delay_s) is not float or not delay_s >= 0:
+        check_seconds("send_after(): delay_s", delay_s)
     if not isinstance(to, Pid):
         node = current_node()
         return TimerRef(node.timers.after(delay_s, partial(node.deliver, to, message)))
@@ -319,10 +321,12 @@ def send_interval(interval_s: float, to: Address, message: object) -> TimerRef:
         message: what to send.
 
     Raises:
-        ValueError: the interval is shorter.
+        TypeError: the interval is no number.
+        ValueError: it is shorter.
         NoNodeError: ``to`` is a name and there is no node around.
     """
-    if not interval_s >= SHORTEST_INTERVAL_S:
+    check_seconds("send_interval(): interval_s", interval_s)
+    if interval_s < SHORTEST_INTERVAL_S:
         expected = f"expected seconds, at least {SHORTEST_INTERVAL_S}"
         raise ValueError(f"send_interval({interval_s!r}): {expected}")
     process = find_process(to) if isinstance(to, Pid) else None

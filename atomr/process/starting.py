@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import trio
 from trio.lowlevel import disable_ki_protection, enable_ki_protection
 
+from atomr.core.checks import name_of
+from atomr.core.child_spec import ChildSpec, Restart
 from atomr.core.exits import KILLED, SHUTDOWN
 from atomr.errors import (
     AlreadyStartedError,
@@ -20,6 +22,7 @@ from atomr.errors import (
     InitTimeoutError,
     StartError,
     StartIgnoredError,
+    short,
 )
 from atomr.process.behaviour import Parent, Startable, take_once
 from atomr.process.calls import ChildStart
@@ -33,13 +36,31 @@ from atomr.process.task_process import TaskProcess
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from atomr.core.child_spec import ChildSpec
     from atomr.process.node import Node
     from atomr.process.parking import ParkSpot
 
 
 class StartAbortedError(AtomrError):
     """The starter was asked to stop while a child's ``init`` ran."""
+
+
+def root_spec(given: object) -> ChildSpec:
+    """Return the specification of a root: that given, or one for an instance.
+
+    Raises:
+        TypeError: it is neither.
+    """
+    if isinstance(given, ChildSpec):
+        return given
+    if not isinstance(given, Startable):
+        remedy = "make one by child(...)"
+        if callable(given):
+            remedy = f"use child({name_of(given)})"
+        expected = "expected a ChildSpec, a server or a supervisor"
+        raise TypeError(f"Node.start({short(given)}): {expected}: {remedy}")
+    return ChildSpec(
+        id=given.process_label(), start=lambda: given, restart=Restart.TRANSIENT
+    )
 
 
 def prepare(node: Node, spec: ChildSpec, parent: Parent) -> Process:
