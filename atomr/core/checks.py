@@ -11,6 +11,7 @@ Pure.
 
 from __future__ import annotations
 
+import warnings
 from difflib import get_close_matches
 from enum import Enum
 from functools import partial
@@ -24,9 +25,12 @@ from inspect import (
 )
 from numbers import Integral, Real
 from types import CoroutineType, FunctionType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from atomr.errors import short
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _NEAR: Final = 0.85
 """As alike as ``handel_call`` and ``handle_call``; ``handle_case`` is a friend."""
@@ -243,13 +247,38 @@ def _is_plain(fn: object) -> bool:
 # --- names --------------------------------------------------------------------------
 
 
-def near_miss(name: str, known: frozenset[str]) -> str | None:
+def warn_of_misspelt(
+    cls: type[object], base: type[object], callbacks: Sequence[str]
+) -> None:
+    """Warn of each own method of ``cls`` whose name is nearly a callback's.
+
+    Only of one that takes as many arguments as the callback: a state
+    ``terminated(event)`` is no ``terminate(reason, state)``.
+
+    Args:
+        cls: a class that is being made, from its ``__init_subclass__``.
+        base: where the callbacks are defined.
+        callbacks: their names.
+    """
+    for name, own in vars(cls).items():
+        if not isinstance(own, FunctionType) or name[0] == "_" or hasattr(base, name):
+            continue
+        meant = near_miss(name, callbacks)
+        if meant is not None and _arguments(own) == _arguments(getattr(base, meant)):
+            text = f"class {cls.__name__}: {name}() is no callback; is it {meant}()?"
+            # The class statement: from here, by __init_subclass__ and ABCMeta.
+            warnings.warn(text, stacklevel=4)
+
+
+def _arguments(fn: FunctionType) -> int:
+    return fn.__code__.co_argcount
+
+
+def near_miss(name: str, known: Sequence[str]) -> str | None:
     """Return which of the known names is misspelt as ``name``; None: none is.
 
-    >>> near_miss("handel_call", frozenset({"handle_call", "handle_cast"}))
+    >>> near_miss("handel_call", ["handle_call", "handle_cast"])
     'handle_call'
-    >>> near_miss("handle_order", frozenset({"handle_call", "handle_cast"}))
+    >>> near_miss("handle_order", ["handle_call", "handle_cast"])
     """
-    if name in known:
-        return None
-    return next(iter(get_close_matches(name, sorted(known), 1, _NEAR)), None)
+    return next(iter(get_close_matches(name, known, 1, _NEAR)), None)

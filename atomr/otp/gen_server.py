@@ -38,6 +38,7 @@ import logging
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from atomr.core.checks import warn_of_misspelt
 from atomr.errors import short
 from atomr.otp.lean_server import LeanServer
 from atomr.otp.results import CallResult, CastResult, InitResult, NoReply
@@ -88,9 +89,10 @@ class GenServer(Startable):
     has_terminate: ClassVar[bool] = False
 
     def __init_subclass__(cls, **kwargs: object) -> None:
-        """See once which callbacks are ``async def``."""
+        """See once which callbacks are ``async def``; warn of one that is misspelt."""
         super().__init_subclass__(**kwargs)
         check_hibernation(cls, cls.hibernate_after_s)
+        warn_of_misspelt(cls, GenServer, (*_CALLBACKS, "format_status"))
         cls.async_callbacks = frozenset(
             name for name in _CALLBACKS if iscoroutinefunction(getattr(cls, name))
         )

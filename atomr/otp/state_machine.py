@@ -41,6 +41,7 @@ from inspect import getattr_static, iscoroutinefunction
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from atomr.core.checks import warn_of_misspelt
 from atomr.otp.gen_server import check_hibernation
 from atomr.otp.state_server import MachineServer
 from atomr.otp.state_server_async import AsyncMachineServer
@@ -56,6 +57,9 @@ if TYPE_CHECKING:
     from atomr.process.node import Node
     from atomr.process.process import Process
     from atomr.process.task_process import TaskProcess
+
+
+_CALLBACKS = ("init", "handle_event", "terminate", "format_status")
 
 
 class StateMachine(Startable):
@@ -78,6 +82,7 @@ class StateMachine(Startable):
         """See once how the machine is written."""
         super().__init_subclass__(**kwargs)
         check_hibernation(cls, cls.hibernate_after_s)
+        warn_of_misspelt(cls, StateMachine, _CALLBACKS)
         if enter is not None:
             cls.enter_calls = enter
         cls.has_terminate = cls.terminate is not StateMachine.terminate
