@@ -79,6 +79,7 @@ from atomr.process import (
     Node,
     PlainProcess,
     Startable,
+    kill,
     open_node,
     send_after,
     send_interval,
@@ -623,15 +624,22 @@ async def test_a_supervisor_survives_any_request(
 async def test_a_child_that_could_not_be_stopped_is_still_a_child(
     clean_node: CleanNode, make: Callable[[], Startable]
 ) -> None:
+    refusals = ["not now"]
     async with clean_node() as node:
         top = await node.start(make())
-        pid = await start_child(top, child(lambda: Sticky(["not now"]), id="sticky"))
+        pid = await start_child(top, child(lambda: Sticky(refusals), id="sticky"))
         children = await which_children(top)
 
         with pytest.raises(ArithmeticError, match="not now"):
             await call(top, TerminateChild(pid), timeout_s=None)
 
         assert await which_children(top) == children
+        kill(pid)
+        await trio.testing.wait_all_tasks_blocked()
+        (again,) = await which_children(top)
+        assert again.pid is not None
+        assert again.pid is not pid
+        pid = again.pid
         await call(top, TerminateChild(pid), timeout_s=None)
         assert await wait_exit(pid) is not None
         assert (await count_children(top)).active == 0
