@@ -26,7 +26,7 @@ from atomr.otp import (
     cast,
     child,
 )
-from atomr.process import Node, kill, register, spawn, wait_registered, whereis
+from atomr.process import Node, register, spawn, unregister, wait_registered, whereis
 
 if TYPE_CHECKING:
     from tests.atomr.conftest import CleanNode
@@ -91,14 +91,12 @@ async def test_all_who_wait_are_told(clean_node: CleanNode, schedule: int) -> No
 async def test_a_name_that_is_lost_again_before_the_waiter_ran_is_waited_for_on(
     clean_node: CleanNode, autojump_clock: trio.testing.MockClock
 ) -> None:
-    async with clean_node() as node:
+    async with clean_node():
 
         async def take_and_lose() -> None:
             await trio.testing.wait_all_tasks_blocked()
-            pid = await node.start(
-                child(Server, name="brief", restart=Restart.TEMPORARY)
-            )
-            kill(pid)
+            register("brief", spawn(trio.sleep_forever))
+            unregister("brief")
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(take_and_lose)
