@@ -589,6 +589,16 @@ class Sticky(Startable):
         process.cancel(reason)
 
 
+class Unmakeable(Startable):
+    """Code of a user that fails when its process is made."""
+
+    async def run_process(self, process: TaskProcess) -> ExitReason:
+        raise NotImplementedError
+
+    def make_process(self, *_: object, **__: object) -> Process:
+        raise ArithmeticError("no process")
+
+
 Tops = pytest.mark.parametrize(
     "make", [Supervisor, DynamicSupervisor, TaskSupervisor, partitions]
 )
@@ -601,6 +611,7 @@ REQUESTS: list[Anything] = [
     TerminateChild(None),  # type: ignore[arg-type]
     StartChild(spec(id="via", name=BrokenVia("whereis"))),
     StartChild(spec(id="via", name=BrokenVia("register"))),
+    StartChild(child(Unmakeable)),
     Resize("x"),  # type: ignore[arg-type]
 ]
 
@@ -766,6 +777,14 @@ def wrapped(fn: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
     return inner
 
 
+@wraps(double)
+def relayed(item):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    return double(item)
+
+
+del relayed.__annotations__["return"]
+
+
 def unmarked(fn: Anything) -> Anything:
     def inner(*args):  # type: ignore[no-untyped-def]  # noqa: ANN002, ANN202
         return fn(*args)
@@ -791,6 +810,7 @@ async def test_what_returns_an_awaitable_in_any_way_is_taken(
             wrapped(Worker().async_method),
             unmarked(partial(double, 2)),
             annotated,
+            partial(relayed, 2),
             AsyncCallable(),
             lambda: double(2),
             Worker().async_method,
