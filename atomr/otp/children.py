@@ -132,25 +132,31 @@ def child(
     Args:
         start: makes the fresh thing to run: a class, or a function.  One that
             takes a supervisor's arguments goes into a ``ChildSpec``.
-        id: None: the name of ``start``, or of what it is a partial of.
+        id: None: the name of ``start``, or of what it is a partial of; for a
+            lambda, the option ``name``.
         options: any other field of ``ChildSpec``.
 
     Raises:
         TypeError: ``start`` is an instance, an async function or no function; or
             an option is of another type.
-        ValueError: no id, and ``start`` has no name (a lambda); or a time is
-            negative.
+        ValueError: no id, and neither ``start`` nor the child has a name; or a
+            time is negative.
 
     >>> child(dict, restart=Restart.TEMPORARY).id
     'dict'
     >>> child(partial(dict, a=1)).id
     'dict'
+    >>> child(lambda: {}, name="cache").id
+    'cache'
     """
     if not isinstance(start, type):
         _check_start(start)
     if id is None:
         named = start.func if isinstance(start, partial) else start
         id = getattr(named, "__name__", "<lambda>")  # noqa: A001 - as above
+        name = options.get("name")
+        if id == "<lambda>" and isinstance(name, str):
+            id = name  # noqa: A001 - as above
         if id == "<lambda>":
             raise ValueError(f"child({start!r}): it has no name; give it an id")
     return ChildSpec(id=id, start=start, **options)

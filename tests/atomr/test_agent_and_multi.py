@@ -91,7 +91,7 @@ async def test_stop_ends_the_agent_and_status_shows_its_state(
         await numbers.update(lambda _state: [4])
         assert (await sys.get_status(numbers.agent)).state == [4]
         await numbers.stop()
-        assert not is_alive(numbers.agent)  # type: ignore[arg-type]
+        assert not is_alive(numbers.agent)
 
 
 class Echo(GenServer):
