@@ -72,7 +72,7 @@ from atomr.otp.state_results import (
 )
 from atomr.otp.supervisor import Supervisor
 from atomr.otp.task import Task, TaskEnded
-from atomr.otp.task_process import Done, Exited, callers
+from atomr.otp.task_body import Done, Exited, callers
 from atomr.otp.task_results import ItemExited, OnItemTimeout, TaskResults
 from atomr.otp.task_stream import TaskStream, async_stream, async_stream_nolink
 from atomr.otp.task_supervisor import (

@@ -41,7 +41,7 @@ from atomr.core.child_spec import (
 from atomr.core.exits import KILLED, NORMAL, SHUTDOWN, ExitReason
 from atomr.core.messages import PassesBounds
 from atomr.errors import TaskExitError, TaskTimeoutError
-from atomr.otp.task_process import (
+from atomr.otp.task_body import (
     NOTHING,
     Done,
     Exited,

@@ -27,7 +27,7 @@ from atomr.core.child_spec import (
 from atomr.core.exits import NORMAL, ExitReason
 from atomr.core.task_stream import StreamWindow
 from atomr.errors import TaskExitError, TaskTimeoutError
-from atomr.otp.task_process import (
+from atomr.otp.task_body import (
     NOTHING,
     Done,
     Exited,

@@ -46,7 +46,7 @@ from atomr.otp.children import ChildInfo, which_children
 from atomr.otp.dynamic_supervisor import DynamicSupervisor
 from atomr.otp.supervising import Child
 from atomr.otp.task import Task
-from atomr.otp.task_process import (
+from atomr.otp.task_body import (
     AsyncProcess,
     TaskBody,
     callers_of,

@@ -15,7 +15,7 @@ from atomr.core.checks import check_member
 from atomr.core.child_spec import BRUTAL_KILL
 from atomr.core.exits import KILLED
 from atomr.errors import NotAProcessError, TaskTimeoutError
-from atomr.otp.task_process import Done, Exited
+from atomr.otp.task_body import Done, Exited
 from atomr.process.calls import DEFAULT_TIMEOUT_S
 from atomr.process.context import CURRENT
 from atomr.process.parking import ParkSpot
