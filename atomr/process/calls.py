@@ -16,6 +16,7 @@ call is settled or given up, so a late or second reply finds nobody.
 from __future__ import annotations
 
 from enum import Enum
+from math import isnan
 from threading import get_ident
 from typing import TYPE_CHECKING, Generic, TypeVar, overload
 
@@ -246,6 +247,7 @@ async def call(
         CallTimeoutError: no reply in time; the server may still act on it, and
             a reply that comes later is dropped.
         CallCycleError: the server waits for this very process, or starts it.
+        ValueError: it waits, and ``timeout_s`` is not a number; one below 0 is 0.
         WrongThreadError: the node runs in another thread, as for code of an
             asyncio library: use ``atomr.interop.from_thread`` there.
 
@@ -288,6 +290,12 @@ async def wait_for_reply(ref: From, timeout_s: float | None) -> object:
 async def _wait(ref: From, node: Node, timeout_s: float | None) -> None:
     task = trio.lowlevel.current_task()
     node.inline_left = INLINE_CALLS
+    bucket = None
+    if timeout_s is not None:
+        if isnan(timeout_s):
+            ref.give_up()
+            raise ValueError(f"call(timeout_s={timeout_s}): expected seconds")
+        bucket = node.timers.bucket(timeout_s)
     ref.spot = spot = node.spots.pop() if node.spots else ParkSpot()
     caller = ref.caller
     if caller is not None:
@@ -296,9 +304,7 @@ async def _wait(ref: From, node: Node, timeout_s: float | None) -> None:
             caller.waiting_for = ref
         else:
             caller = None
-    bucket = None
-    if timeout_s is not None:
-        bucket = node.timers.bucket(timeout_s)
+    if bucket is not None:
         bucket.add(ref)
     try:
         await spot.park(task)

@@ -13,6 +13,7 @@ import trio.testing
 import atomr.otp
 from atomr.errors import (
     CallCycleError,
+    CallTimeoutError,
     NoNodeError,
     NoProcessError,
     NoRegistryError,
@@ -24,6 +25,7 @@ from atomr.otp import (
     DynamicSupervisor,
     From,
     GenServer,
+    NoReply,
     PubSub,
     RegistryRef,
     Reply,
@@ -147,6 +149,23 @@ async def test_a_call_from_another_thread_is_refused_before_it_is_served_there(
         assert served_in == []
         await call(pid, 1)
         assert served_in == [threading.get_ident()]
+
+
+async def test_a_time_out_that_is_no_number_is_refused_where_it_would_count(
+    clean_node: CleanNode,
+) -> None:
+    class Silent(GenServer):
+        def handle_call(self, request: object, from_: From) -> NoReply:
+            return NoReply()
+
+    async with clean_node() as node:
+        pid = await node.start(Silent())
+        with pytest.raises(ValueError, match="timeout_s=nan"):
+            await call(pid, 1, timeout_s=float("nan"))
+        with pytest.raises(CallTimeoutError):
+            await call(pid, 1, timeout_s=-1)
+        process = node.processes[pid.number]
+        assert not process.deferred
 
 
 async def test_code_that_is_no_trio_task_is_told_what_to_use() -> None:
