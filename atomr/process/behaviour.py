@@ -137,7 +137,15 @@ def take_once(behaviour: Startable) -> None:
 
 def state_of(behaviour: Startable) -> dict[str, object]:
     """Return the attributes that the user's code has set."""
-    return {k: v for k, v in vars(behaviour).items() if k != "_atomr_started"}
+    state = {}
+    for kind in reversed(type(behaviour).__mro__):
+        slots = vars(kind).get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else slots:
+            if not name.startswith("__") and hasattr(behaviour, name):
+                state[name] = getattr(behaviour, name)
+    state |= vars(behaviour)
+    state.pop("_atomr_started", None)
+    return state
 
 
 def copy_of(behaviour: S) -> S:

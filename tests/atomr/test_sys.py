@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import TypeAlias
 
+import attrs
 import pytest
 import trio
 import trio.testing
@@ -363,3 +364,28 @@ async def test_a_continuation_and_an_init_are_served_before_a_suspension_shows(
         await sys.suspend(pid)
         await sys.resume(pid)
         assert await call(pid, 0) == 5
+
+
+async def test_the_state_of_a_server_with_slots_is_shown_too(
+    clean_node: CleanNode,
+) -> None:
+    @attrs.define
+    class Slotted(GenServer):
+        total: int
+        note: str = "none"
+
+        def handle_call(self, request: int, from_: From) -> Reply:
+            self.total += request
+            return Reply(self.total)
+
+    class Wider(Slotted):
+        def init(self) -> None:
+            self.more = 1
+
+    async with clean_node() as node:
+        pid = await node.start(Slotted(2))
+        assert await call(pid, 3) == 5
+        assert (await sys.get_status(pid)).state == {"total": 5, "note": "none"}
+        wider = await node.start(Wider(0))
+        state = (await sys.get_status(wider)).state
+        assert state == {"total": 0, "note": "none", "more": 1}
