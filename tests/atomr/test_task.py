@@ -220,8 +220,11 @@ async def test_a_task_cannot_wait_for_its_own_end(clean_node: CleanNode) -> None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(wait)
 
+    async def wait_for_many() -> None:
+        await await_many([Task.completed(None), *tasks])
+
     async with clean_node():
-        for fn in (wait, wait_in_a_helper):
+        for fn in (wait, wait_in_a_helper, wait_for_many):
             tasks[:] = [Task.async_(fn)]
             outcome = await tasks[0].yield_()
             assert isinstance(outcome, Exited)
@@ -621,6 +624,26 @@ async def test_those_that_are_late_are_let_go_ignored_or_killed(
         assert found == [(slow, None), (early, Done(1))]
         assert trio.current_time() == 5.0
         assert await slow.yield_() == late
+
+
+async def test_who_ignores_the_late_outlives_their_crashes(
+    clean_node: CleanNode, autojump_clock: trio.testing.MockClock
+) -> None:
+    async def crash_later() -> None:
+        await trio.sleep(9)
+        raise CRASH
+
+    lived: list[bool] = []
+
+    async def own(on_timeout: OnTimeout) -> None:
+        await yield_many([Task.async_(crash_later)], on_timeout=on_timeout)
+        await trio.sleep(9)
+        lived.append(True)
+
+    async with clean_node():
+        assert await wait_exit(spawn(own, OnTimeout.IGNORE)) is NORMAL
+        assert await wait_exit(spawn(own, OnTimeout.NOTHING)) is CRASH
+        assert lived == [True]
 
 
 async def test_one_that_is_killed_and_returns_all_the_same_is_done(
