@@ -11,14 +11,12 @@ in order does so, and nothing is left.
 from __future__ import annotations
 
 import logging
-import random
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import attrs
 import pytest
 import trio
-import trio._core._run as trio_run
 import trio.testing
 
 from atomr.errors import AtomrError, ProcessKilledError, StartError
@@ -39,9 +37,10 @@ from atomr.otp import (
 )
 from atomr.process import Node, attached, kill, open_node, stop, wait_exit, whereis
 from atomr.process.stopping import begin_stop
+from atomr.testing import Schedule, seeded
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, MutableSequence
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from atomr.core.exits import ExitReason
     from atomr.otp import ChildSpec, TreeNode
@@ -72,16 +71,6 @@ class Striker(trio.abc.Instrument):
         if self.left < 0 and self.act is not None:
             act, self.act = self.act, None
             act()
-
-
-class CountingRandom(random.Random):
-    """What trio orders a batch of tasks by; counts the batches for a Striker."""
-
-    striker: Striker
-
-    def shuffle(self, x: MutableSequence[Any]) -> None:
-        self.striker.count()
-        super().shuffle(x)
 
 
 class Server(GenServer):
@@ -286,12 +275,15 @@ async def play(stage: Stage) -> None:
 def run(stage: Stage, *, by_step: bool, seed: int) -> bool:
     """Run the program once; return whether something was struck."""
     striker = stage.striker
-    order = CountingRandom(seed)
-    order.striker = Striker(0) if by_step else striker
     clock = trio.testing.MockClock(autojump_threshold=0)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trio_run, "_ALLOW_DETERMINISTIC_SCHEDULING", True)
-        patch.setattr(trio_run, "_r", order)
+    with seeded(seed) as order, pytest.MonkeyPatch.context() as patch:
+
+        def counted(batch: list[trio.lowlevel.Task]) -> None:
+            striker.count()
+            Schedule.shuffle(order, batch)
+
+        if not by_step:
+            patch.setattr(order, "shuffle", counted)
         trio.run(play, stage, clock=clock, instruments=[striker] if by_step else [])
     return striker.left < 0
 

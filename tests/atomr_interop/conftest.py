@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TypeAlias
 
 import pytest
 import trio
-import trio._core._run as trio_run
 
 from atomr.interop import abandoned_threads
 from atomr.process import Node, open_node
+from atomr.testing import seeded
 
 CleanNode: TypeAlias = Callable[[], AbstractAsyncContextManager[Node]]
 
@@ -36,9 +35,8 @@ def clean_node() -> CleanNode:
 
 
 @pytest.fixture(params=range(8))
-def schedule(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+def schedule(request: pytest.FixtureRequest) -> Iterator[int]:
     """Run the test under one of several task orders, each reproducible."""
     seed: int = request.param
-    monkeypatch.setattr(trio_run, "_ALLOW_DETERMINISTIC_SCHEDULING", True)
-    monkeypatch.setattr(trio_run, "_r", random.Random(seed))
-    return seed
+    with seeded(seed):
+        yield seed

@@ -1,19 +1,18 @@
-"""Each test of the suite under several schedules; servers of both kinds, both ways."""
+"""Each test of the suite under several schedules; servers of each kind, both ways."""
 
 from __future__ import annotations
 
-import random
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
-import trio._core._run as trio_run
 
 from atomr.process import Node, PlainProcess, calls, kill, node
+from atomr.testing import seeded
 from tests.atomr.conformance.kit import KINDS, CleanNode, Kind
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
 SEEDS = [
     *range(3),
@@ -37,20 +36,28 @@ def clean_node(clean_node: CleanNode) -> CleanNode:
     return without_collectors
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave most orders of dormant servers to the long run."""
+    for item in items:
+        if isinstance(item, pytest.Function) and hasattr(item, "callspec"):
+            params = item.callspec.params
+            if params.get("kind") == "dormant" and params.get("schedule", 0):
+                item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(params=SEEDS)
-def schedule(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+def schedule(request: pytest.FixtureRequest) -> Iterator[int]:
     """Run the test under one of several task orders, each reproducible."""
     seed: int = request.param
-    monkeypatch.setattr(trio_run, "_ALLOW_DETERMINISTIC_SCHEDULING", True)
-    monkeypatch.setattr(trio_run, "_r", random.Random(seed))
-    return seed
+    with seeded(seed):
+        yield seed
 
 
-@pytest.fixture(params=KINDS, ids=["lean", "task"])
+@pytest.fixture(params=KINDS)
 def kind(request: pytest.FixtureRequest) -> Kind:
-    """Run the test with a server without a task, and with one."""
-    chosen: Kind = request.param
-    return chosen
+    """Run the test with a server without a task, with one, and with one put away."""
+    return KINDS[request.param]
 
 
 @pytest.fixture(params=["inline", "mailbox"])

@@ -1,4 +1,4 @@
-"""Servers of both kinds, and processes of each, that do what they are told."""
+"""Servers of each kind, and processes of each, that do what they are told."""
 
 from __future__ import annotations
 
@@ -12,7 +12,17 @@ import trio.testing
 
 from atomr.core.exits import ExitReason, Shutdown
 from atomr.errors import ProcessKilledError
-from atomr.otp import DynamicSupervisor, From, GenServer, Restart, Supervisor, child
+from atomr.otp import (
+    DynamicSupervisor,
+    Fail,
+    From,
+    GenServer,
+    NoReply,
+    Reply,
+    Restart,
+    Supervisor,
+    child,
+)
 from atomr.process import (
     Node,
     attached,
@@ -100,6 +110,30 @@ class ToldTask(Told):
         return await _waited(super().terminate(reason))
 
 
+class ToldDormant(ToldTask):
+    """The same, put away after each message; it has no task until the first."""
+
+    def init(self) -> Any:
+        return Told.init(self)
+
+    async def handle_call(self, request: Any, from_: From) -> Any:
+        result = await super().handle_call(request, from_)
+        if isinstance(result, Reply) and result.plain:
+            return Reply(result.value, hibernate=True)
+        if isinstance(result, Fail) and result.plain:
+            return Fail(result.error, hibernate=True)
+        return _resting(result)
+
+    async def handle_cast(self, message: Any) -> Any:
+        return _resting(await super().handle_cast(message) or NoReply())
+
+    async def handle_info(self, message: Any) -> Any:
+        return _resting(await super().handle_info(message) or NoReply())
+
+    async def handle_continue(self, continuation: Any) -> Any:
+        return _resting(await super().handle_continue(continuation) or NoReply())
+
+
 class Bare(GenServer):
     """Has no callback at all; without a task."""
 
@@ -112,11 +146,17 @@ class BareTask(GenServer):
 
 
 Kind: TypeAlias = type[Told]
-KINDS: tuple[Kind, ...] = (Told, ToldTask)
+KINDS: dict[str, Kind] = {"lean": Told, "task": ToldTask, "dormant": ToldDormant}
 
 
 async def _waited(result: Any) -> Any:
     return await result if inspect.isawaitable(result) else result
+
+
+def _resting(result: Any) -> Any:
+    if isinstance(result, NoReply) and result.plain:
+        return NoReply(hibernate=True)
+    return result
 
 
 async def start(

@@ -82,7 +82,7 @@ async def test_each_function_on_each_state_of_a_server(
         await ask(server)
         await sys.resume(server)
         assert await call(server, Reply(2)) == 2
-        if kind is ToldTask:
+        if issubclass(kind, ToldTask):
             cast(server, partial(trio.sleep, 3.0))
             await settle()
             with pytest.raises(CallTimeoutError):
