@@ -8,11 +8,16 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import pytest
 import trio
 
 from atomr.otp import Application, Supervisor, run_applications
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 PROGRAM = """
 import os, signal, sys, threading, time
@@ -124,6 +129,20 @@ IN_ORDER = ["stopping b", "stopped b", "stopping a", "stopped a"]
 ENDED = "ended by SIGINT"
 
 
+@contextmanager
+def started(moment: str, how: str) -> Iterator[subprocess.Popen[str]]:
+    """Run the program; kill it if the block fails, as it may compute for ever."""
+    command = [sys.executable, "-c", PROGRAM, moment, how]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as running:
+        try:
+            yield running
+        except BaseException:
+            running.kill()
+            raise
+
+
 def run(moment: str, how: str, *waits: str) -> list[str]:
     """Return what the program says after the first signal.
 
@@ -132,8 +151,7 @@ def run(moment: str, how: str, *waits: str) -> list[str]:
         how: how it runs its processes.
         waits: a signal is sent after each of these lines.
     """
-    command = [sys.executable, "-c", PROGRAM, moment, how]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
+    with started(moment, how) as running:
         assert running.stdout is not None
         said: list[str] = []
         for line in waits:
@@ -168,11 +186,8 @@ def test_a_second_one_during_the_stop_cancels_everything() -> None:
 
 def interrupt(moment: str, *waits: str) -> list[str]:
     """Send SIGINT, and one more after each of these lines; return what is said."""
-    command = [sys.executable, "-c", PROGRAM, moment, "signals"]
     said: list[str] = []
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as running:
+    with started(moment, "signals") as running:
         assert running.stdout is not None
         assert running.stdout.readline() == "now\n"
         running.send_signal(signal.SIGINT)
