@@ -224,6 +224,12 @@ def done(log: list[object]) -> list[object]:
 async def test_each_kind_of_message_is_an_event_of_the_state(
     clean_node: CleanNode, kind: Kind, schedule: int
 ) -> None:
+    """[gen_statem: Event types] A call, a cast and any other message are events, each
+      of a kind of its own, for the state that the machine is in.
+    [gen_statem: callback_mode()] States are functions that get their own events, or any
+      values with one handler for all; a machine can be written either way.
+    [gen_statem: event_handler_result()] The state becomes the next one, or stays.
+    """
     log: list[object] = []
     async with clean_node() as node:
         pid = await start(node, lambda: kind(log))
@@ -247,6 +253,9 @@ async def test_each_kind_of_message_is_an_event_of_the_state(
 async def test_an_event_has_what_was_sent_and_where_to_reply(
     clean_node: CleanNode,
 ) -> None:
+    """[gen_statem: external_event_type()] An event has what was sent; that of a call
+    also whom to reply to.
+    """
     log: list[Any] = []
 
     class Machine(StateMachine):
@@ -270,6 +279,9 @@ async def test_an_event_has_what_was_sent_and_where_to_reply(
 
 
 async def test_down_and_exit_messages_are_info(clean_node: CleanNode) -> None:
+    """[gen_statem: external_event_type()] Any other message is an info event.
+    [gen_statem: Trapping exit] A machine traps no exits unless its init says so.
+    """
     log: list[Any] = []
 
     class Machine(Script):
@@ -292,6 +304,9 @@ async def test_down_and_exit_messages_are_info(clean_node: CleanNode) -> None:
 async def test_a_call_may_be_answered_from_a_later_state(
     clean_node: CleanNode, kind: Kind, schedule: int
 ) -> None:
+    """[gen_statem: Reply to a call] Any state may reply, not only the one that got the
+    call.
+    """
     held: list[From] = []
 
     class Machine(kind):  # type: ignore[misc, valid-type]
@@ -320,6 +335,10 @@ async def test_a_call_may_be_answered_from_a_later_state(
 async def test_a_call_is_failed_by_fail_and_the_machine_goes_on(
     clean_node: CleanNode, kind: Kind
 ) -> None:
+    """[gen_statem: reply_action()] differs: Fail(error) raises in the caller and the
+    machine lives. Erlang replies with an error tuple and leaves the raising to a client
+    function.
+    """
     async with clean_node() as node:
         pid = await start(node, kind)
         for act in (
@@ -334,6 +353,9 @@ async def test_a_call_is_failed_by_fail_and_the_machine_goes_on(
 async def test_who_waits_for_a_reply_hears_of_the_end(
     clean_node: CleanNode, kind: Kind, schedule: int
 ) -> None:
+    """[gen_statem:call/3] The end of the machine ends all calls to it, those that it
+    postponed too.
+    """
     async with clean_node() as node:
         pid = await start(node, kind)
         errors: list[object] = []
@@ -355,6 +377,10 @@ async def test_who_waits_for_a_reply_hears_of_the_end(
 async def test_none_keeps_the_state_but_answers_no_call(
     clean_node: CleanNode, kind: Kind
 ) -> None:
+    """[gen_statem: state_callback_result()] differs: None is Keep(), but not for a
+    call. A function of Python that says nothing returns it, and a caller would wait in
+    vain.
+    """
     log: list[object] = []
     async with clean_node() as node:
         pid = await start(node, lambda: kind(log))
@@ -391,6 +417,7 @@ async def test_none_keeps_the_state_but_answers_no_call(
 async def test_what_is_no_result_is_a_crash_that_names_it(
     clean_node: CleanNode, act: Act, text: str
 ) -> None:
+    """[gen_statem: Callback failure] A bad result or a bad action ends the machine."""
     async with clean_node() as node:
         pid = await start(node, Script)
         cast(pid, Do("1", act))
@@ -420,6 +447,11 @@ def later(_machine: Script, state: str) -> Any:
 async def test_postponed_events_come_again_in_their_order_before_what_waits(
     clean_node: CleanNode, kind: Kind, schedule: int
 ) -> None:
+    """[gen_statem: postpone()] A postponed event is handled again after a change of
+      state.
+    [gen_statem: transition_option()] The oldest postponed one is the first, and all
+      come before what has not been handled yet.
+    """
     log: list[object] = []
     async with clean_node() as node:
         pid = await start(node, lambda: kind(log))
@@ -443,6 +475,10 @@ async def test_postponed_events_come_again_in_their_order_before_what_waits(
 async def test_a_postponed_call_is_answered_in_the_state_that_handles_it(
     clean_node: CleanNode, kind: Kind, schedule: int
 ) -> None:
+    """[gen_statem: Event handling] To go to the same state is no change of state:
+    nothing is handled again.
+    """
+
     def act(_machine: Script, state: str) -> Any:
         return Keep(Postpone()) if state == "a" else Reply(f"in {state}")
 
@@ -468,6 +504,9 @@ async def test_a_postponed_call_is_answered_in_the_state_that_handles_it(
 async def test_a_caller_that_gave_up_leaves_its_postponed_call_behind(
     clean_node: CleanNode, kind: Kind, autojump_clock: trio.testing.MockClock
 ) -> None:
+    """[gen_statem:call/3] A caller that gave up leaves its event where it is; the late
+    reply reaches nobody.
+    """
     log: list[object] = []
 
     def act(_machine: Script, state: str) -> Any:
@@ -486,6 +525,9 @@ async def test_a_caller_that_gave_up_leaves_its_postponed_call_behind(
 async def test_inserted_events_come_first_and_in_order(
     clean_node: CleanNode, kind: Kind, schedule: int
 ) -> None:
+    """[gen_statem: action()] Inserted events are the next, in the order in which they
+    stand, before any that wait.
+    """
     log: list[object] = []
     inserted = (
         Insert(Internal(Do("i1", keep(Insert(Info(Do("j"))))))),
@@ -513,6 +555,9 @@ async def test_inserted_events_come_first_and_in_order(
 async def test_a_call_waits_for_what_an_earlier_event_inserted(
     clean_node: CleanNode, kind: Kind
 ) -> None:
+    """[gen_statem: Event insertion] An inserted event is handled before any from
+    outside that has not been received.
+    """
     log: list[object] = []
     async with clean_node() as node:
         pid = await start(node, lambda: kind(log))
@@ -524,6 +569,8 @@ async def test_a_call_waits_for_what_an_earlier_event_inserted(
 
 
 async def test_a_call_may_be_inserted_again(clean_node: CleanNode, kind: Kind) -> None:
+    """[gen_statem: action()] An event of any kind can be inserted."""
+
     class Machine(kind):  # type: ignore[misc, valid-type]
         def handled(self, state: str, event: Any) -> Any:
             match event:
@@ -539,6 +586,11 @@ async def test_a_call_may_be_inserted_again(clean_node: CleanNode, kind: Kind) -
 async def test_a_machine_that_inserts_for_ever_starves_nobody(
     clean_node: CleanNode, kind: Kind
 ) -> None:
+    """[gen_statem: System messages] differs: system messages and a stop come between
+    two events that wait inside. Erlang reads its mailbox only when none is left, so
+    that a machine that goes on inserting answers nobody.
+    """
+
     def again(_machine: Script, _state: str) -> Any:
         return Keep(Insert(Internal(Do("i", again))))
 
@@ -584,6 +636,11 @@ async def test_ten_thousand_postponed_events_are_handled_once_each(
 async def test_each_state_is_entered_before_its_first_event(
     clean_node: CleanNode, entering: Kind, schedule: int
 ) -> None:
+    """[gen_statem: state_enter()] A state is called once when it is entered, with the
+      old state, before any event; not when it stays the same.
+    [gen_statem: state_enter()] The first state is entered too, and is the old one
+      itself.
+    """
     log: list[object] = []
     async with clean_node() as node:
         pid = await start(node, lambda: entering(log))
@@ -610,6 +667,9 @@ async def test_each_state_is_entered_before_its_first_event(
 async def test_repeat_enters_again_and_is_no_change_of_state(
     clean_node: CleanNode, entering: Kind
 ) -> None:
+    """[gen_statem: state_callback_result()] repeat_state enters the state again, with
+    itself as the old one; in all else it is keep_state.
+    """
     log: list[object] = []
     async with clean_node() as node:
         pid = await start(node, lambda: entering(log))
@@ -653,6 +713,9 @@ async def test_repeat_from_an_enter_call_keeps_the_old_state(
 async def test_without_the_class_argument_no_state_is_entered(
     clean_node: CleanNode, kind: Kind
 ) -> None:
+    """[gen_statem: state_enter()] Without the flag no state is entered, and
+    repeat_state is keep_state.
+    """
     log: list[object] = []
     async with clean_node() as node:
         pid = await start(node, lambda: kind(log))
@@ -687,6 +750,10 @@ async def test_enter_calls_are_inherited_and_can_be_switched_off() -> None:
 async def test_what_an_enter_call_may_not_do_is_a_crash_that_names_it(
     clean_node: CleanNode, entering: Kind, act: Act, text: str
 ) -> None:
+    """[gen_statem: handle_event/4] Who enters a state can neither postpone, nor insert
+    events, nor change the state; it is an error that ends the machine.
+    """
+
     class Machine(entering):  # type: ignore[misc, valid-type]
         def __init__(self) -> None:
             super().__init__()
@@ -704,6 +771,10 @@ async def test_what_an_enter_call_may_not_do_is_a_crash_that_names_it(
 async def test_an_enter_call_may_answer_an_earlier_call_and_stop(
     clean_node: CleanNode, entering: Kind
 ) -> None:
+    """[gen_statem: transition_option()] Replies are sent first, before the next state
+      is entered.
+    [gen_statem: state_enter_result()] Who enters a state may stop the machine.
+    """
     held: list[From] = []
     log: list[object] = []
 
@@ -733,6 +804,10 @@ async def test_an_enter_call_may_answer_an_earlier_call_and_stop(
 async def test_the_starter_goes_on_before_the_first_state_is_entered(
     clean_node: CleanNode, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """[gen_statem:start_link/4] It returns when init has; the first state is entered
+    after that, and may fail then.
+    """
+
     def broken(_machine: Script, _state: str) -> Any:
         raise ValueError("too late to fail the start")
 
@@ -750,6 +825,9 @@ async def test_the_starter_goes_on_before_the_first_state_is_entered(
 async def test_actions_of_init_are_done_in_the_first_state(
     clean_node: CleanNode, kind: Kind, schedule: int
 ) -> None:
+    """[gen_statem: init_result()] The actions of init are done on entering the first
+    state, but postpone: there is no event.
+    """
     log: list[object] = []
     actions = (
         StateTimeout.after(0, "t"),
@@ -771,6 +849,10 @@ async def test_actions_of_init_are_done_in_the_first_state(
 async def test_a_start_may_be_ignored_or_fail(
     clean_node: CleanNode, kind: Kind
 ) -> None:
+    """[gen_statem: init_result()] ignore, stop and an exception: no machine, and the
+    starter is told; terminate does not run.
+    """
+
     def crash(_machine: Script, _state: str) -> Any:
         raise ValueError("in init")
 
@@ -798,6 +880,9 @@ async def test_a_start_may_be_ignored_or_fail(
 async def test_a_first_state_that_is_no_method_fails_the_start(
     clean_node: CleanNode,
 ) -> None:
+    """[gen_statem: state_name()] differs: a first state that is no function of the
+    machine fails the start. Erlang finds out with the first event.
+    """
     async with clean_node() as node:
         with pytest.raises(
             StartError, match=r"init returned .*expected a method of this"
@@ -820,6 +905,9 @@ async def test_a_machine_without_init_or_handler_says_so(clean_node: CleanNode) 
 async def test_stop_replies_first_then_terminates(
     clean_node: CleanNode, kind: Kind
 ) -> None:
+    """[gen_statem: state_callback_result()] stop_and_reply replies, then terminate
+    runs.
+    """
     log: list[object] = []
     async with clean_node() as node:
         pid = await start(node, lambda: kind(log))
@@ -857,6 +945,13 @@ async def test_a_postponed_call_may_stop_the_machine_with_a_reply(
 async def test_terminate_runs_when_a_state_raises_and_when_asked_but_not_when_killed(
     clean_node: CleanNode, kind: Kind, schedule: int
 ) -> None:
+    """[gen_statem: terminate/3] It runs with reason and state when a result stops the
+      machine, when a state fails, and when it is asked to stop; not when it is killed,
+      nor on brutal_kill.
+    [gen_statem: terminate/3] differs: it runs whether or not the machine traps exits.
+      That a cleanup is forgotten because a flag was is a well-known mistake.
+    """
+
     def crash(_machine: Script, _state: str) -> Any:
         raise ValueError("x")
 
@@ -880,6 +975,10 @@ async def test_terminate_runs_when_a_state_raises_and_when_asked_but_not_when_ki
 async def test_a_supervisor_restarts_a_machine_in_its_first_state_without_old_events(
     clean_node: CleanNode, kind: Kind, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """[gen_statem: init/1] A machine that is restarted begins anew: no state, no
+    postponed event and no time-out of before.
+    """
+
     def crash(_machine: Script, _state: str) -> Any:
         raise ValueError("x")
 
@@ -944,6 +1043,7 @@ async def test_a_call_to_an_idle_machine_is_served_on_the_callers_stack(
 async def test_get_state_is_the_state_and_a_copy_of_the_instance(
     clean_node: CleanNode, kind: Kind
 ) -> None:
+    """[sys:get_state/1] Of a gen_statem: the state and the data."""
     async with clean_node() as node:
         pid = await start(node, kind)
         await call(pid, Do("1", go("b", Reply(1))))
@@ -959,6 +1059,9 @@ async def test_get_state_is_the_state_and_a_copy_of_the_instance(
 async def test_replace_state_sets_state_and_data_and_is_no_change_of_state(
     clean_node: CleanNode, kind: Kind
 ) -> None:
+    """[sys:replace_state/2] Of a gen_statem: the state and the data; it is no change of
+    state.
+    """
     log: list[object] = []
 
     def replaced(found: tuple[Any, Script]) -> tuple[Any, Script]:
@@ -1034,6 +1137,9 @@ async def test_a_bad_replacement_leaves_the_machine_as_it_was(
 async def test_a_suspended_machine_handles_nothing_not_even_what_waits_inside(
     clean_node: CleanNode, kind: Kind, schedule: int
 ) -> None:
+    """[sys:suspend/1] A suspended gen_statem handles no event until it is resumed, then
+    all in order.
+    """
     log: list[object] = []
 
     def suspends(_machine: Script, _state: str) -> Any:
@@ -1058,6 +1164,9 @@ async def test_a_suspended_machine_handles_nothing_not_even_what_waits_inside(
 async def test_trace_and_statistics_tell_of_inserted_events_too(
     clean_node: CleanNode, kind: Kind
 ) -> None:
+    """[gen_statem: System messages] sys traces and counts inserted events as those from
+    outside.
+    """
     told: list[tuple[str, str]] = []
     async with clean_node() as node:
         pid = await start(node, kind)
@@ -1080,6 +1189,10 @@ async def test_trace_and_statistics_tell_of_inserted_events_too(
 async def test_status_names_the_machine_and_what_format_status_shows(
     clean_node: CleanNode, kind: Kind
 ) -> None:
+    """[gen_statem: format_status/1] It says what sys:get_status shows; without it,
+    state and data.
+    """
+
     class Shown(kind):  # type: ignore[misc, valid-type]
         def format_status(self, state: object) -> object:
             return {"in": state}
@@ -1094,6 +1207,10 @@ async def test_status_names_the_machine_and_what_format_status_shows(
 async def test_a_crash_report_shows_state_event_and_what_waits(
     clean_node: CleanNode, kind: Kind, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """[gen_statem: format_status()] A crash report has the state as format_status shows
+    it, the events that wait and are postponed, and the time-outs that run.
+    """
+
     def crash(_machine: Script, _state: str) -> Any:
         raise ValueError("x")
 
@@ -1148,6 +1265,11 @@ async def test_a_full_mailbox_lets_time_outs_in_and_drops_none(
 async def test_a_machine_with_a_task_hibernates_when_it_is_told_to(
     clean_node: CleanNode, autojump_clock: trio.testing.MockClock
 ) -> None:
+    """[gen_statem: hibernate()] With hibernate the machine is put away until the next
+      message; its time-outs run, and wake it.
+    [gen_statem: Hibernation] With hibernate_after it is put away when no message has
+      come for so long.
+    """
     log: list[object] = []
 
     class AfterAWhile(AsyncScript):
@@ -1180,6 +1302,7 @@ def test_a_machine_that_would_hibernate_at_once_is_refused(after_s: float) -> No
 
 
 async def test_hibernation_waits_for_what_waits_inside(clean_node: CleanNode) -> None:
+    """[gen_statem: hibernate()] It is not put away while an event waits inside."""
     log: list[object] = []
     async with clean_node() as node:
         pid = await start(node, lambda: AsyncScript(log))

@@ -345,6 +345,10 @@ UPDATED = {
 def test_events_come_in_the_order_that_the_documentation_says(
     program: Program, script: list[str | float]
 ) -> None:
+    """[gen_statem: transition_option()] The steps of a transition, in this order:
+    actions, enter calls, postpone, the postponed again after a change, insertions,
+    time-outs, the next event.
+    """
     model, driven = Model(program), Driven(program)
     _play(model, script)
     _play(driven, script)

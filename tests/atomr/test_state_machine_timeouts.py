@@ -118,6 +118,9 @@ async def start(node: Node, make: Callable[[], object]) -> Pid:
 async def test_each_kind_comes_after_its_time_with_its_content(
     clean_node: CleanNode, autojump_clock: Clock, kind: Kind
 ) -> None:
+    """[gen_statem: timeout_event_type()] Three kinds of time-outs, each an event of its
+    own kind with the content that it was started with.
+    """
     log: Log = []
     async with clean_node() as node:
         pid = await start(node, lambda: kind(log))
@@ -139,6 +142,9 @@ async def test_each_kind_comes_after_its_time_with_its_content(
 async def test_a_change_of_state_cancels_the_state_time_out_alone(
     clean_node: CleanNode, autojump_clock: Clock, kind: Kind
 ) -> None:
+    """[gen_statem: state_timeout()] A change of state cancels it.
+    [gen_statem: generic_timeout()] A time-out with a name runs on, whatever the state.
+    """
     log: Log = []
     async with clean_node() as node:
         pid = await start(node, lambda: kind(log))
@@ -156,6 +162,9 @@ async def test_neither_the_same_state_nor_repeat_cancels_the_state_time_out(
     clean_node: CleanNode,
     autojump_clock: Clock,
 ) -> None:
+    """[gen_statem: state_timeout()] While the state stays it runs until it is over; to
+    repeat the state is to stay.
+    """
     log: Log = []
 
     class Repeating(Clocked, enter=True):
@@ -177,6 +186,9 @@ async def test_neither_the_same_state_nor_repeat_cancels_the_state_time_out(
 async def test_a_state_time_out_set_with_a_change_belongs_to_the_new_state(
     clean_node: CleanNode, autojump_clock: Clock, kind: Kind
 ) -> None:
+    """[gen_statem: state_timeout()] Started together with a change of state, it is the
+    new state's.
+    """
     log: Log = []
     async with clean_node() as node:
         pid = await start(node, lambda: kind(log))
@@ -200,6 +212,7 @@ async def test_any_message_cancels_the_event_time_out(
     kind: Kind,
     disturb: Callable[[Pid], None],
 ) -> None:
+    """[gen_statem: event_timeout()] Any event that arrives cancels it."""
     log: Log = []
     async with clean_node() as node:
         pid = await start(node, lambda: kind(log))
@@ -214,6 +227,7 @@ async def test_any_message_cancels_the_event_time_out(
 async def test_another_time_out_a_call_and_an_inserted_event_cancel_it_too(
     clean_node: CleanNode, autojump_clock: Clock, kind: Kind
 ) -> None:
+    """[gen_statem: event_timeout()] So does another time-out, and an inserted event."""
     log: Log = []
     idle = EventTimeout.after(3.0)
     async with clean_node() as node:
@@ -232,6 +246,9 @@ async def test_another_time_out_a_call_and_an_inserted_event_cancel_it_too(
 async def test_a_retried_event_cancels_an_event_time_out_of_the_change(
     clean_node: CleanNode, autojump_clock: Clock, kind: Kind, schedule: int
 ) -> None:
+    """[gen_statem: event_timeout()] A postponed event that comes again counts as one
+    that arrived.
+    """
     log: Log = []
     async with clean_node() as node:
         pid = await start(node, lambda: kind(log))
@@ -251,6 +268,9 @@ async def test_a_retried_event_cancels_an_event_time_out_of_the_change(
 async def test_a_time_out_of_zero_comes_after_what_waits_inside_and_before_messages(
     clean_node: CleanNode, autojump_clock: Clock, kind: Kind, schedule: int
 ) -> None:
+    """[gen_statem: transition_option()] A time-out of 0 is no timer: it comes after the
+    events that wait inside, and before any that has not been received.
+    """
     log: Log = []
     actions = (
         Timeout.after("x", 0),
@@ -276,6 +296,9 @@ async def test_a_time_out_of_zero_comes_after_what_waits_inside_and_before_messa
 async def test_a_change_of_state_cancels_a_state_time_out_of_zero_that_waits(
     clean_node: CleanNode, autojump_clock: Clock, kind: Kind
 ) -> None:
+    """[gen_statem: state_timeout()] A change of state cancels one of 0 too, as long as
+    it has not come.
+    """
     log: Log = []
     async with clean_node() as node:
         pid = await start(node, lambda: kind(log))
@@ -288,6 +311,9 @@ async def test_a_change_of_state_cancels_a_state_time_out_of_zero_that_waits(
 async def test_a_time_out_set_again_begins_anew_and_the_last_of_a_kind_counts(
     clean_node: CleanNode, autojump_clock: Clock, kind: Kind
 ) -> None:
+    """[gen_statem: generic_timeout()] To start one that runs is to begin anew.
+    [gen_statem: action()] Of several actions of a kind the last one counts.
+    """
     log: Log = []
     async with clean_node() as node:
         pid = await start(node, lambda: kind(log))
@@ -303,6 +329,9 @@ async def test_a_time_out_set_again_begins_anew_and_the_last_of_a_kind_counts(
 async def test_names_tell_time_outs_apart(
     clean_node: CleanNode, autojump_clock: Clock, kind: Kind
 ) -> None:
+    """[gen_statem: generic_timeout()] Any number may run at a time; their names tell
+    them apart.
+    """
     log: Log = []
     names = [("a", 1), "x", None, StateTimeout]
     timers = [Timeout.after(name, float(i + 1)) for i, name in enumerate(names)]
@@ -317,6 +346,9 @@ async def test_names_tell_time_outs_apart(
 async def test_cancel_and_an_infinite_time_end_a_time_out(
     clean_node: CleanNode, autojump_clock: Clock, kind: Kind
 ) -> None:
+    """[gen_statem: timeout_cancel_action()] cancel ends a time-out, as an infinite time
+    does; of one that does not run it is nothing.
+    """
     log: Log = []
     async with clean_node() as node:
         pid = await start(node, lambda: kind(log))
@@ -340,6 +372,9 @@ async def test_cancel_and_an_infinite_time_end_a_time_out(
 async def test_update_changes_the_content_and_not_the_time(
     clean_node: CleanNode, autojump_clock: Clock, kind: Kind
 ) -> None:
+    """[gen_statem: timeout_update_action()] update sets the content of one that runs;
+    the time stays.
+    """
     log: Log = []
     async with clean_node() as node:
         pid = await start(node, lambda: kind(log))
@@ -354,6 +389,7 @@ async def test_update_changes_the_content_and_not_the_time(
 async def test_update_of_what_does_not_run_comes_at_once(
     clean_node: CleanNode, autojump_clock: Clock, kind: Kind
 ) -> None:
+    """[gen_statem: timeout_update_action()] If none runs it is as one of 0."""
     log: Log = []
     updates = (Timeout.update("x", 1), StateTimeout.update(2), EventTimeout.update(3))
     async with clean_node() as node:
@@ -368,6 +404,9 @@ async def test_update_of_what_does_not_run_comes_at_once(
 async def test_an_absolute_time_is_on_trios_clock_and_a_past_one_is_now(
     clean_node: CleanNode, autojump_clock: Clock, kind: Kind
 ) -> None:
+    """[gen_statem: timeout_option()] A time-out may be for a point in time, also one
+    that is past.
+    """
     log: Log = []
     async with clean_node() as node:
         pid = await start(node, lambda: kind(log))
@@ -391,6 +430,9 @@ async def test_an_absolute_time_is_on_trios_clock_and_a_past_one_is_now(
 async def test_a_time_out_that_fired_is_not_delivered_once_it_is_cancelled(
     clean_node: CleanNode, autojump_clock: Clock, kind: Kind
 ) -> None:
+    """[gen_statem: timeout_cancel_action()] A time-out that was cancelled, or started
+    anew, does not come, though its time was over already.
+    """
     log: Log = []
     timers = (
         StateTimeout.after(1.0, "late"),
@@ -420,6 +462,9 @@ async def test_an_enter_call_may_set_time_outs_and_outdo_those_of_the_event(
     clean_node: CleanNode,
     autojump_clock: Clock,
 ) -> None:
+    """[gen_statem: enter_action()] Who enters a state may start, change and cancel
+    time-outs; they count more than those of the event before.
+    """
     log: Log = []
 
     class Entering(Clocked, enter=True):
@@ -440,6 +485,9 @@ async def test_time_outs_come_while_a_state_waits_and_are_handled_after_it(
     clean_node: CleanNode,
     autojump_clock: Clock,
 ) -> None:
+    """[gen_statem: Event handling] One event at a time: a time-out that is over while a
+    state is at work is handled after it.
+    """
     log: Log = []
 
     class Slow(Clocked):
@@ -462,6 +510,7 @@ async def test_time_outs_come_while_a_state_waits_and_are_handled_after_it(
 async def test_a_postponed_time_out_comes_again_after_a_change(
     clean_node: CleanNode, autojump_clock: Clock, kind: Kind
 ) -> None:
+    """[gen_statem: postpone()] Any event can be postponed, a time-out too."""
     log: Log = []
 
     class Postponing(kind):  # type: ignore[misc, valid-type]
@@ -483,6 +532,7 @@ async def test_a_postponed_time_out_comes_again_after_a_change(
 async def test_timers_go_with_their_machine(
     clean_node: CleanNode, autojump_clock: Clock, kind: Kind
 ) -> None:
+    """[gen_statem: timeout_action()] The time-outs of a machine end with it."""
     async with clean_node() as node:
         pid = await start(node, lambda: kind([]))
         await call(pid, (None, StateTimeout.after(60.0), Timeout.after("x", 60.0)))

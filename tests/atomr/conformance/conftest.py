@@ -42,7 +42,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if isinstance(item, pytest.Function) and hasattr(item, "callspec"):
             params = item.callspec.params
-            if params.get("kind") == "dormant" and params.get("schedule", 0):
+            kind = params.get("kind", params.get("machine"))
+            if kind == "dormant" and params.get("schedule", 0):
                 item.add_marker(pytest.mark.slow)
 
 
