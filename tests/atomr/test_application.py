@@ -74,6 +74,11 @@ def app(log: list[str]) -> MakeApp:
 async def test_they_start_in_the_order_of_their_needs_and_stop_in_reverse(
     app: MakeApp, log: list[str], schedule: int
 ) -> None:
+    """[Application: Starting applications] An application starts when those that it
+      depends on run.
+    [Application: Stopping applications] They stop in the reverse order; each stops its
+      whole tree before the next.
+    """
     stop = trio.Event()
     nodes: list[Node] = []
 
@@ -98,6 +103,7 @@ async def test_one_application_can_run_alone(app: MakeApp, log: list[str]) -> No
 async def test_what_cannot_be_ordered_is_refused_before_anything_starts(
     app: MakeApp, log: list[str]
 ) -> None:
+    """[Application: Starting applications] A dependency that is missing is an error."""
     for apps in (
         [app("a", "b"), app("b", "a")],
         [app("a", "missing")],
@@ -111,6 +117,10 @@ async def test_what_cannot_be_ordered_is_refused_before_anything_starts(
 async def test_a_start_that_fails_stops_those_before_it(
     app: MakeApp, log: list[str]
 ) -> None:
+    """[Application.ensure_all_started/2] When one fails to start, those that were
+    started for it are stopped.
+    """
+
     class Fails(GenServer):
         def init(self) -> None:
             raise CRASH
@@ -133,6 +143,11 @@ async def test_a_start_that_fails_stops_those_before_it(
 async def test_what_an_application_that_gives_up_means(
     app: MakeApp, log: list[str], restart: Restart, ends: bool
 ) -> None:
+    """[Application.restart_type()] The end of a permanent application ends all others,
+      that of a temporary one nobody else.
+    [Application.restart_type()] A transient one that gives up ends all, as its reason
+      is shutdown and not normal.
+    """
     stop = trio.Event()
     error: RootExitError | None = None
 
@@ -166,6 +181,10 @@ async def test_what_an_application_that_gives_up_means(
 async def test_the_first_signal_stops_in_order(
     app: MakeApp, log: list[str], number: signal.Signals
 ) -> None:
+    """[Application: Stopping applications] SIGTERM stops all in order; here SIGINT does
+    too.
+    """
+
     def ready(node: Node) -> None:
         signal.raise_signal(number)
 

@@ -91,6 +91,9 @@ async def run_with(config: object, given: dict[str, object]) -> object:
 async def test_what_is_given_overrides_the_defaults(
     defaults: object, given: dict[str, object], config: object
 ) -> None:
+    """[Application: The application environment] What is given to the system overrides
+    the defaults of the application.
+    """
     assert await run_with(defaults, given) == config
 
 
@@ -114,6 +117,9 @@ async def test_what_is_given_overrides_the_defaults(
 async def test_what_is_wrong_is_said_before_anything_starts(
     defaults: object, config: dict[str, object], problem: str
 ) -> None:
+    """[Application: The application environment] differs: keys and types are checked
+    before anything starts. In Elixir a misspelt key is one that nobody reads.
+    """
     apps = [Application("web", never, config=defaults)]
     with pytest.raises(ApplicationConfigError) as caught:
         await run_applications(apps, config=config)
@@ -180,11 +186,16 @@ async def ask_everywhere(question: Callable[[], object]) -> list[object]:
 async def test_code_of_an_application_reads_its_configuration_anywhere(
     question: Callable[[], object], answer: object
 ) -> None:
+    """[Application.get_env/3] A value, or the default, wherever the code of the
+    application runs.
+    """
     # In start, a task, a lean server, a thread, and a child that came later.
     assert await ask_everywhere(question) == 5 * [answer]
 
 
 async def test_a_configuration_that_is_asked_for_wrongly_is_an_error() -> None:
+    """[Application.fetch_env!/2] A key that is not there is an error."""
+
     def question() -> object:
         said = []
         asks: list[Callable[[], object]] = [
@@ -206,12 +217,20 @@ async def test_a_configuration_that_is_asked_for_wrongly_is_an_error() -> None:
 
 
 async def test_a_mapping_cannot_be_changed_by_those_who_read_it() -> None:
+    """[Application.put_env/4] differs: nobody changes the configuration while it runs.
+    In Elixir it is a global store, which its documentation warns of.
+    """
     config = await run_with({"a": 1}, {})
     with pytest.raises(TypeError):
         config["a"] = 2  # type: ignore[index]
 
 
 async def test_which_applications_run_in_the_order_of_their_start() -> None:
+    """[Application.started_applications/1] Those that run.
+    [Application.restart_type()] differs: the default is permanent. Elixir's is
+      temporary, but its releases start all as permanent.
+    """
+
     def question() -> object:
         return [(info.name, info.restart, info.description) for info in which()]
 

@@ -134,6 +134,9 @@ async def asleep(node: Node) -> Pid:
 async def test_a_call_wakes_it_and_its_result_says_whether_it_sleeps_again(
     clean_node: CleanNode, schedule: int
 ) -> None:
+    """[GenServer: handle_call] hibernate puts the server away until the next message,
+    which wakes it.
+    """
     async with clean_node() as node:
         pid = await asleep(node)
         assert await call(pid, 2) == 2
@@ -147,6 +150,7 @@ async def test_a_call_wakes_it_and_its_result_says_whether_it_sleeps_again(
 async def test_messages_that_wait_are_handled_before_it_sleeps(
     clean_node: CleanNode, schedule: int
 ) -> None:
+    """[proc_lib:hibernate/3] One that has messages is awake at once."""
     async with clean_node() as node:
         pid = await asleep(node)
         for number in range(300):
@@ -306,6 +310,9 @@ async def test_a_link_ends_one_that_has_had_no_message(
 
 
 async def test_its_context_variables_survive(clean_node: CleanNode) -> None:
+    """[proc_lib:hibernate/3] What belongs to the process stays: here its context
+    variables.
+    """
     async with clean_node() as node:
         pid = await asleep(node)
         await call(pid, "set")
@@ -485,6 +492,9 @@ async def test_a_killed_supervisor_takes_it_along(
 
 
 async def test_a_system_message_does_not_keep_it_awake(clean_node: CleanNode) -> None:
+    """[sys:handle_system_msg/7] A system message finds it in hibernation, and leaves it
+    there.
+    """
     async with clean_node() as node:
         pid = await asleep(node)
         status = await sys.get_status(pid)
@@ -520,6 +530,10 @@ async def test_room_in_its_bounded_mailbox_is_seen_by_who_waits_for_it(
 async def test_after_a_time_without_a_message_it_hibernates_by_itself(
     clean_node: CleanNode, autojump_clock: trio.testing.MockClock
 ) -> None:
+    """[GenServer.start_link/3] hibernate_after: it is put away when no message has come
+    for so long.
+    """
+
     class Lazy(GenServer):
         hibernate_after_s: ClassVar[float | None] = 10.0
 

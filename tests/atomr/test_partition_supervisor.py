@@ -139,6 +139,9 @@ def pids(keys: range) -> list[Pid | None]:
 
 
 async def test_a_key_reaches_its_partition_and_no_other(clean_node: CleanNode) -> None:
+    """[PartitionSupervisor] A process is reached by a key; equal keys reach the same
+    one.
+    """
     async with clean_node() as node:
         await start(node)
         assert await call(COLLECTORS.via(1), Collect("hi")) == (1, ["hi"])
@@ -149,6 +152,7 @@ async def test_a_key_reaches_its_partition_and_no_other(clean_node: CleanNode) -
 async def test_cast_send_and_monitor_take_the_address_too(
     clean_node: CleanNode,
 ) -> None:
+    """[PartitionSupervisor] The address works wherever a name does."""
     async with clean_node() as node:
         await start(node)
         cast(COLLECTORS.via(1), "cast")
@@ -169,6 +173,9 @@ async def test_cast_send_and_monitor_take_the_address_too(
 def test_an_integer_is_routed_by_the_remainder_of_its_size(
     key: int, partitions: int
 ) -> None:
+    """[PartitionSupervisor: Implementation notes] An integer is routed by the remainder
+    of its absolute value.
+    """
     assert partition_of(key, partitions) == abs(key) % partitions
 
 
@@ -236,6 +243,10 @@ def test_equal_keys_share_a_partition(
 
 @pytest.mark.parametrize("key", [1.5, None, object(), ["a"], ("a", 1.5)])
 def test_a_key_without_a_stable_hash_is_refused(key: object) -> None:
+    """[PartitionSupervisor: Implementation notes] differs: keys are integers, texts,
+    bytes, pids and tuples of them. Any other has a hash in Python that is another one
+    in each run.
+    """
     with pytest.raises(TypeError, match="expected an int, str, bytes, Pid or a tuple"):
         partition_of(key, 4)  # type: ignore[arg-type]
 
@@ -243,6 +254,9 @@ def test_a_key_without_a_stable_hash_is_refused(key: object) -> None:
 async def test_the_callers_pid_as_key_gives_each_caller_a_partition_of_its_own(
     clean_node: CleanNode,
 ) -> None:
+    """[PartitionSupervisor: DynamicSupervisor Example] With its own pid as the key each
+    caller has one of the partitions.
+    """
     seen: list[int] = []
 
     async def caller() -> None:
@@ -258,6 +272,9 @@ async def test_the_callers_pid_as_key_gives_each_caller_a_partition_of_its_own(
 async def test_an_address_finds_nobody_where_no_supervisor_runs(
     clean_node: CleanNode,
 ) -> None:
+    """[PartitionSupervisor.partitions/1] It fails with noproc when the supervisor is
+    not there.
+    """
     async with clean_node():
         cast(COLLECTORS.via(1), "dropped")
         assert COLLECTORS.whereis(1) is None
@@ -277,6 +294,9 @@ async def test_an_address_of_something_else_is_refused(clean_node: CleanNode) ->
 
 
 async def test_a_partitions_address_is_no_name_to_give(clean_node: CleanNode) -> None:
+    """[PartitionSupervisor] The address is no name that a process can be registered
+    with.
+    """
     async with clean_node() as node:
         await start(node)
         top = await node.start(child(Supervisor, restart=Restart.TEMPORARY))
@@ -293,6 +313,10 @@ async def test_a_partitions_address_is_no_name_to_give(clean_node: CleanNode) ->
 async def test_the_supervisor_may_be_known_by_pid_or_by_a_registrys_key(
     clean_node: CleanNode,
 ) -> None:
+    """[PartitionSupervisor.start_link/1] It may have a name of a registry.
+    [PartitionSupervisor.start_link/1] differs: it needs no name. In Elixir the address
+      of a partition is made of it; here a pid does as well.
+    """
     names: RegistryRef[str, None] = RegistryRef("names")
     async with clean_node() as node:
         await node.start(child(Registry, name="names", restart=Restart.TEMPORARY))
@@ -312,6 +336,10 @@ async def test_the_supervisor_may_be_known_by_pid_or_by_a_registrys_key(
 
 
 async def test_partitions_are_children_with_numbers(clean_node: CleanNode) -> None:
+    """[PartitionSupervisor.which_children/1] A row for each partition, by its number.
+    [PartitionSupervisor.count_children/1] Partitions are counted as children are.
+    [PartitionSupervisor.partitions/1] The number of partitions.
+    """
     async with clean_node() as node:
         top = await start(node)
         pid_0, pid_1, pid_2 = pids(range(3))
@@ -329,6 +357,9 @@ async def test_partitions_are_children_with_numbers(clean_node: CleanNode) -> No
 async def test_there_are_eight_partitions_unless_asked_for(
     clean_node: CleanNode,
 ) -> None:
+    """[PartitionSupervisor.start_link/1] differs: there are 8 unless asked for. Elixir
+    has one for each core; here one thread runs them all.
+    """
     async with clean_node() as node:
         top = await node.start(PartitionSupervisor(child(Collector)))
         assert PartitionRef(top).partitions() == 8
@@ -338,6 +369,7 @@ async def test_there_are_eight_partitions_unless_asked_for(
 async def test_a_partition_that_crashed_is_restarted_alone_with_its_argument(
     clean_node: CleanNode, schedule: int
 ) -> None:
+    """[PartitionSupervisor.start_link/1] strategy: one_for_one by default."""
     async with clean_node() as node:
         await start(node)
         await call(COLLECTORS.via(1), Collect("old"))
@@ -354,6 +386,7 @@ async def test_a_partition_that_crashed_is_restarted_alone_with_its_argument(
 async def test_a_strategy_takes_other_partitions_along(
     clean_node: CleanNode, schedule: int
 ) -> None:
+    """[PartitionSupervisor.start_link/1] strategy: any of a supervisor."""
     async with clean_node() as node:
         await start(node, strategy=Strategy.REST_FOR_ONE)
         before = pids(range(3))
@@ -369,6 +402,7 @@ async def test_a_strategy_takes_other_partitions_along(
 async def test_one_window_counts_the_restarts_of_all_partitions(
     clean_node: CleanNode,
 ) -> None:
+    """[PartitionSupervisor.start_link/1] All restarts count for one max_restarts."""
     async with clean_node() as node:
         top = await start(node, restart=Restart.TEMPORARY, max_restarts=2)
         watched = node.processes[top.number]
@@ -493,6 +527,9 @@ async def test_a_partition_that_fails_to_start_fails_the_start_of_all(
 async def test_resize_stops_the_last_partitions_first_and_starts_them_again(
     clean_node: CleanNode, schedule: int
 ) -> None:
+    """[PartitionSupervisor.resize!/2] Stops or starts partitions, and returns how many
+    there were.
+    """
     log: list[str] = []
 
     class Noted(Collector):
@@ -538,6 +575,10 @@ async def test_a_group_restart_starts_no_partition_that_resize_took_away(
 
 
 async def test_without_partitions_all_keys_find_nobody(clean_node: CleanNode) -> None:
+    """[PartitionSupervisor.resize!/2] There may be none.
+    [PartitionSupervisor] differs: then an address finds nobody. Elixir raises; for a
+      caller it is a server that is not there.
+    """
     async with clean_node() as node:
         await start(node)
         assert await COLLECTORS.resize(0) == 3
@@ -550,6 +591,7 @@ async def test_without_partitions_all_keys_find_nobody(clean_node: CleanNode) ->
 async def test_resize_goes_from_none_to_the_first_number(
     clean_node: CleanNode, partitions: int
 ) -> None:
+    """[PartitionSupervisor.resize!/2] Not below 0, nor above the first number."""
     async with clean_node() as node:
         await start(node)
         with pytest.raises(ValueError, match="expected 0 to 3"):
@@ -599,6 +641,7 @@ async def test_a_resize_that_fails_in_the_middle_keeps_what_has_started(
 
 
 async def test_dynamic_supervisors_can_be_partitioned(clean_node: CleanNode) -> None:
+    """[PartitionSupervisor: DynamicSupervisor] Supervisors can be partitions."""
     async with clean_node() as node:
         top = await start(node, spec=child(DynamicSupervisor))
         assert await count_children(top) == ChildCounts(3, 3, 3, 0)
@@ -631,6 +674,8 @@ async def test_a_partition_of_supervisors_that_crashes_takes_only_its_children(
 
 
 async def test_task_supervisors_can_be_partitioned(clean_node: CleanNode) -> None:
+    """[Task.Supervisor: Scalability and partitioning] So can supervisors of tasks."""
+
     async def double(number: int) -> int:
         await trio.lowlevel.checkpoint()
         return 2 * number
@@ -651,6 +696,7 @@ async def test_task_supervisors_can_be_partitioned(clean_node: CleanNode) -> Non
 
 @pytest.mark.parametrize("partitions", [0, -3])
 def test_at_least_one_partition_is_needed(partitions: int) -> None:
+    """[PartitionSupervisor.start_link/1] partitions is a positive integer."""
     with pytest.raises(ValueError, match=f"partitions={partitions}: expected at least"):
         PartitionSupervisor(child(Collector), partitions=partitions)
 
@@ -661,12 +707,16 @@ def test_a_name_for_all_partitions_is_refused() -> None:
 
 
 def test_a_significant_partition_is_refused() -> None:
+    """[PartitionSupervisor.start_link/1] There is no automatic shutdown."""
     spec = child(Collector, significant=True, restart=Restart.TRANSIENT)
     with pytest.raises(ValueError, match="significant=True needs a supervisor with"):
         PartitionSupervisor(spec)
 
 
 def test_with_arguments_must_return_a_tuple() -> None:
+    """[PartitionSupervisor: with_arguments] It returns the arguments of the start, for
+    each partition.
+    """
     with pytest.raises(TypeError, match=r"with_arguments\(0\): expected a tuple"):
         PartitionSupervisor(child(Collector), with_arguments=lambda n: n)  # type: ignore[arg-type, return-value]
 
@@ -806,6 +856,9 @@ async def test_a_name_of_a_registry_that_does_not_run_fails_the_start_alone(
 
 
 async def test_a_stop_stops_the_partitions(clean_node: CleanNode) -> None:
+    """[PartitionSupervisor.stop/3] Stops all partitions, and returns when they have
+    ended.
+    """
     async with clean_node() as node:
         top = await start(node)
         process = node.processes[top.number]

@@ -282,6 +282,15 @@ NEWS: PubSub[str] = PubSub("news")
 async def test_a_broadcast_reaches_each_subscription_once(
     clean_node: CleanNode,
 ) -> None:
+    """[Phoenix.PubSub.subscribe/3] Who subscribed twice gets a message twice; a
+      subscription ends with its process.
+    [Phoenix.PubSub.broadcast/3] Each subscriber of the topic gets the message, and
+      nobody else.
+    [Phoenix.PubSub.broadcast_from/4] All but the caller.
+    [Phoenix.PubSub.unsubscribe/2] Undoes all subscriptions of the caller to the topic.
+    [Phoenix.PubSub.broadcast/3] differs: it tells how many messages were sent. Phoenix
+      tells that there was no error.
+    """
     got: dict[str, list[object]] = defaultdict(list)
 
     def subscriber(name: str, *topics: str) -> Pid:

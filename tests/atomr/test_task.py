@@ -94,6 +94,10 @@ async def process_of(fn: Callable[[], Awaitable[object]]) -> ExitReason:
 async def test_a_task_gives_its_value_to_whoever_waits_and_keeps_it(
     clean_node: CleanNode, autojump_clock: trio.testing.MockClock, schedule: int
 ) -> None:
+    """[Task.await/2] Waits for the task, and returns its value.
+    [Task.await/2] differs: anybody may wait, several at a time, and as often as they
+      like. In Elixir only the owner may, once: the value is a message in its mailbox.
+    """
     got: list[int] = []
 
     async with clean_node():
@@ -119,6 +123,9 @@ async def test_a_task_gives_its_value_to_whoever_waits_and_keeps_it(
 async def test_what_a_task_raises_reaches_the_caller_with_its_traceback(
     clean_node: CleanNode, schedule: int
 ) -> None:
+    """[Task.await/2] differs: who waits and is not linked gets TaskExitError, with the
+    reason. In Elixir it exits with that reason.
+    """
     async with clean_node():
         task = Task.async_(crash)
         with pytest.raises(TaskExitError, match="ended without a value") as caught:
@@ -160,6 +167,9 @@ async def test_the_group_of_a_nursery_is_unwrapped_if_it_holds_one_error(
 
 
 async def test_a_completed_task_needs_no_process_and_no_node() -> None:
+    """[Task.completed/1] A task that has its value already: it has no process, and can
+    be waited for, ignored and shut down as any other.
+    """
     task = Task.completed("known")
 
     assert (task.pid, task.owner, task.outcome) == (None, None, Done("known"))
@@ -237,6 +247,9 @@ async def test_a_task_cannot_wait_for_its_own_end(clean_node: CleanNode) -> None
 async def test_a_timeout_raises_in_the_caller_and_the_task_goes_on(
     clean_node: CleanNode, autojump_clock: trio.testing.MockClock
 ) -> None:
+    """[Task.await/2] Without a value in time the wait fails, by default after 5 s; a
+    task that is not linked goes on.
+    """
     async with clean_node():
         task = Task.async_(later, 1, 8.0)
         with pytest.raises(TaskTimeoutError) as caught:
@@ -252,6 +265,7 @@ async def test_a_timeout_raises_in_the_caller_and_the_task_goes_on(
 async def test_a_process_that_lets_the_timeout_end_it_takes_its_task_along(
     clean_node: CleanNode, autojump_clock: trio.testing.MockClock, schedule: int
 ) -> None:
+    """[Task.await/2] A caller that ends with the timeout takes its task along."""
     tasks = []
 
     async def impatient() -> None:
@@ -267,6 +281,9 @@ async def test_a_process_that_lets_the_timeout_end_it_takes_its_task_along(
 async def test_yield_looks_as_often_as_one_likes(
     clean_node: CleanNode, autojump_clock: trio.testing.MockClock
 ) -> None:
+    """[Task.yield/2] Nothing when no value has come in time, by default 5 s; it may be
+    asked again, and the task goes on.
+    """
     async with clean_node():
         task = Task.async_(later, 1, 8.0)
         assert await task.yield_(timeout_s=0) is None
@@ -304,6 +321,7 @@ async def test_a_cancelled_wait_leaves_the_task_alone(
 async def test_a_linked_caller_ends_with_the_tasks_own_reason(
     clean_node: CleanNode, schedule: int, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """[Task.await/2] When the task dies its caller ends with the same reason."""
     seen: list[str] = []
 
     async def caller() -> None:
@@ -323,6 +341,10 @@ async def test_a_linked_caller_ends_with_the_tasks_own_reason(
 async def test_a_linked_caller_that_does_not_wait_ends_too(
     clean_node: CleanNode, schedule: int
 ) -> None:
+    """[Task.async/1] The task is linked to its caller: if it fails the caller fails,
+    waiting or not.
+    """
+
     async def caller() -> None:
         Task.async_(crash)
         await trio.sleep_forever()
@@ -334,6 +356,7 @@ async def test_a_linked_caller_that_does_not_wait_ends_too(
 async def test_a_caller_that_traps_exits_gets_both_error_and_message(
     clean_node: CleanNode, schedule: int
 ) -> None:
+    """[Task.async/1] A caller that traps exits lives; its wait fails all the same."""
     got: list[object] = []
 
     async def caller() -> None:
@@ -352,6 +375,9 @@ async def test_a_caller_that_traps_exits_gets_both_error_and_message(
 async def test_the_end_of_a_caller_ends_its_task_unless_it_was_normal(
     clean_node: CleanNode, schedule: int, reason: ExitReason, ends: bool
 ) -> None:
+    """[Task.async/1] The end of the caller ends the task.
+    [Task.shutdown/2] Unless the caller ends with normal, which a task survives.
+    """
     tasks = []
 
     async def caller() -> None:
@@ -386,6 +412,9 @@ async def test_the_cancellation_of_a_caller_ends_its_task(
 async def test_from_a_trio_task_that_is_no_process_nothing_is_linked(
     clean_node: CleanNode, schedule: int
 ) -> None:
+    """[Task.async/1] differs: a caller that is no process has nothing to link. In
+    Elixir all code runs in a process.
+    """
     async with clean_node() as node:
         failed = Task.async_(crash)
         running = Task.async_(forever)
@@ -420,6 +449,7 @@ async def test_a_caller_that_has_ended_is_linked_to_nothing(
 async def test_an_ignored_task_goes_on_when_its_caller_ends(
     clean_node: CleanNode, autojump_clock: trio.testing.MockClock, schedule: int
 ) -> None:
+    """[Task.ignore/1] The task is unlinked and goes on; its outcome if it has ended."""
     tasks = []
 
     async def caller() -> None:
@@ -449,6 +479,9 @@ async def stubborn(cleanup_s: float) -> int:
 async def test_shutdown_cancels_a_task_and_waits_for_its_end(
     clean_node: CleanNode, autojump_clock: trio.testing.MockClock, schedule: int
 ) -> None:
+    """[Task.shutdown/2] Asks the task to end, by default within 5 s, and waits for it;
+    nothing when it ended so.
+    """
     async with clean_node():
         task = Task.async_(stubborn, 2.0)
         await settle()
@@ -486,6 +519,8 @@ async def test_a_task_that_was_stopped_before_it_ran_never_runs(
 async def test_a_value_that_comes_meanwhile_is_not_lost(
     clean_node: CleanNode, autojump_clock: trio.testing.MockClock, schedule: int
 ) -> None:
+    """[Task.shutdown/2] A value that comes while it is shut down is returned."""
+
     async def finishes() -> int:
         with trio.CancelScope(shield=True):
             await trio.sleep(2)
@@ -500,6 +535,10 @@ async def test_a_value_that_comes_meanwhile_is_not_lost(
 async def test_a_task_that_traps_exits_is_asked_and_has_the_time_it_is_given(
     clean_node: CleanNode, autojump_clock: trio.testing.MockClock
 ) -> None:
+    """[Task.shutdown/2] One that traps exits gets the signal shutdown, and is killed
+    when its time is over.
+    """
+
     async def asked(answers: bool) -> str:
         trap_exit(True)
         while True:
@@ -520,6 +559,9 @@ async def test_a_task_that_traps_exits_is_asked_and_has_the_time_it_is_given(
 async def test_the_shutdown_of_a_task_that_crashed_says_so(
     clean_node: CleanNode, shutdown: ShutdownTime
 ) -> None:
+    """[Task.shutdown/2] The reason of a task that died before.
+    [Task.shutdown/2] differs: an abnormal one too. Elixir exits with it.
+    """
     async with clean_node():
         task = Task.async_(crash)
         await task.yield_()
@@ -529,6 +571,8 @@ async def test_the_shutdown_of_a_task_that_crashed_says_so(
 async def test_a_shutdown_does_not_end_the_caller(
     clean_node: CleanNode, schedule: int
 ) -> None:
+    """[Task.shutdown/2] The task is unlinked first: its end is not the caller's."""
+
     async def caller() -> None:
         assert await Task.async_(forever).shutdown() is None
         assert await Task.async_(forever).shutdown(BRUTAL_KILL) is None
@@ -568,6 +612,7 @@ async def test_leaving_the_node_ends_tasks_and_their_handles_know(
 async def test_the_values_of_many_come_in_the_order_asked_for(
     clean_node: CleanNode, autojump_clock: trio.testing.MockClock, schedule: int
 ) -> None:
+    """[Task.await_many/2] The values, in the order of the tasks."""
     async with clean_node():
         tasks = [Task.async_(later, n, 4.0 - n) for n in range(4)]
         tasks += [Task.completed(9), tasks[0]]
@@ -579,6 +624,8 @@ async def test_the_values_of_many_come_in_the_order_asked_for(
 async def test_the_first_failure_of_many_is_raised_at_once(
     clean_node: CleanNode, autojump_clock: trio.testing.MockClock, schedule: int
 ) -> None:
+    """[Task.await_many/2] If one dies the wait fails at once, with its reason."""
+
     async def fail_later() -> int:
         await trio.sleep(1)
         raise CRASH
@@ -596,6 +643,7 @@ async def test_the_first_failure_of_many_is_raised_at_once(
 async def test_a_timeout_of_many_names_the_first_that_runs(
     clean_node: CleanNode, autojump_clock: trio.testing.MockClock
 ) -> None:
+    """[Task.await_many/2] One timeout for all, by default 5 s."""
     async with clean_node():
         tasks = [Task.async_(later, n, n * 4.0) for n in range(4)]
         with pytest.raises(TaskTimeoutError) as caught:
@@ -618,6 +666,10 @@ async def test_those_that_are_late_are_let_go_ignored_or_killed(
     on_timeout: OnTimeout,
     late: object,
 ) -> None:
+    """[Task.yield_many/2] Each task with its outcome, in order; nothing for those that
+      still run.
+    [Task.yield_many/2] on_timeout: they are left alone, ignored or killed.
+    """
     async with clean_node():
         early, slow = Task.async_(later, 1, 1.0), Task.async_(later, 2, 9.0)
         found = await yield_many([slow, early], on_timeout=on_timeout)
@@ -672,6 +724,9 @@ async def test_those_that_are_killed_end_at_the_same_time(
 async def test_with_a_limit_no_more_than_those_are_waited_for(
     clean_node: CleanNode, autojump_clock: trio.testing.MockClock, schedule: int
 ) -> None:
+    """[Task.yield_many/2] With a limit it returns when so many have ended, and then
+    on_timeout does not count.
+    """
     async with clean_node():
         tasks = [Task.async_(later, n, float(n)) for n in (4, 1, 2, 3)]
         for limit, now in ((2, 2.0), (1, 2.0)):
@@ -696,6 +751,13 @@ async def test_waiting_for_many_costs_a_wake_not_a_wake_each(
 async def test_a_server_is_told_of_the_end_and_serves_meanwhile(
     clean_node: CleanNode, autojump_clock: trio.testing.MockClock, schedule: int
 ) -> None:
+    """[Task.await/2: OTP behaviours] A server gets the outcome of its task as a
+      message, and serves meanwhile.
+    [Task.await/2: OTP behaviours] differs: one message says how it ended, and comes to
+      who asks for it by notify. Elixir sends two, a value and a DOWN, to every owner;
+      that is why it has to await.
+    """
+
     class Fetcher(GenServer):
         """Plain callbacks only: it has no task, and still starts some."""
 
@@ -774,6 +836,9 @@ async def test_messages_to_an_asker_that_ended_go_nowhere(
 async def test_a_task_knows_who_asked_for_it_nearest_first(
     clean_node: CleanNode,
 ) -> None:
+    """[Task: Ancestor and Caller Tracking] callers are those who asked, the nearest
+    first; the supervisor that started it is none.
+    """
     known: dict[str, tuple[object, ...]] = {}
 
     async def inner() -> None:
@@ -843,6 +908,9 @@ async def test_the_caller_of_a_task_that_a_handler_starts_is_its_server(
 async def test_tasks_that_start_each_other_do_not_pile_up_callers(
     clean_node: CleanNode,
 ) -> None:
+    """[Task: Ancestor and Caller Tracking] differs: the nearest 32 are kept. A task
+    that starts the next, for ever, would keep them all.
+    """
     known = []
 
     async def relay(left: int) -> None:
@@ -878,6 +946,10 @@ async def test_a_task_sees_the_context_variables_of_its_caller(
 async def test_the_report_of_a_crash_says_what_was_called_and_by_whom(
     clean_node: CleanNode, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """[Task: Ancestor and Caller Tracking] The report of a crash has the callers.
+    [Task] A task that fails is logged, with what was called.
+    """
+
     async def divide(total: int, by: str) -> None:
         raise CRASH
 
@@ -903,6 +975,11 @@ async def test_the_report_of_a_crash_says_what_was_called_and_by_whom(
 async def test_a_task_as_a_child_runs_once_and_is_forgotten(
     clean_node: CleanNode, caplog: pytest.LogCaptureFixture, schedule: int
 ) -> None:
+    """[Task: Statically supervised tasks] As a child it is temporary: it runs once,
+      crash or not, and its supervisor does not wait for it.
+    [Task.child_spec/1] differs: the id is the function's name. In Elixir it is Task, so
+      that two need ids.
+    """
     ran: list[str] = []
 
     async def warm_up(name: str) -> None:
@@ -923,6 +1000,9 @@ async def test_a_task_as_a_child_runs_once_and_is_forgotten(
 async def test_a_task_as_a_child_may_be_restarted(
     clean_node: CleanNode, schedule: int
 ) -> None:
+    """[Task: Statically supervised tasks] A transient one is restarted until it
+    succeeds.
+    """
     ran: list[int] = []
 
     async def flaky() -> None:

@@ -133,6 +133,10 @@ async def test_results_come_in_the_order_of_the_input(
     max_concurrency: int,
     source: Source,
 ) -> None:
+    """[Task.async_stream/5] A task for each item; the results come in the order of the
+    input.
+    """
+
     async def uneven(number: int) -> int:
         await trio.sleep(number * 7 % 5)
         return number
@@ -151,6 +155,8 @@ async def test_without_an_order_results_come_as_they_are_there(
     schedule: int,
     source: Source,
 ) -> None:
+    """[Task.async_stream/5] ordered: without it they come as they are there."""
+
     async def uneven(number: int) -> int:
         await trio.sleep((10, 7, 3, 1, 8, 1)[number])
         return number
@@ -201,6 +207,10 @@ async def test_no_input_has_no_results(clean_node: CleanNode, source: Source) ->
 async def test_eight_run_at_the_same_time_unless_told_otherwise(
     clean_node: CleanNode, autojump_clock: trio.testing.MockClock, schedule: int
 ) -> None:
+    """[Task.async_stream/5] max_concurrency bounds how many run at a time.
+    [Task.async_stream/5] differs: the default is 8. Elixir takes the number of cores,
+      which says nothing of one thread that waits for the network.
+    """
     running: list[int] = [0]
     most: list[int] = []
 
@@ -263,6 +273,9 @@ async def test_a_slow_consumer_stops_the_input(
     ordered: bool,
     outside: int,
 ) -> None:
+    """[Task.async_stream/5] It is lazy: no item is taken before a result is asked for,
+    and no more are than may run.
+    """
     pulled: list[int] = []
 
     async with clean_node() as node:
@@ -289,6 +302,9 @@ async def test_a_slow_item_holds_a_bounded_number_of_results(
     schedule: int,
     source: Source,
 ) -> None:
+    """[Task.async_stream/5] differs: results that wait in order are bounded. Elixir
+    buffers as many as the input has.
+    """
     pulled: list[int] = []
 
     async def first_is_slow(number: int) -> int:
@@ -458,6 +474,9 @@ async def test_a_failure_is_a_result_with_its_item_when_nothing_is_linked(
     schedule: int,
     source: Source,
 ) -> None:
+    """[Task.Supervisor.async_stream_nolink/6] A failure is a result.
+    [Task.async_stream/5] zip_input_on_exit: a failure comes with its item; here always.
+    """
     async with clean_node() as node:
         await open_tasks(node)
         stream = async_stream_nolink("tasks", source(4), crash_at_two)
@@ -475,6 +494,9 @@ async def test_a_failure_ends_the_process_that_a_stream_is_linked_to(
     schedule: int,
     source: Source,
 ) -> None:
+    """[Task.Supervisor.async_stream/6] A failure ends the caller, and with it all
+    tasks.
+    """
     got: list[object] = []
 
     async def consumer() -> None:
@@ -513,6 +535,10 @@ async def test_a_process_that_a_failure_ends_sees_no_more_results(
 async def test_a_process_that_traps_exits_gets_a_result_and_no_messages(
     clean_node: CleanNode, autojump_clock: trio.testing.MockClock, schedule: int
 ) -> None:
+    """[Task.Supervisor.async_stream/6] A caller that traps exits gets the failure as a
+    result.
+    """
+
     async def consumer() -> None:
         trap_exit(True)
         found = await all_of(async_stream("tasks", range(4), crash_at_two))
@@ -556,6 +582,9 @@ async def test_a_task_that_ends_itself_normally_fails_nobody(
 async def test_an_item_that_takes_too_long_fails_the_stream(
     clean_node: CleanNode, autojump_clock: trio.testing.MockClock, schedule: int
 ) -> None:
+    """[Task.async_stream/5] on_timeout: by default the caller fails when an item takes
+    longer than its time, 5 s if nothing is said.
+    """
     async with clean_node() as node:
         await open_tasks(node)
         async with async_stream_nolink("tasks", [1.0, 9.0], sleeps) as results:
@@ -575,6 +604,9 @@ async def test_an_item_that_takes_too_long_may_be_killed_alone(
     schedule: int,
     stream: Callable[..., TaskStream[float, float]],
 ) -> None:
+    """[Task.async_stream/5] on_timeout: kill_task ends that task, and its result says
+    so.
+    """
     found: list[object] = []
 
     async def consumer() -> None:
@@ -626,6 +658,7 @@ async def test_a_killed_task_keeps_its_place_until_it_has_ended(
 async def test_the_time_of_an_item_begins_when_it_begins(
     clean_node: CleanNode, autojump_clock: trio.testing.MockClock
 ) -> None:
+    """[Task.async_stream/5] The time is that of each task."""
     async with clean_node() as node:
         await open_tasks(node)
         items = [4.0] * 5
@@ -637,6 +670,9 @@ async def test_the_time_of_an_item_begins_when_it_begins(
 async def test_a_supervisor_that_is_full_or_gone_fails_the_stream(
     clean_node: CleanNode, schedule: int, source: Source
 ) -> None:
+    """[Task.Supervisor.async_stream/6] A supervisor that is full, or not there, is an
+    error.
+    """
     async with clean_node() as node:
         await open_tasks(node, max_children=2)
         for items in (numbers(9), async_numbers(9)):
@@ -688,6 +724,9 @@ async def test_leaving_in_any_way_ends_all_tasks_before_control_returns(
     source: Source,
     way: str,
 ) -> None:
+    """[Task.Supervisor.async_stream_nolink/4] When the stream halts, however, all tasks
+    that still run are shut down: none is left behind.
+    """
     running: set[int] = set()
 
     async def run(number: int) -> int:
@@ -804,6 +843,10 @@ async def test_tasks_that_trap_exits_are_asked_when_the_block_is_left(
     shutdown: float,
     took_s: float,
 ) -> None:
+    """[Task.Supervisor.async_stream/6] shutdown: the time that tasks which trap exits
+    have, or brutal_kill.
+    """
+
     async def closes(number: int) -> int:
         trap_exit(True)
         await trio.sleep(2)
@@ -821,6 +864,8 @@ async def test_tasks_that_trap_exits_are_asked_when_the_block_is_left(
 async def test_the_end_of_a_consuming_process_ends_the_tasks(
     clean_node: CleanNode, schedule: int, source: Source
 ) -> None:
+    """[Task.async_stream/5] The end of the caller ends all tasks."""
+
     async def consumer() -> None:
         stream = async_stream_nolink("tasks", source(), forever)
         async with stream as results:
@@ -914,6 +959,9 @@ async def test_an_item_that_was_taken_leaves_nothing_for_the_collector(
 async def test_tasks_of_a_stream_know_their_caller_and_its_context(
     clean_node: CleanNode, source: Source
 ) -> None:
+    """[Task: Ancestor and Caller Tracking] The caller of a task of a stream is who
+    consumes it.
+    """
     request: ContextVar[str] = ContextVar("request", default="none")
 
     async def known(number: int) -> tuple[object, str]:

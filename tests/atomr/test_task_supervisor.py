@@ -116,6 +116,10 @@ async def slow_to_close(close_s: float) -> None:
 async def test_tasks_are_children_while_they_run(
     clean_node: CleanNode, schedule: int
 ) -> None:
+    """[Task.Supervisor.children/1] The pids of all tasks that run.
+    [Task.Supervisor.terminate_child/2] Stops the one with that pid; for any other it is
+      an error.
+    """
     async with clean_node() as node:
         top = await open_tasks(node)
         task = async_("tasks", forever)
@@ -145,6 +149,9 @@ async def test_tasks_are_children_while_they_run(
 async def test_a_full_supervisor_takes_no_task_until_one_has_ended(
     clean_node: CleanNode, schedule: int
 ) -> None:
+    """[Task.Supervisor.async/3] Above max_children a start is an error, whichever it
+    is.
+    """
     async with clean_node() as node:
         await open_tasks(node, max_children=2)
         first, _ = async_("tasks", forever), start_task("tasks", forever)
@@ -198,6 +205,11 @@ async def test_a_task_under_a_supervisor_of_another_tree_is_on_its_node(
 async def test_a_crash_ends_a_linked_caller_only(
     clean_node: CleanNode, schedule: int, start: Callable[..., object], ends: bool
 ) -> None:
+    """[Task.Supervisor.async/3] The task is linked to its caller, not to its supervisor
+      only.
+    [Task.Supervisor.async_nolink/3] The task is not linked to its caller.
+    """
+
     async def caller() -> None:
         start("tasks", crash)
         await trio.sleep_forever()
@@ -227,6 +239,7 @@ async def test_a_block_that_is_a_process_ends_with_its_task_and_its_caller_goes_
 async def test_a_task_that_is_not_linked_outlives_its_caller(
     clean_node: CleanNode, autojump_clock: trio.testing.MockClock, schedule: int
 ) -> None:
+    """[Task.Supervisor.async_nolink/3] Nor is the caller's end the task's."""
     tasks: list[Task[None]] = []
 
     async def caller() -> None:
@@ -244,6 +257,9 @@ async def test_a_task_that_is_not_linked_outlives_its_caller(
 async def test_a_forgotten_task_is_linked_to_nobody(
     clean_node: CleanNode, schedule: int
 ) -> None:
+    """[Task.Supervisor.start_child/3] A task for its effect: nobody waits for it, and
+    nobody is linked.
+    """
     pids: list[Pid] = []
 
     async def caller() -> None:
@@ -279,6 +295,9 @@ async def test_a_forgotten_task_is_restarted_by_its_type_and_reason(
     ends: list[ExitReason],
     runs: int,
 ) -> None:
+    """[Task.Supervisor.start_child/3] restart: temporary by default, transient or
+    permanent, as for any child.
+    """
     ran: list[str] = []
 
     async def run(word: str) -> None:
@@ -327,6 +346,9 @@ async def test_a_restarted_task_keeps_its_callers_and_their_context(
 async def test_tasks_that_crash_too_often_end_their_supervisor(
     clean_node: CleanNode, schedule: int
 ) -> None:
+    """[Task.Supervisor.start_link/1] max_restarts and max_seconds are those of a
+    DynamicSupervisor.
+    """
     async with clean_node() as node:
         top = await open_tasks(node, max_restarts=2)
         bystander = async_nolink("tasks", forever)
@@ -339,6 +361,9 @@ async def test_tasks_that_crash_too_often_end_their_supervisor(
 async def test_temporary_tasks_may_crash_as_often_as_they_like(
     clean_node: CleanNode,
 ) -> None:
+    """[Task.Supervisor.async_nolink/3] Tasks with a value are temporary, as they cannot
+    be restarted; their crashes are no restarts.
+    """
     async with clean_node() as node:
         top = await open_tasks(node)
         for _ in range(20):
@@ -369,6 +394,9 @@ async def test_the_backoff_of_the_supervisor_holds_for_its_tasks(
 async def test_a_stop_ends_all_tasks_at_the_same_time(
     clean_node: CleanNode, autojump_clock: trio.testing.MockClock, schedule: int
 ) -> None:
+    """[Task: Dynamically supervised tasks] When their supervisor stops all tasks end
+    within their shutdown time.
+    """
     async with clean_node() as node:
         await node.start(child(TaskSupervisor, name="tasks"))
         tasks = [async_("tasks", slow_to_close, 2.0) for _ in range(50)]
@@ -395,6 +423,10 @@ async def test_a_task_that_traps_exits_has_its_shutdown_time(
     took_s: float,
     outcome: object,
 ) -> None:
+    """[Task.Supervisor.async/3] shutdown: a time, by default 5 s, which counts for
+    tasks that trap exits; or brutal_kill.
+    """
+
     async def closes() -> str:
         trap_exit(True)
         await receive()
@@ -458,6 +490,7 @@ async def test_a_kill_of_the_supervisor_takes_all_tasks_and_blocks_along(
 async def test_a_supervisor_that_is_restarted_begins_empty(
     clean_node: CleanNode, schedule: int
 ) -> None:
+    """[Task.Supervisor] It starts without children, also when it is restarted."""
     async with clean_node() as node:
         await node.start(Supervisor([child(TaskSupervisor, name="tasks")]))
         task = async_nolink("tasks", forever)

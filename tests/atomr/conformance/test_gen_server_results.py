@@ -36,6 +36,7 @@ from atomr.otp import (
     which_children,
 )
 from atomr.process import kill, self_pid, send, spawn, wait_exit, whereis
+from atomr.process.task_process import TaskProcess
 from tests.atomr.conformance.kit import (
     CRASH,
     DETAIL,
@@ -43,6 +44,7 @@ from tests.atomr.conformance.kit import (
     CleanNode,
     Kind,
     Log,
+    ToldDormant,
     ToldTask,
     end_of,
     raising,
@@ -456,6 +458,42 @@ async def test_a_message_at_the_very_instant_of_the_timeout_comes_instead_or_aft
             await trio.sleep(5.0)
         messages = [m for m in log if not isinstance(m, tuple)]
         assert messages in (["message"], [IdleTimeout(), "message"])
+
+
+async def test_a_server_is_put_away_by_its_results_until_the_next_message(
+    clean_node: CleanNode, schedule: int, way: str
+) -> None:
+    """[GenServer: handle_call] With hibernate in any result the server is put away
+      until the next message; without it, it is awake again.
+    [GenServer: init] differs: a server whose init does not wait has no task before its
+      first message. In Elixir init asks for that.
+    """
+    log: Log = []
+    async with clean_node() as node:
+        server = await start(node, ToldDormant, log)
+
+        def rests() -> bool:
+            process = node.processes[server.number]
+            return isinstance(process, TaskProcess) and process.hibernating
+
+        assert rests()
+        acts: list[Any] = [
+            lambda: cast(server, partial(log.append, "cast")),
+            lambda: cast(server, lambda: NoReply(continue_=lambda: log.append("next"))),
+            lambda: send(server, "info"),
+        ]
+        for act in acts:
+            act()
+            await settle()
+            assert rests()
+        for request in (Reply(1), Fail(CRASH), NoReply()):
+            spawn(_outcome, server, request)
+            await settle()
+            assert rests()
+        cast(server, lambda: NoReply(timeout_s=60.0))
+        await settle()
+        assert not rests()
+        assert log == ["cast", "next", "info"]
 
 
 @pytest.mark.parametrize("restart", Restart)

@@ -451,9 +451,10 @@ async def test_postponing_what_does_not_match_is_a_selective_receive(
         ) -> Any:
             if type(event) is not Info or state == len(wanted):
                 return None
-            if event.message[0] != wanted[state]:
+            message: Any = event.message
+            if message[0] != wanted[state]:
                 return Keep(Postpone())
-            got.append(event.message)
+            got.append(message)
             return Next(state + 1)
 
         async def receives(wanted: Any = wanted, got: Log = by_process) -> None:
