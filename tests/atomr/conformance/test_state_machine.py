@@ -11,7 +11,12 @@ import trio
 import trio.testing
 
 from atomr.core.exits import NORMAL, SHUTDOWN, ExitReason
-from atomr.errors import BadReturnError, CallTimeoutError, ServerDownError
+from atomr.errors import (
+    BadReturnError,
+    CallTimeoutError,
+    ServerDownError,
+    SystemMessageError,
+)
 from atomr.otp import (
     Call,
     Cast,
@@ -520,3 +525,28 @@ async def test_the_end_of_a_machine_reaches_its_links_and_the_log(
         assert await reason_of(linked, act) is reason
     errors = [r.getMessage() for r in caplog.records if r.levelname == "ERROR"]
     assert len(errors) == (1 if reason is CRASH else 0)
+
+
+async def test_a_format_status_that_fails_shows_nothing_of_the_data(
+    clean_node: CleanNode, machine: Machine, caplog: pytest.LogCaptureFixture
+) -> None:
+    """[gen_statem: format_status/1] When it fails the crash report says so, and shows
+      nothing of state and data, which may be secret.
+    [gen_statem: format_status/1] differs: who asks for the status is told of the
+      failure. Erlang shows the state without the data.
+    """
+
+    class Hides(machine):  # type: ignore[misc, valid-type]
+        def format_status(self, state: object) -> object:
+            raise KeyError("no such field")
+
+    async with clean_node() as node:
+        pid = await start(node, Hides, ["secret"])
+        with pytest.raises(SystemMessageError, match="no such field"):
+            await sys.get_status(pid)
+        assert await call(pid, Reply(1)) == 1
+        cast(pid, raising(CRASH))
+        assert await wait_exit(pid) is CRASH
+    [report] = [r.getMessage() for r in caplog.records if r.levelname == "ERROR"]
+    assert "state: <format_status failed: KeyError('no such field')>" in report
+    assert "secret" not in report
