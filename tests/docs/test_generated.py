@@ -73,3 +73,21 @@ def test_a_conformance_test_that_says_nothing_is_refused(
 
     with pytest.raises(ValueError, match=problem):
         conformance.promises()
+
+
+def test_of_tests_outside_the_suite_those_that_promise_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conformance = load(REFERENCE / "otp/generate_conformance.py")
+    suite = tmp_path / "conformance"
+    suite.mkdir()
+    monkeypatch.setattr(conformance, "TESTS", tmp_path)
+    monkeypatch.setattr(conformance, "SUITE", suite)
+    (suite / "test_x.py").write_text('def test_1():\n    """[a] One."""\n')
+    outside = 'def test_2():\n    """[b] Two."""\n\ndef test_3():\n    """Three."""\n'
+    (tmp_path / "test_x.py").write_text(outside)
+
+    assert conformance.promises() == [
+        conformance.Promise("b", "Two.", "test_2", "test_x.py"),
+        conformance.Promise("a", "One.", "test_1", "conformance/test_x.py"),
+    ]
