@@ -1,7 +1,7 @@
-"""The gateway's routes: an ASGI application over one serving tree.
+"""The gateway's routes over one serving tree, whatever carries a request.
 
-Each request runs in a nursery with one watcher: when the client leaves, the
-scope is cancelled, and with it the generation, whatever it waits for.
+When the client leaves, its request is cancelled, and with it the generation,
+whatever it waits for; the exchange sees to that (``Exchange.run``).
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 import attrs
@@ -17,14 +18,12 @@ import trio
 
 from atomr_infer._version import VERSION
 from atomr_infer.errors import InferenceError, InternalError, NotReadyError
+from atomr_infer.gateway.asgi_exchange import AsgiExchange, Receive, Scope, Send
 from atomr_infer.gateway.chat import break_stream, chat_completions
 from atomr_infer.gateway.exchange import (
     BodyTooLargeError,
     ClientGoneError,
     Exchange,
-    Receive,
-    Scope,
-    Send,
 )
 from atomr_infer.wire.openai import error_body
 from atomr_infer.wire.openai.models import model_list, model_object
@@ -51,7 +50,7 @@ class GatewayLimits:
 
 
 class GatewayApp:
-    """The ASGI application.
+    """The routes, and the requests that are being answered.
 
     Attributes:
         draining: True makes it say that it is not ready.
@@ -60,7 +59,7 @@ class GatewayApp:
     def __init__(self, serving: Serving, limits: GatewayLimits) -> None:
         self._serving = serving
         self._limits = limits
-        self._answering: dict[Exchange, trio.CancelScope] = {}
+        self._answering: set[Exchange] = set()
         self.draining = False
         self._routes: Mapping[str, Mapping[str, Handler]] = {
             "/": {"GET": self._index},
@@ -81,17 +80,18 @@ class GatewayApp:
         Does not wait for them: one may be stuck in a send to a client that
         reads nothing, and only closing its socket will free it.
         """
-        for exchange, answering in self._answering.items():
-            # One that sends its last bytes is as good as done; see below.
-            if not exchange.ended:
-                answering.cancel()
+        for exchange in self._answering:
+            exchange.interrupt()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one HTTP request; a WebSocket is refused."""
+        """Serve one HTTP request of an ASGI server's; a WebSocket is refused."""
         if scope["type"] == "websocket":
             await send({"type": "websocket.close"})  # a 403 to the client
             return
-        exchange = Exchange(scope, receive, send)
+        await self.handle(AsgiExchange(scope, receive, send))
+
+    async def handle(self, exchange: Exchange) -> None:
+        """Serve one HTTP request."""
         try:
             await self._dispatch(exchange)
         except ClientGoneError:
@@ -174,20 +174,18 @@ class GatewayApp:
         except trio.TooSlowError:
             await _refuse(exchange, 408, "the body did not arrive in time")
             return
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_cancel_when_gone, exchange, nursery.cancel_scope)
-            with trio.CancelScope() as answering:
-                self._answering[exchange] = answering
-                try:
-                    await self._answer_chat(exchange, body, request_id)
-                finally:
-                    del self._answering[exchange]
-            if answering.cancelled_caught and not exchange.ended:
-                stopping = NotReadyError("the server is shutting down")
-                await _report(exchange, stopping, request_id)
-            nursery.cancel_scope.cancel()
-        if not exchange.ended:
-            raise ClientGoneError
+        stopped = partial(self._tell_stopped, exchange, request_id)
+        self._answering.add(exchange)
+        try:
+            await exchange.run(
+                partial(self._answer_chat, exchange, body, request_id), stopped=stopped
+            )
+        finally:
+            self._answering.discard(exchange)
+
+    async def _tell_stopped(self, exchange: Exchange, request_id: str) -> None:
+        stopping = NotReadyError("the server is shutting down")
+        await _report(exchange, stopping, request_id)
 
     async def _answer_chat(
         self, exchange: Exchange, body: bytes, request_id: str
@@ -208,15 +206,6 @@ class GatewayApp:
             limit_bytes=self._limits.max_body_bytes,
             timeout_s=self._limits.body_timeout_s,
         )
-
-
-async def _cancel_when_gone(exchange: Exchange, scope: trio.CancelScope) -> None:
-    await exchange.client_gone()
-    # The server reports a disconnect behind every answer too, from inside our
-    # last send: a cancellation would then cut its own clean-up short, and the
-    # connection would never be closed or used again.
-    if not exchange.ended:
-        scope.cancel()
 
 
 async def _report(exchange: Exchange, error: InferenceError, request_id: str) -> None:

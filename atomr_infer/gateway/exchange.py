@@ -1,30 +1,21 @@
-"""One HTTP request and its answer, over ASGI: the only place that speaks it.
+"""One HTTP request and its answer: what the routes see, whatever carries it.
 
-Source: ASGI specification 3.0, "HTTP connection scope".
+There are two carriers: our own HTTP/1.1 (``atomr_infer.gateway.http1``) and
+ASGI (``atomr_infer.gateway.asgi_exchange``).
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
 
 import attrs
-import trio
 
-from atomr_infer.gateway.guarded_stream import STREAM, GuardedStream
-
-Scope = dict[str, Any]
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
 Headers = Iterable[tuple[bytes, bytes]]
 
 JSON = (b"content-type", b"application/json")
 
-
-# A body may be large and its line slow; a byte now and then is no upload.
-_BODY_FACTOR = 10
-
-_LOOK_EVERY_S = 1.0
+Work = Callable[[], Awaitable[None]]
 
 
 class ClientGoneError(Exception):
@@ -42,23 +33,33 @@ class BodyTooLargeError(Exception):
     limit_bytes: int
 
 
-class Exchange:
-    """An HTTP request to read and its answer to write."""
+class Exchange(ABC):
+    """An HTTP request to read and its answer to write.
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.method: str = scope["method"]
-        self.path = _origin_form(scope["path"])
-        self._stream: GuardedStream | None = scope.get("state", {}).get(STREAM)
-        self._headers: list[tuple[bytes, bytes]] = scope["headers"]
-        self._receive = receive
-        self._send = send
-        self.started = False
-        self.ended = False
+    Attributes:
+        method: in upper case.
+        path: percent-decoded, without the query.
+        query: the raw bytes behind the question mark.
+        headers: names in lower case and values, in order.
+        started: status and headers are on their way, or sent.
+        ended: the whole answer is.
+    """
+
+    # Slots: one is made for each request.
+    __slots__ = ("ended", "headers", "method", "path", "query", "started")
+
+    method: str
+    path: str
+    query: bytes
+    headers: list[tuple[bytes, bytes]]
+    started: bool
+    ended: bool
 
     def header(self, name: bytes) -> bytes | None:
         """Return a request header by its lower-case name; None when absent."""
-        return next((value for key, value in self._headers if key == name), None)
+        return next((value for key, value in self.headers if key == name), None)
 
+    @abstractmethod
     async def read_body(self, *, limit_bytes: int, timeout_s: float) -> bytes:
         """Return the whole request body.
 
@@ -72,67 +73,40 @@ class Exchange:
             trio.TooSlowError: the client stopped sending.
             ClientGoneError: the client left.
         """
-        declared = self.header(b"content-length")
-        if declared is not None and int(declared) > limit_bytes:
-            raise BodyTooLargeError(limit_bytes)
-        pieces: list[bytes] = []
-        size = 0
-        give_up_at = trio.current_time() + _BODY_FACTOR * timeout_s
-        while True:
-            deadline = min(trio.current_time() + timeout_s, give_up_at)
-            with trio.fail_at(deadline):
-                message = await self._receive()
-            if message["type"] == "http.disconnect":
-                raise ClientGoneError
-            pieces.append(message.get("body", b""))
-            size += len(pieces[-1])
-            if size > limit_bytes:
-                raise BodyTooLargeError(limit_bytes)
-            if not message.get("more_body", False):
-                return b"".join(pieces)
 
-    async def client_gone(self) -> None:
-        """Wait until the client closes its connection; read the body first."""
-        while True:
-            with trio.move_on_after(_LOOK_EVERY_S):
-                message = await self._receive()
-                if message["type"] == "http.disconnect":
-                    return
-            # A pipelined request keeps the server from reading the end of file.
-            if self._stream is not None and self._stream.client_closed():
-                return
+    @abstractmethod
+    async def run(self, work: Work, *, stopped: Work) -> None:
+        """Do the work of an answer; read the body first.
 
+        Work whose client has left is cancelled, and so is work that is
+        interrupted.  The latter's client is then told by ``stopped``.
+
+        Raises:
+            ClientGoneError: the client has left; where it leaves in the middle
+                of the work, this may be a cancellation from outside as well.
+        """
+
+    @abstractmethod
+    def interrupt(self) -> None:
+        """Cancel the work of :meth:`run`; does not wait."""
+
+    @abstractmethod
     async def start(self, status: int, headers: Headers) -> None:
-        """Send status and headers; once per exchange."""
-        await self._send(
-            {"type": "http.response.start", "status": status, "headers": list(headers)}
-        )
-        self.started = True
+        """Begin the answer; its head leaves with the first piece of its body.
 
+        Names are in lower case.  Once per exchange.
+        """
+
+    @abstractmethod
     async def write(self, data: bytes) -> None:
         """Send a piece of the body; it is on its way when this returns."""
-        await self._send(
-            {"type": "http.response.body", "body": data, "more_body": True}
-        )
 
+    @abstractmethod
     async def end(self, data: bytes = b"") -> None:
         """Send the last piece of the body."""
-        self.ended = True
-        await self._send(
-            {"type": "http.response.body", "body": data, "more_body": False}
-        )
 
     async def answer(self, status: int, body: bytes, headers: Headers = ()) -> None:
         """Send a whole JSON answer."""
-        length = (b"content-length", str(len(body)).encode())
+        length = (b"content-length", b"%d" % len(body))
         await self.start(status, [JSON, length, *headers])
         await self.end(body)
-
-
-def _origin_form(target: str) -> str:
-    """Return the path of a target that may name scheme and host (RFC 9112, 3.2.2)."""
-    for scheme in ("http://", "https://"):
-        if target.lower().startswith(scheme):
-            _, slash, path = target[len(scheme) :].partition("/")
-            return slash + path or "/"
-    return target
