@@ -5,14 +5,41 @@ refuses to be pickled; the only way to the text is :meth:`Secret.reveal`, which
 is easy to search for.  A :class:`SecretSource` says where the secret is to be
 found, so that a configuration never holds one.
 
+What others write can hold a secret too: an upstream repeats the key that it
+refuses, whole, masked in the middle, or encoded.  :meth:`Secret.blot` takes
+every such piece out of a text.
+
 Pure: reading the environment and files is ``atomr_infer.config.secrets``'s.
 """
 
 from __future__ import annotations
 
+import re
+from base64 import b64encode, urlsafe_b64encode
+from collections.abc import Mapping
 from typing import NoReturn
+from urllib.parse import quote, quote_plus
 
 import attrs
+
+from atomr_infer.model.validation import (
+    InvalidValueError,
+    at_least,
+    at_most,
+    identifier,
+    non_empty,
+)
+
+_BLOT = "***"
+
+_PIECE_CHARS = 8
+"""A piece of a key that is this long is taken for the key.
+
+OpenAI's refusal shows the first 8 and the last 4 characters of the key.
+Shorter pieces are found in innocent text by chance.
+"""
+
+_BASE64_BYTES = 3
 
 
 @attrs.frozen(repr=False, str=False, eq=True, hash=True)
@@ -31,6 +58,25 @@ class Secret:
         """Return the text; call it only where the bytes leave for the upstream."""
         return self._text
 
+    def blot(self, text: str) -> str:
+        """Return ``text`` without the secret, and without pieces of it.
+
+        The secret is found whole, in any piece of 8 characters or more, in
+        base64, percent-encoded and in hexadecimal.
+
+        >>> Secret("sk-proj-0123456789").blot("no such key: sk-proj-0123****6789")
+        'no such key: *******6789'
+
+        Cost: O(text) for each call; for errors, not for answers.
+        """
+        if not self._text:
+            return text
+        text = text.replace(self._text, _BLOT)
+        pieces = _pieces(self._text)
+        if not pieces:
+            return text
+        return _without(text, pieces)
+
     def __repr__(self) -> str:
         return "Secret('***')"
 
@@ -42,6 +88,52 @@ class Secret:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Secret cannot be pickled or copied to another process")
+
+
+def _pieces(secret: str) -> frozenset[str]:
+    """Return every run of 8 characters of the secret's forms, in lower case.
+
+    In lower case, because header names and hosts lose theirs on the way.
+    """
+    return frozenset(
+        form[start : start + _PIECE_CHARS]
+        for form in map(str.lower, _forms(secret))
+        for start in range(len(form) - _PIECE_CHARS + 1)
+    )
+
+
+def _forms(secret: str) -> set[str]:
+    raw = secret.encode()
+    forms = {secret, quote(secret, safe=""), quote_plus(secret), raw.hex()}
+    for encode in (b64encode, urlsafe_b64encode):
+        for before in range(_BASE64_BYTES):
+            # A secret inside other bytes ("Bearer ...") starts at any of three
+            # places in a group; characters that a neighbour takes part in are
+            # not the secret's.
+            encoded = encode(b"\0" * before + raw).decode()
+            inside = encoded[before + (before > 0) : 4 * ((before + len(raw)) // 3)]
+            forms.add(inside)
+    return forms
+
+
+def _without(text: str, pieces: frozenset[str]) -> str:
+    lower = text.lower()
+    if len(lower) != len(text):
+        lower = text  # a letter that has no lower case of its own length
+    kept: list[str] = []
+    end = position = 0
+    last = len(text) - _PIECE_CHARS
+    while position <= last:
+        if lower[position : position + _PIECE_CHARS] not in pieces:
+            position += 1
+            continue
+        kept += (text[end:position], _BLOT)
+        while lower[position : position + _PIECE_CHARS] in pieces:
+            position += 1
+        # The run ends seven characters behind the start of its last piece.
+        position = end = position + _PIECE_CHARS - 1
+    kept.append(text[end:])
+    return "".join(kept)
 
 
 @attrs.frozen
@@ -58,4 +150,95 @@ class FileSecret:
     path: str
 
 
-SecretSource = EnvSecret | FileSecret | Secret
+_HEADER = re.compile(r"[A-Za-z0-9-]+")
+
+# What is about the connection, the body or another site's session is no key.
+_NO_KEY_HEADERS = frozenset(
+    {
+        "accept",
+        "accept-encoding",
+        "connection",
+        "content-encoding",
+        "content-length",
+        "content-type",
+        "cookie",
+        "expect",
+        "host",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "user-agent",
+    }
+)
+
+
+def _key_header(_: object, field: attrs.Attribute[str], value: object) -> None:
+    non_empty(_, field, value)
+    if not isinstance(value, str) or _HEADER.fullmatch(value) is None:
+        raise InvalidValueError(field.name, value, "is not the name of a header")
+    if value in _NO_KEY_HEADERS:
+        raise InvalidValueError(field.name, value, "is a header that holds no key")
+
+
+def _lower(name: str) -> str:
+    return name.lower()
+
+
+@attrs.frozen
+class HeaderSecret:
+    """The secret is what the client sends in a header of its request.
+
+    Attributes:
+        header: its name; of ``Authorization`` the word ``Bearer`` is dropped.
+
+    >>> HeaderSecret("X-Upstream-Key").header
+    'x-upstream-key'
+    """
+
+    header: str = attrs.field(converter=_lower, validator=_key_header)
+
+
+@attrs.frozen
+class PluginSecret:
+    """The secret is what a credential provider gives, for as long as it says.
+
+    Attributes:
+        provider: the provider's entry-point name: ``oauth2``, ``google``, ...
+        options: what only this provider understands; checked by it.
+    """
+
+    provider: str = attrs.field(validator=identifier)
+    options: Mapping[str, object] = attrs.field(factory=dict, hash=False)
+
+
+SecretSource = EnvSecret | FileSecret | HeaderSecret | PluginSecret | Secret
+
+
+@attrs.frozen
+class PooledSecret:
+    """One key of several behind a deployment.
+
+    Attributes:
+        source: where it is; not a client's header.
+        weight: its share of the requests beside the other keys' weights.
+    """
+
+    source: SecretSource
+    weight: int = attrs.field(default=1, validator=[at_least(1), at_most(1000)])
+
+
+def pooled(sources: object) -> tuple[PooledSecret, ...]:
+    """Return keys as a pool; a bare source has the weight 1.
+
+    Raises:
+        InvalidValueError: one is a client's header, which is no key of ours.
+    """
+    assert isinstance(sources, (tuple, list)), "a field of Deployment"
+    keys = tuple(s if isinstance(s, PooledSecret) else PooledSecret(s) for s in sources)
+    for key in keys:
+        if isinstance(key.source, HeaderSecret):
+            raise InvalidValueError(
+                "credentials", key.source.header, "is a client's header, not our key"
+            )
+    return keys

@@ -62,7 +62,7 @@ def list_runtimes(installed: Installed = distributions) -> tuple[RuntimeEntry, .
         PluginError: two distributions register the same name, or one
             registers something that is not ``module:attribute``.
     """
-    return tuple(found for found, _ in _registered(installed))
+    return tuple(found for found, _ in registered(installed))
 
 
 def load_runtime(name: str, installed: Installed = distributions) -> RuntimePlugin:
@@ -150,11 +150,24 @@ def _shape_problems(plugin: object, name: str) -> Iterator[str]:
             yield f"{method}() is missing"
 
 
-def _registered(installed: Installed) -> list[tuple[RuntimeEntry, EntryPoint]]:
+def registered(
+    installed: Installed, *, group: str = ENTRY_POINT_GROUP, noun: str = "runtime"
+) -> list[tuple[RuntimeEntry, EntryPoint]]:
+    """Return the plugins of an entry-point group by name, without importing any.
+
+    Args:
+        installed: where they are looked for.
+        group: the group's name.
+        noun: what messages call one of them.
+
+    Raises:
+        PluginError: two distributions register the same name, or one
+            registers something that is not ``module:attribute``.
+    """
     found: dict[str, tuple[RuntimeEntry, EntryPoint]] = {}
     for distribution in _unique(installed()):
-        for point in distribution.entry_points.select(group=ENTRY_POINT_GROUP):
-            entry = _entry(point, distribution.name)
+        for point in distribution.entry_points.select(group=group):
+            entry = _entry(point, distribution.name, noun)
             earlier = found.get(entry.name)
             if earlier is not None:
                 raise PluginError(
@@ -177,22 +190,22 @@ def _unique(found: Iterable[Distribution]) -> Iterator[Distribution]:
             yield distribution
 
 
-def _entry(point: EntryPoint, distribution: str) -> RuntimeEntry:
+def _entry(point: EntryPoint, distribution: str, noun: str) -> RuntimeEntry:
     match = point.pattern.match(point.value)
     if match is None or not match["attr"]:
         raise PluginError(
-            f"runtime {point.name!r} from {distribution} is registered as "
+            f"{noun} {point.name!r} from {distribution} is registered as "
             f"{point.value!r}, which is not of the form module:attribute"
         )
     return RuntimeEntry(point.name, f"{match['module']}:{match['attr']}", distribution)
 
 
 def _fetch(name: str, installed: Installed) -> tuple[RuntimeEntry, EntryPoint]:
-    registered = _registered(installed)
-    for entry, point in registered:
+    found = registered(installed)
+    for entry, point in found:
         if entry.name == name:
             return entry, point
-    names = [entry.name for entry, _ in registered]
+    names = [entry.name for entry, _ in found]
     raise PluginError(_unknown(name, names, installed))
 
 
