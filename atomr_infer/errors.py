@@ -147,6 +147,13 @@ class OverloadedError(InferenceError):
     fallback = True
 
 
+class CircuitOpenError(OverloadedError):
+    """The endpoint has failed so often that it is left alone for a while."""
+
+    kind = "circuit_open"
+    retryable = False
+
+
 class NotReadyError(InferenceError):
     """The deployment is not serving: it still loads, is draining, or has failed."""
 

@@ -15,8 +15,17 @@ from enum import Enum
 
 import attrs
 
-from atomr_infer.model.secret import SecretSource
+from atomr_infer.model.failover import (
+    BreakerPolicy,
+    Fallback,
+    HedgePolicy,
+    OnCapacity,
+    OnCut,
+    as_fallbacks,
+)
+from atomr_infer.model.secret import PooledSecret, SecretSource, alone, pooled
 from atomr_infer.model.validation import (
+    InvalidValueError,
     at_least,
     at_most,
     identifier,
@@ -34,6 +43,7 @@ class Jitter(Enum):
     """How a retry's wait is spread, so that clients do not retry in step."""
 
     FULL = "full"
+    EQUAL = "equal"
     NONE = "none"
 
 
@@ -48,6 +58,13 @@ class Serving:
         max_queue: requests that may wait for one replica; one more is refused
             with :class:`~atomr_infer.errors.OverloadedError`.  0: never wait.
         queue_timeout_s: longest wait in that queue, in seconds.
+        priority_aging_s: a request in the queue gains a step of priority each
+            time that it has waited so long, so that nobody waits for ever.
+        on_capacity_exhausted: what becomes of a request when every permit is
+            taken.  ``queue``: it waits; when the queue is full or the wait too
+            long, a fallback may take it.  ``reject``: the client is told at
+            once.  ``fallback``: a fallback is asked at once, and it waits only
+            where there is none (left).
     """
 
     replicas: int = attrs.field(default=1, validator=[at_least(1), at_most(256)])
@@ -56,6 +73,10 @@ class Serving:
     )
     max_queue: int = attrs.field(default=256, validator=at_least(0))
     queue_timeout_s: float = attrs.field(default=60.0, validator=positive)
+    priority_aging_s: float = attrs.field(default=10.0, validator=positive)
+    on_capacity_exhausted: OnCapacity = attrs.field(
+        default=OnCapacity.QUEUE, validator=attrs.validators.instance_of(OnCapacity)
+    )
 
 
 @attrs.frozen(kw_only=True)
@@ -67,7 +88,7 @@ class Timeouts:
         connect_s: a connection to a remote provider, TLS included.
         first_token_s: from the start of one attempt to its first chunk.
         idle_s: between two chunks of a stream.
-        total_s: a whole request: queue, retries and the answer.
+        total_s: a whole request: queue, retries, fallbacks and the answer.
     """
 
     load_s: float = attrs.field(default=900.0, validator=positive)
@@ -86,7 +107,8 @@ class RetryPolicy:
         backoff_s: wait before the second try; it doubles with each further one.
         max_backoff_s: longest wait between two tries.  An upstream that asks
             for more in ``Retry-After`` is not asked again.
-        jitter: how the wait is spread.
+        jitter: how the wait is spread: ``full``: anywhere up to it; ``equal``:
+            over its second half; ``none``: not at all.
         idempotent: False forbids every retry of a request that the engine or
             the upstream may have begun.
     """
@@ -119,10 +141,22 @@ class Deployment:
             ``gpt-*``.  Empty: ``(name,)``.  A pattern that ends in ``/*``
             (``openai/*``) takes its prefix off before the upstream is asked.
         credential: where the upstream's key is found; None: none is needed.
+        credentials: several keys that are used in turn; one that is refused or
+            limited is left alone for a while.
         options: what only this runtime understands; checked by it.
         serving: replicas, concurrency and queue.
         timeouts: bounds on silence.
         retry: when a failed attempt is made again.
+        fallbacks: other deployments to ask when this one fails, in order; each
+            is a name, or a table with ``to`` and ``on``.
+        on_cut: what becomes of an answer whose stream breaks after its first
+            words.  ``error``: the client is told.  ``restart_match``: the
+            request is made again, and what the client has is left out while the
+            new answer agrees with it.  ``continue``: a model that can go on from
+            an answer's beginning does so.  ``buffer``: nothing is sent before
+            the answer is whole.
+        breaker: when the upstream's endpoint counts as broken.
+        hedge: when a second attempt is made because the first is slow.
 
     >>> Deployment(name="tiny", runtime="mock").serves
     ('tiny',)
@@ -142,10 +176,25 @@ class Deployment:
         validator=attrs.validators.deep_iterable(non_empty),
     )
     credential: SecretSource | None = None
+    credentials: tuple[PooledSecret, ...] = attrs.field(
+        default=(), converter=pooled, validator=alone
+    )
     options: Mapping[str, OptionValue] = attrs.field(factory=dict, hash=False)
     serving: Serving = Serving()
     timeouts: Timeouts = Timeouts()
     retry: RetryPolicy = RetryPolicy()
+    fallbacks: tuple[Fallback, ...] = attrs.field(
+        default=(),
+        converter=as_fallbacks,
+        validator=attrs.validators.deep_iterable(
+            attrs.validators.instance_of(Fallback)
+        ),
+    )
+    on_cut: OnCut = attrs.field(
+        default=OnCut.ERROR, validator=attrs.validators.instance_of(OnCut)
+    )
+    breaker: BreakerPolicy = attrs.field(factory=BreakerPolicy)
+    hedge: HedgePolicy = attrs.field(factory=HedgePolicy)
 
     @serves.default
     def _serves_its_own_name(self) -> tuple[str, ...]:
@@ -154,3 +203,14 @@ class Deployment:
     def __attrs_post_init__(self) -> None:
         if not self.serves:
             object.__setattr__(self, "serves", (self.name,))
+        _refuse_odd_fallbacks(self)
+
+
+def _refuse_odd_fallbacks(deployment: Deployment) -> None:
+    names = [fallback.to for fallback in deployment.fallbacks]
+    for name in names:
+        if name == deployment.name:
+            problem = "is the deployment itself; name another one"
+            raise InvalidValueError("fallbacks", name, problem)
+        if names.count(name) > 1:
+            raise InvalidValueError("fallbacks", name, "stands there twice")

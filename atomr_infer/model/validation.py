@@ -70,6 +70,19 @@ def positive(_: object, field: attrs.Attribute[Any], value: object) -> None:
         raise InvalidValueError(field.name, value, "must be a number above 0")
 
 
+def not_negative(_: object, field: attrs.Attribute[Any], value: object) -> None:
+    """Require a finite number of 0 or more."""
+    number = _number(field, value)
+    if not math.isfinite(number) or number < 0:
+        raise InvalidValueError(field.name, value, "must be a number of 0 or more")
+
+
+def share(_: object, field: attrs.Attribute[Any], value: object) -> None:
+    """Require a number of at most 1: a part of a whole."""
+    if not _number(field, value) <= 1:
+        raise InvalidValueError(field.name, value, "is a share; it must be at most 1")
+
+
 def at_least(bound: int) -> _Validator:
     """Require an integer of at least ``bound``."""
 

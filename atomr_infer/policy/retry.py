@@ -3,9 +3,11 @@
 The rules, in order:
 
 1.  An error that says so (``retryable`` is False) is final.
-2.  What the client has seen stays: after the first content, no retry.
+2.  What the client has seen stays: after the first content, no retry.  (What
+    may be done then is ``policy.recovery``'s.)
 3.  A request that is not idempotent is repeated only when it did not start.
-4.  At most ``max_attempts`` tries.
+4.  At most ``max_attempts`` tries, and at most one more after a time-out: an
+    upstream that was silent once makes the client wait as long again.
 5.  The wait is exponential with jitter, never shorter than the upstream's
     ``Retry-After``; an upstream that asks for more than ``max_backoff_s``, or
     for more than the request's deadline leaves, is not asked again.
@@ -21,15 +23,27 @@ import attrs
 
 from atomr_infer.errors import (
     InferenceError,
+    InvalidRequestError,
     NotReadyError,
     OverloadedError,
     RateLimitedError,
+    UpstreamAuthError,
     UpstreamConnectError,
+    UpstreamTimeoutError,
 )
 from atomr_infer.model.deployment import Jitter, RetryPolicy
 
 # The upstream or engine did not begin: repeating cannot do a thing twice.
-_NOT_STARTED = (NotReadyError, OverloadedError, RateLimitedError, UpstreamConnectError)
+_NOT_STARTED = (
+    InvalidRequestError,
+    NotReadyError,
+    OverloadedError,
+    RateLimitedError,
+    UpstreamAuthError,
+    UpstreamConnectError,
+)
+
+_TIMEOUT_RETRIES = 1
 
 
 @attrs.frozen(kw_only=True)
@@ -38,6 +52,8 @@ class Attempt:
 
     Attributes:
         number: 1 for the first.
+        timeouts: how many of the attempts so far ended with a time-out, this
+            one included.
         content_sent: True when the client has seen part of an answer.
         remaining_s: seconds until the request's deadline.
     """
@@ -45,6 +61,7 @@ class Attempt:
     number: int
     content_sent: bool
     remaining_s: float
+    timeouts: int = 0
 
 
 def retry_wait_s(
@@ -70,9 +87,11 @@ def retry_wait_s(
         return None
     if attempt.number >= policy.max_attempts:
         return None
-    if not policy.idempotent and not isinstance(error, _NOT_STARTED):
+    if isinstance(error, UpstreamTimeoutError) and attempt.timeouts > _TIMEOUT_RETRIES:
         return None
-    wait_s = _backoff_s(policy, attempt.number, random)
+    if not may_repeat(policy, error):
+        return None
+    wait_s = backoff_s(policy, attempt.number, random)
     if error.retry_after_s is not None:
         if error.retry_after_s > policy.max_backoff_s:
             return None
@@ -80,6 +99,25 @@ def retry_wait_s(
     return wait_s if wait_s < attempt.remaining_s else None
 
 
-def _backoff_s(policy: RetryPolicy, number: int, random: float) -> float:
-    ceiling = min(policy.max_backoff_s, policy.backoff_s * 2.0 ** (number - 1))
-    return ceiling * random if policy.jitter is Jitter.FULL else ceiling
+def may_repeat(policy: RetryPolicy, error: InferenceError) -> bool:
+    """Whether the request may be made again, here or elsewhere.
+
+    One that is not idempotent may when it did not begin: nobody took it, or it
+    was refused for what it asks or for our credentials.
+    """
+    return policy.idempotent or isinstance(error, _NOT_STARTED)
+
+
+def backoff_s(policy: RetryPolicy, number: int, random: float) -> float:
+    """Return the wait after the attempt of that number, jitter included."""
+    ceiling = backoff_ceiling_s(policy, number)
+    if policy.jitter is Jitter.FULL:
+        return ceiling * random
+    if policy.jitter is Jitter.EQUAL:
+        return ceiling / 2 + ceiling / 2 * random
+    return ceiling
+
+
+def backoff_ceiling_s(policy: RetryPolicy, number: int) -> float:
+    """Return the longest that we would wait of ourselves after an attempt."""
+    return min(policy.max_backoff_s, policy.backoff_s * 2.0 ** (number - 1))

@@ -67,6 +67,22 @@ def test_full_jitter_takes_a_share_of_the_wait() -> None:
     assert retry_wait_s(policy, FIRST, errors.UpstreamError("x"), 0.25) == 0.25
 
 
+def test_equal_jitter_keeps_half_of_the_wait() -> None:
+    policy = attrs.evolve(POLICY, jitter=Jitter.EQUAL)
+    error = errors.UpstreamError("x")
+    waits = [retry_wait_s(policy, FIRST, error, random) for random in (0.0, 0.5)]
+    assert waits == [0.5, 0.75]
+
+
+def test_a_silent_upstream_is_asked_once_more_and_no_oftener() -> None:
+    silent = errors.UpstreamTimeoutError("x")
+    once, twice = (attrs.evolve(FIRST, number=n, timeouts=n) for n in (1, 2))
+    assert retry_wait_s(POLICY, once, silent, 0.5) == 1.0
+    assert retry_wait_s(POLICY, twice, silent, 0.5) is None
+    # A failure of another kind after it is not a silence.
+    assert retry_wait_s(POLICY, twice, errors.UpstreamError("x"), 0.5) == 2.0
+
+
 def test_the_upstreams_retry_after_is_a_lower_bound() -> None:
     slow = errors.RateLimitedError("x", retry_after_s=5.0)
     assert retry_wait_s(POLICY, FIRST, slow, 0.5) == 5.0
