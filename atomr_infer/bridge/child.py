@@ -20,6 +20,7 @@ from typing import NoReturn
 
 import trio
 
+from atomr_infer.bridge.deployment_values import deployment_from_wire
 from atomr_infer.bridge.frames import (
     PROTOCOL_VERSION,
     Cancel,
@@ -48,7 +49,6 @@ from atomr_infer.bridge.values import (
     batch_from_wire,
     capabilities_to_wire,
     chunk_to_wire,
-    deployment_from_wire,
     error_to_wire,
     progress_to_wire,
 )

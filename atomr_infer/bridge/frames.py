@@ -32,16 +32,16 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from atomr_infer.bridge.deployment_values import DeploymentWire
 from atomr_infer.bridge.values import (
     BatchWire,
     CapabilitiesWire,
     ChunkWire,
-    DeploymentWire,
     ErrorWire,
     ProgressWire,
 )
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 """Changes with every change of a frame; both sides must agree exactly."""
 
 MAX_FRAME_BYTES = 32 * 1024 * 1024

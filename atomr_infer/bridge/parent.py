@@ -32,6 +32,7 @@ import trio
 
 from atomr_infer.bridge import reasons
 from atomr_infer.bridge.capture import OutputCapture
+from atomr_infer.bridge.deployment_values import deployment_to_wire
 from atomr_infer.bridge.frames import (
     PROTOCOL_VERSION,
     Cancel,
@@ -58,7 +59,6 @@ from atomr_infer.bridge.values import (
     batch_to_wire,
     capabilities_from_wire,
     chunk_from_wire,
-    deployment_to_wire,
     error_from_wire,
     progress_from_wire,
 )

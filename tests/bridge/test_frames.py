@@ -7,6 +7,10 @@ import struct
 import msgspec
 import pytest
 
+from atomr_infer.bridge.deployment_values import (
+    deployment_from_wire,
+    deployment_to_wire,
+)
 from atomr_infer.bridge.frames import (
     ChildFrame,
     Chunk,
@@ -31,8 +35,6 @@ from atomr_infer.bridge.values import (
     capabilities_to_wire,
     chunk_from_wire,
     chunk_to_wire,
-    deployment_from_wire,
-    deployment_to_wire,
     error_from_wire,
     error_to_wire,
     progress_from_wire,
@@ -51,12 +53,21 @@ from atomr_infer.model.batch import (
     Usage,
 )
 from atomr_infer.model.capabilities import Capabilities, Feature
+from atomr_infer.model.dialect import Dialect
 from atomr_infer.model.deployment import (
     Deployment,
     Jitter,
     RetryPolicy,
     Serving,
     Timeouts,
+)
+from atomr_infer.model.failover import (
+    BreakerPolicy,
+    Fallback,
+    FallbackReason,
+    HedgePolicy,
+    OnCapacity,
+    OnCut,
 )
 from atomr_infer.model.secret import EnvSecret, FileSecret, Secret, SecretSource
 from atomr_infer.runtimes.contract import Progress
@@ -116,9 +127,24 @@ def deployment(credential: SecretSource | None) -> Deployment:
         serves=("a", "b/*"),
         credential=credential,
         options={"s": "é", "i": 1, "f": 0.5, "b": True, "l": [1, {"t": []}]},
-        serving=Serving(replicas=2, max_concurrency=3, max_queue=0),
+        serving=Serving(
+            replicas=2,
+            max_concurrency=3,
+            max_queue=0,
+            priority_aging_s=2.5,
+            on_capacity_exhausted=OnCapacity.FALLBACK,
+        ),
         timeouts=Timeouts(load_s=1, idle_s=0.5),
         retry=RetryPolicy(max_attempts=1, jitter=Jitter.NONE, idempotent=False),
+        fallbacks=[
+            "e",
+            Fallback(
+                to="f", on=frozenset({FallbackReason.CONTENT_FILTER}), model="other"
+            ),
+        ],
+        on_cut=OnCut.CONTINUE,
+        breaker=BreakerPolicy(max_failures=1, failure_share=1, half_open_max_probes=2),
+        hedge=HedgePolicy(after_s=1.5, max_fraction=0.25),
     )
 
 
@@ -165,7 +191,7 @@ def test_request_and_answer_round_trip() -> None:
 
 def test_small_values_round_trip() -> None:
     capabilities = Capabilities(
-        features=frozenset({Feature.TOOLS}), context_tokens=8, passes_extra=True
+        features=frozenset({Feature.TOOLS}), context_tokens=8, extra_of=frozenset({Dialect.OPENAI_CHAT})
     )
     assert capabilities_from_wire(capabilities_to_wire(capabilities)) == capabilities
     progress = Progress("p", 1, None, "tensors")
