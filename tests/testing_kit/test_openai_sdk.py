@@ -182,7 +182,7 @@ async def test_request_that_openai_would_refuse_is_refused(
 
 async def test_it_runs_as_a_process_until_it_is_told_to_stop() -> None:
     command = [sys.executable, "-m", "atomr_infer.testing.upstream", "--port", "0"]
-    command += ["--script", "rate-limited"]
+    command += ["--script", "inject-429"]
     process = await trio.lowlevel.open_process(command, stdout=subprocess.PIPE)
     assert process.stdout is not None
     with trio.fail_after(30):
@@ -202,4 +202,4 @@ async def test_its_command_line_explains_itself() -> None:
     command = [sys.executable, "-m", "atomr_infer.testing.upstream", "--help"]
     result = await trio.run_process(command, capture_stdout=True)
     assert b"--script" in result.stdout
-    assert b"hang-mid-stream" in result.stdout
+    assert b"hang_mid_stream" in result.stdout

@@ -12,7 +12,7 @@ import attrs
 import h11
 import trio
 
-from atomr_infer.testing.upstream_plan import (
+from atomr_infer.testing.upstreams.steps import (
     Body,
     Cut,
     End,
