@@ -242,3 +242,10 @@ def pooled(sources: object) -> tuple[PooledSecret, ...]:
                 "credentials", key.source.header, "is a client's header, not our key"
             )
     return keys
+
+
+def alone(deployment: object, field: attrs.Attribute[object], value: object) -> None:
+    """Refuse a pool of keys beside a single key."""
+    if value and getattr(deployment, "credential", None) is not None:
+        problem = "stands beside credential; write one of the two"
+        raise InvalidValueError(field.name, value, problem)
