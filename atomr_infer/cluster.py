@@ -33,6 +33,7 @@ from atomr_infer.model.batch import (
     ExecuteBatch,
     FinishReason,
     Message,
+    RawChunk,
     Role,
     Sampling,
     TokenChunk,
@@ -286,7 +287,8 @@ class _Collected:
     async def begin(self, served: Served) -> None:
         self._served = served
 
-    async def chunk(self, chunk: TokenChunk) -> None:
+    async def chunk(self, chunk: TokenChunk | RawChunk) -> None:
+        assert isinstance(chunk, TokenChunk), "there is no source to pass on"
         self._texts.append(chunk.text)
         self._finish = chunk.finish_reason or self._finish
         self._usage = chunk.usage or self._usage
@@ -329,7 +331,8 @@ class _Chunks:
     async def begin(self, served: Served) -> None:
         """Nothing to do: the reader sees chunks only."""
 
-    async def chunk(self, chunk: TokenChunk) -> None:
+    async def chunk(self, chunk: TokenChunk | RawChunk) -> None:
+        assert isinstance(chunk, TokenChunk), "there is no source to pass on"
         await self._send.send(chunk)
 
     def __aiter__(self) -> _Chunks:

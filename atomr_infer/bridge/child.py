@@ -60,6 +60,7 @@ from atomr_infer.errors import (
     PluginError,
     encode,
 )
+from atomr_infer.model.batch import TokenChunk
 from atomr_infer.model.secret import Secret
 from atomr_infer.runtimes.contract import (
     ModelRunner,
@@ -177,6 +178,8 @@ class Server:
         assert self._runner is not None
         async with self._runner.execute(batch_from_wire(frame.batch)) as chunks:
             async for chunk in chunks:
+                # A request in a child has no source, so no answer is raw.
+                assert isinstance(chunk, TokenChunk), chunk
                 await stream.take_credit()
                 self._link.send_nowait(Chunk(frame.stream, chunk_to_wire(chunk)))
 

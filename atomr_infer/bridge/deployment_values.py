@@ -26,7 +26,14 @@ from atomr_infer.model.failover import (
     OnCapacity,
     OnCut,
 )
-from atomr_infer.model.secret import EnvSecret, FileSecret, Secret, SecretSource
+from atomr_infer.model.secret import (
+    EnvSecret,
+    FileSecret,
+    HeaderSecret,
+    PluginSecret,
+    Secret,
+    SecretSource,
+)
 
 
 class SecretSourceWire(Wire, frozen=True):
@@ -162,6 +169,9 @@ def _source_to_wire(source: SecretSource) -> SecretSourceWire:
             return SecretSourceWire("file", path)
         case Secret():
             return SecretSourceWire("literal", source.reveal())
+        case HeaderSecret() | PluginSecret():
+            # The deployment manager refuses these for a child process.
+            raise AssertionError(f"a child process cannot be given {source!r}")
 
 
 def _source_from_wire(wire: SecretSourceWire) -> SecretSource:

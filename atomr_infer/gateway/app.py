@@ -11,29 +11,40 @@ import os
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl
 
 import attrs
 import msgspec
 import trio
 
 from atomr_infer._version import VERSION
-from atomr_infer.errors import InferenceError, InternalError, NotReadyError
+from atomr_infer.errors import InferenceError, NotReadyError
 from atomr_infer.gateway.asgi_exchange import AsgiExchange, Receive, Scope, Send
-from atomr_infer.gateway.chat import break_stream, chat_completions
 from atomr_infer.gateway.exchange import (
     BodyTooLargeError,
     ClientGoneError,
     Exchange,
 )
-from atomr_infer.wire.openai import error_body
+from atomr_infer.gateway.generation import Generation
+from atomr_infer.gateway.ingresses import INGRESSES
+from atomr_infer.gateway.routes import (
+    Action,
+    NoRoute,
+    Target,
+    WrongMethod,
+    endpoints,
+    find,
+)
+from atomr_infer.wire.ingress import Call
 from atomr_infer.wire.openai.models import model_list, model_object
 
 if TYPE_CHECKING:
+    from atomr_infer.model.dialect import Dialect
     from atomr_infer.serving.shared import Serving
 
 log = logging.getLogger(__name__)
 
-Handler = Callable[[Exchange], Awaitable[None]]
+Operation = Callable[[Exchange, Target], Awaitable[None]]
 
 
 @attrs.frozen(kw_only=True)
@@ -61,12 +72,12 @@ class GatewayApp:
         self._limits = limits
         self._answering: set[Exchange] = set()
         self.draining = False
-        self._routes: Mapping[str, Mapping[str, Handler]] = {
-            "/": {"GET": self._index},
-            "/healthz": {"GET": self._healthz},
-            "/readyz": {"GET": self._readyz},
-            "/v1/models": {"GET": self._models},
-            "/v1/chat/completions": {"POST": self._chat},
+        self._operations: Mapping[Action, Operation] = {
+            Action.INDEX: self._index,
+            Action.HEALTH: self._healthz,
+            Action.READY: self._readyz,
+            Action.MODELS: self._models,
+            Action.MODEL: self._model,
         }
 
     @property
@@ -98,43 +109,37 @@ class GatewayApp:
             log.info("%s %s: the client left", exchange.method, exchange.path)
 
     async def _dispatch(self, exchange: Exchange) -> None:
-        path = exchange.path.rstrip("/") or "/"
-        if path.startswith("/chat/"):
-            path = "/v1" + path  # clients that were given a base URL without /v1
-        methods = self._routes.get(path)
-        if methods is None and path.startswith("/v1/models/"):
-            methods = {"GET": self._model}
-        if methods is None:
-            await _refuse(exchange, 404, f"there is no {exchange.path} here")
-            return
-        method = "GET" if exchange.method == "HEAD" else exchange.method
-        handler = methods.get(method)
-        if handler is None:
-            allow = ", ".join(methods)
-            problem = f"{exchange.path} takes {allow}, not {exchange.method}"
-            await _refuse(exchange, 405, problem, (b"allow", allow.encode()))
-            return
-        await handler(exchange)
+        headers = _by_name(exchange.headers)
+        target = find(exchange.method, exchange.path, headers)
+        match target:
+            case NoRoute(dialect=dialect):
+                problem = f"there is no {exchange.path} here"
+                await _refuse(exchange, dialect, 404, problem)
+            case WrongMethod(dialect=dialect, allow=methods):
+                allow = ", ".join(methods)
+                problem = f"{exchange.path} takes {allow}, not {exchange.method}"
+                more = (b"allow", allow.encode())
+                await _refuse(exchange, dialect, 405, problem, more)
+            case Target(action=Action.GENERATE):
+                await self._generate(exchange, target, headers)
+            case Target():
+                await self._operations[target.action](exchange, target)
 
     # --- what people and operators call -------------------------------------
 
-    async def _index(self, exchange: Exchange) -> None:
+    async def _index(self, exchange: Exchange, _: Target) -> None:
         members = {
             "name": "atomr-infer",
             "version": VERSION,
             "models": self._serving.table.names(),
-            "endpoints": [
-                f"{method} {path}"
-                for path, methods in self._routes.items()
-                for method in methods
-            ],
+            "endpoints": endpoints(),
         }
         await exchange.answer(200, msgspec.json.encode(members))
 
-    async def _healthz(self, exchange: Exchange) -> None:
+    async def _healthz(self, exchange: Exchange, _: Target) -> None:
         await exchange.answer(200, b'{"status":"alive"}')
 
-    async def _readyz(self, exchange: Exchange) -> None:
+    async def _readyz(self, exchange: Exchange, _: Target) -> None:
         readiness = self._serving.readiness()
         ready = readiness.ready and not self.draining
         status = 200 if ready else 503
@@ -146,85 +151,90 @@ class GatewayApp:
             members["draining"] = True
         await exchange.answer(status, msgspec.json.encode(members))
 
-    async def _models(self, exchange: Exchange) -> None:
+    async def _models(self, exchange: Exchange, _: Target) -> None:
         names = self._serving.table.owned_names()
         body = model_list(names, self._serving.started_at_s)
         await exchange.answer(200, body)
 
-    async def _model(self, exchange: Exchange) -> None:
-        name = exchange.path.removeprefix("/v1/models/")
+    async def _model(self, exchange: Exchange, target: Target) -> None:
+        name = target.model or ""
         try:
             route = self._serving.table.resolve(name)
         except InferenceError as error:
-            await _answer_error(exchange, error)
+            await _answer_error(exchange, target.dialect, error)
             return
         body = model_object(name, route.deployment, self._serving.started_at_s)
         await exchange.answer(200, body)
 
     # --- inference ------------------------------------------------------------
 
-    async def _chat(self, exchange: Exchange) -> None:
-        request_id = os.urandom(12).hex()
-        try:
-            body = await self._body(exchange)
-        except BodyTooLargeError as error:
-            limit = error.limit_bytes
-            await _refuse(exchange, 413, f"the body is larger than {limit} bytes")
+    async def _generate(
+        self, exchange: Exchange, target: Target, headers: Mapping[str, str]
+    ) -> None:
+        call = await self._call(exchange, target, headers)
+        if call is None:
             return
-        except trio.TooSlowError:
-            await _refuse(exchange, 408, "the body did not arrive in time")
-            return
-        stopped = partial(self._tell_stopped, exchange, request_id)
+        ingress = INGRESSES[target.dialect]
+        generation = Generation(self._serving, exchange, ingress=ingress, call=call)
+        stopping = NotReadyError("the server is shutting down")
         self._answering.add(exchange)
         try:
             await exchange.run(
-                partial(self._answer_chat, exchange, body, request_id), stopped=stopped
+                generation.run, stopped=partial(generation.fail, stopping)
             )
         finally:
             self._answering.discard(exchange)
 
-    async def _tell_stopped(self, exchange: Exchange, request_id: str) -> None:
-        stopping = NotReadyError("the server is shutting down")
-        await _report(exchange, stopping, request_id)
-
-    async def _answer_chat(
-        self, exchange: Exchange, body: bytes, request_id: str
-    ) -> None:
+    async def _call(
+        self, exchange: Exchange, target: Target, headers: Mapping[str, str]
+    ) -> Call | None:
+        """Read a request's body; None: it was refused."""
+        limits = self._limits
         try:
-            await chat_completions(self._serving, exchange, body, request_id)
-        except InferenceError as error:
-            await _report(exchange, error, request_id)
-        except Exception:
-            # The last boundary before the socket: a bug of ours must reach the
-            # client as an explicit error, in a stream too, and us by the log.
-            log.exception("request %s: internal error", request_id)
-            hidden = InternalError(f"internal error; request id {request_id}")
-            await _report(exchange, hidden, request_id)
-
-    async def _body(self, exchange: Exchange) -> bytes:
-        return await exchange.read_body(
-            limit_bytes=self._limits.max_body_bytes,
-            timeout_s=self._limits.body_timeout_s,
+            body = await exchange.read_body(
+                limit_bytes=limits.max_body_bytes, timeout_s=limits.body_timeout_s
+            )
+        except BodyTooLargeError as error:
+            problem = f"the body is larger than {error.limit_bytes} bytes"
+            await _refuse(exchange, target.dialect, 413, problem)
+            return None
+        except trio.TooSlowError:
+            problem = "the body did not arrive in time"
+            await _refuse(exchange, target.dialect, 408, problem)
+            return None
+        return Call(
+            request_id=os.urandom(12).hex(),
+            body=body,
+            headers=headers,
+            query=_query(exchange.query),
+            model=target.model,
+            action=target.verb,
         )
 
 
-async def _report(exchange: Exchange, error: InferenceError, request_id: str) -> None:
-    if exchange.started:
-        await break_stream(exchange, error)
-    else:
-        await _answer_error(exchange, error, (b"x-request-id", request_id.encode()))
+def _by_name(headers: list[tuple[bytes, bytes]]) -> dict[str, str]:
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
+
+
+def _query(raw: bytes) -> dict[str, str]:
+    return dict(parse_qsl(raw.decode("latin-1"))) if raw else {}
 
 
 async def _answer_error(
-    exchange: Exchange, error: InferenceError, *more: tuple[bytes, bytes]
+    exchange: Exchange, dialect: Dialect, error: InferenceError
 ) -> None:
-    answer = error_body.answer(error)
-    await exchange.answer(answer.status, answer.body, [*answer.headers, *more])
+    answer = INGRESSES[dialect].refuse(error, os.urandom(12).hex())
+    await exchange.answer(answer.status, answer.body, answer.headers)
 
 
 async def _refuse(
-    exchange: Exchange, status: int, message: str, *more: tuple[bytes, bytes]
+    exchange: Exchange,
+    dialect: Dialect,
+    status: int,
+    message: str,
+    *more: tuple[bytes, bytes],
 ) -> None:
-    answer = error_body.plain(status, message)
+    answer = INGRESSES[dialect].plain(status, message, os.urandom(12).hex())
     # Whatever the client still sends of its body is not read: close.
-    await exchange.answer(status, answer.body, [(b"connection", b"close"), *more])
+    headers = [(b"connection", b"close"), *answer.headers, *more]
+    await exchange.answer(status, answer.body, headers)

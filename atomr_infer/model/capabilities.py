@@ -10,47 +10,57 @@ from enum import Enum
 import attrs
 
 from atomr_infer.errors import UnsupportedFeatureError
-from atomr_infer.model.batch import ExecuteBatch, RawPart, Sampling
+from atomr_infer.model.asks import FormatKind, RawTool, ToolMode
+from atomr_infer.model.batch import ExecuteBatch, Message, Sampling
+from atomr_infer.model.dialect import Dialect
+from atomr_infer.model.parts import (
+    AudioPart,
+    FilePart,
+    ImagePart,
+    Part,
+    RawPart,
+    ToolCallPart,
+    ToolResultPart,
+    Url,
+)
 
 
 class Feature(Enum):
-    """A thing that a request may need and not every runtime has."""
+    """A thing that a request may need and not every runtime has.
 
+    The value is what an error calls it.
+    """
+
+    CHAT = "chat"
+    COMPLETIONS = "bare text completions"
+    EMBEDDINGS = "embeddings"
+    COUNT_TOKENS = "counting tokens"
     TOOLS = "tools"
+    PARALLEL_TOOLS = "parallel tool calls"
+    JSON_OBJECT = "JSON mode"
     STRUCTURED_OUTPUT = "structured output"
     LOGPROBS = "logprobs"
-    MULTIMODAL = "content parts other than text"
+    IMAGES = "images"
+    IMAGE_URLS = "fetching images by URL"
+    AUDIO = "audio"
+    FILES = "documents"
+    PREFILL = "continuing an assistant's text"
+    REASONING = "reasoning"
 
 
-_FEATURE_BY_FIELD = {
-    "tools": Feature.TOOLS,
-    "tool_choice": Feature.TOOLS,
-    "functions": Feature.TOOLS,
-    "function_call": Feature.TOOLS,
-    "response_format": Feature.STRUCTURED_OUTPUT,
-    "logprobs": Feature.LOGPROBS,
-    "top_logprobs": Feature.LOGPROBS,
-}
+class ThinkingStyle(Enum):
+    """How a model is told to reason."""
 
-# Asking for what is the default anyway asks for nothing.
-_NEUTRAL = {
-    "tools": (b"[]", b"null"),
-    "tool_choice": (b'"none"', b'"auto"', b"null"),
-    "response_format": (b'{"type":"text"}', b'{"type": "text"}', b"null"),
-    "logprobs": (b"false", b"null"),
-    "top_logprobs": (b"0", b"null"),
-}
+    NONE = "none"
+    EFFORT = "effort"
+    BUDGET = "budget"
+    ADAPTIVE = "adaptive"
 
-# Members that repeat, in another spelling, what ``sampling`` already says.
-_ALIASES = frozenset({"max_completion_tokens"})
-
-# Members that are about the request's bookkeeping and not about the answer.
-_BOOKKEEPING = frozenset({"user", "metadata", "store", "safety_identifier"})
-
-_SILENT = _ALIASES | _BOOKKEEPING
 
 ALL_SAMPLING = frozenset(field.name for field in attrs.fields(Sampling))
 """Every sampling field, for a runtime that takes them all."""
+
+_PLAIN = frozenset({Feature.CHAT})
 
 
 @attrs.frozen(kw_only=True)
@@ -58,20 +68,39 @@ class Capabilities:
     """What one loaded model behind one runtime can do.
 
     Attributes:
-        features: what it has beyond text chat.
+        features: what it has.
         sampling: the fields of :class:`Sampling` that change its output.
         max_concurrency: requests that it runs well at once; the default of
             ``Serving.max_concurrency``.
         context_tokens: prompt and output together; None: not known.
-        passes_extra: True when request members that the canonical form does
-            not know reach the model.
+        max_output_tokens: most that one answer can have; None: not known.
+        thinking: how it is told to reason.
+        passes: dialects whose requests it can take as the client's bytes.
+        extra_of: dialects whose unknown request members reach the model.
     """
 
-    features: frozenset[Feature] = frozenset()
+    features: frozenset[Feature] = _PLAIN
     sampling: frozenset[str] = frozenset({"max_tokens"})
     max_concurrency: int = 1
     context_tokens: int | None = None
-    passes_extra: bool = False
+    max_output_tokens: int | None = None
+    thinking: ThinkingStyle = ThinkingStyle.NONE
+    passes: frozenset[Dialect] = frozenset()
+    extra_of: frozenset[Dialect] = frozenset()
+
+
+# Members that are about the request's bookkeeping and not about the answer.
+_SILENT = frozenset(
+    {
+        "user",
+        "metadata",
+        "store",
+        "safety_identifier",
+        "max_completion_tokens",
+        "stream_options",
+        "include",
+    }
+)
 
 
 def check_request(batch: ExecuteBatch, capabilities: Capabilities) -> tuple[str, ...]:
@@ -84,35 +113,86 @@ def check_request(batch: ExecuteBatch, capabilities: Capabilities) -> tuple[str,
         UnsupportedFeatureError: the request needs a feature that is absent;
             ``param`` names the member.
     """
-    for name, value in batch.extra.items():
-        feature = _FEATURE_BY_FIELD.get(name)
-        if feature is None or value in _NEUTRAL.get(name, ()):
-            continue
-        _require(feature, name, capabilities)
+    _check_asks(batch, capabilities)
     for position, message in enumerate(batch.messages):
-        _check_parts(position, message.content, capabilities)
+        _check_message(position, message, batch.dialect, capabilities)
     ignored = batch.sampling.given() - capabilities.sampling
     if "n" in ignored:
         raise UnsupportedFeatureError(
             f"this model gives one answer per request; n is {batch.sampling.n}",
             param="n",
         )
-    if not capabilities.passes_extra:
-        ignored |= batch.extra.keys() - _FEATURE_BY_FIELD.keys() - _SILENT
+    ignored -= {"top_logprobs"}  # refused above where it is absent
+    if batch.dialect not in capabilities.extra_of:
+        ignored |= batch.extra.keys() - _SILENT
+    if batch.reasoning is not None and Feature.REASONING not in capabilities.features:
+        ignored |= {"reasoning"}
     return tuple(sorted(ignored))
 
 
-def _check_parts(position: int, content: object, capabilities: Capabilities) -> None:
-    if not isinstance(content, tuple):
-        return
-    if any(isinstance(part, RawPart) for part in content):
-        _require(Feature.MULTIMODAL, f"messages[{position}].content", capabilities)
+def _check_asks(batch: ExecuteBatch, capabilities: Capabilities) -> None:
+    if batch.prompt is not None:
+        _require(Feature.COMPLETIONS, "prompt", capabilities)
+    choice = batch.tool_choice
+    if batch.tools and not (choice and choice.mode is ToolMode.NONE):
+        _require(Feature.TOOLS, "tools", capabilities)
+    for tool in batch.tools:
+        if isinstance(tool, RawTool) and batch.dialect not in capabilities.extra_of:
+            raise _absent(f"the tool {tool.kind!r}", "tools")
+    if batch.sampling.top_logprobs is not None:
+        _require(Feature.LOGPROBS, "logprobs", capabilities)
+    form = batch.response_format
+    if form is not None and form.kind is FormatKind.JSON_OBJECT:
+        _require(Feature.JSON_OBJECT, "response_format", capabilities)
+    if form is not None and form.kind is FormatKind.JSON_SCHEMA:
+        _require(Feature.STRUCTURED_OUTPUT, "response_format", capabilities)
+
+
+_FEATURE_OF: dict[type[Part], Feature] = {
+    ImagePart: Feature.IMAGES,
+    AudioPart: Feature.AUDIO,
+    FilePart: Feature.FILES,
+    ToolCallPart: Feature.TOOLS,
+    ToolResultPart: Feature.TOOLS,
+}
+
+
+def _check_message(
+    position: int, message: Message, dialect: Dialect, capabilities: Capabilities
+) -> None:
+    param = f"messages[{position}].content"
+    for part in message.content:
+        feature = _FEATURE_OF.get(type(part))
+        if feature is not None:
+            _require(feature, param, capabilities)
+        if isinstance(part, RawPart) and dialect not in capabilities.extra_of:
+            raise _absent(f"content of type {part.kind!r}", param)
+        if isinstance(part, ToolResultPart):
+            for inner in part.content:
+                nested = _FEATURE_OF.get(type(inner))
+                if nested is not None:
+                    _require(nested, param, capabilities)
+
+
+def needs_fetching(batch: ExecuteBatch, capabilities: Capabilities) -> bool:
+    """Whether a picture must be fetched for a model that does not do it itself."""
+    if Feature.IMAGE_URLS in capabilities.features:
+        return False
+    return any(
+        isinstance(part, ImagePart | FilePart) and isinstance(part.source, Url)
+        for message in batch.messages
+        for part in message.content
+    )
 
 
 def _require(feature: Feature, param: str, capabilities: Capabilities) -> None:
     if feature not in capabilities.features:
-        raise UnsupportedFeatureError(
-            f"this model does not support {feature.value} (request field {param!r})",
-            code="unsupported_parameter",
-            param=param,
-        )
+        raise _absent(feature.value, param)
+
+
+def _absent(what: str, param: str) -> UnsupportedFeatureError:
+    return UnsupportedFeatureError(
+        f"this model does not support {what} (request field {param!r})",
+        code="unsupported_parameter",
+        param=param,
+    )

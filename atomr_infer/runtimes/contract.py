@@ -31,6 +31,12 @@ What the conformance suite (``atomr_infer.runtimes.conformance``) checks:
     that is cancelled or fails does not disturb the others.
 6.  ``max_tokens`` bounds ``usage.output_tokens``, with finish ``length``.
 7.  ``capabilities`` tells the truth about what the requests need.
+8.  A request with a ``source`` of a dialect in ``capabilities.passes`` is
+    answered by ``RawChunk`` only or by ``TokenChunk`` only, and the promises
+    above hold for both.
+
+Some runners do more than generate: see :class:`ModelAware`, :class:`Embedder`
+and :class:`TokenCounter`.
 """
 
 from __future__ import annotations
@@ -42,14 +48,16 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import attrs
 
 from atomr_infer.model.secret import Secret
+from atomr_infer.runtimes.credentials import Credentials
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from atomr_infer.errors import InferenceError
-    from atomr_infer.model.batch import ExecuteBatch, TokenChunk
+    from atomr_infer.model.batch import ExecuteBatch, RawChunk, TokenChunk
     from atomr_infer.model.capabilities import Capabilities
     from atomr_infer.model.deployment import Deployment
+    from atomr_infer.model.embeddings import Embeddings, EmbedRequest
 
 ENTRY_POINT_GROUP = "atomr_infer.runtimes"
 
@@ -87,12 +95,16 @@ class RunnerContext:
     """What a runner gets besides its deployment.
 
     Attributes:
-        credential: the resolved secret; None when the deployment names none.
+        credential: the key as it was when the runner was opened; None when the
+            deployment names none, or none that is known before a request.
+        credentials: hands out the key for each request; None when the
+            deployment names none, and in a child process.
         progress: call it as the start advances; cheap, never blocks, to be
             called from the trio thread.
     """
 
     credential: Secret | None = None
+    credentials: Credentials | None = None
     progress: Callable[[Progress], None] = _discard
 
 
@@ -111,8 +123,10 @@ class ModelRunner(Protocol):
 
     def execute(
         self, batch: ExecuteBatch
-    ) -> AbstractAsyncContextManager[AsyncIterator[TokenChunk]]:
+    ) -> AbstractAsyncContextManager[AsyncIterator[TokenChunk | RawChunk]]:
         """Run one generation; the block's end is the generation's end.
+
+        Only a request with a ``source`` is ever answered by ``RawChunk``.
 
         Raises:
             InferenceError: from entering the block or from the iteration.
@@ -129,6 +143,50 @@ class ModelRunner(Protocol):
         ``execute`` raises, and the runner is to be closed and opened anew.
         """
         ...
+
+
+@runtime_checkable
+class ModelAware(Protocol):
+    """A runner behind which several models with different abilities stand."""
+
+    def capabilities_for(self, model: str) -> Capabilities:
+        """Return what one of its models can do; cheap, and constant."""
+        ...
+
+
+@runtime_checkable
+class Embedder(Protocol):
+    """A runner that turns texts into vectors (``Feature.EMBEDDINGS``)."""
+
+    async def embed(self, request: EmbedRequest) -> Embeddings:
+        """Return one vector for each input, in order.
+
+        Raises:
+            InferenceError: it failed.
+
+        Cancellation: closes the connection or stops the engine.
+        """
+        ...
+
+
+@runtime_checkable
+class TokenCounter(Protocol):
+    """A runner that counts a prompt's tokens (``Feature.COUNT_TOKENS``)."""
+
+    async def count_tokens(self, batch: ExecuteBatch) -> int:
+        """Return the tokens of a request's prompt, tools included.
+
+        Raises:
+            InferenceError: it failed.
+        """
+        ...
+
+
+def capabilities_of(runner: ModelRunner, model: str) -> Capabilities:
+    """Return what ``model`` can do behind ``runner``."""
+    if isinstance(runner, ModelAware):
+        return runner.capabilities_for(model)
+    return runner.capabilities
 
 
 @runtime_checkable

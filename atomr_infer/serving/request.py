@@ -42,8 +42,10 @@ from atomr_infer.errors import (
     StreamCutError,
     UpstreamTimeoutError,
 )
+from atomr_infer.model.batch import TokenChunk
 from atomr_infer.model.capabilities import check_request
 from atomr_infer.policy.retry import Attempt, retry_wait_s
+from atomr_infer.runtimes.contract import capabilities_of
 from atomr_infer.serving import messages
 from atomr_infer.serving.fresh_error import fresh
 from atomr_infer.serving.names import REQUESTS
@@ -52,7 +54,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from atomr.refs import Pid
-    from atomr_infer.model.batch import ExecuteBatch, TokenChunk, Usage
+    from atomr_infer.model.batch import ExecuteBatch, RawChunk, Usage
     from atomr_infer.model.deployment import Deployment
     from atomr_infer.serving.replica import Lease, ReplicaState
     from atomr_infer.serving.routing_table import RoutingTable
@@ -87,8 +89,11 @@ class Sink(Protocol):
         """Take the news that an answer starts; once, before the first chunk."""
         ...
 
-    async def chunk(self, chunk: TokenChunk) -> None:
-        """Take a chunk; returning late is back-pressure."""
+    async def chunk(self, chunk: TokenChunk | RawChunk) -> None:
+        """Take a chunk; returning late is back-pressure.
+
+        Raw ones come only for a request with a ``source``.
+        """
         ...
 
 
@@ -224,7 +229,8 @@ class _Request:
             cast(lease.core, messages.Release(lease.ref))
 
     async def _attempt(self, lease: Lease) -> None:
-        ignored = check_request(self._batch, lease.capabilities)
+        capabilities = capabilities_of(lease.runner, self._batch.model)
+        ignored = check_request(self._batch, capabilities)
         timeouts = self._deployment.timeouts
         finished = False
         silence = _Silence(timeouts.first_token_s, "its first token")
@@ -242,7 +248,9 @@ class _Request:
         if not (self._begun and finished):
             raise StreamCutError(f"{self._deployment.name} ended its answer too early")
 
-    async def _pass_on(self, chunk: TokenChunk, ignored: tuple[str, ...]) -> None:
+    async def _pass_on(
+        self, chunk: TokenChunk | RawChunk, ignored: tuple[str, ...]
+    ) -> None:
         self._model = chunk.model or self._model
         if not _says_something(chunk):
             return  # an early error must still find the answer unbegun
@@ -304,10 +312,11 @@ class _Request:
         )
 
 
-def _says_something(chunk: TokenChunk) -> bool:
-    return bool(
-        chunk.has_content or chunk.finish_reason or chunk.usage or chunk.choice_extra
-    )
+def _says_something(chunk: TokenChunk | RawChunk) -> bool:
+    if chunk.has_content or chunk.finish_reason or chunk.usage:
+        return True
+    # A logprob or a choice's member alone is nothing that a reader has seen.
+    return isinstance(chunk, TokenChunk) and bool(chunk.choice_extra or chunk.logprobs)
 
 
 class _Silence:

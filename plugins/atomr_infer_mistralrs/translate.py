@@ -8,18 +8,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-import msgspec
-
 from atomr_infer.errors import EngineError, UnsupportedFeatureError
 from atomr_infer.model.batch import (
     ExecuteBatch,
     FinishReason,
     Message,
-    RawPart,
+    ReasoningDelta,
     Role,
     TokenChunk,
     Usage,
 )
+from atomr_infer.model.parts import ReasoningPart, RefusalPart, TextPart
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -114,20 +113,14 @@ def request_arguments(batch: ExecuteBatch, context_tokens: int) -> dict[str, Any
 
 
 def _message(message: Message) -> dict[str, str]:
-    if message.role is Role.TOOL or "tool_calls" in message.extra:
-        raise UnsupportedFeatureError(
-            "this model does not support tools (a message holds a tool call)",
-            code="unsupported_parameter",
-            param="messages",
-        )
-    if isinstance(message.content, tuple):
-        for part in message.content:
-            if isinstance(part, RawPart):
-                raise UnsupportedFeatureError(
-                    f"this model reads text only, not {part.kind}",
-                    code="unsupported_parameter",
-                    param="messages",
-                )
+    for part in message.content:
+        # What the model thought in earlier turns is not shown to it again.
+        if not isinstance(part, TextPart | RefusalPart | ReasoningPart):
+            raise UnsupportedFeatureError(
+                f"this model reads text only, not {type(part).__name__}",
+                code="unsupported_parameter",
+                param="messages",
+            )
     role = _ROLE.get(message.role, message.role)
     # Templates of text models join strings: a list of parts breaks them.
     return {"role": role.value, "content": message.text}
@@ -147,9 +140,7 @@ def chunk_from_engine(chunk: EngineChunk) -> TokenChunk:
         text=choice.delta.content or "",
         finish_reason=_finish(choice.finish_reason),
         usage=_usage(chunk.usage),
-        extra=(
-            {"reasoning_content": msgspec.json.encode(reasoning)} if reasoning else {}
-        ),
+        reasoning=ReasoningDelta(text=reasoning) if reasoning else None,
     )
 
 

@@ -17,7 +17,7 @@ from atomr_infer.remote.origin import parse_base_url
 
 if TYPE_CHECKING:
     from atomr_infer.model.deployment import Deployment, OptionValue
-    from atomr_infer.wire.openai.upstream import MaxTokensMember
+    from atomr_infer.wire.openai.upstream_request import MaxTokensMember
 
 DEFAULT_ENDPOINT = "https://api.openai.com/v1"
 

@@ -1,7 +1,8 @@
 """Runs generations on OpenAI or a server that speaks its dialect.
 
-A runner is one HTTP client.  A generation is one exchange, so leaving the
-generation's block closes its connection, and the upstream stops.
+A runner is one session: an HTTP client and the keys.  A generation is one
+exchange, so leaving the generation's block closes its connection, and the
+upstream stops.  A key that is refused is replaced before the answer begins.
 
 Time: ``first_token_s`` runs from the start of the attempt, connecting
 included, to its first chunk; for an answer that is not streamed that is the
@@ -14,6 +15,7 @@ from __future__ import annotations
 import math
 import time
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -23,11 +25,19 @@ from atomr_infer.errors import (
     UpstreamAuthError,
     UpstreamError,
 )
-from atomr_infer.model.capabilities import ALL_SAMPLING, Capabilities, Feature
+from atomr_infer.model.capabilities import (
+    ALL_SAMPLING,
+    Capabilities,
+    Feature,
+    ThinkingStyle,
+)
+from atomr_infer.model.dialect import Dialect
+from atomr_infer.remote.credentials import NoKey
 from atomr_infer.remote.headers import check_header
 from atomr_infer.remote.http import HttpClient
 from atomr_infer.remote.phases import HttpTimeouts
-from atomr_infer.wire.openai.upstream import encode_request
+from atomr_infer.remote.session import Session, open_session
+from atomr_infer.wire.openai.upstream_request import encode_request
 from atomr_infer.wire.openai.upstream_stream import ChatAnswer
 from atomr_infer_openai.answer import AnswerChunks, first_token_timeout, within
 from atomr_infer_openai.config import OpenAIOptions, parse_options
@@ -41,6 +51,7 @@ if TYPE_CHECKING:
     from atomr_infer.model.secret import Secret
     from atomr_infer.remote.response import HttpResponse
     from atomr_infer.remote.tcp import Connect
+    from atomr_infer.runtimes.credentials import Credentials
 
 _OK = 200
 
@@ -52,53 +63,55 @@ _CAPABILITIES = Capabilities(
     features=frozenset(Feature),
     sampling=ALL_SAMPLING,
     max_concurrency=256,
-    passes_extra=True,
+    thinking=ThinkingStyle.EFFORT,
+    extra_of=frozenset({Dialect.OPENAI_CHAT}),
 )
 
 
 @asynccontextmanager
 async def open_openai_runner(
-    deployment: Deployment, credential: Secret | None, *, connect: Connect | None = None
+    deployment: Deployment, credentials: Credentials, *, connect: Connect | None = None
 ) -> AsyncIterator[OpenAIRunner]:
     """Open a client for a deployment; no connection is made before it is used.
 
     Args:
         deployment: whose options and timeouts apply.
-        credential: the API key; None for a server that asks for none.
+        credentials: hands out the API key of each request.
         connect: opens streams; None: TCP and TLS.
 
     Raises:
         ConfigError: an option is wrong.
-        UpstreamAuthError: the key is missing or cannot be a key.
+        UpstreamAuthError: OpenAI itself, and no key.
     """
     options = parse_options(deployment)
-    if credential is None and options.needs_credential:
+    if isinstance(credentials, NoKey) and options.needs_credential:
         raise UpstreamAuthError(f"no API key for {options.endpoint}")
     timeouts = deployment.timeouts
-    async with HttpClient(
-        options.endpoint,
-        headers=_headers(options, credential),
-        timeouts=HttpTimeouts(
-            connect_s=timeouts.connect_s,
-            write_s=timeouts.first_token_s,
-            head_s=timeouts.first_token_s,
-            # Silence is measured between chunks, not between reads.
-            idle_s=math.inf,
-        ),
-        connect=connect,
-    ) as client:
+
+    def open_client() -> HttpClient:
+        return HttpClient(
+            options.endpoint,
+            headers=_headers(options),
+            timeouts=HttpTimeouts(
+                connect_s=timeouts.connect_s,
+                write_s=timeouts.first_token_s,
+                head_s=timeouts.first_token_s,
+                # Silence is measured between chunks, not between reads.
+                idle_s=math.inf,
+            ),
+            connect=connect,
+        )
+
+    async with open_session(open_client, credentials) as session:
         yield OpenAIRunner(
-            client,
+            session,
             options=options,
             timeouts=timeouts,
-            credential=credential,
             replay=deployment.retry.idempotent,
         )
 
 
-def _headers(
-    options: OpenAIOptions, credential: Secret | None
-) -> list[tuple[str, str]]:
+def _headers(options: OpenAIOptions) -> list[tuple[str, str]]:
     headers = [
         ("content-type", "application/json"),
         # A compressor holds back the small pieces that a stream is made of.
@@ -111,13 +124,13 @@ def _headers(
         headers.append(("openai-organization", options.organization))
     if options.project is not None:
         headers.append(("openai-project", options.project))
-    if credential is not None:
-        headers.append(("authorization", _bearer(credential)))
     return headers
 
 
-def _bearer(credential: Secret) -> str:
-    value = f"Bearer {credential.reveal()}"
+def _key_header(secret: Secret | None) -> list[tuple[str, str]]:
+    if secret is None:
+        return []
+    value = f"Bearer {secret.reveal()}"
     try:
         check_header("authorization", value)
     except ValueError as error:
@@ -125,7 +138,7 @@ def _bearer(credential: Secret) -> str:
             "the API key holds a character that no HTTP header can carry;"
             " look for a line end or a space in it"
         ) from error
-    return value
+    return [("authorization", value)]
 
 
 class OpenAIRunner:
@@ -133,22 +146,20 @@ class OpenAIRunner:
 
     def __init__(
         self,
-        client: HttpClient,
+        session: Session[HttpClient],
         *,
         options: OpenAIOptions,
         timeouts: Timeouts,
-        credential: Secret | None,
         replay: bool,
     ) -> None:
-        self._client = client
+        self._session = session
         self._max_tokens_member = options.max_tokens_member
         self._timeouts = timeouts
-        self._credential = credential
         self._replay = replay
         self._active = 0
 
     def __repr__(self) -> str:
-        return f"<OpenAIRunner {self._client!r}>"
+        return f"<OpenAIRunner {self._session.client!r}>"
 
     @property
     def capabilities(self) -> Capabilities:
@@ -174,48 +185,68 @@ class OpenAIRunner:
         """
         body = encode_request(batch, max_tokens_member=self._max_tokens_member)
         first_by = trio.current_time() + self._timeouts.first_token_s
+        begin = partial(self._begin, batch, body, first_by)
         self._active += 1
         try:
-            async with AsyncExitStack() as stack:
-                with without_secret(self._credential):
-                    request = self._client.request(
-                        "POST", "/chat/completions", body=body, replay=self._replay
-                    )
-                    with within(first_by, first_token_timeout(self._timeouts)):
-                        response = await stack.enter_async_context(request)
-                    if response.status != _OK:
-                        raise await self._fault(response)
-                    chunks = AnswerChunks(
-                        batch,
-                        response,
-                        ChatAnswer(batch, secret=self._credential),
-                        timeouts=self._timeouts,
-                        first_by=first_by,
-                        secret=self._credential,
-                    )
+            async with self._session.attempt(
+                begin, headers=batch.client_headers
+            ) as chunks:
                 yield chunks
         finally:
             self._active -= 1
+
+    @asynccontextmanager
+    async def _begin(
+        self,
+        batch: ExecuteBatch,
+        body: bytes,
+        first_by: float,
+        client: HttpClient,
+        secret: Secret | None,
+    ) -> AsyncIterator[AsyncIterator[TokenChunk]]:
+        async with AsyncExitStack() as stack:
+            with without_secret(secret):
+                request = client.request(
+                    "POST",
+                    "/chat/completions",
+                    headers=_key_header(secret),
+                    body=body,
+                    replay=self._replay,
+                )
+                with within(first_by, first_token_timeout(self._timeouts)):
+                    response = await stack.enter_async_context(request)
+                if response.status != _OK:
+                    raise await _fault(response, secret)
+                chunks = AnswerChunks(
+                    batch,
+                    response,
+                    ChatAnswer(batch, secret=secret),
+                    timeouts=self._timeouts,
+                    first_by=first_by,
+                    secret=secret,
+                )
+            yield chunks
 
     async def failed(self) -> InferenceError:
         """Wait for ever: a client of a remote API has nothing that can break."""
         await trio.sleep_forever()
 
-    async def _fault(self, response: HttpResponse) -> InferenceError:
-        body = bytearray()
-        with trio.move_on_after(_MAX_ERROR_S):
-            try:
-                async for piece in response.iter_bytes():
-                    body += piece
-                    if len(body) > _MAX_ERROR_BYTES:
-                        break
-            except UpstreamError:
-                # The status came whole and decides; of the text, what is here.
-                pass
-        return fault(
-            response.status,
-            response.headers,
-            bytes(body),
-            now_epoch_s=time.time(),
-            secret=self._credential,
-        )
+
+async def _fault(response: HttpResponse, secret: Secret | None) -> InferenceError:
+    body = bytearray()
+    with trio.move_on_after(_MAX_ERROR_S):
+        try:
+            async for piece in response.iter_bytes():
+                body += piece
+                if len(body) > _MAX_ERROR_BYTES:
+                    break
+        except UpstreamError:
+            # The status came whole and decides; of the text, what is here.
+            pass
+    return fault(
+        response.status,
+        response.headers,
+        bytes(body),
+        now_epoch_s=time.time(),
+        secret=secret,
+    )

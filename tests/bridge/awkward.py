@@ -26,6 +26,7 @@ from atomr_infer.errors import (
 )
 from atomr_infer.model.batch import ExecuteBatch, FinishReason, TokenChunk, Usage
 from atomr_infer.model.capabilities import Capabilities, Feature
+from atomr_infer.model.dialect import Dialect
 from atomr_infer.runtimes.contract import Host, Progress, RunnerContext, RuntimePlugin
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ CAPABILITIES = Capabilities(
     sampling=frozenset({"max_tokens", "seed"}),
     max_concurrency=16,
     context_tokens=4096,
-    passes_extra=True,
+    extra_of=frozenset({Dialect.OPENAI_CHAT}),
 )
 
 

@@ -28,6 +28,7 @@ from atomr_infer.model.batch import (
     Usage,
 )
 from atomr_infer.model.capabilities import Capabilities, Feature
+from atomr_infer.model.dialect import Dialect
 from atomr_infer.model.secret import Secret
 from atomr_infer.runtimes.contract import Progress, RunnerContext
 
@@ -75,7 +76,7 @@ async def test_capabilities_are_the_child_s(runner: BridgedRunner) -> None:
         sampling=frozenset({"max_tokens", "seed"}),
         max_concurrency=16,
         context_tokens=4096,
-        passes_extra=True,
+        extra_of=frozenset({Dialect.OPENAI_CHAT}),
     )
 
 

@@ -20,6 +20,7 @@ from atomr_infer.model.capabilities import (
     Feature,
     check_request,
 )
+from atomr_infer.model.dialect import Dialect
 
 ASK = ExecuteBatch(request_id="r", model="m", messages=(Message(Role.USER, "hi"),))
 IMAGE = RawPart("image_url", b'{"type": "image_url"}')
@@ -32,7 +33,7 @@ WITH_IMAGE = attrs.evolve(
 )
 PLAIN = Capabilities()
 ALL = Capabilities(
-    features=frozenset(Feature), sampling=ALL_SAMPLING, passes_extra=True
+    features=frozenset(Feature), sampling=ALL_SAMPLING, extra_of=frozenset({Dialect.OPENAI_CHAT})
 )
 
 

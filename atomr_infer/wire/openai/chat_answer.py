@@ -22,35 +22,50 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from atomr_infer.wire.openai.chat_deltas import DeltaMerger
+from atomr_infer.model.collected import Choice, Collected
+from atomr_infer.wire.openai import error_body
+from atomr_infer.wire.openai.chat_members import (
+    delta_members,
+    merge_logprobs,
+    message_members,
+)
+from atomr_infer.wire.openai.usage_body import usage_members
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from atomr_infer.errors import InferenceError
     from atomr_infer.model.batch import FinishReason, RawJson, TokenChunk, Usage
+    from atomr_infer.wire.ingress import AnswerFacts
 
 _json = msgspec.json.Encoder().encode
+
+_DONE = b"data: [DONE]\n\n"
+
+
+def event(data: bytes) -> bytes:
+    """Return one server-sent event with a line of JSON (W2)."""
+    # In JSON a line break can only be white space; in an event it would end it.
+    if b"\n" in data or b"\r" in data:
+        data = data.replace(b"\r", b" ").replace(b"\n", b" ")
+    return b"data: " + data + b"\n\n"
 
 
 class ChatStreamEncoder:
     """Encodes one streamed answer; feed it every chunk in order."""
 
-    def __init__(
-        self, *, answer_id: str, created_s: int, model: str, include_usage: bool
-    ) -> None:
+    def __init__(self, facts: AnswerFacts, *, include_usage: bool) -> None:
         """Prepare the part that all chunks share.
 
         Args:
-            answer_id: ``chatcmpl-...``.
-            created_s: Unix time in seconds.
-            model: the model that serves.
+            facts: what the answer says about itself.
             include_usage: True when the client asked for a usage chunk.
         """
         head = {
-            "id": answer_id,
+            "id": answer_id(facts),
             "object": "chat.completion.chunk",
-            "created": created_s,
-            "model": model,
+            "created": facts.created_s,
+            "model": facts.model,
         }
         self._head = _json(head)[:-1] + b',"choices":['
         self._tail = b'],"usage":null}' if include_usage else b"]}"
@@ -59,34 +74,36 @@ class ChatStreamEncoder:
         self._finished: set[int] = set()
         self._usage: Usage | None = None
 
-    def encode(self, chunk: TokenChunk) -> list[bytes]:
-        """Return the JSON of zero or more stream chunks for one runner's chunk."""
+    def encode(self, chunk: TokenChunk) -> bytes:
+        """Return zero or more events for one runner's chunk."""
         if chunk.usage is not None:
             self._usage = chunk.usage
         if chunk.index in self._finished:
-            return []
-        said = chunk.has_content or chunk.choice_extra
+            return b""
+        said = chunk.has_content or chunk.choice_extra or chunk.logprobs
         if not said and chunk.finish_reason is None:
-            return []
-        events = []
+            return b""
+        data = b""
         if chunk.index not in self._opened:
             self._opened.add(chunk.index)
-            events.append(self._choice(chunk.index, b'"role":"assistant","content":""'))
+            data = self._choice(chunk.index, b'"role":"assistant","content":""')
         if said:
-            events.append(
-                self._choice(chunk.index, _delta(chunk), more=chunk.choice_extra)
-            )
+            data += self._choice(chunk.index, delta_members(chunk), more=_beside(chunk))
         if chunk.finish_reason is not None:
             self._finished.add(chunk.index)
-            events.append(self._choice(chunk.index, b"", chunk.finish_reason))
-        return events
+            data += self._choice(chunk.index, b"", chunk.finish_reason)
+        return data
 
-    def end(self) -> list[bytes]:
+    def end(self) -> bytes:
         """Return what follows the last chunk: usage when asked, ``[DONE]``."""
         if self._include_usage and self._usage is not None:
             usage = self._head + b'],"usage":' + _json(usage_members(self._usage))
-            return [usage + b"}", b"[DONE]"]
-        return [b"[DONE]"]
+            return event(usage + b"}") + _DONE
+        return _DONE
+
+    def fail(self, error: InferenceError) -> bytes:
+        """Return the event that ends a broken answer, without ``[DONE]`` (W6)."""
+        return event(error_body.envelope(error))
 
     def _choice(
         self,
@@ -96,20 +113,28 @@ class ChatStreamEncoder:
         more: Mapping[str, RawJson] | None = None,
     ) -> bytes:
         reason = b"null" if finish is None else b'"%s"' % finish.value.encode()
-        return b'%s{"index":%d,"delta":{%s},%s"finish_reason":%s}%s' % (
-            self._head,
-            index,
-            delta,
-            _raw_members(more or {}, b'"logprobs":null,'),
-            reason,
-            self._tail,
+        return event(
+            b'%s{"index":%d,"delta":{%s},%s"finish_reason":%s}%s'
+            % (
+                self._head,
+                index,
+                delta,
+                _raw_members(more or {}, b'"logprobs":null,'),
+                reason,
+                self._tail,
+            )
         )
 
 
-def _delta(chunk: TokenChunk) -> bytes:
-    members = [b'"content":' + _json(chunk.text)] if chunk.text else []
-    members += [_json(name) + b":" + raw for name, raw in chunk.extra.items()]
-    return b",".join(members)
+def answer_id(facts: AnswerFacts) -> str:
+    """Return ``chatcmpl-...``."""
+    return f"chatcmpl-{facts.request_id}"
+
+
+def _beside(chunk: TokenChunk) -> Mapping[str, RawJson]:
+    if chunk.logprobs is None:
+        return chunk.choice_extra
+    return {"logprobs": chunk.logprobs, **chunk.choice_extra}
 
 
 def _raw_members(members: Mapping[str, RawJson], empty: bytes) -> bytes:
@@ -121,75 +146,41 @@ def _raw_members(members: Mapping[str, RawJson], empty: bytes) -> bytes:
 class ChatAnswerBuilder:
     """Collects the chunks of one answer into a whole ``chat.completion``."""
 
-    def __init__(self) -> None:
-        self._texts: dict[int, list[str]] = {}
-        self._finish: dict[int, FinishReason] = {}
-        self._deltas: dict[int, DeltaMerger] = {}
-        self._choice_extra: dict[int, dict[str, RawJson]] = {}
-        self.usage: Usage | None = None
+    def __init__(self, facts: AnswerFacts) -> None:
+        self._facts = facts
+        self._collected = Collected()
 
     def add(self, chunk: TokenChunk) -> None:
         """Take the next chunk."""
-        if chunk.usage is not None:
-            self.usage = chunk.usage
-        if not (chunk.has_content or chunk.finish_reason or chunk.choice_extra):
-            return
-        self._texts.setdefault(chunk.index, []).append(chunk.text)
-        if chunk.extra:
-            self._deltas.setdefault(chunk.index, DeltaMerger()).add(chunk.extra)
-        if chunk.choice_extra:
-            self._choice_extra.setdefault(chunk.index, {}).update(chunk.choice_extra)
-        if chunk.finish_reason is not None:
-            self._finish.setdefault(chunk.index, chunk.finish_reason)
+        self._collected.add(chunk)
 
-    def text(self, index: int = 0) -> str:
-        """The text of one choice so far."""
-        return "".join(self._texts.get(index, ()))
-
-    def finish_reason(self, index: int = 0) -> FinishReason | None:
-        """Why that choice ended; None when it has not."""
-        return self._finish.get(index)
-
-    def build(self, *, answer_id: str, created_s: int, model: str) -> bytes:
+    def build(self) -> bytes:
         """Return the ``chat.completion`` object as JSON."""
+        collected = self._collected
+        usage = collected.usage
         answer = {
-            "id": answer_id,
+            "id": answer_id(self._facts),
             "object": "chat.completion",
-            "created": created_s,
-            "model": model,
-            "choices": [self._choice(index) for index in sorted(self._texts)],
-            "usage": None if self.usage is None else usage_members(self.usage),
+            "created": self._facts.created_s,
+            "model": self._facts.model,
+            "choices": [
+                _whole_choice(index, collected.choice(index))
+                for index in collected.indices
+            ],
+            "usage": None if usage is None else usage_members(usage),
         }
         return _json(answer)
 
-    def _choice(self, index: int) -> dict[str, object]:
-        extra = self._deltas[index].members() if index in self._deltas else {}
-        text = self.text(index)
-        message: dict[str, object] = {
-            "role": "assistant",
-            # null, not "": how clients tell a pure tool call from an empty answer.
-            "content": text if text or "tool_calls" not in extra else None,
-            "refusal": None,
-        }
-        message.update({name: msgspec.Raw(raw) for name, raw in extra.items()})
-        finish = self._finish.get(index)
-        choice: dict[str, object] = {
-            "index": index,
-            "message": message,
-            "logprobs": None,
-            "finish_reason": None if finish is None else finish.value,
-        }
-        more = self._choice_extra.get(index, {})
-        choice.update({name: msgspec.Raw(raw) for name, raw in more.items()})
-        return choice
 
-
-def usage_members(usage: Usage) -> dict[str, object]:
-    """Return usage in OpenAI's buckets: totals include cached and reasoning."""
-    return {
-        "prompt_tokens": usage.prompt_tokens,
-        "completion_tokens": usage.output_tokens,
-        "total_tokens": usage.total_tokens,
-        "prompt_tokens_details": {"cached_tokens": usage.cache_read},
-        "completion_tokens_details": {"reasoning_tokens": usage.reasoning},
+def _whole_choice(index: int, choice: Choice) -> dict[str, object]:
+    finish = choice.finish_reason
+    logprobs = merge_logprobs(choice.logprobs)
+    members: dict[str, object] = {
+        "index": index,
+        "message": message_members(choice),
+        "logprobs": None if logprobs is None else msgspec.Raw(logprobs),
+        "finish_reason": None if finish is None else finish.value,
     }
+    more = choice.choice_extra
+    members.update({name: msgspec.Raw(raw) for name, raw in more.items()})
+    return members

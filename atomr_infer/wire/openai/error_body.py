@@ -17,24 +17,10 @@ import attrs
 import msgspec
 
 from atomr_infer import errors
+from atomr_infer.wire.ingress import ErrorAnswer
 
 _DEFAULT_WAIT_S = 1.0
 _MAX_WAIT_S = 86400.0
-
-
-@attrs.frozen
-class ErrorAnswer:
-    """An HTTP error answer.
-
-    Attributes:
-        status: HTTP status.
-        body: the JSON envelope.
-        headers: extra headers, such as ``retry-after``.
-    """
-
-    status: int
-    body: bytes
-    headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
 @attrs.frozen

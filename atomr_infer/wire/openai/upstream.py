@@ -1,8 +1,7 @@
-"""Speak to an OpenAI-like upstream: the canonical batch out, chunks back in.
+"""Read the answers of an OpenAI-like upstream: its JSON to canonical chunks.
 
-What the canonical form does not model travels as raw JSON and is spliced in
-and cut out unchanged, so that a member that neither side of the gateway knows
-arrives as it was sent.
+What the canonical form does not model travels as raw JSON, so that a member
+that neither side of the gateway knows arrives as it was sent.
 
 Pure.
 
@@ -11,115 +10,18 @@ Source: OpenAI API reference, "Chat completions" and "Streaming".
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from atomr_infer.errors import UpstreamProtocolError
-from atomr_infer.model.batch import (
-    ExecuteBatch,
-    FinishReason,
-    Message,
-    RawJson,
-    RawPart,
-    Sampling,
-    TextPart,
-    TokenChunk,
-)
+from atomr_infer.model.batch import FinishReason, TokenChunk
+from atomr_infer.wire.openai.upstream_delta import EMPTY, decode_delta, raw_members
 from atomr_infer.wire.openai.upstream_errors import ErrorBody, classify, parse_error
 from atomr_infer.wire.openai.upstream_usage import decode_usage
 
 if TYPE_CHECKING:
     from atomr_infer.model.secret import Secret
-
-MaxTokensMember = Literal["max_tokens", "max_completion_tokens"]
-"""How an upstream spells the limit: OpenAI's newer models refuse the older
-name, and many compatible servers do not know the newer one."""
-
-_encode = msgspec.json.Encoder().encode
-
-_SAMPLING_MEMBERS = (
-    "temperature",
-    "top_p",
-    "seed",
-    "presence_penalty",
-    "frequency_penalty",
-)
-
-
-# --- requests ---------------------------------------------------------------
-
-
-def encode_request(
-    batch: ExecuteBatch, *, max_tokens_member: MaxTokensMember = "max_tokens"
-) -> bytes:
-    """Return the body of a chat completion request.
-
-    A canonical member wins over an ``extra`` one of the same name, except that
-    ``max_completion_tokens`` in ``extra`` is the client's own spelling and
-    replaces the canonical limit.  A stream always asks for usage, which is
-    what the request is billed by; other ``stream_options`` are kept.
-
-    Args:
-        batch: the generation; its raw members must each be one JSON value.
-        max_tokens_member: how this upstream spells the limit.
-    """
-    extra = dict(batch.extra)
-    options = extra.pop("stream_options", None)
-    body: dict[str, object] = {
-        "model": batch.model,
-        "messages": [_message(message) for message in batch.messages],
-    }
-    body.update(_sampling(batch.sampling))
-    if batch.sampling.max_tokens is not None and "max_completion_tokens" not in extra:
-        body[max_tokens_member] = batch.sampling.max_tokens
-    body["stream"] = batch.stream
-    if batch.stream:
-        body["stream_options"] = _stream_options(options)
-    for name, raw in extra.items():
-        body.setdefault(name, msgspec.Raw(raw))
-    return _encode(body)
-
-
-def _sampling(sampling: Sampling) -> dict[str, object]:
-    members = {name: getattr(sampling, name) for name in _SAMPLING_MEMBERS}
-    said = {name: value for name, value in members.items() if value is not None}
-    if sampling.stop:
-        said["stop"] = sampling.stop
-    if sampling.n != 1:
-        said["n"] = sampling.n
-    return said
-
-
-def _stream_options(raw: RawJson | None) -> dict[str, object]:
-    options: dict[str, object] = {}
-    if raw is not None:
-        options.update(
-            msgspec.json.decode(raw, type=dict[str, msgspec.Raw] | None) or {}
-        )
-    options["include_usage"] = True
-    return options
-
-
-def _message(message: Message) -> dict[str, object]:
-    members: dict[str, object] = {"role": message.role.value}
-    if isinstance(message.content, tuple):
-        members["content"] = [_part(part) for part in message.content]
-    else:
-        members["content"] = message.content
-    for name, raw in message.extra.items():
-        members.setdefault(name, msgspec.Raw(raw))
-    return members
-
-
-def _part(part: TextPart | RawPart) -> object:
-    if isinstance(part, RawPart):
-        return msgspec.Raw(part.json)
-    return {"type": "text", "text": part.text}
-
-
-# --- answers ----------------------------------------------------------------
-
 
 _NULL = msgspec.Raw(b"null")
 
@@ -141,9 +43,6 @@ _decode_index = msgspec.json.Decoder(int | None).decode
 _decode_reason = msgspec.json.Decoder(str | None).decode
 
 _DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-
-# What says nothing, in every member that a server fills in for completeness.
-_EMPTY = (b"null", b"[]")
 
 
 def decode_chunk(
@@ -231,44 +130,39 @@ def _choice(
     *,
     unfinished: FinishReason | None = None,
 ) -> TokenChunk:
-    """Return one choice as a chunk; its text is under ``member``."""
+    """Return one choice as a chunk; what it says is under ``member``."""
     try:
-        said = _decode_members(choice.pop(member, _NULL)) or {}
+        said = decode_delta(_decode_members(choice.pop(member, _NULL)) or {})
         index = _decode_index(choice.pop("index", _NULL)) or 0
         native = _decode_reason(choice.pop("finish_reason", _NULL))
-        text, extra = _delta(said)
     except _DECODE_ERRORS as error:
         raise malformed("event" if member == "delta" else "body") from error
+    logprobs = choice.pop("logprobs", _NULL)
     return TokenChunk(
-        text=text,
+        text=said.text,
         index=index,
         finish_reason=finish_reason(native) if native else unfinished,
-        extra=extra,
-        choice_extra=_raw(choice),
+        reasoning=said.reasoning,
+        tool_calls=said.tool_calls,
+        refusal=said.refusal,
+        logprobs=None if bytes(logprobs) in EMPTY else bytes(logprobs),
+        native_finish=native or None,
+        stop_sequence=_stop_sequence(choice.get("stop_reason")),
+        extra=said.extra,
+        choice_extra=raw_members(choice),
         model=model,
     )
 
 
-def _delta(members: _Members) -> tuple[str, dict[str, RawJson]]:
-    # Who speaks is always the assistant, and the gateway says so itself.
-    members.pop("role", None)
-    content = members.get("content")
-    if content is None:
-        return "", _raw(members)
-    if bytes(content)[:1] == b'"':
-        del members["content"]
-        return _decode_text(content), _raw(members)
-    # Content in parts (reasoning next to text) has no canonical form: it stays.
-    return "", _raw(members)
-
-
-def _raw(members: _Members) -> dict[str, RawJson]:
-    raw = {name: bytes(value) for name, value in members.items()}
-    return {name: value for name, value in raw.items() if value not in _EMPTY}
+def _stop_sequence(raw: msgspec.Raw | None) -> str | None:
+    """Return which stop string ended the answer, as vLLM tells."""
+    if raw is None or bytes(raw)[:1] != b'"':
+        return None
+    return _decode_text(raw)
 
 
 def _says_something(chunk: TokenChunk) -> bool:
-    said = chunk.has_content or chunk.choice_extra
+    said = chunk.has_content or chunk.choice_extra or chunk.logprobs
     return bool(said) or chunk.finish_reason is not None
 
 

@@ -210,6 +210,6 @@ def _word(text: str | None, secret: Secret | None) -> str | None:
 
 
 def _redacted(text: str | None, secret: Secret | None) -> str | None:
-    if text is None or secret is None or not secret.reveal():
+    if text is None or secret is None:
         return text
-    return text.replace(secret.reveal(), "***")
+    return secret.blot(text)

@@ -21,8 +21,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import attrs
+
 from atomr_infer.errors import StreamCutError, UpstreamProtocolError
 from atomr_infer.model.batch import ExecuteBatch, FinishReason, TokenChunk, Usage
+from atomr_infer.wire.openai.tool_index import ToolCallNumbers
 from atomr_infer.wire.openai.upstream import decode_chunk, decode_response, malformed
 from atomr_infer.wire.sse import DONE, SseEvent, SseReader
 
@@ -60,6 +63,7 @@ class ChatAnswer:
         self._output_bytes = 0
         self._unfinished = set(range(batch.sampling.n))
         self._finished: set[int] = set()
+        self._calls: dict[int, ToolCallNumbers] = {}
         self.skipped = 0
         self.ended = False
 
@@ -133,12 +137,28 @@ class ChatAnswer:
             if chunk.usage is not None:
                 self._usage = chunk.usage
             elif chunk.index not in self._finished:
-                self._note(chunk)
-                chunks.append(chunk)
+                settled = self._settled(chunk)
+                self._note(settled)
+                chunks.append(settled)
         return chunks
 
+    def _settled(self, chunk: TokenChunk) -> TokenChunk:
+        """Number tool calls, and finish an answer that has them as one (T7)."""
+        if chunk.tool_calls:
+            numbers = self._calls.setdefault(
+                chunk.index, ToolCallNumbers(f"{self._batch.request_id}_{chunk.index}")
+            )
+            calls = tuple(numbers.renumber(call) for call in chunk.tool_calls)
+            chunk = attrs.evolve(chunk, tool_calls=calls)
+        if chunk.finish_reason is FinishReason.STOP and chunk.index in self._calls:
+            return attrs.evolve(chunk, finish_reason=FinishReason.TOOL_CALLS)
+        return chunk
+
     def _note(self, chunk: TokenChunk) -> None:
-        self._output_bytes += len(chunk.text.encode())
+        self._output_bytes += len(chunk.text.encode()) + len(chunk.refusal.encode())
+        if chunk.reasoning is not None:
+            self._output_bytes += len(chunk.reasoning.text.encode())
+        self._output_bytes += sum(len(call.arguments) for call in chunk.tool_calls)
         self._output_bytes += sum(len(raw) for raw in chunk.extra.values())
         if chunk.finish_reason is not None:
             self._unfinished.discard(chunk.index)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import msgspec
 
-from atomr_infer.model.batch import Usage
+from atomr_infer.model.usage import Usage, split_total
 
 # Beyond it a float is no exact count any more.
 _MAX_COUNT = 2**53
@@ -22,10 +22,14 @@ _Number = int | float | None
 
 class _PromptDetails(msgspec.Struct):
     cached_tokens: _Number = None
+    cache_write_tokens: _Number = None
+    audio_tokens: _Number = None
+    image_tokens: _Number = None
 
 
 class _CompletionDetails(msgspec.Struct):
     reasoning_tokens: _Number = None
+    audio_tokens: _Number = None
 
 
 class _Usage(msgspec.Struct):
@@ -50,7 +54,7 @@ def decode_usage(raw: bytes) -> Usage | None:
     Totals are split into disjoint buckets; a part never exceeds its total.
 
     >>> decode_usage(b'{"prompt_tokens": 3.0, "completion_tokens": null}')
-    Usage(input_uncached=3, output_text=0, cache_read=0, reasoning=0, estimated=False)
+    Usage(input_uncached=3)
     """
     try:
         usage = _decode(raw)
@@ -66,13 +70,29 @@ def _split(usage: _Usage) -> Usage:
         usage.prompt_tokens_details or _PromptDetails(),
         usage.completion_tokens_details or _CompletionDetails(),
     )
-    cached = min(prompt, _count(prompt_parts.cached_tokens))
-    reasoning = min(output, _count(output_parts.reasoning_tokens))
+    # Parts may overlap (cached audio is in both): the cached ones are certain.
+    uncached, read, written, audio, image = split_total(
+        prompt,
+        (
+            _count(prompt_parts.cached_tokens),
+            _count(prompt_parts.cache_write_tokens),
+            _count(prompt_parts.audio_tokens),
+            _count(prompt_parts.image_tokens),
+        ),
+    )
+    text, reasoning, spoken = split_total(
+        output,
+        (_count(output_parts.reasoning_tokens), _count(output_parts.audio_tokens)),
+    )
     return Usage(
-        input_uncached=prompt - cached,
-        cache_read=cached,
-        output_text=output - reasoning,
+        input_uncached=uncached,
+        cache_read=read,
+        cache_write_5m=written,
+        input_audio=audio,
+        input_image=image,
+        output_text=text,
         reasoning=reasoning,
+        output_audio=spoken,
     )
 
 

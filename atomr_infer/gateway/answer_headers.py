@@ -1,0 +1,56 @@
+"""The headers of answers: who served, how, and what was left out.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from atomr_infer.model.dialect import Dialect
+
+if TYPE_CHECKING:
+    from atomr_infer.serving.request import Served
+    from atomr_infer.wire.ingress import Asked
+
+STREAM_HEADERS = (
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+)
+"""What every stream of events has (W1); the media type is the first."""
+
+_MAX_HEADER = 500  # characters; proxies refuse long headers
+
+
+def request_id_headers(
+    request_id: str, dialect: Dialect
+) -> tuple[tuple[bytes, bytes], ...]:
+    """Return the request's id under the names that the dialect's clients read."""
+    value = request_id.encode()
+    if dialect is Dialect.ANTHROPIC:
+        return ((b"x-request-id", value), (b"request-id", value))
+    return ((b"x-request-id", value),)
+
+
+def served_headers(
+    served: Served, asked: Asked, dialect: Dialect
+) -> list[tuple[bytes, bytes]]:
+    """Return the headers that say who answered, and what had no effect."""
+    found = [
+        *request_id_headers(served.request_id, dialect),
+        (b"x-atomr-deployment", served.deployment.encode()),
+        (b"x-atomr-attempts", str(served.attempts).encode()),
+    ]
+    warnings = list(asked.warnings)
+    if served.ignored:
+        warnings.append("ignored by this model: " + ", ".join(served.ignored))
+    if warnings:
+        found.append((b"x-atomr-warnings", header_text("; ".join(warnings))))
+    return found
+
+
+def header_text(text: str) -> bytes:
+    """Make text that a client wrote fit for a header: printable, bounded."""
+    shown = text if len(text) <= _MAX_HEADER else text[:_MAX_HEADER] + "..."
+    return "".join(c if " " <= c <= "~" else "?" for c in shown).encode("ascii")

@@ -1,0 +1,203 @@
+"""One generation, from the request's body to the last byte of its answer.
+
+The same for every dialect: an ``Ingress`` reads and writes, this drives.
+
+Headers wait for the first chunk: an error before it still has its own HTTP
+status.  After it, an error is an event of the stream, and the stream then ends
+as no complete one does, so that a client never takes half an answer for a
+whole one.
+
+An answer in the client's own dialect comes as ``RawChunk`` and leaves byte for
+byte as it came.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from atomr_infer.errors import InferenceError, InternalError
+from atomr_infer.gateway.answer_headers import (
+    STREAM_HEADERS,
+    request_id_headers,
+    served_headers,
+)
+from atomr_infer.model.batch import RawChunk, TokenChunk
+from atomr_infer.serving.request import run_request
+from atomr_infer.wire.ingress import AnswerFacts, Asked, Call, Ingress
+
+if TYPE_CHECKING:
+    from atomr_infer.gateway.exchange import Exchange
+    from atomr_infer.serving.request import Served
+    from atomr_infer.serving.shared import Serving
+    from atomr_infer.wire.ingress import AnswerBuilder, StreamEncoder
+
+log = logging.getLogger(__name__)
+
+
+class Generation:
+    """A request to generate, and its answer."""
+
+    def __init__(
+        self, serving: Serving, exchange: Exchange, *, ingress: Ingress, call: Call
+    ) -> None:
+        """Prepare; nothing is read yet.
+
+        Args:
+            serving: what serves it.
+            exchange: where the answer goes.
+            ingress: the route's dialect.
+            call: the request.
+        """
+        self._serving = serving
+        self._exchange = exchange
+        self._ingress = ingress
+        self._call = call
+        self._answer: _StreamAnswer | _WholeAnswer | None = None
+
+    async def run(self) -> None:
+        """Answer it, whatever comes of it; its client is always told.
+
+        Cancellation: ends the generation; nothing more is sent.
+        """
+        request_id = self._call.request_id
+        try:
+            await self._generate()
+        except InferenceError as error:
+            await self.fail(error)
+        except Exception:
+            # The last boundary before the socket: a bug of ours must reach the
+            # client as an explicit error, in a stream too, and us by the log.
+            log.exception("request %s: internal error", request_id)
+            await self.fail(InternalError(f"internal error; request id {request_id}"))
+
+    async def _generate(self) -> None:
+        try:
+            asked = self._ingress.parse(self._call)
+        except InferenceError as error:
+            log.info("request %s refused: %s", self._call.request_id, error)
+            raise
+        kind = _StreamAnswer if asked.batch.stream else _WholeAnswer
+        answer = self._answer = kind(self._exchange, self._ingress, asked)
+        await run_request(self._serving, asked.batch, answer)
+        await answer.finish()
+
+    async def fail(self, error: InferenceError) -> None:
+        """Tell the client that it failed: by status, or inside its stream."""
+        if self._exchange.started:
+            assert self._answer is not None, "only an answer starts an exchange"
+            await self._answer.fail(error)
+            return
+        request_id = self._call.request_id
+        refusal = self._ingress.refuse(error, request_id)
+        more = request_id_headers(request_id, self._ingress.dialect)
+        await self._exchange.answer(
+            refusal.status, refusal.body, [*refusal.headers, *more]
+        )
+
+
+class _Answer:
+    """What both kinds of answer share.
+
+    Attributes:
+        served: who answers; set before the first chunk.
+    """
+
+    def __init__(self, exchange: Exchange, ingress: Ingress, asked: Asked) -> None:
+        self._exchange = exchange
+        self._ingress = ingress
+        self._asked = asked
+        self._served: Served | None = None
+
+    async def begin(self, served: Served) -> None:
+        self._served = served
+
+    @property
+    def served(self) -> Served:
+        assert self._served is not None, "begin() comes first"
+        return self._served
+
+    def _facts(self) -> AnswerFacts:
+        return AnswerFacts(
+            request_id=self._asked.batch.request_id,
+            created_s=int(time.time()),
+            model=self.served.model,
+            prompt_tokens=estimated_prompt_tokens(self._asked),
+        )
+
+
+class _StreamAnswer(_Answer):
+    """Sends every chunk as server-sent events, as it comes."""
+
+    _encoder: StreamEncoder | None = None
+
+    async def chunk(self, chunk: TokenChunk | RawChunk) -> None:
+        if isinstance(chunk, RawChunk):
+            if not self._exchange.started:
+                await self._start(chunk.content_type)
+            if chunk.data:
+                await self._exchange.write(chunk.data)
+            return
+        if self._encoder is None:
+            self._encoder = self._ingress.stream(self._asked, self._facts())
+            await self._start(None)
+        data = self._encoder.encode(chunk)
+        if data:
+            await self._exchange.write(data)
+
+    async def _start(self, content_type: str | None) -> None:
+        headers = served_headers(self.served, self._asked, self._ingress.dialect)
+        await self._exchange.start(200, [*stream_headers(content_type), *headers])
+
+    async def finish(self) -> None:
+        data = b"" if self._encoder is None else self._encoder.end()
+        await self._exchange.end(data)
+
+    async def fail(self, error: InferenceError) -> None:
+        """End a stream that has begun with an explicit error event."""
+        encoder = self._encoder or self._ingress.stream(self._asked, self._facts())
+        await self._exchange.end(encoder.fail(error))
+
+
+def stream_headers(content_type: str | None) -> list[tuple[bytes, bytes]]:
+    """Return the headers of a streamed answer (W1)."""
+    if content_type is None:
+        return list(STREAM_HEADERS)
+    kind = (b"content-type", content_type.encode("latin-1"))
+    return [kind, *STREAM_HEADERS[1:]]
+
+
+class _WholeAnswer(_Answer):
+    """Collects every chunk and sends one JSON object."""
+
+    _builder: AnswerBuilder | None = None
+    _raw: RawChunk | None = None
+
+    async def chunk(self, chunk: TokenChunk | RawChunk) -> None:
+        if isinstance(chunk, RawChunk):
+            self._raw = chunk
+            return
+        if self._builder is None:
+            self._builder = self._ingress.whole(self._asked, self._facts())
+        self._builder.add(chunk)
+
+    async def fail(self, error: InferenceError) -> None:
+        """End an answer whose head is out but not its body: only a cut tells."""
+        raise AssertionError(f"a whole answer is sent at once, yet {error}")
+
+    async def finish(self) -> None:
+        headers = served_headers(self.served, self._asked, self._ingress.dialect)
+        if self._raw is not None:
+            body = self._raw.data
+        else:
+            assert self._builder is not None, "an answer has at least one chunk"
+            body = self._builder.build()
+        await self._exchange.answer(200, body, headers)
+
+
+def estimated_prompt_tokens(asked: Asked) -> int:
+    """Return about how long the prompt is, for a stream's first event (section 4)."""
+    source = asked.batch.source
+    size = 0 if source is None else len(source.body)
+    return max(1, size // 4)

@@ -1,0 +1,172 @@
+"""Which path is what, in which dialect.
+
+Three dialects share one address, and two share ``/v1/models``: the caller's
+headers tell them apart there.  A model's name may hold ``/`` and ``:``, so
+Gemini's action is what follows the last colon.
+
+An error's dialect follows the path too, whatever is wrong with the request.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING
+
+import attrs
+
+from atomr_infer.model.dialect import Dialect
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class Action(Enum):
+    """What a route does."""
+
+    INDEX = "index"
+    HEALTH = "health"
+    READY = "ready"
+    MODELS = "models"
+    MODEL = "model"
+    GENERATE = "generate"
+    EMBED = "embed"
+    COUNT_TOKENS = "count tokens"
+
+
+@attrs.frozen(kw_only=True)
+class Target:
+    """A route that exists.
+
+    Attributes:
+        action: what it does.
+        dialect: whose format it reads and writes.
+        model: the model's name, where the path holds it.
+        verb: Gemini's action, where the path holds it.
+    """
+
+    action: Action
+    dialect: Dialect = Dialect.OPENAI_CHAT
+    model: str | None = None
+    verb: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class NoRoute:
+    """A path that is not served.
+
+    Attributes:
+        dialect: whose error the caller understands.
+    """
+
+    dialect: Dialect
+
+
+@attrs.frozen(kw_only=True)
+class WrongMethod:
+    """A path that is served, but not so.
+
+    Attributes:
+        dialect: whose error the caller understands.
+        allow: the methods that it takes.
+    """
+
+    dialect: Dialect
+    allow: tuple[str, ...]
+
+
+_PATHS: Mapping[str, Mapping[str, Target]] = {
+    "/": {"GET": Target(action=Action.INDEX)},
+    "/healthz": {"GET": Target(action=Action.HEALTH)},
+    "/readyz": {"GET": Target(action=Action.READY)},
+    "/v1/chat/completions": {"POST": Target(action=Action.GENERATE)},
+}
+
+_GEMINI_MODELS = ("/v1beta/models/", "/v1/models/")
+
+_GEMINI_VERBS: Mapping[str, Action] = {}
+
+_OPENAI_ROOTS = ("/chat/", "/completions", "/embeddings", "/responses", "/models")
+
+
+def endpoints() -> tuple[str, ...]:
+    """Return what is served, as a person writes it."""
+    listed = [
+        f"{method} {path}" for path, methods in _PATHS.items() for method in methods
+    ]
+    listed += ["GET /v1/models", "GET /v1/models/{model}"]
+    listed += [f"POST /v1beta/models/{{model}}:{verb}" for verb in _GEMINI_VERBS]
+    return tuple(listed)
+
+
+def find(
+    method: str, path: str, headers: Mapping[str, str]
+) -> Target | NoRoute | WrongMethod:
+    """Return the route of a request.
+
+    Args:
+        method: in upper case; HEAD is answered as GET is.
+        path: percent-decoded, without the query.
+        headers: by lower-case name.
+    """
+    path = _normal(path)
+    method = "GET" if method == "HEAD" else method
+    methods = _PATHS.get(path)
+    if methods is None:
+        methods = _models(path, headers)
+    if methods is None:
+        return NoRoute(dialect=dialect_of(path, headers))
+    target = methods.get(method)
+    if target is None:
+        return WrongMethod(dialect=dialect_of(path, headers), allow=tuple(methods))
+    return target
+
+
+def _normal(path: str) -> str:
+    """Return a path without its last slash, under ``/v1`` where that was left out."""
+    path = path.rstrip("/") or "/"
+    # Clients that were given a base URL without /v1.
+    if path.startswith(_OPENAI_ROOTS):
+        return "/v1" + path
+    return path
+
+
+def _models(path: str, headers: Mapping[str, str]) -> Mapping[str, Target] | None:
+    dialect = dialect_of(path, headers)
+    if path in ("/v1/models", "/v1beta/models"):
+        return {"GET": Target(action=Action.MODELS, dialect=dialect)}
+    for prefix in _GEMINI_MODELS:
+        if path.startswith(prefix):
+            return _model(path.removeprefix(prefix), dialect)
+    return None
+
+
+def _model(name: str, dialect: Dialect) -> Mapping[str, Target]:
+    model, colon, verb = name.rpartition(":")
+    if colon and verb in _GEMINI_VERBS:
+        target = Target(
+            action=_GEMINI_VERBS[verb],
+            dialect=Dialect.GEMINI,
+            model=model,
+            verb=verb,
+        )
+        return {"POST": target}
+    return {"GET": Target(action=Action.MODEL, dialect=dialect, model=name)}
+
+
+def dialect_of(path: str, headers: Mapping[str, str]) -> Dialect:
+    """Return the dialect that a caller of ``path`` speaks.
+
+    >>> dialect_of("/v1/models", {"x-goog-api-key": "k"})
+    <Dialect.GEMINI: 'gemini'>
+    >>> dialect_of("/v1/models", {"anthropic-version": "2023-06-01"})
+    <Dialect.ANTHROPIC: 'anthropic'>
+    """
+    if path.startswith("/v1beta/") or path.rpartition(":")[2] in _GEMINI_VERBS:
+        return Dialect.GEMINI
+    if path.startswith("/v1/messages") or "anthropic-version" in headers:
+        return Dialect.ANTHROPIC
+    if "x-goog-api-key" in headers:
+        return Dialect.GEMINI
+    return Dialect.OPENAI_CHAT
