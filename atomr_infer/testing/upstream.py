@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from atomr_infer.testing.upstreams.anthropic import AnthropicDialect
 from atomr_infer.testing.upstreams.command import main
 from atomr_infer.testing.upstreams.fake import FakeUpstream
 from atomr_infer.testing.upstreams.openai import OpenAIDialect
@@ -51,6 +52,21 @@ def open_openai_upstream(
     """
     upstream = FakeUpstream(
         script, dialect=OpenAIDialect(), otherwise=otherwise, api_key=api_key
+    )
+    return serve_upstream(upstream, host=host, port=port)
+
+
+def open_anthropic_upstream(
+    script: Iterable[Behaviour] = (),
+    *,
+    otherwise: Behaviour | None = None,
+    api_key: str | None = None,
+    host: str = "127.0.0.1",
+    port: int = 0,
+) -> AbstractAsyncContextManager[FakeUpstream]:
+    """Serve an upstream with Anthropic's dialect; see :func:`open_openai_upstream`."""
+    upstream = FakeUpstream(
+        script, dialect=AnthropicDialect(), otherwise=otherwise, api_key=api_key
     )
     return serve_upstream(upstream, host=host, port=port)
 

@@ -91,17 +91,25 @@ def objects(value: object) -> Sequence[Members]:
     return [item for item in items if isinstance(item, Mapping)]
 
 
-def inline_media(media_type: str, encoded: str) -> Media:
+def decode_base64(encoded: object) -> bytes:
     """Return what base64 text holds.
 
     Raises:
         Invalid: it is not base64.
     """
     try:
-        data = base64.b64decode(encoded, validate=True)
+        return base64.b64decode(str(encoded), validate=True)
     except (binascii.Error, ValueError) as error:
         raise Invalid("Invalid base64 data") from error
-    return Media(media_type, len(data))
+
+
+def inline_media(media_type: str, encoded: object) -> Media:
+    """Return what base64 text holds, as a part of a prompt.
+
+    Raises:
+        Invalid: it is not base64.
+    """
+    return Media(media_type, len(decode_base64(encoded)))
 
 
 def media_of_url(url: str) -> Media:

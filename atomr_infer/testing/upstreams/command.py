@@ -9,6 +9,7 @@ import attrs
 import click
 import trio
 
+from atomr_infer.testing.upstreams.anthropic import AnthropicDialect
 from atomr_infer.testing.upstreams.dialect import Dialect
 from atomr_infer.testing.upstreams.fake import FakeUpstream
 from atomr_infer.testing.upstreams.openai import OpenAIDialect
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 DIALECTS: Mapping[str, Dialect] = {
-    dialect.name: dialect for dialect in (OpenAIDialect(),)
+    dialect.name: dialect for dialect in (AnthropicDialect(), OpenAIDialect())
 }
 
 

@@ -381,7 +381,7 @@ def _media_of(message: Members) -> Iterator[Media]:
                 yield media_of_url(str(part["image_url"]["url"]))
             case "input_audio":
                 sound = part["input_audio"]
-                yield inline_media(f"audio/{sound['format']}", str(sound["data"]))
+                yield inline_media(f"audio/{sound['format']}", sound["data"])
             case "file" if "file_data" in part["file"]:
                 yield media_of_url(str(part["file"]["file_data"]))
 
