@@ -1,117 +1,159 @@
-"""One HTTP/1.1 connection to an upstream: h11 decides, a trio stream moves.
+"""One HTTP/1.1 connection to an upstream, in the task of whoever uses it.
 
-An exchange is :meth:`HttpConnection.send`, :meth:`~HttpConnection.receive_head`,
-then :meth:`~HttpConnection.receive_body` until it returns None.  After that,
-:meth:`~HttpConnection.recycle` says whether the connection can take another.
+An exchange is :meth:`Http1Connection.ask`, then
+:meth:`~Http1Connection.receive` until it returns None.  After that,
+:meth:`~Http1Connection.recycle` says whether the connection can take another.
 
-Errors leave here as trio, h11 and ssl raise them; ``atomr_infer.remote.http``
-translates them.  No timeouts here either.
+There is one time limit at a time, ``due_at``; the client's watchdog closes the
+connection when it has passed, and the wait then ends with ``TooSlowError``.
+
+Errors leave here as trio, ssl, the system and the reader raise them;
+``atomr_infer.remote.phases`` translates them.
 
 Source: RFC 9112.
 """
 
 from __future__ import annotations
 
-import h11
+import math
+import ssl
+from typing import TYPE_CHECKING
+
 import trio
 
-READ_BYTES = 65536
-"""One read.  A whole streamed event fits, and so do many small answers."""
+from atomr_infer.remote.http1 import (
+    FramingError,
+    PeerClosedError,
+    ResponseHead,
+    ResponseReader,
+)
+from atomr_infer.remote.phases import HttpTimeouts, Phase
 
-MAX_HEAD_BYTES = 65536
-"""Status line and headers together; nginx and Node refuse far less (8-16 KiB)."""
-
+if TYPE_CHECKING:
+    from atomr_infer.remote.pipe import Pipe
+    from atomr_infer.remote.watchdog import Watchdog
 
 PIECE_BYTES = 16384
 """What is written at once: the smallest send buffer of Linux, and a TLS record."""
 
 
-class PeerClosedError(Exception):
-    """The peer ended the connection before the head of its answer was whole."""
+class UntouchedError(Exception):
+    """A kept connection was gone before a byte of the request was written."""
 
 
-class HttpConnection:
+class Http1Connection:
     """A connection over any byte stream; one exchange at a time.
 
     Attributes:
+        opened_at: when it was opened.
         exchanges: exchanges that ended well.
         answered: True once a byte of the current answer has arrived.
-        at_eof: True once the peer has ended its side.
+        due_at: the current time limit; ``inf`` when nobody waits.
+        phase: what the exchange waits for, or waited for last.
     """
 
-    def __init__(self, stream: trio.abc.Stream) -> None:
-        self._stream = stream
-        self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD_BYTES)
-        self._broken = False
-        self._early_head: h11.Response | None = None
+    __slots__ = (
+        "_by_total",
+        "_clean",
+        "_early_head",
+        "_keeps",
+        "_overdue",
+        "_pipe",
+        "_reader",
+        "_timeouts",
+        "_total_at",
+        "_watchdog",
+        "answered",
+        "due_at",
+        "exchanges",
+        "opened_at",
+        "phase",
+    )
+
+    def __init__(self, pipe: Pipe, watchdog: Watchdog) -> None:
+        self._pipe = pipe
+        self._watchdog = watchdog
+        self._reader = ResponseReader()
+        self._clean = True
+        self._keeps = False
+        self._overdue = False
+        self._by_total = False
+        self._early_head: ResponseHead | None = None
+        self._timeouts = HttpTimeouts()
+        self._total_at = math.inf
+        self.opened_at = trio.current_time()
         self.exchanges = 0
         self.answered = False
-        self.at_eof = False
+        self.due_at = math.inf
+        self.phase = Phase.WRITE
+        watchdog.watched.add(self)
 
-    async def send(self, request: h11.Request, body: bytes) -> None:
-        """Send a request, the small one in one write.
+    @property
+    def late_in(self) -> Phase:
+        """The phase whose limit is the current one."""
+        return Phase.TOTAL if self._by_total else self.phase
 
-        A peer may answer before it has read everything (413, 429) and read no
-        further.  So the answer is looked out for meanwhile: its final head, or
-        the peer's end, ends the sending (RFC 9112, 9.5), and the connection
-        takes no other request.  For the same reason a broken write is not an
-        error yet: :meth:`receive_head` tells.
-        """
-        self.answered = False
-        self._early_head = None
-        head = self._h11.send(request) or b""
-        data = self._h11.send(h11.Data(data=body)) or b""
-        end = self._h11.send(h11.EndOfMessage()) or b""
-        request_bytes = head + data + end
-        # What fits the send buffer needs no reader, so it cannot be stuck.
-        if len(request_bytes) <= PIECE_BYTES:
-            sent = await self._send_pieces(request_bytes)
-        else:
-            sent = await self._send_watched(request_bytes)
-        self._broken = self._broken or not sent
+    @property
+    def at_eof(self) -> bool:
+        """True once the peer has ended its side."""
+        return self._reader.at_eof
 
-    async def receive_head(self) -> h11.Response:
-        """Wait for the final status line and headers; 1xx are passed over.
+    async def ask(
+        self,
+        head: bytes,
+        body: bytes,
+        *,
+        method: str,
+        timeouts: HttpTimeouts,
+        total_at: float,
+    ) -> ResponseHead:
+        """Send a request and wait for the final head; 1xx are passed over.
+
+        Args:
+            head: the request up to its body.
+            body: the whole body.
+            method: the request's; it decides whether an answer has a body.
+            timeouts: the limits of this exchange.
+            total_at: the instant by which all of it must have ended.
 
         Raises:
+            UntouchedError: nothing was written, and nothing ever will be.
             PeerClosedError: the peer ended the connection instead.
         """
-        if self._early_head is not None:
-            return self._early_head
-        while not self.at_eof:
-            event = self._h11.next_event()
-            if isinstance(event, h11.Response):
-                return event
-            if event is h11.NEED_DATA:
-                await self._read()
-        raise PeerClosedError("the connection ended before an answer")
+        self._timeouts, self._total_at = timeouts, total_at
+        self._begin(method)
+        rest = self._send_nowait(head, body)
+        if rest:
+            await self._send_rest(rest)
+        self._limit(Phase.HEAD, timeouts.head_s)
+        found = self._early_head or await self._receive_head()
+        self.due_at = math.inf
+        self._keeps = found.keeps
+        return found
 
-    async def receive_body(self) -> bytes | None:
+    async def receive(self) -> bytes | None:
         """Wait for the next piece of the body; None when it is complete."""
-        while (piece := self.receive_body_nowait()) == b"":
-            await self._read()
+        piece = self._reader.piece()
+        if piece == b"":
+            self._limit(Phase.BODY, self._timeouts.idle_s)
+            while piece == b"":
+                await self._read()
+                piece = self._reader.piece()
+            self.due_at = math.inf
         return piece
 
-    def receive_body_nowait(self) -> bytes | None:
-        """Return what is already here of the body: b"" for nothing yet."""
-        if self._h11.their_state is not h11.SEND_BODY:
-            self._check_ended()
-            return None
-        event = self._h11.next_event()
-        if isinstance(event, h11.Data):
-            return bytes(event.data)
-        return None if isinstance(event, h11.EndOfMessage) else b""
-
     def recycle(self) -> bool:
-        """Make ready for the next exchange; False when that cannot be."""
-        if self._broken or self.at_eof or self._h11.trailing_data[0]:
+        """Make ready for the next exchange; False when that cannot be.
+
+        What is here already of the answer's end is read, so that who stops at
+        the last event of a stream does not lose the connection.
+        """
+        if not (self._keeps and self._clean) or self._overdue:
             return False
-        if self._h11.states != {h11.CLIENT: h11.DONE, h11.SERVER: h11.DONE}:
+        if not self._reader.done and not self._is_last():
             return False
-        self._h11.start_next_cycle()
         self.exchanges += 1
-        self.answered = False
-        return True
+        return self._reader.clean
 
     def is_stale(self) -> bool:
         """True when an idle connection has something to read: its end, mostly.
@@ -119,56 +161,135 @@ class HttpConnection:
         Only sockets can be asked; for other streams the answer is False, and
         the failing exchange tells.
         """
-        stream: object = self._stream
-        if isinstance(stream, trio.SSLStream):
-            stream = stream.transport_stream
-        return isinstance(stream, trio.SocketStream) and stream.socket.is_readable()
+        return self._pipe.is_readable()
+
+    async def expire(self) -> None:
+        """End the wait under way: its time is over."""
+        self._overdue = True
+        await self._pipe.close()
 
     async def close(self) -> None:
         """Close at once, without farewell; safe to call in a cancelled scope."""
-        await trio.aclose_forcefully(self._stream)
+        self.due_at = math.inf
+        self._watchdog.watched.discard(self)
+        await self._pipe.close()
 
-    async def _send_watched(self, data: bytes) -> bool:
+    def _begin(self, method: str) -> None:
+        self.phase = Phase.WRITE
+        self.answered = False
+        self._early_head = None
+        self._reader.expect(method)
+
+    def _limit(self, phase: Phase, limit_s: float) -> None:
+        """Let the wait that begins now end in ``limit_s`` at the latest."""
+        self.phase = phase
+        due_at = trio.current_time() + limit_s
+        self._by_total = due_at > self._total_at
+        if self._by_total:
+            due_at = self._total_at
+        self.due_at = due_at
+        self._watchdog.notice(due_at)
+
+    def _is_last(self) -> bool:
+        try:
+            return self._reader.piece() is None
+        except (FramingError, PeerClosedError):
+            # Whoever left did not want the rest; the connection is closed.
+            return False
+
+    async def _receive_head(self) -> ResponseHead:
+        while (found := self._reader.head()) is None:
+            await self._read()
+        return found
+
+    async def _read(self) -> None:
+        try:
+            data = await self._pipe.receive()
+        except trio.ClosedResourceError as error:
+            if self._overdue:
+                raise trio.TooSlowError from error
+            raise
+        self.answered = self.answered or bool(data)
+        self._reader.feed(data)
+
+    # --- sending ----------------------------------------------------------------
+
+    def _send_nowait(self, head: bytes, body: bytes) -> list[memoryview]:
+        """Write what the socket takes; return the rest."""
+        # A big body is not copied: what is behind the first piece goes apart.
+        first = head + body if len(body) <= PIECE_BYTES else head + body[:PIECE_BYTES]
+        parts = [memoryview(first)]
+        if len(body) > PIECE_BYTES:
+            parts.append(memoryview(body)[PIECE_BYTES:])
+        try:
+            while parts:
+                sent = self._pipe.send_nowait(parts[0])
+                if sent < len(parts[0]):
+                    parts[0] = parts[0][sent:]
+                    return parts
+                del parts[0]
+        except OSError as error:
+            # Behind the first byte a broken write is not an error yet: the
+            # peer may have answered, and the reading tells.
+            if self.exchanges and len(parts[0]) == len(first):
+                raise UntouchedError from error
+            self._clean = False
+        return []
+
+    async def _send_rest(self, parts: list[memoryview]) -> None:
+        """Send what the socket did not take, and look out for an early answer.
+
+        A peer may answer before it has read everything (413, 429) and read no
+        further.  So its final head, or its end, ends the sending (RFC 9112,
+        9.5), and the connection takes no other request.
+        """
+        self._limit(Phase.WRITE, self._timeouts.write_s)
+        if sum(map(len, parts)) <= PIECE_BYTES:
+            # What fits the send buffer needs no reader, so it cannot be stuck.
+            sent = await self._send_pieces(parts)
+        else:
+            sent = await self._send_watched(parts)
+        if self._overdue:
+            raise trio.TooSlowError
+        self._clean = self._clean and sent
+
+    async def _send_watched(self, parts: list[memoryview]) -> bool:
         """Send until all is sent or the answer is here; True when all is."""
         sent = False
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch, nursery.cancel_scope)
-            sent = await self._send_pieces(data)
+            sent = await self._send_pieces(parts)
             nursery.cancel_scope.cancel()
         return sent
 
-    async def _send_pieces(self, data: bytes) -> bool:
+    async def _send_pieces(self, parts: list[memoryview]) -> bool:
         """Send all; False when the peer takes no more."""
-        view = memoryview(data)
         try:
-            await self._stream.send_all(view[:PIECE_BYTES])
-            for start in range(PIECE_BYTES, len(view), PIECE_BYTES):
-                # The waiting is done here and not inside the write: a write
-                # that is cancelled would leave a TLS stream unreadable.
-                await self._stream.wait_send_all_might_not_block()
-                await self._stream.send_all(view[start : start + PIECE_BYTES])
-        except trio.BrokenResourceError:
+            for part in parts:
+                for start in range(0, len(part), PIECE_BYTES):
+                    # The waiting is done here and not inside the write: a write
+                    # that is cancelled would leave a TLS stream unreadable.
+                    await self._pipe.wait_writable()
+                    await self._pipe.send(part[start : start + PIECE_BYTES])
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
             return False
         return True
 
     async def _watch(self, sending: trio.CancelScope) -> None:
         try:
-            self._early_head = await self.receive_head()
-        except (h11.RemoteProtocolError, trio.BrokenResourceError, PeerClosedError):
-            # Whatever it was, the next receive_head meets it again and says so.
-            self._broken = True
+            self._early_head = await self._receive_head()
+        except (*READ_ERRORS, trio.TooSlowError):
+            # Whatever it was, the next read meets it again and says so.
+            self._clean = False
         sending.cancel()
 
-    def _check_ended(self) -> None:
-        # h11 keeps its ERROR state after a protocol error was raised once.
-        if self._h11.their_state is h11.ERROR:
-            raise h11.RemoteProtocolError("the answer broke off earlier")
 
-    async def _read(self) -> bool:
-        data = bytes(await self._stream.receive_some(READ_BYTES))
-        if data:
-            self.answered = True
-        else:
-            self.at_eof = True
-        self._h11.receive_data(data)
-        return bool(data)
+READ_ERRORS = (
+    FramingError,
+    PeerClosedError,
+    trio.BrokenResourceError,
+    trio.ClosedResourceError,
+    ssl.SSLError,
+    OSError,
+)
+"""What a read raises for a peer's or the network's fault."""

@@ -1,4 +1,4 @@
-"""A thin HTTP/1.1 client for one upstream: kept-alive connections over h11.
+"""An HTTP client for one upstream: kept-alive connections, limits, timeouts.
 
 An exchange is a ``with`` block, and its end is the exchange's end::
 
@@ -12,38 +12,46 @@ next request.  Leaving it earlier closes the connection, and that is how a
 generation is cancelled: the upstream sees its peer go.
 
 Each phase has its own limit (``HttpTimeouts``), and every error is an
-:class:`~atomr_infer.errors.UpstreamError`, translated in one place.
+:class:`~atomr_infer.errors.InferenceError`, translated in one place.
 
 A kept-alive connection can be closed by the peer at the very moment it is
-used.  When that happens before a byte of the answer, the request is sent once
-more on a fresh connection, as browsers do (RFC 9112, 9.3.1).  A caller whose
-request must never be made twice says ``replay=False``.
+used.  When that happens before a byte of the request was written, or before a
+byte of the answer came, the request is sent once more on a fresh connection,
+as browsers do (RFC 9112, 9.3.1).  A caller whose request must never be made
+twice says ``replay=False``: then only what was never written is sent again.
 """
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Self
 
-import h11
 import trio
 
-from atomr_infer.errors import StreamCutError
-from atomr_infer.remote.connection import HttpConnection
+from atomr_infer.remote.connections import Connections
+from atomr_infer.remote.events import ConnectionEvents
+from atomr_infer.remote.exchange import Call, Exchange
 from atomr_infer.remote.headers import Headers, encode_headers
-from atomr_infer.remote.idle import IdleLimits, IdleList
+from atomr_infer.remote.idle import IdleLimits
 from atomr_infer.remote.origin import parse_base_url
-from atomr_infer.remote.phases import HttpTimeouts, Phase, Phases
+from atomr_infer.remote.phases import HttpTimeouts
+from atomr_infer.remote.pool import Pool
+from atomr_infer.remote.request_head import RequestHeads, check_own_headers
 from atomr_infer.remote.response import HttpResponse
 from atomr_infer.remote.tcp import Connect, tcp_connect, verifying_context
+from atomr_infer.remote.watchdog import Watchdog
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator, Sequence
+    from contextlib import AbstractAsyncContextManager
     from types import TracebackType
+
+    from atomr_infer.remote.connection import Http1Connection
 
 _DEFAULT_TIMEOUTS = HttpTimeouts()
 _DEFAULT_IDLE = IdleLimits()
+
+MAX_CONNECTIONS = 1024
+"""Default cap of connections to one origin: a process may open as many files."""
 
 
 class HttpClient:
@@ -53,13 +61,14 @@ class HttpClient:
     all exchanges must have ended by then.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all but one by keyword, all with a default
         self,
         base_url: str,
         *,
         headers: Headers = (),
         timeouts: HttpTimeouts = _DEFAULT_TIMEOUTS,
         idle: IdleLimits = _DEFAULT_IDLE,
+        max_connections: int = MAX_CONNECTIONS,
         ssl_context: ssl.SSLContext | None = None,
         connect: Connect | None = None,
     ) -> None:
@@ -70,27 +79,45 @@ class HttpClient:
             headers: sent with every request.
             timeouts: the limit of each phase.
             idle: how many unused connections are kept, and how long.
+            max_connections: most connections, idle ones included; a request
+                beyond them waits for ``connect_s`` at most.
             ssl_context: how the peer is verified; None: the system's
                 authorities.
             connect: opens streams; None: TCP with TLS for ``https``.
 
         Raises:
-            ValueError: ``base_url`` or a header is not valid.
+            ValueError: ``base_url``, a header or a limit is not valid.
         """
         url = parse_base_url(base_url)
+        fields = encode_headers(headers)
+        check_own_headers(fields)
+        host = (b"host", url.origin.authority.encode("ascii"))
         self._origin = url.origin
-        self._prefix = url.prefix
-        self._phases = Phases(url.origin, timeouts)
-        self._headers = encode_headers([("host", url.origin.authority), *headers])
-        self._idle: IdleList[HttpConnection] = IdleList(idle)
-        self._connect = connect or tcp_connect(
-            ssl_context or verifying_context() if url.origin.tls else None
+        self._heads = RequestHeads([host, *fields], prefix=url.prefix)
+        self._timeouts = timeouts
+        self._pool: Pool[Http1Connection] = Pool(idle, max_connections=max_connections)
+        self._watchdog = Watchdog()
+        self._connections = Connections(
+            url.origin,
+            connect=connect
+            or tcp_connect(
+                ssl_context or verifying_context() if url.origin.tls else None
+            ),
+            pool=self._pool,
+            watchdog=self._watchdog,
+            events=ConnectionEvents(str(url.origin)),
         )
         self._active = 0
         self._closed = False
+        self._block: AbstractAsyncContextManager[trio.Nursery] | None = None
+        self._nursery: trio.Nursery | None = None
 
     def __repr__(self) -> str:
-        return f"<HttpClient {self._origin}: {self._active} active, {self.idle} idle>"
+        return (
+            f"<HttpClient {self._origin}: {self._active} active, {self.idle} idle,"
+            f" {self._pool.size} of {self._pool.max_connections} connections,"
+            f" {self._pool.waiting} waiting{', closed' if self._closed else ''}>"
+        )
 
     @property
     def active(self) -> int:
@@ -100,9 +127,12 @@ class HttpClient:
     @property
     def idle(self) -> int:
         """Connections that wait for their next request."""
-        return len(self._idle)
+        return self._pool.idle
 
     async def __aenter__(self) -> Self:
+        self._block = trio.open_nursery()
+        self._nursery = await self._block.__aenter__()
+        self._nursery.start_soon(self._watchdog.run)
         return self
 
     async def __aexit__(
@@ -111,11 +141,15 @@ class HttpClient:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        assert self._block is not None
+        assert self._nursery is not None
         self._closed = True
-        await _close_all(self._idle.clear())
+        await self._connections.close()
+        self._nursery.cancel_scope.cancel()
+        # The block's own error is kept out of the nursery, which would wrap it.
+        await self._block.__aexit__(None, None, None)
 
-    @asynccontextmanager
-    async def request(
+    def request(
         self,
         method: str,
         path: str,
@@ -123,8 +157,9 @@ class HttpClient:
         headers: Headers = (),
         body: bytes = b"",
         replay: bool = True,
-    ) -> AsyncIterator[HttpResponse]:
-        """Send a request; the block begins with the answer's headers.
+        timeouts: HttpTimeouts | None = None,
+    ) -> AbstractAsyncContextManager[HttpResponse]:
+        """Return a block that sends a request and begins with the answer's headers.
 
         Args:
             method: ``GET``, ``POST``, ...
@@ -133,8 +168,10 @@ class HttpClient:
             body: the whole body.
             replay: send again on a fresh connection when a kept-alive one
                 turns out to be gone.
+            timeouts: in place of the client's.
 
         Raises:
+            OverloadedError: no connection became free in time (``pool_timeout``).
             UpstreamConnectError: no connection could be made.
             UpstreamTimeoutError: a phase took too long; ``code`` says which.
             UpstreamProtocolError: the peer does not speak HTTP/1.1.
@@ -143,81 +180,58 @@ class HttpClient:
 
         Cancellation: closes the connection before the block's exit returns.
         """
-        if self._closed:
+        limits = timeouts or self._timeouts
+        call = Call(
+            method=method,
+            path=path,
+            headers=headers,
+            body=body,
+            head=self._heads.encode(
+                method, path, headers=headers, body_bytes=len(body)
+            ),
+            replay=replay,
+            timeouts=limits,
+            total_at=trio.current_time() + limits.total_s,
+        )
+        return _Block(self, call)
+
+    async def _start(self, call: Call) -> Exchange:
+        if self._closed or self._nursery is None:
             raise RuntimeError(f"{self!r} is closed")
-        request = self._head(method, path, headers, body)
         self._active += 1
         try:
-            connection, head = await self._exchange(request, body, replay=replay)
-            try:
-                yield HttpResponse(self._phases, connection, head)
-            finally:
-                await self._release(connection)
-        finally:
-            self._active -= 1
-
-    def _head(
-        self, method: str, path: str, headers: Headers, body: bytes
-    ) -> h11.Request:
-        fields = [*self._headers, *encode_headers(headers)]
-        if body or method not in {"GET", "HEAD"}:
-            fields.append((b"content-length", b"%d" % len(body)))
-        try:
-            return h11.Request(
-                method=method, target=self._prefix + path, headers=fields
-            )
-        except h11.LocalProtocolError as error:
-            raise ValueError(f"{method} {path}: {error}") from error
-
-    async def _exchange(
-        self, request: h11.Request, body: bytes, *, replay: bool
-    ) -> tuple[HttpConnection, h11.Response]:
-        kept = await self._take_idle()
-        if kept is not None:
-            try:
-                return kept, await self._ask(kept, request, body)
-            except StreamCutError:
-                if kept.answered or not replay:
-                    raise
-        fresh = await self._open()
-        return fresh, await self._ask(fresh, request, body)
-
-    async def _take_idle(self) -> HttpConnection | None:
-        while True:
-            connection, too_old = self._idle.take(trio.current_time())
-            await _close_all(too_old)
-            if connection is None or not connection.is_stale():
-                return connection
-            await connection.close()
-
-    async def _open(self) -> HttpConnection:
-        async def connect() -> HttpConnection:
-            return HttpConnection(await self._connect(self._origin))
-
-        return await self._phases.run(Phase.CONNECT, connect)
-
-    async def _ask(
-        self, connection: HttpConnection, request: h11.Request, body: bytes
-    ) -> h11.Response:
-        async def send() -> None:
-            await connection.send(request, body)
-
-        try:
-            await self._phases.run(Phase.WRITE, send, connection)
-            return await self._phases.run(
-                Phase.HEAD, connection.receive_head, connection
-            )
+            return await self._connections.start(call)
         except BaseException:
-            await connection.close()
+            self._active -= 1
             raise
 
-    async def _release(self, connection: HttpConnection) -> None:
-        if self._closed or not connection.recycle():
-            await connection.close()
-            return
-        await _close_all(self._idle.put(connection, trio.current_time()))
+    async def _finish(self, exchange: Exchange) -> None:
+        self._active -= 1
+        await exchange.finish()
 
 
-async def _close_all(connections: Sequence[HttpConnection]) -> None:
-    for connection in connections:
-        await connection.close()
+class _Block:
+    """The ``with`` block of one exchange.
+
+    By hand, because a generator for each request costs more than the request.
+    """
+
+    __slots__ = ("_call", "_client", "_exchange")
+
+    def __init__(self, client: HttpClient, call: Call) -> None:
+        self._client = client
+        self._call = call
+        self._exchange: Exchange | None = None
+
+    async def __aenter__(self) -> HttpResponse:
+        self._exchange = await self._client._start(self._call)  # noqa: SLF001
+        return HttpResponse(self._exchange)
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert self._exchange is not None
+        await self._client._finish(self._exchange)  # noqa: SLF001

@@ -12,6 +12,7 @@ Pure: ``now`` is an argument, and closing is the caller's.
 
 from __future__ import annotations
 
+import math
 from typing import Generic, TypeVar
 
 import attrs
@@ -27,10 +28,13 @@ class IdleLimits:
         max_idle: most unused connections; 0 keeps none.
         max_age_s: longest time unused, in seconds.  30 is below the 60 to 75
             after which common front ends (AWS ALB, nginx) close silently.
+        max_life_s: longest time since it was opened, in seconds; a name that
+            has moved to other addresses is then looked up again.
     """
 
     max_idle: int = 64
     max_age_s: float = 30.0
+    max_life_s: float = math.inf
 
 
 class IdleList(Generic[C]):

@@ -10,11 +10,9 @@ from __future__ import annotations
 import math
 import ssl
 from enum import Enum
-from http import HTTPStatus
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import attrs
-import h11
 import trio
 
 from atomr_infer.errors import (
@@ -24,17 +22,10 @@ from atomr_infer.errors import (
     UpstreamProtocolError,
     UpstreamTimeoutError,
 )
-from atomr_infer.remote.connection import (
-    MAX_HEAD_BYTES,
-    HttpConnection,
-    PeerClosedError,
-)
-from atomr_infer.remote.origin import Origin
+from atomr_infer.remote.http1 import FramingError, PeerClosedError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-T = TypeVar("T")
+    from atomr_infer.remote.origin import Origin
 
 
 class Phase(Enum):
@@ -44,17 +35,20 @@ class Phase(Enum):
     WRITE = "write"
     HEAD = "head"
     BODY = "body"
+    TOTAL = "total"
 
 
 TRANSPORT_ERRORS = (
     trio.TooSlowError,
     trio.BrokenResourceError,
-    h11.RemoteProtocolError,
+    trio.ClosedResourceError,
+    FramingError,
     PeerClosedError,
     ssl.SSLError,
     OSError,
 )
-"""What trio, h11 and ssl raise for a peer's or the network's fault."""
+"""What trio, ssl, the system and the reader raise for a peer's or the network's
+fault."""
 
 
 @attrs.frozen(kw_only=True)
@@ -62,16 +56,20 @@ class HttpTimeouts:
     """How long each phase of an exchange may take, in seconds; ``inf``: forever.
 
     Attributes:
-        connect_s: name look-up, TCP and TLS together.
+        connect_s: waiting for a free connection, or name look-up, TCP and TLS
+            together.
         write_s: sending the whole request.
         head_s: from the request's last byte to the answer's headers.
-        idle_s: between two reads of the body.
+        idle_s: between two reads of the body, while somebody waits for one.
+        total_s: the whole exchange; it ends only a wait, so a caller who has
+            what it wants is not disturbed.
     """
 
     connect_s: float = 10.0
     write_s: float = 60.0
     head_s: float = 120.0
     idle_s: float = 60.0
+    total_s: float = math.inf
 
     def of(self, phase: Phase) -> float:
         """Return the limit of a phase."""
@@ -80,40 +78,8 @@ class HttpTimeouts:
             Phase.WRITE: self.write_s,
             Phase.HEAD: self.head_s,
             Phase.BODY: self.idle_s,
+            Phase.TOTAL: self.total_s,
         }[phase]
-
-
-@attrs.frozen
-class Phases:
-    """Runs the steps of exchanges with one upstream under their limits."""
-
-    origin: Origin
-    timeouts: HttpTimeouts
-
-    async def run(
-        self,
-        phase: Phase,
-        step: Callable[[], Awaitable[T]],
-        connection: HttpConnection | None = None,
-    ) -> T:
-        """Run one step, and translate what goes wrong in it."""
-        seconds = self.timeouts.of(phase)
-        try:
-            if seconds == math.inf:
-                return await step()
-            with trio.fail_after(seconds):
-                return await step()
-        except TRANSPORT_ERRORS as error:
-            translated = translate(
-                error,
-                phase=phase,
-                origin=self.origin,
-                seconds=seconds,
-                at_eof=connection is not None and connection.at_eof,
-            )
-            # h11's text quotes the peer's bytes, and a log shows causes.
-            quotes_peer = isinstance(error, h11.RemoteProtocolError)
-            raise translated from (None if quotes_peer else error)
 
 
 _WAITED_FOR = {
@@ -121,40 +87,44 @@ _WAITED_FOR = {
     Phase.WRITE: "could not send the request to",
     Phase.HEAD: "no answer from",
     Phase.BODY: "no more of the answer from",
+    Phase.TOTAL: "no end of the answer from",
 }
 
 
 def translate(
-    error: BaseException, *, phase: Phase, origin: Origin, seconds: float, at_eof: bool
+    error: BaseException,
+    *,
+    phase: Phase,
+    late_in: Phase,
+    origin: Origin,
+    seconds: float,
 ) -> UpstreamError:
     """Return the error of inference for one of :data:`TRANSPORT_ERRORS`.
 
     Args:
         error: what was raised.
         phase: during what.
+        late_in: whose limit it was that passed, the phase's or the whole's.
         origin: the upstream, for the message.
-        seconds: the phase's limit.
-        at_eof: True when the peer has ended its side of the connection.
+        seconds: that limit.
 
     Returns:
         For a timeout :class:`UpstreamTimeoutError` whose ``code`` is
-        ``connect_timeout``, ``write_timeout``, ``head_timeout`` or
-        ``body_timeout``; :class:`UpstreamConnectError` when there was no
-        connection; :class:`StreamCutError` when it was lost, with code
-        ``no_response`` when nothing of the answer had come; else
-        :class:`UpstreamProtocolError`.
+        ``connect_timeout``, ``write_timeout``, ``head_timeout``,
+        ``body_timeout`` or ``total_timeout``; :class:`UpstreamConnectError`
+        when there was no connection; :class:`UpstreamProtocolError` when the
+        peer's bytes are wrong; else :class:`StreamCutError`, with code
+        ``no_response`` when nothing of the answer had come.
     """
     if isinstance(error, trio.TooSlowError):
         return UpstreamTimeoutError(
-            f"{_WAITED_FOR[phase]} {origin} within {seconds:g} s",
-            code=f"{phase.value}_timeout",
+            f"{_WAITED_FOR[late_in]} {origin} within {seconds:g} s",
+            code=f"{late_in.value}_timeout",
         )
     if phase is Phase.CONNECT:
         return UpstreamConnectError(f"no connection to {origin}: {describe(error)}")
-    if isinstance(error, h11.RemoteProtocolError) and not at_eof:
-        return UpstreamProtocolError(
-            f"{origin} does not speak HTTP/1.1: {_malformed(error, phase)}"
-        )
+    if isinstance(error, FramingError):
+        return UpstreamProtocolError(f"{origin} does not speak HTTP/1.1: {error}")
     if phase is Phase.BODY:
         return StreamCutError(f"{origin} broke off its answer: {describe(error)}")
     return StreamCutError(
@@ -163,18 +133,8 @@ def translate(
     )
 
 
-def _malformed(error: h11.RemoteProtocolError, phase: Phase) -> str:
-    """Say what is wrong without a byte of the peer's, which may be our key."""
-    part = "body" if phase is Phase.BODY else "head"
-    if error.error_status_hint == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE:
-        return f"the {part} of its answer has a part beyond {MAX_HEAD_BYTES} bytes"
-    return f"the {part} of its answer is malformed"
-
-
 def describe(error: BaseException) -> str:
     """Return what lies at the bottom of an error, for a message.
-
-    h11's words are left out, since they quote the peer.
 
     trio wraps what the system said: in a group when several addresses were
     tried, as the cause when TLS failed.
@@ -182,8 +142,6 @@ def describe(error: BaseException) -> str:
     >>> describe(OSError("all failed"))
     'all failed'
     """
-    if isinstance(error, h11.RemoteProtocolError):
-        return "the connection ended inside it"
     if isinstance(error, BaseExceptionGroup):
         return "; ".join(dict.fromkeys(describe(e) for e in error.exceptions))
     if error.__cause__ is not None:

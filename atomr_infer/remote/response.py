@@ -7,14 +7,11 @@ from typing import TYPE_CHECKING
 import trio
 
 from atomr_infer.errors import UpstreamError, UpstreamProtocolError
-from atomr_infer.remote.phases import Phase, Phases
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator
 
-    import h11
-
-    from atomr_infer.remote.connection import HttpConnection
+    from atomr_infer.remote.exchange import Exchange
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
 """Default cap of a body that is read as a whole; the largest answers (images
@@ -29,13 +26,12 @@ class HttpResponse:
         headers: by lower-case name; repeated ones are joined with a comma.
     """
 
-    def __init__(
-        self, phases: Phases, connection: HttpConnection, head: h11.Response
-    ) -> None:
-        self._phases = phases
-        self._connection = connection
-        self.status = head.status_code
-        self.headers = _decode_headers(head)
+    __slots__ = ("_exchange", "headers", "status")
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self.status = exchange.head.status
+        self.headers = exchange.head.headers
 
     async def receive(self) -> bytes | None:
         """Return the next piece of the body, never empty; None at its end.
@@ -45,9 +41,7 @@ class HttpResponse:
             StreamCutError: the connection was lost inside the body.
             UpstreamProtocolError: the body's framing is broken.
         """
-        return await self._phases.run(
-            Phase.BODY, self._connection.receive_body, self._connection
-        )
+        return await self._exchange.receive()
 
     def iter_bytes(self) -> AsyncIterator[bytes]:
         """Iterate over the pieces of the body as they come; see :meth:`receive`."""
@@ -99,11 +93,3 @@ class _Pieces:
         if piece is None:
             raise StopAsyncIteration
         return piece
-
-
-def _decode_headers(head: h11.Response) -> Mapping[str, str]:
-    found: dict[str, str] = {}
-    for raw_name, raw_value in head.headers:
-        name, value = raw_name.decode("ascii"), raw_value.decode("latin-1")
-        found[name] = f"{found[name]}, {value}" if name in found else value
-    return found

@@ -26,8 +26,8 @@ SLOW = HttpTimeouts(write_s=20.0, head_s=20.0, idle_s=20.0)
 
 async def _read_all(stream: trio.abc.Stream, seen: bytearray) -> None:
     end = len(BIG)
-    while b"\r\n\r\n" not in seen or len(seen.partition(b"\r\n\r\n")[2]) < end:
-        more = await stream.receive_some()
+    while (head := seen.find(b"\r\n\r\n", 0, 1000)) < 0 or len(seen) < head + 4 + end:
+        more = await stream.receive_some(1_000_000)
         if not more:
             return
         seen += more

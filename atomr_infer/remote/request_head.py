@@ -1,0 +1,97 @@
+"""Heads of HTTP/1.1 requests, made once for each method and path.
+
+A client asks for the same few paths all its life, so what is the same in each
+request is checked and encoded once.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from atomr_infer.remote.headers import encode_headers
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from atomr_infer.remote.headers import Headers
+
+# A path with a number in it would make the table grow for ever.
+_MAX_KEPT = 256
+
+_METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Z-]+")
+_TARGET = re.compile(r"[!-~]+")
+
+_WITHOUT_BODY = frozenset({"GET", "HEAD"})
+
+
+def check_request(method: str, target: str) -> None:
+    """Refuse a method or a target that no request line can carry.
+
+    Raises:
+        ValueError: says which.
+    """
+    if _METHOD.fullmatch(method) is None:
+        raise ValueError(f"{method!r} is not an HTTP method")
+    if _TARGET.fullmatch(target) is None:
+        raise ValueError(
+            f"{method} {target}: a path holds visible ASCII only; quote the rest"
+        )
+
+
+def check_own_headers(fields: Sequence[tuple[bytes, bytes]]) -> None:
+    """Refuse the headers that the client writes itself.
+
+    Raises:
+        ValueError: names the header.
+    """
+    for name, _ in fields:
+        if name.lower() in {b"content-length", b"transfer-encoding", b"host"}:
+            raise ValueError(
+                f"the header {name.decode()!r} is the client's own; leave it out"
+            )
+
+
+class RequestHeads:
+    """The heads of one client's requests."""
+
+    def __init__(self, fixed: Sequence[tuple[bytes, bytes]], *, prefix: str) -> None:
+        """Keep what is in every request.
+
+        Args:
+            fixed: checked headers, ``host`` included.
+            prefix: what stands before every path.
+        """
+        self._fixed = b"".join(b"%b: %b\r\n" % field for field in fixed)
+        self._prefix = prefix
+        self._kept: dict[tuple[str, str], bytes] = {}
+
+    def encode(
+        self, method: str, path: str, *, headers: Headers, body_bytes: int
+    ) -> bytes:
+        """Return a request up to its body.
+
+        Raises:
+            ValueError: the method, the path or a header is not valid.
+        """
+        head = self._kept.get((method, path))
+        if head is None:
+            head = self._begin(method, path)
+        if headers:
+            fields = encode_headers(headers)
+            check_own_headers(fields)
+            head += b"".join(b"%b: %b\r\n" % field for field in fields)
+        if body_bytes or method not in _WITHOUT_BODY:
+            return b"%bcontent-length: %d\r\n\r\n" % (head, body_bytes)
+        return head + b"\r\n"
+
+    def _begin(self, method: str, path: str) -> bytes:
+        target = self._prefix + path
+        check_request(method, target)
+        head = f"{method} {target} HTTP/1.1\r\n".encode("ascii") + self._fixed
+        if len(self._kept) >= _MAX_KEPT:
+            self._kept.clear()
+        self._kept[method, path] = head
+        return head
