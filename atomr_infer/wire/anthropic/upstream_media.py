@@ -1,0 +1,126 @@
+"""Write pictures and documents as blocks of a Messages request.
+
+A declared media type that is not what the bytes are is a common reason for a
+400, so the bytes are looked at.
+
+Pure.
+
+Source: Anthropic API, "Vision", "PDF support".
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+
+from atomr_infer.errors import InvalidRequestError, UnsupportedFeatureError
+from atomr_infer.model.dialect import Dialect
+from atomr_infer.model.parts import (
+    FileId,
+    FilePart,
+    ImagePart,
+    Inline,
+    MediaSource,
+    Url,
+)
+
+_SNIFFED_CHARS = 32  # base64 of 24 bytes, more than any mark below needs
+
+_PDF = "application/pdf"
+_WEBP = re.compile(rb"RIFF.{4}WEBP", re.DOTALL)
+_MARKS = (
+    (b"\x89PNG\r\n\x1a\n", "image/png"),
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"GIF87a", "image/gif"),
+    (b"GIF89a", "image/gif"),
+    (b"%PDF-", _PDF),
+)
+
+
+def sniff(data: str) -> str | None:
+    """Return the media type that base64 text begins like; None: not known.
+
+    >>> sniff("iVBORw0KGgoAAAANSUhEUg==")
+    'image/png'
+    """
+    try:
+        head = base64.b64decode(data[:_SNIFFED_CHARS])
+    except (binascii.Error, ValueError):
+        return None
+    for mark, media_type in _MARKS:
+        if head.startswith(mark):
+            return media_type
+    return "image/webp" if _WEBP.match(head) else None
+
+
+def image_block(part: ImagePart, *, param: str, dialect: Dialect) -> dict[str, object]:
+    """Return the block of a picture.
+
+    Raises:
+        InvalidRequestError: nobody can tell what the picture is, or it is
+            another provider's file.
+    """
+    return {"type": "image", "source": _source(part.source, param, dialect)}
+
+
+def document_block(
+    part: FilePart, *, param: str, dialect: Dialect
+) -> dict[str, object]:
+    """Return the block of a document.
+
+    Raises:
+        InvalidRequestError: its text is no UTF-8, or it is another provider's.
+        UnsupportedFeatureError: it is neither PDF nor text.
+    """
+    block: dict[str, object] = {"type": "document"}
+    source = part.source
+    if isinstance(source, Inline):
+        block["source"] = _document_source(source, param)
+    else:
+        block["source"] = _source(source, param, dialect)
+    if part.filename:
+        block["title"] = part.filename
+    return block
+
+
+def _source(source: MediaSource, param: str, dialect: Dialect) -> dict[str, str]:
+    if isinstance(source, Url):
+        if not source.url.startswith(("https://", "http://")):
+            raise InvalidRequestError(
+                f"'{param}' has a URL that Anthropic cannot fetch; use https",
+                param=param,
+            )
+        return {"type": "url", "url": source.url}
+    if isinstance(source, FileId):
+        if dialect is not Dialect.ANTHROPIC:
+            raise InvalidRequestError(
+                f"'{param}' names a file of another provider; send its bytes",
+                param=param,
+            )
+        return {"type": "file", "file_id": source.id}
+    media_type = sniff(source.base64) or source.media_type
+    if not media_type:
+        raise InvalidRequestError(
+            f"'{param}' has no media type, and its bytes do not tell", param=param
+        )
+    return {"type": "base64", "media_type": media_type, "data": source.base64}
+
+
+def _document_source(source: Inline, param: str) -> dict[str, str]:
+    media_type = sniff(source.base64) or source.media_type
+    if media_type == _PDF:
+        return {"type": "base64", "media_type": _PDF, "data": source.base64}
+    if not media_type.startswith("text/"):
+        raise UnsupportedFeatureError(
+            f"this model reads PDF and text, not {media_type!r} ('{param}')",
+            code="unsupported_parameter",
+            param=param,
+        )
+    try:
+        text = base64.b64decode(source.base64).decode()
+    except ValueError as error:
+        raise InvalidRequestError(
+            f"'{param}' is not text in base64 and UTF-8", param=param
+        ) from error
+    return {"type": "text", "media_type": "text/plain", "data": text}
