@@ -114,6 +114,7 @@ def check_request(batch: ExecuteBatch, capabilities: Capabilities) -> tuple[str,
             ``param`` names the member.
     """
     _check_asks(batch, capabilities)
+    _check_old_tools(batch, capabilities)
     for position, message in enumerate(batch.messages):
         _check_message(position, message, batch.dialect, capabilities)
     ignored = batch.sampling.given() - capabilities.sampling
@@ -146,6 +147,13 @@ def _check_asks(batch: ExecuteBatch, capabilities: Capabilities) -> None:
         _require(Feature.JSON_OBJECT, "response_format", capabilities)
     if form is not None and form.kind is FormatKind.JSON_SCHEMA:
         _require(Feature.STRUCTURED_OUTPUT, "response_format", capabilities)
+
+
+def _check_old_tools(batch: ExecuteBatch, capabilities: Capabilities) -> None:
+    """Refuse OpenAI's first spelling of tools where it would have no effect."""
+    for name in ("functions", "function_call"):
+        if name in batch.extra and batch.dialect not in capabilities.extra_of:
+            raise _absent("tools in this form; use 'tools'", name)
 
 
 _FEATURE_OF: dict[type[Part], Feature] = {

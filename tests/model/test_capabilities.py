@@ -6,35 +6,59 @@ import attrs
 import pytest
 
 from atomr_infer.errors import UnsupportedFeatureError
-from atomr_infer.model.batch import (
-    ExecuteBatch,
-    Message,
-    RawPart,
-    Role,
-    Sampling,
-    TextPart,
+from atomr_infer.model.asks import (
+    FormatKind,
+    RawTool,
+    ResponseFormat,
+    Tool,
+    ToolChoice,
+    ToolMode,
 )
+from atomr_infer.model.batch import ExecuteBatch, Message, Role, Sampling
 from atomr_infer.model.capabilities import (
     ALL_SAMPLING,
     Capabilities,
     Feature,
     check_request,
+    needs_fetching,
 )
 from atomr_infer.model.dialect import Dialect
+from atomr_infer.model.parts import (
+    AudioPart,
+    FilePart,
+    ImagePart,
+    Inline,
+    Part,
+    RawPart,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+    Url,
+)
 
 ASK = ExecuteBatch(request_id="r", model="m", messages=(Message(Role.USER, "hi"),))
-IMAGE = RawPart("image_url", b'{"type": "image_url"}')
-WITH_IMAGE = attrs.evolve(
-    ASK,
-    messages=(
-        Message(Role.SYSTEM, "look"),
-        Message(Role.USER, (TextPart("what is it?"), IMAGE)),
-    ),
-)
 PLAIN = Capabilities()
 ALL = Capabilities(
-    features=frozenset(Feature), sampling=ALL_SAMPLING, extra_of=frozenset({Dialect.OPENAI_CHAT})
+    features=frozenset(Feature),
+    sampling=ALL_SAMPLING,
+    extra_of=frozenset({Dialect.OPENAI_CHAT}),
 )
+PNG = Inline("image/png", "AA==")
+TOOLS = (Tool(name="f"),)
+
+
+def with_part(part: Part) -> ExecuteBatch:
+    return attrs.evolve(
+        ASK,
+        messages=(
+            Message(Role.SYSTEM, "look"),
+            Message(Role.USER, (TextPart("what is it?"), part)),
+        ),
+    )
+
+
+def with_format(kind: FormatKind) -> ExecuteBatch:
+    return attrs.evolve(ASK, response_format=ResponseFormat(kind=kind))
 
 
 def with_extra(name: str, value: bytes) -> ExecuteBatch:
@@ -44,14 +68,26 @@ def with_extra(name: str, value: bytes) -> ExecuteBatch:
 @pytest.mark.parametrize(
     ("batch", "param"),
     [
-        (with_extra("tools", b'[{"type": "function"}]'), "tools"),
+        (attrs.evolve(ASK, tools=TOOLS), "tools"),
+        (attrs.evolve(ASK, tools=(RawTool("web_search", b"{}"),)), "tools"),
         (with_extra("functions", b"[]"), "functions"),
-        (with_extra("tool_choice", b'"required"'), "tool_choice"),
-        (with_extra("response_format", b'{"type": "json_object"}'), "response_format"),
-        (with_extra("logprobs", b"true"), "logprobs"),
-        (with_extra("top_logprobs", b"3"), "top_logprobs"),
-        (WITH_IMAGE, "messages[1].content"),
+        (with_format(FormatKind.JSON_OBJECT), "response_format"),
+        (with_format(FormatKind.JSON_SCHEMA), "response_format"),
+        (attrs.evolve(ASK, sampling=Sampling(top_logprobs=0)), "logprobs"),
         (attrs.evolve(ASK, sampling=Sampling(n=2)), "n"),
+        (attrs.evolve(ASK, messages=(), prompt="once"), "prompt"),
+        (with_part(ImagePart(source=PNG)), "messages[1].content"),
+        (with_part(AudioPart(source=PNG)), "messages[1].content"),
+        (with_part(FilePart(source=PNG)), "messages[1].content"),
+        (with_part(RawPart("video_url", b"{}")), "messages[1].content"),
+        (
+            with_part(ToolCallPart(id="c", name="f", arguments="{}")),
+            "messages[1].content",
+        ),
+        (
+            with_part(ToolResultPart(call_id="c", content=(ImagePart(source=PNG),))),
+            "messages[1].content",
+        ),
     ],
 )
 def test_what_a_plain_model_lacks_is_refused_and_a_full_one_serves(
@@ -65,26 +101,46 @@ def test_what_a_plain_model_lacks_is_refused_and_a_full_one_serves(
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
+    "batch",
     [
-        ("tools", b"[]"),
-        ("tool_choice", b'"auto"'),
-        ("response_format", b'{"type":"text"}'),
-        ("logprobs", b"false"),
-        ("top_logprobs", b"null"),
+        with_format(FormatKind.TEXT),
+        attrs.evolve(ASK, tools=TOOLS, tool_choice=ToolChoice(mode=ToolMode.NONE)),
+        with_extra("user", b'"me"'),
+        with_extra("stream_options", b"{}"),
     ],
 )
-def test_asking_for_the_default_asks_for_nothing(name: str, value: bytes) -> None:
-    assert check_request(with_extra(name, value), PLAIN) == ()
+def test_asking_for_the_default_asks_for_nothing(batch: ExecuteBatch) -> None:
+    assert check_request(batch, PLAIN) == ()
+
+
+def test_a_picture_in_a_tool_result_needs_a_model_that_sees() -> None:
+    batch = with_part(ToolResultPart(call_id="c", content=(ImagePart(source=PNG),)))
+    tools_only = Capabilities(features=frozenset({Feature.CHAT, Feature.TOOLS}))
+
+    with pytest.raises(UnsupportedFeatureError, match="images"):
+        check_request(batch, tools_only)
 
 
 def test_what_will_have_no_effect_is_named() -> None:
     batch = attrs.evolve(
         ASK,
-        sampling=Sampling(temperature=0.5, seed=1, max_tokens=5),
-        extra={"top_k": b"4", "user": b'"u"', "tools": b"[]"},
+        sampling=Sampling(temperature=0.5, seed=1, max_tokens=5, top_k=4),
+        extra={"logit_bias": b"{}", "metadata": b"{}"},
     )
 
-    # "user" asks for nothing that could be missed.
-    assert check_request(batch, PLAIN) == ("seed", "temperature", "top_k")
+    # "metadata" asks for nothing that could be missed.
+    assert check_request(batch, PLAIN) == (
+        "logit_bias",
+        "seed",
+        "temperature",
+        "top_k",
+    )
     assert check_request(batch, ALL) == ()
+
+
+def test_only_a_url_that_the_provider_does_not_fetch_is_fetched() -> None:
+    by_url = with_part(ImagePart(source=Url("https://x/y.png")))
+
+    assert needs_fetching(by_url, PLAIN)
+    assert not needs_fetching(by_url, ALL)
+    assert not needs_fetching(with_part(ImagePart(source=PNG)), PLAIN)

@@ -6,7 +6,17 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atomr_infer.model.batch import FinishReason, TokenChunk, Usage
+from atomr_infer.errors import StreamCutError
+from atomr_infer.model.batch import (
+    FinishReason,
+    ReasoningDelta,
+    TokenChunk,
+    ToolCallDelta,
+    Usage,
+)
+from atomr_infer.model.dialect import Dialect
+from atomr_infer.model.parts import Signature
+from atomr_infer.wire.ingress import AnswerFacts
 from atomr_infer.wire.openai.chat_answer import ChatAnswerBuilder, ChatStreamEncoder
 
 USAGE = Usage(input_uncached=5, cache_read=2, output_text=3, reasoning=1)
@@ -14,28 +24,39 @@ USAGE_JSON = {
     "prompt_tokens": 7,
     "completion_tokens": 4,
     "total_tokens": 11,
-    "prompt_tokens_details": {"cached_tokens": 2},
-    "completion_tokens_details": {"reasoning_tokens": 1},
+    "prompt_tokens_details": {"cached_tokens": 2, "audio_tokens": 0},
+    "completion_tokens_details": {
+        "reasoning_tokens": 1,
+        "audio_tokens": 0,
+        "accepted_prediction_tokens": 0,
+        "rejected_prediction_tokens": 0,
+    },
 }
 
 
+FACTS = AnswerFacts(request_id="1", created_s=99, model="m")
+
+
 def encoder(*, include_usage: bool = False) -> ChatStreamEncoder:
-    return ChatStreamEncoder(
-        answer_id="chatcmpl-1", created_s=99, model="m", include_usage=include_usage
-    )
+    return ChatStreamEncoder(FACTS, include_usage=include_usage)
+
+
+def events_of(data: bytes) -> list[bytes]:
+    events = data.split(b"\n\n")
+    assert events.pop() == b""
+    return [event.removeprefix(b"data: ") for event in events]
 
 
 def stream(chunks: list[TokenChunk], *, include_usage: bool = False) -> list[Any]:
     writer = encoder(include_usage=include_usage)
-    events = [event for chunk in chunks for event in writer.encode(chunk)]
-    events += writer.end()
+    events = events_of(b"".join(map(writer.encode, chunks)) + writer.end())
     assert events.pop() == b"[DONE]"
     return [json.loads(event) for event in events]
 
 
 def test_the_exact_bytes_of_a_chunk() -> None:
     writer = encoder()
-    role, text = writer.encode(TokenChunk(text='a"\n'))
+    role, text = events_of(writer.encode(TokenChunk(text='a"\n')))
     head = (
         b'{"id":"chatcmpl-1","object":"chat.completion.chunk","created":99,"model":"m"'
     )
@@ -101,26 +122,106 @@ def test_each_index_opens_and_finishes_on_its_own() -> None:
 
 
 def test_other_members_pass_as_they_are() -> None:
-    calls = b'[{"index":0,"id":"c","function":{"name":"f","arguments":""}}]'
-    logprobs = b'{"content":[]}'
-    events = stream(
-        [
-            TokenChunk(
-                extra={"tool_calls": calls},
-                choice_extra={"logprobs": logprobs},
-            )
-        ]
-    )
+    annotations = b'[ {"type": "url_citation"} ]'
+    logprobs = b'{"content":[ ]}'
+    events = stream([TokenChunk(extra={"annotations": annotations}, logprobs=logprobs)])
     choice = events[1]["choices"][0]
-    assert choice["delta"] == {"tool_calls": json.loads(calls)}
+    assert choice["delta"] == {"annotations": [{"type": "url_citation"}]}
     assert choice["logprobs"] == {"content": []}
 
 
+def test_t1_only_the_first_piece_of_a_call_has_id_type_and_name() -> None:
+    events = stream(
+        [
+            TokenChunk(tool_calls=(ToolCallDelta(index=0, id="c1", name="f"),)),
+            TokenChunk(tool_calls=(ToolCallDelta(index=0, arguments='{"a"'),)),
+            TokenChunk(
+                tool_calls=(
+                    ToolCallDelta(index=0, arguments=":1}"),
+                    ToolCallDelta(
+                        index=1,
+                        id="c2",
+                        name="g",
+                        arguments="{}",
+                        signature=Signature("s", Dialect.GEMINI),
+                    ),
+                )
+            ),
+            TokenChunk(finish_reason=FinishReason.TOOL_CALLS),
+        ]
+    )
+    calls = [e["choices"][0]["delta"].get("tool_calls") for e in events]
+    assert calls == [
+        None,
+        [
+            {
+                "index": 0,
+                "id": "c1",
+                "type": "function",
+                "function": {"name": "f", "arguments": ""},
+            }
+        ],
+        [{"index": 0, "function": {"arguments": '{"a"'}}],
+        [
+            {"index": 0, "function": {"arguments": ":1}"}},
+            {
+                "index": 1,
+                "id": "c2",
+                "type": "function",
+                "function": {"name": "g", "arguments": "{}"},
+                "extra_content": {"google": {"thought_signature": "s"}},
+            },
+        ],
+        None,
+    ]
+
+
+def test_a_signed_thought_streams_as_text_with_details_that_merge_by_index() -> None:
+    signature = Signature("sig", Dialect.ANTHROPIC)
+    events = stream(
+        [
+            TokenChunk(reasoning=ReasoningDelta(text="Hm")),
+            TokenChunk(reasoning=ReasoningDelta(signature=signature)),
+        ]
+    )
+    assert [e["choices"][0]["delta"] for e in events[1:]] == [
+        {
+            "reasoning_content": "Hm",
+            "reasoning_details": [{"index": 0, "type": "reasoning.text", "text": "Hm"}],
+        },
+        {
+            "reasoning_details": [
+                {
+                    "index": 0,
+                    "type": "reasoning.text",
+                    "text": "",
+                    "signature": "sig",
+                    "origin": "anthropic",
+                }
+            ],
+        },
+    ]
+
+
+def test_w6_a_broken_answer_ends_with_an_error_and_neither_finish_nor_done() -> None:
+    writer = encoder()
+    writer.encode(TokenChunk(text="half"))
+    [event] = events_of(writer.fail(StreamCutError("cut")))
+    assert json.loads(event) == {
+        "error": {
+            "message": "cut",
+            "type": "server_error",
+            "param": None,
+            "code": "upstream_error",
+        }
+    }
+
+
 def build(chunks: list[TokenChunk]) -> Any:
-    builder = ChatAnswerBuilder()
+    builder = ChatAnswerBuilder(FACTS)
     for chunk in chunks:
         builder.add(chunk)
-    return json.loads(builder.build(answer_id="chatcmpl-1", created_s=9, model="m"))
+    return json.loads(builder.build())
 
 
 def test_a_whole_answer() -> None:
@@ -133,7 +234,7 @@ def test_a_whole_answer() -> None:
     ) == {
         "id": "chatcmpl-1",
         "object": "chat.completion",
-        "created": 9,
+        "created": 99,
         "model": "m",
         "choices": [
             {
@@ -149,12 +250,12 @@ def test_a_whole_answer() -> None:
 
 def test_streamed_tool_calls_come_together() -> None:
     pieces = [
-        b'[{"index":0,"id":"c","type":"function","function":{"name":"f","arguments":""}}]',
-        b'[{"index":0,"function":{"arguments":"{\\"a\\""}}]',
-        b'[{"index":1,"id":"d","function":{"name":"g","arguments":"{}"}}]',
-        b'[{"index":0,"function":{"arguments":":1}"}}]',
+        ToolCallDelta(index=0, id="c", name="f"),
+        ToolCallDelta(index=0, arguments='{"a"'),
+        ToolCallDelta(index=1, id="d", name="g", arguments="{}"),
+        ToolCallDelta(index=0, arguments=":1}"),
     ]
-    chunks = [TokenChunk(extra={"tool_calls": piece}) for piece in pieces]
+    chunks = [TokenChunk(tool_calls=(piece,)) for piece in pieces]
     message = build(chunks)["choices"][0]["message"]
     assert message["content"] is None
     assert message["tool_calls"] == [
@@ -163,7 +264,7 @@ def test_streamed_tool_calls_come_together() -> None:
             "type": "function",
             "function": {"name": "f", "arguments": '{"a":1}'},
         },
-        {"id": "d", "function": {"name": "g", "arguments": "{}"}},
+        {"id": "d", "type": "function", "function": {"name": "g", "arguments": "{}"}},
     ]
 
 

@@ -9,10 +9,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atomr_infer.errors import InvalidRequestError
-from atomr_infer.model.batch import Message, RawPart, Role, Sampling, TextPart
+from atomr_infer.model.asks import Tool
+from atomr_infer.model.batch import ExecuteBatch, Message, Role, Sampling
+from atomr_infer.model.parts import (
+    ImagePart,
+    Inline,
+    RawPart,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+)
+from atomr_infer.wire.ingress import Asked, Call
 from atomr_infer.wire.openai.chat_request import parse_chat_request
 
 USER = {"role": "user", "content": "hi"}
+
+
+def ask(data: bytes) -> Asked:
+    return parse_chat_request(Call(request_id="r", body=data))
+
+
+def read(data: bytes) -> ExecuteBatch:
+    return ask(data).batch
 
 
 def body(**members: Any) -> bytes:
@@ -20,7 +38,7 @@ def body(**members: Any) -> bytes:
 
 
 def test_a_full_request_keeps_every_member() -> None:
-    request = parse_chat_request(
+    asked = ask(
         body(
             temperature=0.5,
             top_p=1,
@@ -33,9 +51,11 @@ def test_a_full_request_keeps_every_member() -> None:
             stream=True,
             stream_options={"include_usage": True},
             user="me",
-            tools=[{"type": "function"}],
+            tools=[{"type": "function", "function": {"name": "f"}}],
+            store=True,
         )
     )
+    request = asked.batch
     assert request.model == "m"
     assert request.messages == (Message(Role.USER, "hi"),)
     assert request.sampling == Sampling(
@@ -49,12 +69,14 @@ def test_a_full_request_keeps_every_member() -> None:
         n=2,
     )
     assert request.stream
-    assert request.include_usage
-    assert request.extra == {"user": b'"me"', "tools": b'[{"type": "function"}]'}
+    assert asked.include_usage
+    assert request.user == "me"
+    assert request.tools == (Tool(name="f"),)
+    assert request.extra == {"store": b"true"}
 
 
 def test_nulls_mean_not_said() -> None:
-    request = parse_chat_request(
+    request = read(
         body(temperature=None, stop=None, stream=None, stream_options=None, n=None)
     )
     assert request.sampling == Sampling()
@@ -63,18 +85,21 @@ def test_nulls_mean_not_said() -> None:
 
 
 def test_the_new_spelling_of_max_tokens_wins_and_is_remembered() -> None:
-    request = parse_chat_request(body(max_tokens=5, max_completion_tokens=9))
+    request = read(body(max_tokens=5, max_completion_tokens=9))
     assert request.sampling.max_tokens == 9
     assert request.extra == {"max_completion_tokens": b"9"}
 
 
 def test_text_parts_and_other_parts_are_told_apart() -> None:
-    image = {"type": "image_url", "image_url": {"url": "data:,"}}
-    messages = [{"role": "user", "content": [{"type": "text", "text": "a"}, image]}]
-    request = parse_chat_request(body(messages=messages))
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
+    video = {"type": "video_url", "video_url": {"url": "https://x"}}
+    text = {"type": "text", "text": "a"}
+    messages = [{"role": "user", "content": [text, image, video]}]
+    request = read(body(messages=messages))
     assert request.messages[0].content == (
         TextPart("a"),
-        RawPart("image_url", json.dumps(image).encode()),
+        ImagePart(source=Inline("image/png", "AA==")),
+        RawPart("video_url", json.dumps(video).encode()),
     )
 
 
@@ -85,10 +110,13 @@ def test_a_tool_turn_is_kept_as_it_came() -> None:
         {"role": "assistant", "tool_calls": call},
         {"role": "tool", "tool_call_id": "c1", "content": "42"},
     ]
-    request = parse_chat_request(body(messages=messages))
-    assert request.messages[1].content is None
-    assert json.loads(request.messages[1].extra["tool_calls"]) == call
-    assert request.messages[2].extra == {"tool_call_id": b'"c1"'}
+    request = read(body(messages=messages))
+    assert request.messages[1].content == (
+        ToolCallPart(id="c1", name="f", arguments=""),
+    )
+    assert request.messages[2].content == (
+        ToolResultPart(call_id="c1", content=(TextPart("42"),)),
+    )
 
 
 @pytest.mark.parametrize(
@@ -140,7 +168,7 @@ def test_a_tool_turn_is_kept_as_it_came() -> None:
 )
 def test_a_mistake_names_the_member(raw: bytes, param: str | None, words: str) -> None:
     with pytest.raises(InvalidRequestError) as caught:
-        parse_chat_request(raw)
+        read(raw)
     assert caught.value.param == param
     assert words in caught.value.message
 
@@ -148,14 +176,14 @@ def test_a_mistake_names_the_member(raw: bytes, param: str | None, words: str) -
 def test_deep_nesting_is_refused_and_not_a_crash() -> None:
     deep = b'{"model":"m","messages":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
     with pytest.raises(InvalidRequestError):
-        parse_chat_request(deep)
+        read(deep)
 
 
 @given(st.binary(max_size=200))
 def test_any_bytes_give_a_request_or_a_typed_refusal(raw: bytes) -> None:
     # Any other exception would fail the test.
     with contextlib.suppress(InvalidRequestError):
-        parse_chat_request(raw)
+        read(raw)
 
 
 _json = st.recursive(
@@ -173,4 +201,4 @@ _names = st.sampled_from(["model", "messages", "stop", "n", "stream", "stream_op
 def test_any_json_gives_a_request_or_a_typed_refusal(members: dict[str, Any]) -> None:
     # Any other exception would fail the test.
     with contextlib.suppress(InvalidRequestError):
-        parse_chat_request(json.dumps({"model": "m", **members}).encode())
+        read(json.dumps({"model": "m", **members}).encode())

@@ -11,18 +11,22 @@ from atomr_infer.model.batch import (
     FinishReason,
     Message,
     RawPart,
+    ReasoningDelta,
     Role,
     Sampling,
     TextPart,
     TokenChunk,
+    ToolCallDelta,
     Usage,
 )
+from atomr_infer.model.dialect import Dialect
+from atomr_infer.model.parts import Signature
 from atomr_infer.model.secret import Secret
+from atomr_infer.wire.ingress import Call
 from atomr_infer.wire.openai.chat_request import parse_chat_request
 from atomr_infer.wire.openai.upstream import (
     decode_chunk,
     decode_response,
-    encode_request,
     finish_reason,
 )
 from atomr_infer.wire.openai.upstream_errors import (
@@ -30,8 +34,27 @@ from atomr_infer.wire.openai.upstream_errors import (
     classify,
     parse_error,
 )
+from atomr_infer.wire.openai.upstream_request import encode_request
 
 MESSAGES = (Message(Role.USER, "hi"),)
+
+MEDIA = [
+    {"type": "text", "text": "see", "cache_control": {"type": "ephemeral"}},
+    {"type": "image_url", "image_url": {"url": "https://x/y", "detail": "low"}},
+    {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}},
+    {"type": "input_audio", "input_audio": {"data": "AA==", "format": "wav"}},
+    {"type": "input_audio", "input_audio": {"data": "AA==", "format": "mp3"}},
+    {"type": "file", "file": {"file_id": "f1"}},
+    {
+        "type": "file",
+        "file": {"file_data": "data:application/pdf;base64,AA==", "filename": "a.pdf"},
+    },
+    {"type": "video_url", "video_url": {"url": "https://x/z"}},
+]
+CALLS = [
+    {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}},
+    {"id": "d", "type": "custom", "custom": {"name": "g", "input": "x"}},
+]
 
 
 def _batch(**members: Any) -> ExecuteBatch:
@@ -139,21 +162,43 @@ def test_request_of_a_client_survives_the_way_through_the_canonical_form() -> No
         "model": "m",
         "messages": [
             {"role": "developer", "content": "be brief"},
-            {"role": "user", "content": [{"type": "text", "text": "hi"}], "name": "a"},
-            {"role": "assistant", "content": None, "tool_calls": [{"id": "c"}]},
+            {"role": "user", "content": "hi", "name": "a"},
+            {"role": "user", "content": MEDIA},
+            {"role": "assistant", "content": "no", "refusal": "I will not."},
+            {"role": "assistant", "content": None, "tool_calls": CALLS},
             {"role": "tool", "content": "4", "tool_call_id": "c"},
         ],
         "temperature": 0.5,
         "stop": ["x"],
         "max_completion_tokens": 5,
-        "tools": [{"type": "function"}],
+        "tools": [
+            {
+                "type": "function",
+                "function": {
+                    "name": "f",
+                    "description": "adds",
+                    "parameters": {"type": "object"},
+                    "strict": True,
+                },
+            },
+            {"type": "custom", "custom": {"name": "c"}},
+        ],
+        "tool_choice": {"type": "function", "function": {"name": "f"}},
+        "parallel_tool_calls": False,
+        "response_format": {
+            "type": "json_schema",
+            "json_schema": {"name": "n", "schema": {"type": "object"}, "strict": True},
+        },
+        "user": "u",
+        "logprobs": True,
+        "top_logprobs": 2,
+        "logit_bias": {"5": 1},
         "stream": True,
         "stream_options": {"include_usage": True},
         "reasoning_effort": "low",
     }
-    asked = parse_chat_request(json.dumps(sent).encode())
-    batch = _batch(messages=asked.messages, sampling=asked.sampling, extra=asked.extra)
-    assert json.loads(encode_request(batch)) == sent
+    call = Call(request_id="r", body=json.dumps(sent).encode())
+    assert json.loads(encode_request(parse_chat_request(call).batch)) == sent
 
 
 # --- chunks -----------------------------------------------------------------
@@ -183,30 +228,61 @@ def test_chunk_that_says_nothing_gives_nothing() -> None:
     assert decode_chunk(_event({"delta": None, "finish_reason": ""})) == ()
 
 
-def test_unknown_delta_members_are_kept_byte_for_byte() -> None:
-    calls = b'[{"index":0, "id":"c" }]'
+def test_known_delta_members_are_typed_and_unknown_ones_kept_byte_for_byte() -> None:
+    annotations = b'[ {"type":"url_citation" } ]'
     data = (
-        b'{"choices":[{"index":0,"delta":{"tool_calls":%b,"reasoning_content":"r",'
-        b'"refusal":"no","content":null},"logprobs":{ "content":[] },'
-        b'"finish_reason":"tool_calls"}]}' % calls
+        b'{"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"id":"c"}],'
+        b'"reasoning_content":"r","refusal":"no","content":null,"annotations":%b},'
+        b'"logprobs":{ "content":[] },"token_ids":[ 1 ],'
+        b'"finish_reason":"tool_calls"}]}' % annotations
     )
     assert decode_chunk(data) == (
         TokenChunk(
             finish_reason=FinishReason.TOOL_CALLS,
-            extra={
-                "tool_calls": calls,
-                "reasoning_content": b'"r"',
-                "refusal": b'"no"',
-            },
-            choice_extra={"logprobs": b'{ "content":[] }'},
+            reasoning=ReasoningDelta(text="r"),
+            tool_calls=(ToolCallDelta(index=0, id="c"),),
+            refusal="no",
+            logprobs=b'{ "content":[] }',
+            extra={"annotations": annotations},
+            choice_extra={"token_ids": b"[ 1 ]"},
         ),
     )
 
 
-def test_content_in_parts_stays_raw() -> None:
-    parts = b'[{"type":"thinking"}]'
-    data = b'{"choices":[{"delta":{"content":%b}}]}' % parts
-    assert decode_chunk(data) == (TokenChunk(extra={"content": parts}),)
+@pytest.mark.parametrize(
+    ("delta", "reasoning"),
+    [
+        ({"reasoning_content": "a"}, ReasoningDelta(text="a")),
+        ({"reasoning": "a"}, ReasoningDelta(text="a")),
+        ({"reasoning": "a", "reasoning_content": "a"}, ReasoningDelta(text="a")),
+        (
+            {"content": [{"type": "thinking", "thinking": [{"text": "a"}]}]},
+            ReasoningDelta(text="a"),
+        ),
+        (
+            {
+                "reasoning_details": [
+                    {
+                        "index": 2,
+                        "text": "a",
+                        "signature": "s",
+                        "origin": "anthropic",
+                    }
+                ]
+            },
+            ReasoningDelta(
+                text="a", signature=Signature("s", Dialect.ANTHROPIC), block=2
+            ),
+        ),
+    ],
+)
+def test_thoughts_are_read_wherever_a_server_puts_them(
+    delta: dict[str, Any], reasoning: ReasoningDelta
+) -> None:
+    [chunk] = decode_chunk(_event({"index": 0, "delta": delta}))
+    assert chunk.reasoning == reasoning
+    assert chunk.text == ""
+    assert chunk.extra == {}
 
 
 def test_several_choices_in_one_event_give_a_chunk_each() -> None:
@@ -366,7 +442,7 @@ def test_whole_answer_gives_a_finished_chunk_per_choice_and_then_usage() -> None
                 },
                 {
                     "index": 1,
-                    "message": {"content": None, "tool_calls": [{"id": "c"}]},
+                    "message": {"content": None, "tool_calls": CALLS[:1]},
                     "finish_reason": None,
                 },
             ],
@@ -378,7 +454,7 @@ def test_whole_answer_gives_a_finished_chunk_per_choice_and_then_usage() -> None
         TokenChunk(
             index=1,
             finish_reason=FinishReason.STOP,
-            extra={"tool_calls": b'[{"id": "c"}]'},
+            tool_calls=(ToolCallDelta(index=-1, id="c", name="f", arguments="{}"),),
             model="m-1",
         ),
         TokenChunk(usage=Usage(input_uncached=2, output_text=3), model="m-1"),

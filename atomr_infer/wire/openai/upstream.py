@@ -42,6 +42,9 @@ _decode_text = msgspec.json.Decoder(str).decode
 _decode_index = msgspec.json.Decoder(int | None).decode
 _decode_reason = msgspec.json.Decoder(str | None).decode
 
+_FINISH_REASONS = {reason.value: reason for reason in FinishReason}
+_FINISH_REASONS["function_call"] = FinishReason.TOOL_CALLS
+
 _DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -138,15 +141,17 @@ def _choice(
     except _DECODE_ERRORS as error:
         raise malformed("event" if member == "delta" else "body") from error
     logprobs = choice.pop("logprobs", _NULL)
+    finish = finish_reason(native) if native else unfinished
     return TokenChunk(
         text=said.text,
         index=index,
-        finish_reason=finish_reason(native) if native else unfinished,
+        finish_reason=finish,
         reasoning=said.reasoning,
         tool_calls=said.tool_calls,
         refusal=said.refusal,
         logprobs=None if bytes(logprobs) in EMPTY else bytes(logprobs),
-        native_finish=native or None,
+        # A word of OpenAI's own says nothing beside the canonical reason.
+        native_finish=None if native in _FINISH_REASONS else native or None,
         stop_sequence=_stop_sequence(choice.get("stop_reason")),
         extra=said.extra,
         choice_extra=raw_members(choice),
@@ -164,10 +169,6 @@ def _stop_sequence(raw: msgspec.Raw | None) -> str | None:
 def _says_something(chunk: TokenChunk) -> bool:
     said = chunk.has_content or chunk.choice_extra or chunk.logprobs
     return bool(said) or chunk.finish_reason is not None
-
-
-_FINISH_REASONS = {reason.value: reason for reason in FinishReason}
-_FINISH_REASONS["function_call"] = FinishReason.TOOL_CALLS
 
 
 def finish_reason(native: str) -> FinishReason:
