@@ -1,19 +1,27 @@
 """Who runs and who waits on one replica: permits, and a bounded queue.
 
-First come, first served.  The queue is a value machine: each call returns
-what happened, and the engine core performs it.
+The higher priority goes first, and among equals who came first.  A waiter gains
+a step of priority each time that it has waited for ``aging_s``, so that nobody
+waits for ever.  All grow at the same pace, so the order of two waiters never
+changes, and the queue is a heap whose keys are constant.
 
-Pure.
+The queue is a value machine: each call returns what happened, and the engine
+core performs it.
+
+Pure: ``now`` is an argument.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import heapq
 from collections.abc import Hashable
 from enum import Enum
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
+
+# A heap keeps who has left until they come up; past this it is made anew.
+_MAX_GONE = 64
 
 
 class Admission(Enum):
@@ -31,16 +39,20 @@ class AdmissionQueue(Generic[K]):
     closed; so nobody waits beside a free permit.
     """
 
-    def __init__(self, *, max_queue: int) -> None:
+    def __init__(self, *, max_queue: int, aging_s: float = 10.0) -> None:
         """Start closed, with no permits: :meth:`open` gives them.
 
         Args:
             max_queue: waiters allowed, at least 0.
+            aging_s: the wait that is worth one step of priority, in seconds.
         """
         self._limit = 0
         self._max_queue = max_queue
+        self._aging_s = aging_s
         self._running: set[K] = set()
-        self._waiting: OrderedDict[K, None] = OrderedDict()
+        self._waiting: dict[K, int] = {}
+        self._heap: list[tuple[float, int, K]] = []
+        self._asked = 0
 
     @property
     def running(self) -> int:
@@ -58,7 +70,10 @@ class AdmissionQueue(Generic[K]):
         return len(self._running) + len(self._waiting)
 
     def open(self, limit: int) -> list[K]:
-        """Allow ``limit`` runs at once; return the waiters that may run now."""
+        """Allow ``limit`` runs at once; return the waiters that may run now.
+
+        A limit below what runs takes nobody's permit away.
+        """
         self._limit = limit
         return self._promote()
 
@@ -66,16 +81,28 @@ class AdmissionQueue(Generic[K]):
         """Grant nothing until the next :meth:`open`; waiters keep waiting."""
         self._limit = 0
 
-    def ask(self, key: K) -> Admission:
-        """Ask for a permit under ``key``, which must be new."""
+    def ask(
+        self, key: K, *, now: float = 0.0, priority: int = 0, may_wait: bool = True
+    ) -> Admission:
+        """Ask for a permit under ``key``, which must be new.
+
+        Args:
+            key: what the permit is known by.
+            now: monotonic seconds.
+            priority: higher goes first.
+            may_wait: False refuses instead of queueing.
+        """
         if key in self._running or key in self._waiting:
             raise ValueError(f"{key!r} has asked already")
         if len(self._running) < self._limit and not self._waiting:
             self._running.add(key)
             return Admission.GRANTED
-        if len(self._waiting) >= self._max_queue:
+        if not may_wait or len(self._waiting) >= self._max_queue:
             return Admission.REFUSED
-        self._waiting[key] = None
+        self._asked += 1
+        self._waiting[key] = self._asked
+        rank = now - priority * self._aging_s
+        heapq.heappush(self._heap, (rank, self._asked, key))
         return Admission.QUEUED
 
     def leave(self, key: K) -> list[K]:
@@ -85,13 +112,22 @@ class AdmissionQueue(Generic[K]):
         and a crash report of the same request do not free two permits.
         """
         self._running.discard(key)
-        self._waiting.pop(key, None)
+        if self._waiting.pop(key, None) is not None:
+            self._compact()
         return self._promote()
+
+    def _compact(self) -> None:
+        if len(self._heap) - len(self._waiting) > _MAX_GONE + len(self._waiting):
+            self._heap = [e for e in self._heap if self._waiting.get(e[2]) == e[1]]
+            heapq.heapify(self._heap)
 
     def _promote(self) -> list[K]:
         promoted = []
         while self._waiting and len(self._running) < self._limit:
-            key, _ = self._waiting.popitem(last=False)
+            _, asked, key = heapq.heappop(self._heap)
+            if self._waiting.get(key) != asked:
+                continue  # it has left
+            del self._waiting[key]
             self._running.add(key)
             promoted.append(key)
         return promoted
