@@ -20,8 +20,18 @@ _ESTABLISHED = 1  # the kernel's TCP_ESTABLISHED
 class GuardedStream:
     """The part of ``trio.SocketStream`` that hypercorn uses, with a write bound."""
 
-    def __init__(self, stream: trio.SocketStream, write_timeout_s: float) -> None:
+    def __init__(
+        self, stream: trio.SocketStream, *, first: bytes, write_timeout_s: float
+    ) -> None:
+        """Take a stream over.
+
+        Args:
+            stream: the client's.
+            first: what was read of it already.
+            write_timeout_s: a client that reads nothing for so long is dropped.
+        """
         self._stream = stream
+        self._first = first
         self._write_timeout_s = write_timeout_s
 
     @property
@@ -58,6 +68,10 @@ class GuardedStream:
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Return the next bytes; b"" at the client's end of file."""
+        if self._first:
+            await trio.lowlevel.checkpoint()
+            first, self._first = self._first, b""
+            return first
         return await self._stream.receive_some(max_bytes)
 
     async def send_eof(self) -> None:
@@ -67,3 +81,7 @@ class GuardedStream:
     async def aclose(self) -> None:
         """Close the socket; safe to call twice."""
         await self._stream.aclose()
+
+    def close(self) -> None:
+        """Close the socket at once, under whoever uses it."""
+        self._stream.socket.close()

@@ -1,9 +1,12 @@
 """The gateway's listening sockets, and the process that serves them.
 
-hypercorn does HTTP; the accept loop is ours, because we need three things of
-it: the sockets outlive a crash of the loop, every open connection can be
-counted and closed, and a drain ends in the order *stop accepting, let answers
-finish, tell the rest, close*.
+The accept loop is ours, because we need three things of it: the sockets
+outlive a crash of the loop, every open connection can be counted and closed,
+and a drain ends in the order *stop accepting, let answers finish, tell the
+rest, close*.
+
+A connection starts in our own HTTP/1.1 (``atomr_infer.gateway.http1``), which
+gives it to hypercorn when it speaks something else.
 
 Source: hypercorn's ``hypercorn.trio.run.worker_serve``, read for the order of
 the steps.
@@ -14,25 +17,42 @@ from __future__ import annotations
 import errno
 import logging
 import socket
+import sys
+from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Protocol
 
 import trio
-from hypercorn.app_wrappers import ASGIWrapper
-from hypercorn.config import Config
-from hypercorn.trio.tcp_server import TCPServer
-from hypercorn.trio.worker_context import WorkerContext
-from hypercorn.typing import ConnectionState
 
 from atomr_infer.errors import ConfigError
-from atomr_infer.gateway.guarded_stream import STREAM, GuardedStream
+from atomr_infer.gateway.guarded_stream import GuardedStream
+from atomr_infer.gateway.http1.connection import Connection, Http1Settings
+from atomr_infer.gateway.hypercorn_lane import HypercornLane
+from atomr_infer.gateway.lanes import Handover, Lane
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
     from atomr_infer.gateway.app import GatewayApp
+    from atomr_infer.gateway.http1.poller import Poller
 
 log = logging.getLogger(__name__)
 
 _BACKLOG = 1024
+
+# A client whose machine is gone sends no end of file: ask after a minute of
+# silence, and give it up after another.
+_PROBE_AFTER_S = 60
+_PROBES = 3
+_PROBE_EVERY_S = 20
+
+
+class _Open(Protocol):
+    """A connection, whoever serves it."""
+
+    def close(self) -> None:
+        """End it at once, whatever it is doing."""
+        ...
 
 
 class Listener:
@@ -42,13 +62,13 @@ class Listener:
     it with :meth:`stop_accepting`, :meth:`connections_done` and :meth:`close`.
     """
 
-    def __init__(self, sockets: list[socket.socket], *, write_timeout_s: float) -> None:
+    def __init__(self, sockets: list[socket.socket], settings: Http1Settings) -> None:
         self._sockets = sockets
-        self._write_timeout_s = write_timeout_s
+        self._settings = settings
         self._accepting: trio.CancelScope | None = None
         self._stopped = False
-        self._context = WorkerContext(None)
-        self._streams: set[trio.SocketStream] = set()
+        self._hypercorn = HypercornLane(keep_alive_s=settings.keep_alive_s)
+        self._open: set[_Open] = set()
         self._idle = trio.Event()
         self._idle.set()
 
@@ -77,7 +97,7 @@ class Listener:
             duplicate = listener.socket.dup()
             sockets.append(socket.socket(fileno=duplicate.detach()))
             await listener.aclose()
-        return cls(sockets, write_timeout_s=write_timeout_s)
+        return cls(sockets, Http1Settings(write_timeout_s=write_timeout_s))
 
     @property
     def address(self) -> tuple[str, int]:
@@ -88,18 +108,50 @@ class Listener:
     @property
     def connections(self) -> int:
         """Open connections."""
-        return len(self._streams)
+        return len(self._open)
 
     async def serve(self, app: GatewayApp) -> None:
         """Accept and serve until :meth:`stop_accepting`, then until all are done.
 
         Cancellation: closes every connection at once.
         """
-        # hypercorn names the type of every ASGI event; ours is the plain mapping.
-        wrapper = ASGIWrapper(cast("Any", app))
-        config = _http_config()
+        async with trio.open_nursery() as nursery:
+            poller = None
+            if sys.platform == "linux":  # elsewhere hypercorn serves everything
+                from atomr_infer.gateway.http1.poller import Poller  # noqa: PLC0415
+
+                poller = Poller()
+                nursery.start_soon(poller.run)
+            await self._accept(partial(self._handle, app, poller))
+            nursery.cancel_scope.cancel()
+
+    async def stop_accepting(self) -> None:
+        """Refuse new connections and end the idle ones; answers go on."""
+        self._stopped = True
+        if self._accepting is not None:
+            self._accepting.cancel()
+        for sock in self._sockets:
+            sock.close()
+        for connection in self._open:
+            if isinstance(connection, Connection):
+                connection.retire()
+        await self._hypercorn.retire()
+
+    async def connections_done(self) -> None:
+        """Wait until no connection is open."""
+        await self._idle.wait()
+
+    async def close(self) -> None:
+        """Close the sockets and every connection, whatever it is doing."""
+        for sock in self._sockets:
+            sock.close()
+        for connection in list(self._open):
+            connection.close()
+
+    async def _accept(
+        self, handle: Callable[[trio.SocketStream], Awaitable[None]]
+    ) -> None:
         async with trio.open_nursery() as connections:
-            handle = partial(self._handle, wrapper, config)
             # A scope can be entered once, and this process may be restarted.
             with trio.CancelScope() as self._accepting:
                 if self._stopped:
@@ -110,88 +162,82 @@ class Listener:
                     handler_nursery=connections,
                 )
 
-    async def stop_accepting(self) -> None:
-        """Refuse new connections and end the idle ones; answers go on."""
-        self._stopped = True
-        if self._accepting is not None:
-            self._accepting.cancel()
-        for sock in self._sockets:
-            sock.close()
-        await self._context.terminated.set()
-
-    async def connections_done(self) -> None:
-        """Wait until no connection is open."""
-        await self._idle.wait()
-
-    async def close(self) -> None:
-        """Close the sockets and every connection, whatever it is doing."""
-        for sock in self._sockets:
-            sock.close()
-        for stream in list(self._streams):
-            await trio.aclose_forcefully(stream)
-
     def _trio_listener(self, sock: socket.socket) -> trio.SocketListener:
         return trio.SocketListener(trio.socket.from_stdlib_socket(sock.dup()))
 
     async def _handle(
-        self, wrapper: ASGIWrapper, config: Config, stream: trio.SocketStream
+        self, app: GatewayApp, poller: Poller | None, stream: trio.SocketStream
     ) -> None:
-        self._streams.add(stream)
+        sock = _plain(stream)
+        with sock:
+            try:
+                handover: Handover | None = Handover(Lane.HYPERCORN, b"")
+                if poller is not None:
+                    handover = await self._serve_http1(app, poller, sock)
+                if handover is not None:
+                    await self._hand_over(app, sock, handover)
+            except Exception:
+                # The boundary of one connection: whatever is made of a peer's
+                # bytes, the other connections must not feel it.
+                log.warning("a connection was closed for an error", exc_info=True)
+
+    async def _serve_http1(
+        self, app: GatewayApp, poller: Poller, sock: socket.socket
+    ) -> Handover | None:
+        connection = Connection(sock, poller, app.handle, self._settings)
+        connection.last = self._stopped
+        poller.add(sock, connection)
+        try:
+            with self._counted(connection):
+                return await connection.run()
+        finally:
+            poller.remove(sock)
+
+    async def _hand_over(
+        self, app: GatewayApp, sock: socket.socket, handover: Handover
+    ) -> None:
+        if handover.lane is Lane.TLS:
+            return  # not configured: it cannot be told in words that it knows
+        stream = GuardedStream(
+            trio.SocketStream(trio.socket.from_stdlib_socket(sock.dup())),
+            first=handover.data,
+            write_timeout_s=self._settings.write_timeout_s,
+        )
+        sock.close()
+        with self._counted(stream):
+            try:
+                await self._hypercorn.serve(app, stream)
+            finally:
+                stream.close()
+
+    @contextmanager
+    def _counted(self, connection: _Open) -> Iterator[None]:
+        self._open.add(connection)
         if self._idle.is_set():
             self._idle = trio.Event()
         try:
-            guarded = GuardedStream(stream, self._write_timeout_s)
-            server = _Connection(
-                wrapper,
-                config,
-                self._context,
-                ConnectionState({STREAM: guarded}),
-                # It has what TCPServer uses of a stream, and no more.
-                cast("Any", guarded),
-            )
-            await server.run()
-        except Exception:
-            # The boundary of one connection: whatever hypercorn makes of a
-            # peer's bytes, the other connections must not feel it.
-            log.warning("a connection was closed for an error", exc_info=True)
-            await trio.aclose_forcefully(stream)
+            yield
         finally:
-            self._streams.discard(stream)
-            if not self._streams:
+            self._open.discard(connection)
+            if not self._open:
                 self._idle.set()
 
 
-class _Connection(TCPServer):
-    """A connection that ends with its client.
-
-    hypercorn's own stays open for the rest of its keep-alive time, with its
-    file descriptor, when the client has closed it.
-    """
-
-    async def _read_data(self) -> None:
-        await super()._read_data()
-        await self.idle_task.stop()
-        self.idle_task = cast("Any", _NeverIdle())
-
-
-class _NeverIdle:
-    """Stands where a connection's idle timer was."""
-
-    async def restart(self, *_: object) -> None:
-        """Nobody will ask on this connection again."""
-
-    async def stop(self) -> None:
-        """Nothing runs."""
-
-
-def _http_config() -> Config:
-    config = Config()
-    config.accesslog = None
-    config.errorlog = logging.getLogger("atomr_infer.gateway.http")
-    config.include_server_header = False
-    # Coding agents keep a connection between turns; 5 s would cost a handshake.
-    config.keep_alive_timeout = 75.0
-    return config
+def _plain(stream: trio.SocketStream) -> socket.socket:
+    """Take the socket out of trio's hands, and have it ask after its peer."""
+    of_trio = stream.socket
+    kind = (of_trio.family, of_trio.type, of_trio.proto)
+    sock = socket.socket(*kind, fileno=of_trio.detach())
+    sock.settimeout(0.0)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if sys.platform == "linux":
+        for option, value in (
+            (socket.TCP_KEEPIDLE, _PROBE_AFTER_S),
+            (socket.TCP_KEEPINTVL, _PROBE_EVERY_S),
+            (socket.TCP_KEEPCNT, _PROBES),
+        ):
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
+    return sock
 
 
 def _bind_problem(host: str, port: int, error: OSError) -> str:
