@@ -25,6 +25,7 @@ from atomr_infer.remote.blot import without_secret
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator
 
+    from atomr_infer.model.batch import ExecuteBatch
     from atomr_infer.model.deployment import Timeouts
     from atomr_infer.model.secret import Secret
     from atomr_infer.remote.response import HttpResponse
@@ -90,11 +91,10 @@ class AnswerChunks(Generic[C]):
 
     def __init__(
         self,
+        batch: ExecuteBatch,
         response: HttpResponse,
         reader: AnswerReader[C],
         *,
-        request_id: str,
-        streamed: bool,
         timeouts: Timeouts,
         first_by: float,
         secret: Secret | None = None,
@@ -102,18 +102,21 @@ class AnswerChunks(Generic[C]):
         """Take over an answer's body.
 
         Args:
+            batch: what was asked.
             response: the answer, its status 200.
             reader: what understands its bytes.
-            request_id: for the log.
-            streamed: whether it holds events (see :func:`is_streamed`).
             timeouts: the limits.
             first_by: the instant by which the first chunk is due.
             secret: our key, blotted out of every error.
+
+        Raises:
+            UpstreamProtocolError: it holds neither events nor JSON, or is
+                compressed.
         """
         self._response = response
         self._reader = reader
-        self._request_id = request_id
-        self._streamed = streamed
+        self._request_id = batch.request_id
+        self._streamed = is_streamed(response, asked=batch.stream)
         self._timeouts = timeouts
         self._first_by: float | None = first_by
         self._secret = secret
