@@ -14,11 +14,11 @@ import attrs
 from atomr_infer.config.discovery import demo_deployment, environment_deployments
 from atomr_infer.config.gateway import GatewayConfig
 from atomr_infer.config.load import Config, load_config
-from atomr_infer.config.secrets import resolve
 from atomr_infer.config.validate import validate_deployments
-from atomr_infer.errors import ConfigError, MissingSecretError
+from atomr_infer.errors import ConfigError
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.model.validation import InvalidValueError
+from atomr_infer.remote.credentials_build import make_credentials
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -93,13 +93,12 @@ def _from_file(path: Path, environ: Mapping[str, str]) -> ServePlan:
 def _check_credentials(config: Config, environ: Mapping[str, str]) -> None:
     """Miss a credential now, with its line, and not after minutes of loading."""
     for index, deployment in enumerate(config.deployments):
-        if deployment.credential is None:
-            continue
         try:
-            resolve(deployment.credential, environ, deployment=deployment.name)
-        except MissingSecretError as error:
-            if config.origin is not None:
-                where = ("deployment", index, "credential")
+            make_credentials(deployment, environ)
+        except ConfigError as error:
+            if config.origin is not None and error.path is None:
+                key = "credentials" if deployment.credentials else "credential"
+                where = ("deployment", index, key)
                 error.path = config.origin.path
                 error.line = config.origin.positions.line(where)
             raise

@@ -10,6 +10,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 import attrs
 
+from atomr_infer.config.credentials import (
+    SHOWN_FIX,
+    read_credential,
+    read_credentials,
+)
 from atomr_infer.config.reader import TableReader, type_name
 from atomr_infer.model.deployment import (
     Deployment,
@@ -18,7 +23,6 @@ from atomr_infer.model.deployment import (
     Serving,
     Timeouts,
 )
-from atomr_infer.model.secret import EnvSecret, FileSecret, SecretSource
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,13 +32,12 @@ E = TypeVar("E", bound=Enum)
 
 _KEYS = tuple(field.name for field in attrs.fields(Deployment))
 _REQUIRED = ("name", "runtime")
-_SHOWN_FIX = 'write credential = { env = "NAME_OF_A_VARIABLE" } or { file = "PATH" }'
 
 # What people write who know other tools.
 _OTHER_WORDS = {
-    "api_key": f"a key does not belong in this file; {_SHOWN_FIX}",
-    "key": f"a key does not belong in this file; {_SHOWN_FIX}",
-    "token": f"a key does not belong in this file; {_SHOWN_FIX}",
+    "api_key": f"a key does not belong in this file; {SHOWN_FIX}",
+    "key": f"a key does not belong in this file; {SHOWN_FIX}",
+    "token": f"a key does not belong in this file; {SHOWN_FIX}",
     "base_url": "a runtime's own settings belong under [deployment.options]",
     "provider": "did you mean 'runtime'?",
     "engine": "did you mean 'runtime'?",
@@ -96,7 +99,9 @@ def _deployment(reader: TableReader, folder: Path) -> Deployment:
     if "serves" in values:
         _require_array(reader, "serves")
     if "credential" in values:
-        values["credential"] = _credential(reader, folder)
+        values["credential"] = read_credential(reader, folder)
+    if "credentials" in values:
+        values["credentials"] = read_credentials(reader, folder)
     for key, read in _SUB_TABLES.items():
         table = reader.table(key)
         if table is not None:
@@ -134,24 +139,6 @@ _SUB_TABLES = {
     "retry": _retry,
     "options": _options,
 }
-
-
-def _credential(reader: TableReader, folder: Path) -> SecretSource:
-    # The value is never shown: it may be the secret itself.
-    if not isinstance(reader.content["credential"], dict):
-        problem = "a credential does not belong in this file"
-        raise reader.fail("credential", f"{problem}; {_SHOWN_FIX}")
-    table = reader.table("credential")
-    assert table is not None, "the key is there and holds a table"
-    table.check_keys(("env", "file"))
-    if len(table.content) != 1:
-        raise reader.fail("credential", f"credential needs one source; {_SHOWN_FIX}")
-    [(kind, place)] = table.content.items()
-    if not isinstance(place, str) or not place.strip():
-        raise table.fail(kind, f"{kind} must be a string that is not empty")
-    if kind == "env":
-        return EnvSecret(place)
-    return FileSecret(str(folder / place))
 
 
 def _require_array(reader: TableReader, key: str) -> None:

@@ -11,14 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from atomr_infer.errors import MissingSecretError
-from atomr_infer.model.secret import EnvSecret, FileSecret, Secret, SecretSource
+from atomr_infer.model.secret import EnvSecret, FileSecret, Secret
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+ReadableSource = EnvSecret | FileSecret | Secret
+"""Where a secret can be read at any time, without asking anybody."""
+
 
 def resolve(
-    source: SecretSource, environ: Mapping[str, str], *, deployment: str
+    source: ReadableSource, environ: Mapping[str, str], *, deployment: str
 ) -> Secret:
     """Return the secret that ``source`` points at.
 

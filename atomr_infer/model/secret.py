@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Mapping
-from typing import NoReturn
+from typing import Any, NoReturn
 from urllib.parse import quote, quote_plus
 
 import attrs
@@ -244,7 +244,7 @@ def pooled(sources: object) -> tuple[PooledSecret, ...]:
     return keys
 
 
-def alone(deployment: object, field: attrs.Attribute[object], value: object) -> None:
+def alone(deployment: object, field: attrs.Attribute[Any], value: object) -> None:
     """Refuse a pool of keys beside a single key."""
     if value and getattr(deployment, "credential", None) is not None:
         problem = "stands beside credential; write one of the two"

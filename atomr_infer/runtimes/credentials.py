@@ -2,7 +2,7 @@
 
 A runner asks for the key at each request, and says what became of it::
 
-    grant = await credentials.current(batch.secrets)
+    grant = await credentials.current(batch.client_headers)
     ...                                   # a request with grant.secret
     credentials.accepted(grant)           # or refused(grant, error), or released
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 CREDENTIALS_GROUP = "atomr_infer.credentials"
 
-NO_SECRETS: Mapping[str, Secret] = {}
+NO_HEADERS: Mapping[str, str] = {}
 
 
 @attrs.frozen(eq=False)
@@ -53,11 +53,11 @@ class Credentials(Protocol):
         """Grows when what was built on the keys must be built anew."""
         ...
 
-    async def current(self, offered: Mapping[str, Secret] = NO_SECRETS) -> Grant:
+    async def current(self, headers: Mapping[str, str] = NO_HEADERS) -> Grant:
         """Return the key for a first attempt; give it back by one of the others.
 
         Args:
-            offered: what the client's headers offer, by lower-case name.
+            headers: the request's headers that may hold a key, by lower-case name.
 
         Raises:
             UpstreamAuthError: every key was refused.

@@ -28,8 +28,15 @@ from atomr.otp import (
 from atomr.process import demonitor, monitor
 from atomr.refs import Pid, Ref
 from atomr_infer.config.secrets import resolve
-from atomr_infer.errors import InferenceError, NotReadyError, PluginError
-from atomr_infer.runtimes.contract import RunnerContext
+from atomr_infer.errors import (
+    ConfigError,
+    InferenceError,
+    NotReadyError,
+    PluginError,
+)
+from atomr_infer.model.secret import EnvSecret, FileSecret, Secret
+from atomr_infer.remote.credentials_build import make_credentials
+from atomr_infer.runtimes.contract import Host, RunnerContext
 from atomr_infer.runtimes.loader import ensure_available, load_runtime, plugin_ref
 from atomr_infer.serving import messages
 from atomr_infer.serving.deployment_tree import deployment_spec
@@ -42,6 +49,7 @@ if TYPE_CHECKING:
 
     from atomr_infer.model.deployment import Deployment
     from atomr_infer.runtimes.contract import RuntimePlugin
+    from atomr_infer.runtimes.credentials import Credentials
     from atomr_infer.runtimes.loader import Installed
     from atomr_infer.serving.shared import Serving
 
@@ -140,18 +148,32 @@ class DeploymentManager(GenServer):
         self, deployment: Deployment, on_failure: Callable[[InferenceError], None]
     ) -> EngineSource:
         plugin = self._checked_plugin(deployment)
-        credential = None
-        if deployment.credential is not None:
-            credential = resolve(
-                deployment.credential, self._environ, deployment=deployment.name
-            )
+        keys = make_credentials(deployment, self._environ, self._installed)
         return EngineSource(
             plugin=plugin,
             plugin_ref=plugin_ref(deployment.runtime, self._installed),
             deployment=deployment,
-            context=RunnerContext(credential=credential),
+            context=self._context(deployment, plugin.host, keys),
             on_failure=on_failure,
         )
+
+    def _context(
+        self, deployment: Deployment, host: Host, keys: Credentials
+    ) -> RunnerContext:
+        source = deployment.credential
+        credential = None
+        if isinstance(source, (EnvSecret, FileSecret, Secret)):
+            credential = resolve(source, self._environ, deployment=deployment.name)
+        if host is Host.IN_PROCESS:
+            return RunnerContext(credential=credential, credentials=keys)
+        if deployment.credentials or (source is not None and credential is None):
+            # It gets its key once, when it starts.
+            raise ConfigError(
+                f"deployment {deployment.name!r}: the runtime {deployment.runtime!r} "
+                "runs in a process of its own and takes one key, from a variable or "
+                "a file"
+            )
+        return RunnerContext(credential=credential)
 
     def _checked_plugin(self, deployment: Deployment) -> RuntimePlugin:
         try:

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from atomr_infer.model.secret import Secret
 
-_BLOT = "***"
-
 
 def fault(
     status: int,
@@ -69,20 +67,23 @@ def without_secret(secret: Secret | None) -> Iterator[None]:
     try:
         yield
     except InferenceError as error:
-        if secret is not None and secret.reveal():
-            _blot(error, secret.reveal())
+        if secret is not None:
+            _blot(error, secret)
         raise
 
 
-def _blot(error: InferenceError, key: str) -> None:
-    error.message = error.message.replace(key, _BLOT)
+def _blot(error: InferenceError, secret: Secret) -> None:
+    error.message = secret.blot(error.message)
     error.args = (error.message,)
     if error.code is not None:
-        error.code = error.code.replace(key, _BLOT)
+        error.code = secret.blot(error.code)
     if error.param is not None:
-        error.param = error.param.replace(key, _BLOT)
-    if any(key in f"{cause} {cause!r}" for cause in _causes(error)):
-        error.__cause__ = error.__context__ = None
+        error.param = secret.blot(error.param)
+    for cause in _causes(error):
+        shown = f"{cause} {cause!r}"
+        if secret.blot(shown) != shown:
+            error.__cause__ = error.__context__ = None
+            return
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

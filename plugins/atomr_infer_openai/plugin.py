@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from atomr_infer.model.deployment import Deployment, OptionValue
 from atomr_infer.model.secret import EnvSecret
+from atomr_infer.remote.credentials import fixed
 from atomr_infer.runtimes.contract import Host, ModelRunner, RunnerContext
 from atomr_infer_openai.config import check_deployment
 from atomr_infer_openai.runner import open_openai_runner
@@ -49,9 +50,11 @@ class OpenAIPlugin:
         """Open a client; it connects when it is first used.
 
         Raises:
-            UpstreamAuthError: on entry; the key is missing or cannot be one.
+            UpstreamAuthError: on entry; OpenAI itself without a key.
         """
-        return open_openai_runner(deployment, context.credential)
+        return open_openai_runner(
+            deployment, context.credentials or fixed(context.credential)
+        )
 
     def environment_deployments(
         self, environ: Mapping[str, str]

@@ -97,22 +97,56 @@ async def test_a_busy_port_is_told_before_anything_loads(
     )
 
 
-async def test_a_deployment_that_cannot_start_is_named(
+async def test_a_key_that_cannot_be_one_is_refused_unshown(
     write: Callable[[str], str],
 ) -> None:
     config = write(
-        mock_config("load_s = 600.0")
-        + '[[deployment]]\nname = "remote"\nruntime = "openai"\n'
+        '[[deployment]]\nname = "remote"\nruntime = "openai"\n'
         'credential = { env = "BROKEN_KEY" }\n'
     )
+    err = await refused("-c", config, BROKEN_KEY="sk-1\nsk-2")
+    assert err == (
+        f"atomr-infer: {config}:4: deployment 'remote' has no credential: the "
+        "environment variable BROKEN_KEY holds a character that no HTTP header can "
+        "carry; look for a line end or a space in it\n"
+    )
+
+
+_BROKEN_PLUGIN = """
+from atomr_infer.errors import UpstreamAuthError
+from atomr_infer.testing.mock import MockPlugin
+
+class Broken(MockPlugin):
+    name = "broken"
+
+    def open_runner(self, deployment, context):
+        raise UpstreamAuthError("the upstream does not know us")
+
+PLUGIN = Broken()
+"""
+
+
+async def test_a_deployment_that_cannot_start_is_named(
+    write: Callable[[str], str], tmp_path: Path
+) -> None:
+    info = tmp_path / "broken-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1\n")
+    points = "[atomr_infer.runtimes]\nbroken = broken_plugin:PLUGIN\n"
+    (info / "entry_points.txt").write_text(points)
+    (tmp_path / "broken_plugin.py").write_text(_BROKEN_PLUGIN)
+    config = write(
+        mock_config("load_s = 600.0")
+        + '[[deployment]]\nname = "remote"\nruntime = "broken"\n'
+    )
     err = await refused(
-        *("-c", config, "--bind", "127.0.0.1:0"), BROKEN_KEY="sk-1\nsk-2"
+        *("-c", config, "--bind", "127.0.0.1:0"), PYTHONPATH=str(tmp_path)
     )
     # The other one loads for ten minutes: the first failure ends everything.
-    last = err.splitlines()[-1]
-    assert last.startswith("atomr-infer: deployment 'remote' cannot be served: ")
-    assert "no HTTP header can carry" in last
-    assert "sk-1" not in err
+    assert err.splitlines()[-1] == (
+        "atomr-infer: deployment 'remote' cannot be served: the upstream does not "
+        "know us"
+    )
 
 
 @pytest.mark.parametrize(

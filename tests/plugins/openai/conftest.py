@@ -19,6 +19,7 @@ from atomr_infer.model.batch import (
 )
 from atomr_infer.model.deployment import Deployment, RetryPolicy, Timeouts
 from atomr_infer.model.secret import Secret
+from atomr_infer.remote.credentials import fixed
 from atomr_infer.testing.upstream import FakeUpstream, open_openai_upstream
 from atomr_infer_openai.runner import OpenAIRunner, open_openai_runner
 
@@ -74,7 +75,7 @@ async def open_over_socket(
 ) -> AsyncIterator[Pair]:
     async with open_openai_upstream(script, api_key=api_key) as upstream:
         wanted = deployment(upstream.base_url, idempotent=idempotent)
-        async with open_openai_runner(wanted, Secret(KEY)) as runner:
+        async with open_openai_runner(wanted, fixed(Secret(KEY))) as runner:
             yield Pair(runner, upstream)
 
 
@@ -92,7 +93,9 @@ async def open_in_memory(
             return ours
 
         wanted = deployment("http://memory/v1", timeouts=timeouts)
-        async with open_openai_runner(wanted, Secret(KEY), connect=connect) as runner:
+        async with open_openai_runner(
+            wanted, fixed(Secret(KEY)), connect=connect
+        ) as runner:
             yield Pair(runner, upstream)
         nursery.cancel_scope.cancel()
 

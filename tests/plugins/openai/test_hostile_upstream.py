@@ -12,6 +12,7 @@ import trio
 from atomr_infer import errors
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.model.secret import Secret
+from atomr_infer.remote.credentials import fixed
 from atomr_infer_openai.runner import open_openai_runner
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def ask(batch: Callable[..., ExecuteBatch], key: str) -> Callable[..., Any]:
     async def generate(base_url: str, **members: Any) -> list[TokenChunk]:
         wanted = Deployment(name="up", runtime="openai", options={"endpoint": base_url})
         async with (
-            open_openai_runner(wanted, Secret(key)) as runner,
+            open_openai_runner(wanted, fixed(Secret(key))) as runner,
             runner.execute(batch(**members)) as chunks,
         ):
             return [chunk async for chunk in chunks]

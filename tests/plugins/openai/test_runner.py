@@ -18,6 +18,7 @@ from atomr_infer.model.batch import (
 )
 from atomr_infer.model.deployment import Deployment, OptionValue
 from atomr_infer.model.secret import Secret
+from atomr_infer.remote.credentials import fixed
 from atomr_infer.testing import upstream_script as script
 from atomr_infer.testing.upstream import open_openai_upstream
 from atomr_infer_openai.runner import open_openai_runner
@@ -83,7 +84,7 @@ async def test_options_become_headers(batch: Callable[..., ExecuteBatch]) -> Non
         }
         wanted = Deployment(name="up", runtime="openai", options=options)
         async with (
-            open_openai_runner(wanted, None) as runner,
+            open_openai_runner(wanted, fixed(None)) as runner,
             runner.execute(batch()) as chunks,
         ):
             assert [c async for c in chunks]
@@ -289,7 +290,7 @@ async def test_refused_connection_is_a_connect_error(
     async with open_openai_upstream() as upstream:
         url = upstream.base_url
     wanted = Deployment(name="up", runtime="openai", options={"endpoint": url})
-    async with open_openai_runner(wanted, None) as runner:
+    async with open_openai_runner(wanted, fixed(None)) as runner:
         with pytest.raises(errors.UpstreamConnectError):
             async with runner.execute(batch()):
                 pytest.fail("entered without an upstream")
@@ -479,15 +480,22 @@ async def test_key_is_in_no_error_no_text_and_no_log(
 
 
 @pytest.mark.parametrize("bad", ["sk-1\n", "sk 1\r\nx: y", "sk-é", ""])
-async def test_key_that_no_header_can_carry_is_refused_unshown(bad: str) -> None:
+async def test_key_that_no_header_can_carry_is_refused_unshown(
+    bad: str, batch: Callable[..., ExecuteBatch]
+) -> None:
     wanted = Deployment(name="up", runtime="openai")
     with pytest.raises(errors.UpstreamAuthError) as caught:
-        async with open_openai_runner(wanted, Secret(bad)):
-            pytest.fail("opened")
+        async with (
+            open_openai_runner(wanted, fixed(Secret(bad))) as runner,
+            runner.execute(batch()),
+        ):
+            pytest.fail("sent")
     assert bad == "" or bad.strip() not in str(caught.value)
 
 
 async def test_openai_itself_is_not_opened_without_a_key() -> None:
     with pytest.raises(errors.UpstreamAuthError, match=r"api\.openai\.com"):
-        async with open_openai_runner(Deployment(name="up", runtime="openai"), None):
+        async with open_openai_runner(
+            Deployment(name="up", runtime="openai"), fixed(None)
+        ):
             pytest.fail("opened")

@@ -9,6 +9,7 @@ import trio
 
 from atomr_infer import errors
 from atomr_infer.model.deployment import Deployment, Timeouts
+from atomr_infer.remote.credentials import fixed
 from atomr_infer.testing import upstream_script as script
 from atomr_infer_openai.runner import open_openai_runner
 
@@ -94,7 +95,7 @@ async def test_connecting_has_its_own_limit(
         options={"endpoint": "http://memory/v1"},
         timeouts=TIMEOUTS,
     )
-    async with open_openai_runner(wanted, None, connect=connect) as runner:
+    async with open_openai_runner(wanted, fixed(None), connect=connect) as runner:
         started = trio.current_time()
         with pytest.raises(errors.UpstreamTimeoutError) as caught:
             async with runner.execute(batch()):
