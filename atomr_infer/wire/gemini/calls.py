@@ -1,0 +1,87 @@
+"""Put the pieces of tool calls together: Gemini's clients want them whole.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from atomr_infer.wire.gemini.signatures import to_wire
+
+if TYPE_CHECKING:
+    from atomr_infer.model.batch import ToolCallDelta
+    from atomr_infer.model.parts import Signature
+
+_Part = dict[str, object]
+
+_SHOWN_CHARS = 200
+
+
+class _Call:
+    def __init__(self) -> None:
+        self.id: str | None = None
+        self.name = ""
+        self.arguments: list[str] = []
+        self.signature: Signature | None = None
+
+
+class CallAssembler:
+    """The calls of one choice.
+
+    Attributes:
+        malformed: what is wrong with arguments that are no JSON object; None:
+            nothing was.
+    """
+
+    def __init__(self) -> None:
+        self._open: dict[int, _Call] = {}
+        self.malformed: str | None = None
+
+    def add(self, delta: ToolCallDelta) -> list[_Part]:
+        """Take a piece; return the parts of calls that it shows to be whole."""
+        whole = [] if delta.index in self._open else self.end()
+        call = self._open.setdefault(delta.index, _Call())
+        call.id = delta.id or call.id
+        call.name = delta.name or call.name
+        call.arguments.append(delta.arguments)
+        call.signature = delta.signature or call.signature
+        return whole
+
+    def end(self) -> list[_Part]:
+        """Return the parts of all calls that are still open, in order."""
+        calls, self._open = self._open, {}
+        parts = [self._part(call) for _, call in sorted(calls.items())]
+        return [part for part in parts if part is not None]
+
+    def _part(self, call: _Call) -> _Part | None:
+        text = "".join(call.arguments)
+        arguments = _object(text)
+        if arguments is None:
+            self.malformed = (
+                f"the arguments of {call.name!r} are not a JSON object:"
+                f" {text[:_SHOWN_CHARS]}"
+            )
+            return None
+        told: _Part = {"name": call.name, "args": arguments}
+        if call.id is not None:
+            told = {"id": call.id, **told}
+        part: _Part = {"functionCall": told}
+        if call.signature is not None:
+            part["thoughtSignature"] = to_wire(call.signature)
+        return part
+
+
+def _object(text: str) -> msgspec.Raw | None:
+    raw = text.strip().encode()
+    if not raw:
+        return msgspec.Raw(b"{}")
+    if not raw.startswith(b"{"):
+        return None
+    try:
+        # Written anew: a line end in it would cut a streamed event in two.
+        return msgspec.Raw(msgspec.json.format(raw, indent=-1))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None

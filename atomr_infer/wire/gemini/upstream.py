@@ -1,0 +1,216 @@
+"""A generation as the body of a request to a Gemini upstream.
+
+Pure.
+
+Source: Gemini API reference, "Generating content".
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+import msgspec
+
+from atomr_infer.errors import InvalidRequestError
+from atomr_infer.model.asks import FormatKind, RawTool, ToolMode
+from atomr_infer.model.dialect import Dialect
+from atomr_infer.wire.gemini.thinking import NO_THINKING, Thinking, thinking_config
+from atomr_infer.wire.gemini.upstream_contents import turns
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from atomr_infer.model.asks import ResponseFormat, Tool, ToolChoice
+    from atomr_infer.model.batch import ExecuteBatch, RawJson, Sampling
+
+_encode = msgspec.json.Encoder().encode
+
+_MAX_STOPS = 5
+_INT32 = 2**31
+
+_Members = dict[str, object]
+
+
+@attrs.frozen(kw_only=True)
+class Rules:
+    """What a model's requests must look like.
+
+    Attributes:
+        thinking: how it is told to think.
+        signed_calls: True when it refuses a call of its own without signature.
+    """
+
+    thinking: Thinking = NO_THINKING
+    signed_calls: bool = False
+
+
+_PLAIN = Rules()
+
+
+@attrs.frozen
+class Encoded:
+    """A request, written.
+
+    Attributes:
+        body: JSON.
+        warnings: what was approximated or left out, in one phrase each.
+    """
+
+    body: bytes
+    warnings: tuple[str, ...] = ()
+
+
+def encode_request(
+    batch: ExecuteBatch,
+    *,
+    rules: Rules = _PLAIN,
+    defaults: Mapping[str, RawJson] | None = None,
+) -> Encoded:
+    """Return the body of a generation; the model and the action are the path's.
+
+    Args:
+        batch: the generation; its raw members must each be one JSON value.
+        rules: what its model takes.
+        defaults: members for a request that does not have them.
+
+    Raises:
+        InvalidRequestError: something in it has no form there; ``param`` names
+            the member.
+    """
+    body, warnings = _conversation(batch, rules)
+    if batch.tools:
+        body["tools"] = _tools(batch)
+    if batch.parallel_tool_calls is False and batch.tools:
+        warnings.append("parallel_tool_calls was left out: Gemini has no such switch")
+    if batch.tool_choice is not None and batch.tools:
+        body["toolConfig"] = {"functionCallingConfig": _calling(batch.tool_choice)}
+    config = _generation_config(batch, rules)
+    if config:
+        body["generationConfig"] = config
+    extra = dict(batch.extra) if batch.dialect is Dialect.GEMINI else {}
+    for name, raw in {**(defaults or {}), **extra}.items():
+        body[name] = _merged(body.get(name), raw)
+    return Encoded(_encode(body), tuple(warnings))
+
+
+def encode_count(
+    batch: ExecuteBatch, *, model: str | None, rules: Rules = _PLAIN
+) -> bytes:
+    """Return the body of ``:countTokens``.
+
+    Args:
+        batch: whose prompt is counted.
+        model: the model's resource name, where the request is to be wrapped
+            with it (AI Studio); None: the members stand at the root (Vertex).
+        rules: what the model takes.
+
+    Raises:
+        InvalidRequestError: as :func:`encode_request`.
+    """
+    body, _ = _conversation(batch, rules)
+    if batch.tools:
+        body["tools"] = _tools(batch)
+    if model is None:
+        return _encode(body)
+    return _encode({"generateContentRequest": {"model": model, **body}})
+
+
+def _conversation(batch: ExecuteBatch, rules: Rules) -> tuple[_Members, list[str]]:
+    said = turns(batch, signed_calls=rules.signed_calls)
+    body: _Members = {"contents": said.contents}
+    if said.system:
+        body["systemInstruction"] = {"parts": said.system}
+    return body, said.warnings
+
+
+def _merged(ours: object, raw: RawJson) -> object:
+    """Return a raw member; an object is laid under what is said already."""
+    if not isinstance(ours, dict):
+        return msgspec.Raw(raw)
+    theirs = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+    merged: _Members = dict(ours)
+    for name, value in theirs.items():
+        merged[name] = _merged(merged.get(name), bytes(value))
+    return merged
+
+
+# --- tools ------------------------------------------------------------------
+
+
+def _tools(batch: ExecuteBatch) -> list[object]:
+    functions = [_function(t) for t in batch.tools if not isinstance(t, RawTool)]
+    found: list[object] = [{"functionDeclarations": functions}] if functions else []
+    found += [msgspec.Raw(t.json) for t in batch.tools if isinstance(t, RawTool)]
+    return found
+
+
+def _function(tool: Tool) -> _Members:
+    declared: _Members = {"name": tool.name}
+    if tool.description is not None:
+        declared["description"] = tool.description
+    if tool.parameters is not None:
+        # JSON Schema as the client wrote it: the older member refuses keywords
+        # that it does not know, this one passes over them.
+        declared["parametersJsonSchema"] = msgspec.Raw(tool.parameters)
+    return declared
+
+
+_MODES = {ToolMode.AUTO: "AUTO", ToolMode.REQUIRED: "ANY", ToolMode.NONE: "NONE"}
+
+
+def _calling(choice: ToolChoice) -> _Members:
+    told: _Members = {"mode": _MODES[choice.mode]}
+    if choice.names and choice.mode is ToolMode.REQUIRED:
+        told["allowedFunctionNames"] = choice.names
+    return told
+
+
+# --- generationConfig -------------------------------------------------------
+
+
+def _generation_config(batch: ExecuteBatch, rules: Rules) -> _Members:
+    config = _sampling(batch.sampling)
+    if batch.response_format is not None:
+        config |= _response_format(batch.response_format)
+    thinking = thinking_config(batch.reasoning, rules.thinking)
+    if thinking:
+        config["thinkingConfig"] = thinking
+    return config
+
+
+def _sampling(sampling: Sampling) -> _Members:
+    if len(sampling.stop) > _MAX_STOPS:
+        raise InvalidRequestError(
+            f"Gemini takes at most {_MAX_STOPS} stop sequences, not"
+            f" {len(sampling.stop)}",
+            param="stop",
+        )
+    members: _Members = {
+        "temperature": sampling.temperature,
+        "topP": sampling.top_p,
+        "topK": sampling.top_k,
+        "maxOutputTokens": sampling.max_tokens,
+        "stopSequences": sampling.stop or None,
+        "seed": None if sampling.seed is None else _int32(sampling.seed),
+        "presencePenalty": sampling.presence_penalty,
+        "frequencyPenalty": sampling.frequency_penalty,
+        "candidateCount": None if sampling.n == 1 else sampling.n,
+        "responseLogprobs": None if sampling.top_logprobs is None else True,
+        "logprobs": sampling.top_logprobs or None,
+    }
+    return {name: value for name, value in members.items() if value is not None}
+
+
+def _int32(seed: int) -> int:
+    """Return a seed that fits: the same for the same one, as a seed must be."""
+    return (seed + _INT32) % (2 * _INT32) - _INT32
+
+
+def _response_format(form: ResponseFormat) -> _Members:
+    if form.kind is FormatKind.TEXT:
+        return {}
+    members: _Members = {"responseMimeType": "application/json"}
+    if form.kind is FormatKind.JSON_SCHEMA and form.schema is not None:
+        members["responseJsonSchema"] = msgspec.Raw(form.schema)
+    return members

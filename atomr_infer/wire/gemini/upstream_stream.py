@@ -1,0 +1,229 @@
+"""One answer of a Gemini upstream, from its bytes to the contract's chunks.
+
+*   A stream is events, or a JSON array where a proxy took ``alt=sse`` away; it
+    ends with the body.  It is complete when every candidate that began has its
+    finish reason, and at least one has; otherwise it was cut.
+*   A blocked prompt has no candidates: it is one empty answer, finished by the
+    content filter.
+*   An event that is not a response, or is of a candidate that was not asked
+    for, is skipped and counted; if the stream then completes, the answer
+    stands.
+*   What follows a candidate's finish is not passed on, but counts are.
+*   Usage comes on every event, each time for the answer so far.  It leaves here
+    once, on the last chunk; when the upstream said nothing it is estimated.
+
+Pure: the ids of calls that came without one are made by a function that the
+caller gives.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from atomr_infer.errors import StreamCutError, UpstreamProtocolError
+from atomr_infer.model.batch import FinishReason, TokenChunk
+from atomr_infer.wire.gemini import finish
+from atomr_infer.wire.gemini.array_reader import ArrayReader
+from atomr_infer.wire.gemini.logprobs import canonical_logprobs
+from atomr_infer.wire.gemini.upstream_answer import Response, decode, malformed
+from atomr_infer.wire.gemini.upstream_parts import PartReader
+from atomr_infer.wire.gemini.usage import decode_usage
+from atomr_infer.wire.openai.upstream_stream import estimate_usage
+from atomr_infer.wire.sse import DONE, SseEvent, SseReader
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from atomr_infer.model.batch import ExecuteBatch
+    from atomr_infer.model.secret import Secret
+    from atomr_infer.model.usage import Usage
+    from atomr_infer.wire.gemini.upstream_answer import Candidate
+    from atomr_infer.wire.gemini.upstream_parts import NewId
+
+
+class ResponseReader:
+    """Reads responses one by one, and remembers what their end needs.
+
+    Attributes:
+        usage: the last counts that were told.
+        model: the model that serves, when it was said.
+    """
+
+    def __init__(self, *, n: int, new_id: NewId) -> None:
+        """Expect ``n`` candidates at most."""
+        self._n = n
+        self._new_id = new_id
+        self._readers: dict[int, PartReader] = {}
+        self._finished: set[int] = set()
+        self.usage: Usage | None = None
+        self.model: str | None = None
+
+    @property
+    def complete(self) -> bool:
+        """True when all that began has ended, and something did."""
+        return bool(self._finished) and self._finished >= self._readers.keys()
+
+    def is_asked_for(self, response: Response) -> bool:
+        """Whether all its candidates are among those that were asked for."""
+        candidates = response.candidates or ()
+        return all(0 <= (each.index or 0) < self._n for each in candidates)
+
+    def read(self, response: Response) -> list[TokenChunk]:
+        """Return what a response says.
+
+        Raises:
+            InferenceError: a candidate ended with an error.
+        """
+        self.model = response.model_version or self.model
+        self.usage = decode_usage(bytes(response.usage_metadata)) or self.usage
+        chunks = [c for each in response.candidates or () for c in self._read(each)]
+        feedback = response.prompt_feedback
+        if feedback is not None and feedback.block_reason and not self._readers:
+            self._finished.add(0)
+            self._readers[0] = PartReader(0, new_id=self._new_id)
+            blocked = FinishReason.CONTENT_FILTER
+            reason = feedback.block_reason
+            chunks.append(TokenChunk(finish_reason=blocked, native_finish=reason))
+        return [attrs.evolve(chunk, model=self.model) for chunk in chunks]
+
+    def _read(self, candidate: Candidate) -> Iterator[TokenChunk]:
+        index = candidate.index or 0
+        if index in self._finished:
+            return
+        reader = self._readers.get(index)
+        if reader is None:
+            reader = self._readers[index] = PartReader(index, new_id=self._new_id)
+        content = candidate.content
+        for part in (content.parts if content is not None else None) or ():
+            yield from reader.read(part)
+        logprobs = canonical_logprobs(bytes(candidate.logprobs_result))
+        if logprobs is not None:
+            yield TokenChunk(index=index, logprobs=logprobs)
+        if finish.is_finish(candidate.finish_reason):
+            yield from self._finish(index, reader, candidate)
+
+    def _finish(
+        self, index: int, reader: PartReader, candidate: Candidate
+    ) -> Iterator[TokenChunk]:
+        native = candidate.finish_reason or ""
+        error = finish.broken(native, candidate.finish_message or "")
+        if error is not None:
+            raise error
+        yield from reader.end()
+        self._finished.add(index)
+        yield TokenChunk(
+            index=index,
+            finish_reason=finish.canonical(native, has_calls=reader.calls > 0),
+            native_finish=native,
+        )
+
+
+class GeminiAnswer:
+    """Collects what must be known at an answer's end; gives chunks meanwhile.
+
+    Attributes:
+        skipped: events that were not responses.
+        ended: True once the answer is over and its last chunk was returned.
+    """
+
+    def __init__(
+        self,
+        batch: ExecuteBatch,
+        *,
+        new_id: NewId,
+        secret: Secret | None = None,
+        as_array: bool = False,
+    ) -> None:
+        """Expect the answer to ``batch``.
+
+        Args:
+            batch: what was asked.
+            new_id: makes the id of a call that came without one.
+            secret: our key, blotted out of the upstream's error messages.
+            as_array: True when the stream is a JSON array.
+        """
+        self._batch = batch
+        self._secret = secret
+        self._events = SseReader()
+        self._array = ArrayReader() if as_array else None
+        self._responses = ResponseReader(n=batch.sampling.n, new_id=new_id)
+        self._output_bytes = 0
+        self.skipped = 0
+        self.ended = False
+
+    def feed(self, data: bytes) -> list[TokenChunk]:
+        """Take bytes of the stream; return the chunks that they complete.
+
+        Raises:
+            InferenceError: an error inside the stream, or an event beyond
+                its cap.
+        """
+        if self._array is not None:
+            return self._take(SseEvent(item) for item in self._array.feed(data))
+        return self._take(self._events.feed(data))
+
+    def close(self) -> list[TokenChunk]:
+        """Take the end of the body; return the chunks that end the answer.
+
+        Raises:
+            StreamCutError: a candidate has no finish reason.
+        """
+        last = None if self._array is not None else self._events.close()
+        chunks = self._take([] if last is None else [last])
+        if not self._responses.complete:
+            raise StreamCutError("the upstream's stream ended before its finish")
+        return [*chunks, self._end()]
+
+    def whole(self, body: bytes) -> list[TokenChunk]:
+        """Take an answer that was not streamed; return all its chunks.
+
+        Raises:
+            InferenceError: it is malformed, or an error.
+        """
+        response = decode(body, what="body", secret=self._secret)
+        if not response.is_answer or not self._responses.is_asked_for(response):
+            raise malformed("body")
+        chunks = self._noted(self._responses.read(response))
+        if not self._responses.complete:
+            raise StreamCutError("the upstream's answer has no finish")
+        return [*chunks, self._end()]
+
+    def _take(self, events: Iterable[SseEvent]) -> list[TokenChunk]:
+        chunks: list[TokenChunk] = []
+        for event in events:
+            if event.data == DONE:
+                continue  # a proxy's; here the body's end is the end
+            response = self._decode(event)
+            if response is not None:
+                chunks += self._noted(self._responses.read(response))
+        return chunks
+
+    def _decode(self, event: SseEvent) -> Response | None:
+        try:
+            response = decode(
+                event.data, what="event", event=event.event, secret=self._secret
+            )
+        except UpstreamProtocolError as error:
+            if error.code != "malformed_event":
+                raise
+            response = Response()
+        if response.is_answer and self._responses.is_asked_for(response):
+            return response
+        self.skipped += 1
+        return None
+
+    def _noted(self, chunks: list[TokenChunk]) -> list[TokenChunk]:
+        for chunk in chunks:
+            self._output_bytes += len(chunk.text.encode())
+            self._output_bytes += sum(len(call.arguments) for call in chunk.tool_calls)
+            if chunk.reasoning is not None:
+                self._output_bytes += len(chunk.reasoning.text.encode())
+        return chunks
+
+    def _end(self) -> TokenChunk:
+        self.ended = True
+        told = self._responses.usage
+        usage = told or estimate_usage(self._batch, self._output_bytes)
+        return TokenChunk(usage=usage, model=self._responses.model)
