@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 from atomr_infer.testing.upstreams.anthropic import AnthropicDialect
 from atomr_infer.testing.upstreams.command import main
 from atomr_infer.testing.upstreams.fake import FakeUpstream
+from atomr_infer.testing.upstreams.gemini import GeminiDialect
 from atomr_infer.testing.upstreams.openai import OpenAIDialect
 from atomr_infer.testing.upstreams.serving import serve_upstream
 
@@ -67,6 +68,24 @@ def open_anthropic_upstream(
     """Serve an upstream with Anthropic's dialect; see :func:`open_openai_upstream`."""
     upstream = FakeUpstream(
         script, dialect=AnthropicDialect(), otherwise=otherwise, api_key=api_key
+    )
+    return serve_upstream(upstream, host=host, port=port)
+
+
+def open_gemini_upstream(
+    script: Iterable[Behaviour] = (),
+    *,
+    otherwise: Behaviour | None = None,
+    api_key: str | None = None,
+    host: str = "127.0.0.1",
+    port: int = 0,
+) -> AbstractAsyncContextManager[FakeUpstream]:
+    """Serve an upstream with Gemini's dialect; see :func:`open_openai_upstream`.
+
+    The key is AI Studio's, and on Vertex's paths the access token.
+    """
+    upstream = FakeUpstream(
+        script, dialect=GeminiDialect(), otherwise=otherwise, api_key=api_key
     )
     return serve_upstream(upstream, host=host, port=port)
 

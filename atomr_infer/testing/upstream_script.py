@@ -16,7 +16,7 @@ from enum import Enum
 
 import attrs
 
-from atomr_infer.model.batch import Usage
+from atomr_infer.model.usage import Usage
 
 DEFAULT_TOKENS = ("Hello", " from", " the", " fake", " upstream", ".")
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import attrs
 import msgspec
 
-from atomr_infer.model.batch import Usage
+from atomr_infer.model.usage import Usage
 from atomr_infer.testing.upstream_script import DEFAULT_TOKENS, Finish, Happy, ToolCall
 from atomr_infer.testing.upstreams.schema_example import example_of
 
@@ -35,6 +35,7 @@ class Answer:
         native_finish: the dialect's own word instead.
         stop_sequence: the text that ended it; None: none did.
         usage: of all ``n`` answers; None: the upstream does not say.
+        blocked: whether the prompt was stopped, so that there is no answer.
     """
 
     model: str
@@ -46,6 +47,7 @@ class Answer:
     native_finish: str | None
     stop_sequence: str | None
     usage: Usage | None
+    blocked: bool = False
 
     @property
     def text(self) -> str:

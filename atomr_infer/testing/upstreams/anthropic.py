@@ -138,7 +138,7 @@ class AnthropicDialect:
         members = {**error_members(refused), "request_id": REQUEST_ID}
         return members, (*_ALWAYS, again, *headers, *refused.headers)
 
-    def stream_error(self, call: Call, refused: Refused) -> bytes:
+    def stream_error(self, call: Call, refused: Refused, *, first: bool) -> bytes:
         """Return the event of an error inside a stream."""
         return encode_event(msgspec.json.encode(error_members(refused)), "error")
 

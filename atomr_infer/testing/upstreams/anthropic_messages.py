@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import msgspec
 
-from atomr_infer.model.batch import Usage
+from atomr_infer.model.usage import Usage
 from atomr_infer.testing.upstream_script import Finish, ToolCall
 from atomr_infer.testing.upstreams.answer import (
     Answer,

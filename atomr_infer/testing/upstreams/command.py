@@ -12,6 +12,7 @@ import trio
 from atomr_infer.testing.upstreams.anthropic import AnthropicDialect
 from atomr_infer.testing.upstreams.dialect import Dialect
 from atomr_infer.testing.upstreams.fake import FakeUpstream
+from atomr_infer.testing.upstreams.gemini import GeminiDialect
 from atomr_infer.testing.upstreams.openai import OpenAIDialect
 from atomr_infer.testing.upstreams.scripts import BY_NAME, Script
 from atomr_infer.testing.upstreams.serving import serve_upstream
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 DIALECTS: Mapping[str, Dialect] = {
-    dialect.name: dialect for dialect in (AnthropicDialect(), OpenAIDialect())
+    dialect.name: dialect
+    for dialect in (AnthropicDialect(), GeminiDialect(), OpenAIDialect())
 }
 
 

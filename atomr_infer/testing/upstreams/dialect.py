@@ -86,8 +86,14 @@ class Dialect(Protocol):
     def error(self, refused: Refused) -> tuple[object, Headers]:
         """Return the JSON value and the headers of an HTTP error."""
 
-    def stream_error(self, call: Call, refused: Refused) -> bytes:
-        """Return the event of an error inside a stream."""
+    def stream_error(self, call: Call, refused: Refused, *, first: bool) -> bytes:
+        """Return the event of an error inside a stream.
+
+        Args:
+            call: what is answered.
+            refused: the error.
+            first: whether nothing was streamed before it.
+        """
 
     def malformed(self, call: Call) -> bytes:
         """Return an event whose data is the front part of a JSON value."""

@@ -158,7 +158,7 @@ class OpenAIDialect:
         headers = () if wait is None else (("retry-after", wait),)
         return error_members(refused), (*_ALWAYS, *headers, *refused.headers)
 
-    def stream_error(self, call: Call, refused: Refused) -> bytes:
+    def stream_error(self, call: Call, refused: Refused, *, first: bool) -> bytes:
         """Return the event of an error inside a stream."""
         return encode_event(msgspec.json.encode(error_members(refused)))
 

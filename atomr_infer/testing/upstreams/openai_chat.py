@@ -26,7 +26,7 @@ from atomr_infer.wire.sse import DONE, encode_event
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from atomr_infer.model.batch import Usage
+    from atomr_infer.model.usage import Usage
     from atomr_infer.testing.upstreams.call import Call
 
 CREATED_S = 1_767_225_600  # any constant: two runs give the same bytes

@@ -161,9 +161,11 @@ def _broken(behaviour: Broken, call: Call, dialect: Dialect) -> Iterator[Step]:
         return
     yield _stream_head(call, dialect)
     answer = make_answer(attrs.evolve(behaviour.answer, finish=None), call)
+    first = True
     for frame in dialect.frames(call, answer, done=True):
         if _is_behind(frame, behaviour.after):
             break
+        first = False
         yield Body(frame.data)
     match behaviour:
         case script.CommentsOnly():
@@ -171,7 +173,7 @@ def _broken(behaviour: Broken, call: Call, dialect: Dialect) -> Iterator[Step]:
                 yield Wait(behaviour.every_s)
                 yield Body(dialect.keepalive(call))
         case script.ErrorInStream(data=None):
-            yield Body(dialect.stream_error(call, behaviour.error))
+            yield Body(dialect.stream_error(call, behaviour.error, first=first))
         case script.ErrorInStream(data=bytes(data), event=name):
             yield Body(encode_event(data, name))
         case script.EndWithoutFinish():
