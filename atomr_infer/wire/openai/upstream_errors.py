@@ -126,7 +126,24 @@ def classify(
     """
     if status is None:
         status = body.status
-    error_class = _class_of(body, status)
+    return worded(
+        _class_of(body, status),
+        body,
+        status=status,
+        retry_after_s=retry_after_s,
+        secret=secret,
+    )
+
+
+def worded(
+    error_class: type[errors.InferenceError],
+    body: ErrorBody,
+    *,
+    status: int | None,
+    retry_after_s: float | None,
+    secret: Secret | None,
+) -> errors.InferenceError:
+    """Return an error in the upstream's words, without our key and not too long."""
     return error_class(
         _message(body, status, secret),
         code=_word(body.code, secret),
@@ -169,12 +186,14 @@ _BY_STATUS: dict[int, type[errors.InferenceError]] = {
     504: errors.UpstreamTimeoutError,
 }
 
-_CONTEXT_PHRASES = (
+CONTEXT_PHRASES = (
     "maximum context length",
     "context window",
     "context length",
+    "context limit",
     "prompt is too long",
 )
+"""What servers say, in lower case, when prompt and output do not fit."""
 
 
 def _class_of(body: ErrorBody, status: int | None) -> type[errors.InferenceError]:
@@ -188,7 +207,7 @@ def _class_of(body: ErrorBody, status: int | None) -> type[errors.InferenceError
         return _BY_STATUS[status]
     if status is None and body.type not in {"invalid_request_error", "BadRequestError"}:
         return errors.UpstreamError
-    if any(phrase in body.message.lower() for phrase in _CONTEXT_PHRASES):
+    if any(phrase in body.message.lower() for phrase in CONTEXT_PHRASES):
         return errors.ContextLengthError
     return errors.InvalidRequestError
 

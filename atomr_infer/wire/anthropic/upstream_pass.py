@@ -1,0 +1,165 @@
+"""An answer of the Messages API that is passed on as it came.
+
+The client speaks the provider's dialect, so its events go to it byte for byte,
+those of a kind that nobody here knows too.  They are looked at on their way:
+for content, the finish, usage, an error and the end.
+
+Two things are not passed on.  An error becomes an error here, so that the
+request can still be made again when nothing was said yet.  A malformed event is
+skipped and counted, since client libraries stop at one.  An event without a
+name is given its name, because client libraries pass over those.
+
+Pure.
+
+Source: Anthropic API, "Streaming Messages".
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from atomr_infer.errors import StreamCutError
+from atomr_infer.model.batch import FinishReason, RawChunk
+from atomr_infer.wire.anthropic.reasons import finish_reason
+from atomr_infer.wire.anthropic.upstream_events import (
+    Event,
+    decode_event,
+    decode_message,
+)
+from atomr_infer.wire.anthropic.upstream_stream import usage_or_estimate
+from atomr_infer.wire.anthropic.usage import Counts, decode_counts
+from atomr_infer.wire.sse import SseReader
+from atomr_infer.wire.sse_frames import FrameReader
+
+if TYPE_CHECKING:
+    from atomr_infer.model.batch import ExecuteBatch
+    from atomr_infer.model.secret import Secret
+
+_JSON = "application/json"
+_CONTENT = frozenset({"content_block_start", "content_block_delta"})
+
+
+class MessagePass:
+    """Passes one answer on, and knows what is in it.
+
+    Attributes:
+        skipped: events that were malformed.
+        ended: True once the answer is over and its last chunk was returned.
+    """
+
+    def __init__(self, batch: ExecuteBatch, *, secret: Secret | None = None) -> None:
+        """Expect the answer to ``batch``.
+
+        Args:
+            batch: what was asked.
+            secret: our key, blotted out of the upstream's error messages.
+        """
+        self._batch = batch
+        self._secret = secret
+        self._frames = FrameReader()
+        self._reader = SseReader()
+        self._counts = Counts()
+        self._model: str | None = None
+        self._finish: FinishReason | None = None
+        self._told_finish = False
+        self._output_bytes = 0
+        self.skipped = 0
+        self.ended = False
+
+    def feed(self, data: bytes) -> list[RawChunk]:
+        """Take bytes of the stream; return the whole events in them.
+
+        Raises:
+            InferenceError: an error inside the stream, or an event beyond
+                its cap.
+        """
+        return self._take(self._frames.feed(data))
+
+    def close(self) -> list[RawChunk]:
+        """Take the end of the body; return the chunk that ends the answer.
+
+        Raises:
+            StreamCutError: there was no ``message_stop``.
+        """
+        rest = self._frames.close()
+        chunks = self._take([rest.rstrip(b"\r\n") + b"\n\n"] if rest else [])
+        if not self.ended:
+            raise StreamCutError("the upstream's stream ended before its finish")
+        return chunks
+
+    def whole(self, body: bytes) -> list[RawChunk]:
+        """Take an answer that was not streamed; return it.
+
+        Raises:
+            InferenceError: it is malformed, or an error.
+        """
+        message = decode_message(body, secret=self._secret)
+        self.ended = True
+        counts = decode_counts(bytes(message.usage))
+        return [
+            RawChunk(
+                data=body,
+                finish_reason=finish_reason(message.stop_reason or "end_turn"),
+                usage=usage_or_estimate(counts, self._batch, len(body)),
+                model=message.model,
+                content_type=_JSON,
+            )
+        ]
+
+    def _take(self, frames: list[bytes]) -> list[RawChunk]:
+        kept: list[bytes] = []
+        has_content = False
+        for frame in frames:
+            events = self._reader.feed(frame)
+            if self.ended:
+                break
+            if not events:
+                continue  # a comment: we keep our own client's connection open
+            decoded = decode_event(events[0], secret=self._secret)
+            if decoded is None:
+                self.skipped += 1
+                continue
+            self._look(decoded)
+            has_content = has_content or decoded.type in _CONTENT
+            if not events[0].event:
+                kept.append(b"event: %b\n" % decoded.type.encode())
+            kept.append(frame)
+        if not kept:
+            return []
+        return [self._chunk(b"".join(kept), has_content=has_content)]
+
+    def _look(self, event: Event) -> None:
+        match event.type:
+            case "content_block_delta":
+                self._output_bytes += _size(event)
+            case "message_start" if event.message is not None:
+                self._model = event.message.model
+                self._counts = decode_counts(bytes(event.message.usage))
+            case "message_delta":
+                self._counts = self._counts.updated(decode_counts(bytes(event.usage)))
+                if event.delta is not None and event.delta.stop_reason is not None:
+                    self._finish = finish_reason(event.delta.stop_reason)
+            case "message_stop":
+                self._finish = self._finish or FinishReason.STOP
+                self.ended = True
+
+    def _chunk(self, data: bytes, *, has_content: bool) -> RawChunk:
+        finish = None if self._told_finish else self._finish
+        self._told_finish = self._told_finish or finish is not None
+        usage = None
+        if self.ended:
+            usage = usage_or_estimate(self._counts, self._batch, self._output_bytes)
+        return RawChunk(
+            data=data,
+            has_content=has_content,
+            finish_reason=finish,
+            usage=usage,
+            model=self._model,
+        )
+
+
+def _size(event: Event) -> int:
+    delta = event.delta
+    if delta is None:
+        return 0
+    return sum(len(t or "") for t in (delta.text, delta.thinking, delta.partial_json))
