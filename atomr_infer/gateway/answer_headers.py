@@ -14,11 +14,10 @@ if TYPE_CHECKING:
     from atomr_infer.wire.ingress import Asked
 
 STREAM_HEADERS = (
-    (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
 )
-"""What every stream of events has (W1); the media type is the first."""
+"""What every stream has beside its media type (W1)."""
 
 _MAX_HEADER = 500  # characters; proxies refuse long headers
 

@@ -136,19 +136,19 @@ class _StreamAnswer(_Answer):
         if isinstance(chunk, RawChunk):
             if not self._exchange.started:
                 await self._start(chunk.content_type)
-            if chunk.data:
-                await self._exchange.write(chunk.data)
-            return
-        if self._encoder is None:
-            self._encoder = self._ingress.stream(self._asked, self._facts())
-            await self._start(None)
-        data = self._encoder.encode(chunk)
+            data = chunk.data
+        else:
+            if self._encoder is None:
+                self._encoder = self._ingress.stream(self._asked, self._facts())
+                await self._start(self._asked.stream_type)
+            data = self._encoder.encode(chunk)
         if data:
             await self._exchange.write(data)
 
-    async def _start(self, content_type: str | None) -> None:
+    async def _start(self, content_type: str) -> None:
         headers = served_headers(self.served, self._asked, self._ingress.dialect)
-        await self._exchange.start(200, [*stream_headers(content_type), *headers])
+        kind = (b"content-type", content_type.encode("latin-1"))
+        await self._exchange.start(200, [kind, *STREAM_HEADERS, *headers])
 
     async def finish(self) -> None:
         data = b"" if self._encoder is None else self._encoder.end()
@@ -158,14 +158,6 @@ class _StreamAnswer(_Answer):
         """End a stream that has begun with an explicit error event."""
         encoder = self._encoder or self._ingress.stream(self._asked, self._facts())
         await self._exchange.end(encoder.fail(error))
-
-
-def stream_headers(content_type: str | None) -> list[tuple[bytes, bytes]]:
-    """Return the headers of a streamed answer (W1)."""
-    if content_type is None:
-        return list(STREAM_HEADERS)
-    kind = (b"content-type", content_type.encode("latin-1"))
-    return [kind, *STREAM_HEADERS[1:]]
 
 
 class _WholeAnswer(_Answer):

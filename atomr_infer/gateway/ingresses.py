@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from atomr_infer.model.dialect import Dialect
+from atomr_infer.wire.anthropic.ingress import MESSAGES
+from atomr_infer.wire.gemini.ingress import GEMINI
 from atomr_infer.wire.openai.chat import ChatIngress
 
 if TYPE_CHECKING:
@@ -15,12 +17,9 @@ if TYPE_CHECKING:
 
     from atomr_infer.wire.ingress import Ingress
 
-_CHAT = ChatIngress()
-
 INGRESSES: Mapping[Dialect, Ingress] = {
-    Dialect.OPENAI_CHAT: _CHAT,
-    # An error needs a dialect before its route exists.
-    Dialect.ANTHROPIC: _CHAT,
-    Dialect.GEMINI: _CHAT,
+    Dialect.OPENAI_CHAT: ChatIngress(),
+    Dialect.ANTHROPIC: MESSAGES,
+    Dialect.GEMINI: GEMINI,
 }
 """How each dialect reads a request, writes answers, and refuses."""

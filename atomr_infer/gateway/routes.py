@@ -76,16 +76,24 @@ class WrongMethod:
     allow: tuple[str, ...]
 
 
+def _generate(dialect: Dialect) -> Mapping[str, Target]:
+    return {"POST": Target(action=Action.GENERATE, dialect=dialect)}
+
+
 _PATHS: Mapping[str, Mapping[str, Target]] = {
     "/": {"GET": Target(action=Action.INDEX)},
     "/healthz": {"GET": Target(action=Action.HEALTH)},
     "/readyz": {"GET": Target(action=Action.READY)},
-    "/v1/chat/completions": {"POST": Target(action=Action.GENERATE)},
+    "/v1/chat/completions": _generate(Dialect.OPENAI_CHAT),
+    "/v1/messages": _generate(Dialect.ANTHROPIC),
 }
 
 _GEMINI_MODELS = ("/v1beta/models/", "/v1/models/")
 
-_GEMINI_VERBS: Mapping[str, Action] = {}
+_GEMINI_VERBS: Mapping[str, Action] = {
+    "generateContent": Action.GENERATE,
+    "streamGenerateContent": Action.GENERATE,
+}
 
 _OPENAI_ROOTS = ("/chat/", "/completions", "/embeddings", "/responses", "/models")
 

@@ -159,9 +159,9 @@ class ExecuteBatch:
     Attributes:
         request_id: unique per request; appears in every log line about it.
         model: what the runtime is asked for.
-        messages: the conversation, at least one message unless ``prompt`` is
-            given.
-        prompt: bare text to continue (``/v1/completions``); None: a chat.
+        messages: the conversation, at least one message.
+        prompt: bare text to continue (``/v1/completions``), which is also the
+            one message; None: a chat.
         sampling: how tokens are chosen.
         stream: True when chunks are wanted as they are made.  A runner may
             answer a False with one chunk that holds everything.

@@ -5,6 +5,7 @@ Pure.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import Enum
 
 import attrs
@@ -17,6 +18,7 @@ from atomr_infer.model.parts import (
     AudioPart,
     FilePart,
     ImagePart,
+    MediaSource,
     Part,
     RawPart,
     ToolCallPart,
@@ -77,6 +79,8 @@ class Capabilities:
         thinking: how it is told to reason.
         passes: dialects whose requests it can take as the client's bytes.
         extra_of: dialects whose unknown request members reach the model.
+        url_prefixes: how the URLs begin that it fetches itself, where it does
+            not fetch all of them (``IMAGE_URLS``).
     """
 
     features: frozenset[Feature] = _PLAIN
@@ -87,6 +91,7 @@ class Capabilities:
     thinking: ThinkingStyle = ThinkingStyle.NONE
     passes: frozenset[Dialect] = frozenset()
     extra_of: frozenset[Dialect] = frozenset()
+    url_prefixes: tuple[str, ...] = ()
 
 
 # Members that are about the request's bookkeeping and not about the answer.
@@ -126,14 +131,14 @@ def check_request(batch: ExecuteBatch, capabilities: Capabilities) -> tuple[str,
     ignored -= {"top_logprobs"}  # refused above where it is absent
     if batch.dialect not in capabilities.extra_of:
         ignored |= batch.extra.keys() - _SILENT
+    if batch.prompt is not None and Feature.COMPLETIONS not in capabilities.features:
+        ignored |= {"prompt as bare text (it was sent as a message)"}
     if batch.reasoning is not None and Feature.REASONING not in capabilities.features:
         ignored |= {"reasoning"}
     return tuple(sorted(ignored))
 
 
 def _check_asks(batch: ExecuteBatch, capabilities: Capabilities) -> None:
-    if batch.prompt is not None:
-        _require(Feature.COMPLETIONS, "prompt", capabilities)
     choice = batch.tool_choice
     if batch.tools and not (choice and choice.mode is ToolMode.NONE):
         _require(Feature.TOOLS, "tools", capabilities)
@@ -183,14 +188,22 @@ def _check_message(
 
 
 def needs_fetching(batch: ExecuteBatch, capabilities: Capabilities) -> bool:
-    """Whether a picture must be fetched for a model that does not do it itself."""
+    """Whether media must be fetched for a model that does not do it itself."""
     if Feature.IMAGE_URLS in capabilities.features:
         return False
     return any(
-        isinstance(part, ImagePart | FilePart) and isinstance(part.source, Url)
-        for message in batch.messages
-        for part in message.content
+        isinstance(source, Url) and not source.url.startswith(capabilities.url_prefixes)
+        for source in _sources(batch)
     )
+
+
+def _sources(batch: ExecuteBatch) -> Iterator[MediaSource]:
+    parts = [part for message in batch.messages for part in message.content]
+    for part in parts:
+        inner = part.content if isinstance(part, ToolResultPart) else (part,)
+        for each in inner:
+            if isinstance(each, ImagePart | AudioPart | FilePart):
+                yield each.source
 
 
 def _require(feature: Feature, param: str, capabilities: Capabilities) -> None:

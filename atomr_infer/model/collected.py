@@ -150,6 +150,7 @@ class Collected:
         usage: the totals; None: they have not come.
         model: the model that served, when the upstream said it.
 
+    >>> from atomr_infer.model.batch import FinishReason, TokenChunk
     >>> collected = Collected()
     >>> collected.add(TokenChunk(text="Hel"))
     >>> collected.add(TokenChunk(text="lo", finish_reason=FinishReason.STOP))

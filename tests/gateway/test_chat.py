@@ -163,7 +163,12 @@ async def test_what_a_model_ignores_is_named_in_a_warning(serve: Serve) -> None:
     [
         ({"model": "zzz"}, 404, "model"),
         ({"messages": []}, 400, "messages"),
-        ({"tools": [{"type": "function"}]}, 400, "tools"),
+        ({"tools": [{"type": "function"}]}, 400, "tools[0].function"),
+        (
+            {"tools": [{"type": "function", "function": {"name": "f"}}]},
+            400,
+            "tools",
+        ),
         ({"temperature": 9}, 400, "temperature"),
     ],
 )

@@ -75,7 +75,6 @@ def with_extra(name: str, value: bytes) -> ExecuteBatch:
         (with_format(FormatKind.JSON_SCHEMA), "response_format"),
         (attrs.evolve(ASK, sampling=Sampling(top_logprobs=0)), "logprobs"),
         (attrs.evolve(ASK, sampling=Sampling(n=2)), "n"),
-        (attrs.evolve(ASK, messages=(), prompt="once"), "prompt"),
         (with_part(ImagePart(source=PNG)), "messages[1].content"),
         (with_part(AudioPart(source=PNG)), "messages[1].content"),
         (with_part(FilePart(source=PNG)), "messages[1].content"),
@@ -134,6 +133,15 @@ def test_what_will_have_no_effect_is_named() -> None:
         "seed",
         "temperature",
         "top_k",
+    )
+    assert check_request(batch, ALL) == ()
+
+
+def test_a_chat_model_takes_a_bare_prompt_as_a_message_and_says_so() -> None:
+    batch = attrs.evolve(ASK, prompt="hi")
+
+    assert check_request(batch, PLAIN) == (
+        "prompt as bare text (it was sent as a message)",
     )
     assert check_request(batch, ALL) == ()
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 class ToolCallNumbers:
     """The calls of one choice so far.
 
+    >>> from atomr_infer.model.batch import ToolCallDelta
     >>> numbers = ToolCallNumbers("r1")
     >>> numbers.renumber(ToolCallDelta(index=0, id="a", name="f")).index
     0
