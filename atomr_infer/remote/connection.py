@@ -7,16 +7,12 @@ An exchange is :meth:`Http1Connection.ask`, then
 There is one time limit at a time, ``due_at``; the client's watchdog closes the
 connection when it has passed, and the wait then ends with ``TooSlowError``.
 
-Errors leave here as trio, ssl, the system and the reader raise them;
-``atomr_infer.remote.phases`` translates them.
-
 Source: RFC 9112.
 """
 
 from __future__ import annotations
 
 import math
-import ssl
 from typing import TYPE_CHECKING
 
 import trio
@@ -27,14 +23,22 @@ from atomr_infer.remote.http1 import (
     ResponseHead,
     ResponseReader,
 )
-from atomr_infer.remote.phases import HttpTimeouts, Phase
+from atomr_infer.remote.phases import TRANSPORT_ERRORS, Phase, translate
 
 if TYPE_CHECKING:
+    from atomr_infer.errors import UpstreamError
+    from atomr_infer.remote.exchange import Call
+    from atomr_infer.remote.origin import Origin
     from atomr_infer.remote.pipe import Pipe
     from atomr_infer.remote.watchdog import Watchdog
 
 PIECE_BYTES = 16384
 """What is written at once: the smallest send buffer of Linux, and a TLS record."""
+
+
+_WRITING = Phase.WRITE
+_BEFORE_HEAD = Phase.HEAD
+_IN_BODY = Phase.BODY
 
 
 class UntouchedError(Exception):
@@ -48,97 +52,88 @@ class Http1Connection:
         opened_at: when it was opened.
         exchanges: exchanges that ended well.
         answered: True once a byte of the current answer has arrived.
+        head: that of the current answer.
         due_at: the current time limit; ``inf`` when nobody waits.
-        phase: what the exchange waits for, or waited for last.
     """
 
     __slots__ = (
         "_by_total",
+        "_call",
         "_clean",
         "_early_head",
-        "_keeps",
+        "_origin",
         "_overdue",
+        "_phase",
         "_pipe",
         "_reader",
-        "_timeouts",
-        "_total_at",
         "_watchdog",
         "answered",
         "due_at",
         "exchanges",
+        "head",
         "opened_at",
-        "phase",
     )
 
-    def __init__(self, pipe: Pipe, watchdog: Watchdog) -> None:
+    head: ResponseHead
+
+    def __init__(self, pipe: Pipe, *, origin: Origin, watchdog: Watchdog) -> None:
         self._pipe = pipe
+        self._origin = origin
         self._watchdog = watchdog
         self._reader = ResponseReader()
         self._clean = True
-        self._keeps = False
         self._overdue = False
+        self._phase = _WRITING
         self._by_total = False
         self._early_head: ResponseHead | None = None
-        self._timeouts = HttpTimeouts()
-        self._total_at = math.inf
         self.opened_at = trio.current_time()
         self.exchanges = 0
         self.answered = False
         self.due_at = math.inf
-        self.phase = Phase.WRITE
         watchdog.watched.add(self)
 
-    @property
-    def late_in(self) -> Phase:
-        """The phase whose limit is the current one."""
-        return Phase.TOTAL if self._by_total else self.phase
-
-    @property
-    def at_eof(self) -> bool:
-        """True once the peer has ended its side."""
-        return self._reader.at_eof
-
-    async def ask(
-        self,
-        head: bytes,
-        body: bytes,
-        *,
-        method: str,
-        timeouts: HttpTimeouts,
-        total_at: float,
-    ) -> ResponseHead:
+    async def ask(self, call: Call) -> None:
         """Send a request and wait for the final head; 1xx are passed over.
-
-        Args:
-            head: the request up to its body.
-            body: the whole body.
-            method: the request's; it decides whether an answer has a body.
-            timeouts: the limits of this exchange.
-            total_at: the instant by which all of it must have ended.
 
         Raises:
             UntouchedError: nothing was written, and nothing ever will be.
-            PeerClosedError: the peer ended the connection instead.
+            Exception: one of ``TRANSPORT_ERRORS``; :meth:`fault` translates it.
         """
-        self._timeouts, self._total_at = timeouts, total_at
-        self._begin(method)
-        rest = self._send_nowait(head, body)
-        if rest:
-            await self._send_rest(rest)
-        self._limit(Phase.HEAD, timeouts.head_s)
-        found = self._early_head or await self._receive_head()
-        self.due_at = math.inf
-        self._keeps = found.keeps
-        return found
+        self._call = call
+        self._phase = _WRITING
+        self._early_head = head = None
+        self.answered = False
+        self._reader.expect(call.method)
+        try:
+            rest = self._send_nowait(call.head, call.body)
+            if rest:
+                head = await self._send_rest(rest)
+            self._limit(_BEFORE_HEAD, call.timeouts.head_s)
+            while head is None:
+                await self._read()
+                head = self._reader.head()
+        finally:
+            self.due_at = math.inf
+        self.head = head
 
     async def receive(self) -> bytes | None:
-        """Wait for the next piece of the body; None when it is complete."""
-        piece = self._reader.piece()
-        if piece == b"":
-            self._limit(Phase.BODY, self._timeouts.idle_s)
-            while piece == b"":
-                await self._read()
-                piece = self._reader.piece()
+        """Return the next piece of the body; None when it is complete.
+
+        Raises:
+            InferenceError: as ``HttpResponse.receive``.
+        """
+        reader = self._reader
+        try:
+            piece = reader.piece()
+            if piece == b"":
+                self._limit(_IN_BODY, self._call.timeouts.idle_s)
+                while piece == b"":
+                    await self._read()
+                    piece = reader.piece()
+        except TRANSPORT_ERRORS as error:
+            self._phase = _IN_BODY
+            raise self.fault(error) from error
+        finally:
             self.due_at = math.inf
         return piece
 
@@ -148,7 +143,7 @@ class Http1Connection:
         What is here already of the answer's end is read, so that who stops at
         the last event of a stream does not lose the connection.
         """
-        if not (self._keeps and self._clean) or self._overdue:
+        if not (self.head.keeps and self._clean) or self._overdue:
             return False
         if not self._reader.done and not self._is_last():
             return False
@@ -163,6 +158,17 @@ class Http1Connection:
         """
         return self._pipe.is_readable()
 
+    def fault(self, error: BaseException) -> UpstreamError:
+        """Return the error of inference for what ended an exchange here."""
+        late_in = Phase.TOTAL if self._by_total else self._phase
+        return translate(
+            error,
+            phase=self._phase,
+            late_in=late_in,
+            origin=self._origin,
+            seconds=self._call.timeouts.of(late_in),
+        )
+
     async def expire(self) -> None:
         """End the wait under way: its time is over."""
         self._overdue = True
@@ -170,23 +176,16 @@ class Http1Connection:
 
     async def close(self) -> None:
         """Close at once, without farewell; safe to call in a cancelled scope."""
-        self.due_at = math.inf
         self._watchdog.watched.discard(self)
         await self._pipe.close()
 
-    def _begin(self, method: str) -> None:
-        self.phase = Phase.WRITE
-        self.answered = False
-        self._early_head = None
-        self._reader.expect(method)
-
     def _limit(self, phase: Phase, limit_s: float) -> None:
         """Let the wait that begins now end in ``limit_s`` at the latest."""
-        self.phase = phase
+        self._phase = phase
         due_at = trio.current_time() + limit_s
-        self._by_total = due_at > self._total_at
+        self._by_total = due_at > self._call.total_at
         if self._by_total:
-            due_at = self._total_at
+            due_at = self._call.total_at
         self.due_at = due_at
         self._watchdog.notice(due_at)
 
@@ -197,11 +196,6 @@ class Http1Connection:
             # Whoever left did not want the rest; the connection is closed.
             return False
 
-    async def _receive_head(self) -> ResponseHead:
-        while (found := self._reader.head()) is None:
-            await self._read()
-        return found
-
     async def _read(self) -> None:
         try:
             data = await self._pipe.receive()
@@ -209,7 +203,8 @@ class Http1Connection:
             if self._overdue:
                 raise trio.TooSlowError from error
             raise
-        self.answered = self.answered or bool(data)
+        if data:
+            self.answered = True
         self._reader.feed(data)
 
     # --- sending ----------------------------------------------------------------
@@ -236,14 +231,14 @@ class Http1Connection:
             self._clean = False
         return []
 
-    async def _send_rest(self, parts: list[memoryview]) -> None:
+    async def _send_rest(self, parts: list[memoryview]) -> ResponseHead | None:
         """Send what the socket did not take, and look out for an early answer.
 
         A peer may answer before it has read everything (413, 429) and read no
         further.  So its final head, or its end, ends the sending (RFC 9112,
         9.5), and the connection takes no other request.
         """
-        self._limit(Phase.WRITE, self._timeouts.write_s)
+        self._limit(_WRITING, self._call.timeouts.write_s)
         if sum(map(len, parts)) <= PIECE_BYTES:
             # What fits the send buffer needs no reader, so it cannot be stuck.
             sent = await self._send_pieces(parts)
@@ -252,6 +247,7 @@ class Http1Connection:
         if self._overdue:
             raise trio.TooSlowError
         self._clean = self._clean and sent
+        return self._early_head or self._reader.head()
 
     async def _send_watched(self, parts: list[memoryview]) -> bool:
         """Send until all is sent or the answer is here; True when all is."""
@@ -277,19 +273,10 @@ class Http1Connection:
 
     async def _watch(self, sending: trio.CancelScope) -> None:
         try:
-            self._early_head = await self._receive_head()
-        except (*READ_ERRORS, trio.TooSlowError):
+            while self._early_head is None:
+                await self._read()
+                self._early_head = self._reader.head()
+        except TRANSPORT_ERRORS:
             # Whatever it was, the next read meets it again and says so.
             self._clean = False
         sending.cancel()
-
-
-READ_ERRORS = (
-    FramingError,
-    PeerClosedError,
-    trio.BrokenResourceError,
-    trio.ClosedResourceError,
-    ssl.SSLError,
-    OSError,
-)
-"""What a read raises for a peer's or the network's fault."""

@@ -23,13 +23,14 @@ twice says ``replay=False``: then only what was never written is sent again.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Self
 
 import trio
 
 from atomr_infer.remote.connections import Connections
 from atomr_infer.remote.events import ConnectionEvents
-from atomr_infer.remote.exchange import Call, Exchange
+from atomr_infer.remote.exchange import Call
 from atomr_infer.remote.headers import Headers, encode_headers
 from atomr_infer.remote.idle import IdleLimits
 from atomr_infer.remote.origin import parse_base_url
@@ -107,14 +108,13 @@ class HttpClient:
             watchdog=self._watchdog,
             events=ConnectionEvents(str(url.origin)),
         )
-        self._active = 0
         self._closed = False
         self._block: AbstractAsyncContextManager[trio.Nursery] | None = None
         self._nursery: trio.Nursery | None = None
 
     def __repr__(self) -> str:
         return (
-            f"<HttpClient {self._origin}: {self._active} active, {self.idle} idle,"
+            f"<HttpClient {self._origin}: {self.active} active, {self.idle} idle,"
             f" {self._pool.size} of {self._pool.max_connections} connections,"
             f" {self._pool.waiting} waiting{', closed' if self._closed else ''}>"
         )
@@ -122,7 +122,7 @@ class HttpClient:
     @property
     def active(self) -> int:
         """Exchanges under way."""
-        return self._active
+        return self._connections.active
 
     @property
     def idle(self) -> int:
@@ -180,34 +180,21 @@ class HttpClient:
 
         Cancellation: closes the connection before the block's exit returns.
         """
+        if self._closed or self._nursery is None:
+            raise RuntimeError(f"{self!r} is closed")
+        head = self._heads.encode(method, path, headers=headers, body_bytes=len(body))
         limits = timeouts or self._timeouts
         call = Call(
             method=method,
             path=path,
             headers=headers,
             body=body,
-            head=self._heads.encode(
-                method, path, headers=headers, body_bytes=len(body)
-            ),
+            head=head,
             replay=replay,
             timeouts=limits,
-            total_at=trio.current_time() + limits.total_s,
+            total_at=_total_at(limits),
         )
-        return _Block(self, call)
-
-    async def _start(self, call: Call) -> Exchange:
-        if self._closed or self._nursery is None:
-            raise RuntimeError(f"{self!r} is closed")
-        self._active += 1
-        try:
-            return await self._connections.start(call)
-        except BaseException:
-            self._active -= 1
-            raise
-
-    async def _finish(self, exchange: Exchange) -> None:
-        self._active -= 1
-        await exchange.finish()
+        return _Block(self._connections, call)
 
 
 class _Block:
@@ -216,16 +203,16 @@ class _Block:
     By hand, because a generator for each request costs more than the request.
     """
 
-    __slots__ = ("_call", "_client", "_exchange")
+    __slots__ = ("_call", "_connections", "_exchange", "_response")
 
-    def __init__(self, client: HttpClient, call: Call) -> None:
-        self._client = client
+    def __init__(self, connections: Connections, call: Call) -> None:
+        self._connections = connections
         self._call = call
-        self._exchange: Exchange | None = None
 
     async def __aenter__(self) -> HttpResponse:
-        self._exchange = await self._client._start(self._call)  # noqa: SLF001
-        return HttpResponse(self._exchange)
+        self._exchange = await self._connections.start(self._call)
+        self._response = HttpResponse(self._exchange)
+        return self._response
 
     async def __aexit__(
         self,
@@ -233,5 +220,11 @@ class _Block:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        assert self._exchange is not None
-        await self._client._finish(self._exchange)  # noqa: SLF001
+        self._response.end()
+        await self._connections.finish(self._exchange)
+
+
+def _total_at(limits: HttpTimeouts) -> float:
+    if limits.total_s == math.inf:
+        return math.inf
+    return trio.current_time() + limits.total_s

@@ -24,6 +24,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from enum import Enum
+from functools import lru_cache
 
 import attrs
 
@@ -37,11 +38,8 @@ MAX_CHUNK_LINE_BYTES = 1024
 _STATUS_LINE = re.compile(
     r"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [^\x00-\x08\n-\x1f\x7f]*)?\r\n"
 )
-# The value is stripped later: a pattern that did it would need quadratic time
-# for a long run of spaces.
-_FIELD = re.compile(
-    r"^([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\x00-\x08\n-\x1f\x7f]*)\r\n", re.MULTILINE
-)
+_NEVER_IN_A_HEAD = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\x00-\x08\n-\x1f\x7f]*)?")
 _LENGTH = re.compile(r"[0-9]{1,18}")
 
@@ -82,6 +80,10 @@ class _State(Enum):
     DONE = "done"
 
 
+# An enumeration's members cost a descriptor each time, these a global.
+_IN_HEAD, _IN_LENGTH, _IN_CHUNKS, _IN_TRAILERS, _UNTIL_END, _DONE = _State
+
+
 class ResponseReader:
     """Reads one answer after another off a connection.
 
@@ -103,7 +105,7 @@ class ResponseReader:
 
     def __init__(self) -> None:
         self._buffer = b""
-        self._state = _State.DONE
+        self._state = _DONE
         self._left = 0
         self._chunk_ends = False
         self._no_body = False
@@ -115,16 +117,16 @@ class ResponseReader:
     @property
     def done(self) -> bool:
         """True when the answer is complete."""
-        return self._state is _State.DONE
+        return self._state is _DONE
 
     @property
     def clean(self) -> bool:
         """True between two answers, with nothing behind the last one."""
-        return self._state is _State.DONE and not self._buffer and not self.at_eof
+        return self._state is _DONE and not self._buffer and not self.at_eof
 
     def expect(self, method: str) -> None:
         """Expect the answer to a request of that method."""
-        self._state = _State.HEAD
+        self._state = _IN_HEAD
         self._no_body = method == "HEAD"
         self._head_bytes = 0
         self._searched = 0
@@ -145,15 +147,17 @@ class ResponseReader:
             FramingError: it is no head of HTTP/1.1, or it is too long.
             PeerClosedError: it will never be whole.
         """
+        if self._error is not None:
+            raise self._error
         while (text := self._head_text()) is not None:
             head = self._parse_head(text)
             if head is not None:
                 return head
+        if self.at_eof:
+            raise PeerClosedError("the connection ended before an answer")
         if not b"HTTP/1.".startswith(self._buffer[:7]):
             # Spares waiting for the end of something else.
             raise self._failed("is malformed")
-        if self.at_eof:
-            raise PeerClosedError("the connection ended before an answer")
         return None
 
     def piece(self) -> bytes | None:
@@ -163,13 +167,13 @@ class ResponseReader:
             FramingError: the framing is broken.
             PeerClosedError: the connection ended inside the body.
         """
-        if self._state is _State.DONE:
+        if self._state is _DONE:
             return None
         if self._error is not None:
             raise self._error
-        if self._state is _State.UNTIL_END:
+        if self._state is _UNTIL_END:
             return self._until_end()
-        piece = self._of_length() if self._state is _State.LENGTH else self._of_chunks()
+        piece = self._of_length() if self._state is _IN_LENGTH else self._of_chunks()
         if not piece:
             if self.done:
                 return None
@@ -180,8 +184,7 @@ class ResponseReader:
     # --- the head ---------------------------------------------------------------
 
     def _head_text(self) -> str | None:
-        if self._error is not None:
-            raise self._error
+        """Take the lines up to the empty one, which stays out."""
         buffer = self._buffer
         end = buffer.find(b"\r\n\r\n", self._searched)
         size = len(buffer) if end < 0 else end + 4
@@ -191,7 +194,7 @@ class ResponseReader:
             self._head_bytes += size
             self._searched = 0
             self._buffer = buffer[size:]
-            return buffer[:size].decode("latin-1")
+            return buffer[: end + 2].decode("latin-1")
         if buffer.find(b"\n\n", self._searched) >= 0:
             raise self._failed("is malformed")
         # A head that drips is not searched again from its start.
@@ -204,36 +207,45 @@ class ResponseReader:
         fields = None if line is None else _fields(text, line.end())
         if line is None or fields is None:
             raise self._failed("is malformed")
-        status = int(line[2])
+        minor, code = line.groups()
+        status = int(code)
         if status < _FIRST_FINAL:
             if status == _SWITCHING_PROTOCOLS:
                 raise self._failed("switches to a protocol that nobody asked for")
             return None
-        http_1_1 = line[1] == "1"
-        self._frame(fields, status=status, http_1_1=http_1_1)
-        closes = _closes(fields.get("connection", ""))
-        keeps = http_1_1 and not closes and self._state is not _State.UNTIL_END
+        keeps = minor == "1"
+        self._frame(fields, status=status, http_1_1=keeps)
+        if self._state is _UNTIL_END or "connection" in fields:
+            keeps = keeps and self._keeps(fields)
         return ResponseHead(status, fields, keeps)
 
     def _frame(self, fields: Mapping[str, str], *, status: int, http_1_1: bool) -> None:
         """Decide how the body ends."""
-        length = fields.get("content-length")
         coding = fields.get("transfer-encoding")
+        length = fields.get("content-length")
         if coding is not None and (
             length is not None or not http_1_1 or coding.lower() != "chunked"
         ):
             raise self._failed("says in two ways where the body ends")
-        left = None if length is None else self._length(length)
-        if self._no_body or status in _NEVER_A_BODY or left == 0:
-            self._state = _State.DONE
+        if length is not None:
+            self._left = self._length(length)
+            self._state = _IN_LENGTH if self._left else _DONE
         elif coding is not None:
-            self._state, self._left, self._chunk_ends = _State.CHUNKS, 0, False
-        elif left is not None:
-            self._state, self._left = _State.LENGTH, left
+            self._left, self._chunk_ends = 0, False
+            self._state = _IN_CHUNKS
         else:
-            self._state = _State.UNTIL_END
+            self._state = _UNTIL_END
+        if self._no_body or status in _NEVER_A_BODY:
+            self._state = _DONE
+
+    def _keeps(self, fields: Mapping[str, str]) -> bool:
+        options = fields.get("connection", "").lower().split(",")
+        closes = "close" in [option.strip() for option in options]
+        return not closes and self._state is not _UNTIL_END
 
     def _length(self, text: str) -> int:
+        if _LENGTH.fullmatch(text) is not None:
+            return int(text)
         # A repeated header was joined with a comma.
         values = {value.strip(" \t") for value in text.split(",")}
         value = values.pop()
@@ -246,7 +258,7 @@ class ResponseReader:
     def _until_end(self) -> bytes | None:
         piece, self._buffer = self._buffer, b""
         if not piece and self.at_eof:
-            self._state = _State.DONE
+            self._state = _DONE
             return None
         return piece
 
@@ -257,7 +269,7 @@ class ResponseReader:
         self._buffer = self._buffer[len(piece) :]
         self._left -= len(piece)
         if not self._left:
-            self._state = _State.DONE
+            self._state = _DONE
         return piece
 
     def _of_chunks(self) -> bytes:
@@ -273,7 +285,7 @@ class ResponseReader:
 
     def _step_over_chunks(self, pieces: list[bytes]) -> None:
         buffer, at = self._buffer, 0
-        while self._state is _State.CHUNKS:
+        while self._state is _IN_CHUNKS:
             if self._left:
                 piece = buffer[at : at + self._left]
                 after = at + len(piece)
@@ -287,7 +299,7 @@ class ResponseReader:
                 break
             at = after
         self._buffer = buffer[at:]
-        if self._state is _State.TRAILERS:
+        if self._state is _IN_TRAILERS:
             self._trailers()
 
     def _chunk_line(self, buffer: bytes, at: int) -> int:
@@ -314,44 +326,49 @@ class ResponseReader:
             raise self._failed("has a malformed size of a chunk")
         self._left = int(line[1], 16)
         if not self._left:
-            self._state, self._head_bytes, self._searched = _State.TRAILERS, 0, 0
+            self._state, self._head_bytes, self._searched = _IN_TRAILERS, 0, 0
         return end + 2
 
     def _trailers(self) -> None:
         """Step over the trailer fields, which change nothing any more."""
         if self._buffer.startswith(b"\r\n"):
             self._buffer = self._buffer[2:]
-            self._state = _State.DONE
+            self._state = _DONE
             return
         text = self._head_text()
         if text is not None:
             if _fields(text, 0) is None:
                 raise self._failed("has a malformed trailer")
-            self._state = _State.DONE
+            self._state = _DONE
 
     def _failed(self, problem: str) -> FramingError:
-        part = "head" if self._state is _State.HEAD else "body"
+        part = "head" if self._state is _IN_HEAD else "body"
         self._error = FramingError(f"the {part} of its answer {problem}")
         return self._error
 
 
 def _fields(text: str, at: int) -> dict[str, str] | None:
-    """Return the header fields from ``at`` to the empty line; None: malformed.
-
-    Each line must be a field and every line feed must end one, so that a bare
-    CR or LF, or a folded line, cannot hide.
-    """
-    found = _FIELD.findall(text, at)
-    if text.count("\n", at) != len(found) + 1:
-        return None
+    """Return the header fields from ``at`` on; None: they are malformed."""
     fields: dict[str, str] = {}
-    for name, raw_value in found:
-        key, value = name.lower(), raw_value.strip(" \t")
+    if at == len(text):
+        return fields
+    lines = text[at:-2].split("\r\n")
+    # A bare CR or LF could hide a line from one of two readers.
+    if not text.count("\r", at) == text.count("\n", at) == len(lines):
+        return None
+    if _NEVER_IN_A_HEAD.search(text, at) is not None:
+        return None
+    for line in lines:
+        name, colon, raw_value = line.partition(":")
+        key = _key(name)
+        if key is None or not colon:
+            return None
+        value = raw_value.strip(" \t")
         fields[key] = f"{fields[key]}, {value}" if key in fields else value
     return fields
 
 
-def _closes(connection: str) -> bool:
-    if not connection:
-        return False
-    return "close" in [option.strip() for option in connection.lower().split(",")]
+@lru_cache(maxsize=128)
+def _key(name: str) -> str | None:
+    """Return the name of a header in lower case; None when it is none."""
+    return name.lower() if _TOKEN.fullmatch(name) is not None else None

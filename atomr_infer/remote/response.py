@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from atomr_infer.errors import UpstreamError, UpstreamProtocolError
+from atomr_infer.remote.http1 import ResponseHead
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -43,6 +44,10 @@ class HttpResponse:
         """
         return await self._exchange.receive()
 
+    def end(self) -> None:
+        """Let go of the exchange: its connection may carry another one now."""
+        self._exchange = _ENDED
+
     def iter_bytes(self) -> AsyncIterator[bytes]:
         """Iterate over the pieces of the body as they come; see :meth:`receive`."""
         return _Pieces(self)
@@ -55,7 +60,7 @@ class HttpResponse:
         """
         pieces: list[bytes] = []
         size = 0
-        async for piece in self.iter_bytes():
+        while (piece := await self._exchange.receive()) is not None:
             size += len(piece)
             if size > limit_bytes:
                 raise UpstreamProtocolError(
@@ -63,7 +68,7 @@ class HttpResponse:
                     code="body_too_long",
                 )
             pieces.append(piece)
-        return b"".join(pieces)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     async def skip_rest(self, *, limit_bytes: int, within_s: float) -> None:
         """Read on to the end of the body, so that the connection can be kept.
@@ -79,6 +84,18 @@ class HttpResponse:
                 # What was wanted is here; a connection that is in no state to
                 # be kept is closed at the end of the block.
                 return
+
+
+class _Ended:
+    """What is behind the end of a ``with`` block."""
+
+    head = ResponseHead(0, {})
+
+    async def receive(self) -> bytes | None:
+        raise RuntimeError("an answer is read inside its with block only")
+
+
+_ENDED = _Ended()
 
 
 class _Pieces:
