@@ -23,7 +23,6 @@ import trio
 from atomr_infer.errors import (
     InferenceError,
     UpstreamAuthError,
-    UpstreamError,
 )
 from atomr_infer.model.capabilities import (
     ALL_SAMPLING,
@@ -32,6 +31,13 @@ from atomr_infer.model.capabilities import (
     ThinkingStyle,
 )
 from atomr_infer.model.dialect import Dialect
+from atomr_infer.remote.answer import (
+    AnswerChunks,
+    first_token_timeout,
+    read_error_body,
+    within,
+)
+from atomr_infer.remote.blot import without_secret
 from atomr_infer.remote.credentials import NoKey
 from atomr_infer.remote.headers import check_header
 from atomr_infer.remote.http import HttpClient
@@ -39,9 +45,8 @@ from atomr_infer.remote.phases import HttpTimeouts
 from atomr_infer.remote.session import Session, open_session
 from atomr_infer.wire.openai.upstream_request import encode_request
 from atomr_infer.wire.openai.upstream_stream import ChatAnswer
-from atomr_infer_openai.answer import AnswerChunks, first_token_timeout, within
 from atomr_infer_openai.config import OpenAIOptions, parse_options
-from atomr_infer_openai.faults import fault, without_secret
+from atomr_infer_openai.faults import fault
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -54,10 +59,6 @@ if TYPE_CHECKING:
     from atomr_infer.runtimes.credentials import Credentials
 
 _OK = 200
-
-# An error's text is short; more than this is a web page.
-_MAX_ERROR_BYTES = 65536
-_MAX_ERROR_S = 5.0
 
 _CAPABILITIES = Capabilities(
     features=frozenset(Feature),
@@ -233,20 +234,11 @@ class OpenAIRunner:
 
 
 async def _fault(response: HttpResponse, secret: Secret | None) -> InferenceError:
-    body = bytearray()
-    with trio.move_on_after(_MAX_ERROR_S):
-        try:
-            async for piece in response.iter_bytes():
-                body += piece
-                if len(body) > _MAX_ERROR_BYTES:
-                    break
-        except UpstreamError:
-            # The status came whole and decides; of the text, what is here.
-            pass
+    body = await read_error_body(response)
     return fault(
         response.status,
         response.headers,
-        bytes(body),
+        body,
         now_epoch_s=time.time(),
         secret=secret,
     )

@@ -8,7 +8,8 @@ import pytest
 
 from atomr_infer import errors
 from atomr_infer.model.secret import Secret
-from atomr_infer_openai.faults import fault, without_secret
+from atomr_infer.remote.blot import without_secret
+from atomr_infer_openai.faults import fault
 
 
 def _fault(

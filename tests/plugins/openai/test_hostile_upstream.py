@@ -153,7 +153,7 @@ async def test_error_text_that_came_is_told_though_its_body_went_wrong(
 async def test_error_text_that_came_is_told_though_its_body_never_ends(
     ask: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("atomr_infer_openai.runner._MAX_ERROR_S", 0.1)
+    monkeypatch.setattr("atomr_infer.remote.answer._MAX_ERROR_S", 0.1)
     answer = _REFUSED + b"21\r\n" + _SLOW_DOWN + b"\r\n"
     error = await ask(answer, hold=True)
     assert type(error) is errors.RateLimitedError
