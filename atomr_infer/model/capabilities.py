@@ -5,8 +5,8 @@ Pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from enum import Enum
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -25,6 +25,9 @@ from atomr_infer.model.parts import (
     ToolResultPart,
     Url,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class Feature(Enum):

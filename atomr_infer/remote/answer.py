@@ -87,6 +87,10 @@ class AnswerChunks(Generic[C]):
 
     The time between two chunks is only measured while somebody waits for the
     next one: a slow reader is not the upstream's fault.
+
+    Attributes:
+        streamed: True while the body is read piece by piece; set it before the
+            first chunk for a dialect that streams JSON.
     """
 
     def __init__(
@@ -116,7 +120,7 @@ class AnswerChunks(Generic[C]):
         self._response = response
         self._reader = reader
         self._request_id = batch.request_id
-        self._streamed = is_streamed(response, asked=batch.stream)
+        self.streamed = is_streamed(response, asked=batch.stream)
         self._timeouts = timeouts
         self._first_by: float | None = first_by
         self._secret = secret
@@ -159,7 +163,7 @@ class AnswerChunks(Generic[C]):
             yield
 
     async def _read(self) -> None:
-        if not self._streamed:
+        if not self.streamed:
             body = await self._response.read()
             self._ready.extend(self._reader.whole(body))
             return
