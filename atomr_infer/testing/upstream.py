@@ -24,6 +24,7 @@ from atomr_infer.testing.upstreams.anthropic import AnthropicDialect
 from atomr_infer.testing.upstreams.command import main
 from atomr_infer.testing.upstreams.fake import FakeUpstream
 from atomr_infer.testing.upstreams.gemini import GeminiDialect
+from atomr_infer.testing.upstreams.litellm import LiteLLMDialect
 from atomr_infer.testing.upstreams.openai import OpenAIDialect
 from atomr_infer.testing.upstreams.serving import serve_upstream
 
@@ -86,6 +87,21 @@ def open_gemini_upstream(
     """
     upstream = FakeUpstream(
         script, dialect=GeminiDialect(), otherwise=otherwise, api_key=api_key
+    )
+    return serve_upstream(upstream, host=host, port=port)
+
+
+def open_litellm_upstream(
+    script: Iterable[Behaviour] = (),
+    *,
+    otherwise: Behaviour | None = None,
+    api_key: str | None = None,
+    host: str = "127.0.0.1",
+    port: int = 0,
+) -> AbstractAsyncContextManager[FakeUpstream]:
+    """Serve an upstream with LiteLLM's dialect; see :func:`open_openai_upstream`."""
+    upstream = FakeUpstream(
+        script, dialect=LiteLLMDialect(), otherwise=otherwise, api_key=api_key
     )
     return serve_upstream(upstream, host=host, port=port)
 

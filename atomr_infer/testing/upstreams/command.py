@@ -13,6 +13,7 @@ from atomr_infer.testing.upstreams.anthropic import AnthropicDialect
 from atomr_infer.testing.upstreams.dialect import Dialect
 from atomr_infer.testing.upstreams.fake import FakeUpstream
 from atomr_infer.testing.upstreams.gemini import GeminiDialect
+from atomr_infer.testing.upstreams.litellm import LiteLLMDialect
 from atomr_infer.testing.upstreams.openai import OpenAIDialect
 from atomr_infer.testing.upstreams.scripts import BY_NAME, Script
 from atomr_infer.testing.upstreams.serving import serve_upstream
@@ -22,7 +23,12 @@ if TYPE_CHECKING:
 
 DIALECTS: Mapping[str, Dialect] = {
     dialect.name: dialect
-    for dialect in (AnthropicDialect(), GeminiDialect(), OpenAIDialect())
+    for dialect in (
+        AnthropicDialect(),
+        GeminiDialect(),
+        LiteLLMDialect(),
+        OpenAIDialect(),
+    )
 }
 
 

@@ -13,10 +13,23 @@ import attrs
 import msgspec
 
 from atomr_infer.testing.upstream_script import Meaning, Refused
+from atomr_infer.testing.upstreams import openai_other
+from atomr_infer.testing.upstreams.call import Operation
 from atomr_infer.testing.upstreams.checks import Invalid, decode_object
 from atomr_infer.testing.upstreams.dialect import Frame, Reply
 from atomr_infer.testing.upstreams.openai_chat import chunks, completion
+from atomr_infer.testing.upstreams.openai_other import (
+    completion_call,
+    embedding_call,
+    embeddings,
+)
 from atomr_infer.testing.upstreams.openai_requests import chat_call
+from atomr_infer.testing.upstreams.openai_response_requests import response_call
+from atomr_infer.testing.upstreams.openai_responses import (
+    error_event,
+    events,
+    response,
+)
 from atomr_infer.testing.upstreams.steps import EVENTS, Headers
 from atomr_infer.wire.sse import KEEPALIVE, encode_event
 
@@ -134,11 +147,13 @@ class OpenAIDialect:
 
     def whole(self, call: Call, answer: Answer) -> object:
         """Return the JSON value of an answer that is not streamed."""
-        return completion(call, answer)
+        if call.operation is Operation.EMBED:
+            return embeddings(call)
+        return _WHOLE[_route(call)](call, answer)
 
     def frames(self, call: Call, answer: Answer, *, done: bool) -> Iterator[Frame]:
         """Yield a streamed answer; ``done`` False leaves out ``[DONE]``."""
-        return chunks(call, answer, done=done)
+        return _FRAMES[_route(call)](call, answer, done=done)
 
     def blocked(self, call: Call) -> Answer | Refused:
         """Return the 400 of a prompt that a filter stops."""
@@ -160,6 +175,8 @@ class OpenAIDialect:
 
     def stream_error(self, call: Call, refused: Refused, *, first: bool) -> bytes:
         """Return the event of an error inside a stream."""
+        if _route(call) == "responses":
+            return error_event(refused.message, refused.code, refused.param)
         return encode_event(msgspec.json.encode(error_members(refused)))
 
     def malformed(self, call: Call) -> bytes:
@@ -223,7 +240,28 @@ _LIMITS: Headers = (
     ("x-ratelimit-reset-tokens", "20ms"),
 )
 
-_READERS: Mapping[str, Callable[..., Call]] = {"/chat/completions": chat_call}
+_READERS: Mapping[str, Callable[..., Call]] = {
+    "/chat/completions": chat_call,
+    "/completions": completion_call,
+    "/embeddings": embedding_call,
+    "/responses": response_call,
+}
+
+
+_WHOLE: Mapping[str, Callable[[Call, Answer], object]] = {
+    "chat": completion,
+    "completions": openai_other.completion,
+    "responses": response,
+}
+_FRAMES: Mapping[str, Callable[..., Iterator[Frame]]] = {
+    "chat": chunks,
+    "completions": openai_other.completion_chunks,
+    "responses": events,
+}
+
+
+def _route(call: Call) -> str:
+    return call.route.removeprefix("azure-")
 
 
 def _type(status: int) -> str:
