@@ -130,7 +130,7 @@ async def run_applications(
         stop: set it to begin the orderly stop.
         handle_signals: take over SIGINT and SIGTERM for the time of the run;
             only possible in the main thread.  Else a ``KeyboardInterrupt`` ends
-            the run, in order when it strikes outside of the processes.
+            the run, in order, and a second one at once.
         name: the node's.
 
     Returns:
@@ -142,7 +142,8 @@ async def run_applications(
         RuntimeError: it is to handle signals, and not in the main thread.
         StartError: an application did not start; those before it are stopped.
         RootExitError: an application ended by itself.
-        KeyboardInterrupt: a third SIGINT broke a callback that computes.
+        KeyboardInterrupt: a third SIGINT broke a callback that computes, or one
+            came while signals are not handled; all have been stopped.
 
     Cancellation: cancels all processes.
     """

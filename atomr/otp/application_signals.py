@@ -8,8 +8,8 @@ the code that runs there:
 ==========  ==================================================================
 the second  ``CallbackInterruptedError``: the process crashes, the loop goes on,
             sees the first signal, and stops in order
-the third   ``KeyboardInterrupt``, for code that catches every ``Exception``; it
-            cancels everything
+the third   ``KeyboardInterrupt``, for code that catches every ``Exception``; all
+            stop in order, and it is raised
 ==========  ==================================================================
 """
 

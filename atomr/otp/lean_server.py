@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from trio.lowlevel import disable_ki_protection, enable_ki_protection
+
 from atomr.core.child_spec import DEFAULT_SHUTDOWN_S, ShutdownTime
 from atomr.core.exits import SHUTDOWN, ExitReason
 from atomr.core.messages import Exit
@@ -48,14 +50,15 @@ class LeanServer(LeanProcess, ServerResults):
         """Return itself."""
         return self
 
+    # An interrupt half-way would leave a process that nobody can wake or stop.
+    @enable_ki_protection
     def run_init(self) -> None:
         """Run ``init`` to its end."""
         server = self.behaviour
         serving, failure = True, None
         if server.has_init:
             try:
-                result = self.own_context().run(server.init)
-                serving = self.init_result(result)
+                serving = self.own_context().run(self._init)
             except BaseException as error:  # noqa: BLE001 - the reason, see broken
                 failure = error
         if failure is not None:
@@ -68,8 +71,14 @@ class LeanServer(LeanProcess, ServerResults):
             self.started()
             self._rest()
 
+    # User code can be interrupted, as anywhere; so it is in what follows.
+    @disable_ki_protection
+    def _init(self) -> bool:
+        return self.init_result(self.behaviour.init())
+
     # --- messages ------------------------------------------------------------------
 
+    @enable_ki_protection
     def call_now(self, ref: From) -> None:
         """Serve a call on the caller's stack; only while ``idle``."""
         if self.debug is not None:
@@ -81,13 +90,8 @@ class LeanServer(LeanProcess, ServerResults):
             self.cancel_idle()
         failure = None
         try:
-            result = self.own_context().run(
-                self.behaviour.handle_call, ref.request, ref
-            )
-            if type(result) is Reply and result.plain:
-                ref.reply(result.value)
-            else:
-                self._stop = self.answer(ref, result)
+            context = self.context if self._entered else self.own_context()
+            context.run(self._serve, ref)
         except BaseException as error:  # noqa: BLE001 - the reason, see broken
             failure = error
         if failure is not None:
@@ -100,6 +104,16 @@ class LeanServer(LeanProcess, ServerResults):
             self.current = None
             self._rest()
 
+    @disable_ki_protection
+    def _serve(self, ref: From) -> None:
+        result = self.behaviour.handle_call(ref.request, ref)
+        if type(result) is Reply and result.plain:
+            # The common case, with nothing else to look at.
+            ref.reply(result.value)
+        else:
+            self._stop = self.answer(ref, result)
+
+    @enable_ki_protection
     def turn(self) -> int:
         """Handle up to ``TURN_MESSAGES`` messages, signals first."""
         if self.reason is not None:
@@ -130,6 +144,7 @@ class LeanServer(LeanProcess, ServerResults):
             self._rest()
         return done
 
+    @disable_ki_protection
     def _handle(self, item: object) -> Stop | None:
         self.current = item
         if self.idle_timer is not None:
@@ -151,6 +166,7 @@ class LeanServer(LeanProcess, ServerResults):
             self.current = None
         return stop
 
+    @disable_ki_protection
     def _messages(self) -> int:
         left = TURN_MESSAGES
         while left > 0 and not self._ends():
@@ -165,6 +181,7 @@ class LeanServer(LeanProcess, ServerResults):
                 break
         return TURN_MESSAGES - left
 
+    @disable_ki_protection
     def _debugged(self) -> int:
         """Do the same one by one, and tell of each."""
         for done in range(TURN_MESSAGES):
@@ -248,6 +265,7 @@ class LeanServer(LeanProcess, ServerResults):
 
     # --- the end ---------------------------------------------------------------------
 
+    @disable_ki_protection
     def clean_up(self, reason: ExitReason) -> None:
         """Run ``terminate``, then send the reply that came with the stop."""
         try:

@@ -22,7 +22,7 @@ from atomr.otp.results import ABSENT, InitResult, Reply, Stop
 from atomr.otp.server_results import ServerResults, ordered_end
 from atomr.process.behaviour import StopRequest
 from atomr.process.calls import Cast, From
-from atomr.process.endings import PASS_UP
+from atomr.process.endings import reason_of
 from atomr.process.hibernation import HIBERNATE
 from atomr.process.report import log
 from atomr.process.system import serve_system
@@ -84,7 +84,7 @@ class ServerLoop(ServerResults):
             reason = await self._serve()
         except BaseException as error:
             # Killed, or signalled without trapping: no terminate, as in OTP.
-            if self._process.kill_reason is None and _may_terminate(error):
+            if self._process.kill_reason is None and self._may_terminate(error):
                 await self._terminate(self._process.reason_for(error))
             raise
         if reason is HIBERNATE:
@@ -327,6 +327,10 @@ class ServerLoop(ServerResults):
         process.own_timer(timer)
         self._idle_watch = timer
 
+    def _may_terminate(self, error: BaseException) -> bool:
+        passing = self._process.node.interrupts.pass_up(error)
+        return passing is None or reason_of(passing) is SHUTDOWN
+
     async def _terminate(self, reason: ExitReason) -> bool:
         server, process = self._server, self._process
         if not server.has_terminate:
@@ -345,12 +349,3 @@ class ServerLoop(ServerResults):
         if grace.cancelled_caught:
             log.warning("process %r: terminate did not end in time", process.pid)
         return not grace.cancelled_caught
-
-
-def _may_terminate(error: BaseException) -> bool:
-    if isinstance(error, trio.Cancelled):
-        return True
-    if isinstance(error, BaseExceptionGroup):
-        others = error.split(trio.Cancelled)[1]
-        return others is None or others.subgroup(PASS_UP) is None
-    return not isinstance(error, PASS_UP)

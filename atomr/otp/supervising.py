@@ -205,13 +205,12 @@ class Supervising(Startable):
                 await self._take_signal(signal)
             elif process.suspended:
                 await process.park()
+            elif self._node_ends():
+                await self._serve_next()
             elif self._due_from <= trio.current_time():
                 await self.start_due(trio.current_time())
             elif self._exits:
-                child, ended, why = self._exits.popleft()
-                if child.process is ended and child.due_at is None:
-                    # Otherwise a sibling's restart has taken it along meanwhile.
-                    reason = await self.on_exit(child, why)
+                reason = await self._take_exit()
             else:
                 await self._serve_next()
             if reason is not None:
@@ -219,6 +218,17 @@ class Supervising(Startable):
             process.budget -= 1
             if process.budget <= 0:
                 await process.take_turn()
+
+    async def _take_exit(self) -> ExitReason | None:
+        child, ended, reason = self._exits.popleft()
+        if child.process is ended and child.due_at is None:
+            return await self.on_exit(child, reason)
+        # A sibling's restart has taken it along meanwhile.
+        return None
+
+    def _node_ends(self) -> bool:
+        # It is about to ask for the stop: nothing is started again before that.
+        return self._process.node.interrupts.kept is not None
 
     async def _take_signal(self, signal: object) -> None:
         if type(signal) is From:

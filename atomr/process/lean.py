@@ -26,7 +26,7 @@ from atomr.core.child_spec import DEFAULT_SHUTDOWN_S, ShutdownTime
 from atomr.core.exits import KILLED, SHUTDOWN, ExitReason, is_crash
 from atomr.process.behaviour import CrashRequest
 from atomr.process.context import CURRENT, NODE
-from atomr.process.endings import passes_up, reason_of
+from atomr.process.endings import reason_of
 from atomr.process.parking import ParkSpot
 from atomr.process.process import FAIRNESS_MESSAGES, LOOK, Process, Status
 
@@ -127,15 +127,18 @@ class LeanProcess(Process):
         """End in order: ``terminate``, then all that follows.
 
         Raises:
-            BaseException: what ``terminate`` raised and is not a process' own to
-                keep; as for :meth:`broken`.
+            BaseException: what ``terminate`` raised and neither the process nor
+                the node may keep; as for :meth:`broken`.
         """
         try:
             self.own_context().run(self.clean_up, reason)
         except BaseException as error:
+            passing = self.node.interrupts.pass_up(error)
             self.finish_with(error)
-            if passes_up(error) is not None:
+            if passing is error:
                 raise
+            if passing is not None:
+                raise passing from error
         else:
             if is_crash(reason):
                 self.report_crash(reason)
@@ -146,18 +149,19 @@ class LeanProcess(Process):
         """End because a callback raised.
 
         Raises:
-            BaseException: ``error`` or a part of it, when it is not a process'
-                own to keep: ``KeyboardInterrupt``, ``SystemExit``.
+            BaseException: ``error`` or a part of it, when neither the process nor
+                the node may keep it: a second ``KeyboardInterrupt``.
         """
-        if may_clean_up and self.kill_reason is None and passes_up(error) is None:
+        passing = self.node.interrupts.pass_up(error)
+        if may_clean_up and self.kill_reason is None and passing is None:
             try:
                 self.own_context().run(self.clean_up, reason_of(error))
             except BaseException as other:  # noqa: BLE001 - it is the reason now
                 if other is not error:
                     other.__context__ = error
                 error = other
+                passing = self.node.interrupts.pass_up(error)
         self.finish_with(error)
-        passing = passes_up(error)
         if passing is not None:
             raise passing
 
@@ -196,12 +200,14 @@ class Drain:
         self.ready: deque[LeanProcess] = deque()
         self.spot = ParkSpot()
 
+    @enable_ki_protection
     def add(self, process: LeanProcess) -> None:
         """Let the process have a turn."""
         self.ready.append(process)
         if self.spot.task is not None:
             self.spot.wake()
 
+    @enable_ki_protection
     async def run(self) -> None:
         """Give turns, for ever.
 

@@ -35,6 +35,7 @@ from atomr.core.exits import NORMAL, SHUTDOWN, ExitReason, is_crash, unwrap
 from atomr.errors import NameTakenError, NoNodeError, RootExitError, StartError
 from atomr.process import inline
 from atomr.process.context import CURRENT, NODE, find_process, require_trio
+from atomr.process.interrupts import Interrupts, ends_at_once
 from atomr.process.lean import Drain
 from atomr.process.parking import ParkSpot
 from atomr.process.process import FAIRNESS_MESSAGES, Process, end_all
@@ -68,6 +69,7 @@ class Node:
         inline_left: calls that may still be served on their callers' stacks
             before somebody has to wait.
         inline_depth: how many such calls are on the stack now.
+        interrupts: keeps the one that ends all in order.
         on_crash: called with each process that crashes and its error, before
             anybody else is told; must neither block nor raise.
         instruments: those of trio; while there are any, no coroutine is run on
@@ -89,6 +91,7 @@ class Node:
         self.on_crash: Callable[[Process, ExitReason], None] | None = None
         self.failure: RootExitError | None = None
         self.body_scope = trio.CancelScope()
+        self.interrupts = Interrupts(self.body_scope)
         self._nursery = nursery
         self._numbers = itertools.count(1)
         self._roots: dict[Process, ChildSpec] = {}
@@ -232,6 +235,8 @@ class Node:
         spec = self._roots.pop(process, None)
         if spec is None or self._stopping or spec.restart is Restart.TEMPORARY:
             return
+        if self.interrupts.kept is not None:
+            return
         if spec.restart is Restart.TRANSIENT and reason is NORMAL:
             return
         if self.failure is None:
@@ -261,7 +266,7 @@ class Node:
     def wake_hibernating(self) -> None:
         """Let a cancellation around the node reach its own that have no task now."""
         # What is started from now on might have none either, and never hear of it.
-        self._stopping = True
+        self._close()
         for process in tuple(self.processes.values()):
             if process.parent is self and isinstance(process, TaskProcess):
                 process.end_around()
@@ -277,12 +282,22 @@ class Node:
         end_all(reversed(lean))
         self.drain.close()
 
+    def _half_started(self, process: Process) -> bool:
+        ends = process.kill_reason is not None and not process.was_started
+        return ends and process.parent is self
+
+    def _close(self) -> None:
+        self._stopping = True
+        self.interrupts.close()
+
     async def stop(self) -> None:
         """Stop all roots, last first, then all spawned processes at once.
 
         Cancellation: the enclosing nursery then cancels what still runs.
         """
-        self._stopping = True
+        self._close()
+        # Those whose start was cancelled come after all that run.
+        await wait_ended(tuple(filter(self._half_started, self.processes.values())))
         while self._roots:
             process = next(reversed(self._roots))
             await stop_process(process)
@@ -306,6 +321,8 @@ async def open_node(name: str = "node") -> AsyncIterator[Node]:
     Raises:
         RootExitError: a root ended by itself; the body was cancelled.  When the
             body raised an error of its own, that one is raised, with a note.
+        KeyboardInterrupt: it struck the body or a process' code; all have been
+            stopped in order.  A second one cancels all.  So does SystemExit.
 
     Cancellation: when the block is cancelled from outside, all processes are
     cancelled at the same time; their ``terminate`` still runs, within bounds.
@@ -326,7 +343,7 @@ async def open_node(name: str = "node") -> AsyncIterator[Node]:
                         with _on(node), node.body_scope:
                             yield node
                     except BaseException as raised:
-                        if _holds_cancelled(raised):
+                        if ends_at_once(node.interrupts.pass_up(raised)):
                             node.wake_hibernating()
                             raise
                         # Held back for an orderly stop, and raised again below.
@@ -338,11 +355,12 @@ async def open_node(name: str = "node") -> AsyncIterator[Node]:
                 if node is not None:
                     node.end_lean()
     except BaseExceptionGroup as group:
-        leaf = unwrap(group)
+        assert node is not None, "its making raises no group"
+        leaf = node.interrupts.with_kept(unwrap(group))
         if leaf is group:
             raise
     else:
-        _raise_end(node, error)
+        node.interrupts.raise_end(error, node.failure)
         return
     # Neither its context, the group that holds it, nor this frame may keep it.
     try:
@@ -371,18 +389,3 @@ async def _stop(node: Node, error: BaseException | None) -> None:
         if error is None:
             raise
         raise BaseExceptionGroup("while the node stopped", [error, stopped]) from None
-
-
-def _raise_end(node: Node, error: BaseException | None) -> None:
-    if error is not None:
-        if node.failure is not None:
-            error.add_note(f"meanwhile {node.failure}")
-        raise error
-    if node.failure is not None:
-        raise node.failure
-
-
-def _holds_cancelled(error: BaseException) -> bool:
-    if isinstance(error, BaseExceptionGroup):
-        return error.subgroup(trio.Cancelled) is not None
-    return isinstance(error, trio.Cancelled)

@@ -63,6 +63,8 @@ class ParkSpot:
             self._trap = _trap_for(self)
         return self._trap
 
+    # In between, the task would be scheduled twice.
+    @trio.lowlevel.enable_ki_protection
     def wake(self) -> None:
         """Let the sleeping task go on; nothing when none sleeps here."""
         task = self.task

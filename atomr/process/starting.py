@@ -27,7 +27,6 @@ from atomr.errors import (
 from atomr.process.behaviour import Parent, Startable, take_once
 from atomr.process.calls import ChildStart
 from atomr.process.context import CURRENT, NODE, find_process
-from atomr.process.endings import passes_up
 from atomr.process.lean import LeanProcess
 from atomr.process.process import Process, Status
 from atomr.process.stopping import begin_stop
@@ -74,7 +73,9 @@ def prepare(node: Node, spec: ChildSpec, parent: Parent) -> Process:
     _refuse_taken(node, spec)
     try:
         behaviour = spec.start()
-    except Exception as error:  # user code; reported as the start's failure
+    except BaseException as error:  # user code; reported as the start's failure
+        if node.interrupts.pass_up(error) is not None:
+            raise
         raise StartError(spec.id, error) from error
     # It may have started something itself.
     _refuse_taken(node, spec)
@@ -167,7 +168,8 @@ def _run_init_without_task(process: TaskProcess, nursery: trio.Nursery) -> None:
     """Run a plain ``init``; the task comes with the first message.
 
     Raises:
-        BaseException: what is not a process' own to keep: ``KeyboardInterrupt``.
+        BaseException: what neither the process nor the node may keep: a second
+            ``KeyboardInterrupt``.
     """
     context = copy_context()
     serves, failure = False, None
@@ -176,8 +178,8 @@ def _run_init_without_task(process: TaskProcess, nursery: trio.Nursery) -> None:
     except BaseException as error:  # noqa: BLE001 - the reason, as for a task
         failure = error
     if failure is not None:
+        passing = process.node.interrupts.pass_up(failure)
         process.finish_with(failure)
-        passing = passes_up(failure)
         if passing is not None:
             raise passing
     elif process.kill_reason is not None:

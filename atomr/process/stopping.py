@@ -15,6 +15,7 @@ from math import isinf
 from typing import TYPE_CHECKING
 
 import trio
+from trio.lowlevel import enable_ki_protection
 
 from atomr.core.child_spec import BrutalKill, ShutdownTime
 from atomr.core.exits import KILLED, SHUTDOWN, ExitReason
@@ -31,6 +32,7 @@ STILL_ALIVE_S = 5.0
 """How long after a kill a process that still runs is reported."""
 
 
+@enable_ki_protection
 def begin_stop(
     process: Process,
     shutdown: ShutdownTime,

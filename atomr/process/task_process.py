@@ -11,7 +11,8 @@ its own scope was cancelled                    the reason stored with the cancel
 an exception, also one in a group with         the exception; a group of one is
 ``Cancelled``                                  unwrapped
 an enclosing scope was cancelled               ``SHUTDOWN``; ``Cancelled`` goes on
-``KeyboardInterrupt``, ``SystemExit``          the exception, and it goes on
+``KeyboardInterrupt``, ``SystemExit``          the exception; the node keeps it, see
+                                               :mod:`atomr.process.interrupts`
 =============================================  ==============================
 
 Calls to a server that sleeps with nothing to do are served on the caller's
@@ -34,7 +35,7 @@ from atomr.core.child_spec import DEFAULT_SHUTDOWN_S, ShutdownTime
 from atomr.core.exits import KILLED, NORMAL, SHUTDOWN, ExitReason, is_crash
 from atomr.process import inline
 from atomr.process.context import CURRENT, NODE
-from atomr.process.endings import passes_up, reason_of
+from atomr.process.endings import reason_of
 from atomr.process.hibernation import HIBERNATE, Dormant
 from atomr.process.inline import READY
 from atomr.process.parking import WAKE, ParkSpot
@@ -110,6 +111,7 @@ class TaskProcess(Process):
 
     # --- mailbox ------------------------------------------------------------
 
+    @enable_ki_protection
     def wake(self) -> None:
         """Let the process look at what there is to do."""
         self.idle = False
@@ -246,6 +248,7 @@ class TaskProcess(Process):
 
     # --- start and stop -----------------------------------------------------
 
+    @enable_ki_protection
     def cancel(self, reason: ExitReason) -> None:
         """End the process at its next checkpoint, with that reason."""
         if self.status is Status.EXITED:
@@ -256,6 +259,7 @@ class TaskProcess(Process):
         if reason is KILLED and self.grace is not None:
             self.grace.cancel()
 
+    @enable_ki_protection
     def inject(self, error: BaseException) -> None:
         """Crash with ``error`` at the next checkpoint; no ``except`` holds it up."""
         if self.status is not Status.EXITED and self.injected is None:
@@ -296,8 +300,9 @@ class TaskProcess(Process):
                         reason = self.reason_for(error)
                     raise
         except BaseException as error:  # noqa: BLE001 - the reason, or it goes on
+            # Before the end is told, so that nobody restarts it.
+            passing = self.node.interrupts.pass_up(error)
             self.finish_with(error)
-            passing = passes_up(error)
             try:
                 if passing is error:
                     raise

@@ -19,6 +19,7 @@ from math import inf
 from typing import TYPE_CHECKING, Protocol
 
 import trio
+from trio.lowlevel import enable_ki_protection
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -153,6 +154,7 @@ class TimerService:
             self._heap = [entry for entry in self._heap if entry[2].callback]
             heapq.heapify(self._heap)
 
+    @enable_ki_protection
     async def run(self) -> None:
         """Fire what is due, for ever.
 

@@ -36,6 +36,7 @@ from atomr.otp import (
     Restart,
     Supervisor,
     call,
+    cast,
     child,
     sys,
 )
@@ -594,17 +595,21 @@ async def test_a_system_exit_in_one_terminate_leaves_out_no_other(
 
 # --- interrupts -----------------------------------------------------------------
 
-INLINE = {"call_now", "_waits_in", "run_as", "_serve_plain", "_begin_call", "_served"}
+SERVES = {
+    *("call_now", "_waits_in", "run_as", "_serve_plain", "_begin_call", "_served"),
+    # Without a task: these as well, and what the drain does.
+    *("_serve", "_rest", "turn", "_handle", "_messages", "_drain", "run", "add"),
+}
 
 
 class Interrupter:
-    """Interrupts at the n-th line of what serves a call on its caller's stack."""
+    """Interrupts at the n-th line of what serves a call or a cast."""
 
     def __init__(self, at: int) -> None:
         self.left = at
 
     def trace(self, frame: FrameType, event: str, argument: object) -> object:
-        if frame.f_code.co_name not in INLINE:
+        if frame.f_code.co_name not in SERVES:
             return None
         if event == "line":
             self.left -= 1
@@ -616,6 +621,14 @@ class Interrupter:
 class PlainCall(Echo):
     def handle_call(self, request: object, from_: From) -> Reply:  # type: ignore[override]
         return Reply(request)
+
+
+class NoTask(GenServer):
+    def handle_call(self, request: object, from_: From) -> Reply:
+        return Reply(request)
+
+    def handle_cast(self, message: object) -> None:
+        pass
 
 
 class SlowCall(Echo):
@@ -632,13 +645,16 @@ async def serve(kind: type[GenServer], interrupter: Interrupter | None = None) -
         if interrupter is not None:
             python.settrace(interrupter.trace)  # type: ignore[arg-type]
         try:
+            if kind is NoTask:
+                cast(pid, 1)
+                cast(pid, 2)
             await call(pid, 2)
         finally:
             python.settrace(None)
         await trio.sleep(60)
 
 
-@pytest.mark.parametrize("kind", [Selects, PlainCall, SlowCall])
+@pytest.mark.parametrize("kind", [Selects, PlainCall, SlowCall, NoTask])
 def test_an_interrupt_at_any_line_of_a_call_ends_the_run(
     kind: type[GenServer],
 ) -> None:
