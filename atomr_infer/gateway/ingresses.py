@@ -11,6 +11,8 @@ from atomr_infer.model.dialect import Dialect
 from atomr_infer.wire.anthropic.ingress import MESSAGES
 from atomr_infer.wire.gemini.ingress import GEMINI
 from atomr_infer.wire.openai.chat import ChatIngress
+from atomr_infer.wire.openai.completions import CompletionsIngress
+from atomr_infer.wire.openai.responses import ResponsesIngress
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
 INGRESSES: Mapping[Dialect, Ingress] = {
     Dialect.OPENAI_CHAT: ChatIngress(),
+    Dialect.OPENAI_COMPLETIONS: CompletionsIngress(),
+    Dialect.OPENAI_RESPONSES: ResponsesIngress(),
     Dialect.ANTHROPIC: MESSAGES,
     Dialect.GEMINI: GEMINI,
 }

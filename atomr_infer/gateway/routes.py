@@ -85,6 +85,8 @@ _PATHS: Mapping[str, Mapping[str, Target]] = {
     "/healthz": {"GET": Target(action=Action.HEALTH)},
     "/readyz": {"GET": Target(action=Action.READY)},
     "/v1/chat/completions": _generate(Dialect.OPENAI_CHAT),
+    "/v1/completions": _generate(Dialect.OPENAI_COMPLETIONS),
+    "/v1/responses": _generate(Dialect.OPENAI_RESPONSES),
     "/v1/messages": _generate(Dialect.ANTHROPIC),
 }
 

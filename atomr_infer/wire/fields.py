@@ -154,6 +154,10 @@ class Fields:
         """Put a member back, so that it is among the rest."""
         self._members[name] = Raw(msgspec.json.encode(value))
 
+    def put_back(self, name: str, raw: Raw) -> None:
+        """Put back what :meth:`raw` gave."""
+        self._members[name] = raw
+
     def put_raw(self, name: str, members: dict[str, bytes]) -> None:
         """Put back an object of raw members."""
         self.put(name, {key: Raw(raw) for key, raw in members.items()})

@@ -55,12 +55,16 @@ class Asked:
         include_usage: True when an OpenAI stream shall end with usage.
         warnings: members that were approximated or dropped, in one phrase each.
         stream_type: the media type of a streamed answer.
+        previous: the id of the stored response that this one goes on from.
+        store: True when the answer may be gone on from later.
     """
 
     batch: ExecuteBatch
     include_usage: bool = False
     warnings: tuple[str, ...] = ()
     stream_type: str = EVENT_STREAM
+    previous: str | None = None
+    store: bool = False
 
 
 @attrs.frozen(kw_only=True)
