@@ -255,6 +255,9 @@ class Cluster:
         # Here, so that a program that embeds no server does not load one.
         from atomr_infer.gateway.app import GatewayLimits  # noqa: PLC0415
         from atomr_infer.gateway.gateway import open_gateway  # noqa: PLC0415
+        from atomr_infer.gateway.http1.connection import (  # noqa: PLC0415
+            Http1Settings,
+        )
         from atomr_infer.gateway.listener import Listener  # noqa: PLC0415
 
         try:
@@ -265,9 +268,8 @@ class Cluster:
             )
         except InvalidValueError as error:
             raise ConfigError(f"serve(): {error}") from error
-        listener = await Listener.bind(
-            config.host, config.port, write_timeout_s=config.write_timeout_s
-        )
+        settings = Http1Settings(write_timeout_s=config.write_timeout_s)
+        listener = await Listener.bind(config.host, config.port, settings)
         limits = GatewayLimits(max_body_bytes=config.max_body_bytes)
         with self.at_home():
             gateway = await open_gateway(self._serving, listener, limits)

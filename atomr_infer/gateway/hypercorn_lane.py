@@ -14,7 +14,7 @@ from hypercorn.typing import ConnectionState
 from atomr_infer.gateway.guarded_stream import STREAM, GuardedStream
 
 if TYPE_CHECKING:
-    from atomr_infer.gateway.app import GatewayApp
+    from atomr_infer.gateway.listener import Application
 
 
 class HypercornLane:
@@ -24,7 +24,7 @@ class HypercornLane:
         self._config = _config(keep_alive_s)
         self._context = WorkerContext(None)
 
-    async def serve(self, app: GatewayApp, stream: GuardedStream) -> None:
+    async def serve(self, app: Application, stream: GuardedStream) -> None:
         """Serve a connection to its end, and close it."""
         server = _Connection(
             # hypercorn names the type of every ASGI event; ours is the plain mapping.

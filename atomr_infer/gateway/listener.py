@@ -33,18 +33,33 @@ from atomr_infer.gateway.lanes import Handover, Lane
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
-    from atomr_infer.gateway.app import GatewayApp
+    from atomr_infer.gateway.asgi_exchange import Receive, Scope, Send
+    from atomr_infer.gateway.exchange import Exchange
     from atomr_infer.gateway.http1.poller import Poller
 
 log = logging.getLogger(__name__)
 
 _BACKLOG = 1024
 
+_DEFAULTS = Http1Settings()
+
 # A client whose machine is gone sends no end of file: ask after a minute of
 # silence, and give it up after another.
 _PROBE_AFTER_S = 60
 _PROBES = 3
 _PROBE_EVERY_S = 20
+
+
+class Application(Protocol):
+    """What is served: a handler, and the same one as an ASGI application."""
+
+    async def handle(self, exchange: Exchange) -> None:
+        """Serve one HTTP request."""
+        ...
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one HTTP request, or refuse a WebSocket."""
+        ...
 
 
 class _Open(Protocol):
@@ -74,14 +89,14 @@ class Listener:
 
     @classmethod
     async def bind(
-        cls, host: str, port: int, *, write_timeout_s: float = 60.0
+        cls, host: str, port: int, settings: Http1Settings = _DEFAULTS
     ) -> Listener:
         """Bind and listen, so that a busy port is known before anything loads.
 
         Args:
             host: an address or a name; every address of a name is bound.
             port: 0 picks a free one.
-            write_timeout_s: a client that reads nothing for so long is dropped.
+            settings: how long a connection is waited for.
 
         Raises:
             ConfigError: the address is in use, not ours, or not allowed.
@@ -97,7 +112,7 @@ class Listener:
             duplicate = listener.socket.dup()
             sockets.append(socket.socket(fileno=duplicate.detach()))
             await listener.aclose()
-        return cls(sockets, Http1Settings(write_timeout_s=write_timeout_s))
+        return cls(sockets, settings)
 
     @property
     def address(self) -> tuple[str, int]:
@@ -110,7 +125,7 @@ class Listener:
         """Open connections."""
         return len(self._open)
 
-    async def serve(self, app: GatewayApp) -> None:
+    async def serve(self, app: Application) -> None:
         """Accept and serve until :meth:`stop_accepting`, then until all are done.
 
         Cancellation: closes every connection at once.
@@ -120,7 +135,7 @@ class Listener:
             if sys.platform == "linux":  # elsewhere hypercorn serves everything
                 from atomr_infer.gateway.http1.poller import Poller  # noqa: PLC0415
 
-                poller = Poller()
+                poller = Poller(tick_s=_tick_s(self._settings))
                 nursery.start_soon(poller.run)
             await self._accept(partial(self._handle, app, poller))
             nursery.cancel_scope.cancel()
@@ -166,7 +181,7 @@ class Listener:
         return trio.SocketListener(trio.socket.from_stdlib_socket(sock.dup()))
 
     async def _handle(
-        self, app: GatewayApp, poller: Poller | None, stream: trio.SocketStream
+        self, app: Application, poller: Poller | None, stream: trio.SocketStream
     ) -> None:
         sock = _plain(stream)
         with sock:
@@ -182,7 +197,7 @@ class Listener:
                 log.warning("a connection was closed for an error", exc_info=True)
 
     async def _serve_http1(
-        self, app: GatewayApp, poller: Poller, sock: socket.socket
+        self, app: Application, poller: Poller, sock: socket.socket
     ) -> Handover | None:
         connection = Connection(sock, poller, app.handle, self._settings)
         connection.last = self._stopped
@@ -194,7 +209,7 @@ class Listener:
             poller.remove(sock)
 
     async def _hand_over(
-        self, app: GatewayApp, sock: socket.socket, handover: Handover
+        self, app: Application, sock: socket.socket, handover: Handover
     ) -> None:
         if handover.lane is Lane.TLS:
             return  # not configured: it cannot be told in words that it knows
@@ -221,6 +236,11 @@ class Listener:
             self._open.discard(connection)
             if not self._open:
                 self._idle.set()
+
+
+def _tick_s(settings: Http1Settings) -> float:
+    """How often deadlines are looked at; a wait may be that much longer."""
+    return min(1.0, settings.keep_alive_s / 4, settings.head_s / 4)
 
 
 def _plain(stream: trio.SocketStream) -> socket.socket:

@@ -97,17 +97,13 @@ class ClientSocket:
             self._sends += 1
             await trio.lowlevel.checkpoint_if_cancelled()
         elif sent == len(data):
-            await self.yield_now()
+            self._sends = 0
+            await trio.lowlevel.checkpoint()
         elif sent is None or not await self._send_rest(memoryview(data)[sent:]):
             self._unsent = None
             self._lost()
             await trio.lowlevel.checkpoint()
             raise ClientGoneError
-
-    async def yield_now(self) -> None:
-        """Let other tasks run."""
-        self._sends = 0
-        await trio.lowlevel.checkpoint()
 
     def _try(self, data: bytes | memoryview) -> int | None:
         """Send what fits now; None when nothing ever will."""

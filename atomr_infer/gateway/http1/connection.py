@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
-from atomr_infer.gateway.exchange import JSON
+from atomr_infer.gateway.exchange import JSON, ClientGoneError
 from atomr_infer.gateway.http1.answer import answer_head
 from atomr_infer.gateway.http1.client_socket import ClientSocket
 from atomr_infer.gateway.http1.exchange import Http1Exchange
@@ -203,9 +203,7 @@ class Connection:
         """Wait for the next request; None when none will come."""
         reader = self.reader
         started = not reader.is_empty
-        if started:
-            # Pipelined, mostly: this task might never have to wait.
-            await self.socket.yield_now()
+        if started:  # pipelined, mostly
             head = reader.next_head()
             if head is not None:
                 return self._found(head)
@@ -235,11 +233,12 @@ class Connection:
     async def _answer(self, exchange: Http1Exchange) -> None:
         try:
             await self._handler(exchange)
+        except ClientGoneError:
+            exchange.keep = False
         except BadRequestError:
             exchange.keep = False
-            if exchange.started:
-                return
-            raise
+            if not exchange.started:
+                raise
         except Exception:
             # The boundary of one connection: the others must not feel it.
             log.exception("%s %s: internal error", exchange.method, exchange.path)
