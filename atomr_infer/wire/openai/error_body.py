@@ -72,12 +72,8 @@ def plain(status: int, message: str, *, code: str | None = None) -> ErrorAnswer:
 def envelope(error: errors.InferenceError) -> bytes:
     """Return ``{"error": {...}}``; also what ends a broken stream."""
     meaning = _meaning(error)
-    return _body(error.message, meaning.type, error.param, code_of(error))
-
-
-def code_of(error: errors.InferenceError) -> str | None:
-    """Return the machine-readable reason of an error."""
-    return error.code or _meaning(error).code
+    code = error.code or meaning.code
+    return _body(error.message, meaning.type, error.param, code)
 
 
 def _body(message: str, kind: str, param: str | None, code: str | None) -> bytes:

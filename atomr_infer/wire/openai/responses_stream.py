@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import attrs
 import msgspec
 
+from atomr_infer.errors import RateLimitedError
 from atomr_infer.model.parts import ReasoningPart, ToolCallPart
-from atomr_infer.wire.openai import error_body
 from atomr_infer.wire.openai.responses_output import (
     Members,
     ResponseObject,
@@ -125,7 +125,9 @@ class ResponseStreamEncoder:
 
     def fail(self, error: InferenceError) -> bytes:
         """Return ``response.failed``; nothing may follow it (W6)."""
-        code = error_body.code_of(error) or "server_error"
+        # The SDK's type knows a closed list of codes, and of ours only this one.
+        limited = isinstance(error, RateLimitedError)
+        code = "rate_limit_exceeded" if limited else "server_error"
         problem: Members = {"code": code, "message": error.message}
         failed = self._object.members("failed", self._items, error=problem)
         return self._begin() + self._event("response.failed", response=failed)
