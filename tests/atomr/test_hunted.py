@@ -637,36 +637,57 @@ class SlowCall(Echo):
         return Reply(request)
 
 
-async def serve(kind: type[GenServer], interrupter: Interrupter | None = None) -> None:
+class EndsSlowly(GenServer):
+    def __init__(self, ended_at: list[float]) -> None:
+        self.ended_at = ended_at
+
+    async def terminate(self, reason: object) -> None:
+        await trio.sleep(1)
+        self.ended_at.append(trio.current_time())
+
+
+async def serve(
+    kind: type[GenServer],
+    interrupter: Interrupter | None = None,
+    ended_at: list[float] | None = None,
+) -> None:
     async with open_node() as node:
+        if ended_at is not None:
+            for _ in range(2):
+                await node.start(EndsSlowly(ended_at))
         pid = await node.start(kind())
         await call(pid, 1)
         await settle()
         if interrupter is not None:
             python.settrace(interrupter.trace)  # type: ignore[arg-type]
         try:
+            await call(pid, 2)
             if kind is NoTask:
                 cast(pid, 1)
                 cast(pid, 2)
-            await call(pid, 2)
+                await call(pid, 3)
         finally:
             python.settrace(None)
         await trio.sleep(60)
 
 
 @pytest.mark.parametrize("kind", [Selects, PlainCall, SlowCall, NoTask])
-def test_an_interrupt_at_any_line_of_a_call_ends_the_run(
+def test_an_interrupt_at_any_line_of_a_call_ends_the_run_in_order(
     kind: type[GenServer],
 ) -> None:
     at = 0
     while True:
-        interrupter = Interrupter(at)
+        interrupter, ended_at = Interrupter(at), list[float]()
         clock = trio.testing.MockClock(autojump_threshold=0)
-        outcome = capture(partial(trio.run, serve, kind, interrupter, clock=clock))
+        run = partial(trio.run, serve, kind, interrupter, ended_at, clock=clock)
+        outcome = capture(run)
         if interrupter.left >= 0:
             break
         assert isinstance(outcome, Error)
         assert isinstance(unwrap(outcome.error), KeyboardInterrupt)
+        # One after the other.
+        first_at, second_at = ended_at
+        assert second_at - first_at == 1
         at += 1
     assert at > 9
 
