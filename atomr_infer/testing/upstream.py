@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from atomr_infer.testing.upstreams.anthropic import AnthropicDialect
 from atomr_infer.testing.upstreams.command import main
-from atomr_infer.testing.upstreams.fake import FakeUpstream
+from atomr_infer.testing.upstreams.fake import FakeUpstream, RecordedRequest
 from atomr_infer.testing.upstreams.gemini import GeminiDialect
 from atomr_infer.testing.upstreams.litellm import LiteLLMDialect
 from atomr_infer.testing.upstreams.openai import OpenAIDialect
@@ -33,6 +33,15 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from atomr_infer.testing.upstream_script import Behaviour
+
+__all__ = [
+    "FakeUpstream",
+    "RecordedRequest",
+    "open_anthropic_upstream",
+    "open_gemini_upstream",
+    "open_litellm_upstream",
+    "open_openai_upstream",
+]
 
 
 def open_openai_upstream(

@@ -159,7 +159,7 @@ async def test_stop_ends_the_answer() -> None:
 @pytest.mark.parametrize(
     ("method", "path", "body", "status"),
     [
-        ("POST", "/embeddings", b"{}", 404),
+        ("POST", "/nowhere", b"{}", 404),
         ("GET", "/chat/completions", None, 405),
         ("POST", "/chat/completions", b"{", 400),
         ("POST", "/chat/completions", b"[]", 400),
