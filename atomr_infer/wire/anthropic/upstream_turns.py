@@ -82,6 +82,36 @@ def encode_turns(batch: ExecuteBatch, traits: ModelTraits) -> Turns:
     return writer.finished()
 
 
+def check_prefill(batch: ExecuteBatch, traits: ModelTraits) -> None:
+    """Refuse a conversation that ends in an assistant's text, where the model does.
+
+    For requests that are not written here.
+
+    Raises:
+        UnsupportedFeatureError: the model does not go on with it.
+    """
+    if traits.prefill or not batch.messages:
+        return
+    last = batch.messages[-1]
+    if _is_prefill(last):
+        raise _no_prefill(f"messages[{len(batch.messages) - 1}]")
+
+
+def _is_prefill(message: Message) -> bool:
+    # A turn that ends in something else is one that the provider itself paused.
+    ends_in_text = bool(message.content) and isinstance(message.content[-1], TextPart)
+    return message.role is Role.ASSISTANT and ends_in_text
+
+
+def _no_prefill(param: str) -> UnsupportedFeatureError:
+    return UnsupportedFeatureError(
+        "this model does not continue an assistant's text: the last message must"
+        " be a user's or a tool's",
+        code="unsupported_parameter",
+        param=param,
+    )
+
+
 class _Writer:
     def __init__(self, dialect: Dialect, traits: ModelTraits) -> None:
         self._dialect = dialect
@@ -100,10 +130,7 @@ class _Writer:
             self._add_system(blocks)
         elif message.role is Role.ASSISTANT:
             self._append("assistant", blocks)
-            ends_in_text = bool(message.content) and isinstance(
-                message.content[-1], TextPart
-            )
-            self._prefill = param if blocks and ends_in_text else None
+            self._prefill = param if blocks and _is_prefill(message) else None
         elif blocks:
             self._append("user", [*blocks, *self._take_folded()])
             self._prefill = None
@@ -156,12 +183,7 @@ class _Writer:
         if self._prefill is None:
             return
         if not self._traits.prefill:
-            raise UnsupportedFeatureError(
-                "this model does not continue an assistant's text: the last message"
-                " must be a user's or a tool's",
-                code="unsupported_parameter",
-                param=self._prefill,
-            )
+            raise _no_prefill(self._prefill)
         last = self._turns[-1][1][-1]
         if isinstance(last, dict) and isinstance(last.get("text"), str):
             # The API refuses white space at the end of what it goes on with.

@@ -1,0 +1,1 @@
+"""Runtime plugin for Anthropic and servers that speak its Messages API."""

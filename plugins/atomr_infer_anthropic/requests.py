@@ -1,0 +1,118 @@
+"""What goes to the Messages API for a generation: path, headers, body, reader.
+
+A client that speaks the dialect itself is passed on: its bytes with the model's
+name replaced, its version and its beta features, and the answer's bytes back.
+Anything else is written anew from the canonical form.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import attrs
+
+from atomr_infer.model.dialect import Dialect
+from atomr_infer.model.secret import Secret
+from atomr_infer.wire.anthropic.upstream import encode_count, encode_request
+from atomr_infer.wire.anthropic.upstream_pass import MessagePass
+from atomr_infer.wire.anthropic.upstream_stream import MessageAnswer
+from atomr_infer.wire.anthropic.upstream_turns import check_prefill
+from atomr_infer.wire.anthropic.versions import BETA_HEADER, HEADER, OLD
+from atomr_infer_anthropic.models import traits_of
+
+if TYPE_CHECKING:
+    from atomr_infer.model.batch import ExecuteBatch
+    from atomr_infer.wire.anthropic.traits import ModelTraits
+    from atomr_infer_anthropic.config import AnthropicOptions
+
+MESSAGES = "/v1/messages"
+COUNT_TOKENS = "/v1/messages/count_tokens"
+
+
+@attrs.frozen(kw_only=True)
+class Ready:
+    """A request that can be sent.
+
+    Attributes:
+        path: behind the endpoint.
+        body: JSON.
+        headers: beside those of every request and the key's.
+        reader: makes what reads the answer, for the key that is used.
+    """
+
+    path: str = MESSAGES
+    body: bytes = attrs.field(repr=False)
+    headers: list[tuple[str, str]]
+    reader: Callable[[Secret | None], MessageAnswer | MessagePass]
+
+
+def make_request(batch: ExecuteBatch, options: AnthropicOptions) -> Ready:
+    """Return the request for a generation.
+
+    Raises:
+        InvalidRequestError: it cannot be written for this API.
+        UnsupportedFeatureError: the model lacks what it takes.
+    """
+    traits = _traits(batch, options)
+    passed = _passed_body(batch)
+    if passed is not None:
+        # Refused here rather than there, because another model may take it.
+        check_prefill(batch, traits)
+        return Ready(
+            body=passed,
+            headers=_headers(batch, options, batch.client_headers.get(HEADER, OLD)),
+            reader=lambda secret: MessagePass(batch, secret=secret),
+        )
+    encoded = encode_request(batch, traits)
+    return Ready(
+        body=encoded.body,
+        headers=_headers(batch, options, options.api_version or encoded.version),
+        reader=lambda secret: MessageAnswer(
+            batch, json_tool=encoded.json_tool, secret=secret
+        ),
+    )
+
+
+def make_count(
+    batch: ExecuteBatch, options: AnthropicOptions
+) -> tuple[bytes, list[tuple[str, str]]]:
+    """Return the body and headers of a request that counts the prompt's tokens.
+
+    Raises:
+        InvalidRequestError: as :func:`make_request`.
+    """
+    passed = _passed_body(batch)
+    if passed is not None and batch.sampling.max_tokens is None:
+        version = batch.client_headers.get(HEADER, OLD)
+        return passed, _headers(batch, options, version)
+    encoded = encode_count(batch, _traits(batch, options))
+    version = options.api_version or encoded.version
+    return encoded.body, _headers(batch, options, version)
+
+
+def _passed_body(batch: ExecuteBatch) -> bytes | None:
+    source = batch.source
+    if source is None or source.dialect is not Dialect.ANTHROPIC:
+        return None
+    return source.renamed(batch.model)
+
+
+def _traits(batch: ExecuteBatch, options: AnthropicOptions) -> ModelTraits:
+    traits = traits_of(batch.model)
+    if options.max_output_tokens is None:
+        return traits
+    return attrs.evolve(traits, max_output_tokens=options.max_output_tokens)
+
+
+def _headers(
+    batch: ExecuteBatch, options: AnthropicOptions, version: str
+) -> list[tuple[str, str]]:
+    headers = [(HEADER, version)]
+    wanted = [options.beta]
+    if batch.dialect is Dialect.ANTHROPIC:
+        wanted.append(batch.client_headers.get(BETA_HEADER))
+    beta = ",".join(each for each in wanted if each)
+    return [*headers, (BETA_HEADER, beta)] if beta else headers
