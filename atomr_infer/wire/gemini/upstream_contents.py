@@ -17,6 +17,7 @@ Source: Gemini API reference, "Content"; guide "Thought signatures".
 
 from __future__ import annotations
 
+from base64 import b64encode
 from typing import TYPE_CHECKING
 
 import attrs
@@ -52,7 +53,7 @@ _SYSTEM = frozenset({Role.SYSTEM, Role.DEVELOPER})
 # Stands where a conversation opens with the assistant: Gemini wants a user first.
 _OPENING = "."
 
-UNSIGNED = "skip_thought_signature_validator"
+UNSIGNED = b64encode(b"skip_thought_signature_validator").decode()
 """What Google's guide has for a call whose signature is not to be had: another
 model made it, or the client could not keep it."""
 

@@ -1,8 +1,9 @@
 """One answer of a Gemini upstream, from its bytes to the contract's chunks.
 
-*   A stream is events, or a JSON array where a proxy took ``alt=sse`` away; it
-    ends with the body.  It is complete when every candidate that began has its
-    finish reason, and at least one has; otherwise it was cut.
+*   A stream is events, or a JSON array where a proxy took ``alt=sse`` away; its
+    first byte tells.  It ends with the body, and is complete when every
+    candidate that began has its finish reason, and at least one has; otherwise
+    it was cut.
 *   A blocked prompt has no candidates: it is one empty answer, finished by the
     content filter.
 *   An event that is not a response, or is of a candidate that was not asked
@@ -41,6 +42,45 @@ if TYPE_CHECKING:
     from atomr_infer.model.usage import Usage
     from atomr_infer.wire.gemini.upstream_answer import Candidate
     from atomr_infer.wire.gemini.upstream_parts import NewId
+
+# What may stand before a stream, as keepalives do, and says nothing of its kind.
+_BLANK = b" \t\r\n\xef\xbb\xbf"
+
+
+class StreamReader:
+    """A stream's bytes in, its JSON objects out, as events."""
+
+    def __init__(self) -> None:
+        self._front = b""
+        self._events: SseReader | None = None
+        self._array: ArrayReader | None = None
+
+    def feed(self, data: bytes) -> list[SseEvent]:
+        """Take the next bytes of the body; return the events they complete.
+
+        Raises:
+            UpstreamProtocolError: an event is beyond its cap, or what began as
+                an array goes on as something else.
+        """
+        if self._events is None and self._array is None:
+            self._front += data
+            first = self._front.lstrip(_BLANK)[:1]
+            if not first:
+                return []
+            if first in b"[{":
+                self._array = ArrayReader()
+            else:
+                self._events = SseReader()
+            data, self._front = self._front, b""
+        if self._array is not None:
+            return [SseEvent(item) for item in self._array.feed(data)]
+        assert self._events is not None, "one of them was made above"
+        return self._events.feed(data)
+
+    def close(self) -> list[SseEvent]:
+        """Take the end of the body; return the event that it completes, if any."""
+        last = None if self._events is None else self._events.close()
+        return [] if last is None else [last]
 
 
 class ResponseReader:
@@ -120,6 +160,21 @@ class ResponseReader:
         )
 
 
+def decode_event(event: SseEvent, *, secret: Secret | None) -> Response | None:
+    """Return the response that an event holds; None: it holds none.
+
+    Raises:
+        InferenceError: the upstream reports an error in its stream.
+    """
+    try:
+        response = decode(event.data, what="event", event=event.event, secret=secret)
+    except UpstreamProtocolError as error:
+        if error.code != "malformed_event":
+            raise
+        return None
+    return response if response.is_answer else None
+
+
 class GeminiAnswer:
     """Collects what must be known at an answer's end; gives chunks meanwhile.
 
@@ -134,7 +189,6 @@ class GeminiAnswer:
         *,
         new_id: NewId,
         secret: Secret | None = None,
-        as_array: bool = False,
     ) -> None:
         """Expect the answer to ``batch``.
 
@@ -142,12 +196,10 @@ class GeminiAnswer:
             batch: what was asked.
             new_id: makes the id of a call that came without one.
             secret: our key, blotted out of the upstream's error messages.
-            as_array: True when the stream is a JSON array.
         """
         self._batch = batch
         self._secret = secret
-        self._events = SseReader()
-        self._array = ArrayReader() if as_array else None
+        self._body = StreamReader()
         self._responses = ResponseReader(n=batch.sampling.n, new_id=new_id)
         self._output_bytes = 0
         self.skipped = 0
@@ -160,9 +212,7 @@ class GeminiAnswer:
             InferenceError: an error inside the stream, or an event beyond
                 its cap.
         """
-        if self._array is not None:
-            return self._take(SseEvent(item) for item in self._array.feed(data))
-        return self._take(self._events.feed(data))
+        return self._take(self._body.feed(data))
 
     def close(self) -> list[TokenChunk]:
         """Take the end of the body; return the chunks that end the answer.
@@ -170,8 +220,7 @@ class GeminiAnswer:
         Raises:
             StreamCutError: a candidate has no finish reason.
         """
-        last = None if self._array is not None else self._events.close()
-        chunks = self._take([] if last is None else [last])
+        chunks = self._take(self._body.close())
         if not self._responses.complete:
             raise StreamCutError("the upstream's stream ended before its finish")
         return [*chunks, self._end()]
@@ -195,24 +244,12 @@ class GeminiAnswer:
         for event in events:
             if event.data == DONE:
                 continue  # a proxy's; here the body's end is the end
-            response = self._decode(event)
-            if response is not None:
-                chunks += self._noted(self._responses.read(response))
+            response = decode_event(event, secret=self._secret)
+            if response is None or not self._responses.is_asked_for(response):
+                self.skipped += 1
+                continue
+            chunks += self._noted(self._responses.read(response))
         return chunks
-
-    def _decode(self, event: SseEvent) -> Response | None:
-        try:
-            response = decode(
-                event.data, what="event", event=event.event, secret=self._secret
-            )
-        except UpstreamProtocolError as error:
-            if error.code != "malformed_event":
-                raise
-            response = Response()
-        if response.is_answer and self._responses.is_asked_for(response):
-            return response
-        self.skipped += 1
-        return None
 
     def _noted(self, chunks: list[TokenChunk]) -> list[TokenChunk]:
         for chunk in chunks:

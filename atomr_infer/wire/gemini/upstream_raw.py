@@ -1,0 +1,156 @@
+"""An answer for a client of the same dialect: passed on, and looked at.
+
+The JSON of each event is the upstream's, byte for byte; only what is around it
+is written anew, so that a client sees the framing that its library reads.
+What is looked at is what the gateway must know: finish, usage, errors, whether
+there is content.  An event that is no response is left out: the client's
+library would fail on it.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from atomr_infer.errors import StreamCutError
+from atomr_infer.model.batch import RawChunk
+from atomr_infer.wire.gemini.upstream_answer import decode, malformed
+from atomr_infer.wire.gemini.upstream_stream import (
+    ResponseReader,
+    StreamReader,
+    decode_event,
+)
+from atomr_infer.wire.openai.upstream_stream import estimate_usage
+from atomr_infer.wire.sse import DONE, encode_event
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from atomr_infer.model.batch import ExecuteBatch, TokenChunk
+    from atomr_infer.model.secret import Secret
+    from atomr_infer.wire.sse import SseEvent
+
+_JSON = "application/json; charset=UTF-8"
+
+
+class RawAnswer:
+    """Collects what must be known at an answer's end; gives its bytes meanwhile.
+
+    Attributes:
+        skipped: events that were not responses.
+        ended: True once the answer is over and its last chunk was returned.
+    """
+
+    def __init__(self, batch: ExecuteBatch, *, secret: Secret | None = None) -> None:
+        """Expect the answer to ``batch``.
+
+        Args:
+            batch: what was asked.
+            secret: our key, blotted out of the upstream's error messages.
+        """
+        self._batch = batch
+        self._secret = secret
+        self._body = StreamReader()
+        self._responses = ResponseReader(n=batch.sampling.n, new_id=_no_id)
+        self._output_bytes = 0
+        self.skipped = 0
+        self.ended = False
+
+    def feed(self, data: bytes) -> list[RawChunk]:
+        """Take bytes of the stream; return the events that they complete.
+
+        Raises:
+            InferenceError: an error inside the stream, or an event beyond
+                its cap.
+        """
+        return self._take(self._body.feed(data))
+
+    def close(self) -> list[RawChunk]:
+        """Take the end of the body; return the chunk that ends the answer.
+
+        Raises:
+            StreamCutError: a candidate has no finish reason.
+        """
+        chunks = self._take(self._body.close())
+        self._check_complete()
+        return [*chunks, self._last(b"", "text/event-stream; charset=utf-8")]
+
+    def whole(self, body: bytes) -> list[RawChunk]:
+        """Take an answer that was not streamed; return it in one chunk.
+
+        Raises:
+            InferenceError: it is malformed, or an error.
+        """
+        response = decode(body, what="body", secret=self._secret)
+        if not response.is_answer or not self._responses.is_asked_for(response):
+            raise malformed("body")
+        said = self._responses.read(response)
+        self._check_complete()
+        chunk = self._seen(body, said)
+        return [self._last(body, _JSON, chunk)]
+
+    def _take(self, events: Iterable[SseEvent]) -> list[RawChunk]:
+        chunks = []
+        for event in events:
+            if event.data == DONE:
+                continue
+            response = decode_event(event, secret=self._secret)
+            if response is None or not self._responses.is_asked_for(response):
+                self.skipped += 1
+                continue
+            said = self._responses.read(response)
+            chunks.append(self._seen(encode_event(event.data), said))
+        return chunks
+
+    def _seen(self, data: bytes, said: list[TokenChunk]) -> RawChunk:
+        text = "".join(chunk.text for chunk in said)
+        self._output_bytes += len(text.encode())
+        finishes = (chunk.finish_reason for chunk in said if chunk.finish_reason)
+        return RawChunk(
+            data=data,
+            has_content=any(chunk.has_content for chunk in said),
+            finish_reason=next(finishes, None),
+            model=self._responses.model,
+            text=text,
+        )
+
+    def _check_complete(self) -> None:
+        if not self._responses.complete:
+            raise StreamCutError("the upstream's stream ended before its finish")
+
+    def _last(
+        self, data: bytes, content_type: str, seen: RawChunk | None = None
+    ) -> RawChunk:
+        self.ended = True
+        told = self._responses.usage
+        return RawChunk(
+            data=data,
+            has_content=seen is not None and seen.has_content,
+            finish_reason=None if seen is None else seen.finish_reason,
+            usage=told or estimate_usage(self._batch, self._output_bytes),
+            model=self._responses.model,
+            content_type=content_type,
+            text="" if seen is None else seen.text,
+        )
+
+
+def _no_id() -> str:
+    """Return what nobody sees: the client gets the upstream's own bytes."""
+    return ""
+
+
+def with_members(body: bytes, members: bytes) -> bytes:
+    """Return an object with members put in front; every other byte stays.
+
+    Args:
+        body: a JSON object.
+        members: one or more members, without braces and without the last comma.
+
+    >>> with_members(b' {"contents":[]}', b'"store":false')
+    b' {"store":false,"contents":[]}'
+    """
+    brace = body.index(b"{") + 1
+    rest = body[brace:]
+    comma = b"" if rest.lstrip().startswith(b"}") else b","
+    return b"".join((body[:brace], members, comma, rest))

@@ -1,0 +1,66 @@
+"""Where a model's methods are, as paths under the endpoint.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from atomr_infer.errors import ModelNotFoundError
+
+if TYPE_CHECKING:
+    from atomr_infer_gemini.config import GeminiOptions
+
+GENERATE = "generateContent"
+STREAM = "streamGenerateContent"
+COUNT = "countTokens"
+EMBED = "embedContent"
+BATCH_EMBED = "batchEmbedContents"
+PREDICT = "predict"
+
+_PUBLISHER = "publishers/google/models"
+
+# Names that say themselves where the model is: a tuned one, another maker's.
+_STUDIO_COLLECTIONS = frozenset({"models", "tunedModels"})
+_VERTEX_COLLECTIONS = frozenset({"publishers", "endpoints"})
+
+
+def resource(model: str, options: GeminiOptions) -> str:
+    """Return a model's resource name, under the root of its API.
+
+    Raises:
+        ModelNotFoundError: the name cannot be one; it may come from a client.
+
+    >>> from atomr_infer_gemini.config import GeminiOptions
+    >>> resource("gemini-3-pro", GeminiOptions())
+    'models/gemini-3-pro'
+    """
+    segments = model.split("/")
+    known = _VERTEX_COLLECTIONS if options.is_vertex else _STUDIO_COLLECTIONS
+    if len(segments) == 1:
+        segments = [_PUBLISHER if options.is_vertex else "models", model]
+    elif options.is_vertex and segments[0] == "models":
+        segments = [_PUBLISHER, *segments[1:]]
+    elif segments[0] not in known:
+        raise _unknown(model)
+    if any(segment in {"", ".", ".."} for segment in segments):
+        raise _unknown(model)
+    # A colon would end the name where the method begins.
+    return "/".join(quote(segment, safe="/") for segment in segments)
+
+
+def path(model: str, method: str, options: GeminiOptions) -> str:
+    """Return the path of a method, with its query.
+
+    Raises:
+        ModelNotFoundError: as :func:`resource`.
+    """
+    # Without alt=sse a stream would be one JSON array.
+    query = "?alt=sse" if method == STREAM else ""
+    return f"{options.root}/{resource(model, options)}:{method}{query}"
+
+
+def _unknown(model: str) -> ModelNotFoundError:
+    return ModelNotFoundError(f"{model!r} is not the name of a Gemini model")

@@ -1,0 +1,76 @@
+"""The gemini runtime: Google's models on AI Studio and on Vertex AI."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from atomr_infer.model.deployment import Deployment
+from atomr_infer.model.secret import EnvSecret
+from atomr_infer.remote.credentials import fixed
+from atomr_infer.runtimes.contract import Host, ModelRunner, RunnerContext
+from atomr_infer_gemini.config import check_deployment
+from atomr_infer_gemini.runner import open_gemini_runner
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from contextlib import AbstractAsyncContextManager
+
+_SERVES = ("gemini-*", "gemini/*")
+
+# As Google's own libraries read them: where both are set, the first one wins.
+_KEY_VARIABLES = ("GOOGLE_API_KEY", "GEMINI_API_KEY")
+
+
+class GeminiPlugin:
+    """Opens clients of the Gemini API; needs no package beyond the base."""
+
+    name = "gemini"
+    summary = "Google's Gemini models (AI Studio and Vertex AI)"
+    host = Host.IN_PROCESS
+
+    def missing(self) -> tuple[str, ...]:
+        """Nothing: the client is part of the base install."""
+        return ()
+
+    def validate(self, deployment: Deployment) -> None:
+        """Refuse unknown or wrong options, and Google itself without a key.
+
+        Raises:
+            ConfigError: names the option, its value and what is allowed.
+        """
+        check_deployment(deployment)
+
+    def open_runner(
+        self, deployment: Deployment, context: RunnerContext
+    ) -> AbstractAsyncContextManager[ModelRunner]:
+        """Open a client; it connects when it is first used.
+
+        Raises:
+            UpstreamAuthError: on entry; Google itself without a key.
+        """
+        return open_gemini_runner(
+            deployment, context.credentials or fixed(context.credential)
+        )
+
+    def environment_deployments(
+        self, environ: Mapping[str, str]
+    ) -> tuple[Deployment, ...]:
+        """Return AI Studio's models when its key is set."""
+        for variable in _KEY_VARIABLES:
+            if environ.get(variable, "").strip():
+                return (
+                    Deployment(
+                        name="gemini",
+                        runtime="gemini",
+                        serves=_SERVES,
+                        credential=EnvSecret(variable),
+                    ),
+                )
+        return ()
+
+    def demo_deployment(self) -> Deployment | None:
+        """None: there is no model on this machine."""
+        return None
+
+
+PLUGIN = GeminiPlugin()
