@@ -19,7 +19,7 @@ from atomr.errors import BadActionError, BadReturnError, short
 from atomr.otp.gen_server import GenServer
 from atomr.otp.results import ABSENT, Fail, Ignore, NoReply, Ok, Reply, Stop
 from atomr.otp.state_results import Call, Keep, Next, Repeat, ReplyTo
-from atomr.process.behaviour import copy_of
+from atomr.process.behaviour import Startable, copy_of
 from atomr.process.calls import Cast, From
 from atomr.process.context import current_process
 
@@ -35,6 +35,11 @@ if TYPE_CHECKING:
 _GO_ON: Final = NoReply(continue_=None)
 DONE: Final = NoReply()
 _REST: Final = NoReply(hibernate=True)
+
+_NO_STATES: Final = frozenset(
+    {*dir(Startable), "init", "handle_event", "terminate", "format_status"}
+)
+"""Methods that every machine has: called for something else than an event."""
 
 
 class Fired(PassesBounds):
@@ -240,12 +245,19 @@ class MachineServer(GenServer):
         return stop
 
     def _check_state(self, result: Next, callback: str | None) -> None:
-        state = result.state
-        if self._by_methods and (
-            type(state) is not MethodType or state.__self__ is not self.machine
-        ):
-            expected = f"a method of this {type(self.machine).__name__} as state"
-            raise BadReturnError(callback or self._state_text(), result, expected)
+        if not self._by_methods:
+            return
+        state, expected = (
+            result.state,
+            f"a method of this {type(self.machine).__name__}",
+        )
+        if type(state) is not MethodType or state.__self__ is not self.machine:
+            expected += " as state"
+        elif state.__name__ in _NO_STATES:
+            expected += f" that is a state: {state.__name__}() is a callback"
+        else:
+            return
+        raise BadReturnError(callback or self._state_text(), result, expected)
 
     def _state_text(self) -> str:
         return f"state {short(name_of(self.engine.state))}"
@@ -311,6 +323,8 @@ class MachineServer(GenServer):
         new = _bound_to(machine, new)
         if self._by_methods and getattr(new, "__self__", None) is not machine:
             raise TypeError(f"replace_state: {short(new)} is no method of the machine")
+        if self._by_methods and name_of(new) in _NO_STATES:
+            raise TypeError(f"replace_state: {name_of(new)}() is no state")
         self.machine = machine
         self.engine.begin(new)
 

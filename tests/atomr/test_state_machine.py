@@ -402,6 +402,10 @@ async def test_none_keeps_the_state_but_answers_no_call(
         (lambda _m, _s: "x", "state 'a' returned 'x', expected Next, Keep, Repeat"),
         (lambda _m, _s: Next("b"), "state 'a' returned Next('b'), expected a method"),
         (lambda _m, _s: Next(Script().a), "expected a method of this Script as state"),
+        (lambda m, _s: Next(m.init), "of this Script that is a state: init() is a"),
+        (lambda m, _s: Next(m.terminate), "a state: terminate() is a callback"),
+        (lambda m, _s: Next(m.handle_event), "a state: handle_event() is a callback"),
+        (lambda m, _s: Next(m.process_label), "a state: process_label() is a callback"),
         (
             lambda _m, _s: Keep("x"),  # type: ignore[arg-type]
             "action 'x' after Cast(Do(label='1')): expected an",
@@ -890,6 +894,19 @@ async def test_a_first_state_that_is_no_method_fails_the_start(
             await start(node, lambda: Script([], lambda _m, _s: Next("a")))
 
 
+async def test_a_callback_is_no_first_state(clean_node: CleanNode) -> None:
+    class Wrong(StateMachine):
+        def init(self) -> Any:
+            return Next(self.terminate)
+
+    async with clean_node() as node:
+        with pytest.raises(StartError) as caught:
+            await start(node, Wrong)
+    assert str(caught.value.reason).endswith(
+        "expected a method of this Wrong that is a state: terminate() is a callback"
+    )
+
+
 async def test_a_machine_without_init_or_handler_says_so(clean_node: CleanNode) -> None:
     class Bare(StateMachine):
         pass
@@ -1127,6 +1144,7 @@ async def test_a_bad_replacement_leaves_the_machine_as_it_was(
         for bad, text in (
             (lambda _found: 3, "expected a state and a Script, not 3"),
             (lambda found: ("x", found[1]), "'x' is no method of the machine"),
+            (lambda found: (found[1].init, found[1]), r"init\(\) is no state"),
             (lambda found: (found[0], 3), "expected a state and a Script"),
         ):
             with pytest.raises(SystemMessageError, match=text):
