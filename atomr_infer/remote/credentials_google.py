@@ -83,9 +83,14 @@ class GoogleCredentials:
         """
         key = _key_members(_key_text(options, context), context)
         scope = str(options.get("scope", SCOPE))
-        if key.get("type") == "authorized_user":
-            return await _from_refresh_token(key, context)
-        return await _from_statement(key, scope, context)
+        match key.get("type"):
+            case "service_account":
+                return await _from_statement(key, scope, context)
+            case "authorized_user":
+                return await _from_refresh_token(key, context)
+            case kind:
+                known = "'service_account' or 'authorized_user'"
+                raise _no_key(context, f"the key's type is {kind!r:.60}, not {known}")
 
 
 def _key_text(options: Mapping[str, object], context: ProviderContext) -> Secret:

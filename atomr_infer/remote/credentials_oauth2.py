@@ -60,7 +60,7 @@ def check_token_url(url: object) -> str:
     """
     if not isinstance(url, str):
         raise ValueError("a token URL is a string")  # noqa: TRY004 - one error for all
-    origin = parse_base_url(url).origin
+    origin = parse_base_url(url.partition("?")[0]).origin
     if not origin.tls and origin.host not in _LOOPBACK:
         raise ValueError(f"{url!r} is not encrypted; a token URL starts with https://")
     return url
@@ -96,11 +96,10 @@ async def fetch_token(
         ("user-agent", "atomr-infer"),
     ]
     origin = f"{parts.scheme}://{parts.netloc}"
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     async with (
         HttpClient(origin, headers=headers, connect=connect) as client,
-        client.request(
-            "POST", parts.path or "/", body=urlencode(form).encode()
-        ) as response,
+        client.request("POST", path, body=urlencode(form).encode()) as response,
     ):
         return await _token(response, secrets)
 
@@ -132,10 +131,12 @@ def _life_s(value: object) -> float | None:
     """Return ``expires_in``; some endpoints send it as a string."""
     if value is None:
         return None
-    try:
-        life_s = float(value) if isinstance(value, (int, float, str)) else math.nan
-    except (ValueError, OverflowError):
-        life_s = math.nan
+    life_s = math.nan
+    if isinstance(value, (int, float, str)) and not isinstance(value, bool):
+        try:
+            life_s = float(value)
+        except (ValueError, OverflowError):
+            life_s = math.nan
     if not (math.isfinite(life_s) and life_s > 0):
         raise _malformed("its expires_in is no number of seconds")
     return life_s

@@ -107,8 +107,8 @@ async def test_a_key_that_cannot_be_one_is_refused_unshown(
     err = await refused("-c", config, BROKEN_KEY="sk-1\nsk-2")
     assert err == (
         f"atomr-infer: {config}:4: deployment 'remote' has no credential: the "
-        "environment variable BROKEN_KEY holds a character that no HTTP header can "
-        "carry; look for a line end or a space in it\n"
+        "environment variable BROKEN_KEY holds a character that no key has; look "
+        "for a line end or a space in it\n"
     )
 
 
