@@ -76,7 +76,7 @@ async def test_a_flood_of_pipelined_requests_lets_others_in() -> None:
         for _ in range(1000):
             await flood.answer()
         assert (await other.answer()).body == b"/other"
-    assert served_paths.index("/other") < 500
+    assert served_paths.index("/other") < 200
 
 
 async def test_a_request_may_come_byte_by_byte() -> None:
