@@ -145,12 +145,15 @@ class Cluster:
         deployment: Deployment,
         *,
         progress: Callable[[ReplicaState], None] | None = None,
+        expected: Iterable[str] = (),
     ) -> None:
         """Start serving a deployment, and wait until it serves.
 
         Args:
             deployment: what to serve.
             progress: called about ten times a second while it loads.
+            expected: names of deployments that will come, which it may fall
+                back to.
 
         Raises:
             ConfigError: it cannot work as written; nothing was changed.
@@ -159,7 +162,7 @@ class Cluster:
         Cancellation: removes it again.
         """
         with self.at_home():
-            await self._serving.deploy(deployment, progress=progress)
+            await self._serving.deploy(deployment, progress=progress, expected=expected)
 
     async def undeploy(self, name: str) -> bool:
         """Stop serving a deployment; its running requests end with an error.
@@ -302,7 +305,7 @@ class _Collected:
             finish_reason=self._finish,
             usage=self._usage,
             deployment=self._served.deployment,
-            attempts=self._served.attempts,
+            attempts=len(self._served.attempts),
         )
 
 

@@ -100,6 +100,8 @@ async def _unless_signalled(
 async def _load(cluster: Cluster, plan: ServePlan) -> None:
     """Load everything; the first failure ends it."""
     failure: ConfigError | InferenceError | None = None
+    # All are deployed at once, so a fallback may come after who names it.
+    names = frozenset(deployment.name for deployment in plan.deployments)
     with LoadProgress() as progress:
         async with trio.open_nursery() as nursery:
 
@@ -107,7 +109,7 @@ async def _load(cluster: Cluster, plan: ServePlan) -> None:
                 nonlocal failure
                 show = partial(progress.show, deployment.name)
                 try:
-                    await cluster.deploy(deployment, progress=show)
+                    await cluster.deploy(deployment, progress=show, expected=names)
                 except ConfigError as error:
                     failure = error
                 except InferenceError as error:

@@ -39,7 +39,7 @@ def served_headers(
     found = [
         *request_id_headers(served.request_id, dialect),
         (b"x-atomr-deployment", served.deployment.encode()),
-        (b"x-atomr-attempts", str(served.attempts).encode()),
+        (b"x-atomr-attempts", str(len(served.attempts)).encode()),
     ]
     warnings = list(asked.warnings)
     if served.ignored:

@@ -19,6 +19,7 @@ import attrs
 
 from atomr_infer.errors import ConfigError, ModelNotFoundError
 from atomr_infer.model.deployment import Deployment
+from atomr_infer.policy.fallback import check_chains
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -43,15 +44,29 @@ class ModelTable:
 
     _deployments: tuple[Deployment, ...] = ()
 
-    def with_deployment(self, deployment: Deployment) -> ModelTable:
+    def with_deployment(
+        self, deployment: Deployment, *, expected: frozenset[str] = frozenset()
+    ) -> ModelTable:
         """Return a table that also routes to ``deployment``.
 
+        Args:
+            deployment: the new one.
+            expected: names of deployments that will come.
+
         Raises:
-            ConfigError: its name, or a model name that it serves, is taken.
+            ConfigError: its name, or a model name that it serves, is taken; or
+                it falls back to a deployment that is not there, or to itself
+                by way of others.
         """
         for other in self._deployments:
             _refuse_overlap(deployment, other)
-        return ModelTable((*self._deployments, deployment))
+        table = ModelTable((*self._deployments, deployment))
+        chains = {each.name: each.fallbacks for each in table.deployments}
+        for fallback in deployment.fallbacks:
+            if fallback.to not in chains and fallback.to not in expected:
+                raise ConfigError(_no_fallback(deployment.name, fallback.to, chains))
+        check_chains(chains, deployment.name)
+        return table
 
     def without(self, name: str) -> ModelTable:
         """Return a table that no longer routes to the deployment ``name``."""
@@ -126,6 +141,13 @@ def _asked(model: str, pattern: str) -> str:
 
 def _listing(names: Iterable[str]) -> str:
     return "served are " + ", ".join(repr(name) for name in names)
+
+
+def _no_fallback(name: str, to: str, known: Iterable[str]) -> str:
+    others = [other for other in known if other != name]
+    close = difflib.get_close_matches(to, others, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else "deploy that one first"
+    return f"deployment {name!r} cannot fall back to {to!r}: there is no such; {hint}"
 
 
 def _refuse_overlap(new: Deployment, old: Deployment) -> None:

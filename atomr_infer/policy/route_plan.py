@@ -188,6 +188,17 @@ class RoutePlan:
             return None
         return attrs.evolve(self, visited=self.visited | {fallback.to}), fallback
 
+    def taken_over(self, fallback: Fallback) -> RoutePlan:
+        """Return the plan that stands at another deployment."""
+        return attrs.evolve(
+            self,
+            leg=self.deployments[fallback.to],
+            tries=0,
+            timeouts=0,
+            pending=(*self.leg.fallbacks, *self.pending),
+            visited=self.visited | {fallback.to},
+        )
+
     def open_fallback(self, causes: frozenset[FallbackReason]) -> Fallback | None:
         """Return the first one that may take over after such failures."""
         for fallback in (*self.leg.fallbacks, *self.pending):
@@ -228,21 +239,26 @@ def _noted(plan: RoutePlan, failure: Failure) -> RoutePlan:
     error = failure.error
     reason = reason_of(error)
     own = not plan.at_first and _does_not_understand(error)
+    # What was sent is broken because of an earlier failure, not of this one.
+    own = own or (failure.sent is not Sent.NOTHING and not failure.admitted)
     return attrs.evolve(
         plan,
         tries=plan.tries + 1,
         timeouts=plan.timeouts + isinstance(error, UpstreamTimeoutError),
         causes=plan.causes if reason is None else plan.causes | {reason},
-        told=plan.told if own else error,
+        told=plan.told if own and plan.told is not None else error,
     )
 
 
 def _may_go_on(plan: RoutePlan, failure: Failure) -> bool:
     if failure.sent is Sent.NOTHING:
         return True
-    if failure.sent is Sent.MORE or reason_of(failure.error) not in _CUTS:
+    if failure.sent is Sent.MORE:
         return False
-    return plan.on_cut in (OnCut.RESTART_MATCH, OnCut.CONTINUE)
+    if plan.on_cut not in (OnCut.RESTART_MATCH, OnCut.CONTINUE):
+        return False
+    # Who gave no place added nothing: the cut before it is still to be mended.
+    return not failure.admitted or reason_of(failure.error) in _CUTS
 
 
 def _wait_s(plan: RoutePlan, failure: Failure, random: float) -> float | None:
@@ -271,18 +287,10 @@ def _fall_back(plan: RoutePlan, failure: Failure) -> tuple[RoutePlan, Step]:
     fallback = plan.open_fallback(plan.causes)
     if fallback is None or not _may_fall_back(plan, failure):
         return plan, GiveUp(plan.told)
-    moved = attrs.evolve(
-        plan,
-        leg=plan.deployments[fallback.to],
-        tries=0,
-        timeouts=0,
-        pending=(*plan.leg.fallbacks, *plan.pending),
-        visited=plan.visited | {fallback.to},
-    )
     reason = reason_of(failure.error)
     if reason is None or reason not in fallback.on:
         reason = min(plan.causes & fallback.on, key=lambda cause: cause.value)
-    return moved, GoTo(fallback, reason)
+    return plan.taken_over(fallback), GoTo(fallback, reason)
 
 
 def _may_fall_back(plan: RoutePlan, failure: Failure) -> bool:

@@ -190,6 +190,22 @@ def capabilities_of(runner: ModelRunner, model: str) -> Capabilities:
 
 
 @runtime_checkable
+class HasEndpoint(Protocol):
+    """A plugin whose deployments ask a server that may be broken for all of them."""
+
+    def endpoint(self, deployment: Deployment) -> str | None:
+        """Return the address that the deployment asks, without any secret.
+
+        Deployments of this plugin with the same address share one circuit
+        breaker.
+
+        Returns:
+            None: there is nothing to share; it gets no breaker.
+        """
+        ...
+
+
+@runtime_checkable
 class RuntimePlugin(Protocol):
     """A kind of engine or provider.  Subclass it, or match its shape."""
 

@@ -36,7 +36,7 @@ from atomr_infer.errors import (
 )
 from atomr_infer.model.secret import EnvSecret, FileSecret, Secret
 from atomr_infer.remote.credentials_build import make_credentials
-from atomr_infer.runtimes.contract import Host, RunnerContext
+from atomr_infer.runtimes.contract import HasEndpoint, Host, RunnerContext
 from atomr_infer.runtimes.loader import ensure_available, load_runtime, plugin_ref
 from atomr_infer.serving import messages
 from atomr_infer.serving.deployment_tree import deployment_spec
@@ -97,8 +97,8 @@ class DeploymentManager(GenServer):
     async def handle_call(self, request: object, from_: From) -> Reply:
         """Answer ``Deploy`` and ``Undeploy``."""
         match request:
-            case messages.Deploy(deployment=deployment):
-                return Reply(await self._deploy(deployment))
+            case messages.Deploy():
+                return Reply(await self._deploy(request))
             case messages.Undeploy(name=name, only=only):
                 return Reply(await self._undeploy(name, only))
             case _:
@@ -114,11 +114,15 @@ class DeploymentManager(GenServer):
                     return
         super().handle_info(message)
 
-    async def _deploy(self, deployment: Deployment) -> AtomrError | None:
+    async def _deploy(self, asked: messages.Deploy) -> AtomrError | None:
+        deployment = asked.deployment
         try:
-            table = self._serving.table.with_deployment(deployment)
+            table = self._serving.table.with_deployment(
+                deployment, expected=asked.expected
+            )
             routing = RoutingTable(deployment.name)
             source = self._source(deployment, routing.note_error)
+            self._share_breaker(source.plugin, deployment)
         except AtomrError as error:
             return error
         # Known before its tree starts, so that no phase that it reports is lost.
@@ -175,6 +179,12 @@ class DeploymentManager(GenServer):
             )
         return RunnerContext(credential=credential)
 
+    def _share_breaker(self, plugin: RuntimePlugin, deployment: Deployment) -> None:
+        if isinstance(plugin, HasEndpoint):
+            endpoint = plugin.endpoint(deployment)
+            if endpoint is not None:
+                self._serving.breakers.add(deployment, f"{plugin.name} {endpoint}")
+
     def _checked_plugin(self, deployment: Deployment) -> RuntimePlugin:
         try:
             plugin = load_runtime(deployment.runtime, self._installed)
@@ -195,6 +205,9 @@ class DeploymentManager(GenServer):
         if not found or (only is not None and found[0] is not only):
             return False
         self._serving.publish(self._serving.table.without(name))
+        for other in self._serving.table.deployments:
+            if any(fallback.to == name for fallback in other.fallbacks):
+                log.warning("%s falls back to %s, which is gone", other.name, name)
         # None: its tree gave up before, and only its name was left.
         tree = self._trees.pop(name, None)
         if tree is not None:

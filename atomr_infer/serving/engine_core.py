@@ -7,6 +7,9 @@ and they run when the next context reports itself.
 
 A permit is given back by ``Release``, or by the end of the process that asked
 for it, whichever comes first; the queue takes both calmly.
+
+How many run at once is what the deployment or the runner says, and less for a
+while when the upstream answers 429 (:mod:`atomr_infer.policy.concurrency`).
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import logging
 from typing import TYPE_CHECKING
 
 import attrs
+import trio
 
 from atomr.core.exits import ExitReason, is_abnormal
 from atomr.core.messages import Down
@@ -28,9 +32,10 @@ from atomr.process import (
     send_after,
     whereis,
 )
-from atomr.refs import Pid, Ref
+from atomr.refs import Ref
 from atomr_infer.errors import InferenceError, NotReadyError, OverloadedError
 from atomr_infer.policy.admission import Admission, AdmissionQueue
+from atomr_infer.policy.concurrency import AdaptiveLimit
 from atomr_infer.serving import messages
 from atomr_infer.serving.names import coordinator_name
 from atomr_infer.serving.replica import Lease, Phase, ReplicaState
@@ -47,6 +52,7 @@ class _Client:
 
     ref: Ref
     down: Ref
+    generation: int = 0
     waiting: From | None = None
     timer: TimerRef | None = None
 
@@ -71,8 +77,10 @@ class EngineCore(GenServer):
         self._deployment = deployment
         self._number = number
         self._queue: AdmissionQueue[Ref] = AdmissionQueue(
-            max_queue=deployment.serving.max_queue
+            max_queue=deployment.serving.max_queue,
+            aging_s=deployment.serving.priority_aging_s,
         )
+        self._limit = AdaptiveLimit(1)
         self._clients: dict[Ref, _Client] = {}
         self._by_monitor: dict[Ref, _Client] = {}
         self._engine: messages.ContextUp | None = None
@@ -89,15 +97,16 @@ class EngineCore(GenServer):
     def handle_call(self, request: object, from_: From) -> Reply | NoReply:
         """Answer ``Admit`` with a lease, an error, or later."""
         match request:
-            case messages.Admit(requester=requester):
-                return self._admit(requester, from_)
+            case messages.Admit():
+                return self._admit(request, from_)
             case _:
                 raise TypeError(f"EngineCore does not know the request {request!r}")
 
     def handle_cast(self, message: object) -> None:
         """Take releases, time-outs and what the engine's context reports."""
         match message:
-            case messages.Release(ref=ref):
+            case messages.Release(ref=ref, ended=ended):
+                self._tune(ref, ended)
                 self._leave(ref)
             case messages.ContextUp():
                 self._context_up(message)
@@ -119,11 +128,16 @@ class EngineCore(GenServer):
         else:
             super().handle_info(message)
 
-    def _admit(self, requester: Pid, from_: From) -> Reply | NoReply:
+    def _admit(self, asked: messages.Admit, from_: From) -> Reply | NoReply:
         if self._state.phase is Phase.FAILED:
             return Reply(self._failure())
-        client = _Client(ref=Ref(), down=monitor(requester))
-        admission = self._queue.ask(client.ref)
+        client = _Client(ref=Ref(), down=monitor(asked.requester))
+        admission = self._queue.ask(
+            client.ref,
+            now=trio.current_time(),
+            priority=asked.priority,
+            may_wait=asked.may_wait,
+        )
         if admission is Admission.REFUSED:
             demonitor(client.down)
             return Reply(self._overloaded())
@@ -148,6 +162,21 @@ class EngineCore(GenServer):
         del self._by_monitor[client.down]
         self._grant(self._queue.leave(ref))
 
+    def _tune(self, ref: Ref, ended: messages.Ended) -> None:
+        client = self._clients.get(ref)
+        if client is None or self._engine is None:
+            return
+        if ended is messages.Ended.SUCCEEDED:
+            changed = self._limit.succeeded()
+        elif ended is messages.Ended.RATE_LIMITED:
+            running = self._queue.running
+            changed = self._limit.refused(client.generation, running)
+        else:
+            return
+        if changed:
+            log.info("%s: %d requests at once", self._label(), self._limit.limit)
+            self._grant(self._queue.open(self._limit.limit))
+
     def _give_up(self, ref: Ref) -> None:
         client = self._clients.get(ref)
         if client is None or client.waiting is None:
@@ -155,7 +184,8 @@ class EngineCore(GenServer):
         waited_s = self._deployment.serving.queue_timeout_s
         client.answer(
             OverloadedError(
-                f"{self._deployment.name} has no free place: waited {waited_s:g} s"
+                f"{self._deployment.name} has no free place: waited {waited_s:g} s",
+                code="queue_timeout",
             )
         )
         self._leave(ref)
@@ -168,6 +198,7 @@ class EngineCore(GenServer):
 
     def _lease(self, ref: Ref) -> Lease:
         engine = self._engine
+        self._clients[ref].generation = self._limit.generation
         assert engine is not None, "the queue is open only with an engine"
         return Lease(
             ref=ref,
@@ -191,6 +222,7 @@ class EngineCore(GenServer):
         limit = self._deployment.serving.max_concurrency
         if limit is None:
             limit = message.runner.capabilities.max_concurrency
+        self._limit = AdaptiveLimit(limit)
         self._grant(self._queue.open(limit))
 
     def _context_failed(self, error: InferenceError) -> None:
@@ -239,6 +271,7 @@ class EngineCore(GenServer):
     def _count(self) -> None:
         self._state.running = self._queue.running
         self._state.waiting = self._queue.waiting
+        self._state.limit = self._limit.limit
 
     def _label(self) -> str:
         return f"{self._deployment.name}/{self._number}"
@@ -247,7 +280,8 @@ class EngineCore(GenServer):
         serving = self._deployment.serving
         return OverloadedError(
             f"{self._deployment.name} is full: {self._queue.running} requests run "
-            f"and {self._queue.waiting} of {serving.max_queue} wait"
+            f"and {self._queue.waiting} of {serving.max_queue} wait",
+            code="queue_full",
         )
 
     def _failure(self) -> NotReadyError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from enum import Enum
+
 import attrs
 
 from atomr.otp import Request
@@ -21,9 +23,21 @@ class Admit(Request[Lease | InferenceError]):
 
     Attributes:
         requester: the request's process; its end gives the permit back.
+        priority: higher goes first in the queue.
+        may_wait: False refuses at once instead of queueing.
     """
 
     requester: Pid
+    priority: int = 0
+    may_wait: bool = True
+
+
+class Ended(Enum):
+    """How a generation ended, for the limit of what runs at once."""
+
+    SUCCEEDED = "succeeded"
+    RATE_LIMITED = "rate limited"
+    OTHERWISE = "otherwise"
 
 
 @attrs.frozen
@@ -31,6 +45,7 @@ class Release:
     """The generation under this lease has ended."""
 
     ref: Ref
+    ended: Ended = Ended.OTHERWISE
 
 
 @attrs.frozen
@@ -101,9 +116,15 @@ class AwaitServing(Request[InferenceError | None]):
 
 @attrs.frozen
 class Deploy(Request[Exception | None]):
-    """Start serving a deployment; answered when its tree stands, not when ready."""
+    """Start serving a deployment; answered when its tree stands, not when ready.
+
+    Attributes:
+        deployment: what to serve.
+        expected: names that it may fall back to although they are not there yet.
+    """
 
     deployment: Deployment
+    expected: frozenset[str] = frozenset()
 
 
 @attrs.frozen

@@ -36,6 +36,7 @@ class ReplicaState:
         phase: whether its engine can run.
         running: generations that hold a permit.
         waiting: requests in its queue.
+        limit: permits that may be out at once, as far as the upstream lets us.
         arriving: requests that have picked it and wait for its answer; they
             count themselves, so that those who pick at once see each other.
         starts: times that its engine became ready.
@@ -49,6 +50,7 @@ class ReplicaState:
     phase: Phase = Phase.LOADING
     running: int = 0
     waiting: int = 0
+    limit: int = 0
     arriving: int = 0
     starts: int = 0
     engine_pid: int | None = None

@@ -5,105 +5,70 @@ supervisor: it is seen in the tree, it can be killed, and its end, by whatever
 way, gives back what it holds.  Chunks go straight from the runner to the
 caller's sink; no mailbox is in between.
 
-The waits of one attempt and who bounds them:
-
-===============  =============================================
-in the queue     the engine core, ``serving.queue_timeout_s``
-first chunk      here, ``timeouts.first_token_s``
-between chunks   here, ``timeouts.idle_s``
-all of it        here, ``timeouts.total_s``
-===============  =============================================
+What is done after a failure is decided by a :class:`RoutePlan` and performed
+here: wait and try again, go to another deployment, or give up.  One bound covers
+it all, ``timeouts.total_s`` of the first deployment, or less when the client
+says so.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import random
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Protocol
+from functools import partial
+from typing import TYPE_CHECKING
 
 import attrs
 import trio
 
-from atomr import telemetry
-from atomr.errors import (
-    NoProcessError,
-    ProcessKilledError,
-    ServerDownError,
-    StartError,
-)
-from atomr.otp import call, cast
+from atomr.errors import NoProcessError, ProcessKilledError, StartError
 from atomr.process import attached
 from atomr_infer.errors import (
     DeadlineError,
     InferenceError,
     NotReadyError,
-    StreamCutError,
-    UpstreamTimeoutError,
+    UnsupportedFeatureError,
 )
-from atomr_infer.model.batch import TokenChunk
-from atomr_infer.model.capabilities import check_request
-from atomr_infer.policy.retry import Attempt, retry_wait_s
+from atomr_infer.model.capabilities import Feature, check_request
+from atomr_infer.model.failover import FallbackReason, OnCut
+from atomr_infer.policy.recovery import continued
+from atomr_infer.policy.route_plan import (
+    Again,
+    Failure,
+    GiveUp,
+    GoTo,
+    Sent,
+    start,
+)
+from atomr_infer.policy.spending import interrupted_usage
 from atomr_infer.runtimes.contract import capabilities_of
-from atomr_infer.serving import messages
-from atomr_infer.serving.fresh_error import fresh
+from atomr_infer.serving.delivery import Attempt, Delivery
+from atomr_infer.serving.leg import Held, Leg
 from atomr_infer.serving.names import REQUESTS
+from atomr_infer.serving.report import Report, with_chain
+from atomr_infer.serving.served import Served, Sink, Spent, Tried
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from atomr.refs import Pid
-    from atomr_infer.model.batch import ExecuteBatch, RawChunk, Usage
+    from atomr_infer.model.batch import ExecuteBatch
     from atomr_infer.model.deployment import Deployment
-    from atomr_infer.serving.replica import Lease, ReplicaState
-    from atomr_infer.serving.routing_table import RoutingTable
     from atomr_infer.serving.shared import Serving
+
+__all__ = ["Served", "Sink", "run_request"]
 
 log = logging.getLogger(__name__)
 
 
-@attrs.frozen(kw_only=True)
-class Served:
-    """Who answers a request.
-
-    Attributes:
-        request_id: the request's.
-        deployment: the deployment's name.
-        model: the model that serves, as the client should see it.
-        attempts: tries so far, the one that answers included.
-        ignored: request members that have no effect on this model.
-    """
-
-    request_id: str
-    deployment: str
-    model: str
-    attempts: int
-    ignored: tuple[str, ...] = ()
-
-
-class Sink(Protocol):
-    """Where an answer goes."""
-
-    async def begin(self, served: Served) -> None:
-        """Take the news that an answer starts; once, before the first chunk."""
-        ...
-
-    async def chunk(self, chunk: TokenChunk | RawChunk) -> None:
-        """Take a chunk; returning late is back-pressure.
-
-        Raw ones come only for a request with a ``source``.
-        """
-        ...
-
-
-async def run_request(serving: Serving, batch: ExecuteBatch, sink: Sink) -> None:
+async def run_request(serving: Serving, batch: ExecuteBatch, sink: Sink) -> Served:
     """Run one request to its end.
 
     Args:
         serving: the tree that serves.
         batch: what is asked; its ``model`` is the public name.
         sink: where the answer goes.
+
+    Returns:
+        Who answered, as ``sink.begin`` was told, and what it cost.
 
     Raises:
         InferenceError: the request failed; when ``sink.begin`` was called, the
@@ -113,234 +78,200 @@ async def run_request(serving: Serving, batch: ExecuteBatch, sink: Sink) -> None
     """
     try:
         route = serving.table.resolve(batch.model)
-        deployment = serving.deployment(route.deployment)
     except InferenceError as error:
         log.info("request %s refused: %s", batch.request_id, error)
         raise
-    routing = serving.routing(route.deployment)
-    routed = attrs.evolve(batch, model=route.model)
-    request = _Request(deployment, routing, routed, sink)
-    request.public_model = batch.model
+    request = _Request(serving, serving.deployments[route.deployment], batch, sink)
+    request.begin(route.model)
+    report = request.report
     try:
         async with attached(REQUESTS, id=batch.request_id) as pid:
             await request.run(pid)
-        request.outcome = "completed"
+        report.outcome = "completed"
     except (ProcessKilledError, NoProcessError, StartError) as error:
-        request.outcome = error
+        report.outcome = error
         raise NotReadyError("the server is shutting down") from error
     except InferenceError as error:
-        request.outcome = error
+        report.outcome = error
         raise
     except trio.Cancelled:
-        request.outcome = "cancelled"
+        report.outcome = "cancelled"
         raise
     finally:
-        request.report()
+        request.end()
+    return request.served
 
 
 class _Request:
     """The state of one request over its attempts."""
 
     def __init__(
-        self,
-        deployment: Deployment,
-        routing: RoutingTable,
-        batch: ExecuteBatch,
-        sink: Sink,
+        self, serving: Serving, first: Deployment, batch: ExecuteBatch, sink: Sink
     ) -> None:
-        self._deployment = deployment
-        self._routing = routing
+        self._serving = serving
         self._batch = batch
-        self._sink = sink
-        self._attempts = 0
-        self._begun = False
-        self._failed_on: frozenset[ReplicaState] = frozenset()
-        self._started_at = trio.current_time()
-        self._first_chunk_at: float | None = None
-        self._model: str | None = None
-        self._usage: Usage | None = None
-        self.public_model = batch.model
-        self.outcome: Exception | str = "failed"
+        self._plan = start(serving.deployments, first)
+        self._delivery = Delivery(sink, on_cut=first.on_cut, stream=batch.stream)
+        self._leg: Leg
+        self._asked_model = batch.model
+        self._attempt: Attempt | None = None
+        self.report = Report(batch.request_id, batch.model, first.name)
+
+    def begin(self, model: str) -> None:
+        """Stand at the first deployment, which is asked for ``model``."""
+        if self._plan.leg.model is None:
+            self._asked_model = model
+        if self._plan.on_cut in (OnCut.RESTART_MATCH, OnCut.CONTINUE):
+            # Another attempt can only take up what is understood.
+            self._batch = attrs.evolve(self._batch, source=None)
+        self._go_to(self._plan.leg, model)
 
     async def run(self, pid: Pid) -> None:
-        total_s = self._deployment.timeouts.total_s
-        with trio.move_on_after(total_s) as scope:
-            await self._attempts_until_done(pid, scope)
+        """Make attempts until one succeeds or nothing is left to do.
+
+        Raises:
+            InferenceError: why it failed.
+        """
+        bound_s = self._plan.leg.timeouts.total_s
+        if self._batch.timeout_s is not None:
+            bound_s = min(bound_s, self._batch.timeout_s)
+        with trio.move_on_after(bound_s) as scope:
+            while (failure := await self._try(pid, scope)) is not None:
+                await self._turn(failure)
         if scope.cancelled_caught:
-            raise DeadlineError(f"the request took longer than {total_s:g} s")
+            raise DeadlineError(f"the request took longer than {bound_s:g} s")
 
-    async def _attempts_until_done(self, pid: Pid, scope: trio.CancelScope) -> None:
-        while True:
-            try:
-                async with self._lease(pid) as lease:
-                    self._attempts += 1
-                    await self._attempt(lease)
-            except InferenceError as error:
-                wait_s = self._wait_before_retry(error, scope)
-                if wait_s is None:
-                    raise
-                log.warning(
-                    "request %s: attempt %d failed (%s), next one in %.2f s",
-                    self._batch.request_id,
-                    self._attempts,
-                    error,
-                    wait_s,
-                )
-                await trio.sleep(wait_s)
-            else:
-                return
-
-    def _wait_before_retry(
-        self, error: InferenceError, scope: trio.CancelScope
-    ) -> float | None:
-        if self._attempts == 0:
-            return None  # not admitted: the queue has waited for us already
-        attempt = Attempt(
-            number=self._attempts,
-            content_sent=self._begun,
-            remaining_s=scope.deadline - trio.current_time(),
-        )
-        return retry_wait_s(
-            self._deployment.retry,
-            attempt,
-            error,
-            random.random(),
+    @property
+    def served(self) -> Served:
+        """Who answered; known when it is over."""
+        assert self._attempt is not None, "an answer has an attempt"
+        return attrs.evolve(
+            self._attempt.served(self._attempt.reported_model),
+            recovered=self._delivery.recovered,
+            spent=tuple(self.report.spent),
         )
 
-    @asynccontextmanager
-    async def _lease(self, pid: Pid) -> AsyncIterator[Lease]:
-        """Hold a permit on some replica of the deployment."""
-        replica = self._routing.pick(self._failed_on)
-        replica.arriving += 1
+    def end(self) -> None:
+        """Note what the last attempt cost, and tell how it went."""
+        if self.report.outcome != "completed":
+            self._note_lost(self._attempt)
+        self.report.first_chunk_at = self._delivery.first_chunk_at
+        self.report.recovered = (
+            self._delivery.recovered and self.report.outcome == "completed"
+        )
+        self.report.stop()
+
+    # --- one attempt ------------------------------------------------------------
+
+    async def _try(self, pid: Pid, scope: trio.CancelScope) -> Failure | None:
+        self._attempt = None
         try:
-            lease = await call(replica.core, messages.Admit(pid), timeout_s=None)
-        except (NoProcessError, ServerDownError) as error:
-            raise NotReadyError(f"{self._deployment.name} is restarting") from error
-        finally:
-            replica.arriving -= 1
-        if isinstance(lease, InferenceError):
-            raise lease
-        try:
-            yield lease
-        except InferenceError:
-            self._failed_on |= {replica}
-            raise
-        finally:
-            cast(lease.core, messages.Release(lease.ref))
+            async with self._leg.lease(pid, may_wait=self._plan.may_wait) as held:
+                await self._run(held)
+        except InferenceError as error:
+            self.report.tried.append(Tried(self._plan.leg.name, error.kind))
+            self._note_lost(self._attempt)
+            return Failure(
+                error=error,
+                admitted=self._attempt is not None,
+                sent=self._delivery.sent,
+                remaining_s=scope.deadline - trio.current_time(),
+            )
+        return None
 
-    async def _attempt(self, lease: Lease) -> None:
-        capabilities = capabilities_of(lease.runner, self._batch.model)
-        ignored = check_request(self._batch, capabilities)
-        timeouts = self._deployment.timeouts
-        finished = False
-        silence = _Silence(timeouts.first_token_s, "its first token")
-        with silence.scope, lease.life.hold(silence.scope):
-            async with lease.runner.execute(self._batch) as chunks:
-                async for chunk in chunks:
-                    silence.pause()
-                    finished = finished or chunk.finish_reason is not None
-                    await self._pass_on(chunk, ignored)
-                    silence.expect(timeouts.idle_s, "the next token")
-        if silence.scope.cancelled_caught:
-            if lease.life.error is not None:
-                raise fresh(lease.life.error)
-            raise silence.error(self._deployment.name)
-        if not (self._begun and finished):
-            raise StreamCutError(f"{self._deployment.name} ended its answer too early")
+    async def _run(self, held: Held) -> None:
+        leg, delivery = self._leg, self._delivery
+        capabilities = capabilities_of(held.lease.runner, leg.batch.model)
+        if self._continues and Feature.PREFILL not in capabilities.features:
+            raise UnsupportedFeatureError(
+                f"{leg.deployment.name} cannot continue a text that it did not write"
+            )
+        ignored = check_request(leg.batch, capabilities)
+        attempt = self._attempt = Attempt(
+            deployment=leg.deployment.name,
+            model=leg.batch.model,
+            served=partial(self._served, leg.deployment.name, ignored),
+        )
+        past_filter = self._plan.would_fall_back(FallbackReason.CONTENT_FILTER)
+        await leg.run(held, attempt, delivery, past_filter=past_filter)
+        await delivery.finish(attempt)
+        self.report.tried.append(Tried(leg.deployment.name))
+        self.report.usage = attempt.usage
+        if attempt.usage is not None:
+            self._note_spent(attempt)
 
-    async def _pass_on(
-        self, chunk: TokenChunk | RawChunk, ignored: tuple[str, ...]
-    ) -> None:
-        self._model = chunk.model or self._model
-        if not _says_something(chunk):
-            return  # an early error must still find the answer unbegun
-        if not self._begun:
-            await self._begin(ignored)
-        if chunk.usage is not None:
-            self._usage = chunk.usage
-        await self._sink.chunk(chunk)
-
-    async def _begin(self, ignored: tuple[str, ...]) -> None:
-        self._begun = True
-        self._first_chunk_at = trio.current_time()
-        served = Served(
+    def _served(
+        self, deployment: str, ignored: tuple[str, ...], model: str | None
+    ) -> Served:
+        tried = [*self.report.tried]
+        if not tried or tried[-1].error is not None:
+            tried.append(Tried(deployment))
+        return Served(
             request_id=self._batch.request_id,
-            deployment=self._deployment.name,
-            model=self._model or self.public_model,
-            attempts=self._attempts,
+            deployment=deployment,
+            model=model or self._batch.model,
+            attempts=tuple(tried),
             ignored=ignored,
         )
-        await self._sink.begin(served)
 
-    def report(self) -> None:
-        """Tell log and telemetry how the request went."""
-        now = trio.current_time()
-        first = self._first_chunk_at
-        ttft_s = math.nan if first is None else first - self._started_at
-        usage = self._usage
-        measurements: dict[str, float] = {
-            "duration_s": now - self._started_at,
-            "ttft_s": ttft_s,
-            "attempts": self._attempts,
-            "prompt_tokens": 0 if usage is None else usage.prompt_tokens,
-            "output_tokens": 0 if usage is None else usage.output_tokens,
-        }
-        outcome = self.outcome if isinstance(self.outcome, str) else "failed"
-        telemetry.emit(
-            ("atomr_infer", "request", "stop"),
-            measurements,
-            {
-                "request_id": self._batch.request_id,
-                "deployment": self._deployment.name,
-                "model": self.public_model,
-                "outcome": outcome,
-            },
+    # --- what comes after it ----------------------------------------------------
+
+    async def _turn(self, failure: Failure) -> None:
+        self._plan, step = self._plan.after(failure, random.random())
+        match step:
+            case GiveUp(error=error):
+                raise with_chain(error, self.report.tried)
+            case Again(wait_s=wait_s):
+                self.report.retry(failure.error, wait_s)
+                await trio.sleep(wait_s)
+            case GoTo(fallback=fallback, reason=reason):
+                self.report.fallback(failure.error, fallback.to, reason.value)
+                deployment = self._plan.leg
+                model = fallback.model or deployment.model or self._asked_model
+                self._go_to(deployment, model)
+        self._take_up()
+
+    def _go_to(self, deployment: Deployment, model: str) -> None:
+        batch = attrs.evolve(self._batch, model=model)
+        self._leg = Leg(self._serving, deployment, batch)
+        self.report.deployment = deployment.name
+
+    @property
+    def _continues(self) -> bool:
+        return self._plan.on_cut is OnCut.CONTINUE and self._delivery.sent is Sent.TEXT
+
+    def _take_up(self) -> None:
+        """Prepare the delivery, and the request, for what the client has."""
+        self._delivery.restart(continued=self._continues)
+        if self._delivery.sent is Sent.NOTHING:
+            return
+        self.report.recovery(self._plan.on_cut.value)
+        if self._continues:
+            transcript = self._delivery.transcript
+            assert transcript is not None, "what is continued is kept"
+            base = attrs.evolve(self._batch, model=self._leg.batch.model)
+            batch = continued(base, transcript)
+            if batch is None:
+                raise self._plan_error()
+            self._leg.batch = batch
+
+    def _plan_error(self) -> InferenceError:
+        assert self._plan.told is not None, "something has failed"
+        return with_chain(self._plan.told, self.report.tried)
+
+    # --- what it costs ----------------------------------------------------------
+
+    def _note_spent(self, attempt: Attempt) -> None:
+        assert attempt.usage is not None, "the caller has looked"
+        self.report.spent.append(
+            Spent(attempt.deployment, attempt.model, attempt.usage)
         )
-        log.info(
-            "request %s model=%s deployment=%s outcome=%s attempts=%d "
-            "ttft=%s total=%.3fs prompt=%d output=%d%s",
-            self._batch.request_id,
-            self.public_model,
-            self._deployment.name,
-            outcome,
-            self._attempts,
-            "none" if first is None else f"{ttft_s:.3f}s",
-            measurements["duration_s"],
-            measurements["prompt_tokens"],
-            measurements["output_tokens"],
-            "" if isinstance(self.outcome, str) else f" error={self.outcome}",
-        )
 
-
-def _says_something(chunk: TokenChunk | RawChunk) -> bool:
-    if chunk.has_content or chunk.finish_reason or chunk.usage:
-        return True
-    # A logprob or a choice's member alone is nothing that a reader has seen.
-    return isinstance(chunk, TokenChunk) and bool(chunk.choice_extra or chunk.logprobs)
-
-
-class _Silence:
-    """A bound on how long an engine or upstream may say nothing.
-
-    One cancel scope per attempt, its deadline moved with each chunk: a scope
-    per chunk would cost more than the chunk.  While the sink takes a chunk the
-    bound is off, since a slow client is not a silent engine.
-    """
-
-    def __init__(self, bound_s: float, awaited: str) -> None:
-        self.scope = trio.CancelScope(deadline=trio.current_time() + bound_s)
-        self._bound_s = bound_s
-        self._awaited = awaited
-
-    def pause(self) -> None:
-        self.scope.deadline = math.inf
-
-    def expect(self, bound_s: float, awaited: str) -> None:
-        self._bound_s = bound_s
-        self._awaited = awaited
-        self.scope.deadline = trio.current_time() + bound_s
-
-    def error(self, deployment: str) -> UpstreamTimeoutError:
-        return UpstreamTimeoutError(
-            f"{deployment} was silent for {self._bound_s:g} s before {self._awaited}"
-        )
+    def _note_lost(self, attempt: Attempt | None) -> None:
+        """Count an attempt that ended before its upstream could say."""
+        if attempt is None or not attempt.chars or attempt.billed:
+            return
+        attempt.billed = True
+        if attempt.usage is None:
+            attempt.usage = interrupted_usage(self._batch, attempt.chars)
+        self._note_spent(attempt)

@@ -21,12 +21,13 @@ from atomr.otp import call
 from atomr_infer.errors import NotReadyError
 from atomr_infer.policy.model_table import ModelTable
 from atomr_infer.serving import messages
+from atomr_infer.serving.breakers import Breakers
 from atomr_infer.serving.fresh_error import fresh
 from atomr_infer.serving.names import MANAGER, coordinator_name
 from atomr_infer.serving.replica import Phase, ReplicaState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from atomr_infer.errors import InferenceError
     from atomr_infer.model.deployment import Deployment
@@ -65,6 +66,7 @@ class Serving:
         self._routing: dict[str, RoutingTable] = {}
         self._failures: dict[str, InferenceError] = {}
         self._phases: dict[str, Phase] = {}
+        self.breakers = Breakers()
         self.started_at_s = int(time.time())
 
     @property
@@ -72,19 +74,26 @@ class Serving:
         """The public model names, as of now."""
         return self._table
 
-    def deployment(self, name: str) -> Deployment:
-        """Return a deployment that can be asked now.
+    @property
+    def deployments(self) -> Mapping[str, Deployment]:
+        """All deployments by name, as of now; the failed ones too."""
+        return self._by_name
+
+    def routing(self, name: str) -> RoutingTable:
+        """Return the replicas of a deployment that exists."""
+        return self._routing[name]
+
+    def askable(self, name: str) -> RoutingTable:
+        """Return the replicas of a deployment that can be asked now.
 
         Raises:
-            NotReadyError: it has failed; the message says why.
+            NotReadyError: it has failed, or it is not there any more.
         """
         failure = self._failures.get(name)
         if failure is not None:
             raise fresh(failure)
-        return self._by_name[name]
-
-    def routing(self, name: str) -> RoutingTable:
-        """Return the replicas of a deployment that exists."""
+        if name not in self._routing:
+            raise NotReadyError(f"{name} was stopped")
         return self._routing[name]
 
     def readiness(self) -> Readiness:
@@ -104,6 +113,8 @@ class Serving:
         """
         self._table = table
         self._by_name = {d.name: d for d in table.deployments}
+        for name in self._routing.keys() - self._by_name.keys():
+            self.breakers.remove(name)
         known = self._routing | {routing.deployment: routing for routing in new}
         self._routing = {name: known[name] for name in self._by_name}
         for name in self._failures.keys() - self._by_name.keys():
@@ -129,11 +140,14 @@ class Serving:
         deployment: Deployment,
         *,
         progress: Callable[[ReplicaState], None] | None = None,
+        expected: Iterable[str] = (),
     ) -> None:
         """Start serving a deployment and wait until it serves.
 
         Args:
             deployment: what to serve.
+            expected: names of deployments that will come, which it may fall
+                back to.
             progress: called about ten times a second, while it loads, with
                 each replica.
 
@@ -148,7 +162,9 @@ class Serving:
             # the manager answers when processes stand, and has ended others.
             with trio.CancelScope(shield=True):
                 refused = await call(
-                    MANAGER, messages.Deploy(deployment), timeout_s=None
+                    MANAGER,
+                    messages.Deploy(deployment, frozenset(expected)),
+                    timeout_s=None,
                 )
             if refused is None:
                 await self._await_serving(deployment.name, progress)

@@ -304,6 +304,22 @@ def test_a_refusal_behind_the_first_words_is_final() -> None:
     assert walk(at, failed(TOO_LONG, sent=Sent.TEXT)) == ["give up: too long"]
 
 
+def test_while_a_cut_answer_is_taken_up_a_deployment_without_a_place_is_passed() -> None:
+    at = plan(
+        deployment("a", "b", "c", on_cut=OnCut.RESTART_MATCH),
+        deployment("b"),
+        deployment("c"),
+    )
+    cut = failed(errors.StreamCutError("cut"), sent=Sent.TEXT)
+    is_open = errors.CircuitOpenError("open")
+    shut = failed(is_open, sent=Sent.TEXT, admitted=False)
+    assert walk(at, cut, shut, shut) == [
+        "to b for server_error",
+        "to c for circuit_open",
+        "give up: cut",
+    ]
+
+
 # --- hedging ------------------------------------------------------------------
 
 

@@ -13,7 +13,7 @@ import attrs
 import pytest
 import trio
 
-from atomr_infer.model.batch import ExecuteBatch, Message, Role, TokenChunk
+from atomr_infer.model.batch import ExecuteBatch, Message, RawChunk, Role, TokenChunk
 from atomr_infer.serving.application import open_serving
 from atomr_infer.serving.request import Served, run_request
 from atomr_infer.serving.shared import Serving
@@ -40,7 +40,7 @@ class Collected:
     async def begin(self, served: Served) -> None:
         self.served.append(served)
 
-    async def chunk(self, chunk: TokenChunk) -> None:
+    async def chunk(self, chunk: TokenChunk | RawChunk) -> None:
         if chunk.text:
             self.texts.append(chunk.text)
 

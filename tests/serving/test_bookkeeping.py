@@ -48,7 +48,7 @@ def from_the_table() -> Callable[[], object]:
 def from_the_deployment() -> Callable[[], object]:
     serving = Shared()
     serving.fail("m", CRASH)
-    return partial(serving.deployment, "m")
+    return partial(serving.askable, "m")
 
 
 def from_the_engines_life() -> Callable[[], object]:

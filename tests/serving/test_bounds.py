@@ -20,7 +20,7 @@ from tests.serving.conftest import Collected, OpenTree
 if TYPE_CHECKING:
     from trio.testing import MockClock
 
-    from atomr_infer.model.batch import TokenChunk
+    from atomr_infer.model.batch import RawChunk, TokenChunk
 
 ONCE = RetryPolicy(max_attempts=1)
 
@@ -96,7 +96,7 @@ async def test_a_slow_client_is_not_taken_for_a_silent_engine(
     open_tree: OpenTree, autojump_clock: MockClock
 ) -> None:
     class SlowSink(Collected):
-        async def chunk(self, chunk: TokenChunk) -> None:
+        async def chunk(self, chunk: TokenChunk | RawChunk) -> None:
             await trio.sleep(30)
             await super().chunk(chunk)
 

@@ -42,7 +42,7 @@ async def test_an_engine_that_dies_idle_is_restarted(
         await until_starts(tree, 2)
         answer = await tree.ask()
         assert answer.texts == ["one", " two"]
-        assert answer.served[0].attempts == 1
+        assert len(answer.served[0].attempts) == 1
     assert (tree.lab.opened, tree.lab.closed) == (2, 2)
 
 
@@ -94,7 +94,7 @@ async def test_a_request_without_content_is_replayed_on_the_new_engine(
             await trio.sleep(0.1)
             tree.lab.runners[0].fail(CRASH)
         assert answer.texts == ["one", " two"]
-        assert answer.served[0].attempts == 2
+        assert len(answer.served[0].attempts) == 2
 
 
 async def test_a_request_that_must_not_repeat_gets_the_error(
@@ -139,7 +139,7 @@ async def test_waiting_requests_survive_their_engine(
             await trio.sleep(0.1)
             assert (await tree.replica()).waiting == 5
             tree.lab.runners[0].fail(CRASH)
-        assert [answer.served[0].attempts for answer in answers] == [1] * 5
+        assert [len(answer.served[0].attempts) for answer in answers] == [1] * 5
 
 
 async def test_an_engine_that_keeps_dying_leaves_the_table_and_says_why(

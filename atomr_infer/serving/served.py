@@ -1,0 +1,80 @@
+"""What a request's sink learns of who answers, and what a sink is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import attrs
+
+from atomr_infer.model.batch import Usage
+
+if TYPE_CHECKING:
+    from atomr_infer.model.batch import RawChunk, TokenChunk
+
+
+@attrs.frozen
+class Tried:
+    """One attempt at a request.
+
+    Attributes:
+        deployment: who was asked.
+        error: the ``kind`` of the error that it failed with; None: it answers.
+    """
+
+    deployment: str
+    error: str | None = None
+
+
+@attrs.frozen
+class Spent:
+    """What an attempt cost, the answer's own or a lost one's.
+
+    Attributes:
+        deployment: who is paid.
+        model: what its runtime was asked for.
+        usage: the tokens; ``estimated`` and ``interrupted`` where the attempt
+            ended before it could say.
+    """
+
+    deployment: str
+    model: str
+    usage: Usage
+
+
+@attrs.frozen(kw_only=True)
+class Served:
+    """Who answers a request.
+
+    Attributes:
+        request_id: the request's.
+        deployment: the deployment's name.
+        model: the model that serves, as the client should see it.
+        attempts: what was tried, oldest first; the last one answers.
+        ignored: request members that have no effect on this model.
+        recovered: True when a stream broke after its first words, and the
+            answer is whole all the same.
+        spent: what the attempts cost; known at the end only.
+    """
+
+    request_id: str
+    deployment: str
+    model: str
+    attempts: tuple[Tried, ...]
+    ignored: tuple[str, ...] = ()
+    recovered: bool = False
+    spent: tuple[Spent, ...] = ()
+
+
+class Sink(Protocol):
+    """Where an answer goes."""
+
+    async def begin(self, served: Served) -> None:
+        """Take the news that an answer starts; once, before the first chunk."""
+        ...
+
+    async def chunk(self, chunk: TokenChunk | RawChunk) -> None:
+        """Take a chunk; returning late is back-pressure.
+
+        Raw ones come only for a request with a ``source``.
+        """
+        ...
