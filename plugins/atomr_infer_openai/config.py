@@ -112,7 +112,8 @@ def check_deployment(deployment: Deployment) -> None:
         ConfigError: an option is wrong, or OpenAI's own endpoint has no key.
     """
     options = parse_options(deployment)
-    if options.needs_credential and deployment.credential is None:
+    has_key = deployment.credential is not None or deployment.credentials
+    if options.needs_credential and not has_key:
         raise ConfigError(
             f"deployment {deployment.name!r}: {options.endpoint} needs a credential;"
             " name the environment variable or the file that holds the API key"
