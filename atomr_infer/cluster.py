@@ -173,6 +173,16 @@ class Cluster:
         with self.at_home():
             return await self._serving.undeploy(name)
 
+    def renew_credentials(self, deployment: str) -> bool:
+        """Read a deployment's keys anew, now; running requests are not disturbed.
+
+        A key that is replaced where it is kept is noticed without this.
+
+        Returns:
+            False when there is no such deployment, or it has no keys.
+        """
+        return self._serving.renew_credentials(deployment)
+
     def models(self) -> tuple[str, ...]:
         """The public model names that are served, patterns included."""
         return self._serving.table.names()

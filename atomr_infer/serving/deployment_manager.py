@@ -127,6 +127,8 @@ class DeploymentManager(GenServer):
             return error
         # Known before its tree starts, so that no phase that it reports is lost.
         self._serving.publish(table, routing)
+        if source.context.credentials is not None:
+            self._serving.hold_keys(deployment.name, source.context.credentials)
         on_phase = partial(self._serving.enter, deployment.name)
         spec = deployment_spec(source, routing, on_phase)
         try:

@@ -19,6 +19,7 @@ import trio
 from atomr.errors import CallError
 from atomr.otp import call
 from atomr_infer.errors import NotReadyError
+from atomr_infer.model.secret import HeaderSecret
 from atomr_infer.policy.model_table import ModelTable
 from atomr_infer.serving import messages
 from atomr_infer.serving.breakers import Breakers
@@ -30,7 +31,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from atomr_infer.errors import InferenceError
+    from atomr_infer.model.batch import ExecuteBatch
     from atomr_infer.model.deployment import Deployment
+    from atomr_infer.runtimes.credentials import Credentials
     from atomr_infer.serving.routing_table import RoutingTable
 
 _PROGRESS_EVERY_S = 0.1
@@ -66,6 +69,8 @@ class Serving:
         self._routing: dict[str, RoutingTable] = {}
         self._failures: dict[str, InferenceError] = {}
         self._phases: dict[str, Phase] = {}
+        self._keys: dict[str, Credentials] = {}
+        self._key_headers: frozenset[str] = frozenset()
         self.breakers = Breakers()
         self.started_at_s = int(time.time())
 
@@ -96,6 +101,22 @@ class Serving:
             raise NotReadyError(f"{name} was stopped")
         return self._routing[name]
 
+    def with_client_keys(
+        self, batch: ExecuteBatch, headers: Mapping[str, str]
+    ) -> ExecuteBatch:
+        """Return a request with those of its headers that can be its client's key.
+
+        Only headers that some deployment names as such: no other can become one.
+
+        Args:
+            batch: the request.
+            headers: all headers of the request, by lower-case name.
+        """
+        keys = {name: headers[name] for name in self._key_headers if name in headers}
+        if not keys:
+            return batch
+        return attrs.evolve(batch, client_headers={**batch.client_headers, **keys})
+
     def readiness(self) -> Readiness:
         """Return whether everything that was deployed serves."""
         phases = {name: phase.value for name, phase in self._phases.items()}
@@ -119,9 +140,20 @@ class Serving:
         self._routing = {name: known[name] for name in self._by_name}
         for name in self._failures.keys() - self._by_name.keys():
             del self._failures[name]
+        for name in self._keys.keys() - self._by_name.keys():
+            del self._keys[name]
+        self._key_headers = frozenset(
+            deployment.credential.header
+            for deployment in table.deployments
+            if isinstance(deployment.credential, HeaderSecret)
+        )
         self._phases = {
             name: self._phases.get(name, Phase.LOADING) for name in self._by_name
         }
+
+    def hold_keys(self, name: str, credentials: Credentials) -> None:
+        """Keep what hands out a published deployment's keys."""
+        self._keys[name] = credentials
 
     def enter(self, name: str, phase: Phase) -> None:
         """Take a deployment's new phase."""
@@ -198,6 +230,21 @@ class Serving:
             False when there is no deployment of that name.
         """
         return await call(MANAGER, messages.Undeploy(name), timeout_s=None)
+
+    def renew_credentials(self, name: str) -> bool:
+        """Read a deployment's keys anew, take them for good, and make sessions anew.
+
+        Running requests keep the key and the connection that they have.
+
+        Returns:
+            False when there is no deployment of that name with keys that its
+            requests ask for.
+        """
+        credentials = self._keys.get(name)
+        if credentials is None:
+            return False
+        credentials.renew()
+        return True
 
     def replicas(self, name: str) -> tuple[ReplicaState, ...]:
         """Return a deployment's replicas, first one first; none of an unknown one."""
