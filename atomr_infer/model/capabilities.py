@@ -121,6 +121,8 @@ def check_request(batch: ExecuteBatch, capabilities: Capabilities) -> tuple[str,
         UnsupportedFeatureError: the request needs a feature that is absent;
             ``param`` names the member.
     """
+    if batch.source is not None and batch.source.dialect in capabilities.passes:
+        return ()  # passed on as it is: its provider says what it does not take
     _check_asks(batch, capabilities)
     _check_old_tools(batch, capabilities)
     for position, message in enumerate(batch.messages):

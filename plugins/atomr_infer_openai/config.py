@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from atomr_infer.errors import ConfigError
+from atomr_infer.model.dialect import Dialect
 from atomr_infer.remote.headers import check_header
 from atomr_infer.remote.origin import parse_base_url
 
@@ -21,11 +22,18 @@ if TYPE_CHECKING:
 
 DEFAULT_ENDPOINT = "https://api.openai.com/v1"
 
+AZURE = ".openai.azure.com"
+"""How the host of an Azure OpenAI resource ends."""
+
+BARE_TEXT = ("gpt-3.5-turbo-instruct", "davinci-002", "babbage-002")
+"""How the names of OpenAI's models begin that continue bare text."""
+
 # What the client sets itself; `authorization` is the credential's.
 _RESERVED = frozenset(
     {
         "accept",
         "accept-encoding",
+        "api-key",
         "authorization",
         "connection",
         "content-length",
@@ -47,21 +55,29 @@ class OpenAIOptions:
     """What only the openai runtime understands.
 
     Attributes:
-        endpoint: base URL, with its version: ``https://host/v1``.
+        endpoint: base URL, with its version: ``https://host/v1``.  Of Azure it is
+            ``https://NAME.openai.azure.com/openai/v1``, or without the path
+            when ``azure_api_version`` is given.
         organization: OpenAI organization that is billed.
         project: OpenAI project that is billed.
+        azure_api_version: date of Azure's older API, whose paths hold the
+            deployment's name: ``"2024-10-21"``.
+        responses: whether the server has ``/responses``; None: OpenAI and Azure
+            do, others do not.
         headers: further headers of every request.
     """
 
     endpoint: str = DEFAULT_ENDPOINT
     organization: str | None = None
     project: str | None = None
+    azure_api_version: str | None = None
+    responses: bool | None = None
     headers: Mapping[str, str] = attrs.field(factory=dict, hash=False)
 
     @property
     def needs_credential(self) -> bool:
-        """True for OpenAI itself; a compatible server may take anyone."""
-        return self._host == "api.openai.com"
+        """True for OpenAI itself and Azure; a compatible server may take anyone."""
+        return self.is_openai
 
     @property
     def max_tokens_member(self) -> MaxTokensMember:
@@ -70,9 +86,38 @@ class OpenAIOptions:
         OpenAI's reasoning models refuse ``max_tokens``, and all its models take
         the newer name; compatible servers may know the older one only.
         """
-        if self._host.endswith(".openai.com"):
+        if self.is_openai:
             return "max_completion_tokens"
         return "max_tokens"
+
+    @property
+    def is_openai(self) -> bool:
+        """True for OpenAI and for Azure, whose models are OpenAI's."""
+        return self._host.endswith((".openai.com", AZURE))
+
+    @property
+    def key_header(self) -> str:
+        """The name of the header that shows the key."""
+        return "api-key" if self._host.endswith(AZURE) else "authorization"
+
+    @property
+    def all_headers(self) -> Mapping[str, str]:
+        """What every request carries, by lower-case name."""
+        headers = dict(self.headers)
+        if self.organization is not None:
+            headers["openai-organization"] = self.organization
+        if self.project is not None:
+            headers["openai-project"] = self.project
+        return headers
+
+    def passes(self, model: str) -> frozenset[Dialect]:
+        """Return the formats whose requests the server takes as they are."""
+        passed = {Dialect.OPENAI_CHAT}
+        if self.responses if self.responses is not None else self.is_openai:
+            passed.add(Dialect.OPENAI_RESPONSES)
+        if not self.is_openai or model.startswith(BARE_TEXT):
+            passed.add(Dialect.OPENAI_COMPLETIONS)
+        return frozenset(passed)
 
     @property
     def _host(self) -> str:
@@ -101,6 +146,8 @@ def parse_options(deployment: Deployment) -> OpenAIOptions:
         endpoint=endpoint,
         organization=_header_text(deployment, "organization"),
         project=_header_text(deployment, "project"),
+        azure_api_version=_text(deployment, "azure_api_version"),
+        responses=_flag(deployment, "responses"),
         headers=_headers(deployment),
     )
 
@@ -125,6 +172,13 @@ def _text(deployment: Deployment, name: str) -> str | None:
     if value is None or (isinstance(value, str) and value):
         return value
     raise _problem(deployment, name, f"must be a text that is not empty, not {value!r}")
+
+
+def _flag(deployment: Deployment, name: str) -> bool | None:
+    value = deployment.options.get(name)
+    if value is None or isinstance(value, bool):
+        return value
+    raise _problem(deployment, name, f"must be true or false, not {value!r}")
 
 
 def _header_text(deployment: Deployment, name: str) -> str | None:

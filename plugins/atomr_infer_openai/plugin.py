@@ -8,7 +8,7 @@ from atomr_infer.model.deployment import Deployment, OptionValue
 from atomr_infer.model.secret import EnvSecret
 from atomr_infer.remote.credentials import fixed
 from atomr_infer.runtimes.contract import Host, ModelRunner, RunnerContext
-from atomr_infer_openai.config import check_deployment
+from atomr_infer_openai.config import check_deployment, parse_options
 from atomr_infer_openai.runner import open_openai_runner
 
 if TYPE_CHECKING:
@@ -55,6 +55,10 @@ class OpenAIPlugin:
         return open_openai_runner(
             deployment, context.credentials or fixed(context.credential)
         )
+
+    def endpoint(self, deployment: Deployment) -> str | None:
+        """Return the base URL: whoever shares it shares its health."""
+        return parse_options(deployment).endpoint
 
     def environment_deployments(
         self, environ: Mapping[str, str]

@@ -40,7 +40,7 @@ _decode_answer = msgspec.json.Decoder(_Answer).decode
 _decode_members = msgspec.json.Decoder(_Members | None).decode
 _decode_text = msgspec.json.Decoder(str).decode
 _decode_index = msgspec.json.Decoder(int | None).decode
-_decode_reason = msgspec.json.Decoder(str | None).decode
+_decode_optional = msgspec.json.Decoder(str | None).decode
 
 _FINISH_REASONS = {reason.value: reason for reason in FinishReason}
 _FINISH_REASONS["function_call"] = FinishReason.TOOL_CALLS
@@ -136,14 +136,16 @@ def _choice(
     """Return one choice as a chunk; what it says is under ``member``."""
     try:
         said = decode_delta(_decode_members(choice.pop(member, _NULL)) or {})
+        # A bare text completion has its text in the choice itself.
+        text = _decode_optional(choice.pop("text", _NULL)) or ""
         index = _decode_index(choice.pop("index", _NULL)) or 0
-        native = _decode_reason(choice.pop("finish_reason", _NULL))
+        native = _decode_optional(choice.pop("finish_reason", _NULL))
     except _DECODE_ERRORS as error:
         raise malformed("event" if member == "delta" else "body") from error
     logprobs = choice.pop("logprobs", _NULL)
     finish = finish_reason(native) if native else unfinished
     return TokenChunk(
-        text=said.text,
+        text=said.text or text,
         index=index,
         finish_reason=finish,
         reasoning=said.reasoning,

@@ -93,6 +93,33 @@ def encode_request(
     return _encode(body)
 
 
+def encode_completion_request(batch: ExecuteBatch) -> bytes:
+    """Return the body of a bare text completion request.
+
+    Args:
+        batch: the generation; it has a ``prompt``.
+    """
+    own = batch.dialect is Dialect.OPENAI_COMPLETIONS
+    extra = dict(batch.extra) if own else {}
+    options = extra.pop("stream_options", None)
+    body: dict[str, object] = {"model": batch.model, "prompt": batch.prompt}
+    body.update(sampling_members(batch.sampling))
+    for name in ("logprobs", "top_logprobs"):
+        body.pop(name, None)
+    if batch.sampling.top_logprobs is not None:
+        body["logprobs"] = batch.sampling.top_logprobs
+    if batch.sampling.max_tokens is not None:
+        body["max_tokens"] = batch.sampling.max_tokens
+    if batch.user is not None:
+        body["user"] = batch.user
+    body["stream"] = batch.stream
+    if batch.stream:
+        body["stream_options"] = stream_options(options)
+    for name, raw in extra.items():
+        body.setdefault(name, msgspec.Raw(raw))
+    return _encode(body)
+
+
 def sampling_members(sampling: Sampling) -> dict[str, object]:
     """Return what is said of how tokens are chosen, but the limit."""
     members = {name: getattr(sampling, name) for name in _SAMPLING_MEMBERS}

@@ -14,6 +14,7 @@ from atomr_infer.model.batch import (
     FinishReason,
     Sampling,
     TokenChunk,
+    ToolCallDelta,
     Usage,
 )
 from atomr_infer.model.deployment import Deployment, OptionValue
@@ -121,16 +122,15 @@ async def test_several_answers_are_told_apart(over_socket: Any) -> None:
         ]
 
 
-async def test_tool_call_streams_as_raw_deltas(over_socket: Any) -> None:
+async def test_t1_a_tool_call_streams_in_pieces(over_socket: Any) -> None:
     async with over_socket(script.ToolCall(arguments=("{", "}"))) as pair:
         chunks = await pair.ask()
-        assert [chunk.extra.get("tool_calls") for chunk in chunks] == [
-            b'[{"index":0,"id":"call_fake","type":"function",'
-            b'"function":{"name":"get_weather","arguments":""}}]',
-            b'[{"index":0,"function":{"arguments":"{"}}]',
-            b'[{"index":0,"function":{"arguments":"}"}}]',
-            None,
-            None,
+        assert [chunk.tool_calls for chunk in chunks] == [
+            (ToolCallDelta(index=0, id="call_fake", name="get_weather"),),
+            (ToolCallDelta(index=0, arguments="{"),),
+            (ToolCallDelta(index=0, arguments="}"),),
+            (),
+            (),
         ]
         assert chunks[-2].finish_reason is FinishReason.TOOL_CALLS
 

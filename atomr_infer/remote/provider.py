@@ -1,0 +1,304 @@
+"""What every client of a provider does alike: ask, with a key, under the limits.
+
+A plugin says what is asked (:class:`ProviderRequest`), how a key is shown, and
+what an answer that is none means; this moves the bytes, keeps the time and
+counts.  A generation is one exchange, so leaving its block closes its
+connection, and the upstream stops.
+
+Time: ``first_token_s`` runs from the start of the attempt, connecting
+included, to its first chunk; for an answer that is not streamed that is the
+whole of it.  ``idle_s`` runs between chunks.  Comments that a proxy sends to
+keep a connection open are no chunks, so a hung engine behind one is noticed.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+
+import attrs
+import trio
+
+from atomr_infer.errors import InvalidRequestError, UpstreamAuthError
+from atomr_infer.model.secret import Secret
+from atomr_infer.remote.answer import (
+    AnswerChunks,
+    AnswerReader,
+    first_token_timeout,
+    read_error_body,
+    within,
+)
+from atomr_infer.remote.blot import without_secret
+from atomr_infer.remote.headers import Headers, check_header
+from atomr_infer.remote.http import HttpClient
+from atomr_infer.remote.phases import HttpTimeouts
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from atomr_infer.errors import InferenceError
+    from atomr_infer.model.batch import ExecuteBatch
+    from atomr_infer.model.deployment import Timeouts
+    from atomr_infer.remote.response import HttpResponse
+    from atomr_infer.remote.session import Session
+    from atomr_infer.remote.tcp import Connect
+
+C = TypeVar("C")
+
+_OK = 200
+
+
+@attrs.frozen(kw_only=True)
+class ProviderRequest(Generic[C]):
+    """A request that can be sent.
+
+    Attributes:
+        path: behind the endpoint, with its query.
+        body: JSON.
+        headers: beside those of every request and the key's.
+        reader: makes what reads the answer, for the key that is used.
+    """
+
+    path: str
+    body: bytes = attrs.field(repr=False)
+    headers: Headers = ()
+    reader: Callable[[Secret | None], AnswerReader[C]]
+
+
+class Fault(Protocol):
+    """Says what an answer other than 200 means."""
+
+    def __call__(
+        self,
+        status: int,
+        headers: Mapping[str, str],
+        body: bytes,
+        *,
+        now_epoch_s: float,
+        secret: Secret | None = None,
+    ) -> InferenceError:
+        """Return the error of inference."""
+        ...
+
+
+def open_provider_client(
+    endpoint: str,
+    *,
+    headers: Mapping[str, str],
+    timeouts: Timeouts,
+    connect: Connect | None = None,
+) -> HttpClient:
+    """Return a client of an endpoint; it connects when it is used.
+
+    Args:
+        endpoint: base URL, with its version.
+        headers: the deployment's own; they win over the usual ones.
+        timeouts: the deployment's.
+        connect: opens streams; None: TCP and TLS.
+    """
+    usual = {
+        "content-type": "application/json",
+        # A compressor holds back the small pieces that a stream is made of.
+        "accept-encoding": "identity",
+        "user-agent": "atomr-infer",
+    }
+    return HttpClient(
+        endpoint,
+        headers=list((usual | dict(headers)).items()),
+        timeouts=HttpTimeouts(
+            connect_s=timeouts.connect_s,
+            write_s=timeouts.first_token_s,
+            head_s=timeouts.first_token_s,
+            # Silence is measured between chunks, not between reads.
+            idle_s=math.inf,
+        ),
+        connect=connect,
+    )
+
+
+def key_header(name: str, value: str) -> Headers:
+    """Return the header that shows a key.
+
+    Raises:
+        UpstreamAuthError: the key holds what no header can carry.
+    """
+    try:
+        check_header(name, value)
+    except ValueError as error:
+        raise UpstreamAuthError(
+            "the API key holds a character that no HTTP header can carry;"
+            " look for a line end or a space in it"
+        ) from error
+    return [(name, value)]
+
+
+class ProviderClient:
+    """Makes a runner's requests."""
+
+    def __init__(
+        self,
+        session: Session[HttpClient],
+        *,
+        timeouts: Timeouts,
+        replay: bool,
+        show_key: Callable[[Secret], Headers],
+        fault: Fault,
+    ) -> None:
+        """Take over a session.
+
+        Args:
+            session: the HTTP client and the keys.
+            timeouts: the deployment's.
+            replay: whether a request may be sent again on a fresh connection.
+            show_key: the headers that carry a key.
+            fault: what an answer other than 200 means.
+        """
+        self._session = session
+        self._timeouts = timeouts
+        self._replay = replay
+        self._show_key = show_key
+        self._fault = fault
+        self._active = 0
+
+    def __repr__(self) -> str:
+        return f"<ProviderClient {self._session.client!r}>"
+
+    @property
+    def active(self) -> int:
+        """Requests now on a connection."""
+        return self._active
+
+    @asynccontextmanager
+    async def generation(
+        self, batch: ExecuteBatch, request: ProviderRequest[C]
+    ) -> AsyncIterator[AsyncIterator[C]]:
+        """Run one generation; the block's end is the generation's end.
+
+        Raises:
+            InferenceError: from entering the block or from the iteration.
+
+        Cancellation: leaving the block before the last chunk closes the
+            connection before the block's exit returns.
+        """
+        first_by = trio.current_time() + self._timeouts.first_token_s
+        begin = partial(self._begin, batch, request, first_by)
+        headers = batch.client_headers
+        self._active += 1
+        try:
+            async with self._session.attempt(begin, headers=headers) as chunks:
+                yield chunks
+        finally:
+            self._active -= 1
+
+    @asynccontextmanager
+    async def _begin(
+        self,
+        batch: ExecuteBatch,
+        request: ProviderRequest[C],
+        first_by: float,
+        client: HttpClient,
+        secret: Secret | None,
+    ) -> AsyncIterator[AnswerChunks[C]]:
+        async with AsyncExitStack() as stack:
+            with without_secret(secret):
+                response = await self._response(
+                    stack, request, first_by, client, secret
+                )
+                chunks = AnswerChunks(
+                    batch,
+                    response,
+                    request.reader(secret),
+                    timeouts=self._timeouts,
+                    first_by=first_by,
+                    secret=secret,
+                )
+            yield chunks
+
+    async def ask(
+        self,
+        path: str,
+        body: bytes,
+        *,
+        headers: Headers = (),
+        client_headers: Mapping[str, str],
+    ) -> bytes:
+        """Make a request whose whole answer is wanted; return its body.
+
+        Args:
+            path: behind the endpoint, with its query.
+            body: JSON.
+            headers: beside those of every request and the key's.
+            client_headers: where a client's own key may be.
+
+        Raises:
+            InferenceError: it failed, or took longer than ``first_token_s``.
+
+        Cancellation: closes the connection.
+        """
+        by = trio.current_time() + self._timeouts.first_token_s
+        request: ProviderRequest[bytes] = ProviderRequest(
+            path=path, body=body, headers=headers, reader=_no_reader
+        )
+        begin = partial(self._read_all, request, by)
+        self._active += 1
+        try:
+            async with self._session.attempt(begin, headers=client_headers) as answer:
+                return answer
+        finally:
+            self._active -= 1
+
+    @asynccontextmanager
+    async def _read_all(
+        self,
+        request: ProviderRequest[bytes],
+        by: float,
+        client: HttpClient,
+        secret: Secret | None,
+    ) -> AsyncIterator[bytes]:
+        async with AsyncExitStack() as stack:
+            with without_secret(secret):
+                response = await self._response(stack, request, by, client, secret)
+                with within(by, first_token_timeout(self._timeouts)):
+                    answer = await response.read()
+        yield answer
+
+    async def _response(
+        self,
+        stack: AsyncExitStack,
+        request: ProviderRequest[C],
+        first_by: float,
+        client: HttpClient,
+        secret: Secret | None,
+    ) -> HttpResponse:
+        """Send a request; return its answer, whose status is 200."""
+        key = () if secret is None else self._show_key(secret)
+        try:
+            exchange = client.request(
+                "POST",
+                request.path,
+                headers=[*request.headers, *key],
+                body=request.body,
+                replay=self._replay,
+            )
+            with within(first_by, first_token_timeout(self._timeouts)):
+                response = await stack.enter_async_context(exchange)
+        except ValueError as error:
+            # Ours were checked when they were read; these are the client's.
+            raise InvalidRequestError(str(error)) from error
+        if response.status != _OK:
+            raise self._fault(
+                response.status,
+                response.headers,
+                await read_error_body(response),
+                now_epoch_s=time.time(),
+                secret=secret,
+            )
+        return response
+
+
+def _no_reader(_: Secret | None) -> AnswerReader[bytes]:
+    raise AssertionError("the answer is read as one body")

@@ -1,0 +1,84 @@
+"""What the models behind an OpenAI-like server can do, as far as we know it.
+
+OpenAI's own models are known by name.  A compatible server (vLLM, Ollama, ...)
+says itself what its model lacks, so nothing is refused on its behalf.
+
+Pure.
+
+Source: OpenAI's model pages and deprecations, November 2026.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from atomr_infer.model.capabilities import (
+    ALL_SAMPLING,
+    Capabilities,
+    Feature,
+    ThinkingStyle,
+)
+from atomr_infer.model.dialect import Dialect
+from atomr_infer_openai.config import BARE_TEXT
+
+if TYPE_CHECKING:
+    from atomr_infer_openai.config import OpenAIOptions
+
+# Continuing an assistant's text and counting tokens have no route there.
+_NEVER = {Feature.PREFILL, Feature.COUNT_TOKENS}
+_CHAT = frozenset(Feature) - _NEVER - {Feature.COMPLETIONS, Feature.EMBEDDINGS}
+_COMPATIBLE = frozenset(Feature) - _NEVER
+
+_EMBEDDING = "text-embedding-"
+
+# They reason, whether asked to or not, and refuse what would steer a sampler.
+_REASONING = ("o1", "o3", "o4", "gpt-5", "gpt-6")
+_NOT_REASONING = ("gpt-5-chat", "gpt-5.1-chat", "gpt-5.2-chat", "gpt-5.3-chat")
+_STEERING = {"temperature", "top_p", "presence_penalty", "frequency_penalty"}
+
+_MAX_CONCURRENCY = 256
+
+
+def capabilities_of(model: str, options: OpenAIOptions) -> Capabilities:
+    """Return what a model can do behind an endpoint."""
+    return _capabilities(model, options.is_openai, options.passes(model))
+
+
+@lru_cache(maxsize=1024)
+def _capabilities(
+    model: str,
+    is_openai: bool,  # noqa: FBT001 - a cache's key
+    passes: frozenset[Dialect],
+) -> Capabilities:
+    features, sampling = _COMPATIBLE, ALL_SAMPLING
+    if is_openai:
+        features = _features(model)
+        sampling = ALL_SAMPLING - {"top_k"}
+        if _reasons(model):
+            sampling -= _STEERING
+    return Capabilities(
+        features=features,
+        sampling=sampling,
+        max_concurrency=_MAX_CONCURRENCY,
+        thinking=ThinkingStyle.EFFORT,
+        passes=passes,
+        extra_of=frozenset({Dialect.OPENAI_CHAT, Dialect.OPENAI_COMPLETIONS}),
+    )
+
+
+def _features(model: str) -> frozenset[Feature]:
+    if model.startswith(_EMBEDDING):
+        return frozenset({Feature.EMBEDDINGS})
+    if model.startswith(BARE_TEXT):
+        return frozenset({Feature.COMPLETIONS, Feature.LOGPROBS})
+    return _CHAT
+
+
+def _reasons(model: str) -> bool:
+    return model.startswith(_REASONING) and not model.startswith(_NOT_REASONING)
+
+
+def takes_bare_text(model: str, options: OpenAIOptions) -> bool:
+    """Whether a prompt can be continued as it is."""
+    return Feature.COMPLETIONS in capabilities_of(model, options).features
