@@ -8,6 +8,10 @@ the end of a line: lines end at LF, CR and CRLF and nowhere else.
 A line that ends in CR is taken at once, and an LF that opens the next read is
 then known to belong to it.
 
+As a rule a read holds whole events of one line each: then each event is one
+slice of it, and no line is looked at.  Whatever is not that simple, a cut or a
+CR above all, is taken line by line.
+
 >>> reader = SseReader()
 >>> reader.feed(b'data: {"a"')
 []
@@ -62,13 +66,21 @@ class SseReader:
             event that could not be taken.
     """
 
-    def __init__(self, *, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
+    def __init__(
+        self,
+        *,
+        max_event_bytes: int = MAX_EVENT_BYTES,
+        max_line_bytes: int = MAX_EVENT_BYTES,
+    ) -> None:
         """Start at the beginning of a body.
 
         Args:
-            max_event_bytes: longest line, and most data in one event.
+            max_event_bytes: most data in one event, and the longest line.
+            max_line_bytes: the longest line, where that is less; of any field,
+                a comment too.
         """
         self._max_event_bytes = max_event_bytes
+        self._max_line_bytes = max_line_bytes
         self._line = bytearray()
         self._data: list[bytes] = []
         self._data_bytes = 0
@@ -81,9 +93,11 @@ class SseReader:
         """Take the next bytes of the body; return the events they complete.
 
         Raises:
-            UpstreamProtocolError: ``event_too_long``; a line or an event is
-                beyond its cap.
+            UpstreamProtocolError: ``event_too_long`` or ``line_too_long``; an
+                event or a line is beyond its cap.
         """
+        if not self._line and not self._data and (events := self._take_whole(data)):
+            return events
         if self._after_cr and data:
             self._after_cr = False
             if data.startswith(b"\n"):
@@ -114,6 +128,24 @@ class SseReader:
             return None
         return event
 
+    def _take_whole(self, data: bytes) -> list[SseEvent]:
+        """Return the events of a read that holds nothing but whole plain ones."""
+        if not data.endswith(b"\n\n") or self._event or b"\r" in data:
+            return []
+        events = []
+        for block in data[:-2].split(b"\n\n"):
+            name = ""
+            if block.startswith(b"event: "):
+                head, _, block = block.partition(b"\n")  # noqa: PLW2901
+                self._check_line(len(head))
+                name = head[7:].decode("utf-8", "replace")
+            if not block.startswith(b"data: ") or b"\n" in block:
+                return []
+            self._check_line(len(block))
+            events.append(SseEvent(block[6:], name))
+        self._at_start = False
+        return events
+
     def _take(self, pieces: list[bytes]) -> list[SseEvent]:
         events = []
         for piece in pieces[:-1]:
@@ -122,7 +154,7 @@ class SseReader:
                 line = bytes(self._line) + piece
                 self._line.clear()
             if line:
-                self._check_cap(len(line))
+                self._check_line(len(line))
                 self._field(line)
             elif (event := self._dispatch()) is not None:
                 events.append(event)
@@ -132,7 +164,7 @@ class SseReader:
 
     def _grow(self, piece: bytes) -> None:
         self._line += piece
-        self._check_cap(len(self._line))
+        self._check_line(len(self._line))
 
     def _field(self, line: bytes) -> None:
         if self._at_start:
@@ -141,7 +173,7 @@ class SseReader:
         value = value.removeprefix(b" ")
         if name == b"data":
             self._data_bytes += len(value) + 1
-            self._check_cap(self._data_bytes)
+            self._check_event(self._data_bytes)
             self._data.append(value)
         elif name == b"event":
             self._event = value.decode("utf-8", "replace")
@@ -156,7 +188,15 @@ class SseReader:
             return None
         return SseEvent(data[0] if len(data) == 1 else b"\n".join(data), name)
 
-    def _check_cap(self, size: int) -> None:
+    def _check_line(self, size: int) -> None:
+        self._check_event(size)
+        if size > self._max_line_bytes:
+            raise UpstreamProtocolError(
+                f"a streamed line is longer than {self._max_line_bytes} bytes",
+                code="line_too_long",
+            )
+
+    def _check_event(self, size: int) -> None:
         if size > self._max_event_bytes:
             raise UpstreamProtocolError(
                 f"a streamed event is longer than {self._max_event_bytes} bytes",

@@ -70,8 +70,9 @@ def message(call: Call, answer: Answer) -> Json:
 def events(call: Call, answer: Answer, *, done: bool) -> Iterator[Frame]:
     """Yield a streamed message; ``done`` False leaves out ``message_stop``."""
     answer = _shown(call, answer)
-    # The first word on what comes out is said before it is known.
+    # What comes out is not known yet when this is said.
     started = {**usage_members(answer.usage), "output_tokens": 1}
+    del started["output_tokens_details"]
     opened = {**_opened(answer), "content": [], **_nothing_stopped(), "usage": started}
     yield _event("message_start", {"message": opened})
     yield from _blocks(answer, omits=_omits(call))
