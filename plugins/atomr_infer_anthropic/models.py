@@ -153,8 +153,6 @@ def capabilities_of(model: str) -> Capabilities:
         features.add(Feature.PREFILL)
     if traits.thinking is not ThinkingStyle.NONE:
         features.add(Feature.REASONING)
-    if traits.image_urls:
-        features.add(Feature.IMAGE_URLS)
     if traits.documents:
         features.add(Feature.FILES)
     return Capabilities(
@@ -166,4 +164,5 @@ def capabilities_of(model: str) -> Capabilities:
         thinking=traits.thinking,
         passes=frozenset({Dialect.ANTHROPIC}),
         extra_of=frozenset({Dialect.ANTHROPIC}),
+        url_prefixes=("https://",),
     )

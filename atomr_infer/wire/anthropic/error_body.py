@@ -27,6 +27,10 @@ OVERLOADED = 529
 """Anthropic's own status for "no room"."""
 
 
+TOO_LARGE = "request_too_large"
+"""The code of an error about a body's size, and its type here."""
+
+
 @attrs.frozen
 class _Meaning:
     status: int
@@ -52,7 +56,7 @@ _TYPES = {
     403: "permission_error",
     404: "not_found_error",
     408: "timeout_error",
-    413: "request_too_large",
+    413: TOO_LARGE,
     429: "rate_limit_error",
     501: "invalid_request_error",
     503: "overloaded_error",
@@ -101,6 +105,8 @@ def _id(request_id: str) -> tuple[bytes, bytes]:
 
 
 def _meaning(error: errors.InferenceError) -> _Meaning:
+    if error.code == TOO_LARGE:
+        return _Meaning(413, TOO_LARGE)
     for ancestor in type(error).__mro__:
         found = _MEANINGS.get(ancestor)
         if found is not None:

@@ -48,7 +48,6 @@ class ModelTraits:
         efforts: the efforts that it takes, least first; (): it takes none.
         json_schema: True when it takes ``output_config.format`` and strict tools.
         system_turns: True when a system message may stand behind a user's turn.
-        image_urls: True when the provider fetches pictures itself.
         documents: True when it reads PDF.
     """
 
@@ -62,5 +61,4 @@ class ModelTraits:
     efforts: tuple[Effort, ...] = ALL_EFFORTS
     json_schema: bool = True
     system_turns: bool = False
-    image_urls: bool = True
     documents: bool = True

@@ -32,12 +32,16 @@ from atomr_infer.wire.anthropic.upstream_turns import Block, encode_turns
 from atomr_infer.wire.anthropic.versions import NEW, OLD
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from atomr_infer.model.batch import ExecuteBatch
     from atomr_infer.wire.anthropic.traits import ModelTraits
 
 _encode = msgspec.json.Encoder().encode
 
 _SAMPLING = ("temperature", "top_p", "top_k")
+
+_MOST_CACHE_BORDERS = 4  # the API's
 
 _COUNTED = frozenset(
     {
@@ -83,7 +87,7 @@ def encode_request(batch: ExecuteBatch, traits: ModelTraits) -> Encoded:
         body=_encode(members),
         version=_version(batch, members),
         json_tool=None if form.tool is None else JSON_TOOL,
-        warnings=tuple(warnings),
+        warnings=tuple(dict.fromkeys(warnings)),
     )
 
 
@@ -124,6 +128,7 @@ def _members(
     if system:
         members["system"] = system
     members |= tools
+    _bound_caches(members, turns.warnings)
     members |= _sampling(batch, traits, thinking, turns.warnings)
     members |= _config(thinking, form)
     if batch.user is not None:
@@ -159,6 +164,26 @@ def _instruction(form: Form, warnings: list[str]) -> list[Block]:
         return []
     warnings.append("the response format was asked for in words")
     return [{"type": "text", "text": form.instruction}]
+
+
+def _bound_caches(members: dict[str, object], warnings: list[str]) -> None:
+    """Keep the last cache borders, which are the longest prompts."""
+    marked = [block for block in _cacheable(members) if "cache_control" in block]
+    for block in marked[:-_MOST_CACHE_BORDERS]:
+        del block["cache_control"]
+        warnings.append(f"only the last {_MOST_CACHE_BORDERS} cache borders were kept")
+
+
+def _cacheable(members: dict[str, object]) -> Iterator[dict[str, object]]:
+    for name in ("tools", "system"):
+        yield from _objects(members.get(name))
+    for turn in _objects(members["messages"]):
+        yield from _objects(turn["content"])
+
+
+def _objects(value: object) -> Iterator[dict[str, object]]:
+    if isinstance(value, list):
+        yield from (each for each in value if isinstance(each, dict))
 
 
 def _max_tokens(batch: ExecuteBatch, traits: ModelTraits, warnings: list[str]) -> int:

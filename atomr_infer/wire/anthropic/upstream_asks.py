@@ -24,6 +24,7 @@ from atomr_infer.model.asks import (
 )
 from atomr_infer.model.capabilities import ThinkingStyle
 from atomr_infer.model.dialect import Dialect
+from atomr_infer.wire.anthropic.schema import closed_schema
 from atomr_infer.wire.anthropic.traits import ThinkingOff
 from atomr_infer.wire.anthropic.upstream_turns import cache_control
 
@@ -105,6 +106,10 @@ def _tool(tool: Tool | RawTool, dialect: Dialect, traits: ModelTraits) -> object
                 param="tools",
             )
         return msgspec.Raw(tool.json)
+    return _own_tool(tool, traits)
+
+
+def _own_tool(tool: Tool, traits: ModelTraits) -> dict[str, object]:
     members: dict[str, object] = {"name": tool.name}
     if tool.description is not None:
         members["description"] = tool.description
@@ -153,16 +158,17 @@ def form_of(batch: ExecuteBatch, traits: ModelTraits) -> Form:
         return Form()
     if wanted.kind is FormatKind.JSON_OBJECT or wanted.schema is None:
         return Form(instruction=_OBJECT)
-    schema = msgspec.Raw(wanted.schema)
     if traits.json_schema:
-        return Form(format={"type": "json_schema", "schema": schema})
+        schema = wanted.schema
+        if batch.dialect is not Dialect.ANTHROPIC:
+            schema = closed_schema(schema)
+        return Form(format={"type": "json_schema", "schema": msgspec.Raw(schema)})
     if batch.tools:
         text = wanted.schema.decode()
         return Form(instruction=f"{_OBJECT} It must match this JSON Schema: {text}")
     description = wanted.description or "Give the answer with this tool."
-    return Form(
-        tool={"name": JSON_TOOL, "description": description, "input_schema": schema}
-    )
+    tool = Tool(name=JSON_TOOL, description=description, parameters=wanted.schema)
+    return Form(tool=_own_tool(tool, traits))
 
 
 # --- thinking ----------------------------------------------------------------------

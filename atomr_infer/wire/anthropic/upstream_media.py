@@ -86,7 +86,7 @@ def document_block(
 
 def _source(source: MediaSource, param: str, dialect: Dialect) -> dict[str, str]:
     if isinstance(source, Url):
-        if not source.url.startswith(("https://", "http://")):
+        if not source.url.startswith("https://"):
             raise InvalidRequestError(
                 f"'{param}' has a URL that Anthropic cannot fetch; use https",
                 param=param,
