@@ -27,8 +27,10 @@ from atomr_infer.testing.upstreams.gemini import GeminiDialect
 from atomr_infer.testing.upstreams.litellm import LiteLLMDialect
 from atomr_infer.testing.upstreams.openai import OpenAIDialect
 from atomr_infer.testing.upstreams.serving import serve_upstream
+from atomr_infer.testing.upstreams.unreachable import TlsPair, make_tls, refused_origin
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Iterable
     from contextlib import AbstractAsyncContextManager
 
@@ -37,10 +39,13 @@ if TYPE_CHECKING:
 __all__ = [
     "FakeUpstream",
     "RecordedRequest",
+    "TlsPair",
+    "make_tls",
     "open_anthropic_upstream",
     "open_gemini_upstream",
     "open_litellm_upstream",
     "open_openai_upstream",
+    "refused_origin",
 ]
 
 
@@ -51,6 +56,7 @@ def open_openai_upstream(
     api_key: str | None = None,
     host: str = "127.0.0.1",
     port: int = 0,
+    tls: ssl.SSLContext | None = None,
 ) -> AbstractAsyncContextManager[FakeUpstream]:
     """Serve an upstream with OpenAI's dialect; the block's end closes it.
 
@@ -60,11 +66,12 @@ def open_openai_upstream(
         api_key: asked for; None: nobody is refused.
         host: address to listen on.
         port: TCP port; 0: any free one.
+        tls: serves HTTPS with it, as :func:`make_tls` makes it; None: HTTP.
     """
     upstream = FakeUpstream(
         script, dialect=OpenAIDialect(), otherwise=otherwise, api_key=api_key
     )
-    return serve_upstream(upstream, host=host, port=port)
+    return serve_upstream(upstream, host=host, port=port, tls=tls)
 
 
 def open_anthropic_upstream(
@@ -74,12 +81,13 @@ def open_anthropic_upstream(
     api_key: str | None = None,
     host: str = "127.0.0.1",
     port: int = 0,
+    tls: ssl.SSLContext | None = None,
 ) -> AbstractAsyncContextManager[FakeUpstream]:
     """Serve an upstream with Anthropic's dialect; see :func:`open_openai_upstream`."""
     upstream = FakeUpstream(
         script, dialect=AnthropicDialect(), otherwise=otherwise, api_key=api_key
     )
-    return serve_upstream(upstream, host=host, port=port)
+    return serve_upstream(upstream, host=host, port=port, tls=tls)
 
 
 def open_gemini_upstream(
@@ -89,6 +97,7 @@ def open_gemini_upstream(
     api_key: str | None = None,
     host: str = "127.0.0.1",
     port: int = 0,
+    tls: ssl.SSLContext | None = None,
 ) -> AbstractAsyncContextManager[FakeUpstream]:
     """Serve an upstream with Gemini's dialect; see :func:`open_openai_upstream`.
 
@@ -97,7 +106,7 @@ def open_gemini_upstream(
     upstream = FakeUpstream(
         script, dialect=GeminiDialect(), otherwise=otherwise, api_key=api_key
     )
-    return serve_upstream(upstream, host=host, port=port)
+    return serve_upstream(upstream, host=host, port=port, tls=tls)
 
 
 def open_litellm_upstream(
@@ -107,12 +116,13 @@ def open_litellm_upstream(
     api_key: str | None = None,
     host: str = "127.0.0.1",
     port: int = 0,
+    tls: ssl.SSLContext | None = None,
 ) -> AbstractAsyncContextManager[FakeUpstream]:
     """Serve an upstream with LiteLLM's dialect; see :func:`open_openai_upstream`."""
     upstream = FakeUpstream(
         script, dialect=LiteLLMDialect(), otherwise=otherwise, api_key=api_key
     )
-    return serve_upstream(upstream, host=host, port=port)
+    return serve_upstream(upstream, host=host, port=port, tls=tls)
 
 
 if __name__ == "__main__":

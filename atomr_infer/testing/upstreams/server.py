@@ -6,6 +6,7 @@ client that leaves is noticed at once, as a real server would.
 
 from __future__ import annotations
 
+import http.client
 from collections.abc import Iterable, Mapping
 
 import attrs
@@ -187,4 +188,5 @@ def _response(
         (name.encode("ascii"), value.encode("latin-1"))
         for name, value in (*headers, framing)
     ]
-    return h11.Response(status_code=status, headers=fields)
+    reason = http.client.responses.get(status, "")
+    return h11.Response(status_code=status, headers=fields, reason=reason.encode())
