@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -13,6 +13,9 @@ from atomr_infer.errors import UpstreamTimeoutError
 from atomr_infer.remote.http import HttpClient
 from atomr_infer.remote.idle import IdleLimits
 from atomr_infer.remote.phases import HttpTimeouts
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n"
 TIMEOUTS = HttpTimeouts(connect_s=1.0, write_s=2.0, head_s=3.0, idle_s=4.0)
@@ -203,3 +206,99 @@ async def test_rest_of_a_body_is_skipped_only_as_long_as_said(
             await response.skip_rest(limit_bytes=100, within_s=0.5)
             assert trio.current_time() - started == pytest.approx(0.5)
         assert client.idle == 0
+
+
+async def test_whole_exchange_has_its_own_limit_in_each_phase(
+    autojump_clock: object,
+) -> None:
+    for opens_in_s, answers in ((math.inf, False), (0.0, False), (0.0, True)):
+        link = Link(opens_in_s)
+        limits = HttpTimeouts(total_s=5.0)
+
+        async def drip(link: Link = link) -> None:
+            await link.peers[0].send_all(HEAD)
+            for _ in range(3):
+                await trio.sleep(2)
+                await link.peers[0].send_all(b"a")
+
+        async with _client(link, limits) as client, trio.open_nursery() as nursery:
+            if answers:
+                nursery.start_soon(_after, 0.0, drip)
+            await _times_out(client, "total_timeout", 5.0)
+            nursery.cancel_scope.cancel()
+
+
+async def _after(delay_s: float, run: Callable[[], Awaitable[None]]) -> None:
+    await trio.testing.wait_all_tasks_blocked()
+    await trio.sleep(delay_s)
+    await run()
+
+
+async def test_request_has_limits_of_its_own(autojump_clock: object) -> None:
+    async with _client(Link()) as client:
+        started = trio.current_time()
+        with pytest.raises(UpstreamTimeoutError) as caught:
+            await client.request(
+                "GET", "/", timeouts=HttpTimeouts(head_s=7.0)
+            ).__aenter__()
+        assert trio.current_time() - started == pytest.approx(7.0)
+        assert caught.value.message == "no answer from http://m within 7 s"
+        await _times_out(client, "head_timeout", 3.0)
+
+
+async def test_reader_who_pauses_or_gives_up_waiting_is_not_the_upstreams_silence(
+    autojump_clock: object,
+) -> None:
+    link = Link()
+
+    async def answer() -> None:
+        await link.peers[0].send_all(HEAD + b"ab")
+        await trio.sleep(1000)
+        await link.peers[0].send_all(b"cd")
+
+    async with _client(link) as client, trio.open_nursery() as nursery:
+        nursery.start_soon(_after, 0.0, answer)
+        async with client.request("GET", "/") as response:
+            assert await response.receive() == b"ab"
+            with trio.move_on_after(2.0):
+                await response.receive()
+            await trio.sleep(1000)
+            assert await response.read() == b"cd"
+        assert client.idle == 1
+
+
+async def test_limits_of_many_exchanges_at_once_are_each_its_own(
+    autojump_clock: object,
+) -> None:
+    ended: list[tuple[float, float]] = []
+    started = trio.current_time()
+
+    async def ask(client: HttpClient, head_s: float) -> None:
+        with pytest.raises(UpstreamTimeoutError):
+            await client.request(
+                "GET", "/", timeouts=HttpTimeouts(head_s=head_s)
+            ).__aenter__()
+        ended.append((head_s, trio.current_time() - started))
+
+    async with _client(Link()) as client, trio.open_nursery() as nursery:
+        for head_s in (9.0, 3.0, 6.0, 3.0, 1.0):
+            nursery.start_soon(ask, client, head_s)
+            await trio.testing.wait_all_tasks_blocked()
+    assert [head_s for head_s, _ in ended] == [1.0, 3.0, 3.0, 6.0, 9.0]
+    assert [at for _, at in ended] == pytest.approx([1.0, 3.0, 3.0, 6.0, 9.0])
+
+
+async def test_answer_is_read_inside_its_block_only(autojump_clock: object) -> None:
+    link = Link()
+    async with _client(link) as client:
+        await _answered(client, link, 0)
+
+        async def answer() -> None:
+            await link.peers[0].send_all(HEAD + b"abcd")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_after, 0.0, answer)
+            async with client.request("GET", "/") as response:
+                assert await response.receive() == b"abcd"
+        with pytest.raises(RuntimeError, match="inside its with block"):
+            await response.receive()

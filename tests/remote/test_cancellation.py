@@ -1,0 +1,150 @@
+"""A cancelled exchange is over for the upstream within 100 ms, in each phase.
+
+On real sockets, and asserted where the upstream stands.
+"""
+
+from __future__ import annotations
+
+import math
+import ssl
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import pytest
+import trio
+import trio.testing
+
+from atomr_infer.remote.http import HttpClient
+
+if TYPE_CHECKING:
+    import pathlib
+
+CLOSED_WITHIN_S = 0.1
+
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n"
+CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+
+# More than the buffers of both sides hold together.
+BIG = bytes(20_000_000)
+
+
+@attrs.define
+class Upstream:
+    """Reads and answers as told, and notes when its peer went."""
+
+    reads_bytes: float
+    answer: bytes
+    reached: trio.Event = attrs.field(factory=trio.Event)
+    left: trio.Event = attrs.field(factory=trio.Event)
+    left_at: float = math.inf
+
+    async def serve(self, stream: trio.abc.Stream) -> None:
+        seen = 0
+        while seen < self.reads_bytes:
+            seen += len(await stream.receive_some(1000))
+        if self.answer:
+            await stream.send_all(self.answer)
+        self.reached.set()
+        try:
+            while await stream.receive_some(1_000_000):
+                pass
+        except trio.BrokenResourceError:
+            # A reset: the peer closed with bytes of ours unread.
+            pass
+        self.left_at = trio.current_time()
+        self.left.set()
+
+
+async def _read(client: HttpClient, body: bytes) -> None:
+    async with client.request("POST", "/", body=body) as answer:
+        await answer.read()
+
+
+async def _cancel_when(
+    upstream: Upstream, client: HttpClient, body: bytes
+) -> tuple[float, str]:
+    """Return how long it took the upstream to see it, and the client's state."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_read, client, body)
+        await upstream.reached.wait()
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        cancelled_at = trio.current_time()
+        nursery.cancel_scope.cancel()
+    state = repr(client).partition(": ")[2]
+    with trio.fail_after(5):
+        await upstream.left.wait()
+    return upstream.left_at - cancelled_at, state
+
+
+PHASES = [
+    pytest.param(1, b"", BIG, id="write"),
+    pytest.param(20, b"", b"{}", id="head"),
+    pytest.param(20, HEAD[:20], b"{}", id="inside the head"),
+    pytest.param(20, HEAD, b"{}", id="body"),
+    pytest.param(20, HEAD + b"half", b"{}", id="inside the body"),
+    pytest.param(20, CHUNKED + b"4\r\nhalf\r\n", b"{}", id="between chunks"),
+]
+
+
+@pytest.mark.parametrize(("reads_bytes", "answer", "body"), PHASES)
+async def test_upstream_sees_the_end_of_a_cancelled_exchange(
+    open_peer: Any, reads_bytes: int, answer: bytes, body: bytes
+) -> None:
+    upstream = Upstream(reads_bytes, answer)
+    async with (
+        open_peer(upstream.serve) as peer,
+        HttpClient(peer.base_url, max_connections=7) as client,
+    ):
+        took_s, state = await _cancel_when(upstream, client, body)
+    assert took_s < CLOSED_WITHIN_S
+    assert state == "0 active, 0 idle, 0 of 7 connections, 0 waiting>"
+
+
+@pytest.mark.parametrize(("reads_bytes", "answer", "body"), PHASES)
+async def test_upstream_sees_the_end_of_a_cancelled_exchange_over_tls(
+    open_peer: Any,
+    certificate: tuple[str, str],
+    reads_bytes: int,
+    answer: bytes,
+    body: bytes,
+) -> None:
+    upstream = Upstream(reads_bytes, answer)
+    ours = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    ours.load_cert_chain(*certificate)
+
+    async def serve(stream: trio.SocketStream) -> None:
+        await upstream.serve(
+            trio.SSLStream(stream, ours, server_side=True, https_compatible=True)
+        )
+
+    theirs = ssl.create_default_context(cafile=certificate[0])
+    async with open_peer(serve) as peer:
+        url = peer.base_url.replace("http:", "https:")
+        async with HttpClient(url, ssl_context=theirs, max_connections=7) as client:
+            took_s, state = await _cancel_when(upstream, client, body)
+    assert took_s < CLOSED_WITHIN_S
+    assert state == "0 active, 0 idle, 0 of 7 connections, 0 waiting>"
+
+
+async def test_upstream_sees_the_end_of_a_handshake_that_is_cancelled(
+    open_peer: Any,
+) -> None:
+    upstream = Upstream(1, b"")
+    async with open_peer(upstream.serve) as peer:
+        url = peer.base_url.replace("http:", "https:")
+        async with HttpClient(url, max_connections=7) as client:
+            took_s, state = await _cancel_when(upstream, client, b"{}")
+    assert took_s < CLOSED_WITHIN_S
+    assert state == "0 active, 0 idle, 0 of 7 connections, 0 waiting>"
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    folder: pathlib.Path = tmp_path_factory.mktemp("tls")
+    cert, key = str(folder / "cert.pem"), str(folder / "key.pem")
+    asked = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2"
+    named = ["-subj", "/CN=x", "-addext", "subjectAltName=IP:127.0.0.1"]
+    command = ["openssl", *asked.split(), *named, "-keyout", key, "-out", cert]
+    subprocess.run(command, check=True, capture_output=True)
+    return cert, key
