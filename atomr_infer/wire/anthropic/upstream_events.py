@@ -79,6 +79,7 @@ class Event(msgspec.Struct):
     content_block: Block | None = None
     delta: Delta | None = None
     usage: msgspec.Raw = NULL
+    object: str | None = None
 
 
 _decode_event = msgspec.json.Decoder(Event).decode
@@ -102,11 +103,13 @@ def decode_event(event: SseEvent, *, secret: Secret | None = None) -> Event | No
             raise _reported(event.data, secret) from None
         return None
     decoded.type = decoded.type or event.event
-    if "error" in (decoded.type, event.event) or not decoded.type:
-        said = parse_error(event.data)
-        if said is None and decoded.type != "error" and event.event != "error":
-            return None
+    if "error" in (decoded.type, decoded.object, event.event):
         raise _reported(event.data, secret)
+    if not decoded.type:
+        said = parse_error(event.data)
+        if said is None:
+            return None
+        raise classify(said, secret=secret)
     return decoded
 
 

@@ -118,7 +118,8 @@ def _document_source(source: Inline, param: str) -> dict[str, str]:
             param=param,
         )
     try:
-        text = base64.b64decode(source.base64).decode()
+        data = "".join(source.base64.split())
+        text = base64.b64decode(data, validate=True).decode()
     except ValueError as error:
         raise InvalidRequestError(
             f"'{param}' is not text in base64 and UTF-8", param=param

@@ -28,6 +28,7 @@ from atomr_infer.wire.anthropic.upstream_events import (
 )
 from atomr_infer.wire.anthropic.upstream_stream import usage_or_estimate
 from atomr_infer.wire.anthropic.usage import Counts, decode_counts
+from atomr_infer.wire.broken_off import BreaksOff
 from atomr_infer.wire.sse import SseReader
 from atomr_infer.wire.sse_frames import FrameReader
 
@@ -39,7 +40,7 @@ _JSON = "application/json"
 _CONTENT = frozenset({"content_block_start", "content_block_delta"})
 
 
-class MessagePass:
+class MessagePass(BreaksOff):
     """Passes one answer on, and knows what is in it.
 
     Attributes:
@@ -63,6 +64,7 @@ class MessagePass:
         self._finish: FinishReason | None = None
         self._told_finish = False
         self._output_bytes = 0
+        self._has_content = False
         self.skipped = 0
         self.ended = False
 
@@ -107,26 +109,25 @@ class MessagePass:
         ]
 
     def _take(self, frames: list[bytes]) -> list[RawChunk]:
-        kept: list[bytes] = []
-        has_content = False
-        for frame in frames:
-            events = self._reader.feed(frame)
-            if self.ended:
-                break
-            if not events:
-                continue  # a comment: we keep our own client's connection open
-            decoded = decode_event(events[0], secret=self._secret)
-            if decoded is None:
-                self.skipped += 1
-                continue
-            self._look(decoded)
-            has_content = has_content or decoded.type in _CONTENT
-            if not events[0].event:
-                kept.append(b"event: %b\n" % decoded.type.encode())
-            kept.append(frame)
+        self._has_content = False
+        kept = self.take_all(frames, self._one)
         if not kept:
             return []
-        return [self._chunk(b"".join(kept), has_content=has_content)]
+        return [self._chunk(b"".join(kept), has_content=self._has_content)]
+
+    def _one(self, frame: bytes) -> list[bytes]:
+        events = self._reader.feed(frame)
+        if not events:
+            return []  # a comment: we keep our own client's connection open
+        decoded = decode_event(events[0], secret=self._secret)
+        if decoded is None:
+            self.skipped += 1
+            return []
+        self._look(decoded)
+        self._has_content = self._has_content or decoded.type in _CONTENT
+        if events[0].event:
+            return [frame]
+        return [b"event: %b\n" % decoded.type.encode(), frame]
 
     def _look(self, event: Event) -> None:
         match event.type:

@@ -41,6 +41,7 @@ from atomr_infer.wire.anthropic.upstream_events import (
     decode_message,
 )
 from atomr_infer.wire.anthropic.usage import Counts, decode_counts
+from atomr_infer.wire.broken_off import BreaksOff
 from atomr_infer.wire.openai.upstream_stream import estimate_usage
 from atomr_infer.wire.sse import SseEvent, SseReader
 
@@ -71,7 +72,7 @@ class _Open:
     said: bool = False
 
 
-class MessageAnswer:
+class MessageAnswer(BreaksOff):
     """Collects what must be known at an answer's end; gives chunks meanwhile.
 
     Attributes:
@@ -144,16 +145,14 @@ class MessageAnswer:
         return [*chunks, *self._end()]
 
     def _take(self, events: Iterable[SseEvent]) -> list[TokenChunk]:
-        chunks: list[TokenChunk] = []
-        for event in events:
-            if self.ended:
-                break
-            decoded = decode_event(event, secret=self._secret)
-            if decoded is None:
-                self.skipped += 1
-            else:
-                chunks += self._event(decoded)
-        return chunks
+        return self.take_all(events, self._one)
+
+    def _one(self, event: SseEvent) -> list[TokenChunk]:
+        decoded = decode_event(event, secret=self._secret)
+        if decoded is None:
+            self.skipped += 1
+            return []
+        return self._event(decoded)
 
     def _event(self, event: Event) -> list[TokenChunk]:
         match event.type:

@@ -243,8 +243,8 @@ class _Writer:
         return None
 
     def _tool_use(self, param: str, part: ToolCallPart) -> Block:
-        arguments = (part.arguments.strip() or "{}").encode()
         try:
+            arguments = (part.arguments.strip() or "{}").encode()
             msgspec.json.decode(arguments, type=dict[str, msgspec.Raw])
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
             raise InvalidRequestError(
