@@ -359,7 +359,7 @@ def test_s6_malformed_events_are_skipped_and_counted() -> None:
         (b'data: {"error":"gone"}\n\n', errors.UpstreamError("gone")),
         (
             b'data: {"object":"error","message":"no","type":"x","code":400}\n\n',
-            errors.UpstreamError("no"),
+            errors.InvalidRequestError("no"),
         ),
         (b"event: error\ndata: oh no\n\n", errors.UpstreamError("oh no")),
         (

@@ -76,6 +76,8 @@ def classify(
         retry_after_s: how long it asked us to wait.
         secret: our key, blotted out should the upstream repeat it.
     """
+    if status is None:
+        status = body.status
     coded = attrs.evolve(body, code=body.code or _CODES.get(body.type))
     return worded(
         _class_of(body, status),
