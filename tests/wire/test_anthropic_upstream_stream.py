@@ -378,6 +378,19 @@ def test_s7_errors_inside_a_stream(
     assert (caught.value.message, caught.value.code) == (error.message, error.code)
 
 
+ERROR = event("error", error={"type": "api_error", "message": "boom"})
+
+
+def test_what_came_before_an_error_in_the_same_read_is_given_first() -> None:
+    answer = MessageAnswer(BATCH)
+    assert answer.feed(begin() + text(0, "a") + ERROR) == [said(text="a")]
+    assert isinstance(answer.error, errors.UpstreamError)
+    passing = MessagePass(BATCH)
+    (chunk,) = passing.feed(begin() + text(0, "a") + ERROR)
+    assert chunk.data == begin() + text(0, "a")
+    assert isinstance(passing.error, errors.UpstreamError)
+
+
 def test_our_key_is_in_no_error() -> None:
     data = b'event: error\ndata: {"error":{"message":"bad key sk-ant-12345678"}}\n\n'
     with pytest.raises(errors.UpstreamError) as caught:

@@ -98,9 +98,10 @@ def decode_event(event: SseEvent, *, secret: Secret | None = None) -> Event | No
     """
     try:
         decoded = _decode_event(event.data)
-    except _ERRORS:
-        if event.event == "error":
-            raise _reported(event.data, secret) from None
+    except _ERRORS as error:
+        # An error's other members need not have the types of an answer's.
+        if event.event == "error" or parse_error(event.data) is not None:
+            raise _reported(event.data, secret) from error
         return None
     decoded.type = decoded.type or event.event
     if "error" in (decoded.type, decoded.object, event.event):
