@@ -48,6 +48,11 @@ class AnswerReader(Protocol[C_co]):
     """Bytes of an answer in, chunks out."""
 
     @property
+    def error(self) -> InferenceError | None:
+        """What broke the answer behind the chunks that were returned last."""
+        ...
+
+    @property
     def skipped(self) -> int:
         """Events that were malformed."""
         ...
@@ -134,6 +139,10 @@ class AnswerChunks(Generic[C]):
         while not self._ready:
             if self._failed:
                 raise StopAsyncIteration
+            if self._reader.error is not None:
+                self._failed = True
+                with without_secret(self._secret):
+                    raise self._reader.error
             if self._reader.ended:
                 await self._leave_clean()
                 raise StopAsyncIteration

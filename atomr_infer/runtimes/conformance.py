@@ -28,6 +28,7 @@ from atomr_infer.model.batch import (
     ExecuteBatch,
     FinishReason,
     Message,
+    RawChunk,
     RawPart,
     Role,
     Sampling,
@@ -83,7 +84,14 @@ async def _collect(
 ) -> list[TokenChunk]:
     with trio.fail_after(case.answer_timeout_s):
         async with runner.execute(batch) as chunks:
-            return [chunk async for chunk in chunks]
+            return [_canonical(chunk) async for chunk in chunks]
+
+
+def _canonical(chunk: TokenChunk | RawChunk) -> TokenChunk:
+    # Rule 8: a request without a source is never answered by raw chunks.
+    if not isinstance(chunk, TokenChunk):
+        raise ConformanceError(8, "a raw chunk answers a request without a source")
+    return chunk
 
 
 def _text(chunks: Sequence[TokenChunk]) -> str:
@@ -291,9 +299,9 @@ async def _pause(
     # Its reader sleeps until the others are through: they must not wait for it.
     with trio.fail_after(2 * case.answer_timeout_s):
         async with runner.execute(case.ask()) as chunks:
-            read = [await anext(chunks)]
+            read = [_canonical(await anext(chunks))]
             await others_done.wait()
-            read.extend([chunk async for chunk in chunks])
+            read.extend([_canonical(chunk) async for chunk in chunks])
     return _shape(read)
 
 

@@ -85,7 +85,7 @@ class MessagePass(BreaksOff):
         """
         rest = self._frames.close()
         chunks = self._take([rest.rstrip(b"\r\n") + b"\n\n"] if rest else [])
-        if not self.ended:
+        if not self.ended and self.error is None:
             raise StreamCutError("the upstream's stream ended before its finish")
         return chunks
 

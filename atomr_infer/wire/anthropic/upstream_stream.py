@@ -125,7 +125,7 @@ class MessageAnswer(BreaksOff):
         """
         last = self._reader.close()
         chunks = self._take([] if last is None else [last])
-        if not self.ended:
+        if not self.ended and self.error is None:
             raise StreamCutError("the upstream's stream ended before its finish")
         return chunks
 

@@ -13,8 +13,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+from msgspec import Raw
+
 from atomr_infer.errors import StreamCutError
 from atomr_infer.model.batch import RawChunk
+from atomr_infer.wire.broken_off import BreaksOff
+from atomr_infer.wire.gemini.members import camel
 from atomr_infer.wire.gemini.upstream_answer import decode, malformed
 from atomr_infer.wire.gemini.upstream_stream import (
     ResponseReader,
@@ -25,16 +30,17 @@ from atomr_infer.wire.openai.upstream_stream import estimate_usage
 from atomr_infer.wire.sse import DONE, encode_event
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from atomr_infer.model.batch import ExecuteBatch, TokenChunk
+    from atomr_infer.model.parts import RawJson
     from atomr_infer.model.secret import Secret
     from atomr_infer.wire.sse import SseEvent
 
 _JSON = "application/json; charset=UTF-8"
 
 
-class RawAnswer:
+class RawAnswer(BreaksOff):
     """Collects what must be known at an answer's end; gives its bytes meanwhile.
 
     Attributes:
@@ -70,11 +76,19 @@ class RawAnswer:
         """Take the end of the body; return the chunk that ends the answer.
 
         Raises:
-            StreamCutError: a candidate has no finish reason.
+            StreamCutError: a candidate has no finish reason, and nothing was
+                left to return; otherwise it is kept in ``error``.
         """
         chunks = self._take(self._body.close())
-        self._check_complete()
-        return [*chunks, self._last(b"", "text/event-stream; charset=utf-8")]
+        if self.error is not None:
+            return chunks
+        if self._responses.complete:
+            return [*chunks, self._last(b"", "text/event-stream; charset=utf-8")]
+        cut = _cut()
+        if not chunks:
+            raise cut
+        self.error = cut
+        return chunks
 
     def whole(self, body: bytes) -> list[RawChunk]:
         """Take an answer that was not streamed; return it in one chunk.
@@ -86,22 +100,23 @@ class RawAnswer:
         if not response.is_answer or not self._responses.is_asked_for(response):
             raise malformed("body")
         said = self._responses.read(response)
-        self._check_complete()
+        if not self._responses.complete:
+            raise _cut()
         chunk = self._seen(body, said)
         return [self._last(body, _JSON, chunk)]
 
     def _take(self, events: Iterable[SseEvent]) -> list[RawChunk]:
-        chunks = []
-        for event in events:
-            if event.data == DONE:
-                continue
-            response = decode_event(event, secret=self._secret)
-            if response is None or not self._responses.is_asked_for(response):
-                self.skipped += 1
-                continue
-            said = self._responses.read(response)
-            chunks.append(self._seen(encode_event(event.data), said))
-        return chunks
+        return self.take_all(events, self._one)
+
+    def _one(self, event: SseEvent) -> list[RawChunk]:
+        if event.data == DONE:
+            return []
+        response = decode_event(event, secret=self._secret)
+        if response is None or not self._responses.is_asked_for(response):
+            self.skipped += 1
+            return []
+        said = self._responses.read(response)
+        return [self._seen(encode_event(event.data), said)]
 
     def _seen(self, data: bytes, said: list[TokenChunk]) -> RawChunk:
         text = "".join(chunk.text for chunk in said)
@@ -114,10 +129,6 @@ class RawAnswer:
             model=self._responses.model,
             text=text,
         )
-
-    def _check_complete(self) -> None:
-        if not self._responses.complete:
-            raise StreamCutError("the upstream's stream ended before its finish")
 
     def _last(
         self, data: bytes, content_type: str, seen: RawChunk | None = None
@@ -135,9 +146,29 @@ class RawAnswer:
         )
 
 
+def _cut() -> StreamCutError:
+    return StreamCutError("the upstream's stream ended before its finish")
+
+
 def _no_id() -> str:
     """Return what nobody sees: the client gets the upstream's own bytes."""
     return ""
+
+
+def absent_members(body: bytes, defaults: Mapping[str, RawJson]) -> bytes:
+    """Return the defaults that a request does not have, for :func:`with_members`.
+
+    >>> absent_members(b'{"a":1}', {"a": b"2", "b": b"[]"})
+    b'"b":[]'
+    """
+    if not defaults:
+        return b""
+    given = {camel(name) for name in msgspec.json.decode(body, type=dict[str, Raw])}
+    return b",".join(
+        msgspec.json.encode(name) + b":" + raw
+        for name, raw in defaults.items()
+        if name not in given
+    )
 
 
 def with_members(body: bytes, members: bytes) -> bytes:

@@ -25,6 +25,7 @@ import attrs
 
 from atomr_infer.errors import StreamCutError, UpstreamProtocolError
 from atomr_infer.model.batch import FinishReason, TokenChunk
+from atomr_infer.wire.broken_off import BreaksOff
 from atomr_infer.wire.gemini import finish
 from atomr_infer.wire.gemini.array_reader import ArrayReader
 from atomr_infer.wire.gemini.logprobs import canonical_logprobs
@@ -175,7 +176,7 @@ def decode_event(event: SseEvent, *, secret: Secret | None) -> Response | None:
     return response if response.is_answer else None
 
 
-class GeminiAnswer:
+class GeminiAnswer(BreaksOff):
     """Collects what must be known at an answer's end; gives chunks meanwhile.
 
     Attributes:
@@ -218,12 +219,19 @@ class GeminiAnswer:
         """Take the end of the body; return the chunks that end the answer.
 
         Raises:
-            StreamCutError: a candidate has no finish reason.
+            StreamCutError: a candidate has no finish reason, and nothing was
+                left to return; otherwise it is kept in ``error``.
         """
         chunks = self._take(self._body.close())
-        if not self._responses.complete:
-            raise StreamCutError("the upstream's stream ended before its finish")
-        return [*chunks, self._end()]
+        if self.error is not None:
+            return chunks
+        if self._responses.complete:
+            return [*chunks, self._end()]
+        cut = StreamCutError("the upstream's stream ended before its finish")
+        if not chunks:
+            raise cut
+        self.error = cut
+        return chunks
 
     def whole(self, body: bytes) -> list[TokenChunk]:
         """Take an answer that was not streamed; return all its chunks.
@@ -240,16 +248,16 @@ class GeminiAnswer:
         return [*chunks, self._end()]
 
     def _take(self, events: Iterable[SseEvent]) -> list[TokenChunk]:
-        chunks: list[TokenChunk] = []
-        for event in events:
-            if event.data == DONE:
-                continue  # a proxy's; here the body's end is the end
-            response = decode_event(event, secret=self._secret)
-            if response is None or not self._responses.is_asked_for(response):
-                self.skipped += 1
-                continue
-            chunks += self._noted(self._responses.read(response))
-        return chunks
+        return self.take_all(events, self._one)
+
+    def _one(self, event: SseEvent) -> list[TokenChunk]:
+        if event.data == DONE:
+            return []  # a proxy's; here the body's end is the end
+        response = decode_event(event, secret=self._secret)
+        if response is None or not self._responses.is_asked_for(response):
+            self.skipped += 1
+            return []
+        return self._noted(self._responses.read(response))
 
     def _noted(self, chunks: list[TokenChunk]) -> list[TokenChunk]:
         for chunk in chunks:

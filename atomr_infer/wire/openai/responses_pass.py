@@ -14,6 +14,7 @@ import msgspec
 from atomr_infer.errors import StreamCutError
 from atomr_infer.model.batch import FinishReason, RawChunk
 from atomr_infer.model.usage import Usage, split_total
+from atomr_infer.wire.broken_off import BreaksOff
 from atomr_infer.wire.openai.upstream import malformed
 from atomr_infer.wire.openai.upstream_errors import ErrorBody, classify, parse_error
 from atomr_infer.wire.openai.upstream_stream import estimate_usage
@@ -79,7 +80,7 @@ _decode_event = msgspec.json.Decoder(_Event).decode
 _decode_response = msgspec.json.Decoder(_Response).decode
 
 
-class ResponsePass:
+class ResponsePass(BreaksOff):
     """Passes one response on, and knows what is in it.
 
     Attributes:
@@ -122,7 +123,7 @@ class ResponsePass:
         """
         rest = self._frames.close()
         chunks = self._take([rest.rstrip(b"\r\n") + b"\n\n"] if rest.strip() else [])
-        if not self.ended:
+        if not self.ended and self.error is None:
             raise StreamCutError("the upstream's stream ended before its finish")
         return chunks
 
@@ -153,13 +154,7 @@ class ResponsePass:
         ]
 
     def _take(self, frames: list[bytes]) -> list[RawChunk]:
-        kept: list[bytes] = []
-        for frame in frames:
-            events = self._reader.feed(frame)
-            if self.ended:
-                break
-            if events and self._is_kept(events[0]):
-                kept.append(frame)
+        kept = self.take_all(frames, self._one)
         if not kept:
             return []
         last = self._last
@@ -174,6 +169,10 @@ class ResponsePass:
                 model=self._model,
             )
         ]
+
+    def _one(self, frame: bytes) -> list[bytes]:
+        events = self._reader.feed(frame)
+        return [frame] if events and self._is_kept(events[0]) else []
 
     def _is_kept(self, event: SseEvent) -> bool:
         try:

@@ -22,6 +22,7 @@ import msgspec
 
 from atomr_infer.errors import StreamCutError
 from atomr_infer.model.batch import FinishReason, RawChunk
+from atomr_infer.wire.broken_off import BreaksOff
 from atomr_infer.wire.openai.upstream import finish_reason, malformed
 from atomr_infer.wire.openai.upstream_errors import ErrorBody, classify, parse_error
 from atomr_infer.wire.openai.upstream_stream import estimate_usage
@@ -63,7 +64,7 @@ _decode = msgspec.json.Decoder(_Chunk).decode
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw] | None).decode
 
 
-class ChatPass:
+class ChatPass(BreaksOff):
     """Passes one chat or text completion on, and knows what is in it.
 
     Attributes:
@@ -120,7 +121,7 @@ class ChatPass:
         """
         rest = self._frames.close()
         chunks = self._take([rest.rstrip(b"\r\n") + b"\n\n"] if rest.strip() else [])
-        if self.ended:
+        if self.ended or self.error is not None:
             return chunks
         if self._unfinished:
             raise StreamCutError("the upstream's stream ended before its finish")
@@ -150,17 +151,17 @@ class ChatPass:
         ]
 
     def _take(self, frames: list[bytes]) -> list[RawChunk]:
-        kept: list[bytes] = []
-        for frame in frames:
-            events = self._reader.feed(frame)
-            if self.ended:
-                break
-            if events and self._is_kept(events[0]):
-                kept.append(frame)
-                self._output_bytes += len(frame)
+        kept = self.take_all(frames, self._one)
         if not kept and not self.ended:
             return []
         return [self._chunk(b"".join(kept))]
+
+    def _one(self, frame: bytes) -> list[bytes]:
+        events = self._reader.feed(frame)
+        if not events or not self._is_kept(events[0]):
+            return []
+        self._output_bytes += len(frame)
+        return [frame]
 
     def _is_kept(self, event: SseEvent) -> bool:
         """Look at an event; False when the client must not see it."""

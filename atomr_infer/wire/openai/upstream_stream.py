@@ -25,6 +25,7 @@ import attrs
 
 from atomr_infer.errors import StreamCutError, UpstreamProtocolError
 from atomr_infer.model.batch import ExecuteBatch, FinishReason, TokenChunk, Usage
+from atomr_infer.wire.broken_off import BreaksOff
 from atomr_infer.wire.openai.tool_index import ToolCallNumbers
 from atomr_infer.wire.openai.upstream import decode_chunk, decode_response, malformed
 from atomr_infer.wire.sse import DONE, SseEvent, SseReader
@@ -40,7 +41,7 @@ _BYTES_PER_TOKEN = 4
 _TOKENS_PER_MESSAGE = 4
 
 
-class ChatAnswer:
+class ChatAnswer(BreaksOff):
     """Collects what must be known at an answer's end; gives chunks meanwhile.
 
     Attributes:
@@ -86,7 +87,7 @@ class ChatAnswer:
         """
         last = self._reader.close()
         chunks = self._take([] if last is None else [last])
-        if self.ended:
+        if self.ended or self.error is not None:
             return chunks
         if self._unfinished:
             raise StreamCutError("the upstream's stream ended before its finish")
@@ -104,16 +105,12 @@ class ChatAnswer:
         return [*self._accept(chunks), self._end()]
 
     def _take(self, events: Iterable[SseEvent]) -> list[TokenChunk]:
-        chunks: list[TokenChunk] = []
-        for event in events:
-            if self.ended:
-                break
-            if event.data == DONE:
-                chunks += self._finish_rest()
-                chunks.append(self._end())
-                break
-            chunks += self._accept(self._decode(event))
-        return chunks
+        return self.take_all(events, self._one)
+
+    def _one(self, event: SseEvent) -> list[TokenChunk]:
+        if event.data == DONE:
+            return [*self._finish_rest(), self._end()]
+        return self._accept(self._decode(event))
 
     def _decode(self, event: SseEvent) -> tuple[TokenChunk, ...]:
         try:

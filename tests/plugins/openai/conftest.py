@@ -45,7 +45,7 @@ class Pair:
     async def ask(self, **members: Any) -> list[TokenChunk]:
         """Run one generation to its end."""
         async with self.runner.execute(make_batch(**members)) as chunks:
-            return [chunk async for chunk in chunks]
+            return [c async for c in chunks if isinstance(c, TokenChunk)]
 
 
 def make_batch(**members: Any) -> ExecuteBatch:

@@ -10,6 +10,7 @@ import pytest
 import trio
 
 from atomr_infer import errors
+from atomr_infer.model.batch import TokenChunk
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.model.secret import Secret
 from atomr_infer.remote.credentials import fixed
@@ -18,7 +19,7 @@ from atomr_infer_openai.runner import open_openai_runner
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from atomr_infer.model.batch import ExecuteBatch, TokenChunk
+    from atomr_infer.model.batch import ExecuteBatch
 
 JSON = b"content-type: application/json\r\n"
 EVENTS = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n"
@@ -53,7 +54,7 @@ def ask(batch: Callable[..., ExecuteBatch], key: str) -> Callable[..., Any]:
             open_openai_runner(wanted, fixed(Secret(key))) as runner,
             runner.execute(batch(**members)) as chunks,
         ):
-            return [chunk async for chunk in chunks]
+            return [c async for c in chunks if isinstance(c, TokenChunk)]
 
     async def run(
         answer: bytes, *, hold: bool = False, **members: Any

@@ -65,7 +65,9 @@ async def test_a_whole_answer_comes_back_as_the_upstream_wrote_it(
         b'"finish_reason":"length"}],'
         b'"usage":{"prompt_tokens":3,"completion_tokens":1}}'
     )
-    async with over_socket(script.RawAnswer(body=body)) as pair:
+    async with over_socket(
+        script.RawAnswer(body=body, content_type="application/json")
+    ) as pair:
         [chunk] = await raw(pair, passed())
     assert chunk.data == body
     assert chunk.finish_reason is FinishReason.LENGTH
@@ -196,3 +198,21 @@ async def test_an_error_by_status_is_the_same_as_on_the_canonical_way(
             await raw(pair, passed())
     assert type(straight.value) is type(canonical.value)
     assert straight.value.message == canonical.value.message
+
+
+@pytest.mark.parametrize("straight", [False, True])
+async def test_what_came_in_the_same_read_before_an_error_is_passed_on(
+    over_socket: Any, straight: bool
+) -> None:
+    body = (
+        b'data: {"choices":[{"index":0,"delta":{"content":"half"}}]}\n\n'
+        b'data: {"error":{"message":"broke","type":"server_error"}}\n\n'
+    )
+    batch = passed(stream=True) if straight else make_batch()
+    seen = []
+    async with over_socket(script.RawAnswer(body=body)) as pair:
+        async with pair.runner.execute(batch) as chunks:
+            seen.append(await anext(chunks))
+            with pytest.raises(UpstreamError, match="broke"):
+                await anext(chunks)
+    assert [chunk.has_content for chunk in seen] == [True]

@@ -1,0 +1,58 @@
+"""An answer that breaks off in the middle of a read: what came before counts.
+
+One read can hold half an answer and the error behind it.  The half was said by
+the upstream, so the client gets it, and then the error.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from atomr_infer.errors import InferenceError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+E = TypeVar("E")
+C = TypeVar("C")
+
+
+class BreaksOff:
+    """A reader of an answer, event by event.
+
+    Attributes:
+        error: what broke the answer behind the chunks that were returned last;
+            None: nothing did.
+        ended: True once the answer is over.
+    """
+
+    error: InferenceError | None = None
+    ended: bool = False
+
+    def take_all(
+        self, events: Iterable[E], take: Callable[[E], Iterable[C]]
+    ) -> list[C]:
+        """Return the chunks of all events, up to the answer's end or error.
+
+        Args:
+            events: in order.
+            take: makes the chunks of one.
+
+        Raises:
+            InferenceError: the error, when nothing came before it; otherwise
+                it is kept in ``error``.
+        """
+        chunks: list[C] = []
+        for event in events:
+            if self.ended:
+                break
+            try:
+                chunks += take(event)
+            except InferenceError as error:
+                if not chunks:
+                    raise
+                self.error = error
+                break
+        return chunks
