@@ -23,6 +23,7 @@ from atomr_infer.model.deployment import (
     Serving,
     Timeouts,
 )
+from atomr_infer.model.failover import BreakerPolicy, HedgePolicy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -128,6 +129,14 @@ def _retry(table: TableReader) -> RetryPolicy:
     return table.read(RetryPolicy, **converted)
 
 
+def _breaker(table: TableReader) -> BreakerPolicy:
+    return table.read(BreakerPolicy)
+
+
+def _hedge(table: TableReader) -> HedgePolicy:
+    return table.read(HedgePolicy)
+
+
 def _options(table: TableReader) -> Mapping[str, object]:
     # Only the runtime knows them; it is asked before anything starts.
     return table.content
@@ -137,6 +146,8 @@ _SUB_TABLES = {
     "serving": _serving,
     "timeouts": _timeouts,
     "retry": _retry,
+    "breaker": _breaker,
+    "hedge": _hedge,
     "options": _options,
 }
 

@@ -7,17 +7,44 @@ has any, and a newline behind one is what ``echo`` and editors leave.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from atomr_infer.errors import MissingSecretError
 from atomr_infer.model.secret import EnvSecret, FileSecret, Secret
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
 ReadableSource = EnvSecret | FileSecret | Secret
 """Where a secret can be read at any time, without asking anybody."""
+
+
+class Environ(Mapping[str, str]):
+    """An environment that does not show what is in it.
+
+    ``os.environ`` shows every variable in its ``repr``, and with it the keys of
+    whatever holds on to it: a server's state, a partial function.
+
+    >>> Environ({"OPENAI_API_KEY": "sk-123"})
+    <an environment>
+    """
+
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        def behind() -> Mapping[str, str]:
+            return variables
+
+        # A function, so that showing our attributes shows nothing either.
+        self._variables = behind
+
+    def __getitem__(self, name: str) -> str:
+        return self._variables()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._variables())
+
+    def __len__(self) -> int:
+        return len(self._variables())
+
+    def __repr__(self) -> str:
+        return "<an environment>"
 
 
 def resolve(

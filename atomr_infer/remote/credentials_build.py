@@ -6,8 +6,9 @@ from functools import partial
 from importlib.metadata import distributions
 from typing import TYPE_CHECKING
 
-from atomr_infer.config.secrets import resolve
-from atomr_infer.errors import MissingSecretError
+from atomr.errors import AtomrError
+from atomr_infer.config.secrets import Environ, resolve
+from atomr_infer.errors import MissingSecretError, PluginError
 from atomr_infer.model.secret import (
     EnvSecret,
     FileSecret,
@@ -54,6 +55,7 @@ def make_credentials(
         ConfigError: a provider refuses its options.
     """
     name = deployment.name
+    environ = Environ(environ)
     if deployment.credentials:
         keys = deployment.credentials
         readers = [_reader(key.source, name, environ, installed) for key in keys]
@@ -93,7 +95,16 @@ def _fetched(
     installed: Installed,
 ) -> FetchedReader:
     provider = load_provider(source.provider, installed)
-    provider.validate(source.options)
+    try:
+        provider.validate(source.options)
+    except AtomrError:
+        raise
+    except Exception as error:
+        # A provider is foreign code: its bug must not end who deploys.
+        raise PluginError(
+            f"credential provider {source.provider!r} failed while it checked "
+            f"{deployment!r}: {type(error).__name__}"
+        ) from error
     context = ProviderContext(
         deployment=deployment,
         environ=environ,

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 from atomr.core.child_spec import ChildSpec
 from atomr.otp import DynamicSupervisor, Strategy, Supervisor
 from atomr.process import open_node
+from atomr_infer.config.secrets import Environ
 from atomr_infer.serving.deployment_manager import DeploymentManager
 from atomr_infer.serving.names import DEPLOYMENTS, GATEWAYS, MANAGER, REQUESTS
 from atomr_infer.serving.shared import Serving
@@ -48,7 +49,7 @@ async def open_serving(
     Leaving the block stops everything in order; engines are closed.
     """
     serving = Serving()
-    environ = os.environ if environ is None else environ
+    environ = Environ(os.environ if environ is None else environ)
     async with open_node() as node:
         await node.start(
             ChildSpec(

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from atomr_infer.config.secrets import resolve
+from atomr_infer.config.secrets import Environ, ReadableSource, resolve
 from atomr_infer.errors import MissingSecretError
-from atomr_infer.model.secret import EnvSecret, FileSecret, Secret, SecretSource
+from atomr_infer.model.secret import EnvSecret, FileSecret, Secret
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-def failure(source: SecretSource, environ: dict[str, str] | None = None) -> str:
+def failure(source: ReadableSource, environ: dict[str, str] | None = None) -> str:
     with pytest.raises(MissingSecretError) as raised:
         resolve(source, environ or {}, deployment="gpt")
     return str(raised.value)
@@ -86,3 +86,14 @@ def test_a_file_that_is_not_text_leaves_no_bytes_in_the_error(tmp_path: Path) ->
 
     assert raised.value.__cause__ is None
     assert "s3cret" not in str(raised.value)
+
+
+def test_an_environment_shows_nothing_and_follows_its_source() -> None:
+    variables = {"KEY": "sk-s3cret"}
+    environ = Environ(variables)
+
+    assert "s3cret" not in f"{environ} {environ!r} {vars(environ)}"
+    assert (environ["KEY"], list(environ), len(environ)) == ("sk-s3cret", ["KEY"], 1)
+    variables["OTHER"] = "x"
+    assert environ.get("OTHER") == "x"
+    assert "ABSENT" not in environ
