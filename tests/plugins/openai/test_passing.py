@@ -210,9 +210,9 @@ async def test_what_came_in_the_same_read_before_an_error_is_passed_on(
     )
     batch = passed(stream=True) if straight else make_batch()
     seen = []
-    async with over_socket(script.RawAnswer(body=body)) as pair:
-        async with pair.runner.execute(batch) as chunks:
-            seen.append(await anext(chunks))
-            with pytest.raises(UpstreamError, match="broke"):
-                await anext(chunks)
+    answer = script.RawAnswer(body=body, content_type="text/event-stream")
+    async with over_socket(answer) as pair, pair.runner.execute(batch) as chunks:
+        seen.append(await anext(chunks))
+        with pytest.raises(UpstreamError, match="broke"):
+            await anext(chunks)
     assert [chunk.has_content for chunk in seen] == [True]
