@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from atomr_infer.errors import ModelNotFoundError
+from atomr_infer.wire.gemini.embeddings import EmbedMethod
 
 if TYPE_CHECKING:
     from atomr_infer_gemini.config import GeminiOptions
@@ -16,9 +17,6 @@ if TYPE_CHECKING:
 GENERATE = "generateContent"
 STREAM = "streamGenerateContent"
 COUNT = "countTokens"
-EMBED = "embedContent"
-BATCH_EMBED = "batchEmbedContents"
-PREDICT = "predict"
 
 _PUBLISHER = "publishers/google/models"
 
@@ -60,6 +58,19 @@ def path(model: str, method: str, options: GeminiOptions) -> str:
     # Without alt=sse a stream would be one JSON array.
     query = "?alt=sse" if method == STREAM else ""
     return f"{options.root}/{resource(model, options)}:{method}{query}"
+
+
+def embed_method(model: str, options: GeminiOptions) -> EmbedMethod:
+    """Return how texts are embedded by a model.
+
+    >>> from atomr_infer_gemini.config import GeminiOptions
+    >>> embed_method("text-embedding-005", GeminiOptions(project="p")).value
+    'predict'
+    """
+    if not options.is_vertex:
+        return EmbedMethod.STUDIO
+    name = model.rpartition("/")[2]
+    return EmbedMethod.VERTEX if "gemini" in name else EmbedMethod.PREDICT
 
 
 def _unknown(model: str) -> ModelNotFoundError:

@@ -22,14 +22,34 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from atomr_infer.errors import InferenceError, UpstreamAuthError
+from atomr_infer.errors import (
+    InferenceError,
+    UpstreamAuthError,
+    UpstreamProtocolError,
+)
 from atomr_infer.model.batch import RawChunk, TokenChunk
 from atomr_infer.model.dialect import Dialect
-from atomr_infer.remote.answer import AnswerChunks
+from atomr_infer.model.embeddings import Embeddings
+from atomr_infer.model.usage import Usage
+from atomr_infer.remote.answer import (
+    AnswerChunks,
+    first_token_timeout,
+    is_streamed,
+    within,
+)
+from atomr_infer.remote.blot import without_secret
 from atomr_infer.remote.credentials import NoKey
 from atomr_infer.remote.session import open_session
-from atomr_infer.wire.gemini.upstream import encode_request
-from atomr_infer.wire.gemini.upstream_raw import RawAnswer
+from atomr_infer.runtimes.credentials import NO_HEADERS
+from atomr_infer.wire.gemini.counting import decode_count
+from atomr_infer.wire.gemini.embeddings import decode_embed, encode_embed, texts_of
+from atomr_infer.wire.gemini.upstream import encode_count, encode_request
+from atomr_infer.wire.gemini.upstream_errors import classify, parse_error
+from atomr_infer.wire.gemini.upstream_raw import (
+    RawAnswer,
+    absent_members,
+    with_members,
+)
 from atomr_infer.wire.gemini.upstream_stream import GeminiAnswer
 from atomr_infer_gemini import paths
 from atomr_infer_gemini.config import GeminiOptions, parse_options
@@ -37,11 +57,12 @@ from atomr_infer_gemini.exchange import Exchanges, open_client
 from atomr_infer_gemini.models import ANY_MODEL, capabilities_of, model_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
 
     from atomr_infer.model.batch import ExecuteBatch
     from atomr_infer.model.capabilities import Capabilities
     from atomr_infer.model.deployment import Deployment, Timeouts
+    from atomr_infer.model.embeddings import EmbedRequest, Vector
     from atomr_infer.remote.tcp import Connect
     from atomr_infer.runtimes.credentials import Credentials
 
@@ -121,8 +142,11 @@ class GeminiRunner:
         """
         method = paths.STREAM if batch.stream else paths.GENERATE
         path = paths.path(batch.model, method, self._options)
-        raw = batch.source is not None and batch.source.dialect is Dialect.GEMINI
-        body = self._passed_on(batch) if raw else self._encoded(batch)
+        source = batch.source
+        if source is not None and source.dialect is Dialect.GEMINI:
+            body, raw = self._passed_on(source.body), True
+        else:
+            body, raw = self._encoded(batch), False
         first_by = trio.current_time() + self._timeouts.first_token_s
         self._active += 1
         try:
@@ -150,6 +174,71 @@ class GeminiRunner:
         finally:
             self._active -= 1
 
+    async def embed(self, request: EmbedRequest) -> Embeddings:
+        """Return one vector for each input, in order.
+
+        More inputs than one request takes are sent in several, one by one.
+
+        Raises:
+            InferenceError: the upstream refuses, or answers something else.
+
+        Cancellation: closes the connection.
+        """
+        texts = texts_of(request)
+        method = paths.embed_method(request.model, self._options)
+        resource = paths.resource(request.model, self._options)
+        path = paths.path(request.model, method.value, self._options)
+        vectors: list[Vector] = []
+        usage = Usage()
+        for start in range(0, len(texts), method.max_inputs):
+            some = texts[start : start + method.max_inputs]
+            body = encode_embed(request, some, method=method, resource=resource)
+            found = decode_embed(await self._ask(path, body), some)
+            if found is None:
+                raise _not_understood("an answer with one vector for each text")
+            vectors += found.vectors
+            usage += found.usage
+        return Embeddings(vectors=tuple(vectors), usage=usage, model=request.model)
+
+    async def count_tokens(self, batch: ExecuteBatch) -> int:
+        """Return the tokens of a request's prompt, tools included.
+
+        Raises:
+            InferenceError: the upstream refuses, or answers something else.
+        """
+        resource = paths.resource(batch.model, self._options)
+        wrapped = None if self._options.is_vertex else resource
+        rules = model_of(batch.model).rules
+        body = encode_count(batch, model=wrapped, rules=rules)
+        path = paths.path(batch.model, paths.COUNT, self._options)
+        tokens = decode_count(
+            await self._ask(path, body, client_headers=batch.client_headers)
+        )
+        if tokens is None:
+            raise _not_understood("a number of tokens")
+        return tokens
+
+    async def _ask(
+        self, path: str, body: bytes, *, client_headers: Mapping[str, str] = NO_HEADERS
+    ) -> bytes:
+        """Return the body of an answer that comes whole, and is no error."""
+        first_by = trio.current_time() + self._timeouts.first_token_s
+        self._active += 1
+        try:
+            async with self._exchanges.post(
+                path, body, first_by=first_by, client_headers=client_headers
+            ) as answer:
+                late = first_token_timeout(self._timeouts)
+                with without_secret(answer.secret), within(first_by, late):
+                    is_streamed(answer.response, asked=False)
+                    body = await answer.response.read()
+                problem = parse_error(body)
+                if problem is not None:
+                    raise classify(problem, secret=answer.secret)
+                return body
+        finally:
+            self._active -= 1
+
     async def failed(self) -> InferenceError:
         """Wait for ever: a client of a remote API has nothing that can break."""
         await trio.sleep_forever()
@@ -161,9 +250,16 @@ class GeminiRunner:
             _log.info("request %s: %s", batch.request_id, warning)
         return encoded.body
 
-    def _passed_on(self, batch: ExecuteBatch) -> bytes:
-        assert batch.source is not None, "asked by the caller"
-        return batch.source.body
+    def _passed_on(self, body: bytes) -> bytes:
+        """Return the client's bytes, with the deployment's members where absent."""
+        missing = absent_members(body, self._defaults)
+        return with_members(body, missing) if missing else body
+
+
+def _not_understood(wanted: str) -> UpstreamProtocolError:
+    return UpstreamProtocolError(
+        f"the upstream's answer is not {wanted}", code="malformed_body"
+    )
 
 
 def _new_call_id() -> str:

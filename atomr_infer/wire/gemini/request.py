@@ -1,8 +1,8 @@
-"""Read requests of Google's dialect: generation, counting and embedding.
+"""Read requests of Google's dialect: generation, and counting its prompt.
 
 Pure.
 
-Source: Gemini API reference, "Generating content", "Tokens" and "Embeddings".
+Source: Gemini API reference, "Generating content" and "Counting tokens".
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import attrs
 
 from atomr_infer.model.batch import ExecuteBatch, Message, Role
 from atomr_infer.model.dialect import Dialect
-from atomr_infer.model.embeddings import EmbedRequest
 from atomr_infer.model.parts import TextPart
 from atomr_infer.model.source import Source
 from atomr_infer.wire.fields import Fields, decode, invalid
@@ -28,8 +27,6 @@ STREAM = "streamGenerateContent"
 """The action that asks for pieces."""
 
 _MAX_NAME = 256
-_MAX_INPUTS = 2048
-_MAX_DIMENSIONS = 2**16
 
 
 @attrs.frozen
@@ -148,70 +145,3 @@ def _messages(fields: Fields, conversation: Conversation) -> list[Message]:
     if not found:
         raise invalid(fields.path("contents"), "must hold at least one part")
     return found
-
-
-# --- embeddings -------------------------------------------------------------
-
-
-def parse_embed(call: Call) -> EmbedRequest:
-    """Return the texts that ``:embedContent`` is about.
-
-    Raises:
-        InvalidRequestError: with ``param`` naming the member at fault.
-    """
-    fields = fields_of_body(call.body, wanted="with 'content'")
-    return _embed_request(call, [fields])
-
-
-def parse_batch_embed(call: Call) -> EmbedRequest:
-    """Return the texts that ``:batchEmbedContents`` is about.
-
-    Raises:
-        InvalidRequestError: with ``param`` naming the member at fault; requests
-            of one batch must not differ but in their text.
-    """
-    fields = fields_of_body(call.body, wanted="with 'requests'")
-    items = fields.items("requests", "a list of requests")
-    if not 1 <= len(items) <= _MAX_INPUTS:
-        raise invalid("requests", f"must hold 1 to {_MAX_INPUTS} requests")
-    return _embed_request(call, [fields_of(raw, place) for place, raw in items])
-
-
-def _embed_request(call: Call, requests: list[Fields]) -> EmbedRequest:
-    first, *others = [_embed_one(call, fields) for fields in requests]
-    for fields, other in zip(requests[1:], others, strict=True):
-        if attrs.evolve(other, inputs=first.inputs) != first:
-            raise invalid(fields.param, "must differ from the first in its text only")
-    inputs = tuple(text for one in (first, *others) for text in one.inputs)
-    return attrs.evolve(first, inputs=inputs)
-
-
-def _embed_one(call: Call, fields: Fields) -> EmbedRequest:
-    model = model_name(call, fields)
-    place = fields.path("content")
-    content = nested(fields, "content")
-    if content is None:
-        raise invalid(place, "is required")
-    return EmbedRequest(
-        request_id=call.request_id,
-        model=model,
-        inputs=(_embed_text(content),),
-        dimensions=fields.whole("outputDimensionality", 1, _MAX_DIMENSIONS),
-        task=fields.text("taskType"),
-        title=fields.text("title"),
-        dialect=Dialect.GEMINI,
-        extra=fields.rest(),
-    )
-
-
-def _embed_text(content: Fields) -> str:
-    conversation = Conversation()
-    texts = []
-    for place, item in content.items("parts", "a list of parts"):
-        part = conversation.part(item, place)
-        if not isinstance(part, TextPart):
-            raise invalid(place, "must be text")
-        texts.append(part.text)
-    if not texts:
-        raise invalid(content.path("parts"), "must hold text")
-    return "".join(texts)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import attrs
 import msgspec
 
-from atomr_infer.errors import InvalidRequestError
+from atomr_infer.errors import InvalidRequestError, UnsupportedFeatureError
 from atomr_infer.model.asks import FormatKind, RawTool, ToolMode
 from atomr_infer.model.dialect import Dialect
 from atomr_infer.wire.gemini.thinking import NO_THINKING, Thinking, thinking_config
@@ -139,10 +139,18 @@ def _merged(ours: object, raw: RawJson) -> object:
 
 
 def _tools(batch: ExecuteBatch) -> list[object]:
-    functions = [_function(t) for t in batch.tools if not isinstance(t, RawTool)]
-    found: list[object] = [{"functionDeclarations": functions}] if functions else []
-    found += [msgspec.Raw(t.json) for t in batch.tools if isinstance(t, RawTool)]
-    return found
+    functions: list[_Members] = []
+    own: list[object] = []
+    for tool in batch.tools:
+        if not isinstance(tool, RawTool):
+            functions.append(_function(tool))
+        elif batch.dialect is Dialect.GEMINI:
+            own.append(msgspec.Raw(tool.json))
+        else:
+            raise UnsupportedFeatureError(
+                f"Gemini has no tool {tool.kind!r}", param="tools"
+            )
+    return [{"functionDeclarations": functions}, *own] if functions else own
 
 
 def _function(tool: Tool) -> _Members:
