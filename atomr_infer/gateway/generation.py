@@ -80,7 +80,8 @@ class Generation:
             raise
         kind = _StreamAnswer if asked.batch.stream else _WholeAnswer
         answer = self._answer = kind(self._exchange, self._ingress, asked)
-        await run_request(self._serving, asked.batch, answer)
+        batch = self._serving.with_client_keys(asked.batch, self._call.headers)
+        await run_request(self._serving, batch, answer)
         await answer.finish()
 
     async def fail(self, error: InferenceError) -> None:

@@ -210,7 +210,7 @@ FIX = 'write credential = { env = "NAME_OF_A_VARIABLE" } or { file = "PATH" }'
         (A + "retry.max_attempts = 21\n", "4: deployment 'a': retry: max_attempts: 21 "
          "must be at most 20"),
         (A + "retry.jitter = 'some'\n", "4: deployment 'a': retry: jitter: 'some' "
-         "is not allowed; use 'full' or 'none'"),
+         "is not allowed; use 'full' or 'equal' or 'none'"),
         # --- credentials ---
         (A + 'credential = "sk-secret"\n', "4: deployment 'a': a credential does not "
          f"belong in this file; {FIX}"),
