@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.metadata import Distribution
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,6 +23,8 @@ from atomr_infer.testing.mock import PLUGIN, MockPlugin
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from importlib.metadata._meta import SimplePath
+    from os import PathLike
 
     from tests.runtimes.conftest import Site
 
@@ -36,6 +39,29 @@ def test_runtimes_are_listed_by_name_with_their_distribution(site: Site) -> None
         RuntimeEntry("alpha", "alpha_plugin.deep:the.plugin", "alpha-dist"),
         RuntimeEntry("zeta", "zeta_plugin:PLUGIN", "zeta-dist"),
     )
+
+
+def test_metadata_is_read_of_distributions_with_plugins_only(site: Site) -> None:
+    site.add("plain-dist", entry_points="")
+    site.add("alpha-dist", entry_points="alpha = alpha_plugin:PLUGIN")
+    read: list[str] = []
+
+    class Noting(Distribution):
+        def __init__(self, found: Distribution) -> None:
+            self._found = found
+
+        def read_text(self, filename: str) -> str | None:
+            if filename == "METADATA":
+                read.append(self._found.name)
+            return self._found.read_text(filename)
+
+        def locate_file(self, path: str | PathLike[str]) -> SimplePath:
+            return self._found.locate_file(path)
+
+    (entry,) = list_runtimes(lambda: [Noting(found) for found in site.installed()])
+
+    assert entry.name == "alpha"
+    assert set(read) == {"alpha-dist"}
 
 
 def test_the_runtimes_of_this_distribution_are_registered() -> None:
