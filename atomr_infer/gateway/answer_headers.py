@@ -36,17 +36,24 @@ def served_headers(
     served: Served, asked: Asked, dialect: Dialect
 ) -> list[tuple[bytes, bytes]]:
     """Return the headers that say who answered, and what had no effect."""
-    found = [
-        *request_id_headers(served.request_id, dialect),
-        (b"x-atomr-deployment", served.deployment.encode()),
-        (b"x-atomr-attempts", str(len(served.attempts)).encode()),
-    ]
+    found = list(whole_headers(served, dialect))
     warnings = list(asked.warnings)
     if served.ignored:
         warnings.append("ignored by this model: " + ", ".join(served.ignored))
     if warnings:
         found.append((b"x-atomr-warnings", header_text("; ".join(warnings))))
+    if served.model != asked.batch.model:
+        found.append((b"x-atomr-model", header_text(asked.batch.model)))
     return found
+
+
+def whole_headers(served: Served, dialect: Dialect) -> tuple[tuple[bytes, bytes], ...]:
+    """Return the headers that say who answered."""
+    return (
+        *request_id_headers(served.request_id, dialect),
+        (b"x-atomr-deployment", served.deployment.encode()),
+        (b"x-atomr-attempts", str(len(served.attempts)).encode()),
+    )
 
 
 def header_text(text: str) -> bytes:

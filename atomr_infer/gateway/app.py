@@ -18,12 +18,14 @@ import msgspec
 import trio
 
 from atomr_infer._version import VERSION
-from atomr_infer.errors import InferenceError, NotReadyError
+from atomr_infer.errors import InferenceError, InternalError, NotReadyError
+from atomr_infer.gateway.answer_headers import request_id_headers
 from atomr_infer.gateway.asgi_exchange import AsgiExchange, Receive, Scope, Send
 from atomr_infer.gateway.exchange import (
     BodyTooLargeError,
     ClientGoneError,
     Exchange,
+    Work,
 )
 from atomr_infer.gateway.generation import Generation
 from atomr_infer.gateway.ingresses import INGRESSES
@@ -35,8 +37,14 @@ from atomr_infer.gateway.routes import (
     endpoints,
     find,
 )
+from atomr_infer.gateway.whole_routes import (
+    WholeAnswer,
+    counts,
+    embeddings,
+    model_list,
+    model_object,
+)
 from atomr_infer.wire.ingress import Call
-from atomr_infer.wire.openai.models import model_list, model_object
 
 if TYPE_CHECKING:
     from atomr_infer.model.dialect import Dialect
@@ -45,6 +53,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Operation = Callable[[Exchange, Target], Awaitable[None]]
+Fail = Callable[[InferenceError], Awaitable[None]]
+WholeRoute = Callable[["Serving", Call, Target], Awaitable[WholeAnswer]]
 
 
 @attrs.frozen(kw_only=True)
@@ -122,6 +132,10 @@ class GatewayApp:
                 await _refuse(exchange, dialect, 405, problem, more)
             case Target(action=Action.GENERATE):
                 await self._generate(exchange, target, headers)
+            case Target(action=Action.EMBED):
+                await self._whole(exchange, target, headers, embeddings)
+            case Target(action=Action.COUNT_TOKENS):
+                await self._whole(exchange, target, headers, counts)
             case Target():
                 await self._operations[target.action](exchange, target)
 
@@ -151,19 +165,15 @@ class GatewayApp:
             members["draining"] = True
         await exchange.answer(status, msgspec.json.encode(members))
 
-    async def _models(self, exchange: Exchange, _: Target) -> None:
-        names = self._serving.table.owned_names()
-        body = model_list(names, self._serving.started_at_s)
-        await exchange.answer(200, body)
+    async def _models(self, exchange: Exchange, target: Target) -> None:
+        await exchange.answer(200, model_list(self._serving, target.dialect))
 
     async def _model(self, exchange: Exchange, target: Target) -> None:
-        name = target.model or ""
         try:
-            route = self._serving.table.resolve(name)
+            body = model_object(self._serving, target.dialect, target.model or "")
         except InferenceError as error:
-            await _answer_error(exchange, target.dialect, error)
+            await _answer_error(exchange, target.dialect, error, _new_id())
             return
-        body = model_object(name, route.deployment, self._serving.started_at_s)
         await exchange.answer(200, body)
 
     # --- inference ------------------------------------------------------------
@@ -176,12 +186,41 @@ class GatewayApp:
             return
         ingress = INGRESSES[target.dialect]
         generation = Generation(self._serving, exchange, ingress=ingress, call=call)
+        await self._run(exchange, generation.run, generation.fail)
+
+    async def _whole(
+        self,
+        exchange: Exchange,
+        target: Target,
+        headers: Mapping[str, str],
+        answer: WholeRoute,
+    ) -> None:
+        """Answer with one value, whatever comes of it."""
+        call = await self._call(exchange, target, headers)
+        if call is None:
+            return
+        fail = partial(_fail, exchange, target.dialect, call.request_id)
+
+        async def work() -> None:
+            try:
+                found = await answer(self._serving, call, target)
+            except InferenceError as error:
+                await fail(error)
+            except Exception:
+                log.exception("request %s: internal error", call.request_id)
+                await fail(
+                    InternalError(f"internal error; request id {call.request_id}")
+                )
+            else:
+                await exchange.answer(200, found.body, found.headers)
+
+        await self._run(exchange, work, fail)
+
+    async def _run(self, exchange: Exchange, work: Work, fail: Fail) -> None:
         stopping = NotReadyError("the server is shutting down")
         self._answering.add(exchange)
         try:
-            await exchange.run(
-                generation.run, stopped=partial(generation.fail, stopping)
-            )
+            await exchange.run(work, stopped=partial(fail, stopping))
         finally:
             self._answering.discard(exchange)
 
@@ -203,7 +242,7 @@ class GatewayApp:
             await _refuse(exchange, target.dialect, 408, problem)
             return None
         return Call(
-            request_id=os.urandom(12).hex(),
+            request_id=_new_id(),
             body=body,
             headers=headers,
             query=_query(exchange.query),
@@ -220,11 +259,23 @@ def _query(raw: bytes) -> dict[str, str]:
     return dict(parse_qsl(raw.decode("latin-1"))) if raw else {}
 
 
+def _new_id() -> str:
+    return os.urandom(12).hex()
+
+
 async def _answer_error(
-    exchange: Exchange, dialect: Dialect, error: InferenceError
+    exchange: Exchange, dialect: Dialect, error: InferenceError, request_id: str
 ) -> None:
-    answer = INGRESSES[dialect].refuse(error, os.urandom(12).hex())
-    await exchange.answer(answer.status, answer.body, answer.headers)
+    answer = INGRESSES[dialect].refuse(error, request_id)
+    more = request_id_headers(request_id, dialect)
+    await exchange.answer(answer.status, answer.body, [*answer.headers, *more])
+
+
+async def _fail(
+    exchange: Exchange, dialect: Dialect, request_id: str, error: InferenceError
+) -> None:
+    if not exchange.started:
+        await _answer_error(exchange, dialect, error, request_id)
 
 
 async def _refuse(
@@ -234,7 +285,7 @@ async def _refuse(
     message: str,
     *more: tuple[bytes, bytes],
 ) -> None:
-    answer = INGRESSES[dialect].plain(status, message, os.urandom(12).hex())
+    answer = INGRESSES[dialect].plain(status, message, _new_id())
     # Whatever the client still sends of its body is not read: close.
     headers = [(b"connection", b"close"), *answer.headers, *more]
     await exchange.answer(status, answer.body, headers)

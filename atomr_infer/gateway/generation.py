@@ -17,13 +17,17 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
+import attrs
+
 from atomr_infer.errors import InferenceError, InternalError
 from atomr_infer.gateway.answer_headers import (
     STREAM_HEADERS,
     request_id_headers,
     served_headers,
 )
+from atomr_infer.gateway.client_wishes import with_wishes
 from atomr_infer.model.batch import RawChunk, TokenChunk
+from atomr_infer.policy.token_estimate import estimate_prompt_tokens
 from atomr_infer.serving.request import run_request
 from atomr_infer.wire.ingress import AnswerFacts, Asked, Call, Ingress
 
@@ -78,7 +82,9 @@ class Generation:
         except InferenceError as error:
             log.info("request %s refused: %s", self._call.request_id, error)
             raise
-        kind = _StreamAnswer if asked.batch.stream else _WholeAnswer
+        batch = with_wishes(self._serving, asked.batch, self._call.headers)
+        asked = attrs.evolve(asked, batch=batch)
+        kind = _StreamAnswer if batch.stream else _WholeAnswer
         answer = self._answer = kind(self._exchange, self._ingress, asked)
         batch = self._serving.with_client_keys(asked.batch, self._call.headers)
         await run_request(self._serving, batch, answer)
@@ -124,7 +130,7 @@ class _Answer:
             request_id=self._asked.batch.request_id,
             created_s=int(time.time()),
             model=self.served.model,
-            prompt_tokens=estimated_prompt_tokens(self._asked),
+            prompt_tokens=estimate_prompt_tokens(self._asked.batch),
         )
 
 
@@ -187,10 +193,3 @@ class _WholeAnswer(_Answer):
             assert self._builder is not None, "an answer has at least one chunk"
             body = self._builder.build()
         await self._exchange.answer(200, body, headers)
-
-
-def estimated_prompt_tokens(asked: Asked) -> int:
-    """Return about how long the prompt is, for a stream's first event (section 4)."""
-    source = asked.batch.source
-    size = 0 if source is None else len(source.body)
-    return max(1, size // 4)

@@ -88,6 +88,10 @@ _PATHS: Mapping[str, Mapping[str, Target]] = {
     "/v1/completions": _generate(Dialect.OPENAI_COMPLETIONS),
     "/v1/responses": _generate(Dialect.OPENAI_RESPONSES),
     "/v1/messages": _generate(Dialect.ANTHROPIC),
+    "/v1/messages/count_tokens": {
+        "POST": Target(action=Action.COUNT_TOKENS, dialect=Dialect.ANTHROPIC)
+    },
+    "/v1/embeddings": {"POST": Target(action=Action.EMBED)},
 }
 
 _GEMINI_MODELS = ("/v1beta/models/", "/v1/models/")
@@ -95,6 +99,9 @@ _GEMINI_MODELS = ("/v1beta/models/", "/v1/models/")
 _GEMINI_VERBS: Mapping[str, Action] = {
     "generateContent": Action.GENERATE,
     "streamGenerateContent": Action.GENERATE,
+    "countTokens": Action.COUNT_TOKENS,
+    "embedContent": Action.EMBED,
+    "batchEmbedContents": Action.EMBED,
 }
 
 _OPENAI_ROOTS = ("/chat/", "/completions", "/embeddings", "/responses", "/models")

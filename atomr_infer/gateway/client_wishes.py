@@ -1,0 +1,58 @@
+"""What a client says in headers about how its request is served.
+
+A client may shorten the time that its request has, never lengthen it, and it
+may bring a key where a deployment asks for one.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from atomr_infer.model.batch import ExecuteBatch
+    from atomr_infer.serving.shared import Serving
+
+_TIMEOUTS = ("x-request-timeout", "x-stainless-timeout")
+"""Seconds; the second is what the SDKs of OpenAI and Anthropic tell of their own."""
+
+
+def with_wishes(
+    serving: Serving, batch: ExecuteBatch, headers: Mapping[str, str]
+) -> ExecuteBatch:
+    """Return a request with what its headers wish for.
+
+    Args:
+        serving: knows which headers can hold a key.
+        batch: the request.
+        headers: all of its headers, by lower-case name.
+    """
+    keyed = serving.with_client_keys(batch, headers)
+    timeout_s = timeout_of(headers)
+    return keyed if timeout_s is None else attrs.evolve(keyed, timeout_s=timeout_s)
+
+
+def timeout_of(headers: Mapping[str, str]) -> float | None:
+    """Return the shortest time that the headers name; None when they name none.
+
+    >>> timeout_of({"x-request-timeout": "2.5", "x-stainless-timeout": "600"})
+    2.5
+    >>> timeout_of({"x-stainless-timeout": "NOT_GIVEN"})
+    """
+    found = [_seconds(headers[name]) for name in _TIMEOUTS if name in headers]
+    named = [seconds for seconds in found if seconds is not None]
+    return min(named, default=None)
+
+
+def _seconds(text: str) -> float | None:
+    try:
+        seconds = float(text)
+    except ValueError:
+        return None
+    return seconds if 0 < seconds < math.inf else None
