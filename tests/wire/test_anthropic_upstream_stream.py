@@ -456,7 +456,9 @@ def test_error_with_a_good_status_is_an_error(reader: Any) -> None:
 def test_events_are_passed_on_byte_for_byte() -> None:
     chunks = passed(*GOLDEN)
     assert b"".join(chunk.data for chunk in chunks) == b"".join(GOLDEN)
-    assert [chunk.has_content for chunk in chunks[:4]] == [False, False, True, True]
+    said = [chunk.has_content for chunk in chunks]
+    # A thought's block says nothing before its delta; one that is hidden does.
+    assert said[:7] == [False, False, False, True, True, False, True]
     assert chunks[0] == RawChunk(data=GOLDEN[0], has_content=False, model=M)
     assert chunks[-2].finish_reason is FinishReason.TOOL_CALLS
     assert chunks[-1] == RawChunk(

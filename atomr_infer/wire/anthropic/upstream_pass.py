@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from atomr_infer.model.secret import Secret
 
 _JSON = "application/json"
-_CONTENT = frozenset({"content_block_start", "content_block_delta"})
+# A block of these kinds begins empty: nothing is said before its first delta.
+_BEGIN_EMPTY = frozenset({"text", "thinking"})
 
 
 class MessagePass(BreaksOff):
@@ -124,7 +125,7 @@ class MessagePass(BreaksOff):
             self.skipped += 1
             return []
         self._look(decoded)
-        self._has_content = self._has_content or decoded.type in _CONTENT
+        self._has_content = self._has_content or _says_something(decoded)
         if events[0].event:
             return [frame]
         return [b"event: %b\n" % decoded.type.encode(), frame]
@@ -157,6 +158,13 @@ class MessagePass(BreaksOff):
             usage=usage,
             model=self._model,
         )
+
+
+def _says_something(event: Event) -> bool:
+    if event.type != "content_block_start" or event.content_block is None:
+        return event.type == "content_block_delta"
+    block = event.content_block
+    return block.type not in _BEGIN_EMPTY or bool(block.text or block.thinking)
 
 
 def _size(event: Event) -> int:
