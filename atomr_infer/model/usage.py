@@ -10,6 +10,7 @@ Pure.
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import attrs
@@ -37,6 +38,7 @@ class Usage:
         estimated: True when the upstream did not say and we counted.
         interrupted: True when the generation was cut or cancelled, so that more
             may have been made than was counted.
+        reported_usd: what the upstream says that it cost; None: it does not say.
     """
 
     input_uncached: int = 0
@@ -51,6 +53,7 @@ class Usage:
     output_audio: int = 0
     estimated: bool = False
     interrupted: bool = False
+    reported_usd: Decimal | None = None
 
     @property
     def cache_write(self) -> int:
@@ -91,6 +94,7 @@ class Usage:
             **sums,
             estimated=self.estimated or other.estimated,
             interrupted=self.interrupted or other.interrupted,
+            reported_usd=_sum(self.reported_usd, other.reported_usd),
         )
 
     def __repr__(self) -> str:
@@ -103,7 +107,14 @@ class Usage:
         return f"Usage({said})"
 
 
-_FLAGS = frozenset({"estimated", "interrupted"})
+def _sum(one: Decimal | None, other: Decimal | None) -> Decimal | None:
+    """Return the sum of what is known; a part that is not known is not zero."""
+    if one is None or other is None:
+        return None
+    return one + other
+
+
+_FLAGS = frozenset({"estimated", "interrupted", "reported_usd"})
 _BUCKETS = tuple(
     field.name for field in attrs.fields(Usage) if field.name not in _FLAGS
 )

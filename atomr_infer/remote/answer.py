@@ -23,7 +23,7 @@ from atomr_infer.errors import (
 from atomr_infer.remote.blot import without_secret
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Iterator
+    from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 
     from atomr_infer.model.batch import ExecuteBatch
     from atomr_infer.model.deployment import Timeouts
@@ -131,6 +131,11 @@ class AnswerChunks(Generic[C]):
         self._secret = secret
         self._ready: deque[C] = deque()
         self._failed = False
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The answer's headers, by lower-case name."""
+        return self._response.headers
 
     def __aiter__(self) -> AsyncIterator[C]:
         return self

@@ -175,7 +175,7 @@ class ProviderClient:
     @asynccontextmanager
     async def generation(
         self, batch: ExecuteBatch, request: ProviderRequest[C]
-    ) -> AsyncIterator[AsyncIterator[C]]:
+    ) -> AsyncIterator[AnswerChunks[C]]:
         """Run one generation; the block's end is the generation's end.
 
         Raises:

@@ -230,5 +230,6 @@ def _did_you_mean(name: str, known: list[str]) -> str:
 
 def _problem(deployment: Deployment, option: str, problem: str) -> ConfigError:
     return ConfigError(
-        f"deployment {deployment.name!r}, runtime 'openai': option {option!r} {problem}"
+        f"deployment {deployment.name!r}, runtime {deployment.runtime!r}:"
+        f" option {option!r} {problem}"
     )

@@ -74,13 +74,18 @@ async def open_openai_runner(
             session,
             timeouts=deployment.timeouts,
             replay=deployment.retry.idempotent,
-            show_key=partial(_show_key, options.key_header),
+            show_key=partial(show_key, options.key_header),
             fault=fault,
         )
         yield OpenAIRunner(client, options=options, model=deployment.model or "")
 
 
-def _show_key(name: str, secret: Secret) -> Headers:
+def show_key(name: str, secret: Secret) -> Headers:
+    """Return the header of that name that shows a key.
+
+    Raises:
+        UpstreamAuthError: the key holds what no header can carry.
+    """
     key = secret.reveal()
     return key_header(name, f"Bearer {key}" if name == "authorization" else key)
 

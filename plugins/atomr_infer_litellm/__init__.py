@@ -1,0 +1,1 @@
+"""The litellm runtime: a LiteLLM proxy as an upstream."""

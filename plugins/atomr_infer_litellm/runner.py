@@ -1,0 +1,117 @@
+"""Runs generations on a LiteLLM proxy: OpenAI's format, and what it costs.
+
+LiteLLM knows the price that it paid and says it in a header; that figure goes
+into the usage, where it beats every price list.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from decimal import Decimal, InvalidOperation
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+import attrs
+
+from atomr_infer.model.batch import RawChunk, TokenChunk
+from atomr_infer.remote.provider import ProviderClient, open_provider_client
+from atomr_infer.remote.session import open_session
+from atomr_infer_litellm.config import parse_litellm_options
+from atomr_infer_litellm.faults import litellm_fault
+from atomr_infer_openai.requests import make_request
+from atomr_infer_openai.runner import OpenAIRunner, show_key
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from atomr_infer.model.batch import ExecuteBatch
+    from atomr_infer.model.deployment import Deployment
+    from atomr_infer.remote.tcp import Connect
+    from atomr_infer.runtimes.credentials import Credentials
+
+COST_HEADER = "x-litellm-response-cost"
+
+C = TypeVar("C", TokenChunk, RawChunk)
+
+
+@asynccontextmanager
+async def open_litellm_runner(
+    deployment: Deployment, credentials: Credentials, *, connect: Connect | None = None
+) -> AsyncIterator[LiteLLMRunner]:
+    """Open a client for a deployment; no connection is made before it is used.
+
+    Args:
+        deployment: whose options and timeouts apply.
+        credentials: hands out the proxy's key for each request.
+        connect: opens streams; None: TCP and TLS.
+
+    Raises:
+        ConfigError: an option is wrong.
+    """
+    options = parse_litellm_options(deployment)
+    open_client = partial(
+        open_provider_client,
+        options.openai.endpoint,
+        headers=options.headers,
+        timeouts=deployment.timeouts,
+        connect=connect,
+    )
+    async with open_session(open_client, credentials) as session:
+        client = ProviderClient(
+            session,
+            timeouts=deployment.timeouts,
+            replay=deployment.retry.idempotent,
+            show_key=partial(show_key, "authorization"),
+            fault=litellm_fault,
+        )
+        yield LiteLLMRunner(
+            client, options=options.openai, model=deployment.model or ""
+        )
+
+
+class LiteLLMRunner(OpenAIRunner):
+    """One client of a LiteLLM proxy; see ``ModelRunner`` for the contract."""
+
+    @asynccontextmanager
+    async def execute(
+        self, batch: ExecuteBatch
+    ) -> AsyncIterator[AsyncIterator[TokenChunk | RawChunk]]:
+        """Run one generation; the block's end is the generation's end.
+
+        Raises:
+            InferenceError: from entering the block or from the iteration.
+
+        Cancellation: leaving the block before the last chunk closes the
+            connection before the block's exit returns.
+        """
+        request = make_request(batch, self._options)
+        async with self._client.generation(batch, request) as chunks:
+            cost = reported_cost(chunks.headers)
+            yield chunks if cost is None else _with_cost(chunks, cost)
+
+
+async def _with_cost(
+    chunks: AsyncIterator[TokenChunk | RawChunk], cost: Decimal
+) -> AsyncIterator[TokenChunk | RawChunk]:
+    async for chunk in chunks:
+        if chunk.usage is None:
+            yield chunk
+        else:
+            usage = attrs.evolve(chunk.usage, reported_usd=cost)
+            yield attrs.evolve(chunk, usage=usage)
+
+
+def reported_cost(headers: Mapping[str, str]) -> Decimal | None:
+    """Return what an answer is said to have cost, in dollars; None: not said.
+
+    A stream's head is written before its cost is known: LiteLLM then says 0.
+
+    >>> reported_cost({COST_HEADER: "0.00012"})
+    Decimal('0.00012')
+    >>> reported_cost({COST_HEADER: "0.0"})
+    """
+    try:
+        cost = Decimal(headers[COST_HEADER])
+    except (KeyError, InvalidOperation):
+        return None
+    return cost if cost.is_finite() and cost > 0 else None
