@@ -15,6 +15,7 @@ from atomr_infer.config.credentials import (
     read_credential,
     read_credentials,
 )
+from atomr_infer.config.prices import read_price
 from atomr_infer.config.reader import TableReader, type_name
 from atomr_infer.model.deployment import (
     Deployment,
@@ -148,6 +149,7 @@ _SUB_TABLES = {
     "retry": _retry,
     "breaker": _breaker,
     "hedge": _hedge,
+    "price": read_price,
     "options": _options,
 }
 

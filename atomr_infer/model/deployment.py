@@ -23,6 +23,7 @@ from atomr_infer.model.failover import (
     OnCut,
     as_fallbacks,
 )
+from atomr_infer.model.prices import Price
 from atomr_infer.model.secret import PooledSecret, SecretSource, alone, pooled
 from atomr_infer.model.validation import (
     InvalidValueError,
@@ -141,6 +142,7 @@ class Deployment:
             ``gpt-*``.  Empty: ``(name,)``.  A pattern that ends in ``/*``
             (``openai/*``) takes its prefix off before the upstream is asked.
         credential: where the upstream's key is found; None: none is needed.
+        price: what its models cost; None: what is known of the provider's.
         credentials: several keys that are used in turn; one that is refused or
             limited is left alone for a while.
         options: what only this runtime understands; checked by it.
@@ -176,6 +178,10 @@ class Deployment:
         validator=attrs.validators.deep_iterable(non_empty),
     )
     credential: SecretSource | None = None
+    price: Price | None = attrs.field(
+        default=None,
+        validator=attrs.validators.optional(attrs.validators.instance_of(Price)),
+    )
     credentials: tuple[PooledSecret, ...] = attrs.field(
         default=(), converter=pooled, validator=alone
     )
