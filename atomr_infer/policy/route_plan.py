@@ -227,8 +227,9 @@ def start(deployments: Mapping[str, Deployment], first: Deployment) -> RoutePlan
 def _next_step(
     plan: RoutePlan, failure: Failure, random: float
 ) -> tuple[RoutePlan, Step]:
+    assert plan.told is not None, "a failure has an error"
     if not _may_go_on(plan, failure):
-        return plan, GiveUp(failure.error)
+        return plan, GiveUp(plan.told)
     wait_s = _wait_s(plan, failure, random)
     if wait_s is not None:
         return plan, Again(wait_s)
@@ -257,8 +258,9 @@ def _may_go_on(plan: RoutePlan, failure: Failure) -> bool:
         return False
     if plan.on_cut not in (OnCut.RESTART_MATCH, OnCut.CONTINUE):
         return False
-    # Who gave no place added nothing: the cut before it is still to be mended.
-    return not failure.admitted or reason_of(failure.error) in _CUTS
+    # Who gave no place, or refused, added nothing: the cut is still to be mended.
+    refused = not plan.at_first and _does_not_understand(failure.error)
+    return not failure.admitted or refused or reason_of(failure.error) in _CUTS
 
 
 def _wait_s(plan: RoutePlan, failure: Failure, random: float) -> float | None:

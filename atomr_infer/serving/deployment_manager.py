@@ -9,7 +9,7 @@ value, so that a mistake in one deployment does not restart the manager.
 from __future__ import annotations
 
 import logging
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -45,7 +45,7 @@ from atomr_infer.serving.names import DEPLOYMENTS
 from atomr_infer.serving.routing_table import RoutingTable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from atomr_infer.model.deployment import Deployment
     from atomr_infer.runtimes.contract import RuntimePlugin
@@ -182,24 +182,18 @@ class DeploymentManager(GenServer):
         return RunnerContext(credential=credential)
 
     def _share_breaker(self, plugin: RuntimePlugin, deployment: Deployment) -> None:
-        if isinstance(plugin, HasEndpoint):
+        if not isinstance(plugin, HasEndpoint):
+            return
+        with _foreign(deployment):
             endpoint = plugin.endpoint(deployment)
-            if endpoint is not None:
-                self._serving.breakers.add(deployment, f"{plugin.name} {endpoint}")
+        if endpoint is not None:
+            self._serving.breakers.add(deployment, f"{plugin.name} {endpoint}")
 
     def _checked_plugin(self, deployment: Deployment) -> RuntimePlugin:
-        try:
+        with _foreign(deployment):
             plugin = load_runtime(deployment.runtime, self._installed)
             plugin.validate(deployment)
             ensure_available(plugin, self._installed)
-        except AtomrError:
-            raise
-        except Exception as error:
-            # A plugin is foreign code: its bug must not end the manager.
-            raise PluginError(
-                f"runtime {deployment.runtime!r} failed while it checked "
-                f"{deployment.name!r}: {type(error).__name__}: {error}"
-            ) from error
         return plugin
 
     async def _undeploy(self, name: str, only: Deployment | None) -> bool:
@@ -217,6 +211,20 @@ class DeploymentManager(GenServer):
             demonitor(tree.monitor, flush=True)
             await _end_tree(tree.pid)
         return True
+
+
+@contextmanager
+def _foreign(deployment: Deployment) -> Iterator[None]:
+    """Keep a plugin's bug from ending the manager: it is foreign code."""
+    try:
+        yield
+    except AtomrError:
+        raise
+    except Exception as error:
+        raise PluginError(
+            f"runtime {deployment.runtime!r} failed while it checked "
+            f"{deployment.name!r}: {type(error).__name__}: {error}"
+        ) from error
 
 
 async def _end_tree(tree: Pid) -> None:

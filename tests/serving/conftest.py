@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.metadata import Distribution, distributions
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import pytest
@@ -32,15 +32,25 @@ awkward = tests.bridge.awkward:PLUGIN
 
 @attrs.define
 class Collected:
-    """A sink that remembers."""
+    """A sink that remembers.
+
+    Attributes:
+        served: what ``begin`` was told.
+        texts: the text of each chunk that had some.
+        chunks: all of them.
+        result: what the request returned.
+    """
 
     served: list[Served] = attrs.field(factory=list)
     texts: list[str] = attrs.field(factory=list)
+    chunks: list[TokenChunk | RawChunk] = attrs.field(factory=list)
+    result: Served | None = None
 
     async def begin(self, served: Served) -> None:
         self.served.append(served)
 
     async def chunk(self, chunk: TokenChunk | RawChunk) -> None:
+        self.chunks.append(chunk)
         if chunk.text:
             self.texts.append(chunk.text)
 
@@ -54,15 +64,22 @@ class Tree:
     _numbers: Iterator[int] = attrs.field(factory=count)
 
     async def ask(
-        self, text: str = "one two", *, model: str = "m", sink: Collected | None = None
+        self,
+        text: str = "one two",
+        *,
+        model: str = "m",
+        sink: Collected | None = None,
+        **more: Any,
     ) -> Collected:
+        """Ask, and return what came; ``more`` is of the ``ExecuteBatch``."""
         sink = Collected() if sink is None else sink
         batch = ExecuteBatch(
             request_id=f"r{next(self._numbers)}",
             model=model,
             messages=(Message(Role.USER, text),),
+            **more,
         )
-        await run_request(self.serving, batch, sink)
+        sink.result = await run_request(self.serving, batch, sink)
         return sink
 
     async def idle(self) -> None:

@@ -51,6 +51,11 @@ class LabPlugin(RuntimePlugin):
     summary = "for tests"
     host = Host.IN_PROCESS
 
+    def endpoint(self, deployment: Deployment) -> str | None:
+        """What the test says, as an option."""
+        endpoint = deployment.options.get("endpoint")
+        return None if endpoint is None else str(endpoint)
+
     def validate(self, deployment: Deployment) -> None:
         """Anything goes, unless the test says otherwise."""
         if self.refusal is not None:
