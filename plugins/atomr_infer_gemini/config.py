@@ -16,6 +16,7 @@ import msgspec
 
 from atomr_infer.errors import ConfigError
 from atomr_infer.remote.options import Options
+from atomr_infer.remote.origin import parse_base_url
 
 if TYPE_CHECKING:
     from atomr_infer.model.deployment import Deployment
@@ -76,7 +77,7 @@ class GeminiOptions:
     @property
     def needs_credential(self) -> bool:
         """True for Google itself; a proxy may take anyone."""
-        return self.endpoint == own_endpoint(self.project, self.region)
+        return parse_base_url(self.endpoint).origin.host.endswith(".googleapis.com")
 
     @property
     def root(self) -> str:

@@ -82,6 +82,8 @@ def decode(
         UpstreamProtocolError: ``malformed_event`` or ``malformed_body``.
         InferenceError: the upstream reports an error.
     """
+    if event == "error":
+        raise classify(parse_error(data) or _named_error(data), secret=secret)
     try:
         response = _decode_response(data)
     except _DECODE_ERRORS as error:
@@ -90,9 +92,13 @@ def decode(
         if problem is not None:
             raise classify(problem, secret=secret) from error
         raise malformed(what) from error
-    if response.error or event == "error":
+    if response.error:
         raise classify(parse_error(data) or ErrorBody(), secret=secret)
     return response
+
+
+def _named_error(data: bytes) -> ErrorBody:
+    return ErrorBody(message=data.decode("utf-8", "replace"))
 
 
 def malformed(what: str) -> UpstreamProtocolError:

@@ -181,6 +181,8 @@ _BY_WORD: dict[str, type[errors.InferenceError]] = {
     "RESOURCE_EXHAUSTED": errors.RateLimitedError,
     "UNIMPLEMENTED": errors.UnsupportedFeatureError,
     "DEADLINE_EXCEEDED": errors.UpstreamTimeoutError,
+    # Google gave it up; we did not.
+    "CANCELLED": errors.UpstreamError,
     # Another request of the same account is in the way.
     "ABORTED": errors.OverloadedError,
 }

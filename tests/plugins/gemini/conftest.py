@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -18,25 +18,28 @@ from atomr_infer.model.batch import (
     Role,
     TokenChunk,
 )
-from atomr_infer.model.deployment import Deployment, RetryPolicy, Timeouts
+from atomr_infer.model.deployment import (
+    Deployment,
+    OptionValue,
+    RetryPolicy,
+    Timeouts,
+)
 from atomr_infer.model.secret import Secret
 from atomr_infer.remote.credentials import fixed
-from atomr_infer.testing.upstream import (
-    FakeUpstream,
-    GeminiDialect,
-    open_gemini_upstream,
-)
+from atomr_infer.testing.upstream import open_gemini_upstream
+from atomr_infer.testing.upstreams.fake import FakeUpstream
+from atomr_infer.testing.upstreams.gemini import GeminiDialect
 from atomr_infer_gemini.runner import GeminiRunner, open_gemini_runner
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from atomr_infer.model.deployment import OptionValue
     from atomr_infer.remote.origin import Origin
     from atomr_infer.testing.upstream_script import Behaviour
 
 KEY = "AIza-test-0123456789"
 MODEL = "gemini-2.5-flash"
+NO_OPTIONS: Mapping[str, OptionValue] = {}
 
 Open = Callable[..., AbstractAsyncContextManager["Pair"]]
 MakeBatch = Callable[..., ExecuteBatch]
@@ -78,7 +81,7 @@ def deployment(
     *,
     timeouts: Timeouts | None = None,
     idempotent: bool = True,
-    **options: OptionValue,
+    options: Mapping[str, OptionValue] = NO_OPTIONS,
 ) -> Deployment:
     return Deployment(
         name="up",
@@ -97,7 +100,7 @@ async def open_over_socket(
     **options: OptionValue,
 ) -> AsyncIterator[Pair]:
     async with open_gemini_upstream(script, api_key=api_key) as upstream:
-        wanted = deployment(upstream.base_url, idempotent=idempotent, **options)
+        wanted = deployment(upstream.base_url, idempotent=idempotent, options=options)
         async with open_gemini_runner(wanted, fixed(Secret(KEY))) as runner:
             yield Pair(runner, upstream)
 
