@@ -29,7 +29,7 @@ from atomr_infer.errors import (
     NotReadyError,
     UnsupportedFeatureError,
 )
-from atomr_infer.model.capabilities import Feature, check_request
+from atomr_infer.model.capabilities import Feature, check_request, needs_fetching
 from atomr_infer.model.failover import FallbackReason, OnCut
 from atomr_infer.policy.recovery import continued
 from atomr_infer.policy.route_plan import (
@@ -43,6 +43,7 @@ from atomr_infer.policy.route_plan import (
 from atomr_infer.policy.spending import interrupted_usage
 from atomr_infer.runtimes.contract import capabilities_of
 from atomr_infer.serving.delivery import Attempt, Delivery
+from atomr_infer.serving.inlining import inlined
 from atomr_infer.serving.leg import Held, Leg
 from atomr_infer.serving.names import REQUESTS
 from atomr_infer.serving.report import Report, with_chain
@@ -187,6 +188,8 @@ class _Request:
                 f"{leg.deployment.name} cannot continue a text that it did not write"
             )
         ignored = check_request(leg.batch, capabilities)
+        if needs_fetching(leg.batch, capabilities):
+            leg.batch = await inlined(leg.batch, capabilities)
         attempt = self._attempt = Attempt(
             deployment=leg.deployment.name,
             model=leg.batch.model,

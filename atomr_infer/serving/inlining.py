@@ -1,0 +1,75 @@
+"""Turn URLs in a request into bytes, for a model whose provider fetches none."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+import attrs
+
+from atomr_infer.model.parts import (
+    AudioPart,
+    FilePart,
+    ImagePart,
+    Inline,
+    MediaSource,
+    Part,
+    ToolResultPart,
+    Url,
+)
+from atomr_infer.remote.media import fetch_media
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from atomr_infer.model.batch import ExecuteBatch
+    from atomr_infer.model.capabilities import Capabilities
+
+    Fetch = Callable[[str], Awaitable[Inline]]
+
+P = TypeVar("P", bound=Part)
+
+
+async def inlined(
+    batch: ExecuteBatch, capabilities: Capabilities, fetch: Fetch = fetch_media
+) -> ExecuteBatch:
+    """Return the request with all media fetched that its model does not fetch.
+
+    A URL that stands twice is fetched once.
+
+    Args:
+        batch: the request.
+        capabilities: name the URLs that the model fetches itself.
+        fetch: returns what a URL holds.
+
+    Raises:
+        InvalidRequestError: one cannot be fetched.
+
+    Cancellation: closes the connection that is being read.
+    """
+    known: dict[str, Inline] = {}
+
+    async def source_of(source: MediaSource) -> MediaSource:
+        prefixes = capabilities.url_prefixes
+        if not isinstance(source, Url) or source.url.startswith(prefixes):
+            return source
+        if source.url not in known:
+            known[source.url] = await fetch(source.url)
+        return known[source.url]
+
+    async def media_of(part: P) -> P:
+        if isinstance(part, ImagePart | AudioPart | FilePart):
+            return attrs.evolve(part, source=await source_of(part.source))
+        return part
+
+    async def part_of(part: Part) -> Part:
+        if isinstance(part, ToolResultPart):
+            content = [await media_of(inner) for inner in part.content]
+            return attrs.evolve(part, content=tuple(content))
+        return await media_of(part)
+
+    messages = []
+    for message in batch.messages:
+        parts = [await part_of(part) for part in message.content]
+        messages.append(attrs.evolve(message, content=tuple(parts)))
+    # The client's own bytes still hold the URLs.
+    return attrs.evolve(batch, messages=tuple(messages), source=None)
