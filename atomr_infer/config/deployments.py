@@ -5,8 +5,7 @@ Pure.
 
 from __future__ import annotations
 
-from enum import Enum
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -15,6 +14,7 @@ from atomr_infer.config.credentials import (
     read_credential,
     read_credentials,
 )
+from atomr_infer.config.fallbacks import check_fallbacks, read_fallbacks
 from atomr_infer.config.prices import read_price
 from atomr_infer.config.reader import TableReader, type_name
 from atomr_infer.model.deployment import (
@@ -24,13 +24,11 @@ from atomr_infer.model.deployment import (
     Serving,
     Timeouts,
 )
-from atomr_infer.model.failover import BreakerPolicy, HedgePolicy
+from atomr_infer.model.failover import BreakerPolicy, HedgePolicy, OnCapacity, OnCut
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
-
-E = TypeVar("E", bound=Enum)
 
 _KEYS = tuple(field.name for field in attrs.fields(Deployment))
 _REQUIRED = ("name", "runtime")
@@ -46,6 +44,10 @@ _OTHER_WORDS = {
     "models": "did you mean 'serves'?",
     "replicas": "it belongs under [deployment.serving]",
     "max_concurrency": "it belongs under [deployment.serving]",
+    "fallback": "did you mean 'fallbacks'?",
+    "retries": "see the keys of [deployment.retry]",
+    "circuit_breaker": "did you mean [deployment.breaker]?",
+    "hedge_after_s": "write after_s under [deployment.hedge]",
     "timeout": "see the keys of [deployment.timeouts]",
 }
 
@@ -79,6 +81,7 @@ def read_deployments(top: TableReader, folder: Path) -> tuple[Deployment, ...]:
             )
         lines[deployment.name] = top.origin.positions.line((*reader.where, "name"))
         deployments.append(deployment)
+    check_fallbacks(deployments, top.origin)
     return tuple(deployments)
 
 
@@ -104,6 +107,10 @@ def _deployment(reader: TableReader, folder: Path) -> Deployment:
         values["credential"] = read_credential(reader, folder)
     if "credentials" in values:
         values["credentials"] = read_credentials(reader, folder)
+    if "fallbacks" in values:
+        values["fallbacks"] = read_fallbacks(reader)
+    if "on_cut" in values:
+        values["on_cut"] = reader.member("on_cut", OnCut)
     for key, read in _SUB_TABLES.items():
         table = reader.table(key)
         if table is not None:
@@ -112,7 +119,10 @@ def _deployment(reader: TableReader, folder: Path) -> Deployment:
 
 
 def _serving(table: TableReader) -> Serving:
-    return table.read(Serving)
+    if "on_capacity_exhausted" not in table.content:
+        return table.read(Serving)
+    policy = table.member("on_capacity_exhausted", OnCapacity)
+    return table.read(Serving, on_capacity_exhausted=policy)
 
 
 def _timeouts(table: TableReader) -> Timeouts:
@@ -122,7 +132,7 @@ def _timeouts(table: TableReader) -> Timeouts:
 def _retry(table: TableReader) -> RetryPolicy:
     converted: dict[str, object] = {}
     if "jitter" in table.content:
-        converted["jitter"] = _member(table, "jitter", Jitter)
+        converted["jitter"] = table.member("jitter", Jitter)
     idempotent = table.content.get("idempotent", True)
     if not isinstance(idempotent, bool):
         problem = f"idempotent is {type_name(idempotent)}, not true or false"
@@ -160,12 +170,3 @@ def _require_array(reader: TableReader, key: str) -> None:
         raise reader.fail(key, f'{key} is a string, not an array; write ["{value}"]')
     if not isinstance(value, list):
         raise reader.fail(key, f"{key} is {type_name(value)}, not an array")
-
-
-def _member(table: TableReader, key: str, kind: type[E]) -> E:
-    value = table.content[key]
-    for member in kind:
-        if member.value == value:
-            return member
-    allowed = " or ".join(repr(member.value) for member in kind)
-    raise table.fail(key, f"{key}: {value!r} is not allowed; use {allowed}")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping
+from enum import Enum
 from typing import TypeVar
 
 import attrs
@@ -22,6 +23,7 @@ from atomr_infer.model.validation import InvalidValueError
 
 T = TypeVar("T")
 A = TypeVar("A", bound=attrs.AttrsInstance)
+E = TypeVar("E", bound=Enum)
 
 
 @attrs.frozen
@@ -95,6 +97,22 @@ class TableReader:
             raise self.fail(key, f"{key} is {type_name(content)}, not a table")
         label = f"{self.label}: {key}" if self.label else key
         return TableReader(self.origin, (*self.where, key), label, content)
+
+    def member(self, key: str, kind: type[E]) -> E:
+        """Return the member of ``kind`` whose value is written under ``key``.
+
+        Raises:
+            ConfigError: there is none; the message names the nearest, or all.
+        """
+        value = self.content[key]
+        for member in kind:
+            if member.value == value:
+                return member
+        names = [str(member.value) for member in kind]
+        near = difflib.get_close_matches(str(value), names, n=1)
+        allowed = " or ".join(repr(name) for name in names)
+        hint = f"did you mean {near[0]!r}?" if near else f"use {allowed}"
+        raise self.fail(key, f"{key}: {value!r} is not allowed; {hint}")
 
     def make(self, build: Callable[..., T], values: Mapping[str, object]) -> T:
         """Call ``build(**values)`` and point at the key whose value it refuses.

@@ -8,6 +8,7 @@ import attrs
 import pytest
 
 from atomr_infer.model.deployment import Deployment, RetryPolicy, Serving, Timeouts
+from atomr_infer.model.failover import BreakerPolicy, Fallback, HedgePolicy
 from atomr_infer.model.validation import InvalidValueError
 
 if TYPE_CHECKING:
@@ -90,3 +91,39 @@ def test_a_value_that_makes_no_sense_is_refused_with_its_field(
 
     assert raised.value.field == field
     assert str(raised.value) == message
+
+
+def test_fallbacks_are_names_or_values_and_none_of_them_is_odd() -> None:
+    deployment = Deployment(
+        name="a", runtime="mock", fallbacks=["b", Fallback(to="c", model="x")]
+    )
+    assert deployment.fallbacks == (Fallback(to="b"), Fallback(to="c", model="x"))
+    with pytest.raises(InvalidValueError, match="'a' is the deployment itself"):
+        Deployment(name="a", runtime="mock", fallbacks=["a"])
+    with pytest.raises(InvalidValueError, match="'b' stands there twice"):
+        Deployment(name="a", runtime="mock", fallbacks=["b", "b"])
+    with pytest.raises(InvalidValueError, match=r"'bcd' is not a list; write \[...\]"):
+        Deployment(name="a", runtime="mock", fallbacks="bcd")
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: BreakerPolicy(failure_share=0), "failure_share: 0 must be a number"),
+        (
+            lambda: BreakerPolicy(failure_share=2),
+            "failure_share: 2 is a share; it must",
+        ),
+        (lambda: BreakerPolicy(max_failures=-1), "max_failures: -1 must be at least 0"),
+        (
+            lambda: HedgePolicy(max_fraction=-1),
+            "max_fraction: -1 must be a number of 0",
+        ),
+        (lambda: Serving(priority_aging_s=0), "priority_aging_s: 0 must be a number"),
+    ],
+)
+def test_what_no_policy_can_be_is_refused(
+    build: Callable[[], object], message: str
+) -> None:
+    with pytest.raises(InvalidValueError, match=f"^{message}"):
+        build()

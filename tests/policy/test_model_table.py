@@ -64,3 +64,23 @@ def test_a_removed_deployment_is_gone_and_the_old_table_stays() -> None:
     after = before.without("a")
     assert after.names() == ("b",)
     assert before.names() == ("a", "b")
+
+
+def falls_back(name: str, *fallbacks: str) -> Deployment:
+    return Deployment(name=name, runtime="mock", fallbacks=fallbacks)
+
+
+def test_a_fallback_that_is_not_there_names_what_was_probably_meant() -> None:
+    models = table(deployment("backup"))
+    with pytest.raises(ConfigError, match="no such; did you mean 'backup'"):
+        models.with_deployment(falls_back("a", "bakcup"))
+    with pytest.raises(ConfigError, match="no such; deploy that one first"):
+        models.with_deployment(falls_back("a", "else"))
+
+
+def test_a_fallback_may_come_later_when_it_is_expected() -> None:
+    models = ModelTable().with_deployment(
+        falls_back("a", "b"), expected=frozenset({"b"})
+    )
+    with pytest.raises(ConfigError, match="in a circle: b -> a -> b"):
+        models.with_deployment(falls_back("b", "a"))

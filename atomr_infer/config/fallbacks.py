@@ -1,0 +1,105 @@
+"""The key ``fallbacks`` of a deployment: names, or tables with ``to`` and ``on``.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+from atomr_infer.config.reader import TableReader, type_name
+from atomr_infer.errors import ConfigError
+from atomr_infer.model.failover import Fallback, FallbackReason
+from atomr_infer.policy.fallback import check_chains
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from atomr_infer.config.reader import Origin
+    from atomr_infer.model.deployment import Deployment
+
+_FIX = 'write fallbacks = ["other"] or [{ to = "other", on = ["timeout"] }]'
+_REASONS = {reason.value: reason for reason in FallbackReason}
+
+
+def read_fallbacks(reader: TableReader) -> tuple[Fallback, ...]:
+    """Read a deployment's ``fallbacks``.
+
+    Args:
+        reader: the deployment's table; the key is there.
+
+    Raises:
+        ConfigError: it is no array of names and tables, or one of them is wrong.
+    """
+    elements = reader.content["fallbacks"]
+    if not isinstance(elements, list):
+        problem = f"fallbacks is {type_name(elements)}, not an array"
+        raise reader.fail("fallbacks", f"{problem}; {_FIX}")
+    return tuple(
+        _fallback(reader, index, element) for index, element in enumerate(elements)
+    )
+
+
+def _fallback(reader: TableReader, index: int, element: object) -> Fallback:
+    where = (*reader.where, "fallbacks", index)
+    label = f"{reader.label}: fallbacks[{index}]"
+    if isinstance(element, str):
+        element = {"to": element}
+    if not isinstance(element, dict):
+        raise reader.fail("fallbacks", f"fallbacks[{index}] is no name; {_FIX}")
+    table = TableReader(reader.origin, where, label, element)
+    if "to" not in element:
+        raise table.fail("to", f"to is missing; {_FIX}")
+    if "on" not in element:
+        return table.read(Fallback)
+    return table.read(Fallback, on=_reasons(table))
+
+
+def _reasons(table: TableReader) -> frozenset[FallbackReason]:
+    given = table.content["on"]
+    if not isinstance(given, list) or not given:
+        allowed = ", ".join(_REASONS)
+        raise table.fail("on", f"on is no array of reasons; there are {allowed}")
+    return frozenset(_reason(table, name) for name in given)
+
+
+def _reason(table: TableReader, name: object) -> FallbackReason:
+    if isinstance(name, str) and name in _REASONS:
+        return _REASONS[name]
+    near = difflib.get_close_matches(str(name), _REASONS, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"use {', '.join(_REASONS)}"
+    raise table.fail("on", f"{name!r} is no reason for a fallback; {hint}")
+
+
+def check_fallbacks(deployments: Sequence[Deployment], origin: Origin) -> None:
+    """Refuse fallbacks to nobody, and those that go round in a circle.
+
+    Args:
+        deployments: all of the file, in its order.
+        origin: the file.
+
+    Raises:
+        ConfigError: at the first mistake.
+    """
+    names = [deployment.name for deployment in deployments]
+    for index, deployment in enumerate(deployments):
+        for position, fallback in enumerate(deployment.fallbacks):
+            if fallback.to in names:
+                continue
+            others = [name for name in names if name != deployment.name]
+            near = difflib.get_close_matches(fallback.to, others, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise origin.error(
+                ("deployment", index, "fallbacks", position),
+                f"deployment {deployment.name!r}: fallbacks: there is no deployment "
+                f"{fallback.to!r}{hint}",
+            )
+    chains = {deployment.name: deployment.fallbacks for deployment in deployments}
+    for index, deployment in enumerate(deployments):
+        try:
+            check_chains(chains, deployment.name)
+        except ConfigError as error:
+            raise origin.error(
+                ("deployment", index, "fallbacks"), error.message
+            ) from error
