@@ -23,10 +23,10 @@ from atomr_infer.remote.http1 import (
     ResponseHead,
     ResponseReader,
 )
-from atomr_infer.remote.phases import TRANSPORT_ERRORS, Phase, translate
+from atomr_infer.remote.limited import Limited
+from atomr_infer.remote.phases import TRANSPORT_ERRORS, Phase
 
 if TYPE_CHECKING:
-    from atomr_infer.errors import UpstreamError
     from atomr_infer.remote.exchange import Call
     from atomr_infer.remote.origin import Origin
     from atomr_infer.remote.pipe import Pipe
@@ -45,7 +45,7 @@ class UntouchedError(Exception):
     """A kept connection was gone before a byte of the request was written."""
 
 
-class Http1Connection:
+class Http1Connection(Limited):
     """A connection over any byte stream; one exchange at a time.
 
     Attributes:
@@ -53,22 +53,15 @@ class Http1Connection:
         exchanges: exchanges that ended well.
         answered: True once a byte of the current answer has arrived.
         head: that of the current answer.
-        due_at: the current time limit; ``inf`` when nobody waits.
     """
 
     __slots__ = (
-        "_by_total",
-        "_call",
         "_clean",
         "_early_head",
-        "_origin",
         "_overdue",
-        "_phase",
         "_pipe",
         "_reader",
-        "_watchdog",
         "answered",
-        "due_at",
         "exchanges",
         "head",
         "opened_at",
@@ -77,19 +70,15 @@ class Http1Connection:
     head: ResponseHead
 
     def __init__(self, pipe: Pipe, *, origin: Origin, watchdog: Watchdog) -> None:
+        super().__init__(origin=origin, watchdog=watchdog)
         self._pipe = pipe
-        self._origin = origin
-        self._watchdog = watchdog
         self._reader = ResponseReader()
         self._clean = True
         self._overdue = False
-        self._phase = _WRITING
-        self._by_total = False
         self._early_head: ResponseHead | None = None
         self.opened_at = trio.current_time()
         self.exchanges = 0
         self.answered = False
-        self.due_at = math.inf
         watchdog.watched.add(self)
 
     async def ask(self, call: Call) -> None:
@@ -158,17 +147,6 @@ class Http1Connection:
         """
         return self._pipe.is_readable()
 
-    def fault(self, error: BaseException) -> UpstreamError:
-        """Return the error of inference for what ended an exchange here."""
-        late_in = Phase.TOTAL if self._by_total else self._phase
-        return translate(
-            error,
-            phase=self._phase,
-            late_in=late_in,
-            origin=self._origin,
-            seconds=self._call.timeouts.of(late_in),
-        )
-
     async def expire(self) -> None:
         """End the wait under way: its time is over."""
         self._overdue = True
@@ -178,16 +156,6 @@ class Http1Connection:
         """Close at once, without farewell; safe to call in a cancelled scope."""
         self._watchdog.watched.discard(self)
         await self._pipe.close()
-
-    def _limit(self, phase: Phase, limit_s: float) -> None:
-        """Let the wait that begins now end in ``limit_s`` at the latest."""
-        self._phase = phase
-        due_at = trio.current_time() + limit_s
-        self._by_total = due_at > self._call.total_at
-        if self._by_total:
-            due_at = self._call.total_at
-        self.due_at = due_at
-        self._watchdog.notice(due_at)
 
     def _is_last(self) -> bool:
         try:

@@ -1,24 +1,57 @@
-"""The HTTP/1.1 connections of a client: taken, opened, asked, given back."""
+"""The connections of a client: taken, opened, asked, given back.
+
+A request takes, in this order: a stream of an HTTP/2 connection with room, an
+idle HTTP/1.1 connection, a new connection, or its place in the queue.  Where
+the peer may speak HTTP/2, one connection is opened at a time, since all who
+wait may find room on it.
+
+When a connection turns out to be gone before the peer can have seen the
+request, another one is tried; that is decided in :meth:`Connections._ask`.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from enum import Enum
+from typing import TYPE_CHECKING, TypeAlias
 
 import trio
 
 from atomr import telemetry
 from atomr_infer.errors import OverloadedError, StreamCutError, UpstreamError
 from atomr_infer.remote.connection import Http1Connection, UntouchedError
+from atomr_infer.remote.events import ConnectionEvents
+from atomr_infer.remote.http2 import RefusedError
+from atomr_infer.remote.http2_connection import Http2Connection
+from atomr_infer.remote.http2_stream import Http2Stream
 from atomr_infer.remote.phases import TRANSPORT_ERRORS, Phase, translate
 from atomr_infer.remote.pipe import open_pipe
 
 if TYPE_CHECKING:
-    from atomr_infer.remote.events import ConnectionEvents
     from atomr_infer.remote.exchange import Call
     from atomr_infer.remote.origin import Origin
     from atomr_infer.remote.pool import Pool
+    from atomr_infer.remote.request_head import RequestHeads
     from atomr_infer.remote.tcp import Connect
     from atomr_infer.remote.watchdog import Watchdog
+
+Connection: TypeAlias = Http1Connection | Http2Connection
+
+MAX_TRIES = 3
+"""Connections on which a request that was not processed is tried."""
+
+
+class Http2(Enum):
+    """When HTTP/2 is spoken.
+
+    Attributes:
+        OFF: never.
+        ALPN: when the TLS handshake agrees on it.
+        PRIOR_KNOWLEDGE: always, in clear text too.
+    """
+
+    OFF = "off"
+    ALPN = "alpn"
+    PRIOR_KNOWLEDGE = "prior-knowledge"
 
 
 class Connections:
@@ -26,27 +59,43 @@ class Connections:
 
     Attributes:
         active: exchanges under way.
+        nursery: runs the tasks of HTTP/2 connections; None outside of the
+            client's block.
     """
 
     def __init__(
         self,
-        origin: Origin,
+        heads: RequestHeads,
         *,
+        origin: Origin,
         connect: Connect,
-        pool: Pool[Http1Connection],
+        http2: Http2,
+        pool: Pool[Http1Connection, Http2Connection],
         watchdog: Watchdog,
-        events: ConnectionEvents,
     ) -> None:
+        self._heads = heads
         self._origin = origin
         self._connect = connect
+        self._http2 = http2
         self._pool = pool
         self._watchdog = watchdog
-        self._events = events
+        self._events = ConnectionEvents(str(origin))
+        self._shared: list[Http2Connection] = []
+        self._gated = http2 is Http2.PRIOR_KNOWLEDGE or (
+            http2 is Http2.ALPN and origin.tls
+        )
+        self._opening: trio.Event | None = None
         self._doomed: list[tuple[Http1Connection, str]] = []
         self._closed = False
         self.active = 0
+        self.nursery: trio.Nursery | None = None
 
-    async def start(self, call: Call) -> Http1Connection:
+    @property
+    def shared(self) -> int:
+        """Open connections of HTTP/2."""
+        return len(self._shared)
+
+    async def start(self, call: Call) -> Http1Connection | Http2Stream:
         """Send a request and wait for the head of its answer.
 
         Raises:
@@ -54,41 +103,66 @@ class Connections:
         """
         self.active += 1
         try:
-            connection = self._take()
-            if self._doomed:
-                await self._bury()
-            if connection is None:
-                connection = await self._open(call, kept=True)
-            if await self._ask(connection, call):
-                return connection
-            connection = await self._open(call)
-            await self._ask(connection, call)
+            return await self._try(call)
         except BaseException:
             self.active -= 1
             raise
-        return connection
 
-    async def finish(self, connection: Http1Connection) -> None:
+    async def finish(self, exchange: Http1Connection | Http2Stream) -> None:
         """End an exchange: keep its connection, or close what is unfinished."""
         self.active -= 1
-        if self._closed or not connection.recycle():
-            self._drop(connection, reason="left")
+        if isinstance(exchange, Http2Stream):
+            exchange.finish()
         else:
-            now = trio.current_time()
-            if now - connection.opened_at > self._pool.max_life_s:
-                self._drop(connection, reason="old")
-            else:
-                for surplus in self._pool.put(connection, now):
-                    self._drop(surplus, reason="surplus")
+            self._give_back(exchange)
         if self._doomed:
             await self._bury()
 
     async def close(self) -> None:
-        """Close the idle connections; the others close at their exchange's end."""
+        """Close all connections but those of HTTP/1.1 that are in use.
+
+        They close at the end of their exchange.
+        """
         self._closed = True
         for connection in self._pool.clear():
             self._drop(connection, reason="client")
         await self._bury()
+        for shared in list(self._shared):
+            await shared.close()
+
+    async def _try(self, call: Call) -> Http1Connection | Http2Stream:
+        failed: Connection | None = None
+        for _ in range(MAX_TRIES):
+            connection = self._pick(failed)
+            if self._doomed:
+                await self._bury()
+            if connection is None:
+                connection = await self._open(call, failed)
+            exchange = await self._ask(connection, call)
+            if exchange is not None:
+                return exchange
+            failed = connection
+        raise OverloadedError(
+            f"{self._origin} refused the request {MAX_TRIES} times",
+            code="refused_stream",
+        )
+
+    # --- taking -----------------------------------------------------------------
+
+    def _pick(self, failed: Connection | None) -> Connection | None:
+        """Return a connection that is open and has room.
+
+        Args:
+            failed: the one that has just been tried.  After one of HTTP/1.1 no
+                kept one is taken again: what closed it closed others too.
+        """
+        for shared in self._shared:
+            if shared is not failed and shared.room:
+                self._reused(shared)
+                return shared
+        if failed is None:
+            return self._take()
+        return None
 
     def _take(self) -> Http1Connection | None:
         while True:
@@ -98,31 +172,49 @@ class Connections:
             if connection is None:
                 return None
             if not connection.is_stale():
-                if telemetry.handlers:
-                    self._events.reused(exchanges=connection.exchanges)
+                self._reused(connection)
                 return connection
             self._drop(connection, reason="stale")
 
-    async def _open(self, call: Call, *, kept: bool = False) -> Http1Connection:
-        """Open a connection as soon as there is room for one.
+    def _reused(self, connection: Connection) -> None:
+        if telemetry.handlers:
+            self._events.reused(exchanges=connection.exchanges)
 
-        Args:
-            call: whose limits apply.
-            kept: while waiting, take one that was given back instead.
-        """
+    # --- opening ----------------------------------------------------------------
+
+    async def _open(self, call: Call, failed: Connection | None) -> Connection:
+        """Open a connection as soon as there is room for one, or take a kept one."""
         due_at = min(trio.current_time() + call.timeouts.connect_s, call.total_at)
-        given = await self._room(due_at)
-        if given is None:
-            return await self._dial(call, due_at)
-        if kept:
-            self._events.reused(exchanges=given.exchanges)
-            return given
-        # Its room is what was wanted.
-        self._doomed.append((given, "surplus"))
-        await self._bury()
-        return await self._dial(call, due_at)
+        while True:
+            if self._gated and self._opening is not None:
+                await self._wait_for_another(self._opening, call, due_at)
+                shared = self._pick(failed)
+                if shared is not None:
+                    return shared
+                continue
+            given = await self._room(due_at)
+            if given is None:
+                return await self._dial_alone(call, due_at)
+            if isinstance(given, Http2Connection):
+                if given.room:
+                    return given
+            elif failed is None:
+                self._reused(given)
+                return given
+            else:
+                # Its room is what is wanted: what closed one closed it too.
+                self._drop(given, reason="stale")
+                await self._bury()
 
-    async def _room(self, due_at: float) -> Http1Connection | None:
+    async def _wait_for_another(
+        self, opening: trio.Event, call: Call, due_at: float
+    ) -> None:
+        with trio.move_on_at(due_at):
+            await opening.wait()
+            return
+        raise self._no_connection(trio.TooSlowError(), call, due_at)
+
+    async def _room(self, due_at: float) -> Connection | None:
         if self._pool.reserve():
             return None
         wait_s = due_at - trio.current_time()
@@ -134,49 +226,158 @@ class Connections:
             code="pool_timeout",
         )
 
-    async def _dial(self, call: Call, due_at: float) -> Http1Connection:
+    async def _dial_alone(self, call: Call, due_at: float) -> Connection:
+        """Dial; others wait for its end, and over HTTP/2 for the peer's settings."""
+        if not self._gated:
+            return await self._dial(call, due_at)
+        self._opening = trio.Event()
+        connection: Connection | None = None
+        try:
+            connection = await self._dial(call, due_at)
+        finally:
+            if not isinstance(connection, Http2Connection):
+                self._opened()
+        return connection
+
+    def _opened(self) -> None:
+        if self._opening is not None:
+            self._opening.set()
+            self._opening = None
+
+    async def _dial(self, call: Call, due_at: float) -> Connection:
         started_at = trio.current_time()
         try:
             with trio.fail_at(due_at):
                 stream = await self._connect(self._origin)
         except TRANSPORT_ERRORS as error:
             self._pool.gone()
-            late_in = Phase.TOTAL if due_at == call.total_at else Phase.CONNECT
-            raise translate(
-                error,
-                phase=Phase.CONNECT,
-                late_in=late_in,
-                origin=self._origin,
-                seconds=call.timeouts.of(late_in),
-            ) from error
+            raise self._no_connection(error, call, due_at) from error
         except BaseException:
             self._pool.gone()
             raise
-        connect_s = trio.current_time() - started_at
-        self._events.opened(connect_s=connect_s, protocol="http/1.1")
-        return Http1Connection(
-            open_pipe(stream), origin=self._origin, watchdog=self._watchdog
+        speaks_http2 = self._speaks_http2(stream)
+        self._gated = self._gated and speaks_http2
+        self._events.opened(
+            connect_s=trio.current_time() - started_at,
+            protocol="h2" if speaks_http2 else "http/1.1",
+        )
+        pipe = open_pipe(stream)
+        if not speaks_http2:
+            return Http1Connection(pipe, origin=self._origin, watchdog=self._watchdog)
+        assert self.nursery is not None
+        shared = Http2Connection(
+            pipe,
+            origin=self._origin,
+            watchdog=self._watchdog,
+            max_age_s=self._pool.max_age_s,
+            changed=self._shared_changed,
+        )
+        self.nursery.start_soon(shared.read)
+        self.nursery.start_soon(shared.write)
+        self._shared.append(shared)
+        return shared
+
+    def _speaks_http2(self, stream: trio.abc.Stream) -> bool:
+        if self._http2 is not Http2.ALPN:
+            return self._http2 is Http2.PRIOR_KNOWLEDGE
+        return (
+            isinstance(stream, trio.SSLStream)
+            and stream.selected_alpn_protocol() == "h2"
         )
 
-    async def _ask(self, connection: Http1Connection, call: Call) -> bool:
-        """Ask; False when it is worth asking again on a fresh connection."""
+    def _no_connection(
+        self, error: BaseException, call: Call, due_at: float
+    ) -> UpstreamError:
+        late_in = Phase.TOTAL if due_at == call.total_at else Phase.CONNECT
+        return translate(
+            error,
+            phase=Phase.CONNECT,
+            late_in=late_in,
+            origin=self._origin,
+            seconds=call.timeouts.of(late_in),
+        )
+
+    # --- asking -----------------------------------------------------------------
+
+    async def _ask(
+        self, connection: Connection, call: Call
+    ) -> Http1Connection | Http2Stream | None:
+        """Ask; None when it is worth asking again on another connection."""
+        if isinstance(connection, Http2Connection):
+            return await self._ask_shared(connection, call)
         try:
             await connection.ask(call)
         except UntouchedError:
             await self._discard(connection, reason="failed")
             self._events.retried(reason="untouched")
-            return False
+            return None
         except TRANSPORT_ERRORS as error:
             await self._discard(connection, reason="failed")
             fault = connection.fault(error)
-            if not _may_repeat(connection, call, fault):
+            kept = connection.exchanges > 0 and not connection.answered
+            if not _may_repeat(fault, call, kept=kept):
                 raise fault from error
             self._events.retried(reason="no_response")
-            return False
+            return None
         except BaseException:
             await self._discard(connection, reason="left")
             raise
-        return True
+        return connection
+
+    async def _ask_shared(
+        self, connection: Http2Connection, call: Call
+    ) -> Http2Stream | None:
+        if trio.current_time() - connection.opened_at > self._pool.max_life_s:
+            connection.retire()
+        fields = self._heads.fields(
+            call.method, call.path, headers=call.headers, body_bytes=len(call.body)
+        )
+        try:
+            stream = connection.open(call, fields)
+        except RefusedError:
+            return None
+        try:
+            await stream.start()
+        except RefusedError:
+            stream.finish()
+            self._events.retried(reason="refused")
+            return None
+        except TRANSPORT_ERRORS as error:
+            fault = stream.fault(error)
+            stream.finish()
+            if not _may_repeat(fault, call, kept=stream.kept):
+                raise fault from error
+            self._events.retried(reason="no_response")
+            return None
+        except BaseException:
+            stream.finish()
+            raise
+        return stream
+
+    # --- giving back ------------------------------------------------------------
+
+    def _give_back(self, connection: Http1Connection) -> None:
+        if self._closed or not connection.recycle():
+            self._drop(connection, reason="left")
+            return
+        now = trio.current_time()
+        if now - connection.opened_at > self._pool.max_life_s:
+            self._drop(connection, reason="old")
+            return
+        for surplus in self._pool.put(connection, now):
+            self._drop(surplus, reason="surplus")
+
+    def _shared_changed(self, connection: Http2Connection) -> None:
+        """Note that a stream has ended, or the whole connection."""
+        if connection.error is not None or connection.told:
+            self._opened()
+        if connection.error is None:
+            if connection.room:
+                self._pool.offer(connection)
+        elif connection in self._shared:
+            self._shared.remove(connection)
+            self._pool.gone()
+            self._tell_closed(connection, reason=connection.end)
 
     def _drop(self, connection: Http1Connection, *, reason: str) -> None:
         self._pool.gone()
@@ -189,16 +390,17 @@ class Connections:
     async def _bury(self) -> None:
         while self._doomed:
             connection, reason = self._doomed.pop()
-            self._events.closed(
-                lifetime_s=trio.current_time() - connection.opened_at,
-                exchanges=connection.exchanges,
-                reason=reason,
-            )
+            self._tell_closed(connection, reason=reason)
             await connection.close()
 
+    def _tell_closed(self, connection: Connection, *, reason: str) -> None:
+        self._events.closed(
+            lifetime_s=trio.current_time() - connection.opened_at,
+            exchanges=connection.exchanges,
+            reason=reason,
+        )
 
-def _may_repeat(connection: Http1Connection, call: Call, fault: UpstreamError) -> bool:
+
+def _may_repeat(fault: UpstreamError, call: Call, *, kept: bool) -> bool:
     """True when a kept connection was gone, as browsers decide it."""
-    kept = connection.exchanges > 0
-    gone = isinstance(fault, StreamCutError) and not connection.answered
-    return kept and gone and call.replay
+    return kept and isinstance(fault, StreamCutError) and call.replay

@@ -28,15 +28,13 @@ from typing import TYPE_CHECKING, Self
 
 import trio
 
-from atomr_infer.remote.connections import Connections
-from atomr_infer.remote.events import ConnectionEvents
+from atomr_infer.remote.connections import Connections, Http2
 from atomr_infer.remote.exchange import Call
-from atomr_infer.remote.headers import Headers, encode_headers
 from atomr_infer.remote.idle import IdleLimits
 from atomr_infer.remote.origin import parse_base_url
 from atomr_infer.remote.phases import HttpTimeouts
 from atomr_infer.remote.pool import Pool
-from atomr_infer.remote.request_head import RequestHeads, check_own_headers
+from atomr_infer.remote.request_head import RequestHeads
 from atomr_infer.remote.response import HttpResponse
 from atomr_infer.remote.tcp import Connect, tcp_connect, verifying_context
 from atomr_infer.remote.watchdog import Watchdog
@@ -47,6 +45,9 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from atomr_infer.remote.connection import Http1Connection
+    from atomr_infer.remote.headers import Headers
+    from atomr_infer.remote.http2_connection import Http2Connection
+    from atomr_infer.remote.origin import Origin
 
 _DEFAULT_TIMEOUTS = HttpTimeouts()
 _DEFAULT_IDLE = IdleLimits()
@@ -70,6 +71,7 @@ class HttpClient:
         timeouts: HttpTimeouts = _DEFAULT_TIMEOUTS,
         idle: IdleLimits = _DEFAULT_IDLE,
         max_connections: int = MAX_CONNECTIONS,
+        http2: str = "off",
         ssl_context: ssl.SSLContext | None = None,
         connect: Connect | None = None,
     ) -> None:
@@ -82,6 +84,10 @@ class HttpClient:
             idle: how many unused connections are kept, and how long.
             max_connections: most connections, idle ones included; a request
                 beyond them waits for ``connect_s`` at most.
+            http2: ``"off"``; ``"alpn"``: where the TLS handshake agrees on it;
+                ``"prior-knowledge"``: always, in clear text too.  One
+                connection then carries many exchanges, each of which costs
+                several times the work of one over HTTP/1.1.
             ssl_context: how the peer is verified; None: the system's
                 authorities.
             connect: opens streams; None: TCP with TLS for ``https``.
@@ -90,23 +96,21 @@ class HttpClient:
             ValueError: ``base_url``, a header or a limit is not valid.
         """
         url = parse_base_url(base_url)
-        fields = encode_headers(headers)
-        check_own_headers(fields)
-        host = (b"host", url.origin.authority.encode("ascii"))
         self._origin = url.origin
-        self._heads = RequestHeads([host, *fields], prefix=url.prefix)
+        self._heads = RequestHeads(headers, url=url)
         self._timeouts = timeouts
-        self._pool: Pool[Http1Connection] = Pool(idle, max_connections=max_connections)
+        self._pool: Pool[Http1Connection, Http2Connection] = Pool(
+            idle, max_connections=max_connections
+        )
         self._watchdog = Watchdog()
+        speaks = Http2(http2)
         self._connections = Connections(
-            url.origin,
-            connect=connect
-            or tcp_connect(
-                ssl_context or verifying_context() if url.origin.tls else None
-            ),
+            self._heads,
+            origin=url.origin,
+            connect=connect or _connect(url.origin, ssl_context, speaks),
+            http2=speaks,
             pool=self._pool,
             watchdog=self._watchdog,
-            events=ConnectionEvents(str(url.origin)),
         )
         self._closed = False
         self._block: AbstractAsyncContextManager[trio.Nursery] | None = None
@@ -133,6 +137,7 @@ class HttpClient:
         self._block = trio.open_nursery()
         self._nursery = await self._block.__aenter__()
         self._nursery.start_soon(self._watchdog.run)
+        self._connections.nursery = self._nursery
         return self
 
     async def __aexit__(
@@ -222,6 +227,17 @@ class _Block:
     ) -> None:
         self._response.end()
         await self._connections.finish(self._exchange)
+
+
+def _connect(
+    origin: Origin, ssl_context: ssl.SSLContext | None, http2: Http2
+) -> Connect:
+    if not origin.tls:
+        return tcp_connect(None)
+    context = ssl_context or verifying_context()
+    if http2 is not Http2.OFF:
+        context.set_alpn_protocols(["h2", "http/1.1"])
+    return tcp_connect(context)
 
 
 def _total_at(limits: HttpTimeouts) -> float:

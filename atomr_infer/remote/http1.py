@@ -51,6 +51,8 @@ _NEVER_A_BODY = frozenset({204, 304})
 class FramingError(Exception):
     """The peer's bytes are no HTTP/1.1 answer; the text quotes none of them."""
 
+    protocol = "HTTP/1.1"
+
 
 class PeerClosedError(Exception):
     """The peer ended the connection before its answer was whole."""

@@ -124,7 +124,9 @@ def translate(
     if phase is Phase.CONNECT:
         return UpstreamConnectError(f"no connection to {origin}: {describe(error)}")
     if isinstance(error, FramingError):
-        return UpstreamProtocolError(f"{origin} does not speak HTTP/1.1: {error}")
+        return UpstreamProtocolError(
+            f"{origin} does not speak {error.protocol}: {error}"
+        )
     if phase is Phase.BODY:
         return StreamCutError(f"{origin} broke off its answer: {describe(error)}")
     return StreamCutError(

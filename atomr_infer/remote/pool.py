@@ -22,21 +22,26 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 C = TypeVar("C")
+S = TypeVar("S")
 
 
 @attrs.define(eq=False)
-class _Waiter(Generic[C]):
+class _Waiter(Generic[C, S]):
     served: trio.Event = attrs.field(factory=trio.Event)
-    connection: C | None = None
+    connection: C | S | None = None
 
 
-class Pool(Generic[C]):
+class Pool(Generic[C, S]):
     """Counts connections, keeps the idle ones, and queues who finds no room.
+
+    ``C`` is what takes one request at a time, ``S`` what takes several; only
+    the first kind is ever idle here.
 
     Attributes:
         size: connections that are open or being opened.
         max_connections: most of them.
         max_life_s: the age at which a connection takes no further request.
+        max_age_s: how long a connection is kept unused.
     """
 
     def __init__(self, idle: IdleLimits, *, max_connections: int) -> None:
@@ -45,7 +50,8 @@ class Pool(Generic[C]):
         self._idle: IdleList[C] = IdleList(idle)
         self.max_connections = max_connections
         self.max_life_s = idle.max_life_s
-        self._waiters: deque[_Waiter[C]] = deque()
+        self.max_age_s = idle.max_age_s
+        self._waiters: deque[_Waiter[C, S]] = deque()
         self.size = 0
 
     def __repr__(self) -> str:
@@ -75,13 +81,13 @@ class Pool(Generic[C]):
         self.size += 1
         return True
 
-    async def wait(self) -> C | None:
+    async def wait(self) -> C | S | None:
         """Wait for a connection, or for the room for one (None), which is then taken.
 
         Cancellation: leaves the queue.  Who has been served is not cancelled
             any more, since trio delivers a cancellation only to who sleeps.
         """
-        waiter: _Waiter[C] = _Waiter()
+        waiter: _Waiter[C, S] = _Waiter()
         self._waiters.append(waiter)
         try:
             await waiter.served.wait()
@@ -98,6 +104,13 @@ class Pool(Generic[C]):
         waiter.connection = connection
         waiter.served.set()
         return ()
+
+    def offer(self, connection: S) -> None:
+        """Give who waits a connection that takes more than one request."""
+        if self._waiters:
+            waiter = self._waiters.popleft()
+            waiter.connection = connection
+            waiter.served.set()
 
     def gone(self) -> None:
         """Give back the room of a connection that was closed or never opened."""

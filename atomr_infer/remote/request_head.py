@@ -1,4 +1,4 @@
-"""Heads of HTTP/1.1 requests, made once for each method and path.
+"""Heads of requests; those of HTTP/1.1 are made once for each method and path.
 
 A client asks for the same few paths all its life, so what is the same in each
 request is checked and encoded once.
@@ -17,12 +17,17 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from atomr_infer.remote.headers import Headers
+    from atomr_infer.remote.origin import BaseUrl
 
 # A path with a number in it would make the table grow for ever.
 _MAX_KEPT = 256
 
 _METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Z-]+")
 _TARGET = re.compile(r"[!-~]+")
+
+_OF_THE_CONNECTION = frozenset(
+    {b"connection", b"keep-alive", b"proxy-connection", b"te", b"upgrade"}
+)
 
 _WITHOUT_BODY = frozenset({"GET", "HEAD"})
 
@@ -54,18 +59,33 @@ def check_own_headers(fields: Sequence[tuple[bytes, bytes]]) -> None:
             )
 
 
+def _for_http2(fields: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Return the fields as HTTP/2 wants them (RFC 9113, 8.2)."""
+    return [
+        (name.lower(), value)
+        for name, value in fields
+        if name.lower() not in _OF_THE_CONNECTION
+    ]
+
+
 class RequestHeads:
     """The heads of one client's requests."""
 
-    def __init__(self, fixed: Sequence[tuple[bytes, bytes]], *, prefix: str) -> None:
+    def __init__(self, headers: Headers, *, url: BaseUrl) -> None:
         """Keep what is in every request.
 
-        Args:
-            fixed: checked headers, ``host`` included.
-            prefix: what stands before every path.
+        Raises:
+            ValueError: a header is not valid.
         """
-        self._fixed = b"".join(b"%b: %b\r\n" % field for field in fixed)
-        self._prefix = prefix
+        fixed = encode_headers(headers)
+        check_own_headers(fixed)
+        self._authority = url.origin.authority.encode("ascii")
+        self._scheme = url.origin.scheme.encode("ascii")
+        self._fixed = b"".join(
+            b"%b: %b\r\n" % field for field in [(b"host", self._authority), *fixed]
+        )
+        self._fixed_fields = _for_http2(fixed)
+        self._prefix = url.prefix
         self._kept: dict[tuple[str, str], bytes] = {}
 
     def encode(
@@ -86,6 +106,26 @@ class RequestHeads:
         if body_bytes or method not in _WITHOUT_BODY:
             return b"%bcontent-length: %d\r\n\r\n" % (head, body_bytes)
         return head + b"\r\n"
+
+    def fields(
+        self, method: str, path: str, *, headers: Headers, body_bytes: int
+    ) -> list[tuple[bytes, bytes]]:
+        """Return the same as HTTP/2 has it: pseudo-header fields first.
+
+        Raises:
+            ValueError: a header is not valid.
+        """
+        fields = [
+            (b":method", method.encode("ascii")),
+            (b":scheme", self._scheme),
+            (b":authority", self._authority),
+            (b":path", (self._prefix + path).encode("ascii")),
+            *self._fixed_fields,
+            *_for_http2(encode_headers(headers)),
+        ]
+        if body_bytes or method not in _WITHOUT_BODY:
+            fields.append((b"content-length", b"%d" % body_bytes))
+        return fields
 
     def _begin(self, method: str, path: str) -> bytes:
         target = self._prefix + path

@@ -1,0 +1,155 @@
+"""One exchange on a stream of an HTTP/2 connection."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import trio
+
+from atomr_infer.remote.http2 import RefusedError
+from atomr_infer.remote.limited import Limited
+from atomr_infer.remote.phases import TRANSPORT_ERRORS, Phase
+
+if TYPE_CHECKING:
+    from atomr_infer.remote.exchange import Call
+    from atomr_infer.remote.http1 import ResponseHead
+    from atomr_infer.remote.http2 import Answer
+    from atomr_infer.remote.http2_connection import Http2Connection
+    from atomr_infer.remote.origin import Origin
+    from atomr_infer.remote.watchdog import Watchdog
+
+
+class Wakeup:
+    """Wakes the one task that waits, or the next one that would wait.
+
+    An event that is made anew for each wait would cost three times as much.
+    """
+
+    __slots__ = ("_set", "_task")
+
+    def __init__(self) -> None:
+        self._task: trio.lowlevel.Task | None = None
+        self._set = False
+
+    def set(self) -> None:
+        """Wake the waiting task; without one, let the next wait return at once."""
+        if self._task is None:
+            self._set = True
+        else:
+            trio.lowlevel.reschedule(self._task)
+            self._task = None
+
+    async def wait(self) -> None:
+        """Wait to be woken; always a checkpoint."""
+        if self._set:
+            self._set = False
+            await trio.lowlevel.checkpoint()
+            return
+        self._task = trio.lowlevel.current_task()
+
+        def abort(_: object) -> trio.lowlevel.Abort:
+            self._task = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
+
+
+class Http2Stream(Limited):
+    """See ``Exchange``; it has a stream to itself and shares the connection.
+
+    Attributes:
+        answer: what has come.
+        wakeup: set when something has changed.
+        head: status and headers.
+    """
+
+    __slots__ = ("_connection", "_overdue", "answer", "head", "started_at", "wakeup")
+
+    head: ResponseHead
+
+    def __init__(
+        self,
+        connection: Http2Connection,
+        answer: Answer,
+        call: Call,
+        *,
+        origin: Origin,
+        watchdog: Watchdog,
+    ) -> None:
+        super().__init__(origin=origin, watchdog=watchdog)
+        self._connection = connection
+        self._call = call
+        self._overdue = False
+        self.answer = answer
+        self.wakeup = Wakeup()
+        self.started_at = trio.current_time()
+        watchdog.watched.add(self)
+
+    @property
+    def kept(self) -> bool:
+        """True when the connection had carried an exchange before."""
+        return self._connection.exchanges > 0
+
+    async def start(self) -> None:
+        """Send the rest of the body and wait for the head.
+
+        Raises:
+            RefusedError: the peer has not processed the request.
+            Exception: one of ``TRANSPORT_ERRORS``; :meth:`fault` translates it.
+        """
+        answer = self.answer
+        try:
+            if answer.unsent:
+                self._limit(Phase.WRITE, self._call.timeouts.write_s)
+                while answer.unsent and answer.head is None and not answer.over:
+                    await self._wait()
+                    self._connection.push(self)
+            self._limit(Phase.HEAD, self._call.timeouts.head_s)
+            while answer.head is None:
+                if answer.error is not None:
+                    raise answer.error
+                await self._wait()
+        except trio.TooSlowError:
+            if self._connection.read_at < self.started_at:
+                # A connection on which nothing comes may be no connection.
+                self._connection.retire()
+            raise
+        finally:
+            self.due_at = math.inf
+        self.head = answer.head
+
+    async def receive(self) -> bytes | None:
+        """Return the next piece of the body; None when it is complete.
+
+        Raises:
+            InferenceError: as ``HttpResponse.receive``.
+        """
+        try:
+            piece = self._connection.take(self)
+            if piece == b"":
+                self._limit(Phase.BODY, self._call.timeouts.idle_s)
+                while piece == b"":
+                    await self._wait()
+                    piece = self._connection.take(self)
+        except (*TRANSPORT_ERRORS, RefusedError) as error:
+            self._phase = Phase.BODY
+            raise self.fault(error) from error
+        finally:
+            self.due_at = math.inf
+        return piece
+
+    async def expire(self) -> None:
+        """End the wait under way: its time is over."""
+        self._overdue = True
+        self.wakeup.set()
+
+    def finish(self) -> None:
+        """End the exchange; the peer sees it at once when it was not over."""
+        self._watchdog.watched.discard(self)
+        self._connection.close_stream(self, well=self.answer.ended)
+
+    async def _wait(self) -> None:
+        await self.wakeup.wait()
+        if self._overdue:
+            raise trio.TooSlowError
