@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from atomr_infer.model.dialect import Dialect
 
 if TYPE_CHECKING:
+    from atomr_infer.model.cost import Cost
     from atomr_infer.serving.request import Served
     from atomr_infer.wire.ingress import Asked
 
@@ -54,6 +55,13 @@ def whole_headers(served: Served, dialect: Dialect) -> tuple[tuple[bytes, bytes]
         (b"x-atomr-deployment", served.deployment.encode()),
         (b"x-atomr-attempts", str(len(served.attempts)).encode()),
     )
+
+
+def cost_headers(cost: Cost | None) -> tuple[tuple[bytes, bytes], ...]:
+    """Return the header that says what an answer cost; none where nobody knows."""
+    if cost is None:
+        return ()
+    return ((b"x-atomr-cost-usd", f"{cost.usd.normalize():f}".encode()),)
 
 
 def header_text(text: str) -> bytes:

@@ -22,6 +22,7 @@ import attrs
 from atomr_infer.errors import InferenceError, InternalError
 from atomr_infer.gateway.answer_headers import (
     STREAM_HEADERS,
+    cost_headers,
     request_id_headers,
     served_headers,
 )
@@ -33,6 +34,7 @@ from atomr_infer.wire.ingress import AnswerFacts, Asked, Call, Ingress
 
 if TYPE_CHECKING:
     from atomr_infer.gateway.exchange import Exchange
+    from atomr_infer.model.cost import Cost
     from atomr_infer.serving.request import Served
     from atomr_infer.serving.shared import Serving
     from atomr_infer.wire.ingress import AnswerBuilder, StreamEncoder
@@ -87,7 +89,7 @@ class Generation:
         kind = _StreamAnswer if batch.stream else _WholeAnswer
         answer = self._answer = kind(self._exchange, self._ingress, asked)
         batch = self._serving.with_client_keys(asked.batch, self._call.headers)
-        await run_request(self._serving, batch, answer)
+        answer.cost = (await run_request(self._serving, batch, answer)).cost
         await answer.finish()
 
     async def fail(self, error: InferenceError) -> None:
@@ -109,7 +111,10 @@ class _Answer:
 
     Attributes:
         served: who answers; set before the first chunk.
+        cost: what it cost; known when it is over.
     """
+
+    cost: Cost | None = None
 
     def __init__(self, exchange: Exchange, ingress: Ingress, asked: Asked) -> None:
         self._exchange = exchange
@@ -187,6 +192,7 @@ class _WholeAnswer(_Answer):
 
     async def finish(self) -> None:
         headers = served_headers(self.served, self._asked, self._ingress.dialect)
+        headers += cost_headers(self.cost)
         if self._raw is not None:
             body = self._raw.data
         else:

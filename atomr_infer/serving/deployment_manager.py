@@ -187,6 +187,7 @@ class DeploymentManager(GenServer):
         with _foreign(deployment):
             endpoint = plugin.endpoint(deployment)
         if endpoint is not None:
+            self._serving.prices.add(deployment, endpoint)
             self._serving.breakers.add(deployment, f"{plugin.name} {endpoint}")
 
     def _checked_plugin(self, deployment: Deployment) -> RuntimePlugin:

@@ -36,12 +36,17 @@ from atomr.refs import Ref
 from atomr_infer.errors import InferenceError, NotReadyError, OverloadedError
 from atomr_infer.policy.admission import Admission, AdmissionQueue
 from atomr_infer.policy.concurrency import AdaptiveLimit
+from atomr_infer.policy.cost_estimate import estimate_request
+from atomr_infer.runtimes.contract import capabilities_of
 from atomr_infer.serving import messages
 from atomr_infer.serving.names import coordinator_name
 from atomr_infer.serving.replica import Lease, Phase, ReplicaState
 
 if TYPE_CHECKING:
+    from atomr_infer.model.batch import ExecuteBatch
+    from atomr_infer.model.cost import CostEstimate
     from atomr_infer.model.deployment import Deployment
+    from atomr_infer.model.prices import Price
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +104,8 @@ class EngineCore(GenServer):
         match request:
             case messages.Admit():
                 return self._admit(request, from_)
+            case messages.EstimateCost(batch=batch, price=price):
+                return Reply(self._estimate(batch, price))
             case _:
                 raise TypeError(f"EngineCore does not know the request {request!r}")
 
@@ -152,6 +159,15 @@ class EngineCore(GenServer):
             timeout_s, self_pid(), messages.QueueTimeout(client.ref)
         )
         return NoReply()
+
+    def _estimate(
+        self, batch: ExecuteBatch, price: Price | None
+    ) -> CostEstimate | None:
+        longest = None
+        if self._engine is not None:
+            able = capabilities_of(self._engine.runner, batch.model)
+            longest = able.max_output_tokens
+        return estimate_request(batch, price, max_output_tokens=longest)
 
     def _leave(self, ref: Ref) -> None:
         client = self._clients.pop(ref, None)

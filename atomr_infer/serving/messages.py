@@ -9,7 +9,10 @@ import attrs
 from atomr.otp import Request
 from atomr.refs import Pid, Ref
 from atomr_infer.errors import InferenceError
+from atomr_infer.model.batch import ExecuteBatch
+from atomr_infer.model.cost import CostEstimate
 from atomr_infer.model.deployment import Deployment
+from atomr_infer.model.prices import Price
 from atomr_infer.runtimes.contract import ModelRunner, Progress
 from atomr_infer.serving.engine_life import EngineLife
 from atomr_infer.serving.replica import Lease, ReplicaState
@@ -53,6 +56,19 @@ class QueueTimeout:
     """A request has waited as long as its deployment allows."""
 
     ref: Ref
+
+
+@attrs.frozen
+class EstimateCost(Request[CostEstimate | None]):
+    """Say what a request may cost on this engine; None: its price is not known.
+
+    Attributes:
+        batch: the request, its model's name as the runtime knows it.
+        price: the model's.
+    """
+
+    batch: ExecuteBatch
+    price: Price | None
 
 
 @attrs.frozen

@@ -23,6 +23,7 @@ import trio
 from atomr import telemetry
 from atomr_infer.errors import InferenceError, decode, encode
 from atomr_infer.model.batch import Usage
+from atomr_infer.model.cost import Cost
 from atomr_infer.serving.served import Spent, Tried
 
 if TYPE_CHECKING:
@@ -46,7 +47,8 @@ class Report:
         usage: the answer's own totals.
         recovered: True when a cut answer is whole.
         tried: every attempt.
-        spent: what the attempts cost.
+        spent: what the attempts used.
+        cost: what they cost together; None: nobody knows.
     """
 
     request_id: str
@@ -59,6 +61,7 @@ class Report:
     recovered: bool = False
     tried: list[Tried] = attrs.field(factory=list)
     spent: list[Spent] = attrs.field(factory=list)
+    cost: Cost | None = None
 
     def retry(self, error: InferenceError, wait_s: float) -> None:
         """Tell that the same deployment is asked again."""
@@ -104,6 +107,7 @@ class Report:
             "attempts": len(self.tried),
             "prompt_tokens": 0 if usage is None else usage.prompt_tokens,
             "output_tokens": 0 if usage is None else usage.output_tokens,
+            "cost_usd": math.nan if self.cost is None else float(self.cost.usd),
         }
         outcome = self.outcome if isinstance(self.outcome, str) else "failed"
         self._emit(
@@ -113,10 +117,11 @@ class Report:
             recovered=self.recovered,
             tried=tuple(self.tried),
             spent=tuple(self.spent),
+            cost=self.cost,
         )
         log.info(
             "request %s model=%s deployment=%s outcome=%s attempts=%d "
-            "ttft=%s total=%.3fs prompt=%d output=%d%s%s",
+            "ttft=%s total=%.3fs prompt=%d output=%d cost=%s%s%s",
             self.request_id,
             self.model,
             self.deployment,
@@ -126,6 +131,7 @@ class Report:
             measurements["duration_s"],
             measurements["prompt_tokens"],
             measurements["output_tokens"],
+            "unknown" if self.cost is None else f"${self.cost.usd.normalize():f}",
             " recovered" if self.recovered else "",
             "" if isinstance(self.outcome, str) else f" error={self.outcome}",
         )

@@ -150,12 +150,16 @@ class _Request:
             self._attempt.served(self._attempt.reported_model),
             recovered=self._delivery.recovered,
             spent=tuple(self.report.spent),
+            cost=self.report.cost,
         )
 
     def end(self) -> None:
         """Note what the last attempt cost, and tell how it went."""
         if self.report.outcome != "completed":
             self._note_lost(self._attempt)
+        self.report.cost = self._serving.prices.cost(
+            self.report.spent, self._serving.deployments
+        )
         self.report.first_chunk_at = self._delivery.first_chunk_at
         self.report.recovered = (
             self._delivery.recovered and self.report.outcome == "completed"

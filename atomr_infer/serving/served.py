@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 import attrs
 
 from atomr_infer.model.batch import Usage
+from atomr_infer.model.cost import Cost
 
 if TYPE_CHECKING:
     from atomr_infer.model.batch import RawChunk, TokenChunk
@@ -53,7 +54,8 @@ class Served:
         ignored: request members that have no effect on this model.
         recovered: True when a stream broke after its first words, and the
             answer is whole all the same.
-        spent: what the attempts cost; known at the end only.
+        spent: what the attempts used; known at the end only.
+        cost: what they cost together, likewise; None: nobody knows.
     """
 
     request_id: str
@@ -63,6 +65,7 @@ class Served:
     ignored: tuple[str, ...] = ()
     recovered: bool = False
     spent: tuple[Spent, ...] = ()
+    cost: Cost | None = None
 
 
 class Sink(Protocol):

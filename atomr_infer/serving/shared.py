@@ -20,11 +20,13 @@ from atomr.errors import CallError
 from atomr.otp import call
 from atomr_infer.errors import NotReadyError
 from atomr_infer.model.secret import HeaderSecret
+from atomr_infer.policy.cost_estimate import estimate_request
 from atomr_infer.policy.model_table import ModelTable
 from atomr_infer.serving import messages
 from atomr_infer.serving.breakers import Breakers
 from atomr_infer.serving.fresh_error import fresh
 from atomr_infer.serving.names import MANAGER, coordinator_name
+from atomr_infer.serving.prices import Prices
 from atomr_infer.serving.replica import Phase, ReplicaState
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
     from atomr_infer.errors import InferenceError
     from atomr_infer.model.batch import ExecuteBatch
+    from atomr_infer.model.cost import CostEstimate
     from atomr_infer.model.deployment import Deployment
     from atomr_infer.runtimes.credentials import Credentials
     from atomr_infer.serving.routing_table import RoutingTable
@@ -72,6 +75,7 @@ class Serving:
         self._keys: dict[str, Credentials] = {}
         self._key_headers: frozenset[str] = frozenset()
         self.breakers = Breakers()
+        self.prices = Prices()
         self.started_at_s = int(time.time())
 
     @property
@@ -136,6 +140,7 @@ class Serving:
         self._by_name = {d.name: d for d in table.deployments}
         for name in self._routing.keys() - self._by_name.keys():
             self.breakers.remove(name)
+            self.prices.remove(name)
         known = self._routing | {routing.deployment: routing for routing in new}
         self._routing = {name: known[name] for name in self._by_name}
         for name in self._failures.keys() - self._by_name.keys():
@@ -230,6 +235,28 @@ class Serving:
             False when there is no deployment of that name.
         """
         return await call(MANAGER, messages.Undeploy(name), timeout_s=None)
+
+    async def estimate_cost(self, batch: ExecuteBatch) -> CostEstimate | None:
+        """Return what a request may cost, before it is made; nothing is asked.
+
+        Args:
+            batch: the request; its ``model`` is the public name.
+
+        Returns:
+            None when the model's price is not known.
+
+        Raises:
+            ModelNotFoundError: nobody serves the model.
+        """
+        route = self._table.resolve(batch.model)
+        deployment = self._by_name[route.deployment]
+        routed = attrs.evolve(batch, model=route.model)
+        price = self.prices.price(deployment, route.model)
+        request = messages.EstimateCost(routed, price)
+        for replica in self.replicas(deployment.name):
+            with suppress(CallError):
+                return await call(replica.core, request, timeout_s=None)
+        return estimate_request(routed, price, max_output_tokens=None)
 
     def renew_credentials(self, name: str) -> bool:
         """Read a deployment's keys anew, take them for good, and make sessions anew.

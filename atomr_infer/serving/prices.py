@@ -1,0 +1,91 @@
+"""What a deployment's models cost: as configured, or as the provider is known for.
+
+A look-up by the provider's address is remembered for a minute, since some
+prices depend on the hour; how many are remembered is bounded, because clients
+choose the names of models behind a pattern.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import trio
+
+from atomr_infer.model.cost import Cost, cost_of
+from atomr_infer.remote.prices_genai import find_price
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from atomr_infer.model.deployment import Deployment
+    from atomr_infer.model.prices import Price
+    from atomr_infer.serving.served import Spent
+
+_REMEMBERED_S = 60.0
+_MAX_REMEMBERED = 1000
+
+
+class Prices:
+    """Prices by deployment and model."""
+
+    def __init__(self) -> None:
+        self._endpoints: dict[str, str] = {}
+        self._found: dict[tuple[str, str], tuple[float, Price | None]] = {}
+
+    def add(self, deployment: Deployment, endpoint: str) -> None:
+        """Take the address that a deployment asks."""
+        self._endpoints[deployment.name] = endpoint
+
+    def remove(self, name: str) -> None:
+        """Forget a deployment that is gone."""
+        self._endpoints.pop(name, None)
+        for key in [key for key in self._found if key[0] == name]:
+            del self._found[key]
+
+    def price(self, deployment: Deployment, model: str) -> Price | None:
+        """Return what a model costs; None: nobody knows.
+
+        Args:
+            deployment: who serves it.
+            model: what its runtime is asked for.
+        """
+        if deployment.price is not None:
+            return deployment.price
+        endpoint = self._endpoints.get(deployment.name, "")
+        if not endpoint.startswith("https://"):
+            return None  # no provider that sells anything
+        key = (deployment.name, model)
+        now = trio.current_time()
+        until, found = self._found.get(key, (now, None))
+        if now < until:
+            return found
+        if len(self._found) >= _MAX_REMEMBERED:
+            self._found.clear()
+        found = find_price(model, endpoint, now=datetime.now(UTC))
+        self._found[key] = (now + _REMEMBERED_S, found)
+        return found
+
+    def cost(
+        self, spent: Iterable[Spent], deployments: Mapping[str, Deployment]
+    ) -> Cost | None:
+        """Return what a request's attempts cost together.
+
+        Args:
+            spent: the attempts.
+            deployments: all that are there, by name.
+
+        Returns:
+            None when one of them has no known cost.
+        """
+        total = Cost()
+        for attempt in spent:
+            deployment = deployments.get(attempt.deployment)
+            price = None
+            if deployment is not None:
+                price = self.price(deployment, attempt.model)
+            cost = cost_of(attempt.usage, price)
+            if cost is None:
+                return None
+            total += cost
+        return total
