@@ -37,12 +37,20 @@ from atomr_infer.errors import NotReadyError
 from atomr_infer.model.batch import TokenChunk
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+    from collections.abc import (
+        AsyncIterator,
+        Awaitable,
+        Callable,
+        Iterable,
+        Iterator,
+        Mapping,
+    )
     from contextlib import AbstractAsyncContextManager
 
     from atomr_infer.cluster import ChatReply, Conversation, SamplingOptions
     from atomr_infer.gateway.gateway import Gateway as TrioGateway
     from atomr_infer.model.deployment import Deployment
+    from atomr_infer.model.secret import Secret
     from atomr_infer.serving.replica import ReplicaState
     from atomr_infer.serving.shared import Readiness
 
@@ -186,6 +194,7 @@ class Cluster:
         *,
         max_body_bytes: int = 32 * 1024 * 1024,
         write_timeout_s: float = 60.0,
+        keys: Iterable[Secret] = (),
     ) -> Gateway:
         """Serve the deployments over HTTP, in the background.
 
@@ -193,6 +202,7 @@ class Cluster:
             bind: ``host:port``; port 0 takes a free one.
             max_body_bytes: the largest request body.
             write_timeout_s: a client that reads nothing for so long is dropped.
+            keys: each opens the gateway; none: it is open to everyone.
 
         Raises:
             ConfigError: the address cannot be bound, or a value is not allowed.
@@ -202,6 +212,7 @@ class Cluster:
             bind,
             max_body_bytes=max_body_bytes,
             write_timeout_s=write_timeout_s,
+            keys=keys,
         )
         return Gateway(self._loop, self._loop.run(serve))
 

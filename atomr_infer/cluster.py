@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from atomr.process import Node
     from atomr_infer.gateway.gateway import Gateway
     from atomr_infer.model.deployment import Deployment
+    from atomr_infer.model.secret import Secret
     from atomr_infer.serving.replica import ReplicaState
     from atomr_infer.serving.shared import Readiness, Serving
 
@@ -251,6 +252,7 @@ class Cluster:
         *,
         max_body_bytes: int = 32 * 1024 * 1024,
         write_timeout_s: float = 60.0,
+        keys: Iterable[Secret] = (),
     ) -> Gateway:
         """Serve the deployments over HTTP, in the background.
 
@@ -258,6 +260,7 @@ class Cluster:
             bind: ``host:port``; port 0 takes a free one.
             max_body_bytes: the largest request body.
             write_timeout_s: a client that reads nothing for so long is dropped.
+            keys: each opens the gateway; none: it is open to everyone.
 
         Returns:
             The gateway; ``gateway.url`` is its address.
@@ -271,6 +274,7 @@ class Cluster:
         from atomr_infer.gateway.http1.connection import (  # noqa: PLC0415
             Http1Settings,
         )
+        from atomr_infer.gateway.keys import GatewayKeys  # noqa: PLC0415
         from atomr_infer.gateway.listener import Listener  # noqa: PLC0415
 
         try:
@@ -285,7 +289,9 @@ class Cluster:
         listener = await Listener.bind(config.host, config.port, settings)
         limits = GatewayLimits(max_body_bytes=config.max_body_bytes)
         with self.at_home():
-            gateway = await open_gateway(self._serving, listener, limits)
+            gateway = await open_gateway(
+                self._serving, listener, limits, keys=GatewayKeys(keys)
+            )
         self._gateways.append(gateway)
         return gateway
 

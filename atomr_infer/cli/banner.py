@@ -69,9 +69,10 @@ def print_line_end() -> None:
 
 def _notices(plan: ServePlan, url: str) -> list[str]:
     notices = list(plan.notices)
-    if not url.removeprefix("http://").startswith(_LOOPBACK):
+    if not plan.keys and not url.removeprefix("http://").startswith(_LOOPBACK):
         notices.append(
-            "anyone who can reach this address can use it: there are no keys yet"
+            "anyone who can reach this address can use it;"
+            ' name keys with keys = [{ env = "NAME" }] under [gateway]'
         )
     return [f"  note: {notice}" for notice in notices] + ([""] if notices else [])
 
@@ -91,8 +92,15 @@ def _curl(plan: ServePlan, url: str) -> list[str]:
         "",
         f"  curl -N {reachable}/v1/chat/completions \\",
         "    -H 'content-type: application/json' \\",
+        *_key_line(plan),
         f"    -d '{json.dumps(body)}'",
     ]
+
+
+def _key_line(plan: ServePlan) -> list[str]:
+    if not plan.keys:
+        return []
+    return ["    -H 'authorization: Bearer KEY' \\"]
 
 
 def _example_model(deployments: Sequence[Deployment]) -> tuple[str, str]:

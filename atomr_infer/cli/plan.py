@@ -14,9 +14,11 @@ import attrs
 from atomr_infer.config.discovery import demo_deployment, environment_deployments
 from atomr_infer.config.gateway import GatewayConfig
 from atomr_infer.config.load import Config, load_config
+from atomr_infer.config.secrets import resolve
 from atomr_infer.config.validate import validate_deployments
 from atomr_infer.errors import ConfigError
 from atomr_infer.model.deployment import Deployment
+from atomr_infer.model.secret import Secret
 from atomr_infer.model.validation import InvalidValueError
 from atomr_infer.remote.credentials_build import make_credentials
 
@@ -41,12 +43,14 @@ class ServePlan:
         gateway: how to listen.
         source: where the deployments came from, in a few words.
         notices: what the operator should know, a sentence each.
+        keys: those that open the gateway.
     """
 
     deployments: tuple[Deployment, ...]
     gateway: GatewayConfig
     source: str
     notices: tuple[str, ...] = ()
+    keys: tuple[Secret, ...] = attrs.field(default=(), repr=False)
 
 
 def plan_serving(
@@ -86,8 +90,24 @@ def _from_file(path: Path, environ: Mapping[str, str]) -> ServePlan:
     validate_deployments(config.deployments, origin=config.origin)
     _check_credentials(config, environ)
     return ServePlan(
-        deployments=config.deployments, gateway=config.gateway, source=str(path)
+        deployments=config.deployments,
+        gateway=config.gateway,
+        source=str(path),
+        keys=_gateway_keys(config, environ),
     )
+
+
+def _gateway_keys(config: Config, environ: Mapping[str, str]) -> tuple[Secret, ...]:
+    """Find the gateway's own keys now: a gateway must not open without them."""
+    try:
+        return tuple(
+            resolve(source, environ, deployment=None) for source in config.gateway.keys
+        )
+    except ConfigError as error:
+        if config.origin is not None and error.path is None:
+            error.path = config.origin.path
+            error.line = config.origin.positions.line(("gateway", "keys"))
+        raise
 
 
 def _check_credentials(config: Config, environ: Mapping[str, str]) -> None:

@@ -56,6 +56,7 @@ async def _serve(plan: ServePlan) -> None:
                 plan.gateway.bind,
                 max_body_bytes=plan.gateway.max_body_bytes,
                 write_timeout_s=plan.gateway.write_timeout_s,
+                keys=plan.keys,
             )
             if await _unless_signalled(signals, partial(_load, cluster, plan)):
                 print_banner(plan, gateway.url, await _engines(cluster, plan))

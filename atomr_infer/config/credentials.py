@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 SHOWN_FIX = 'write credential = { env = "NAME_OF_A_VARIABLE" } or { file = "PATH" }'
 
 _KINDS = ("env", "file", "header", "provider")
+_KEYS_FIX = 'write keys = [{ env = "NAME" }, { file = "PATH" }]'
 _POOL_FIX = 'write credentials = [{ env = "NAME" }, { env = "OTHER" }]'
 
 
@@ -66,6 +67,30 @@ def read_credentials(reader: TableReader, folder: Path) -> tuple[PooledSecret, .
         _pooled(reader, index, content, folder)
         for index, content in enumerate(elements)
     )
+
+
+def read_keys(reader: TableReader, folder: Path) -> tuple[EnvSecret | FileSecret, ...]:
+    """Read the gateway's ``keys``: where the keys that open it are found.
+
+    Raises:
+        ConfigError: it is no array of tables that name variables or files.
+    """
+    elements = reader.content["keys"]
+    if not isinstance(elements, list) or not elements:
+        raise reader.fail("keys", f"keys is no array of tables; {_KEYS_FIX}")
+    found: list[EnvSecret | FileSecret] = []
+    for index, content in enumerate(elements):
+        if not isinstance(content, dict):
+            problem = "a key does not belong in this file"
+            raise reader.fail("keys", f"{problem}; {_KEYS_FIX}")
+        label = f"gateway: keys[{index}]"
+        where = (*reader.where, "keys", index)
+        table = TableReader(reader.origin, where, label, content)
+        table.check_keys(("env", "file"))
+        source = _source(reader, table, "keys", folder)
+        assert isinstance(source, EnvSecret | FileSecret), "others were refused"
+        found.append(source)
+    return tuple(found)
 
 
 def _pooled(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from atomr_infer.model.secret import EnvSecret, FileSecret
 from atomr_infer.model.validation import InvalidValueError, at_least, positive
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ class GatewayConfig:
         max_body_bytes: largest request body; a larger one is refused with 413.
         write_timeout_s: how long a client may leave its answer unread before
             the request is cancelled, in seconds.
+        keys: where the keys that open the gateway are found, each a variable
+            or a file; none: anyone who reaches the address can use it.
 
     >>> gateway = GatewayConfig(bind="[::1]:9000")
     >>> gateway.host, gateway.port
@@ -52,6 +55,7 @@ class GatewayConfig:
     drain_timeout_s: float = attrs.field(default=30.0, validator=positive)
     max_body_bytes: int = attrs.field(default=32 * 1024 * 1024, validator=at_least(1))
     write_timeout_s: float = attrs.field(default=60.0, validator=positive)
+    keys: tuple[EnvSecret | FileSecret, ...] = ()
 
     @property
     def host(self) -> str:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from atomr_infer.config.credentials import read_keys
 from atomr_infer.config.deployments import read_deployments
 from atomr_infer.config.gateway import GatewayConfig
 from atomr_infer.config.positions import scan
@@ -75,10 +76,21 @@ def parse_config(text: str, path: str) -> Config:
     top.check_keys(("gateway", "deployment"))
     gateway = top.table("gateway")
     return Config(
-        gateway=GatewayConfig() if gateway is None else gateway.read(GatewayConfig),
+        gateway=_read_gateway(gateway, Path(path).parent),
         deployments=read_deployments(top, Path(path).parent),
         origin=origin,
     )
+
+
+def _read_gateway(table: TableReader | None, folder: Path) -> GatewayConfig:
+    if table is None:
+        return GatewayConfig()
+    if "keys" not in table.content:
+        return table.read(GatewayConfig)
+    keys = read_keys(table, folder)
+    rest = {name: value for name, value in table.content.items() if name != "keys"}
+    gateway = attrs.evolve(table, content=rest).read(GatewayConfig)
+    return attrs.evolve(gateway, keys=keys)
 
 
 def _read(path: Path) -> str:

@@ -48,14 +48,14 @@ class Environ(Mapping[str, str]):
 
 
 def resolve(
-    source: ReadableSource, environ: Mapping[str, str], *, deployment: str
+    source: ReadableSource, environ: Mapping[str, str], *, deployment: str | None
 ) -> Secret:
     """Return the secret that ``source`` points at.
 
     Args:
         source: where it is; a :class:`Secret` is returned as it is.
         environ: the environment to look into.
-        deployment: whose secret it is, for the error.
+        deployment: whose secret it is, for the error; None: the gateway's.
 
     Raises:
         MissingSecretError: the variable or file is absent, empty or cannot be
@@ -73,7 +73,7 @@ def resolve(
 
 
 def _from_environment(
-    source: EnvSecret, environ: Mapping[str, str], deployment: str
+    source: EnvSecret, environ: Mapping[str, str], deployment: str | None
 ) -> tuple[str, str]:
     where = f"the environment variable {source.variable}"
     if source.variable not in environ:
@@ -82,7 +82,7 @@ def _from_environment(
     return environ[source.variable], where
 
 
-def _from_file(source: FileSecret, deployment: str) -> tuple[str, str]:
+def _from_file(source: FileSecret, deployment: str | None) -> tuple[str, str]:
     where = f"the file {source.path}"
     try:
         return Path(source.path).read_text(encoding="utf-8"), where
@@ -102,5 +102,8 @@ def _from_file(source: FileSecret, deployment: str) -> tuple[str, str]:
         raise _missing(deployment, problem) from error
 
 
-def _missing(deployment: str, problem: str) -> MissingSecretError:
-    return MissingSecretError(f"deployment {deployment!r} has no credential: {problem}")
+def _missing(deployment: str | None, problem: str) -> MissingSecretError:
+    whose = f"deployment {deployment!r} has no credential"
+    if deployment is None:
+        whose = "the gateway has no key"
+    return MissingSecretError(f"{whose}: {problem}")

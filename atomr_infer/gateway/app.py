@@ -29,7 +29,9 @@ from atomr_infer.gateway.exchange import (
 )
 from atomr_infer.gateway.generation import Generation
 from atomr_infer.gateway.ingresses import INGRESSES
+from atomr_infer.gateway.keys import GatewayKeys
 from atomr_infer.gateway.routes import (
+    OPEN_TO_ALL,
     Action,
     NoRoute,
     Target,
@@ -77,8 +79,14 @@ class GatewayApp:
         draining: True makes it say that it is not ready.
     """
 
-    def __init__(self, serving: Serving, limits: GatewayLimits) -> None:
+    def __init__(
+        self,
+        serving: Serving,
+        limits: GatewayLimits,
+        keys: GatewayKeys | None = None,
+    ) -> None:
         self._serving = serving
+        self._keys = keys or GatewayKeys()
         self._limits = limits
         self._answering: set[Exchange] = set()
         self.draining = False
@@ -130,6 +138,12 @@ class GatewayApp:
                 problem = f"{exchange.path} takes {allow}, not {exchange.method}"
                 more = (b"allow", allow.encode())
                 await _refuse(exchange, dialect, 405, problem, more)
+            case Target(action=action) if not (
+                action in OPEN_TO_ALL or self._allows(exchange, headers)
+            ):
+                problem = "the request shows no key that opens this gateway"
+                code = "invalid_api_key"
+                await _refuse(exchange, target.dialect, 401, problem, code=code)
             case Target(action=Action.GENERATE):
                 await self._generate(exchange, target, headers)
             case Target(action=Action.EMBED):
@@ -138,6 +152,11 @@ class GatewayApp:
                 await self._whole(exchange, target, headers, counts)
             case Target():
                 await self._operations[target.action](exchange, target)
+
+    def _allows(self, exchange: Exchange, headers: Mapping[str, str]) -> bool:
+        return not self._keys.needed or self._keys.allow(
+            headers, _query(exchange.query)
+        )
 
     # --- what people and operators call -------------------------------------
 
@@ -284,8 +303,9 @@ async def _refuse(
     status: int,
     message: str,
     *more: tuple[bytes, bytes],
+    code: str | None = None,
 ) -> None:
-    answer = INGRESSES[dialect].plain(status, message, _new_id())
+    answer = INGRESSES[dialect].plain(status, message, _new_id(), code=code)
     # Whatever the client still sends of its body is not read: close.
     headers = [(b"connection", b"close"), *answer.headers, *more]
     await exchange.answer(status, answer.body, headers)

@@ -17,6 +17,7 @@ from atomr_infer.gateway.app import GatewayApp, GatewayLimits
 from atomr_infer.serving.names import GATEWAYS
 
 if TYPE_CHECKING:
+    from atomr_infer.gateway.keys import GatewayKeys
     from atomr_infer.gateway.listener import Listener
     from atomr_infer.serving.shared import Serving
 
@@ -76,10 +77,14 @@ class Gateway:
 
 
 async def open_gateway(
-    serving: Serving, listener: Listener, limits: GatewayLimits
+    serving: Serving,
+    listener: Listener,
+    limits: GatewayLimits,
+    *,
+    keys: GatewayKeys | None = None,
 ) -> Gateway:
     """Serve ``listener``'s sockets in a process of the serving tree."""
-    app = GatewayApp(serving, limits)
+    app = GatewayApp(serving, limits, keys)
     host, port = listener.address
     shown = f"[{host}]" if ":" in host else host
     url = f"http://{shown}:{port}"

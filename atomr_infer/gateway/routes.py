@@ -35,6 +35,10 @@ class Action(Enum):
     COUNT_TOKENS = "count tokens"
 
 
+OPEN_TO_ALL = frozenset({Action.HEALTH, Action.READY})
+"""What a probe asks for, which has no key."""
+
+
 @attrs.frozen(kw_only=True)
 class Target:
     """A route that exists.

@@ -293,3 +293,29 @@ def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
     file.write_bytes(b'\xef\xbb\xbf[gateway]\nbind = "x:1"\n')
 
     assert load_config(file).gateway.bind == "x:1"
+
+
+def test_the_gateways_keys_are_named_by_place() -> None:
+    text = '[gateway]\nkeys = [{ env = "A" }, { file = "k" }]\nbind = "[::1]:1"\n'
+    gateway = parse_config(text, "/etc/atomr.toml").gateway
+    assert gateway.keys == (EnvSecret("A"), FileSecret("/etc/k"))
+    assert gateway.port == 1
+
+
+@pytest.mark.parametrize(
+    ("keys", "problem"),
+    [
+        ('["sk-secret"]', "a key does not belong in this file"),
+        ('"sk-secret"', "keys is no array of tables"),
+        ("[]", "keys is no array of tables"),
+        ('[{ header = "x" }]', "'header'"),
+        ('[{ env = "A", file = "b" }]', "needs one source"),
+        ('[{ env = "" }]', "must be a string that is not empty"),
+    ],
+)
+def test_a_gateways_key_is_never_in_the_file_itself(keys: str, problem: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        parse_config(f"[gateway]\nkeys = {keys}\n", "a.toml")
+    assert problem in str(raised.value)
+    assert str(raised.value).startswith("a.toml:2: ")
+    assert "sk-secret" not in str(raised.value)

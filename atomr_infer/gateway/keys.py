@@ -1,0 +1,73 @@
+"""Who may use the gateway: the keys that open it.
+
+A key is accepted wherever the SDKs of the three dialects put it.  What is kept
+is a digest of each, and a presented key is compared with all of them, so that
+the time taken says nothing about any.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+import hmac
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from atomr_infer.model.secret import Secret
+
+_BEARER = "bearer "
+_HEADERS = ("x-api-key", "x-goog-api-key", "api-key")
+_QUERY = "key"
+
+
+class GatewayKeys:
+    """The keys that open a gateway; without any, it is open to everyone."""
+
+    def __init__(self, keys: Iterable[Secret] = ()) -> None:
+        self._digests = tuple(_digest(key.reveal()) for key in keys)
+
+    def __repr__(self) -> str:
+        return f"<GatewayKeys: {len(self._digests)}>"
+
+    @property
+    def needed(self) -> bool:
+        """Whether a request must show a key."""
+        return bool(self._digests)
+
+    def allow(self, headers: Mapping[str, str], query: Mapping[str, str]) -> bool:
+        """Whether a request may pass.
+
+        Args:
+            headers: by lower-case name.
+            query: by name.
+        """
+        if not self._digests:
+            return True
+        key = presented_key(headers, query)
+        if key is None:
+            return False
+        shown = _digest(key)
+        # Every digest is compared, whatever the first one says.
+        return sum(hmac.compare_digest(shown, known) for known in self._digests) > 0
+
+
+def presented_key(headers: Mapping[str, str], query: Mapping[str, str]) -> str | None:
+    """Return the key that a request shows; None when it shows none.
+
+    >>> presented_key({"authorization": "Bearer k"}, {})
+    'k'
+    """
+    for name in _HEADERS:
+        if headers.get(name):
+            return headers[name]
+    bearer = headers.get("authorization", "")
+    if bearer[: len(_BEARER)].lower() == _BEARER:
+        return bearer[len(_BEARER) :].strip() or None
+    return query.get(_QUERY) or None
+
+
+def _digest(key: str) -> bytes:
+    return blake2b(key.encode("utf-8", "surrogateescape"), digest_size=32).digest()
