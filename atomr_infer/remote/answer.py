@@ -20,7 +20,7 @@ from atomr_infer.errors import (
     UpstreamProtocolError,
     UpstreamTimeoutError,
 )
-from atomr_infer.remote.blot import without_secret
+from atomr_infer.remote.blot import blot, without_secret
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
@@ -155,26 +155,28 @@ class AnswerChunks(Generic[C]):
         return self._ready.popleft()
 
     async def _wait(self) -> None:
+        due_at = self._first_by
+        if due_at is None:
+            due_at = trio.current_time() + self._timeouts.idle_s
         try:
-            with without_secret(self._secret), self._limit():
+            with trio.CancelScope(deadline=due_at) as scope:
                 await self._read()
-        except InferenceError:
+        except InferenceError as error:
             self._failed = True
+            blot(error, self._secret)
             raise
+        if scope.cancelled_caught:
+            self._failed = True
+            raise self._late()
         self._first_by = None
 
-    @contextmanager
-    def _limit(self) -> Iterator[None]:
+    def _late(self) -> UpstreamTimeoutError:
         if self._first_by is not None:
-            with within(self._first_by, first_token_timeout(self._timeouts)):
-                yield
-            return
+            return first_token_timeout(self._timeouts)
         idle_s = self._timeouts.idle_s
-        silent = UpstreamTimeoutError(
+        return UpstreamTimeoutError(
             f"no chunk from the upstream for {idle_s:g} s", code="idle_timeout"
         )
-        with within(trio.current_time() + idle_s, silent):
-            yield
 
     async def _read(self) -> None:
         if not self.streamed:

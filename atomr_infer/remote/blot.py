@@ -24,12 +24,14 @@ def without_secret(secret: Secret | None) -> Iterator[None]:
     try:
         yield
     except InferenceError as error:
-        if secret is not None:
-            _blot(error, secret)
+        blot(error, secret)
         raise
 
 
-def _blot(error: InferenceError, secret: Secret) -> None:
+def blot(error: InferenceError, secret: Secret | None) -> None:
+    """Blot our key out of one error."""
+    if secret is None:
+        return
     error.message = secret.blot(error.message)
     error.args = (error.message,)
     if error.code is not None:

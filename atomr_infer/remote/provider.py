@@ -16,14 +16,18 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import attrs
 import trio
 
-from atomr_infer.errors import InvalidRequestError, UpstreamAuthError
+from atomr_infer.errors import (
+    InferenceError,
+    InvalidRequestError,
+    UpstreamAuthError,
+)
 from atomr_infer.model.secret import Secret
 from atomr_infer.remote.answer import (
     AnswerChunks,
@@ -32,15 +36,16 @@ from atomr_infer.remote.answer import (
     read_error_body,
     within,
 )
-from atomr_infer.remote.blot import without_secret
+from atomr_infer.remote.blot import blot, without_secret
 from atomr_infer.remote.headers import Headers, check_header
 from atomr_infer.remote.http import HttpClient
 from atomr_infer.remote.phases import HttpTimeouts
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
+    from contextlib import AbstractAsyncContextManager
+    from types import TracebackType
 
-    from atomr_infer.errors import InferenceError
     from atomr_infer.model.batch import ExecuteBatch
     from atomr_infer.model.deployment import Timeouts
     from atomr_infer.remote.response import HttpResponse
@@ -48,6 +53,7 @@ if TYPE_CHECKING:
     from atomr_infer.remote.tcp import Connect
 
 C = TypeVar("C")
+T = TypeVar("T")
 
 _OK = 200
 
@@ -137,7 +143,12 @@ def key_header(name: str, value: str) -> Headers:
 
 
 class ProviderClient:
-    """Makes a runner's requests."""
+    """Makes a runner's requests.
+
+    Attributes:
+        active: requests now on a connection.
+        timeouts: the deployment's.
+    """
 
     def __init__(
         self,
@@ -158,25 +169,19 @@ class ProviderClient:
             fault: what an answer other than 200 means.
         """
         self._session = session
-        self._timeouts = timeouts
+        self.timeouts = timeouts
         self._replay = replay
         self._show_key = show_key
         self._fault = fault
-        self._active = 0
+        self.active = 0
 
     def __repr__(self) -> str:
         return f"<ProviderClient {self._session.client!r}>"
 
-    @property
-    def active(self) -> int:
-        """Requests now on a connection."""
-        return self._active
-
-    @asynccontextmanager
-    async def generation(
+    def generation(
         self, batch: ExecuteBatch, request: ProviderRequest[C]
-    ) -> AsyncIterator[AnswerChunks[C]]:
-        """Run one generation; the block's end is the generation's end.
+    ) -> AbstractAsyncContextManager[AnswerChunks[C]]:
+        """Return a block that runs one generation; its end is the generation's end.
 
         Raises:
             InferenceError: from entering the block or from the iteration.
@@ -184,39 +189,25 @@ class ProviderClient:
         Cancellation: leaving the block before the last chunk closes the
             connection before the block's exit returns.
         """
-        first_by = trio.current_time() + self._timeouts.first_token_s
-        begin = partial(self._begin, batch, request, first_by)
-        headers = batch.client_headers
-        self._active += 1
-        try:
-            async with self._session.attempt(begin, headers=headers) as chunks:
-                yield chunks
-        finally:
-            self._active -= 1
+        return _Counted(self, self._chunks(batch, request))
 
-    @asynccontextmanager
-    async def _begin(
-        self,
-        batch: ExecuteBatch,
-        request: ProviderRequest[C],
-        first_by: float,
-        client: HttpClient,
-        secret: Secret | None,
-    ) -> AsyncIterator[AnswerChunks[C]]:
-        async with AsyncExitStack() as stack:
-            with without_secret(secret):
-                response = await self._response(
-                    stack, request, first_by, client, secret
-                )
-                chunks = AnswerChunks(
-                    batch,
-                    response,
-                    request.reader(secret),
-                    timeouts=self._timeouts,
-                    first_by=first_by,
-                    secret=secret,
-                )
-            yield chunks
+    def _chunks(
+        self, batch: ExecuteBatch, request: ProviderRequest[C]
+    ) -> AbstractAsyncContextManager[AnswerChunks[C]]:
+        first_by = trio.current_time() + self.timeouts.first_token_s
+
+        def read(response: HttpResponse, secret: Secret | None) -> AnswerChunks[C]:
+            return AnswerChunks(
+                batch,
+                response,
+                request.reader(secret),
+                timeouts=self.timeouts,
+                first_by=first_by,
+                secret=secret,
+            )
+
+        begin = partial(_Answered, self, request, first_by, read)
+        return self._session.attempt(begin, headers=batch.client_headers)
 
     async def ask(
         self,
@@ -239,17 +230,15 @@ class ProviderClient:
 
         Cancellation: closes the connection.
         """
-        by = trio.current_time() + self._timeouts.first_token_s
+        by = trio.current_time() + self.timeouts.first_token_s
         request: ProviderRequest[bytes] = ProviderRequest(
             path=path, body=body, headers=headers, reader=_no_reader
         )
         begin = partial(self._read_all, request, by)
-        self._active += 1
-        try:
-            async with self._session.attempt(begin, headers=client_headers) as answer:
-                return answer
-        finally:
-            self._active -= 1
+        async with _Counted(
+            self, self._session.attempt(begin, headers=client_headers)
+        ) as answer:
+            return answer
 
     @asynccontextmanager
     async def _read_all(
@@ -259,45 +248,144 @@ class ProviderClient:
         client: HttpClient,
         secret: Secret | None,
     ) -> AsyncIterator[bytes]:
-        async with AsyncExitStack() as stack:
-            with without_secret(secret):
-                response = await self._response(stack, request, by, client, secret)
-                with within(by, first_token_timeout(self._timeouts)):
-                    answer = await response.read()
+        late = first_token_timeout(self.timeouts)
+        block = _Answered(self, request, by, _as_it_is, client, secret)
+        with without_secret(secret), within(by, late):
+            async with block as response:
+                answer = await response.read()
         yield answer
 
-    async def _response(
+    def exchange(
         self,
-        stack: AsyncExitStack,
-        request: ProviderRequest[C],
-        first_by: float,
         client: HttpClient,
+        request: ProviderRequest[C],
         secret: Secret | None,
-    ) -> HttpResponse:
-        """Send a request; return its answer, whose status is 200."""
+    ) -> AbstractAsyncContextManager[HttpResponse]:
+        """Return the block of a request's exchange.
+
+        Raises:
+            InvalidRequestError: a header of the client's cannot be sent.
+        """
         key = () if secret is None else self._show_key(secret)
         try:
-            exchange = client.request(
+            return client.request(
                 "POST",
                 request.path,
                 headers=[*request.headers, *key],
                 body=request.body,
                 replay=self._replay,
             )
-            with within(first_by, first_token_timeout(self._timeouts)):
-                response = await stack.enter_async_context(exchange)
         except ValueError as error:
             # Ours were checked when they were read; these are the client's.
             raise InvalidRequestError(str(error)) from error
+
+    async def fault_of(
+        self, response: HttpResponse, secret: Secret | None
+    ) -> InferenceError:
+        """Return what an answer means whose status is not 200."""
+        return self._fault(
+            response.status,
+            response.headers,
+            await read_error_body(response),
+            now_epoch_s=time.time(),
+            secret=secret,
+        )
+
+
+class _Counted(Generic[T]):
+    """A block that counts as active.
+
+    These blocks are made by hand: one generator for each of them costs as much
+    as the rest of a request.
+    """
+
+    __slots__ = ("_block", "_client")
+
+    def __init__(
+        self, client: ProviderClient, block: AbstractAsyncContextManager[T]
+    ) -> None:
+        self._client = client
+        self._block = block
+
+    async def __aenter__(self) -> T:
+        self._client.active += 1
+        try:
+            return await self._block.__aenter__()
+        except BaseException:
+            self._client.active -= 1
+            raise
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        try:
+            return await self._block.__aexit__(exc_type, exc, traceback)
+        finally:
+            self._client.active -= 1
+
+
+class _Answered(Generic[C, T]):
+    """The block of an exchange whose answer has status 200."""
+
+    __slots__ = ("_block", "_by", "_client", "_http", "_read", "_request", "_secret")
+
+    def __init__(
+        self,
+        client: ProviderClient,
+        request: ProviderRequest[C],
+        by: float,
+        read: Callable[[HttpResponse, Secret | None], T],
+        http: HttpClient,
+        secret: Secret | None,
+    ) -> None:
+        self._client = client
+        self._request = request
+        self._by = by
+        self._read = read
+        self._http = http
+        self._secret = secret
+        self._block: AbstractAsyncContextManager[HttpResponse]
+
+    async def __aenter__(self) -> T:
+        client, secret = self._client, self._secret
+        try:
+            block = client.exchange(self._http, self._request, secret)
+            with trio.CancelScope(deadline=self._by) as scope:
+                response = await block.__aenter__()
+        except InferenceError as error:
+            blot(error, secret)
+            raise
+        if scope.cancelled_caught:
+            raise first_token_timeout(client.timeouts)
+        try:
+            value = await self._value(response)
+        except BaseException as error:
+            if isinstance(error, InferenceError):
+                blot(error, secret)
+            await block.__aexit__(type(error), error, error.__traceback__)
+            raise
+        self._block = block
+        return value
+
+    async def _value(self, response: HttpResponse) -> T:
         if response.status != _OK:
-            raise self._fault(
-                response.status,
-                response.headers,
-                await read_error_body(response),
-                now_epoch_s=time.time(),
-                secret=secret,
-            )
-        return response
+            raise await self._client.fault_of(response, self._secret)
+        return self._read(response, self._secret)
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        return await self._block.__aexit__(exc_type, exc, traceback)
+
+
+def _as_it_is(response: HttpResponse, _: Secret | None) -> HttpResponse:
+    return response
 
 
 def _no_reader(_: Secret | None) -> AnswerReader[bytes]:

@@ -24,7 +24,7 @@ which must be left by the task that entered it.
 from __future__ import annotations
 
 import logging
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import trio
@@ -36,6 +36,7 @@ from atomr_infer.runtimes.credentials import NO_HEADERS, Grant
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
     from contextlib import AbstractAsyncContextManager
+    from types import TracebackType
 
     from atomr_infer.model.secret import Secret
     from atomr_infer.runtimes.credentials import Credentials
@@ -73,7 +74,7 @@ async def open_session(
         raise error from error.__cause__
 
 
-class _Generation(Generic[C]):
+class Generation(Generic[C]):
     """One client, the attempts that use it, and the end of its task."""
 
     def __init__(self, client: C, version: int) -> None:
@@ -84,10 +85,12 @@ class _Generation(Generic[C]):
         self.unused = trio.Event()
 
     def retire(self) -> None:
+        """Take no new attempts; close when the last one leaves."""
         self.retired = True
         self._look()
 
     def leave(self) -> None:
+        """Count an attempt's end."""
         self.users -= 1
         self._look()
 
@@ -109,7 +112,7 @@ class Session(Generic[C]):
         self._credentials = credentials
         self._nursery = nursery
         self._making = trio.Lock()
-        self._current: _Generation[C]
+        self._current: Generation[C]
         self.generation = 0
 
     def __repr__(self) -> str:
@@ -128,14 +131,13 @@ class Session(Generic[C]):
         """Close every client at once."""
         self._nursery.cancel_scope.cancel()
 
-    @asynccontextmanager
-    async def attempt(
+    def attempt(
         self,
         begin: Callable[[C, Secret | None], AbstractAsyncContextManager[T]],
         *,
         headers: Mapping[str, str] = NO_HEADERS,
-    ) -> AsyncIterator[T]:
-        """Begin an exchange with the upstream, with another key if need be.
+    ) -> AbstractAsyncContextManager[T]:
+        """Return a block that begins an exchange, with another key if need be.
 
         Args:
             begin: begins an exchange with a client and a key; entering it ends
@@ -147,66 +149,9 @@ class Session(Generic[C]):
 
         Cancellation: ends the exchange before it passes on.
         """
-        async with AsyncExitStack() as stack:
-            value, grant = await self._begun(stack, begin, headers)
-            try:
-                yield value
-            except InferenceError as error:
-                # An answer that began can still end with "your quota is spent".
-                self._credentials.refused(grant, error)
-                raise
+        return _Attempt(self, self._credentials, begin, headers)
 
-    async def _begun(
-        self,
-        stack: AsyncExitStack,
-        begin: Callable[[C, Secret | None], AbstractAsyncContextManager[T]],
-        headers: Mapping[str, str],
-    ) -> tuple[T, Grant]:
-        tried: list[Grant] = []
-        grant = await self._credentials.current(headers)
-        while True:
-            try:
-                value = await self._try(stack, begin, grant)
-            except InferenceError as error:
-                if not self._credentials.refused(grant, error):
-                    raise
-                tried.append(grant)
-                grant = await self._next(tried, error)
-            except BaseException:
-                self._credentials.released(grant)
-                raise
-            else:
-                self._credentials.accepted(grant)
-                return value, grant
-
-    async def _next(self, tried: list[Grant], error: InferenceError) -> Grant:
-        try:
-            grant = await self._credentials.another(tried)
-        except InferenceError as none_left:
-            raise none_left from error
-        if grant is None:
-            raise error
-        log.info("the upstream refused a key (%s); trying another", error.kind)
-        return grant
-
-    async def _try(
-        self,
-        stack: AsyncExitStack,
-        begin: Callable[[C, Secret | None], AbstractAsyncContextManager[T]],
-        grant: Grant,
-    ) -> T:
-        """Enter one exchange; on failure nothing of it stays on the stack."""
-        async with AsyncExitStack() as mine:
-            generation = await self._enter()
-            mine.callback(generation.leave)
-            value = await mine.enter_async_context(
-                begin(generation.client, grant.secret)
-            )
-            stack.push_async_exit(mine.pop_all())
-            return value
-        raise AssertionError("an exit stack swallowed an error")
-
-    async def _enter(self) -> _Generation[C]:
+    async def join(self) -> Generation[C]:
         """Join the generation of the keys' version, made first where need be."""
         if self._current.version != self._credentials.version:
             async with self._making:
@@ -225,17 +170,105 @@ class Session(Generic[C]):
             retired.users,
         )
 
-    async def _make(self) -> _Generation[C]:
+    async def _make(self) -> Generation[C]:
         # Read first: what changes while the client opens makes another one.
         version = self._credentials.version
-        made: _Generation[C] = await self._nursery.start(self._live, version)
+        made: Generation[C] = await self._nursery.start(self._live, version)
         self.generation += 1
         return made
 
     async def _live(
-        self, version: int, task_status: trio.TaskStatus[_Generation[C]]
+        self, version: int, task_status: trio.TaskStatus[Generation[C]]
     ) -> None:
         async with self._open_client() as client:
-            generation = _Generation(client, version)
+            generation = Generation(client, version)
             task_status.started(generation)
             await generation.unused.wait()
+
+
+class _Attempt(Generic[C, T]):
+    """The block of one attempt.
+
+    By hand, because generators and exit stacks cost more than the exchange.
+    """
+
+    __slots__ = (
+        "_begin",
+        "_block",
+        "_credentials",
+        "_generation",
+        "_grant",
+        "_headers",
+        "_session",
+    )
+
+    def __init__(
+        self,
+        session: Session[C],
+        credentials: Credentials,
+        begin: Callable[[C, Secret | None], AbstractAsyncContextManager[T]],
+        headers: Mapping[str, str],
+    ) -> None:
+        self._session = session
+        self._credentials = credentials
+        self._begin = begin
+        self._headers = headers
+        self._generation: Generation[C]
+        self._block: AbstractAsyncContextManager[T]
+        self._grant: Grant
+
+    async def __aenter__(self) -> T:
+        tried: list[Grant] = []
+        credentials = self._credentials
+        grant = await credentials.current(self._headers)
+        while True:
+            try:
+                value = await self._enter(grant)
+            except InferenceError as error:
+                if not credentials.refused(grant, error):
+                    raise
+                tried.append(grant)
+                grant = await self._next(tried, error)
+            except BaseException:
+                credentials.released(grant)
+                raise
+            else:
+                credentials.accepted(grant)
+                self._grant = grant
+                return value
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        if isinstance(exc, InferenceError):
+            # An answer that began can still end with "your quota is spent".
+            self._credentials.refused(self._grant, exc)
+        try:
+            return await self._block.__aexit__(exc_type, exc, traceback)
+        finally:
+            self._generation.leave()
+
+    async def _enter(self, grant: Grant) -> T:
+        """Enter one exchange; on failure nothing of it stays."""
+        generation = await self._session.join()
+        try:
+            block = self._begin(generation.client, grant.secret)
+            value = await block.__aenter__()
+        except BaseException:
+            generation.leave()
+            raise
+        self._generation, self._block = generation, block
+        return value
+
+    async def _next(self, tried: list[Grant], error: InferenceError) -> Grant:
+        try:
+            grant = await self._credentials.another(tried)
+        except InferenceError as none_left:
+            raise none_left from error
+        if grant is None:
+            raise error
+        log.info("the upstream refused a key (%s); trying another", error.kind)
+        return grant

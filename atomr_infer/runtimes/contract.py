@@ -184,9 +184,10 @@ class TokenCounter(Protocol):
 
 def capabilities_of(runner: ModelRunner, model: str) -> Capabilities:
     """Return what ``model`` can do behind ``runner``."""
-    if isinstance(runner, ModelAware):
-        return runner.capabilities_for(model)
-    return runner.capabilities
+    # Not isinstance: it would look at every name of the protocol, each time.
+    of_model: Callable[[str], Capabilities] | None
+    of_model = getattr(runner, "capabilities_for", None)
+    return runner.capabilities if of_model is None else of_model(model)
 
 
 @runtime_checkable

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
 import attrs
@@ -112,16 +113,31 @@ class OpenAIOptions:
 
     def passes(self, model: str) -> frozenset[Dialect]:
         """Return the formats whose requests the server takes as they are."""
-        passed = {Dialect.OPENAI_CHAT}
-        if self.responses if self.responses is not None else self.is_openai:
-            passed.add(Dialect.OPENAI_RESPONSES)
-        if not self.is_openai or model.startswith(BARE_TEXT):
-            passed.add(Dialect.OPENAI_COMPLETIONS)
-        return frozenset(passed)
+        is_openai = self.is_openai
+        return _passes(
+            responses=is_openai if self.responses is None else self.responses,
+            completions=not is_openai or model.startswith(BARE_TEXT),
+        )
 
     @property
     def _host(self) -> str:
-        return parse_base_url(self.endpoint).origin.host
+        return _host(self.endpoint)
+
+
+# These are asked several times for each request.
+@lru_cache(maxsize=256)
+def _host(endpoint: str) -> str:
+    return parse_base_url(endpoint).origin.host
+
+
+@cache
+def _passes(*, responses: bool, completions: bool) -> frozenset[Dialect]:
+    passed = {Dialect.OPENAI_CHAT}
+    if responses:
+        passed.add(Dialect.OPENAI_RESPONSES)
+    if completions:
+        passed.add(Dialect.OPENAI_COMPLETIONS)
+    return frozenset(passed)
 
 
 def parse_options(deployment: Deployment) -> OpenAIOptions:
