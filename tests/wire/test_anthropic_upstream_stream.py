@@ -458,7 +458,7 @@ def test_events_are_passed_on_byte_for_byte() -> None:
     assert b"".join(chunk.data for chunk in chunks) == b"".join(GOLDEN)
     said = [chunk.has_content for chunk in chunks]
     # A thought's block says nothing before its delta; one that is hidden does.
-    assert said[:7] == [False, False, False, True, True, False, True]
+    assert said[:6] == [False, False, True, True, False, True]
     assert chunks[0] == RawChunk(data=GOLDEN[0], has_content=False, model=M)
     assert chunks[-2].finish_reason is FinishReason.TOOL_CALLS
     assert chunks[-1] == RawChunk(
@@ -467,6 +467,14 @@ def test_events_are_passed_on_byte_for_byte() -> None:
         usage=Usage(input_uncached=5, output_text=7),
         model=M,
     )
+
+
+def test_a_ping_waits_for_the_next_event() -> None:
+    answer = MessagePass(BATCH)
+    assert answer.feed(PING) == []
+    assert answer.feed(PING) == []
+    (chunk,) = answer.feed(begin())
+    assert chunk.data == PING + PING + begin()
 
 
 def test_s2_passing_on_survives_every_split_and_never_cuts_an_event() -> None:

@@ -9,6 +9,9 @@ request can still be made again when nothing was said yet.  A malformed event is
 skipped and counted, since client libraries stop at one.  An event without a
 name is given its name, because client libraries pass over those.
 
+A ping waits for the next event: a proxy sends them before a hung engine too, so
+they are no sign of life, and we keep our own client's connection open.
+
 Pure.
 
 Source: Anthropic API, "Streaming Messages".
@@ -64,6 +67,7 @@ class MessagePass(BreaksOff):
         self._model: str | None = None
         self._finish: FinishReason | None = None
         self._told_finish = False
+        self._held: list[bytes] = []
         self._output_bytes = 0
         self._has_content = False
         self.skipped = 0
@@ -110,11 +114,13 @@ class MessagePass(BreaksOff):
         ]
 
     def _take(self, frames: list[bytes]) -> list[RawChunk]:
-        self._has_content = False
-        kept = self.take_all(frames, self._one)
-        if not kept:
+        self._has_content, self._is_alive = False, False
+        self._held += self.take_all(frames, self._one)
+        if not self._is_alive:
             return []
-        return [self._chunk(b"".join(kept), has_content=self._has_content)]
+        data = b"".join(self._held)
+        self._held.clear()
+        return [self._chunk(data, has_content=self._has_content)]
 
     def _one(self, frame: bytes) -> list[bytes]:
         events = self._reader.feed(frame)
@@ -126,6 +132,7 @@ class MessagePass(BreaksOff):
             return []
         self._look(decoded)
         self._has_content = self._has_content or _says_something(decoded)
+        self._is_alive = self._is_alive or decoded.type != "ping"
         if events[0].event:
             return [frame]
         return [b"event: %b\n" % decoded.type.encode(), frame]
