@@ -48,6 +48,7 @@ class Attempt:
         finished: the choices that have ended.
         begun: the choices of which something has come.
         billed: whether its cost has been noted.
+        warnings: what was approximated for its upstream.
     """
 
     deployment: str
@@ -59,10 +60,12 @@ class Attempt:
     finished: set[int] = attrs.field(factory=set)
     begun: set[int] = attrs.field(factory=set)
     billed: bool = False
+    warnings: tuple[str, ...] = ()
 
     def note(self, chunk: TokenChunk | RawChunk) -> bool:
         """Take a chunk; return whether it is the first one with content."""
         self.reported_model = chunk.model or self.reported_model
+        self.warnings += chunk.warnings
         if chunk.finish_reason is not None:
             self.finished.add(chunk.index)
         if chunk.usage is not None:
@@ -147,6 +150,9 @@ class Delivery:
             assert self._transcript is not None, "only what is kept is matched"
             self._matcher = Matcher(self._transcript)
 
+    def admitted(self) -> None:
+        """Nothing to do: chunks will come, or not."""
+
     async def chunk(self, chunk: TokenChunk | RawChunk, attempt: Attempt) -> None:
         """Take the next chunk of the attempt that runs.
 
@@ -176,7 +182,10 @@ class Delivery:
         if not self._begun:
             self._begun = True
             served = attempt.served(attempt.reported_model)
-            await self._sink.begin(attrs.evolve(served, recovered=self.recovered))
+            news = attrs.evolve(
+                served, recovered=self.recovered, warnings=attempt.warnings
+            )
+            await self._sink.begin(news)
             await self._let_early_go()
         if self._transcript is not None:
             self._transcript.add(chunk)

@@ -12,9 +12,12 @@ between chunks   here, ``timeouts.idle_s``
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
 
+import attrs
 import trio
 
 from atomr.errors import NoProcessError, ServerDownError
@@ -25,24 +28,65 @@ from atomr_infer.errors import (
     NotReadyError,
     RateLimitedError,
     StreamCutError,
+    UnsupportedFeatureError,
     UpstreamTimeoutError,
 )
 from atomr_infer.model.batch import FinishReason
+from atomr_infer.model.capabilities import Feature, check_request, needs_fetching
 from atomr_infer.policy.breaker import Outcome, outcome_of
+from atomr_infer.runtimes.contract import capabilities_of
 from atomr_infer.serving import messages
+from atomr_infer.serving.delivery import Attempt
 from atomr_infer.serving.fresh_error import fresh
+from atomr_infer.serving.inlining import inlined
+from atomr_infer.serving.served import Served
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from atomr.refs import Pid
-    from atomr_infer.model.batch import ExecuteBatch
+    from atomr_infer.model.batch import ExecuteBatch, RawChunk, TokenChunk
     from atomr_infer.model.deployment import Deployment
     from atomr_infer.policy.breaker import Pass
     from atomr_infer.serving.breakers import Guard
-    from atomr_infer.serving.delivery import Attempt, Delivery
     from atomr_infer.serving.replica import Lease, ReplicaState
     from atomr_infer.serving.shared import Serving
+
+
+@attrs.frozen(kw_only=True)
+class Terms:
+    """How a leg is asked.
+
+    Attributes:
+        may_wait: whether its queue may be waited in.
+        past_filter: True when an answer that a content filter ended is to be
+            asked for elsewhere, as long as the client has seen nothing.
+        continues: True when the request ends with the beginning of its answer.
+        served: makes the news for the sink: of the deployment, the ignored
+            members, and the model that answers.
+    """
+
+    may_wait: bool
+    past_filter: bool
+    continues: bool
+    served: Callable[[str, tuple[str, ...], str | None], Served]
+
+
+class Receiver(Protocol):
+    """Where the chunks of an attempt go."""
+
+    @property
+    def begun(self) -> bool:
+        """Whether the sink has been told that an answer starts."""
+        ...
+
+    def admitted(self) -> None:
+        """Take the news that the attempt has its permit."""
+        ...
+
+    async def chunk(self, chunk: TokenChunk | RawChunk, attempt: Attempt) -> None:
+        """Take the next chunk."""
+        ...
 
 
 class Leg:
@@ -51,15 +95,70 @@ class Leg:
     Attributes:
         deployment: who is asked.
         batch: what it is asked for.
+        attempt: the present one, or the last; None: none was begun.
     """
 
     def __init__(
-        self, serving: Serving, deployment: Deployment, batch: ExecuteBatch
+        self,
+        serving: Serving,
+        deployment: Deployment,
+        batch: ExecuteBatch,
+        *,
+        avoid: frozenset[ReplicaState] = frozenset(),
     ) -> None:
         self.deployment = deployment
         self.batch = batch
+        self.attempt: Attempt | None = None
         self._serving = serving
-        self._failed_on: frozenset[ReplicaState] = frozenset()
+        self._failed_on = avoid
+        self._replica: ReplicaState | None = None
+
+    def beside(self) -> Leg | None:
+        """Return the same leg on another replica; None: there is no other."""
+        avoid = self._failed_on
+        if self._replica is not None:
+            avoid |= {self._replica}
+        replicas = self._serving.replicas(self.deployment.name)
+        if not any(r.ready and r not in avoid for r in replicas):
+            return None
+        return Leg(self._serving, self.deployment, self.batch, avoid=avoid)
+
+    async def ask(self, pid: Pid, receiver: Receiver, terms: Terms) -> Attempt:
+        """Make one attempt.
+
+        Args:
+            pid: the request's process.
+            receiver: where the chunks go.
+            terms: how it is asked.
+
+        Returns:
+            The attempt, which is complete.
+
+        Raises:
+            InferenceError: it failed; ``attempt`` is None when it did not run.
+
+        Cancellation: ends the generation, and gives everything back.
+        """
+        self.attempt = None
+        async with self.lease(pid, may_wait=terms.may_wait) as held:
+            receiver.admitted()
+            self.attempt = await self._prepared(held, terms)
+            await self._run(held, self.attempt, receiver, terms)
+        return self.attempt
+
+    async def _prepared(self, held: Held, terms: Terms) -> Attempt:
+        name, model = self.deployment.name, self.batch.model
+        capabilities = capabilities_of(held.lease.runner, model)
+        if terms.continues and Feature.PREFILL not in capabilities.features:
+            raise UnsupportedFeatureError(
+                f"{name} cannot continue a text that it did not write"
+            )
+        ignored = check_request(self.batch, capabilities)
+        if needs_fetching(self.batch, capabilities):
+            self.batch = await inlined(self.batch, capabilities)
+        return Attempt(
+            deployment=name, model=model, served=partial(terms.served, name, ignored)
+        )
 
     @asynccontextmanager
     async def lease(self, pid: Pid, *, may_wait: bool) -> AsyncIterator[Held]:
@@ -101,6 +200,7 @@ class Leg:
     ) -> tuple[ReplicaState, Lease]:
         name = self.deployment.name
         replica = self._serving.askable(name).pick(self._failed_on)
+        self._replica = replica
         replica.arriving += 1
         asked = messages.Admit(pid, self.batch.priority, may_wait)
         try:
@@ -113,41 +213,21 @@ class Leg:
             raise lease
         return replica, lease
 
-    async def run(
-        self,
-        held: Held,
-        attempt: Attempt,
-        delivery: Delivery,
-        *,
-        past_filter: bool,
+    async def _run(
+        self, held: Held, attempt: Attempt, receiver: Receiver, terms: Terms
     ) -> None:
-        """Run one generation, and deliver its chunks.
-
-        Args:
-            held: the permit.
-            attempt: what is noted about it.
-            delivery: where the chunks go.
-            past_filter: True when an answer that a content filter ended is to
-                be asked for elsewhere, as long as the client has seen nothing.
-
-        Raises:
-            InferenceError: it failed, or it ended before it was complete.
-
-        Cancellation: ends the generation.
-        """
+        """Run one generation, and pass its chunks on."""
         lease, timeouts = held.lease, self.deployment.timeouts
         silence = Silence(timeouts.first_token_s, "its first token")
         with silence.scope, lease.life.hold(silence.scope):
             async with lease.runner.execute(self.batch) as chunks:
                 async for chunk in chunks:
                     silence.pause()
-                    if past_filter and (
-                        chunk.finish_reason is FinishReason.CONTENT_FILTER
-                    ):
-                        self._refuse_filtered(delivery)
+                    if terms.past_filter and not receiver.begun:
+                        self._refuse_filtered(chunk)
                     if attempt.note(chunk):
                         held.alive()
-                    await delivery.chunk(chunk, attempt)
+                    await receiver.chunk(chunk, attempt)
                     silence.expect(timeouts.idle_s, "the next token")
         if silence.scope.cancelled_caught:
             if lease.life.error is not None:
@@ -157,8 +237,8 @@ class Leg:
             name = self.deployment.name
             raise StreamCutError(f"{name} ended its answer too early")
 
-    def _refuse_filtered(self, delivery: Delivery) -> None:
-        if not delivery.begun:
+    def _refuse_filtered(self, chunk: TokenChunk | RawChunk) -> None:
+        if chunk.finish_reason is FinishReason.CONTENT_FILTER:
             name = self.deployment.name
             raise ContentFilterError(f"{name} withheld its answer for its content")
 

@@ -23,13 +23,7 @@ import trio
 
 from atomr.errors import NoProcessError, ProcessKilledError, StartError
 from atomr.process import attached
-from atomr_infer.errors import (
-    DeadlineError,
-    InferenceError,
-    NotReadyError,
-    UnsupportedFeatureError,
-)
-from atomr_infer.model.capabilities import Feature, check_request, needs_fetching
+from atomr_infer.errors import DeadlineError, InferenceError, NotReadyError
 from atomr_infer.model.failover import FallbackReason, OnCut
 from atomr_infer.policy.recovery import continued
 from atomr_infer.policy.route_plan import (
@@ -41,10 +35,9 @@ from atomr_infer.policy.route_plan import (
     start,
 )
 from atomr_infer.policy.spending import interrupted_usage
-from atomr_infer.runtimes.contract import capabilities_of
 from atomr_infer.serving.delivery import Attempt, Delivery
-from atomr_infer.serving.inlining import inlined
-from atomr_infer.serving.leg import Held, Leg
+from atomr_infer.serving.hedge import Race
+from atomr_infer.serving.leg import Leg, Receiver, Terms
 from atomr_infer.serving.names import REQUESTS
 from atomr_infer.serving.report import Report, with_chain
 from atomr_infer.serving.served import Served, Sink, Spent, Tried
@@ -53,6 +46,8 @@ if TYPE_CHECKING:
     from atomr.refs import Pid
     from atomr_infer.model.batch import ExecuteBatch
     from atomr_infer.model.deployment import Deployment
+    from atomr_infer.model.failover import Fallback
+    from atomr_infer.policy.hedging import HedgeBudget
     from atomr_infer.serving.shared import Serving
 
 __all__ = ["Served", "Sink", "run_request"]
@@ -115,7 +110,7 @@ class _Request:
         self._delivery = Delivery(sink, on_cut=first.on_cut, stream=batch.stream)
         self._leg: Leg
         self._asked_model = batch.model
-        self._attempt: Attempt | None = None
+        self._hedge: Fallback | None = None
         self.report = Report(batch.request_id, batch.model, first.name)
 
     def begin(self, model: str) -> None:
@@ -125,7 +120,8 @@ class _Request:
         if self._plan.on_cut in (OnCut.RESTART_MATCH, OnCut.CONTINUE):
             # Another attempt can only take up what is understood.
             self._batch = attrs.evolve(self._batch, source=None)
-        self._go_to(self._plan.leg, model)
+        batch = attrs.evolve(self._batch, model=model)
+        self._leg = Leg(self._serving, self._plan.leg, batch)
 
     async def run(self, pid: Pid) -> None:
         """Make attempts until one succeeds or nothing is left to do.
@@ -145,9 +141,10 @@ class _Request:
     @property
     def served(self) -> Served:
         """Who answered; known when it is over."""
-        assert self._attempt is not None, "an answer has an attempt"
+        attempt = self._leg.attempt
+        assert attempt is not None, "an answer has an attempt"
         return attrs.evolve(
-            self._attempt.served(self._attempt.reported_model),
+            attempt.served(attempt.reported_model),
             recovered=self._delivery.recovered,
             spent=tuple(self.report.spent),
             cost=self.report.cost,
@@ -156,7 +153,7 @@ class _Request:
     def end(self) -> None:
         """Note what the last attempt cost, and tell how it went."""
         if self.report.outcome != "completed":
-            self._note_lost(self._attempt)
+            self._note_lost(self._leg.attempt)
         self.report.cost = self._serving.prices.cost(
             self.report.spent, self._serving.deployments
         )
@@ -169,43 +166,52 @@ class _Request:
     # --- one attempt ------------------------------------------------------------
 
     async def _try(self, pid: Pid, scope: trio.CancelScope) -> Failure | None:
-        self._attempt = None
         try:
-            async with self._leg.lease(pid, may_wait=self._plan.may_wait) as held:
-                await self._run(held)
+            await self._attempt_or_race(pid)
         except InferenceError as error:
-            self.report.tried.append(Tried(self._plan.leg.name, error.kind))
-            self._note_lost(self._attempt)
+            leg = self._leg
+            self.report.tried.append(Tried(leg.deployment.name, error.kind))
+            self._note_lost(leg.attempt)
             return Failure(
                 error=error,
-                admitted=self._attempt is not None,
+                admitted=leg.attempt is not None,
                 sent=self._delivery.sent,
                 remaining_s=scope.deadline - trio.current_time(),
             )
+        await self._complete(self._leg)
         return None
 
-    async def _run(self, held: Held) -> None:
-        leg, delivery = self._leg, self._delivery
-        capabilities = capabilities_of(held.lease.runner, leg.batch.model)
-        if self._continues and Feature.PREFILL not in capabilities.features:
-            raise UnsupportedFeatureError(
-                f"{leg.deployment.name} cannot continue a text that it did not write"
-            )
-        ignored = check_request(leg.batch, capabilities)
-        if needs_fetching(leg.batch, capabilities):
-            leg.batch = await inlined(leg.batch, capabilities)
-        attempt = self._attempt = Attempt(
-            deployment=leg.deployment.name,
-            model=leg.batch.model,
-            served=partial(self._served, leg.deployment.name, ignored),
+    async def _attempt_or_race(self, pid: Pid) -> None:
+        terms = Terms(
+            may_wait=self._plan.may_wait,
+            past_filter=self._plan.would_fall_back(FallbackReason.CONTENT_FILTER),
+            continues=self._continues,
+            served=self._served,
         )
-        past_filter = self._plan.would_fall_back(FallbackReason.CONTENT_FILTER)
-        await leg.run(held, attempt, delivery, past_filter=past_filter)
-        await delivery.finish(attempt)
+        after_s = self._plan.leg.hedge.after_s
+        if after_s is None or self._delivery.begun:
+            await self._leg.ask(pid, self._delivery, terms)
+            return
+        budget = self._serving.hedge_budget(self._plan.leg)
+        budget.request()
+        race = Race(self._delivery, self._won)
+
+        async def ask(leg: Leg, receiver: Receiver) -> None:
+            await leg.ask(pid, receiver, terms)
+
+        second = partial(self._second, budget)
+        try:
+            await race.run(self._leg, second, ask, after_s=after_s)
+        finally:
+            self._note_losers(race)
+
+    async def _complete(self, leg: Leg) -> None:
+        assert leg.attempt is not None, "an answer has an attempt"
+        await self._delivery.finish(leg.attempt)
         self.report.tried.append(Tried(leg.deployment.name))
-        self.report.usage = attempt.usage
-        if attempt.usage is not None:
-            self._note_spent(attempt)
+        self.report.usage = leg.attempt.usage
+        if leg.attempt.usage is not None:
+            self._note_spent(leg.attempt)
 
     def _served(
         self, deployment: str, ignored: tuple[str, ...], model: str | None
@@ -221,6 +227,48 @@ class _Request:
             ignored=ignored,
         )
 
+    # --- a race -----------------------------------------------------------------
+
+    def _second(self, budget: HedgeBudget) -> Leg | None:
+        """Return who is asked beside the leg, when that may be paid for."""
+        leg = self._leg.beside()
+        hedged = None if leg is not None else self._plan.hedged()
+        if (leg is None and hedged is None) or not budget.take():
+            return None
+        if hedged is not None:
+            self._plan, self._hedge = hedged
+            leg = self._leg_of(self._hedge, self._plan.deployments[self._hedge.to])
+        assert leg is not None, "one of the two is there"
+        self.report.hedge(leg.deployment.name, "started")
+        return leg
+
+    def _won(self, race: Race) -> None:
+        """Stand where the answer comes from."""
+        assert race.winner is not None, "somebody has won"
+        self._note_losers(race)
+        leg = race.winner.leg
+        if leg is not self._leg:
+            if self._hedge is not None and leg.deployment.name == self._hedge.to:
+                self._plan = self._plan.taken_over(self._hedge)
+            self._leg = leg
+            self.report.deployment = leg.deployment.name
+        if len(race.lanes) > 1:
+            self.report.hedge(leg.deployment.name, "won")
+
+    def _note_losers(self, race: Race) -> None:
+        """Note, and bill, those who did not answer; each one once."""
+        for lane in race.lanes:
+            if lane is race.winner or (lane.leg is self._leg and race.winner is None):
+                continue
+            if lane.leg.attempt is None or lane.noted:
+                continue
+            lane.noted = True
+            kind = "hedge_lost"
+            if isinstance(lane.error, InferenceError):
+                kind = lane.error.kind
+            self.report.tried.append(Tried(lane.leg.deployment.name, kind))
+            self._note_lost(lane.leg.attempt, silent=True)
+
     # --- what comes after it ----------------------------------------------------
 
     async def _turn(self, failure: Failure) -> None:
@@ -233,15 +281,14 @@ class _Request:
                 await trio.sleep(wait_s)
             case GoTo(fallback=fallback, reason=reason):
                 self.report.fallback(failure.error, fallback.to, reason.value)
-                deployment = self._plan.leg
-                model = fallback.model or deployment.model or self._asked_model
-                self._go_to(deployment, model)
+                self._leg = self._leg_of(fallback, self._plan.leg)
+                self.report.deployment = fallback.to
         self._take_up()
 
-    def _go_to(self, deployment: Deployment, model: str) -> None:
+    def _leg_of(self, fallback: Fallback, deployment: Deployment) -> Leg:
+        model = fallback.model or deployment.model or self._asked_model
         batch = attrs.evolve(self._batch, model=model)
-        self._leg = Leg(self._serving, deployment, batch)
-        self.report.deployment = deployment.name
+        return Leg(self._serving, deployment, batch)
 
     @property
     def _continues(self) -> bool:
@@ -274,9 +321,14 @@ class _Request:
             Spent(attempt.deployment, attempt.model, attempt.usage)
         )
 
-    def _note_lost(self, attempt: Attempt | None) -> None:
-        """Count an attempt that ended before its upstream could say."""
-        if attempt is None or not attempt.chars or attempt.billed:
+    def _note_lost(self, attempt: Attempt | None, *, silent: bool = False) -> None:
+        """Count an attempt that ended before its upstream could say.
+
+        Args:
+            attempt: which one.
+            silent: True counts its prompt even though nothing came of it.
+        """
+        if attempt is None or attempt.billed or not (attempt.chars or silent):
             return
         attempt.billed = True
         if attempt.usage is None:

@@ -21,6 +21,7 @@ from atomr.otp import call
 from atomr_infer.errors import NotReadyError
 from atomr_infer.model.secret import HeaderSecret
 from atomr_infer.policy.cost_estimate import estimate_request
+from atomr_infer.policy.hedging import HedgeBudget
 from atomr_infer.policy.model_table import ModelTable
 from atomr_infer.serving import messages
 from atomr_infer.serving.breakers import Breakers
@@ -74,6 +75,7 @@ class Serving:
         self._phases: dict[str, Phase] = {}
         self._keys: dict[str, Credentials] = {}
         self._key_headers: frozenset[str] = frozenset()
+        self._hedges: dict[str, HedgeBudget] = {}
         self.breakers = Breakers()
         self.prices = Prices()
         self.started_at_s = int(time.time())
@@ -121,6 +123,14 @@ class Serving:
             return batch
         return attrs.evolve(batch, client_headers={**batch.client_headers, **keys})
 
+    def hedge_budget(self, deployment: Deployment) -> HedgeBudget:
+        """Return what a deployment's hedges are paid with."""
+        budget = self._hedges.get(deployment.name)
+        if budget is None:
+            budget = HedgeBudget(deployment.hedge.max_fraction)
+            self._hedges[deployment.name] = budget
+        return budget
+
     def readiness(self) -> Readiness:
         """Return whether everything that was deployed serves."""
         phases = {name: phase.value for name, phase in self._phases.items()}
@@ -141,6 +151,7 @@ class Serving:
         for name in self._routing.keys() - self._by_name.keys():
             self.breakers.remove(name)
             self.prices.remove(name)
+            self._hedges.pop(name, None)
         known = self._routing | {routing.deployment: routing for routing in new}
         self._routing = {name: known[name] for name in self._by_name}
         for name in self._failures.keys() - self._by_name.keys():
