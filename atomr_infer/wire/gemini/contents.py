@@ -40,7 +40,7 @@ from atomr_infer.model.parts import (
 )
 from atomr_infer.wire.fields import Fields, invalid
 from atomr_infer.wire.gemini.members import fields_of, nested
-from atomr_infer.wire.gemini.signatures import from_wire
+from atomr_infer.wire.gemini.signatures import from_wire, standard_base64
 
 _ROLES = {
     "user": Role.USER,
@@ -235,13 +235,3 @@ def media_part(
     if family == "audio":
         return AudioPart(source=source)
     return FilePart(source=source, filename=filename)
-
-
-def standard_base64(text: str) -> str:
-    """Return base64 in the standard alphabet, padded: protobuf takes both.
-
-    >>> standard_base64("_-8")
-    '/+8='
-    """
-    text = text.replace("-", "+").replace("_", "/")
-    return text + "=" * (-len(text) % 4)

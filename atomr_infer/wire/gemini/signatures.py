@@ -41,7 +41,12 @@ def to_wire(signature: Signature, *, encrypted: bool = False) -> str:
 
 
 def from_wire(text: str) -> tuple[Signature, bool]:
-    """Return a signature, and whether it is an encrypted thought."""
+    """Return a signature, and whether it is an encrypted thought.
+
+    Bytes may come back in base64's other alphabet, as Google's own libraries
+    write them.
+    """
+    text = standard_base64(text)
     try:
         raw = b64decode(text, validate=True)
     except (Base64Error, ValueError):
@@ -60,3 +65,13 @@ def _marked(raw: bytes) -> Signature | None:
         return Signature(text.decode(), Dialect(name.decode())) if colon else None
     except ValueError:
         return None
+
+
+def standard_base64(text: str) -> str:
+    """Return base64 in the standard alphabet, padded: protobuf takes both.
+
+    >>> standard_base64("_-8")
+    '/+8='
+    """
+    text = text.replace("-", "+").replace("_", "/")
+    return text + "=" * (-len(text) % 4)
