@@ -21,6 +21,8 @@ import attrs
 from atomr_infer import errors
 from atomr_infer.config.gateway import GatewayConfig
 from atomr_infer.model.deployment import Deployment, RetryPolicy, Serving, Timeouts
+from atomr_infer.model.failover import BreakerPolicy, HedgePolicy
+from atomr_infer.model.prices import Rates
 from atomr_infer.testing.mock_script import MockScript
 from atomr_infer.wire.openai import error_body
 from atomr_infer_mistralrs.options import Options as MistralRsOptions
@@ -48,13 +50,31 @@ _TABLES: tuple[tuple[str, str, type[attrs.AttrsInstance]], ...] = (
         "[[deployment]]",
         "Write one for each model or group of models; in programs it is the value "
         "`atomr_infer.model.deployment.Deployment`.\n"
-        'A `credential` is `{ env = "VARIABLE" }` or `{ file = "PATH" }`; a relative '
-        "path is relative to the configuration, and the key itself is refused.",
+        'A `credential` is `{ env = "VARIABLE" }`, `{ file = "PATH" }`, '
+        '`{ header = "NAME" }` or `{ provider = "NAME", ... }` '
+        "([keys](../how-to/keys.md)); a relative path is relative to the "
+        "configuration, and the key itself is refused.\n"
+        "`credentials` is an array of such tables, without headers; each may have a "
+        "`weight`.",
         Deployment,
+    ),
+    (
+        "[deployment.price]",
+        "In US dollars per million tokens, with at most six decimals; `input` and "
+        "`output` are required.\n"
+        "A bucket that holds tokens and has no price makes the whole cost unknown, "
+        "except that reasoning is billed as `output`, and `tool_prompt` and "
+        "`input_image` as `input`.\n"
+        "`request` is what a million requests cost besides their tokens.\n"
+        "`tiers` is an array of tables with `above_prompt_tokens` and the prices that "
+        "differ for longer prompts, for all of their tokens.",
+        Rates,
     ),
     ("[deployment.serving]", "", Serving),
     ("[deployment.timeouts]", "", Timeouts),
     ("[deployment.retry]", "", RetryPolicy),
+    ("[deployment.breaker]", "", BreakerPolicy),
+    ("[deployment.hedge]", "", HedgePolicy),
     (
         '[deployment.options]` with `runtime = "openai"',
         "`model` is the upstream's name for the model; without it, the client's is "
@@ -76,12 +96,26 @@ _TABLES: tuple[tuple[str, str, type[attrs.AttrsInstance]], ...] = (
 )
 
 # Fields that are written as tables of their own, or are no option.
-_ELSEWHERE = frozenset({"serving", "timeouts", "retry", "options", "source"})
+_ELSEWHERE = frozenset(
+    {
+        "breaker",
+        "hedge",
+        "options",
+        "price",
+        "retry",
+        "serving",
+        "source",
+        "timeouts",
+    }
+)
 
 _TOML_TYPES = (
     ("bool", "true or false"),
     ("Mapping", "table"),
+    ("PooledSecret", "array of tables"),
+    ("Fallback", "array of names or tables"),
     ("SecretSource", "table"),
+    ("Rate", "number"),
     ("tuple", "array of strings"),
     ("int", "whole number"),
     ("float", "number"),
@@ -141,7 +175,7 @@ def _default(field: attrs.Attribute[object]) -> str:
         return "required"
     if isinstance(value, Enum):
         value = value.value
-    if value is None or value == {} or field.name == "headers":
+    if value is None or value == () or isinstance(value, attrs.Factory):  # type: ignore[arg-type] # a function to the type checker
         return "none"
     # JSON writes strings and booleans as TOML does.
     return f"`{json.dumps(value)}`"
