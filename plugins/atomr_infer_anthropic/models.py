@@ -126,7 +126,8 @@ _FEATURES = frozenset(
     }
 )
 
-_NO_SAMPLING = frozenset({"max_tokens", "stop"})
+# Of every model; several answers are several requests.
+_ALWAYS_TAKEN = frozenset({"max_tokens", "stop", "n"})
 
 MAX_CONCURRENCY = 256
 """Requests that a runner carries at once, unless the deployment says less."""
@@ -157,7 +158,7 @@ def capabilities_of(model: str) -> Capabilities:
         features.add(Feature.FILES)
     return Capabilities(
         features=frozenset(features),
-        sampling=_NO_SAMPLING | traits.sampling,
+        sampling=_ALWAYS_TAKEN | traits.sampling,
         max_concurrency=MAX_CONCURRENCY,
         context_tokens=traits.context_tokens,
         max_output_tokens=traits.max_output_tokens,

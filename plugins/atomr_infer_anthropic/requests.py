@@ -41,12 +41,14 @@ class Ready:
         body: JSON.
         headers: beside those of every request and the key's.
         reader: makes what reads the answer, for the key that is used.
+        warnings: what was approximated in it, for the client.
     """
 
     path: str = MESSAGES
     body: bytes = attrs.field(repr=False)
     headers: list[tuple[str, str]]
     reader: Callable[[Secret | None], MessageAnswer | MessagePass]
+    warnings: tuple[str, ...] = ()
 
 
 def make_request(batch: ExecuteBatch, options: AnthropicOptions) -> Ready:
@@ -73,6 +75,7 @@ def make_request(batch: ExecuteBatch, options: AnthropicOptions) -> Ready:
         reader=lambda secret: MessageAnswer(
             batch, json_tool=encoded.json_tool, secret=secret
         ),
+        warnings=encoded.warnings,
     )
 
 

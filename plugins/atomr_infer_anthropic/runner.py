@@ -1,7 +1,8 @@
 """Runs generations on Anthropic or a server that speaks its Messages API.
 
 A generation is one exchange, so leaving the generation's block closes it, and
-the upstream stops.
+the upstream stops.  The API gives one answer to a request, so several are asked
+for by as many exchanges at once.
 
 Time: ``first_token_s`` runs from the start of the attempt, connecting
 included, to its first chunk; for an answer that is not streamed that is the
@@ -35,6 +36,7 @@ from atomr_infer.remote.answer import (
 )
 from atomr_infer.remote.blot import without_secret
 from atomr_infer.remote.credentials import NoKey
+from atomr_infer.remote.fan_out import fan_out
 from atomr_infer.remote.headers import check_header
 from atomr_infer.remote.http import HttpClient
 from atomr_infer.remote.phases import HttpTimeouts
@@ -174,6 +176,17 @@ class AnthropicRunner:
         Cancellation: leaving the block before the last chunk closes the
             connection before the block's exit returns.
         """
+        if batch.sampling.n > 1:
+            async with fan_out(batch, self._execute_one) as answers:
+                yield answers
+            return
+        async with self._execute_one(batch) as chunks:
+            yield chunks
+
+    @asynccontextmanager
+    async def _execute_one(
+        self, batch: ExecuteBatch
+    ) -> AsyncIterator[AsyncIterator[TokenChunk | RawChunk]]:
         ready = make_request(batch, self._options)
         first_by = trio.current_time() + self._timeouts.first_token_s
         begin = partial(self._begin, batch, ready, first_by)
@@ -211,6 +224,7 @@ class AnthropicRunner:
                     timeouts=self._timeouts,
                     first_by=first_by,
                     secret=secret,
+                    warnings=ready.warnings,
                 )
             yield chunks
 
