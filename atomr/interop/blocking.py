@@ -183,7 +183,7 @@ class Blocking(Hosted):
         if isinstance(message, From):
             # Should the thread end without a reply, its caller hears of it.
             message.set_aside()
-        if process.room_spots is not None:
+        if process.limit is not None:
             process.room_made()
         want.future.set_result(message)
 

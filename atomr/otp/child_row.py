@@ -35,6 +35,11 @@ class Child:
         self.due_at: float | None = None
         self.restarts = 0
 
+    def runs_in(self, process: Process) -> None:
+        """Note its process."""
+        self.process = process
+        self.kind = self.spec.kind or process.behaviour.child_kind
+
     @property
     def running(self) -> bool:
         """Whether it has a process that has not ended."""

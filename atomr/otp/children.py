@@ -20,6 +20,7 @@ from atomr.core.mailbox_limit import MailboxLimit  # noqa: TC001 - of a TypedDic
 from atomr.errors import short
 from atomr.process.behaviour import Startable
 from atomr.process.calls import Request, call
+from atomr.process.context import find_process
 from atomr.refs import Address, Name, Pid, Via
 
 if TYPE_CHECKING:
@@ -211,6 +212,11 @@ async def start_child(supervisor: Address, spec: ChildSpec) -> Pid:
     Cancellation: the supervisor starts the child all the same.
     """
     check_spec("start_child()", spec)
+    process = find_process(supervisor)
+    if process is not None and process.idle:
+        pid = process.behaviour.start_child_now(process, spec)
+        if pid is not None:
+            return pid
     return await call(supervisor, StartChild(spec), timeout_s=None)
 
 
@@ -227,6 +233,11 @@ async def terminate_child(supervisor: Address, child: str | Pid) -> None:
         ChildNotFoundError: it is no child (any more).
         CallError: the supervisor is not there, or ended meanwhile.
     """
+    process = find_process(supervisor)
+    if process is not None and process.idle:
+        done = process.behaviour.terminate_child_now(process, child)
+        if done:
+            return
     await call(supervisor, TerminateChild(child), timeout_s=None)
 
 

@@ -20,6 +20,7 @@ Source: Elixir ``DynamicSupervisor``; OTP ``simple_one_for_one``.
 
 from __future__ import annotations
 
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,7 @@ import attrs
 import trio
 
 from atomr.core.checks import check_count, check_tuple
-from atomr.core.child_spec import ChildKind, ChildSpec
+from atomr.core.child_spec import BrutalKill, ChildKind, ChildSpec
 from atomr.core.start_arguments import StartWith
 from atomr.core.supervision import should_restart
 from atomr.errors import (
@@ -50,6 +51,9 @@ from atomr.otp.supervising import Child, StartAbortedError, Supervising, aborted
 from atomr.otp.supervisor import count, unknown_request
 from atomr.process.behaviour import AttachPoint
 from atomr.process.context import find_process
+from atomr.process.inline import act_as, can_act
+from atomr.process.lean import LeanProcess
+from atomr.process.starting import prepare, run_init_now
 from atomr.process.stopping import begin_stop, stop_process, wait_ended
 from atomr.refs import Pid
 
@@ -98,8 +102,9 @@ class DynamicSupervisor(Supervising, AttachPoint):
         check_tuple("extra_arguments", extra_arguments)
         self._max_children = max_children
         self._extra_arguments = extra_arguments
-        # An attached child has no row: it is never restarted.
-        self._children: dict[Process, Child | None] = {}
+        # A row is made when there is more to know than the specification; an
+        # attached child has neither: it is never restarted.
+        self._children: dict[Process, Child | ChildSpec | None] = {}
         self._waiting: dict[Child, None] = {}
         self._scheduled: dict[Child, None] = {}
 
@@ -129,7 +134,8 @@ class DynamicSupervisor(Supervising, AttachPoint):
 
     def rows(self) -> list[Child]:
         """Return the children that have a specification."""
-        running = [child for child in self._children.values() if child is not None]
+        held = self._children.items()
+        running = (_row(process, row) for process, row in held if row is not None)
         return [*running, *self._waiting]
 
     # --- attached children ---------------------------------------------------------
@@ -161,10 +167,12 @@ class DynamicSupervisor(Supervising, AttachPoint):
 
     def child_exited(self, process: Process, reason: ExitReason) -> None:
         """Forget the child, unless it is to be restarted."""
-        child = self._children.pop(process, None)
-        if child is None or not self._running:
+        held = self._children.pop(process, None)
+        if held is None or not self._running:
             return
-        if should_restart(child.spec.restart, reason):
+        spec = held if isinstance(held, ChildSpec) else held.spec
+        if should_restart(spec.restart, reason):
+            child = _row(process, held)
             # It keeps its place against max_children until it is back.
             self._waiting[child] = None
             self._exits.append((child, process, reason))
@@ -224,15 +232,62 @@ class DynamicSupervisor(Supervising, AttachPoint):
                 raise unknown_request(request)
 
     async def _add(self, spec: ChildSpec) -> Pid:
+        self._check_new(spec)
+        child = Child(self._completed(spec))
+        try:
+            process = await self.start_process(child)
+        except StartAbortedError as error:
+            raise aborted_start(child) from error
+        if process in self._children:
+            self._children[process] = child.spec
+        return process.pid
+
+    # --- the same on the caller's stack ------------------------------------------
+
+    def start_child_now(self, process: Process, spec: ChildSpec) -> Pid | None:
+        """Start a child that has no task, if the supervisor has nothing to do."""
+        start = spec.start.func if type(spec.start) is partial else spec.start
+        if not (isinstance(start, type) and getattr(start, "never_waits", False)):
+            return None
+        top = self._process
+        return act_as(top, self._add_now, spec) if can_act(top) else None
+
+    def _add_now(self, spec: ChildSpec) -> Pid:
+        self._check_new(spec)
+        spec = self._completed(spec)
+        process = prepare(self._process.node, spec, self)
+        self._children[process] = spec
+        try:
+            run_init_now(process, spec)
+        except BaseException:
+            self._children.pop(process, None)
+            raise
+        self.emit("child_start", spec, pid=process.pid)
+        return process.pid
+
+    def terminate_child_now(self, process: Process, child: str | Pid) -> bool:
+        """Stop a child that has no task and nothing to do."""
+        found = find_process(child) if isinstance(child, Pid) else None
+        if not (isinstance(found, LeanProcess) and found.idle):
+            return False
+        spec = self._children.get(found)
+        if type(spec) is not ChildSpec or isinstance(found.shutdown, BrutalKill):
+            return False
+        if not can_act(self._process):
+            return False
+        act_as(self._process, self._terminate_now, found)
+        self.emit("child_terminate", spec, pid=found.pid)
+        return True
+
+    def _terminate_now(self, process: LeanProcess) -> None:
+        del self._children[process]
+        begin_stop(process, process.shutdown)
+
+    def _check_new(self, spec: ChildSpec) -> None:
         if spec.significant:
             problem = "a DynamicSupervisor has no significant children"
             raise ChildError("start_child", spec.id, problem)
         self.check_room(spec.id)
-        child = Child(self._completed(spec))
-        try:
-            return (await self.start_process(child)).pid
-        except StartAbortedError as error:
-            raise aborted_start(child) from error
 
     def _completed(self, spec: ChildSpec) -> ChildSpec:
         """Return the specification with what the supervisor adds to it."""
@@ -253,29 +308,38 @@ class DynamicSupervisor(Supervising, AttachPoint):
             raise ChildNotFoundError("terminate_child", key)
         # Out of the table first, so that its end is no reason for a restart; but
         # a supervisor killed meanwhile must still find an attached block.
-        child = self._children[process]
-        if child is not None:
+        held = self._children[process]
+        if held is not None:
             del self._children[process]
         try:
             await stop_process(process)
         except Exception:
             # A Startable's own code; the child still runs.
-            if child is not None and process.reason is None:
-                self._children[process] = child
+            if held is not None and process.reason is None:
+                self._children[process] = held
             raise
-        if child is not None:
-            self.emit("child_terminate", child, pid=key)
+        if held is not None:
+            spec = held if isinstance(held, ChildSpec) else held.spec
+            self.emit("child_terminate", spec, pid=key)
 
     def _infos(self) -> tuple[ChildInfo, ...]:
-        running = (
-            child.info()
-            if child is not None
-            else ChildInfo(
-                process.pid.label, process.pid, ChildKind.WORKER, ChildState.RUNNING
-            )
-            for process, child in self._children.items()
-        )
+        running = (_info(*item) for item in self._children.items())
         return (*running, *(child.info() for child in self._waiting))
 
     def _counts(self) -> ChildCounts:
         return count(self._infos())
+
+
+def _row(process: Process, held: Child | ChildSpec) -> Child:
+    if not isinstance(held, ChildSpec):
+        return held
+    row = Child(held)
+    row.runs_in(process)
+    return row
+
+
+def _info(process: Process, held: Child | ChildSpec | None) -> ChildInfo:
+    if held is not None:
+        return _row(process, held).info()
+    pid = process.pid
+    return ChildInfo(pid.label, pid, ChildKind.WORKER, ChildState.RUNNING)

@@ -96,6 +96,9 @@ class GenServer(Startable):
         cls.async_callbacks = frozenset(
             name for name in _CALLBACKS if iscoroutinefunction(getattr(cls, name))
         )
+        cls.never_waits = (
+            not cls.async_callbacks and cls.make_process is GenServer.make_process
+        )
         cls.has_init = cls.init is not GenServer.init
         cls.has_terminate = cls.terminate is not GenServer.terminate
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextvars import copy_context
 from typing import TYPE_CHECKING
 
 from trio.lowlevel import disable_ki_protection, enable_ki_protection
@@ -42,6 +43,8 @@ class LeanServer(LeanProcess, ServerResults):
         shutdown: ShutdownTime = DEFAULT_SHUTDOWN_S,
     ) -> None:
         super().__init__(node, server, label=label, parent=parent, shutdown=shutdown)
+        self.context = copy_context()
+        self.entered = False
         self.continuation: object = ABSENT
         self.idle_timer: Timer | None = None
         self._stop: Stop | None = None
@@ -90,7 +93,7 @@ class LeanServer(LeanProcess, ServerResults):
             self.cancel_idle()
         failure = None
         try:
-            context = self.context if self._entered else self.own_context()
+            context = self.context if self.entered else self.own_context()
             context.run(self._serve, ref)
         except BaseException as error:  # noqa: BLE001 - the reason, see broken
             failure = error
@@ -128,7 +131,7 @@ class LeanServer(LeanProcess, ServerResults):
                 and self.continuation is ABSENT
             ):
                 # The common case: one message for a process that was idle.
-                context = self.context if self._entered else self.own_context()
+                context = self.context if self.entered else self.own_context()
                 self._stop = context.run(self._handle, self.inbox.pop())
             else:
                 done = self.own_context().run(self._messages)
@@ -255,7 +258,7 @@ class LeanServer(LeanProcess, ServerResults):
         return self.noted("handle_info", self.behaviour.handle_info(message))
 
     def _rest(self) -> None:
-        if self.room_spots is not None:
+        if self.limit is not None:
             self.room_made()
         waits = self.inbox or self.batch or self.continuation is not ABSENT
         if self.signals or (waits and not self.suspended):

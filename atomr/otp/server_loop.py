@@ -307,7 +307,7 @@ class ServerLoop(ServerResults):
             return False
         if self._idle_watch is not None:
             self._idle_watch.cancel()
-        if self._process.room_spots is not None:
+        if self._process.limit is not None:
             self._process.room_made()
         return True
 

@@ -88,6 +88,9 @@ class StateMachine(Startable):
         cls.has_terminate = cls.terminate is not StateMachine.terminate
         cls.states_are_methods = cls.handle_event is StateMachine.handle_event
         cls.may_wait = any(_waits(cls, name) for name in dir(cls))
+        cls.never_waits = (
+            not cls.may_wait and cls.make_process is StateMachine.make_process
+        )
 
     # --- callbacks ------------------------------------------------------------
 

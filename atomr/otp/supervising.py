@@ -34,6 +34,7 @@ from atomr.process.starting import StartAbortedError, prepare, run_init
 from atomr.process.system import serve_system
 
 if TYPE_CHECKING:
+    from atomr.core.child_spec import ChildSpec
     from atomr.process.process import Process
     from atomr.process.task_process import TaskProcess
     from atomr.process.timers import Timer
@@ -275,8 +276,7 @@ class Supervising(Startable):
         """
         child.due_at = None
         process = prepare(self._process.node, child.spec, self)
-        child.kind = child.spec.kind or process.behaviour.child_kind
-        child.process = process
+        child.runs_in(process)
         self.note_process(child, process)
         try:
             await run_init(
@@ -290,7 +290,7 @@ class Supervising(Startable):
             child.process = None
             self.forget_process(process)
             raise
-        self.emit("child_start", child, pid=process.pid)
+        self.emit("child_start", child.spec, pid=process.pid)
         return process
 
     @abstractmethod
@@ -331,7 +331,7 @@ class Supervising(Startable):
     def log_restart(self, child: Child, reason: ExitReason, delay_s: float) -> None:
         """Tell of a restart: one line, one event."""
         window = self._window
-        self.emit("restart", child, reason=reason, delay_s=delay_s)
+        self.emit("restart", child.spec, reason=reason, delay_s=delay_s)
         if not log.isEnabledFor(logging.WARNING):
             return
         log.warning(
@@ -356,14 +356,14 @@ class Supervising(Startable):
             window.max_restarts,
             window.max_seconds,
         )
-        self.emit("escalate", child, reason=reason)
+        self.emit("escalate", child.spec, reason=reason)
         detail = GaveUp(child.spec.id, reason, window.max_restarts, window.max_seconds)
         return Shutdown(detail)
 
-    def emit(self, event: str, child: Child, **metadata: object) -> None:
+    def emit(self, event: str, spec: ChildSpec, **metadata: object) -> None:
         """Emit a telemetry event about a child."""
         if telemetry.handlers:
-            about = {"supervisor": self._process.pid, "child": child.spec.id}
+            about = {"supervisor": self._process.pid, "child": spec.id}
             telemetry.emit(
                 ("atomr", "supervisor", event), metadata={**about, **metadata}
             )

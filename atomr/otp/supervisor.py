@@ -205,7 +205,7 @@ class Supervisor(Supervising):
         if plan.verdict is Verdict.ESCALATE:
             return self.give_up(child, reason)
         if plan.verdict is Verdict.AUTO_SHUTDOWN:
-            self.emit("auto_shutdown", child, reason=reason)
+            self.emit("auto_shutdown", child.spec, reason=reason)
             return SHUTDOWN
         if plan.start:
             delay_s = child.backoff_s(now)
@@ -312,7 +312,7 @@ class Supervisor(Supervising):
         child = self._find("terminate_child", key)
         pid = child.info().pid
         await self._stop(child)
-        self.emit("child_terminate", child, pid=pid)
+        self.emit("child_terminate", child.spec, pid=pid)
         if child.spec.restart is Restart.TEMPORARY:
             del self._children[child.spec.id]
 

@@ -131,7 +131,7 @@ class TaskSupervisor(DynamicSupervisor):
         self.note_process(child, process)
         self._nursery.start_soon(process.main, name=spec.id)
         process.started()
-        self.emit("child_start", child, pid=process.pid)
+        self.emit("child_start", child.spec, pid=process.pid)
         return process
 
     def cancel_foreign(self, reason: ExitReason) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
 
 import attrs
 
-from atomr.core.child_spec import ChildKind, ShutdownTime
+from atomr.core.child_spec import ChildKind, ChildSpec, ShutdownTime
 from atomr.core.exits import ExitReason
 from atomr.core.messages import Exit
 
@@ -55,6 +55,8 @@ class Startable(ABC):
     reports_crashes: ClassVar[bool] = True
     reads_signals_in_init: ClassVar[bool] = False
     answers_system_messages: ClassVar[bool] = False
+    never_waits: ClassVar[bool] = False
+    """Whether its process has no task, as ``make_process`` returns it."""
     callers: tuple[Pid, ...] = ()
     """Who asked for this process, nearest first; only tasks know."""
 
@@ -93,6 +95,14 @@ class Startable(ABC):
         Code with a mailbox of its own finds the supervisor's exit signal there.
         """
         process.deliver(Exit(process.parent.own_pid(), reason))
+
+    def start_child_now(self, process: Process, spec: ChildSpec) -> Pid | None:
+        """Start a child on the caller's stack, if nothing can wait; None: not so."""
+        return None
+
+    def terminate_child_now(self, process: Process, child: str | Pid) -> bool:
+        """Stop a child on the caller's stack; return whether it could be done."""
+        return False
 
     def process_label(self) -> str:
         """Return what to call a process that was given no id."""

@@ -19,11 +19,12 @@ in the task that it belongs to.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from threading import get_ident
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 import trio._core._run as trio_run
-from trio.lowlevel import Abort
+from trio.lowlevel import Abort, enable_ki_protection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
 
     from atomr.process.calls import From
     from atomr.process.node import Node
+    from atomr.process.task_process import TaskProcess
+
+A = TypeVar("A")
+T = TypeVar("T")
 
 # ruff: noqa: SLF001 - what is private here is said above
 
@@ -130,6 +135,34 @@ def run_as(
         return True
     server.close()
     raise TypeError(f"trio got unexpected {trap!r}: is this asyncio code?")
+
+
+def can_act(process: TaskProcess) -> bool:
+    """Return whether :func:`act_as` may be used: it sleeps with nothing to do."""
+    if not process.idle or process.debug is not None or process.spot.task is None:
+        return False
+    node = process.node
+    return node.inline_left > 0 and get_ident() == node.thread
+
+
+# An interrupt half-way would leave a task that nobody can wake.
+@enable_ki_protection
+def act_as(process: TaskProcess, act: Callable[[A], T], argument: A) -> T:
+    """Run what does not wait as the own code of a process that sleeps.
+
+    For trio, the caller's task is still the current one.
+    """
+    task = process.spot.task
+    assert task is not None, "asked by can_act"
+    process.node.inline_left -= 1
+    process.idle = False
+    try:
+        return task.context.run(act, argument)
+    finally:
+        if process.signals or process.inbox:
+            process.spot.wake()
+        else:
+            process.idle = True
 
 
 def deliver_cancel(task: trio.lowlevel.Task) -> None:

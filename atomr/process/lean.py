@@ -16,23 +16,17 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import deque
-from contextvars import Context, copy_context
-from typing import TYPE_CHECKING
+from contextvars import Context
 
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from atomr.core.child_spec import DEFAULT_SHUTDOWN_S, ShutdownTime
 from atomr.core.exits import KILLED, SHUTDOWN, ExitReason, is_crash
 from atomr.process.behaviour import CrashRequest
 from atomr.process.context import CURRENT, NODE
 from atomr.process.endings import reason_of
 from atomr.process.parking import ParkSpot
 from atomr.process.process import FAIRNESS_MESSAGES, LOOK, Process, Status
-
-if TYPE_CHECKING:
-    from atomr.process.behaviour import Parent, Startable
-    from atomr.process.node import Node
 
 TURN_MESSAGES = 64
 """Messages of one process before the next has its turn."""
@@ -45,25 +39,17 @@ class LeanProcess(Process):
 
     Attributes:
         context: its context variables: a copy of its starter's.
+        entered: whether the process is noted in it.
     """
 
-    __slots__ = ("_entered", "context")
+    __slots__ = ("context", "entered")
 
     # Plain functions wait for nobody and have no task.
     task = None
 
-    def __init__(
-        self,
-        node: Node,
-        behaviour: Startable,
-        *,
-        label: str,
-        parent: Parent,
-        shutdown: ShutdownTime = DEFAULT_SHUTDOWN_S,
-    ) -> None:
-        super().__init__(node, behaviour, label=label, parent=parent, shutdown=shutdown)
-        self.context: Context = copy_context()
-        self._entered = False
+    # Set by the subclass at the start: a start is short, and has no frame to spare.
+    context: Context
+    entered: bool
 
     # --- to be provided ---------------------------------------------------------
 
@@ -94,9 +80,9 @@ class LeanProcess(Process):
 
     def own_context(self) -> Context:
         """Return the context to run callbacks in, with the process current."""
-        if not self._entered:
+        if not self.entered:
             # Not before it is needed: it is half of an idle process.
-            self._entered = True
+            self.entered = True
             self.context.run(self._enter)
         return self.context
 

@@ -63,6 +63,7 @@ class Node:
         name_spots: where tasks sleep that wait for a name to be taken.
         processes: number to live process; do not change.
         timers: the node's clock.
+        now: returns its time, as ``trio.current_time`` does, in half of its time.
         thread: that its event loop runs in.
         drain: runs the processes that have no task.
         high_waters: longest mailbox warned of, by process.
@@ -82,6 +83,7 @@ class Node:
         self.name_spots: dict[Name, list[ParkSpot]] = {}
         self.processes: dict[int, Process] = {}
         self.timers = TimerService()
+        self.now = trio.lowlevel.current_clock().current_time
         self.spots: list[ParkSpot] = []
         self.drain = Drain()
         self.high_waters: WeakKeyDictionary[Pid, int] = WeakKeyDictionary()

@@ -119,7 +119,7 @@ async def receive(
     if process.budget <= 0:
         await process.take_turn()
     found = _take(process, match, 0)
-    if process.room_spots is not None:
+    if process.limit is not None:
         process.room_made()
     if found is _NOTHING:
         found = await _wait_for(process, match, inf if timeout_s is None else timeout_s)

@@ -32,6 +32,7 @@ from atomr.core.links import SignalEffect, exit_reason, signal_effect
 from atomr.core.messages import Down, Exit
 from atomr.process import report
 from atomr.process.calls import ChildStart, From
+from atomr.process.ties import Tie, Ties
 from atomr.refs import Pid, Ref
 
 if TYPE_CHECKING:
@@ -75,39 +76,42 @@ class Process:
     """
 
     __slots__ = (
-        "__weakref__",
         "batch",
         "behaviour",
         "current",
         "debug",
-        "deferred",
-        "exit_spots",
         "idle",
-        "ignored",
         "inbox",
-        "init_timed_out",
         "kill_reason",
         "limit",
-        "links",
-        "monitoring",
-        "names",
         "node",
-        "on_end",
         "parent",
         "pid",
         "reason",
-        "room_spots",
         "shutdown",
         "signals",
         "started_at",
-        "starter",
         "status",
-        "timers",
+        "ties",
         "trapping",
         "waiting_for",
         "was_started",
-        "watchers",
     )
+
+    # Few processes have one of these.
+    deferred: Tie[set[From]] = Tie()
+    exit_spots: Tie[dict[ParkSpot, None]] = Tie()
+    ignored: Tie[bool] = Tie()
+    init_timed_out: Tie[bool] = Tie()
+    # In order, so that one seed of a test always gives one order of signals.
+    links: Tie[dict[Process, None]] = Tie()
+    monitoring: Tie[dict[Ref, Process]] = Tie()
+    names: Tie[set[str]] = Tie()
+    on_end: Tie[dict[object, Callable[[], object]]] = Tie()
+    room_spots: Tie[dict[ParkSpot, None]] = Tie()
+    starter: Tie[ParkSpot] = Tie()
+    timers: Tie[set[Timer]] = Tie()
+    watchers: Tie[dict[Ref, Process]] = Tie()
 
     task: trio.lowlevel.Task | None
 
@@ -129,8 +133,6 @@ class Process:
         self.idle = False
         self.status = Status.STARTING
         self.was_started = False
-        self.ignored = False
-        self.init_timed_out = False
         self.trapping = False
         self.inbox: list[object] = []
         self.batch = EMPTY
@@ -138,22 +140,11 @@ class Process:
         self.current: object = None
         self.reason: ExitReason | None = None
         self.kill_reason: ExitReason | None = None
-        self.starter: ParkSpot | None = None
         self.limit: MailboxLimit | None = None
         self.debug: Debug | None = None
-        self.waiting_for: From | ChildStart | None = None
         self.started_at = 0.0
-        # Most processes have none of these: made on demand.
-        self.deferred: set[From] | None = None
-        self.exit_spots: dict[ParkSpot, None] | None = None
-        # In order, so that one seed of a test always gives one order of signals.
-        self.links: dict[Process, None] | None = None
-        self.monitoring: dict[Ref, Process] | None = None
-        self.names: set[str] | None = None
-        self.room_spots: dict[ParkSpot, None] | None = None
-        self.on_end: dict[object, Callable[[], object]] | None = None
-        self.timers: set[Timer] | None = None
-        self.watchers: dict[Ref, Process] | None = None
+        self.waiting_for: From | ChildStart | None = None
+        self.ties: Ties | None = None
         node.processes[pid.number] = self
 
     # --- what the two kinds do differently ---------------------------------------
@@ -208,7 +199,7 @@ class Process:
         batch.reverse()
         if len(batch) >= HIGH_WATER_MESSAGES:
             self._warn_of_high_water(len(batch))
-        if self.room_spots is not None:
+        if self.limit is not None:
             self.room_made()
 
     def _warn_of_high_water(self, size: int) -> None:
@@ -220,7 +211,9 @@ class Process:
 
     def room_made(self) -> None:
         """Let as many go on as there is room for of those who wait to send."""
-        spots, limit = self.room_spots or {}, self.limit
+        spots, limit = self.room_spots, self.limit
+        if not spots:
+            return
         # Not all: ten thousand would be woken for each message.
         if self.reason is not None or limit is None:
             room = len(spots)
@@ -255,8 +248,8 @@ class Process:
         """Tell the starter that ``init`` is done."""
         self.status = Status.RUNNING
         self.was_started = True
-        self.started_at = trio.current_time()
-        if self.starter is not None:
+        self.started_at = self.node.now()
+        if self.ties is not None and self.starter is not None:
             self.starter.wake()
             self.starter = None
         if telemetry.handlers:
@@ -294,25 +287,20 @@ class Process:
         self.reason = reason
         self.pid._process = None  # noqa: SLF001 - the two sides of one thing
         del self.node.processes[self.pid.number]
-        if self.names is not None or self.timers is not None or self.on_end is not None:
+        ties = self.ties
+        if ties is not None:
             self._release()
         if (
             self.inbox
             or self.batch
             or self.signals
-            or self.deferred
             or self.current is not None
+            or (ties is not None and self.deferred)
         ):
             self._fail_callers(reason)
-        if self.links is not None or self.watchers or self.monitoring:
+        if ties is not None:
             self._tell_others(reason)
-        if self.exit_spots is not None:
-            for spot in self.exit_spots:
-                spot.wake()
-        if self.room_spots is not None:
-            self.room_made()
-        if self.starter is not None:
-            self.starter.wake()
+            self._wake_waiters()
         if self.was_started:
             self.parent.child_exited(self, reason)
             if telemetry.handlers:
@@ -327,10 +315,9 @@ class Process:
             del self.node.names[name]
         for timer in tuple(self.timers or ()):
             timer.cancel()
-        if self.on_end is not None:
-            hooks, self.on_end = self.on_end, None
-            for hook in hooks.values():
-                hook()
+        hooks, self.on_end = self.on_end, None
+        for hook in (hooks or {}).values():
+            hook()
 
     def _fail_callers(self, reason: ExitReason) -> None:
         items = (self.current, *self.signals, *reversed(self.batch), *self.inbox)
@@ -357,6 +344,13 @@ class Process:
             if watcher.monitoring is not None:
                 watcher.monitoring.pop(ref, None)
             watcher.deliver(Down(ref, self.pid, reason))
+
+    def _wake_waiters(self) -> None:
+        for spot in self.exit_spots or ():
+            spot.wake()
+        self.room_made()
+        if self.starter is not None:
+            self.starter.wake()
 
     def _emit_end(self, reason: ExitReason) -> None:
         telemetry.emit(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from contextvars import copy_context
 from inspect import iscoroutine
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import trio
 from trio.lowlevel import disable_ki_protection, enable_ki_protection
@@ -62,6 +62,8 @@ def root_spec(given: object) -> ChildSpec:
     )
 
 
+# An interrupt half-way would leave a process that nobody starts or stops.
+@enable_ki_protection
 def prepare(node: Node, spec: ChildSpec, parent: Parent) -> Process:
     """Return the process of a specification, named but not yet running.
 
@@ -70,17 +72,21 @@ def prepare(node: Node, spec: ChildSpec, parent: Parent) -> Process:
             the name could not be registered.
         AlreadyStartedError: a live process holds the name.
     """
-    _refuse_taken(node, spec)
+    if spec.name is not None:
+        _refuse_taken(node, spec)
     try:
-        behaviour = spec.start()
+        made = _call_start(spec)
     except BaseException as error:  # user code; reported as the start's failure
         if node.interrupts.pass_up(error) is not None:
             raise
         raise StartError(spec.id, error) from error
-    # It may have started something itself.
-    _refuse_taken(node, spec)
-    if not isinstance(behaviour, Startable):
-        raise StartError(spec.id, _not_startable(behaviour))
+    if spec.name is not None:
+        # It may have started something itself.
+        _refuse_taken(node, spec)
+    # Whether something is an instance of an ABC is dear to ask.
+    if Startable not in type(made).__mro__:
+        raise StartError(spec.id, _not_startable(made))
+    behaviour = cast("Startable", made)
     try:
         take_once(behaviour)
     except ValueError as error:
@@ -88,12 +94,19 @@ def prepare(node: Node, spec: ChildSpec, parent: Parent) -> Process:
     return _make(node, spec, behaviour, parent)
 
 
+# User code: it can be interrupted, as anywhere.
+@disable_ki_protection
+def _call_start(spec: ChildSpec) -> object:
+    return spec.start()
+
+
 def _refuse_taken(node: Node, spec: ChildSpec) -> None:
+    assert spec.name is not None, "asked only then"
     try:
-        holder = None if spec.name is None else node.whereis(spec.name)
+        holder = node.whereis(spec.name)
     except Exception as error:  # a Via's, which is user code
         raise StartError(spec.id, error) from error
-    if spec.name is not None and holder is not None:
+    if holder is not None:
         raise AlreadyStartedError(spec.name, holder)
 
 
@@ -244,6 +257,18 @@ async def _run_init_in_task(
             timer.cancel()
     if not process.was_started:
         _raise_failure(process, spec, aborted=aborted())
+
+
+def run_init_now(process: Process, spec: ChildSpec) -> None:
+    """Run the ``init`` of a prepared process that has no task.
+
+    Raises:
+        StartError: it failed; as :func:`run_init`.
+    """
+    assert isinstance(process, LeanProcess), f"{spec.start!r} promised not to wait"
+    process.run_init()
+    if not process.was_started:
+        _raise_failure(process, spec, aborted=False)
 
 
 def _raise_failure(process: Process, spec: ChildSpec, *, aborted: bool) -> None:

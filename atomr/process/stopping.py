@@ -54,20 +54,19 @@ def begin_stop(
     if isinstance(shutdown, BrutalKill):
         _kill(process)
         return
-    # A server reads no signals in init, and has nothing to close yet.
     behaviour = process.behaviour
     ask = behaviour.answers_stop if orderly else behaviour.stops_gracefully
-    listens = process.was_started or behaviour.reads_signals_in_init
-    asked = listens and ask(process)
     if process.idle and isinstance(process, LeanProcess):
         # Nothing waits, nothing runs: what would be done later is done now.
         process.idle = False
-        if asked:
+        if ask(process):
             process.end(reason)
         else:
-            process.cancel(reason)
             process.finish(reason)
         return
+    # A server reads no signals in init, and has nothing to close yet.
+    listens = process.was_started or behaviour.reads_signals_in_init
+    asked = listens and ask(process)
     graceful = behaviour.stops_gracefully(process)
     if isinstance(process, TaskProcess) and not graceful and process.stop_now(reason):
         return

@@ -65,11 +65,12 @@ class TaskProcess(Process):
         plain_call: serves a call without waiting, and clears ``current`` unless
             the process is to end; None: it may wait.
         async_call: begins to serve a call, for one that may.
-        served: acts on what that returned.
+        served: acts on what that returned; None: there is nothing to do.
         unfinished: what an ``init`` that ran without a task leaves to the task.
     """
 
     __slots__ = (
+        "__weakref__",
         "_failure",
         "_server",
         "_waits",
@@ -103,7 +104,7 @@ class TaskProcess(Process):
         self.budget = FAIRNESS_MESSAGES
         self.plain_call: Callable[[From], None] | None = None
         self.async_call: Callable[[From], Coroutine[Any, Any, object]] | None = None
-        self.served: Callable[[From, object], None] = _ignore_result
+        self.served: Callable[[From, object], None] | None = None
         self._server: Generator[object, Any, None] | None = None
         self.unfinished: object = None
         self._waits = False
@@ -132,7 +133,7 @@ class TaskProcess(Process):
         """
         task = self.task
         assert task is not None, "a process parks in its own task"
-        if self.room_spots is not None:
+        if self.limit is not None:
             self.room_made()
         self.budget = FAIRNESS_MESSAGES
         spot = self.spot
@@ -244,7 +245,8 @@ class TaskProcess(Process):
             ref = yield READY
             assert self.async_call is not None, "asked by call_now"
             result = yield from self.async_call(ref)  # type: ignore[func-returns-value]
-            self.served(ref, result)
+            if self.served is not None:
+                self.served(ref, result)
 
     # --- start and stop -----------------------------------------------------
 
@@ -337,8 +339,7 @@ class TaskProcess(Process):
         """Break the cycles through the trap, the task's context and the loop."""
         self.spot.close()
         self.task = None
-        self.plain_call = self.async_call = None
-        self.served = _ignore_result
+        self.plain_call = self.async_call = self.served = None
         self._server = None
         self.unfinished = None
 
@@ -397,7 +398,3 @@ class TaskProcess(Process):
         """See to it that a cancellation around reaches code that has no task."""
         if self.hibernating:
             self.push_signal(LOOK)
-
-
-def _ignore_result(_ref: From, _result: object) -> None:
-    pass
