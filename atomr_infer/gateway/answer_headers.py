@@ -38,7 +38,7 @@ def served_headers(
 ) -> list[tuple[bytes, bytes]]:
     """Return the headers that say who answered, and what had no effect."""
     found = list(whole_headers(served, dialect))
-    warnings = list(asked.warnings)
+    warnings = [*asked.warnings, *served.warnings]
     if served.ignored:
         warnings.append("ignored by this model: " + ", ".join(served.ignored))
     if warnings:

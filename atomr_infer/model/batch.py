@@ -264,6 +264,8 @@ class TokenChunk:
             ``audio``).
         choice_extra: further members of an OpenAI choice as raw JSON.
         model: the model that served, when the upstream says it.
+        warnings: what was approximated or left out on the way to the upstream,
+            in one phrase each; on the first chunk.
     """
 
     text: str = ""
@@ -280,6 +282,7 @@ class TokenChunk:
     extra: Mapping[str, RawJson] = attrs.field(factory=dict, hash=False)
     choice_extra: Mapping[str, RawJson] = attrs.field(factory=dict, hash=False)
     model: str | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def has_content(self) -> bool:
@@ -310,6 +313,7 @@ class RawChunk:
         model: the model that served, when it was seen.
         content_type: the body's media type.
         text: the text inside, when somebody asked for it; "" otherwise.
+        warnings: as a token chunk's.
     """
 
     data: bytes
@@ -319,6 +323,7 @@ class RawChunk:
     model: str | None = None
     content_type: str = "text/event-stream; charset=utf-8"
     text: str = ""
+    warnings: tuple[str, ...] = ()
 
     @property
     def index(self) -> int:

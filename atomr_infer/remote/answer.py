@@ -10,8 +10,9 @@ import logging
 from collections import deque
 from contextlib import contextmanager
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar, cast
 
+import attrs
 import trio
 
 from atomr_infer.errors import (
@@ -20,6 +21,7 @@ from atomr_infer.errors import (
     UpstreamProtocolError,
     UpstreamTimeoutError,
 )
+from atomr_infer.model.batch import RawChunk, TokenChunk
 from atomr_infer.remote.blot import blot, without_secret
 
 if TYPE_CHECKING:
@@ -50,6 +52,11 @@ class AnswerReader(Protocol[C_co]):
     @property
     def error(self) -> InferenceError | None:
         """What broke the answer behind the chunks that were returned last."""
+        ...
+
+    @property
+    def streams_json(self) -> bool:
+        """True for a dialect in which a stream may be JSON."""
         ...
 
     @property
@@ -92,13 +99,9 @@ class AnswerChunks(Generic[C]):
 
     The time between two chunks is only measured while somebody waits for the
     next one: a slow reader is not the upstream's fault.
-
-    Attributes:
-        streamed: True while the body is read piece by piece; set it before the
-            first chunk for a dialect that streams JSON.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all but three by keyword
         self,
         batch: ExecuteBatch,
         response: HttpResponse,
@@ -107,6 +110,7 @@ class AnswerChunks(Generic[C]):
         timeouts: Timeouts,
         first_by: float,
         secret: Secret | None = None,
+        warnings: tuple[str, ...] = (),
     ) -> None:
         """Take over an answer's body.
 
@@ -117,6 +121,8 @@ class AnswerChunks(Generic[C]):
             timeouts: the limits.
             first_by: the instant by which the first chunk is due.
             secret: our key, blotted out of every error.
+            warnings: what was approximated in the request; they go with the
+                first chunk.
 
         Raises:
             UpstreamProtocolError: it holds neither events nor JSON, or is
@@ -125,12 +131,14 @@ class AnswerChunks(Generic[C]):
         self._response = response
         self._reader = reader
         self._request_id = batch.request_id
-        self.streamed = is_streamed(response, asked=batch.stream)
+        streamed = is_streamed(response, asked=batch.stream)
+        self._streamed = streamed or (batch.stream and reader.streams_json)
         self._timeouts = timeouts
         self._first_by: float | None = first_by
         self._secret = secret
         self._ready: deque[C] = deque()
         self._failed = False
+        self._warnings = warnings
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -152,7 +160,12 @@ class AnswerChunks(Generic[C]):
                 await self._leave_clean()
                 raise StopAsyncIteration
             await self._wait()
-        return self._ready.popleft()
+        chunk = self._ready.popleft()
+        if self._warnings and isinstance(chunk, TokenChunk | RawChunk):
+            warned = attrs.evolve(chunk, warnings=self._warnings)
+            self._warnings = ()
+            return cast("C", warned)
+        return chunk
 
     async def _wait(self) -> None:
         due_at = self._first_by
@@ -179,7 +192,7 @@ class AnswerChunks(Generic[C]):
         )
 
     async def _read(self) -> None:
-        if not self.streamed:
+        if not self._streamed:
             body = await self._response.read()
             self._ready.extend(self._reader.whole(body))
             return

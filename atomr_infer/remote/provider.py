@@ -67,12 +67,14 @@ class ProviderRequest(Generic[C]):
         body: JSON.
         headers: beside those of every request and the key's.
         reader: makes what reads the answer, for the key that is used.
+        warnings: what was approximated in it, for the client.
     """
 
     path: str
     body: bytes = attrs.field(repr=False)
     headers: Headers = ()
     reader: Callable[[Secret | None], AnswerReader[C]]
+    warnings: tuple[str, ...] = ()
 
 
 class Fault(Protocol):
@@ -204,6 +206,7 @@ class ProviderClient:
                 timeouts=self.timeouts,
                 first_by=first_by,
                 secret=secret,
+                warnings=request.warnings,
             )
 
         begin = partial(_Answered, self, request, first_by, read)

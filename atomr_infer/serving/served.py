@@ -52,6 +52,7 @@ class Served:
         model: the model that serves, as the client should see it.
         attempts: what was tried, oldest first; the last one answers.
         ignored: request members that have no effect on this model.
+        warnings: what was approximated or left out, in one phrase each.
         recovered: True when a stream broke after its first words, and the
             answer is whole all the same.
         spent: what the attempts used; known at the end only.
@@ -63,6 +64,7 @@ class Served:
     model: str
     attempts: tuple[Tried, ...]
     ignored: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     recovered: bool = False
     spent: tuple[Spent, ...] = ()
     cost: Cost | None = None
