@@ -100,17 +100,22 @@ def finish_reason(answer: Answer) -> str:
 
 def usage_members(usage: Usage) -> Json:
     """Return what a completion says of its tokens."""
+    where_any = {
+        "cache_write_tokens": usage.cache_write,
+        "image_tokens": usage.input_image,
+    }
     return {
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.output_tokens,
         "total_tokens": usage.total_tokens,
         "prompt_tokens_details": {
             "cached_tokens": usage.cache_read,
-            "audio_tokens": 0,
+            "audio_tokens": usage.input_audio,
+            **{name: count for name, count in where_any.items() if count},
         },
         "completion_tokens_details": {
             "reasoning_tokens": usage.reasoning,
-            "audio_tokens": 0,
+            "audio_tokens": usage.output_audio,
             "accepted_prediction_tokens": 0,
             "rejected_prediction_tokens": 0,
         },
