@@ -26,10 +26,12 @@ class BreaksOff:
         error: what broke the answer behind the chunks that were returned last;
             None: nothing did.
         ended: True once the answer is over.
+        streams_json: True for a dialect in which a stream may be JSON.
     """
 
     error: InferenceError | None = None
     ended: bool = False
+    streams_json: bool = False
 
     def take_all(
         self, events: Iterable[E], take: Callable[[E], Iterable[C]]

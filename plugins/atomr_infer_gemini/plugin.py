@@ -8,7 +8,7 @@ from atomr_infer.model.deployment import Deployment
 from atomr_infer.model.secret import EnvSecret
 from atomr_infer.remote.credentials import fixed
 from atomr_infer.runtimes.contract import Host, ModelRunner, RunnerContext
-from atomr_infer_gemini.config import check_deployment
+from atomr_infer_gemini.config import check_deployment, parse_options
 from atomr_infer_gemini.runner import open_gemini_runner
 
 if TYPE_CHECKING:
@@ -39,6 +39,10 @@ class GeminiPlugin:
             ConfigError: names the option, its value and what is allowed.
         """
         check_deployment(deployment)
+
+    def endpoint(self, deployment: Deployment) -> str:
+        """Return the address that the deployment asks."""
+        return parse_options(deployment).endpoint
 
     def open_runner(
         self, deployment: Deployment, context: RunnerContext

@@ -48,6 +48,8 @@ class RawAnswer(BreaksOff):
         ended: True once the answer is over and its last chunk was returned.
     """
 
+    streams_json = True
+
     def __init__(self, batch: ExecuteBatch, *, secret: Secret | None = None) -> None:
         """Expect the answer to ``batch``.
 

@@ -184,6 +184,8 @@ class GeminiAnswer(BreaksOff):
         ended: True once the answer is over and its last chunk was returned.
     """
 
+    streams_json = True
+
     def __init__(
         self,
         batch: ExecuteBatch,
