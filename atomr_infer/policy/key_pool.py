@@ -119,6 +119,7 @@ class Pick:
 
 @attrs.define
 class _Key:
+    number: int
     weight: int
     turn: int = 0
     state: KeyState = KeyState.FRESH
@@ -153,8 +154,10 @@ class KeyPool:
         """
         if not weights:
             raise ValueError("a pool needs a key")
-        self._keys = [_Key(weight) for weight in weights]
+        self._keys = [_Key(number, weight) for number, weight in enumerate(weights)]
         self._limits = KeyPoolLimits() if limits is None else limits
+        # False: every key is fresh, and a pick need not look at times.
+        self._impaired = False
 
     def state(self, key: int, now: float) -> KeyState:
         """Return what is known of a key at ``now``."""
@@ -172,23 +175,26 @@ class KeyPool:
         Returns:
             None when no key may be used now; :meth:`exhausted` says why.
         """
-        self._wake(now)
-        if not tried:
-            probe = self._due_probe(now)
+        if self._impaired:
+            self._wake(now)
+            probe = None if tried else self._due_probe(now)
             if probe is not None:
                 return probe
-        fresh = [
-            (number, key)
-            for number, key in enumerate(self._keys)
-            if key.state is KeyState.FRESH and number not in tried
-        ]
-        if not fresh:
-            return None
-        for _, key in fresh:
-            key.turn += key.weight
-        number, chosen = max(fresh, key=lambda item: item[1].turn)
-        chosen.turn -= sum(key.weight for _, key in fresh)
-        return Pick(number, chosen.generation)
+        chosen = self._next(tried)
+        return None if chosen is None else Pick(chosen.number, chosen.generation)
+
+    def _next(self, tried: Collection[int]) -> _Key | None:
+        chosen: _Key | None = None
+        total = 0
+        for key in self._keys:
+            if key.state is KeyState.FRESH and key.number not in tried:
+                key.turn += key.weight
+                total += key.weight
+                if chosen is None or key.turn > chosen.turn:
+                    chosen = key
+        if chosen is not None:
+            chosen.turn -= total
+        return chosen
 
     def exhausted(self, now: float) -> InferenceError:
         """Return why :meth:`pick` had none: with the shortest wait, where there is one.
@@ -221,6 +227,7 @@ class KeyPool:
             return
         if key.state is KeyState.DEAD:
             key.renew()
+            self._look()
         key.refusals = 0
 
     def refused(
@@ -249,6 +256,7 @@ class KeyPool:
         else:
             key.enter(KeyState.DEAD, now + self._probe_s(why, key.refusals))
         key.refusals += 1
+        self._impaired = True
 
     def released(self, pick: Pick) -> None:
         """Take the news that nothing was learnt; a probe's turn is given back."""
@@ -259,17 +267,22 @@ class KeyPool:
     def changed(self, key: int) -> None:
         """Take the news that another text is the key now: nothing is known of it."""
         self._keys[key].renew()
+        self._look()
+
+    def _look(self) -> None:
+        self._impaired = any(key.state is not KeyState.FRESH for key in self._keys)
 
     def _wake(self, now: float) -> None:
         for key in self._keys:
             if key.state is KeyState.RESTING and key.until <= now:
                 key.enter(KeyState.FRESH)
+        self._look()
 
     def _due_probe(self, now: float) -> Pick | None:
-        for number, key in enumerate(self._keys):
+        for key in self._keys:
             if key.state is KeyState.DEAD and not key.probing and key.until <= now:
                 key.probing = True
-                return Pick(number, key.generation, is_probe=True)
+                return Pick(key.number, key.generation, is_probe=True)
         return None
 
     def _rest_s(self, refusals: int, told_s: float | None) -> float:

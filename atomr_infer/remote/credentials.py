@@ -174,6 +174,11 @@ class PooledKeys:
             deployment: whose keys they are, for the log.
         """
         self._slots = [_Slot(reader) for reader in readers]
+        self._watched = [
+            (key, slot)
+            for key, slot in enumerate(self._slots)
+            if slot.reader.text_is_key and not isinstance(slot.reader, FixedReader)
+        ]
         self._pool = pool
         self._deployment = deployment
         self.version = 0
@@ -274,7 +279,7 @@ class PooledKeys:
 
     def _notice_changes(self) -> None:
         """Take keys that were replaced where they are kept for fresh ones."""
-        for key, slot in enumerate(self._slots):
+        for key, slot in self._watched:
             secret = slot.reader.peek()
             if secret is not slot.last:
                 if secret != slot.last and slot.last is not None:
