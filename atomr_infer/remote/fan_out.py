@@ -33,7 +33,7 @@ _Item = TokenChunk | InferenceError
 @asynccontextmanager
 async def fan_out(
     batch: ExecuteBatch, execute: Execute
-) -> AsyncIterator[AsyncIterator[TokenChunk]]:
+) -> AsyncIterator[AsyncIterator[TokenChunk | RawChunk]]:
     """Run a request for ``n`` answers as ``n`` requests for one.
 
     Args:

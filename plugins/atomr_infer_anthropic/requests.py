@@ -9,13 +9,12 @@ Pure.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import attrs
 
 from atomr_infer.model.dialect import Dialect
-from atomr_infer.model.secret import Secret
+from atomr_infer.remote.provider import ProviderRequest
 from atomr_infer.wire.anthropic.upstream import encode_count, encode_request
 from atomr_infer.wire.anthropic.upstream_pass import MessagePass
 from atomr_infer.wire.anthropic.upstream_stream import MessageAnswer
@@ -24,7 +23,7 @@ from atomr_infer.wire.anthropic.versions import BETA_HEADER, HEADER, OLD
 from atomr_infer_anthropic.models import traits_of
 
 if TYPE_CHECKING:
-    from atomr_infer.model.batch import ExecuteBatch
+    from atomr_infer.model.batch import ExecuteBatch, RawChunk, TokenChunk
     from atomr_infer.wire.anthropic.traits import ModelTraits
     from atomr_infer_anthropic.config import AnthropicOptions
 
@@ -32,26 +31,9 @@ MESSAGES = "/v1/messages"
 COUNT_TOKENS = "/v1/messages/count_tokens"
 
 
-@attrs.frozen(kw_only=True)
-class Ready:
-    """A request that can be sent.
-
-    Attributes:
-        path: behind the endpoint.
-        body: JSON.
-        headers: beside those of every request and the key's.
-        reader: makes what reads the answer, for the key that is used.
-        warnings: what was approximated in it, for the client.
-    """
-
-    path: str = MESSAGES
-    body: bytes = attrs.field(repr=False)
-    headers: list[tuple[str, str]]
-    reader: Callable[[Secret | None], MessageAnswer | MessagePass]
-    warnings: tuple[str, ...] = ()
-
-
-def make_request(batch: ExecuteBatch, options: AnthropicOptions) -> Ready:
+def make_request(
+    batch: ExecuteBatch, options: AnthropicOptions
+) -> ProviderRequest[TokenChunk | RawChunk]:
     """Return the request for a generation.
 
     Raises:
@@ -63,13 +45,15 @@ def make_request(batch: ExecuteBatch, options: AnthropicOptions) -> Ready:
     if passed is not None:
         # Refused here rather than there, because another model may take it.
         check_prefill(batch, traits)
-        return Ready(
+        return ProviderRequest(
+            path=MESSAGES,
             body=passed,
             headers=_headers(batch, options, batch.client_headers.get(HEADER, OLD)),
             reader=lambda secret: MessagePass(batch, secret=secret),
         )
     encoded = encode_request(batch, traits)
-    return Ready(
+    return ProviderRequest(
+        path=MESSAGES,
         body=encoded.body,
         headers=_headers(batch, options, options.api_version or encoded.version),
         reader=lambda secret: MessageAnswer(

@@ -121,6 +121,17 @@ async def test_sampling_chooses_the_version_that_takes_it(over_socket: Any) -> N
         assert "temperature" not in pair.upstream.requests[1].json
 
 
+async def test_what_was_approximated_is_told_with_the_first_chunk(
+    over_socket: Any,
+) -> None:
+    async with over_socket() as pair:
+        chunks = await pair.ask(sampling=Sampling(temperature=1.5, max_tokens=9))
+        assert [chunk.warnings for chunk in chunks] == [
+            ("temperature was lowered to 1",),
+            *[()] * (len(chunks) - 1),
+        ]
+
+
 async def test_limit_of_the_deployment_is_the_models_most(over_socket: Any) -> None:
     async with over_socket(max_output_tokens=5) as pair:
         await pair.ask(sampling=Sampling())
