@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from atomr_infer.gateway.gateway import Gateway
     from atomr_infer.model.deployment import Deployment
     from atomr_infer.model.secret import Secret
+    from atomr_infer.serving.breakers import Guard
     from atomr_infer.serving.replica import ReplicaState
     from atomr_infer.serving.shared import Readiness, Serving
 
@@ -191,6 +192,10 @@ class Cluster:
     def readiness(self) -> Readiness:
         """Whether everything that was deployed serves."""
         return self._serving.readiness()
+
+    def breakers(self) -> Mapping[str, Guard]:
+        """The circuit breakers by endpoint: their state, and how to force them."""
+        return self._serving.breakers.guards
 
     async def replicas(self, deployment: str) -> tuple[ReplicaState, ...]:
         """The replicas of a deployment: phase, load, engine process."""

@@ -21,7 +21,7 @@ import attrs
 from atomr_infer import errors
 from atomr_infer.config.gateway import GatewayConfig
 from atomr_infer.model.deployment import Deployment, RetryPolicy, Serving, Timeouts
-from atomr_infer.model.failover import BreakerPolicy, HedgePolicy
+from atomr_infer.model.failover import BreakerPolicy, Fallback, HedgePolicy
 from atomr_infer.model.prices import Rates
 from atomr_infer.testing.mock_script import MockScript
 from atomr_infer.wire.openai import error_body
@@ -44,6 +44,22 @@ Times are in seconds and may be fractions; sizes are in bytes.
 [`examples/atomr.toml`](../../examples/atomr.toml) is a whole file with comments.
 """
 
+_FALLBACKS = """\
+`fallbacks = ["other"]` is short for a table with `to` alone; an array may hold both.
+A fallback that is not in the file is refused, and so are those that go in a circle.
+
+| in `on` | after |
+|---|---|
+| `capacity` | no free place, or the deployment does not serve |
+| `rate_limit` | the upstream's 429 |
+| `circuit_open` | its endpoint is left alone, because it failed too often |
+| `server_error` | 5xx, no connection, a broken stream, an engine that died |
+| `timeout` | silence for longer than `timeouts` allow |
+| `context_length` | prompt and output do not fit the model |
+| `auth` | the upstream refuses our key |
+| `unsupported` | the model lacks what the request needs |
+| `content_filter` | the upstream refuses the content; only when it is written |"""
+
 _TABLES: tuple[tuple[str, str, type[attrs.AttrsInstance]], ...] = (
     ("[gateway]", "", GatewayConfig),
     (
@@ -58,6 +74,7 @@ _TABLES: tuple[tuple[str, str, type[attrs.AttrsInstance]], ...] = (
         "`weight`.",
         Deployment,
     ),
+    ("[[deployment.fallbacks]]", _FALLBACKS, Fallback),
     (
         "[deployment.price]",
         "In US dollars per million tokens, with at most six decimals; `input` and "
@@ -73,7 +90,14 @@ _TABLES: tuple[tuple[str, str, type[attrs.AttrsInstance]], ...] = (
     ("[deployment.serving]", "", Serving),
     ("[deployment.timeouts]", "", Timeouts),
     ("[deployment.retry]", "", RetryPolicy),
-    ("[deployment.breaker]", "", BreakerPolicy),
+    (
+        "[deployment.breaker]",
+        "One circuit breaker is shared by all deployments of the same runtime and "
+        "endpoint, so these must agree among them.\n"
+        "Connection errors, time-outs and the upstream's own failures (5xx, 529) "
+        "count; 429 and other 4xx, a content filter and a client that leaves do not.",
+        BreakerPolicy,
+    ),
     ("[deployment.hedge]", "", HedgePolicy),
     (
         '[deployment.options]` with `runtime = "openai"',
@@ -113,6 +137,7 @@ _TOML_TYPES = (
     ("bool", "true or false"),
     ("Mapping", "table"),
     ("PooledSecret", "array of tables"),
+    ("FallbackReason", "array of reasons"),
     ("Fallback", "array of names or tables"),
     ("SecretSource", "table"),
     ("Rate", "number"),
@@ -173,6 +198,8 @@ def _default(field: attrs.Attribute[object]) -> str:
         return "`[name]`"
     if value is attrs.NOTHING:
         return "required"
+    if isinstance(value, frozenset):
+        return "all but `content_filter`"
     if isinstance(value, Enum):
         value = value.value
     if value is None or value == () or isinstance(value, attrs.Factory):  # type: ignore[arg-type] # a function to the type checker
