@@ -6,7 +6,7 @@ from contextlib import suppress
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atomr_infer.gateway.http1.head import BadRequestError, HeadLimits
@@ -62,6 +62,7 @@ def test_requests_are_read_byte_by_byte() -> None:
     assert read(*(ALL[at : at + 1] for at in range(len(ALL)))) == SEEN
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, len(ALL)), max_size=8))
 def test_requests_are_read_wherever_they_are_cut(cuts: list[int]) -> None:
     edges = [0, *sorted(cuts), len(ALL)]
@@ -69,6 +70,7 @@ def test_requests_are_read_wherever_they_are_cut(cuts: list[int]) -> None:
     assert read(*pieces) == SEEN
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200), st.sampled_from([b"", CHUNKED[:-64]]))
 def test_whatever_comes_is_a_request_or_refused(data: bytes, start: bytes) -> None:
     # Nothing but the one error may come out, and nothing may be made up.
