@@ -11,7 +11,6 @@ request, another one is tried; that is decided in :meth:`Connections._ask`.
 
 from __future__ import annotations
 
-from enum import Enum
 from typing import TYPE_CHECKING, TypeAlias
 
 import trio
@@ -23,35 +22,23 @@ from atomr_infer.remote.events import ConnectionEvents
 from atomr_infer.remote.http2 import RefusedError
 from atomr_infer.remote.http2_connection import Http2Connection
 from atomr_infer.remote.http2_stream import Http2Stream
-from atomr_infer.remote.phases import TRANSPORT_ERRORS, Phase, translate
-from atomr_infer.remote.pipe import open_pipe
+from atomr_infer.remote.phases import TRANSPORT_ERRORS
+from atomr_infer.remote.tunnel import ProxyRefusedError
 
 if TYPE_CHECKING:
+    from atomr_infer.remote.dialer import Dialer
     from atomr_infer.remote.exchange import Call
-    from atomr_infer.remote.origin import Origin
+    from atomr_infer.remote.pipe import Pipe
     from atomr_infer.remote.pool import Pool
     from atomr_infer.remote.request_head import RequestHeads
-    from atomr_infer.remote.tcp import Connect
     from atomr_infer.remote.watchdog import Watchdog
 
 Connection: TypeAlias = Http1Connection | Http2Connection
 
+_PROXY_REFUSES = 407
+
 MAX_TRIES = 3
 """Connections on which a request that was not processed is tried."""
-
-
-class Http2(Enum):
-    """When HTTP/2 is spoken.
-
-    Attributes:
-        OFF: never.
-        ALPN: when the TLS handshake agrees on it.
-        PRIOR_KNOWLEDGE: always, in clear text too.
-    """
-
-    OFF = "off"
-    ALPN = "alpn"
-    PRIOR_KNOWLEDGE = "prior-knowledge"
 
 
 class Connections:
@@ -67,23 +54,18 @@ class Connections:
         self,
         heads: RequestHeads,
         *,
-        origin: Origin,
-        connect: Connect,
-        http2: Http2,
+        dialer: Dialer,
         pool: Pool[Http1Connection, Http2Connection],
         watchdog: Watchdog,
     ) -> None:
         self._heads = heads
-        self._origin = origin
-        self._connect = connect
-        self._http2 = http2
+        self._dialer = dialer
+        self._origin = dialer.origin
         self._pool = pool
         self._watchdog = watchdog
-        self._events = ConnectionEvents(str(origin))
+        self._events = ConnectionEvents(str(dialer.origin))
         self._shared: list[Http2Connection] = []
-        self._gated = http2 is Http2.PRIOR_KNOWLEDGE or (
-            http2 is Http2.ALPN and origin.tls
-        )
+        self._gated = dialer.may_share
         self._opening: trio.Event | None = None
         self._doomed: list[tuple[Http1Connection, str]] = []
         self._closed = False
@@ -212,7 +194,7 @@ class Connections:
         with trio.move_on_at(due_at):
             await opening.wait()
             return
-        raise self._no_connection(trio.TooSlowError(), call, due_at)
+        raise self._dialer.too_slow(call, due_at)
 
     async def _room(self, due_at: float) -> Connection | None:
         if self._pool.reserve():
@@ -245,25 +227,23 @@ class Connections:
             self._opening = None
 
     async def _dial(self, call: Call, due_at: float) -> Connection:
-        started_at = trio.current_time()
         try:
-            with trio.fail_at(due_at):
-                stream = await self._connect(self._origin)
-        except TRANSPORT_ERRORS as error:
-            self._pool.gone()
-            raise self._no_connection(error, call, due_at) from error
+            opened = await self._dialer.dial(call, due_at)
         except BaseException:
             self._pool.gone()
             raise
-        speaks_http2 = self._speaks_http2(stream)
-        self._gated = self._gated and speaks_http2
+        self._gated = self._gated and opened.speaks_http2
         self._events.opened(
-            connect_s=trio.current_time() - started_at,
-            protocol="h2" if speaks_http2 else "http/1.1",
+            connect_s=opened.connect_s,
+            protocol="h2" if opened.speaks_http2 else "http/1.1",
         )
-        pipe = open_pipe(stream)
-        if not speaks_http2:
-            return Http1Connection(pipe, origin=self._origin, watchdog=self._watchdog)
+        if opened.speaks_http2:
+            return self._share(opened.pipe)
+        return Http1Connection(
+            opened.pipe, origin=self._origin, watchdog=self._watchdog
+        )
+
+    def _share(self, pipe: Pipe) -> Http2Connection:
         assert self.nursery is not None
         shared = Http2Connection(
             pipe,
@@ -276,26 +256,6 @@ class Connections:
         self.nursery.start_soon(shared.write)
         self._shared.append(shared)
         return shared
-
-    def _speaks_http2(self, stream: trio.abc.Stream) -> bool:
-        if self._http2 is not Http2.ALPN:
-            return self._http2 is Http2.PRIOR_KNOWLEDGE
-        return (
-            isinstance(stream, trio.SSLStream)
-            and stream.selected_alpn_protocol() == "h2"
-        )
-
-    def _no_connection(
-        self, error: BaseException, call: Call, due_at: float
-    ) -> UpstreamError:
-        late_in = Phase.TOTAL if due_at == call.total_at else Phase.CONNECT
-        return translate(
-            error,
-            phase=Phase.CONNECT,
-            late_in=late_in,
-            origin=self._origin,
-            seconds=call.timeouts.of(late_in),
-        )
 
     # --- asking -----------------------------------------------------------------
 
@@ -322,6 +282,9 @@ class Connections:
         except BaseException:
             await self._discard(connection, reason="left")
             raise
+        if connection.head.status == _PROXY_REFUSES and not self._dialer.tunnels:
+            await self._discard(connection, reason="failed")
+            raise self._dialer.fault(ProxyRefusedError(_PROXY_REFUSES))
         return connection
 
     async def _ask_shared(

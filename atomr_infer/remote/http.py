@@ -24,19 +24,27 @@ twice says ``replay=False``: then only what was never written is sent again.
 from __future__ import annotations
 
 import math
+import os
 from typing import TYPE_CHECKING, Self
 
 import trio
 
-from atomr_infer.remote.connections import Connections, Http2
+from atomr_infer.remote.connections import Connections
+from atomr_infer.remote.dialer import Dialer, Http2
 from atomr_infer.remote.exchange import Call
 from atomr_infer.remote.idle import IdleLimits
 from atomr_infer.remote.origin import parse_base_url
 from atomr_infer.remote.phases import HttpTimeouts
 from atomr_infer.remote.pool import Pool
+from atomr_infer.remote.proxy import Proxies, Proxy, proxies_from
 from atomr_infer.remote.request_head import RequestHeads
 from atomr_infer.remote.response import HttpResponse
-from atomr_infer.remote.tcp import Connect, tcp_connect, verifying_context
+from atomr_infer.remote.tcp import (
+    Connect,
+    proxied_connect,
+    tcp_connect,
+)
+from atomr_infer.remote.tls import verifying_context
 from atomr_infer.remote.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -72,6 +80,7 @@ class HttpClient:
         idle: IdleLimits = _DEFAULT_IDLE,
         max_connections: int = MAX_CONNECTIONS,
         http2: str = "off",
+        proxies: Proxies | None = None,
         ssl_context: ssl.SSLContext | None = None,
         connect: Connect | None = None,
     ) -> None:
@@ -88,29 +97,33 @@ class HttpClient:
                 ``"prior-knowledge"``: always, in clear text too.  One
                 connection then carries many exchanges, each of which costs
                 several times the work of one over HTTP/1.1.
-            ssl_context: how the peer is verified; None: the system's
-                authorities.
+            proxies: the proxy of each scheme; None: what the environment says
+                (``HTTPS_PROXY``, ``NO_PROXY``, ...); ``DIRECT``: none.
+            ssl_context: how the peer is verified, see ``verifying_context``;
+                None: the system's authorities, or those of ``SSL_CERT_FILE``.
             connect: opens streams; None: TCP with TLS for ``https``.
 
         Raises:
-            ValueError: ``base_url``, a header or a limit is not valid.
+            ValueError: ``base_url``, a header, a limit or a variable of the
+                environment is not valid.
         """
         url = parse_base_url(base_url)
-        self._origin = url.origin
-        self._heads = RequestHeads(headers, url=url)
+        way = Http2(http2)
+        if connect is None:
+            known = proxies_from(os.environ) if proxies is None else proxies
+            dialer = _dialer(url.origin, known.of(url.origin), ssl_context, way)
+        else:
+            dialer = Dialer(origin=url.origin, connect=connect, http2=way)
+        reader = None if dialer.tunnels else dialer.proxy
+        self._named = str(url.origin) + ("" if reader is None else f" by {reader}")
         self._timeouts = timeouts
+        self._heads = RequestHeads(headers, url=url, reader=reader)
         self._pool: Pool[Http1Connection, Http2Connection] = Pool(
             idle, max_connections=max_connections
         )
         self._watchdog = Watchdog()
-        speaks = Http2(http2)
         self._connections = Connections(
-            self._heads,
-            origin=url.origin,
-            connect=connect or _connect(url.origin, ssl_context, speaks),
-            http2=speaks,
-            pool=self._pool,
-            watchdog=self._watchdog,
+            self._heads, dialer=dialer, pool=self._pool, watchdog=self._watchdog
         )
         self._closed = False
         self._block: AbstractAsyncContextManager[trio.Nursery] | None = None
@@ -118,7 +131,7 @@ class HttpClient:
 
     def __repr__(self) -> str:
         return (
-            f"<HttpClient {self._origin}: {self.active} active, {self.idle} idle,"
+            f"<HttpClient {self._named}: {self.active} active, {self.idle} idle,"
             f" {self._pool.size} of {self._pool.max_connections} connections,"
             f" {self._pool.waiting} waiting{', closed' if self._closed else ''}>"
         )
@@ -229,15 +242,25 @@ class _Block:
         await self._connections.finish(self._exchange)
 
 
-def _connect(
-    origin: Origin, ssl_context: ssl.SSLContext | None, http2: Http2
-) -> Connect:
-    if not origin.tls:
-        return tcp_connect(None)
-    context = ssl_context or verifying_context()
-    if http2 is not Http2.OFF:
-        context.set_alpn_protocols(["h2", "http/1.1"])
-    return tcp_connect(context)
+def _dialer(
+    origin: Origin, proxy: Proxy | None, context: ssl.SSLContext | None, http2: Http2
+) -> Dialer:
+    if origin.tls:
+        context = context or verifying_context()
+        if http2 is not Http2.OFF:
+            context.set_alpn_protocols(["h2", "http/1.1"])
+    else:
+        context = None
+    if proxy is None:
+        return Dialer(origin=origin, connect=tcp_connect(context), http2=http2)
+    tunnels = origin.tls or http2 is Http2.PRIOR_KNOWLEDGE
+    return Dialer(
+        origin=origin,
+        connect=proxied_connect(proxy, context, tunnel=tunnels),
+        http2=http2,
+        proxy=proxy,
+        tunnels=tunnels,
+    )
 
 
 def _total_at(limits: HttpTimeouts) -> float:

@@ -1,8 +1,9 @@
 """The phases of an exchange: their limits, and what an error in each one means.
 
-This is the one place where transport errors become errors of inference.  What
-decides is the phase: before a connection exists nothing was asked, so a retry
-is always safe; after that the upstream may have begun.
+Here transport errors become errors of inference; those of connecting do so in
+``atomr_infer.remote.dialer``.  What decides is the phase: before a connection
+exists nothing was asked, so a retry is always safe; after that the upstream may
+have begun.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import trio
 
 from atomr_infer.errors import (
     StreamCutError,
-    UpstreamConnectError,
     UpstreamError,
     UpstreamProtocolError,
     UpstreamTimeoutError,
@@ -83,7 +83,6 @@ class HttpTimeouts:
 
 
 _WAITED_FOR = {
-    Phase.CONNECT: "no connection to",
     Phase.WRITE: "could not send the request to",
     Phase.HEAD: "no answer from",
     Phase.BODY: "no more of the answer from",
@@ -110,19 +109,16 @@ def translate(
 
     Returns:
         For a timeout :class:`UpstreamTimeoutError` whose ``code`` is
-        ``connect_timeout``, ``write_timeout``, ``head_timeout``,
-        ``body_timeout`` or ``total_timeout``; :class:`UpstreamConnectError`
-        when there was no connection; :class:`UpstreamProtocolError` when the
-        peer's bytes are wrong; else :class:`StreamCutError`, with code
-        ``no_response`` when nothing of the answer had come.
+        ``write_timeout``, ``head_timeout``, ``body_timeout`` or
+        ``total_timeout``; :class:`UpstreamProtocolError` when the peer's bytes
+        are wrong; else :class:`StreamCutError`, with code ``no_response`` when
+        nothing of the answer had come.
     """
     if isinstance(error, trio.TooSlowError):
         return UpstreamTimeoutError(
             f"{_WAITED_FOR[late_in]} {origin} within {seconds:g} s",
             code=f"{late_in.value}_timeout",
         )
-    if phase is Phase.CONNECT:
-        return UpstreamConnectError(f"no connection to {origin}: {describe(error)}")
     if isinstance(error, FramingError):
         return UpstreamProtocolError(
             f"{origin} does not speak {error.protocol}: {error}"

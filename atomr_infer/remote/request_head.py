@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from atomr_infer.remote.headers import Headers
     from atomr_infer.remote.origin import BaseUrl
+    from atomr_infer.remote.proxy import Proxy
 
 # A path with a number in it would make the table grow for ever.
 _MAX_KEPT = 256
@@ -71,8 +72,16 @@ def _for_http2(fields: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes
 class RequestHeads:
     """The heads of one client's requests."""
 
-    def __init__(self, headers: Headers, *, url: BaseUrl) -> None:
+    def __init__(
+        self, headers: Headers, *, url: BaseUrl, reader: Proxy | None = None
+    ) -> None:
         """Keep what is in every request.
+
+        Args:
+            headers: the client's.
+            url: where the requests go, and what stands before every path.
+            reader: the proxy that reads the requests; it is told the whole
+                URL, and who asks.
 
         Raises:
             ValueError: a header is not valid.
@@ -86,6 +95,12 @@ class RequestHeads:
         )
         self._fixed_fields = _for_http2(fixed)
         self._prefix = url.prefix
+        self._line_prefix = url.prefix
+        if reader is not None:
+            self._line_prefix = f"{url.origin}{url.prefix}"
+            if reader.authorization is not None:
+                value = reader.authorization.reveal().encode("ascii")
+                self._fixed += b"proxy-authorization: %b\r\n" % value
         self._kept: dict[tuple[str, str], bytes] = {}
 
     def encode(
@@ -128,7 +143,7 @@ class RequestHeads:
         return fields
 
     def _begin(self, method: str, path: str) -> bytes:
-        target = self._prefix + path
+        target = self._line_prefix + path
         check_request(method, target)
         head = f"{method} {target} HTTP/1.1\r\n".encode("ascii") + self._fixed
         if len(self._kept) >= _MAX_KEPT:

@@ -1,7 +1,10 @@
-"""A raw TCP peer whose every byte the test decides."""
+"""A raw TCP peer whose every byte the test decides, and certificates."""
 
 from __future__ import annotations
 
+import pathlib
+import ssl
+import subprocess
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -44,3 +47,50 @@ async def _open_peer(serve: Serve) -> AsyncIterator[Peer]:
 @pytest.fixture
 def open_peer() -> Callable[[Serve], AbstractAsyncContextManager[Peer]]:
     return _open_peer
+
+
+@attrs.frozen
+class Certificates:
+    """An authority of our own, and what it signed.
+
+    Attributes: authority, its file; folder, where the rest is.
+    """
+
+    authority: str
+    folder: pathlib.Path
+
+    def files(self, name: str) -> tuple[str, str]:
+        return str(self.folder / f"{name}.pem"), str(self.folder / f"{name}.key")
+
+    def server(self, name: str) -> ssl.SSLContext:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(*self.files(name))
+        return context
+
+
+_KEY = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes"
+_HERE = "DNS:localhost,DNS:h.example,IP:127.0.0.1"
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    folder = tmp_path_factory.mktemp("certificates")
+
+    def run(command: str) -> None:
+        subprocess.run(
+            ["openssl", *command.split()], check=True, capture_output=True, cwd=folder
+        )
+
+    run(f"req -x509 {_KEY} -days 2 -subj /CN=ca -keyout ca.key -out ca.pem")
+    self_signed = "-days 2 -subj /CN=s -keyout self-signed.key -out self-signed.pem"
+    run(f"req -x509 {_KEY} {self_signed} -addext subjectAltName={_HERE}")
+    for name, days, names in [
+        ("good", 2, _HERE),
+        ("expired", -1, _HERE),
+        ("other-host", 2, "IP:127.0.0.9"),
+    ]:
+        asks = f"-subj /CN={name} -addext subjectAltName={names}"
+        run(f"req {_KEY} {asks} -keyout {name}.key -out {name}.csr")
+        signs = f"-CA ca.pem -CAkey ca.key -copy_extensions copy -days {days}"
+        run(f"x509 -req -in {name}.csr {signs} -out {name}.pem")
+    return Certificates(str(folder / "ca.pem"), folder)

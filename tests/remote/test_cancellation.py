@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import math
 import ssl
-import subprocess
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 import pytest
@@ -16,9 +15,6 @@ import trio
 import trio.testing
 
 from atomr_infer.remote.http import HttpClient
-
-if TYPE_CHECKING:
-    import pathlib
 
 CLOSED_WITHIN_S = 0.1
 
@@ -104,21 +100,20 @@ async def test_upstream_sees_the_end_of_a_cancelled_exchange(
 @pytest.mark.parametrize(("reads_bytes", "answer", "body"), PHASES)
 async def test_upstream_sees_the_end_of_a_cancelled_exchange_over_tls(
     open_peer: Any,
-    certificate: tuple[str, str],
+    certificates: Any,
     reads_bytes: int,
     answer: bytes,
     body: bytes,
 ) -> None:
     upstream = Upstream(reads_bytes, answer)
-    ours = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    ours.load_cert_chain(*certificate)
+    ours = certificates.server("good")
 
     async def serve(stream: trio.SocketStream) -> None:
         await upstream.serve(
             trio.SSLStream(stream, ours, server_side=True, https_compatible=True)
         )
 
-    theirs = ssl.create_default_context(cafile=certificate[0])
+    theirs = ssl.create_default_context(cafile=certificates.authority)
     async with open_peer(serve) as peer:
         url = peer.base_url.replace("http:", "https:")
         async with HttpClient(url, ssl_context=theirs, max_connections=7) as client:
@@ -137,14 +132,3 @@ async def test_upstream_sees_the_end_of_a_handshake_that_is_cancelled(
             took_s, state = await _cancel_when(upstream, client, b"{}")
     assert took_s < CLOSED_WITHIN_S
     assert state == "0 active, 0 idle, 0 of 7 connections, 0 waiting>"
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    folder: pathlib.Path = tmp_path_factory.mktemp("tls")
-    cert, key = str(folder / "cert.pem"), str(folder / "key.pem")
-    asked = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2"
-    named = ["-subj", "/CN=x", "-addext", "subjectAltName=IP:127.0.0.1"]
-    command = ["openssl", *asked.split(), *named, "-keyout", key, "-out", cert]
-    subprocess.run(command, check=True, capture_output=True)
-    return cert, key

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import h2.config
 import h2.connection
@@ -25,6 +25,10 @@ from atomr_infer.remote.http import HttpClient
 from atomr_infer.remote.http2 import WINDOW_BYTES
 from atomr_infer.remote.idle import IdleLimits
 from atomr_infer.remote.phases import HttpTimeouts
+from atomr_infer.remote.tls import verifying_context
+
+if TYPE_CHECKING:
+    import ssl
 
 E = TypeVar("E", bound=h2.events.Event)
 
@@ -35,7 +39,7 @@ BIG = bytes(range(256)) * 4000
 class Peer2:
     """The peer's side of one connection; keeps what it was told."""
 
-    def __init__(self, stream: trio.SocketStream, number: int) -> None:
+    def __init__(self, stream: trio.abc.Stream, number: int) -> None:
         self.stream = stream
         self.number = number
         self.h2 = h2.connection.H2Connection(
@@ -96,10 +100,14 @@ Script = Callable[[Peer2], Awaitable[None]]
 
 @pytest.fixture
 def open_peer2(open_peer: Any) -> Any:
-    def open_(*scripts: Script) -> Any:
+    def open_(*scripts: Script, tls: ssl.SSLContext | None = None) -> Any:
         peers: list[Peer2] = []
 
-        async def serve(stream: trio.SocketStream) -> None:
+        async def serve(stream: trio.abc.Stream) -> None:
+            if tls is not None:
+                stream = trio.SSLStream(
+                    stream, tls, server_side=True, https_compatible=True
+                )
             peer = Peer2(stream, len(peers))
             peers.append(peer)
             try:
@@ -601,8 +609,9 @@ PHASES = ["write", "head", "body", "inside the body"]
 
 
 @pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("tls", [False, True])
 async def test_cancelled_stream_is_reset_at_once_and_the_connection_goes_on(
-    open_peer2: Any, phase: str
+    open_peer2: Any, certificates: Any, phase: str, tls: bool
 ) -> None:
     reached = trio.Event()
     reset_at = math.inf
@@ -625,18 +634,21 @@ async def test_cancelled_stream_is_reset_at_once_and_the_connection_goes_on(
         await peer.answer(await peer.request())
         await peer.read_to_the_end()
 
-    async with open_peer2(script) as peer, _client(peer.base_url) as client:
-        async with trio.open_nursery() as nursery:
-            body = BIG if phase == "write" else b""
-            nursery.start_soon(_read, client, body)
-            await reached.wait()
-            await trio.testing.wait_all_tasks_blocked(0.01)
-            cancelled_at = trio.current_time()
-            nursery.cancel_scope.cancel()
-        assert client.active == 0
-        assert await _get(client) == b"ok"
-        assert reset_at - cancelled_at < CLOSED_WITHIN_S
+    theirs = certificates.server("good") if tls else None
+    ours = verifying_context(ca_file=certificates.authority)
+    async with open_peer2(script, tls=theirs) as peer:
+        url = peer.base_url.replace("http:", "https:") if tls else peer.base_url
+        async with _client(url, ssl_context=ours) as client:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_read, client, BIG if phase == "write" else b"")
+                await reached.wait()
+                await trio.testing.wait_all_tasks_blocked(0.01)
+                cancelled_at = trio.current_time()
+                nursery.cancel_scope.cancel()
+            assert client.active == 0
+            assert await _get(client) == b"ok"
         assert peer.connections == 1
+    assert reset_at - cancelled_at < CLOSED_WITHIN_S
 
 
 async def _read(client: HttpClient, body: bytes) -> None:
