@@ -143,7 +143,7 @@ async def test_a_queued_client_that_leaves_frees_its_place(serve: Serve) -> None
             await until(lambda: replica.waiting == 1)
             full = await chat(running.port)
             assert full.status == 503
-            assert full.json["error"]["code"] == "overloaded"
+            assert full.json["error"]["code"] == "queue_full"
             second.cancel()
             await until(lambda: replica.waiting == 0)
             assert replica.running == 1
