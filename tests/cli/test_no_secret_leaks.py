@@ -13,7 +13,7 @@ from base64 import b64encode, urlsafe_b64encode
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote
+from urllib.parse import quote, unquote_to_bytes
 
 import attrs
 import trio
@@ -28,7 +28,7 @@ from tests.cli.conftest import Command, environment
 from tests.gateway.http import chat_body, head
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Iterable, Sequence
 
     from atomr_infer.testing.upstream import FakeUpstream
 
@@ -36,8 +36,13 @@ HERE = Path(__file__).parent / "leaks"
 
 ENV_KEY = "sk-env-Zq7Xw0vB+e/9Lk=R4tYu1"
 FILE_KEY = "sk-file-Hn3Mc8pD_a-6Js.W2gFo5"
+GATE_KEY = "sk-gate-Pe7Yd4mC^o_5Xb;N8jSl2"
+WRONG_KEY = "sk-wrong-Ua2Fk9rB.i~3Zt-M6hDq7"
+TOKEN_KEY = "ya29.token-Kx5Vn1wG-e_8Rc,T4bHp9"
+CLIENT_SECRET = "GOCSPX-secret-Jy6Qs3dL+u/7Wm=E1fZa8"
 CLIENT_KEY = "sk-client-Vb5Tx1rE~i!7Kd:Q3hGz9"
 KEYS = (ENV_KEY, FILE_KEY, CLIENT_KEY)
+ALL_KEYS = (*KEYS, GATE_KEY, WRONG_KEY, TOKEN_KEY, CLIENT_SECRET)
 
 RUNTIMES = ("openai", "anthropic", "gemini")
 
@@ -160,14 +165,31 @@ class Run:
     command: Command
     answers: bytearray = attrs.field(factory=bytearray)
 
-    async def ask(self, model: str, *, stream: bool, **headers: str) -> None:
+    async def ask(self, model: str, *, stream: bool) -> None:
+        """Ask for a chat in OpenAI's dialect."""
         body = chat_body(model=model, stream=stream, max_tokens=20)
-        await self.send(
-            head("POST", "/v1/chat/completions", len(body), **headers) + body
-        )
+        await self.post("/v1/chat/completions", body)
 
-    async def get(self, path: str) -> None:
-        await self.send(head("GET", path, 0))
+    async def ask_natively(self, runtime: str, *, stream: bool) -> None:
+        """Ask in the upstream's own dialect, where answers pass by bytes."""
+        if runtime == "gemini":
+            verb = "streamGenerateContent?alt=sse" if stream else "generateContent"
+            body = b'{"contents":[{"role":"user","parts":[{"text":"hi"}]}]}'
+            await self.post(f"/v1beta/models/gemini:{verb}", body)
+            return
+        body = chat_body(model=runtime, stream=stream, max_tokens=20)
+        if runtime == "anthropic":
+            await self.post("/v1/messages", body)
+            return
+        body = json.dumps({"model": runtime, "input": "hi", "stream": stream}).encode()
+        await self.post("/v1/responses", body)
+
+    async def post(self, path: str, body: bytes) -> None:
+        headers = {"x_upstream_key": CLIENT_KEY, "authorization": f"Bearer {GATE_KEY}"}
+        await self.send(head("POST", path, len(body), **headers) + body)
+
+    async def get(self, path: str, key: str = GATE_KEY) -> None:
+        await self.send(head("GET", path, 0, authorization=f"Bearer {key}"))
 
     async def send(self, request: bytes) -> None:
         with trio.fail_after(30):
@@ -207,7 +229,12 @@ async def open_run(tmp_path: Path, config: str) -> AsyncIterator[Run]:
         [sys.executable, str(HERE / "launcher.py"), *arguments, "--log-level", "debug"],
         stdout=-1,
         stderr=-1,
-        env=environment(LEAK_KEY=ENV_KEY, PYTHONPATH=f"{tmp_path}:{HERE}"),
+        env=environment(
+            LEAK_KEY=ENV_KEY,
+            LEAK_GATE=GATE_KEY,
+            LEAK_SECRET=CLIENT_SECRET,
+            PYTHONPATH=f"{tmp_path}:{HERE}",
+        ),
     )
     command = Command(process)
     assert process.stdout is not None
@@ -225,7 +252,7 @@ async def open_run(tmp_path: Path, config: str) -> AsyncIterator[Run]:
                 await process.wait()
 
 
-def leaks(text: str, keys: Iterable[str] = KEYS) -> list[str]:
+def leaks(text: str, keys: Sequence[str] = ALL_KEYS) -> list[str]:
     """Every piece of 8 characters of a form of a key that the text holds."""
     low = text.lower()
     pieces: set[str] = set()
@@ -233,9 +260,10 @@ def leaks(text: str, keys: Iterable[str] = KEYS) -> list[str]:
         for form in echoes(key):
             if "*" not in form:
                 pieces |= {form.lower()[at : at + 8] for at in range(len(form) - 7)}
-    # What base64 makes of "Bearer " and of the prefix alone is no secret.
-    known = b64encode(b"Bearer sk-").decode().lower()[:13]
-    return sorted(p for p in pieces if p in low and p not in known)
+    # What base64 makes of "Bearer " and of a prefix alone is no secret.
+    known = [b64encode(f"Bearer {key[:3]}".encode()).decode()[:13] for key in keys]
+    public = " ".join(known).lower()
+    return sorted(p for p in pieces if p in low and p not in public)
 
 
 def test_the_search_finds_every_form() -> None:
@@ -250,74 +278,110 @@ def sent_keys(upstreams: Iterable[FakeUpstream]) -> set[str]:
         for upstream in upstreams
         for request in upstream.requests
         for value in request.headers.values()
-        if value.removeprefix("Bearer ") in KEYS
+        if value.removeprefix("Bearer ") in ALL_KEYS
     }
+
+
+def token_answers() -> list[bytes]:
+    """A token endpoint that repeats the client's secret, then gives a token."""
+    refusal = json.dumps(
+        {"error": CLIENT_SECRET, "error_description": everywhere(CLIENT_SECRET)}
+    ).encode()
+    token = json.dumps({"access_token": TOKEN_KEY, "expires_in": 3600}).encode()
+    return [
+        b"HTTP/1.1 401 X\r\ncontent-length: %d\r\n\r\n" % len(refusal) + refusal,
+        b"HTTP/1.1 200 X\r\ncontent-length: %d\r\n\r\n" % len(token) + token,
+    ]
+
+
+def oauth2(base_url: str) -> str:
+    return (
+        f"{{ provider = 'oauth2', token_url = '{base_url}/token', client_id = 'c', "
+        "client_secret = { env = 'LEAK_SECRET' } }"
+    )
+
+
+def configuration(file: Path, urls: Sequence[str], raw: str, token: str) -> str:
+    credentials = (
+        "{ env = 'LEAK_KEY' }",
+        f"{{ file = '{file}' }}",
+        "{ header = 'x-upstream-key' }",
+    )
+    parts = ["[gateway]\nkeys = [{ env = 'LEAK_GATE' }]\n"]
+    for runtime, credential, url in zip(RUNTIMES, credentials, urls, strict=True):
+        parts.append(deployment(runtime, runtime, credential, url))
+        parts.append(deployment(f"{runtime}-raw", runtime, credential, raw))
+    parts.append(deployment("token", "openai", oauth2(token), urls[0]))
+    # Nothing listens on port 9, and nothing speaks TLS on the other.
+    for name, url in (("refused", "http://127.0.0.1:9"), ("tls", "https" + raw[4:])):
+        parts.append(deployment(name, "openai", credentials[0], url))
+    for model in ("boom", "die", "dump"):
+        text = deployment(model, "leaky", credentials[0])
+        parts.append(text.replace(f"model = '{model}-x'", f"model = '{model}'"))
+    return "".join(parts)
+
+
+async def ask_everything(run: Run, count: int) -> None:
+    """Meet every answer, in OpenAI's dialect and in the upstream's own."""
+    for runtime in RUNTIMES:
+        for _ in range(count):
+            for stream in (True, False):
+                await run.ask(runtime, stream=stream)
+                await run.ask_natively(runtime, stream=stream)
+        for _ in broken_http(ENV_KEY):
+            await run.ask(f"{runtime}-raw", stream=True)
+    await run.ask("token", stream=True)
+    await trio.sleep(1.1)  # a failed fetch is not repeated at once
+    await run.ask("token", stream=True)
+    for model in ("refused", "boom", "die", "dump"):
+        await run.ask(model, stream=False)
+    for path in ("/healthz", "/readyz", "/v1/models", f"/{CLIENT_KEY}"[:3]):
+        await run.get(path)
+    await run.get("/v1/models", WRONG_KEY)
+    await run.get(f"/v1/models?key={quote(WRONG_KEY)}", "")
 
 
 async def test_a_whole_run_shows_no_piece_of_a_key(tmp_path: Path) -> None:
     file = tmp_path / "key"
     file.write_text(FILE_KEY)
-    credentials = {
-        ENV_KEY: "{ env = 'LEAK_KEY' }",
-        FILE_KEY: f"{{ file = '{file}' }}",
-        CLIENT_KEY: "{ header = 'x-upstream-key' }",
-    }
-    by_runtime = dict(zip(RUNTIMES, KEYS, strict=True))
-    scripts = {key: [*refusals(key), *odd_answers(key)] for key in KEYS}
-    count = len(scripts[ENV_KEY])
-    twice = {
-        key: [step for step in steps for _ in "sw"] for key, steps in scripts.items()
-    }
+    scripts = [[*refusals(key), *odd_answers(key)] for key in KEYS]
+    count = len(scripts[0])
+    # Streamed and whole, in two dialects; then one for the token.
+    steps = [[step for step in steps for _ in range(4)] for steps in scripts]
+    steps[0].append(refusals(TOKEN_KEY)[1])
     broken = [answer for key in KEYS for answer in broken_http(key)]
     hang = script.HangMidStream(after=1)
     async with (
-        open_openai_upstream(twice[ENV_KEY], otherwise=hang) as openai,
-        open_anthropic_upstream(twice[FILE_KEY], otherwise=hang) as anthropic,
-        open_gemini_upstream(twice[CLIENT_KEY], otherwise=hang) as gemini,
+        open_openai_upstream(steps[0], otherwise=hang) as openai,
+        open_anthropic_upstream(steps[1], otherwise=hang) as anthropic,
+        open_gemini_upstream(steps[2], otherwise=hang) as gemini,
         open_raw_peer(broken) as raw,
+        open_raw_peer(token_answers()) as token,
     ):
         upstreams = (openai, anthropic, gemini)
-        urls = [upstream.origin for upstream in upstreams]
-        urls[0] += "/v1"
-        config = "".join(
-            deployment(runtime, runtime, credentials[key], url)
-            + deployment(f"{runtime}-raw", runtime, credentials[key], raw.base_url)
-            for (runtime, key), url in zip(by_runtime.items(), urls, strict=True)
-        )
-        for model in ("boom", "die", "dump"):
-            config += deployment(model, "leaky", credentials[ENV_KEY]).replace(
-                f"model = '{model}-x'", f"model = '{model}'"
-            )
+        urls = (f"{openai.origin}/v1", anthropic.origin, gemini.origin)
+        config = configuration(file, urls, raw.base_url, token.base_url)
         async with open_run(tmp_path, config) as run:
-            key_header = {"x_upstream_key": CLIENT_KEY}
-            for runtime in RUNTIMES:
-                for _ in range(count):
-                    await run.ask(runtime, stream=True, **key_header)
-                    await run.ask(runtime, stream=False, **key_header)
-                for _ in broken_http(ENV_KEY):
-                    await run.ask(f"{runtime}-raw", stream=True, **key_header)
-            for model in ("boom", "die", "dump"):
-                await run.ask(model, stream=False)
-            for path in ("/healthz", "/readyz", "/v1/models", f"/{CLIENT_KEY[:2]}"):
-                await run.get(path)
-            await interrupt(run, key_header)
+            await ask_everything(run, count)
+            await interrupt(run)
     assert run.command.process.returncode == 0
-    assert sent_keys(upstreams) == set(KEYS), "the keys were in play"
+    assert sent_keys(upstreams) == {*KEYS, TOKEN_KEY}, "the keys were in play"
+    assert CLIENT_SECRET.encode() in unquote_to_bytes(bytes(token.asked))
     everything = run.everything()
     assert leaks(everything) == []
     said = run.command.stderr
     for sign in ("EVENT", "SYS", "NODE", "Traceback", "died with", "broke with", "***"):
         assert sign in said, sign
     assert said.count("internal error") == 1, "the one of the model 'boom'"
-    assert run.answers.count(b"HTTP/1.1 ") == 3 * (2 * count + 9) + 8
+    assert run.answers.count(b"HTTP/1.1 ") == 3 * (4 * count + 9) + 13
 
 
-async def interrupt(run: Run, headers: dict[str, str]) -> None:
+async def interrupt(run: Run) -> None:
     """Stop the server twice while an answer hangs."""
     async with trio.open_nursery() as nursery:
 
         async def ask() -> None:
-            await run.ask("openai", stream=True, **headers)
+            await run.ask("openai", stream=True)
 
         nursery.start_soon(ask)
         await trio.sleep(0.3)
