@@ -12,13 +12,12 @@ import attrs
 
 from atomr_infer.errors import UnsupportedFeatureError
 from atomr_infer.model.asks import FormatKind, RawTool, ToolMode
-from atomr_infer.model.batch import ExecuteBatch, Message, Sampling
+from atomr_infer.model.batch import ExecuteBatch, Message, Role, Sampling
 from atomr_infer.model.dialect import Dialect
 from atomr_infer.model.parts import (
     AudioPart,
     FilePart,
     ImagePart,
-    MediaSource,
     Part,
     RawPart,
     ToolCallPart,
@@ -47,6 +46,7 @@ class Feature(Enum):
     LOGPROBS = "logprobs"
     IMAGES = "images"
     IMAGE_URLS = "fetching images by URL"
+    FILE_URLS = "fetching documents by URL"
     AUDIO = "audio"
     FILES = "documents"
     PREFILL = "continuing an assistant's text"
@@ -111,6 +111,11 @@ _SILENT = frozenset(
 )
 
 
+# An assistant's turn at the end asks for its continuation; in OpenAI's dialect it
+# is one more turn to answer to.
+_CONTINUES = (Dialect.ANTHROPIC, Dialect.GEMINI)
+
+
 def check_request(batch: ExecuteBatch, capabilities: Capabilities) -> tuple[str, ...]:
     """Refuse what cannot be served, and name what will have no effect.
 
@@ -152,6 +157,13 @@ def _check_asks(batch: ExecuteBatch, capabilities: Capabilities) -> None:
             raise _absent(f"the tool {tool.kind!r}", "tools")
     if batch.sampling.top_logprobs is not None:
         _require(Feature.LOGPROBS, "logprobs", capabilities)
+    last = batch.messages[-1] if batch.messages else None
+    if (
+        last is not None
+        and last.role is Role.ASSISTANT
+        and (batch.dialect in _CONTINUES)
+    ):
+        _require(Feature.PREFILL, "messages", capabilities)
     form = batch.response_format
     if form is not None and form.kind is FormatKind.JSON_OBJECT:
         _require(Feature.JSON_OBJECT, "response_format", capabilities)
@@ -194,21 +206,31 @@ def _check_message(
 
 def needs_fetching(batch: ExecuteBatch, capabilities: Capabilities) -> bool:
     """Whether media must be fetched for a model that does not do it itself."""
-    if Feature.IMAGE_URLS in capabilities.features:
+    return any(not is_fetched_there(part, capabilities) for part in _media_parts(batch))
+
+
+def is_fetched_there(
+    part: ImagePart | AudioPart | FilePart, capabilities: Capabilities
+) -> bool:
+    """Whether the provider gets at a part's bytes by itself."""
+    if not isinstance(part.source, Url):
+        return True
+    is_image = isinstance(part, ImagePart)
+    feature = Feature.IMAGE_URLS if is_image else Feature.FILE_URLS
+    if feature in capabilities.features:
+        return True
+    if not is_image and part.source.url.startswith(("http://", "https://")):
         return False
-    return any(
-        isinstance(source, Url) and not source.url.startswith(capabilities.url_prefixes)
-        for source in _sources(batch)
-    )
+    return part.source.url.startswith(capabilities.url_prefixes)
 
 
-def _sources(batch: ExecuteBatch) -> Iterator[MediaSource]:
+def _media_parts(batch: ExecuteBatch) -> Iterator[ImagePart | AudioPart | FilePart]:
     parts = [part for message in batch.messages for part in message.content]
     for part in parts:
         inner = part.content if isinstance(part, ToolResultPart) else (part,)
         for each in inner:
             if isinstance(each, ImagePart | AudioPart | FilePart):
-                yield each.source
+                yield each
 
 
 def _require(feature: Feature, param: str, capabilities: Capabilities) -> None:

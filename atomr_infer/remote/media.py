@@ -26,7 +26,7 @@ from atomr_infer.policy.fetch_rules import (
 )
 from atomr_infer.remote.http import HttpClient
 from atomr_infer.remote.phases import HttpTimeouts
-from atomr_infer.remote.tcp import verifying_context
+from atomr_infer.remote.tls import verifying_context
 from atomr_infer.wire.sniff import sniff
 
 if TYPE_CHECKING:

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 import attrs
 
+from atomr_infer.model.capabilities import is_fetched_there
 from atomr_infer.model.parts import (
     AudioPart,
     FilePart,
     ImagePart,
     Inline,
-    MediaSource,
     Part,
     ToolResultPart,
     Url,
@@ -48,18 +48,16 @@ async def inlined(
     """
     known: dict[str, Inline] = {}
 
-    async def source_of(source: MediaSource) -> MediaSource:
-        prefixes = capabilities.url_prefixes
-        if not isinstance(source, Url) or source.url.startswith(prefixes):
-            return source
-        if source.url not in known:
-            known[source.url] = await fetch(source.url)
-        return known[source.url]
-
     async def media_of(part: P) -> P:
-        if isinstance(part, ImagePart | AudioPart | FilePart):
-            return attrs.evolve(part, source=await source_of(part.source))
-        return part
+        if not isinstance(part, ImagePart | AudioPart | FilePart):
+            return part
+        if is_fetched_there(part, capabilities):
+            return part
+        assert isinstance(part.source, Url), "what is not named by URL is here"
+        url = part.source.url
+        if url not in known:
+            known[url] = await fetch(url)
+        return attrs.evolve(part, source=known[url])
 
     async def part_of(part: Part) -> Part:
         if isinstance(part, ToolResultPart):

@@ -20,6 +20,7 @@ from atomr_infer.model.capabilities import (
     ThinkingStyle,
 )
 from atomr_infer.model.dialect import Dialect
+from atomr_infer.wire.openai.fitting import ChatTraits
 from atomr_infer_openai.config import BARE_TEXT
 
 if TYPE_CHECKING:
@@ -27,8 +28,18 @@ if TYPE_CHECKING:
 
 # Continuing an assistant's text and counting tokens have no route there.
 _NEVER = {Feature.PREFILL, Feature.COUNT_TOKENS}
-_CHAT = frozenset(Feature) - _NEVER - {Feature.COMPLETIONS, Feature.EMBEDDINGS}
-_COMPATIBLE = frozenset(Feature) - _NEVER
+_CHAT = (
+    frozenset(Feature)
+    - _NEVER
+    - {
+        Feature.COMPLETIONS,
+        Feature.EMBEDDINGS,
+        Feature.REASONING,
+        Feature.IMAGE_URLS,
+        Feature.FILE_URLS,
+    }
+)
+_COMPATIBLE = frozenset(Feature) - _NEVER - {Feature.FILE_URLS}
 
 _EMBEDDING = "text-embedding-"
 
@@ -64,6 +75,7 @@ def _capabilities(
         thinking=ThinkingStyle.EFFORT,
         passes=passes,
         extra_of=frozenset({Dialect.OPENAI_CHAT, Dialect.OPENAI_COMPLETIONS}),
+        url_prefixes=("https://", "http://") if is_openai else (),
     )
 
 
@@ -72,11 +84,21 @@ def _features(model: str) -> frozenset[Feature]:
         return frozenset({Feature.EMBEDDINGS})
     if model.startswith(BARE_TEXT):
         return frozenset({Feature.COMPLETIONS, Feature.LOGPROBS})
-    return _CHAT
+    return _CHAT | {Feature.REASONING} if _reasons(model) else _CHAT
 
 
 def _reasons(model: str) -> bool:
     return model.startswith(_REASONING) and not model.startswith(_NOT_REASONING)
+
+
+def traits_of(model: str, options: OpenAIOptions) -> ChatTraits:
+    """Return what requests for a model may hold."""
+    capabilities = capabilities_of(model, options)
+    return ChatTraits(
+        sampling=capabilities.sampling,
+        effort=Feature.REASONING in capabilities.features,
+        extensions=not options.is_openai,
+    )
 
 
 def takes_bare_text(model: str, options: OpenAIOptions) -> bool:

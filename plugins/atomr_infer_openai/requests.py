@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from atomr_infer.model.dialect import Dialect
 from atomr_infer.remote.provider import ProviderRequest
+from atomr_infer.wire.openai.fitting import fitted
 from atomr_infer.wire.openai.responses_pass import ResponsePass
 from atomr_infer.wire.openai.upstream_body import passed_body
 from atomr_infer.wire.openai.upstream_pass import ChatPass
@@ -24,7 +25,7 @@ from atomr_infer.wire.openai.upstream_request import (
     encode_request,
 )
 from atomr_infer.wire.openai.upstream_stream import ChatAnswer
-from atomr_infer_openai.models import takes_bare_text
+from atomr_infer_openai.models import takes_bare_text, traits_of
 
 if TYPE_CHECKING:
     from atomr_infer.model.batch import ExecuteBatch, RawChunk, TokenChunk
@@ -51,15 +52,17 @@ def make_request(
     passed = _passed(batch, options)
     if passed is not None:
         return passed
+    fit = fitted(batch, traits_of(batch.model, options))
     if batch.prompt is not None and takes_bare_text(batch.model, options):
-        path, body = _COMPLETIONS, encode_completion_request(batch)
+        path, body = _COMPLETIONS, encode_completion_request(fit.batch)
     else:
         member = options.max_tokens_member
-        path, body = _CHAT, encode_request(batch, max_tokens_member=member)
+        path, body = _CHAT, encode_request(fit.batch, max_tokens_member=member)
     return ProviderRequest(
         path=path_of(path, batch.model, options),
         body=body,
         reader=lambda secret: ChatAnswer(batch, secret=secret),
+        warnings=fit.warnings,
     )
 
 

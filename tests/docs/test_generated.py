@@ -41,6 +41,15 @@ def test_the_table_of_errors_is_not_stale(generate: ModuleType) -> None:
     assert page == generate.with_generated(page, generate.error_table()), STALE
 
 
+def test_the_table_of_losses_is_not_stale() -> None:
+    lossiness = load(REFERENCE / "generate_lossiness.py")
+    page = (REFERENCE / "lossiness.md").read_text(encoding="utf-8")
+
+    assert page == lossiness.page(), (
+        "it is stale; run: python docs/reference/generate_lossiness.py"
+    )
+
+
 def test_a_page_without_a_place_for_the_table_is_refused(generate: ModuleType) -> None:
     with pytest.raises(ValueError, match="0 generated parts"):
         generate.with_generated("# Page\n", "table")

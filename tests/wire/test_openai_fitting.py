@@ -1,0 +1,125 @@
+"""What OpenAI does not know is said in its own words, or left out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import pytest
+
+from atomr_infer.model.asks import Effort, Reasoning, Tool
+from atomr_infer.model.batch import ExecuteBatch, Message, Role, Sampling
+from atomr_infer.model.dialect import Dialect
+from atomr_infer.model.parts import (
+    CacheHint,
+    ReasoningPart,
+    Signature,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+)
+from atomr_infer.wire.openai.fitting import ChatTraits, fitted
+
+ASK = ExecuteBatch(request_id="r", model="m", messages=(Message(Role.USER, "hi"),))
+STRICT = ChatTraits(extensions=False)
+FOREIGN = Signature("s", Dialect.ANTHROPIC)
+CACHE = CacheHint(ttl="1h")
+
+
+def ask(*content: Any) -> ExecuteBatch:
+    return attrs.evolve(ASK, messages=(Message(Role.ASSISTANT, content),))
+
+
+def test_a_request_that_fits_is_left_as_it_is() -> None:
+    for traits in (STRICT, ChatTraits()):
+        assert fitted(ASK, traits).batch == ASK
+
+
+def test_what_a_model_does_not_sample_by_is_not_sent() -> None:
+    batch = attrs.evolve(ASK, sampling=Sampling(temperature=0.5, max_tokens=3, n=2))
+    traits = ChatTraits(sampling=frozenset({"max_tokens"}))
+
+    assert fitted(batch, traits).batch.sampling == Sampling(max_tokens=3)
+
+
+def test_borders_of_a_prompt_cache_stay_away_from_openai_itself() -> None:
+    batch = attrs.evolve(
+        ask(
+            TextPart("a", cache=CACHE),
+            ToolCallPart(id="c", name="f", arguments="{}", signature=FOREIGN),
+        ),
+        tools=(Tool(name="f", cache=CACHE),),
+    )
+    strict = fitted(batch, STRICT).batch
+
+    assert (
+        strict.messages
+        == ask(TextPart("a"), ToolCallPart(id="c", name="f", arguments="{}")).messages
+    )
+    assert strict.tools == (Tool(name="f"),)
+    assert fitted(batch, ChatTraits()).batch == batch
+
+
+@pytest.mark.parametrize(
+    ("part", "strict", "lenient"),
+    [
+        (ReasoningPart(text="Hm"), False, True),
+        (ReasoningPart(text="Hm", signature=FOREIGN), False, False),
+        (ReasoningPart(data=FOREIGN), False, False),
+        (
+            ReasoningPart(text="Hm", signature=Signature("s", Dialect.OPENAI_CHAT)),
+            False,
+            True,
+        ),
+    ],
+)
+def test_a_thought_that_another_provider_signed_is_dropped(
+    part: ReasoningPart, strict: bool, lenient: bool
+) -> None:
+    batch = ask(part, TextPart("a"))
+    for traits, kept in ((STRICT, strict), (ChatTraits(), lenient)):
+        [message] = fitted(batch, traits).batch.messages
+        assert (part in message.content) is kept
+        assert message.text == "a"
+
+
+@pytest.mark.parametrize(
+    ("budget", "effort"),
+    [
+        (0, Effort.NONE),
+        (1, Effort.MINIMAL),
+        (1024, Effort.MINIMAL),
+        (4096, Effort.LOW),
+        (16384, Effort.MEDIUM),
+        (16385, Effort.HIGH),
+    ],
+)
+def test_a_budget_of_reasoning_becomes_an_effort_and_says_so(
+    budget: int, effort: Effort
+) -> None:
+    batch = attrs.evolve(ASK, reasoning=Reasoning(budget_tokens=budget))
+    found = fitted(batch, STRICT)
+
+    assert found.batch.reasoning is not None
+    assert found.batch.reasoning.effort is effort
+    [warning] = found.warnings
+    assert str(budget) in warning
+
+
+def test_an_effort_wins_over_a_budget_and_none_is_sent_to_who_takes_none() -> None:
+    reasoning = Reasoning(effort=Effort.LOW, budget_tokens=9)
+    batch = attrs.evolve(ASK, reasoning=reasoning)
+
+    assert fitted(batch, STRICT).batch.reasoning == reasoning
+    assert fitted(batch, ChatTraits(effort=False)).batch.reasoning is None
+    dynamic = attrs.evolve(ASK, reasoning=Reasoning(budget_tokens=-1))
+    assert fitted(dynamic, STRICT).warnings == ()
+
+
+def test_the_failure_of_a_tool_is_told_by_its_text_and_that_is_said() -> None:
+    result = ToolResultPart(call_id="c", content=(TextPart("no"),), is_error=True)
+    batch = attrs.evolve(ASK, messages=(Message(Role.TOOL, (result,)),))
+
+    assert fitted(batch, STRICT).warnings == (
+        "that a tool failed is told by its text alone",
+    )
