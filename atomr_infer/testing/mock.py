@@ -62,13 +62,14 @@ class MockRunner:
         self._failure: InferenceError | None = None
         self._failed = trio.Event()
         self._capabilities = Capabilities(
+            features=self.script.features,
             sampling=frozenset({"max_tokens", "stop", "n"}),
             max_concurrency=self.script.max_concurrency,
         )
 
     @property
     def capabilities(self) -> Capabilities:
-        """It honours ``max_tokens``, ``stop`` and ``n``, and has no features."""
+        """It honours ``max_tokens``, ``stop`` and ``n``, and what the script says."""
         return self._capabilities
 
     @property
@@ -123,11 +124,12 @@ class MockRunner:
         answer = plan_answer(self.script, batch)
         indices = range(batch.sampling.n)
         try:
-            for position, token in enumerate(answer.tokens):
-                await self._before_token(position)
+            sent = 0
+            for sent, piece in enumerate(answer.pieces(), start=1):
+                await self._before_token(sent - 1)
                 for index in indices:
-                    yield TokenChunk(text=token, index=index)
-            await self._before_end(len(answer.tokens))
+                    yield attrs.evolve(piece, index=index) if index else piece
+            await self._before_end(sent)
         except InferenceError:
             ended.set()
             raise

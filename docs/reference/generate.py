@@ -137,6 +137,7 @@ _TOML_TYPES = (
     ("bool", "true or false"),
     ("Mapping", "table"),
     ("PooledSecret", "array of tables"),
+    ("MockCall", "array of tables"),
     ("FallbackReason", "array of reasons"),
     ("Fallback", "array of names or tables"),
     ("SecretSource", "table"),
