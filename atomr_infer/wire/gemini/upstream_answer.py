@@ -18,7 +18,8 @@ from atomr_infer.wire.gemini.upstream_parts import Part
 if TYPE_CHECKING:
     from atomr_infer.model.secret import Secret
 
-_NULL = msgspec.Raw(b"null")
+ABSENT = msgspec.Raw(b"null")
+"""What a raw member is that did not come."""
 
 
 class Content(msgspec.Struct):
@@ -34,7 +35,7 @@ class Candidate(msgspec.Struct, rename="camel"):
     finish_reason: str | None = None
     finish_message: str | None = None
     index: int | None = None
-    logprobs_result: msgspec.Raw = _NULL
+    logprobs_result: msgspec.Raw = ABSENT
 
 
 class Feedback(msgspec.Struct, rename="camel"):
@@ -47,7 +48,7 @@ class Response(msgspec.Struct, rename="camel"):
     """A response; an error where it should have been an answer is read too."""
 
     candidates: list[Candidate] | None = None
-    usage_metadata: msgspec.Raw = _NULL
+    usage_metadata: msgspec.Raw = ABSENT
     prompt_feedback: Feedback | None = None
     model_version: str | None = None
     error: Any = None

@@ -86,6 +86,7 @@ class PartReader:
 
     Attributes:
         calls: tool calls so far.
+        model: the model that serves, for the chunks.
     """
 
     def __init__(self, index: int, *, new_id: NewId) -> None:
@@ -96,6 +97,7 @@ class PartReader:
         self._block = 0
         self._thinking = False
         self.calls = 0
+        self.model: str | None = None
 
     def read(self, part: Part) -> Iterator[TokenChunk]:
         """Return what a part says, in at most one chunk.
@@ -115,7 +117,10 @@ class PartReader:
             yield from self._media(part.inline_data)
         elif part.text or signature is not None:
             yield TokenChunk(
-                text=part.text or "", index=self._index, text_signature=signature
+                text=part.text or "",
+                index=self._index,
+                text_signature=signature,
+                model=self.model,
             )
 
     def end(self) -> Iterator[TokenChunk]:
@@ -128,7 +133,7 @@ class PartReader:
         delta = ReasoningDelta(
             text=part.text or "", signature=signature, block=self._block
         )
-        return TokenChunk(index=self._index, reasoning=delta)
+        return TokenChunk(index=self._index, reasoning=delta, model=self.model)
 
     def _call(
         self, call: _FunctionCall, signature: Signature | None
@@ -176,7 +181,7 @@ class PartReader:
             signature=signature,
         )
         self.calls += 1
-        return TokenChunk(index=self._index, tool_calls=(delta,))
+        return TokenChunk(index=self._index, tool_calls=(delta,), model=self.model)
 
     def _media(self, blob: _Blob) -> Iterator[TokenChunk]:
         if not blob.mime_type.startswith("image/"):
@@ -184,7 +189,7 @@ class PartReader:
         url = f"data:{blob.mime_type};base64,{blob.data}"
         image = {"type": "image_url", "image_url": {"url": url}}
         images = msgspec.json.encode([image])
-        yield TokenChunk(index=self._index, extra={"images": images})
+        yield TokenChunk(index=self._index, extra={"images": images}, model=self.model)
 
 
 def _signature(text: str | None) -> Signature | None:

@@ -17,24 +17,23 @@ import msgspec
 from msgspec import Raw
 
 from atomr_infer.errors import StreamCutError
-from atomr_infer.model.batch import RawChunk
+from atomr_infer.model.batch import FinishReason, RawChunk
 from atomr_infer.wire.broken_off import BreaksOff
 from atomr_infer.wire.gemini.members import camel
 from atomr_infer.wire.gemini.upstream_answer import decode, malformed
-from atomr_infer.wire.gemini.upstream_stream import (
-    ResponseReader,
-    StreamReader,
-    decode_event,
-)
+from atomr_infer.wire.gemini.upstream_progress import Progress
+from atomr_infer.wire.gemini.upstream_stream import StreamReader, decode_event
 from atomr_infer.wire.openai.upstream_stream import estimate_usage
 from atomr_infer.wire.sse import DONE, encode_event
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from atomr_infer.model.batch import ExecuteBatch, TokenChunk
+    from atomr_infer.model.batch import ExecuteBatch
     from atomr_infer.model.parts import RawJson
     from atomr_infer.model.secret import Secret
+    from atomr_infer.wire.gemini.upstream_answer import Candidate, Response
+    from atomr_infer.wire.gemini.upstream_parts import Part
     from atomr_infer.wire.sse import SseEvent
 
 _JSON = "application/json; charset=UTF-8"
@@ -60,7 +59,8 @@ class RawAnswer(BreaksOff):
         self._batch = batch
         self._secret = secret
         self._body = StreamReader()
-        self._responses = ResponseReader(n=batch.sampling.n, new_id=_no_id)
+        self._progress = Progress(batch.sampling.n)
+        self._calling: set[int] = set()
         self._output_bytes = 0
         self.skipped = 0
         self.ended = False
@@ -84,7 +84,7 @@ class RawAnswer(BreaksOff):
         chunks = self._take(self._body.close())
         if self.error is not None:
             return chunks
-        if self._responses.complete:
+        if self._progress.complete:
             return [*chunks, self._last(b"", "text/event-stream; charset=utf-8")]
         cut = _cut()
         if not chunks:
@@ -99,12 +99,11 @@ class RawAnswer(BreaksOff):
             InferenceError: it is malformed, or an error.
         """
         response = decode(body, what="body", secret=self._secret)
-        if not response.is_answer or not self._responses.is_asked_for(response):
+        if not response.is_answer or not self._progress.is_asked_for(response):
             raise malformed("body")
-        said = self._responses.read(response)
-        if not self._responses.complete:
+        chunk = self._seen(body, response)
+        if not self._progress.complete:
             raise _cut()
-        chunk = self._seen(body, said)
         return [self._last(body, _JSON, chunk)]
 
     def _take(self, events: Iterable[SseEvent]) -> list[RawChunk]:
@@ -114,21 +113,32 @@ class RawAnswer(BreaksOff):
         if event.data == DONE:
             return []
         response = decode_event(event, secret=self._secret)
-        if response is None or not self._responses.is_asked_for(response):
+        if response is None or not self._progress.is_asked_for(response):
             self.skipped += 1
             return []
-        said = self._responses.read(response)
-        return [self._seen(encode_event(event.data), said)]
+        return [self._seen(encode_event(event.data), response)]
 
-    def _seen(self, data: bytes, said: list[TokenChunk]) -> RawChunk:
-        text = "".join(chunk.text for chunk in said)
+    def _seen(self, data: bytes, response: Response) -> RawChunk:
+        """Return the chunk of a response, with what was seen in it."""
+        blocked = self._progress.note(response)
+        finish = None if blocked is None else FinishReason.CONTENT_FILTER
+        text, has_content = "", False
+        for candidate in response.candidates or ():
+            if not self._progress.begin(candidate.index or 0):
+                continue
+            for part in _parts(candidate):
+                text += part.text if part.text and not part.thought else ""
+                has_content = has_content or _is_content(part)
+                if part.function_call is not None:
+                    self._calling.add(candidate.index or 0)
+            has_calls = (candidate.index or 0) in self._calling
+            finish = finish or self._progress.finish(candidate, has_calls=has_calls)
         self._output_bytes += len(text.encode())
-        finishes = (chunk.finish_reason for chunk in said if chunk.finish_reason)
         return RawChunk(
             data=data,
-            has_content=any(chunk.has_content for chunk in said),
-            finish_reason=next(finishes, None),
-            model=self._responses.model,
+            has_content=has_content,
+            finish_reason=finish,
+            model=self._progress.model,
             text=text,
         )
 
@@ -136,13 +146,13 @@ class RawAnswer(BreaksOff):
         self, data: bytes, content_type: str, seen: RawChunk | None = None
     ) -> RawChunk:
         self.ended = True
-        told = self._responses.usage
+        told = self._progress.usage
         return RawChunk(
             data=data,
             has_content=seen is not None and seen.has_content,
             finish_reason=None if seen is None else seen.finish_reason,
             usage=told or estimate_usage(self._batch, self._output_bytes),
-            model=self._responses.model,
+            model=self._progress.model,
             content_type=content_type,
             text="" if seen is None else seen.text,
         )
@@ -152,9 +162,14 @@ def _cut() -> StreamCutError:
     return StreamCutError("the upstream's stream ended before its finish")
 
 
-def _no_id() -> str:
-    """Return what nobody sees: the client gets the upstream's own bytes."""
-    return ""
+def _parts(candidate: Candidate) -> Sequence[Part]:
+    content = candidate.content
+    return (content.parts if content is not None else None) or ()
+
+
+def _is_content(part: Part) -> bool:
+    # A part without text is a call, a picture, or of a kind newer than this.
+    return part.text != "" or part.thought_signature is not None
 
 
 def absent_members(body: bytes, defaults: Mapping[str, RawJson]) -> bytes:

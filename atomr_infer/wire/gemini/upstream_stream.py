@@ -21,17 +21,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import attrs
-
 from atomr_infer.errors import StreamCutError, UpstreamProtocolError
 from atomr_infer.model.batch import FinishReason, TokenChunk
 from atomr_infer.wire.broken_off import BreaksOff
 from atomr_infer.wire.gemini import finish
 from atomr_infer.wire.gemini.array_reader import ArrayReader
 from atomr_infer.wire.gemini.logprobs import canonical_logprobs
-from atomr_infer.wire.gemini.upstream_answer import Response, decode, malformed
+from atomr_infer.wire.gemini.upstream_answer import (
+    ABSENT,
+    Response,
+    decode,
+    malformed,
+)
 from atomr_infer.wire.gemini.upstream_parts import PartReader
-from atomr_infer.wire.gemini.usage import decode_usage
+from atomr_infer.wire.gemini.upstream_progress import Progress
 from atomr_infer.wire.openai.upstream_stream import estimate_usage
 from atomr_infer.wire.sse import DONE, SseEvent, SseReader
 
@@ -40,7 +43,6 @@ if TYPE_CHECKING:
 
     from atomr_infer.model.batch import ExecuteBatch
     from atomr_infer.model.secret import Secret
-    from atomr_infer.model.usage import Usage
     from atomr_infer.wire.gemini.upstream_answer import Candidate
     from atomr_infer.wire.gemini.upstream_parts import NewId
 
@@ -85,31 +87,17 @@ class StreamReader:
 
 
 class ResponseReader:
-    """Reads responses one by one, and remembers what their end needs.
+    """Reads responses one by one.
 
     Attributes:
-        usage: the last counts that were told.
-        model: the model that serves, when it was said.
+        progress: how far they have come.
     """
 
     def __init__(self, *, n: int, new_id: NewId) -> None:
         """Expect ``n`` candidates at most."""
-        self._n = n
         self._new_id = new_id
         self._readers: dict[int, PartReader] = {}
-        self._finished: set[int] = set()
-        self.usage: Usage | None = None
-        self.model: str | None = None
-
-    @property
-    def complete(self) -> bool:
-        """True when all that began has ended, and something did."""
-        return bool(self._finished) and self._finished >= self._readers.keys()
-
-    def is_asked_for(self, response: Response) -> bool:
-        """Whether all its candidates are among those that were asked for."""
-        candidates = response.candidates or ()
-        return all(0 <= (each.index or 0) < self._n for each in candidates)
+        self.progress = Progress(n)
 
     def read(self, response: Response) -> list[TokenChunk]:
         """Return what a response says.
@@ -117,47 +105,42 @@ class ResponseReader:
         Raises:
             InferenceError: a candidate ended with an error.
         """
-        self.model = response.model_version or self.model
-        self.usage = decode_usage(bytes(response.usage_metadata)) or self.usage
+        blocked = self.progress.note(response)
         chunks = [c for each in response.candidates or () for c in self._read(each)]
-        feedback = response.prompt_feedback
-        if feedback is not None and feedback.block_reason and not self._readers:
-            self._finished.add(0)
-            self._readers[0] = PartReader(0, new_id=self._new_id)
-            blocked = FinishReason.CONTENT_FILTER
-            reason = feedback.block_reason
-            chunks.append(TokenChunk(finish_reason=blocked, native_finish=reason))
-        return [attrs.evolve(chunk, model=self.model) for chunk in chunks]
+        if blocked is not None:
+            filtered = FinishReason.CONTENT_FILTER
+            chunks.append(self._ended(0, filtered, blocked))
+        return chunks
 
     def _read(self, candidate: Candidate) -> Iterator[TokenChunk]:
         index = candidate.index or 0
-        if index in self._finished:
+        if not self.progress.begin(index):
             return
         reader = self._readers.get(index)
         if reader is None:
             reader = self._readers[index] = PartReader(index, new_id=self._new_id)
+        reader.model = self.progress.model
         content = candidate.content
         for part in (content.parts if content is not None else None) or ():
             yield from reader.read(part)
-        logprobs = canonical_logprobs(bytes(candidate.logprobs_result))
-        if logprobs is not None:
-            yield TokenChunk(index=index, logprobs=logprobs)
+        if candidate.logprobs_result is not ABSENT:
+            logprobs = canonical_logprobs(bytes(candidate.logprobs_result))
+            if logprobs is not None:
+                yield TokenChunk(index=index, logprobs=logprobs, model=reader.model)
         if finish.is_finish(candidate.finish_reason):
-            yield from self._finish(index, reader, candidate)
+            yield from reader.end()
+        reason = self.progress.finish(candidate, has_calls=reader.calls > 0)
+        if reason is not None:
+            yield self._ended(index, reason, candidate.finish_reason)
 
-    def _finish(
-        self, index: int, reader: PartReader, candidate: Candidate
-    ) -> Iterator[TokenChunk]:
-        native = candidate.finish_reason or ""
-        error = finish.broken(native, candidate.finish_message or "")
-        if error is not None:
-            raise error
-        yield from reader.end()
-        self._finished.add(index)
-        yield TokenChunk(
+    def _ended(
+        self, index: int, reason: FinishReason, native: str | None
+    ) -> TokenChunk:
+        return TokenChunk(
             index=index,
-            finish_reason=finish.canonical(native, has_calls=reader.calls > 0),
+            finish_reason=reason,
             native_finish=native,
+            model=self.progress.model,
         )
 
 
@@ -227,7 +210,7 @@ class GeminiAnswer(BreaksOff):
         chunks = self._take(self._body.close())
         if self.error is not None:
             return chunks
-        if self._responses.complete:
+        if self._responses.progress.complete:
             return [*chunks, self._end()]
         cut = StreamCutError("the upstream's stream ended before its finish")
         if not chunks:
@@ -242,10 +225,12 @@ class GeminiAnswer(BreaksOff):
             InferenceError: it is malformed, or an error.
         """
         response = decode(body, what="body", secret=self._secret)
-        if not response.is_answer or not self._responses.is_asked_for(response):
+        if not response.is_answer or not self._responses.progress.is_asked_for(
+            response
+        ):
             raise malformed("body")
         chunks = self._noted(self._responses.read(response))
-        if not self._responses.complete:
+        if not self._responses.progress.complete:
             raise StreamCutError("the upstream's answer has no finish")
         return [*chunks, self._end()]
 
@@ -256,7 +241,7 @@ class GeminiAnswer(BreaksOff):
         if event.data == DONE:
             return []  # a proxy's; here the body's end is the end
         response = decode_event(event, secret=self._secret)
-        if response is None or not self._responses.is_asked_for(response):
+        if response is None or not self._responses.progress.is_asked_for(response):
             self.skipped += 1
             return []
         return self._noted(self._responses.read(response))
@@ -271,6 +256,6 @@ class GeminiAnswer(BreaksOff):
 
     def _end(self) -> TokenChunk:
         self.ended = True
-        told = self._responses.usage
-        usage = told or estimate_usage(self._batch, self._output_bytes)
-        return TokenChunk(usage=usage, model=self._responses.model)
+        progress = self._responses.progress
+        usage = progress.usage or estimate_usage(self._batch, self._output_bytes)
+        return TokenChunk(usage=usage, model=progress.model)
