@@ -1,0 +1,179 @@
+"""A request's way over the deployments: what every kind of request shares.
+
+A request runs in its client's own task, as a process of the ``requests``
+supervisor: it is seen in the tree, it can be killed, and its end, by whatever
+way, gives back what it holds.
+
+What is done after a failure is decided by a :class:`RoutePlan` and performed
+here: wait and try again, go to another deployment, or give up.  One bound covers
+it all, ``timeouts.total_s`` of the first deployment, or less when the client
+says so.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import attrs
+import trio
+
+from atomr.errors import NoProcessError, ProcessKilledError, StartError
+from atomr.process import attached
+from atomr_infer.errors import DeadlineError, InferenceError, NotReadyError
+from atomr_infer.policy.route_plan import Again, Failure, GiveUp, GoTo, Sent, start
+from atomr_infer.serving.leg import Leg
+from atomr_infer.serving.names import REQUESTS
+from atomr_infer.serving.report import Report, with_chain
+from atomr_infer.serving.served import Spent, Tried
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from atomr.refs import Pid
+    from atomr_infer.model.batch import ExecuteBatch, Usage
+    from atomr_infer.model.deployment import Deployment
+    from atomr_infer.model.failover import Fallback
+    from atomr_infer.serving.shared import Serving
+
+log = logging.getLogger(__name__)
+
+
+class Journey:
+    """Where a request stands.
+
+    Attributes:
+        batch: what is asked; its ``model`` is the public name.
+        plan: what has failed, and what may still be done.
+        leg: the deployment that is asked now.
+        report: what is told about it.
+    """
+
+    def __init__(self, serving: Serving, batch: ExecuteBatch) -> None:
+        """Stand at the deployment that the model's name belongs to.
+
+        Raises:
+            ModelNotFoundError: there is none.
+        """
+        try:
+            route = serving.table.resolve(batch.model)
+        except InferenceError as error:
+            log.info("request %s refused: %s", batch.request_id, error)
+            raise
+        first = serving.deployments[route.deployment]
+        self.batch = batch
+        self.plan = start(serving.deployments, first)
+        self.report = Report(batch.request_id, batch.model, first.name)
+        self._serving = serving
+        # For a fallback without a model of its own: the name without a prefix.
+        self._asked_model = route.model if first.model is None else batch.model
+        self._bound_s = first.timeouts.total_s
+        if batch.timeout_s is not None:
+            self._bound_s = min(self._bound_s, batch.timeout_s)
+        self._deadline = trio.current_time() + self._bound_s
+        self.leg = self._leg(first, route.model)
+
+    def take_canonical_form(self) -> None:
+        """Leave the client's own bytes behind."""
+        self.batch = attrs.evolve(self.batch, source=None)
+        self.leg = self._leg(self.leg.deployment, self.leg.batch.model)
+
+    @asynccontextmanager
+    async def under_way(self) -> AsyncIterator[Pid]:
+        """Be a process, within the deadline, for the length of the block.
+
+        Raises:
+            DeadlineError: it took too long.
+            NotReadyError: the server is shutting down.
+            InferenceError: what the block raises.
+        """
+        report = self.report
+        try:
+            async with attached(REQUESTS, id=self.batch.request_id) as pid:
+                with trio.CancelScope(deadline=self._deadline) as scope:
+                    yield pid
+            if scope.cancelled_caught:
+                bound_s = self._bound_s
+                raise DeadlineError(f"the request took longer than {bound_s:g} s")
+            report.outcome = "completed"
+        except (ProcessKilledError, NoProcessError, StartError) as error:
+            report.outcome = error
+            raise NotReadyError("the server is shutting down") from error
+        except InferenceError as error:
+            report.outcome = error
+            raise
+        except trio.Cancelled:
+            report.outcome = "cancelled"
+            raise
+
+    def stop(self) -> None:
+        """Tell how it went, and what it cost."""
+        deployments = self._serving.deployments
+        self.report.cost = self._serving.prices.cost(self.report.spent, deployments)
+        self.report.stop()
+
+    async def turn(
+        self, error: InferenceError, *, admitted: bool, sent: Sent = Sent.NOTHING
+    ) -> None:
+        """Do what the plan says after a failed attempt, or raise.
+
+        Args:
+            error: why it failed.
+            admitted: False when there was no place for it, so that it did not
+                run.
+            sent: what the client has seen.
+
+        Raises:
+            InferenceError: nothing is left to do.
+        """
+        self.report.tried.append(Tried(self.leg.deployment.name, error.kind))
+        failure = Failure(
+            error=error,
+            admitted=admitted,
+            sent=sent,
+            remaining_s=self._deadline - trio.current_time(),
+        )
+        self.plan, step = self.plan.after(failure, random.random())
+        match step:
+            case GiveUp(error=told):
+                raise with_chain(told, self.report.tried)
+            case Again(wait_s=wait_s):
+                self.report.retry(error, wait_s)
+                await trio.sleep(wait_s)
+            case GoTo(fallback=fallback, reason=reason):
+                self.report.fallback(error, fallback.to, reason.value)
+                self.stand_at(self.leg_of(fallback))
+
+    def stand_at(self, leg: Leg) -> None:
+        """Ask this one from now on."""
+        self.leg = leg
+        self.report.deployment = leg.deployment.name
+
+    def leg_of(self, fallback: Fallback) -> Leg:
+        """Return a fallback as this request would ask it."""
+        deployment = self.plan.deployments[fallback.to]
+        model = fallback.model or deployment.model or self._asked_model
+        return self._leg(deployment, model)
+
+    def given_up(self) -> InferenceError:
+        """Return the error that the client is told when it ends here."""
+        assert self.plan.told is not None, "something has failed"
+        return with_chain(self.plan.told, self.report.tried)
+
+    def answered(self, usage: Usage | None) -> None:
+        """Note who answered, and what it used."""
+        self.report.tried.append(Tried(self.leg.deployment.name))
+        self.report.usage = usage
+        if usage is not None:
+            self.spent(self.leg, usage)
+
+    def spent(self, leg: Leg, usage: Usage) -> None:
+        """Note what an attempt used."""
+        name, model = leg.deployment.name, leg.batch.model
+        self.report.spent.append(Spent(name, model, usage))
+
+    def _leg(self, deployment: Deployment, model: str) -> Leg:
+        batch = attrs.evolve(self.batch, model=model)
+        return Leg(self._serving, deployment, batch)
