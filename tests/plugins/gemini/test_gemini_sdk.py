@@ -78,6 +78,14 @@ class Chain:
 
         return await self._run(ask, ask_async)
 
+    async def use(self, ask: Callable[[Any], Any]) -> Any:
+        """Return what a method of ``client.models`` answers."""
+
+        async def ask_async(client: genai.Client) -> Any:
+            return await ask(client.aio.models)
+
+        return await self._run(lambda client: ask(client.models), ask_async)
+
     async def _run(
         self,
         ask: Callable[[genai.Client], T],
@@ -303,3 +311,39 @@ async def test_mistake_of_the_clients_names_its_member(serve: Serve) -> None:
             await chain.ask(model="nope")
         assert (caught.value.code, caught.value.status) == (404, "NOT_FOUND")
         assert chain.upstream.requests == []
+
+
+@RUNTIMES
+async def test_prompt_is_counted(serve: Serve, runtime: str) -> None:
+    async with serve(runtime) as chain:
+        counted = await chain.use(
+            lambda models: models.count_tokens(model="m", contents="one two three")
+        )
+        # Who cannot count is asked for nothing: the gateway estimates.
+        assert (counted.total_tokens == 3) is (runtime == "gemini")
+        assert 1 <= counted.total_tokens <= 30
+
+
+@pytest.mark.parametrize(
+    ("runtime", "model"),
+    [("gemini", "gemini-embedding-001"), ("openai", "text-embedding-3-small")],
+)
+async def test_texts_are_embedded(serve: Serve, runtime: str, model: str) -> None:
+    config = types.EmbedContentConfig(output_dimensionality=4)
+    async with serve(runtime, model=model) as chain:
+        found = await chain.use(
+            lambda models: models.embed_content(
+                model="m", contents=["a b", "c"], config=config
+            )
+        )
+        assert [len(each.values) for each in found.embeddings] == [4, 4]
+
+
+async def test_models_are_listed_in_its_own_shape(serve: Serve) -> None:
+    async with serve("gemini") as chain:
+        assert (await chain.use(lambda models: models.get(model="m"))).name == (
+            "models/m"
+        )
+        pager = await chain.use(lambda models: models.list())
+        assert [model.name for model in pager.page] == ["models/m"]
+        assert "generateContent" in pager.page[0].supported_actions
