@@ -271,6 +271,8 @@ def test_picture_of_another_dialect_is_inline_data() -> None:
         (FinishReason.CONTENT_FILTER, "refusal", "SAFETY"),
         (FinishReason.CONTENT_FILTER, "RECITATION", "RECITATION"),
         (FinishReason.STOP, "RECITATION", "STOP"),
+        (FinishReason.STOP, "OTHER", "OTHER"),
+        (FinishReason.LENGTH, "OTHER", "MAX_TOKENS"),
     ],
 )
 def test_finish_reason_of_section_5(

@@ -537,8 +537,28 @@ ALWAYS = attrs.evolve(BUDGET, can_be_off=False)
 def test_s9_reasoning_becomes_what_the_model_takes(
     thinking: Thinking, reasoning: Reasoning, config: Any
 ) -> None:
-    sent = _sent(_batch(reasoning=reasoning), rules=Rules(thinking=thinking))
+    batch = _batch(reasoning=reasoning, dialect=Dialect.GEMINI)
+    sent = _sent(batch, rules=Rules(thinking=thinking))
     assert sent.get("generationConfig", {}).get("thinkingConfig") == config
+
+
+@pytest.mark.parametrize(
+    ("reasoning", "shown"),
+    [
+        (Reasoning(effort=Effort.LOW), True),
+        (Reasoning(budget_tokens=2000), True),
+        (Reasoning(adaptive=True), True),
+        (Reasoning(effort=Effort.LOW, include=False), False),
+        (Reasoning(effort=Effort.NONE), None),
+        (Reasoning(budget_tokens=0), None),
+    ],
+)
+def test_who_asks_for_thinking_elsewhere_sees_the_thoughts(
+    reasoning: Reasoning, shown: bool | None
+) -> None:
+    sent = _sent(_batch(reasoning=reasoning), rules=Rules(thinking=BUDGET))
+    config = sent["generationConfig"]["thinkingConfig"]
+    assert config.get("includeThoughts") is shown
 
 
 # --- extra ------------------------------------------------------------------

@@ -37,6 +37,9 @@ _BROKEN = frozenset(
     }
 )
 
+# It ended, and no other class of reason has a word for it.
+_OTHERS = frozenset({"OTHER", "IMAGE_OTHER", "NO_IMAGE"})
+
 _UNSAID = frozenset({"", "FINISH_REASON_UNSPECIFIED"})
 
 MISSING_SIGNATURE = "MISSING_THOUGHT_SIGNATURE"
@@ -120,5 +123,7 @@ def to_wire(reason: FinishReason, native: str | None = None) -> Finish:
     'STOP'
     """
     if native in _FILTERED and reason is FinishReason.CONTENT_FILTER:
+        return Finish(native)
+    if native in _OTHERS and reason is FinishReason.STOP:
         return Finish(native)
     return Finish(_WORDS[reason])

@@ -56,9 +56,15 @@ NO_THINKING = Thinking()
 
 
 def thinking_config(
-    reasoning: Reasoning | None, thinking: Thinking
+    reasoning: Reasoning | None, thinking: Thinking, *, shown: bool = False
 ) -> dict[str, object]:
     """Return the members of ``thinkingConfig``; {} when there is nothing to say.
+
+    Args:
+        reasoning: what was asked.
+        thinking: what the model takes.
+        shown: whether thoughts are wanted by one who asked for thinking and
+            did not say; Gemini hides them, other providers show them.
 
     >>> flash = Thinking(style=ThinkingStyle.BUDGET)
     >>> thinking_config(Reasoning(effort=Effort.MEDIUM), flash)
@@ -75,9 +81,18 @@ def thinking_config(
         budget = _budget(reasoning, thinking)
         if budget is not None:
             config["thinkingBudget"] = budget
-    if reasoning.include is not None:
-        config["includeThoughts"] = reasoning.include
+    include = reasoning.include
+    if include is None and shown and _is_asked(reasoning):
+        include = True
+    if include is not None:
+        config["includeThoughts"] = include
     return config
+
+
+def _is_asked(reasoning: Reasoning) -> bool:
+    if reasoning.budget_tokens is not None:
+        return reasoning.budget_tokens != 0
+    return reasoning.adaptive or reasoning.effort not in {None, Effort.NONE}
 
 
 def _level(reasoning: Reasoning, thinking: Thinking) -> Effort | None:

@@ -181,7 +181,11 @@ def _generation_config(batch: ExecuteBatch, rules: Rules) -> _Members:
     config = _sampling(batch.sampling)
     if batch.response_format is not None:
         config |= _response_format(batch.response_format)
-    thinking = thinking_config(batch.reasoning, rules.thinking)
+    thinking = thinking_config(
+        batch.reasoning,
+        rules.thinking,
+        shown=batch.dialect is not Dialect.GEMINI,
+    )
     if thinking:
         config["thinkingConfig"] = thinking
     return config
