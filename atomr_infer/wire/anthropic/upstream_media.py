@@ -11,8 +11,6 @@ Source: Anthropic API, "Vision", "PDF support".
 from __future__ import annotations
 
 import base64
-import binascii
-import re
 
 from atomr_infer.errors import InvalidRequestError, UnsupportedFeatureError
 from atomr_infer.model.dialect import Dialect
@@ -24,34 +22,9 @@ from atomr_infer.model.parts import (
     MediaSource,
     Url,
 )
-
-_SNIFFED_CHARS = 32  # base64 of 24 bytes, more than any mark below needs
+from atomr_infer.wire.sniff import sniff
 
 _PDF = "application/pdf"
-_WEBP = re.compile(rb"RIFF.{4}WEBP", re.DOTALL)
-_MARKS = (
-    (b"\x89PNG\r\n\x1a\n", "image/png"),
-    (b"\xff\xd8\xff", "image/jpeg"),
-    (b"GIF87a", "image/gif"),
-    (b"GIF89a", "image/gif"),
-    (b"%PDF-", _PDF),
-)
-
-
-def sniff(data: str) -> str | None:
-    """Return the media type that base64 text begins like; None: not known.
-
-    >>> sniff("iVBORw0KGgoAAAANSUhEUg==")
-    'image/png'
-    """
-    try:
-        head = base64.b64decode(data[:_SNIFFED_CHARS])
-    except (binascii.Error, ValueError):
-        return None
-    for mark, media_type in _MARKS:
-        if head.startswith(mark):
-            return media_type
-    return "image/webp" if _WEBP.match(head) else None
 
 
 def image_block(part: ImagePart, *, param: str, dialect: Dialect) -> dict[str, object]:
