@@ -231,6 +231,12 @@ class Http2Protocol:
             if not answer.over:
                 answer.error = error
 
+    @property
+    def pending(self) -> bool:
+        """True when something is to be written."""
+        self._collect()
+        return self._out_bytes > 0
+
     def to_send(self) -> bytes:
         """Take what is to be written."""
         self._collect()

@@ -70,6 +70,7 @@ class Http2Connection:
         self._changed = changed
         self._protocol = Http2Protocol()
         self._streams: dict[int, Http2Stream] = {}
+        self._senders: set[Http2Stream] = set()
         self._unwritten = b""
         self._writing = False
         self._wake_writer = Wakeup()
@@ -127,13 +128,21 @@ class Http2Connection:
             self, answer, call, origin=self._origin, watchdog=self._watchdog
         )
         self._streams[answer.stream_id] = stream
+        if answer.unsent:
+            self._senders.add(stream)
         self.flush()
         return stream
 
     def push(self, stream: Http2Stream) -> None:
-        """Write more of a request's body."""
-        self._protocol.push(stream.answer)
-        self.flush()
+        """Write more of a request's body; the stream is woken when more can be."""
+        answer = stream.answer
+        before = -1
+        while answer.unsent and len(answer.unsent) != before and not self._writing:
+            before = len(answer.unsent)
+            self._protocol.push(answer)
+            self.flush()
+        if not answer.unsent:
+            self._senders.discard(stream)
 
     def take(self, stream: Http2Stream) -> bytes | None:
         """Take what is here of a body, and let the peer send as much again."""
@@ -145,6 +154,7 @@ class Http2Connection:
     def close_stream(self, stream: Http2Stream, *, well: bool) -> None:
         """End an exchange; the peer is told when it was not over."""
         self._streams.pop(stream.answer.stream_id, None)
+        self._senders.discard(stream)
         self._protocol.close(stream.answer)
         self.exchanges += well
         if self.error is None:
@@ -153,21 +163,32 @@ class Http2Connection:
         self._changed(self)
 
     def flush(self) -> None:
-        """Write what the socket takes now, and leave the rest to the writer."""
-        if self._writing:
+        """Write what is to be written.
+
+        What is alone is written at once.  With other streams about it is left
+        to the writer, which runs behind whoever is ready now, and writes for
+        all of them.
+        """
+        if self._writing or not self._protocol.pending:
             return
-        data = self._protocol.to_send()
-        if not data:
-            return
+        if len(self._streams) > 1 or not self._write_nowait(self._protocol.to_send()):
+            self._writing = True
+            self._wake_writer.set()
+
+    def _flush_last(self) -> None:
+        """Write at once what is to be written before the end."""
+        if not self._writing and self._protocol.pending:
+            self._write_nowait(self._protocol.to_send())
+
+    def _write_nowait(self, data: bytes) -> bool:
+        """Write what the socket takes now; True when that was all."""
         try:
             sent = self._pipe.send_nowait(memoryview(data))
         except OSError as error:
             self._end(error)
-            return
-        if sent < len(data):
-            self._unwritten = data[sent:]
-            self._writing = True
-            self._wake_writer.set()
+            return True
+        self._unwritten = data[sent:]
+        return not self._unwritten
 
     async def read(self) -> None:
         """Read until the connection ends."""
@@ -186,7 +207,7 @@ class Http2Connection:
                     self._changed(self)
         except TRANSPORT_ERRORS as error:
             # What h2 wrote about a mistake of the peer's is worth a try.
-            self.flush()
+            self._flush_last()
             self._end(error)
         finally:
             await self._pipe.close()
@@ -196,21 +217,27 @@ class Http2Connection:
         try:
             while self.error is None:
                 await self._wake_writer.wait()
-                while self._unwritten:
-                    self.due_at = trio.current_time() + WRITE_STUCK_S
-                    self._watchdog.notice(self.due_at)
-                    await self._pipe.send(memoryview(self._unwritten))
-                    self._unwritten = self._protocol.to_send()
-                    for stream in list(self._streams.values()):
-                        stream.wakeup.set()
+                data = self._unwritten or self._protocol.to_send()
+                while data and self.error is None:
+                    if not self._write_nowait(data):
+                        await self._write_rest()
+                    data = self._protocol.to_send()
                 self._writing = False
                 self.due_at = math.inf
+                for stream in self._senders:
+                    stream.wakeup.set()
                 self._rest()
         except TRANSPORT_ERRORS as error:
             self._end(error)
         finally:
             # Which wakes the reader, if it was not what ended the connection.
             await self._pipe.close()
+
+    async def _write_rest(self) -> None:
+        self.due_at = trio.current_time() + WRITE_STUCK_S
+        self._watchdog.notice(self.due_at)
+        await self._pipe.send(memoryview(self._unwritten))
+        self._unwritten = b""
 
     async def expire(self) -> None:
         """End a connection that is stuck, or that was idle for too long."""
@@ -222,7 +249,7 @@ class Http2Connection:
         if self.error is None:
             self.end = "left" if self._streams else "idle"
             self._protocol.leave()
-            self.flush()
+            self._flush_last()
             self._end(trio.ClosedResourceError("the connection was closed here"))
         await self._pipe.close()
 

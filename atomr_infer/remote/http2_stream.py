@@ -103,8 +103,9 @@ class Http2Stream(Limited):
             if answer.unsent:
                 self._limit(Phase.WRITE, self._call.timeouts.write_s)
                 while answer.unsent and answer.head is None and not answer.over:
-                    await self._wait()
                     self._connection.push(self)
+                    if answer.unsent:
+                        await self._wait()
             self._limit(Phase.HEAD, self._call.timeouts.head_s)
             while answer.head is None:
                 if answer.error is not None:

@@ -272,6 +272,33 @@ async def test_big_body_goes_through_the_peers_windows(open_peer2: Any) -> None:
     assert got == [body_sent]
 
 
+async def test_big_body_is_sent_on_while_the_window_is_wide(open_peer2: Any) -> None:
+    async def script(peer: Peer2) -> None:
+        await peer.begin()
+        wide: dict[SettingCodes | int, int] = {
+            SettingCodes.INITIAL_WINDOW_SIZE: 2**24,
+        }
+        peer.h2.update_settings(wide)
+        peer.h2.increment_flow_control_window(2**24)
+        await peer.answer(await peer.request())
+        await peer.answer(await peer.request(), b"second")
+        await peer.answer(await peer.request(), b"third")
+        await peer.read_to_the_end()
+
+    got: list[bytes] = []
+
+    async def ask(client: HttpClient) -> None:
+        got.append(await _get(client, body=BIG))
+
+    async with open_peer2(script) as peer, _client(peer.base_url) as client:
+        assert await _get(client) == b"ok"
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(ask, client)
+                nursery.start_soon(ask, client)
+    assert sorted(got) == [b"second", b"third"]
+
+
 async def test_slow_reader_stops_its_upstream_and_no_other_stream(
     open_peer2: Any,
 ) -> None:
