@@ -29,13 +29,19 @@ if TYPE_CHECKING:
     from atomr_infer.model.parts import RawJson
     from atomr_infer.model.secret import Secret
     from atomr_infer.remote.headers import Headers
+    from atomr_infer.wire.gemini.signature_memory import SignatureMemory
     from atomr_infer_gemini.config import GeminiOptions
 
 
 def make_request(
-    batch: ExecuteBatch, options: GeminiOptions
+    batch: ExecuteBatch, options: GeminiOptions, *, memory: SignatureMemory
 ) -> ProviderRequest[TokenChunk | RawChunk]:
     """Return the request for a generation.
+
+    Args:
+        batch: the generation.
+        options: the deployment's.
+        memory: keeps the signatures that clients cannot carry.
 
     Raises:
         InvalidRequestError: it cannot be written; ``param`` names the member.
@@ -51,12 +57,15 @@ def make_request(
             reader=partial(_raw_answer, batch),
         )
     encoded = encode_request(
-        batch, rules=model_of(batch.model).rules, defaults=options.defaults
+        batch,
+        rules=model_of(batch.model).rules,
+        defaults=options.defaults,
+        memory=memory,
     )
     return ProviderRequest(
         path=path,
         body=encoded.body,
-        reader=partial(_answer, batch),
+        reader=partial(_answer, batch, memory),
         warnings=encoded.warnings,
     )
 
@@ -78,8 +87,10 @@ def _with_defaults(body: bytes, defaults: Mapping[str, RawJson]) -> bytes:
     return with_members(body, missing) if missing else body
 
 
-def _answer(batch: ExecuteBatch, secret: Secret | None) -> GeminiAnswer:
-    return GeminiAnswer(batch, new_id=_new_call_id, secret=secret)
+def _answer(
+    batch: ExecuteBatch, memory: SignatureMemory, secret: Secret | None
+) -> GeminiAnswer:
+    return GeminiAnswer(batch, new_id=_new_call_id, secret=secret, memory=memory)
 
 
 def _raw_answer(batch: ExecuteBatch, secret: Secret | None) -> RawAnswer:

@@ -25,6 +25,7 @@ from atomr_infer.remote.session import open_session
 from atomr_infer.runtimes.credentials import NO_HEADERS
 from atomr_infer.wire.gemini.counting import decode_count
 from atomr_infer.wire.gemini.embeddings import decode_embed, encode_embed, texts_of
+from atomr_infer.wire.gemini.signature_memory import SignatureMemory
 from atomr_infer.wire.gemini.upstream import encode_count
 from atomr_infer_gemini import paths
 from atomr_infer_gemini.config import GeminiOptions, parse_options
@@ -86,6 +87,7 @@ class GeminiRunner:
     def __init__(self, client: ProviderClient, *, options: GeminiOptions) -> None:
         self._client = client
         self._options = options
+        self._memory = SignatureMemory()
 
     def __repr__(self) -> str:
         return f"<GeminiRunner {self._client!r}>"
@@ -115,7 +117,8 @@ class GeminiRunner:
         Cancellation: leaving the block before the last chunk closes the
             connection before the block's exit returns.
         """
-        return self._client.generation(batch, make_request(batch, self._options))
+        request = make_request(batch, self._options, memory=self._memory)
+        return self._client.generation(batch, request)
 
     async def embed(self, request: EmbedRequest) -> Embeddings:
         """Return one vector for each input, in order.

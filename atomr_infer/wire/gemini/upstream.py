@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from atomr_infer.model.asks import ResponseFormat, Tool, ToolChoice
     from atomr_infer.model.batch import ExecuteBatch, RawJson, Sampling
+    from atomr_infer.wire.gemini.signature_memory import SignatureMemory
 
 _encode = msgspec.json.Encoder().encode
 
@@ -66,6 +67,7 @@ def encode_request(
     *,
     rules: Rules = _PLAIN,
     defaults: Mapping[str, RawJson] | None = None,
+    memory: SignatureMemory | None = None,
 ) -> Encoded:
     """Return the body of a generation; the model and the action are the path's.
 
@@ -73,12 +75,13 @@ def encode_request(
         batch: the generation; its raw members must each be one JSON value.
         rules: what its model takes.
         defaults: members for a request that does not have them.
+        memory: where the signatures are that clients could not carry.
 
     Raises:
         InvalidRequestError: something in it has no form there; ``param`` names
             the member.
     """
-    body, warnings = _conversation(batch, rules)
+    body, warnings = _conversation(batch, rules, memory)
     if batch.tools:
         body["tools"] = _tools(batch)
     if batch.parallel_tool_calls is False and batch.tools:
@@ -116,8 +119,10 @@ def encode_count(
     return _encode({"generateContentRequest": {"model": model, **body}})
 
 
-def _conversation(batch: ExecuteBatch, rules: Rules) -> tuple[_Members, list[str]]:
-    said = turns(batch, signed_calls=rules.signed_calls)
+def _conversation(
+    batch: ExecuteBatch, rules: Rules, memory: SignatureMemory | None = None
+) -> tuple[_Members, list[str]]:
+    said = turns(batch, signed_calls=rules.signed_calls, memory=memory)
     body: _Members = {"contents": said.contents}
     if said.system:
         body["systemInstruction"] = {"parts": said.system}

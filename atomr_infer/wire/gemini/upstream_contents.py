@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
     from atomr_infer.model.batch import ExecuteBatch, Message
     from atomr_infer.model.parts import Part
+    from atomr_infer.wire.gemini.signature_memory import SignatureMemory
 
 _Part = dict[str, object]
 
@@ -73,27 +74,37 @@ class Turns:
     warnings: list[str]
 
 
-def turns(batch: ExecuteBatch, *, signed_calls: bool) -> Turns:
+def turns(
+    batch: ExecuteBatch, *, signed_calls: bool, memory: SignatureMemory | None = None
+) -> Turns:
     """Return a request's conversation.
 
     Args:
         batch: the request.
         signed_calls: True when the model refuses a call without a signature.
+        memory: where the signatures are that clients could not carry.
 
     Raises:
         InvalidRequestError: something in it has no form there; ``param`` names
             the message.
     """
-    writer = _Writer(batch, signed_calls=signed_calls)
+    writer = _Writer(batch, signed_calls=signed_calls, memory=memory)
     for position, message in enumerate(batch.messages):
         writer.add(message, f"messages[{position}]")
     return writer.turns()
 
 
 class _Writer:
-    def __init__(self, batch: ExecuteBatch, *, signed_calls: bool) -> None:
+    def __init__(
+        self,
+        batch: ExecuteBatch,
+        *,
+        signed_calls: bool,
+        memory: SignatureMemory | None,
+    ) -> None:
         self._dialect = batch.dialect
         self._signed_calls = signed_calls
+        self._memory = memory
         self._system: list[_Part] = []
         self._turns: list[tuple[str, list[_Part]]] = []
         self._names: dict[str, str] = {}
@@ -166,11 +177,18 @@ class _Writer:
                 yield media_part(source, param)
             case ToolCallPart():
                 self._names[part.id] = part.name
-                yield _signed(_call(part, param), part.signature)
+                yield self._call(part, param)
             case ToolResultPart():
                 yield self._result(part, param)
             case RawPart():
                 yield self._raw(part, param)
+
+    def _call(self, part: ToolCallPart, param: str) -> _Part:
+        signature = _own(part.signature)
+        if signature is None and self._memory is not None:
+            signature = self._memory.get(part.id, part.name, part.arguments)
+        call = _call(part, param)
+        return call if signature is None else {**call, "thoughtSignature": signature}
 
     def _result(self, part: ToolResultPart, param: str) -> _Part:
         name = self._names.get(part.call_id) or part.name
@@ -229,11 +247,6 @@ def _own(signature: Signature | None) -> str | None:
     if signature is None or signature.origin is not Dialect.GEMINI:
         return None
     return signature.text
-
-
-def _signed(part: _Part, signature: Signature | None) -> _Part:
-    text = _own(signature)
-    return part if text is None else {**part, "thoughtSignature": text}
 
 
 def _call(part: ToolCallPart, param: str) -> _Part:

@@ -41,8 +41,9 @@ from atomr_infer.wire.sse import DONE, SseEvent, SseReader
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from atomr_infer.model.batch import ExecuteBatch
+    from atomr_infer.model.batch import ExecuteBatch, ToolCallDelta
     from atomr_infer.model.secret import Secret
+    from atomr_infer.wire.gemini.signature_memory import SignatureMemory
     from atomr_infer.wire.gemini.upstream_answer import Candidate
     from atomr_infer.wire.gemini.upstream_parts import NewId
 
@@ -175,6 +176,7 @@ class GeminiAnswer(BreaksOff):
         *,
         new_id: NewId,
         secret: Secret | None = None,
+        memory: SignatureMemory | None = None,
     ) -> None:
         """Expect the answer to ``batch``.
 
@@ -182,9 +184,11 @@ class GeminiAnswer(BreaksOff):
             batch: what was asked.
             new_id: makes the id of a call that came without one.
             secret: our key, blotted out of the upstream's error messages.
+            memory: takes the signatures of calls.
         """
         self._batch = batch
         self._secret = secret
+        self._memory = memory
         self._body = StreamReader()
         self._responses = ResponseReader(n=batch.sampling.n, new_id=new_id)
         self._output_bytes = 0
@@ -249,10 +253,18 @@ class GeminiAnswer(BreaksOff):
     def _noted(self, chunks: list[TokenChunk]) -> list[TokenChunk]:
         for chunk in chunks:
             self._output_bytes += len(chunk.text.encode())
-            self._output_bytes += sum(len(call.arguments) for call in chunk.tool_calls)
+            for call in chunk.tool_calls:
+                self._output_bytes += len(call.arguments)
+                self._remember(call)
             if chunk.reasoning is not None:
                 self._output_bytes += len(chunk.reasoning.text.encode())
         return chunks
+
+    def _remember(self, call: ToolCallDelta) -> None:
+        if self._memory is None or call.signature is None or call.id is None:
+            return
+        signature = call.signature.text
+        self._memory.put(call.id, call.name or "", call.arguments, signature=signature)
 
     def _end(self) -> TokenChunk:
         self.ended = True

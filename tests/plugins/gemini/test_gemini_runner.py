@@ -49,6 +49,7 @@ from atomr_infer.runtimes.contract import Embedder, ModelAware, TokenCounter
 from atomr_infer.testing import upstream_script as script
 from atomr_infer.testing.upstream import open_gemini_upstream
 from atomr_infer.testing.upstreams.gemini_turns import signature_of
+from atomr_infer.wire.gemini.upstream_contents import UNSIGNED
 from atomr_infer_gemini.runner import open_gemini_runner
 
 if TYPE_CHECKING:
@@ -273,6 +274,26 @@ async def test_calls_of_another_model_are_taken_by_one_that_wants_signatures(
             model="gemini-3-pro", messages=turns, tools=(Tool(name="f"),)
         )
         assert chunks[0].text == "Hello"
+
+
+async def test_signature_that_the_client_lost_is_found_again(
+    over_socket: Any, batch: Callable[..., ExecuteBatch]
+) -> None:
+    members = {"model": "gemini-3-pro", "tools": (Tool(name="f"),)}
+    async with over_socket(script.tool_calls(script.ToolCall(name="f"))) as pair:
+        chunks = await pair.ask(**members)
+        [delta] = [delta for chunk in chunks for delta in chunk.tool_calls]
+        call = ToolCallPart(id=delta.id, name="f", arguments='{"city": "Paris"}')
+        other = ToolCallPart(id=delta.id, name="f", arguments='{"city": "Rome"}')
+        result = ToolResultPart(call_id=delta.id, content=(TextPart("ok"),))
+        for part in (call, other):
+            turns = (Message(Role.ASSISTANT, (part,)), Message(Role.TOOL, (result,)))
+            await pair.ask(**members, messages=(*batch().messages, *turns))
+        sent = [request.json["contents"][1] for request in pair.upstream.requests[1:]]
+        assert [turn["parts"][0]["thoughtSignature"] for turn in sent] == [
+            delta.signature.text,
+            UNSIGNED,
+        ]
 
 
 async def test_schema_and_picture_are_understood(over_socket: Any) -> None:

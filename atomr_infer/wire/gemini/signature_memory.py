@@ -1,0 +1,66 @@
+"""Remembers the signatures of calls for clients that cannot carry them.
+
+Anthropic's dialect has no place for a call's signature, and many clients of
+OpenAI's drop what they do not know.  Such a client gives the call back with its
+id; so the signature is found again by that, and by what was called, since an
+id alone may not be unique.
+
+Bounded by bytes, the oldest first out: who waits too long has his call sent as
+one whose signature is not to be had.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import msgspec
+
+_Key = tuple[str, str, bytes]
+
+MAX_BYTES = 16 * 1024 * 1024
+"""Default cap; a signature has some hundred bytes to some thousand."""
+
+
+class SignatureMemory:
+    """Signatures by call.
+
+    >>> memory = SignatureMemory()
+    >>> memory.put("1", "f", '{"a":1}', signature="sig")
+    >>> memory.get("1", "f", '{ "a" : 1 }'), memory.get("1", "f", "{}")
+    ('sig', None)
+    """
+
+    def __init__(self, *, max_bytes: int = MAX_BYTES) -> None:
+        """Remember nothing yet.
+
+        Args:
+            max_bytes: of all signatures together.
+        """
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._signatures: OrderedDict[_Key, str] = OrderedDict()
+
+    def put(self, call_id: str, name: str, arguments: str, *, signature: str) -> None:
+        """Remember a call's signature."""
+        key = _key(call_id, name, arguments)
+        self._bytes += len(signature) - len(self._signatures.pop(key, ""))
+        self._signatures[key] = signature
+        while self._bytes > self._max_bytes:
+            _, oldest = self._signatures.popitem(last=False)
+            self._bytes -= len(oldest)
+
+    def get(self, call_id: str, name: str, arguments: str) -> str | None:
+        """Return a call's signature; None: it is not known, or is no more."""
+        return self._signatures.get(_key(call_id, name, arguments))
+
+
+def _key(call_id: str, name: str, arguments: str) -> _Key:
+    """Return what a call is known by, however its arguments are written."""
+    try:
+        value = msgspec.json.decode(arguments or "{}")
+        written = msgspec.json.encode(value, order="sorted")
+    except (msgspec.DecodeError, RecursionError):
+        written = arguments.encode()
+    return (call_id, name, written)
