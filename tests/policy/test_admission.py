@@ -88,6 +88,15 @@ def test_waiters_that_give_up_leave_nothing_behind() -> None:
     assert len(queue._heap) < 100
 
 
+def test_who_left_and_asks_again_stands_at_the_end() -> None:
+    queue: AdmissionQueue[str] = AdmissionQueue(max_queue=5)
+    queue.ask("a")
+    queue.ask("b")
+    queue.leave("a")
+    queue.ask("a")
+    assert queue.open(2) == ["b", "a"]
+
+
 AGING_S = 10.0
 
 

@@ -304,9 +304,7 @@ def test_a_refusal_behind_the_first_words_is_final() -> None:
     assert walk(at, failed(TOO_LONG, sent=Sent.TEXT)) == ["give up: too long"]
 
 
-def test_a_cut_answer_is_taken_up_past_deployments_without_a_place() -> (
-    None
-):
+def test_a_cut_answer_is_taken_up_past_deployments_without_a_place() -> None:
     at = plan(
         deployment("a", "b", "c", on_cut=OnCut.RESTART_MATCH),
         deployment("b"),

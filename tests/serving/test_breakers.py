@@ -259,6 +259,21 @@ async def test_the_circuit_may_open_while_a_request_waits_in_the_queue(
         await tree.idle()
 
 
+async def test_an_open_circuit_is_not_waited_for_in_a_queue(
+    open_tree: OpenTree, autojump_clock: MockClock
+) -> None:
+    one = attrs.evolve(A, serving=Serving(max_concurrency=1))
+    async with open_tree() as tree:
+        await deploy(tree, one, Player([stalls()]))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(tree.ask)
+            await trio.sleep(1)
+            guard_of(tree).force_open()
+            with trio.fail_after(0), pytest.raises(errors.CircuitOpenError):
+                await tree.ask()
+            nursery.cancel_scope.cancel()
+
+
 async def test_an_operator_can_force_it_and_see_what_happened(
     open_tree: OpenTree, autojump_clock: MockClock
 ) -> None:

@@ -8,6 +8,7 @@ import attrs
 import pytest
 import trio
 
+from atomr import telemetry
 from atomr_infer import errors
 from atomr_infer.model.batch import (
     FinishReason,
@@ -31,6 +32,8 @@ from tests.serving.acts import STOP, USAGE, Act, Player, cut, fails, says, stall
 from tests.serving.conftest import Collected
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from trio.testing import MockClock
 
     from tests.serving.conftest import OpenTree, Tree
@@ -124,6 +127,27 @@ async def test_another_answer_ends_with_an_error_at_the_first_difference(
         await tree.idle()
     assert caught.value.code == "answer_diverged"
     assert sink.texts == ["Hello"]
+    assert len(second.batches) == 1
+
+
+async def test_a_request_that_fails_is_billed_for_each_attempt_once(
+    open_tree: OpenTree, autojump_clock: MockClock
+) -> None:
+    stops: list[Mapping[str, object]] = []
+    telemetry.attach(
+        "test",
+        ("atomr_infer", "request", "stop"),
+        lambda _event, _measurements, metadata: stops.append(metadata),
+    )
+    try:
+        async with open_tree() as tree:
+            await deploy(tree, (on(OnCut.RESTART_MATCH), Player([cut("Hello")] * 2)))
+            with pytest.raises(errors.StreamCutError):
+                await tree.ask("12345678")
+    finally:
+        telemetry.detach("test")
+    lost = Usage(input_uncached=2, output_text=2, estimated=True, interrupted=True)
+    assert [stop["spent"] for stop in stops] == [(Spent("m", "m", lost),) * 2]
 
 
 async def test_a_second_cut_is_taken_up_too(

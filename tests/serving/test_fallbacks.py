@@ -109,6 +109,17 @@ async def test_a_fallback_says_which_model_it_is_asked_for(
     assert [batch.model for batch in second.batches] == ["special"]
 
 
+async def test_a_fallback_without_a_model_gets_the_name_without_its_prefix(
+    open_tree: OpenTree, autojump_clock: MockClock
+) -> None:
+    prefixed = attrs.evolve(A, serves=["house/*"])
+    bare, second = attrs.evolve(B, model=None), Player()
+    async with open_tree() as tree:
+        await deploy(tree, (prefixed, Player([fails(BROKEN)])), (bare, second))
+        await tree.ask(model="house/large")
+    assert [batch.model for batch in second.batches] == ["large"]
+
+
 async def test_when_all_fail_the_error_names_who_was_asked(
     open_tree: OpenTree, autojump_clock: MockClock
 ) -> None:

@@ -13,7 +13,7 @@ from atomr_infer import errors
 from atomr_infer.model.batch import FinishReason, RawChunk, TokenChunk, Usage
 from atomr_infer.model.deployment import Deployment, RetryPolicy, Serving, Timeouts
 from atomr_infer.model.dialect import Dialect
-from atomr_infer.model.failover import HedgePolicy, OnCapacity
+from atomr_infer.model.failover import HedgePolicy, OnCapacity, OnCut
 from atomr_infer.model.source import Source
 from atomr_infer.serving.names import REQUESTS
 from atomr_infer.serving.served import Spent, Tried
@@ -165,6 +165,24 @@ async def test_a_winner_that_is_cut_fails_as_any_other(
             await tree.ask(sink=sink)
         await nothing_left(tree)
     assert sink.texts == ["H"]
+
+
+async def test_after_a_winner_that_is_cut_its_own_fallbacks_go_on(
+    open_tree: OpenTree, autojump_clock: MockClock
+) -> None:
+    recovers = attrs.evolve(WITH_B, on_cut=OnCut.RESTART_MATCH)
+    b = attrs.evolve(B, fallbacks=["c"])
+    c = attrs.evolve(B, name="c", serves=["c"])
+    async with open_tree() as tree:
+        await deploy(
+            tree,
+            (recovers, [Player([stalls()])]),
+            (b, [Player([cut("H")])]),
+            (c, [Player([says("Hi")])]),
+        )
+        answer = await tree.ask()
+        await nothing_left(tree)
+    assert answer.texts == ["H", "i"]
 
 
 async def test_a_place_in_the_queue_is_not_hedged(
