@@ -17,6 +17,7 @@ from __future__ import annotations
 import re
 from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Mapping
+from string import ascii_lowercase, ascii_uppercase
 from typing import Any, NoReturn
 from urllib.parse import quote, quote_plus
 
@@ -40,6 +41,8 @@ Shorter pieces are found in innocent text by chance.
 """
 
 _BASE64_BYTES = 3
+
+_LOWER = str.maketrans(ascii_uppercase, ascii_lowercase)
 
 
 @attrs.frozen(repr=False, str=False, eq=True, hash=True)
@@ -97,7 +100,7 @@ def _pieces(secret: str) -> frozenset[str]:
     """
     return frozenset(
         form[start : start + _PIECE_CHARS]
-        for form in map(str.lower, _forms(secret))
+        for form in map(_lowered, _forms(secret))
         for start in range(len(form) - _PIECE_CHARS + 1)
     )
 
@@ -111,15 +114,18 @@ def _forms(secret: str) -> set[str]:
             # places in a group; characters that a neighbour takes part in are
             # not the secret's.
             encoded = encode(b"\0" * before + raw).decode()
-            inside = encoded[before + (before > 0) : 4 * ((before + len(raw)) // 3)]
-            forms.add(inside)
+            groups, rest = divmod(before + len(raw), _BASE64_BYTES)
+            forms.add(encoded[before + (before > 0) : 4 * groups + rest])
     return forms
 
 
+def _lowered(text: str) -> str:
+    """Return text with ASCII in lower case; other letters may change in length."""
+    return text.translate(_LOWER)
+
+
 def _without(text: str, pieces: frozenset[str]) -> str:
-    lower = text.lower()
-    if len(lower) != len(text):
-        lower = text  # a letter that has no lower case of its own length
+    lower = _lowered(text)
     kept: list[str] = []
     end = position = 0
     last = len(text) - _PIECE_CHARS

@@ -261,7 +261,7 @@ class KeyPool:
     def released(self, pick: Pick) -> None:
         """Take the news that nothing was learnt; a probe's turn is given back."""
         key = self._keys[pick.key]
-        if key.generation == pick.generation and pick.is_probe:
+        if key.generation == pick.generation:
             key.probing = False
 
     def changed(self, key: int) -> None:

@@ -267,7 +267,16 @@ def test_an_estimate_by_example() -> None:
     )
 
 
-@pytest.mark.parametrize("rates", [Rates(), Rates(input=1), Rates(output=1)])
+@pytest.mark.parametrize(
+    "rates",
+    [
+        Rates(),
+        Rates(input=1),
+        Rates(output=1),
+        Rates(cache_read=1, output=1),
+        Rates(input=1, reasoning=1),
+    ],
+)
 def test_without_a_price_for_text_there_is_no_estimate(rates: Rates) -> None:
     span = TokenRange(1, 1)
     assert estimate_cost(Price(rates=rates), prompt=span, output=span) is None

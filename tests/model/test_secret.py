@@ -5,9 +5,12 @@ from __future__ import annotations
 import copy
 import pickle
 import traceback
+from base64 import b64encode, urlsafe_b64encode
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given
+from hypothesis.strategies import text
 
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.model.secret import Secret
@@ -50,3 +53,69 @@ def test_it_is_read_on_request_only() -> None:
     assert SECRET.reveal() == "sk-s3cret"
     assert Secret("sk-s3cret") == SECRET
     assert Secret("other") != SECRET
+
+
+# --- blotting ---------------------------------------------------------------
+
+KEY = "sk-proj-Ab9_xYz+/=Q0123456789"
+
+
+@pytest.mark.parametrize(
+    ("text", "blotted"),
+    [
+        (KEY, "***"),
+        (f"<{KEY}>", "<***>"),
+        (f"{KEY}{KEY}", "******"),
+        (f"{KEY[:8]}...{KEY[-8:]}", "***...***"),
+        (f"{KEY[:7]}...{KEY[-7:]}", f"{KEY[:7]}...{KEY[-7:]}"),
+        (f"x{KEY[3:15]}y", "x***y"),
+        (KEY.upper(), "***"),
+        ("sk%2Dproj%2DAb9%5FxYz%2B%2F%3DQ0123456789", "sk%2Dproj%2DAb9%5F***"),
+        ("sk-proj-Ab9_xYz%2B%2F%3DQ0123456789", "***"),
+        (KEY.encode().hex(), "***"),
+        ("nothing of it", "nothing of it"),
+        ("", ""),
+        ("short", "short"),
+    ],
+)
+def test_a_secret_is_blotted_out_with_its_pieces(text: str, blotted: str) -> None:
+    assert Secret(KEY).blot(text) == blotted
+
+
+@pytest.mark.parametrize("before", ["", "B", "Be", "Bearer ", "user:"])
+@pytest.mark.parametrize("after", ["", "!", "!!"])
+@pytest.mark.parametrize("encode", [b64encode, urlsafe_b64encode])
+def test_what_base64_makes_of_it_is_blotted_out_wherever_it_starts(
+    before: str, after: str, encode: Callable[[bytes], bytes]
+) -> None:
+    text = encode(f"{before}{KEY}{after}".encode()).decode()
+    blotted = Secret(KEY).blot(text)
+    # What is left belongs to the neighbours, but for a character on each side.
+    kept = blotted.replace("***", "").rstrip("=")
+    assert "***" in blotted
+    assert len(kept) <= 4 * (len(before) + len(after)) / 3 + 3
+    assert all(text[at : at + 8] not in blotted for at in range(12, len(text) - 16))
+
+
+def test_base64_of_something_else_is_left_alone() -> None:
+    text = b64encode(b"a message that has nothing to do with it").decode()
+    assert Secret(KEY).blot(text) == text
+
+
+@given(text(), text(min_size=1), text())
+def test_of_any_text_no_piece_is_left(before: str, key: str, after: str) -> None:
+    blotted = Secret(key).blot(before + key + after)
+    if len(key) >= 8:
+        pieces = {key[at : at + 8] for at in range(len(key) - 7)}
+        assert not [piece for piece in pieces if piece in blotted]
+    if len(key) > 3 and "*" not in key:
+        assert key not in blotted
+
+
+def test_letters_whose_lower_case_is_longer_move_nothing() -> None:
+    text = f"\u0130\u0130\u0130 {KEY[:10]} end"
+    assert Secret(KEY).blot(text) == "\u0130\u0130\u0130 *** end"
+
+
+def test_an_empty_secret_blots_nothing() -> None:
+    assert Secret("").blot("anything") == "anything"

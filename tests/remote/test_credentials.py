@@ -110,6 +110,31 @@ async def test_a_file_that_is_replaced_is_seen_within_a_second(
     assert await key(keys) == "b"
 
 
+async def test_a_file_is_seen_to_be_another_by_more_than_its_time(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    file, fresh = tmp_path / "key", tmp_path / "fresh"
+    file.write_text("a")
+    before = file.stat()
+    keys = credentials(FileSecret(str(file)))
+    assert await key(keys) == "a"
+    fresh.write_text("b")
+    os.utime(fresh, ns=(before.st_atime_ns, before.st_mtime_ns))
+    fresh.replace(file)
+    await trio.sleep(1.0)
+    assert await key(keys) == "b"
+
+
+async def test_renewing_reads_a_file_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_text("a")
+    keys = credentials(FileSecret(str(file)))
+    await keys.current()
+    file.write_text("b")
+    keys.renew()
+    assert await key(keys) == "b"
+
+
 async def test_a_file_is_read_at_once_when_its_key_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "key"
     file.write_text("a")

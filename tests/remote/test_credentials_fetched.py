@@ -114,6 +114,33 @@ async def test_a_token_that_has_ended_is_not_used(autojump_clock: MockClock) -> 
     assert await read(reader) == "t1"
 
 
+async def test_while_one_renews_an_ended_one_the_others_wait(
+    autojump_clock: MockClock,
+) -> None:
+    issuer = Issuer()
+    reader = issuer.reader()
+    await read(reader)
+    await trio.sleep(1000.0)
+    issuer.takes_s = 5.0
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(reader.read)
+        await trio.testing.wait_all_tasks_blocked()
+        assert await read(reader) == "t1"
+    assert issuer.begun == 2
+
+
+async def test_a_late_refusal_of_an_old_token_leaves_the_new_one(
+    autojump_clock: MockClock,
+) -> None:
+    reader = Issuer().reader()
+    await read(reader)
+    await trio.sleep(900.0)
+    assert await read(reader) == "t1"
+    await trio.sleep(10.0)
+    reader.refused(Secret("t0"))
+    assert await read(reader) == "t1"
+
+
 async def test_a_token_without_an_end_is_kept_until_it_is_refused(
     autojump_clock: MockClock,
 ) -> None:
@@ -164,6 +191,11 @@ async def test_who_waits_shares_the_failure(autojump_clock: MockClock) -> None:
     assert [error.message for error in seen] == ["down"] * 5
     assert len(set(map(id, seen))) == 5, "one error object is raised only once"
     assert issuer.begun == 1
+    with pytest.raises(UpstreamError, match="down") as first:
+        await reader.read()
+    with pytest.raises(UpstreamError, match="down") as second:
+        await reader.read()
+    assert first.value is not second.value
 
 
 async def test_after_a_failure_nobody_asks_again_for_a_growing_time(

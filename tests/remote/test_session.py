@@ -216,6 +216,19 @@ async def test_a_refusal_makes_the_session_anew_once_for_each_key(desk: Desk) ->
         assert session.generation == 3
 
 
+async def test_an_attempt_that_failed_holds_no_client(desk: Desk) -> None:
+    keys = fixed(Secret("a"))
+    desk.answers["a"] = UpstreamError("down")
+    async with desk.session(keys) as session:
+        with pytest.raises(UpstreamError):
+            await ask(session, desk)
+        keys.renew()
+        desk.answers.clear()
+        await ask(session, desk)
+        await trio.testing.wait_all_tasks_blocked()
+        assert desk.closed() == [True, False]
+
+
 async def test_it_is_made_anew_on_demand(desk: Desk) -> None:
     keys = fixed(Secret("a"))
     async with desk.session(keys) as session:
