@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from atomr_infer import errors
@@ -396,6 +396,7 @@ _chunks = st.lists(
 )
 
 
+@example([tool(0), text("a"), tool(0), text("b")])
 @given(_chunks)
 def test_whatever_a_runner_sends_the_grammar_holds(chunks: list[TokenChunk]) -> None:
     found = blocks(stream(*chunks, STOP, USAGE))

@@ -324,7 +324,7 @@ def test_tool_choice(written: Any, choice: ToolChoice, parallel: bool | None) ->
     [
         (
             {"thinking": {"type": "enabled", "budget_tokens": 2048}},
-            Reasoning(budget_tokens=2048),
+            Reasoning(budget_tokens=2048, include=True),
         ),
         (
             {"thinking": {"type": "disabled"}},

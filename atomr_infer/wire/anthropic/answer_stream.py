@@ -207,9 +207,9 @@ class _Queue:
         for turn in reversed(self._turns):
             if turn.block is block:
                 return turn
-        self._leave_last()
         turn = _Turn(block)
         if not self._is_sent(block):
+            self._leave_last()
             self._turns.append(turn)
         return turn
 

@@ -137,10 +137,11 @@ def parse_thinking(root: Fields, effort: Effort | None) -> Reasoning | None:
     raise invalid(fields.path("type"), f"must be one of {known}, not {kind!r}")
 
 
-def _display(fields: Fields) -> bool | None:
+def _display(fields: Fields) -> bool:
+    """Return whether thoughts are wanted; who asks for thinking wants to see it."""
     name = fields.text("display")
     if name is None:
-        return None
+        return True
     if name not in _SHOWN:
         known = ", ".join(_SHOWN)
         raise invalid(fields.path("display"), f"must be one of {known}, not {name!r}")

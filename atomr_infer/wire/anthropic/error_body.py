@@ -73,7 +73,7 @@ def answer(error: errors.InferenceError, request_id: str) -> ErrorAnswer:
     return ErrorAnswer(
         status=meaning.status,
         body=_body(meaning.type, error.message, request_id),
-        headers=(_id(request_id), *_retry_headers(error, meaning.status)),
+        headers=_retry_headers(error, meaning.status),
     )
 
 
@@ -81,7 +81,7 @@ def plain(status: int, message: str, request_id: str) -> ErrorAnswer:
     """Return an answer for what HTTP itself refuses: 401, 404, 405, 408, 413."""
     kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "api_error")
     body = _body(kind, message, request_id)
-    return ErrorAnswer(status=status, body=body, headers=(_id(request_id),))
+    return ErrorAnswer(status=status, body=body)
 
 
 def stream_error(error: errors.InferenceError) -> bytes:
@@ -98,10 +98,6 @@ def _members(kind: str, message: str) -> dict[str, object]:
 
 def _body(kind: str, message: str, request_id: str) -> bytes:
     return _encode({**_members(kind, message), "request_id": request_id})
-
-
-def _id(request_id: str) -> tuple[bytes, bytes]:
-    return (b"request-id", request_id.encode("ascii", "replace"))
 
 
 def _meaning(error: errors.InferenceError) -> _Meaning:
