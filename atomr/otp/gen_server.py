@@ -46,7 +46,7 @@ from atomr.otp.server_loop import ServerLoop
 from atomr.process.behaviour import Startable, StopRequest, copy_of, state_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Coroutine
 
     from atomr.core.child_spec import ShutdownTime
     from atomr.core.exits import ExitReason
@@ -217,12 +217,13 @@ class GenServer(Startable):
             process.unfinished = loop
         return serves
 
-    async def run_process(self, process: TaskProcess) -> ExitReason:
+    def run_process(self, process: TaskProcess) -> Coroutine[Any, Any, ExitReason]:
         """Serve until the end."""
+        # Not async: one frame less for as long as it runs.
         loop, process.unfinished = process.unfinished, None
         if not isinstance(loop, ServerLoop):
             loop = ServerLoop(process)
-        return await loop.run()
+        return loop.run()
 
     def stops_gracefully(self, process: Process) -> bool:
         """Whether there is something to do before the end."""

@@ -13,7 +13,7 @@ from atomr.core.messages import Exit
 from atomr.otp.results import ABSENT, Reply, Stop
 from atomr.otp.server_results import ServerResults, ordered_end
 from atomr.process.behaviour import CrashRequest, StopRequest
-from atomr.process.calls import Cast, From
+from atomr.process.calls import CAST, Cast, From, item_seen
 from atomr.process.inline import without_caller
 from atomr.process.lean import TURN_MESSAGES, LeanProcess
 from atomr.process.system import serve_system
@@ -32,6 +32,7 @@ class LeanServer(LeanProcess, ServerResults):
     __slots__ = ("_stop", "continuation", "idle_timer")
 
     behaviour: GenServer
+    opens_casts = True
 
     def __init__(
         self,
@@ -143,8 +144,16 @@ class LeanServer(LeanProcess, ServerResults):
             self.finish(self.kill_reason)
         elif self._stop is not None:
             self.end(self._stop.reason)
-        else:
+        elif (
+            self.inbox
+            or self.batch
+            or self.signals
+            or self.continuation is not ABSENT
+            or self.limit is not None
+        ):
             self._rest()
+        else:
+            self.idle = True
         return done
 
     @disable_ki_protection
@@ -153,10 +162,12 @@ class LeanServer(LeanProcess, ServerResults):
         if self.idle_timer is not None:
             self.cancel_idle()
         stop = None
-        if type(item) is Cast:
-            result = self.behaviour.handle_cast(item[0])
+        if type(item) is tuple and item and item[0] is CAST:
+            result = self.behaviour.handle_cast(item[1])
             if result is not None:
                 stop = self.noted("handle_cast", result)
+        elif type(item) is Cast:
+            stop = self.noted("handle_cast", self.behaviour.handle_cast(item.message))
         elif type(item) is From:
             stop = self.answer(item, self.behaviour.handle_call(item.request, item))
         elif type(item) is Exit:
@@ -198,7 +209,7 @@ class LeanServer(LeanProcess, ServerResults):
                 self.take_inbox()
             if not self.batch:
                 return done
-            item = self.current = self.batch.pop()
+            item = self.current = item_seen(self.batch.pop())
             if debug is not None:
                 debug.began(self, item)
             self._stop = self._handle(item)
@@ -223,22 +234,20 @@ class LeanServer(LeanProcess, ServerResults):
         batch, handle_cast = self.batch, self.behaviour.handle_cast
         while batch and left > 0:
             left -= 1
-            item = self.current = batch.pop()
-            if self.idle_timer is not None:
-                self.cancel_idle()
-            if type(item) is Cast:
-                result = handle_cast(item[0])
+            item = batch.pop()
+            if type(item) is tuple and item and item[0] is CAST:
+                self.current = item
+                if self.idle_timer is not None:
+                    self.cancel_idle()
+                result = handle_cast(item[1])
                 if result is None:
                     # The common case, with nothing else to look at.
                     if self.signals:
                         break
                     continue
                 self._stop = self.noted("handle_cast", result)
-            elif type(item) is From:
-                answer = self.behaviour.handle_call(item.request, item)
-                self._stop = self.answer(item, answer)
             else:
-                self._stop = self._inform(item)
+                self._stop = self._handle(item)
             if self._stop is not None:
                 return left
             if self.signals or self.continuation is not ABSENT:

@@ -186,25 +186,30 @@ class ServerLoop(ServerResults):
             if process.suspended:
                 await process.park()
                 continue
-            stop = await self._step()
-            if stop is not None:
-                self._stop = stop
+            if self._has_next():
+                self._stop = await self._step()
+            elif self._stop is None:
+                # Here and not further in: an idle server keeps one frame less.
+                await process.park()
+
+    def _has_next(self) -> bool:
+        process = self._process
+        if self.continuation is not ABSENT or process.batch:
+            return True
+        if process.inbox:
+            process.take_inbox()
+            return True
+        if self._hibernates and self._may_hibernate():
+            self._stop = Stop(HIBERNATE)
+        return False
 
     async def _step(self) -> Stop | None:
         process = self._process
         if self.continuation is not ABSENT:
             process.budget -= 1
             return await self._continue()
-        if process.batch:
-            self._hibernates, self._active = False, True
-            return self._drain() or await self._handle_next()
-        if process.inbox:
-            process.take_inbox()
-        elif self._hibernates and self._may_hibernate():
-            return Stop(HIBERNATE)
-        else:
-            await process.park()
-        return None
+        self._hibernates, self._active = False, True
+        return self._drain() or await self._handle_next()
 
     def _drain(self) -> Stop | None:
         """Handle messages for as long as nothing but plain callbacks is needed."""

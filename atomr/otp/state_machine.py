@@ -48,7 +48,7 @@ from atomr.otp.state_server_async import AsyncMachineServer
 from atomr.process.behaviour import Startable, state_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Coroutine
 
     from atomr.core.child_spec import ShutdownTime
     from atomr.core.exits import ExitReason
@@ -157,11 +157,11 @@ class StateMachine(Startable):
             node, label=label, parent=parent, shutdown=shutdown
         )
 
-    async def run_process(self, process: TaskProcess) -> ExitReason:
+    def run_process(self, process: TaskProcess) -> Coroutine[Any, Any, ExitReason]:
         """Let a server take this instance's place, and serve until the end."""
         server = AsyncMachineServer(self)
         process.replace_behaviour(server)
-        return await server.run_process(process)
+        return server.run_process(process)
 
 
 def _waits(cls: type[StateMachine], name: str) -> bool:

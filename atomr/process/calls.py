@@ -18,7 +18,7 @@ from __future__ import annotations
 from enum import Enum
 from math import isnan
 from threading import get_ident
-from typing import TYPE_CHECKING, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Final, Generic, TypeVar, overload
 
 import trio
 from trio.lowlevel import enable_ki_protection
@@ -66,8 +66,7 @@ class Request(Generic[R_co]):
 class Cast(tuple[object]):
     """The envelope of a cast.
 
-    A tuple, because nothing is made faster, and a cast is little else.  To a
-    StateMachine it is an event, matched by ``case Cast(message)``.
+    To a StateMachine it is an event, matched by ``case Cast(message)``.
     """
 
     __slots__ = ()
@@ -80,6 +79,18 @@ class Cast(tuple[object]):
 
     def __repr__(self) -> str:
         return f"Cast({self[0]!r})"
+
+
+CAST: Final = object()
+"""Marks the envelope of a cast to a server without a task, ``(CAST, message)``: a
+plain tuple is made in a quarter of the time of a ``Cast``, and nobody else sees it.
+"""
+
+
+def item_seen(item: object) -> object:
+    """Return an item of a mailbox as whoever looks is to see it."""
+    short_form = type(item) is tuple and item and item[0] is CAST
+    return Cast((item[1],)) if short_form else item  # type: ignore[index]
 
 
 class ChildStart:
@@ -332,7 +343,8 @@ def cast(server: Address, message: object) -> None:
     if process is not None:
         if process.limit is not None and mailbox.refuses(process):
             return
-        process.inbox.append(Cast((message,)))
+        short_form = process.opens_casts
+        process.inbox.append((CAST, message) if short_form else Cast((message,)))
         if process.idle:
             process.wake()
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from enum import Enum
 from itertools import islice
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 import trio
 from trio.lowlevel import enable_ki_protection
@@ -91,6 +91,7 @@ class Process:
         "shutdown",
         "signals",
         "started_at",
+        "starter",
         "status",
         "ties",
         "trapping",
@@ -109,11 +110,12 @@ class Process:
     names: Tie[set[str]] = Tie()
     on_end: Tie[dict[object, Callable[[], object]]] = Tie()
     room_spots: Tie[dict[ParkSpot, None]] = Tie()
-    starter: Tie[ParkSpot] = Tie()
     timers: Tie[set[Timer]] = Tie()
     watchers: Tie[dict[Ref, Process]] = Tie()
 
     task: trio.lowlevel.Task | None
+    opens_casts: ClassVar[bool] = False
+    """Whether it takes the short envelope of a cast."""
 
     def __init__(
         self,
@@ -143,6 +145,7 @@ class Process:
         self.limit: MailboxLimit | None = None
         self.debug: Debug | None = None
         self.started_at = 0.0
+        self.starter: ParkSpot | None = None
         self.waiting_for: From | ChildStart | None = None
         self.ties: Ties | None = None
         node.processes[pid.number] = self
@@ -249,7 +252,7 @@ class Process:
         self.status = Status.RUNNING
         self.was_started = True
         self.started_at = self.node.now()
-        if self.ties is not None and self.starter is not None:
+        if self.starter is not None:
             self.starter.wake()
             self.starter = None
         if telemetry.handlers:
@@ -301,6 +304,8 @@ class Process:
         if ties is not None:
             self._tell_others(reason)
             self._wake_waiters()
+        if self.starter is not None:
+            self.starter.wake()
         if self.was_started:
             self.parent.child_exited(self, reason)
             if telemetry.handlers:
@@ -349,8 +354,6 @@ class Process:
         for spot in self.exit_spots or ():
             spot.wake()
         self.room_made()
-        if self.starter is not None:
-            self.starter.wake()
 
     def _emit_end(self, reason: ExitReason) -> None:
         telemetry.emit(

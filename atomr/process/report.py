@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from atomr.errors import short
-from atomr.process.calls import Cast, From
+from atomr.process.calls import Cast, From, item_seen
 from atomr.process.context import ancestors_of
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ def _surroundings(process: Process) -> str:
 
 def _last_message(item: object) -> object:
     # The envelopes of calls and casts say nothing to a reader.
+    item = item_seen(item)
     if isinstance(item, From):
         return item.request
     return item.message if isinstance(item, Cast) else item

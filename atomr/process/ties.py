@@ -27,7 +27,6 @@ class Ties:
         "names",
         "on_end",
         "room_spots",
-        "starter",
         "timers",
         "watchers",
     )
