@@ -110,7 +110,7 @@ class Connections:
             self._drop(connection, reason="client")
         await self._bury()
         for shared in list(self._shared):
-            await shared.close()
+            await shared.close(reason="client")
 
     async def _try(self, call: Call) -> Http1Connection | Http2Stream:
         failed: Connection | None = None

@@ -241,13 +241,16 @@ class Http2Connection:
 
     async def expire(self) -> None:
         """End a connection that is stuck, or that was idle for too long."""
-        if self._writing or not self._streams:
-            await self.close()
+        if self._writing:
+            self._end(PeerClosedError(f"it took no bytes for {WRITE_STUCK_S:g} s"))
+            await self._pipe.close()
+        elif not self._streams:
+            await self.close(reason="idle")
 
-    async def close(self) -> None:
+    async def close(self, *, reason: str) -> None:
         """Close at once; what is open is cut."""
         if self.error is None:
-            self.end = "left" if self._streams else "idle"
+            self.end = reason
             self._protocol.leave()
             self._flush_last()
             self._end(trio.ClosedResourceError("the connection was closed here"))

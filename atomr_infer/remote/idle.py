@@ -59,6 +59,8 @@ class IdleList(Generic[C]):
         """Keep a connection; return those that are now to be closed."""
         self._entries.append((now, connection))
         oldest = now - self._limits.max_age_s
+        if len(self._entries) <= self._limits.max_idle and self._put_at_first >= oldest:
+            return ()
         keep = len(self._entries)
         while keep and (keep > self._limits.max_idle or self._put_at(keep) < oldest):
             keep -= 1
@@ -72,6 +74,10 @@ class IdleList(Generic[C]):
         gone = tuple(connection for _, connection in self._entries)
         self._entries.clear()
         return gone
+
+    @property
+    def _put_at_first(self) -> float:
+        return self._entries[0][0]
 
     def _put_at(self, keep: int) -> float:
         """When the oldest of the newest ``keep`` connections came in."""
