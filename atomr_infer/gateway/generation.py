@@ -130,6 +130,10 @@ class _Answer:
         assert self._served is not None, "begin() comes first"
         return self._served
 
+    def _passed_on(self) -> None:
+        """Take back what would have been dropped: the upstream got all of it."""
+        self._asked = attrs.evolve(self._asked, warnings=())
+
     def _facts(self) -> AnswerFacts:
         return AnswerFacts(
             request_id=self._asked.batch.request_id,
@@ -147,6 +151,7 @@ class _StreamAnswer(_Answer):
     async def chunk(self, chunk: TokenChunk | RawChunk) -> None:
         if isinstance(chunk, RawChunk):
             if not self._exchange.started:
+                self._passed_on()
                 await self._start(chunk.content_type)
             data = chunk.data
         else:
@@ -180,6 +185,7 @@ class _WholeAnswer(_Answer):
 
     async def chunk(self, chunk: TokenChunk | RawChunk) -> None:
         if isinstance(chunk, RawChunk):
+            self._passed_on()
             self._raw = chunk
             return
         if self._builder is None:

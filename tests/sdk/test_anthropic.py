@@ -347,6 +347,21 @@ async def test_limit_is_named(serve: Serve) -> None:
         )
 
 
+async def test_what_is_lost_is_told_where_the_request_is_written_anew(
+    serve: Serve, provider: str
+) -> None:
+    asked = members({"metadata": {"user_id": "u", "odd": 1}})
+    async with serve() as chain:
+
+        async def headers(client: AsyncAnthropic) -> Any:
+            return (await client.messages.with_raw_response.create(**asked)).headers
+
+        told = await chain.client.run(None, headers)
+        passed_on = provider == "anthropic"
+        assert ("x-atomr-warnings" not in told) is passed_on
+        assert ("metadata.odd" in told.get("x-atomr-warnings", "")) is not passed_on
+
+
 # --- errors ------------------------------------------------------------------------
 
 
