@@ -76,8 +76,13 @@ async def _next(signals: AsyncIterator[int]) -> signal.Signals:
 async def _unless_signalled(
     signals: AsyncIterator[int], work: Callable[[], Awaitable[None]]
 ) -> bool:
-    """Do ``work``; give it up at a signal.  Return whether it was done."""
-    done = False
+    """Do ``work``; give it up at a signal.
+
+    Returns:
+        Whether it was done and no signal came: one that comes as the work ends
+        has been taken, and would be lost if the answer were yes.
+    """
+    done = signalled = False
     failure: Exception | None = None
     async with trio.open_nursery() as nursery:
 
@@ -92,10 +97,11 @@ async def _unless_signalled(
 
         nursery.start_soon(run)
         await _next(signals)
+        signalled = True
         nursery.cancel_scope.cancel()
     if failure is not None:
         raise failure
-    return done
+    return done and not signalled
 
 
 async def _load(cluster: Cluster, plan: ServePlan) -> None:

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 import attrs
 import pytest
 import trio
+import trio.testing
 
+from atomr_infer.cli.serve import _unless_signalled
 from tests.gateway.http import chat_body, events, head, parse, until
 
 if TYPE_CHECKING:
@@ -143,3 +145,29 @@ async def test_after_a_signal_nobody_gets_in(serve: Start) -> None:
             with pytest.raises(OSError, match=r"."):
                 await trio.open_tcp_stream("127.0.0.1", command.port)
             command.send(signal.SIGTERM)
+
+
+async def test_a_signal_that_comes_as_the_loading_ends_is_not_lost() -> None:
+    both = trio.Event()
+
+    async def signals() -> AsyncIterator[int]:
+        await both.wait()
+        yield signal.SIGTERM
+
+    async def work() -> None:
+        await both.wait()
+
+    # Whichever of the two runs first, the signal is taken or it is left.
+    for _ in range(20):
+        both = trio.Event()
+        received = signals()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_set_soon, both)
+            done = await _unless_signalled(received, work)
+        left = [number async for number in received]
+        assert left == ([signal.SIGTERM] if done else [])
+
+
+async def _set_soon(event: trio.Event) -> None:
+    await trio.testing.wait_all_tasks_blocked()
+    event.set()
