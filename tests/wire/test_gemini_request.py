@@ -244,6 +244,21 @@ def test_t3_call_and_result_without_ids_are_tied_by_their_order() -> None:
     assert [message.role for message in messages[2:]] == [Role.TOOL, Role.TOOL]
 
 
+def test_t3_call_that_was_answered_by_its_id_waits_no_more() -> None:
+    calls = [{"functionCall": {"id": each, "name": "f"}} for each in "ab"]
+    results = [
+        {"functionResponse": {"id": "a", "name": "f", "response": {}}},
+        {"functionResponse": {"name": "f", "response": {}}},
+    ]
+    messages = _parse(
+        contents=[
+            {"role": "model", "parts": calls},
+            {"role": "user", "parts": results},
+        ]
+    ).messages
+    assert [part.call_id for part in messages[1].content] == ["a", "b"]  # type: ignore[union-attr]
+
+
 def test_t8_ids_of_calls_survive() -> None:
     call = {"id": "call_Ä|1", "name": "f", "args": {"a": [1, 2]}}
     response = {"id": "call_Ä|1", "name": "f", "response": {"x": 1}}

@@ -367,6 +367,13 @@ def test_section_5_blocked_prompt_is_one_empty_choice() -> None:
     assert _answer().whole(msgspec.json.encode(blocked)) == expected
 
 
+def test_section_5_feedback_beside_an_answer_is_passed_over() -> None:
+    feedback: dict[str, Any] = {"promptFeedback": {"blockReason": "SAFETY"}}
+    beside = _response({"text": "a"}, **feedback)
+    finished = _response(finish="STOP", usageMetadata=COUNTS)
+    assert _ask(beside, feedback, finished) == [_chunk("a"), STOP, USAGE]
+
+
 def test_feedback_that_blocks_nothing_is_passed_over() -> None:
     feedback: dict[str, Any] = {"promptFeedback": {"safetyRatings": []}}
     assert _read(_events(feedback) + GOLDEN_TEXT) == GOLDEN_TEXT_CHUNKS
@@ -487,7 +494,7 @@ def test_call_whose_end_never_came_is_whole_at_the_finish() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["", "$", "a", "$.", "$.a[", "$.a..b", "$[99999999]", "$[0]", "$.t.u"]
+    "path", ["", "$", "a", "$.", "$.a[", "$.a..b", "$.l[99999]", "$[0]", "$.t.u"]
 )
 def test_piece_that_fits_nowhere_is_an_error_of_the_upstream(path: str) -> None:
     pieces = [_piece("$.t", stringValue="x"), _piece(path, stringValue="y")]

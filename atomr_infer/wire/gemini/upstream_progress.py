@@ -60,7 +60,9 @@ class Progress:
         if response.usage_metadata is not ABSENT:
             self._counts = response.usage_metadata
         feedback = response.prompt_feedback
-        if feedback is None or not feedback.block_reason or self._begun:
+        if feedback is None or not feedback.block_reason:
+            return None
+        if response.candidates or self._begun:
             return None
         self._begun.add(0)
         self._finished.add(0)
