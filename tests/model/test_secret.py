@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 import traceback
 from base64 import b64encode, urlsafe_b64encode
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis.strategies import text
 
 from atomr_infer.model.deployment import Deployment
-from atomr_infer.model.secret import Secret
+from atomr_infer.model.secret import Secret, _traces
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -112,9 +113,41 @@ def test_of_any_text_no_piece_is_left(before: str, key: str, after: str) -> None
         assert key not in blotted
 
 
+def naive(key: str, text: str) -> str:
+    """Blot every character that is in a run of 8 of a form of the key."""
+    traces = _traces(key)
+    text = text.replace(key, "***")
+    low = text.lower()
+    inside = [False] * len(text)
+    for at in range(len(text) - 7):
+        if low[at : at + 8] in traces.pieces:
+            inside[at : at + 8] = [True] * 8
+    marked = "".join("\0" if mark else c for c, mark in zip(text, inside, strict=True))
+    return re.sub("\0+", "***", marked)
+
+
+# Few letters, so that pieces of the key are common, and near each other.
+letters = text("abAB", max_size=60)
+
+
+@given(text("abAB", min_size=8, max_size=12), letters)
+def test_it_finds_what_a_naive_search_finds(key: str, shown: str) -> None:
+    assert Secret(key).blot(shown).replace("******", "***") == (
+        naive(key, shown).replace("******", "***")
+    )
+
+
 def test_letters_whose_lower_case_is_longer_move_nothing() -> None:
     text = f"\u0130\u0130\u0130 {KEY[:10]} end"
     assert Secret(KEY).blot(text) == "\u0130\u0130\u0130 *** end"
+
+
+def test_what_is_kept_for_the_search_does_not_show_itself() -> None:
+    secret = Secret(KEY)
+    secret.blot("anything")
+    assert KEY[:8].lower() not in f"{secret._known!r} {secret!r}".lower()
+    assert secret == Secret(KEY)
+    assert hash(secret) == hash(Secret(KEY))
 
 
 def test_an_empty_secret_blots_nothing() -> None:
