@@ -171,16 +171,16 @@ class AnswerChunks(Generic[C]):
         due_at = self._first_by
         if due_at is None:
             due_at = trio.current_time() + self._timeouts.idle_s
+        # No scope for each wait: the connection keeps the time.
+        self._response.due_by(due_at)
         try:
-            with trio.CancelScope(deadline=due_at) as scope:
-                await self._read()
+            await self._read()
         except InferenceError as error:
             self._failed = True
             blot(error, self._secret)
+            if is_late(error):
+                raise self._late() from error
             raise
-        if scope.cancelled_caught:
-            self._failed = True
-            raise self._late()
         self._first_by = None
 
     def _late(self) -> UpstreamTimeoutError:
@@ -220,6 +220,11 @@ def within(deadline: float, late: InferenceError) -> Iterator[None]:
         yield
     if scope.cancelled_caught:
         raise late
+
+
+def is_late(error: InferenceError) -> bool:
+    """Whether the bound of ``due_by`` was passed."""
+    return isinstance(error, UpstreamTimeoutError) and error.code == "total_timeout"
 
 
 def first_token_timeout(timeouts: Timeouts) -> UpstreamTimeoutError:

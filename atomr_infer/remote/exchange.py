@@ -49,3 +49,6 @@ class Exchange(Protocol):
 
     async def receive(self) -> bytes | None:
         """Return the next piece of the body, never empty; None at its end."""
+
+    def due_by(self, instant: float) -> None:
+        """Let every wait from here on end at an instant, at the latest."""

@@ -167,7 +167,7 @@ class HttpClient:
         # The block's own error is kept out of the nursery, which would wrap it.
         await self._block.__aexit__(None, None, None)
 
-    def request(
+    def request(  # noqa: PLR0913 - all but two by keyword, all with a default
         self,
         method: str,
         path: str,
@@ -176,6 +176,7 @@ class HttpClient:
         body: bytes = b"",
         replay: bool = True,
         timeouts: HttpTimeouts | None = None,
+        due_by: float | None = None,
     ) -> AbstractAsyncContextManager[HttpResponse]:
         """Return a block that sends a request and begins with the answer's headers.
 
@@ -187,6 +188,8 @@ class HttpClient:
             replay: send again on a fresh connection when a kept-alive one
                 turns out to be gone.
             timeouts: in place of the client's.
+            due_by: the instant, of trio's clock, that takes the place of
+                ``total_s``; ``HttpResponse.due_by`` moves it.
 
         Raises:
             OverloadedError: no connection became free in time (``pool_timeout``).
@@ -210,7 +213,7 @@ class HttpClient:
             head=head,
             replay=replay,
             timeouts=limits,
-            total_at=_total_at(limits),
+            total_at=_total_at(limits) if due_by is None else due_by,
         )
         return _Block(self._connections, call)
 

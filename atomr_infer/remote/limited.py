@@ -39,6 +39,10 @@ class Limited:
         self._by_total = False
         self.due_at = math.inf
 
+    def due_by(self, instant: float) -> None:
+        """Let every wait from here on end at an instant, at the latest."""
+        self._call.total_at = instant
+
     def _limit(self, phase: Phase, limit_s: float) -> None:
         """Let the wait that begins now end in ``limit_s`` at the latest."""
         self._phase = phase

@@ -33,6 +33,7 @@ from atomr_infer.remote.answer import (
     AnswerChunks,
     AnswerReader,
     first_token_timeout,
+    is_late,
     read_error_body,
     within,
 )
@@ -119,9 +120,9 @@ def open_provider_client(
         headers=list((usual | dict(headers)).items()),
         timeouts=HttpTimeouts(
             connect_s=timeouts.connect_s,
-            write_s=timeouts.first_token_s,
-            head_s=timeouts.first_token_s,
-            # Silence is measured between chunks, not between reads.
+            # Silence is measured between chunks, not between reads: see due_by.
+            write_s=math.inf,
+            head_s=math.inf,
             idle_s=math.inf,
         ),
         connect=connect,
@@ -262,6 +263,7 @@ class ProviderClient:
         self,
         client: HttpClient,
         request: ProviderRequest[C],
+        by: float,
         secret: Secret | None,
     ) -> AbstractAsyncContextManager[HttpResponse]:
         """Return the block of a request's exchange.
@@ -277,6 +279,7 @@ class ProviderClient:
                 headers=[*request.headers, *key],
                 body=request.body,
                 replay=self._replay,
+                due_by=by,
             )
         except ValueError as error:
             # Ours were checked when they were read; these are the client's.
@@ -355,14 +358,13 @@ class _Answered(Generic[C, T]):
     async def __aenter__(self) -> T:
         client, secret = self._client, self._secret
         try:
-            block = client.exchange(self._http, self._request, secret)
-            with trio.CancelScope(deadline=self._by) as scope:
-                response = await block.__aenter__()
+            block = client.exchange(self._http, self._request, self._by, secret)
+            response = await block.__aenter__()
         except InferenceError as error:
             blot(error, secret)
+            if is_late(error):
+                raise first_token_timeout(client.timeouts) from error
             raise
-        if scope.cancelled_caught:
-            raise first_token_timeout(client.timeouts)
         try:
             value = await self._value(response)
         except BaseException as error:

@@ -44,6 +44,14 @@ class HttpResponse:
         """
         return await self._exchange.receive()
 
+    def due_by(self, instant: float) -> None:
+        """Let every wait from here on end at an instant of trio's clock.
+
+        It takes the place of the one before, and of ``HttpTimeouts.total_s``:
+        what comes too late is an ``UpstreamTimeoutError``, ``total_timeout``.
+        """
+        self._exchange.due_by(instant)
+
     def end(self) -> None:
         """Let go of the exchange: its connection may carry another one now."""
         self._exchange = _ENDED
@@ -77,13 +85,13 @@ class HttpResponse:
         frame.  Gives up, and lets the block's end close the connection, when
         the rest is longer or slower than said or is broken.
         """
-        with trio.move_on_after(within_s):
-            try:
-                await self.read(limit_bytes=limit_bytes)
-            except UpstreamError:
-                # What was wanted is here; a connection that is in no state to
-                # be kept is closed at the end of the block.
-                return
+        self.due_by(trio.current_time() + within_s)
+        try:
+            await self.read(limit_bytes=limit_bytes)
+        except UpstreamError:
+            # What was wanted is here; a connection that is in no state to be
+            # kept is closed at the end of the block.
+            return
 
 
 class _Ended:
@@ -92,6 +100,9 @@ class _Ended:
     head = ResponseHead(0, {})
 
     async def receive(self) -> bytes | None:
+        raise RuntimeError("an answer is read inside its with block only")
+
+    def due_by(self, instant: float) -> None:
         raise RuntimeError("an answer is read inside its with block only")
 
 
