@@ -236,10 +236,12 @@ class GatewayApp:
         await self._run(exchange, work, fail)
 
     async def _run(self, exchange: Exchange, work: Work, fail: Fail) -> None:
-        stopping = NotReadyError("the server is shutting down")
+        async def stopped() -> None:
+            await fail(NotReadyError("the server is shutting down"))
+
         self._answering.add(exchange)
         try:
-            await exchange.run(work, stopped=partial(fail, stopping))
+            await exchange.run(work, stopped=stopped)
         finally:
             self._answering.discard(exchange)
 

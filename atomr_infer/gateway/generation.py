@@ -85,10 +85,10 @@ class Generation:
             log.info("request %s refused: %s", self._call.request_id, error)
             raise
         batch = with_wishes(self._serving, asked.batch, self._call.headers)
-        asked = attrs.evolve(asked, batch=batch)
+        if batch is not asked.batch:
+            asked = attrs.evolve(asked, batch=batch)
         kind = _StreamAnswer if batch.stream else _WholeAnswer
         answer = self._answer = kind(self._exchange, self._ingress, asked)
-        batch = self._serving.with_client_keys(asked.batch, self._call.headers)
         answer.cost = (await run_request(self._serving, batch, answer)).cost
         await answer.finish()
 

@@ -8,13 +8,12 @@ of the engine it runs on, and is cancelled when that ends.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from atomr_infer.serving.fresh_error import fresh
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
     import trio
 
@@ -32,20 +31,13 @@ class EngineLife:
         self.error: InferenceError | None = None
         self._scopes: set[trio.CancelScope] = set()
 
-    @contextmanager
-    def hold(self, scope: trio.CancelScope) -> Iterator[None]:
-        """Let ``scope`` be cancelled when this life ends during the block.
+    def hold(self, scope: trio.CancelScope) -> AbstractContextManager[None]:
+        """Return a block in which this life's end cancels ``scope``.
 
         Raises:
-            InferenceError: it has ended already.
+            InferenceError: when the block is entered: it has ended already.
         """
-        if self.error is not None:
-            raise fresh(self.error)
-        self._scopes.add(scope)
-        try:
-            yield
-        finally:
-            self._scopes.discard(scope)
+        return _Hold(self, self._scopes, scope)
 
     def end(self, error: InferenceError) -> None:
         """End every generation with ``error``; the first call counts."""
@@ -53,3 +45,24 @@ class EngineLife:
             self.error = error
             for scope in self._scopes:
                 scope.cancel()
+
+
+class _Hold:
+    """The block of :meth:`EngineLife.hold`, by hand: it is entered for each request."""
+
+    __slots__ = ("_life", "_scope", "_scopes")
+
+    def __init__(
+        self, life: EngineLife, scopes: set[trio.CancelScope], scope: trio.CancelScope
+    ) -> None:
+        self._life = life
+        self._scopes = scopes
+        self._scope = scope
+
+    def __enter__(self) -> None:
+        if self._life.error is not None:
+            raise fresh(self._life.error)
+        self._scopes.add(self._scope)
+
+    def __exit__(self, *_: object) -> None:
+        self._scopes.discard(self._scope)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
@@ -42,7 +41,8 @@ from atomr_infer.serving.inlining import inlined
 from atomr_infer.serving.served import Served
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from contextlib import AbstractAsyncContextManager
+    from types import TracebackType
 
     from atomr.refs import Pid
     from atomr_infer.model.batch import ExecuteBatch, RawChunk, TokenChunk
@@ -160,9 +160,8 @@ class Leg:
             deployment=name, model=model, served=partial(terms.served, name, ignored)
         )
 
-    @asynccontextmanager
-    async def lease(self, pid: Pid, *, may_wait: bool) -> AsyncIterator[Held]:
-        """Hold a permit on some replica, and the breaker's leave to ask.
+    def lease(self, pid: Pid, *, may_wait: bool) -> AbstractAsyncContextManager[Held]:
+        """Return a block that holds a permit, and the breaker's leave to ask.
 
         Args:
             pid: the request's process.
@@ -174,30 +173,42 @@ class Leg:
 
         Cancellation: gives both back.
         """
+        return _Holding(self, pid, may_wait=may_wait)
+
+    async def hold(self, pid: Pid, *, may_wait: bool) -> Held:
+        """Take what :meth:`lease` holds; :meth:`let_go` gives it back."""
         guard = self._serving.breakers.of(self.deployment.name)
         if guard is not None:
             guard.check()  # before the queue, which may be long
-        replica, lease = await self._admitted(pid, may_wait=may_wait)
-        ended, outcome = messages.Ended.OTHERWISE, Outcome.UNKNOWN
-        held = None
+        lease = await self._admitted(pid, may_wait=may_wait)
         try:
-            held = Held(lease, guard)
-            yield held
+            return Held(lease, guard)
+        except InferenceError:
+            self._avoid_replica()
+            self._release(lease, messages.Ended.OTHERWISE)
+            raise
+
+    def let_go(self, held: Held, error: BaseException | None) -> None:
+        """Give back a permit, and tell the breaker how it went."""
+        ended, outcome = messages.Ended.OTHERWISE, Outcome.UNKNOWN
+        if error is None:
             ended, outcome = messages.Ended.SUCCEEDED, Outcome.SUCCEEDED
-        except InferenceError as error:
-            self._failed_on |= {replica}
+        elif isinstance(error, InferenceError):
+            self._avoid_replica()
             outcome = outcome_of(error)
             if isinstance(error, RateLimitedError):
                 ended = messages.Ended.RATE_LIMITED
-            raise
-        finally:
-            if held is not None:
-                held.report(outcome)
-            cast(lease.core, messages.Release(lease.ref, ended))
+        held.report(outcome)
+        self._release(held.lease, ended)
 
-    async def _admitted(
-        self, pid: Pid, *, may_wait: bool
-    ) -> tuple[ReplicaState, Lease]:
+    def _avoid_replica(self) -> None:
+        assert self._replica is not None, "somebody was asked"
+        self._failed_on |= {self._replica}
+
+    def _release(self, lease: Lease, ended: messages.Ended) -> None:
+        cast(lease.core, messages.Release(lease.ref, ended))
+
+    async def _admitted(self, pid: Pid, *, may_wait: bool) -> Lease:
         name = self.deployment.name
         replica = self._serving.askable(name).pick(self._failed_on)
         self._replica = replica
@@ -211,7 +222,7 @@ class Leg:
             replica.arriving -= 1
         if isinstance(lease, InferenceError):
             raise lease
-        return replica, lease
+        return lease
 
     async def _run(
         self, held: Held, attempt: Attempt, receiver: Receiver, terms: Terms
@@ -241,6 +252,30 @@ class Leg:
         if chunk.finish_reason is FinishReason.CONTENT_FILTER:
             name = self.deployment.name
             raise ContentFilterError(f"{name} withheld its answer for its content")
+
+
+class _Holding:
+    """The block of a lease; by hand, because a generator costs more than a permit."""
+
+    __slots__ = ("_held", "_leg", "_may_wait", "_pid")
+
+    def __init__(self, leg: Leg, pid: Pid, *, may_wait: bool) -> None:
+        self._leg = leg
+        self._pid = pid
+        self._may_wait = may_wait
+        self._held: Held
+
+    async def __aenter__(self) -> Held:
+        self._held = await self._leg.hold(self._pid, may_wait=self._may_wait)
+        return self._held
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._leg.let_go(self._held, exc)
 
 
 class Held:
