@@ -22,14 +22,34 @@ def configure_logging(level: str) -> None:
     Args:
         level: ``debug``, ``info``, ``warning`` or ``error``.
     """
+    handler = _StderrHandler()
+    handler.setFormatter(_Formatter(_FORMAT, datefmt="%H:%M:%S"))
     logging.basicConfig(
         level=level.upper(),
-        format=_FORMAT,
-        datefmt="%H:%M:%S",
-        handlers=[_StderrHandler()],
+        handlers=[handler],
     )
+    # What no line shows is not looked up: the caller's frame and the thread.
+    logging._srcfile = None  # noqa: SLF001 - as logging's own how-to says
+    logging.logThreads = logging.logProcesses = False
+    logging.logMultiprocessing = False
     if level.upper() != "DEBUG":
         logging.getLogger(_ENGINE_OUTPUT).setLevel(logging.WARNING)
+
+
+class _Formatter(logging.Formatter):
+    """Formats the time once a second: each request is a line."""
+
+    _second = -1
+    _shown = ""
+
+    def formatTime(  # noqa: N802 - the base class's name
+        self, record: logging.LogRecord, datefmt: str | None = None
+    ) -> str:
+        second = int(record.created)
+        if second != self._second:
+            self._second = second
+            self._shown = super().formatTime(record, datefmt)
+        return self._shown
 
 
 class _StderrHandler(logging.StreamHandler[TextIO]):
