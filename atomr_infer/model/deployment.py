@@ -141,6 +141,8 @@ class Deployment:
         serves: public model names; a name with ``*`` is a pattern such as
             ``gpt-*``.  Empty: ``(name,)``.  A pattern that ends in ``/*``
             (``openai/*``) takes its prefix off before the upstream is asked.
+            Deployments that serve the same name are a group: the least loaded
+            one answers, and the others when it fails.
         credential: where the upstream's key is found; None: none is needed.
         price: what its models cost; None: what is known of the provider's.
         credentials: several keys that are used in turn; one that is refused or

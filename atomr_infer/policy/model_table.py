@@ -1,7 +1,8 @@
 """Which deployment serves a model name that a client asked for.
 
 Exact names win over patterns; among patterns the longest literal part wins,
-then the order of deployment.  Two deployments cannot share an exact name.
+then the order of deployment.  Deployments that serve the same name, or the same
+pattern, are a group: each of them may answer, and the others when it fails.
 
 A table is an immutable value: whoever deploys makes a new one, and a request
 keeps the one it started with.
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import attrs
@@ -32,10 +34,17 @@ class Route:
     Attributes:
         deployment: the deployment's name.
         model: what its runtime is asked for.
+        others: the rest of its group, in order of deployment.
     """
 
     deployment: str
     model: str
+    others: tuple[Route, ...] = ()
+
+    @property
+    def group(self) -> tuple[Route, ...]:
+        """All who may answer, itself first."""
+        return (self, *self.others)
 
 
 @attrs.frozen
@@ -43,6 +52,17 @@ class ModelTable:
     """Public model names and patterns, each with its deployment."""
 
     _deployments: tuple[Deployment, ...] = ()
+    _groups: Mapping[str, tuple[Deployment, ...]] = attrs.field(
+        init=False, eq=False, repr=False
+    )
+
+    @_groups.default
+    def _by_public_name(self) -> Mapping[str, tuple[Deployment, ...]]:
+        groups: dict[str, tuple[Deployment, ...]] = {}
+        for deployment in self._deployments:
+            for name in dict.fromkeys(deployment.serves):
+                groups[name] = (*groups.get(name, ()), deployment)
+        return groups
 
     def with_deployment(
         self, deployment: Deployment, *, expected: frozenset[str] = frozenset()
@@ -54,12 +74,13 @@ class ModelTable:
             expected: names of deployments that will come.
 
         Raises:
-            ConfigError: its name, or a model name that it serves, is taken; or
-                it falls back to a deployment that is not there, or to itself
-                by way of others.
+            ConfigError: its name is taken; or it falls back to a deployment
+                that is not there, or to itself by way of others.
         """
-        for other in self._deployments:
-            _refuse_overlap(deployment, other)
+        if any(other.name == deployment.name for other in self._deployments):
+            raise ConfigError(
+                f"deployment {deployment.name!r} exists already; names are unique"
+            )
         table = ModelTable((*self._deployments, deployment))
         chains = {each.name: each.fallbacks for each in table.deployments}
         for fallback in deployment.fallbacks:
@@ -78,12 +99,12 @@ class ModelTable:
         return self._deployments
 
     def names(self) -> tuple[str, ...]:
-        """All public names, patterns included, in order of deployment."""
+        """All public names, patterns included, each once, in order of deployment."""
         return tuple(name for name, _ in self.owned_names())
 
     def owned_names(self) -> tuple[tuple[str, str], ...]:
-        """Each public name with the deployment that serves it."""
-        return tuple((name, d.name) for d in self._deployments for name in d.serves)
+        """Each public name with the first deployment that serves it."""
+        return tuple((name, group[0].name) for name, group in self._groups.items())
 
     def resolve(self, model: str) -> Route:
         """Return the route for a public model name.
@@ -98,21 +119,25 @@ class ModelTable:
         >>> table.resolve("openai/o5").model
         'o5'
         >>> table.resolve("gpt-6")
-        Route(deployment='gpt', model='gpt-6')
+        Route(deployment='gpt', model='gpt-6', others=())
         """
-        best: tuple[int, Deployment, str] | None = None
-        for deployment in self._deployments:
-            for served in deployment.serves:
-                if served == model:
-                    return Route(deployment.name, deployment.model or model)
-                if _is_pattern(served) and fnmatch.fnmatchcase(model, served):
-                    weight = len(served.replace("*", ""))
-                    if best is None or weight > best[0]:
-                        best = (weight, deployment, served)
-        if best is None:
+        served = model if model in self._groups else self._pattern(model)
+        if served is None:
             raise self._not_found(model)
-        _, deployment, served = best
-        return Route(deployment.name, deployment.model or _asked(model, served))
+        first, *others = (
+            Route(each.name, each.model or _asked(model, served))
+            for each in self._groups[served]
+        )
+        return attrs.evolve(first, others=tuple(others)) if others else first
+
+    def _pattern(self, model: str) -> str | None:
+        """Return the pattern that ``model`` falls under."""
+        found = (
+            name
+            for name in self._groups
+            if _is_pattern(name) and fnmatch.fnmatchcase(model, name)
+        )
+        return max(found, key=_weight, default=None)
 
     def _not_found(self, model: str) -> ModelNotFoundError:
         names = self.names()
@@ -132,6 +157,10 @@ def _is_pattern(name: str) -> bool:
     return "*" in name
 
 
+def _weight(pattern: str) -> int:
+    return len(pattern.replace("*", ""))
+
+
 def _asked(model: str, pattern: str) -> str:
     """Take a routing prefix such as ``openai/`` off the name."""
     if pattern.endswith("/*"):
@@ -148,14 +177,3 @@ def _no_fallback(name: str, to: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(to, others, n=1)
     hint = f"did you mean {close[0]!r}?" if close else "deploy that one first"
     return f"deployment {name!r} cannot fall back to {to!r}: there is no such; {hint}"
-
-
-def _refuse_overlap(new: Deployment, old: Deployment) -> None:
-    if new.name == old.name:
-        raise ConfigError(f"deployment {new.name!r} exists already; names are unique")
-    shared = sorted(set(new.serves) & set(old.serves))
-    if shared:
-        raise ConfigError(
-            f"deployment {new.name!r} cannot serve {shared[0]!r}: "
-            f"deployment {old.name!r} serves it already"
-        )

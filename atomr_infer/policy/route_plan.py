@@ -11,8 +11,9 @@ give up with this error.  The rules, in order:
     its queue is not asked for twice: the queue has waited for us already.
 3.  Where another deployment may take over, an upstream's ``Retry-After`` that
     is longer than our own wait would be is not waited for.
-4.  Fallbacks are open for the failures that they are written for; those of the
-    leg that failed come before those that are left of earlier ones.  Each
+4.  The others that serve the same name come first, then fallbacks, each for the
+    failures that it is written for; those of the leg that failed come before
+    those that are left of earlier ones.  Each
     deployment is a leg once, so no route is hammered: there are at most
     ``max_attempts`` tries at each one.
 5.  Once a content filter has refused, only a fallback that names
@@ -130,6 +131,7 @@ class RoutePlan:
     Attributes:
         deployments: all that there are, by name.
         first: the name of the deployment that it began with.
+        siblings: the others of its group; they come before all fallbacks.
         leg: the deployment that is asked now.
         on_cut: the first deployment's.
         tries: attempts at this leg so far.
@@ -144,6 +146,7 @@ class RoutePlan:
     first: str
     leg: Deployment
     on_cut: OnCut
+    siblings: tuple[Fallback, ...] = ()
     tries: int = 0
     timeouts: int = 0
     pending: tuple[Fallback, ...] = ()
@@ -201,23 +204,29 @@ class RoutePlan:
 
     def open_fallback(self, causes: frozenset[FallbackReason]) -> Fallback | None:
         """Return the first one that may take over after such failures."""
-        for fallback in (*self.leg.fallbacks, *self.pending):
+        for fallback in (*self.siblings, *self.leg.fallbacks, *self.pending):
             known = fallback.to in self.deployments and fallback.to not in self.visited
             if known and _is_open(fallback, causes):
                 return fallback
         return None
 
 
-def start(deployments: Mapping[str, Deployment], first: Deployment) -> RoutePlan:
+def start(
+    deployments: Mapping[str, Deployment],
+    first: Deployment,
+    siblings: tuple[Fallback, ...] = (),
+) -> RoutePlan:
     """Return the plan of a request that has not been tried yet.
 
     Args:
         deployments: all that there are, by name.
         first: the one that its model's name belongs to.
+        siblings: the others that serve the same name.
     """
     return RoutePlan(
         deployments=deployments,
         first=first.name,
+        siblings=siblings,
         leg=first,
         on_cut=first.on_cut,
         visited=frozenset({first.name}),

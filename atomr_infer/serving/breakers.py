@@ -40,6 +40,11 @@ class Guard:
         self.endpoint = endpoint
         self.breaker = breaker
 
+    @property
+    def is_open(self) -> bool:
+        """Whether a request would be refused now."""
+        return self.breaker.refusal(trio.current_time()) is not None
+
     def check(self) -> None:
         """Refuse at once what :meth:`admit` would refuse.
 

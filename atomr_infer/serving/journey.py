@@ -23,6 +23,7 @@ import trio
 from atomr.errors import NoProcessError, ProcessKilledError, StartError
 from atomr.process import attached
 from atomr_infer.errors import DeadlineError, InferenceError, NotReadyError
+from atomr_infer.model.failover import Fallback
 from atomr_infer.policy.route_plan import Again, Failure, GiveUp, GoTo, Sent, start
 from atomr_infer.serving.leg import Leg
 from atomr_infer.serving.names import REQUESTS
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from atomr.refs import Pid
     from atomr_infer.model.batch import ExecuteBatch, Usage
     from atomr_infer.model.deployment import Deployment
-    from atomr_infer.model.failover import Fallback
     from atomr_infer.serving.shared import Serving
 
 log = logging.getLogger(__name__)
@@ -62,9 +62,15 @@ class Journey:
         except InferenceError as error:
             log.info("request %s refused: %s", batch.request_id, error)
             raise
+        group, route = route.group, serving.choose(route)
         first = serving.deployments[route.deployment]
+        siblings = tuple(
+            Fallback(to=other.deployment, model=other.model)
+            for other in group
+            if other.deployment != route.deployment
+        )
         self.batch = batch
-        self.plan = start(serving.deployments, first)
+        self.plan = start(serving.deployments, first, siblings)
         self.report = Report(batch.request_id, batch.model, first.name)
         self._serving = serving
         # For a fallback without a model of its own: the name without a prefix.

@@ -22,7 +22,8 @@ from atomr_infer.errors import NotReadyError
 from atomr_infer.model.secret import HeaderSecret
 from atomr_infer.policy.cost_estimate import estimate_request
 from atomr_infer.policy.hedging import HedgeBudget
-from atomr_infer.policy.model_table import ModelTable
+from atomr_infer.policy.model_table import ModelTable, Route
+from atomr_infer.policy.replica_choice import MemberLoad, next_member
 from atomr_infer.serving import messages
 from atomr_infer.serving.breakers import Breakers
 from atomr_infer.serving.fresh_error import fresh
@@ -76,6 +77,8 @@ class Serving:
         self._keys: dict[str, Credentials] = {}
         self._key_headers: frozenset[str] = frozenset()
         self._hedges: dict[str, HedgeBudget] = {}
+        self._turns: dict[str, int] = {}
+        self._turn = 0
         self.breakers = Breakers()
         self.prices = Prices()
         self.started_at_s = int(time.time())
@@ -123,6 +126,25 @@ class Serving:
             return batch
         return attrs.evolve(batch, client_headers={**batch.client_headers, **keys})
 
+    def choose(self, route: Route) -> Route:
+        """Return the member of a route's group that takes the next request."""
+        if not route.others:
+            return route
+        name = next_member(map(self._load, (each.deployment for each in route.group)))
+        self._turn += 1
+        self._turns[name] = self._turn
+        return next(each for each in route.group if each.deployment == name)
+
+    def _load(self, name: str) -> MemberLoad:
+        guard = self.breakers.of(name)
+        ready = [replica for replica in self.replicas(name) if replica.ready]
+        return MemberLoad(
+            name=name,
+            usable=bool(ready) and (guard is None or not guard.is_open),
+            outstanding=min((r.outstanding for r in ready), default=0),
+            turn=self._turns.get(name, 0),
+        )
+
     def hedge_budget(self, deployment: Deployment) -> HedgeBudget:
         """Return what a deployment's hedges are paid with."""
         budget = self._hedges.get(deployment.name)
@@ -152,6 +174,7 @@ class Serving:
             self.breakers.remove(name)
             self.prices.remove(name)
             self._hedges.pop(name, None)
+            self._turns.pop(name, None)
         known = self._routing | {routing.deployment: routing for routing in new}
         self._routing = {name: known[name] for name in self._by_name}
         for name in self._failures.keys() - self._by_name.keys():

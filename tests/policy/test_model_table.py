@@ -55,8 +55,24 @@ def test_names_are_unique() -> None:
     models = table(deployment("a", "x"))
     with pytest.raises(ConfigError, match="deployment 'a' exists already"):
         models.with_deployment(deployment("a", "y"))
-    with pytest.raises(ConfigError, match="'x': deployment 'a' serves it"):
-        models.with_deployment(deployment("b", "x"))
+
+
+def test_deployments_of_one_name_are_a_group() -> None:
+    models = table(
+        deployment("a", "x", "gpt-*", model="one"),
+        deployment("b", "y"),
+        deployment("c", "x", "gpt-*"),
+    )
+    assert models.names() == ("x", "gpt-*", "y")
+    assert models.resolve("x") == Route("a", "one", (Route("c", "x"),))
+    assert models.resolve("gpt-5") == Route("a", "one", (Route("c", "gpt-5"),))
+    assert models.resolve("y").group == (Route("b", "y"),)
+    assert models.without("a").resolve("x") == Route("c", "x")
+
+
+def test_who_serves_the_exact_name_is_in_no_group_with_a_pattern() -> None:
+    models = table(deployment("all", "gpt-*"), deployment("mine", "gpt-5"))
+    assert models.resolve("gpt-5").others == ()
 
 
 def test_a_removed_deployment_is_gone_and_the_old_table_stays() -> None:

@@ -224,6 +224,22 @@ def test_a_request_that_must_not_repeat_goes_on_only_when_it_did_not_begin() -> 
     assert walk(at, failed(BROKEN, admitted=False)) == ["to b for server_error"]
 
 
+def test_the_others_of_a_group_come_before_all_fallbacks() -> None:
+    a, b, c, d = (deployment(name) for name in "abcd")
+    a = attrs.evolve(a, fallbacks=["d"])
+    at = start(
+        {each.name: each for each in (a, b, c, d)},
+        a,
+        siblings=(Fallback(to="b"), Fallback(to="c")),
+    )
+    assert walk(at, BROKEN, TOO_LONG, BROKEN, BROKEN) == [
+        "to b for server_error",
+        "to c for context_length",
+        "to d for server_error",
+        "give up: broken",
+    ]
+
+
 # --- capacity -----------------------------------------------------------------
 
 

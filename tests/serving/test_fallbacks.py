@@ -215,6 +215,54 @@ async def test_a_client_may_lower_the_deadline_and_not_raise_it(
         assert trio.current_time() - began_at == pytest.approx(got_s)
 
 
+# --- groups -------------------------------------------------------------------
+
+TWIN = attrs.evolve(B, name="twin", serves=["m"], model="other")
+
+
+async def test_deployments_of_one_name_take_turns_and_take_over(
+    open_tree: OpenTree, autojump_clock: MockClock
+) -> None:
+    one = attrs.evolve(A, fallbacks=[])
+    first, second = Player(), Player([says("x"), says("y"), fails(BROKEN)])
+    async with open_tree() as tree:
+        await deploy(tree, (one, first), (TWIN, second))
+        answers = [await tree.ask() for _ in range(6)]
+        await nothing_left(tree)
+    by = [answer.served[0].deployment for answer in answers]
+    assert by == ["m", "twin", "m", "twin", "m", "m"]
+    assert answers[5].served[0].attempts == (Tried("twin", "upstream"), Tried("m"))
+    assert [batch.model for batch in second.batches] == ["other"] * 3
+
+
+async def test_the_member_of_a_group_with_the_least_work_is_next(
+    open_tree: OpenTree, autojump_clock: MockClock
+) -> None:
+    first, second = Player([stalls()] * 3), Player([says("x")] * 9)
+    async with open_tree() as tree:
+        await deploy(tree, (attrs.evolve(A, fallbacks=[]), first), (TWIN, second))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(tree.ask)
+            await trio.sleep(1)
+            for _ in range(5):
+                assert (await tree.ask()).served[0].deployment == "twin"
+                await trio.testing.wait_all_tasks_blocked()  # a release is a message
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_member_whose_circuit_is_open_is_passed_over(
+    open_tree: OpenTree, autojump_clock: MockClock
+) -> None:
+    first = attrs.evolve(A, fallbacks=[], options={"endpoint": "x"})
+    async with open_tree() as tree:
+        await deploy(tree, (first, Player()), (TWIN, Player()))
+        guard = tree.serving.breakers.of("m")
+        assert guard is not None
+        guard.force_open()
+        answers = [await tree.ask() for _ in range(3)]
+    assert [len(answer.served[0].attempts) for answer in answers] == [1, 1, 1]
+
+
 # --- kinds of failure ---------------------------------------------------------
 
 
