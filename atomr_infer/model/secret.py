@@ -149,11 +149,12 @@ def _without(text: str, traces: _Traces) -> str:
     kept: list[str] = []
     done = 0
     for near in _candidates(lower, traces.quads):
-        found = _find(lower, traces.pieces, max(done, near - _STRIDE + 1), near)
-        if found is not None:
-            begin, end = found
-            kept += (text[done:begin], _BLOT)
-            done = end
+        for begin in range(max(0, near - _STRIDE + 1), near + 1):
+            if lower[begin : begin + _PIECE_CHARS] in traces.pieces:
+                end = begin + _PIECE_CHARS
+                if begin > done or not kept:
+                    kept += (text[done:begin], _BLOT)
+                done = max(done, end)
     kept.append(text[done:])
     return "".join(kept)
 
@@ -169,20 +170,6 @@ def _candidates(lower: str, quads: frozenset[str]) -> list[int]:
         for at in range(0, len(lower), _STRIDE)
         if lower[at : at + _QUAD_CHARS] in quads
     ]
-
-
-def _find(
-    lower: str, pieces: frozenset[str], first: int, last: int
-) -> tuple[int, int] | None:
-    """Return the run of pieces that begins between two places, or None."""
-    for begin in range(first, last + 1):
-        end = begin
-        while lower[end : end + _PIECE_CHARS] in pieces:
-            end += 1
-        if end > begin:
-            # The run ends seven characters behind the start of its last piece.
-            return begin, end + _PIECE_CHARS - 1
-    return None
 
 
 @attrs.frozen
