@@ -222,11 +222,11 @@ def media(fields: Fields, *, inline: bool) -> ImagePart | AudioPart | FilePart:
     else:
         uri = fields.required("fileUri", str, "a string")
         source = Url(uri, media_type=media_type) if "://" in uri else FileId(uri)
-    return media_part(source, media_type, filename)
+    return media_part(source, media_type, filename=filename)
 
 
 def media_part(
-    source: MediaSource, media_type: str, filename: str | None = None
+    source: MediaSource, media_type: str, *, filename: str | None = None
 ) -> ImagePart | AudioPart | FilePart:
     """Return the part for media of a type."""
     family = media_type.partition("/")[0].lower()

@@ -53,10 +53,10 @@ def json_schema(raw: RawJson, param: str) -> RawJson:
     b'{"type":["string","null"]}'
     """
     schema = decode(param, msgspec.Raw(raw), dict[str, Any], wanted="a schema")
-    return msgspec.json.encode(_converted(schema, param, _MAX_DEPTH))
+    return msgspec.json.encode(_converted(schema, param=param, depth=_MAX_DEPTH))
 
 
-def _converted(schema: object, param: str, depth: int) -> object:
+def _converted(schema: object, *, param: str, depth: int) -> object:
     if not isinstance(schema, dict):
         raise invalid(param, "must be a schema: an object")
     if not depth:
@@ -66,19 +66,20 @@ def _converted(schema: object, param: str, depth: int) -> object:
     for name, value in members.items():
         if name not in _DROPPED:
             told = _RENAMED.get(name, name)
-            converted[told] = _member(told, value, param, depth - 1)
+            converted[told] = _member(told, value, param=param, depth=depth - 1)
     return _with_null(converted) if members.get("nullable") is True else converted
 
 
-def _member(name: str, value: object, param: str, depth: int) -> object:
+def _member(name: str, value: object, *, param: str, depth: int) -> object:
     if name == "type" and isinstance(value, str):
         return value.lower()
     if name in _MAPS and isinstance(value, dict):
-        return {key: _converted(part, param, depth) for key, part in value.items()}
+        parts = value.items()
+        return {k: _converted(part, param=param, depth=depth) for k, part in parts}
     if name in _LISTS and isinstance(value, list):
-        return [_converted(part, param, depth) for part in value]
+        return [_converted(part, param=param, depth=depth) for part in value]
     if name in _SCHEMAS and isinstance(value, dict):
-        return _converted(value, param, depth)
+        return _converted(value, param=param, depth=depth)
     if name in _COUNTS and isinstance(value, str) and _DIGITS.fullmatch(value):
         return int(value)
     return value

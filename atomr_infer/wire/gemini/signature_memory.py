@@ -27,9 +27,10 @@ class SignatureMemory:
     """Signatures by call.
 
     >>> memory = SignatureMemory()
-    >>> memory.put("1", "f", '{"a":1}', signature="sig")
-    >>> memory.get("1", "f", '{ "a" : 1 }'), memory.get("1", "f", "{}")
-    ('sig', None)
+    >>> memory.put("1", name="f", arguments='{"a":1}', signature="sig")
+    >>> memory.get("1", name="f", arguments='{ "a" : 1 }')
+    'sig'
+    >>> memory.get("1", name="f", arguments="{}")
     """
 
     def __init__(self, *, max_bytes: int = MAX_BYTES) -> None:
@@ -42,7 +43,7 @@ class SignatureMemory:
         self._bytes = 0
         self._signatures: OrderedDict[_Key, str] = OrderedDict()
 
-    def put(self, call_id: str, name: str, arguments: str, *, signature: str) -> None:
+    def put(self, call_id: str, *, name: str, arguments: str, signature: str) -> None:
         """Remember a call's signature."""
         key = _key(call_id, name, arguments)
         self._bytes += len(signature) - len(self._signatures.pop(key, ""))
@@ -51,7 +52,7 @@ class SignatureMemory:
             _, oldest = self._signatures.popitem(last=False)
             self._bytes -= len(oldest)
 
-    def get(self, call_id: str, name: str, arguments: str) -> str | None:
+    def get(self, call_id: str, *, name: str, arguments: str) -> str | None:
         """Return a call's signature; None: it is not known, or is no more."""
         return self._signatures.get(_key(call_id, name, arguments))
 

@@ -186,7 +186,9 @@ class _Writer:
     def _call(self, part: ToolCallPart, param: str) -> _Part:
         signature = _own(part.signature)
         if signature is None and self._memory is not None:
-            signature = self._memory.get(part.id, part.name, part.arguments)
+            signature = self._memory.get(
+                part.id, name=part.name, arguments=part.arguments
+            )
         call = _call(part, param)
         return call if signature is None else {**call, "thoughtSignature": signature}
 

@@ -157,29 +157,31 @@ class PartReader:
 
     def _whole(self, call: _FunctionCall, signature: Signature | None) -> TokenChunk:
         raw = bytes(call.args)
-        arguments = "{}" if raw == b"null" else msgspec.json.format(raw, indent=-1)
-        text = arguments if isinstance(arguments, str) else arguments.decode()
-        return self._tool_call(call.id or self._new_id(), call.name, text, signature)
+        if raw == b"null":
+            raw = b"{}"
+        return self._tool_call(
+            ToolCallDelta(
+                index=self.calls,
+                id=call.id or self._new_id(),
+                name=call.name,
+                arguments=msgspec.json.format(raw, indent=-1).decode(),
+                signature=signature,
+            )
+        )
 
     def _close(self, opened: _OpenCall) -> TokenChunk:
         self._open = None
-        arguments = msgspec.json.encode(opened.args.value).decode()
-        return self._tool_call(opened.id, opened.name, arguments, opened.signature)
-
-    def _tool_call(
-        self,
-        call_id: str,
-        name: str | None,
-        arguments: str,
-        signature: Signature | None,
-    ) -> TokenChunk:
-        delta = ToolCallDelta(
-            index=self.calls,
-            id=call_id,
-            name=name,
-            arguments=arguments,
-            signature=signature,
+        return self._tool_call(
+            ToolCallDelta(
+                index=self.calls,
+                id=opened.id,
+                name=opened.name,
+                arguments=msgspec.json.encode(opened.args.value).decode(),
+                signature=opened.signature,
+            )
         )
+
+    def _tool_call(self, delta: ToolCallDelta) -> TokenChunk:
         self.calls += 1
         return TokenChunk(index=self._index, tool_calls=(delta,), model=self.model)
 

@@ -110,7 +110,7 @@ class ResponseReader:
         chunks = [c for each in response.candidates or () for c in self._read(each)]
         if blocked is not None:
             filtered = FinishReason.CONTENT_FILTER
-            chunks.append(self._ended(0, filtered, blocked))
+            chunks.append(self._ended(0, filtered, native=blocked))
         return chunks
 
     def _read(self, candidate: Candidate) -> Iterator[TokenChunk]:
@@ -132,10 +132,10 @@ class ResponseReader:
             yield from reader.end()
         reason = self.progress.finish(candidate, has_calls=reader.calls > 0)
         if reason is not None:
-            yield self._ended(index, reason, candidate.finish_reason)
+            yield self._ended(index, reason, native=candidate.finish_reason)
 
     def _ended(
-        self, index: int, reason: FinishReason, native: str | None
+        self, index: int, reason: FinishReason, *, native: str | None
     ) -> TokenChunk:
         return TokenChunk(
             index=index,
@@ -264,7 +264,12 @@ class GeminiAnswer(BreaksOff):
         if self._memory is None or call.signature is None or call.id is None:
             return
         signature = call.signature.text
-        self._memory.put(call.id, call.name or "", call.arguments, signature=signature)
+        self._memory.put(
+            call.id,
+            name=call.name or "",
+            arguments=call.arguments,
+            signature=signature,
+        )
 
     def _end(self) -> TokenChunk:
         self.ended = True
