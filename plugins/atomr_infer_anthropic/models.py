@@ -69,6 +69,7 @@ def _older(
     json_schema: bool = False,
     thinking: ThinkingStyle = ThinkingStyle.BUDGET,
     efforts: tuple[Effort, ...] = (),
+    documents: bool = True,
 ) -> ModelTraits:
     return ModelTraits(
         max_output_tokens=max_output_tokens,
@@ -80,6 +81,7 @@ def _older(
         off=ThinkingOff.OMITTED,
         efforts=efforts,
         json_schema=json_schema,
+        documents=documents,
     )
 
 
@@ -108,7 +110,7 @@ TABLE: tuple[tuple[str, ModelTraits], ...] = (
     ("claude-sonnet-4*", _older(64_000)),
     ("claude-3-7-*", _older(64_000)),
     ("claude-3-5-*", _older(8_192, thinking=ThinkingStyle.NONE)),
-    ("claude-3-*", _older(4_096, thinking=ThinkingStyle.NONE)),
+    ("claude-3-*", _older(4_096, thinking=ThinkingStyle.NONE, documents=False)),
     ("claude-*", _ALWAYS_THINKS),
     ("*", _OTHER_MAKER),
 )

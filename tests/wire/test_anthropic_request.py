@@ -192,6 +192,36 @@ def test_documents_are_files_with_a_title() -> None:
     )
 
 
+@pytest.mark.parametrize("content", [[], ""])
+def test_turn_without_content_is_kept(content: Any) -> None:
+    batch = parse(messages=[{"role": "user", "content": content}])
+    assert batch.messages[0].role is Role.USER
+    assert batch.messages[0].text == ""
+
+
+def test_picture_whose_source_is_of_blocks_stays_raw() -> None:
+    image = {"type": "image", "source": {"type": "content"}}
+    (part,) = turn("user", image)
+    assert part == RawPart("image", json.dumps(image).encode())
+
+
+def test_signature_that_only_looks_like_ours_is_the_providers() -> None:
+    block = {"type": "thinking", "thinking": "hm", "signature": "atomr:x:y"}
+    (part,) = turn("assistant", block)
+    signature = Signature("atomr:x:y", Dialect.ANTHROPIC)
+    assert part == ReasoningPart(text="hm", signature=signature)
+
+
+def test_input_that_is_no_utf8_is_refused() -> None:
+    body = (
+        b'{"model":"m","max_tokens":1,"messages":[{"role":"assistant","content":'
+        b'[{"type":"tool_use","id":"t","name":"f","input":{"a":"\xff"}}]}]}'
+    )
+    with pytest.raises(InvalidRequestError) as caught:
+        MESSAGES.parse(call(body))
+    assert caught.value.param == "messages[0].content[0].input"
+
+
 def test_document_made_of_blocks_stays_raw() -> None:
     document = {"type": "document", "source": {"type": "content", "content": "x"}}
     (part,) = turn("user", document)
@@ -414,12 +444,14 @@ def test_max_tokens_of_zero_only_fills_the_cache() -> None:
         ({"max_tokens": "7"}, "max_tokens"),
         ({"messages": []}, "messages"),
         ({"messages": {}}, "messages"),
+        ({"messages": [USER] * 100_001}, "messages"),
         ({"messages": [1]}, "messages[0]"),
         ({"messages": [{"role": "user"}]}, "messages[0].content"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role"),
         ({"messages": [{"role": "user", "content": 1}]}, "messages[0].content"),
         ({"system": [{"type": "image"}]}, "system[0].source"),
         ({"system": 1}, "system"),
+        ({"system": [{"type": "odd"}]}, "system"),
         ({"temperature": 1.5}, "temperature"),
         ({"stop_sequences": [" "]}, "stop_sequences"),
         ({"stop_sequences": "END"}, "stop_sequences"),

@@ -285,6 +285,27 @@ def test_counts_at_the_end_replace_those_of_the_start() -> None:
     )
 
 
+def test_cache_writes_are_the_sum_of_their_parts_where_no_total_is_told() -> None:
+    parts = {"ephemeral_5m_input_tokens": 2, "ephemeral_1h_input_tokens": 4}
+    told = {"output_tokens": 1, "cache_creation": parts}
+    usage = read(begin(), finish(usage=told), END)[-1].usage
+    assert usage == Usage(
+        input_uncached=5, cache_write_5m=2, cache_write_1h=4, output_text=1
+    )
+
+
+@pytest.mark.parametrize("read_it", [read, passed])
+def test_report_without_a_reason_only_counts(read_it: Any) -> None:
+    counted = event("message_delta", delta={}, usage={"output_tokens": 7})
+    usage = Usage(input_uncached=5, output_text=7)
+    assert read_it(begin(), text(0, "a"), counted, END)[-1].usage == usage
+
+
+def test_delta_that_holds_nothing_is_passed_on() -> None:
+    empty = event("content_block_delta", index=0)
+    assert passed(begin(), empty, END)[1].data == empty
+
+
 @pytest.mark.parametrize("nothing", [{}, {"input_tokens": 0, "output_tokens": 0}])
 def test_usage_that_was_never_told_is_estimated(nothing: Any) -> None:
     chunks = read(begin(nothing), text(0, "abcd"), finish(usage=nothing), END)

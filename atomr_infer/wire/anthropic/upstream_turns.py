@@ -93,14 +93,9 @@ def check_prefill(batch: ExecuteBatch, traits: ModelTraits) -> None:
     if traits.prefill or not batch.messages:
         return
     last = batch.messages[-1]
-    if _is_prefill(last):
+    ends_in_text = bool(last.content) and isinstance(last.content[-1], TextPart)
+    if last.role is Role.ASSISTANT and ends_in_text:
         raise _no_prefill(f"messages[{len(batch.messages) - 1}]")
-
-
-def _is_prefill(message: Message) -> bool:
-    # A turn that ends in something else is one that the provider itself paused.
-    ends_in_text = bool(message.content) and isinstance(message.content[-1], TextPart)
-    return message.role is Role.ASSISTANT and ends_in_text
 
 
 def _no_prefill(param: str) -> UnsupportedFeatureError:
@@ -120,7 +115,7 @@ class _Writer:
         self._turns: list[tuple[str, list[Block]]] = []
         self._folded: list[Block] = []
         self._ids = _ToolIds()
-        self._prefill: str | None = None
+        self._last_param = ""
         self._warnings: dict[str, None] = {}
 
     def add(self, position: int, message: Message) -> None:
@@ -130,15 +125,13 @@ class _Writer:
             self._add_system(blocks)
         elif message.role is Role.ASSISTANT:
             self._append("assistant", blocks)
-            self._prefill = param if blocks and _is_prefill(message) else None
         elif blocks:
             self._append("user", [*blocks, *self._take_folded()])
-            self._prefill = None
+        if blocks:
+            self._last_param = param
 
     def finished(self) -> Turns:
-        if self._folded:
-            self._append("user", self._take_folded())
-            self._prefill = None
+        self._append("user", self._take_folded())
         self._check_prefill()
         if not self._turns or self._turns[0][0] != "user":
             self._warn("a user's turn was put in front, as the provider wants one")
@@ -180,14 +173,16 @@ class _Writer:
         return folded
 
     def _check_prefill(self) -> None:
-        if self._prefill is None:
+        if not self._turns or self._turns[-1][0] != "assistant":
+            return
+        last = self._turns[-1][1][-1]
+        # A turn that ends in something else is one that the provider itself paused.
+        if not isinstance(last, dict) or last["type"] != "text":
             return
         if not self._traits.prefill:
-            raise _no_prefill(self._prefill)
-        last = self._turns[-1][1][-1]
-        if isinstance(last, dict) and isinstance(last.get("text"), str):
-            # The API refuses white space at the end of what it goes on with.
-            last["text"] = str(last["text"]).rstrip()
+            raise _no_prefill(self._last_param)
+        # The API refuses white space at the end of what it goes on with.
+        last["text"] = str(last["text"]).rstrip()
 
     # --- parts ----------------------------------------------------------------
 

@@ -179,3 +179,5 @@ def test_models_differ_in_their_finer_points() -> None:
     assert not traits_of("claude-sonnet-5").system_turns
     assert not traits_of("claude-sonnet-4-5").both_of
     assert traits_of("claude-sonnet-4-20250514").both_of
+    assert Feature.FILES in capabilities_of("claude-3-5-haiku-latest").features
+    assert Feature.FILES not in capabilities_of("claude-3-haiku-20240307").features
