@@ -46,7 +46,14 @@ def blot(error: InferenceError, secret: Secret | None) -> None:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    for cause in (error.__cause__, error.__context__):
-        if cause is not None:
-            yield cause
-            yield from _causes(cause)
+    # Each once: an error's cause is mostly its context, too, and looking at
+    # both would double with every link of the chain.
+    seen = {id(error)}
+    pending = [error]
+    while pending:
+        each = pending.pop()
+        for cause in (each.__cause__, each.__context__):
+            if cause is not None and id(cause) not in seen:
+                seen.add(id(cause))
+                pending.append(cause)
+                yield cause
