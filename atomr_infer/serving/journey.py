@@ -181,5 +181,7 @@ class Journey:
         self.report.spent.append(Spent(name, model, usage))
 
     def _leg(self, deployment: Deployment, model: str) -> Leg:
-        batch = attrs.evolve(self.batch, model=model)
+        batch = self.batch
+        if batch.model != model:
+            batch = attrs.evolve(batch, model=model)
         return Leg(self._serving, deployment, batch)

@@ -134,8 +134,11 @@ class _Request:
         budget.request()
         race = Race(self._delivery, self._won)
 
-        async def ask(leg: Leg, receiver: Receiver) -> None:
-            await leg.ask(pid, receiver, terms)
+        # A second attempt that had to wait would come too late, and take a place.
+        beside = attrs.evolve(terms, may_wait=False)
+
+        async def ask(asked: Leg, receiver: Receiver) -> None:
+            await asked.ask(pid, receiver, terms if asked is leg else beside)
 
         try:
             await race.run(leg, partial(self._second, budget), ask, after_s=after_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import attrs
@@ -196,6 +197,23 @@ async def test_a_place_in_the_queue_is_not_hedged(
             for _ in range(5):
                 nursery.start_soon(tree.ask)
     assert second.batches == []
+
+
+async def test_a_second_attempt_takes_no_place_in_a_queue(
+    open_tree: OpenTree, autojump_clock: MockClock
+) -> None:
+    one = attrs.evolve(B, serving=Serving(max_concurrency=1))
+    first, second = Player([says("Hi", before_s=9.0)]), Player([stalls()])
+    async with open_tree() as tree:
+        await deploy(tree, (WITH_B, [first]), (one, [second]))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(tree.ask, model="b"))
+            await trio.sleep(1)
+            nursery.start_soon(partial(tree.ask))
+            await trio.sleep(5)
+            assert tree.serving.replicas("b")[0].waiting == 0
+            nursery.cancel_scope.cancel()
+    assert len(second.batches) == 1
 
 
 async def test_a_bug_in_the_sink_is_raised_as_it_is(
