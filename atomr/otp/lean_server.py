@@ -95,27 +95,21 @@ class LeanServer(LeanProcess, ServerResults):
         failure = None
         try:
             context = self.context if self.entered else self.own_context()
-            context.run(self._serve, ref)
+            stop = self._stop = context.run(self._serve, ref)
+            if stop is None:
+                self.current = None
         except BaseException as error:  # noqa: BLE001 - the reason, see broken
             failure = error
-        if failure is not None:
-            self.broken(without_caller(failure))
-        elif self.kill_reason is not None:
-            self.finish(self.kill_reason)
-        elif self._stop is not None:
-            self.end(self._stop.reason)
-        else:
-            self.current = None
-            self._rest()
+        self._settle(failure)
 
     @disable_ki_protection
-    def _serve(self, ref: From) -> None:
+    def _serve(self, ref: From) -> Stop | None:
         result = self.behaviour.handle_call(ref.request, ref)
         if type(result) is Reply and result.plain:
             # The common case, with nothing else to look at.
             ref.reply(result.value)
-        else:
-            self._stop = self.answer(ref, result)
+            return None
+        return self.answer(ref, result)
 
     @enable_ki_protection
     def turn(self) -> int:
@@ -138,6 +132,11 @@ class LeanServer(LeanProcess, ServerResults):
                 done = self.own_context().run(self._messages)
         except BaseException as error:  # noqa: BLE001 - the reason, see broken
             failure = error
+        self._settle(failure)
+        return done
+
+    def _settle(self, failure: BaseException | None) -> None:
+        """Act on how a callback ended."""
         if failure is not None:
             self.broken(without_caller(failure))
         elif self.kill_reason is not None:
@@ -148,22 +147,21 @@ class LeanServer(LeanProcess, ServerResults):
             self.inbox
             or self.batch
             or self.signals
-            or self.continuation is not ABSENT
             or self.limit is not None
+            or self.continuation is not ABSENT
         ):
             self._rest()
         else:
             self.idle = True
-        return done
 
     @disable_ki_protection
     def _handle(self, item: object) -> Stop | None:
         self.current = item
         if self.idle_timer is not None:
             self.cancel_idle()
-        stop = None
-        if type(item) is tuple and item and item[0] is CAST:
-            result = self.behaviour.handle_cast(item[1])
+        stop, kind = None, type(item)
+        if kind is tuple and item and item[0] is CAST:  # type: ignore[index]
+            result = self.behaviour.handle_cast(item[1])  # type: ignore[index]
             if result is not None:
                 stop = self.noted("handle_cast", result)
         elif type(item) is Cast:
