@@ -20,9 +20,16 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
+from atomr import telemetry
 from atomr_infer.errors import InferenceError, InvalidRequestError
 from atomr_infer.model.secret import Secret
-from atomr_infer.policy.key_pool import KeyPool, Pick, Refusal, refusal_of
+from atomr_infer.policy.key_pool import (
+    KeyPool,
+    KeyState,
+    Pick,
+    Refusal,
+    refusal_of,
+)
 from atomr_infer.remote.credentials_fetched import FetchedReader
 from atomr_infer.remote.credentials_sources import FixedReader, SecretReader
 from atomr_infer.runtimes.credentials import NO_HEADERS, Grant
@@ -219,7 +226,10 @@ class PooledKeys:
 
     def accepted(self, grant: Grant) -> None:
         """Take the news that the upstream took the key."""
-        self._pool.accepted(_pick(grant))
+        pick = _pick(grant)
+        self._pool.accepted(pick)
+        if pick.is_probe:
+            self._tell(pick.key, KeyState.FRESH, "probe")
 
     def refused(self, grant: Grant, error: InferenceError) -> bool:
         """Mark the key when the error is about it."""
@@ -266,16 +276,27 @@ class PooledKeys:
         after = self._pool.state(pick.key, now)
         if after is before:
             return
-        log.warning(
-            "%s: key %d of %d is %s (%s)",
-            self._deployment,
-            pick.key + 1,
-            len(self._slots),
-            after.value,
-            why.value,
-        )
+        self._tell(pick.key, after, why.value)
         if why is Refusal.CREDENTIAL:
             self.version += 1
+
+    def _tell(self, key: int, state: KeyState, reason: str) -> None:
+        """Tell log and telemetry what became of a key, by its place."""
+        level = logging.INFO if state is KeyState.FRESH else logging.WARNING
+        place = f"key {key + 1} of {len(self._slots)}"
+        log.log(
+            level, "%s: %s is %s (%s)", self._deployment, place, state.value, reason
+        )
+        telemetry.emit(
+            ("atomr_infer", "credentials", "key"),
+            {},
+            {
+                "deployment": self._deployment,
+                "key": key,
+                "state": state.value,
+                "reason": reason,
+            },
+        )
 
     def _notice_changes(self) -> None:
         """Take keys that were replaced where they are kept for fresh ones."""
@@ -284,6 +305,7 @@ class PooledKeys:
             if secret is not slot.last:
                 if secret != slot.last and slot.last is not None:
                     self._pool.changed(key)
+                    self._tell(key, KeyState.FRESH, "replaced")
                     self.version += 1
                 slot.last = secret
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
+from atomr import telemetry
 from atomr_infer.errors import (
     ConfigError,
     InvalidRequestError,
@@ -256,6 +257,28 @@ async def test_a_dead_key_makes_sessions_anew_once_and_is_logged_without_text(
     assert keys.version == 1
     assert caplog.messages == ["d: key 1 of 2 is dead (credential)"]
     assert "s3cret" not in repr(wave)
+
+
+async def test_what_becomes_of_a_key_is_told_by_its_place(
+    autojump_clock: MockClock,
+) -> None:
+    told: list[tuple[object, ...]] = []
+
+    def keep(_: object, __: object, metadata: Mapping[str, object]) -> None:
+        told.append(tuple(metadata.values()))
+
+    telemetry.attach("test-keys", ("atomr_infer", "credentials"), keep)
+    keys = pool(Secret("a"), Secret("b"))
+    for error in (REFUSED, RateLimitedError("x", retry_after_s=5.0)):
+        keys.refused(await keys.current(), error)
+    await trio.sleep(30.0)
+    keys.accepted(await keys.current())
+    telemetry.detach("test-keys")
+    assert told == [
+        ("d", 0, "dead", "credential"),
+        ("d", 1, "resting", "rate"),
+        ("d", 0, "fresh", "probe"),
+    ]
 
 
 async def test_a_resting_key_keeps_the_session() -> None:
