@@ -173,8 +173,7 @@ _KEY_REASONS = frozenset(
 _BY_WORD: dict[str, type[errors.InferenceError]] = {
     "INVALID_ARGUMENT": errors.InvalidRequestError,
     "OUT_OF_RANGE": errors.InvalidRequestError,
-    # Not the request's fault: the account lacks billing, or its region the API.
-    "FAILED_PRECONDITION": errors.UpstreamAuthError,
+    "FAILED_PRECONDITION": errors.InvalidRequestError,
     "UNAUTHENTICATED": errors.UpstreamAuthError,
     "PERMISSION_DENIED": errors.UpstreamAuthError,
     "NOT_FOUND": errors.ModelNotFoundError,
@@ -206,6 +205,20 @@ _CONTEXT_PHRASES = (
     "context length",
 )
 
+# How a 400 begins that is about our account: billing, its region, its key.  What
+# stands further on may be the client's words, which must cost no key.
+_ACCOUNT_BEGINNINGS = (
+    "api key not valid",
+    "api key expired",
+    "user location is not supported",
+    "gemini api free tier is not available",
+    "please enable billing",
+    "this api method requires billing",
+)
+
+# What a 403 or 404 is about that is no key and no model: the client's to name.
+_CLIENTS_OWN = ("cachedcontent", "access the file")
+
 _FILTER_PHRASES = ("prohibited use policy", "blocked by the safety", "usage guidelines")
 
 
@@ -218,8 +231,12 @@ def _class_of(body: ErrorBody, status: int | None) -> type[errors.InferenceError
     found = _BY_WORD.get(body.status)
     if found is None and status is not None:
         found = _BY_HTTP.get(status, errors.InvalidRequestError)
+    text = body.message.lower()
     if found is errors.InvalidRequestError:
-        return _invalid_class(body.message.lower())
+        return _invalid_class(text)
+    named = found in {errors.UpstreamAuthError, errors.ModelNotFoundError}
+    if named and any(phrase in text for phrase in _CLIENTS_OWN):
+        return errors.InvalidRequestError
     return found or errors.UpstreamError
 
 
@@ -228,7 +245,7 @@ def _invalid_class(text: str) -> type[errors.InferenceError]:
         return errors.ContextLengthError
     if any(phrase in text for phrase in _FILTER_PHRASES):
         return errors.ContentFilterError
-    if "api key" in text and ("not valid" in text or "expired" in text):
+    if text.startswith(_ACCOUNT_BEGINNINGS):
         return errors.UpstreamAuthError
     return errors.InvalidRequestError
 

@@ -32,7 +32,7 @@ def _reason(reason: str) -> list[dict[str, Any]]:
     ("status", "word", "error_class"),
     [
         (400, "INVALID_ARGUMENT", errors.InvalidRequestError),
-        (400, "FAILED_PRECONDITION", errors.UpstreamAuthError),
+        (400, "FAILED_PRECONDITION", errors.InvalidRequestError),
         (400, "", errors.InvalidRequestError),
         (401, "UNAUTHENTICATED", errors.UpstreamAuthError),
         (402, "", errors.UpstreamAuthError),
@@ -110,6 +110,39 @@ def test_text_decides_where_there_is_no_code(
     message: str, error_class: type[errors.InferenceError]
 ) -> None:
     assert type(_fault(400, _body("INVALID_ARGUMENT", message))) is error_class
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "API key expired. Please renew the API key.",
+        "User location is not supported for the API use.",
+        "Gemini API free tier is not available in your country. Please enable billing.",
+    ],
+)
+def test_what_is_wrong_with_the_account_is_about_credentials(message: str) -> None:
+    error = _fault(400, _body("FAILED_PRECONDITION", message))
+    assert type(error) is errors.UpstreamAuthError
+
+
+@pytest.mark.parametrize(
+    ("status", "word", "message"),
+    [
+        (403, "PERMISSION_DENIED", "CachedContent not found (or permission denied)"),
+        (
+            403,
+            "PERMISSION_DENIED",
+            "You do not have permission to access the File x or it may not exist.",
+        ),
+        (404, "NOT_FOUND", "CachedContent cachedContents/1 is not found."),
+        (400, "FAILED_PRECONDITION", "The File x is not in an ACTIVE state."),
+        (400, "INVALID_ARGUMENT", "Invalid value: 'API key not valid'"),
+    ],
+)
+def test_what_only_the_client_can_name_costs_no_key(
+    status: int, word: str, message: str
+) -> None:
+    assert type(_fault(status, _body(word, message))) is errors.InvalidRequestError
 
 
 def test_field_at_fault_is_the_param() -> None:
