@@ -36,6 +36,15 @@ chat: Name three colours.
 stream:||Count| to| five.|
 error 404: model_not_found, model
 """,
+    "remote_only_demo.py": """\
+happy path: 'Hello.'; the upstream was asked 1 time
+429, then success: 'Hello after a while.'; the upstream was asked 2 times
+Retry-After was waited for: True
+503 twice: upstream; the upstream was asked 2 times
+503 once more: circuit_open; the upstream was asked 1 time
+circuit open: circuit_open; the upstream was asked 0 times
+after its rest: 'Hello from the fake upstream.'; the upstream was asked 1 time
+""",
     "chat_room.py": """\
 ann heard ()
 bob heard ('ann: hello',)
