@@ -43,6 +43,8 @@ def served_headers(
         warnings.append("ignored by this model: " + ", ".join(served.ignored))
     if warnings:
         found.append((b"x-atomr-warnings", header_text("; ".join(warnings))))
+    if served.recovered:
+        found.append((b"x-atomr-recovered", b"true"))
     if served.model != asked.batch.model:
         found.append((b"x-atomr-model", header_text(asked.batch.model)))
     return found
