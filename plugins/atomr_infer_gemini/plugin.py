@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from atomr_infer.model.deployment import Deployment
-from atomr_infer.model.secret import EnvSecret
+from atomr_infer.model.deployment import Deployment, OptionValue
+from atomr_infer.model.secret import EnvSecret, PluginSecret, SecretSource
 from atomr_infer.remote.credentials import fixed
 from atomr_infer.runtimes.contract import Host, ModelRunner, RunnerContext
 from atomr_infer_gemini.config import check_deployment, parse_options
@@ -19,6 +19,15 @@ _SERVES = ("gemini-*", "gemini/*")
 
 # As Google's own libraries read them: where both are set, the first one wins.
 _KEY_VARIABLES = ("GOOGLE_API_KEY", "GEMINI_API_KEY")
+
+
+# Variables of Google's libraries, and the option that each one is.
+_STUDIO_VARIABLES = {"GOOGLE_GEMINI_BASE_URL": "endpoint"}
+_VERTEX_VARIABLES = {
+    "GOOGLE_CLOUD_PROJECT": "project",
+    "GOOGLE_CLOUD_LOCATION": "region",
+    "GOOGLE_VERTEX_BASE_URL": "endpoint",
+}
 
 
 class GeminiPlugin:
@@ -59,22 +68,45 @@ class GeminiPlugin:
     def environment_deployments(
         self, environ: Mapping[str, str]
     ) -> tuple[Deployment, ...]:
-        """Return AI Studio's models when its key is set."""
+        """Return AI Studio's models when its key is set, or Vertex's when asked.
+
+        The variables are those that Google's own libraries read.
+        """
+        if environ.get("GOOGLE_GENAI_USE_VERTEXAI", "").lower() in {"1", "true"}:
+            return _vertex(environ)
         for variable in _KEY_VARIABLES:
             if environ.get(variable, "").strip():
-                return (
-                    Deployment(
-                        name="gemini",
-                        runtime="gemini",
-                        serves=_SERVES,
-                        credential=EnvSecret(variable),
-                    ),
-                )
+                return (_deployment(EnvSecret(variable), environ, _STUDIO_VARIABLES),)
         return ()
 
     def demo_deployment(self) -> Deployment | None:
         """None: there is no model on this machine."""
         return None
+
+
+def _vertex(environ: Mapping[str, str]) -> tuple[Deployment, ...]:
+    if not environ.get("GOOGLE_CLOUD_PROJECT"):
+        return ()
+    return (_deployment(PluginSecret("google"), environ, _VERTEX_VARIABLES),)
+
+
+def _deployment(
+    credential: SecretSource,
+    environ: Mapping[str, str],
+    variables: Mapping[str, str],
+) -> Deployment:
+    options: dict[str, OptionValue] = {
+        option: environ[variable]
+        for variable, option in variables.items()
+        if environ.get(variable)
+    }
+    return Deployment(
+        name="gemini",
+        runtime="gemini",
+        serves=_SERVES,
+        credential=credential,
+        options=options,
+    )
 
 
 PLUGIN = GeminiPlugin()

@@ -11,7 +11,7 @@ from atomr_infer.model.asks import Effort
 from atomr_infer.model.capabilities import Capabilities, Feature, ThinkingStyle
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.model.dialect import Dialect
-from atomr_infer.model.secret import EnvSecret
+from atomr_infer.model.secret import EnvSecret, PluginSecret
 from atomr_infer.remote.credentials import fixed
 from atomr_infer.wire.gemini.upstream_media import FETCHED_PREFIXES
 from atomr_infer_gemini import paths
@@ -158,8 +158,30 @@ def test_key_in_the_environment_is_a_deployment(
     )
 
 
-def test_environment_without_a_key_asks_for_nothing() -> None:
-    assert PLUGIN.environment_deployments({"GEMINI_API_KEY": ""}) == ()
+def test_base_url_in_the_environment_is_the_endpoint() -> None:
+    environ = {"GEMINI_API_KEY": "k", "GOOGLE_GEMINI_BASE_URL": "http://h"}
+    [wanted] = PLUGIN.environment_deployments(environ)
+    assert wanted.options == {"endpoint": "http://h"}
+
+
+def test_vertex_in_the_environment_is_a_deployment() -> None:
+    environ = {
+        "GOOGLE_GENAI_USE_VERTEXAI": "True",
+        "GOOGLE_CLOUD_PROJECT": "p",
+        "GOOGLE_CLOUD_LOCATION": "europe-west4",
+        "GEMINI_API_KEY": "k",
+    }
+    [wanted] = PLUGIN.environment_deployments(environ)
+    assert wanted.credential == PluginSecret("google")
+    assert wanted.options == {"project": "p", "region": "europe-west4"}
+    PLUGIN.validate(wanted)
+
+
+@pytest.mark.parametrize(
+    "environ", [{"GEMINI_API_KEY": ""}, {"GOOGLE_GENAI_USE_VERTEXAI": "1"}]
+)
+def test_environment_without_a_key_asks_for_nothing(environ: dict[str, str]) -> None:
+    assert PLUGIN.environment_deployments(environ) == ()
 
 
 # --- models -----------------------------------------------------------------
