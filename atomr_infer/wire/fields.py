@@ -8,7 +8,7 @@ Pure.
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Raw
@@ -25,6 +25,17 @@ _NULL = b"null"
 _SHOWN_BYTES = 60
 
 
+# One for each type that the code names, made when it is first met.
+_decoders: dict[object, msgspec.json.Decoder[Any]] = {}
+
+
+def _decoder(kind: type[T]) -> msgspec.json.Decoder[T]:
+    found = _decoders.get(kind)
+    if found is None:
+        found = _decoders[kind] = msgspec.json.Decoder(kind)
+    return found
+
+
 def invalid(param: str, problem: str) -> InvalidRequestError:
     """Return the error for a member of the request."""
     return InvalidRequestError(f"'{param}' {problem}", param=param)
@@ -37,7 +48,7 @@ def decode(param: str, raw: Raw, kind: type[T], *, wanted: str) -> T:
         InvalidRequestError: it has another one; the message says what was wanted.
     """
     try:
-        return msgspec.json.decode(raw, type=kind)
+        return _decoder(kind).decode(raw)
     except _ERRORS as error:
         shown = bytes(raw)[:_SHOWN_BYTES].decode("utf-8", "replace")
         raise invalid(param, f"must be {wanted}, not {shown}") from error
@@ -106,6 +117,8 @@ class Fields:
 
     def optional(self, name: str, kind: type[T], wanted: str) -> T | None:
         """Take a member; None when it is absent or null."""
+        if name not in self._members:  # as most are, in every request
+            return None
         raw = self.raw(name)
         return None if raw is None else self._decode(name, raw, kind, wanted)
 
@@ -126,6 +139,8 @@ class Fields:
 
     def number(self, name: str, low: float, high: float) -> float | None:
         """Take a number within bounds; None when it is absent or null."""
+        if name not in self._members:
+            return None
         value = self.optional(name, float, "a number")
         if value is not None and not low <= value <= high:
             problem = f"must be between {low} and {high}, not {value:g}"
@@ -134,6 +149,8 @@ class Fields:
 
     def whole(self, name: str, low: int, high: int) -> int | None:
         """Take a whole number within bounds; None when it is absent or null."""
+        if name not in self._members:
+            return None
         value = self.optional(name, int, "a whole number")
         if value is not None and not low <= value <= high:
             problem = f"must be between {low} and {high}, not {value}"
