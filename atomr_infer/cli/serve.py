@@ -10,6 +10,7 @@ The first Ctrl-C or SIGTERM drains; a second one does not wait.
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 from functools import partial
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from atomr_infer.cli.plan import ServePlan
     from atomr_infer.gateway.gateway import Gateway
     from atomr_infer.model.deployment import Deployment
+
+_OBJECTS_BETWEEN_LOOKS = 20_000
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -59,11 +62,23 @@ async def _serve(plan: ServePlan) -> None:
                 keys=plan.keys,
             )
             if await _unless_signalled(signals, partial(_load, cluster, plan)):
+                _spare_the_collector()
                 print_banner(plan, gateway.url, await _engines(cluster, plan))
                 name = (await _next(signals)).name
                 await _drain(signals, name, gateway, plan.gateway.drain_timeout_s)
             print_notice("stopping")
     print_notice("stopped")
+
+
+def _spare_the_collector() -> None:
+    """Look for cycles less often, and never at what is loaded.
+
+    Each request makes objects by the hundred and hardly a cycle, and Python's
+    collector looks after seven hundred: that was a fifth of a request's time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_OBJECTS_BETWEEN_LOOKS, 20, 50)
 
 
 async def _next(signals: AsyncIterator[int]) -> signal.Signals:
