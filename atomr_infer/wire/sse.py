@@ -89,6 +89,11 @@ class SseReader:
         self._after_cr = False
         self.truncated = False
 
+    @property
+    def pending(self) -> bool:
+        """True when the body so far ends inside an event."""
+        return bool(self._line or self._data or self._event or self._after_cr)
+
     def feed(self, data: bytes) -> list[SseEvent]:
         """Take the next bytes of the body; return the events they complete.
 

@@ -33,6 +33,11 @@ class FrameReader:
         self._max_event_bytes = max_event_bytes
         self._rest = bytearray()
 
+    @property
+    def pending(self) -> bool:
+        """True when the body so far ends inside a frame."""
+        return bool(self._rest)
+
     def feed(self, data: bytes) -> list[bytes]:
         """Take the next bytes of the body; return the frames they complete.
 

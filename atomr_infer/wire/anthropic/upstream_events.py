@@ -88,6 +88,29 @@ _decode_message = msgspec.json.Decoder(Message).decode
 _ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
+_DELTA_TYPE = "content_block_delta"
+_DELTA = b"event: content_block_delta\ndata: "
+_BORDER = b"\n\n"
+
+
+def lone_delta(data: bytes) -> Event | None:
+    """Return the event of a read that is one delta and nothing else.
+
+    Nearly every read of a stream is, and is then cut into lines by nobody.
+    None: this one is not, or not for certain, and is to be looked at with care.
+
+    Args:
+        data: bytes that begin where an event does.
+    """
+    if not data.startswith(_DELTA) or data.find(_BORDER) != len(data) - len(_BORDER):
+        return None
+    try:
+        event = _decode_event(data[len(_DELTA) : -len(_BORDER)])
+    except _ERRORS:
+        return None
+    return event if event.type == _DELTA_TYPE and event.object != "error" else None
+
+
 def decode_event(event: SseEvent, *, secret: Secret | None = None) -> Event | None:
     """Return an event; None when it is malformed.
 

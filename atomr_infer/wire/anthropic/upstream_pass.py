@@ -28,6 +28,7 @@ from atomr_infer.wire.anthropic.upstream_events import (
     Event,
     decode_event,
     decode_message,
+    lone_delta,
 )
 from atomr_infer.wire.anthropic.upstream_stream import usage_or_estimate
 from atomr_infer.wire.anthropic.usage import Counts, decode_counts
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from atomr_infer.model.secret import Secret
 
 _JSON = "application/json"
+
 # A block of these kinds begins empty: nothing is said before its first delta.
 _BEGIN_EMPTY = frozenset({"text", "thinking"})
 
@@ -80,6 +82,11 @@ class MessagePass(BreaksOff):
             InferenceError: an error inside the stream, or an event beyond
                 its cap.
         """
+        if not (self._frames.pending or self._held or self.ended):
+            delta = lone_delta(data)
+            if delta is not None:
+                self._output_bytes += _size(delta)
+                return [RawChunk(data=data, model=self._model)]
         return self._take(self._frames.feed(data))
 
     def close(self) -> list[RawChunk]:
@@ -178,4 +185,4 @@ def _size(event: Event) -> int:
     delta = event.delta
     if delta is None:
         return 0
-    return sum(len(t or "") for t in (delta.text, delta.thinking, delta.partial_json))
+    return len(delta.text or delta.thinking or delta.partial_json or "")

@@ -39,6 +39,7 @@ from atomr_infer.wire.anthropic.upstream_events import (
     Message,
     decode_event,
     decode_message,
+    lone_delta,
 )
 from atomr_infer.wire.anthropic.usage import Counts, decode_counts
 from atomr_infer.wire.broken_off import BreaksOff
@@ -115,6 +116,10 @@ class MessageAnswer(BreaksOff):
             InferenceError: an error inside the stream, or an event beyond
                 its cap.
         """
+        if not (self._reader.pending or self.ended):
+            event = lone_delta(data)
+            if event is not None:
+                return self._event(event)
         return self._take(self._reader.feed(data))
 
     def close(self) -> list[TokenChunk]:
