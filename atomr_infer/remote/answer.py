@@ -17,6 +17,7 @@ import trio
 
 from atomr_infer.errors import (
     InferenceError,
+    StreamCutError,
     UpstreamError,
     UpstreamProtocolError,
     UpstreamTimeoutError,
@@ -199,9 +200,16 @@ class AnswerChunks(Generic[C]):
         while not self._ready:
             piece = await self._response.receive()
             if piece is None:
-                self._ready.extend(self._reader.close())
-            else:
-                self._ready.extend(self._reader.feed(piece))
+                self._take_end()
+                return
+            self._ready.extend(self._reader.feed(piece))
+
+    def _take_end(self) -> None:
+        self._ready.extend(self._reader.close())
+        over = self._reader.ended or self._reader.error is not None
+        if not self._ready and not over:
+            # Nothing comes behind the end: to ask again would be for ever.
+            raise StreamCutError("the upstream's answer ended without an end")
 
     async def _leave_clean(self) -> None:
         if self._reader.skipped:
