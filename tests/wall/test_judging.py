@@ -7,6 +7,7 @@ from typing import Any
 import attrs
 import pytest
 
+from atomr_infer.model.cost import Cost
 from atomr_infer.model.usage import Usage
 from atomr_infer.serving.served import Spent
 from atomr_infer.testing.wall.heard import Heard, Reply, hear
@@ -27,8 +28,8 @@ def cell(name: str, *, stream: bool = True) -> Cell:
     (found,) = [
         each
         for each in cells()
-        if (each.scenario.name, each.dialect, each.stream)
-        == (name, Dialect.OPENAI, stream)
+        if (each.scenario.name, each.dialect, each.provider, each.stream)
+        == (name, Dialect.OPENAI, Dialect.OPENAI, stream)
     ]
     return found
 
@@ -39,6 +40,8 @@ TAKEN_OVER = Observed(
     served_by="fallback",
     asked={"primary": 2, "fallback": 1},
     spent=[Spent("fallback", "m", FALLBACK_USAGE)],
+    cost=Cost(parts={"any": 17 * 3_000_000 + 19 * 5_000_000}),
+    cost_told=None,
     stopped=1,
     held=0,
     open_upstream=0,
@@ -49,6 +52,7 @@ BROKEN_OFF = attrs.evolve(
     served_by="primary",
     asked={"primary": 1, "fallback": 0},
     spent=[Spent("primary", "m", LOST)],
+    cost=Cost(parts={"any": 3 * 1_000_000 + 2 * 2_000_000}, estimated=True),
 )
 
 
@@ -86,6 +90,8 @@ def test_front_part_with_an_error_behind_it_stands() -> None:
             "1 lost attempts are billed, not 0",
         ),
         ({"spent": [*TAKEN_OVER.spent] * 2}, "the bill is [Spent("),
+        ({"cost": None}, "the cost is None, not 146000000 pico-dollars"),
+        ({"cost": Cost(parts={"any": 146_000_001})}, "the cost is Cost("),
         ({"stopped": 0}, "telemetry told 0 ends"),
         ({"held": 1}, "1 permits were not given back"),
         ({"open_upstream": 1}, "1 upstream answers were left open"),
@@ -128,6 +134,30 @@ def test_whatever_is_wrong_with_a_front_part_is_found(
     observed = attrs.evolve(BROKEN_OFF, **changes)
     faults = judge(cell("cut after tokens"), observed).faults
     assert any(found.startswith(fault) for found in faults), faults
+
+
+@pytest.mark.parametrize("told", [None, "0.000145", "0"])
+def test_cost_that_a_whole_answer_does_not_tell_right_is_found(
+    told: str | None,
+) -> None:
+    whole = cell("primary 500", stream=False)
+    assert judge(whole, attrs.evolve(TAKEN_OVER, cost_told="0.000146")).faults == ()
+    observed = attrs.evolve(TAKEN_OVER, cost_told=told)
+    assert judge(whole, observed).faults == (
+        f"the client was told that it cost {told}",
+    )
+
+
+@pytest.mark.parametrize(("status", "stands"), [(400, True), (502, False)])
+def test_filter_may_be_said_in_words_alone(status: int, stands: bool) -> None:
+    observed = attrs.evolve(
+        BROKEN_OFF,
+        heard=Heard(error="no"),
+        status=status,
+        spent=[],
+        cost=Cost(),
+    )
+    assert (judge(cell("content filter"), observed).faults == ()) is stands
 
 
 # --- hearing ----------------------------------------------------------------

@@ -15,19 +15,27 @@ from atomr_infer.testing.wall.scenarios import cells
 if TYPE_CHECKING:
     from atomr_infer.testing.wall.judging import Verdict
 
-_COLUMNS = (34, 11, 9)
+_COLUMNS = (34, 11, 11, 9)
 
 
 @click.command()
 @click.option("--only", default="", help="Only cells whose name holds this.")
-def main(only: str) -> None:
+@click.option(
+    "--providers",
+    type=click.Choice(["own", "all"]),
+    default="own",
+    show_default=True,
+    help="Which dialects a first upstream speaks: the client's, or each.",
+)
+def main(only: str, providers: str) -> None:
     """Run the fault wall and print it as a table."""
     # What fails here is meant to; the table says what came of it.
     logging.disable(logging.CRITICAL)
-    click.echo(_line("scenario", "dialect", "streamed", "outcome"))
+    click.echo(_line("scenario", "dialect", "provider", "streamed", "outcome"))
     verdicts = []
     for cell in cells():
-        if only in cell.name:
+        wanted = providers == "all" or cell.provider is cell.dialect
+        if wanted and only in cell.name:
             verdict = trio.run(run_cell, cell)
             verdicts.append(verdict)
             _print(verdict)
@@ -40,7 +48,8 @@ def _print(verdict: Verdict) -> None:
     cell = verdict.cell
     outcome = f"{'FAILED' if verdict.faults else 'ok'}: {verdict.outcome}"
     streamed = "yes" if cell.stream else "no"
-    click.echo(_line(cell.scenario.name, cell.dialect.value, streamed, outcome))
+    route = (cell.dialect.value, cell.provider.value)
+    click.echo(_line(cell.scenario.name, *route, streamed, outcome))
     for fault in verdict.faults:
         click.echo(f"    {fault}")
 

@@ -6,14 +6,17 @@ Pure.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import attrs
 
+from atomr_infer.model.cost import Cost
 from atomr_infer.serving.served import Spent
 from atomr_infer.testing.wall.heard import Heard
 from atomr_infer.testing.wall.scenarios import (
     FALLBACK_USAGE,
+    PRICES,
     PRIMARY_USAGE,
     Cell,
     Expected,
@@ -40,6 +43,8 @@ class Observed:
         served_by: the deployment that the answer's headers name.
         asked: requests that each upstream got, by the deployment's name.
         spent: the bill, attempt by attempt.
+        cost: of all of them; None: nobody knows.
+        cost_told: in a header of the answer, in dollars; None: not told.
         stopped: how often telemetry said that the request has ended.
         held: permits that were still taken afterwards.
         open_upstream: answers that were still under way afterwards.
@@ -50,6 +55,8 @@ class Observed:
     served_by: str
     asked: Mapping[str, int]
     spent: Sequence[Spent]
+    cost: Cost | None
+    cost_told: str | None
     stopped: int
     held: int
     open_upstream: int
@@ -80,6 +87,7 @@ def judge(cell: Cell, observed: Observed) -> Verdict:
         *_judge_text(cell, kind, observed),
         *_judge_counts(expected, observed),
         *_judge_bill(expected, observed),
+        *_judge_cost(cell, observed),
         *_judge_rest(observed),
     ]
     return Verdict(cell=cell, outcome=_describe(kind, observed), faults=tuple(faults))
@@ -97,6 +105,9 @@ def _kind(observed: Observed) -> Kind | None:
 
 
 def _judge_kind(kind: Kind | None, expected: Expected, observed: Observed) -> list[str]:
+    if kind is Kind.ERROR and expected.kind is Kind.FILTERED:
+        # Only OpenAI's errors have a code; the others say it in words alone.
+        kind = Kind.FILTERED if observed.status == 400 else kind
     if kind is None:
         return [f"silent truncation after {observed.heard.text!r}"]
     faults = []
@@ -155,6 +166,30 @@ def _judge_bill(expected: Expected, observed: Observed) -> list[str]:
     if len(lost) != expected.lost or any(s.usage.output_tokens <= 0 for s in lost):
         faults.append(f"{len(lost)} lost attempts are billed, not {expected.lost}")
     return faults
+
+
+def _judge_cost(cell: Cell, observed: Observed) -> list[str]:
+    due = sum(_pico_usd(spent) for spent in observed.spent)
+    faults = []
+    if observed.cost is None or observed.cost.pico_usd != due:
+        faults.append(f"the cost is {observed.cost}, not {due} pico-dollars")
+    # A stream's headers are gone before anybody knows.
+    told = observed.cost_told
+    tells = cell.expected.kind is Kind.DELIVERED and not cell.stream
+    if tells and (told is None or Decimal(told) != Decimal(due).scaleb(-12)):
+        faults.append(f"the client was told that it cost {told}")
+    return faults
+
+
+def _pico_usd(spent: Spent) -> int:
+    """What an attempt costs, reckoned apart from the code under test."""
+    rates, usage = PRICES[spent.deployment], spent.usage
+    billed = (
+        (rates.input, usage.input_uncached),
+        (rates.cache_read, usage.cache_read),
+        (rates.output, usage.output_text + usage.reasoning),
+    )
+    return sum(rate.pico_usd * tokens for rate, tokens in billed if rate is not None)
 
 
 def _totals(usage: Usage) -> tuple[int, int]:

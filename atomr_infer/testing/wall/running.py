@@ -11,8 +11,10 @@ import trio
 
 from atomr import telemetry
 from atomr_infer.cluster import Cluster
+from atomr_infer.model.cost import Cost
 from atomr_infer.model.deployment import Deployment, Jitter, RetryPolicy, Timeouts
 from atomr_infer.model.failover import Fallback
+from atomr_infer.model.prices import Price
 from atomr_infer.model.secret import Secret
 from atomr_infer.serving.served import Spent
 from atomr_infer.testing import upstream as kit
@@ -21,6 +23,7 @@ from atomr_infer.testing.wall.heard import hear
 from atomr_infer.testing.wall.judging import FALLBACK, PRIMARY, Observed, Verdict, judge
 from atomr_infer.testing.wall.scenarios import (
     MAX_ATTEMPTS,
+    PRICES,
     Cell,
     Dialect,
     Unreachable,
@@ -69,6 +72,8 @@ async def run_cell(cell: Cell) -> Verdict:
                 served_by=reply.headers.get("x-atomr-deployment", ""),
                 asked={name: len(up.requests) for name, up in upstreams.items()},
                 spent=bill.spent,
+                cost=bill.cost,
+                cost_told=reply.headers.get("x-atomr-cost-usd"),
                 stopped=bill.stops,
                 held=held,
                 open_upstream=sum(map(_open_answers, upstreams.values())),
@@ -85,7 +90,7 @@ async def _open(
         tls = None
         if scenario.unreachable is Unreachable.TLS:
             tls = kit.make_tls().server
-        open_primary, open_fallback = _OPEN[cell.dialect], _OPEN[cell.other_dialect]
+        open_primary, open_fallback = _OPEN[cell.provider], _OPEN[cell.other_provider]
         primary = await stack.enter_async_context(
             open_primary(otherwise=scenario.primary, api_key=_KEY, tls=tls)
         )
@@ -98,9 +103,9 @@ async def _open(
             endpoint = primary.dialect.base_url(origin)
         cluster = await stack.enter_async_context(Cluster.connect("inproc://wall"))
         await cluster.deploy(
-            _deployment(FALLBACK, cell.other_dialect, fallback.base_url)
+            _deployment(FALLBACK, cell.other_provider, fallback.base_url)
         )
-        first = _deployment(PRIMARY, cell.dialect, endpoint)
+        first = _deployment(PRIMARY, cell.provider, endpoint)
         await cluster.deploy(
             attrs.evolve(
                 first,
@@ -122,6 +127,7 @@ def _deployment(name: str, dialect: Dialect, endpoint: str) -> Deployment:
         options={"endpoint": endpoint},
         timeouts=_PATIENT,
         retry=_RETRY,
+        price=Price(rates=PRICES[name]),
     )
 
 
@@ -153,9 +159,11 @@ class _Bill:
 
     Attributes:
         spent: what each attempt cost.
+        cost: what they cost together; None: nobody knows, or nobody has said.
         stops: ends of requests.
     """
 
+    cost: Cost | None = None
     spent: list[Spent] = attrs.field(factory=list)
     stops: int = 0
 
@@ -172,6 +180,9 @@ class _Bill:
         spent = metadata.get("spent")
         assert isinstance(spent, tuple), "the end of a request says what it cost"
         self.spent += spent
+        cost = metadata.get("cost")
+        assert isinstance(cost, Cost | None), "a cost is one, or is not known"
+        self.cost = cost
 
 
 @contextmanager

@@ -6,6 +6,7 @@ Pure.
 from __future__ import annotations
 
 from enum import Enum
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -14,14 +15,24 @@ from atomr_infer.model.failover import (
     FallbackReason,
     OnCut,
 )
+from atomr_infer.model.prices import Rates
 from atomr_infer.model.usage import Usage
 from atomr_infer.testing import upstream_script as script
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 PRIMARY_TEXT = "The primary says that it is warm."
 FALLBACK_TEXT = "Another one says so as well today."
 PRIMARY_USAGE = Usage(input_uncached=11, cache_read=5, output_text=7, reasoning=2)
 FALLBACK_USAGE = Usage(input_uncached=17, output_text=19)
 MAX_ATTEMPTS = 2
+
+PRICES: Mapping[str, Rates] = {
+    "primary": Rates(input=1, cache_read=0.5, output=2),
+    "fallback": Rates(input=3, output=5),
+}
+"""What each deployment costs, in dollars per million tokens."""
 
 ANSWER = script.Happy(text=PRIMARY_TEXT, usage=PRIMARY_USAGE)
 OTHER_ANSWER = script.Happy(text=FALLBACK_TEXT, usage=FALLBACK_USAGE)
@@ -119,12 +130,14 @@ class Cell:
 
     Attributes:
         scenario: what fails.
-        dialect: what the client and the primary speak.
+        dialect: what the client speaks.
+        provider: what the primary speaks.
         stream: whether the client wants a stream.
     """
 
     scenario: Scenario
     dialect: Dialect
+    provider: Dialect
     stream: bool
 
     @property
@@ -133,20 +146,21 @@ class Cell:
         return self.scenario.streamed if self.stream else self.scenario.whole
 
     @property
-    def other_dialect(self) -> Dialect:
-        """What the fallback speaks: never what the client speaks.
+    def other_provider(self) -> Dialect:
+        """What the fallback speaks: not what the primary does.
 
-        So each cell that falls back goes through the canonical form, and each
-        one that does not is passed on as bytes.
+        Where the primary speaks the client's dialect its answers are passed on as
+        bytes, and the fallback's go through the canonical form.
         """
         others = list(Dialect)
-        return others[(others.index(self.dialect) + 1) % len(others)]
+        return others[(others.index(self.provider) + 1) % len(others)]
 
     @property
     def name(self) -> str:
         """Its coordinates in the table."""
         how = "stream" if self.stream else "whole"
-        return f"{self.scenario.name}, {self.dialect.value}, {how}"
+        route = f"{self.dialect.value} to {self.provider.value}"
+        return f"{self.scenario.name}, {route}, {how}"
 
 
 def _taken_over(*, primary: int = MAX_ATTEMPTS, lost: int = 0) -> Expected:
@@ -284,10 +298,11 @@ SCENARIOS: tuple[Scenario, ...] = (
 
 
 def cells() -> tuple[Cell, ...]:
-    """Return the wall, cell by cell."""
+    """Return the wall, cell by cell: each dialect to each provider."""
     return tuple(
-        Cell(scenario=scenario, dialect=dialect, stream=stream)
+        Cell(scenario=scenario, dialect=dialect, provider=provider, stream=stream)
         for scenario in SCENARIOS
         for dialect in Dialect
+        for provider in Dialect
         for stream in (True, False)
     )
