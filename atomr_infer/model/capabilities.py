@@ -126,8 +126,8 @@ def check_request(batch: ExecuteBatch, capabilities: Capabilities) -> tuple[str,
         UnsupportedFeatureError: the request needs a feature that is absent;
             ``param`` names the member.
     """
-    if batch.source is not None and batch.source.dialect in capabilities.passes:
-        return ()  # passed on as it is: its provider says what it does not take
+    if _is_passed_on(batch, capabilities):
+        return ()  # its provider says what it does not take
     _check_asks(batch, capabilities)
     _check_old_tools(batch, capabilities)
     for position, message in enumerate(batch.messages):
@@ -206,7 +206,14 @@ def _check_message(
 
 def needs_fetching(batch: ExecuteBatch, capabilities: Capabilities) -> bool:
     """Whether media must be fetched for a model that does not do it itself."""
+    if _is_passed_on(batch, capabilities):
+        return False  # what is fetched would not be sent
     return any(not is_fetched_there(part, capabilities) for part in _media_parts(batch))
+
+
+def _is_passed_on(batch: ExecuteBatch, capabilities: Capabilities) -> bool:
+    """Whether the client's own bytes are sent, as they are."""
+    return batch.source is not None and batch.source.dialect in capabilities.passes
 
 
 def is_fetched_there(

@@ -35,6 +35,7 @@ from atomr_infer.model.parts import (
     ToolResultPart,
     Url,
 )
+from atomr_infer.model.source import Source
 
 ASK = ExecuteBatch(request_id="r", model="m", messages=(Message(Role.USER, "hi"),))
 PLAIN = Capabilities()
@@ -152,3 +153,14 @@ def test_only_a_url_that_the_provider_does_not_fetch_is_fetched() -> None:
     assert needs_fetching(by_url, PLAIN)
     assert not needs_fetching(by_url, ALL)
     assert not needs_fetching(with_part(ImagePart(source=PNG)), PLAIN)
+
+
+def test_nothing_is_fetched_for_a_request_that_is_passed_on() -> None:
+    by_url = with_part(ImagePart(source=Url("https://x/y.png")))
+    source = Source(Dialect.GEMINI, b"{}", None)
+    passed_on = attrs.evolve(by_url, source=source)
+    passing = attrs.evolve(PLAIN, passes=frozenset({Dialect.GEMINI}))
+
+    assert not needs_fetching(passed_on, passing)
+    assert needs_fetching(passed_on, PLAIN)
+    assert needs_fetching(by_url, passing)
