@@ -235,7 +235,7 @@ class Http1Connection(Limited):
                     # that is cancelled would leave a TLS stream unreadable.
                     await self._pipe.wait_writable()
                     await self._pipe.send(part[start : start + PIECE_BYTES])
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
+        except (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
             return False
         return True
 

@@ -100,11 +100,11 @@ class Dialer:
             raise self.too_slow(call, due_at) from error
         except (*TRANSPORT_ERRORS, ProxyRefusedError) as error:
             raise self.fault(error) from error
-        return Opened(
-            open_pipe(stream),
-            self._speaks_http2(stream),
-            trio.current_time() - started_at,
+        pipe = open_pipe(stream)
+        speaks_http2 = self.http2 is Http2.PRIOR_KNOWLEDGE or (
+            self.http2 is Http2.ALPN and pipe.alpn == "h2"
         )
+        return Opened(pipe, speaks_http2, trio.current_time() - started_at)
 
     def too_slow(self, call: Call, due_at: float) -> UpstreamError:
         """Return the error for a connection that took too long."""
@@ -113,14 +113,6 @@ class Dialer:
         return UpstreamTimeoutError(
             f"no connection to {self._named} within {seconds:g} s",
             code=f"{phase.value}_timeout",
-        )
-
-    def _speaks_http2(self, stream: trio.abc.Stream) -> bool:
-        if self.http2 is not Http2.ALPN:
-            return self.http2 is Http2.PRIOR_KNOWLEDGE
-        return (
-            isinstance(stream, trio.SSLStream)
-            and stream.selected_alpn_protocol() == "h2"
         )
 
     def fault(self, error: BaseException) -> UpstreamConnectError:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from atomr_infer.remote.origin import Origin
+from atomr_infer.remote.pipe import TlsPipe
 from atomr_infer.remote.tls import verifying_context
 from atomr_infer.remote.tunnel import open_tunnel
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from atomr_infer.remote.proxy import Proxy
 
-Connect = Callable[[Origin], Awaitable[trio.abc.Stream]]
+Connect = Callable[[Origin], Awaitable[trio.abc.Stream | TlsPipe]]
 """Opens a byte stream to an origin: TCP, and TLS where the origin asks."""
 
 
@@ -27,7 +28,7 @@ def tcp_connect(ssl_context: ssl.SSLContext | None) -> Connect:
     (RFC 8305, the next one after 250 ms), and sets TCP_NODELAY.
     """
 
-    async def connect(origin: Origin) -> trio.abc.Stream:
+    async def connect(origin: Origin) -> trio.abc.Stream | TlsPipe:
         stream = await trio.open_tcp_stream(origin.host, origin.port)
         if ssl_context is None:
             return stream
@@ -46,10 +47,14 @@ def proxied_connect(
         ssl_context: for TLS with the upstream, inside the tunnel.
         tunnel: False for requests that the proxy itself reads.
     """
-    to_proxy = tcp_connect(verifying_context() if proxy.origin.tls else None)
+    to_proxy = verifying_context() if proxy.origin.tls else None
 
-    async def connect(origin: Origin) -> trio.abc.Stream:
-        stream = await to_proxy(proxy.origin)
+    async def connect(origin: Origin) -> trio.abc.Stream | TlsPipe:
+        stream: trio.abc.Stream = await trio.open_tcp_stream(
+            proxy.origin.host, proxy.origin.port
+        )
+        if to_proxy is not None:
+            stream = await _over_stream(stream, to_proxy, proxy.origin)
         if not tunnel:
             return stream
         try:
@@ -65,6 +70,20 @@ def proxied_connect(
 
 
 async def _over_tls(
+    stream: trio.abc.Stream, context: ssl.SSLContext, origin: Origin
+) -> trio.abc.Stream | TlsPipe:
+    if not isinstance(stream, trio.SocketStream):
+        return await _over_stream(stream, context, origin)
+    pipe = TlsPipe(stream, context, host=origin.host)
+    try:
+        await pipe.handshake()
+    except BaseException:
+        await pipe.close()
+        raise
+    return pipe
+
+
+async def _over_stream(
     stream: trio.abc.Stream, context: ssl.SSLContext, origin: Origin
 ) -> trio.abc.Stream:
     # Compatible: HTTP servers end TLS by closing TCP, and HTTP's own framing

@@ -15,10 +15,15 @@ import os
 import select
 import signal
 import socket
+import ssl
 import statistics
+import subprocess
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Self, TypeAlias
 
 import h2.config
@@ -27,6 +32,7 @@ import h2.events
 import trio
 
 from atomr_infer.remote.http import HttpClient
+from atomr_infer.remote.tls import verifying_context
 
 Bench: TypeAlias = Callable[[], Awaitable[float]]
 
@@ -48,10 +54,19 @@ PATH = "/chat/completions"
 def main() -> None:
     """Run all and print."""
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
-    with Upstream(serve_http1) as plain, Upstream(serve_http2) as shared:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Upstream(serve_http1) as plain,
+        Upstream(serve_http2) as shared,
+        Upstream(partial(serve_tls, certificate=make_certificate(folder))) as secure,
+    ):
+        trusting = verifying_context(ca_file=f"{folder}/cert.pem")
         benches: dict[str, Bench] = {
             "bare trio stream": lambda: bare(plain.port),
             "HTTP/1.1": lambda: exchanges(plain.port, http2="off"),
+            "HTTP/1.1 over TLS": lambda: exchanges(
+                secure.port, http2="off", context=trusting
+            ),
             "HTTP/2, multiplexed": lambda: exchanges(
                 shared.port, http2="prior-knowledge"
             ),
@@ -98,10 +113,16 @@ async def bare(port: int) -> float:
     return await cpu_us(run, REQUESTS)
 
 
-async def exchanges(port: int, *, http2: str) -> float:
+async def exchanges(
+    port: int, *, http2: str, context: ssl.SSLContext | None = None
+) -> float:
     headers = [("content-type", "application/json"), ("authorization", "Bearer k")]
+    scheme = "http" if context is None else "https"
     async with HttpClient(
-        f"http://127.0.0.1:{port}/v1", headers=headers, http2=http2
+        f"{scheme}://127.0.0.1:{port}/v1",
+        headers=headers,
+        http2=http2,
+        ssl_context=context,
     ) as client:
 
         async def run(count: int) -> None:
@@ -109,6 +130,8 @@ async def exchanges(port: int, *, http2: str) -> float:
                 async with client.request("POST", PATH, body=BODY) as answer:
                     await answer.read()
 
+        # The handshakes are not what is measured.
+        await cpu_us(run, CONNECTIONS)
         return await cpu_us(run, REQUESTS)
 
 
@@ -186,6 +209,32 @@ def serve_http1(listener: socket.socket) -> None:
         for number in list(streams):
             if not _sent(peers[number], CHUNK):
                 streams.discard(number)
+
+
+def make_certificate(folder: str) -> tuple[str, str]:
+    """Return the files of a certificate for 127.0.0.1, and of its key."""
+    cert, key = f"{folder}/cert.pem", f"{folder}/key.pem"
+    asked = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes"
+    named = "-days 2 -subj /CN=x -addext subjectAltName=IP:127.0.0.1"
+    command = f"{asked} {named} -keyout {key} -out {cert}".split()
+    subprocess.run(command, check=True, capture_output=True)
+    return cert, key
+
+
+def serve_tls(listener: socket.socket, *, certificate: tuple[str, str]) -> None:
+    """Answer each read with the whole answer, a thread for each connection."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*certificate)
+
+    def serve(peer: socket.socket) -> None:
+        peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with context.wrap_socket(peer, server_side=True) as tls:
+            while _received(tls):
+                tls.sendall(ANSWER)
+
+    while True:
+        peer, _ = listener.accept()
+        threading.Thread(target=serve, args=(peer,), daemon=True).start()
 
 
 def serve_http2(listener: socket.socket) -> None:
