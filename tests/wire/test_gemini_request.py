@@ -440,6 +440,14 @@ def test_tools_are_split_into_one_each() -> None:
             ToolChoice(),
             {"toolConfig": b'{"functionCallingConfig":{"mode":"VALIDATED"}}'},
         ),
+        (
+            {"mode": "VALIDATED", "allowedFunctionNames": ["f"]},
+            ToolChoice(names=("f",)),
+            {
+                "toolConfig": b'{"functionCallingConfig":{"mode":"VALIDATED",'
+                b'"allowedFunctionNames":["f"]}}'
+            },
+        ),
     ],
 )
 def test_t6_choice_of_tools_is_read(

@@ -120,6 +120,8 @@ def _choice(fields: Fields) -> ToolChoice:
     names = fields.optional("allowedFunctionNames", list[str], wanted) or []
     if told == "VALIDATED":
         fields.put("mode", told)
+        if names:
+            fields.put("allowedFunctionNames", names)
     return ToolChoice(mode=mode, names=tuple(names))
 
 
