@@ -3,6 +3,7 @@
 ::
 
     atomr_infer (one_for_one)
+    ├─ watchdog                  ends what waits too long for an engine
     ├─ deployments (dynamic)     one supervisor per deployment
     ├─ deployment manager
     ├─ requests (dynamic)        one lean process per request
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from atomr.core.child_spec import ChildSpec
 from atomr.otp import DynamicSupervisor, Strategy, Supervisor
-from atomr.process import open_node
+from atomr.process import PlainProcess, open_node
 from atomr_infer.config.secrets import Environ
 from atomr_infer.serving.deployment_manager import DeploymentManager
 from atomr_infer.serving.names import DEPLOYMENTS, GATEWAYS, MANAGER, REQUESTS
@@ -65,6 +66,7 @@ def _root(
     manager = partial(DeploymentManager, serving, environ, installed)
     return Supervisor(
         [
+            ChildSpec(id="watchdog", start=partial(PlainProcess, serving.watchdog.run)),
             ChildSpec(id=DEPLOYMENTS, start=DynamicSupervisor, name=DEPLOYMENTS),
             ChildSpec(id=MANAGER, start=manager, name=MANAGER),
             ChildSpec(id=REQUESTS, start=DynamicSupervisor, name=REQUESTS),

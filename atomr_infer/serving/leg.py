@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from atomr_infer.model.batch import ExecuteBatch, RawChunk, TokenChunk
     from atomr_infer.model.deployment import Deployment
     from atomr_infer.policy.breaker import Pass
+    from atomr_infer.remote.watchdog import Watchdog
     from atomr_infer.serving.breakers import Guard
     from atomr_infer.serving.replica import Lease, ReplicaState
     from atomr_infer.serving.shared import Serving
@@ -229,8 +230,9 @@ class Leg:
     ) -> None:
         """Run one generation, and pass its chunks on."""
         lease, timeouts = held.lease, self.deployment.timeouts
-        silence = Silence(timeouts.first_token_s, "its first token")
-        with silence.scope, lease.life.hold(silence.scope):
+        silence = Silence(self._serving.watchdog)
+        silence.expect(timeouts.first_token_s, "its first token")
+        with silence, lease.life.hold(silence.scope):
             async with lease.runner.execute(self.batch) as chunks:
                 async for chunk in chunks:
                     silence.pause()
@@ -308,27 +310,51 @@ class Held:
 
 
 class Silence:
-    """A bound on how long an engine or upstream may say nothing.
+    """A block with a bound on how long an engine or upstream may say nothing.
 
-    One cancel scope per attempt, its deadline moved with each chunk: a scope
-    per chunk would cost more than the chunk.  While the sink takes a chunk the
-    bound is off, since a slow client is not a silent engine.
+    While the sink takes a chunk the bound is off, since a slow client is not a
+    silent engine.  So it moves twice with each chunk, and the watchdog keeps it:
+    moving a scope's own deadline would cost as much as the chunk.
+
+    Attributes:
+        scope: the block's.
+        due_at: when something must have been said; ``inf``: it is our turn.
     """
 
-    def __init__(self, bound_s: float, awaited: str) -> None:
-        self.scope = trio.CancelScope(deadline=trio.current_time() + bound_s)
-        self._bound_s = bound_s
-        self._awaited = awaited
+    def __init__(self, watchdog: Watchdog) -> None:
+        self.scope = trio.CancelScope()
+        self.due_at = math.inf
+        self._watchdog = watchdog
+        self._bound_s = math.inf
+        self._awaited = ""
+
+    def __enter__(self) -> None:
+        self._watchdog.watched.add(self)
+        self.scope.__enter__()
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        self._watchdog.watched.discard(self)
+        return self.scope.__exit__(exc_type, exc, traceback)
 
     def pause(self) -> None:
         """Take the bound off: it is our turn."""
-        self.scope.deadline = math.inf
+        self.due_at = math.inf
 
     def expect(self, bound_s: float, awaited: str) -> None:
         """Wait for the next chunk, at most so long."""
         self._bound_s = bound_s
         self._awaited = awaited
-        self.scope.deadline = trio.current_time() + bound_s
+        self.due_at = trio.current_time() + bound_s
+        self._watchdog.notice(self.due_at)
+
+    async def expire(self) -> None:
+        """End the block: the bound was passed."""
+        self.scope.cancel()
 
     def error(self, deployment: str) -> UpstreamTimeoutError:
         """Return the error when the bound was passed."""
