@@ -44,6 +44,8 @@ from atomr_infer.serving.application import open_serving
 from atomr_infer.serving.request import Served, run_request
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from atomr.process import Node
     from atomr_infer.gateway.gateway import Gateway
     from atomr_infer.model.deployment import Deployment
@@ -258,6 +260,7 @@ class Cluster:
         max_body_bytes: int = 32 * 1024 * 1024,
         write_timeout_s: float = 60.0,
         keys: Iterable[Secret] = (),
+        response_store: Path | None = None,
     ) -> Gateway:
         """Serve the deployments over HTTP, in the background.
 
@@ -266,6 +269,7 @@ class Cluster:
             max_body_bytes: the largest request body.
             write_timeout_s: a client that reads nothing for so long is dropped.
             keys: each opens the gateway; none: it is open to everyone.
+            response_store: the SQLite file that keeps responses; None: memory.
 
         Returns:
             The gateway; ``gateway.url`` is its address.
@@ -281,6 +285,7 @@ class Cluster:
         )
         from atomr_infer.gateway.keys import GatewayKeys  # noqa: PLC0415
         from atomr_infer.gateway.listener import Listener  # noqa: PLC0415
+        from atomr_infer.store.responses import ResponseStore  # noqa: PLC0415
 
         try:
             config = GatewayConfig(
@@ -295,7 +300,11 @@ class Cluster:
         limits = GatewayLimits(max_body_bytes=config.max_body_bytes)
         with self.at_home():
             gateway = await open_gateway(
-                self._serving, listener, limits, keys=GatewayKeys(keys)
+                self._serving,
+                listener,
+                limits,
+                keys=GatewayKeys(keys),
+                store=ResponseStore(response_store),
             )
         self._gateways.append(gateway)
         return gateway

@@ -14,6 +14,7 @@ import gc
 import signal
 import sys
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
@@ -60,6 +61,7 @@ async def _serve(plan: ServePlan) -> None:
                 max_body_bytes=plan.gateway.max_body_bytes,
                 write_timeout_s=plan.gateway.write_timeout_s,
                 keys=plan.keys,
+                response_store=_path(plan.gateway.response_store),
             )
             if await _unless_signalled(signals, partial(_load, cluster, plan)):
                 _spare_the_collector()
@@ -79,6 +81,10 @@ def _spare_the_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(_OBJECTS_BETWEEN_LOOKS, 20, 50)
+
+
+def _path(text: str | None) -> Path | None:
+    return None if text is None else Path(text)
 
 
 async def _next(signals: AsyncIterator[int]) -> signal.Signals:

@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING
 import attrs
 
 from atomr_infer.model.secret import EnvSecret, FileSecret
-from atomr_infer.model.validation import InvalidValueError, at_least, positive
+from atomr_infer.model.validation import (
+    InvalidValueError,
+    at_least,
+    non_empty,
+    positive,
+)
 
 if TYPE_CHECKING:
     from typing import Any
@@ -45,6 +50,8 @@ class GatewayConfig:
             the request is cancelled, in seconds.
         keys: where the keys that open the gateway are found, each a variable
             or a file; none: anyone who reaches the address can use it.
+        response_store: the SQLite file that keeps responses which later ones
+            go on from by ``previous_response_id``; none: in memory.
 
     >>> gateway = GatewayConfig(bind="[::1]:9000")
     >>> gateway.host, gateway.port
@@ -56,6 +63,9 @@ class GatewayConfig:
     max_body_bytes: int = attrs.field(default=32 * 1024 * 1024, validator=at_least(1))
     write_timeout_s: float = attrs.field(default=60.0, validator=positive)
     keys: tuple[EnvSecret | FileSecret, ...] = ()
+    response_store: str | None = attrs.field(
+        default=None, validator=attrs.validators.optional(non_empty)
+    )
 
     @property
     def host(self) -> str:

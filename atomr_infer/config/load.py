@@ -85,12 +85,13 @@ def parse_config(text: str, path: str) -> Config:
 def _read_gateway(table: TableReader | None, folder: Path) -> GatewayConfig:
     if table is None:
         return GatewayConfig()
-    if "keys" not in table.content:
-        return table.read(GatewayConfig)
-    keys = read_keys(table, folder)
+    keys = read_keys(table, folder) if "keys" in table.content else ()
     rest = {name: value for name, value in table.content.items() if name != "keys"}
     gateway = attrs.evolve(table, content=rest).read(GatewayConfig)
-    return attrs.evolve(gateway, keys=keys)
+    store = gateway.response_store
+    if store is not None:
+        store = str(folder / store)
+    return attrs.evolve(gateway, keys=keys, response_store=store)
 
 
 def _read(path: Path) -> str:

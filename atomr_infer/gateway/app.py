@@ -21,6 +21,7 @@ from atomr_infer._version import VERSION
 from atomr_infer.errors import InferenceError, InternalError, NotReadyError
 from atomr_infer.gateway.answer_headers import request_id_headers
 from atomr_infer.gateway.asgi_exchange import AsgiExchange, Receive, Scope, Send
+from atomr_infer.gateway.conversations import Conversations
 from atomr_infer.gateway.exchange import (
     BodyTooLargeError,
     ClientGoneError,
@@ -46,6 +47,7 @@ from atomr_infer.gateway.whole_routes import (
     model_list,
     model_object,
 )
+from atomr_infer.store.responses import ResponseStore
 from atomr_infer.wire.ingress import Call
 
 if TYPE_CHECKING:
@@ -84,9 +86,12 @@ class GatewayApp:
         serving: Serving,
         limits: GatewayLimits,
         keys: GatewayKeys | None = None,
+        store: ResponseStore | None = None,
     ) -> None:
         self._serving = serving
         self._keys = keys or GatewayKeys()
+        self._store = store or ResponseStore()
+        self._conversations = Conversations(self._store)
         self._limits = limits
         self._answering: set[Exchange] = set()
         self.draining = False
@@ -102,6 +107,10 @@ class GatewayApp:
     def running(self) -> int:
         """Requests that are being answered."""
         return len(self._answering)
+
+    def close(self) -> None:
+        """Let go of the files; no request may follow."""
+        self._store.close()
 
     def end_all(self) -> None:
         """End every running request with an error that its client is told.
@@ -150,8 +159,32 @@ class GatewayApp:
                 await self._whole(exchange, target, headers, embeddings)
             case Target(action=Action.COUNT_TOKENS):
                 await self._whole(exchange, target, headers, counts)
+            case Target(action=Action.RESPONSE | Action.FORGET_RESPONSE):
+                await self._stored(exchange, target, headers)
             case Target():
                 await self._operations[target.action](exchange, target)
+
+    def _owner(self, exchange: Exchange, headers: Mapping[str, str]) -> bytes:
+        if not self._keys.needed:
+            return b""
+        return self._keys.owner(headers, _query(exchange.query))
+
+    async def _stored(
+        self, exchange: Exchange, target: Target, headers: Mapping[str, str]
+    ) -> None:
+        """Show or forget a stored response."""
+        name, owner = target.model or "", self._owner(exchange, headers)
+        try:
+            if target.action is Action.RESPONSE:
+                body = await self._conversations.fetch(name, owner=owner)
+            else:
+                await self._conversations.forget(name, owner=owner)
+                gone = {"id": name, "object": "response", "deleted": True}
+                body = msgspec.json.encode(gone)
+        except InferenceError as error:
+            await _refuse(exchange, target.dialect, 404, error.message, code=error.code)
+            return
+        await exchange.answer(200, body)
 
     def _allows(self, exchange: Exchange, headers: Mapping[str, str]) -> bool:
         return not self._keys.needed or self._keys.allow(
@@ -204,7 +237,14 @@ class GatewayApp:
         if call is None:
             return
         ingress = INGRESSES[target.dialect]
-        generation = Generation(self._serving, exchange, ingress=ingress, call=call)
+        generation = Generation(
+            self._serving,
+            exchange,
+            ingress=ingress,
+            call=call,
+            conversations=self._conversations,
+            owner=self._owner(exchange, headers),
+        )
         await self._run(exchange, generation.run, generation.fail)
 
     async def _whole(

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from atomr_infer.gateway.keys import GatewayKeys
     from atomr_infer.gateway.listener import Listener
     from atomr_infer.serving.shared import Serving
+    from atomr_infer.store.responses import ResponseStore
 
 # After the drain's time is up, each client is told; this is for the bytes to
 # leave, not for more work.
@@ -74,6 +75,7 @@ class Gateway:
                 # It may have ended by itself, or with a tree that gave up.
                 with contextlib.suppress(CallError, ChildNotFoundError):
                     await self._stop()
+            self._app.close()
 
 
 async def open_gateway(
@@ -82,9 +84,10 @@ async def open_gateway(
     limits: GatewayLimits,
     *,
     keys: GatewayKeys | None = None,
+    store: ResponseStore | None = None,
 ) -> Gateway:
     """Serve ``listener``'s sockets in a process of the serving tree."""
-    app = GatewayApp(serving, limits, keys)
+    app = GatewayApp(serving, limits, keys, store)
     host, port = listener.address
     shown = f"[{host}]" if ":" in host else host
     url = f"http://{shown}:{port}"

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import attrs
@@ -27,12 +28,16 @@ from atomr_infer.gateway.answer_headers import (
     served_headers,
 )
 from atomr_infer.gateway.client_wishes import with_wishes
+from atomr_infer.gateway.conversations import Conversations, is_kept
 from atomr_infer.model.batch import RawChunk, TokenChunk
 from atomr_infer.policy.token_estimate import estimate_prompt_tokens
 from atomr_infer.serving.request import run_request
 from atomr_infer.wire.ingress import AnswerFacts, Asked, Call, Ingress
+from atomr_infer.wire.openai.responses_items import streamed_response
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from atomr_infer.gateway.exchange import Exchange
     from atomr_infer.model.cost import Cost
     from atomr_infer.serving.request import Served
@@ -46,7 +51,14 @@ class Generation:
     """A request to generate, and its answer."""
 
     def __init__(
-        self, serving: Serving, exchange: Exchange, *, ingress: Ingress, call: Call
+        self,
+        serving: Serving,
+        exchange: Exchange,
+        *,
+        ingress: Ingress,
+        call: Call,
+        conversations: Conversations,
+        owner: bytes,
     ) -> None:
         """Prepare; nothing is read yet.
 
@@ -55,7 +67,11 @@ class Generation:
             exchange: where the answer goes.
             ingress: the route's dialect.
             call: the request.
+            conversations: what a response goes on from.
+            owner: who asks.
         """
+        self._conversations = conversations
+        self._owner = owner
         self._serving = serving
         self._exchange = exchange
         self._ingress = ingress
@@ -84,13 +100,25 @@ class Generation:
         except InferenceError as error:
             log.info("request %s refused: %s", self._call.request_id, error)
             raise
+        if asked.previous is not None:
+            asked = await self._resumed(asked)
         batch = with_wishes(self._serving, asked.batch, self._call.headers)
         if batch is not asked.batch:
             asked = attrs.evolve(asked, batch=batch)
         kind = _StreamAnswer if batch.stream else _WholeAnswer
         answer = self._answer = kind(self._exchange, self._ingress, asked)
+        if is_kept(asked):
+            answer.keep = partial(
+                self._conversations.keep, self._call, owner=self._owner
+            )
         answer.cost = (await run_request(self._serving, batch, answer)).cost
         await answer.finish()
+
+    async def _resumed(self, asked: Asked) -> Asked:
+        asked, self._call = await self._conversations.resume(
+            self._ingress, self._call, asked, owner=self._owner
+        )
+        return asked
 
     async def fail(self, error: InferenceError) -> None:
         """Tell the client that it failed: by status, or inside its stream."""
@@ -112,9 +140,11 @@ class _Answer:
     Attributes:
         served: who answers; set before the first chunk.
         cost: what it cost; known when it is over.
+        keep: stores a response object of ours; None: it is not stored.
     """
 
     cost: Cost | None = None
+    keep: Callable[[bytes], Awaitable[None]] | None = None
 
     def __init__(self, exchange: Exchange, ingress: Ingress, asked: Asked) -> None:
         self._exchange = exchange
@@ -169,6 +199,8 @@ class _StreamAnswer(_Answer):
 
     async def finish(self) -> None:
         data = b"" if self._encoder is None else self._encoder.end()
+        if self.keep is not None and self._encoder is not None:
+            await self.keep(streamed_response(data))
         await self._exchange.end(data)
 
     async def fail(self, error: InferenceError) -> None:
@@ -204,4 +236,6 @@ class _WholeAnswer(_Answer):
         else:
             assert self._builder is not None, "an answer has at least one chunk"
             body = self._builder.build()
+            if self.keep is not None:
+                await self.keep(body)
         await self._exchange.answer(200, body, headers)

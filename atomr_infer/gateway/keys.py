@@ -53,6 +53,11 @@ class GatewayKeys:
         # Every digest is compared, whatever the first one says.
         return sum(hmac.compare_digest(shown, known) for known in self._digests) > 0
 
+    def owner(self, headers: Mapping[str, str], query: Mapping[str, str]) -> bytes:
+        """Return who asks: a digest of the key; b"" where none is needed."""
+        key = presented_key(headers, query) if self._digests else None
+        return b"" if key is None else _digest(key)
+
 
 def presented_key(headers: Mapping[str, str], query: Mapping[str, str]) -> str | None:
     """Return the key that a request shows; None when it shows none.

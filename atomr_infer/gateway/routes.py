@@ -33,6 +33,8 @@ class Action(Enum):
     GENERATE = "generate"
     EMBED = "embed"
     COUNT_TOKENS = "count tokens"
+    RESPONSE = "response"
+    FORGET_RESPONSE = "forget response"
 
 
 OPEN_TO_ALL = frozenset({Action.HEALTH, Action.READY})
@@ -46,7 +48,7 @@ class Target:
     Attributes:
         action: what it does.
         dialect: whose format it reads and writes.
-        model: the model's name, where the path holds it.
+        model: the model's name, or a stored response's, where the path holds it.
         verb: Gemini's action, where the path holds it.
     """
 
@@ -98,6 +100,8 @@ _PATHS: Mapping[str, Mapping[str, Target]] = {
     "/v1/embeddings": {"POST": Target(action=Action.EMBED)},
 }
 
+_RESPONSES = "/v1/responses/"
+
 _GEMINI_MODELS = ("/v1beta/models/", "/v1/models/")
 
 _GEMINI_VERBS: Mapping[str, Action] = {
@@ -116,6 +120,7 @@ def endpoints() -> tuple[str, ...]:
     listed = [
         f"{method} {path}" for path, methods in _PATHS.items() for method in methods
     ]
+    listed += ["GET /v1/responses/{id}", "DELETE /v1/responses/{id}"]
     listed += ["GET /v1/models", "GET /v1/models/{model}"]
     listed += [f"POST /v1beta/models/{{model}}:{verb}" for verb in _GEMINI_VERBS]
     return tuple(listed)
@@ -157,6 +162,12 @@ def _models(path: str, headers: Mapping[str, str]) -> Mapping[str, Target] | Non
     dialect = dialect_of(path, headers)
     if path in ("/v1/models", "/v1beta/models"):
         return {"GET": Target(action=Action.MODELS, dialect=dialect)}
+    if path.startswith(_RESPONSES):
+        name = path.removeprefix(_RESPONSES)
+        return {
+            "GET": Target(action=Action.RESPONSE, model=name),
+            "DELETE": Target(action=Action.FORGET_RESPONSE, model=name),
+        }
     for prefix in _GEMINI_MODELS:
         if path.startswith(prefix):
             return _model(path.removeprefix(prefix), dialect)

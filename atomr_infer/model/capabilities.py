@@ -172,7 +172,13 @@ def _check_asks(batch: ExecuteBatch, capabilities: Capabilities) -> None:
 
 
 def _check_old_tools(batch: ExecuteBatch, capabilities: Capabilities) -> None:
-    """Refuse OpenAI's first spelling of tools where it would have no effect."""
+    """Refuse what would be another request without it, where it has no effect."""
+    if "previous_response_id" in batch.extra:
+        raise UnsupportedFeatureError(
+            "the response that this one goes on from is not stored here",
+            code="previous_response_not_found",
+            param="previous_response_id",
+        )
     for name in ("functions", "function_call"):
         if name in batch.extra and batch.dialect not in capabilities.extra_of:
             raise _absent("tools in this form; use 'tools'", name)

@@ -35,6 +35,8 @@ class Call:
         query: by name; the last one of a name that stands twice.
         model: the model's name where the path holds it; None: the body does.
         action: what follows the model in the path (``streamGenerateContent``).
+        previous: the items of the stored conversation that it goes on from, a
+            JSON array; None: of none.
     """
 
     request_id: str
@@ -43,6 +45,7 @@ class Call:
     query: Mapping[str, str] = attrs.field(factory=dict, repr=False)
     model: str | None = None
     action: str | None = None
+    previous: bytes | None = attrs.field(default=None, repr=False)
 
 
 @attrs.frozen(kw_only=True)
@@ -57,6 +60,7 @@ class Asked:
         stream_type: the media type of a streamed answer.
         previous: the id of the stored response that this one goes on from.
         store: True when the answer may be gone on from later.
+        echo: the request's body, where an answer repeats members of it.
     """
 
     batch: ExecuteBatch
@@ -65,6 +69,7 @@ class Asked:
     stream_type: str = EVENT_STREAM
     previous: str | None = None
     store: bool = False
+    echo: bytes | None = attrs.field(default=None, repr=False)
 
 
 @attrs.frozen(kw_only=True)

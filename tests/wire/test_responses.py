@@ -170,7 +170,11 @@ def test_what_is_asked_for_is_read() -> None:
     )
     assert batch.sampling.max_tokens == 7
     assert (asked.store, asked.previous) == (False, "resp_0")
-    assert batch.extra == {"metadata": b'{"a": "b"}'}
+    # It is not stored here, so only who passes the request on can serve it.
+    assert batch.extra == {
+        "metadata": b'{"a": "b"}',
+        "previous_response_id": b'"resp_0"',
+    }
 
 
 @pytest.mark.parametrize(

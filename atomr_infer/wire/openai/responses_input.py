@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec import Raw
+
 from atomr_infer.model.batch import Message, Role
 from atomr_infer.model.parts import (
     AudioPart,
@@ -36,13 +38,15 @@ from atomr_infer.wire.openai.responses_proof import read_proof
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from msgspec import Raw
-
 _INPUT = "a string or a list of items"
 
 
-def parse_input(root: Fields) -> tuple[Message, ...]:
+def parse_input(root: Fields, *, before: bytes | None = None) -> tuple[Message, ...]:
     """Take the ``input`` of a request.
+
+    Args:
+        root: the request.
+        before: a JSON array of items that come first; None: none do.
 
     Raises:
         InvalidRequestError: with ``param`` naming the item at fault.
@@ -50,13 +54,21 @@ def parse_input(root: Fields) -> tuple[Message, ...]:
     raw = root.raw("input")
     if raw is None:
         raise invalid("input", "is required")
+    said = _said(root, raw)
+    if before is None:
+        return merged(said)
+    stored = Fields({"stored": Raw(before)}).items("stored", _INPUT)
+    return merged([*(_item(param, each) for param, each in stored), *said])
+
+
+def _said(root: Fields, raw: Raw) -> list[Message]:
     if bytes(raw).startswith(b'"'):
-        return (Message(Role.USER, decode("input", raw, str, wanted=_INPUT)),)
+        return [Message(Role.USER, decode("input", raw, str, wanted=_INPUT))]
     root.put_back("input", raw)
     items = root.items("input", _INPUT)
     if not items:
         raise invalid("input", "must hold at least one item")
-    return merged(_item(param, each) for param, each in items)
+    return [_item(param, each) for param, each in items]
 
 
 def merged(messages: Iterable[Message]) -> tuple[Message, ...]:

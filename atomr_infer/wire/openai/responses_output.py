@@ -68,8 +68,7 @@ class ResponseObject:
     """The parts of a response that stay the same while it grows."""
 
     def __init__(self, asked: Asked, facts: AnswerFacts) -> None:
-        source = asked.batch.source
-        said = {} if source is None else _decode(source.body)
+        said = {} if asked.echo is None else _decode(asked.echo)
         self._echo: Members = {
             name: said.get(name, default) for name, default in _DEFAULTS.items()
         }

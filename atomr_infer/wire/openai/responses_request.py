@@ -53,11 +53,16 @@ def parse_response_request(call: Call) -> Asked:
     """
     root = Fields.of_body(call.body, wanted="with 'model' and 'input'")
     model = model_name(root)
-    messages = (*_instructions(root), *parse_input(root))
+    messages = (*_instructions(root), *parse_input(root, before=call.previous))
     stream = root.flag("stream") or False
     previous = root.text("previous_response_id")
+    if previous is not None and call.previous is None:
+        # Not stored here: whoever does not pass it on has to refuse it.
+        root.put("previous_response_id", previous)
     stored = root.flag("store")
-    source = Source(Dialect.OPENAI_RESPONSES, call.body, model)
+    # What goes on from our store means nothing to the upstream.
+    own = Source(Dialect.OPENAI_RESPONSES, call.body, model)
+    source = own if call.previous is None else None
     batch = ExecuteBatch(
         request_id=call.request_id,
         model=model,
@@ -74,7 +79,9 @@ def parse_response_request(call: Call) -> Asked:
         extra=_extra(root),
         source=source,
     )
-    return Asked(batch=batch, previous=previous, store=stored is not False)
+    return Asked(
+        batch=batch, previous=previous, store=stored is not False, echo=call.body
+    )
 
 
 def _extra(root: Fields) -> dict[str, bytes]:

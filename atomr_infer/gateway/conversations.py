@@ -1,0 +1,115 @@
+"""Responses that later ones go on from: found before a request, kept behind it.
+
+What is kept is the conversation in the client's own items, so that going on is
+reading a longer ``input``.  A response is kept before its last bytes are sent: a
+client may go on from it the moment it has it.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import time
+from typing import TYPE_CHECKING
+
+import attrs
+
+from atomr_infer.errors import InvalidRequestError
+from atomr_infer.model.dialect import Dialect
+from atomr_infer.store.responses import ResponseStore, StoredResponse
+from atomr_infer.wire.openai.responses_items import input_items, joined, output_items
+
+if TYPE_CHECKING:
+    from atomr_infer.wire.ingress import Asked, Call, Ingress
+
+log = logging.getLogger(__name__)
+
+_OURS = "resp_"
+
+
+class Conversations:
+    """The stored responses of one gateway."""
+
+    def __init__(self, store: ResponseStore) -> None:
+        self._store = store
+
+    async def resume(
+        self, ingress: Ingress, call: Call, asked: Asked, *, owner: bytes
+    ) -> tuple[Asked, Call]:
+        """Return a request with the conversation that it goes on from.
+
+        One that is not stored here may be stored by the provider: the request
+        stays as it is, and who cannot pass it on refuses it.
+
+        Args:
+            ingress: reads requests.
+            call: the request.
+            asked: the request, read.
+            owner: who asks.
+
+        Raises:
+            InvalidRequestError: the conversation cannot be read any more.
+        """
+        if asked.previous is None:
+            return asked, call
+        now_s = int(time.time())
+        found = await self._store.get(asked.previous, owner=owner, now_s=now_s)
+        if found is None:
+            return asked, call
+        resumed = attrs.evolve(call, previous=found.items)
+        return ingress.parse(resumed), resumed
+
+    async def keep(self, call: Call, response: bytes, *, owner: bytes) -> None:
+        """Keep a response with the conversation in front of it.
+
+        A store that cannot be written costs the client nothing but the way to
+        go on; the operator is told.
+
+        Args:
+            call: the request, with what it went on from.
+            response: the response object, JSON.
+            owner: who asked.
+        """
+        identity, output = output_items(response)
+        stored = StoredResponse(
+            id=identity,
+            owner=owner,
+            created_s=int(time.time()),
+            items=joined(call.previous, input_items(call.body), output),
+            body=response,
+        )
+        try:
+            await self._store.put(stored)
+        except sqlite3.Error as error:
+            log.error("response %s was not stored: %s", identity, error)  # noqa: TRY400 - the disk's fault, no bug
+
+    async def fetch(self, name: str, *, owner: bytes) -> bytes:
+        """Return a stored response object.
+
+        Raises:
+            InvalidRequestError: there is none of that name for its owner.
+        """
+        found = await self._store.get(name, owner=owner, now_s=int(time.time()))
+        if found is None:
+            raise _unknown(name)
+        return found.body
+
+    async def forget(self, name: str, *, owner: bytes) -> None:
+        """Delete a stored response.
+
+        Raises:
+            InvalidRequestError: there is none of that name for its owner.
+        """
+        if not await self._store.delete(name, owner=owner):
+            raise _unknown(name)
+
+
+def is_kept(asked: Asked) -> bool:
+    """Whether an answer to this request is to be stored."""
+    return asked.store and asked.batch.dialect is Dialect.OPENAI_RESPONSES
+
+
+def _unknown(name: str) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"there is no stored response {name!r}", code="response_not_found"
+    )

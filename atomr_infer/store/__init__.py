@@ -1,0 +1,1 @@
+"""What lasts: SQLite files, and their contents in memory where no file is named."""

@@ -1,0 +1,175 @@
+"""Stored responses: what a later request goes on from by ``previous_response_id``.
+
+One SQLite database, a file or in memory.  A response is kept with the whole
+conversation in front of it, so that going on needs one look-up, and with its
+owner, so that nobody goes on from another's.
+
+The file is written in WAL mode, each response in a transaction of its own: after
+a kill or a full disk there are whole responses or none.  Calls run in a thread,
+one at a time.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import attrs
+import trio
+
+from atomr_infer.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+MAX_RESPONSES = 10_000
+"""How many are kept; the oldest go first."""
+
+MAX_AGE_S = 30 * 86_400
+"""How long one is kept; OpenAI keeps them as long."""
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS response (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    owner BLOB NOT NULL,
+    created_s INTEGER NOT NULL,
+    items BLOB NOT NULL,
+    body BLOB NOT NULL
+) STRICT
+"""
+
+
+@attrs.frozen(kw_only=True)
+class StoredResponse:
+    """A response that may be gone on from.
+
+    Attributes:
+        id: ``resp_...``.
+        owner: who may see it: a digest of the key that asked; b"" where the
+            gateway has no keys.
+        created_s: Unix time in seconds.
+        items: the conversation up to and with this response: a JSON array of
+            the items of OpenAI's Responses format.
+        body: the response object, JSON.
+    """
+
+    id: str
+    owner: bytes
+    created_s: int
+    items: bytes = attrs.field(repr=False)
+    body: bytes = attrs.field(repr=False)
+
+
+class ResponseStore:
+    """Keeps responses.  Close it when it is not needed any more."""
+
+    def __init__(
+        self,
+        path: Path | None = None,
+        *,
+        max_responses: int = MAX_RESPONSES,
+        max_age_s: int = MAX_AGE_S,
+    ) -> None:
+        """Open or make the database.
+
+        Args:
+            path: its file; None: in memory, for as long as the process lives.
+            max_responses: how many are kept.
+            max_age_s: how long one is kept.
+
+        Raises:
+            ConfigError: the file cannot be opened, or is another database.
+        """
+        self._max_responses = max_responses
+        self._max_age_s = max_age_s
+        self._limiter = trio.CapacityLimiter(1)
+        where = ":memory:" if path is None else str(path)
+        try:
+            self._database = sqlite3.connect(where, check_same_thread=False)
+            self._database.execute("PRAGMA journal_mode = WAL")
+            self._database.execute("PRAGMA synchronous = NORMAL")
+            self._database.execute(_SCHEMA)
+        except sqlite3.Error as error:
+            problem = f"the response store {where} cannot be opened: {error}"
+            raise ConfigError(problem) from error
+
+    def close(self) -> None:
+        """Close the database."""
+        self._database.close()
+
+    async def put(self, response: StoredResponse) -> None:
+        """Keep a response; the oldest one beyond the limits goes.
+
+        Raises:
+            sqlite3.Error: it could not be written; nothing was changed.
+
+        Cancellation: waits for the write.
+        """
+        await trio.to_thread.run_sync(self._put, response, limiter=self._limiter)
+
+    async def get(
+        self, name: str, *, owner: bytes, now_s: int
+    ) -> StoredResponse | None:
+        """Return a response; None when there is none of that name for its owner.
+
+        Args:
+            name: its id.
+            owner: who asks.
+            now_s: Unix time in seconds: what is too old is not there.
+        """
+        oldest_s = now_s - self._max_age_s
+        return await trio.to_thread.run_sync(
+            self._get, name, owner, oldest_s, limiter=self._limiter
+        )
+
+    async def delete(self, name: str, *, owner: bytes) -> bool:
+        """Forget a response; False when there is none of that name."""
+        return await trio.to_thread.run_sync(
+            self._delete, name, owner, limiter=self._limiter
+        )
+
+    # --- in a thread ----------------------------------------------------------
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._database:
+            yield self._database
+
+    def _put(self, response: StoredResponse) -> None:
+        values = attrs.astuple(response)
+        oldest_s = response.created_s - self._max_age_s
+        with self._transaction() as database:
+            database.execute(
+                "INSERT INTO response (id, owner, created_s, items, body)"
+                " VALUES (?, ?, ?, ?, ?)",
+                values,
+            )
+            database.execute("DELETE FROM response WHERE created_s < ?", (oldest_s,))
+            database.execute(
+                "DELETE FROM response WHERE number <="
+                " (SELECT max(number) FROM response) - ?",
+                (self._max_responses,),
+            )
+
+    def _get(self, name: str, owner: bytes, oldest_s: int) -> StoredResponse | None:
+        found = self._database.execute(
+            "SELECT id, owner, created_s, items, body FROM response"
+            " WHERE id = ? AND owner = ? AND created_s >= ?",
+            (name, owner, oldest_s),
+        ).fetchone()
+        if found is None:
+            return None
+        identity, kept_for, created_s, items, body = found
+        return StoredResponse(
+            id=identity, owner=kept_for, created_s=created_s, items=items, body=body
+        )
+
+    def _delete(self, name: str, owner: bytes) -> bool:
+        with self._transaction() as database:
+            cursor = database.execute(
+                "DELETE FROM response WHERE id = ? AND owner = ?", (name, owner)
+            )
+        return cursor.rowcount > 0
