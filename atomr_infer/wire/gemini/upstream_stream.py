@@ -55,7 +55,6 @@ class StreamReader:
     """A stream's bytes in, its JSON objects out, as events."""
 
     def __init__(self) -> None:
-        self._front = b""
         self._events: SseReader | None = None
         self._array: ArrayReader | None = None
 
@@ -67,15 +66,13 @@ class StreamReader:
                 an array goes on as something else.
         """
         if self._events is None and self._array is None:
-            self._front += data
-            first = self._front.lstrip(_BLANK)[:1]
-            if not first:
+            data = data.lstrip(_BLANK)
+            if not data:
                 return []
-            if first in b"[{":
+            if data[:1] in b"[{":
                 self._array = ArrayReader()
             else:
                 self._events = SseReader()
-            data, self._front = self._front, b""
         if self._array is not None:
             return [SseEvent(item) for item in self._array.feed(data)]
         assert self._events is not None, "one of them was made above"
