@@ -13,6 +13,9 @@ from pathlib import Path
 from atomr_infer.errors import MissingSecretError
 from atomr_infer.model.secret import EnvSecret, FileSecret, Secret
 
+_MAX_CHARS = 65536
+"""Longest content of a file; a service account's key has some 2400 characters."""
+
 ReadableSource = EnvSecret | FileSecret | Secret
 """Where a secret can be read at any time, without asking anybody."""
 
@@ -85,7 +88,9 @@ def _from_environment(
 def _from_file(source: FileSecret, deployment: str | None) -> tuple[str, str]:
     where = f"the file {source.path}"
     try:
-        return Path(source.path).read_text(encoding="utf-8"), where
+        # Bounded: a path that names a device would never end.
+        with Path(source.path).open(encoding="utf-8") as file:
+            text = file.read(_MAX_CHARS + 1)
     except FileNotFoundError as error:
         problem = f"{where} does not exist; write the key into it"
         raise _missing(deployment, problem) from error
@@ -100,6 +105,10 @@ def _from_file(source: FileSecret, deployment: str | None) -> tuple[str, str]:
     except ValueError as error:
         problem = f"{where!r} is no path: {error}"
         raise _missing(deployment, problem) from error
+    if len(text) > _MAX_CHARS:
+        problem = f"{where} is too long; it must hold the key and nothing else"
+        raise _missing(deployment, problem)
+    return text, where
 
 
 def _missing(deployment: str | None, problem: str) -> MissingSecretError:

@@ -97,3 +97,16 @@ def test_an_environment_shows_nothing_and_follows_its_source() -> None:
     variables["OTHER"] = "x"
     assert environ.get("OTHER") == "x"
     assert "ABSENT" not in environ
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", None])
+def test_a_file_without_an_end_is_refused(tmp_path: Path, path: str | None) -> None:
+    file = tmp_path / "key"
+    file.write_text("k" * 65537)
+    source = FileSecret(path or str(file))
+
+    assert failure(source).endswith(
+        f"{source.path} is too long; it must hold the key and nothing else"
+    )
+    file.write_text("k" * 65535 + "\n")
+    assert resolve(FileSecret(str(file)), {}, deployment="gpt") == Secret("k" * 65535)
