@@ -121,7 +121,7 @@ def _anthropic(title: str, model: str) -> Provider:
         encoded = anthropic.encode_request(batch, traits)
         return Written(encoded.body, encoded.warnings)
 
-    return Provider(title, model, anthropic_models.capabilities_of(model), write)
+    return Provider(title, model, anthropic_models.capabilities_of(traits), write)
 
 
 def _gemini(title: str, model: str) -> Provider:

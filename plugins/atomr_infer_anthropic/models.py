@@ -14,6 +14,9 @@ from __future__ import annotations
 
 from fnmatch import fnmatchcase
 from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import attrs
 
 from atomr_infer.model.asks import Effort
 from atomr_infer.model.capabilities import Capabilities, Feature, ThinkingStyle
@@ -23,6 +26,10 @@ from atomr_infer.wire.anthropic.traits import (
     ModelTraits,
     ThinkingOff,
 )
+from atomr_infer.wire.anthropic.versions import takes_sampling
+
+if TYPE_CHECKING:
+    from atomr_infer_anthropic.config import AnthropicOptions
 
 _SAMPLING = frozenset({"temperature", "top_p", "top_k"})
 _MILLION = 1_000_000
@@ -148,9 +155,19 @@ def traits_of(model: str) -> ModelTraits:
 
 
 @lru_cache(maxsize=1024)
-def capabilities_of(model: str) -> Capabilities:
-    """Return what a model can do, for the check of a request before it starts."""
+def fitted_traits(model: str, options: AnthropicOptions) -> ModelTraits:
+    """Return what a model takes by way of a deployment."""
     traits = traits_of(model)
+    if options.api_version is not None and not takes_sampling(options.api_version):
+        traits = attrs.evolve(traits, sampling=frozenset())
+    if options.max_output_tokens is not None:
+        traits = attrs.evolve(traits, max_output_tokens=options.max_output_tokens)
+    return traits
+
+
+@lru_cache(maxsize=1024)
+def capabilities_of(traits: ModelTraits) -> Capabilities:
+    """Return what a model can do, for the check of a request before it starts."""
     features = set(_FEATURES)
     if traits.prefill:
         features.add(Feature.PREFILL)

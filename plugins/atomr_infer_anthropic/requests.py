@@ -11,8 +11,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import attrs
-
 from atomr_infer.model.dialect import Dialect
 from atomr_infer.remote.provider import ProviderRequest
 from atomr_infer.wire.anthropic.upstream import encode_count, encode_request
@@ -20,11 +18,10 @@ from atomr_infer.wire.anthropic.upstream_pass import MessagePass
 from atomr_infer.wire.anthropic.upstream_stream import MessageAnswer
 from atomr_infer.wire.anthropic.upstream_turns import check_prefill
 from atomr_infer.wire.anthropic.versions import BETA_HEADER, HEADER, OLD
-from atomr_infer_anthropic.models import traits_of
+from atomr_infer_anthropic.models import fitted_traits
 
 if TYPE_CHECKING:
     from atomr_infer.model.batch import ExecuteBatch, RawChunk, TokenChunk
-    from atomr_infer.wire.anthropic.traits import ModelTraits
     from atomr_infer_anthropic.config import AnthropicOptions
 
 MESSAGES = "/v1/messages"
@@ -40,7 +37,7 @@ def make_request(
         InvalidRequestError: it cannot be written for this API.
         UnsupportedFeatureError: the model lacks what it takes.
     """
-    traits = _traits(batch, options)
+    traits = fitted_traits(batch.model, options)
     passed = _passed_body(batch)
     if passed is not None:
         # Refused here rather than there, because another model may take it.
@@ -75,7 +72,7 @@ def make_count(
     if passed is not None and batch.sampling.max_tokens is None:
         version = batch.client_headers.get(HEADER, OLD)
         return passed, _headers(batch, options, version)
-    encoded = encode_count(batch, _traits(batch, options))
+    encoded = encode_count(batch, fitted_traits(batch.model, options))
     version = options.api_version or encoded.version
     return encoded.body, _headers(batch, options, version)
 
@@ -85,13 +82,6 @@ def _passed_body(batch: ExecuteBatch) -> bytes | None:
     if source is None or source.dialect is not Dialect.ANTHROPIC:
         return None
     return source.renamed(batch.model)
-
-
-def _traits(batch: ExecuteBatch, options: AnthropicOptions) -> ModelTraits:
-    traits = traits_of(batch.model)
-    if options.max_output_tokens is None:
-        return traits
-    return attrs.evolve(traits, max_output_tokens=options.max_output_tokens)
 
 
 def _headers(

@@ -30,7 +30,7 @@ from atomr_infer.remote.provider import (
 from atomr_infer.remote.session import open_session
 from atomr_infer_anthropic.config import AnthropicOptions, parse_options
 from atomr_infer_anthropic.faults import fault
-from atomr_infer_anthropic.models import capabilities_of
+from atomr_infer_anthropic.models import capabilities_of, fitted_traits
 from atomr_infer_anthropic.requests import COUNT_TOKENS, make_count, make_request
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ class AnthropicRunner:
 
     def capabilities_for(self, model: str) -> Capabilities:
         """Return what a model can do; see ``atomr_infer_anthropic.models``."""
-        return capabilities_of(model)
+        return capabilities_of(fitted_traits(model, self._options))
 
     @property
     def active(self) -> int:

@@ -12,7 +12,7 @@ from atomr_infer.model.dialect import Dialect
 from atomr_infer.model.secret import EnvSecret, PooledSecret
 from atomr_infer.wire.anthropic.traits import ThinkingOff
 from atomr_infer_anthropic.config import AnthropicOptions, parse_options
-from atomr_infer_anthropic.models import capabilities_of, traits_of
+from atomr_infer_anthropic.models import capabilities_of, fitted_traits, traits_of
 from atomr_infer_anthropic.plugin import PLUGIN
 
 
@@ -160,7 +160,7 @@ def test_models_differ_in_what_they_take(
     assert (traits.thinking, traits.prefill) == (thinking, prefill)
     assert (bool(traits.sampling), traits.json_schema) == (samples, schema)
     assert traits.max_output_tokens == most
-    capabilities = capabilities_of(model)
+    capabilities = capabilities_of(traits)
     assert capabilities.thinking is thinking
     assert (Feature.PREFILL in capabilities.features) is prefill
     assert ("temperature" in capabilities.sampling) is samples
@@ -179,5 +179,19 @@ def test_models_differ_in_their_finer_points() -> None:
     assert not traits_of("claude-sonnet-5").system_turns
     assert not traits_of("claude-sonnet-4-5").both_of
     assert traits_of("claude-sonnet-4-20250514").both_of
-    assert Feature.FILES in capabilities_of("claude-3-5-haiku-latest").features
-    assert Feature.FILES not in capabilities_of("claude-3-haiku-20240307").features
+    assert (
+        Feature.FILES in capabilities_of(traits_of("claude-3-5-haiku-latest")).features
+    )
+    assert (
+        Feature.FILES
+        not in capabilities_of(traits_of("claude-3-haiku-20240307")).features
+    )
+
+
+def test_a_deployment_can_bound_what_a_model_takes() -> None:
+    options = AnthropicOptions(api_version="2026-10-21", max_output_tokens=7)
+    capabilities = capabilities_of(fitted_traits("claude-sonnet-4-5", options))
+    assert "temperature" not in capabilities.sampling
+    assert capabilities.max_output_tokens == 7
+    free = fitted_traits("claude-sonnet-4-5", AnthropicOptions())
+    assert free == traits_of("claude-sonnet-4-5")

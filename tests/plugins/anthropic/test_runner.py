@@ -121,6 +121,15 @@ async def test_sampling_chooses_the_version_that_takes_it(over_socket: Any) -> N
         assert "temperature" not in pair.upstream.requests[1].json
 
 
+async def test_version_that_is_pinned_takes_no_sampling(over_socket: Any) -> None:
+    async with over_socket(api_version="2026-10-21") as pair:
+        assert "temperature" not in pair.runner.capabilities.sampling
+        await pair.ask(sampling=Sampling(temperature=0.5, max_tokens=9))
+        request = pair.upstream.requests[0]
+        assert request.headers["anthropic-version"] == "2026-10-21"
+        assert "temperature" not in request.json
+
+
 async def test_what_was_approximated_is_told_with_the_first_chunk(
     over_socket: Any,
 ) -> None:
