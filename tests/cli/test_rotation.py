@@ -48,7 +48,7 @@ async def test_a_rotated_file_is_used_while_an_answer_streams_on(
                 await until(lambda: len(upstream.requests) == 1)
                 fresh.write_text("sk-new\n")
                 fresh.replace(file)
-                upstream._api_key = "sk-new"  # the old one is revoked
+                upstream.api_keys = {"sk-new"}  # the old one is revoked
                 await ask(command, whole)
                 assert not streamed, "the first answer is still under way"
         used = [request.headers["authorization"] for request in upstream.requests]
