@@ -83,16 +83,24 @@ class Connections:
         Raises:
             InferenceError: as ``HttpClient.request``.
         """
-        self.active += 1
-        try:
-            return await self._try(call)
-        except BaseException:
-            self.active -= 1
-            raise
+        failed: Connection | None = None
+        for _ in range(MAX_TRIES):
+            connection = self._pick(failed)
+            if self._doomed:
+                await self._bury()
+            if connection is None:
+                connection = await self._open(call, failed)
+            exchange = await self._ask(connection, call)
+            if exchange is not None:
+                return exchange
+            failed = connection
+        raise OverloadedError(
+            f"{self._origin} refused the request {MAX_TRIES} times",
+            code="refused_stream",
+        )
 
     async def finish(self, exchange: Http1Connection | Http2Stream) -> None:
         """End an exchange: keep its connection, or close what is unfinished."""
-        self.active -= 1
         if isinstance(exchange, Http2Stream):
             exchange.finish()
         else:
@@ -111,23 +119,6 @@ class Connections:
         await self._bury()
         for shared in list(self._shared):
             await shared.close(reason="client")
-
-    async def _try(self, call: Call) -> Http1Connection | Http2Stream:
-        failed: Connection | None = None
-        for _ in range(MAX_TRIES):
-            connection = self._pick(failed)
-            if self._doomed:
-                await self._bury()
-            if connection is None:
-                connection = await self._open(call, failed)
-            exchange = await self._ask(connection, call)
-            if exchange is not None:
-                return exchange
-            failed = connection
-        raise OverloadedError(
-            f"{self._origin} refused the request {MAX_TRIES} times",
-            code="refused_stream",
-        )
 
     # --- taking -----------------------------------------------------------------
 

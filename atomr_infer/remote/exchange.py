@@ -30,9 +30,9 @@ class Call:
 
     method: str
     path: str
-    headers: Headers
-    body: bytes
-    head: bytes
+    headers: Headers = attrs.field(repr=False)
+    body: bytes = attrs.field(repr=False)
+    head: bytes = attrs.field(repr=False)
     replay: bool
     timeouts: HttpTimeouts
     total_at: float

@@ -130,9 +130,11 @@ class HttpClient:
         self._nursery: trio.Nursery | None = None
 
     def __repr__(self) -> str:
+        shared = self._connections.shared
         return (
             f"<HttpClient {self._named}: {self.active} active, {self.idle} idle,"
-            f" {self._pool.size} of {self._pool.max_connections} connections,"
+            f" {self._pool.size} of {self._pool.max_connections} connections"
+            f"{f' ({shared} shared)' if shared else ''},"
             f" {self._pool.waiting} waiting{', closed' if self._closed else ''}>"
         )
 
@@ -231,7 +233,12 @@ class _Block:
         self._call = call
 
     async def __aenter__(self) -> HttpResponse:
-        self._exchange = await self._connections.start(self._call)
+        self._connections.active += 1
+        try:
+            self._exchange = await self._connections.start(self._call)
+        except BaseException:
+            self._connections.active -= 1
+            raise
         self._response = HttpResponse(self._exchange)
         return self._response
 
@@ -241,6 +248,7 @@ class _Block:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._connections.active -= 1
         self._response.end()
         await self._connections.finish(self._exchange)
 

@@ -15,6 +15,7 @@ Source: RFC 9113.
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -31,6 +32,9 @@ from atomr_infer.remote.http2_frames import FrameGate, GoAway, Http2Error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+
+# At DEBUG hpack writes every header into the log, keys included.
+logging.getLogger("hpack").setLevel(logging.INFO)
 
 WINDOW_BYTES = 262_144
 """What a stream may hold unread: above it a fast upstream has to wait."""

@@ -75,6 +75,13 @@ async def test_end_of_a_stream_that_is_here_already_is_read_at_the_end() -> None
     peer.close()
 
 
+def test_request_shows_nothing_that_may_be_secret() -> None:
+    call = _call(b"sk-hidden")
+    call.head = b"authorization: Bearer sk-hidden"
+    call.headers = [("authorization", "sk-hidden")]
+    assert "sk-hidden" not in repr(call)
+
+
 async def test_closed_connection_is_out_of_the_watchdogs_sight() -> None:
     ours, theirs = socket.socketpair()
     stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -189,7 +190,7 @@ async def test_requests_at_once_share_one_connection(open_peer2: Any) -> None:
         assert sorted(map(int, got)) == list(range(1, 41, 2))
         assert (peer.connections, client.active) == (1, 0)
         assert repr(client).endswith(
-            "0 active, 0 idle, 1 of 1024 connections, 0 waiting>"
+            "0 active, 0 idle, 1 of 1024 connections (1 shared), 0 waiting>"
         )
 
 
@@ -700,6 +701,20 @@ async def test_client_that_ends_tells_its_peer(open_peer2: Any) -> None:
         with trio.fail_after(5):
             await done.wait()
     assert len(ended) == 1
+
+
+async def test_secret_header_is_in_no_text(
+    open_peer2: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    headers = [("authorization", "Bearer sk-hidden"), ("x-api-key", "sk-hidden")]
+    async with (
+        open_peer2(_answers) as peer,
+        _client(peer.base_url, headers=headers) as client,
+    ):
+        assert await _get(client, headers=[("x-goog-api-key", "sk-hidden")]) == b"ok"
+        assert "sk-hidden" not in repr(client)
+    assert "sk-hidden" not in caplog.text
 
 
 def test_unknown_way_to_choose_http2_is_refused() -> None:

@@ -12,9 +12,10 @@ import h2.events
 import pytest
 import trio
 
-from atomr_infer.errors import UpstreamConnectError
+from atomr_infer.errors import UpstreamConnectError, UpstreamTimeoutError
 from atomr_infer.remote.http import HttpClient
 from atomr_infer.remote.origin import parse_base_url
+from atomr_infer.remote.phases import HttpTimeouts
 from atomr_infer.remote.tcp import tcp_connect
 from atomr_infer.remote.tls import verifying_context
 
@@ -226,6 +227,17 @@ async def test_name_that_does_not_resolve_has_a_code_of_its_own(
     )
 
 
+async def test_name_server_that_is_silent_is_a_connect_timeout(
+    resolver: dict[str, list[str]],
+) -> None:
+    async with HttpClient(
+        "http://silent.example", timeouts=HttpTimeouts(connect_s=0.05)
+    ) as client:
+        with pytest.raises(UpstreamTimeoutError) as caught:
+            await _get(client)
+    assert caught.value.code == "connect_timeout"
+
+
 async def test_address_that_stalls_does_not_hold_up_the_next_one(
     open_peer: Any, resolver: dict[str, list[str]]
 ) -> None:
@@ -266,6 +278,8 @@ class _Resolver(trio.abc.HostnameResolver):
 
     async def getaddrinfo(self, host: Any, port: Any, *_: Any, **__: Any) -> Any:
         name = host.decode() if isinstance(host, bytes) else host
+        if name == "silent.example":
+            await trio.sleep_forever()
         if name not in self._names:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         return [
