@@ -6,6 +6,7 @@ import json
 from itertools import pairwise
 from typing import Any
 
+import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -33,6 +34,8 @@ from atomr_infer.wire.sse_frames import FrameReader
 
 M = "claude-1"
 BATCH = ExecuteBatch(request_id="r", model="m", messages=(Message(Role.USER, "abcd"),))
+
+UNSTREAMED = attrs.evolve(BATCH, stream=False)
 
 
 def event(kind: str, **members: Any) -> bytes:
@@ -532,9 +535,29 @@ def test_usage_of_a_stream_that_says_none_is_estimated() -> None:
     assert chunks[-1].usage == Usage(input_uncached=5, output_text=1, estimated=True)
 
 
+def test_whole_answer_to_a_client_that_asked_for_events_becomes_events() -> None:
+    (chunk,) = MessagePass(BATCH).whole(json.dumps(WHOLE).encode())
+    assert chunk.content_type == "text/event-stream; charset=utf-8"
+    assert chunk.usage == Usage(input_uncached=5, output_text=7)
+    assert chunk.finish_reason is FinishReason.TOOL_CALLS
+    whole = MessageAnswer(BATCH).whole(json.dumps(WHOLE).encode())
+    assert _merged(read(chunk.data)) == _merged(whole)
+
+
+def test_events_for_a_client_that_asked_for_a_whole_are_refused() -> None:
+    with pytest.raises(errors.UpstreamProtocolError) as caught:
+        MessagePass(UNSTREAMED).feed(begin())
+    assert caught.value.code == "unasked_stream"
+
+
+def test_tool_without_a_name_is_still_a_tool() -> None:
+    chunks = read(begin(), start(0, type="tool_use", id="t"), stop(0), finish(), END)
+    assert chunks[0] == call(id="t", name="")
+
+
 def test_a_whole_answer_is_passed_on() -> None:
     body = json.dumps(WHOLE).encode()
-    assert MessagePass(BATCH).whole(body) == [
+    assert MessagePass(UNSTREAMED).whole(body) == [
         RawChunk(
             data=body,
             finish_reason=FinishReason.TOOL_CALLS,

@@ -21,8 +21,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from atomr_infer.errors import StreamCutError
+import attrs
+
+from atomr_infer.errors import StreamCutError, UpstreamProtocolError
 from atomr_infer.model.batch import FinishReason, RawChunk
+from atomr_infer.wire.anthropic.answer_stream import MessageStreamEncoder
 from atomr_infer.wire.anthropic.reasons import finish_reason
 from atomr_infer.wire.anthropic.upstream_events import (
     Event,
@@ -30,9 +33,13 @@ from atomr_infer.wire.anthropic.upstream_events import (
     decode_message,
     lone_delta,
 )
-from atomr_infer.wire.anthropic.upstream_stream import usage_or_estimate
+from atomr_infer.wire.anthropic.upstream_stream import (
+    MessageAnswer,
+    usage_or_estimate,
+)
 from atomr_infer.wire.anthropic.usage import Counts, decode_counts
 from atomr_infer.wire.broken_off import BreaksOff
+from atomr_infer.wire.ingress import AnswerFacts
 from atomr_infer.wire.sse import SseReader
 from atomr_infer.wire.sse_frames import FrameReader
 
@@ -41,6 +48,7 @@ if TYPE_CHECKING:
     from atomr_infer.model.secret import Secret
 
 _JSON = "application/json"
+_EVENTS = "text/event-stream; charset=utf-8"
 
 # A block of these kinds begins empty: nothing is said before its first delta.
 _BEGIN_EMPTY = frozenset({"text", "thinking"})
@@ -79,9 +87,14 @@ class MessagePass(BreaksOff):
         """Take bytes of the stream; return the whole events in them.
 
         Raises:
-            InferenceError: an error inside the stream, or an event beyond
-                its cap.
+            InferenceError: an error inside the stream, an event beyond its cap,
+                or nobody asked for a stream.
         """
+        if not self._batch.stream:
+            raise UpstreamProtocolError(
+                "the upstream streams an answer that was asked for whole",
+                code="unasked_stream",
+            )
         if not (self._frames.pending or self._held or self.ended):
             delta = lone_delta(data)
             if delta is not None:
@@ -104,21 +117,35 @@ class MessagePass(BreaksOff):
     def whole(self, body: bytes) -> list[RawChunk]:
         """Take an answer that was not streamed; return it.
 
+        A client that asked for events gets events, made of it.
+
         Raises:
             InferenceError: it is malformed, or an error.
         """
         message = decode_message(body, secret=self._secret)
         self.ended = True
         counts = decode_counts(bytes(message.usage))
-        return [
-            RawChunk(
-                data=body,
-                finish_reason=finish_reason(message.stop_reason or "end_turn"),
-                usage=usage_or_estimate(counts, self._batch, len(body)),
-                model=message.model,
-                content_type=_JSON,
-            )
-        ]
+        answer = RawChunk(
+            data=body,
+            finish_reason=finish_reason(message.stop_reason or "end_turn"),
+            usage=usage_or_estimate(counts, self._batch, len(body)),
+            model=message.model,
+            content_type=_JSON,
+        )
+        return [self._streamed(answer) if self._batch.stream else answer]
+
+    def _streamed(self, answer: RawChunk) -> RawChunk:
+        facts = AnswerFacts(
+            request_id=self._batch.request_id,
+            created_s=0,
+            model=answer.model or self._batch.model,
+            prompt_tokens=answer.usage.prompt_tokens if answer.usage else 1,
+        )
+        encoder = MessageStreamEncoder(facts)
+        chunks = MessageAnswer(self._batch, secret=self._secret).whole(answer.data)
+        events = [*map(encoder.encode, chunks), encoder.end()]
+        data = b"".join(events)
+        return attrs.evolve(answer, data=data, content_type=_EVENTS)
 
     def _take(self, frames: list[bytes]) -> list[RawChunk]:
         self._has_content, self._is_alive = False, False

@@ -204,7 +204,7 @@ class MessageAnswer(BreaksOff):
         kind = block.type
         given = bytes(block.input)
         text = "" if given in _EMPTY else given.decode("utf-8", "replace")
-        if kind == "tool_use" and block.name == self._json_tool:
+        if kind == "tool_use" and block.name and block.name == self._json_tool:
             return _Open("json", input=text)
         if kind == "tool_use":
             self._calls += 1
