@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING
 
 import attrs
@@ -19,7 +19,7 @@ from atomr_infer.model.batch import (
 from atomr_infer.model.capabilities import Capabilities, Feature
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 
 STOP = TokenChunk(finish_reason=FinishReason.STOP)
 USAGE = TokenChunk(usage=Usage(input_uncached=3, output_text=2))
@@ -91,17 +91,21 @@ class Player:
             max_concurrency=max_concurrency,
         )
 
+    def act(self, batch: ExecuteBatch) -> Act:
+        """Return what is done with a request."""
+        return next(self._acts, says("ok"))
+
     @asynccontextmanager
     async def execute(
         self, batch: ExecuteBatch
     ) -> AsyncIterator[AsyncIterator[TokenChunk | RawChunk]]:
         self.batches.append(batch)
-        act = next(self._acts, says("ok"))
+        act = self.act(batch)
         self.active += 1
         self.peak = max(self.peak, self.active)
         complete = False
 
-        async def play() -> AsyncIterator[TokenChunk | RawChunk]:
+        async def play() -> AsyncGenerator[TokenChunk | RawChunk, None]:
             nonlocal complete
             await trio.sleep(act.before_s)
             for chunk in act.chunks:
@@ -114,7 +118,8 @@ class Player:
             complete = True
 
         try:
-            yield play()
+            async with aclosing(play()) as chunks:
+                yield chunks
         finally:
             self.active -= 1
             self.left += not complete
