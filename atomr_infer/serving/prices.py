@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from atomr_infer.model.cost import Cost, cost_of
-from atomr_infer.remote.prices_genai import find_price
+from atomr_infer.remote.prices_genai import find_price, load
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -34,8 +34,14 @@ class Prices:
         self._found: dict[tuple[str, str], tuple[float, Price | None]] = {}
 
     def add(self, deployment: Deployment, endpoint: str) -> None:
-        """Take the address that a deployment asks."""
+        """Take the address that a deployment asks.
+
+        The table of prices is loaded now if it can be needed: its import takes
+        too long for the end of a request.
+        """
         self._endpoints[deployment.name] = endpoint
+        if deployment.price is None and _sells(endpoint):
+            load()
 
     def remove(self, name: str) -> None:
         """Forget a deployment that is gone."""
@@ -53,8 +59,8 @@ class Prices:
         if deployment.price is not None:
             return deployment.price
         endpoint = self._endpoints.get(deployment.name, "")
-        if not endpoint.startswith("https://"):
-            return None  # no provider that sells anything
+        if not _sells(endpoint):
+            return None
         key = (deployment.name, model)
         now = trio.current_time()
         until, found = self._found.get(key, (now, None))
@@ -89,3 +95,8 @@ class Prices:
                 return None
             total += cost
         return total
+
+
+def _sells(endpoint: str) -> bool:
+    """Return whether a provider may be there; none sells in the clear."""
+    return endpoint.startswith("https://")

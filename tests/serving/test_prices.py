@@ -169,6 +169,23 @@ async def test_an_own_server_has_no_price(endpoint: str | None) -> None:
     assert prices.price(openai(), "gpt-4o") is None
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "price", "loads"),
+    [
+        ("https://api.openai.com/v1", None, 1),
+        ("https://api.openai.com/v1", PRICE, 0),
+        ("http://127.0.0.1:8000/v1", None, 0),
+    ],
+)
+def test_the_table_is_loaded_ahead_and_only_where_it_can_be_needed(
+    endpoint: str, price: Price | None, loads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[None] = []
+    monkeypatch.setattr("atomr_infer.serving.prices.load", lambda: loaded.append(None))
+    Prices().add(openai(price), endpoint)
+    assert len(loaded) == loads
+
+
 async def test_what_is_remembered_is_bounded_and_looked_up_again(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
