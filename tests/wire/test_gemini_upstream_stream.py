@@ -741,9 +741,19 @@ def test_snake_case_member_keeps_its_default_out() -> None:
     assert absent_members(body, {"safetySettings": b"[1]"}) == b""
 
 
-def test_batch_of_one_index_is_what_raw_chunks_have() -> None:
-    # n is looked at for what was asked, also where bytes are passed on.
+def test_every_candidate_that_ends_in_one_event_has_ended() -> None:
     batch = attrs.evolve(_batch(), sampling=Sampling(n=2))
     answer = RawAnswer(batch)
-    body = _events({"candidates": [{"index": 1, "finishReason": "STOP"}]})
-    assert [*answer.feed(body), *answer.close()][0].finish_reason is FinishReason.STOP
+    ends = [{"index": 1, "finishReason": "MAX_TOKENS"}, {"finishReason": "STOP"}]
+    [chunk] = answer.feed(_events({"candidates": ends}))
+    assert chunk.finish_reason is FinishReason.LENGTH
+    [last] = answer.close()
+    assert last.usage is not None
+
+
+def test_answer_that_is_passed_on_is_cut_where_one_of_several_never_ends() -> None:
+    batch = attrs.evolve(_batch(), sampling=Sampling(n=2))
+    answer = RawAnswer(batch)
+    answer.feed(_events({"candidates": [{"index": 1, "finishReason": "STOP"}, {}]}))
+    with pytest.raises(errors.StreamCutError):
+        answer.close()

@@ -132,7 +132,8 @@ class RawAnswer(BreaksOff):
                 if part.function_call is not None:
                     self._calling.add(candidate.index or 0)
             has_calls = (candidate.index or 0) in self._calling
-            finish = finish or self._progress.finish(candidate, has_calls=has_calls)
+            ended = self._progress.finish(candidate, has_calls=has_calls)
+            finish = finish or ended
         self._output_bytes += len(text.encode())
         return RawChunk(
             data=data,

@@ -54,7 +54,7 @@ def serve() -> Serve:
                     runtime=runtime,
                     model="gemini-2.5-flash",
                     serves=("m",),
-                    credential=Secret("upstream-key"),
+                    credential=Secret("AIza-0123456789"),
                     options={"endpoint": upstream.base_url},
                     retry=RetryPolicy(max_attempts=1),
                     timeouts=Timeouts(idle_s=30.0),
