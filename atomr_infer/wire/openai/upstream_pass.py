@@ -191,7 +191,9 @@ class ChatPass(BreaksOff):
             if what == "body":
                 raise malformed(what) from error
             return None
-        if chunk.error or chunk.object == "error" or event.event == "error":
+        # An empty object is an error as well, of which nothing is known.
+        failed = bool(chunk.error) or isinstance(chunk.error, dict)
+        if failed or chunk.object == "error" or event.event == "error":
             problem = parse_error(event.data) or ErrorBody()
             raise classify(problem, secret=self._secret)
         return chunk
