@@ -341,3 +341,52 @@ def _joined(head: h11.Response) -> dict[str, str]:
         key, text = name.decode(), value.decode()
         found[key] = f"{found[key]}, {text}" if key in found else text
     return found
+
+
+_PARTS = st.sampled_from(
+    [
+        b"HTTP/1.1 200 OK\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\n",
+        b"HTTP/1.0 404\r\n",
+        b"content-length: 3\r\n",
+        b"content-length: 0\r\n",
+        b"transfer-encoding: chunked\r\n",
+        b"connection: close\r\n",
+        b"a: b\r\n",
+        b"\r\n",
+        b"\n",
+        b"\r",
+        b"3\r\nabc\r\n",
+        b"0\r\n",
+        b"abc",
+        b"\x00",
+        b" ",
+        b":",
+    ]
+)
+
+
+@given(st.lists(st.one_of(_PARTS, st.binary(max_size=3)), max_size=14))
+def test_any_bytes_mean_the_same_whole_and_byte_by_byte(parts: list[bytes]) -> None:
+    data = b"".join(parts)
+    assert _outcome([data]) == _outcome(_pieces(data, 1))
+
+
+def _outcome(pieces: list[bytes]) -> tuple[object, bytes, str]:
+    """Read as far as it goes: the head, the body so far, and how it ended."""
+    reader = ResponseReader()
+    reader.expect("GET")
+    head, body = None, b""
+    fed = [*pieces, b""]
+    try:
+        for piece in fed:
+            reader.feed(piece)
+            head = head or reader.head()
+            while head is not None and (more := reader.piece()):
+                body += more
+        end = "done" if reader.done else "open"
+    except FramingError:
+        end = "framing"
+    except PeerClosedError:
+        end = "closed"
+    return head, body, end
