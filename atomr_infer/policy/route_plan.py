@@ -9,8 +9,9 @@ give up with this error.  The rules, in order:
     that cuts; see :mod:`atomr_infer.policy.recovery`.
 2.  A leg is asked again as :mod:`atomr_infer.policy.retry` allows.  A place in
     its queue is not asked for twice: the queue has waited for us already.
-3.  Where another deployment may take over, an upstream's ``Retry-After`` that
-    is longer than our own wait would be is not waited for.
+3.  Where another deployment may take over, an upstream that was silent is not
+    asked again, and a ``Retry-After`` that is longer than our own wait would be
+    is not waited for.
 4.  The others that serve the same name come first, then fallbacks, each for the
     failures that it is written for; those of the leg that failed come before
     those that are left of earlier ones.  Each
@@ -285,12 +286,17 @@ def _wait_s(plan: RoutePlan, failure: Failure, random: float) -> float | None:
         remaining_s=failure.remaining_s,
     )
     wait_s = retry_wait_s(plan.leg.retry, attempt, error, random)
-    asked_s = error.retry_after_s
-    if wait_s is None or asked_s is None:
-        return wait_s
+    if _costs_long(plan, error) and plan.open_fallback(plan.causes) is not None:
+        return None
+    return wait_s
+
+
+def _costs_long(plan: RoutePlan, error: InferenceError) -> bool:
+    """Whether asking again costs the client more than our own wait."""
+    if isinstance(error, UpstreamTimeoutError):
+        return True
     ours_s = backoff_ceiling_s(plan.leg.retry, plan.tries)
-    patient = asked_s <= ours_s or plan.open_fallback(plan.causes) is None
-    return wait_s if patient else None
+    return error.retry_after_s is not None and error.retry_after_s > ours_s
 
 
 def _fall_back(plan: RoutePlan, failure: Failure) -> tuple[RoutePlan, Step]:

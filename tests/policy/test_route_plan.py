@@ -210,6 +210,14 @@ def test_a_retry_after_that_is_long_is_not_waited_for_where_another_can_help() -
     assert walk(helped, short) == ["again in 1"]
 
 
+def test_a_silent_upstream_is_not_asked_again_where_another_can_help() -> None:
+    silent = errors.UpstreamTimeoutError("silent")
+    alone = plan(deployment("a", retry=TWICE))
+    helped = plan(deployment("a", "b", retry=TWICE), deployment("b"))
+    assert walk(alone, silent) == ["again in 1"]
+    assert walk(helped, silent) == ["to b for timeout"]
+
+
 def test_a_wait_that_does_not_fit_goes_to_the_fallback_at_once() -> None:
     at = plan(deployment("a", "b", retry=TWICE), deployment("b"))
     assert walk(at, failed(BROKEN, remaining_s=0.5)) == ["to b for server_error"]

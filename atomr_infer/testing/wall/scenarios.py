@@ -40,11 +40,20 @@ SAME_ANSWER = script.Happy(text=PRIMARY_TEXT, usage=FALLBACK_USAGE)
 
 
 class Dialect(Enum):
-    """What a client speaks, and a provider."""
+    """What a client speaks, and a provider.
+
+    Attributes:
+        RESPONSES: OpenAI's Responses API, which no provider is asked in here.
+    """
 
     OPENAI = "openai"
     ANTHROPIC = "anthropic"
     GEMINI = "gemini"
+    RESPONSES = "responses"
+
+
+PROVIDERS = (Dialect.OPENAI, Dialect.ANTHROPIC, Dialect.GEMINI)
+"""What providers speak."""
 
 
 class Unreachable(Enum):
@@ -152,8 +161,15 @@ class Cell:
         Where the primary speaks the client's dialect its answers are passed on as
         bytes, and the fallback's go through the canonical form.
         """
-        others = list(Dialect)
-        return others[(others.index(self.provider) + 1) % len(others)]
+        return PROVIDERS[(PROVIDERS.index(self.provider) + 1) % len(PROVIDERS)]
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the primary is of the client's own maker."""
+        maker = self.dialect
+        if maker is Dialect.RESPONSES:
+            maker = Dialect.OPENAI
+        return self.provider is maker
 
     @property
     def name(self) -> str:
@@ -191,10 +207,14 @@ SCENARIOS: tuple[Scenario, ...] = (
         "connection refused", _taken_over(primary=0), unreachable=Unreachable.REFUSED
     ),
     _alike("TLS failure", _taken_over(primary=0), unreachable=Unreachable.TLS),
-    _alike("silent before headers", _taken_over(), primary=script.HangBeforeHeaders()),
+    _alike(
+        "silent before headers",
+        _taken_over(primary=1),
+        primary=script.HangBeforeHeaders(),
+    ),
     _alike(
         "silent before first token",
-        _taken_over(),
+        _taken_over(primary=1),
         primary=script.HangMidStream(after=0, answer=ANSWER),
     ),
     Scenario(
@@ -207,7 +227,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         name="stall after tokens",
         primary=script.HangMidStream(answer=ANSWER),
         streamed=_BROKEN_OFF,
-        whole=_taken_over(),
+        whole=_taken_over(primary=1),
     ),
     _alike(
         "malformed chunk",
@@ -303,6 +323,6 @@ def cells() -> tuple[Cell, ...]:
         Cell(scenario=scenario, dialect=dialect, provider=provider, stream=stream)
         for scenario in SCENARIOS
         for dialect in Dialect
-        for provider in Dialect
+        for provider in PROVIDERS
         for stream in (True, False)
     )
