@@ -10,12 +10,11 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from atomr_infer.errors import ConfigError
-from atomr_infer.model.deployment import Deployment
 from atomr_infer.remote.headers import check_header
 from atomr_infer.remote.origin import parse_base_url
 
 if TYPE_CHECKING:
-    from atomr_infer.model.deployment import OptionValue
+    from atomr_infer.model.deployment import Deployment, OptionValue
 
 RESERVED_HEADERS = frozenset(
     {
@@ -52,9 +51,7 @@ class Options:
         self._deployment = deployment
         for name in deployment.options:
             if name not in known:
-                raise self.problem(
-                    name, f"is not known{_did_you_mean(name, sorted(known))}"
-                )
+                raise self.problem(name, f"is not known{_did_you_mean(name, known)}")
 
     def problem(self, option: str, problem: str) -> ConfigError:
         """Return the error for an option."""
@@ -74,6 +71,28 @@ class Options:
             return value
         problem = f"must be a text that is not empty, not {value!r}"
         raise self.problem(name, problem)
+
+    def header_text(self, name: str, header: str) -> str | None:
+        """Return a text that a header shall carry; None when it is absent.
+
+        Raises:
+            ConfigError: it is none, or HTTP cannot carry it.
+        """
+        value = self.text(name)
+        if value is not None:
+            self.check_header(name, header, value)
+        return value
+
+    def flag(self, name: str) -> bool | None:
+        """Return true or false; None when it is absent.
+
+        Raises:
+            ConfigError: it is something else.
+        """
+        value = self._value(name)
+        if value is None or isinstance(value, bool):
+            return value
+        raise self.problem(name, f"must be true or false, not {value!r}")
 
     def one_of(self, name: str, allowed: Collection[str], default: str) -> str:
         """Return one of several texts.
@@ -166,7 +185,7 @@ def _instead(header: str) -> str:
     return "the client sets it"
 
 
-def _did_you_mean(name: str, known: list[str]) -> str:
+def _did_you_mean(name: str, known: Collection[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1)
     if close:
         return f"; did you mean {close[0]!r}?"

@@ -67,9 +67,6 @@ def parse_options(deployment: Deployment) -> AnthropicOptions:
     options = Options(
         deployment, [field.name for field in attrs.fields(AnthropicOptions)]
     )
-    beta = options.text("beta")
-    if beta is not None:
-        options.check_header("beta", BETA_HEADER, beta)
     version = None
     if options.text("api_version") is not None:
         version = options.one_of("api_version", (OLD, NEW), NEW)
@@ -79,7 +76,7 @@ def parse_options(deployment: Deployment) -> AnthropicOptions:
         endpoint=endpoint.removesuffix("/v1"),
         auth=options.one_of("auth", _AUTH, "x-api-key"),
         api_version=version,
-        beta=beta,
+        beta=options.header_text("beta", BETA_HEADER),
         max_output_tokens=options.count("max_output_tokens"),
         headers=options.headers("headers", _RESERVED),
     )

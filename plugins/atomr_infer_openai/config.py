@@ -5,7 +5,6 @@ Pure.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING
@@ -14,11 +13,11 @@ import attrs
 
 from atomr_infer.errors import ConfigError
 from atomr_infer.model.dialect import Dialect
-from atomr_infer.remote.headers import check_header
+from atomr_infer.remote.options import Options
 from atomr_infer.remote.origin import parse_base_url
 
 if TYPE_CHECKING:
-    from atomr_infer.model.deployment import Deployment, OptionValue
+    from atomr_infer.model.deployment import Deployment
     from atomr_infer.wire.openai.upstream_request import MaxTokensMember
 
 DEFAULT_ENDPOINT = "https://api.openai.com/v1"
@@ -29,26 +28,13 @@ AZURE = ".openai.azure.com"
 BARE_TEXT = ("gpt-3.5-turbo-instruct", "davinci-002", "babbage-002")
 """How the names of OpenAI's models begin that continue bare text."""
 
-# What the client sets itself; `authorization` is the credential's.
-_RESERVED = frozenset(
-    {
-        "accept",
-        "accept-encoding",
-        "api-key",
-        "authorization",
-        "connection",
-        "content-length",
-        "content-type",
-        "expect",
-        "host",
-        "openai-organization",
-        "openai-project",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    }
-)
+_ORGANIZATION, _PROJECT = "openai-organization", "openai-project"
+
+_RESERVED = {
+    "api-key": "use the deployment's credential",
+    _ORGANIZATION: "use the option organization",
+    _PROJECT: "use the option project",
+}
 
 
 @attrs.frozen(kw_only=True)
@@ -106,9 +92,9 @@ class OpenAIOptions:
         """What every request carries, by lower-case name."""
         headers = dict(self.headers)
         if self.organization is not None:
-            headers["openai-organization"] = self.organization
+            headers[_ORGANIZATION] = self.organization
         if self.project is not None:
-            headers["openai-project"] = self.project
+            headers[_PROJECT] = self.project
         return headers
 
     def passes(self, model: str) -> frozenset[Dialect]:
@@ -146,25 +132,14 @@ def parse_options(deployment: Deployment) -> OpenAIOptions:
     Raises:
         ConfigError: names the option, its value and what is allowed.
     """
-    options = deployment.options
-    known = [field.name for field in attrs.fields(OpenAIOptions)]
-    for name in options:
-        if name not in known:
-            raise _problem(
-                deployment, name, f"is not known{_did_you_mean(name, known)}"
-            )
-    endpoint = _text(deployment, "endpoint") or DEFAULT_ENDPOINT
-    try:
-        parse_base_url(endpoint)
-    except ValueError as error:
-        raise _problem(deployment, "endpoint", str(error)) from error
+    options = Options(deployment, [field.name for field in attrs.fields(OpenAIOptions)])
     return OpenAIOptions(
-        endpoint=endpoint,
-        organization=_header_text(deployment, "organization"),
-        project=_header_text(deployment, "project"),
-        azure_api_version=_text(deployment, "azure_api_version"),
-        responses=_flag(deployment, "responses"),
-        headers=_headers(deployment),
+        endpoint=options.base_url("endpoint", DEFAULT_ENDPOINT),
+        organization=options.header_text("organization", _ORGANIZATION),
+        project=options.header_text("project", _PROJECT),
+        azure_api_version=options.text("azure_api_version"),
+        responses=options.flag("responses"),
+        headers=options.headers("headers", _RESERVED),
     )
 
 
@@ -181,71 +156,3 @@ def check_deployment(deployment: Deployment) -> None:
             f"deployment {deployment.name!r}: {options.endpoint} needs a credential;"
             " name the environment variable or the file that holds the API key"
         )
-
-
-def _text(deployment: Deployment, name: str) -> str | None:
-    value = deployment.options.get(name)
-    if value is None or (isinstance(value, str) and value):
-        return value
-    raise _problem(deployment, name, f"must be a text that is not empty, not {value!r}")
-
-
-def _flag(deployment: Deployment, name: str) -> bool | None:
-    value = deployment.options.get(name)
-    if value is None or isinstance(value, bool):
-        return value
-    raise _problem(deployment, name, f"must be true or false, not {value!r}")
-
-
-def _header_text(deployment: Deployment, name: str) -> str | None:
-    value = _text(deployment, name)
-    if value is not None:
-        _check_header(deployment, name, "openai-" + name, value)
-    return value
-
-
-def _headers(deployment: Deployment) -> dict[str, str]:
-    given: OptionValue = deployment.options.get("headers", {})
-    if not isinstance(given, Mapping):
-        raise _problem(deployment, "headers", "must be a table of names and texts")
-    headers: dict[str, str] = {}
-    for name, value in given.items():
-        option = f"headers.{name}"
-        if name.lower() in _RESERVED:
-            raise _problem(deployment, option, f"cannot be set{_instead(name)}")
-        if name.lower() in headers:
-            raise _problem(deployment, option, "is given twice")
-        if not isinstance(value, str):
-            raise _problem(deployment, option, "must be a text")
-        _check_header(deployment, option, name, value)
-        headers[name.lower()] = value
-    return headers
-
-
-def _instead(name: str) -> str:
-    if name.lower() == "authorization":
-        return "; use the deployment's credential"
-    if name.lower().startswith("openai-"):
-        return "; use the option organization or project"
-    return "; the client sets it"
-
-
-def _check_header(deployment: Deployment, option: str, name: str, value: str) -> None:
-    try:
-        check_header(name, value)
-    except ValueError as error:
-        raise _problem(deployment, option, str(error)) from error
-
-
-def _did_you_mean(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    if close:
-        return f"; did you mean {close[0]!r}?"
-    return f"; allowed are {', '.join(known)}"
-
-
-def _problem(deployment: Deployment, option: str, problem: str) -> ConfigError:
-    return ConfigError(
-        f"deployment {deployment.name!r}, runtime {deployment.runtime!r}:"
-        f" option {option!r} {problem}"
-    )

@@ -51,7 +51,7 @@ def test_options_are_read() -> None:
             "option 'headers.Authorization' cannot be set; use the deployment's",
         ),
         ({"headers": {"Content-Length": "1"}}, "cannot be set; the client sets it"),
-        ({"headers": {"OpenAI-Project": "1"}}, "use the option organization or"),
+        ({"headers": {"OpenAI-Project": "1"}}, "; use the option project"),
     ],
 )
 def test_wrong_option_is_refused_with_its_name(options: Any, message: str) -> None:
