@@ -44,6 +44,7 @@ from atomr_infer.serving.application import open_serving
 from atomr_infer.serving.request import Served, run_request
 
 if TYPE_CHECKING:
+    import ssl
     from pathlib import Path
 
     from atomr.process import Node
@@ -178,13 +179,7 @@ class Cluster:
             return await self._serving.undeploy(name)
 
     def renew_credentials(self, deployment: str) -> bool:
-        """Read a deployment's keys anew, now; running requests are not disturbed.
-
-        A key that is replaced where it is kept is noticed without this.
-
-        Returns:
-            False when there is no such deployment, or it has no keys.
-        """
+        """Read a deployment's keys anew; False when it is not there or has none."""
         return self._serving.renew_credentials(deployment)
 
     def models(self) -> tuple[str, ...]:
@@ -261,6 +256,7 @@ class Cluster:
         write_timeout_s: float = 60.0,
         keys: Iterable[Secret] = (),
         response_store: Path | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> Gateway:
         """Serve the deployments over HTTP, in the background.
 
@@ -270,6 +266,8 @@ class Cluster:
             write_timeout_s: a client that reads nothing for so long is dropped.
             keys: each opens the gateway; none: it is open to everyone.
             response_store: the SQLite file that keeps responses; None: memory.
+            tls: a server's context, as ``atomr_infer.gateway.server_tls`` makes
+                one; None: HTTP without TLS.
 
         Returns:
             The gateway; ``gateway.url`` is its address.
@@ -296,7 +294,7 @@ class Cluster:
         except InvalidValueError as error:
             raise ConfigError(f"serve(): {error}") from error
         settings = Http1Settings(write_timeout_s=config.write_timeout_s)
-        listener = await Listener.bind(config.host, config.port, settings)
+        listener = await Listener.bind(config.host, config.port, settings, tls=tls)
         limits = GatewayLimits(max_body_bytes=config.max_body_bytes)
         with self.at_home():
             gateway = await open_gateway(

@@ -25,11 +25,14 @@ from atomr_infer.cli.load_progress import LoadProgress
 from atomr_infer.cli.logs import configure_logging
 from atomr_infer.cluster import Cluster
 from atomr_infer.errors import ConfigError, InferenceError, decode, encode
+from atomr_infer.gateway.server_tls import server_context
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from atomr_infer.cli.plan import ServePlan
+    from atomr_infer.config.gateway import GatewayConfig
     from atomr_infer.gateway.gateway import Gateway
     from atomr_infer.model.deployment import Deployment
 
@@ -62,6 +65,7 @@ async def _serve(plan: ServePlan) -> None:
                 write_timeout_s=plan.gateway.write_timeout_s,
                 keys=plan.keys,
                 response_store=_path(plan.gateway.response_store),
+                tls=_tls(plan.gateway),
             )
             if await _unless_signalled(signals, partial(_load, cluster, plan)):
                 _spare_the_collector()
@@ -70,6 +74,12 @@ async def _serve(plan: ServePlan) -> None:
                 await _drain(signals, name, gateway, plan.gateway.drain_timeout_s)
             print_notice("stopping")
     print_notice("stopped")
+
+
+def _tls(gateway: GatewayConfig) -> ssl.SSLContext | None:
+    if gateway.certificate is None or gateway.private_key is None:
+        return None
+    return server_context(gateway.certificate, gateway.private_key)
 
 
 def _spare_the_collector() -> None:

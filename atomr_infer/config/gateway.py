@@ -36,6 +36,9 @@ def _bind(_: object, field: attrs.Attribute[Any], value: object) -> None:
         )
 
 
+_path = attrs.validators.optional(non_empty)
+
+
 @attrs.frozen(kw_only=True)
 class GatewayConfig:
     """How the gateway listens and protects itself.
@@ -48,6 +51,9 @@ class GatewayConfig:
         max_body_bytes: largest request body; a larger one is refused with 413.
         write_timeout_s: how long a client may leave its answer unread before
             the request is cancelled, in seconds.
+        certificate: PEM file with the certificate, and its chain, that the
+            gateway shows; none: it speaks HTTP without TLS.
+        private_key: PEM file with that certificate's key, without a password.
         keys: where the keys that open the gateway are found, each a variable
             or a file; none: anyone who reaches the address can use it.
         response_store: the SQLite file that keeps responses which later ones
@@ -62,10 +68,17 @@ class GatewayConfig:
     drain_timeout_s: float = attrs.field(default=30.0, validator=positive)
     max_body_bytes: int = attrs.field(default=32 * 1024 * 1024, validator=at_least(1))
     write_timeout_s: float = attrs.field(default=60.0, validator=positive)
+    certificate: str | None = attrs.field(default=None, validator=_path)
+    private_key: str | None = attrs.field(default=None, validator=_path)
     keys: tuple[EnvSecret | FileSecret, ...] = ()
-    response_store: str | None = attrs.field(
-        default=None, validator=attrs.validators.optional(non_empty)
-    )
+    response_store: str | None = attrs.field(default=None, validator=_path)
+
+    def __attrs_post_init__(self) -> None:
+        if (self.certificate is None) != (self.private_key is None):
+            missing = "certificate" if self.certificate is None else "private_key"
+            raise InvalidValueError(
+                missing, None, "is needed: a certificate and its key come together"
+            )
 
     @property
     def host(self) -> str:

@@ -88,10 +88,18 @@ def _read_gateway(table: TableReader | None, folder: Path) -> GatewayConfig:
     keys = read_keys(table, folder) if "keys" in table.content else ()
     rest = {name: value for name, value in table.content.items() if name != "keys"}
     gateway = attrs.evolve(table, content=rest).read(GatewayConfig)
-    store = gateway.response_store
-    if store is not None:
-        store = str(folder / store)
-    return attrs.evolve(gateway, keys=keys, response_store=store)
+    return attrs.evolve(
+        gateway,
+        keys=keys,
+        certificate=_beside(folder, gateway.certificate),
+        private_key=_beside(folder, gateway.private_key),
+        response_store=_beside(folder, gateway.response_store),
+    )
+
+
+def _beside(folder: Path, path: str | None) -> str | None:
+    """A path of the file's, taken relative to the file's folder."""
+    return None if path is None else str(folder / path)
 
 
 def _read(path: Path) -> str:

@@ -90,7 +90,8 @@ async def open_gateway(
     app = GatewayApp(serving, limits, keys, store)
     host, port = listener.address
     shown = f"[{host}]" if ":" in host else host
-    url = f"http://{shown}:{port}"
+    scheme = "http" if listener.tls is None else "https"
+    url = f"{scheme}://{shown}:{port}"
     serve = partial(listener.serve, app)
     spec = ChildSpec(
         id=url,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, cast
 
+import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
 from hypercorn.trio.tcp_server import TCPServer
@@ -14,6 +15,8 @@ from hypercorn.typing import ConnectionState
 from atomr_infer.gateway.guarded_stream import STREAM, GuardedStream
 
 if TYPE_CHECKING:
+    import ssl
+
     from atomr_infer.gateway.listener import Application
 
 
@@ -24,16 +27,29 @@ class HypercornLane:
         self._config = _config(keep_alive_s)
         self._context = WorkerContext(None)
 
-    async def serve(self, app: Application, stream: GuardedStream) -> None:
-        """Serve a connection to its end, and close it."""
+    async def serve(
+        self, app: Application, stream: GuardedStream, tls: ssl.SSLContext | None
+    ) -> None:
+        """Serve a connection to its end, and close it.
+
+        Args:
+            app: what is served.
+            stream: the client's.
+            tls: what the connection begins with; None: no TLS.
+        """
+        # Both have what TCPServer uses of a stream; ours has no more.
+        carrier = cast("Any", stream)
+        if tls is not None:
+            carrier = trio.SSLStream(
+                carrier, tls, server_side=True, https_compatible=True
+            )
         server = _Connection(
             # hypercorn names the type of every ASGI event; ours is the plain mapping.
             ASGIWrapper(cast("Any", app)),
             self._config,
             self._context,
             ConnectionState({STREAM: stream}),
-            # It has what TCPServer uses of a stream, and no more.
-            cast("Any", stream),
+            carrier,
         )
         await server.run()
 

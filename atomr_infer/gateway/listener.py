@@ -31,6 +31,7 @@ from atomr_infer.gateway.hypercorn_lane import HypercornLane
 from atomr_infer.gateway.lanes import Handover, Lane
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Awaitable, Callable, Iterator
 
     from atomr_infer.gateway.asgi_exchange import Receive, Scope, Send
@@ -75,9 +76,18 @@ class Listener:
 
     Make it with :meth:`bind`, run :meth:`serve` in a process of its own, end
     it with :meth:`stop_accepting`, :meth:`connections_done` and :meth:`close`.
+
+    Attributes:
+        tls: what connections must begin with; None: none may.
     """
 
-    def __init__(self, sockets: list[socket.socket], settings: Http1Settings) -> None:
+    def __init__(
+        self,
+        sockets: list[socket.socket],
+        settings: Http1Settings,
+        tls: ssl.SSLContext | None,
+    ) -> None:
+        self.tls = tls
         self._sockets = sockets
         self._settings = settings
         self._accepting: trio.CancelScope | None = None
@@ -89,7 +99,12 @@ class Listener:
 
     @classmethod
     async def bind(
-        cls, host: str, port: int, settings: Http1Settings = _DEFAULTS
+        cls,
+        host: str,
+        port: int,
+        settings: Http1Settings = _DEFAULTS,
+        *,
+        tls: ssl.SSLContext | None = None,
     ) -> Listener:
         """Bind and listen, so that a busy port is known before anything loads.
 
@@ -97,6 +112,7 @@ class Listener:
             host: an address or a name; every address of a name is bound.
             port: 0 picks a free one.
             settings: how long a connection is waited for.
+            tls: every connection must begin with TLS; None: none may.
 
         Raises:
             ConfigError: the address is in use, not ours, or not allowed.
@@ -112,7 +128,7 @@ class Listener:
             duplicate = listener.socket.dup()
             sockets.append(socket.socket(fileno=duplicate.detach()))
             await listener.aclose()
-        return cls(sockets, settings)
+        return cls(sockets, settings, tls)
 
     @property
     def address(self) -> tuple[str, int]:
@@ -200,6 +216,7 @@ class Listener:
         self, app: Application, poller: Poller, sock: socket.socket
     ) -> Handover | None:
         connection = Connection(sock, poller, app.handle, self._settings)
+        connection.clear_text = self.tls is None
         connection.last = self._stopped
         poller.add(sock, connection)
         try:
@@ -211,8 +228,8 @@ class Listener:
     async def _hand_over(
         self, app: Application, sock: socket.socket, handover: Handover
     ) -> None:
-        if handover.lane is Lane.TLS:
-            return  # not configured: it cannot be told in words that it knows
+        if handover.lane is Lane.TLS and self.tls is None:
+            return  # it cannot be told in words that it knows
         stream = GuardedStream(
             trio.SocketStream(trio.socket.from_stdlib_socket(sock.dup())),
             first=handover.data,
@@ -221,7 +238,7 @@ class Listener:
         sock.close()
         with self._counted(stream):
             try:
-                await self._hypercorn.serve(app, stream)
+                await self._hypercorn.serve(app, stream, self.tls)
             finally:
                 stream.close()
 

@@ -61,7 +61,7 @@ class Command:
     @property
     def port(self) -> int:
         """The port in the banner."""
-        found = re.search(r"serves http://127\.0\.0\.1:(\d+)", self.stdout)
+        found = re.search(r"serves https?://127\.0\.0\.1:(\d+)", self.stdout)
         assert found is not None, self.stdout
         return int(found[1])
 

@@ -319,3 +319,17 @@ def test_a_gateways_key_is_never_in_the_file_itself(keys: str, problem: str) -> 
     assert problem in str(raised.value)
     assert str(raised.value).startswith("a.toml:2: ")
     assert "sk-secret" not in str(raised.value)
+
+
+def test_a_certificate_is_beside_the_file_and_has_its_key(tmp_path: Path) -> None:
+    file = tmp_path / "atomr.toml"
+    file.write_text('[gateway]\ncertificate = "tls/chain.pem"\n')
+    with pytest.raises(ConfigError, match="1: gateway: private_key: None is needed"):
+        load_config(file)
+    with file.open("a") as opened:
+        opened.write(f'private_key = "{tmp_path}/key.pem"\n')
+    gateway = load_config(file).gateway
+    assert (gateway.certificate, gateway.private_key) == (
+        f"{tmp_path}/tls/chain.pem",
+        f"{tmp_path}/key.pem",
+    )

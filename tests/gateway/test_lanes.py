@@ -42,11 +42,11 @@ def test_a_preface_that_is_not_whole_decides_nothing(size: int) -> None:
     assert lane_of(PREFACE[:size] + b"!") is Lane.HTTP1
 
 
-async def ask_h2(client: Client, *, in_pieces: bool) -> bytes:
+async def ask_h2(client: Client, *, in_pieces: bool, path: str = "/") -> bytes:
     """Ask over HTTP/2 without an upgrade, and return the body."""
     connection = h2.connection.H2Connection(h2.config.H2Configuration())
     connection.initiate_connection()
-    fields = {":method": "GET", ":path": "/", ":scheme": "http", ":authority": "x"}
+    fields = {":method": "GET", ":path": path, ":scheme": "http", ":authority": "x"}
     connection.send_headers(1, list(fields.items()), end_stream=True)
     data = connection.data_to_send()
     for at in range(0, len(data), 1 if in_pieces else len(data)):

@@ -30,8 +30,9 @@ from atomr_infer.gateway.http1.client_socket import ClientSocket
 from atomr_infer.gateway.http1.exchange import Http1Exchange
 from atomr_infer.gateway.http1.head import BadRequestError, HeadLimits
 from atomr_infer.gateway.http1.reader import RequestReader
+from atomr_infer.gateway.ingresses import INGRESSES
 from atomr_infer.gateway.lanes import Handover, Lane, lane_of
-from atomr_infer.wire.openai import error_body
+from atomr_infer.gateway.routes import dialect_of
 
 if TYPE_CHECKING:
     from atomr_infer.gateway.http1.head import RequestHead
@@ -86,6 +87,7 @@ class Connection:
         working: the client's leaving, or an interrupt, cancels.
         last: no other request is taken.
         due_at: when the next request is late.
+        clear_text: False refuses whoever does not begin with TLS.
     """
 
     def __init__(
@@ -102,6 +104,7 @@ class Connection:
         self.working = False
         self.last = False
         self.due_at = math.inf
+        self.clear_text = True
         self._sock = sock
         self._poller = poller
         self._handler = handler
@@ -176,6 +179,8 @@ class Connection:
 
     async def _serve(self) -> Handover | None:
         lane = await self._first_lane()
+        if lane not in {Lane.TLS, None} and not self.clear_text:
+            raise BadRequestError(400, "this port takes TLS only: use https")
         if lane is not Lane.HTTP1:
             return Handover(lane, self.reader.unread) if lane else None
         while (head := await self._next_head()) is not None:
@@ -260,7 +265,8 @@ class Connection:
     # --- how it ends ------------------------------------------------------------
 
     async def _refuse(self, error: BadRequestError) -> None:
-        body = error_body.plain(error.status, error.message).body
+        ingress = INGRESSES[dialect_of(error.target, {})]
+        body = ingress.plain(error.status, error.message, "").body
         head = answer_head(
             error.status,
             [JSON, (b"content-length", b"%d" % len(body))],
