@@ -212,6 +212,17 @@ def test_signature_that_only_looks_like_ours_is_the_providers() -> None:
     assert part == ReasoningPart(text="hm", signature=signature)
 
 
+def test_result_whose_words_are_no_utf8_is_made_readable() -> None:
+    body = (
+        b'{"model":"m","max_tokens":1,"messages":[{"role":"user","content":'
+        b'[{"type":"tool_result","tool_use_id":"t","content":'
+        b'[{"type":"odd","title":"a\xff"}]}]}]}'
+    )
+    (part,) = MESSAGES.parse(call(body)).batch.messages[0].content
+    assert isinstance(part, ToolResultPart)
+    assert part.text == '{"type":"odd","title":"a\ufffd"}'
+
+
 def test_input_that_is_no_utf8_is_refused() -> None:
     body = (
         b'{"model":"m","max_tokens":1,"messages":[{"role":"assistant","content":'

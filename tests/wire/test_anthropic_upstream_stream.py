@@ -27,6 +27,7 @@ from atomr_infer.model.parts import Signature
 from atomr_infer.model.secret import Secret
 from atomr_infer.model.usage import Usage
 from atomr_infer.wire.anthropic.ingress import MESSAGES
+from atomr_infer.wire.anthropic.upstream_events import lone_delta
 from atomr_infer.wire.anthropic.upstream_pass import MessagePass
 from atomr_infer.wire.anthropic.upstream_stream import MessageAnswer
 from atomr_infer.wire.ingress import AnswerFacts, Asked
@@ -548,6 +549,22 @@ def test_events_for_a_client_that_asked_for_a_whole_are_refused() -> None:
     with pytest.raises(errors.UpstreamProtocolError) as caught:
         MessagePass(UNSTREAMED).feed(begin())
     assert caught.value.code == "unasked_stream"
+
+
+def test_only_a_read_that_is_one_delta_is_taken_at_once() -> None:
+    one = delta(0, "text_delta", text="a")
+    taken = lone_delta(one)
+    assert taken is not None
+    assert taken.delta is not None
+    assert taken.delta.text == "a"
+    crlf = one.replace(b"\n", b"\r\n")
+    unnamed = one.removeprefix(b"event: content_block_delta\n")
+    named_wrongly = one.replace(b'"content_block_delta"', b'"ping"')
+    broken = b"event: content_block_delta\ndata: {\n\n"
+    reported = b'event: content_block_delta\ndata: {"object":"error"}\n\n'
+    others = (one + one, one[:-1], one + b"x", PING, crlf, unnamed)
+    for other in (*others, named_wrongly, broken, reported, b""):
+        assert lone_delta(other) is None
 
 
 def test_tool_without_a_name_is_still_a_tool() -> None:
