@@ -278,9 +278,7 @@ class Cluster:
         # Here, so that a program that embeds no server does not load one.
         from atomr_infer.gateway.app import GatewayLimits  # noqa: PLC0415
         from atomr_infer.gateway.gateway import open_gateway  # noqa: PLC0415
-        from atomr_infer.gateway.http1.connection import (  # noqa: PLC0415
-            Http1Settings,
-        )
+        from atomr_infer.gateway.http1 import connection as http1  # noqa: PLC0415
         from atomr_infer.gateway.keys import GatewayKeys  # noqa: PLC0415
         from atomr_infer.gateway.listener import Listener  # noqa: PLC0415
         from atomr_infer.store.responses import ResponseStore  # noqa: PLC0415
@@ -293,7 +291,7 @@ class Cluster:
             )
         except InvalidValueError as error:
             raise ConfigError(f"serve(): {error}") from error
-        settings = Http1Settings(write_timeout_s=config.write_timeout_s)
+        settings = http1.Http1Settings(write_timeout_s=config.write_timeout_s)
         listener = await Listener.bind(config.host, config.port, settings, tls=tls)
         limits = GatewayLimits(max_body_bytes=config.max_body_bytes)
         with self.at_home():
