@@ -33,7 +33,6 @@ from atomr_infer.model.batch import (
     ExecuteBatch,
     FinishReason,
     Message,
-    RawChunk,
     Role,
     Sampling,
     TokenChunk,
@@ -41,7 +40,8 @@ from atomr_infer.model.batch import (
 )
 from atomr_infer.model.validation import InvalidValueError
 from atomr_infer.serving.application import open_serving
-from atomr_infer.serving.request import Served, run_request
+from atomr_infer.serving.request import run_request
+from atomr_infer.serving.sinks import ChunkStream, CollectingSink
 
 if TYPE_CHECKING:
     import ssl
@@ -211,11 +211,11 @@ class Cluster:
 
         Cancellation: ends the generation.
         """
-        collected = _Collected()
+        collected = CollectingSink()
         batch = _batch(model, conversation, sampling, stream=False)
         with self.at_home():
             await run_request(self._serving, batch, collected)
-        return collected.reply()
+        return _reply(collected)
 
     @asynccontextmanager
     async def stream(
@@ -234,7 +234,7 @@ class Cluster:
                 the block itself raises leaves it as it is, in no group.
         """
         batch = _batch(model, conversation, sampling, stream=True)
-        chunks = _Chunks()
+        chunks = ChunkStream()
         raised: BaseException | None = None
         async with trio.open_nursery() as nursery:
             with self.at_home():
@@ -306,76 +306,14 @@ class Cluster:
         return gateway
 
 
-class _Collected:
-    """A sink that keeps everything."""
-
-    def __init__(self) -> None:
-        self._served: Served | None = None
-        self._texts: list[str] = []
-        self._finish: FinishReason | None = None
-        self._usage: Usage | None = None
-
-    async def begin(self, served: Served) -> None:
-        self._served = served
-
-    async def chunk(self, chunk: TokenChunk | RawChunk) -> None:
-        assert isinstance(chunk, TokenChunk), "there is no source to pass on"
-        self._texts.append(chunk.text)
-        self._finish = chunk.finish_reason or self._finish
-        self._usage = chunk.usage or self._usage
-
-    def reply(self) -> ChatReply:
-        assert self._served is not None, "a request that succeeds has begun"
-        return ChatReply(
-            text="".join(self._texts),
-            finish_reason=self._finish,
-            usage=self._usage,
-            deployment=self._served.deployment,
-            attempts=len(self._served.attempts),
-        )
-
-
-class _Chunks:
-    """A sink on one side, an iterator on the other; nothing is buffered.
-
-    Its task is shielded: it ends by :meth:`stop` only, so that a cancellation
-    from outside has one way to the reader, through the block's own body.
-    """
-
-    def __init__(self) -> None:
-        self._send, self._receive = trio.open_memory_channel[TokenChunk](0)
-        self._scope = trio.CancelScope(shield=True)
-        self._error: Exception | None = None
-
-    async def run(self, serving: Serving, batch: ExecuteBatch) -> None:
-        with self._scope, self._send:
-            try:
-                await run_request(serving, batch, self)
-            except Exception as error:  # noqa: BLE001 - raised by __anext__
-                self._error = error
-
-    def stop(self) -> None:
-        """End the generation; a late reader gets an error, not a short answer."""
-        self._scope.cancel()
-        self._receive.close()
-
-    async def begin(self, served: Served) -> None:
-        """Nothing to do: the reader sees chunks only."""
-
-    async def chunk(self, chunk: TokenChunk | RawChunk) -> None:
-        assert isinstance(chunk, TokenChunk), "there is no source to pass on"
-        await self._send.send(chunk)
-
-    def __aiter__(self) -> _Chunks:
-        return self
-
-    async def __anext__(self) -> TokenChunk:
-        try:
-            return await self._receive.receive()
-        except trio.EndOfChannel:
-            if self._error is not None:
-                raise self._error from self._error.__cause__
-            raise StopAsyncIteration from None
+def _reply(sink: CollectingSink) -> ChatReply:
+    return ChatReply(
+        text=sink.answer.choice().text,
+        finish_reason=sink.answer.choice().finish_reason,
+        usage=sink.answer.usage,
+        deployment=sink.served.deployment,
+        attempts=len(sink.served.attempts),
+    )
 
 
 def _batch(

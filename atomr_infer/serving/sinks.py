@@ -1,0 +1,91 @@
+"""Sinks for programs: one that keeps everything, one that is read as it comes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from atomr_infer.model.batch import TokenChunk
+from atomr_infer.model.collected import Collected
+from atomr_infer.serving.request import run_request
+
+if TYPE_CHECKING:
+    from atomr_infer.model.batch import ExecuteBatch, RawChunk
+    from atomr_infer.serving.served import Served
+    from atomr_infer.serving.shared import Serving
+
+
+class CollectingSink:
+    """Keeps everything.
+
+    Attributes:
+        answer: the chunks so far, put together.
+    """
+
+    def __init__(self) -> None:
+        self.answer = Collected()
+        self._served: Served | None = None
+
+    @property
+    def served(self) -> Served:
+        """Who answers; known once the answer has begun."""
+        assert self._served is not None, "a request that succeeds has begun"
+        return self._served
+
+    async def begin(self, served: Served) -> None:
+        """Take the news that the answer starts."""
+        self._served = served
+
+    async def chunk(self, chunk: TokenChunk | RawChunk) -> None:
+        """Keep a chunk."""
+        assert isinstance(chunk, TokenChunk), "there is no source to pass on"
+        self.answer.add(chunk)
+
+
+class ChunkStream:
+    """A sink on one side, an iterator on the other; nothing is buffered.
+
+    Its task is shielded: it ends by :meth:`stop` only, so that a cancellation
+    from outside has one way to the reader, through the block's own body.
+    """
+
+    def __init__(self) -> None:
+        self._send, self._receive = trio.open_memory_channel[TokenChunk](0)
+        self._scope = trio.CancelScope(shield=True)
+        self._error: Exception | None = None
+
+    async def run(self, serving: Serving, batch: ExecuteBatch) -> None:
+        """Run the request; what it raises goes to the reader.
+
+        Cancellation: none from outside; see :meth:`stop`.
+        """
+        with self._scope, self._send:
+            try:
+                await run_request(serving, batch, self)
+            except Exception as error:  # noqa: BLE001 - raised by __anext__
+                self._error = error
+
+    def stop(self) -> None:
+        """End the generation; a late reader gets an error, not a short answer."""
+        self._scope.cancel()
+        self._receive.close()
+
+    async def begin(self, served: Served) -> None:
+        """Nothing to do: the reader sees chunks only."""
+
+    async def chunk(self, chunk: TokenChunk | RawChunk) -> None:
+        """Hand a chunk over; returns when it was taken."""
+        assert isinstance(chunk, TokenChunk), "there is no source to pass on"
+        await self._send.send(chunk)
+
+    def __aiter__(self) -> ChunkStream:
+        return self
+
+    async def __anext__(self) -> TokenChunk:
+        try:
+            return await self._receive.receive()
+        except trio.EndOfChannel:
+            if self._error is not None:
+                raise self._error from self._error.__cause__
+            raise StopAsyncIteration from None
