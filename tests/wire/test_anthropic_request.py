@@ -305,9 +305,9 @@ def test_members_without_a_canonical_form_are_named() -> None:
     messages = [USER, {"role": "assistant", "content": [text, call_block]}, USER]
     asked = ask(messages=messages, output_config={"task_budget": 1})
     assert asked.warnings == (
-        "messages[1].content[0].citations",
-        "messages[1].content[0].odd",
-        "output_config.task_budget",
+        "messages[1].content[0].citations was dropped",
+        "messages[1].content[0].odd was dropped",
+        "output_config.task_budget was dropped",
     )
 
 

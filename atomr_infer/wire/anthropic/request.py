@@ -83,7 +83,8 @@ def parse_request(call: Call) -> Asked:
         client_headers=_kept(call.headers),
         source=Source(Dialect.ANTHROPIC, call.body, model),
     )
-    return Asked(batch=batch, warnings=tuple(notes.dropped))
+    dropped = tuple(f"{place} was dropped" for place in notes.dropped)
+    return Asked(batch=batch, warnings=dropped)
 
 
 def _model(root: Fields) -> str:
