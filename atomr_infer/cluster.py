@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
     from atomr.process import Node
     from atomr_infer.gateway.gateway import Gateway
+    from atomr_infer.model.cost import CostEstimate
     from atomr_infer.model.deployment import Deployment
     from atomr_infer.model.secret import Secret
     from atomr_infer.serving.breakers import Guard
@@ -216,6 +217,24 @@ class Cluster:
         with self.at_home():
             await run_request(self._serving, batch, collected)
         return _reply(collected)
+
+    async def estimate_cost(
+        self,
+        model: str,
+        conversation: Conversation,
+        **sampling: Unpack[SamplingOptions],
+    ) -> CostEstimate | None:
+        """Return what :meth:`chat` may cost; nothing is asked of any upstream.
+
+        Returns:
+            None when the model's price is not known.
+
+        Raises:
+            ModelNotFoundError: nobody serves the model.
+        """
+        batch = _batch(model, conversation, sampling, stream=False)
+        with self.at_home():
+            return await self._serving.estimate_cost(batch)
 
     @asynccontextmanager
     async def stream(
