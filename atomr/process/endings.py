@@ -42,7 +42,17 @@ def reason_of(error: BaseException) -> ExitReason:
 
 
 def passes_up(error: BaseException) -> BaseException | None:
-    """Return the part of ``error`` that must not stop at a process' frame."""
-    if isinstance(error, BaseExceptionGroup):
-        return error.split(PASS_UP)[0]
-    return error if isinstance(error, PASS_UP) else None
+    """Return the part of ``error`` that must not stop at a process' frame.
+
+    Cancellations alone are one: each frame would put the groups of those below it
+    into one more, and trio cannot show one that is some hundreds deep.
+    """
+    if not isinstance(error, BaseExceptionGroup):
+        return error if isinstance(error, PASS_UP) else None
+    found = error.split(PASS_UP)[0]
+    if found is None or found.split(trio.Cancelled)[1] is not None:
+        return found
+    leaf: BaseException = found
+    while isinstance(leaf, BaseExceptionGroup):
+        leaf = leaf.exceptions[0]
+    return leaf

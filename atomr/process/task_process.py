@@ -290,6 +290,7 @@ class TaskProcess(Process):
         NODE.set(self.node)
         self.task = trio.lowlevel.current_task()
         reason: ExitReason = NORMAL
+        passing: BaseException | None = None
         try:
             with self.scope:
                 try:
@@ -305,19 +306,18 @@ class TaskProcess(Process):
             # Before the end is told, so that nobody restarts it.
             passing = self.node.interrupts.pass_up(error)
             self.finish_with(error)
-            try:
-                if passing is error:
-                    raise
-                if passing is not None:
-                    raise passing from error
-            finally:
-                # Its traceback holds this frame.
-                del passing
         else:
             if reason is HIBERNATE:
                 self._hibernate()
             else:
                 self.finish_with(None, returned=reason)
+        if passing is not None:
+            # Not while the group is handled that it is from: each would hold the other.
+            try:
+                raise passing
+            finally:
+                # Its traceback holds this frame.
+                del passing
 
     @enable_ki_protection
     def finish_with(

@@ -19,6 +19,7 @@ import pytest
 import trio
 import trio.testing
 
+from atomr.core.exits import SHUTDOWN
 from atomr.errors import AtomrError, ProcessKilledError, StartError
 from atomr.otp import (
     DynamicSupervisor,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from atomr.otp import ChildSpec, TreeNode
     from atomr.otp.supervising import Supervising
     from atomr.refs import Pid
+    from tests.atomr.conftest import CleanNode
 
 WHOLE = ["a", "b", "c", "d", "dyn", "mid", "top"]
 
@@ -378,3 +380,27 @@ async def test_terminate_runs_for_those_whose_start_was_told_when_a_stop_meets_i
         await wait_exit(top)
         assert node.processes == {}
     assert log in (["+w", "refused"], ["+w", "-w"])
+
+
+async def test_a_deep_tree_that_is_cancelled_from_outside_ends(
+    clean_node: CleanNode,
+) -> None:
+    """Not in a group of groups, one for each level, that trio cannot show."""
+    ended: list[object] = []
+
+    class Deepest(GenServer):
+        async def terminate(self, reason: ExitReason) -> None:
+            ended.append(reason)
+
+    def tree(depth: int) -> Supervisor:
+        if depth == 0:
+            return Supervisor([child(Deepest)])
+        return Supervisor([child(lambda: tree(depth - 1), id="below")])
+
+    with trio.CancelScope() as scope:
+        async with clean_node() as node:
+            await node.start(tree(400))
+            scope.cancel()
+            await trio.sleep_forever()
+    assert scope.cancelled_caught
+    assert ended == [SHUTDOWN]
