@@ -54,7 +54,7 @@ from atomr.process.context import find_process
 from atomr.process.inline import act_as, can_act
 from atomr.process.lean import LeanProcess
 from atomr.process.starting import prepare, run_init_now
-from atomr.process.stopping import begin_stop, stop_process, wait_ended
+from atomr.process.stopping import begin_stop
 from atomr.refs import Pid
 
 if TYPE_CHECKING:
@@ -120,10 +120,7 @@ class DynamicSupervisor(Supervising, AttachPoint):
         """Stop all at the same time, each with its own shutdown time."""
         self._waiting.clear()
         self._scheduled.clear()
-        processes = tuple(self._children)
-        for process in processes:
-            begin_stop(process, process.shutdown)
-        await wait_ended(processes)
+        await self.stop_children(*self._children)
         self._children.clear()
 
     def cancel_foreign(self, reason: ExitReason) -> None:
@@ -312,7 +309,7 @@ class DynamicSupervisor(Supervising, AttachPoint):
         if held is not None:
             del self._children[process]
         try:
-            await stop_process(process)
+            await self.stop_children(process)
         except Exception:
             # A Startable's own code; the child still runs.
             if held is not None and process.reason is None:

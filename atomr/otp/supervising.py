@@ -27,10 +27,11 @@ from atomr.core.supervision import GaveUp
 from atomr.errors import short
 from atomr.otp.child_row import Child, aborted_start
 from atomr.process.behaviour import Startable, StopRequest
-from atomr.process.calls import From
+from atomr.process.calls import ChildWait, From
 from atomr.process.process import end_all
 from atomr.process.report import log
 from atomr.process.starting import StartAbortedError, prepare, run_init
+from atomr.process.stopping import begin_stop, wait_ended
 from atomr.process.system import serve_system
 
 if TYPE_CHECKING:
@@ -174,6 +175,18 @@ class Supervising(Startable):
         self.cancel_foreign(reason or Shutdown("supervisor killed"))
         processes = (child.process for child in reversed(self.rows()))
         end_all(process for process in processes if process is not None)
+
+    async def stop_children(self, *processes: Process) -> None:
+        """Stop them at the same time, each with its own shutdown time."""
+        for process in processes:
+            begin_stop(process, process.shutdown)
+        if processes:
+            # So that a call from a terminate to its supervisor is seen as a deadlock.
+            self._process.waiting_for = ChildWait(*processes)
+        try:
+            await wait_ended(processes)
+        finally:
+            self._process.waiting_for = None
 
     def stops_gracefully(self, process: Process) -> bool:
         """Children are stopped in order, always."""

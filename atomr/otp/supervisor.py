@@ -62,7 +62,6 @@ from atomr.otp.children import (
     check_spec,
 )
 from atomr.otp.supervising import Child, StartAbortedError, Supervising, aborted_start
-from atomr.process.stopping import stop_process
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -156,7 +155,7 @@ class Supervisor(Supervising):
         if process is not None:
             self.forget_process(process)
             try:
-                await stop_process(process)
+                await self.stop_children(process)
             except Exception:
                 # A Startable's own code; the child still runs.
                 if process.reason is None:

@@ -93,13 +93,13 @@ def item_seen(item: object) -> object:
     return Cast((item[1],)) if short_form else item  # type: ignore[index]
 
 
-class ChildStart:
-    """What a supervisor waits for that starts a child: its ``init``."""
+class ChildWait:
+    """What a supervisor waits for: the ``init`` of a child, or the end of children."""
 
-    __slots__ = ("child",)
+    __slots__ = ("children",)
 
-    def __init__(self, child: Process) -> None:
-        self.child = child
+    def __init__(self, *children: Process) -> None:
+        self.children = children
 
 
 class CallState(Enum):
@@ -257,7 +257,7 @@ async def call(
         ServerDownError: it ended before it replied, or while it was replying.
         CallTimeoutError: no reply in time; the server may still act on it, and
             a reply that comes later is dropped.
-        CallCycleError: the server waits for this very process, or starts it.
+        CallCycleError: the server waits for this very process, or starts or stops it.
         ValueError: it waits, and ``timeout_s`` is not a number; one below 0 is 0.
         WrongThreadError: the node runs in another thread, as for code of an
             asyncio library: use ``atomr.interop.from_thread`` there.
@@ -388,8 +388,9 @@ def refuse_cycle(ref: From) -> None:
         if hop is caller:
             raise CallCycleError(ref.server.pid, ref.request, tuple(chain))
         waiting_for = hop.waiting_for
-        if isinstance(waiting_for, ChildStart):
-            hop = waiting_for.child
+        if isinstance(waiting_for, ChildWait):
+            children = waiting_for.children
+            hop = caller if caller in children else children[0]
             continue
         # Answered or cancelled, though its task has not run since: no longer waiting.
         if waiting_for is None or waiting_for.answered:

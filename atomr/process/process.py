@@ -31,7 +31,7 @@ from atomr.core.exits import ExitReason, is_crash
 from atomr.core.links import SignalEffect, exit_reason, signal_effect
 from atomr.core.messages import Down, Exit
 from atomr.process import report
-from atomr.process.calls import ChildStart, From
+from atomr.process.calls import ChildWait, From
 from atomr.process.ties import Tie, Ties
 from atomr.refs import Pid, Ref
 
@@ -146,7 +146,7 @@ class Process:
         self.debug: Debug | None = None
         self.started_at = 0.0
         self.starter: ParkSpot | None = None
-        self.waiting_for: From | ChildStart | None = None
+        self.waiting_for: From | ChildWait | None = None
         self.ties: Ties | None = None
         node.processes[pid.number] = self
 

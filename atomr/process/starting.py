@@ -25,7 +25,7 @@ from atomr.errors import (
     short,
 )
 from atomr.process.behaviour import Parent, Startable, take_once
-from atomr.process.calls import ChildStart
+from atomr.process.calls import ChildWait
 from atomr.process.context import CURRENT, NODE, find_process
 from atomr.process.lean import LeanProcess
 from atomr.process.process import Process, Status
@@ -229,7 +229,7 @@ async def _run_init_in_task(
     above = None if supervisor is None else find_process(supervisor)
     if above is not None:
         # So that a call from the init to its supervisor is seen to be a deadlock.
-        above.waiting_for = ChildStart(process)
+        above.waiting_for = ChildWait(process)
     timer = None
     if spec.init_timeout_s is not None:
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import TypeAlias
 
 import pytest
@@ -13,18 +14,24 @@ import trio.testing
 
 from atomr.core.exits import KILLED, SHUTDOWN, ExitReason
 from atomr.core.messages import Exit
-from atomr.errors import ServerDownError
+from atomr.errors import CallCycleError, CallError, ServerDownError
 from atomr.otp import (
     BRUTAL_KILL,
     INFINITY,
+    DynamicSupervisor,
     From,
     GenServer,
     Ok,
     Reply,
+    Restart,
     Supervisor,
     call,
+    cast,
     child,
+    restart_child,
+    start_child,
     terminate_child,
+    which_children,
 )
 from atomr.process import (
     Node,
@@ -34,6 +41,7 @@ from atomr.process import (
     self_pid,
     send,
     spawn,
+    stop,
     trap_exit,
     wait_exit,
     whereis,
@@ -290,3 +298,82 @@ async def test_a_call_to_a_stopped_server_hears_shutdown(clean_node: CleanNode) 
 
             await settle()
             await terminate_child(top, "Waits")
+
+
+# --- a goodbye that asks who waits for it ---------------------------------------
+
+
+class Forwards(GenServer):
+    """Asks on for others."""
+
+    async def handle_call(self, to: object, from_: From) -> Reply:
+        return Reply(await which_children(to))  # type: ignore[arg-type]
+
+
+class AsksAbove(GenServer):
+    """Asks its supervisor for its siblings before it goes, or has it asked."""
+
+    def __init__(self, seen: list[object], *, by_another: bool = False) -> None:
+        self.seen, self.by_another = seen, by_another
+
+    async def terminate(self, reason: ExitReason) -> None:
+        try:
+            if self.by_another:
+                await call("forwards", "top", timeout_s=None)
+            else:
+                await which_children("top")
+        except CallError as error:
+            cause = error.reason if isinstance(error, ServerDownError) else error
+            self.seen.append(type(cause))
+
+
+@pytest.mark.parametrize("by_another", [False, True])
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("how", ["terminate_child", "stop"])
+async def test_a_terminate_that_asks_its_own_supervisor_is_told_at_once(
+    clean_node: CleanNode,
+    autojump_clock: trio.testing.MockClock,
+    dynamic: bool,
+    by_another: bool,
+    how: str,
+) -> None:
+    seen: list[object] = []
+    async with clean_node() as node:
+        forwards = child(Forwards, name="forwards", restart=Restart.TEMPORARY)
+        await node.start(forwards)
+        top = DynamicSupervisor() if dynamic else Supervisor([])
+        spec = child(lambda: top, id="t", name="top", restart=Restart.TEMPORARY)
+        pid = await node.start(spec)
+        asks = partial(AsksAbove, seen, by_another=by_another)
+        # Without a bound it would wait for ever.
+        spec = child(asks, shutdown=INFINITY)
+        asking = await start_child(pid, spec)
+        await start_child(pid, child(partial(Closes, 1.0)))
+        began = trio.current_time()
+        if how == "stop":
+            await stop(pid)
+        else:
+            await terminate_child(pid, asking)
+            assert len(await which_children(pid)) == 1 + (not dynamic)
+        assert seen == [CallCycleError]
+        assert trio.current_time() - began <= 1
+
+
+async def test_a_supervisor_that_has_stopped_a_child_may_be_asked_again(
+    clean_node: CleanNode,
+) -> None:
+    """By the very process that was stopped, in its next life."""
+    seen: list[int] = []
+
+    class Asks(GenServer):
+        async def handle_cast(self, message: object) -> None:
+            seen.append(len(await which_children("top")))
+
+    async with clean_node() as node:
+        top = Supervisor([child(Asks, name="asks")])
+        await node.start(child(lambda: top, id="top", name="top"))
+        await terminate_child("top", "Asks")
+        await restart_child("top", "Asks")
+        cast("asks", None)
+        await settle()
+    assert seen == [1]
