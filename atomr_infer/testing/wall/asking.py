@@ -98,6 +98,9 @@ def _request(cell: Cell) -> tuple[str, Headers, dict[str, Any]]:
             }
             headers = [("x-api-key", "x"), ("anthropic-version", "2026-10-21")]
             return "/v1/messages", headers, members
+        case Dialect.RESPONSES:
+            members = {"model": MODEL, "input": _PROMPT, "stream": cell.stream}
+            return "/v1/responses", [("authorization", "Bearer x")], members
         case Dialect.GEMINI:
             verb = "streamGenerateContent?alt=sse" if cell.stream else "generateContent"
             contents = [{"role": "user", "parts": [{"text": _PROMPT}]}]

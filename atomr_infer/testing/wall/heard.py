@@ -7,7 +7,7 @@ Pure.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -110,9 +110,12 @@ def _hear_event(dialect: Dialect, heard: Heard, event: SseEvent) -> None:
         heard.ended = True
         return
     members = _decode(heard, event.data)
-    if dialect is Dialect.ANTHROPIC and event.event != members.get("type"):
+    named = (Dialect.ANTHROPIC, Dialect.RESPONSES)
+    if dialect in named and event.event != members.get("type"):
         heard.blame(f"event {event.event!r} holds {members.get('type')!r}")
-    if "error" in members:
+    if dialect is Dialect.RESPONSES and members.get("type") == "error":
+        _hear_error(dialect, heard, {"error": members})
+    elif "error" in members:
         _hear_error(dialect, heard, members)
     else:
         _READERS[dialect](heard, members)
@@ -170,10 +173,36 @@ def _hear_gemini(heard: Heard, members: Json) -> None:
         heard.usage = (usage.get("promptTokenCount", 0), output + thoughts)
 
 
+def _hear_response(heard: Heard, members: Json) -> None:
+    kind = members.get("type", "response.whole")
+    if kind == "response.output_text.delta":
+        heard.text += members["delta"]
+    response = members.get("response", members)
+    if kind == "response.failed":
+        _hear_error(Dialect.RESPONSES, heard, response)
+    elif kind in ("response.completed", "response.incomplete", "response.whole"):
+        if kind == "response.whole":
+            heard.text = "".join(_texts(response))
+        elif heard.text != "".join(_texts(response)):
+            heard.blame("the last event has another text than the ones before it")
+        details = response.get("incomplete_details") or {}
+        _finish(heard, details.get("reason", response["status"]))
+        usage = response["usage"]
+        heard.usage = (usage["input_tokens"], usage["output_tokens"])
+        heard.ended = True
+
+
+def _texts(response: Json) -> Iterator[str]:
+    for item in response["output"]:
+        for part in item.get("content") or ():
+            yield part.get("text", "")
+
+
 _READERS: Mapping[Dialect, Callable[[Heard, Json], None]] = {
     Dialect.OPENAI: _hear_openai,
     Dialect.ANTHROPIC: _hear_anthropic,
     Dialect.GEMINI: _hear_gemini,
+    Dialect.RESPONSES: _hear_response,
 }
 
 
@@ -191,6 +220,7 @@ _ERROR_KEYS: Mapping[Dialect, Sequence[str]] = {
     Dialect.OPENAI: ("message", "type", "param", "code"),
     Dialect.ANTHROPIC: ("type", "message"),
     Dialect.GEMINI: ("code", "message", "status"),
+    Dialect.RESPONSES: ("code", "message"),
 }
 _NEVER = ("Traceback", "<html", "sk-wall")
 
@@ -201,7 +231,8 @@ def _hear_error(dialect: Dialect, heard: Heard, members: Json) -> None:
         heard.blame(f"an error in no dialect: {dict(members)!r}")
         return
     heard.error = str(error.get("message"))
-    heard.code = error.get("code") if dialect is Dialect.OPENAI else None
+    coded = (Dialect.OPENAI, Dialect.RESPONSES)
+    heard.code = error.get("code") if dialect in coded else None
     missing = [key for key in _ERROR_KEYS[dialect] if key not in error]
     if missing:
         heard.blame(f"an error without {', '.join(missing)}")
