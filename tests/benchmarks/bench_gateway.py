@@ -1,6 +1,7 @@
 """What the gateway costs for a request and for a chunk, beside nginx and a floor.
 
     python tests/benchmarks/bench_gateway.py [--seconds S] [--rounds N] [--only NAME]
+    python tests/benchmarks/bench_gateway.py --profile {plain,stream}
 
 A provider and a client in C (compiled here with ``cc``), and between them in turn:
 nginx, where it is installed (``apt-get install nginx-light``); the least proxy that
@@ -13,6 +14,10 @@ request at 1 to 256 connections, and for an event at 16 to 256 streams that are 
 at 10 ms.  That is the figure that repeats (within 15 %), and what counts is its ratio
 to nginx in the same run: microseconds are not comparable between machines.  Rates and
 latencies are printed as a check; "direct" is the client at the provider itself.
+
+With ``--profile`` one gateway runs at 64 connections under Python's profiler, and the
+table says how many function calls each part of it makes for a request, or for a chunk,
+and its share of the time.  Calls do not depend on the machine.
 """
 
 from __future__ import annotations
@@ -21,10 +26,12 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -39,13 +46,16 @@ from tests.benchmarks.gateway.processes import (  # noqa: E402
     free_port,
     python,
     wait_for_port,
+    wait_until_ready,
 )
+from tests.benchmarks.gateway.profiled import parts  # noqa: E402
 
 CONNECTIONS = (1, 16, 64, 256)
 STREAMS = (16, 64, 256)
 PACE_MS = 10
 CHUNKS = 100
 KEY = "sk-bench"
+WARM_UP_S = 0.5  # of the client
 
 NGINX = """
 worker_processes 1; daemon off; pid {folder}/nginx.pid; error_log {folder}/nginx.err;
@@ -67,6 +77,7 @@ http {{
 ATOMR = """
 [gateway]
 bind = "127.0.0.1:{port}"
+keys = [{{ env = "BENCH_KEY" }}]
 
 [[deployment]]
 name = "m"
@@ -97,11 +108,12 @@ def start_floor(port: int, upstream: int, folder: Path) -> Program:
     return Program(python(script, str(port), str(upstream)), GATEWAY_CORE)
 
 
-def start_atomr(port: int, upstream: int, folder: Path) -> Program:
+def start_atomr(port: int, upstream: int, folder: Path, *how: str | Path) -> Program:
     config = folder / "atomr.toml"
     config.write_text(ATOMR.format(port=port, upstream=upstream))
+    command = [str(part) for part in how] or ["-m", "atomr_infer.cli"]
     return Program(
-        python("-m", "atomr_infer.cli", "serve", "-c", str(config)),
+        python(*command, "serve", "-c", str(config)),
         GATEWAY_CORE,
         environment={"BENCH_KEY": KEY},
         log=folder / "atomr.log",
@@ -169,6 +181,8 @@ def run(names: list[str], rounds: int, seconds: float) -> dict[str, list[Measure
             started = stack.enter_context(GATEWAYS[name](port, upstream, folder))
             running[name] = (port, started)
             wait_for_port(port)
+            if name == "atomr-infer":
+                wait_until_ready(port)
         for _ in range(rounds):
             for measures in found.values():
                 measures.append({})
@@ -178,6 +192,37 @@ def run(names: list[str], rounds: int, seconds: float) -> dict[str, list[Measure
                         load, port, program, kind, count, seconds
                     )
     return found
+
+
+def profile(kind: str, seconds: float) -> None:
+    """Print what each part of ours does for a request, or for a chunk."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        upstream = stack.enter_context(provider(folder))
+        load = compiled(folder, "load")
+        port, file = free_port(), folder / "profile"
+        script = FOLDER / "profiled.py"
+        gateway = start_atomr(port, upstream, folder, script, file)
+        stack.enter_context(gateway)
+        wait_for_port(port)
+        wait_until_ready(port)
+        measure(load, port, gateway, kind, 64, 0.5)
+        gateway.process.send_signal(signal.SIGUSR1)
+        events = measure(load, port, gateway, kind, 64, seconds)["events"]
+        gateway.process.send_signal(signal.SIGUSR2)
+        while not file.exists() or not file.stat().st_size:
+            time.sleep(0.1)
+        requests, found = parts(file)
+    # The client does not count what comes in its warm-up.
+    unit, count = "request", float(requests)
+    if kind == "stream":
+        unit, count = "chunk", events * (seconds + WARM_UP_S) / seconds
+    total_calls = sum(calls for _, calls, _ in found)
+    total_s = sum(part_s for _, _, part_s in found)
+    print(f"{'calls per ' + unit:>40}{'share of time':>16}")
+    for name, calls, part_s in found:
+        print(f"{name:>32}{calls / count:8.0f}{part_s / total_s:16.0%}")
+    print(f"{'all':>32}{total_calls / count:8.0f}")
 
 
 def median(rounds: list[Measures], level: tuple[str, int], what: str) -> float:
@@ -221,9 +266,13 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.0, help="of each measure")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", choices=GATEWAYS, help="one gateway")
+    parser.add_argument("--profile", choices=("plain", "stream"), help="of ours")
     chosen = parser.parse_args()
     if shutil.which("cc") is None:
         print("not measured: provider and client are in C, and there is no cc here")
+        return
+    if chosen.profile is not None:
+        profile(chosen.profile, chosen.seconds)
         return
     names = [chosen.only] if chosen.only else list(GATEWAYS)
     if "nginx" in names and shutil.which("nginx") is None:

@@ -7,6 +7,8 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Self
@@ -36,6 +38,20 @@ def wait_for_port(port: int, within_s: float = 30.0) -> None:
             if time.monotonic() > give_up_at:
                 raise
             time.sleep(0.02)
+        else:
+            return
+
+
+def wait_until_ready(port: int, within_s: float = 30.0) -> None:
+    """Wait for our gateway's deployment: the port is open before it is there."""
+    give_up_at = time.monotonic() + within_s
+    while True:
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz").close()
+        except urllib.error.HTTPError:
+            if time.monotonic() > give_up_at:
+                raise
+            time.sleep(0.05)
         else:
             return
 
