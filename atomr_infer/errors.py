@@ -109,6 +109,12 @@ class UnsupportedFeatureError(InvalidRequestError):
     fallback = True
 
 
+class EndpointUnsupportedError(UnsupportedFeatureError):
+    """The deployment's runtime has no such route: embeddings, counting tokens."""
+
+    kind = "endpoint_unsupported"
+
+
 class ContextLengthError(InvalidRequestError):
     """Prompt and output do not fit the model's context window."""
 
@@ -199,6 +205,18 @@ class StreamCutError(UpstreamError):
     """The stream ended before its finish; what was received is incomplete."""
 
     kind = "stream_cut"
+
+
+class AnswerDivergedError(StreamCutError):
+    """A cut answer was asked for again, and another one came.
+
+    The upstream that gave the other answer is well.
+    """
+
+    kind = "answer_diverged"
+    retryable = False
+    fallback = False
+    breaker_failure = False
 
 
 class UpstreamTimeoutError(UpstreamError):

@@ -16,7 +16,7 @@ from collections.abc import Callable
 import attrs
 import trio
 
-from atomr_infer.errors import StreamCutError
+from atomr_infer.errors import AnswerDivergedError
 from atomr_infer.model.batch import RawChunk, TokenChunk, Usage
 from atomr_infer.model.failover import OnCut
 from atomr_infer.policy.recovery import DivergedError, Matcher, Transcript
@@ -157,7 +157,7 @@ class Delivery:
         """Take the next chunk of the attempt that runs.
 
         Raises:
-            StreamCutError: the new answer is not the one that the client has
+            AnswerDivergedError: the new answer is not the one that the client has
                 the beginning of.
         """
         if not _says_something(chunk):
@@ -204,10 +204,9 @@ class Delivery:
             new = matcher.take(chunk)
         except DivergedError as error:
             self._spoilt = True
-            raise StreamCutError(
+            raise AnswerDivergedError(
                 f"{attempt.deployment} gives another answer than the one that was "
-                "cut; what was sent is incomplete",
-                code="answer_diverged",
+                "cut; what was sent is incomplete"
             ) from error
         if new is not None:
             await self._pass_on(new, attempt)

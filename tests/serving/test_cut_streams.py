@@ -24,7 +24,7 @@ from atomr_infer.model.batch import (
 from atomr_infer.model.capabilities import Feature
 from atomr_infer.model.deployment import Deployment, Jitter, RetryPolicy, Timeouts
 from atomr_infer.model.dialect import Dialect
-from atomr_infer.model.failover import OnCut
+from atomr_infer.model.failover import BreakerPolicy, OnCut
 from atomr_infer.model.parts import Signature
 from atomr_infer.model.source import Source
 from atomr_infer.serving.served import Spent, Tried
@@ -121,11 +121,16 @@ async def test_another_answer_ends_with_an_error_at_the_first_difference(
     async with open_tree() as tree:
         first = Player([cut("Hello")] * 2)
         second = Player([says("Hel", "p!")])
-        await deploy(tree, (on(OnCut.RESTART_MATCH, "b"), first), (B, second))
-        with pytest.raises(errors.StreamCutError, match="another answer") as caught:
+        b = attrs.evolve(
+            B, options={"endpoint": "b"}, breaker=BreakerPolicy(max_failures=1)
+        )
+        await deploy(tree, (on(OnCut.RESTART_MATCH, "b"), first), (b, second))
+        with pytest.raises(errors.AnswerDivergedError, match="another answer"):
             await tree.ask(sink=sink)
         await tree.idle()
-    assert caught.value.code == "answer_diverged"
+        guard = tree.serving.breakers.of("b")
+        assert guard is not None
+        assert not guard.is_open
     assert sink.texts == ["Hello"]
     assert len(second.batches) == 1
 
