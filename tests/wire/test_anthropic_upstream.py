@@ -547,23 +547,20 @@ def test_unknown_members_go_along_only_in_the_same_dialect() -> None:
 # --- thinking -------------------------------------------------------------------------
 
 E_MAX = Reasoning(effort=Effort.MAX)
+SHOWN = {"type": "adaptive", "display": "summarized"}
 
 
 @pytest.mark.parametrize(
     ("asked", "thinking", "effort"),
     [
-        (Reasoning(effort=Effort.MINIMAL), {"type": "adaptive"}, "low"),
-        (Reasoning(effort=Effort.XHIGH), {"type": "adaptive"}, "xhigh"),
-        (Reasoning(budget_tokens=5000), {"type": "adaptive"}, "medium"),
-        (Reasoning(budget_tokens=99999), {"type": "adaptive"}, "max"),
-        (Reasoning(budget_tokens=-1), {"type": "adaptive"}, None),
+        (Reasoning(effort=Effort.MINIMAL), SHOWN, "low"),
+        (Reasoning(effort=Effort.XHIGH), SHOWN, "xhigh"),
+        (Reasoning(budget_tokens=5000), SHOWN, "medium"),
+        (Reasoning(budget_tokens=99999), SHOWN, "max"),
+        (Reasoning(budget_tokens=-1), SHOWN, None),
         (Reasoning(effort=Effort.NONE), {"type": "disabled"}, None),
         (Reasoning(budget_tokens=0), {"type": "disabled"}, None),
-        (
-            Reasoning(adaptive=True, include=True),
-            {"type": "adaptive", "display": "summarized"},
-            None,
-        ),
+        (Reasoning(adaptive=True, include=True), SHOWN, None),
         (
             Reasoning(adaptive=True, include=False),
             {"type": "adaptive", "display": "omitted"},
@@ -577,6 +574,12 @@ def test_newer_models_think_adaptively_by_effort(
     body = sent(reasoning=asked)
     assert body["thinking"] == thinking
     assert body.get("output_config", {}).get("effort") == effort
+
+
+def test_client_of_this_api_that_says_nothing_of_display_has_the_models_own() -> None:
+    asked = Reasoning(adaptive=True)
+    body = sent(reasoning=asked, dialect=Dialect.ANTHROPIC)
+    assert body["thinking"] == {"type": "adaptive"}
 
 
 def test_effort_is_the_highest_that_the_model_takes() -> None:

@@ -218,6 +218,10 @@ def thinking_of(
         return Thinking(effort=effort)
     if traits.thinking is ThinkingStyle.BUDGET:
         return _budget(asked, effort, max_tokens)
+    if asked.include is None and batch.dialect is not Dialect.ANTHROPIC:
+        # Newer models leave their thoughts out unless somebody asks, and clients of
+        # other APIs are used to see them.
+        asked = attrs.evolve(asked, include=True)
     return Thinking(member=_shown({"type": "adaptive"}, asked), effort=effort)
 
 
