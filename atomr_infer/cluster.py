@@ -295,11 +295,11 @@ class Cluster:
             ConfigError: the address cannot be bound, or a value is not allowed.
         """
         # Here, so that a program that embeds no server does not load one.
-        from atomr_infer.gateway.app import GatewayLimits  # noqa: PLC0415
         from atomr_infer.gateway.gateway import open_gateway  # noqa: PLC0415
         from atomr_infer.gateway.http1 import connection as http1  # noqa: PLC0415
         from atomr_infer.gateway.keys import GatewayKeys  # noqa: PLC0415
         from atomr_infer.gateway.listener import Listener  # noqa: PLC0415
+        from atomr_infer.gateway.reading import GatewayLimits  # noqa: PLC0415
         from atomr_infer.store.responses import ResponseStore  # noqa: PLC0415
 
         try:

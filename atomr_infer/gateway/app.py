@@ -13,9 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
-import attrs
 import msgspec
-import trio
 
 from atomr_infer._version import VERSION
 from atomr_infer.errors import InferenceError, InternalError, NotReadyError
@@ -23,7 +21,6 @@ from atomr_infer.gateway.answer_headers import request_id_headers
 from atomr_infer.gateway.asgi_exchange import AsgiExchange, Receive, Scope, Send
 from atomr_infer.gateway.conversations import Conversations
 from atomr_infer.gateway.exchange import (
-    BodyTooLargeError,
     ClientGoneError,
     Exchange,
     Work,
@@ -31,6 +28,8 @@ from atomr_infer.gateway.exchange import (
 from atomr_infer.gateway.generation import Generation
 from atomr_infer.gateway.ingresses import INGRESSES
 from atomr_infer.gateway.keys import GatewayKeys
+from atomr_infer.gateway.openapi import document
+from atomr_infer.gateway.reading import GatewayLimits, RefusedBodyError, read_body
 from atomr_infer.gateway.routes import (
     OPEN_TO_ALL,
     Action,
@@ -61,19 +60,6 @@ Fail = Callable[[InferenceError], Awaitable[None]]
 WholeRoute = Callable[["Serving", Call, Target], Awaitable[WholeAnswer]]
 
 
-@attrs.frozen(kw_only=True)
-class GatewayLimits:
-    """What the gateway accepts.
-
-    Attributes:
-        max_body_bytes: the largest request body.
-        body_timeout_s: longest silence while a body arrives.
-    """
-
-    max_body_bytes: int = 32 * 1024 * 1024
-    body_timeout_s: float = 30.0
-
-
 class GatewayApp:
     """The routes, and the requests that are being answered.
 
@@ -99,6 +85,7 @@ class GatewayApp:
             Action.INDEX: self._index,
             Action.HEALTH: self._healthz,
             Action.READY: self._readyz,
+            Action.OPENAPI: self._openapi,
             Action.MODELS: self._models,
             Action.MODEL: self._model,
         }
@@ -202,6 +189,9 @@ class GatewayApp:
         }
         await exchange.answer(200, msgspec.json.encode(members))
 
+    async def _openapi(self, exchange: Exchange, _: Target) -> None:
+        await exchange.answer(200, document())
+
     async def _healthz(self, exchange: Exchange, _: Target) -> None:
         await exchange.answer(200, b'{"status":"alive"}')
 
@@ -288,19 +278,11 @@ class GatewayApp:
     async def _call(
         self, exchange: Exchange, target: Target, headers: Mapping[str, str]
     ) -> Call | None:
-        """Read a request's body; None: it was refused."""
-        limits = self._limits
+        """Read a request; None: it was refused."""
         try:
-            body = await exchange.read_body(
-                limit_bytes=limits.max_body_bytes, timeout_s=limits.body_timeout_s
-            )
-        except BodyTooLargeError as error:
-            problem = f"the body is larger than {error.limit_bytes} bytes"
-            await _refuse(exchange, target.dialect, 413, problem)
-            return None
-        except trio.TooSlowError:
-            problem = "the body did not arrive in time"
-            await _refuse(exchange, target.dialect, 408, problem)
+            body = await read_body(exchange, headers, self._limits)
+        except RefusedBodyError as error:
+            await _refuse(exchange, target.dialect, error.status, error.message)
             return None
         return Call(
             request_id=_new_id(),

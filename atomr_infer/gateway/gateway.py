@@ -13,12 +13,13 @@ from atomr.core.child_spec import ChildSpec, Restart
 from atomr.errors import CallError, ChildNotFoundError
 from atomr.otp import start_child, terminate_child
 from atomr.process import PlainProcess, whereis
-from atomr_infer.gateway.app import GatewayApp, GatewayLimits
+from atomr_infer.gateway.app import GatewayApp
 from atomr_infer.serving.names import GATEWAYS
 
 if TYPE_CHECKING:
     from atomr_infer.gateway.keys import GatewayKeys
     from atomr_infer.gateway.listener import Listener
+    from atomr_infer.gateway.reading import GatewayLimits
     from atomr_infer.serving.shared import Serving
     from atomr_infer.store.responses import ResponseStore
 

@@ -28,6 +28,7 @@ class Action(Enum):
     INDEX = "index"
     HEALTH = "health"
     READY = "ready"
+    OPENAPI = "openapi"
     MODELS = "models"
     MODEL = "model"
     GENERATE = "generate"
@@ -37,8 +38,8 @@ class Action(Enum):
     FORGET_RESPONSE = "forget response"
 
 
-OPEN_TO_ALL = frozenset({Action.HEALTH, Action.READY})
-"""What a probe asks for, which has no key."""
+OPEN_TO_ALL = frozenset({Action.HEALTH, Action.READY, Action.OPENAPI})
+"""What a probe asks for, which has no key, and what says how to ask."""
 
 
 @attrs.frozen(kw_only=True)
@@ -90,6 +91,7 @@ _PATHS: Mapping[str, Mapping[str, Target]] = {
     "/": {"GET": Target(action=Action.INDEX)},
     "/healthz": {"GET": Target(action=Action.HEALTH)},
     "/readyz": {"GET": Target(action=Action.READY)},
+    "/openapi.json": {"GET": Target(action=Action.OPENAPI)},
     "/v1/chat/completions": _generate(Dialect.OPENAI_CHAT),
     "/v1/completions": _generate(Dialect.OPENAI_COMPLETIONS),
     "/v1/responses": _generate(Dialect.OPENAI_RESPONSES),

@@ -13,8 +13,8 @@ import attrs
 import trio
 
 from atomr_infer.errors import (
+    EndpointUnsupportedError,
     InferenceError,
-    UnsupportedFeatureError,
     UpstreamTimeoutError,
 )
 from atomr_infer.model.batch import ExecuteBatch
@@ -96,8 +96,8 @@ async def count_tokens(serving: Serving, batch: ExecuteBatch) -> Found[int]:
     return await _Call(serving, batch, ask).run()
 
 
-def _unsupported(what: str) -> UnsupportedFeatureError:
-    return UnsupportedFeatureError(
+def _unsupported(what: str) -> EndpointUnsupportedError:
+    return EndpointUnsupportedError(
         f"this model does not support {what}", code="unsupported", param="model"
     )
 

@@ -401,11 +401,12 @@ async def test_embeddings(serve: Serve, provider: str) -> None:
     given: dict[str, Any] = {"model": "m", "input": ["a", "b c"]}
     async with serve() as chain:
         if provider == "anthropic":
-            with pytest.raises(openai.BadRequestError, match="embeddings"):
+            with pytest.raises(openai.APIStatusError, match="embeddings") as raised:
                 await chain.client.run(
                     lambda client: client.embeddings.create(**given),
                     lambda client: client.embeddings.create(**given),
                 )
+            assert (raised.value.status_code, raised.value.code) == (501, "unsupported")
             return
         found = await chain.client.run(
             lambda client: client.embeddings.create(**given),

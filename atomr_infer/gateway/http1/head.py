@@ -29,10 +29,13 @@ class BadRequestError(Exception):
     Attributes:
         status: the HTTP status to answer with.
         message: one sentence for the client.
+        target: what was asked for, as it was written, when it came so far: it
+            says which dialect the client understands.
     """
 
     status: int
     message: str
+    target: str = ""
 
 
 @attrs.frozen(kw_only=True)
@@ -128,8 +131,17 @@ def parse_head(head: bytes, limits: HeadLimits) -> RequestHead:
     if matched is None:
         raise _bad_line(head[:line_end])
     method, target, minor = matched.groups()
+    try:
+        return _request(head, limits, method, target, http10=minor == b"0")
+    except BadRequestError as error:
+        asked = target.decode("latin-1")
+        raise BadRequestError(error.status, error.message, asked) from error
+
+
+def _request(
+    head: bytes, limits: HeadLimits, method: bytes, target: bytes, *, http10: bool
+) -> RequestHead:
     headers, fields = _fields(head, limits)
-    http10 = minor == b"0"
     path, query = _target(method, target)
     if b"host" in fields:
         if not _HOST.fullmatch(fields[b"host"]):

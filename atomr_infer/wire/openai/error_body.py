@@ -32,6 +32,9 @@ class _Meaning:
 
 _MEANINGS: dict[type[errors.InferenceError], _Meaning] = {
     errors.InvalidRequestError: _Meaning(400, "invalid_request_error"),
+    errors.EndpointUnsupportedError: _Meaning(
+        501, "invalid_request_error", "unsupported"
+    ),
     errors.ContextLengthError: _Meaning(
         400, "invalid_request_error", "context_length_exceeded"
     ),
