@@ -45,6 +45,7 @@ pytestmark = pytest.mark.filterwarnings(
 UPSTREAM_KEY = "sk-upstream-9876543210"
 DEFAULT = "".join(script.DEFAULT_TOKENS)
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR").decode()
+PDF = base64.b64encode(b"%PDF-1.7\n%%EOF").decode()
 TOOL = {
     "name": "get_weather",
     "description": "d",
@@ -298,16 +299,19 @@ async def test_structured_output(serve: Serve, streamed: bool) -> None:
 
 
 @EACH_SHAPE
-async def test_vision(serve: Serve) -> None:
-    image = {
-        "type": "image",
-        "source": {"type": "base64", "media_type": "image/png", "data": PNG},
-    }
+@pytest.mark.parametrize(
+    ("kind", "media_type", "data"),
+    [("image", "image/png", PNG), ("document", "application/pdf", PDF)],
+)
+async def test_vision(serve: Serve, kind: str, media_type: str, data: str) -> None:
+    source = {"type": "base64", "media_type": media_type, "data": data}
+    shown = {"type": kind, "source": source}
     text = {"type": "text", "text": "what?"}
     async with serve() as chain:
-        await chain.ask(messages=[{"role": "user", "content": [image, text]}])
+        await chain.ask(messages=[{"role": "user", "content": [shown, text]}])
         (media,) = chain.upstream.requests[-1].media
-        assert (media.type, media.size_bytes) == ("image/png", 16)
+        size = len(base64.b64decode(data))
+        assert (media.type, media.size_bytes) == (media_type, size)
 
 
 @pytest.mark.parametrize("streamed", [False, True])
