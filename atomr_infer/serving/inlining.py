@@ -16,7 +16,6 @@ from atomr_infer.model.parts import (
     ToolResultPart,
     Url,
 )
-from atomr_infer.remote.media import fetch_media
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -30,7 +29,7 @@ P = TypeVar("P", bound=Part)
 
 
 async def inlined(
-    batch: ExecuteBatch, capabilities: Capabilities, fetch: Fetch = fetch_media
+    batch: ExecuteBatch, capabilities: Capabilities, fetch: Fetch | None = None
 ) -> ExecuteBatch:
     """Return the request with all media fetched that its model does not fetch.
 
@@ -39,7 +38,7 @@ async def inlined(
     Args:
         batch: the request.
         capabilities: name the URLs that the model fetches itself.
-        fetch: returns what a URL holds.
+        fetch: returns what a URL holds; None: asks its server.
 
     Raises:
         InvalidRequestError: one cannot be fetched.
@@ -47,6 +46,11 @@ async def inlined(
     Cancellation: closes the connection that is being read.
     """
     known: dict[str, Inline] = {}
+    if fetch is None:
+        # Here, so that a program without such URLs does not load an HTTP client.
+        from atomr_infer.remote.media import fetch_media  # noqa: PLC0415
+
+        fetch = fetch_media
 
     async def media_of(part: P) -> P:
         if not isinstance(part, ImagePart | AudioPart | FilePart):
