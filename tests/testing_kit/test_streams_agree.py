@@ -247,9 +247,7 @@ def _only_signs(kept: list[dict[str, Any]], candidate: dict[str, Any]) -> bool:
 
 @settings(max_examples=20, deadline=None)
 @given(HAPPY)
-def test_front_part_of_an_answer_grows_with_its_pieces(
-    happy: Happy, after: int
-) -> None:
+def test_front_part_of_an_answer_grows_with_its_pieces(happy: Happy) -> None:
     for dialect, call in (
         (OPENAI, CHAT),
         (OPENAI, RESPONSES),
