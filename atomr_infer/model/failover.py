@@ -139,7 +139,8 @@ class HedgePolicy:
 
     Attributes:
         after_s: seconds without a first token after which a second attempt is
-            made, on another replica or on the first fallback; None: never.
+            made, on another replica or on the first fallback; None: never.  A
+            deployment whose requests are not idempotent makes none.
         max_fraction: the most hedged requests, as a share of all requests.
     """
 

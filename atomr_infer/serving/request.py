@@ -127,7 +127,8 @@ class _Request:
             served=self._served,
         )
         after_s = leg.deployment.hedge.after_s
-        if after_s is None or self._delivery.begun:
+        twice = leg.deployment.retry.idempotent and not self._delivery.begun
+        if after_s is None or not twice:
             await leg.ask(pid, self._delivery, terms)
             return
         budget = self._serving.hedge_budget(leg.deployment)

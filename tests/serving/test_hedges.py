@@ -113,6 +113,17 @@ async def test_a_quick_first_token_is_not_hedged(
     assert second.batches == []
 
 
+async def test_what_must_not_happen_twice_is_not_hedged(
+    open_tree: OpenTree, autojump_clock: MockClock
+) -> None:
+    once = attrs.evolve(WITH_B, retry=RetryPolicy(idempotent=False))
+    second = Player()
+    async with open_tree() as tree:
+        await deploy(tree, (once, [Player([says("Hi", before_s=9.0)])]), (B, [second]))
+        assert (await tree.ask()).texts == ["Hi"]
+    assert second.batches == []
+
+
 async def test_hedges_are_a_share_of_all_requests(
     open_tree: OpenTree, autojump_clock: MockClock
 ) -> None:
