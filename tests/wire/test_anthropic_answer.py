@@ -371,6 +371,11 @@ def test_a_whole_answer() -> None:
     }
 
 
+def test_thought_that_nobody_signed_has_an_empty_signature() -> None:
+    (block,) = whole(think("hm"), STOP)["content"]
+    assert block == {"type": "thinking", "thinking": "hm", "signature": ""}
+
+
 def test_arguments_that_are_no_object_are_kept_in_one() -> None:
     (block,) = whole(tool(0, "[1", named=True), STOP)["content"]
     assert block["input"] == {"invalid_json": "[1"}

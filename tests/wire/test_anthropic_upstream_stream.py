@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from itertools import pairwise
 from typing import Any
@@ -604,6 +605,60 @@ def test_frames_are_the_same_whatever_the_cuts(parts: list[bytes], data: Any) ->
     cut = [f for start, end in pairwise(borders) for f in frames.feed(body[start:end])]
     assert b"".join((*cut, frames.close())) == body
     assert b"".join((*whole.feed(body), whole.close())) == body
+
+
+# --- bytes gone wrong ----------------------------------------------------------------
+
+
+_edits = st.lists(
+    st.tuples(
+        st.integers(0, 2500),
+        st.integers(0, 3),
+        st.sampled_from(
+            [b"", b"\n", b"\r", b"}", b'"', b"\xff", b"null", b"-1", b"[]"]
+        ),
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+def _edited(body: bytes, edits: list[tuple[int, int, bytes]]) -> bytes:
+    for at, length, new in edits:
+        body = body[:at] + new + body[at + length :]
+    return body
+
+
+@settings(max_examples=60)
+@given(_edits, st.sampled_from([MessageAnswer, MessagePass]), st.integers(1, 200))
+def test_bytes_gone_wrong_are_understood_or_an_error_of_inference(
+    edits: list[tuple[int, int, bytes]], reader: Any, size: int
+) -> None:
+    body = _edited(b"".join(GOLDEN), edits)
+    answer = reader(BATCH)
+    chunks: list[Any] = []
+    try:
+        for at in range(0, len(body), size):
+            chunks += answer.feed(body[at : at + size])
+        if not answer.ended and answer.error is None:
+            chunks += answer.close()
+    except errors.InferenceError:
+        return
+    assert answer.ended or answer.error is not None
+    assert [chunk.usage is not None for chunk in chunks[:-1]] == [False] * (
+        len(chunks) - 1
+    )
+    assert answer.error is not None or chunks[-1].usage is not None
+
+
+@settings(max_examples=40)
+@given(_edits, st.sampled_from([MessageAnswer, MessagePass]))
+def test_whole_body_gone_wrong_is_understood_or_an_error_of_inference(
+    edits: list[tuple[int, int, bytes]], reader: Any
+) -> None:
+    body = _edited(json.dumps(WHOLE).encode(), edits)
+    with contextlib.suppress(errors.InferenceError):
+        assert reader(BATCH).whole(body)[-1].usage is not None
 
 
 # --- there and back -------------------------------------------------------------------
