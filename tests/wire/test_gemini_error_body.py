@@ -115,6 +115,11 @@ def test_section_8_wait_is_told_in_details_and_headers(
     assert headers == {b"retry-after": whole, b"retry-after-ms": ms}
 
 
+def test_wait_is_told_only_where_waiting_helps() -> None:
+    _, body, headers = _answer(errors.UpstreamTimeoutError("x", retry_after_s=5.0))
+    assert (body["details"], headers) == ([], {})
+
+
 def test_wait_that_is_not_known_is_only_a_header() -> None:
     _, body, headers = _answer(errors.OverloadedError("x"))
     assert body["details"] == []

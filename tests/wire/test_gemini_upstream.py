@@ -301,6 +301,7 @@ def test_tool_of_another_provider_is_refused() -> None:
     ("choice", "config"),
     [
         (ToolChoice(), {"mode": "AUTO"}),
+        (ToolChoice(names=("f",)), {"mode": "AUTO"}),
         (ToolChoice(mode=ToolMode.REQUIRED), {"mode": "ANY"}),
         (ToolChoice(mode=ToolMode.NONE), {"mode": "NONE"}),
         (

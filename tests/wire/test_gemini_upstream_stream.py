@@ -179,7 +179,11 @@ def test_golden_stream_cut_anywhere_is_cut_or_whole_and_never_wrong(name: str) -
 
 
 def test_s1_blank_lines_and_a_mark_before_the_stream_are_passed_over() -> None:
-    assert _read(b"\xef\xbb\xbf\n\r\n" + GOLDEN_TEXT) == GOLDEN_TEXT_CHUNKS
+    for body in (GOLDEN_TEXT, _as_array(GOLDEN_TEXT)):
+        answer = _answer()
+        for blank in (b"\xef\xbb\xbf", b"\n", b" \r\n"):
+            assert answer.feed(blank) == []
+        assert _read(body, answer) == GOLDEN_TEXT_CHUNKS
 
 
 def test_s3_lines_without_the_space_and_comments_are_read() -> None:
@@ -192,7 +196,9 @@ def test_s4_last_event_without_its_blank_line_is_taken() -> None:
 
 
 def test_s5_done_of_a_proxy_is_passed_over() -> None:
-    assert _read(GOLDEN_TEXT + b"data: [DONE]\n\n") == GOLDEN_TEXT_CHUNKS
+    answer = _answer()
+    assert _read(GOLDEN_TEXT + b"data: [DONE]\n\n", answer) == GOLDEN_TEXT_CHUNKS
+    assert answer.skipped == 0
     with pytest.raises(errors.StreamCutError):
         _read(_events(_response({"text": "a"})) + b"data: [DONE]\n\n")
 
@@ -739,6 +745,64 @@ def test_defaults_are_put_in_front_and_every_other_byte_stays(
 def test_snake_case_member_keeps_its_default_out() -> None:
     body = b'{"safety_settings":[]}'
     assert absent_members(body, {"safetySettings": b"[1]"}) == b""
+
+
+def _passing(n: int = 1) -> RawAnswer:
+    return RawAnswer(attrs.evolve(_batch(), sampling=Sampling(n=n)))
+
+
+def test_what_follows_a_finish_is_passed_on_but_is_no_content() -> None:
+    answer = _passing()
+    late = _response({"text": "late"}, finish="MAX_TOKENS")
+    first, second = answer.feed(_events(_response(finish="STOP"), late))
+    assert (first.has_content, first.finish_reason) == (False, FinishReason.STOP)
+    assert (second.has_content, second.finish_reason, second.text) == (False, None, "")
+
+
+def test_calls_of_one_candidate_are_not_the_others() -> None:
+    answer = _passing(n=2)
+    calling = {"content": {"parts": [_function("f")]}, "index": 0}
+    stopping = {"index": 1, "finishReason": "STOP"}
+    first, second = answer.feed(
+        _events(
+            {"candidates": [calling]},
+            {"candidates": [stopping, {"finishReason": "STOP"}]},
+        )
+    )
+    assert (first.has_content, first.finish_reason) == (True, None)
+    assert second.finish_reason is FinishReason.STOP
+
+
+def test_whole_answer_without_a_finish_is_not_passed_on() -> None:
+    with pytest.raises(errors.StreamCutError):
+        _passing().whole(msgspec.json.encode(_response({"text": "a"})))
+
+
+@pytest.mark.parametrize("make", [_answer, _passing])
+def test_last_event_of_a_cut_stream_is_given_before_the_cut_is_told(make: Any) -> None:
+    answer = make()
+    answer.feed(_events(_response({"text": "a"})).rstrip())
+    [chunk] = answer.close()
+    assert chunk.text == "a"
+    assert type(answer.error) is errors.StreamCutError
+
+
+@pytest.mark.parametrize("make", [_answer, _passing])
+def test_model_and_counts_are_those_that_were_told_last(make: Any) -> None:
+    answer = make()
+    said = _response({"text": "four"}, usageMetadata=COUNTS)
+    ended: dict[str, Any] = {"candidates": [{"finishReason": "STOP"}]}
+    chunks = [*answer.feed(_events(said, ended)), *answer.close()]
+    assert {chunk.model for chunk in chunks} == {M}
+    assert chunks[-1].usage == USAGE.usage
+
+
+def test_usage_of_what_is_passed_on_is_estimated_too() -> None:
+    answer = _passing()
+    answer.feed(_events(_response({"text": "four" * 3}, finish="STOP")))
+    assert answer.close()[-1].usage == Usage(
+        input_uncached=8, output_text=3, estimated=True
+    )
 
 
 def test_every_candidate_that_ends_in_one_event_has_ended() -> None:

@@ -223,6 +223,8 @@ def test_newer_models_think_by_level_and_want_signed_calls(
     ("name", "least", "most", "can_be_off"),
     [
         ("gemini-2.5-pro", 128, 32_768, False),
+        ("models/gemini-2.5-pro", 128, 32_768, False),
+        ("publishers/google/models/gemini-2.5-pro", 128, 32_768, False),
         ("gemini-2.5-flash", 1, 24_576, True),
         ("gemini-2.5-flash-lite-001", 512, 24_576, True),
     ],
@@ -290,6 +292,12 @@ VERTEX = GeminiOptions(project="p", region="us-east1", api_version="v1")
         ("a:b c?d#e", STUDIO, "/v1beta/models/a%3Ab%20c%3Fd%23e:generateContent"),
         (
             "gemini-x",
+            VERTEX,
+            "/v1/projects/p/locations/us-east1/publishers/google/models/gemini-x"
+            ":generateContent",
+        ),
+        (
+            "models/gemini-x",
             VERTEX,
             "/v1/projects/p/locations/us-east1/publishers/google/models/gemini-x"
             ":generateContent",
