@@ -46,7 +46,10 @@ def test_options_are_read() -> None:
     ("options", "message"),
     [
         ({"endpont": "x"}, "option 'endpont' is not known; did you mean 'endpoint'?"),
-        ({"zzz": 1}, "option 'zzz' is not known; allowed are endpoint, auth, api_version"),
+        (
+            {"zzz": 1},
+            "option 'zzz' is not known; allowed are endpoint, auth, api_version",
+        ),
         ({"endpoint": "h"}, "'h' does not start with http"),
         ({"endpoint": ""}, "option 'endpoint' must be a text that is not empty"),
         ({"auth": "basic"}, "option 'auth' must be one of x-api-key, bearer"),
