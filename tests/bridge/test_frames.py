@@ -53,7 +53,6 @@ from atomr_infer.model.batch import (
     Usage,
 )
 from atomr_infer.model.capabilities import Capabilities, Feature
-from atomr_infer.model.dialect import Dialect
 from atomr_infer.model.deployment import (
     Deployment,
     Jitter,
@@ -61,6 +60,7 @@ from atomr_infer.model.deployment import (
     Serving,
     Timeouts,
 )
+from atomr_infer.model.dialect import Dialect
 from atomr_infer.model.failover import (
     BreakerPolicy,
     Fallback,
@@ -191,7 +191,9 @@ def test_request_and_answer_round_trip() -> None:
 
 def test_small_values_round_trip() -> None:
     capabilities = Capabilities(
-        features=frozenset({Feature.TOOLS}), context_tokens=8, extra_of=frozenset({Dialect.OPENAI_CHAT})
+        features=frozenset({Feature.TOOLS}),
+        context_tokens=8,
+        extra_of=frozenset({Dialect.OPENAI_CHAT}),
     )
     assert capabilities_from_wire(capabilities_to_wire(capabilities)) == capabilities
     progress = Progress("p", 1, None, "tensors")
