@@ -76,6 +76,7 @@ class FakeUpstream:
         origin: ``http://127.0.0.1:PORT``; "" while nothing listens.
         base_url: what a client of the dialect is given; ``{origin}/v1`` for
             OpenAI's.
+        otherwise: what requests past the script's end get.
         api_keys: keys that it takes; empty: nobody is refused.  A test that
             rotates keys changes it.
         requests: every request so far, in order of arrival.
@@ -99,7 +100,7 @@ class FakeUpstream:
             api_key: asked for; None: nobody is refused.
         """
         self._script = iter(script)
-        self._otherwise = otherwise if otherwise is not None else Happy()
+        self.otherwise: Behaviour = otherwise if otherwise is not None else Happy()
         self._arrival = trio.Event()
         self.dialect: Dialect = dialect if dialect is not None else OpenAIDialect()
         self.origin = ""
@@ -164,7 +165,7 @@ class FakeUpstream:
         if isinstance(asked, Reply):
             return answer_json(200, asked.members)
         recorded.call = asked
-        behaviour = next(self._script, self._otherwise)
+        behaviour = next(self._script, self.otherwise)
         return plan(behaviour, call=asked, dialect=self.dialect)
 
 

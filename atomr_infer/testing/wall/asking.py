@@ -21,23 +21,27 @@ Headers = list[tuple[str, str]]
 
 async def ask(cell: Cell, host: str, port: int) -> Reply:
     """Send the cell's request to a gateway, and return all of the answer."""
-    path, headers, members = _request(cell)
-    body = msgspec.json.encode(members)
     stream = await trio.open_tcp_stream(host, port)
     async with stream:
         connection = h11.Connection(h11.CLIENT)
-        fields = [
-            ("host", host),
-            ("content-type", "application/json"),
-            ("content-length", str(len(body))),
-            *headers,
-        ]
-        request = h11.Request(method="POST", target=path, headers=fields)
-        data = connection.send(request) or b""
-        data += connection.send(h11.Data(data=body)) or b""
-        data += connection.send(h11.EndOfMessage()) or b""
-        await stream.send_all(data)
+        await stream.send_all(request_bytes(connection, cell, host))
         return await _receive(stream, connection)
+
+
+def request_bytes(connection: h11.Connection, cell: Cell, host: str) -> bytes:
+    """Return the cell's request, as it is sent on a fresh connection."""
+    path, headers, members = _request(cell)
+    body = msgspec.json.encode(members)
+    fields = [
+        ("host", host),
+        ("content-type", "application/json"),
+        ("content-length", str(len(body))),
+        *headers,
+    ]
+    request = h11.Request(method="POST", target=path, headers=fields)
+    data = connection.send(request) or b""
+    data += connection.send(h11.Data(data=body)) or b""
+    return data + (connection.send(h11.EndOfMessage()) or b"")
 
 
 async def _receive(stream: trio.SocketStream, connection: h11.Connection) -> Reply:

@@ -59,7 +59,7 @@ async def run_cell(cell: Cell) -> Verdict:
     Cancellation: closes everything that was opened for it.
     """
     with _bill() as bill:
-        async with _open(cell) as (cluster, upstreams):
+        async with open_cell(cell) as (cluster, upstreams):
             gateway = await cluster.serve("127.0.0.1:0")
             address = urlsplit(gateway.url)
             assert address.hostname is not None, "a gateway has an address"
@@ -82,9 +82,10 @@ async def run_cell(cell: Cell) -> Verdict:
 
 
 @asynccontextmanager
-async def _open(
+async def open_cell(
     cell: Cell,
 ) -> AsyncIterator[tuple[Cluster, Mapping[str, kit.FakeUpstream]]]:
+    """Open the cell's upstreams, and a cluster with both deployments."""
     scenario = cell.scenario
     async with AsyncExitStack() as stack:
         tls = None
