@@ -13,6 +13,7 @@ Source: RFC 9112.
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import trio
@@ -240,11 +241,9 @@ class Http1Connection(Limited):
         return True
 
     async def _watch(self, sending: trio.CancelScope) -> None:
-        try:
+        # Whatever goes wrong, the next read meets it again and says so.
+        with suppress(*TRANSPORT_ERRORS):
             while self._early_head is None:
                 await self._read()
                 self._early_head = self._reader.head()
-        except TRANSPORT_ERRORS:
-            # Whatever it was, the next read meets it again and says so.
-            self._clean = False
         sending.cancel()

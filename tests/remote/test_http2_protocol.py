@@ -113,7 +113,7 @@ def test_window_of_a_stream_opens_when_half_of_it_was_read() -> None:
 
 def test_window_of_the_connection_opens_whether_anybody_reads_or_not() -> None:
     pair = Pair()
-    for _ in range(40):
+    for _ in range(80):
         answer = pair.ask()
         pair.headers(answer)
         for _ in range(WINDOW_BYTES // 16384):

@@ -35,6 +35,7 @@ class Peer:
         )
         self.h2.initiate_connection()
         self.resets = 0
+        self.reading = trio.CancelScope()
         self._sending = trio.Lock()
 
     async def flush(self) -> None:
@@ -48,6 +49,7 @@ class Peer:
     async def serve(self, answer: Callable[[Peer, int], Awaitable[None]]) -> None:
         await self.flush()
         async with trio.open_nursery() as nursery:
+            self.reading = nursery.cancel_scope
             async for data in self.stream:
                 for event in self.h2.receive_data(bytes(data)):
                     if isinstance(event, h2.events.StreamEnded):
@@ -188,3 +190,27 @@ async def test_peer_that_takes_no_bytes_is_left_at_last(autojump_clock: object) 
             await client.request("GET", "/").__aenter__()
         assert trio.current_time() - started == pytest.approx(WRITE_STUCK_S)
         assert "0 active, 0 idle, 0 of" in repr(client)
+
+
+async def test_connection_on_which_nothing_can_be_written_is_closed(
+    autojump_clock: object,
+) -> None:
+    async def answers(peer: Peer, stream_id: int) -> None:
+        peer.h2.send_headers(stream_id, [(":status", "200")], end_stream=True)
+        await peer.flush()
+
+    async with trio.open_nursery() as nursery:
+        link = Link(nursery, answers)
+        async with link.client() as client:
+            async with client.request("GET", "/"):
+                pass
+            deaf = link.peers[0].stream
+            assert isinstance(deaf, trio.StapledStream)
+            link.peers[0].reading.cancel()
+            await deaf.receive_stream.aclose()
+            async with client.request("GET", "/") as response:
+                assert response.status == 200
+            await trio.testing.wait_all_tasks_blocked()
+            with pytest.raises(trio.BrokenResourceError):
+                await deaf.send_stream.send_all(b"x")
+            assert len(link.peers) == 2

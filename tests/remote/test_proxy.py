@@ -7,6 +7,9 @@ import ssl
 from typing import Any
 
 import attrs
+import h2.config
+import h2.connection
+import h2.events
 import pytest
 import trio
 
@@ -284,3 +287,34 @@ async def test_environment_is_read_when_nothing_is_said(
         direct = HttpClient("http://h.example", proxies=DIRECT)
         assert repr(direct).startswith("<HttpClient http://h.example: ")
     assert len(real.heads) == 1
+
+
+async def test_first_bytes_of_the_upstream_behind_the_proxys_answer_are_not_lost(
+    open_peer: Any,
+) -> None:
+    async def serve(stream: trio.SocketStream) -> None:
+        assert (await stream.receive_some(65536)).startswith(b"CONNECT h.example:80 ")
+        peer = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
+        peer.initiate_connection()
+        await stream.send_all(b"HTTP/1.1 200 OK\r\na: b\r\n\r\n" + peer.data_to_send())
+        while data := bytes(await stream.receive_some(65536)):
+            for event in peer.receive_data(data):
+                if isinstance(event, h2.events.StreamEnded) and event.stream_id:
+                    peer.send_headers(event.stream_id, [(":status", "200")])
+                    peer.send_data(event.stream_id, b"ok", end_stream=True)
+            await stream.send_all(peer.data_to_send())
+
+    async with (
+        open_peer(serve) as peer,
+        HttpClient(
+            "http://h.example",
+            http2="prior-knowledge",
+            proxies=Proxies(http=parse_proxy(peer.base_url)),
+        ) as client,
+    ):
+        # The second one waits for the settings, which are those bytes.
+        with trio.fail_after(5):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_get, client)
+                nursery.start_soon(_get, client)
+        assert peer.connections == 1
