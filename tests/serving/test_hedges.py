@@ -124,6 +124,18 @@ async def test_what_must_not_happen_twice_is_not_hedged(
     assert second.batches == []
 
 
+async def test_an_answer_that_is_taken_up_is_not_hedged(
+    open_tree: OpenTree, autojump_clock: MockClock
+) -> None:
+    twice = RetryPolicy(max_attempts=2)
+    goes_on = attrs.evolve(WITH_B, on_cut=OnCut.CONTINUE, retry=twice)
+    first, second = Player([cut("H"), says("i", before_s=9.0)]), Player()
+    async with open_tree() as tree:
+        await deploy(tree, (goes_on, [first]), (B, [second]))
+        assert (await tree.ask()).texts == ["H", "i"]
+    assert second.batches == []
+
+
 async def test_hedges_are_a_share_of_all_requests(
     open_tree: OpenTree, autojump_clock: MockClock
 ) -> None:
