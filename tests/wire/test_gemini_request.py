@@ -624,6 +624,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ),
     (_config(temperature=3), "generationConfig.temperature"),
     (_config(topP="x"), "generationConfig.topP"),
+    (_config(topK=0.5), "generationConfig.topK"),
     (_config(candidateCount=0), "generationConfig.candidateCount"),
     (_config(candidateCount=9), "generationConfig.candidateCount"),
     (_config(maxOutputTokens=0), "generationConfig.maxOutputTokens"),

@@ -157,11 +157,10 @@ def generation_config(fields: Fields) -> Config:
 
 
 def _sampling(fields: Fields) -> Sampling:
-    top_k = fields.number("topK", 0, _MAX_TOKENS)
     return Sampling(
         temperature=fields.number("temperature", 0, 2),
         top_p=fields.number("topP", 0, 1),
-        top_k=None if top_k is None else int(top_k),
+        top_k=_top_k(fields),
         max_tokens=fields.whole("maxOutputTokens", 1, _MAX_TOKENS),
         stop=_stop(fields),
         seed=fields.whole("seed", -_INT32, _INT32 - 1),
@@ -170,6 +169,14 @@ def _sampling(fields: Fields) -> Sampling:
         n=fields.whole("candidateCount", 1, _MAX_CANDIDATES) or 1,
         top_logprobs=_top_logprobs(fields),
     )
+
+
+def _top_k(fields: Fields) -> int | None:
+    """Take a count that the API has as a float, as it once was one."""
+    top_k = fields.number("topK", 0, _MAX_TOKENS)
+    if top_k is not None and not top_k.is_integer():
+        raise invalid(fields.path("topK"), f"must be a whole number, not {top_k:g}")
+    return None if top_k is None else int(top_k)
 
 
 def _stop(fields: Fields) -> tuple[str, ...]:
