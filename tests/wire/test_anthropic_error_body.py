@@ -16,6 +16,7 @@ from atomr_infer.wire.anthropic.models import model_list, model_object
     [
         (errors.InvalidRequestError, 400, "invalid_request_error"),
         (errors.UnsupportedFeatureError, 400, "invalid_request_error"),
+        (errors.EndpointUnsupportedError, 501, "invalid_request_error"),
         (errors.ContextLengthError, 400, "invalid_request_error"),
         (errors.ContentFilterError, 400, "invalid_request_error"),
         (errors.ModelNotFoundError, 404, "not_found_error"),
