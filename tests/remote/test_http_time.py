@@ -302,3 +302,33 @@ async def test_answer_is_read_inside_its_block_only(autojump_clock: object) -> N
                 assert await response.receive() == b"abcd"
         with pytest.raises(RuntimeError, match="inside its with block"):
             await response.receive()
+
+
+@pytest.mark.parametrize(
+    ("sends", "limits", "code"),
+    [
+        (b"", HttpTimeouts(head_s=0.05), "head_timeout"),
+        (HEAD + b"a", HttpTimeouts(idle_s=0.05), "body_timeout"),
+        (HEAD + b"a", HttpTimeouts(total_s=0.05), "total_timeout"),
+    ],
+)
+async def test_limit_on_a_real_socket_closes_it(
+    open_peer: Any, sends: bytes, limits: HttpTimeouts, code: str
+) -> None:
+    left = trio.Event()
+
+    async def serve(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        if sends:
+            await stream.send_all(sends)
+        assert await stream.receive_some() == b""
+        left.set()
+
+    async with open_peer(serve) as peer:
+        async with HttpClient(peer.base_url, timeouts=limits) as client:
+            with pytest.raises(UpstreamTimeoutError) as caught:
+                async with client.request("GET", "/") as response:
+                    await response.read()
+            assert (caught.value.code, client.active, client.idle) == (code, 0, 0)
+            with trio.fail_after(1):
+                await left.wait()
