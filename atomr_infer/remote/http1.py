@@ -276,6 +276,9 @@ class ResponseReader:
 
     def _of_chunks(self) -> bytes:
         """Take all the chunks that are here, as one piece."""
+        piece = self._whole_chunk()
+        if piece:
+            return piece
         pieces: list[bytes] = []
         try:
             self._step_over_chunks(pieces)
@@ -284,6 +287,22 @@ class ResponseReader:
             if not pieces:
                 raise
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _whole_chunk(self) -> bytes:
+        """Take one chunk that is all there is, as of a stream mostly; else b""."""
+        buffer = self._buffer
+        at_line = self._state is _IN_CHUNKS and not (self._left or self._chunk_ends)
+        if not (at_line and buffer.endswith(b"\r\n")):
+            return b""
+        start = buffer.find(b"\r\n") + 2
+        line = _CHUNK_LINE.fullmatch(buffer, 0, start - 2)
+        if line is None or start > MAX_CHUNK_LINE_BYTES:
+            return b""
+        end = start + int(line[1], 16)
+        if end == start or len(buffer) != end + 2:
+            return b""
+        self._buffer = b""
+        return buffer[start:end]
 
     def _step_over_chunks(self, pieces: list[bytes]) -> None:
         buffer, at = self._buffer, 0

@@ -137,16 +137,20 @@ class SseReader:
         """Return the events of a read that holds nothing but whole plain ones."""
         if not data.endswith(b"\n\n") or self._event or b"\r" in data:
             return []
+        # A read within the cap holds no line beyond it.
+        capped = len(data) > min(self._max_event_bytes, self._max_line_bytes)
         events = []
         for block in data[:-2].split(b"\n\n"):
             name = ""
             if block.startswith(b"event: "):
                 head, _, block = block.partition(b"\n")  # noqa: PLW2901
-                self._check_line(len(head))
+                if capped:
+                    self._check_line(len(head))
                 name = head[7:].decode("utf-8", "replace")
             if not block.startswith(b"data: ") or b"\n" in block:
                 return []
-            self._check_line(len(block))
+            if capped:
+                self._check_line(len(block))
             events.append(SseEvent(block[6:], name))
         self._at_start = False
         return events

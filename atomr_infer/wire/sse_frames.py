@@ -44,6 +44,10 @@ class FrameReader:
         Raises:
             UpstreamProtocolError: ``event_too_long``; a frame is beyond the cap.
         """
+        if not self._rest and self._is_plain(data):
+            if data.find(b"\n\n") == len(data) - 2:
+                return [data]
+            return [frame + b"\n\n" for frame in data[:-2].split(b"\n\n")]
         # A border may have begun in the rest; what is before it was looked at.
         looked_at = max(0, len(self._rest) - _BORDER_BYTES + 1)
         self._rest += data
@@ -60,6 +64,14 @@ class FrameReader:
                 code="event_too_long",
             )
         return frames
+
+    def _is_plain(self, data: bytes) -> bool:
+        """Whether a read holds whole frames only, and no other border than LF LF."""
+        return (
+            data.endswith(b"\n\n")
+            and b"\r" not in data
+            and len(data) <= self._max_event_bytes
+        )
 
     def close(self) -> bytes:
         """Return what is left at the end of the body."""

@@ -390,3 +390,15 @@ def _outcome(pieces: list[bytes]) -> tuple[object, bytes, str]:
     except PeerClosedError:
         end = "closed"
     return head, body, end
+
+
+def test_a_trailer_that_looks_like_a_chunk_is_none() -> None:
+    reader = ResponseReader()
+    reader.expect("POST")
+    reader.feed(OK + b"transfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n0\r\n")
+    assert reader.head() is not None
+    assert (reader.piece(), reader.piece()) == (b"half", b"")
+    reader.feed(b"5\r\nhello\r\n")
+    with pytest.raises(FramingError):
+        while reader.piece() == b"":
+            reader.feed(b"\r\n")

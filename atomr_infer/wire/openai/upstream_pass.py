@@ -174,7 +174,8 @@ class ChatPass(BreaksOff):
             self.skipped += 1
             return False
         self._model = chunk.model or self._model
-        self._usage = decode_usage(bytes(chunk.usage)) or self._usage
+        if chunk.usage is not _NULL:  # as it is in all events but the last
+            self._usage = decode_usage(bytes(chunk.usage)) or self._usage
         for choice in chunk.choices or ():
             self._look(choice)
         return bool(chunk.choices) or self._show_usage
