@@ -324,11 +324,13 @@ async def test_limit_on_a_real_socket_closes_it(
         assert await stream.receive_some() == b""
         left.set()
 
-    async with open_peer(serve) as peer:
-        async with HttpClient(peer.base_url, timeouts=limits) as client:
-            with pytest.raises(UpstreamTimeoutError) as caught:
-                async with client.request("GET", "/") as response:
-                    await response.read()
-            assert (caught.value.code, client.active, client.idle) == (code, 0, 0)
-            with trio.fail_after(1):
-                await left.wait()
+    async with (
+        open_peer(serve) as peer,
+        HttpClient(peer.base_url, timeouts=limits) as client,
+    ):
+        with pytest.raises(UpstreamTimeoutError) as caught:
+            async with client.request("GET", "/") as response:
+                await response.read()
+        assert (caught.value.code, client.active, client.idle) == (code, 0, 0)
+        with trio.fail_after(1):
+            await left.wait()
