@@ -63,6 +63,7 @@ class GeminiModel:
         features: what it has.
         thinking: how it is told to think.
         signed_calls: True when it refuses a call of its own without signature.
+        json_beside_tools: True when it takes a response format beside tools.
         context_tokens: most tokens of a prompt; None: not known.
         max_output_tokens: most that it writes; None: not known.
     """
@@ -70,18 +71,23 @@ class GeminiModel:
     features: frozenset[Feature] = _CHAT
     thinking: Thinking = NO_THINKING
     signed_calls: bool = False
+    json_beside_tools: bool = False
     context_tokens: int | None = _MILLION
     max_output_tokens: int | None = 65_536
 
     @property
     def rules(self) -> Rules:
         """What its requests must look like."""
-        return Rules(thinking=self.thinking, signed_calls=self.signed_calls)
+        return Rules(
+            thinking=self.thinking,
+            signed_calls=self.signed_calls,
+            json_beside_tools=self.json_beside_tools,
+        )
 
 
 def _level(*levels: Effort) -> GeminiModel:
     thinking = Thinking(style=ThinkingStyle.EFFORT, levels=levels, can_be_off=False)
-    return GeminiModel(thinking=thinking, signed_calls=True)
+    return GeminiModel(thinking=thinking, signed_calls=True, json_beside_tools=True)
 
 
 def _budget(least: int, most: int, *, can_be_off: bool = True) -> GeminiModel:

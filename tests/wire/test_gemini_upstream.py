@@ -40,6 +40,7 @@ from atomr_infer.model.parts import (
 from atomr_infer.wire.gemini.thinking import Thinking
 from atomr_infer.wire.gemini.upstream import Rules, encode_count, encode_request
 from atomr_infer.wire.gemini.upstream_contents import UNSIGNED
+from atomr_infer.wire.in_words import WARNING, json_in_words
 
 HI = Message(Role.USER, "hi")
 OWN = Signature("c2ln", Dialect.GEMINI)
@@ -496,6 +497,40 @@ def test_s9_json_schema_is_responseJsonSchema(  # noqa: N802
     form: ResponseFormat, config: Any
 ) -> None:
     assert _sent(_batch(response_format=form)).get("generationConfig") == config
+
+
+@pytest.mark.parametrize(
+    ("form", "words"),
+    [
+        (ResponseFormat(kind=FormatKind.JSON_OBJECT), json_in_words()),
+        (
+            ResponseFormat(kind=FormatKind.JSON_SCHEMA, schema=b'{"type":"object"}'),
+            json_in_words(b'{"type":"object"}'),
+        ),
+    ],
+)
+def test_s9_json_beside_tools_is_asked_for_in_words_where_a_model_takes_one_only(
+    form: ResponseFormat, words: str
+) -> None:
+    system = Message(Role.SYSTEM, "s")
+    batch = _batch(system, HI, response_format=form, tools=(Tool(name="f"),))
+    encoded = encode_request(batch, rules=Rules(json_beside_tools=False))
+    sent = msgspec.json.decode(encoded.body)
+    assert sent["systemInstruction"] == {"parts": [{"text": "s"}, {"text": words}]}
+    assert "generationConfig" not in sent
+    assert encoded.warnings == (WARNING,)
+
+
+def test_json_without_tools_or_beside_them_is_a_member_where_it_can_be() -> None:
+    form = ResponseFormat(kind=FormatKind.JSON_OBJECT)
+    alone = _batch(response_format=form)
+    beside = _batch(response_format=form, tools=(Tool(name="f"),))
+    for batch, takes_both in ((alone, False), (beside, True)):
+        encoded = encode_request(batch, rules=Rules(json_beside_tools=takes_both))
+        sent = msgspec.json.decode(encoded.body)
+        assert sent["generationConfig"] == {"responseMimeType": "application/json"}
+        assert "systemInstruction" not in sent
+        assert encoded.warnings == ()
 
 
 LEVELS = Thinking(

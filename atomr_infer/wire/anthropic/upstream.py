@@ -30,6 +30,7 @@ from atomr_infer.wire.anthropic.upstream_asks import (
 )
 from atomr_infer.wire.anthropic.upstream_turns import Block, encode_turns
 from atomr_infer.wire.anthropic.versions import NEW, OLD
+from atomr_infer.wire.in_words import WARNING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -162,7 +163,7 @@ def _is_forced(batch: ExecuteBatch, form: Form) -> bool:
 def _instruction(form: Form, warnings: list[str]) -> list[Block]:
     if not form.instruction:
         return []
-    warnings.append("the response format was asked for in words")
+    warnings.append(WARNING)
     return [{"type": "text", "text": form.instruction}]
 
 

@@ -27,6 +27,7 @@ from atomr_infer.model.dialect import Dialect
 from atomr_infer.wire.anthropic.schema import closed_schema
 from atomr_infer.wire.anthropic.traits import ThinkingOff
 from atomr_infer.wire.anthropic.upstream_turns import cache_control
+from atomr_infer.wire.in_words import json_in_words
 
 if TYPE_CHECKING:
     from atomr_infer.model.batch import ExecuteBatch
@@ -148,24 +149,20 @@ class Form:
     instruction: str = ""
 
 
-_OBJECT = "Answer with one JSON object and nothing else: no prose, no code fence."
-
-
 def form_of(batch: ExecuteBatch, traits: ModelTraits) -> Form:
     """Return how the answer's text gets the form that was asked for."""
     wanted = batch.response_format
     if wanted is None or wanted.kind is FormatKind.TEXT:
         return Form()
     if wanted.kind is FormatKind.JSON_OBJECT or wanted.schema is None:
-        return Form(instruction=_OBJECT)
+        return Form(instruction=json_in_words())
     if traits.json_schema:
         schema = wanted.schema
         if batch.dialect is not Dialect.ANTHROPIC:
             schema = closed_schema(schema)
         return Form(format={"type": "json_schema", "schema": msgspec.Raw(schema)})
     if batch.tools:
-        text = wanted.schema.decode()
-        return Form(instruction=f"{_OBJECT} It must match this JSON Schema: {text}")
+        return Form(instruction=json_in_words(wanted.schema))
     description = wanted.description or "Give the answer with this tool."
     tool = Tool(name=JSON_TOOL, description=description, parameters=wanted.schema)
     return Form(tool=_own_tool(tool, traits))

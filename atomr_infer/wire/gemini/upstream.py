@@ -17,6 +17,7 @@ from atomr_infer.model.asks import FormatKind, RawTool, ToolMode
 from atomr_infer.model.dialect import Dialect
 from atomr_infer.wire.gemini.thinking import NO_THINKING, Thinking, thinking_config
 from atomr_infer.wire.gemini.upstream_contents import turns
+from atomr_infer.wire.in_words import WARNING, json_in_words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,10 +41,12 @@ class Rules:
     Attributes:
         thinking: how it is told to think.
         signed_calls: True when it refuses a call of its own without signature.
+        json_beside_tools: True when it takes a response format beside tools.
     """
 
     thinking: Thinking = NO_THINKING
     signed_calls: bool = False
+    json_beside_tools: bool = True
 
 
 _PLAIN = Rules()
@@ -88,6 +91,9 @@ def encode_request(
         warnings.append("parallel_tool_calls was left out: Gemini has no such switch")
     if batch.tool_choice is not None and batch.tools:
         body["toolConfig"] = {"functionCallingConfig": _calling(batch.tool_choice)}
+    if _must_be_asked_in_words(batch, rules):
+        warnings.append(WARNING)
+        batch = _asked_in_words(batch, body)
     config = _generation_config(batch, rules)
     if config:
         body["generationConfig"] = config
@@ -95,6 +101,23 @@ def encode_request(
     for name, raw in {**(defaults or {}), **extra}.items():
         body[name] = _merged(body.get(name), raw)
     return Encoded(_encode(body), tuple(warnings))
+
+
+def _must_be_asked_in_words(batch: ExecuteBatch, rules: Rules) -> bool:
+    form = batch.response_format
+    if form is None or form.kind is FormatKind.TEXT or not batch.tools:
+        return False
+    return not rules.json_beside_tools
+
+
+def _asked_in_words(batch: ExecuteBatch, body: _Members) -> ExecuteBatch:
+    """Put the format into the instruction; return the request without it."""
+    assert batch.response_format is not None, "asked by the caller"
+    words = {"text": json_in_words(batch.response_format.schema)}
+    said = body.get("systemInstruction")
+    parts = said["parts"] if isinstance(said, dict) else []
+    body["systemInstruction"] = {"parts": [*parts, words]}
+    return attrs.evolve(batch, response_format=None)
 
 
 def encode_count(

@@ -217,6 +217,7 @@ def test_newer_models_think_by_level_and_want_signed_calls(
     model = model_of(name)
     assert (model.thinking.style, model.thinking.levels) == (style, levels)
     assert (model.rules.signed_calls, model.thinking.can_be_off) == (signed, False)
+    assert model.rules.json_beside_tools
 
 
 @pytest.mark.parametrize(
@@ -236,6 +237,7 @@ def test_older_models_think_by_budget(
     assert thinking.style is ThinkingStyle.BUDGET
     assert (thinking.min_budget, thinking.max_budget) == (least, most)
     assert thinking.can_be_off is can_be_off
+    assert not model_of(name).rules.json_beside_tools
 
 
 @pytest.mark.parametrize(
