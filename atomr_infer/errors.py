@@ -68,6 +68,8 @@ class InferenceError(AtomrError):
         param: the request field at fault, for the client's own mistakes.
         retry_after_s: seconds to wait, as the upstream asked; None: not said.
         status: the upstream's HTTP status; None when there was none.
+        attempts: how often the request was made before this was told; 0: it was
+            not, or this is the error of one attempt.
     """
 
     kind: ClassVar[str] = "inference"
@@ -90,6 +92,7 @@ class InferenceError(AtomrError):
         self.param = param
         self.retry_after_s = retry_after_s
         self.status = status
+        self.attempts = 0
         super().__init__(message)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from atomr_infer.model.dialect import Dialect
 
 if TYPE_CHECKING:
+    from atomr_infer.errors import InferenceError
     from atomr_infer.model.cost import Cost
     from atomr_infer.serving.request import Served
     from atomr_infer.wire.ingress import Asked
@@ -19,6 +20,23 @@ STREAM_HEADERS = (
     (b"x-accel-buffering", b"no"),
 )
 """What every stream has beside its media type (W1)."""
+
+OWN_HEADERS = (
+    "x-request-id",
+    "request-id",
+    "retry-after",
+    "retry-after-ms",
+    "x-should-retry",
+    "x-atomr-attempts",
+    "x-atomr-cost-usd",
+    "x-atomr-deployment",
+    "x-atomr-model",
+    "x-atomr-native-finish-reason",
+    "x-atomr-overhead-ms",
+    "x-atomr-recovered",
+    "x-atomr-warnings",
+)
+"""What a program reads of an answer."""
 
 _MAX_HEADER = 500  # characters; proxies refuse long headers
 
@@ -31,6 +49,20 @@ def request_id_headers(
     if dialect is Dialect.ANTHROPIC:
         return ((b"x-request-id", value), (b"request-id", value))
     return ((b"x-request-id", value),)
+
+
+def failed_headers(error: InferenceError) -> tuple[tuple[bytes, bytes], ...]:
+    """Return the headers that say how often a request was made that failed.
+
+    Where it was made more than once, a client that makes it again multiplies
+    what the gateway did; the SDKs of OpenAI and Anthropic obey the second header.
+    """
+    if not error.attempts:
+        return ()
+    told = (b"x-atomr-attempts", str(error.attempts).encode())
+    if error.attempts == 1:
+        return (told,)
+    return (told, (b"x-should-retry", b"false"))
 
 
 def served_headers(

@@ -144,7 +144,7 @@ class Journey:
         self.plan, step = self.plan.after(failure, random.random())
         match step:
             case GiveUp(error=told):
-                raise with_chain(told, self.report.tried)
+                raise self._counted(told)
             case Again(wait_s=wait_s):
                 self.report.retry(error, wait_s)
                 await trio.sleep(wait_s)
@@ -166,7 +166,12 @@ class Journey:
     def given_up(self) -> InferenceError:
         """Return the error that the client is told when it ends here."""
         assert self.plan.told is not None, "something has failed"
-        return with_chain(self.plan.told, self.report.tried)
+        return self._counted(self.plan.told)
+
+    def _counted(self, told: InferenceError) -> InferenceError:
+        error = with_chain(told, self.report.tried)
+        error.attempts = len(self.report.tried)
+        return error
 
     def answered(self, usage: Usage | None) -> None:
         """Note who answered, and what it used."""
