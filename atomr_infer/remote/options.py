@@ -35,6 +35,10 @@ RESERVED_HEADERS = frozenset(
 """What a client sets itself; ``authorization`` is the credential's."""
 
 
+HTTP2 = ("off", "alpn", "prior-knowledge")
+"""How a client asks for HTTP/2; see ``HttpClient``."""
+
+
 class Options:
     """The options of one deployment."""
 

@@ -99,6 +99,7 @@ def open_provider_client(
     *,
     headers: Mapping[str, str],
     timeouts: Timeouts,
+    http2: str = "off",
     connect: Connect | None = None,
 ) -> HttpClient:
     """Return a client of an endpoint; it connects when it is used.
@@ -107,6 +108,7 @@ def open_provider_client(
         endpoint: base URL, with its version.
         headers: the deployment's own; they win over the usual ones.
         timeouts: the deployment's.
+        http2: one of ``HTTP2``.
         connect: opens streams; None: TCP and TLS.
     """
     usual = {
@@ -125,6 +127,7 @@ def open_provider_client(
             head_s=math.inf,
             idle_s=math.inf,
         ),
+        http2=http2,
         connect=connect,
     )
 

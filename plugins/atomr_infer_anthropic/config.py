@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from atomr_infer.errors import ConfigError
-from atomr_infer.remote.options import Options
+from atomr_infer.remote.options import HTTP2, Options
 from atomr_infer.remote.origin import parse_base_url
 from atomr_infer.wire.anthropic.versions import BETA_HEADER, HEADER, NEW, OLD
 
@@ -42,6 +42,8 @@ class AnthropicOptions:
             commas.
         max_output_tokens: most that an answer may have, where the table of
             models does not know it or less is wanted.
+        http2: ``"off"``; ``"alpn"``: where the server agrees on it; or
+            ``"prior-knowledge"``: spoken at once.
         headers: further headers of every request.
     """
 
@@ -50,6 +52,7 @@ class AnthropicOptions:
     api_version: str | None = None
     beta: str | None = None
     max_output_tokens: int | None = None
+    http2: str = "off"
     headers: Mapping[str, str] = attrs.field(factory=dict, hash=False)
 
     @property
@@ -78,6 +81,7 @@ def parse_options(deployment: Deployment) -> AnthropicOptions:
         api_version=version,
         beta=options.header_text("beta", BETA_HEADER),
         max_output_tokens=options.count("max_output_tokens"),
+        http2=options.one_of("http2", HTTP2, "off"),
         headers=options.headers("headers", _RESERVED),
     )
 

@@ -76,6 +76,7 @@ async def open_anthropic_runner(
         options.endpoint,
         headers=options.headers,
         timeouts=deployment.timeouts,
+        http2=options.http2,
         connect=connect,
     )
     async with open_session(open_client, credentials) as session:

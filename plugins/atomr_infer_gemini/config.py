@@ -15,7 +15,7 @@ import attrs
 import msgspec
 
 from atomr_infer.errors import ConfigError
-from atomr_infer.remote.options import Options
+from atomr_infer.remote.options import HTTP2, Options
 from atomr_infer.remote.origin import parse_base_url
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ class GeminiOptions:
         safety_settings: thresholds by harm category, for requests that bring
             none.
         cached_content: name of a cached context, for requests that bring none.
+        http2: ``"off"``; ``"alpn"``: where the server agrees on it; or
+            ``"prior-knowledge"``: spoken at once.
     """
 
     project: str | None = None
@@ -64,6 +66,7 @@ class GeminiOptions:
     api_version: str = "v1beta"
     safety_settings: Mapping[str, str] = attrs.field(factory=dict, hash=False)
     cached_content: str | None = None
+    http2: str = "off"
 
     @endpoint.default
     def _own_endpoint(self) -> str:
@@ -138,6 +141,7 @@ def parse_options(deployment: Deployment) -> GeminiOptions:
         read,
         endpoint=options.base_url("endpoint", read.endpoint),
         api_version=options.one_of("api_version", versions, versions[0]),
+        http2=options.one_of("http2", HTTP2, "off"),
     )
 
 

@@ -68,6 +68,7 @@ async def open_gemini_runner(
         options.endpoint,
         headers={},
         timeouts=deployment.timeouts,
+        http2=options.http2,
         connect=connect,
     )
     async with open_session(open_client, credentials) as session:

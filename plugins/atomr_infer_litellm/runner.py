@@ -54,6 +54,7 @@ async def open_litellm_runner(
         options.openai.endpoint,
         headers=options.headers,
         timeouts=deployment.timeouts,
+        http2=options.openai.http2,
         connect=connect,
     )
     async with open_session(open_client, credentials) as session:

@@ -13,7 +13,7 @@ import attrs
 
 from atomr_infer.errors import ConfigError
 from atomr_infer.model.dialect import Dialect
-from atomr_infer.remote.options import Options
+from atomr_infer.remote.options import HTTP2, Options
 from atomr_infer.remote.origin import parse_base_url
 
 if TYPE_CHECKING:
@@ -51,6 +51,8 @@ class OpenAIOptions:
             deployment's name: ``"2024-10-21"``.
         responses: whether the server has ``/responses``; None: OpenAI and Azure
             do, others do not.
+        http2: ``"off"``; ``"alpn"``: where the server agrees on it; or
+            ``"prior-knowledge"``: spoken at once.
         headers: further headers of every request.
     """
 
@@ -59,6 +61,7 @@ class OpenAIOptions:
     project: str | None = None
     azure_api_version: str | None = None
     responses: bool | None = None
+    http2: str = "off"
     headers: Mapping[str, str] = attrs.field(factory=dict, hash=False)
 
     @property
@@ -139,6 +142,7 @@ def parse_options(deployment: Deployment) -> OpenAIOptions:
         project=options.header_text("project", _PROJECT),
         azure_api_version=options.text("azure_api_version"),
         responses=options.flag("responses"),
+        http2=options.one_of("http2", HTTP2, "off"),
         headers=options.headers("headers", _RESERVED),
     )
 

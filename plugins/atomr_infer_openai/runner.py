@@ -67,6 +67,7 @@ async def open_openai_runner(
         options.endpoint,
         headers=options.all_headers,
         timeouts=deployment.timeouts,
+        http2=options.http2,
         connect=connect,
     )
     async with open_session(open_client, credentials) as session:
