@@ -8,12 +8,15 @@ Pure.
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 from msgspec import Raw
 
 from atomr_infer.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 T = TypeVar("T")
 
@@ -98,6 +101,15 @@ class Fields:
             InvalidRequestError: it is none.
         """
         return cls(decode(param, raw, dict[str, Raw], wanted="an object"), param)
+
+    def renamed(self, rename: Callable[[str], str]) -> Fields:
+        """Return the same object with its members under other names.
+
+        Args:
+            rename: returns a name's other form, or the name itself.
+        """
+        members = {rename(name): raw for name, raw in self._members.items()}
+        return Fields(members, self.param)
 
     def path(self, name: str) -> str:
         """Return a member's place in the request.

@@ -52,6 +52,30 @@ _ROLES = {
 _KINDS = ("text", "inlineData", "fileData", "functionCall", "functionResponse")
 
 
+class _PlainPart(msgspec.Struct, forbid_unknown_fields=True):
+    text: str
+
+
+class _PlainTurn(msgspec.Struct, forbid_unknown_fields=True):
+    parts: list[_PlainPart]
+    role: str = "user"
+
+
+_decode_plain = msgspec.json.Decoder(_PlainTurn).decode
+
+
+def _plain_turn(raw: Raw) -> list[Message] | None:
+    """Return a turn of text alone in one step, as most are; None: it is none."""
+    try:
+        turn = _decode_plain(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    role = _ROLES.get(turn.role)
+    if role is None or not turn.parts:
+        return None
+    return [Message(role, tuple(TextPart(part.text) for part in turn.parts))]
+
+
 class Conversation:
     """Reads turns in order, and remembers which calls wait for a result.
 
@@ -70,6 +94,9 @@ class Conversation:
         Raises:
             InvalidRequestError: ``param`` names the member at fault.
         """
+        plain = _plain_turn(raw)
+        if plain is not None:
+            return plain
         fields = fields_of(raw, param)
         name = fields.text("role") or "user"
         role = _ROLES.get(name)

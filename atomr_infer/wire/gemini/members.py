@@ -11,10 +11,12 @@ Pure.
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
-from msgspec import Raw
+from atomr_infer.wire.fields import Fields
 
-from atomr_infer.wire.fields import Fields, decode
+if TYPE_CHECKING:
+    from msgspec import Raw
 
 _UNDERSCORE = re.compile(r"(?<=[a-z0-9])_+([a-z0-9])")
 
@@ -25,6 +27,8 @@ def camel(name: str) -> str:
     >>> camel("top_k"), camel("topK")
     ('topK', 'topK')
     """
+    if "_" not in name:
+        return name
     return _UNDERSCORE.sub(lambda match: match[1].upper(), name)
 
 
@@ -34,8 +38,7 @@ def fields_of(raw: Raw, param: str) -> Fields:
     Raises:
         InvalidRequestError: it is none; ``param`` is its place.
     """
-    members = decode(param, raw, dict[str, Raw], wanted="an object")
-    return Fields({camel(name): value for name, value in members.items()}, param)
+    return Fields.of(raw, param).renamed(camel)
 
 
 def fields_of_body(body: bytes, *, wanted: str) -> Fields:
@@ -44,8 +47,7 @@ def fields_of_body(body: bytes, *, wanted: str) -> Fields:
     Raises:
         InvalidRequestError: the body is no JSON object.
     """
-    members = Fields.of_body(body, wanted=wanted).rest()
-    return Fields({camel(name): Raw(value) for name, value in members.items()})
+    return Fields.of_body(body, wanted=wanted).renamed(camel)
 
 
 def nested(fields: Fields, name: str) -> Fields | None:

@@ -50,12 +50,11 @@ def parse_generate(call: Call) -> Read:
     """
     streamed = call.action == STREAM
     fields = fields_of_body(call.body, wanted="with 'contents'")
-    read = _generation(call, fields, stream=streamed)
+    source = None
     # Events can be passed on as they are; an array's items cannot.
-    if streamed and not wants_events(call):
-        return read
-    source = Source(Dialect.GEMINI, call.body, None)
-    return attrs.evolve(read, batch=attrs.evolve(read.batch, source=source))
+    if not streamed or wants_events(call):
+        source = Source(Dialect.GEMINI, call.body, None)
+    return _generation(call, fields, stream=streamed, source=source)
 
 
 def wants_events(call: Call) -> bool:
@@ -76,7 +75,9 @@ def parse_count(call: Call) -> Read:
     return _generation(call, inner or fields, stream=False)
 
 
-def _generation(call: Call, fields: Fields, *, stream: bool) -> Read:
+def _generation(
+    call: Call, fields: Fields, *, stream: bool, source: Source | None = None
+) -> Read:
     model = model_name(call, fields)
     conversation = Conversation()
     system = _system(fields, conversation)
@@ -96,6 +97,7 @@ def _generation(call: Call, fields: Fields, *, stream: bool) -> Read:
         reasoning=config.reasoning,
         dialect=Dialect.GEMINI,
         extra=fields.rest(),
+        source=source,
     )
     return Read(batch, (*conversation.dropped, *dropped))
 
