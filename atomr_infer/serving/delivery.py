@@ -11,7 +11,7 @@ Chunks of the attempt that runs come in, and what the sink shall see goes out:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import attrs
 import trio
@@ -21,7 +21,10 @@ from atomr_infer.model.batch import RawChunk, TokenChunk, Usage
 from atomr_infer.model.failover import OnCut
 from atomr_infer.policy.recovery import DivergedError, Matcher, Transcript
 from atomr_infer.policy.route_plan import Sent
-from atomr_infer.serving.served import Served, Sink
+from atomr_infer.serving.served import Served, Sink, Tried
+
+if TYPE_CHECKING:
+    from atomr_infer.serving.report import Report
 
 # What comes before the first content is small: a role, an id, a ping.
 _MAX_EARLY = 64
@@ -41,7 +44,7 @@ class Attempt:
     Attributes:
         deployment: who is asked.
         model: what its runtime is asked for.
-        served: makes the news for the sink, given the model that answers.
+        ignored: request members that have no effect on the model.
         reported_model: what the upstream says it is.
         chars: how much text has come.
         usage: the totals, when they have come.
@@ -53,7 +56,7 @@ class Attempt:
 
     deployment: str
     model: str
-    served: Callable[[str | None], Served]
+    ignored: tuple[str, ...] = ()
     reported_model: str | None = None
     chars: int = 0
     usage: Usage | None = None
@@ -91,15 +94,19 @@ class Delivery:
         recovered: True once an answer that was cut goes on.
     """
 
-    def __init__(self, sink: Sink, *, on_cut: OnCut, stream: bool) -> None:
+    def __init__(
+        self, sink: Sink, report: Report, *, on_cut: OnCut, stream: bool
+    ) -> None:
         """Begin with nothing sent.
 
         Args:
             sink: where the answer goes.
+            report: what the sink is told of the request comes from here.
             on_cut: what becomes of a broken stream.
             stream: False: the client waits for the whole answer anyway.
         """
         self._sink = sink
+        self._report = report
         self._hold = not stream or on_cut is OnCut.BUFFER
         self._held: list[TokenChunk | RawChunk] = []
         self._held_chars = 0
@@ -172,6 +179,24 @@ class Delivery:
         else:
             await self._pass_on_new(chunk, self._matcher, attempt)
 
+    def served(self, attempt: Attempt) -> Served:
+        """Return what is told of who answers."""
+        report = self._report
+        tried = tuple(report.tried)
+        if not tried or tried[-1].error is not None:
+            tried = (*tried, Tried(attempt.deployment))
+        return Served(
+            request_id=report.request_id,
+            deployment=attempt.deployment,
+            model=attempt.reported_model or report.model,
+            attempts=tried,
+            ignored=attempt.ignored,
+            warnings=attempt.warnings,
+            recovered=self.recovered,
+            spent=tuple(report.spent),
+            cost=report.cost,
+        )
+
     async def finish(self, attempt: Attempt) -> None:
         """Let go what is held: the answer is whole."""
         held, self._held = self._held, []
@@ -181,11 +206,7 @@ class Delivery:
     async def _pass_on(self, chunk: TokenChunk | RawChunk, attempt: Attempt) -> None:
         if not self._begun:
             self._begun = True
-            served = attempt.served(attempt.reported_model)
-            news = attrs.evolve(
-                served, recovered=self.recovered, warnings=attempt.warnings
-            )
-            await self._sink.begin(news)
+            await self._sink.begin(self.served(attempt))
             await self._let_early_go()
         if self._transcript is not None:
             self._transcript.add(chunk)

@@ -12,8 +12,6 @@ between chunks   here, ``timeouts.idle_s``
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import attrs
@@ -38,7 +36,6 @@ from atomr_infer.serving import messages
 from atomr_infer.serving.delivery import Attempt
 from atomr_infer.serving.fresh_error import fresh
 from atomr_infer.serving.inlining import inlined
-from atomr_infer.serving.served import Served
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
@@ -63,14 +60,11 @@ class Terms:
         past_filter: True when an answer that a content filter ended is to be
             asked for elsewhere, as long as the client has seen nothing.
         continues: True when the request ends with the beginning of its answer.
-        served: makes the news for the sink: of the deployment, the ignored
-            members, and the model that answers.
     """
 
     may_wait: bool
     past_filter: bool
     continues: bool
-    served: Callable[[str, tuple[str, ...], str | None], Served]
 
 
 class Receiver(Protocol):
@@ -157,9 +151,7 @@ class Leg:
         ignored = check_request(self.batch, capabilities)
         if needs_fetching(self.batch, capabilities):
             self.batch = await inlined(self.batch, capabilities)
-        return Attempt(
-            deployment=name, model=model, served=partial(terms.served, name, ignored)
-        )
+        return Attempt(deployment=name, model=model, ignored=ignored)
 
     def lease(self, pid: Pid, *, may_wait: bool) -> AbstractAsyncContextManager[Held]:
         """Return a block that holds a permit, and the breaker's leave to ask.

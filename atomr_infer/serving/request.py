@@ -69,7 +69,9 @@ class _Request:
         if self._on_cut in (OnCut.RESTART_MATCH, OnCut.CONTINUE):
             # Another attempt can only take up what is understood.
             self.journey.take_canonical_form()
-        self._delivery = Delivery(sink, on_cut=self._on_cut, stream=batch.stream)
+        self._delivery = Delivery(
+            sink, self.journey.report, on_cut=self._on_cut, stream=batch.stream
+        )
         self._hedge: Fallback | None = None
 
     async def run(self, pid: Pid) -> None:
@@ -99,12 +101,7 @@ class _Request:
         """Who answered; known when it is over."""
         attempt = self.journey.leg.attempt
         assert attempt is not None, "an answer has an attempt"
-        return attrs.evolve(
-            attempt.served(attempt.reported_model),
-            recovered=self._delivery.recovered,
-            spent=tuple(self.journey.report.spent),
-            cost=self.journey.report.cost,
-        )
+        return self._delivery.served(attempt)
 
     def end(self) -> None:
         """Note what the last attempt cost, and tell how it went."""
@@ -124,7 +121,6 @@ class _Request:
             may_wait=plan.may_wait,
             past_filter=plan.would_fall_back(FallbackReason.CONTENT_FILTER),
             continues=self._continues,
-            served=self._served,
         )
         after_s = leg.deployment.hedge.after_s
         twice = leg.deployment.retry.idempotent and not self._delivery.begun
@@ -145,20 +141,7 @@ class _Request:
             await race.run(leg, partial(self._second, budget), ask, after_s=after_s)
         finally:
             self._note_losers(race)
-
-    def _served(
-        self, deployment: str, ignored: tuple[str, ...], model: str | None
-    ) -> Served:
-        batch, tried = self.journey.batch, [*self.journey.report.tried]
-        if not tried or tried[-1].error is not None:
-            tried.append(Tried(deployment))
-        return Served(
-            request_id=batch.request_id,
-            deployment=deployment,
-            model=model or batch.model,
-            attempts=tuple(tried),
-            ignored=ignored,
-        )
+            race.lanes.clear()  # they know the race, and would keep each other
 
     # --- a race -----------------------------------------------------------------
 

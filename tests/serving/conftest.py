@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.metadata import Distribution, distributions
@@ -30,7 +32,7 @@ awkward = tests.bridge.awkward:PLUGIN
 """
 
 
-@attrs.define
+@attrs.define(weakref_slot=True)
 class Collected:
     """A sink that remembers.
 
@@ -95,6 +97,21 @@ async def until(condition: Callable[[], bool], within_s: float = 60.0) -> None:
     with trio.fail_after(within_s):
         while not condition():  # noqa: ASYNC110 - see above
             await trio.sleep(0.01)
+
+
+async def forgotten(tree: Tree, **batch: Any) -> bool:
+    """Whether nothing of a request is left, with no garbage collection."""
+    sink = Collected()
+    seen = weakref.ref(sink)
+    gc.collect()
+    gc.disable()
+    try:
+        await tree.ask(sink=sink, **batch)
+        del sink
+        await trio.testing.wait_all_tasks_blocked()
+        return seen() is None
+    finally:
+        gc.enable()
 
 
 OpenTree = Callable[..., AbstractAsyncContextManager[Tree]]

@@ -19,7 +19,7 @@ from atomr_infer.serving.names import DEPLOYMENTS, coordinator_name, engine_core
 from atomr_infer.serving.replica import Lease, Phase
 from atomr_infer.serving.routing_table import RoutingTable
 from atomr_infer.serving.shared import Serving as Shared
-from tests.serving.conftest import until
+from tests.serving.conftest import forgotten, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -154,6 +154,15 @@ async def test_the_timer_of_a_wait_ends_with_the_wait(
             assert current_node().timers.size == before + 1
             cast(replica.core, messages.Release(first.ref))
         assert current_node().timers.size == before
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_request_leaves_nothing_to_the_garbage_collector(
+    open_tree: OpenTree, autojump_clock: MockClock, stream: bool
+) -> None:
+    async with open_tree(ONE) as tree:
+        await tree.ask()
+        assert await forgotten(tree, stream=stream)
 
 
 # --- what outlives a coordinator ----------------------------------------------
