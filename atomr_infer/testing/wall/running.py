@@ -13,7 +13,7 @@ from atomr import telemetry
 from atomr_infer.cluster import Cluster
 from atomr_infer.model.cost import Cost
 from atomr_infer.model.deployment import Deployment, Jitter, RetryPolicy, Timeouts
-from atomr_infer.model.failover import Fallback
+from atomr_infer.model.failover import BreakerPolicy, Fallback
 from atomr_infer.model.prices import Price
 from atomr_infer.model.secret import Secret
 from atomr_infer.serving.served import Spent
@@ -83,9 +83,14 @@ async def run_cell(cell: Cell) -> Verdict:
 
 @asynccontextmanager
 async def open_cell(
-    cell: Cell,
+    cell: Cell, *, breaker: BreakerPolicy | None = None
 ) -> AsyncIterator[tuple[Cluster, Mapping[str, kit.FakeUpstream]]]:
-    """Open the cell's upstreams, and a cluster with both deployments."""
+    """Open the cell's upstreams, and a cluster with both deployments.
+
+    Args:
+        cell: which one.
+        breaker: the primary's; None: the usual one.
+    """
     scenario = cell.scenario
     async with AsyncExitStack() as stack:
         tls = None
@@ -113,6 +118,7 @@ async def open_cell(
                 serves=(MODEL,),
                 timeouts=_HASTY if scenario.falls_silent else _PATIENT,
                 on_cut=scenario.on_cut,
+                breaker=breaker or BreakerPolicy(),
                 fallbacks=[Fallback(to=FALLBACK, on=scenario.reasons)],
             )
         )
