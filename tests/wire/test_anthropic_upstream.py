@@ -307,6 +307,9 @@ def test_tools_are_written_with_a_schema_of_an_object() -> None:
         },
     ]
     assert "strict" not in sent(tools=(untyped,), traits=OLDER)["tools"][0]
+    # Prompt caches are keyed by the bytes.
+    spaced = b'{"type" : "object"}'
+    assert spaced in encode(tools=(Tool(name="f", parameters=spaced),)).body
 
 
 def test_tool_of_the_provider_is_sent_raw_and_another_providers_is_refused() -> None:
