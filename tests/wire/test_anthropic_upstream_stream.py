@@ -486,6 +486,7 @@ def test_events_are_passed_on_byte_for_byte() -> None:
     # A thought's block says nothing before its delta; one that is hidden does.
     assert said[:6] == [False, False, True, True, False, True]
     assert chunks[0] == RawChunk(data=GOLDEN[0], has_content=False, model=M)
+    assert "".join(chunk.text for chunk in chunks) == 'hmHéllo \u2028{"a":1}'
     assert chunks[-2].finish_reason is FinishReason.TOOL_CALLS
     assert chunks[-1] == RawChunk(
         data=END,

@@ -80,6 +80,8 @@ class MessagePass(BreaksOff):
         self._held: list[bytes] = []
         self._output_bytes = 0
         self._has_content = False
+        self._is_alive = False
+        self._said = ""
         self.skipped = 0
         self.ended = False
 
@@ -98,8 +100,9 @@ class MessagePass(BreaksOff):
         if not (self._frames.pending or self._held or self.ended):
             delta = lone_delta(data)
             if delta is not None:
-                self._output_bytes += _size(delta)
-                return [RawChunk(data=data, model=self._model)]
+                said = _text(delta)
+                self._output_bytes += len(said)
+                return [RawChunk(data=data, model=self._model, text=said)]
         return self._take(self._frames.feed(data))
 
     def close(self) -> list[RawChunk]:
@@ -148,7 +151,7 @@ class MessagePass(BreaksOff):
         return attrs.evolve(answer, data=data, content_type=_EVENTS)
 
     def _take(self, frames: list[bytes]) -> list[RawChunk]:
-        self._has_content, self._is_alive = False, False
+        self._has_content, self._is_alive, self._said = False, False, ""
         self._held += self.take_all(frames, self._one)
         if not self._is_alive:
             return []
@@ -174,7 +177,9 @@ class MessagePass(BreaksOff):
     def _look(self, event: Event) -> None:
         match event.type:
             case "content_block_delta":
-                self._output_bytes += _size(event)
+                said = _text(event)
+                self._said += said
+                self._output_bytes += len(said)
             case "message_start" if event.message is not None:
                 self._model = event.message.model
                 self._counts = decode_counts(bytes(event.message.usage))
@@ -198,6 +203,7 @@ class MessagePass(BreaksOff):
             finish_reason=finish,
             usage=usage,
             model=self._model,
+            text=self._said,
         )
 
 
@@ -208,8 +214,9 @@ def _says_something(event: Event) -> bool:
     return block.type not in _BEGIN_EMPTY or bool(block.text or block.thinking)
 
 
-def _size(event: Event) -> int:
+def _text(event: Event) -> str:
+    """Return what an event adds: of an answer that breaks off, it is billed."""
     delta = event.delta
     if delta is None:
-        return 0
-    return len(delta.text or delta.thinking or delta.partial_json or "")
+        return ""
+    return delta.text or delta.thinking or delta.partial_json or ""
