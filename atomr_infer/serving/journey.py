@@ -105,10 +105,10 @@ class Journey:
                 raise DeadlineError(f"the request took longer than {bound_s:g} s")
             report.outcome = "completed"
         except (ProcessKilledError, NoProcessError, StartError) as error:
-            report.outcome = error
+            report.error = str(error)
             raise NotReadyError("the server is shutting down") from error
         except InferenceError as error:
-            report.outcome = error
+            report.error = str(error)
             raise
         except trio.Cancelled:
             report.outcome = "cancelled"
@@ -144,7 +144,12 @@ class Journey:
         self.plan, step = self.plan.after(failure, random.random())
         match step:
             case GiveUp(error=told):
-                raise self._counted(told)
+                try:
+                    raise self._counted(told)
+                finally:
+                    # It will hold this frame, which must not hold it.
+                    del error, failure, step, told
+                    self.plan = attrs.evolve(self.plan, told=None)
             case Again(wait_s=wait_s):
                 self.report.retry(error, wait_s)
                 await trio.sleep(wait_s)

@@ -41,7 +41,8 @@ class Report:
         request_id: the request's.
         model: the name that the client used.
         deployment: who is asked now, or was last.
-        outcome: ``completed``, ``cancelled``, ``failed``, or the error.
+        outcome: ``completed``, ``cancelled`` or ``failed``.
+        error: why it failed, in words: an error holds on to all that it passed.
         started_at: in trio's clock.
         first_chunk_at: in trio's clock; None: nothing came.
         usage: the answer's own totals.
@@ -54,7 +55,8 @@ class Report:
     request_id: str
     model: str
     deployment: str
-    outcome: Exception | str = "failed"
+    outcome: str = "failed"
+    error: str = ""
     started_at: float = attrs.field(factory=trio.current_time)
     first_chunk_at: float | None = None
     usage: Usage | None = None
@@ -109,11 +111,10 @@ class Report:
             "output_tokens": 0 if usage is None else usage.output_tokens,
             "cost_usd": math.nan if self.cost is None else float(self.cost.usd),
         }
-        outcome = self.outcome if isinstance(self.outcome, str) else "failed"
         self._emit(
             "stop",
             measurements,
-            outcome=outcome,
+            outcome=self.outcome,
             recovered=self.recovered,
             tried=tuple(self.tried),
             spent=tuple(self.spent),
@@ -125,7 +126,7 @@ class Report:
             self.request_id,
             self.model,
             self.deployment,
-            outcome,
+            self.outcome,
             len(self.tried),
             "none" if first is None else f"{ttft_s:.3f}s",
             measurements["duration_s"],
@@ -133,7 +134,7 @@ class Report:
             measurements["output_tokens"],
             "unknown" if self.cost is None else f"${self.cost.usd.normalize():f}",
             " recovered" if self.recovered else "",
-            "" if isinstance(self.outcome, str) else f" error={self.outcome}",
+            f" error={self.error}" if self.error else "",
         )
 
     def _emit(self, event: str, measurements: dict[str, float], **more: object) -> None:

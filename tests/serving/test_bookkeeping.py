@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+import attrs
 import pytest
 import trio
 
@@ -12,13 +13,14 @@ from atomr.otp import ChildInfo, call, cast, which_children
 from atomr.process import current_node, kill, spawn, wait_exit, whereis
 from atomr.process.context import find_process
 from atomr_infer.errors import EngineCrashedError, InferenceError, OverloadedError
-from atomr_infer.model.deployment import Deployment, Serving
+from atomr_infer.model.deployment import Deployment, RetryPolicy, Serving
 from atomr_infer.serving import messages
 from atomr_infer.serving.engine_life import EngineLife
 from atomr_infer.serving.names import DEPLOYMENTS, coordinator_name, engine_core_name
 from atomr_infer.serving.replica import Lease, Phase
 from atomr_infer.serving.routing_table import RoutingTable
 from atomr_infer.serving.shared import Serving as Shared
+from atomr_infer.testing.mock_script import MockScript
 from tests.serving.conftest import forgotten, until
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from trio.testing import MockClock
 
     from atomr.refs import Pid
-    from tests.serving.conftest import OpenTree
+from tests.serving.conftest import OpenTree
 
 CRASH = EngineCrashedError("killed by SIGKILL (9)")
 ONE = Deployment(
@@ -157,11 +159,18 @@ async def test_the_timer_of_a_wait_ends_with_the_wait(
 
 
 @pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("fail_after", [None, 0, 1])
 async def test_a_request_leaves_nothing_to_the_garbage_collector(
-    open_tree: OpenTree, autojump_clock: MockClock, stream: bool
+    open_tree: OpenTree,
+    autojump_clock: MockClock,
+    stream: bool,
+    fail_after: int | None,
 ) -> None:
-    async with open_tree(ONE) as tree:
-        await tree.ask()
+    async with open_tree() as tree:
+        tree.lab.plan = [MockScript(fail_after=fail_after)]
+        # A retry is logged with its error, and this test's log keeps that.
+        once = attrs.evolve(ONE, retry=RetryPolicy(max_attempts=1))
+        await tree.serving.deploy(once)
         assert await forgotten(tree, stream=stream)
 
 
