@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from atomr_infer.cluster import ChatReply, Conversation, SamplingOptions
+    from atomr_infer.config.gateway import GatewayOptions
     from atomr_infer.gateway.gateway import Gateway as TrioGateway
     from atomr_infer.model.deployment import Deployment
     from atomr_infer.model.secret import Secret
@@ -192,28 +193,20 @@ class Cluster:
         self,
         bind: str = "127.0.0.1:8080",
         *,
-        max_body_bytes: int = 32 * 1024 * 1024,
-        write_timeout_s: float = 60.0,
         keys: Iterable[Secret] = (),
+        **options: Unpack[GatewayOptions],
     ) -> Gateway:
         """Serve the deployments over HTTP, in the background.
 
         Args:
             bind: ``host:port``; port 0 takes a free one.
-            max_body_bytes: the largest request body.
-            write_timeout_s: a client that reads nothing for so long is dropped.
             keys: each opens the gateway; none: it is open to everyone.
+            **options: as :meth:`atomr_infer.cluster.Cluster.serve` takes them.
 
         Raises:
             ConfigError: the address cannot be bound, or a value is not allowed.
         """
-        serve = partial(
-            self._inner.serve,
-            bind,
-            max_body_bytes=max_body_bytes,
-            write_timeout_s=write_timeout_s,
-            keys=keys,
-        )
+        serve = partial(self._inner.serve, bind, keys=keys, **options)
         return Gateway(self._loop, self._loop.run(serve))
 
 

@@ -27,7 +27,7 @@ import trio
 
 from atomr.process import current_node
 from atomr.process.context import NODE
-from atomr_infer.config.gateway import GatewayConfig
+from atomr_infer.config.gateway import GatewayConfig, GatewayOptions
 from atomr_infer.errors import ConfigError
 from atomr_infer.model.batch import (
     ExecuteBatch,
@@ -271,22 +271,22 @@ class Cluster:
         self,
         bind: str = "127.0.0.1:8080",
         *,
-        max_body_bytes: int = 32 * 1024 * 1024,
-        write_timeout_s: float = 60.0,
         keys: Iterable[Secret] = (),
         response_store: Path | None = None,
         tls: ssl.SSLContext | None = None,
+        **options: Unpack[GatewayOptions],
     ) -> Gateway:
         """Serve the deployments over HTTP, in the background.
 
         Args:
             bind: ``host:port``; port 0 takes a free one.
-            max_body_bytes: the largest request body.
-            write_timeout_s: a client that reads nothing for so long is dropped.
             keys: each opens the gateway; none: it is open to everyone.
             response_store: the SQLite file that keeps responses; None: memory.
             tls: a server's context, as ``atomr_infer.gateway.server_tls`` makes
                 one; None: HTTP without TLS.
+            **options: those of the configuration's ``[gateway]`` table that are
+                no files, under the same names; what is not named has the same
+                default.
 
         Returns:
             The gateway; ``gateway.url`` is its address.
@@ -295,6 +295,7 @@ class Cluster:
             ConfigError: the address cannot be bound, or a value is not allowed.
         """
         # Here, so that a program that embeds no server does not load one.
+        from atomr_infer.gateway.cors import Cors  # noqa: PLC0415
         from atomr_infer.gateway.gateway import open_gateway  # noqa: PLC0415
         from atomr_infer.gateway.http1 import connection as http1  # noqa: PLC0415
         from atomr_infer.gateway.keys import GatewayKeys  # noqa: PLC0415
@@ -303,16 +304,14 @@ class Cluster:
         from atomr_infer.store.responses import ResponseStore  # noqa: PLC0415
 
         try:
-            config = GatewayConfig(
-                bind=bind,
-                max_body_bytes=max_body_bytes,
-                write_timeout_s=write_timeout_s,
-            )
+            config = GatewayConfig(bind=bind, **options)
         except InvalidValueError as error:
             raise ConfigError(f"serve(): {error}") from error
         settings = http1.Http1Settings(write_timeout_s=config.write_timeout_s)
         listener = await Listener.bind(config.host, config.port, settings, tls=tls)
-        limits = GatewayLimits(max_body_bytes=config.max_body_bytes)
+        limits = GatewayLimits(
+            max_body_bytes=config.max_body_bytes, keepalive_s=config.keepalive_s
+        )
         with self.at_home():
             gateway = await open_gateway(
                 self._serving,
@@ -320,6 +319,7 @@ class Cluster:
                 limits,
                 keys=GatewayKeys(keys),
                 store=ResponseStore(response_store),
+                cors=Cors(config.cors_origins),
             )
         self._gateways.append(gateway)
         return gateway

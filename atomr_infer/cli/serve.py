@@ -63,6 +63,8 @@ async def _serve(plan: ServePlan) -> None:
                 plan.gateway.bind,
                 max_body_bytes=plan.gateway.max_body_bytes,
                 write_timeout_s=plan.gateway.write_timeout_s,
+                keepalive_s=plan.gateway.keepalive_s,
+                cors_origins=plan.gateway.cors_origins,
                 keys=plan.keys,
                 response_store=_path(plan.gateway.response_store),
                 tls=_tls(plan.gateway),

@@ -6,7 +6,7 @@ Pure.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import attrs
 
@@ -15,6 +15,7 @@ from atomr_infer.model.validation import (
     InvalidValueError,
     at_least,
     non_empty,
+    not_negative,
     positive,
 )
 
@@ -38,6 +39,34 @@ def _bind(_: object, field: attrs.Attribute[Any], value: object) -> None:
 
 _path = attrs.validators.optional(non_empty)
 
+# RFC 6454, 6.2: what a browser sends, and how it writes it.
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/?#@A-Z]+")
+
+
+def _origins(value: object) -> object:
+    if isinstance(value, str):
+        return (value,)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _check_origins(_: object, field: attrs.Attribute[Any], value: object) -> None:
+    if not isinstance(value, tuple):
+        raise InvalidValueError(field.name, value, "is not an array of origins")
+    for origin in value:
+        known = isinstance(origin, str) and _ORIGIN.fullmatch(origin)
+        if origin != "*" and not known:
+            problem = 'is not an origin such as "https://app.example"; or write "*"'
+            raise InvalidValueError(field.name, origin, problem)
+
+
+class GatewayOptions(TypedDict, total=False):
+    """The fields of :class:`GatewayConfig` that a program gives as keywords."""
+
+    max_body_bytes: int
+    write_timeout_s: float
+    keepalive_s: float
+    cors_origins: tuple[str, ...]
+
 
 @attrs.frozen(kw_only=True)
 class GatewayConfig:
@@ -51,6 +80,10 @@ class GatewayConfig:
         max_body_bytes: largest request body; a larger one is refused with 413.
         write_timeout_s: how long a client may leave its answer unread before
             the request is cancelled, in seconds.
+        keepalive_s: a stream that is silent for so long gets a few bytes that
+            its client does not see, in seconds; 0: it stays silent.
+        cors_origins: the origins whose pages a browser lets read the answers,
+            such as ``https://app.example``; ``"*"``: any; none: no page.
         certificate: PEM file with the certificate, and its chain, that the
             gateway shows; none: it speaks HTTP without TLS.
         private_key: PEM file with that certificate's key, without a password.
@@ -68,6 +101,10 @@ class GatewayConfig:
     drain_timeout_s: float = attrs.field(default=30.0, validator=positive)
     max_body_bytes: int = attrs.field(default=32 * 1024 * 1024, validator=at_least(1))
     write_timeout_s: float = attrs.field(default=60.0, validator=positive)
+    keepalive_s: float = attrs.field(default=15.0, validator=not_negative)
+    cors_origins: tuple[str, ...] = attrs.field(
+        default=(), converter=_origins, validator=_check_origins
+    )
     certificate: str | None = attrs.field(default=None, validator=_path)
     private_key: str | None = attrs.field(default=None, validator=_path)
     keys: tuple[EnvSecret | FileSecret, ...] = ()

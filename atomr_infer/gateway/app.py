@@ -20,12 +20,13 @@ from atomr_infer.errors import InferenceError, InternalError, NotReadyError
 from atomr_infer.gateway.answer_headers import request_id_headers
 from atomr_infer.gateway.asgi_exchange import AsgiExchange, Receive, Scope, Send
 from atomr_infer.gateway.conversations import Conversations
+from atomr_infer.gateway.cors import Cors
 from atomr_infer.gateway.exchange import (
     ClientGoneError,
     Exchange,
     Work,
 )
-from atomr_infer.gateway.generation import Generation
+from atomr_infer.gateway.generation import Backing, Generation
 from atomr_infer.gateway.ingresses import INGRESSES
 from atomr_infer.gateway.keys import GatewayKeys
 from atomr_infer.gateway.openapi import document
@@ -39,6 +40,7 @@ from atomr_infer.gateway.routes import (
     endpoints,
     find,
 )
+from atomr_infer.gateway.silences import Silences
 from atomr_infer.gateway.whole_routes import (
     WholeAnswer,
     counts,
@@ -65,6 +67,7 @@ class GatewayApp:
 
     Attributes:
         draining: True makes it say that it is not ready.
+        silences: its streamed answers, while they are silent.
     """
 
     def __init__(
@@ -73,11 +76,16 @@ class GatewayApp:
         limits: GatewayLimits,
         keys: GatewayKeys | None = None,
         store: ResponseStore | None = None,
+        *,
+        cors: Cors | None = None,
     ) -> None:
+        self._cors = cors or Cors()
+        self.silences = Silences(limits.keepalive_s)
         self._serving = serving
         self._keys = keys or GatewayKeys()
         self._store = store or ResponseStore()
         self._conversations = Conversations(self._store)
+        self._backing = Backing(serving, self._conversations, self.silences)
         self._limits = limits
         self._answering: set[Exchange] = set()
         self.draining = False
@@ -124,8 +132,11 @@ class GatewayApp:
 
     async def _dispatch(self, exchange: Exchange) -> None:
         headers = _by_name(exchange.headers)
+        exchange.extra = self._cors.headers(headers)
         target = find(exchange.method, exchange.path, headers)
         match target:
+            case WrongMethod(allow=methods) if exchange.method == "OPTIONS":
+                await self._options(exchange, headers, methods)
             case NoRoute(dialect=dialect):
                 problem = f"there is no {exchange.path} here"
                 await _refuse(exchange, dialect, 404, problem)
@@ -150,6 +161,14 @@ class GatewayApp:
                 await self._stored(exchange, target, headers)
             case Target():
                 await self._operations[target.action](exchange, target)
+
+    async def _options(
+        self, exchange: Exchange, headers: Mapping[str, str], methods: tuple[str, ...]
+    ) -> None:
+        allow = ", ".join(methods).encode()
+        more = self._cors.preflight(headers, allow)
+        await exchange.start(204, [(b"allow", allow), *more])
+        await exchange.end()
 
     def _owner(self, exchange: Exchange, headers: Mapping[str, str]) -> bytes:
         if not self._keys.needed:
@@ -228,11 +247,10 @@ class GatewayApp:
             return
         ingress = INGRESSES[target.dialect]
         generation = Generation(
-            self._serving,
+            self._backing,
             exchange,
             ingress=ingress,
             call=call,
-            conversations=self._conversations,
             owner=self._owner(exchange, headers),
         )
         await self._run(exchange, generation.run, generation.fail)

@@ -32,7 +32,7 @@ _LOOK_EVERY_S = 1.0
 class AsgiExchange(Exchange):
     """An exchange of an ASGI server's."""
 
-    __slots__ = ("_receive", "_send", "_stream", "_working")
+    __slots__ = ("_nudging", "_nursery", "_receive", "_send", "_stream", "_working")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.method = scope["method"]
@@ -41,10 +41,13 @@ class AsgiExchange(Exchange):
         self.headers = scope["headers"]
         self.started = False
         self.ended = False
+        self.extra = ()
         self._stream: GuardedStream | None = scope.get("state", {}).get(STREAM)
         self._receive = receive
         self._send = send
         self._working: trio.CancelScope | None = None
+        self._nursery: trio.Nursery | None = None
+        self._nudging = False
 
     async def read_body(self, *, limit_bytes: int, timeout_s: float) -> bytes:
         """Return the whole request body; see :class:`Exchange`."""
@@ -70,6 +73,7 @@ class AsgiExchange(Exchange):
     async def run(self, work: Work, *, stopped: Work) -> None:
         """Do the work beside a task that watches the client."""
         async with trio.open_nursery() as nursery:
+            self._nursery = nursery
             nursery.start_soon(self._cancel_when_gone, nursery.cancel_scope)
             with trio.CancelScope() as self._working:
                 await work()
@@ -88,7 +92,11 @@ class AsgiExchange(Exchange):
     async def start(self, status: int, headers: Headers) -> None:
         """Begin the answer."""
         await self._send(
-            {"type": "http.response.start", "status": status, "headers": list(headers)}
+            {
+                "type": "http.response.start",
+                "status": status,
+                "headers": [*headers, *self.extra],
+            }
         )
         self.started = True
 
@@ -97,6 +105,17 @@ class AsgiExchange(Exchange):
         await self._send(
             {"type": "http.response.body", "body": data, "more_body": True}
         )
+
+    def nudge(self, data: bytes) -> None:
+        """Send a piece of the body now, or not at all; by a task of its own."""
+        if self._nursery is not None and not self._nudging:
+            self._nudging = True
+            self._nursery.start_soon(self._nudge, data)
+
+    async def _nudge(self, data: bytes) -> None:
+        if not self.ended:
+            await self.write(data)
+        self._nudging = False
 
     async def end(self, data: bytes = b"") -> None:
         """Send the last piece of the body."""

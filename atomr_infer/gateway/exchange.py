@@ -43,10 +43,11 @@ class Exchange(ABC):
         headers: names in lower case and values, in order.
         started: status and headers are on their way, or sent.
         ended: the whole answer is.
+        extra: headers of its answer, whichever it is.
     """
 
     # Slots: one is made for each request.
-    __slots__ = ("ended", "headers", "method", "path", "query", "started")
+    __slots__ = ("ended", "extra", "headers", "method", "path", "query", "started")
 
     method: str
     path: str
@@ -54,6 +55,7 @@ class Exchange(ABC):
     headers: list[tuple[bytes, bytes]]
     started: bool
     ended: bool
+    extra: Headers
 
     def header(self, name: bytes) -> bytes | None:
         """Return a request header by its lower-case name; None when absent."""
@@ -100,6 +102,14 @@ class Exchange(ABC):
     @abstractmethod
     async def write(self, data: bytes) -> None:
         """Send a piece of the body; it is on its way when this returns."""
+
+    @abstractmethod
+    def nudge(self, data: bytes) -> None:
+        """Send a piece of the body now, or not at all; does not wait.
+
+        Nothing is sent to a client that has not read what it has.  For an
+        answer of which a piece has been sent, and none is being sent.
+        """
 
     @abstractmethod
     async def end(self, data: bytes = b"") -> None:

@@ -17,6 +17,7 @@ from atomr_infer.gateway.app import GatewayApp
 from atomr_infer.serving.names import GATEWAYS
 
 if TYPE_CHECKING:
+    from atomr_infer.gateway.cors import Cors
     from atomr_infer.gateway.keys import GatewayKeys
     from atomr_infer.gateway.listener import Listener
     from atomr_infer.gateway.reading import GatewayLimits
@@ -86,14 +87,15 @@ async def open_gateway(
     *,
     keys: GatewayKeys | None = None,
     store: ResponseStore | None = None,
+    cors: Cors | None = None,
 ) -> Gateway:
     """Serve ``listener``'s sockets in a process of the serving tree."""
-    app = GatewayApp(serving, limits, keys, store)
+    app = GatewayApp(serving, limits, keys, store, cors=cors)
     host, port = listener.address
     shown = f"[{host}]" if ":" in host else host
     scheme = "http" if listener.tls is None else "https"
     url = f"{scheme}://{shown}:{port}"
-    serve = partial(listener.serve, app)
+    serve = partial(_serve, listener, app)
     spec = ChildSpec(
         id=url,
         start=partial(PlainProcess, serve),
@@ -104,3 +106,10 @@ async def open_gateway(
     # By pid: whoever drains may belong to no node, or to another one.
     stop = partial(terminate_child, supervisor, pid)
     return Gateway(url=url, app=app, listener=listener, stop=stop)
+
+
+async def _serve(listener: Listener, app: GatewayApp) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(app.silences.run)
+        await listener.serve(app)
+        nursery.cancel_scope.cancel()

@@ -24,14 +24,17 @@ from atomr_infer.errors import InferenceError, InternalError
 from atomr_infer.gateway.answer_headers import (
     STREAM_HEADERS,
     cost_headers,
+    failed_headers,
     request_id_headers,
     served_headers,
 )
 from atomr_infer.gateway.client_wishes import with_wishes
 from atomr_infer.gateway.conversations import Conversations, is_kept
+from atomr_infer.gateway.silences import BUSY, Silences
 from atomr_infer.model.batch import RawChunk, TokenChunk
 from atomr_infer.policy.token_estimate import estimate_prompt_tokens
 from atomr_infer.serving.request import run_request
+from atomr_infer.serving.shared import Serving
 from atomr_infer.wire.ingress import AnswerFacts, Asked, Call, Ingress
 from atomr_infer.wire.openai.responses_items import streamed_response
 
@@ -39,12 +42,29 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from atomr_infer.gateway.exchange import Exchange
+    from atomr_infer.gateway.silences import Silent
     from atomr_infer.model.cost import Cost
     from atomr_infer.serving.request import Served
-    from atomr_infer.serving.shared import Serving
     from atomr_infer.wire.ingress import AnswerBuilder, StreamEncoder
 
 log = logging.getLogger(__name__)
+
+_EVENTS = "text/event-stream"
+
+
+@attrs.frozen
+class Backing:
+    """What all requests of a gateway share.
+
+    Attributes:
+        serving: what serves them.
+        conversations: what responses go on from.
+        silences: what keeps silent streams open.
+    """
+
+    serving: Serving
+    conversations: Conversations
+    silences: Silences
 
 
 class Generation:
@@ -52,27 +72,26 @@ class Generation:
 
     def __init__(
         self,
-        serving: Serving,
+        backing: Backing,
         exchange: Exchange,
         *,
         ingress: Ingress,
         call: Call,
-        conversations: Conversations,
         owner: bytes,
     ) -> None:
         """Prepare; nothing is read yet.
 
         Args:
-            serving: what serves it.
+            backing: what serves it.
             exchange: where the answer goes.
             ingress: the route's dialect.
             call: the request.
-            conversations: what a response goes on from.
             owner: who asks.
         """
-        self._conversations = conversations
+        self._silences = backing.silences
+        self._conversations = backing.conversations
         self._owner = owner
-        self._serving = serving
+        self._serving = backing.serving
         self._exchange = exchange
         self._ingress = ingress
         self._call = call
@@ -93,6 +112,9 @@ class Generation:
             # client as an explicit error, in a stream too, and us by the log.
             log.exception("request %s: internal error", request_id)
             await self.fail(InternalError(f"internal error; request id {request_id}"))
+        finally:
+            if isinstance(self._answer, _StreamAnswer):
+                self._silences.watched.discard(self._answer)
 
     async def _generate(self) -> None:
         try:
@@ -105,8 +127,13 @@ class Generation:
         batch = with_wishes(self._serving, asked.batch, self._call.headers)
         if batch is not asked.batch:
             asked = attrs.evolve(asked, batch=batch)
-        kind = _StreamAnswer if batch.stream else _WholeAnswer
-        answer = self._answer = kind(self._exchange, self._ingress, asked)
+        answer: _StreamAnswer | _WholeAnswer
+        if batch.stream:
+            answer = _StreamAnswer(self._exchange, self._ingress, asked)
+            answer.watched = self._silences.watched
+        else:
+            answer = _WholeAnswer(self._exchange, self._ingress, asked)
+        self._answer = answer
         if is_kept(asked):
             answer.keep = partial(
                 self._conversations.keep, self._call, owner=self._owner
@@ -128,7 +155,10 @@ class Generation:
             return
         request_id = self._call.request_id
         refusal = self._ingress.refuse(error, request_id)
-        more = request_id_headers(request_id, self._ingress.dialect)
+        more = (
+            *request_id_headers(request_id, self._ingress.dialect),
+            *failed_headers(error),
+        )
         await self._exchange.answer(
             refusal.status, refusal.body, [*refusal.headers, *more]
         )
@@ -174,8 +204,15 @@ class _Answer:
 
 
 class _StreamAnswer(_Answer):
-    """Sends every chunk as server-sent events, as it comes."""
+    """Sends every chunk as server-sent events, as it comes.
 
+    Attributes:
+        quiet: see :class:`~atomr_infer.gateway.silences.Silent`.
+        watched: the streams that are kept open; it joins them when it begins.
+    """
+
+    quiet = BUSY
+    watched: set[Silent]
     _encoder: StreamEncoder | None = None
 
     async def chunk(self, chunk: TokenChunk | RawChunk) -> None:
@@ -190,14 +227,24 @@ class _StreamAnswer(_Answer):
                 await self._start(self._asked.stream_type)
             data = self._encoder.encode(chunk)
         if data:
+            self.quiet = BUSY
             await self._exchange.write(data)
+            self.quiet = 0
+
+    def keep_alive(self) -> None:
+        """Send what its client does not see, between two events."""
+        self._exchange.nudge(self._ingress.keepalive)
 
     async def _start(self, content_type: str) -> None:
         headers = served_headers(self.served, self._asked, self._ingress.dialect)
         kind = (b"content-type", content_type.encode("latin-1"))
         await self._exchange.start(200, [kind, *STREAM_HEADERS, *headers])
+        # What an upstream answers to a stream may be no stream.
+        if content_type.startswith(_EVENTS) or not self._ingress.keepalive.strip():
+            self.watched.add(self)
 
     async def finish(self) -> None:
+        self.quiet = BUSY
         data = b"" if self._encoder is None else self._encoder.end()
         if self.keep is not None and self._encoder is not None:
             await self.keep(streamed_response(data))
@@ -205,6 +252,7 @@ class _StreamAnswer(_Answer):
 
     async def fail(self, error: InferenceError) -> None:
         """End a stream that has begun with an explicit error event."""
+        self.quiet = BUSY
         encoder = self._encoder or self._ingress.stream(self._asked, self._facts())
         await self._exchange.end(encoder.fail(error))
 

@@ -29,15 +29,17 @@ _THREAD_BYTES = 64 * 1024
 
 @attrs.frozen(kw_only=True)
 class GatewayLimits:
-    """What the gateway accepts.
+    """What the gateway accepts, and how long it is silent.
 
     Attributes:
         max_body_bytes: the largest request body, unfolded.
         body_timeout_s: longest silence while a body arrives.
+        keepalive_s: longest silence of a stream of ours; 0: there is no bound.
     """
 
     max_body_bytes: int = 32 * 1024 * 1024
     body_timeout_s: float = 30.0
+    keepalive_s: float = 0.0
 
 
 @attrs.frozen

@@ -147,8 +147,13 @@ def find(
         return NoRoute(dialect=dialect_of(path, headers))
     target = methods.get(method)
     if target is None:
-        return WrongMethod(dialect=dialect_of(path, headers), allow=tuple(methods))
+        return WrongMethod(dialect=dialect_of(path, headers), allow=_allowed(methods))
     return target
+
+
+def _allowed(methods: Mapping[str, Target]) -> tuple[str, ...]:
+    head = ("HEAD",) if "GET" in methods else ()
+    return (*methods, *head, "OPTIONS")
 
 
 def _normal(path: str) -> str:

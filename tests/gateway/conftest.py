@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
 
 import attrs
 import pytest
@@ -34,12 +35,14 @@ Serve = Callable[..., AbstractAsyncContextManager[Running]]
 def serve() -> Serve:
     @asynccontextmanager
     async def open_it(
-        *deployments: Deployment, max_body_bytes: int = 1 << 20
+        *deployments: Deployment, max_body_bytes: int = 1 << 20, **settings: Any
     ) -> AsyncIterator[Running]:
         async with Cluster.connect("inproc://test") as cluster:
             for deployment in deployments:
                 await cluster.deploy(deployment)
-            gateway = await cluster.serve("127.0.0.1:0", max_body_bytes=max_body_bytes)
+            gateway = await cluster.serve(
+                "127.0.0.1:0", max_body_bytes=max_body_bytes, **settings
+            )
             yield Running(cluster, gateway)
 
     return open_it

@@ -58,7 +58,7 @@ async def test_what_is_not_there_answers_in_the_envelope(serve: Serve) -> None:
     assert missing.status == 404
     assert missing.json["error"]["message"] == "there is no /v1/nothing here"
     assert wrong.status == 405
-    assert wrong.headers["allow"] == "POST"
+    assert wrong.headers["allow"] == "POST, OPTIONS"
 
 
 async def test_head_and_a_trailing_slash_are_understood(serve: Serve) -> None:

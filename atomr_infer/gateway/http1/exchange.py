@@ -78,6 +78,7 @@ class Http1Exchange(Exchange):
         self.headers = head.headers
         self.started = False
         self.ended = False
+        self.extra = ()
         self.head = head
         self.keep = head.keep_alive
         self.stopped: Work | None = None
@@ -128,7 +129,7 @@ class Http1Exchange(Exchange):
         assert self._answer is None, "an answer begins once"
         self._answer = answer_head(
             status,
-            headers,
+            [*headers, *self.extra] if self.extra else headers,
             date=self._connection.date,
             http10=self.head.http10,
             bodiless=self.method == "HEAD",
@@ -143,6 +144,11 @@ class Http1Exchange(Exchange):
         framed = self._framed(data)
         if framed:
             await self._connection.socket.send(framed)
+
+    def nudge(self, data: bytes) -> None:
+        """Send a piece of the body now, or not at all."""
+        if not self.ended:
+            self._connection.socket.nudge(self._framed(data))
 
     async def end(self, data: bytes = b"") -> None:
         """Send the last piece of the body."""

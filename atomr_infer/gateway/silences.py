@@ -1,0 +1,72 @@
+"""What keeps a silent stream open: a few bytes now and then that no client sees.
+
+Proxies and clients close a stream that says nothing for long, and a model may
+think for minutes.  One task looks at all streamed answers three times within
+``keepalive_s``, and one that has been silent since the third look before gets
+its dialect's bytes.  So a silence lasts ``keepalive_s`` at most, and a chunk
+costs two stores.
+
+A stream is looked at from its first chunk to its end.  Before it, nothing is
+sent: the status is still open then, an error has its own, and another provider
+may be asked.
+
+Cost: a look at each streamed answer every ``keepalive_s / 3`` seconds.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import trio
+
+LOOKS = 3
+"""Looks within the longest silence."""
+
+BUSY = -1
+"""A piece is being sent: that is no silence, however slowly it is read."""
+
+
+class Silent(Protocol):
+    """A streamed answer.
+
+    Attributes:
+        quiet: looks since its last piece; :data:`BUSY` while one is being sent.
+    """
+
+    quiet: int
+
+    def keep_alive(self) -> None:
+        """Send what its client does not see; does not wait."""
+        ...
+
+
+class Silences:
+    """The streamed answers of a gateway.
+
+    Attributes:
+        watched: those that have begun.
+    """
+
+    def __init__(self, keepalive_s: float = 0.0) -> None:
+        """Watch nothing yet.
+
+        Args:
+            keepalive_s: the longest silence, in seconds; 0: as long as it likes.
+        """
+        self.watched: set[Silent] = set()
+        self._look_every_s = keepalive_s / LOOKS
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        while self._look_every_s:
+            await trio.sleep(self._look_every_s)
+            self._look()
+
+    def _look(self) -> None:
+        for answer in self.watched:
+            if answer.quiet == BUSY:
+                continue
+            answer.quiet += 1
+            if answer.quiet >= LOOKS:
+                answer.quiet = 0
+                answer.keep_alive()
