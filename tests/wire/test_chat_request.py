@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from atomr_infer.errors import InvalidRequestError
@@ -190,14 +190,17 @@ _json = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: (
         st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(["role", "content", "type", "text"]), inner)
+        | st.dictionaries(
+            st.sampled_from(["role", "content", "type", "text"]), inner, max_size=3
+        )
     ),
     max_leaves=8,
 )
 _names = st.sampled_from(["model", "messages", "stop", "n", "stream", "stream_options"])
 
 
-@given(st.dictionaries(_names, _json))
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@given(st.dictionaries(_names, _json, max_size=4))
 def test_any_json_gives_a_request_or_a_typed_refusal(members: dict[str, Any]) -> None:
     # Any other exception would fail the test.
     with contextlib.suppress(InvalidRequestError):
