@@ -87,7 +87,9 @@ async def open_anthropic_runner(
             show_key=partial(show_key, options.auth),
             fault=fault,
         )
-        yield AnthropicRunner(client, options=options, model=deployment.serves[0])
+        yield AnthropicRunner(
+            client, options=options, model=deployment.model or deployment.serves[0]
+        )
 
 
 def show_key(auth: str, secret: Secret) -> Headers:

@@ -533,6 +533,19 @@ async def test_refused_connection_is_a_connect_error(
         assert runner.active == 0
 
 
+async def test_capabilities_are_those_of_the_deployments_model() -> None:
+    wanted = Deployment(
+        name="up",
+        runtime="anthropic",
+        model="claude-opus-5",
+        serves=("mine",),
+        options={"endpoint": "http://127.0.0.1:1"},
+    )
+    async with open_anthropic_runner(wanted, fixed(None)) as runner:
+        assert "temperature" not in runner.capabilities.sampling
+        assert "temperature" in runner.capabilities_for("claude-haiku-4-5").sampling
+
+
 async def test_provider_without_a_key_is_not_asked() -> None:
     wanted = Deployment(name="up", runtime="anthropic")
     with pytest.raises(errors.UpstreamAuthError, match="no API key"):
