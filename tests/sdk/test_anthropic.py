@@ -406,6 +406,35 @@ async def test_errors_have_the_librarys_class(
         assert UPSTREAM_KEY not in str(raised)
 
 
+@pytest.mark.parametrize("attempts", [1, 2])
+async def test_library_does_not_multiply_the_attempts_of_the_gateway(
+    provider: str, attempts: int
+) -> None:
+    opener, model = _OPENERS[provider]
+    async with opener([], otherwise=script.server_error(500)) as upstream:
+        deployment = Deployment(
+            name="m",
+            runtime=provider,
+            model=model,
+            credential=Secret(UPSTREAM_KEY),
+            options={"endpoint": upstream.base_url},
+            retry=RetryPolicy(max_attempts=attempts, backoff_s=0.001),
+        )
+        async with Cluster.connect("inproc://sdk") as cluster:
+            await cluster.deploy(deployment)
+            gateway = await cluster.serve("127.0.0.1:0")
+            url = gateway.url
+            async with AsyncAnthropic(
+                api_key="k", base_url=url, max_retries=1
+            ) as client:
+                with pytest.raises(anthropic.APIStatusError) as caught:
+                    await client.messages.create(**members({}))
+        headers = caught.value.response.headers
+        assert headers["x-atomr-attempts"] == str(attempts)
+        # The library asks a second time only where the gateway asked once.
+        assert len(upstream.requests) == 2
+
+
 @EACH_SHAPE
 @pytest.mark.parametrize(
     "fault", [script.CutMidStream(after=2), script.ErrorInStream(after=2)]
