@@ -82,6 +82,15 @@ def test_call_is_what_was_asked() -> None:
     )
 
 
+def test_a_beta_makes_its_member_known() -> None:
+    members = ask(context_management={"edits": [{"type": "clear_thinking_20251015"}]})
+    refused = read(ANTHROPIC, MESSAGES, members)
+    assert isinstance(refused, Refused)
+    assert refused.message == "context_management: Extra inputs are not permitted"
+    betas = {"anthropic-beta": "claude-code-20250219,context-management-2025-06-27"}
+    understood(ANTHROPIC, MESSAGES, members, headers={**HEADERS, **betas})
+
+
 REFUSED: list[tuple[Any, str]] = [
     (b"{", "The body is not valid JSON"),
     (ask(foo=1), "foo: Extra inputs are not permitted"),

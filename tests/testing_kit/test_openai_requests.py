@@ -28,6 +28,17 @@ def chat(**members: Any) -> dict[str, Any]:
     return {"model": "gpt-4o", "messages": [HI], **members}
 
 
+def test_a_custom_tools_call_and_output_are_items() -> None:
+    tool = {"type": "custom", "name": "patch", "description": "Edits files."}
+    call = {"type": "custom_tool_call", "call_id": "c", "name": "patch", "input": "+"}
+    output = {"type": "custom_tool_call_output", "call_id": "c", "output": "done"}
+    asked = {"model": "gpt-5.5", "tools": [tool], "client_metadata": {"turn": "1"}}
+    understood(OPENAI, RESPONSES, {**asked, "input": [call, output]})
+    lonely = read(OPENAI, RESPONSES, {**asked, "input": [call]})
+    assert isinstance(lonely, Refused)
+    assert lonely.message == "No tool output found for function call c."
+
+
 def test_call_is_what_was_asked() -> None:
     picture = {"type": "image_url", "image_url": {"url": DATA_URL}}
     sound = {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}

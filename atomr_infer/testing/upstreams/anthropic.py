@@ -112,6 +112,7 @@ class AnthropicDialect:
                 decode_object(request.body),
                 version=request.headers["anthropic-version"],
                 counting=_ROUTES[request.path],
+                betas=request.headers.get("anthropic-beta", ""),
             )
         except Invalid as error:
             return Refused(status=error.status, message=error.message)

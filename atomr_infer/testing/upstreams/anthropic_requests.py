@@ -52,24 +52,31 @@ _MEMBERS = frozenset(
         "top_p",
     }
 )
+_BETA_MEMBERS = {"context_management": "context-management-", "mcp_servers": "mcp-"}
+"""Members that only a beta of such a name makes known."""
+
 _SAMPLERS = ("temperature", "top_p", "top_k")
 _EFFORTS = ("low", "medium", "high", "xhigh", "max")
 _LEAST_BUDGET_TOKENS = 1024
 _MOST_CACHE_BORDERS = 4
 
 
-def message_call(members: Members, *, version: str, counting: bool) -> Call:
+def message_call(
+    members: Members, *, version: str, counting: bool, betas: str = ""
+) -> Call:
     """Return the call that a body's members are.
 
     Args:
         members: of the body.
         version: of the API, as the request's header names it.
         counting: True for the route that only counts.
+        betas: as the request's ``anthropic-beta`` names them.
 
     Raises:
         Invalid: as Anthropic says it.
     """
     known = _COUNT_MEMBERS if counting else _MEMBERS
+    known |= {name for name, beta in _BETA_MEMBERS.items() if beta in betas}
     for name in members:
         if name not in known:
             raise Invalid(f"{name}: Extra inputs are not permitted")

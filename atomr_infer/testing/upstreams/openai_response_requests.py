@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _MEMBERS = frozenset(
     {
         "background",
+        "client_metadata",
         "context_management",
         "conversation",
         "include",
@@ -63,9 +64,13 @@ _ITEMS = (
     "message",
     "function_call",
     "function_call_output",
+    "custom_tool_call",
+    "custom_tool_call_output",
     "reasoning",
     "item_reference",
 )
+_CALLS = ("function_call", "custom_tool_call")
+_OUTPUTS = tuple(f"{kind}_output" for kind in _CALLS)
 _PARTS = {
     "user": ("input_text", "input_image", "input_file"),
     "system": ("input_text",),
@@ -140,6 +145,8 @@ def _check_item(where: str, item: object) -> None:
     needed = {
         "function_call": ("call_id", "name", "arguments"),
         "function_call_output": ("call_id", "output"),
+        "custom_tool_call": ("call_id", "name", "input"),
+        "custom_tool_call_output": ("call_id", "output"),
         "reasoning": ("summary",),
     }
     for name in needed.get(kind, ()):
@@ -180,10 +187,8 @@ def _check_encrypted(where: str, item: Members) -> None:
 
 def _check_calls(items: Sequence[Members], *, continued: bool) -> None:
     """Each call has its output behind it, and each output its call before it."""
-    called = [item["call_id"] for item in items if item.get("type") == "function_call"]
-    answered = [
-        item["call_id"] for item in items if item.get("type") == "function_call_output"
-    ]
+    called = [item["call_id"] for item in items if item.get("type") in _CALLS]
+    answered = [item["call_id"] for item in items if item.get("type") in _OUTPUTS]
     for identity in answered:
         if identity not in called and not continued:
             raise Invalid(
@@ -212,7 +217,7 @@ def _check_tools(members: Members) -> None:
     for number, tool in enumerate(members.get("tools") or ()):
         if tool.get("type") is None:
             raise missing(f"tools[{number}].type")
-        if tool["type"] == "function" and not tool.get("name"):
+        if tool["type"] in ("function", "custom", "namespace") and not tool.get("name"):
             raise missing(f"tools[{number}].name")
 
 
