@@ -179,6 +179,7 @@ class ProviderClient:
         self._replay = replay
         self._show_key = show_key
         self._fault = fault
+        self._last_shown: tuple[Secret, Headers] | None = None
         self.active = 0
 
     def __repr__(self) -> str:
@@ -274,7 +275,7 @@ class ProviderClient:
         Raises:
             InvalidRequestError: a header of the client's cannot be sent.
         """
-        key = () if secret is None else self._show_key(secret)
+        key = () if secret is None else self._shown(secret)
         try:
             return client.request(
                 "POST",
@@ -287,6 +288,12 @@ class ProviderClient:
         except ValueError as error:
             # Ours were checked when they were read; these are the client's.
             raise InvalidRequestError(str(error)) from error
+
+    def _shown(self, secret: Secret) -> Headers:
+        """Return the headers that carry a key, which are checked once for each."""
+        if self._last_shown is None or self._last_shown[0] is not secret:
+            self._last_shown = secret, self._show_key(secret)
+        return self._last_shown[1]
 
     async def fault_of(
         self, response: HttpResponse, secret: Secret | None

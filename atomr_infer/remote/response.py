@@ -27,10 +27,11 @@ class HttpResponse:
         headers: by lower-case name; repeated ones are joined with a comma.
     """
 
-    __slots__ = ("_exchange", "headers", "status")
+    __slots__ = ("_exchange", "_read", "headers", "status")
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
+        self._read = False  # the whole body
         self.status = exchange.head.status
         self.headers = exchange.head.headers
 
@@ -76,6 +77,7 @@ class HttpResponse:
                     code="body_too_long",
                 )
             pieces.append(piece)
+        self._read = True
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     async def skip_rest(self, *, limit_bytes: int, within_s: float) -> None:
@@ -85,6 +87,8 @@ class HttpResponse:
         frame.  Gives up, and lets the block's end close the connection, when
         the rest is longer or slower than said or is broken.
         """
+        if self._read:
+            return
         self.due_by(trio.current_time() + within_s)
         try:
             await self.read(limit_bytes=limit_bytes)

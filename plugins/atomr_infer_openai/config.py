@@ -83,12 +83,12 @@ class OpenAIOptions:
     @property
     def is_openai(self) -> bool:
         """True for OpenAI and for Azure, whose models are OpenAI's."""
-        return self._host.endswith((".openai.com", AZURE))
+        return _is_openai(self.endpoint)
 
     @property
     def key_header(self) -> str:
         """The name of the header that shows the key."""
-        return "api-key" if self._host.endswith(AZURE) else "authorization"
+        return "api-key" if _host(self.endpoint).endswith(AZURE) else "authorization"
 
     @property
     def all_headers(self) -> Mapping[str, str]:
@@ -108,15 +108,15 @@ class OpenAIOptions:
             completions=not is_openai or model.startswith(BARE_TEXT),
         )
 
-    @property
-    def _host(self) -> str:
-        return _host(self.endpoint)
+
+def _host(endpoint: str) -> str:
+    return parse_base_url(endpoint).origin.host
 
 
 # These are asked several times for each request.
 @lru_cache(maxsize=256)
-def _host(endpoint: str) -> str:
-    return parse_base_url(endpoint).origin.host
+def _is_openai(endpoint: str) -> bool:
+    return _host(endpoint).endswith((".openai.com", AZURE))
 
 
 @cache
