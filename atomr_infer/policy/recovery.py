@@ -98,11 +98,6 @@ class Matcher:
             if channel[0] not in self._finished
         }
 
-    @property
-    def done(self) -> bool:
-        """Whether the new answer has said all that the client has."""
-        return not self._left
-
     def take(self, chunk: TokenChunk) -> TokenChunk | None:
         """Return what of a chunk is new to the client; None: nothing.
 

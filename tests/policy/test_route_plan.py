@@ -138,6 +138,19 @@ def test_what_another_deployment_cannot_mend_is_final(
     assert walk(at, error) == [f"give up: {error.message}"]
 
 
+def test_a_bug_of_ours_is_final_even_where_more_could_be_asked() -> None:
+    bug = errors.InternalError("a bug")
+    at = plan(deployment("a", "b", "c"), deployment("b"), deployment("c"))
+    assert walk(at, BROKEN, bug) == ["to b for server_error", "give up: a bug"]
+
+
+def test_a_plan_says_beforehand_whether_it_would_fall_back() -> None:
+    bold = Fallback(to="b", on=frozenset({FallbackReason.CONTENT_FILTER}))
+    at = plan(deployment("a", bold), deployment("b"))
+    assert at.would_fall_back(FallbackReason.CONTENT_FILTER)
+    assert not at.would_fall_back(FallbackReason.TIMEOUT)
+
+
 def test_a_fallback_is_asked_only_for_what_it_is_written_for() -> None:
     long = Fallback(to="long", on=frozenset({FallbackReason.CONTEXT_LENGTH}))
     at = plan(deployment("a", long), deployment("long"))
