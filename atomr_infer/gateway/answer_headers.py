@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from atomr_infer.model.dialect import Dialect
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from atomr_infer.errors import InferenceError
     from atomr_infer.model.cost import Cost
     from atomr_infer.serving.request import Served
@@ -96,6 +98,26 @@ def cost_headers(cost: Cost | None) -> tuple[tuple[bytes, bytes], ...]:
     if cost is None:
         return ()
     return ((b"x-atomr-cost-usd", f"{cost.usd.normalize():f}".encode()),)
+
+
+def overhead_headers(overhead_s: float) -> tuple[tuple[bytes, bytes], ...]:
+    """Return the header that says how much of an answer's time was ours."""
+    return ((b"x-atomr-overhead-ms", b"%.2f" % (overhead_s * 1000)),)
+
+
+def native_finish_headers(
+    words: Iterable[str], body: bytes
+) -> tuple[tuple[bytes, bytes], ...]:
+    """Return the header with the upstream's words for why an answer ended.
+
+    Args:
+        words: its words, one for each choice.
+        body: the answer; a word that stands in it is not repeated.
+    """
+    unsaid = [word for word in dict.fromkeys(words) if f'"{word}"'.encode() not in body]
+    if not unsaid:
+        return ()
+    return ((b"x-atomr-native-finish-reason", header_text(", ".join(unsaid))),)
 
 
 def header_text(text: str) -> bytes:

@@ -17,7 +17,7 @@ import msgspec
 
 from atomr_infer._version import VERSION
 from atomr_infer.errors import InferenceError, InternalError, NotReadyError
-from atomr_infer.gateway.answer_headers import request_id_headers
+from atomr_infer.gateway.answer_headers import failed_headers, request_id_headers
 from atomr_infer.gateway.asgi_exchange import AsgiExchange, Receive, Scope, Send
 from atomr_infer.gateway.conversations import Conversations
 from atomr_infer.gateway.cors import Cors
@@ -328,7 +328,7 @@ async def _answer_error(
     exchange: Exchange, dialect: Dialect, error: InferenceError, request_id: str
 ) -> None:
     answer = INGRESSES[dialect].refuse(error, request_id)
-    more = request_id_headers(request_id, dialect)
+    more = (*request_id_headers(request_id, dialect), *failed_headers(error))
     await exchange.answer(answer.status, answer.body, [*answer.headers, *more])
 
 

@@ -19,12 +19,15 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import attrs
+import trio
 
 from atomr_infer.errors import InferenceError, InternalError
 from atomr_infer.gateway.answer_headers import (
     STREAM_HEADERS,
     cost_headers,
     failed_headers,
+    native_finish_headers,
+    overhead_headers,
     request_id_headers,
     served_headers,
 )
@@ -96,6 +99,7 @@ class Generation:
         self._ingress = ingress
         self._call = call
         self._answer: _StreamAnswer | _WholeAnswer | None = None
+        self._read_at = trio.current_time()
 
     async def run(self) -> None:
         """Answer it, whatever comes of it; its client is always told.
@@ -134,6 +138,7 @@ class Generation:
         else:
             answer = _WholeAnswer(self._exchange, self._ingress, asked)
         self._answer = answer
+        answer.read_at = self._read_at
         if is_kept(asked):
             answer.keep = partial(
                 self._conversations.keep, self._call, owner=self._owner
@@ -171,10 +176,13 @@ class _Answer:
         served: who answers; set before the first chunk.
         cost: what it cost; known when it is over.
         keep: stores a response object of ours; None: it is not stored.
+        read_at: when the request was read, in trio's clock.
     """
 
     cost: Cost | None = None
     keep: Callable[[bytes], Awaitable[None]] | None = None
+    read_at: float
+    _begun_at: float
 
     def __init__(self, exchange: Exchange, ingress: Ingress, asked: Asked) -> None:
         self._exchange = exchange
@@ -183,12 +191,23 @@ class _Answer:
         self._served: Served | None = None
 
     async def begin(self, served: Served) -> None:
+        self._begun_at = trio.current_time()
         self._served = served
 
     @property
     def served(self) -> Served:
         assert self._served is not None, "begin() comes first"
         return self._served
+
+    def _headers(self) -> list[tuple[bytes, bytes]]:
+        """Those of every answer; with its time that was ours, up to now."""
+        served = self.served
+        before_s = served.asked_at - self.read_at
+        since_s = trio.current_time() - self._begun_at
+        return [
+            *served_headers(served, self._asked, self._ingress.dialect),
+            *overhead_headers(before_s + since_s),
+        ]
 
     def _passed_on(self) -> None:
         """Take back what would have been dropped: the upstream got all of it."""
@@ -236,9 +255,8 @@ class _StreamAnswer(_Answer):
         self._exchange.nudge(self._ingress.keepalive)
 
     async def _start(self, content_type: str) -> None:
-        headers = served_headers(self.served, self._asked, self._ingress.dialect)
         kind = (b"content-type", content_type.encode("latin-1"))
-        await self._exchange.start(200, [kind, *STREAM_HEADERS, *headers])
+        await self._exchange.start(200, [kind, *STREAM_HEADERS, *self._headers()])
         # What an upstream answers to a stream may be no stream.
         if content_type.startswith(_EVENTS) or not self._ingress.keepalive.strip():
             self.watched.add(self)
@@ -262,6 +280,7 @@ class _WholeAnswer(_Answer):
 
     _builder: AnswerBuilder | None = None
     _raw: RawChunk | None = None
+    _native: tuple[str, ...] = ()
 
     async def chunk(self, chunk: TokenChunk | RawChunk) -> None:
         if isinstance(chunk, RawChunk):
@@ -271,14 +290,14 @@ class _WholeAnswer(_Answer):
         if self._builder is None:
             self._builder = self._ingress.whole(self._asked, self._facts())
         self._builder.add(chunk)
+        if chunk.native_finish is not None:
+            self._native += (chunk.native_finish,)
 
     async def fail(self, error: InferenceError) -> None:
         """End an answer whose head is out but not its body: only a cut tells."""
         raise AssertionError(f"a whole answer is sent at once, yet {error}")
 
     async def finish(self) -> None:
-        headers = served_headers(self.served, self._asked, self._ingress.dialect)
-        headers += cost_headers(self.cost)
         if self._raw is not None:
             body = self._raw.data
         else:
@@ -286,4 +305,6 @@ class _WholeAnswer(_Answer):
             body = self._builder.build()
             if self.keep is not None:
                 await self.keep(body)
+        headers = [*self._headers(), *cost_headers(self.cost)]
+        headers += native_finish_headers(self._native, body)
         await self._exchange.answer(200, body, headers)

@@ -195,6 +195,7 @@ class Delivery:
             recovered=self.recovered,
             spent=tuple(report.spent),
             cost=report.cost,
+            asked_at=report.asked_at,
         )
 
     async def finish(self, attempt: Attempt) -> None:

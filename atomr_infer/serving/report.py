@@ -44,6 +44,7 @@ class Report:
         outcome: ``completed``, ``cancelled`` or ``failed``.
         error: why it failed, in words: an error holds on to all that it passed.
         started_at: in trio's clock.
+        asked_at: when somebody was asked first, in trio's clock.
         first_chunk_at: in trio's clock; None: nothing came.
         usage: the answer's own totals.
         recovered: True when a cut answer is whole.
@@ -58,6 +59,7 @@ class Report:
     outcome: str = "failed"
     error: str = ""
     started_at: float = attrs.field(factory=trio.current_time)
+    asked_at: float = math.nan
     first_chunk_at: float | None = None
     usage: Usage | None = None
     recovered: bool = False

@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import attrs
+import trio
 
 from atomr_infer.errors import InferenceError
 from atomr_infer.model.failover import FallbackReason, OnCut
@@ -117,6 +118,9 @@ class _Request:
 
     async def _attempt(self, pid: Pid) -> None:
         plan, leg = self.journey.plan, self.journey.leg
+        report = self.journey.report
+        if not report.tried:
+            report.asked_at = trio.current_time()
         terms = Terms(
             may_wait=plan.may_wait,
             past_filter=plan.would_fall_back(FallbackReason.CONTENT_FILTER),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Protocol
 
 import attrs
@@ -57,6 +58,7 @@ class Served:
             answer is whole all the same.
         spent: what the attempts used; known at the end only.
         cost: what they cost together, likewise; None: nobody knows.
+        asked_at: when somebody was asked first, in trio's clock.
     """
 
     request_id: str
@@ -68,6 +70,7 @@ class Served:
     recovered: bool = False
     spent: tuple[Spent, ...] = ()
     cost: Cost | None = None
+    asked_at: float = attrs.field(default=math.nan, eq=False)
 
 
 class Sink(Protocol):
