@@ -222,17 +222,18 @@ class Gateway:
         """Its address: ``http://host:port``."""
         return self._inner.url
 
-    def drain(self, timeout_s: float) -> None:
+    def drain(self, timeout_s: float, *, grace_s: float = 0.0) -> None:
         """Stop accepting, let running answers finish, tell the others, close.
 
         Args:
             timeout_s: how long running answers may take, in seconds.
+            grace_s: how long requests are still taken before that, in seconds.
         """
-        self._loop.run(partial(self._drain, timeout_s))
+        self._loop.run(partial(self._drain, timeout_s, grace_s))
 
-    async def _drain(self, timeout_s: float) -> None:
+    async def _drain(self, timeout_s: float, grace_s: float) -> None:
         with self._loop.cluster.at_home():
-            await self._inner.drain(timeout_s)
+            await self._inner.drain(timeout_s, grace_s=grace_s)
 
 
 @attrs.frozen(eq=False)

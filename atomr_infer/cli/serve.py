@@ -73,7 +73,7 @@ async def _serve(plan: ServePlan) -> None:
                 _spare_the_collector()
                 print_banner(plan, gateway.url, await _engines(cluster, plan))
                 name = (await _next(signals)).name
-                await _drain(signals, name, gateway, plan.gateway.drain_timeout_s)
+                await _drain(signals, name, gateway, plan.gateway)
             print_notice("stopping")
     print_notice("stopped")
 
@@ -182,12 +182,18 @@ async def _engines(cluster: Cluster, plan: ServePlan) -> dict[str, list[int]]:
 
 
 async def _drain(
-    signals: AsyncIterator[int], name: str, gateway: Gateway, timeout_s: float
+    signals: AsyncIterator[int], name: str, gateway: Gateway, config: GatewayConfig
 ) -> None:
+    timeout_s, grace_s = config.drain_timeout_s, config.drain_grace_s
     running = gateway.running
-    if running:
+    if grace_s:
+        print_notice(
+            f"{name}: not ready any more; requests are still taken for "
+            f"{grace_s:g} s (again to stop now)"
+        )
+    elif running:
         print_notice(
             f"{name}: no new requests; {running} running may finish within "
             f"{timeout_s:g} s (again to stop now)"
         )
-    await _unless_signalled(signals, partial(gateway.drain, timeout_s))
+    await _unless_signalled(signals, partial(gateway.drain, timeout_s, grace_s=grace_s))

@@ -77,6 +77,9 @@ class GatewayConfig:
             free one.
         drain_timeout_s: how long requests may still run after a stop was asked
             for, in seconds.
+        drain_grace_s: how long requests are still taken after a stop was asked
+            for, while ``/readyz`` says 503 and a load balancer may notice, in
+            seconds; ``drain_timeout_s`` begins behind it.
         max_body_bytes: largest request body; a larger one is refused with 413.
         write_timeout_s: how long a client may leave its answer unread before
             the request is cancelled, in seconds.
@@ -99,6 +102,7 @@ class GatewayConfig:
 
     bind: str = attrs.field(default="127.0.0.1:8080", validator=_bind)
     drain_timeout_s: float = attrs.field(default=30.0, validator=positive)
+    drain_grace_s: float = attrs.field(default=0.0, validator=not_negative)
     max_body_bytes: int = attrs.field(default=32 * 1024 * 1024, validator=at_least(1))
     write_timeout_s: float = attrs.field(default=60.0, validator=positive)
     keepalive_s: float = attrs.field(default=15.0, validator=not_negative)

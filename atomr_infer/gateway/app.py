@@ -24,6 +24,7 @@ from atomr_infer.gateway.cors import Cors
 from atomr_infer.gateway.exchange import (
     ClientGoneError,
     Exchange,
+    Headers,
     Work,
 )
 from atomr_infer.gateway.generation import Backing, Generation
@@ -56,6 +57,8 @@ if TYPE_CHECKING:
     from atomr_infer.serving.shared import Serving
 
 log = logging.getLogger(__name__)
+
+_CLOSE = (b"connection", b"close")
 
 Operation = Callable[[Exchange, Target], Awaitable[None]]
 Fail = Callable[[InferenceError], Awaitable[None]]
@@ -132,7 +135,7 @@ class GatewayApp:
 
     async def _dispatch(self, exchange: Exchange) -> None:
         headers = _by_name(exchange.headers)
-        exchange.extra = self._cors.headers(headers)
+        exchange.extra = self._extra(headers)
         target = find(exchange.method, exchange.path, headers)
         match target:
             case WrongMethod(allow=methods) if exchange.method == "OPTIONS":
@@ -161,6 +164,11 @@ class GatewayApp:
                 await self._stored(exchange, target, headers)
             case Target():
                 await self._operations[target.action](exchange, target)
+
+    def _extra(self, headers: Mapping[str, str]) -> Headers:
+        """What every answer has, whatever it is."""
+        extra = self._cors.headers(headers)
+        return (*extra, _CLOSE) if self.draining else extra
 
     async def _options(
         self, exchange: Exchange, headers: Mapping[str, str], methods: tuple[str, ...]
@@ -349,5 +357,5 @@ async def _refuse(
 ) -> None:
     answer = INGRESSES[dialect].plain(status, message, _new_id(), code=code)
     # Whatever the client still sends of its body is not read: close.
-    headers = [(b"connection", b"close"), *answer.headers, *more]
+    headers = [_CLOSE, *answer.headers, *more]
     await exchange.answer(status, answer.body, headers)

@@ -49,21 +49,25 @@ class Gateway:
         """Requests that are being answered."""
         return self._app.running
 
-    async def drain(self, timeout_s: float) -> None:
+    async def drain(self, timeout_s: float, *, grace_s: float = 0.0) -> None:
         """Stop accepting, let running answers finish, tell the others, close.
 
-        A gateway that is closed already stays so.
+        ``/readyz`` says 503 at once.  A gateway that is closed already stays so.
 
         Args:
             timeout_s: how long running answers may take, in seconds.
+            grace_s: how long requests are still taken before that, so that
+                whoever sends them can see that they should go elsewhere.
 
         Cancellation: cuts the wait short; the gateway is closed all the same.
         """
         if self._closed:
             return
         self._app.draining = True
-        await self._listener.stop_accepting()
         try:
+            if grace_s:
+                await trio.sleep(grace_s)
+            await self._listener.stop_accepting()
             with trio.move_on_after(timeout_s):
                 await self._listener.connections_done()
                 return

@@ -1,16 +1,20 @@
 """How a gateway ends: with its answers finished, or its clients told."""
 
 import json
+from functools import partial
 from typing import Any
 
 import pytest
 import trio
+import trio.testing
+from trio.testing import MockClock
 
 from atomr_infer.cluster import Cluster
 from atomr_infer.errors import ConfigError
 from atomr_infer.model.deployment import Deployment
 from tests.gateway.conftest import Running, Serve
 from tests.gateway.http import Answer, chat, events, request, until
+from tests.gateway.http1 import Client, get
 
 
 def mock(**options: Any) -> Deployment:
@@ -89,3 +93,53 @@ async def test_draining_one_gateway_leaves_the_other_ready(serve: Serve) -> None
         ready = await request(running.port, "GET", "/readyz")
         assert (ready.status, ready.json["ready"]) == (200, True)
     assert events(answers[0])[-1] == "[DONE]"
+
+
+async def test_in_its_grace_it_is_not_ready_and_answers_all_the_same(
+    serve: Serve, mock_clock: MockClock
+) -> None:
+    mock_clock.rate = 1
+    async with serve(mock()) as running, trio.open_nursery() as nursery:
+        kept = Client(await trio.open_tcp_stream("127.0.0.1", running.port))
+        await kept.send(get("/readyz"))
+        assert (await kept.answer()).status == 200
+        mock_clock.rate = 0  # the grace lasts until it is let pass
+        nursery.start_soon(partial(running.gateway.drain, 1, grace_s=100))
+        await trio.testing.wait_all_tasks_blocked()
+
+        ready = await request(running.port, "GET", "/readyz")
+        alive = await request(running.port, "GET", "/healthz")
+        answer = await chat(running.port)
+        await kept.send(get("/readyz"))
+        again = await kept.answer()
+        assert await kept.rest() == b""
+        await kept.stream.aclose()
+
+        assert (ready.status, ready.json["draining"]) == (503, True)
+        assert (alive.status, answer.status) == (200, 200)
+        assert (again.status, again.headers["connection"]) == (503, "close")
+        mock_clock.jump(100)
+        mock_clock.rate = 1
+    assert not running.gateway.running
+
+
+async def test_a_drain_without_grace_takes_nothing_more(serve: Serve) -> None:
+    answers: list[Answer] = []
+    slow = mock(tokens=20, delay_s=0.01)
+    async with serve(slow) as running, trio.open_nursery() as nursery:
+        await ask_until_running(running, nursery, answers)
+        nursery.start_soon(running.gateway.drain, 10)
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(OSError, match=r".*"):
+            await trio.open_tcp_stream("127.0.0.1", running.port)
+    assert answers[0].status == 200
+
+
+async def test_a_drain_that_is_cancelled_in_its_grace_closes_at_once(
+    serve: Serve,
+) -> None:
+    async with serve(mock()) as running:
+        with trio.move_on_after(0.01):
+            await running.gateway.drain(10, grace_s=100)
+        with pytest.raises(OSError, match=r".*"):
+            await trio.open_tcp_stream("127.0.0.1", running.port)
