@@ -266,6 +266,20 @@ RESPONSES = (
     Probe(
         "tools", {"tools": [{"type": "function", "name": "f", "parameters": SCHEMA}]}
     ),
+    Probe("tools (custom)", {"tools": [{"type": "custom", "name": "f"}]}),
+    Probe(
+        "tools (namespace)",
+        {
+            "tools": [
+                {
+                    "type": "namespace",
+                    "name": "n",
+                    "description": "x",
+                    "tools": [{"type": "function", "name": "f", "parameters": SCHEMA}],
+                }
+            ]
+        },
+    ),
     Probe("tools (web_search)", {"tools": [{"type": "web_search"}]}),
     Probe(
         "text.format json_schema",

@@ -82,9 +82,9 @@ def _named_choice(fields: Fields) -> ToolChoice:
     if kind == "allowed_tools":
         allowed = fields.nested("allowed_tools") or fields
         return _allowed(allowed)
-    if kind != "function":
+    if kind not in ("function", "custom"):
         raise invalid(fields.path("type"), f"{kind!r} is not supported; use 'function'")
-    function = fields.nested("function") or fields
+    function = fields.nested(kind) or fields
     name = function.required("name", str, "a string")
     return ToolChoice(mode=ToolMode.REQUIRED, names=(name,))
 

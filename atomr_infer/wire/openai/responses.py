@@ -66,7 +66,7 @@ class ResponseBuilder:
         return _json(
             self._object.members(
                 status,
-                output_items(choice, self._facts, status),
+                output_items(choice, self._facts, status, forms=self._object.forms),
                 usage=self._collected.usage,
                 incomplete=reason,
             )

@@ -34,6 +34,7 @@ from atomr_infer.model.parts import (
 from atomr_infer.wire.fields import Fields, decode, invalid
 from atomr_infer.wire.openai.chat_messages import media_source
 from atomr_infer.wire.openai.responses_proof import read_proof
+from atomr_infer.wire.openai.responses_tools import flat_name, free_text_arguments
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -92,7 +93,9 @@ def _item(param: str, raw: Raw) -> Message:
             return _message(fields)
         case "function_call":
             return Message(Role.ASSISTANT, (_function_call(fields),))
-        case "function_call_output":
+        case "custom_tool_call":
+            return Message(Role.ASSISTANT, (_custom_call(fields),))
+        case "function_call_output" | "custom_tool_call_output":
             return Message(Role.TOOL, (_function_output(fields),))
         case "reasoning":
             return Message(Role.ASSISTANT, (_reasoning(fields),))
@@ -192,9 +195,22 @@ _READERS: dict[str, Callable[[Fields], Part]] = {
 def _function_call(fields: Fields) -> ToolCallPart:
     return ToolCallPart(
         id=fields.required("call_id", str, "a string"),
-        name=fields.required("name", str, "a string"),
+        name=_called_name(fields),
         arguments=fields.required("arguments", str, "a string"),
     )
+
+
+def _custom_call(fields: Fields) -> ToolCallPart:
+    return ToolCallPart(
+        id=fields.required("call_id", str, "a string"),
+        name=_called_name(fields),
+        arguments=free_text_arguments(fields.required("input", str, "a string")),
+    )
+
+
+def _called_name(fields: Fields) -> str:
+    name = fields.required("name", str, "a string")
+    return flat_name(name, fields.text("namespace"))
 
 
 def _function_output(fields: Fields) -> ToolResultPart:

@@ -13,15 +13,17 @@ import msgspec
 
 from atomr_infer.model.batch import FinishReason
 from atomr_infer.wire.openai.responses_proof import write_proof
+from atomr_infer.wire.openai.responses_tools import call_forms, free_text
 from atomr_infer.wire.openai.usage_body import response_usage_members
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from atomr_infer.model.collected import Choice
     from atomr_infer.model.parts import RawJson, ReasoningPart, ToolCallPart
     from atomr_infer.model.usage import Usage
     from atomr_infer.wire.ingress import AnswerFacts, Asked
+    from atomr_infer.wire.openai.responses_tools import CallForm
 
 Members = dict[str, object]
 
@@ -65,7 +67,12 @@ def item_id(prefix: str, facts: AnswerFacts, number: int) -> str:
 
 
 class ResponseObject:
-    """The parts of a response that stay the same while it grows."""
+    """The parts of a response that stay the same while it grows.
+
+    Attributes:
+        forms: of the tools that are no plain functions, by the name that the
+            model calls.
+    """
 
     def __init__(self, asked: Asked, facts: AnswerFacts) -> None:
         said = {} if asked.echo is None else _decode(asked.echo)
@@ -73,6 +80,7 @@ class ResponseObject:
             name: said.get(name, default) for name, default in _DEFAULTS.items()
         }
         self._facts = facts
+        self.forms: Mapping[str, CallForm] = call_forms(said.get("tools"))
 
     def members(
         self,
@@ -147,16 +155,25 @@ def message_item(identity: str, content: Sequence[Members], status: str) -> Memb
     }
 
 
-def call_item(identity: str, call: ToolCallPart, status: str) -> Members:
-    """Return a function call."""
-    return {
+def call_item(
+    identity: str, call: ToolCallPart, status: str, *, form: CallForm | None = None
+) -> Members:
+    """Return a call, in the form in which the client offered the tool."""
+    custom = form is not None and form.custom
+    members: Members = {
         "id": identity,
-        "type": "function_call",
+        "type": "custom_tool_call" if custom else "function_call",
         "status": status,
         "call_id": call.id,
-        "name": call.name,
-        "arguments": call.arguments,
+        "name": call.name if form is None else form.name,
     }
+    if form is not None and form.namespace is not None:
+        members["namespace"] = form.namespace
+    if custom:
+        members["input"] = free_text(call.arguments) if call.arguments else ""
+    else:
+        members["arguments"] = call.arguments
+    return members
 
 
 def reasoning_item(identity: str, part: ReasoningPart) -> Members:
@@ -173,7 +190,13 @@ def reasoning_item(identity: str, part: ReasoningPart) -> Members:
     return members
 
 
-def output_items(choice: Choice, facts: AnswerFacts, status: str) -> list[Members]:
+def output_items(
+    choice: Choice,
+    facts: AnswerFacts,
+    status: str,
+    *,
+    forms: Mapping[str, CallForm],
+) -> list[Members]:
     """Return the items of a whole answer: thoughts, text, calls."""
     items = [
         reasoning_item(item_id("rs", facts, number), part)
@@ -188,7 +211,9 @@ def output_items(choice: Choice, facts: AnswerFacts, status: str) -> list[Member
         identity = item_id("msg", facts, len(items))
         items.append(message_item(identity, content or [text_part("")], status))
     for call in choice.tool_calls:
-        items.append(call_item(item_id("fc", facts, len(items)), call, status))
+        identity = item_id("fc", facts, len(items))
+        form = forms.get(call.name)
+        items.append(call_item(identity, call, status, form=form))
     return items
 
 

@@ -9,13 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from atomr_infer.model.asks import (
-    FormatKind,
-    RawTool,
-    Reasoning,
-    ResponseFormat,
-    Tool,
-)
+from atomr_infer.model.asks import FormatKind, Reasoning, ResponseFormat
 from atomr_infer.model.batch import ExecuteBatch, Message, Role, Sampling
 from atomr_infer.model.dialect import Dialect
 from atomr_infer.model.source import Source
@@ -23,16 +17,14 @@ from atomr_infer.wire.fields import Fields, invalid
 from atomr_infer.wire.ingress import Asked
 from atomr_infer.wire.openai.chat_asks import (
     effort_of,
-    function_tool,
     json_schema_format,
     parse_tool_choice,
 )
 from atomr_infer.wire.openai.chat_request import model_name
 from atomr_infer.wire.openai.responses_input import parse_input
+from atomr_infer.wire.openai.responses_tools import parse_tools
 
 if TYPE_CHECKING:
-    from msgspec import Raw
-
     from atomr_infer.wire.ingress import Call
 
 _MAX_TOP_LOGPROBS = 20
@@ -63,13 +55,14 @@ def parse_response_request(call: Call) -> Asked:
     # What goes on from our store means nothing to the upstream.
     own = Source(Dialect.OPENAI_RESPONSES, call.body, model)
     source = own if call.previous is None else None
+    tools, approximated = parse_tools(root)
     batch = ExecuteBatch(
         request_id=call.request_id,
         model=model,
         messages=messages,
         sampling=_sampling(root),
         stream=stream,
-        tools=tuple(_tool(param, raw) for param, raw in root.items("tools", "a list")),
+        tools=tools,
         tool_choice=parse_tool_choice(root),
         parallel_tool_calls=root.flag("parallel_tool_calls"),
         response_format=_format(root),
@@ -80,7 +73,11 @@ def parse_response_request(call: Call) -> Asked:
         source=source,
     )
     return Asked(
-        batch=batch, previous=previous, store=stored is not False, echo=call.body
+        batch=batch,
+        warnings=approximated,
+        previous=previous,
+        store=stored is not False,
+        echo=call.body,
     )
 
 
@@ -105,14 +102,6 @@ def _sampling(root: Fields) -> Sampling:
         max_tokens=root.whole("max_output_tokens", 1, 2**31),
         top_logprobs=root.whole("top_logprobs", 0, _MAX_TOP_LOGPROBS),
     )
-
-
-def _tool(param: str, raw: Raw) -> Tool | RawTool:
-    fields = Fields.of(raw, param)
-    kind = fields.required("type", str, "a string")
-    if kind != "function":
-        return RawTool(kind, bytes(raw))
-    return function_tool(fields, cache_from=fields)
 
 
 def _format(root: Fields) -> ResponseFormat | None:

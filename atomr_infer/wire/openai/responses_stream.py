@@ -29,6 +29,7 @@ from atomr_infer.wire.openai.responses_output import (
     refusal_part,
     text_part,
 )
+from atomr_infer.wire.openai.responses_tools import CallForm
 
 if TYPE_CHECKING:
     from atomr_infer.errors import InferenceError
@@ -80,6 +81,14 @@ class _Call:
     id: str
     number: int
     call: ToolCallPart
+    form: CallForm | None
+
+    @property
+    def custom(self) -> bool:
+        return self.form is not None and self.form.custom
+
+    def item(self, status: str) -> Members:
+        return call_item(self.id, self.call, status, form=self.form)
 
 
 class ResponseStreamEncoder:
@@ -274,16 +283,14 @@ class ResponseStreamEncoder:
         events = [self._close_thought(), self._close_said("completed")]
         known = self._calls.get(delta.index)
         if known is None:
-            call = ToolCallPart(id=delta.id or "", name=delta.name or "", arguments="")
-            identity = item_id("fc", self._facts, len(self._items))
-            number = self._open(call_item(identity, call, "in_progress"))
-            known = self._calls[delta.index] = _Call(identity, number, call)
-            events.append(self._added(number))
+            known = self._calls[delta.index] = self._open_call(delta)
+            events.append(self._added(known.number))
         elif delta.name:
             known.call = attrs.evolve(known.call, name=delta.name)
         if delta.arguments:
             arguments = known.call.arguments + delta.arguments
             known.call = attrs.evolve(known.call, arguments=arguments)
+        if delta.arguments and not known.custom:
             events.append(
                 self._event(
                     "response.function_call_arguments.delta",
@@ -294,15 +301,31 @@ class ResponseStreamEncoder:
             )
         return b"".join(events)
 
+    def _open_call(self, delta: ToolCallDelta) -> _Call:
+        call = ToolCallPart(id=delta.id or "", name=delta.name or "", arguments="")
+        number = len(self._items)
+        identity = item_id("fc", self._facts, number)
+        known = _Call(identity, number, call, self._object.forms.get(call.name))
+        self._open(known.item("in_progress"))
+        return known
+
     def _close_call(self, call: _Call, status: str) -> bytes:
+        item = call.item(status)
+        if call.custom:
+            # Its text is inside the arguments, so it is known when they are whole.
+            where: Members = {"item_id": call.id, "output_index": call.number}
+            kind, text = "response.custom_tool_call_input", item["input"]
+            written = self._event(f"{kind}.delta", **where, delta=text)
+            written += self._event(f"{kind}.done", **where, input=text)
+            return written + self._done(call.number, item)
         done = self._event(
             "response.function_call_arguments.done",
             item_id=call.id,
             output_index=call.number,
-            name=call.call.name,
+            name=item["name"],
             arguments=call.call.arguments,
         )
-        return done + self._done(call.number, call_item(call.id, call.call, status))
+        return done + self._done(call.number, item)
 
 
 def _summary(thought: _Thought) -> Members:
