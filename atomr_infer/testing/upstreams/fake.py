@@ -13,6 +13,7 @@ import trio
 from atomr_infer.testing.upstream_script import Behaviour, Happy, Refused
 from atomr_infer.testing.upstreams.call import Call, Media, Request
 from atomr_infer.testing.upstreams.dialect import Dialect, Reply
+from atomr_infer.testing.upstreams.http2_server import Http2Connection, Http2Stream
 from atomr_infer.testing.upstreams.openai import OpenAIDialect
 from atomr_infer.testing.upstreams.plan import plan, refuse
 from atomr_infer.testing.upstreams.server import RequestHead, ServerConnection
@@ -119,24 +120,42 @@ class FakeUpstream:
             await self._arrival.wait()
 
     async def serve_stream(self, stream: trio.abc.Stream) -> None:
-        """Serve one connection over any stream until either side ends it."""
-        number = self.connections
-        self.connections += 1
+        """Serve one HTTP/1.1 connection over any stream until either side ends it."""
+        number = self._connected()
         connection = ServerConnection(stream)
         async with stream:
             while (head := await connection.receive_request()) is not None:
-                recorded = RecordedRequest(
-                    method=head.method,
-                    path=head.path,
-                    headers=head.headers,
-                    body=head.body,
-                    connection=number,
-                    received_at=trio.current_time(),
-                )
-                steps = self._steps(head, recorded)
-                self._record(recorded)
-                if not await self._answer(connection, recorded, steps):
+                if not await self._exchange(head, connection, number):
                     return
+
+    async def serve_http2(self, stream: trio.abc.Stream) -> None:
+        """Serve one HTTP/2 connection over any stream until either side ends it."""
+        number = self._connected()
+
+        async def answer(head: RequestHead, each: Http2Stream) -> None:
+            await self._exchange(head, each, number)
+
+        async with stream:
+            await Http2Connection(stream).serve(answer)
+
+    def _connected(self) -> int:
+        self.connections += 1
+        return self.connections - 1
+
+    async def _exchange(
+        self, head: RequestHead, answerer: ServerConnection | Http2Stream, number: int
+    ) -> bool:
+        recorded = RecordedRequest(
+            method=head.method,
+            path=head.path,
+            headers=head.headers,
+            body=head.body,
+            connection=number,
+            received_at=trio.current_time(),
+        )
+        steps = self._steps(head, recorded)
+        self._record(recorded)
+        return await self._answer(answerer, recorded, steps)
 
     def _record(self, request: RecordedRequest) -> None:
         self.requests.append(request)
@@ -145,7 +164,7 @@ class FakeUpstream:
 
     async def _answer(
         self,
-        connection: ServerConnection,
+        connection: ServerConnection | Http2Stream,
         request: RecordedRequest,
         steps: Iterator[Step],
     ) -> bool:
