@@ -90,8 +90,26 @@ def check_address(text: str) -> None:
             inner = ipaddress.IPv4Address(address.packed[-4:])
         if inner is not None:
             check_address(str(inner))
-    if not address.is_global or address.is_multicast:
-        raise ForbiddenUrlError("it leads to an address that is not public")
+        elif address not in _GLOBAL_UNICAST:
+            raise _not_public()
+    listed = any(address in network for network in _NOT_PUBLIC)
+    if listed or not address.is_global or address.is_multicast:
+        raise _not_public()
+
+
+def _not_public() -> ForbiddenUrlError:
+    return ForbiddenUrlError("it leads to an address that is not public")
 
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
+# All else is reserved: old ways to write an IPv4 address, site-local, local NAT64.
+_GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
+
+# Python's table does not have these, or has them as public.
+_NOT_PUBLIC = (
+    ipaddress.ip_network("168.63.129.16/32"),  # Azure's host, from inside a machine
+    ipaddress.ip_network("192.0.0.0/24"),  # protocol assignments; Oracle's metadata
+    ipaddress.ip_network("192.88.99.0/24"),  # 6to4 relays
+    ipaddress.ip_network("3fff::/20"),  # documentation
+)

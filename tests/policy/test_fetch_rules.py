@@ -39,6 +39,16 @@ from atomr_infer.policy.fetch_rules import (
         "64:ff9b::7f00:1",
         "64:ff9b::169.254.169.254",
         "2001:db8::1",
+        "168.63.129.16",
+        "192.0.0.192",
+        "192.88.99.1",
+        "::127.0.0.1",
+        "::ffff:0:127.0.0.1",
+        "64:ff9b::a83f:8110",
+        "64:ff9b:1::7f00:1",
+        "fec0::1",
+        "3fff::1",
+        "5f00::1",
     ],
 )
 def test_an_address_that_is_not_public_is_refused(address: str) -> None:
