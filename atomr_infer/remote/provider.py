@@ -38,6 +38,7 @@ from atomr_infer.remote.answer import (
     within,
 )
 from atomr_infer.remote.blot import blot, without_secret
+from atomr_infer.remote.counted import Counted
 from atomr_infer.remote.headers import Headers, check_header
 from atomr_infer.remote.http import HttpClient
 from atomr_infer.remote.phases import HttpTimeouts
@@ -196,7 +197,7 @@ class ProviderClient:
         Cancellation: leaving the block before the last chunk closes the
             connection before the block's exit returns.
         """
-        return _Counted(self, self._chunks(batch, request))
+        return Counted(self, self._chunks(batch, request))
 
     def _chunks(
         self, batch: ExecuteBatch, request: ProviderRequest[C]
@@ -243,7 +244,7 @@ class ProviderClient:
             path=path, body=body, headers=headers, reader=_no_reader
         )
         begin = partial(self._read_all, request, by)
-        async with _Counted(
+        async with Counted(
             self, self._session.attempt(begin, headers=client_headers)
         ) as answer:
             return answer
@@ -308,43 +309,8 @@ class ProviderClient:
         )
 
 
-class _Counted(Generic[T]):
-    """A block that counts as active.
-
-    These blocks are made by hand: one generator for each of them costs as much
-    as the rest of a request.
-    """
-
-    __slots__ = ("_block", "_client")
-
-    def __init__(
-        self, client: ProviderClient, block: AbstractAsyncContextManager[T]
-    ) -> None:
-        self._client = client
-        self._block = block
-
-    async def __aenter__(self) -> T:
-        self._client.active += 1
-        try:
-            return await self._block.__aenter__()
-        except BaseException:
-            self._client.active -= 1
-            raise
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool | None:
-        try:
-            return await self._block.__aexit__(exc_type, exc, traceback)
-        finally:
-            self._client.active -= 1
-
-
 class _Answered(Generic[C, T]):
-    """The block of an exchange whose answer has status 200."""
+    """The block of an exchange whose answer has status 200; by hand, as Counted is."""
 
     __slots__ = ("_block", "_by", "_client", "_http", "_read", "_request", "_secret")
 
