@@ -161,7 +161,9 @@ async def test_library_raises_on_an_error_inside_a_stream(library: Library) -> N
     assert "The server had an error" in str(caught.value)
 
 
-async def test_library_reads_a_stream_in_pieces_of_three_bytes(library: Library) -> None:
+async def test_library_reads_a_stream_in_pieces_of_three_bytes(
+    library: Library,
+) -> None:
     happy = script.Happy(text="caf\u00e9 \u2028 \U0001f600", split_bytes=3)
     async with library.open([happy], api_key=KEY) as fake:
         seen = await library.ask_fake(fake, Ask(stream=True))
