@@ -2,7 +2,8 @@
 
 A client that speaks the dialect itself is passed on: its bytes with the model's
 name replaced, its version and its beta features, and the answer's bytes back.
-Anything else is written anew from the canonical form.
+Anything else is written anew from the canonical form, and so is a conversation
+that a Claude model would refuse because another model had a part in it.
 
 Pure.
 """
@@ -16,12 +17,13 @@ from atomr_infer.remote.provider import ProviderRequest
 from atomr_infer.wire.anthropic.upstream import encode_count, encode_request
 from atomr_infer.wire.anthropic.upstream_pass import MessagePass
 from atomr_infer.wire.anthropic.upstream_stream import MessageAnswer
-from atomr_infer.wire.anthropic.upstream_turns import check_prefill
+from atomr_infer.wire.anthropic.upstream_turns import check_prefill, fit_as_they_are
 from atomr_infer.wire.anthropic.versions import BETA_HEADER, HEADER, OLD
 from atomr_infer_anthropic.models import fitted_traits
 
 if TYPE_CHECKING:
     from atomr_infer.model.batch import ExecuteBatch, RawChunk, TokenChunk
+    from atomr_infer.wire.anthropic.traits import ModelTraits
     from atomr_infer_anthropic.config import AnthropicOptions
 
 MESSAGES = "/v1/messages"
@@ -38,7 +40,7 @@ def make_request(
         UnsupportedFeatureError: the model lacks what it takes.
     """
     traits = fitted_traits(batch.model, options)
-    passed = _passed_body(batch)
+    passed = _passed_body(batch, traits)
     if passed is not None:
         # Refused here rather than there, because another model may take it.
         check_prefill(batch, traits)
@@ -68,18 +70,23 @@ def make_count(
     Raises:
         InvalidRequestError: as :func:`make_request`.
     """
-    passed = _passed_body(batch)
+    traits = fitted_traits(batch.model, options)
+    passed = _passed_body(batch, traits)
     if passed is not None and batch.sampling.max_tokens is None:
         version = batch.client_headers.get(HEADER, OLD)
         return passed, _headers(batch, options, version)
-    encoded = encode_count(batch, fitted_traits(batch.model, options))
+    encoded = encode_count(batch, traits)
     version = options.api_version or encoded.version
     return encoded.body, _headers(batch, options, version)
 
 
-def _passed_body(batch: ExecuteBatch) -> bytes | None:
+def _passed_body(batch: ExecuteBatch, traits: ModelTraits) -> bytes | None:
     source = batch.source
     if source is None or source.dialect is not Dialect.ANTHROPIC:
+        return None
+    # Of other models behind this API nothing is known: they may want back what
+    # they did not sign.
+    if "claude" in batch.model and not fit_as_they_are(batch, traits):
         return None
     return source.renamed(batch.model)
 

@@ -122,9 +122,9 @@ async def test_claude_code_is_answered(provider: Provider) -> None:
         assert [upstream.call is not None for upstream in fake.requests] == [True]
 
 
-@pytest.mark.parametrize("name", ["gemini", "compatible"])
-async def test_claude_code_brings_a_tools_result(name: str) -> None:
-    async with gateway(PROVIDERS[name], HI) as (port, fake):
+@each_provider
+async def test_claude_code_brings_a_tools_result(provider: Provider) -> None:
+    async with gateway(provider, HI) as (port, fake):
         answer = await ask(
             port,
             MESSAGES,
@@ -133,6 +133,7 @@ async def test_claude_code_brings_a_tools_result(name: str) -> None:
             anthropic_beta=BETAS,
         )
         assert b"there." in answer.body
+        assert [upstream.call is not None for upstream in fake.requests] == [True]
         assert b"zebra" in fake.requests[0].body
 
 

@@ -98,6 +98,31 @@ def check_prefill(batch: ExecuteBatch, traits: ModelTraits) -> None:
         raise _no_prefill(f"messages[{len(batch.messages) - 1}]")
 
 
+def fit_as_they_are(batch: ExecuteBatch, traits: ModelTraits) -> bool:
+    """Whether a Claude model takes the turns of a client that speaks this API.
+
+    It does not where another model answered before, whose thoughts Anthropic has
+    not signed, nor where a client that does not know the model behind its name
+    sent a system message that the model takes at the front only.
+    """
+    spoken = False
+    for message in batch.messages:
+        if message.role not in _SYSTEM_ROLES:
+            spoken = True
+        elif spoken and not traits.system_turns:
+            return False
+        if any(map(_is_foreign_thought, message.content)):
+            return False
+    return True
+
+
+def _is_foreign_thought(part: Part) -> bool:
+    if not isinstance(part, ReasoningPart):
+        return False
+    proof = part.data or part.signature
+    return proof is None or proof.origin is not Dialect.ANTHROPIC
+
+
 def _no_prefill(param: str) -> UnsupportedFeatureError:
     return UnsupportedFeatureError(
         "this model does not continue an assistant's text: the last message must"

@@ -606,3 +606,48 @@ async def test_upstream_sees_a_cancelled_request_leave_within_100_ms(
         left_at = pair.upstream.requests[0].left_at
         assert left_at - cancelled_at < 0.1
         assert (await pair.ask())[-1].usage is not None
+
+
+# --- conversations with another model's part in them -------------------------------
+
+_GO = {"role": "user", "content": "go"}
+_ON = {"role": "user", "content": "on"}
+
+
+def _thought(block: dict[str, str]) -> list[dict[str, Any]]:
+    said = {"type": "text", "text": "Gone."}
+    return [_GO, {"role": "assistant", "content": [block, said]}, _ON]
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        _thought({"type": "thinking", "thinking": "Hm.", "signature": ""}),
+        _thought(
+            {"type": "thinking", "thinking": "Hm.", "signature": "atomr:gemini:x"}
+        ),
+        _thought({"type": "redacted_thinking", "data": "atomr:gemini:x"}),
+        [_GO, {"role": "system", "content": "be brief"}, _ON],
+    ],
+)
+async def test_what_another_model_left_is_taken_out_before_claude_refuses_it(
+    over_socket: Any, messages: list[Any]
+) -> None:
+    async with over_socket() as pair:
+        chunks = await run(pair, passed(request(messages=messages, metadata={})))
+        assert all(isinstance(chunk, TokenChunk) for chunk in chunks)
+        sent = pair.upstream.requests[0]
+        assert b"atomr:" not in sent.body
+        assert b'"thinking"' not in sent.body
+
+
+async def test_what_a_compatible_servers_model_left_is_its_own(
+    over_socket: Any,
+) -> None:
+    block = {"type": "thinking", "thinking": "Hm.", "signature": ""}
+    body = request(messages=_thought(block))
+    async with over_socket() as pair:
+        with pytest.raises(errors.InvalidRequestError):  # the fake is Anthropic's
+            await run(pair, passed(body, "kimi-k2"))
+        sent = pair.upstream.requests[0]
+        assert sent.body == body.replace(b'"mine"', b'"kimi-k2"')
