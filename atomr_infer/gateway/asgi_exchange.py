@@ -32,7 +32,15 @@ _LOOK_EVERY_S = 1.0
 class AsgiExchange(Exchange):
     """An exchange of an ASGI server's."""
 
-    __slots__ = ("_nudging", "_nursery", "_receive", "_send", "_stream", "_working")
+    __slots__ = (
+        "_begun",
+        "_nudging",
+        "_nursery",
+        "_receive",
+        "_send",
+        "_stream",
+        "_working",
+    )
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.method = scope["method"]
@@ -48,6 +56,7 @@ class AsgiExchange(Exchange):
         self._working: trio.CancelScope | None = None
         self._nursery: trio.Nursery | None = None
         self._nudging = False
+        self._begun: trio.Event | None = None
 
     async def read_body(self, *, limit_bytes: int, timeout_s: float) -> bytes:
         """Return the whole request body; see :class:`Exchange`."""
@@ -100,8 +109,27 @@ class AsgiExchange(Exchange):
         )
         self.started = True
 
+    def begin(self, status: int, headers: Headers, data: bytes) -> None:
+        """Begin the answer and send a first piece of its body; does not wait."""
+        assert self._nursery is not None, "run() comes first"
+        self.started = True
+        self._begun = trio.Event()
+        self._nursery.start_soon(self._begin, self._begun, status, headers, data)
+
+    async def _begin(
+        self, begun: trio.Event, status: int, headers: Headers, data: bytes
+    ) -> None:
+        await self.start(status, headers)
+        await self._send(
+            {"type": "http.response.body", "body": data, "more_body": True}
+        )
+        self._begun = None
+        begun.set()
+
     async def write(self, data: bytes) -> None:
         """Send a piece of the body."""
+        if self._begun is not None:
+            await self._begun.wait()
         await self._send(
             {"type": "http.response.body", "body": data, "more_body": True}
         )
@@ -119,6 +147,8 @@ class AsgiExchange(Exchange):
 
     async def end(self, data: bytes = b"") -> None:
         """Send the last piece of the body."""
+        if self._begun is not None:
+            await self._begun.wait()
         self.ended = True
         await self._send(
             {"type": "http.response.body", "body": data, "more_body": False}

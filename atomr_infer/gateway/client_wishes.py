@@ -1,7 +1,8 @@
 """What a client says in headers about how its request is served.
 
-A client may shorten the time that its request has, never lengthen it, and it
-may bring a key where a deployment asks for one.
+A client may shorten the time that its request has, never lengthen it, it may
+bring a key where a deployment asks for one, and it may give up an error's status
+for a stream that is never silent for long.
 
 Pure.
 """
@@ -36,6 +37,11 @@ def with_wishes(
     keyed = serving.with_client_keys(batch, headers)
     timeout_s = timeout_of(headers)
     return keyed if timeout_s is None else attrs.evolve(keyed, timeout_s=timeout_s)
+
+
+def wants_early_stream(headers: Mapping[str, str]) -> bool:
+    """Whether a stream shall be kept open before its first chunk, too."""
+    return headers.get("x-atomr-early-stream", "").strip().lower() == "true"
 
 
 def timeout_of(headers: Mapping[str, str]) -> float | None:

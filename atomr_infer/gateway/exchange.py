@@ -104,6 +104,10 @@ class Exchange(ABC):
         """Send a piece of the body; it is on its way when this returns."""
 
     @abstractmethod
+    def begin(self, status: int, headers: Headers, data: bytes) -> None:
+        """Begin the answer and send a first piece of its body; does not wait."""
+
+    @abstractmethod
     def nudge(self, data: bytes) -> None:
         """Send a piece of the body now, or not at all; does not wait.
 

@@ -31,7 +31,7 @@ from atomr_infer.gateway.answer_headers import (
     request_id_headers,
     served_headers,
 )
-from atomr_infer.gateway.client_wishes import with_wishes
+from atomr_infer.gateway.client_wishes import wants_early_stream, with_wishes
 from atomr_infer.gateway.conversations import Conversations, is_kept
 from atomr_infer.gateway.silences import BUSY, Silences
 from atomr_infer.model.batch import RawChunk, TokenChunk
@@ -135,6 +135,8 @@ class Generation:
         if batch.stream:
             answer = _StreamAnswer(self._exchange, self._ingress, asked)
             answer.watched = self._silences.watched
+            if wants_early_stream(self._call.headers):
+                answer.begin_early()
         else:
             answer = _WholeAnswer(self._exchange, self._ingress, asked)
         self._answer = answer
@@ -214,10 +216,11 @@ class _Answer:
         self._asked = attrs.evolve(self._asked, warnings=())
 
     def _facts(self) -> AnswerFacts:
+        served = self._served
         return AnswerFacts(
             request_id=self._asked.batch.request_id,
             created_s=int(time.time()),
-            model=self.served.model,
+            model=self._asked.batch.model if served is None else served.model,
             prompt_tokens=estimate_prompt_tokens(self._asked.batch),
         )
 
@@ -233,10 +236,12 @@ class _StreamAnswer(_Answer):
     quiet = BUSY
     watched: set[Silent]
     _encoder: StreamEncoder | None = None
+    _passes_on = False
 
     async def chunk(self, chunk: TokenChunk | RawChunk) -> None:
         if isinstance(chunk, RawChunk):
-            if not self._exchange.started:
+            if not self._passes_on:
+                self._passes_on = True
                 self._passed_on()
                 await self._start(chunk.content_type)
             data = chunk.data
@@ -250,11 +255,25 @@ class _StreamAnswer(_Answer):
             await self._exchange.write(data)
             self.quiet = 0
 
+    def begin_early(self) -> None:
+        """Be kept open before the first chunk, too: its status is 200 then."""
+        self.quiet = 0
+        self.watched.add(self)
+
     def keep_alive(self) -> None:
         """Send what its client does not see, between two events."""
-        self._exchange.nudge(self._ingress.keepalive)
+        keepalive = self._ingress.keepalive
+        if self._exchange.started:
+            self._exchange.nudge(keepalive)
+            return
+        batch, dialect = self._asked.batch, self._ingress.dialect
+        kind = (b"content-type", self._asked.stream_type.encode("latin-1"))
+        known = request_id_headers(batch.request_id, dialect)
+        self._exchange.begin(200, [kind, *STREAM_HEADERS, *known], keepalive)
 
     async def _start(self, content_type: str) -> None:
+        if self._exchange.started:
+            return  # while it was silent
         kind = (b"content-type", content_type.encode("latin-1"))
         await self._exchange.start(200, [kind, *STREAM_HEADERS, *self._headers()])
         # What an upstream answers to a stream may be no stream.

@@ -7,8 +7,9 @@ its dialect's bytes.  So a silence lasts ``keepalive_s`` at most, and a chunk
 costs two stores.
 
 A stream is looked at from its first chunk to its end.  Before it, nothing is
-sent: the status is still open then, an error has its own, and another provider
-may be asked.
+sent: the status is still open then, and an error has its own.  A client that
+would rather not wait in silence says so, and its stream is looked at from the
+start.
 
 Cost: a look at each streamed answer every ``keepalive_s / 3`` seconds.
 """

@@ -11,13 +11,19 @@ import trio
 import trio.testing
 from h2.config import H2Configuration
 from h2.connection import H2Connection
-from h2.events import DataReceived
+from h2.events import DataReceived, StreamEnded
 
 from atomr_infer.gateway.silences import BUSY, Silences
-from atomr_infer.model.deployment import Deployment
-from atomr_infer.testing.upstream_script import ErrorInStream, HangMidStream, Happy
+from atomr_infer.model.deployment import Deployment, Timeouts
+from atomr_infer.testing.upstream_script import (
+    ErrorInStream,
+    HangBeforeHeaders,
+    HangMidStream,
+    Happy,
+    server_error,
+)
 from tests.gateway.dialects import ROUTES, Route, provider
-from tests.gateway.http import chat_body, unchunk
+from tests.gateway.http import chat_body, parse, unchunk
 from tests.gateway.http1 import Client, post
 
 if TYPE_CHECKING:
@@ -177,7 +183,7 @@ def shapes(body: bytes) -> list[tuple[str, ...]]:
     return found
 
 
-async def test_nothing_is_sent_before_the_first_chunk(serve: Serve) -> None:
+async def test_by_itself_nothing_is_sent_before_the_first_chunk(serve: Serve) -> None:
     late = Happy(tokens=("Hello",), delay_s=5 * SOON_S)
     async with (
         provider("openai", late) as (_, deployment),
@@ -259,3 +265,97 @@ async def test_a_silent_stream_over_http2_is_kept_open_too(serve: Serve) -> None
                 for event in connection.receive_data(data):
                     body += event.data if isinstance(event, DataReceived) else b""
     assert b" world" in body
+
+
+# --- before the first chunk, for those who ask for it -----------------------------
+
+EARLY = "x-atomr-early-stream: true"
+
+
+@pytest.mark.parametrize("name", ROUTES)
+async def test_who_asks_for_it_hears_of_its_stream_before_the_first_chunk(
+    serve: Serve, name: str
+) -> None:
+    route = ROUTES[name]
+    late = Happy(tokens=("Hello", " world"), delay_s=5 * SOON_S)
+    bodies = []
+    async with provider(route.own, otherwise=late) as (_, deployment):
+        for early in (EARLY, "x-atomr-early-stream: no"):
+            async with serve(deployment, keepalive_s=SOON_S) as running:
+                asked = route.request(CLOSE, early, stream=True)
+                bodies.append(await whole_body(running, asked))
+    kept, plain = bodies
+    assert kept.startswith(SEEN_AS[name])
+    assert not plain.startswith(SEEN_AS[name])
+    assert shapes(kept) == shapes(plain)
+
+
+@pytest.mark.parametrize("name", ROUTES)
+async def test_a_late_error_is_an_event_of_an_early_stream(
+    serve: Serve, name: str
+) -> None:
+    route = ROUTES[name]
+    slow = Timeouts(first_token_s=6 * SOON_S)
+    async with (
+        provider(route.own, HangBeforeHeaders(), timeouts=slow) as (_, deployment),
+        serve(deployment, keepalive_s=SOON_S) as running,
+    ):
+        asked = route.request(CLOSE, EARLY, stream=True)
+        async with asking(running, asked) as client:
+            answer = parse(await client.rest())
+    assert answer.status == 200
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    assert len(answer.headers["x-request-id"]) == 24
+    assert answer.body.startswith(SEEN_AS[name])
+    # The Responses API begins a response before it fails it.
+    *_, event = events_in(answer.body)
+    told = json.loads(event.strip().split(b"data: ", 1)[1])
+    error = told["response"]["error"] if name == "responses" else told["error"]
+    assert f"{6 * SOON_S:g} s" in error["message"]
+
+
+async def test_a_quick_error_keeps_its_status_in_an_early_stream(serve: Serve) -> None:
+    async with (
+        provider("openai", server_error(500)) as (_, deployment),
+        serve(deployment, keepalive_s=15) as running,
+    ):
+        asked = ROUTES["chat"].request(CLOSE, EARLY, stream=True)
+        async with asking(running, asked) as client:
+            answer = parse(await client.rest())
+    assert answer.status == 502
+
+
+async def test_who_leaves_an_early_stream_ends_its_request(serve: Serve) -> None:
+    async with (
+        provider("openai", HangBeforeHeaders()) as (upstream, deployment),
+        serve(deployment, keepalive_s=SOON_S) as running,
+    ):
+        asked = ROUTES["chat"].request(EARLY, stream=True)
+        async with asking(running, asked) as client:
+            await client.read_until(b"keepalive")
+        with trio.fail_after(1):
+            await upstream.requests[0].client_left.wait()
+
+
+async def test_an_early_stream_over_http2(serve: Serve) -> None:
+    late = Happy(tokens=("Hello", " world"), delay_s=4 * SOON_S)
+    connection = H2Connection(H2Configuration())
+    connection.initiate_connection()
+    fields = {":method": "POST", ":path": "/v1/chat/completions"}
+    fields |= {":scheme": "http", ":authority": "x", "x-atomr-early-stream": "true"}
+    connection.send_headers(1, list(fields.items()))
+    connection.send_data(1, chat_body(stream=True), end_stream=True)
+    body, ended = b"", False
+    async with (
+        provider("openai", late) as (_, deployment),
+        serve(deployment, keepalive_s=SOON_S) as running,
+        asking(running, connection.data_to_send()) as client,
+    ):
+        with trio.fail_after(10):
+            while not ended:
+                data = await client.stream.receive_some()
+                for event in connection.receive_data(data):
+                    body += event.data if isinstance(event, DataReceived) else b""
+                    ended = ended or isinstance(event, StreamEnded)
+    assert body.startswith(b": keepalive\n\n")
+    assert body.endswith(b"data: [DONE]\n\n")

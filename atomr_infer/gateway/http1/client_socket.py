@@ -105,17 +105,21 @@ class ClientSocket:
             await trio.lowlevel.checkpoint()
             raise ClientGoneError
 
-    def nudge(self, data: bytes) -> None:
+    def nudge(self, data: bytes, *, needed: bool = False) -> None:
         """Send what fits now, when nothing is on its way; does not wait.
 
         Of data that has begun to leave, the rest goes out before the next piece.
+
+        Args:
+            data: nothing that is missed.
+            needed: it is missed: what does not fit goes out before the next piece.
         """
         if self._unsent is not None:
             return
         sent = self._try(data)
         if sent is None:
             self._lost()
-        elif 0 < sent < len(data):
+        elif sent < len(data) and (sent or needed):
             self._unsent = memoryview(data)[sent:]
 
     def _try(self, data: bytes | memoryview) -> int | None:

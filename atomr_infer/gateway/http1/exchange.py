@@ -126,6 +126,14 @@ class Http1Exchange(Exchange):
 
     async def start(self, status: int, headers: Headers) -> None:
         """Begin the answer."""
+        self._start(status, headers)
+
+    def begin(self, status: int, headers: Headers, data: bytes) -> None:
+        """Begin the answer and send a first piece of its body; does not wait."""
+        self._start(status, headers)
+        self._connection.socket.nudge(self._framed(data), needed=True)
+
+    def _start(self, status: int, headers: Headers) -> None:
         assert self._answer is None, "an answer begins once"
         self._answer = answer_head(
             status,
