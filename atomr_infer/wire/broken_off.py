@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from atomr_infer.errors import InferenceError
+from atomr_infer.errors import InferenceError, UpstreamProtocolError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from atomr_infer.model.batch import ExecuteBatch
 
 E = TypeVar("E")
 C = TypeVar("C")
@@ -58,3 +60,16 @@ class BreaksOff:
                 self.error = error
                 break
         return chunks
+
+
+def refuse_unasked(batch: ExecuteBatch) -> None:
+    """Refuse events for a client that asked for one object, where bytes are passed on.
+
+    Raises:
+        UpstreamProtocolError: nobody asked for a stream.
+    """
+    if not batch.stream:
+        raise UpstreamProtocolError(
+            "the upstream streams an answer that was asked for whole",
+            code="unasked_stream",
+        )

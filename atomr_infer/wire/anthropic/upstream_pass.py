@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from atomr_infer.errors import StreamCutError, UpstreamProtocolError
+from atomr_infer.errors import StreamCutError
 from atomr_infer.model.batch import FinishReason, RawChunk
 from atomr_infer.wire.anthropic.answer_stream import MessageStreamEncoder
 from atomr_infer.wire.anthropic.reasons import finish_reason
@@ -38,7 +38,7 @@ from atomr_infer.wire.anthropic.upstream_stream import (
     usage_or_estimate,
 )
 from atomr_infer.wire.anthropic.usage import Counts, decode_counts
-from atomr_infer.wire.broken_off import BreaksOff
+from atomr_infer.wire.broken_off import BreaksOff, refuse_unasked
 from atomr_infer.wire.ingress import AnswerFacts
 from atomr_infer.wire.sse import SseReader
 from atomr_infer.wire.sse_frames import FrameReader
@@ -92,11 +92,7 @@ class MessagePass(BreaksOff):
             InferenceError: an error inside the stream, an event beyond its cap,
                 or nobody asked for a stream.
         """
-        if not self._batch.stream:
-            raise UpstreamProtocolError(
-                "the upstream streams an answer that was asked for whole",
-                code="unasked_stream",
-            )
+        refuse_unasked(self._batch)
         if not (self._frames.pending or self._held or self.ended):
             delta = lone_delta(data)
             if delta is not None:

@@ -18,7 +18,7 @@ from msgspec import Raw
 
 from atomr_infer.errors import StreamCutError
 from atomr_infer.model.batch import FinishReason, RawChunk
-from atomr_infer.wire.broken_off import BreaksOff
+from atomr_infer.wire.broken_off import BreaksOff, refuse_unasked
 from atomr_infer.wire.gemini.members import camel
 from atomr_infer.wire.gemini.upstream_answer import decode, malformed
 from atomr_infer.wire.gemini.upstream_progress import Progress
@@ -69,9 +69,10 @@ class RawAnswer(BreaksOff):
         """Take bytes of the stream; return the events that they complete.
 
         Raises:
-            InferenceError: an error inside the stream, or an event beyond
-                its cap.
+            InferenceError: an error inside the stream, an event beyond its cap,
+                or nobody asked for a stream.
         """
+        refuse_unasked(self._batch)
         return self._take(self._body.feed(data))
 
     def close(self) -> list[RawChunk]:

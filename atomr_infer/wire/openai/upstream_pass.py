@@ -22,7 +22,7 @@ import msgspec
 
 from atomr_infer.errors import StreamCutError
 from atomr_infer.model.batch import FinishReason, RawChunk
-from atomr_infer.wire.broken_off import BreaksOff
+from atomr_infer.wire.broken_off import BreaksOff, refuse_unasked
 from atomr_infer.wire.openai.upstream import finish_reason, malformed
 from atomr_infer.wire.openai.upstream_errors import ErrorBody, classify, parse_error
 from atomr_infer.wire.openai.upstream_stream import estimate_usage
@@ -105,9 +105,10 @@ class ChatPass(BreaksOff):
         """Take bytes of the stream; return the whole events in them.
 
         Raises:
-            InferenceError: an error inside the stream, or an event beyond
-                its cap.
+            InferenceError: an error inside the stream, an event beyond its cap,
+                or nobody asked for a stream.
         """
+        refuse_unasked(self._batch)
         return self._take(self._frames.feed(data))
 
     def close(self) -> list[RawChunk]:
