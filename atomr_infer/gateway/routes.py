@@ -114,6 +114,8 @@ _GEMINI_VERBS: Mapping[str, Action] = {
     "batchEmbedContents": Action.EMBED,
 }
 
+_TWO_VERSIONS = ("/v1/v1/", "/v1/v1beta/", "/v1beta/v1/", "/v1beta/v1beta/")
+
 _OPENAI_ROOTS = ("/chat/", "/completions", "/embeddings", "/responses", "/models")
 
 
@@ -146,6 +148,8 @@ def find(
     if methods is None:
         return NoRoute(dialect=dialect_of(path, headers))
     target = methods.get(method)
+    if target is None and method == "POST" and path.startswith("/v1beta/"):
+        return NoRoute(dialect=Dialect.GEMINI)  # an action that nobody knows
     if target is None:
         return WrongMethod(dialect=dialect_of(path, headers), allow=_allowed(methods))
     return target
@@ -157,8 +161,11 @@ def _allowed(methods: Mapping[str, Target]) -> tuple[str, ...]:
 
 
 def _normal(path: str) -> str:
-    """Return a path without its last slash, under ``/v1`` where that was left out."""
+    """Return a path without its last slash, and with one version in front."""
     path = path.rstrip("/") or "/"
+    # Clients that were given a base URL with a version, and add their own.
+    if path.startswith(_TWO_VERSIONS):
+        path = path[path.index("/", 1) :]
     # Clients that were given a base URL without /v1.
     if path.startswith(_OPENAI_ROOTS):
         return "/v1" + path

@@ -137,9 +137,12 @@ def parse_options(deployment: Deployment) -> GeminiOptions:
         cached_content=options.text("cached_content"),
     )
     versions = _STUDIO_VERSIONS if project is None else _VERTEX_VERSIONS
+    endpoint = options.base_url("endpoint", read.endpoint).rstrip("/")
+    # Written with the version by who knows OpenAI's habit.
+    root, _, last = endpoint.rpartition("/")
     return attrs.evolve(
         read,
-        endpoint=options.base_url("endpoint", read.endpoint),
+        endpoint=root if last in versions else endpoint,
         api_version=options.one_of("api_version", versions, versions[0]),
         http2=options.one_of("http2", HTTP2, "off"),
     )

@@ -61,6 +61,26 @@ async def test_what_is_not_there_answers_in_the_envelope(serve: Serve) -> None:
     assert wrong.headers["allow"] == "POST, OPTIONS"
 
 
+async def test_a_version_that_a_client_puts_before_its_own_is_taken_off(
+    serve: Serve,
+) -> None:
+    async with serve(M) as running:
+        for path in ("/v1/v1/models", "/v1/v1beta/models", "/v1beta/v1beta/models"):
+            assert (await request(running.port, "GET", path)).status == 200, path
+        thrice = await request(running.port, "GET", "/v1/v1/v1/models")
+    assert thrice.status == 404
+
+
+async def test_an_action_of_geminis_that_is_not_there_is_404(serve: Serve) -> None:
+    async with serve(M) as running:
+        path = "/v1beta/models/m:generateContnt"
+        answer = await request(running.port, "POST", path, b"{}")
+    assert (answer.status, answer.json["error"]["message"]) == (
+        404,
+        f"there is no {path} here",
+    )
+
+
 async def test_head_and_a_trailing_slash_are_understood(serve: Serve) -> None:
     async with serve(M) as running:
         head = await request(running.port, "HEAD", "/healthz")

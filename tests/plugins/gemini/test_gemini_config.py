@@ -129,6 +129,11 @@ async def test_google_itself_needs_a_credential(options: Any, remedy: str) -> No
             pytest.fail("opened")
 
 
+@pytest.mark.parametrize("last", ["", "/", "/v1beta", "/v1/"])
+def test_a_version_in_the_endpoint_is_taken_off(last: str) -> None:
+    assert parse_options(_deployment(endpoint=f"http://h{last}")).endpoint == "http://h"
+
+
 def test_another_endpoint_needs_none() -> None:
     PLUGIN.validate(_deployment(endpoint="http://127.0.0.1:8000"))
 
