@@ -67,8 +67,9 @@ def _annotate(
 
     The error is changed and not wrapped: its class is part of its meaning.
     """
-    owner = f"deployment {deployment.name!r}: "
-    error.message = owner + error.message.removeprefix(owner)
+    owner = f"deployment {deployment.name!r}"
+    if not error.message.startswith((f"{owner}: ", f"{owner}, ")):
+        error.message = f"{owner}: {error.message}"
     if origin is not None and error.path is None:
         error.path = origin.path
         error.line = origin.positions.line(where)

@@ -9,6 +9,7 @@ have begun.
 from __future__ import annotations
 
 import math
+import re
 import ssl
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -26,6 +27,9 @@ from atomr_infer.remote.http1 import FramingError, PeerClosedError
 
 if TYPE_CHECKING:
     from atomr_infer.remote.origin import Origin
+
+# What stands before the words of the system's own: its number, and where.
+_SYSTEMS_OWN = re.compile(r"^\[Errno \d+\] (Error connecting to \(.*?\): )?")
 
 
 class Phase(Enum):
@@ -139,9 +143,11 @@ def describe(error: BaseException) -> str:
 
     >>> describe(OSError("all failed"))
     'all failed'
+    >>> describe(OSError(111, "Error connecting to ('127.0.0.1', 80): Refused"))
+    'Refused'
     """
     if isinstance(error, BaseExceptionGroup):
         return "; ".join(dict.fromkeys(describe(e) for e in error.exceptions))
     if error.__cause__ is not None:
         return describe(error.__cause__)
-    return str(error) or type(error).__name__
+    return _SYSTEMS_OWN.sub("", str(error)) or type(error).__name__

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
@@ -22,7 +23,6 @@ from atomr_infer.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 MAX_RESPONSES = 10_000
 """How many are kept; the oldest go first."""
@@ -87,6 +87,10 @@ class ResponseStore:
         self._max_age_s = max_age_s
         self._limiter = trio.CapacityLimiter(1)
         where = ":memory:" if path is None else str(path)
+        folder = Path(where).parent
+        if not folder.is_dir():
+            problem = f"the response store {where} has no folder; make it: mkdir -p"
+            raise ConfigError(f"{problem} {folder}")
         try:
             self._database = sqlite3.connect(where, check_same_thread=False)
             self._database.execute("PRAGMA journal_mode = WAL")

@@ -53,6 +53,21 @@ def test_an_unknown_option_gets_its_line_though_another_is_suggested() -> None:
     )
 
 
+@pytest.mark.parametrize("runtime", ["openai", "anthropic", "gemini", "litellm"])
+def test_a_refused_option_of_a_remote_runtime_names_its_deployment_once(
+    runtime: str,
+) -> None:
+    error = refusal(
+        f'[[deployment]]\nname = "bad"\nruntime = "{runtime}"\n'
+        'options = { endpoint = "h" }\n'
+    )
+
+    assert str(error) == (
+        f"atomr.toml:4: deployment 'bad', runtime '{runtime}': "
+        "option 'endpoint' 'h' does not start with http:// or https://"
+    )
+
+
 def test_an_unknown_runtime_gets_the_line_of_its_key() -> None:
     error = refusal(f'{GOOD}[[deployment]]\nname = "bad"\n\nruntime = "mokc"\n')
 

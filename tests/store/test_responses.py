@@ -73,13 +73,20 @@ async def test_a_file_outlives_its_store(tmp_path: Path) -> None:
     second.close()
 
 
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "none"
+    with pytest.raises(ConfigError) as caught:
+        ResponseStore(folder / "r.db")
+    assert str(caught.value) == (
+        f"the response store {folder}/r.db has no folder; make it: mkdir -p {folder}"
+    )
+
+
 def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
     path = tmp_path / "r.db"
     path.write_bytes(b"not a database" * 100)
     with pytest.raises(ConfigError, match=r"r\.db cannot be opened"):
         ResponseStore(path)
-    with pytest.raises(ConfigError, match="cannot be opened"):
-        ResponseStore(tmp_path / "nowhere/r.db")
 
 
 WRITER = """
