@@ -109,4 +109,4 @@ def _example_model(deployments: Sequence[Deployment]) -> tuple[str, str]:
     plain = next((name for name in names if "*" not in name), None)
     if plain is not None:
         return plain, ""
-    return "MODEL", f", with the name of a model such as {names[0]} for MODEL"
+    return "MODEL", f", with a model's name that fits {names[0]} for MODEL"

@@ -52,7 +52,7 @@ def cli() -> None:
 def serve(
     *, config_path: Path | None, bind: str | None, demo: bool, log_level: str
 ) -> None:
-    """Serve models behind an OpenAI-compatible API.
+    """Serve models to clients of OpenAI's, Anthropic's and Google's APIs.
 
     With --config, what the file says.  Without it, the providers whose keys
     are in the environment (OPENAI_API_KEY, ...).  With neither, a small

@@ -114,7 +114,7 @@ async def test_a_key_in_the_environment_is_enough() -> None:
     assert upstream.requests[0].json["model"] == "gpt-whatever"
     assert "from provider keys in the environment" in command.stdout
     # No model to ask for is known: the reader is told to put one in.
-    assert "a model such as gpt-* for MODEL" in command.stdout
+    assert "with a model's name that fits gpt-* for MODEL" in command.stdout
     assert KEY not in command.stdout + command.stderr
 
 
