@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import attrs
 
+from atomr_infer.errors import InvalidRequestError
 from atomr_infer.model.capabilities import is_fetched_there
 from atomr_infer.model.parts import (
     AudioPart,
@@ -27,13 +28,17 @@ if TYPE_CHECKING:
 
 P = TypeVar("P", bound=Part)
 
+# A few large files; a request's own bytes are bounded by as much (base64).
+_MAX_CHARS = 64 * 1024 * 1024
+
 
 async def inlined(
     batch: ExecuteBatch, capabilities: Capabilities, fetch: Fetch | None = None
 ) -> ExecuteBatch:
     """Return the request with all media fetched that its model does not fetch.
 
-    A URL that stands twice is fetched once.
+    A URL that stands twice is fetched once, but counts as often as it stands: a
+    short request must not become a gigabyte.
 
     Args:
         batch: the request.
@@ -41,7 +46,7 @@ async def inlined(
         fetch: returns what a URL holds; None: asks its server.
 
     Raises:
-        InvalidRequestError: one cannot be fetched.
+        InvalidRequestError: one cannot be fetched, or all are too much together.
 
     Cancellation: closes the connection that is being read.
     """
@@ -51,8 +56,10 @@ async def inlined(
         from atomr_infer.remote.media import fetch_media  # noqa: PLC0415
 
         fetch = fetch_media
+    left = _MAX_CHARS
 
     async def media_of(part: P) -> P:
+        nonlocal left
         if not isinstance(part, ImagePart | AudioPart | FilePart):
             return part
         if is_fetched_there(part, capabilities):
@@ -61,6 +68,9 @@ async def inlined(
         url = part.source.url
         if url not in known:
             known[url] = await fetch(url)
+        left -= len(known[url].base64)
+        if left < 0:
+            raise _too_much()
         return attrs.evolve(part, source=known[url])
 
     async def part_of(part: Part) -> Part:
@@ -75,3 +85,11 @@ async def inlined(
         messages.append(attrs.evolve(message, content=tuple(parts)))
     # The client's own bytes still hold the URLs.
     return attrs.evolve(batch, messages=tuple(messages), source=None)
+
+
+def _too_much() -> InvalidRequestError:
+    return InvalidRequestError(
+        "the URLs in the messages hold too much together: at most "
+        f"{_MAX_CHARS // 1024 // 1024} MiB in base64",
+        code="invalid_image_url",
+    )

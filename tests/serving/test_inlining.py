@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from atomr_infer.errors import InvalidRequestError
 from atomr_infer.model.batch import ExecuteBatch, Message, Role
 from atomr_infer.model.capabilities import Capabilities
 from atomr_infer.model.dialect import Dialect
@@ -47,3 +50,21 @@ async def test_what_the_model_does_not_fetch_is_fetched_once() -> None:
     )
     assert found.source is None
     assert asked == ["https://x/a.png"]
+
+
+@pytest.mark.parametrize("name", ["https://x/{}.png", "https://x/same.png"])
+async def test_what_is_too_much_together_is_not_fetched_to_its_end(name: str) -> None:
+    asked = []
+    large = Inline("image/png", "A" * (20 * 1024 * 1024))
+
+    async def fetch(url: str) -> Inline:
+        asked.append(url)
+        return large
+
+    parts = tuple(ImagePart(source=Url(name.format(i))) for i in range(1000))
+    batch = ExecuteBatch(
+        request_id="r", model="m", messages=(Message(Role.USER, parts),)
+    )
+    with pytest.raises(InvalidRequestError, match="too much together: at most 64 MiB"):
+        await inlined(batch, Capabilities(), fetch)
+    assert len(asked) == len({part.source for part in parts[:4]})
