@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 MAX_RESPONSES = 10_000
 """How many are kept; the oldest go first."""
 
+MAX_BYTES = 1024 * 1024 * 1024
+"""How much is kept; pictures stand in conversations as base64."""
+
 MAX_AGE_S = 30 * 86_400
 """How long one is kept; OpenAI keeps them as long."""
 
@@ -71,6 +74,7 @@ class ResponseStore:
         path: Path | None = None,
         *,
         max_responses: int = MAX_RESPONSES,
+        max_bytes: int = MAX_BYTES,
         max_age_s: int = MAX_AGE_S,
     ) -> None:
         """Open or make the database.
@@ -78,12 +82,14 @@ class ResponseStore:
         Args:
             path: its file; None: in memory, for as long as the process lives.
             max_responses: how many are kept.
+            max_bytes: how large the database may become.
             max_age_s: how long one is kept.
 
         Raises:
             ConfigError: the file cannot be opened, or is another database.
         """
         self._max_responses = max_responses
+        self._max_bytes = max_bytes
         self._max_age_s = max_age_s
         self._limiter = trio.CapacityLimiter(1)
         where = ":memory:" if path is None else str(path)
@@ -157,6 +163,23 @@ class ResponseStore:
                 " (SELECT max(number) FROM response) - ?",
                 (self._max_responses,),
             )
+            while self._used_bytes() > self._max_bytes and self._drop_oldest():
+                pass
+
+    def _used_bytes(self) -> int:
+        """Return the bytes of the pages in use, which SQLite knows without a look."""
+        pages, free, page_bytes = (
+            self._database.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("page_count", "freelist_count", "page_size")
+        )
+        return int((pages - free) * page_bytes)
+
+    def _drop_oldest(self) -> bool:
+        """Delete the oldest response; False when there is none."""
+        cursor = self._database.execute(
+            "DELETE FROM response WHERE number = (SELECT min(number) FROM response)"
+        )
+        return cursor.rowcount > 0
 
     def _get(self, name: str, owner: bytes, oldest_s: int) -> StoredResponse | None:
         found = self._database.execute(

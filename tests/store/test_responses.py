@@ -9,6 +9,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import attrs
 import pytest
 
 from atomr_infer.errors import ConfigError
@@ -54,6 +55,27 @@ async def test_the_oldest_go_when_there_are_too_many(store: ResponseStore) -> No
         await store.put(response(name))
     kept = [name for name in "abcd" if await store.get(name, owner=b"", now_s=100)]
     assert kept == ["b", "c", "d"]
+
+
+async def test_the_oldest_go_when_they_are_too_large(tmp_path: Path) -> None:
+    for path in (None, tmp_path / "r.db"):
+        store = ResponseStore(path, max_bytes=1_000_000)
+        for number in range(50):
+            large = attrs.evolve(response(str(number)), items=b"x" * 200_000)
+            await store.put(large)
+        names = [str(number) for number in range(50)]
+        kept = [n for n in names if await store.get(n, owner=b"", now_s=100)]
+        store.close()
+        assert kept == ["46", "47", "48", "49"]
+
+
+async def test_one_that_is_too_large_alone_is_not_kept() -> None:
+    store = ResponseStore(max_bytes=100_000)
+    await store.put(attrs.evolve(response("a"), items=b"x" * 200_000))
+    assert await store.get("a", owner=b"", now_s=100) is None
+    await store.put(response("b"))
+    assert await store.get("b", owner=b"", now_s=100) == response("b")
+    store.close()
 
 
 async def test_what_is_too_old_is_not_there(store: ResponseStore) -> None:
