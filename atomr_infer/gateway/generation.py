@@ -290,7 +290,8 @@ class _StreamAnswer(_Answer):
     async def fail(self, error: InferenceError) -> None:
         """End a stream that has begun with an explicit error event."""
         self.quiet = BUSY
-        encoder = self._encoder or self._ingress.stream(self._asked, self._facts())
+        facts = attrs.evolve(self._facts(), joined=self._passes_on)
+        encoder = self._encoder or self._ingress.stream(self._asked, facts)
         await self._exchange.end(encoder.fail(error))
 
 

@@ -86,7 +86,11 @@ COUNT_CONTENT = Route(
 
 @asynccontextmanager
 async def provider(
-    name: str, *script: object, otherwise: object = None, **settings: object
+    name: str,
+    *script: object,
+    otherwise: object = None,
+    options: Mapping[str, Any] | None = None,
+    **settings: object,
 ) -> AsyncIterator[tuple[FakeUpstream, Deployment]]:
     """A fake upstream, and the deployment ``m`` that asks it once."""
     opens, model = PROVIDERS[name]
@@ -99,7 +103,7 @@ async def provider(
                 runtime=name,
                 model=model,
                 credential=Secret("a-key-of-ours"),
-                options={"endpoint": upstream.base_url},
+                options={"endpoint": upstream.base_url, **(options or {})},
                 **members,
             ),
         )

@@ -120,6 +120,27 @@ async def test_a_stream_that_is_cut_ends_with_an_error_and_nothing_else(
     assert raw.endswith(b"0\r\n\r\n"), "the body itself is whole"
 
 
+async def test_a_response_that_is_passed_on_does_not_begin_anew_to_fail(
+    serve: Serve,
+) -> None:
+    hangs = HangMidStream(after=2, answer=WORDS)
+    async with (
+        provider("openai", hangs, options={"responses": True}) as (up, deployment),
+        serve(deployment) as running,
+    ):
+        client = await connect(running)
+        await client.send(ROUTES["responses"].request(stream=True))
+        seen = await client.read_until(b" from")
+        assert up.requests[0].path == "/v1/responses", "passed on"
+        await running.gateway.drain(timeout_s=0)
+        raw = seen + await client.rest()
+        await client.stream.aclose()
+    body = unchunk(raw.partition(b"\r\n\r\n")[2])
+    cut("responses", *last_event(body))
+    assert body.count(b"event: response.created\n") == 1
+    assert body.count(b"event: response.failed\n") == 1
+
+
 @OVER
 @pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
 @pytest.mark.parametrize("queued", [True, False], ids=["queued", "asked"])

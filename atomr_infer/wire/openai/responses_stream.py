@@ -102,7 +102,7 @@ class ResponseStreamEncoder:
         self._said: _Said | None = None
         self._thought: _Thought | None = None
         self._calls: dict[int, _Call] = {}
-        self._begun = False
+        self._begun = facts.joined
         self._finish: FinishReason | None = None
         self._usage: Usage | None = None
 
