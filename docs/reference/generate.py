@@ -25,6 +25,9 @@ from atomr_infer.model.failover import BreakerPolicy, Fallback, HedgePolicy
 from atomr_infer.model.prices import Rates
 from atomr_infer.testing.mock_script import MockScript
 from atomr_infer.wire.openai import error_body
+from atomr_infer_anthropic.config import AnthropicOptions
+from atomr_infer_gemini.config import GeminiOptions
+from atomr_infer_litellm.config import LiteLLMOptions
 from atomr_infer_mistralrs.options import Options as MistralRsOptions
 from atomr_infer_openai.config import OpenAIOptions
 
@@ -106,6 +109,26 @@ _TABLES: tuple[tuple[str, str, type[attrs.AttrsInstance]], ...] = (
         OpenAIOptions,
     ),
     (
+        '[deployment.options]` with `runtime = "anthropic"',
+        "`model` is the upstream's name for the model; without it, the client's is "
+        "used. Anthropic itself needs a `credential`; a compatible server may not "
+        "([use Anthropic](../how-to/use-anthropic.md)).",
+        AnthropicOptions,
+    ),
+    (
+        '[deployment.options]` with `runtime = "gemini"',
+        "`model` is the upstream's name for the model; without it, the client's is "
+        "used. Google itself needs a `credential`; another endpoint may not "
+        "([use Gemini](../how-to/use-gemini.md)).",
+        GeminiOptions,
+    ),
+    (
+        '[deployment.options]` with `runtime = "litellm"',
+        'Those of `runtime = "openai"`, of which `endpoint` is required here, and '
+        "these:",
+        LiteLLMOptions,
+    ),
+    (
         '[deployment.options]` with `runtime = "mistralrs"',
         "`model` is required: the path of a `.gguf` file or of a directory in Hugging "
         "Face's layout, or `package:NAME/FILE.gguf` for a file in an installed Python "
@@ -124,6 +147,7 @@ _ELSEWHERE = frozenset(
     {
         "breaker",
         "hedge",
+        "openai",
         "options",
         "price",
         "retry",
@@ -141,6 +165,7 @@ _TOML_TYPES = (
     ("FallbackReason", "array of reasons"),
     ("Fallback", "array of names or tables"),
     ("SecretSource", "table"),
+    ("FileSecret", "array of tables"),
     ("Rate", "number"),
     ("tuple", "array of strings"),
     ("int", "whole number"),

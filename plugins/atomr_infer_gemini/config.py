@@ -50,7 +50,8 @@ class GeminiOptions:
 
     Attributes:
         endpoint: base URL without a version; Google's own, where none is given.
-        api_version: ``v1beta`` or ``v1``; on Vertex ``v1`` or ``v1beta1``.
+        api_version: ``v1beta`` or ``v1``; on Vertex ``v1``, the default there,
+            or ``v1beta1``.
         project: Google Cloud project; makes it Vertex AI.
         region: Vertex's region, such as ``europe-west4``; None: ``global``.
         safety_settings: thresholds by harm category, for requests that bring
