@@ -165,6 +165,7 @@ def test_calls_come_back_in_the_clients_form_streamed_and_whole() -> None:
         },
         {**custom, "call_id": "c", "namespace": "agents", "input": "-"},
     ]
+    assert [item["id"] for item in output] == ["ctc_1_0", "fc_1_1", "ctc_1_2"]
     assert whole(*chunks, stream=True, **asked)["output"] == output
     kinds = [event["type"].removeprefix("response.") for event in events]
     assert kinds[2:-1] == [

@@ -1,13 +1,16 @@
-"""The items of a stored conversation, as raw JSON.
+"""The items of a conversation, as raw JSON.
 
 Pure.
 """
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import msgspec
+
+from atomr_infer.wire.openai.responses_proof import is_marked
 
 if TYPE_CHECKING:
     from atomr_infer.model.parts import RawJson
@@ -26,6 +29,17 @@ class _Event(msgspec.Struct):
     response: msgspec.Raw
 
 
+class _Item(msgspec.Struct):
+    type: object = None
+    id: object = None
+    encrypted_content: object = None
+
+
+# An id that we made: OpenAI's have no number behind them.
+_OURS = re.compile(r"rs_.+_[0-9]+")
+
+_decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_item = msgspec.json.Decoder(_Item).decode
 _decode_event = msgspec.json.Decoder(_Event).decode
 _decode_body = msgspec.json.Decoder(_Body).decode
 _decode_response = msgspec.json.Decoder(_Response).decode
@@ -65,3 +79,31 @@ def joined(*arrays: RawJson | None) -> RawJson:
     """
     items = [item for array in arrays if array for item in _decode_items(array)]
     return _encode(items)
+
+
+def readable_there(body: bytes) -> bytes:
+    """Return a request without the thoughts of other providers' models.
+
+    OpenAI refuses a proof that is not its own, and does not find a thought that
+    has neither a proof nor been stored there.  A request without such thoughts
+    is returned as it is.
+    """
+    if b'"reasoning"' not in body:
+        return body
+    members = _decode_members(body)
+    raw = bytes(members.get("input", b""))
+    if not raw.startswith(b"["):
+        return body
+    items = _decode_items(raw)
+    kept = [item for item in items if not _is_foreign(_decode_item(item))]
+    if len(kept) == len(items):
+        return body
+    return _encode({**members, "input": kept})
+
+
+def _is_foreign(item: _Item) -> bool:
+    if item.type != "reasoning":
+        return False
+    if isinstance(item.encrypted_content, str):
+        return is_marked(item.encrypted_content)
+    return isinstance(item.id, str) and _OURS.fullmatch(item.id) is not None

@@ -66,6 +66,12 @@ def item_id(prefix: str, facts: AnswerFacts, number: int) -> str:
     return f"{prefix}_{facts.request_id}_{number}"
 
 
+def call_id(facts: AnswerFacts, number: int, *, form: CallForm | None) -> str:
+    """Return the id of a call; OpenAI refuses one with another kind's prefix."""
+    custom = form is not None and form.custom
+    return item_id("ctc" if custom else "fc", facts, number)
+
+
 class ResponseObject:
     """The parts of a response that stay the same while it grows.
 
@@ -211,8 +217,8 @@ def output_items(
         identity = item_id("msg", facts, len(items))
         items.append(message_item(identity, content or [text_part("")], status))
     for call in choice.tool_calls:
-        identity = item_id("fc", facts, len(items))
         form = forms.get(call.name)
+        identity = call_id(facts, len(items), form=form)
         items.append(call_item(identity, call, status, form=form))
     return items
 

@@ -29,6 +29,15 @@ def write_proof(part: ReasoningPart) -> str | None:
     return f"{_MARK}.{part.signature.origin.value}.signature.{part.signature.text}"
 
 
+def is_marked(encrypted: str) -> bool:
+    """Whether an ``encrypted_content`` holds another provider's proof.
+
+    >>> is_marked("atomr1.anthropic.signature.s"), is_marked("gAAAAA")
+    (True, False)
+    """
+    return encrypted.startswith(f"{_MARK}.")
+
+
 def read_proof(
     *, text: str, encrypted: str | None, identity: str | None
 ) -> ReasoningPart:

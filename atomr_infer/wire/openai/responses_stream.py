@@ -20,6 +20,7 @@ from atomr_infer.model.parts import ReasoningPart, ToolCallPart
 from atomr_infer.wire.openai.responses_output import (
     Members,
     ResponseObject,
+    call_id,
     call_item,
     ending,
     item_id,
@@ -304,8 +305,8 @@ class ResponseStreamEncoder:
     def _open_call(self, delta: ToolCallDelta) -> _Call:
         call = ToolCallPart(id=delta.id or "", name=delta.name or "", arguments="")
         number = len(self._items)
-        identity = item_id("fc", self._facts, number)
-        known = _Call(identity, number, call, self._object.forms.get(call.name))
+        form = self._object.forms.get(call.name)
+        known = _Call(call_id(self._facts, number, form=form), number, call, form)
         self._open(known.item("in_progress"))
         return known
 

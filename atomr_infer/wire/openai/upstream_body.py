@@ -2,7 +2,8 @@
 
 Nothing is written anew: the model's name is spliced in, and where a stream's
 client did not ask for usage, that wish is put in front of its members, because
-the request is billed by it.
+the request is billed by it.  Only a response's input is, where another provider's
+model had a part in the conversation.
 
 Pure.
 """
@@ -15,6 +16,7 @@ import attrs
 import msgspec
 
 from atomr_infer.model.dialect import Dialect
+from atomr_infer.wire.openai.responses_items import readable_there
 
 if TYPE_CHECKING:
     from atomr_infer.model.batch import ExecuteBatch
@@ -53,18 +55,20 @@ def passed_body(batch: ExecuteBatch) -> PassedBody | None:
     there without the wish for usage; the canonical form must do then.
     """
     source = batch.source
-    if source is None:
+    renamed = None if source is None else source.renamed(batch.model)
+    if source is None or renamed is None:
         return None
-    renamed = source.renamed(batch.model)
-    if renamed is None:
-        return None
-    if not batch.stream or source.dialect is Dialect.OPENAI_RESPONSES:
-        return PassedBody(renamed)
-    options = _decode(renamed).stream_options
+    if source.dialect is Dialect.OPENAI_RESPONSES:
+        return PassedBody(readable_there(renamed))
+    return _with_usage(renamed) if batch.stream else PassedBody(renamed)
+
+
+def _with_usage(body: bytes) -> PassedBody | None:
+    options = _decode(body).stream_options
     if isinstance(options, _Options):
-        return PassedBody(renamed) if options.include_usage else None
+        return PassedBody(body) if options.include_usage else None
     if options is None:
         return None
-    start = renamed.index(b"{") + 1
-    data = b"".join((renamed[:start], _WISH, renamed[start:]))
+    start = body.index(b"{") + 1
+    data = b"".join((body[:start], _WISH, body[start:]))
     return PassedBody(data, show_usage=False)

@@ -216,3 +216,49 @@ async def test_what_came_in_the_same_read_before_an_error_is_passed_on(
         with pytest.raises(UpstreamError, match="broke"):
             await anext(chunks)
     assert [chunk.has_content for chunk in seen] == [True]
+
+
+def responding(*items: dict[str, Any]) -> bytes:
+    """Return the body that a request with such an input is passed on with."""
+    said = {"role": "user", "content": "on"}
+    members = {"reasoning": {"effort": "low"}, "input": [*items, said]}
+    body = passed_body(passed(Dialect.OPENAI_RESPONSES, **members))
+    assert body is not None
+    return body.data
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"id": "rs_0a_0", "encrypted_content": "atomr1.anthropic.signature.s"},
+        {"id": "rs_0a_0", "encrypted_content": None},
+        {"id": "rs_0a_12"},
+    ],
+)
+def test_another_models_thoughts_are_not_passed_on(item: dict[str, Any]) -> None:
+    body = json.loads(responding({"type": "reasoning", "summary": [], **item}))
+    assert body["input"] == [{"role": "user", "content": "on"}]
+    assert (body["model"], body["reasoning"]) == ("gpt-test", {"effort": "low"})
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"id": "rs_0a", "encrypted_content": "gAAAAB"},
+        {"id": "rs_0a_0", "encrypted_content": "gAAAAB"},
+        {"id": "rs_0a"},
+        {},
+    ],
+)
+def test_openais_own_thoughts_are_passed_on_as_they_are(item: dict[str, Any]) -> None:
+    thought = {"type": "reasoning", "summary": [], **item}
+    assert b'"input": [' + json.dumps(thought).encode() in responding(thought)
+
+
+@pytest.mark.parametrize("said", ["reasoning", [], {"type": "reasoning"}])
+def test_an_input_that_holds_no_thoughts_is_passed_on(said: Any) -> None:
+    body = passed_body(
+        passed(Dialect.OPENAI_RESPONSES, input=said, reasoning={"effort": "low"})
+    )
+    assert body is not None
+    assert b'"input": ' + json.dumps(said).encode() in body.data
