@@ -19,6 +19,7 @@ class _Model(msgspec.Struct):
 
 
 _decode_model = msgspec.json.Decoder(_Model).decode
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _encode = msgspec.json.Encoder().encode
 
 _KEY = b'"model"'
@@ -42,7 +43,7 @@ class Source:
         """Return the body with the model's name replaced; None: it cannot be.
 
         It cannot where the name is written with escapes or the key stands
-        twice; the canonical form must do then.
+        twice, in whatever case; the canonical form must do then.
 
         >>> body = b'{"messages": [{"model": "no"}], "model" : "a/b", "n": 1}'
         >>> Source(Dialect.OPENAI_CHAT, body, "a/b").renamed("b")
@@ -63,7 +64,7 @@ class Source:
     def _is_only_one(self, key_end: int) -> bool:
         """Whether the root has no other ``model``: upstreams differ in which wins."""
         hidden = b"".join((self.body[: key_end - 2], b'-"', self.body[key_end:]))
-        return _root_model(hidden) is None
+        return not any(map(names_model, _members(hidden)))
 
     def _spliced(self, start: int, old: bytes, new: bytes) -> bytes | None:
         body = self.body
@@ -74,6 +75,18 @@ class Source:
         if not body.startswith(old, at):
             return None
         return b"".join((body[:at], new, body[at + len(old) :]))
+
+
+def names_model(member: str) -> bool:
+    """Whether some upstream would take a member of the root for ``model``.
+
+    Those in Go do, whatever its case, and then the last one wins: a client could
+    name a model that its deployment does not serve.
+
+    >>> names_model("Model"), names_model("models")
+    (True, False)
+    """
+    return member.lower() == "model"
 
 
 def _skip_space(body: bytes, at: int) -> int:

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Raw
 
 from atomr_infer.errors import InvalidRequestError
+from atomr_infer.model.source import names_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -190,6 +191,16 @@ class Fields:
     def put_raw(self, name: str, members: dict[str, bytes]) -> None:
         """Put back an object of raw members."""
         self.put(name, {key: Raw(raw) for key, raw in members.items()})
+
+    def refuse_other_model(self) -> None:
+        """Refuse a member that some upstream would take for ``model``, now taken.
+
+        Raises:
+            InvalidRequestError: there is one.
+        """
+        for name in self._members:
+            if names_model(name):
+                raise invalid(self.path(name), "stands beside 'model'")
 
     def rest(self) -> dict[str, bytes]:
         """Return what was not taken, as raw JSON."""

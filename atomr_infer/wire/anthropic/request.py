@@ -94,6 +94,7 @@ def _model(root: Fields) -> str:
     if len(model) > _MAX_NAME or not model.isprintable():
         # It goes into logs and errors, and is compared with every name served.
         raise invalid("model", f"must be at most {_MAX_NAME} printable characters")
+    root.refuse_other_model()
     return model
 
 

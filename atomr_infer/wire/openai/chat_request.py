@@ -76,6 +76,7 @@ def model_name(root: Fields) -> str:
     if len(model) > _MAX_NAME or not model.isprintable():
         # It goes into logs and errors, and is compared with every name served.
         raise invalid("model", f"must be at most {_MAX_NAME} printable characters")
+    root.refuse_other_model()
     return model
 
 
