@@ -126,21 +126,21 @@ async def _get(
         ("accept-encoding", "identity"),
         ("user-agent", "atomr-infer"),
     ]
-    async with HttpClient(
-        target.base_url,
-        headers=headers,
-        timeouts=timeouts,
-        connect=_judged_connect(check),
-    ) as client:
-        try:
-            async with client.request("GET", target.path) as response:
-                return await _read(response, limits)
-        except (ForbiddenUrlError, InvalidRequestError):
-            raise
-        except InferenceError as error:
-            raise _refused(error.message) from error
-        except ValueError as error:
-            raise _refused("it is not a URL that can be asked for") from error
+    try:
+        client = HttpClient(
+            target.base_url,
+            headers=headers,
+            timeouts=timeouts,
+            connect=_judged_connect(check),
+        )
+        async with client, client.request("GET", target.path) as response:
+            return await _read(response, limits)
+    except (ForbiddenUrlError, InvalidRequestError):
+        raise
+    except InferenceError as error:
+        raise _refused(error.message) from error
+    except ValueError as error:
+        raise _refused("it is not a URL that can be asked for") from error
 
 
 async def _read(response: HttpResponse, limits: MediaLimits) -> bytes | str:

@@ -145,3 +145,28 @@ async def test_a_server_that_is_silent_is_given_up() -> None:
     async with serving({}) as (url, _):
         limits = MediaLimits(timeout_s=0.05)
         assert "did not come within 0.05 s" in await refusal(f"{url}/a", limits=limits)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://a b/x.png",
+        "http://\u0661.example/x.png",
+        "http://x/\u00fc.png",
+        "http://a,b/",
+    ],
+)
+async def test_a_url_that_no_request_can_carry_is_the_clients_fault(url: str) -> None:
+    with pytest.raises(InvalidRequestError, match="could not be used") as caught:
+        await fetch_media(url, check=_refuse)
+    assert url not in caught.value.message
+
+
+async def test_a_redirect_to_no_url_is_the_clients_fault() -> None:
+    async with serving({"/a": answer(302, location="http://a b/x")}) as (url, _):
+        with pytest.raises(InvalidRequestError, match="not a URL that can be asked"):
+            await fetch_media(f"{url}/a", check=anywhere)
+
+
+def _refuse(_: str) -> None:
+    raise ForbiddenUrlError("nothing is asked in this test")
