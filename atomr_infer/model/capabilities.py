@@ -102,6 +102,7 @@ _SILENT = frozenset(
     {
         "user",
         "metadata",
+        "client_metadata",
         "store",
         "safety_identifier",
         "max_completion_tokens",
