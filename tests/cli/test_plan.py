@@ -69,3 +69,30 @@ def test_a_credential_is_looked_for_in_the_given_environment(
     assert plan.deployments[0].runtime == "openai"
     with pytest.raises(ConfigError, match="THE_KEY is not set"):
         plan_serving(config_path=path, bind=None, environ={})
+
+
+@pytest.mark.parametrize(
+    ("bind", "url"),
+    [
+        ("127.0.0.1:8080", "http://127.0.0.1:8080/v1"),
+        ("127.0.0.1:8080", "http://localhost:8080/v1"),
+        ("0.0.0.0:9000", "http://127.0.0.1:9000/v1"),
+        ("[::1]:9000", "http://[::1]:9000/v1"),
+        ("10.0.0.1:9000", "https://10.0.0.1:9000/v1"),
+    ],
+)
+def test_an_upstream_that_is_the_gateway_itself_is_refused(bind: str, url: str) -> None:
+    environ = {**KEYS, "OPENAI_BASE_URL": url}
+    with pytest.raises(ConfigError) as caught:
+        plan_serving(config_path=None, bind=bind, environ=environ)
+    assert str(caught.value) == (
+        f"deployment 'openai': its endpoint {url} is this gateway itself; name the "
+        "provider's, or unset the variable that names it (OPENAI_BASE_URL, ...)"
+    )
+
+
+@pytest.mark.parametrize("bind", ["127.0.0.1:9001", "10.0.0.1:9000", "127.0.0.1:0"])
+def test_an_upstream_beside_the_gateway_is_served(bind: str) -> None:
+    environ = {**KEYS, "OPENAI_BASE_URL": "http://127.0.0.1:9000/v1"}
+    plan = plan_serving(config_path=None, bind=bind, environ=environ)
+    assert [d.name for d in plan.deployments] == ["openai"]
