@@ -15,7 +15,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from contextlib import AbstractAsyncContextManager
 
-_SERVES = ("gpt-*", "chatgpt-*", "o1*", "o3*", "o4*", "openai/*")
+_SERVES = (
+    "gpt-*",
+    "chatgpt-*",
+    "o1*",
+    "o3*",
+    "o4*",
+    "text-embedding-*",
+    "openai/*",
+)
 
 # The names that OpenAI's own libraries read, and the option that each one is.
 _OPTION_BY_VARIABLE = {

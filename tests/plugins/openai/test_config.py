@@ -89,7 +89,15 @@ def test_key_in_the_environment_is_a_deployment() -> None:
         Deployment(
             name="openai",
             runtime="openai",
-            serves=("gpt-*", "chatgpt-*", "o1*", "o3*", "o4*", "openai/*"),
+            serves=(
+                "gpt-*",
+                "chatgpt-*",
+                "o1*",
+                "o3*",
+                "o4*",
+                "text-embedding-*",
+                "openai/*",
+            ),
             credential=EnvSecret("OPENAI_API_KEY"),
         ),
     )
