@@ -370,3 +370,17 @@ async def test_whatever_the_script_the_next_request_is_answered(
         with trio.fail_after(5):
             await fake.requests[-1].answered.wait()
         assert not any(request.open for request in fake.requests)
+
+
+async def test_bytes_that_are_no_http_end_their_own_connection_only() -> None:
+    async with kit.open_openai_upstream() as fake:
+        host, _, port = fake.origin.removeprefix("http://").partition(":")
+        for hello in (b"\x16\x03\x01\x02\x00\x01", b"no http at all\r\n\r\n"):
+            async with await trio.open_tcp_stream(host, int(port)) as stream:
+                await stream.send_all(hello)
+                answer = b""
+                with trio.fail_after(5):
+                    while more := await stream.receive_some():
+                        answer += more
+            assert answer.startswith(b"HTTP/1.1 400 ")
+        assert (fake.connections, fake.requests) == (2, [])

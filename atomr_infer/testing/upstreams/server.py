@@ -6,6 +6,7 @@ client that leaves is noticed at once, as a real server would.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 from collections.abc import Iterable, Mapping
 
@@ -26,6 +27,10 @@ from atomr_infer.testing.upstreams.steps import (
 )
 
 _READ_BYTES = 65536
+
+_NOT_HTTP = (
+    b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+)
 
 
 @attrs.frozen
@@ -153,7 +158,11 @@ class ServerConnection:
 
     async def _next_event(self) -> object:
         while True:
-            event = self._h11.next_event()
+            try:
+                event = self._h11.next_event()
+            except h11.RemoteProtocolError:
+                await self._refuse()
+                return None
             if event is not h11.NEED_DATA:
                 return event
             if self._h11.they_are_waiting_for_100_continue:
@@ -165,6 +174,11 @@ class ServerConnection:
             except trio.BrokenResourceError:
                 return None
             self._h11.receive_data(data)
+
+    async def _refuse(self) -> None:
+        """Tell a client whose bytes are no HTTP, and have done with it."""
+        with contextlib.suppress(trio.BrokenResourceError):
+            await self._stream.send_all(_NOT_HTTP)
 
 
 def _request(request: h11.Request, body: bytes) -> RequestHead:
