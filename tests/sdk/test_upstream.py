@@ -150,6 +150,30 @@ async def test_logprobs_come_through_whole(serve_upstream: ServeUpstream) -> Non
     assert [logprobs.to_dict() for logprobs in said] == [LOGPROBS]
 
 
+async def test_an_upstream_that_does_not_stream_is_no_empty_stream(
+    serve_upstream: ServeUpstream,
+) -> None:
+    whole = {
+        "id": "x",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "m",
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": TEXT},
+                "finish_reason": "stop",
+            }
+        ],
+        "usage": {"prompt_tokens": 3, "completion_tokens": 6, "total_tokens": 9},
+    }
+    answer = RawAnswer(content_type="application/json", body=json.dumps(whole).encode())
+    async with serve_upstream(answer) as chain:
+        streamed = await chain.client.stream(stream_options={"include_usage": True})
+    assert streamed.text == TEXT
+    assert streamed.chunks[-1].usage.total_tokens == 9
+
+
 # --- leaving -----------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from atomr_infer.errors import StreamCutError
+from atomr_infer.errors import StreamCutError, UpstreamProtocolError
 from atomr_infer.model.batch import FinishReason, RawChunk
 from atomr_infer.model.usage import Usage, split_total
 from atomr_infer.wire.broken_off import BreaksOff, refuse_unasked
@@ -132,7 +132,8 @@ class ResponsePass(BreaksOff):
         """Take a response that was not streamed; return it.
 
         Raises:
-            InferenceError: it is malformed, or it failed.
+            InferenceError: it is malformed, or it failed, or a stream was asked
+                for: the client's library would see an empty one.
         """
         try:
             response = _decode_response(body)
@@ -143,6 +144,11 @@ class ResponsePass(BreaksOff):
             if problem is None and response.object != "response":
                 raise malformed("body")
             raise classify(problem or ErrorBody(), secret=self._secret)
+        if self._batch.stream:
+            raise UpstreamProtocolError(
+                "the upstream does not stream an answer that was asked for as events",
+                code="unasked_whole",
+            )
         self.ended = True
         return [
             RawChunk(

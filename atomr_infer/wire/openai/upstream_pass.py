@@ -18,14 +18,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import msgspec
 
 from atomr_infer.errors import StreamCutError
 from atomr_infer.model.batch import FinishReason, RawChunk
+from atomr_infer.model.dialect import Dialect
 from atomr_infer.wire.broken_off import BreaksOff, refuse_unasked
+from atomr_infer.wire.ingress import EVENT_STREAM, AnswerFacts
+from atomr_infer.wire.openai.chat_answer import ChatStreamEncoder
+from atomr_infer.wire.openai.completions import CompletionStreamEncoder
 from atomr_infer.wire.openai.upstream import finish_reason, malformed
 from atomr_infer.wire.openai.upstream_errors import ErrorBody, classify, parse_error
-from atomr_infer.wire.openai.upstream_stream import estimate_usage
+from atomr_infer.wire.openai.upstream_stream import ChatAnswer, estimate_usage
 from atomr_infer.wire.openai.upstream_usage import decode_usage
 from atomr_infer.wire.sse import DONE, SseEvent, SseReader
 from atomr_infer.wire.sse_frames import FrameReader
@@ -34,6 +39,7 @@ if TYPE_CHECKING:
     from atomr_infer.model.batch import ExecuteBatch
     from atomr_infer.model.secret import Secret
     from atomr_infer.model.usage import Usage
+    from atomr_infer.wire.ingress import StreamEncoder
 
 _JSON = "application/json"
 _NULL = msgspec.Raw(b"null")
@@ -132,6 +138,9 @@ class ChatPass(BreaksOff):
     def whole(self, body: bytes) -> list[RawChunk]:
         """Take an answer that was not streamed; return it.
 
+        A client that asked for events gets events, made of it: its library would
+        see an empty stream in a JSON object.
+
         Raises:
             InferenceError: it is malformed, or an error.
         """
@@ -140,16 +149,27 @@ class ChatPass(BreaksOff):
             raise malformed("body")
         finish = chunk.choices[0].finish_reason
         self.ended = True
-        return [
-            RawChunk(
-                data=body,
-                finish_reason=finish_reason(finish or "stop"),
-                usage=decode_usage(bytes(chunk.usage))
-                or estimate_usage(self._batch, len(body)),
-                model=chunk.model,
-                content_type=_JSON,
-            )
-        ]
+        answer = RawChunk(
+            data=body,
+            finish_reason=finish_reason(finish or "stop"),
+            usage=decode_usage(bytes(chunk.usage))
+            or estimate_usage(self._batch, len(body)),
+            model=chunk.model,
+            content_type=_JSON,
+        )
+        return [self._streamed(answer) if self._batch.stream else answer]
+
+    def _streamed(self, answer: RawChunk) -> RawChunk:
+        batch = self._batch
+        facts = AnswerFacts(
+            request_id=batch.request_id, created_s=0, model=answer.model or batch.model
+        )
+        is_chat = batch.dialect is Dialect.OPENAI_CHAT
+        kind = ChatStreamEncoder if is_chat else CompletionStreamEncoder
+        encoder: StreamEncoder = kind(facts, include_usage=self._show_usage)
+        chunks = ChatAnswer(batch, secret=self._secret).whole(answer.data)
+        data = b"".join([*map(encoder.encode, chunks), encoder.end()])
+        return attrs.evolve(answer, data=data, content_type=EVENT_STREAM)
 
     def _take(self, frames: list[bytes]) -> list[RawChunk]:
         kept = self.take_all(frames, self._one)
