@@ -31,6 +31,9 @@ _LAST = ("response.completed", "response.incomplete")
 _BROKEN = ("response.failed", "error")
 _DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
+_CALLS = ("function_call", "custom_tool_call")
+"""The items that a client answers."""
+
 _INCOMPLETE = {
     "max_output_tokens": FinishReason.LENGTH,
     "content_filter": FinishReason.CONTENT_FILTER,
@@ -219,7 +222,7 @@ def _finish(response: _Response) -> FinishReason:
     reason = response.incomplete_details and response.incomplete_details.reason
     if reason:
         return _INCOMPLETE.get(reason, FinishReason.LENGTH)
-    if any(item.type == "function_call" for item in response.output or ()):
+    if any(item.type in _CALLS for item in response.output or ()):
         return FinishReason.TOOL_CALLS
     return FinishReason.STOP
 

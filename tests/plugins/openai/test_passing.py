@@ -12,6 +12,7 @@ from atomr_infer.model.batch import FinishReason, RawChunk, TokenChunk, Usage
 from atomr_infer.model.dialect import Dialect
 from atomr_infer.model.source import Source
 from atomr_infer.testing import upstream_script as script
+from atomr_infer.wire.openai.responses_pass import ResponsePass
 from atomr_infer.wire.openai.upstream_body import passed_body
 from tests.plugins.openai.conftest import Pair, make_batch
 
@@ -262,3 +263,21 @@ def test_an_input_that_holds_no_thoughts_is_passed_on(said: Any) -> None:
     )
     assert body is not None
     assert b'"input": ' + json.dumps(said).encode() in body.data
+
+
+@pytest.mark.parametrize(
+    ("kind", "finish"),
+    [
+        ("message", FinishReason.STOP),
+        ("web_search_call", FinishReason.STOP),
+        ("function_call", FinishReason.TOOL_CALLS),
+        ("custom_tool_call", FinishReason.TOOL_CALLS),
+    ],
+)
+def test_an_answer_that_asks_its_client_to_run_a_tool_finishes_so(
+    kind: str, finish: FinishReason
+) -> None:
+    answer = {"object": "response", "status": "completed", "output": [{"type": kind}]}
+    reader = ResponsePass(passed(Dialect.OPENAI_RESPONSES))
+    (chunk,) = reader.whole(json.dumps(answer).encode())
+    assert chunk.finish_reason is finish
