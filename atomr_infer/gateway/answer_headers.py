@@ -57,14 +57,16 @@ def failed_headers(error: InferenceError) -> tuple[tuple[bytes, bytes], ...]:
     """Return the headers that say how often a request was made that failed.
 
     Where it was made more than once, a client that makes it again multiplies
-    what the gateway did; the SDKs of OpenAI and Anthropic obey the second header.
+    what the gateway did, and where the error says that it stays, it does so for
+    nothing; the SDKs of OpenAI and Anthropic obey the second header.
     """
-    if not error.attempts:
-        return ()
-    told = (b"x-atomr-attempts", str(error.attempts).encode())
-    if error.attempts == 1:
-        return (told,)
-    return (told, (b"x-should-retry", b"false"))
+    told: list[tuple[bytes, bytes]] = []
+    if error.attempts:
+        told.append((b"x-atomr-attempts", str(error.attempts).encode()))
+    stays = not error.retryable and error.retry_after_s is None
+    if error.attempts > 1 or stays:
+        told.append((b"x-should-retry", b"false"))
+    return tuple(told)
 
 
 def served_headers(

@@ -15,6 +15,8 @@ from atomr_infer.testing.upstream_script import (
     Finish,
     HangBeforeHeaders,
     Happy,
+    Meaning,
+    RefusedAs,
     rate_limited,
     server_error,
 )
@@ -230,3 +232,17 @@ async def test_who_was_tried_again_here_is_not_to_be_tried_again(
     assert answer.headers["x-should-retry"] == "false"
     assert answer.headers["x-atomr-attempts"] == "2"
     assert len(up.requests) == 2
+
+
+@EVERY_ROUTE
+async def test_what_stays_as_it_is_is_not_to_be_tried_again(
+    serve: Serve, route: Route
+) -> None:
+    async with (
+        provider(route.own, RefusedAs(Meaning.BAD_KEY)) as (_, deployment),
+        serve(deployment) as running,
+    ):
+        answer = await ask(running, route)
+    assert answer.status == 502
+    assert answer.headers["x-should-retry"] == "false"
+    assert answer.headers["x-atomr-attempts"] == "1"
