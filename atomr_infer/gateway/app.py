@@ -313,7 +313,7 @@ class GatewayApp:
         return Call(
             request_id=_new_id(),
             body=body,
-            headers=headers,
+            headers=self._keys.without(headers, self._serving.key_headers),
             query=_query(exchange.query),
             model=target.model,
             action=target.verb,

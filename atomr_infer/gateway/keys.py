@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from atomr_infer.model.secret import Secret
 
 _BEARER = "bearer "
+_AUTHORIZATION = "authorization"
 _HEADERS = ("x-api-key", "x-goog-api-key", "api-key")
 _QUERY = "key"
 
@@ -47,11 +48,28 @@ class GatewayKeys:
         if not self._digests:
             return True
         key = presented_key(headers, query)
-        if key is None:
-            return False
+        return key is not None and self._opens(key)
+
+    def _opens(self, key: str) -> bool:
         shown = _digest(key)
         # Every digest is compared, whatever the first one says.
         return sum(hmac.compare_digest(shown, known) for known in self._digests) > 0
+
+    def without(
+        self, headers: Mapping[str, str], names: Iterable[str]
+    ) -> Mapping[str, str]:
+        """Return headers without the keys that open the gateway.
+
+        Args:
+            headers: by lower-case name.
+            names: those that go to an upstream, which our keys must not.
+        """
+        if not self._digests:
+            return headers
+        own = [n for n in names if n in headers and self._opens(_bare(headers[n]))]
+        if not own:
+            return headers
+        return {name: text for name, text in headers.items() if name not in own}
 
     def owner(self, headers: Mapping[str, str], query: Mapping[str, str]) -> bytes:
         """Return who asks: a digest of the key; b"" where none is needed."""
@@ -68,10 +86,16 @@ def presented_key(headers: Mapping[str, str], query: Mapping[str, str]) -> str |
     for name in _HEADERS:
         if headers.get(name):
             return headers[name]
-    bearer = headers.get("authorization", "")
+    bearer = headers.get(_AUTHORIZATION, "")
     if bearer[: len(_BEARER)].lower() == _BEARER:
         return bearer[len(_BEARER) :].strip() or None
     return query.get(_QUERY) or None
+
+
+def _bare(text: str) -> str:
+    """Return what is in a header, without the scheme that may stand before it."""
+    is_bearer = text[: len(_BEARER)].lower() == _BEARER
+    return (text[len(_BEARER) :] if is_bearer else text).strip()
 
 
 def _digest(key: str) -> bytes:

@@ -112,6 +112,11 @@ class Serving:
             raise NotReadyError(f"{name} was stopped")
         return self._routing[name]
 
+    @property
+    def key_headers(self) -> frozenset[str]:
+        """The headers in which some deployment's clients send a key of their own."""
+        return self._key_headers
+
     def with_client_keys(
         self, batch: ExecuteBatch, headers: Mapping[str, str]
     ) -> ExecuteBatch:

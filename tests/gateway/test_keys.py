@@ -10,7 +10,8 @@ import pytest
 from atomr_infer.cluster import Cluster
 from atomr_infer.gateway.keys import GatewayKeys, presented_key
 from atomr_infer.model.deployment import Deployment
-from atomr_infer.model.secret import Secret
+from atomr_infer.model.secret import HeaderSecret, Secret
+from atomr_infer.testing.upstream import open_openai_upstream
 from tests.gateway.http import Answer, request
 
 if TYPE_CHECKING:
@@ -60,6 +61,15 @@ def test_without_keys_a_gateway_is_open() -> None:
     assert not GatewayKeys().needed
 
 
+def test_only_a_header_that_goes_on_is_looked_at() -> None:
+    headers = {"authorization": "Bearer one", "x-theirs": "two", "accept": "one"}
+    assert KEYS.without(headers, ()) is headers
+    assert KEYS.without(headers, ["x-other", "accept", "x-theirs"]) == {
+        "authorization": "Bearer one"
+    }
+    assert GatewayKeys().without(headers, ["x-theirs"]) is headers
+
+
 def test_a_key_is_not_shown() -> None:
     assert "one" not in repr(KEYS)
     assert presented_key({}, {}) is None
@@ -91,6 +101,38 @@ async def test_a_request_without_a_key_is_told_so_in_its_dialect(
     assert answer.status == 401
     assert kind in _kinds(answer)
     assert (probe.status, ready.status) == (200, 200)
+
+
+@pytest.mark.parametrize(
+    ("shown", "status", "sent"),
+    [
+        ({"authorization": "Bearer open-sesame"}, 400, []),
+        ({"x-api-key": "open-sesame", "authorization": "open-sesame"}, 400, []),
+        ({"x-api-key": "open-sesame", "authorization": "Bearer no"}, 200, ["no"]),
+    ],
+)
+async def test_a_key_that_opens_the_gateway_is_no_key_for_an_upstream(
+    shown: dict[str, str], status: int, sent: list[str]
+) -> None:
+    body = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+    async with (
+        open_openai_upstream() as upstream,
+        Cluster.connect("inproc://keys") as cluster,
+    ):
+        theirs = Deployment(
+            name="m",
+            runtime="openai",
+            credential=HeaderSecret("authorization"),
+            options={"endpoint": upstream.base_url},
+        )
+        await cluster.deploy(theirs)
+        gateway = await cluster.serve("127.0.0.1:0", keys=[Secret("open-sesame")])
+        port = int(gateway.url.rpartition(":")[2])
+        path, data = "/v1/chat/completions", json.dumps(body).encode()
+        answer = await request(port, "POST", path, data, **shown)
+    assert answer.status == status
+    keys = [each.headers["authorization"] for each in upstream.requests]
+    assert keys == [f"Bearer {key}" for key in sent]
 
 
 def _kinds(answer: Answer) -> set[str]:
