@@ -69,7 +69,7 @@ def print_line_end() -> None:
 
 def _notices(plan: ServePlan, url: str) -> list[str]:
     notices = list(plan.notices)
-    if not plan.keys and not url.removeprefix("http://").startswith(_LOOPBACK):
+    if not plan.keys and not url.partition("://")[2].startswith(_LOOPBACK):
         notices.append(
             "anyone who can reach this address can use it;"
             ' name keys with keys = [{ env = "NAME" }] under [gateway]'

@@ -38,6 +38,7 @@ async def test_a_certificate_in_the_file_is_shown(
             with trio.fail_after(10):
                 answer = parse(b"".join([piece async for piece in stream]))
     assert answer.json == {"status": "alive"}
+    assert "anyone who can reach this address" not in command.stdout  # it is ours
 
 
 async def test_a_certificate_that_is_not_there_is_one_sentence(

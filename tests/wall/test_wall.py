@@ -79,6 +79,8 @@ def test_command_prints_the_cells_and_what_became_of_them() -> None:
     assert (ran.returncode, ran.stderr) == (0, "")
 
 
-def test_command_fails_where_no_cell_is_run() -> None:
+def test_command_refuses_a_name_that_no_cell_has() -> None:
     command = [sys.executable, "-m", "atomr_infer.testing.wall", "--only", "nothing"]
-    assert subprocess.run(command, capture_output=True, check=False).returncode == 1
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert "no cell's name holds 'nothing'; one is called '" in ran.stderr
