@@ -34,3 +34,13 @@ def test_embeddings_name_one_model() -> None:
     with pytest.raises(InvalidRequestError) as caught:
         parse_embeddings(Call(request_id="r", body=body))
     assert caught.value.param == "Model"
+
+
+@pytest.mark.parametrize("told", [b'"model":"models/b",', b""])
+def test_a_body_of_gemini_s_that_names_a_model_is_written_anew(told: bytes) -> None:
+    body = b'{%b"contents":[{"parts":[{"text":"hi"}]}]}' % told
+    call = Call(request_id="r", body=body, model="a", action="generateContent")
+    batch = INGRESSES[Dialect.GEMINI].parse(call).batch
+    assert batch.model == "a"
+    assert (batch.source is None) == bool(told)
+    assert "model" not in batch.extra

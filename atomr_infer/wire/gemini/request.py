@@ -78,6 +78,8 @@ def parse_count(call: Call) -> Read:
 def _generation(
     call: Call, fields: Fields, *, stream: bool, source: Source | None = None
 ) -> Read:
+    # The upstream must not choose between the path's model and the body's.
+    source = None if "model" in fields else source
     model = model_name(call, fields)
     conversation = Conversation()
     system = _system(fields, conversation)
