@@ -64,6 +64,16 @@ def numbered(*pieces: Piece) -> list[Piece]:
             [(0, "a", None, ""), (0, None, "f", "{}")],
             id="a name that comes late is kept",
         ),
+        pytest.param(
+            [(0, "a", "f", "{}"), (1, "a", "g", "{"), (1, "a", "g", "}")],
+            [(0, "a", "f", "{}"), (1, "a", "g", "{"), (1, None, None, "}")],
+            id="one id for two calls mixes them not",
+        ),
+        pytest.param(
+            [(0, "a", "f", ""), (1, "a", "g", ""), (0, "a", "f", "{}")],
+            [(0, "a", "f", ""), (1, "a", "g", ""), (0, None, None, "{}")],
+            id="nor where their pieces alternate",
+        ),
     ],
 )
 def test_t4_a_new_id_is_a_new_index(sent: list[Piece], seen: list[Piece]) -> None:

@@ -86,6 +86,15 @@ def test_done_without_finish_finishes_each_answer() -> None:
     ]
 
 
+def test_t7_done_without_finish_behind_calls_is_a_turn_of_calls() -> None:
+    call = (
+        b'data: {"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"id":"a",'
+        b'"function":{"name":"f","arguments":"{}"}}]}}]}\n\n'
+    )
+    finishes = [chunk.finish_reason for chunk in _run(call, DONE)]
+    assert finishes == [None, FinishReason.TOOL_CALLS, None]
+
+
 @pytest.mark.parametrize(
     ("stream", "n"),
     [

@@ -41,6 +41,8 @@ class ToolCallNumbers:
         self._seed = seed
         self._by_id: dict[str, int] = {}
         self._by_native: dict[int, int] = {}
+        self._native: dict[int, int] = {}
+        self._ids: list[str] = []
         self._named: set[int] = set()
         self._count = 0
 
@@ -59,7 +61,11 @@ class ToolCallNumbers:
 
     def _known(self, delta: ToolCallDelta) -> int | None:
         if delta.id is not None:
-            return self._by_id.get(delta.id)
+            here = self._by_native.get(delta.index)
+            if here is not None and self._ids[here] == delta.id:
+                return here
+            number = self._by_id.get(delta.id)
+            return None if self._is_another(delta, number) else number
         if delta.index in self._by_native:
             return self._by_native[delta.index]
         # A piece without id, index and name goes on with the last call.
@@ -67,13 +73,21 @@ class ToolCallNumbers:
             return self._count - 1
         return None
 
+    def _is_another(self, delta: ToolCallDelta, number: int | None) -> bool:
+        """Whether a named call at an index of its own has the id of one before."""
+        if number is None or delta.name is None or delta.index == NO_INDEX:
+            return False
+        return self._native.get(number, delta.index) != delta.index
+
     def _begin(self, delta: ToolCallDelta) -> ToolCallDelta:
         number = self._count
         self._count += 1
         identity = delta.id or f"call_{self._seed}_{number}"
         self._by_id[identity] = number
+        self._ids.append(identity)
         if delta.index != NO_INDEX:
             self._by_native[delta.index] = number
+            self._native[number] = delta.index
         if delta.name is not None:
             self._named.add(number)
         return attrs.evolve(delta, index=number, id=identity)

@@ -163,11 +163,11 @@ class ChatAnswer(BreaksOff):
 
     def _finish_rest(self) -> list[TokenChunk]:
         """Finish what ``[DONE]`` ended without a word: it did end."""
-        stop = FinishReason.STOP
-        return [
-            TokenChunk(index=index, finish_reason=stop, model=self._model)
+        ends = [
+            TokenChunk(index=index, finish_reason=FinishReason.STOP, model=self._model)
             for index in sorted(self._unfinished)
         ]
+        return [self._settled(end) for end in ends]
 
     def _end(self) -> TokenChunk:
         self.ended = True
