@@ -9,6 +9,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 import attrs
+import msgspec
 
 from atomr_infer.errors import UnsupportedFeatureError
 from atomr_infer.model.asks import FormatKind, RawTool, ToolMode
@@ -19,6 +20,7 @@ from atomr_infer.model.parts import (
     FilePart,
     ImagePart,
     Part,
+    RawJson,
     RawPart,
     ToolCallPart,
     ToolResultPart,
@@ -26,7 +28,7 @@ from atomr_infer.model.parts import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 
 class Feature(Enum):
@@ -141,12 +143,21 @@ def check_request(batch: ExecuteBatch, capabilities: Capabilities) -> tuple[str,
         )
     ignored -= {"top_logprobs"}  # refused above where it is absent
     if batch.dialect not in capabilities.extra_of:
-        ignored |= batch.extra.keys() - _SILENT
+        ignored |= set(_named(batch.extra)) - _SILENT
     if batch.prompt is not None and Feature.COMPLETIONS not in capabilities.features:
         ignored |= {"prompt as bare text (it was sent as a message)"}
     if batch.reasoning is not None and Feature.REASONING not in capabilities.features:
         ignored |= {"reasoning"}
     return tuple(sorted(ignored))
+
+
+def _named(extra: Mapping[str, RawJson]) -> Iterator[str]:
+    """Name members that are not modelled; of a part-read object, its rest."""
+    for name, raw in extra.items():
+        if name == "generationConfig":
+            yield from (f"{name}.{member}" for member in msgspec.json.decode(raw))
+        else:
+            yield name
 
 
 def _check_asks(batch: ExecuteBatch, capabilities: Capabilities) -> None:

@@ -138,6 +138,15 @@ def test_what_will_have_no_effect_is_named() -> None:
     assert check_request(batch, ALL) == ()
 
 
+def test_of_an_object_that_was_half_understood_the_rest_is_named() -> None:
+    rest = b'{"responseModalities":["IMAGE"],"speechConfig":{}}'
+    batch = attrs.evolve(ASK, extra={"generationConfig": rest})
+    assert check_request(batch, PLAIN) == (
+        "generationConfig.responseModalities",
+        "generationConfig.speechConfig",
+    )
+
+
 def test_a_chat_model_takes_a_bare_prompt_as_a_message_and_says_so() -> None:
     batch = attrs.evolve(ASK, prompt="hi")
 
