@@ -14,6 +14,7 @@ import pytest
 import trio
 
 from atomr_infer.bridge import BridgedRunner, BridgeLimits, open_bridged_runner
+from atomr_infer.bridge.frames import PROTOCOL_VERSION
 from atomr_infer.errors import (
     EngineCrashedError,
     EngineError,
@@ -423,7 +424,7 @@ async def test_a_child_of_another_version_is_refused(
         python_path=[str(tmp_path), str(HERE)],
     )
     message = await start_error(opening)
-    assert "its bridge protocol is 99, ours 1" in message
+    assert f"its bridge protocol is 99, ours {PROTOCOL_VERSION}" in message
 
 
 async def test_engine_errors_call_for_a_restart() -> None:

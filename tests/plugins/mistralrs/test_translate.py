@@ -11,12 +11,14 @@ from atomr_infer.model.batch import (
     FinishReason,
     Message,
     RawPart,
+    ReasoningDelta,
     Role,
     Sampling,
     TextPart,
     TokenChunk,
     Usage,
 )
+from atomr_infer.model.parts import ToolCallPart, ToolResultPart
 from atomr_infer_mistralrs.translate import chunk_from_engine, request_arguments
 
 
@@ -107,8 +109,8 @@ def test_parts_are_joined_and_developers_speak_as_the_system() -> None:
     "message",
     [
         Message(Role.USER, (TextPart("a"), RawPart("image_url", b"{}"))),
-        Message(Role.TOOL, "42", {"tool_call_id": b'"c"'}),
-        Message(Role.ASSISTANT, None, {"tool_calls": b"[]"}),
+        Message(Role.TOOL, (ToolResultPart(call_id="c", content=(TextPart("42"),)),)),
+        Message(Role.ASSISTANT, (ToolCallPart(id="c", name="f", arguments="{}"),)),
     ],
 )
 def test_what_the_model_cannot_read_is_refused(message: Message) -> None:
@@ -135,7 +137,7 @@ def test_what_the_model_cannot_read_is_refused(message: Message) -> None:
         ),
         (
             EngineChunk([Choice(Delta(None, 'hm "x"'))]),
-            TokenChunk(extra={"reasoning_content": rb'"hm \"x\""'}),
+            TokenChunk(reasoning=ReasoningDelta(text='hm "x"')),
         ),
         (
             EngineChunk([], EngineUsage()),
