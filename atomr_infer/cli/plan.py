@@ -20,8 +20,8 @@ from atomr_infer.errors import ConfigError
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.model.secret import Secret
 from atomr_infer.model.validation import InvalidValueError
-from atomr_infer.remote.credentials_build import make_credentials
-from atomr_infer.remote.origin import parse_base_url
+from atomr_infer.remote.credentials.build import make_credentials
+from atomr_infer.remote.http.origin import parse_base_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

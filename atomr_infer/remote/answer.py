@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from atomr_infer.model.batch import ExecuteBatch
     from atomr_infer.model.deployment import Timeouts
     from atomr_infer.model.secret import Secret
-    from atomr_infer.remote.response import HttpResponse
+    from atomr_infer.remote.http.response import HttpResponse
 
 _log = logging.getLogger(__name__)
 

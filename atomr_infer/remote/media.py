@@ -24,17 +24,17 @@ from atomr_infer.policy.fetch_rules import (
     check_address,
     fetch_target,
 )
-from atomr_infer.remote.http import HttpClient
-from atomr_infer.remote.phases import HttpTimeouts
-from atomr_infer.remote.tls import verifying_context
+from atomr_infer.remote.http.client import HttpClient
+from atomr_infer.remote.http.dialing.tls import verifying_context
+from atomr_infer.remote.http.phases import HttpTimeouts
 from atomr_infer.wire.sniff import sniff
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from atomr_infer.remote.origin import Origin
-    from atomr_infer.remote.response import HttpResponse
-    from atomr_infer.remote.tcp import Connect
+    from atomr_infer.remote.http.dialing.tcp import Connect
+    from atomr_infer.remote.http.origin import Origin
+    from atomr_infer.remote.http.response import HttpResponse
 
 MAX_MEDIA_BYTES = 20 * 1024 * 1024
 """Default cap of one file; the largest that the providers take inline."""

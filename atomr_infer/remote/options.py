@@ -10,8 +10,8 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from atomr_infer.errors import ConfigError
-from atomr_infer.remote.headers import check_header
-from atomr_infer.remote.origin import parse_base_url
+from atomr_infer.remote.http.headers import check_header
+from atomr_infer.remote.http.origin import parse_base_url
 
 if TYPE_CHECKING:
     from atomr_infer.model.deployment import Deployment, OptionValue

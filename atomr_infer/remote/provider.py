@@ -39,9 +39,9 @@ from atomr_infer.remote.answer import (
 )
 from atomr_infer.remote.blot import blot, without_secret
 from atomr_infer.remote.counted import Counted
-from atomr_infer.remote.headers import Headers, check_header
-from atomr_infer.remote.http import HttpClient
-from atomr_infer.remote.phases import HttpTimeouts
+from atomr_infer.remote.http.client import HttpClient
+from atomr_infer.remote.http.headers import Headers, check_header
+from atomr_infer.remote.http.phases import HttpTimeouts
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -50,9 +50,9 @@ if TYPE_CHECKING:
 
     from atomr_infer.model.batch import ExecuteBatch
     from atomr_infer.model.deployment import Timeouts
-    from atomr_infer.remote.response import HttpResponse
+    from atomr_infer.remote.http.dialing.tcp import Connect
+    from atomr_infer.remote.http.response import HttpResponse
     from atomr_infer.remote.session import Session
-    from atomr_infer.remote.tcp import Connect
 
 C = TypeVar("C")
 T = TypeVar("T")

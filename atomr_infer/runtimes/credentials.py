@@ -12,7 +12,7 @@ a request that runs keeps the one that it started with.
 A credential provider is an object named by an entry point of the group
 ``atomr_infer.credentials``.  It fetches a secret and says how long it is valid;
 keeping it, renewing it ahead of its end, and doing so once for all who wait, is
-not its business (:mod:`atomr_infer.remote.credentials_fetched`).
+not its business (:mod:`atomr_infer.remote.credentials.fetched`).
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ from atomr_infer.errors import (
     PluginError,
 )
 from atomr_infer.model.secret import EnvSecret, FileSecret, Secret
-from atomr_infer.remote.credentials_build import make_credentials
+from atomr_infer.remote.credentials.build import make_credentials
 from atomr_infer.runtimes.contract import HasEndpoint, Host, RunnerContext
 from atomr_infer.runtimes.loader import ensure_available, load_runtime, plugin_ref
 from atomr_infer.serving import messages

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from atomr_infer.model.batch import ExecuteBatch, RawChunk, TokenChunk
     from atomr_infer.model.deployment import Deployment
     from atomr_infer.policy.breaker import Pass
-    from atomr_infer.remote.watchdog import Watchdog
+    from atomr_infer.remote.http.watchdog import Watchdog
     from atomr_infer.serving.breakers import Guard
     from atomr_infer.serving.replica import Lease, ReplicaState
     from atomr_infer.serving.shared import Serving

@@ -24,7 +24,7 @@ from atomr_infer.policy.cost_estimate import estimate_request
 from atomr_infer.policy.hedging import HedgeBudget
 from atomr_infer.policy.model_table import ModelTable, Route
 from atomr_infer.policy.replica_choice import MemberLoad, next_member
-from atomr_infer.remote.watchdog import Watchdog
+from atomr_infer.remote.http.watchdog import Watchdog
 from atomr_infer.serving import messages
 from atomr_infer.serving.breakers import Breakers
 from atomr_infer.serving.fresh_error import fresh

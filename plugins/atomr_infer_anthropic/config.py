@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import attrs
 
 from atomr_infer.errors import ConfigError
+from atomr_infer.remote.http.origin import parse_base_url
 from atomr_infer.remote.options import HTTP2, Options
-from atomr_infer.remote.origin import parse_base_url
 from atomr_infer.wire.anthropic.versions import BETA_HEADER, HEADER, NEW, OLD
 
 if TYPE_CHECKING:

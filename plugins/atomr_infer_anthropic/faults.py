@@ -12,7 +12,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from atomr_infer.errors import InferenceError, UpstreamProtocolError
-from atomr_infer.remote.retry_after import MAX_WAIT_S, retry_after_s
+from atomr_infer.remote.http.retry_after import MAX_WAIT_S, retry_after_s
 from atomr_infer.wire.anthropic.upstream_errors import classify
 from atomr_infer.wire.openai.upstream_errors import ErrorBody, parse_error
 

@@ -15,8 +15,8 @@ import attrs
 import msgspec
 
 from atomr_infer.errors import ConfigError
+from atomr_infer.remote.http.origin import parse_base_url
 from atomr_infer.remote.options import HTTP2, Options
-from atomr_infer.remote.origin import parse_base_url
 
 if TYPE_CHECKING:
     from atomr_infer.model.deployment import Deployment

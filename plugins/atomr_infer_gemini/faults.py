@@ -11,7 +11,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from atomr_infer.errors import InferenceError, UpstreamProtocolError
-from atomr_infer.remote.retry_after import retry_after_s
+from atomr_infer.remote.http.retry_after import retry_after_s
 from atomr_infer.wire.gemini.upstream_errors import ErrorBody, classify, parse_error
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from atomr_infer.model.deployment import Deployment, OptionValue
 from atomr_infer.model.secret import EnvSecret, PluginSecret, SecretSource
-from atomr_infer.remote.credentials import fixed
+from atomr_infer.remote.credentials.keys import fixed
 from atomr_infer.runtimes.contract import Host, ModelRunner, RunnerContext
 from atomr_infer_gemini.config import check_deployment, parse_options
 from atomr_infer_gemini.runner import open_gemini_runner

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from atomr_infer.model.batch import ExecuteBatch, RawChunk, TokenChunk
     from atomr_infer.model.parts import RawJson
     from atomr_infer.model.secret import Secret
-    from atomr_infer.remote.headers import Headers
+    from atomr_infer.remote.http.headers import Headers
     from atomr_infer.wire.gemini.signature_memory import SignatureMemory
     from atomr_infer_gemini.config import GeminiOptions
 

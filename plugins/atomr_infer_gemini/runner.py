@@ -19,7 +19,7 @@ from atomr_infer.errors import (
 )
 from atomr_infer.model.embeddings import Embeddings
 from atomr_infer.model.usage import Usage
-from atomr_infer.remote.credentials import NoKey
+from atomr_infer.remote.credentials.keys import NoKey
 from atomr_infer.remote.provider import ProviderClient, open_provider_client
 from atomr_infer.remote.session import open_session
 from atomr_infer.runtimes.credentials import NO_HEADERS
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from atomr_infer.model.capabilities import Capabilities
     from atomr_infer.model.deployment import Deployment
     from atomr_infer.model.embeddings import EmbedRequest, Vector
-    from atomr_infer.remote.tcp import Connect
+    from atomr_infer.remote.http.dialing.tcp import Connect
     from atomr_infer.runtimes.credentials import Credentials
 
 

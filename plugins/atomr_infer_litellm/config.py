@@ -17,7 +17,7 @@ import attrs
 import msgspec
 
 from atomr_infer.errors import ConfigError
-from atomr_infer.remote.headers import check_header
+from atomr_infer.remote.http.headers import check_header
 from atomr_infer_openai.config import OpenAIOptions, parse_options
 
 if TYPE_CHECKING:

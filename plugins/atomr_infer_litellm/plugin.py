@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.model.secret import EnvSecret
-from atomr_infer.remote.credentials import fixed
+from atomr_infer.remote.credentials.keys import fixed
 from atomr_infer.runtimes.contract import Host, ModelRunner, RunnerContext
 from atomr_infer_litellm.config import parse_litellm_options
 from atomr_infer_litellm.runner import open_litellm_runner

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from atomr_infer.model.batch import ExecuteBatch
     from atomr_infer.model.deployment import Deployment
-    from atomr_infer.remote.tcp import Connect
+    from atomr_infer.remote.http.dialing.tcp import Connect
     from atomr_infer.runtimes.credentials import Credentials
 
 COST_HEADER = "x-litellm-response-cost"

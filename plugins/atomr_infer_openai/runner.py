@@ -17,7 +17,7 @@ from atomr_infer.errors import (
     UpstreamAuthError,
     UpstreamProtocolError,
 )
-from atomr_infer.remote.credentials import NoKey
+from atomr_infer.remote.credentials.keys import NoKey
 from atomr_infer.remote.provider import (
     ProviderClient,
     key_header,
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from atomr_infer.model.deployment import Deployment
     from atomr_infer.model.embeddings import Embeddings, EmbedRequest
     from atomr_infer.model.secret import Secret
-    from atomr_infer.remote.headers import Headers
-    from atomr_infer.remote.tcp import Connect
+    from atomr_infer.remote.http.dialing.tcp import Connect
+    from atomr_infer.remote.http.headers import Headers
     from atomr_infer.runtimes.credentials import Credentials
 
 

@@ -31,8 +31,8 @@ import h2.connection
 import h2.events
 import trio
 
-from atomr_infer.remote.http import HttpClient
-from atomr_infer.remote.tls import verifying_context
+from atomr_infer.remote.http.client import HttpClient
+from atomr_infer.remote.http.dialing.tls import verifying_context
 
 Bench: TypeAlias = Callable[[], Awaitable[float]]
 

@@ -13,7 +13,7 @@ from atomr_infer.model.deployment import Timeouts
 from atomr_infer.remote.answer import AnswerChunks
 
 if TYPE_CHECKING:
-    from atomr_infer.remote.response import HttpResponse
+    from atomr_infer.remote.http.response import HttpResponse
 
 BATCH = ExecuteBatch(request_id="r", model="m", messages=(Message(Role.USER, "hi"),))
 

@@ -14,7 +14,7 @@ import pytest
 import trio
 import trio.testing
 
-from atomr_infer.remote.http import HttpClient
+from atomr_infer.remote.http.client import HttpClient
 
 CLOSED_WITHIN_S = 0.1
 

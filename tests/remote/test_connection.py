@@ -8,13 +8,13 @@ import socket
 import pytest
 import trio
 
-from atomr_infer.remote.connection import Http1Connection, UntouchedError
-from atomr_infer.remote.exchange import Call
-from atomr_infer.remote.http1 import PeerClosedError
-from atomr_infer.remote.origin import Origin
-from atomr_infer.remote.phases import HttpTimeouts
-from atomr_infer.remote.pipe import open_pipe
-from atomr_infer.remote.watchdog import Watchdog
+from atomr_infer.remote.http.connection import Http1Connection, UntouchedError
+from atomr_infer.remote.http.exchange import Call
+from atomr_infer.remote.http.http1 import PeerClosedError
+from atomr_infer.remote.http.origin import Origin
+from atomr_infer.remote.http.phases import HttpTimeouts
+from atomr_infer.remote.http.pipe import open_pipe
+from atomr_infer.remote.http.watchdog import Watchdog
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 

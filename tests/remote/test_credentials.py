@@ -28,8 +28,8 @@ from atomr_infer.model.secret import (
     Secret,
     SecretSource,
 )
-from atomr_infer.remote.credentials import ClientKey, NoKey, PooledKeys
-from atomr_infer.remote.credentials_build import make_credentials
+from atomr_infer.remote.credentials.build import make_credentials
+from atomr_infer.remote.credentials.keys import ClientKey, NoKey, PooledKeys
 from atomr_infer.runtimes.credentials import Grant
 
 if TYPE_CHECKING:

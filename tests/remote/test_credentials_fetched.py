@@ -18,8 +18,8 @@ from atomr_infer.errors import (
     UpstreamTimeoutError,
 )
 from atomr_infer.model.secret import Secret
-from atomr_infer.remote.credentials import OneKey
-from atomr_infer.remote.credentials_fetched import FetchedReader
+from atomr_infer.remote.credentials.fetched import FetchedReader
+from atomr_infer.remote.credentials.keys import OneKey
 from atomr_infer.runtimes.credentials import Fetched
 
 if TYPE_CHECKING:

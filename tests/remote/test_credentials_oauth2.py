@@ -23,9 +23,9 @@ from cryptography.hazmat.primitives.serialization import (
 from atomr_infer import errors
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.model.secret import EnvSecret, FileSecret, PluginSecret, Secret
-from atomr_infer.remote.credentials_build import make_credentials
-from atomr_infer.remote.credentials_google import SCOPE
-from atomr_infer.remote.credentials_oauth2 import fetch_token
+from atomr_infer.remote.credentials.build import make_credentials
+from atomr_infer.remote.credentials.google import SCOPE
+from atomr_infer.remote.credentials.oauth2 import fetch_token
 from atomr_infer.runtimes.credentials import Fetched
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from atomr_infer.errors import (
     UpstreamProtocolError,
     UpstreamTimeoutError,
 )
-from atomr_infer.remote.http import HttpClient
-from atomr_infer.remote.phases import HttpTimeouts
+from atomr_infer.remote.http.client import HttpClient
+from atomr_infer.remote.http.phases import HttpTimeouts
 
 # More than the buffers of both sides hold together.
 BIG = bytes(range(256)) * 80_000

@@ -16,9 +16,9 @@ from atomr_infer.errors import (
     UpstreamProtocolError,
     UpstreamTimeoutError,
 )
-from atomr_infer.remote.http import HttpClient
-from atomr_infer.remote.idle import IdleLimits
-from atomr_infer.remote.phases import HttpTimeouts
+from atomr_infer.remote.http.client import HttpClient
+from atomr_infer.remote.http.idle import IdleLimits
+from atomr_infer.remote.http.phases import HttpTimeouts
 
 if TYPE_CHECKING:
     import pathlib

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atomr_infer.remote.http1 import (
+from atomr_infer.remote.http.http1 import (
     MAX_HEAD_BYTES,
     FramingError,
     PeerClosedError,

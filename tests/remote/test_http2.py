@@ -22,11 +22,11 @@ from atomr_infer.errors import (
     UpstreamProtocolError,
     UpstreamTimeoutError,
 )
-from atomr_infer.remote.http import HttpClient
-from atomr_infer.remote.http2 import WINDOW_BYTES
-from atomr_infer.remote.idle import IdleLimits
-from atomr_infer.remote.phases import HttpTimeouts
-from atomr_infer.remote.tls import verifying_context
+from atomr_infer.remote.http.client import HttpClient
+from atomr_infer.remote.http.dialing.tls import verifying_context
+from atomr_infer.remote.http.http2.protocol import WINDOW_BYTES
+from atomr_infer.remote.http.idle import IdleLimits
+from atomr_infer.remote.http.phases import HttpTimeouts
 
 if TYPE_CHECKING:
     import ssl

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atomr_infer.remote.http2_frames import (
+from atomr_infer.remote.http.http2.frames import (
     MAX_FRAME_BYTES,
     MAX_IDLE_FRAMES,
     FrameGate,

@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atomr_infer.remote.http1 import PeerClosedError, ResponseHead
-from atomr_infer.remote.http2 import (
+from atomr_infer.remote.http.http1 import PeerClosedError, ResponseHead
+from atomr_infer.remote.http.http2.frames import Http2Error
+from atomr_infer.remote.http.http2.protocol import (
     WINDOW_BYTES,
     Answer,
     Http2Protocol,
     RefusedError,
     ResetError,
 )
-from atomr_infer.remote.http2_frames import Http2Error
 
 FIELDS = [
     (b":method", b"POST"),

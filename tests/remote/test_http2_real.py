@@ -12,8 +12,8 @@ import pytest
 import trio
 from hypercorn.config import Config
 
-from atomr_infer.remote.http import HttpClient
-from atomr_infer.remote.tls import verifying_context
+from atomr_infer.remote.http.client import HttpClient
+from atomr_infer.remote.http.dialing.tls import verifying_context
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -13,10 +13,10 @@ import trio
 import trio.testing
 
 from atomr_infer.errors import StreamCutError, UpstreamTimeoutError
-from atomr_infer.remote.http import HttpClient
-from atomr_infer.remote.http2_connection import WRITE_STUCK_S
-from atomr_infer.remote.idle import IdleLimits
-from atomr_infer.remote.phases import HttpTimeouts
+from atomr_infer.remote.http.client import HttpClient
+from atomr_infer.remote.http.http2.connection import WRITE_STUCK_S
+from atomr_infer.remote.http.idle import IdleLimits
+from atomr_infer.remote.http.phases import HttpTimeouts
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -10,9 +10,9 @@ import trio
 import trio.testing
 
 from atomr_infer.errors import UpstreamTimeoutError
-from atomr_infer.remote.http import HttpClient
-from atomr_infer.remote.idle import IdleLimits
-from atomr_infer.remote.phases import HttpTimeouts
+from atomr_infer.remote.http.client import HttpClient
+from atomr_infer.remote.http.idle import IdleLimits
+from atomr_infer.remote.http.phases import HttpTimeouts
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from atomr_infer.remote.pipe import TlsPipe
+from atomr_infer.remote.http.pipe import TlsPipe
 
 BIG = bytes(range(256)) * 20_000
 

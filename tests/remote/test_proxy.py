@@ -14,10 +14,15 @@ import pytest
 import trio
 
 from atomr_infer.errors import UpstreamConnectError, UpstreamTimeoutError
-from atomr_infer.remote.http import HttpClient
-from atomr_infer.remote.origin import Origin
-from atomr_infer.remote.phases import HttpTimeouts
-from atomr_infer.remote.proxy import DIRECT, Proxies, parse_proxy, proxies_from
+from atomr_infer.remote.http.client import HttpClient
+from atomr_infer.remote.http.dialing.proxy import (
+    DIRECT,
+    Proxies,
+    parse_proxy,
+    proxies_from,
+)
+from atomr_infer.remote.http.origin import Origin
+from atomr_infer.remote.http.phases import HttpTimeouts
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 HTTP = Origin("http", "h.example", 80)

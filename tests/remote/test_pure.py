@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atomr_infer.remote.idle import IdleLimits, IdleList
-from atomr_infer.remote.origin import BaseUrl, Origin, parse_base_url
-from atomr_infer.remote.retry_after import retry_after_s
+from atomr_infer.remote.http.idle import IdleLimits, IdleList
+from atomr_infer.remote.http.origin import BaseUrl, Origin, parse_base_url
+from atomr_infer.remote.http.retry_after import retry_after_s
 
 
 @pytest.mark.parametrize(

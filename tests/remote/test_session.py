@@ -19,8 +19,8 @@ from atomr_infer.errors import (
 )
 from atomr_infer.model.secret import EnvSecret, Secret
 from atomr_infer.policy.key_pool import KeyPool
-from atomr_infer.remote.credentials import NoKey, OneKey, PooledKeys, fixed
-from atomr_infer.remote.credentials_sources import EnvReader, FixedReader
+from atomr_infer.remote.credentials.keys import NoKey, OneKey, PooledKeys, fixed
+from atomr_infer.remote.credentials.sources import EnvReader, FixedReader
 from atomr_infer.remote.session import Session, open_session
 
 if TYPE_CHECKING:

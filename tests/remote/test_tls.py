@@ -13,11 +13,11 @@ import pytest
 import trio
 
 from atomr_infer.errors import UpstreamConnectError, UpstreamTimeoutError
-from atomr_infer.remote.http import HttpClient
-from atomr_infer.remote.origin import parse_base_url
-from atomr_infer.remote.phases import HttpTimeouts
-from atomr_infer.remote.tcp import tcp_connect
-from atomr_infer.remote.tls import verifying_context
+from atomr_infer.remote.http.client import HttpClient
+from atomr_infer.remote.http.dialing.tcp import tcp_connect
+from atomr_infer.remote.http.dialing.tls import verifying_context
+from atomr_infer.remote.http.origin import parse_base_url
+from atomr_infer.remote.http.phases import HttpTimeouts
 
 if TYPE_CHECKING:
     import pathlib

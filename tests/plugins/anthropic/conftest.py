@@ -21,7 +21,7 @@ from atomr_infer.model.batch import (
 )
 from atomr_infer.model.deployment import Deployment, OptionValue, RetryPolicy, Timeouts
 from atomr_infer.model.secret import Secret
-from atomr_infer.remote.credentials import fixed
+from atomr_infer.remote.credentials.keys import fixed
 from atomr_infer.testing.upstream import FakeUpstream, open_anthropic_upstream
 from atomr_infer.testing.upstreams.anthropic import AnthropicDialect
 from atomr_infer_anthropic.runner import AnthropicRunner, open_anthropic_runner
@@ -29,7 +29,7 @@ from atomr_infer_anthropic.runner import AnthropicRunner, open_anthropic_runner
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from atomr_infer.remote.origin import Origin
+    from atomr_infer.remote.http.origin import Origin
     from atomr_infer.testing.upstream_script import Behaviour
 
 KEY = "sk-ant-test-0123456789"

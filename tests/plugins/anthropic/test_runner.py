@@ -34,7 +34,7 @@ from atomr_infer.model.dialect import Dialect
 from atomr_infer.model.parts import ImagePart, Inline, ToolCallPart, ToolResultPart
 from atomr_infer.model.source import Source
 from atomr_infer.model.usage import Usage
-from atomr_infer.remote.credentials import fixed
+from atomr_infer.remote.credentials.keys import fixed
 from atomr_infer.testing import upstream_script as script
 from atomr_infer.testing.upstream import open_anthropic_upstream
 from atomr_infer.wire.anthropic.ingress import MESSAGES

@@ -25,7 +25,7 @@ from atomr_infer.model.deployment import (
     Timeouts,
 )
 from atomr_infer.model.secret import Secret
-from atomr_infer.remote.credentials import fixed
+from atomr_infer.remote.credentials.keys import fixed
 from atomr_infer.testing.upstream import open_gemini_upstream
 from atomr_infer.testing.upstreams.fake import FakeUpstream
 from atomr_infer.testing.upstreams.gemini import GeminiDialect
@@ -34,7 +34,7 @@ from atomr_infer_gemini.runner import GeminiRunner, open_gemini_runner
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from atomr_infer.remote.origin import Origin
+    from atomr_infer.remote.http.origin import Origin
     from atomr_infer.testing.upstream_script import Behaviour
 
 KEY = "AIza-test-0123456789"

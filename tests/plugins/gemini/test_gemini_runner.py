@@ -44,7 +44,7 @@ from atomr_infer.model.parts import (
 from atomr_infer.model.secret import Secret
 from atomr_infer.model.source import Source
 from atomr_infer.model.usage import Usage
-from atomr_infer.remote.credentials import fixed
+from atomr_infer.remote.credentials.keys import fixed
 from atomr_infer.runtimes.contract import Embedder, ModelAware, TokenCounter
 from atomr_infer.testing import upstream_script as script
 from atomr_infer.testing.upstream import open_gemini_upstream

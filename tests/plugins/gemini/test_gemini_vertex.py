@@ -15,7 +15,7 @@ from atomr_infer.model.deployment import Deployment
 from atomr_infer.model.embeddings import EmbedRequest
 from atomr_infer.model.secret import FileSecret, PluginSecret
 from atomr_infer.model.usage import Usage
-from atomr_infer.remote.credentials_build import make_credentials
+from atomr_infer.remote.credentials.build import make_credentials
 from atomr_infer.testing import upstream_script as script
 from atomr_infer.testing.upstream import open_gemini_upstream
 from atomr_infer.testing.upstreams.gemini import ACCESS_TOKEN

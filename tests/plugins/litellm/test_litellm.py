@@ -17,7 +17,7 @@ from atomr_infer.model.deployment import Deployment
 from atomr_infer.model.dialect import Dialect
 from atomr_infer.model.secret import Secret
 from atomr_infer.model.source import Source
-from atomr_infer.remote.credentials import fixed
+from atomr_infer.remote.credentials.keys import fixed
 from atomr_infer.runtimes.conformance import CHECKS, Check
 from atomr_infer.runtimes.conformance_case import ConformanceCase
 from atomr_infer.runtimes.plugin_check import check_plugin

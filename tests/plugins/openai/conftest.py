@@ -19,14 +19,14 @@ from atomr_infer.model.batch import (
 )
 from atomr_infer.model.deployment import Deployment, RetryPolicy, Timeouts
 from atomr_infer.model.secret import Secret
-from atomr_infer.remote.credentials import fixed
+from atomr_infer.remote.credentials.keys import fixed
 from atomr_infer.testing.upstream import FakeUpstream, open_openai_upstream
 from atomr_infer_openai.runner import OpenAIRunner, open_openai_runner
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from atomr_infer.remote.origin import Origin
+    from atomr_infer.remote.http.origin import Origin
     from atomr_infer.testing.upstream_script import Behaviour
 
 KEY = "sk-test-0123456789"

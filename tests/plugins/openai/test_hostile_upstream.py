@@ -13,7 +13,7 @@ from atomr_infer import errors
 from atomr_infer.model.batch import TokenChunk
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.model.secret import Secret
-from atomr_infer.remote.credentials import fixed
+from atomr_infer.remote.credentials.keys import fixed
 from atomr_infer_openai.runner import open_openai_runner
 
 if TYPE_CHECKING:

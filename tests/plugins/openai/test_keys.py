@@ -18,8 +18,8 @@ from atomr_infer.model.secret import (
     Secret,
     SecretSource,
 )
-from atomr_infer.remote import credentials_sources
-from atomr_infer.remote.credentials_build import make_credentials
+from atomr_infer.remote.credentials import sources as credentials_sources
+from atomr_infer.remote.credentials.build import make_credentials
 from atomr_infer.testing import upstream_script as script
 from atomr_infer.testing.upstream import FakeUpstream, open_openai_upstream
 from atomr_infer_openai.config import check_deployment

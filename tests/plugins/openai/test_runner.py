@@ -19,7 +19,7 @@ from atomr_infer.model.batch import (
 )
 from atomr_infer.model.deployment import Deployment, OptionValue
 from atomr_infer.model.secret import Secret
-from atomr_infer.remote.credentials import fixed
+from atomr_infer.remote.credentials.keys import fixed
 from atomr_infer.testing import upstream_script as script
 from atomr_infer.testing.upstream import open_openai_upstream
 from atomr_infer_openai.runner import open_openai_runner

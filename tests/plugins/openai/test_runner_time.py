@@ -9,7 +9,7 @@ import trio
 
 from atomr_infer import errors
 from atomr_infer.model.deployment import Deployment, Timeouts
-from atomr_infer.remote.credentials import fixed
+from atomr_infer.remote.credentials.keys import fixed
 from atomr_infer.testing import upstream_script as script
 from atomr_infer_openai.runner import open_openai_runner
 

@@ -18,9 +18,9 @@ from atomr_infer.model.secret import (
     SecretSource,
 )
 from atomr_infer.policy.key_pool import KeyPool
-from atomr_infer.remote.credentials import ClientKey, NoKey, OneKey, PooledKeys
-from atomr_infer.remote.credentials_fetched import FetchedReader
-from atomr_infer.remote.credentials_sources import (
+from atomr_infer.remote.credentials.fetched import FetchedReader
+from atomr_infer.remote.credentials.keys import ClientKey, NoKey, OneKey, PooledKeys
+from atomr_infer.remote.credentials.sources import (
     EnvReader,
     FileReader,
     FixedReader,

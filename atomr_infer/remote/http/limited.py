@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from atomr_infer.remote.phases import Phase, translate
+from atomr_infer.remote.http.phases import Phase, translate
 
 if TYPE_CHECKING:
     from atomr_infer.errors import UpstreamError
-    from atomr_infer.remote.exchange import Call
-    from atomr_infer.remote.origin import Origin
-    from atomr_infer.remote.watchdog import Watchdog
+    from atomr_infer.remote.http.exchange import Call
+    from atomr_infer.remote.http.origin import Origin
+    from atomr_infer.remote.http.watchdog import Watchdog
 
 
 class Limited:

@@ -27,7 +27,7 @@ import msgspec
 
 from atomr_infer.errors import MissingSecretError
 from atomr_infer.model.secret import FileSecret, Secret
-from atomr_infer.remote.credentials_oauth2 import (
+from atomr_infer.remote.credentials.oauth2 import (
     check_options,
     check_secret,
     check_token_url,

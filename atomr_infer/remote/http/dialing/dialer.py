@@ -14,17 +14,17 @@ import attrs
 import trio
 
 from atomr_infer.errors import UpstreamConnectError, UpstreamError, UpstreamTimeoutError
-from atomr_infer.remote.http1 import FramingError, PeerClosedError
-from atomr_infer.remote.origin import Origin
-from atomr_infer.remote.phases import TRANSPORT_ERRORS, Phase, describe
-from atomr_infer.remote.pipe import Pipe, open_pipe
-from atomr_infer.remote.proxy import Proxy
-from atomr_infer.remote.tcp import Connect
-from atomr_infer.remote.tls import tls_problem
-from atomr_infer.remote.tunnel import ProxyRefusedError
+from atomr_infer.remote.http.dialing.proxy import Proxy
+from atomr_infer.remote.http.dialing.tcp import Connect
+from atomr_infer.remote.http.dialing.tls import tls_problem
+from atomr_infer.remote.http.dialing.tunnel import ProxyRefusedError
+from atomr_infer.remote.http.http1 import FramingError, PeerClosedError
+from atomr_infer.remote.http.origin import Origin
+from atomr_infer.remote.http.phases import TRANSPORT_ERRORS, Phase, describe
+from atomr_infer.remote.http.pipe import Pipe, open_pipe
 
 if TYPE_CHECKING:
-    from atomr_infer.remote.exchange import Call
+    from atomr_infer.remote.http.exchange import Call
 
 
 class Http2(Enum):

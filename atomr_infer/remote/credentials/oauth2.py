@@ -25,17 +25,17 @@ import msgspec
 from atomr_infer import errors
 from atomr_infer.errors import ConfigError
 from atomr_infer.model.secret import EnvSecret, FileSecret, Secret
-from atomr_infer.remote.headers import check_header
-from atomr_infer.remote.http import HttpClient
-from atomr_infer.remote.origin import parse_base_url
-from atomr_infer.remote.retry_after import retry_after_s
+from atomr_infer.remote.http.client import HttpClient
+from atomr_infer.remote.http.headers import check_header
+from atomr_infer.remote.http.origin import parse_base_url
+from atomr_infer.remote.http.retry_after import retry_after_s
 from atomr_infer.runtimes.credentials import Fetched
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from atomr_infer.remote.response import HttpResponse
-    from atomr_infer.remote.tcp import Connect
+    from atomr_infer.remote.http.dialing.tcp import Connect
+    from atomr_infer.remote.http.response import HttpResponse
     from atomr_infer.runtimes.credentials import ProviderContext
 
 _MAX_ANSWER_BYTES = 65536

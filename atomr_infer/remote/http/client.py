@@ -29,33 +29,33 @@ from typing import TYPE_CHECKING, Self
 
 import trio
 
-from atomr_infer.remote.connections import Connections
-from atomr_infer.remote.dialer import Dialer, Http2
-from atomr_infer.remote.exchange import Call
-from atomr_infer.remote.idle import IdleLimits
-from atomr_infer.remote.origin import parse_base_url
-from atomr_infer.remote.phases import HttpTimeouts
-from atomr_infer.remote.pool import Pool
-from atomr_infer.remote.proxy import Proxies, Proxy, proxies_from
-from atomr_infer.remote.request_head import RequestHeads
-from atomr_infer.remote.response import HttpResponse
-from atomr_infer.remote.tcp import (
+from atomr_infer.remote.http.connections import Connections
+from atomr_infer.remote.http.dialing.dialer import Dialer, Http2
+from atomr_infer.remote.http.dialing.proxy import Proxies, Proxy, proxies_from
+from atomr_infer.remote.http.dialing.tcp import (
     Connect,
     proxied_connect,
     tcp_connect,
 )
-from atomr_infer.remote.tls import verifying_context
-from atomr_infer.remote.watchdog import Watchdog
+from atomr_infer.remote.http.dialing.tls import verifying_context
+from atomr_infer.remote.http.exchange import Call
+from atomr_infer.remote.http.idle import IdleLimits
+from atomr_infer.remote.http.origin import parse_base_url
+from atomr_infer.remote.http.phases import HttpTimeouts
+from atomr_infer.remote.http.pool import Pool
+from atomr_infer.remote.http.request_head import RequestHeads
+from atomr_infer.remote.http.response import HttpResponse
+from atomr_infer.remote.http.watchdog import Watchdog
 
 if TYPE_CHECKING:
     import ssl
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
-    from atomr_infer.remote.connection import Http1Connection
-    from atomr_infer.remote.headers import Headers
-    from atomr_infer.remote.http2_connection import Http2Connection
-    from atomr_infer.remote.origin import Origin
+    from atomr_infer.remote.http.connection import Http1Connection
+    from atomr_infer.remote.http.headers import Headers
+    from atomr_infer.remote.http.http2.connection import Http2Connection
+    from atomr_infer.remote.http.origin import Origin
 
 _DEFAULT_TIMEOUTS = HttpTimeouts()
 _DEFAULT_IDLE = IdleLimits()

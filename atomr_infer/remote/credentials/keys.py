@@ -30,8 +30,8 @@ from atomr_infer.policy.key_pool import (
     Refusal,
     refusal_of,
 )
-from atomr_infer.remote.credentials_fetched import FetchedReader
-from atomr_infer.remote.credentials_sources import FixedReader, SecretReader
+from atomr_infer.remote.credentials.fetched import FetchedReader
+from atomr_infer.remote.credentials.sources import FixedReader, SecretReader
 from atomr_infer.runtimes.credentials import NO_HEADERS, Grant
 
 if TYPE_CHECKING:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import trio
 
 from atomr_infer.errors import UpstreamError, UpstreamProtocolError
-from atomr_infer.remote.http1 import ResponseHead
+from atomr_infer.remote.http.http1 import ResponseHead
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from atomr_infer.remote.exchange import Exchange
+    from atomr_infer.remote.http.exchange import Exchange
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
 """Default cap of a body that is read as a whole; the largest answers (images

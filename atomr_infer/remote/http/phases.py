@@ -1,9 +1,9 @@
 """The phases of an exchange: their limits, and what an error in each one means.
 
 Here transport errors become errors of inference; those of connecting do so in
-``atomr_infer.remote.dialer``.  What decides is the phase: before a connection
-exists nothing was asked, so a retry is always safe; after that the upstream may
-have begun.
+``atomr_infer.remote.http.dialing.dialer``.  What decides is the phase: before a
+connection exists nothing was asked, so a retry is always safe; after that the
+upstream may have begun.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from atomr_infer.errors import (
     UpstreamProtocolError,
     UpstreamTimeoutError,
 )
-from atomr_infer.remote.http1 import FramingError, PeerClosedError
+from atomr_infer.remote.http.http1 import FramingError, PeerClosedError
 
 if TYPE_CHECKING:
-    from atomr_infer.remote.origin import Origin
+    from atomr_infer.remote.http.origin import Origin
 
 # What stands before the words of the system's own: its number, and where.
 _SYSTEMS_OWN = re.compile(r"^\[Errno \d+\] (Error connecting to \(.*?\): )?")

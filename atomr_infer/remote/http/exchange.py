@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Protocol
 
 import attrs
 
-from atomr_infer.remote.headers import Headers
-from atomr_infer.remote.phases import HttpTimeouts
+from atomr_infer.remote.http.headers import Headers
+from atomr_infer.remote.http.phases import HttpTimeouts
 
 if TYPE_CHECKING:
-    from atomr_infer.remote.http1 import ResponseHead
+    from atomr_infer.remote.http.http1 import ResponseHead
 
 
 @attrs.define(kw_only=True)

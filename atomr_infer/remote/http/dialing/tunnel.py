@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from atomr_infer.remote.http1 import PeerClosedError, ResponseHead, ResponseReader
+from atomr_infer.remote.http.http1 import PeerClosedError, ResponseHead, ResponseReader
 
 if TYPE_CHECKING:
     import trio
 
-    from atomr_infer.remote.origin import Origin
-    from atomr_infer.remote.proxy import Proxy
+    from atomr_infer.remote.http.dialing.proxy import Proxy
+    from atomr_infer.remote.http.origin import Origin
 
 _FIRST_REFUSAL = 300
 _END = b"\r\n\r\n"

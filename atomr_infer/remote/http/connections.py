@@ -17,21 +17,21 @@ import trio
 
 from atomr import telemetry
 from atomr_infer.errors import OverloadedError, StreamCutError, UpstreamError
-from atomr_infer.remote.connection import Http1Connection, UntouchedError
-from atomr_infer.remote.events import ConnectionEvents
-from atomr_infer.remote.http2 import RefusedError
-from atomr_infer.remote.http2_connection import Http2Connection
-from atomr_infer.remote.http2_stream import Http2Stream
-from atomr_infer.remote.phases import TRANSPORT_ERRORS
-from atomr_infer.remote.tunnel import ProxyRefusedError
+from atomr_infer.remote.http.connection import Http1Connection, UntouchedError
+from atomr_infer.remote.http.dialing.tunnel import ProxyRefusedError
+from atomr_infer.remote.http.events import ConnectionEvents
+from atomr_infer.remote.http.http2.connection import Http2Connection
+from atomr_infer.remote.http.http2.protocol import RefusedError
+from atomr_infer.remote.http.http2.stream import Http2Stream
+from atomr_infer.remote.http.phases import TRANSPORT_ERRORS
 
 if TYPE_CHECKING:
-    from atomr_infer.remote.dialer import Dialer
-    from atomr_infer.remote.exchange import Call
-    from atomr_infer.remote.pipe import Pipe
-    from atomr_infer.remote.pool import Pool
-    from atomr_infer.remote.request_head import RequestHeads
-    from atomr_infer.remote.watchdog import Watchdog
+    from atomr_infer.remote.http.dialing.dialer import Dialer
+    from atomr_infer.remote.http.exchange import Call
+    from atomr_infer.remote.http.pipe import Pipe
+    from atomr_infer.remote.http.pool import Pool
+    from atomr_infer.remote.http.request_head import RequestHeads
+    from atomr_infer.remote.http.watchdog import Watchdog
 
 Connection: TypeAlias = Http1Connection | Http2Connection
 

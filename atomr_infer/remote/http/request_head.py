@@ -11,14 +11,14 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from atomr_infer.remote.headers import encode_headers
+from atomr_infer.remote.http.headers import encode_headers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from atomr_infer.remote.headers import Headers
-    from atomr_infer.remote.origin import BaseUrl
-    from atomr_infer.remote.proxy import Proxy
+    from atomr_infer.remote.http.dialing.proxy import Proxy
+    from atomr_infer.remote.http.headers import Headers
+    from atomr_infer.remote.http.origin import BaseUrl
 
 # A path with a number in it would make the table grow for ever.
 _MAX_KEPT = 256

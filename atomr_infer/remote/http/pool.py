@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import attrs
 import trio
 
-from atomr_infer.remote.idle import IdleLimits, IdleList
+from atomr_infer.remote.http.idle import IdleLimits, IdleList
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -16,18 +16,18 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from atomr_infer.remote.http1 import PeerClosedError
-from atomr_infer.remote.http2 import Http2Protocol, RefusedError
-from atomr_infer.remote.http2_stream import Http2Stream, Wakeup
-from atomr_infer.remote.phases import TRANSPORT_ERRORS
+from atomr_infer.remote.http.http1 import PeerClosedError
+from atomr_infer.remote.http.http2.protocol import Http2Protocol, RefusedError
+from atomr_infer.remote.http.http2.stream import Http2Stream, Wakeup
+from atomr_infer.remote.http.phases import TRANSPORT_ERRORS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from atomr_infer.remote.exchange import Call
-    from atomr_infer.remote.origin import Origin
-    from atomr_infer.remote.pipe import Pipe
-    from atomr_infer.remote.watchdog import Watchdog
+    from atomr_infer.remote.http.exchange import Call
+    from atomr_infer.remote.http.origin import Origin
+    from atomr_infer.remote.http.pipe import Pipe
+    from atomr_infer.remote.http.watchdog import Watchdog
 
 WRITE_STUCK_S = 60.0
 """A peer that takes no byte for so long is gone."""

@@ -19,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 import attrs
 
 from atomr_infer.model.secret import Secret
-from atomr_infer.remote.origin import Origin
+from atomr_infer.remote.http.origin import Origin
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import attrs
 
-from atomr_infer.remote.http1 import FramingError
+from atomr_infer.remote.http.http1 import FramingError
 
 MAX_IDLE_FRAMES = 1000
 """Frames in a row that carry neither headers nor data of an answer."""

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from atomr_infer.remote.origin import Origin
-from atomr_infer.remote.pipe import TlsPipe
-from atomr_infer.remote.tls import verifying_context
-from atomr_infer.remote.tunnel import open_tunnel
+from atomr_infer.remote.http.dialing.tls import verifying_context
+from atomr_infer.remote.http.dialing.tunnel import open_tunnel
+from atomr_infer.remote.http.origin import Origin
+from atomr_infer.remote.http.pipe import TlsPipe
 
 if TYPE_CHECKING:
     import ssl
 
-    from atomr_infer.remote.proxy import Proxy
+    from atomr_infer.remote.http.dialing.proxy import Proxy
 
 Connect = Callable[[Origin], Awaitable[trio.abc.Stream | TlsPipe]]
 """Opens a byte stream to an origin: TCP, and TLS where the origin asks."""

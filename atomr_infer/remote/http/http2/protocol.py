@@ -27,8 +27,8 @@ import h2.exceptions
 import h2.settings
 from h2.errors import ErrorCodes
 
-from atomr_infer.remote.http1 import MAX_HEAD_BYTES, PeerClosedError, ResponseHead
-from atomr_infer.remote.http2_frames import FrameGate, GoAway, Http2Error
+from atomr_infer.remote.http.http1 import MAX_HEAD_BYTES, PeerClosedError, ResponseHead
+from atomr_infer.remote.http.http2.frames import FrameGate, GoAway, Http2Error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

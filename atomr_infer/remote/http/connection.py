@@ -18,20 +18,20 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from atomr_infer.remote.http1 import (
+from atomr_infer.remote.http.http1 import (
     FramingError,
     PeerClosedError,
     ResponseHead,
     ResponseReader,
 )
-from atomr_infer.remote.limited import Limited
-from atomr_infer.remote.phases import TRANSPORT_ERRORS, Phase
+from atomr_infer.remote.http.limited import Limited
+from atomr_infer.remote.http.phases import TRANSPORT_ERRORS, Phase
 
 if TYPE_CHECKING:
-    from atomr_infer.remote.exchange import Call
-    from atomr_infer.remote.origin import Origin
-    from atomr_infer.remote.pipe import Pipe
-    from atomr_infer.remote.watchdog import Watchdog
+    from atomr_infer.remote.http.exchange import Call
+    from atomr_infer.remote.http.origin import Origin
+    from atomr_infer.remote.http.pipe import Pipe
+    from atomr_infer.remote.http.watchdog import Watchdog
 
 PIECE_BYTES = 16384
 """What is written at once: the smallest send buffer of Linux, and a TLS record."""

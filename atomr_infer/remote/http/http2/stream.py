@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from atomr_infer.remote.http2 import RefusedError
-from atomr_infer.remote.limited import Limited
-from atomr_infer.remote.phases import TRANSPORT_ERRORS, Phase
+from atomr_infer.remote.http.http2.protocol import RefusedError
+from atomr_infer.remote.http.limited import Limited
+from atomr_infer.remote.http.phases import TRANSPORT_ERRORS, Phase
 
 if TYPE_CHECKING:
-    from atomr_infer.remote.exchange import Call
-    from atomr_infer.remote.http1 import ResponseHead
-    from atomr_infer.remote.http2 import Answer
-    from atomr_infer.remote.http2_connection import Http2Connection
-    from atomr_infer.remote.origin import Origin
-    from atomr_infer.remote.watchdog import Watchdog
+    from atomr_infer.remote.http.exchange import Call
+    from atomr_infer.remote.http.http1 import ResponseHead
+    from atomr_infer.remote.http.http2.connection import Http2Connection
+    from atomr_infer.remote.http.http2.protocol import Answer
+    from atomr_infer.remote.http.origin import Origin
+    from atomr_infer.remote.http.watchdog import Watchdog
 
 
 class Wakeup:

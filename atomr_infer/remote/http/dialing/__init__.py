@@ -1,0 +1,1 @@
+"""Opening a connection: name look-up, TCP, proxies and TLS."""
