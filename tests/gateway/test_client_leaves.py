@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 SOON_S = 0.1
 SLOWER = 100
 
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "serving": Serving(max_concurrency=1, max_queue=1),
     # One failure would open it.
     "breaker": BreakerPolicy(max_failures=1),

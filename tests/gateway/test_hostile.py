@@ -8,8 +8,9 @@ import pytest
 import trio
 import trio.testing
 
-from atomr_infer.gateway.app import GatewayApp, GatewayLimits
+from atomr_infer.gateway.app import GatewayApp
 from atomr_infer.gateway.listener import Listener
+from atomr_infer.gateway.reading import GatewayLimits
 from atomr_infer.model.deployment import Deployment, Serving
 from atomr_infer.serving.shared import Serving as ServingState
 from tests.gateway.http import chat, chat_body, head, parse, request, until
