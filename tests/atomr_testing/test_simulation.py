@@ -1,0 +1,73 @@
+"""The simulator: one integer is one run, and each fault does what it says."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from atomr.testing.simulation import (
+    SimulationError,
+    check,
+    first_failure,
+    mutated,
+    trace_of,
+)
+from tests.atomr_testing.counter_scenarios import SCENARIOS, Counter
+
+CHAOS = SCENARIOS[0]
+ADDS = "self.counts.get(name, 0) + count"
+KEEPS_THE_MOST = "max(self.counts.get(name, 0), count)"
+
+
+def test_a_seed_gives_the_same_trace_each_time() -> None:
+    first = trace_of(CHAOS, 3)
+
+    assert first.content.count(b"\n") > 100
+    assert trace_of(CHAOS, 3).content == first.content
+    assert trace_of(CHAOS, 4).content != first.content
+
+
+@pytest.mark.parametrize("hash_seed", ["0", "1"])
+def test_a_trace_does_not_depend_on_the_process(hash_seed: str) -> None:
+    code = (
+        "from tests.atomr_testing.counter_scenarios import SCENARIOS\n"
+        "from atomr.testing.simulation import trace_of\n"
+        "print(trace_of(SCENARIOS[0], 3).digest)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONHASHSEED": hash_seed},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert ran.stdout.strip() == trace_of(CHAOS, 3).digest
+
+
+def test_a_scenario_holds_for_many_seeds() -> None:
+    assert check(CHAOS, range(50)) == 50
+
+
+def test_a_broken_node_is_found_and_its_seed_is_named() -> None:
+    with mutated(Counter.hear, KEEPS_THE_MOST, ADDS):
+        seed = first_failure(CHAOS, range(50))
+        assert seed is not None
+        with pytest.raises(AssertionError) as failed:
+            check(CHAOS, [seed])
+
+    assert f"counter.chaos: seed {seed} failed" in failed.value.__notes__
+    assert check(CHAOS, [seed]) == 1
+
+
+@pytest.mark.parametrize("broken", ["nothing of it", "self.counts"])
+def test_a_mutant_names_its_place_exactly(broken: str) -> None:
+    times = {"nothing of it": 0, "self.counts": 2}[broken]
+    with (
+        pytest.raises(SimulationError, match=f"is there {times} times, not 1"),
+        mutated(Counter.hear, broken, "pass"),
+    ):
+        pass
