@@ -534,7 +534,6 @@ BAD = [
         ),
         id="endless headers",
     ),
-    pytest.param(_frame(0, b"x", stream_id=1), id="data before headers"),
     pytest.param(_frame(1, b"\x88", stream_id=2, flags=5), id="stream of its own"),
 ]
 

@@ -21,7 +21,6 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import h2.config
-import h2.connection
 import h2.events
 import h2.exceptions
 import h2.settings
@@ -29,6 +28,7 @@ from h2.errors import ErrorCodes
 
 from atomr_infer.remote.http.http1 import MAX_HEAD_BYTES, PeerClosedError, ResponseHead
 from atomr_infer.remote.http.http2.frames import FrameGate, GoAway, Http2Error
+from atomr_infer.remote.http.http2.stream_errors import Connection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -107,7 +107,7 @@ class Http2Protocol:
             validate_outbound_headers=False,
             normalize_outbound_headers=False,
         )
-        self._h2 = h2.connection.H2Connection(config)
+        self._h2 = Connection(config)
         self._h2.local_settings = h2.settings.Settings(
             client=True,
             initial_values={
@@ -293,7 +293,9 @@ class Http2Protocol:
         answer = self._of(event.stream_id)
         if answer is None:
             return
-        if event.error_code == ErrorCodes.REFUSED_STREAM:
+        if not event.remote_reset:
+            self._break(answer, Http2Error(_wrong(event.error_code)))
+        elif event.error_code == ErrorCodes.REFUSED_STREAM:
             self._break(answer, RefusedError("the peer refused the stream"))
         else:
             self._break(answer, ResetError(f"stream reset, {_code(event.error_code)}"))
@@ -339,8 +341,8 @@ def _code(code: object) -> str:
 def _named(error: Exception) -> str:
     """Name what is wrong without a word of h2's, which may quote the peer."""
     code = getattr(error, "error_code", None)
-    return (
-        f"its frames are malformed ({_code(code)})"
-        if code is not None
-        else ("its frames are malformed")
-    )
+    return "its frames are malformed" if code is None else _wrong(code)
+
+
+def _wrong(code: object) -> str:
+    return f"its frames are malformed ({_code(code)})"
