@@ -310,7 +310,9 @@ class Cluster:
         settings = http1.Http1Settings(write_timeout_s=config.write_timeout_s)
         listener = await Listener.bind(config.host, config.port, settings, tls=tls)
         limits = GatewayLimits(
-            max_body_bytes=config.max_body_bytes, keepalive_s=config.keepalive_s
+            max_body_bytes=config.max_body_bytes,
+            keepalive_s=config.keepalive_s,
+            shared_references=config.shared_references,
         )
         with self.at_home():
             gateway = await open_gateway(

@@ -131,6 +131,12 @@ class ContentFilterError(InvalidRequestError):
     kind = "content_filter"
 
 
+class UnknownReferenceError(InvalidRequestError):
+    """The request names what a provider keeps, and nobody knows that it may."""
+
+    kind = "unknown_reference"
+
+
 class ModelNotFoundError(InferenceError):
     """No deployment serves a model of that name."""
 

@@ -64,6 +64,7 @@ async def _serve(plan: ServePlan) -> None:
                 max_body_bytes=plan.gateway.max_body_bytes,
                 write_timeout_s=plan.gateway.write_timeout_s,
                 keepalive_s=plan.gateway.keepalive_s,
+                shared_references=plan.gateway.shared_references,
                 cors_origins=plan.gateway.cors_origins,
                 keys=plan.keys,
                 response_store=_path(plan.gateway.response_store),

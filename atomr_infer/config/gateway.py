@@ -65,6 +65,7 @@ class GatewayOptions(TypedDict, total=False):
     max_body_bytes: int
     write_timeout_s: float
     keepalive_s: float
+    shared_references: bool
     cors_origins: tuple[str, ...]
 
 
@@ -92,6 +93,9 @@ class GatewayConfig:
         private_key: PEM file with that certificate's key, without a password.
         keys: where the keys that open the gateway are found, each a variable
             or a file; none: anyone who reaches the address can use it.
+        shared_references: whether a client that shows one of the ``keys`` may name
+            what a provider keeps for the account that all share (files, caches,
+            vector stores) though it was not made for that key.
         response_store: the SQLite file that keeps responses which later ones
             go on from by ``previous_response_id``; none: in memory.
 
@@ -112,6 +116,9 @@ class GatewayConfig:
     certificate: str | None = attrs.field(default=None, validator=_path)
     private_key: str | None = attrs.field(default=None, validator=_path)
     keys: tuple[EnvSecret | FileSecret, ...] = ()
+    shared_references: bool = attrs.field(
+        default=False, validator=attrs.validators.instance_of(bool)
+    )
     response_store: str | None = attrs.field(default=None, validator=_path)
 
     def __attrs_post_init__(self) -> None:

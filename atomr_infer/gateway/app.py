@@ -42,6 +42,7 @@ from atomr_infer.gateway.routes import (
     find,
 )
 from atomr_infer.gateway.silences import Silences
+from atomr_infer.gateway.tenants import Tenants
 from atomr_infer.gateway.whole_routes import (
     WholeAnswer,
     counts,
@@ -88,7 +89,12 @@ class GatewayApp:
         self._keys = keys or GatewayKeys()
         self._store = store or ResponseStore()
         self._conversations = Conversations(self._store)
-        self._backing = Backing(serving, self._conversations, self.silences)
+        self._tenants: Tenants | None = None
+        if self._keys.needed and not limits.shared_references:
+            self._tenants = Tenants(serving, self._store)
+        self._backing = Backing(
+            serving, self._conversations, self.silences, self._tenants
+        )
         self._limits = limits
         self._answering: set[Exchange] = set()
         self.draining = False
@@ -278,6 +284,9 @@ class GatewayApp:
 
         async def work() -> None:
             try:
+                if self._tenants is not None:
+                    owner = self._owner(exchange, headers)
+                    await self._tenants.check(call, owner=owner)
                 found = await answer(self._serving, call, target)
             except InferenceError as error:
                 await fail(error)

@@ -34,6 +34,7 @@ from atomr_infer.gateway.answer_headers import (
 from atomr_infer.gateway.client_wishes import wants_early_stream, with_wishes
 from atomr_infer.gateway.conversations import Conversations, is_kept
 from atomr_infer.gateway.silences import BUSY, Silences
+from atomr_infer.gateway.tenants import Tenants
 from atomr_infer.model.batch import RawChunk, TokenChunk
 from atomr_infer.policy.token_estimate import estimate_prompt_tokens
 from atomr_infer.serving.request import run_request
@@ -63,11 +64,13 @@ class Backing:
         serving: what serves them.
         conversations: what responses go on from.
         silences: what keeps silent streams open.
+        tenants: tells the clients apart; None: there is nobody to tell apart.
     """
 
     serving: Serving
     conversations: Conversations
     silences: Silences
+    tenants: Tenants | None = None
 
 
 class Generation:
@@ -93,6 +96,7 @@ class Generation:
         """
         self._silences = backing.silences
         self._conversations = backing.conversations
+        self._tenants = backing.tenants
         self._owner = owner
         self._serving = backing.serving
         self._exchange = exchange
@@ -128,6 +132,8 @@ class Generation:
             raise
         if asked.previous is not None:
             asked = await self._resumed(asked)
+        if self._tenants is not None:
+            await self._tenants.check(self._call, owner=self._owner)
         batch = with_wishes(self._serving, asked.batch, self._call.headers)
         if batch is not asked.batch:
             asked = attrs.evolve(asked, batch=batch)
@@ -141,6 +147,8 @@ class Generation:
             answer = _WholeAnswer(self._exchange, self._ingress, asked)
         self._answer = answer
         answer.read_at = self._read_at
+        if self._tenants is not None:
+            answer.note = partial(self._tenants.note, owner=self._owner)
         if is_kept(asked):
             answer.keep = partial(
                 self._conversations.keep, self._call, owner=self._owner
@@ -178,11 +186,13 @@ class _Answer:
         served: who answers; set before the first chunk.
         cost: what it cost; known when it is over.
         keep: stores a response object of ours; None: it is not stored.
+        note: remembers what the upstream keeps of an answer; None: it need not.
         read_at: when the request was read, in trio's clock.
     """
 
     cost: Cost | None = None
     keep: Callable[[bytes], Awaitable[None]] | None = None
+    note: Callable[[tuple[str, ...]], Awaitable[None]] | None = None
     read_at: float
     _begun_at: float
 
@@ -244,6 +254,8 @@ class _StreamAnswer(_Answer):
                 self._passes_on = True
                 self._passed_on()
                 await self._start(chunk.content_type)
+            if chunk.names and self.note is not None:
+                await self.note(chunk.names)
             data = chunk.data
         else:
             if self._encoder is None:
@@ -320,6 +332,8 @@ class _WholeAnswer(_Answer):
     async def finish(self) -> None:
         if self._raw is not None:
             body = self._raw.data
+            if self._raw.names and self.note is not None:
+                await self.note(self._raw.names)
         else:
             assert self._builder is not None, "an answer has at least one chunk"
             body = self._builder.build()

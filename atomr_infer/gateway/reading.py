@@ -35,11 +35,13 @@ class GatewayLimits:
         max_body_bytes: the largest request body, unfolded.
         body_timeout_s: longest silence while a body arrives.
         keepalive_s: longest silence of a stream of ours; 0: there is no bound.
+        shared_references: whether every client may name what upstreams keep.
     """
 
     max_body_bytes: int = 32 * 1024 * 1024
     body_timeout_s: float = 30.0
     keepalive_s: float = 0.0
+    shared_references: bool = False
 
 
 @attrs.frozen

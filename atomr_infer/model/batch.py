@@ -314,6 +314,7 @@ class RawChunk:
         content_type: the body's media type.
         text: the text inside, when somebody asked for it; "" otherwise.
         warnings: as a token chunk's.
+        names: what the upstream calls that which it keeps of the answer.
     """
 
     data: bytes
@@ -324,6 +325,7 @@ class RawChunk:
     content_type: str = "text/event-stream; charset=utf-8"
     text: str = ""
     warnings: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
 
     @property
     def index(self) -> int:

@@ -4,6 +4,9 @@ One SQLite database, a file or in memory.  A response is kept with the whole
 conversation in front of it, so that going on needs one look-up, and with its
 owner, so that nobody goes on from another's.
 
+Of what an upstream keeps (a response that was passed on as it came) there is the
+name and the owner only.
+
 The file is written in WAL mode, each response in a transaction of its own: after
 a kill or a full disk there are whole responses or none.  Calls run in a thread,
 one at a time.
@@ -22,7 +25,7 @@ import trio
 from atomr_infer.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
 MAX_RESPONSES = 10_000
 """How many are kept; the oldest go first."""
@@ -33,6 +36,9 @@ MAX_BYTES = 1024 * 1024 * 1024
 MAX_AGE_S = 30 * 86_400
 """How long one is kept; OpenAI keeps them as long."""
 
+MAX_NAMES = 200_000
+"""How many names of what upstreams keep are remembered; the oldest go first."""
+
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS response (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -41,6 +47,16 @@ CREATE TABLE IF NOT EXISTS response (
     created_s INTEGER NOT NULL,
     items BLOB NOT NULL,
     body BLOB NOT NULL
+) STRICT
+"""
+
+_NAMES_SCHEMA = """
+CREATE TABLE IF NOT EXISTS upstream_name (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    name TEXT NOT NULL,
+    owner BLOB NOT NULL,
+    created_s INTEGER NOT NULL,
+    UNIQUE (name, owner)
 ) STRICT
 """
 
@@ -76,6 +92,7 @@ class ResponseStore:
         max_responses: int = MAX_RESPONSES,
         max_bytes: int = MAX_BYTES,
         max_age_s: int = MAX_AGE_S,
+        max_names: int = MAX_NAMES,
     ) -> None:
         """Open or make the database.
 
@@ -84,6 +101,7 @@ class ResponseStore:
             max_responses: how many are kept.
             max_bytes: how large the database may become.
             max_age_s: how long one is kept.
+            max_names: how many names of what upstreams keep are remembered.
 
         Raises:
             ConfigError: the file cannot be opened, or is another database.
@@ -91,6 +109,7 @@ class ResponseStore:
         self._max_responses = max_responses
         self._max_bytes = max_bytes
         self._max_age_s = max_age_s
+        self._max_names = max_names
         self._limiter = trio.CapacityLimiter(1)
         where = ":memory:" if path is None else str(path)
         folder = Path(where).parent
@@ -102,6 +121,7 @@ class ResponseStore:
             self._database.execute("PRAGMA journal_mode = WAL")
             self._database.execute("PRAGMA synchronous = NORMAL")
             self._database.execute(_SCHEMA)
+            self._database.execute(_NAMES_SCHEMA)
         except sqlite3.Error as error:
             problem = f"the response store {where} cannot be opened: {error}"
             raise ConfigError(problem) from error
@@ -140,6 +160,30 @@ class ResponseStore:
         return await trio.to_thread.run_sync(
             self._delete, name, owner, limiter=self._limiter
         )
+
+    async def remember(
+        self, names: Collection[str], *, owner: bytes, now_s: int
+    ) -> None:
+        """Note whose those names are of what an upstream keeps.
+
+        Raises:
+            sqlite3.Error: it could not be written; nothing was changed.
+
+        Cancellation: waits for the write.
+        """
+        await trio.to_thread.run_sync(
+            self._remember, names, owner, now_s, limiter=self._limiter
+        )
+
+    async def unknown(
+        self, names: Collection[str], *, owner: bytes, now_s: int
+    ) -> frozenset[str]:
+        """Return the names that were not remembered for this owner."""
+        oldest_s = now_s - self._max_age_s
+        known = await trio.to_thread.run_sync(
+            self._known, names, owner, oldest_s, limiter=self._limiter
+        )
+        return frozenset(names) - known
 
     # --- in a thread ----------------------------------------------------------
 
@@ -200,3 +244,27 @@ class ResponseStore:
                 "DELETE FROM response WHERE id = ? AND owner = ?", (name, owner)
             )
         return cursor.rowcount > 0
+
+    def _remember(self, names: Collection[str], owner: bytes, now_s: int) -> None:
+        with self._transaction() as database:
+            database.executemany(
+                "INSERT OR REPLACE INTO upstream_name (name, owner, created_s)"
+                " VALUES (?, ?, ?)",
+                [(name, owner, now_s) for name in names],
+            )
+            database.execute(
+                "DELETE FROM upstream_name WHERE number <="
+                " (SELECT max(number) FROM upstream_name) - ?",
+                (self._max_names,),
+            )
+
+    def _known(self, names: Collection[str], owner: bytes, oldest_s: int) -> set[str]:
+        return {
+            name
+            for name in names
+            if self._database.execute(
+                "SELECT 1 FROM upstream_name"
+                " WHERE name = ? AND owner = ? AND created_s >= ?",
+                (name, owner, oldest_s),
+            ).fetchone()
+        }

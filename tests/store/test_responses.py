@@ -143,3 +143,15 @@ def test_what_was_confirmed_before_a_kill_is_there_after_it(tmp_path: Path) -> N
     database.close()
     assert len(found) >= last + 1
     assert found == [(f"r{number}", 4096) for number in range(len(found))]
+
+
+async def test_names_are_their_owners_bounded_and_forgotten_with_age() -> None:
+    store = ResponseStore(max_names=3, max_age_s=50)
+    for number, name in enumerate("abcd"):
+        await store.remember([name], owner=b"ann", now_s=100 + number)
+    await store.remember(["d"], owner=b"ann", now_s=104)
+    anns = await store.unknown("abcd", owner=b"ann", now_s=152)
+    bobs = await store.unknown("d", owner=b"bob", now_s=110)
+    later = await store.unknown("cd", owner=b"ann", now_s=153)
+    store.close()
+    assert (anns, bobs, later) == (frozenset("ab"), frozenset("d"), frozenset("c"))

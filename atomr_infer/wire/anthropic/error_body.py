@@ -40,6 +40,7 @@ class _Meaning:
 _MEANINGS: dict[type[errors.InferenceError], _Meaning] = {
     errors.InvalidRequestError: _Meaning(400, "invalid_request_error"),
     errors.EndpointUnsupportedError: _Meaning(501, "invalid_request_error"),
+    errors.UnknownReferenceError: _Meaning(404, "not_found_error"),
     errors.ModelNotFoundError: _Meaning(404, "not_found_error"),
     errors.RateLimitedError: _Meaning(429, "rate_limit_error"),
     errors.OverloadedError: _Meaning(OVERLOADED, "overloaded_error"),

@@ -37,6 +37,7 @@ class _Meaning:
 
 _MEANINGS: dict[type[errors.InferenceError], _Meaning] = {
     errors.InvalidRequestError: _Meaning(400, "INVALID_ARGUMENT"),
+    errors.UnknownReferenceError: _Meaning(404, "NOT_FOUND"),
     errors.ModelNotFoundError: _Meaning(404, "NOT_FOUND"),
     errors.RateLimitedError: _Meaning(429, "RESOURCE_EXHAUSTED"),
     errors.OverloadedError: _Meaning(503, "UNAVAILABLE"),

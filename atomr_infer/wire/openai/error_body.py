@@ -41,6 +41,7 @@ _MEANINGS: dict[type[errors.InferenceError], _Meaning] = {
     errors.ContentFilterError: _Meaning(
         400, "invalid_request_error", "content_policy_violation"
     ),
+    errors.UnknownReferenceError: _Meaning(404, "invalid_request_error", "not_found"),
     errors.ModelNotFoundError: _Meaning(
         404, "invalid_request_error", "model_not_found"
     ),

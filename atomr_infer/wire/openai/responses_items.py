@@ -106,4 +106,13 @@ def _is_foreign(item: _Item) -> bool:
         return False
     if isinstance(item.encrypted_content, str):
         return is_marked(item.encrypted_content)
-    return isinstance(item.id, str) and _OURS.fullmatch(item.id) is not None
+    return isinstance(item.id, str) and is_our_thought(item.id)
+
+
+def is_our_thought(name: str) -> bool:
+    """Whether an id is one that we gave to a thought.
+
+    >>> is_our_thought("rs_5f0c_0"), is_our_thought("rs_67cbd2")
+    (True, False)
+    """
+    return _OURS.fullmatch(name) is not None

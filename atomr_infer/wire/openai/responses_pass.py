@@ -62,9 +62,12 @@ class _Incomplete(msgspec.Struct):
 
 class _Item(msgspec.Struct):
     type: str = ""
+    id: str | None = None
+    container_id: str | None = None
 
 
 class _Response(msgspec.Struct):
+    id: str | None = None
     object: str | None = None
     status: str | None = None
     model: str | None = None
@@ -160,6 +163,7 @@ class ResponsePass(BreaksOff):
                 usage=_usage(response) or estimate_usage(self._batch, len(body)),
                 model=response.model,
                 content_type=_JSON,
+                names=_names(response),
             )
         ]
 
@@ -177,6 +181,7 @@ class ResponsePass(BreaksOff):
                 if last is None
                 else _usage(last) or estimate_usage(self._batch, self._output_bytes),
                 model=self._model,
+                names=() if last is None else _names(last),
             )
         ]
 
@@ -225,6 +230,14 @@ def _finish(response: _Response) -> FinishReason:
     if any(item.type in _CALLS for item in response.output or ()):
         return FinishReason.TOOL_CALLS
     return FinishReason.STOP
+
+
+def _names(response: _Response) -> tuple[str, ...]:
+    """Return what a later request may name of it."""
+    items = response.output or ()
+    names = [response.id, *(item.id for item in items)]
+    names += [item.container_id for item in items]
+    return tuple(dict.fromkeys(name for name in names if name))
 
 
 def _usage(response: _Response) -> Usage | None:
