@@ -1,0 +1,1 @@
+"""How nodes agree: state machines without I/O that talk in messages."""

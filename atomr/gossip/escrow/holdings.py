@@ -1,0 +1,180 @@
+"""What a node owns of a limit, and what of it may be used now.
+
+A node owns its floor for good, and what the home has lent it until the lease
+ends.  What is used is locked where it is until it has cooled; only what is free
+can be given back.  The whole promise of a limit rests on this module and on
+:mod:`atomr.gossip.escrow.home`; how much is asked for and lent, which decides
+how well a limit is used, is elsewhere.
+
+The lease
+    It lasts from when the lessee sent the latest message that the home has
+    answered.  When it ends, what was lent and is free counts as given back, and
+    the rest does as it cools.  The home waits longer than that
+    (:attr:`Limit.lapse_s`) and then for a window, so all has cooled by the time
+    it lends it again, whether it heard of the return or not.
+
+The restart
+    What an earlier life used is forgotten, so the whole floor counts as used at
+    the start, except as far as a use log says otherwise.
+
+Pure: times are arguments, in seconds of the node's monotonic clock.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from atomr.gossip.escrow.cooling import Cooling
+from atomr.gossip.escrow.outcomes import Granted
+
+if TYPE_CHECKING:
+    from atomr.gossip.escrow.limit import Limit
+    from atomr.gossip.escrow.use_log import UseLog
+
+_NEVER = float("inf")
+
+
+class Holdings:
+    """The permits of one node under one limit.
+
+    Attributes:
+        granted: largest total that the account of now was granted.
+        returned: total that was given back.
+        until_s: when the lease ends.
+        overrun: permits used beyond what was granted, in total.
+    """
+
+    __slots__ = (
+        "_due_s",
+        "_floor",
+        "_floor_used",
+        "_log",
+        "_pool_used",
+        "granted",
+        "overrun",
+        "returned",
+        "until_s",
+    )
+
+    def __init__(
+        self, limit: Limit, *, floor: int, cooling: int, at_s: float, log: UseLog | None
+    ) -> None:
+        """Start with the floor only.
+
+        Args:
+            limit: its terms.
+            floor: permits owned for good.
+            cooling: how many of them an earlier life may have used.
+            at_s: when, at the latest; not after now.
+            log: says how far the floor may be used; None: as far as it goes.
+        """
+        times = {"cooling_s": limit.cooling_s, "batch_s": limit.batch_s}
+        self._floor_used = Cooling(**times)
+        self._pool_used = Cooling(**times)
+        self._floor = floor
+        self._log = log
+        self.granted = self.returned = self.overrun = 0
+        self.until_s = -_NEVER
+        self._due_s = -_NEVER
+        if cooling:
+            self._floor_used.add(cooling, at_s)
+
+    @property
+    def held(self) -> int:
+        """What is lent to this node, free or locked."""
+        return self.granted - self.returned
+
+    @property
+    def owned(self) -> int:
+        """All that is here."""
+        return self._floor + self.held
+
+    @property
+    def pool_free(self) -> int:
+        """What is lent and may be used, as of the latest :meth:`pass_time`."""
+        return self.granted - self.returned - self._pool_used.count
+
+    @property
+    def floor_free(self) -> int:
+        """What is owned for good and may be used."""
+        free = self._floor - self._floor_used.count
+        return free if self._log is None else min(free, self._log.room)
+
+    @property
+    def next_s(self) -> float:
+        """When something cools or ends."""
+        return self._due_s
+
+    def pass_time(self, now_s: float) -> None:
+        """Unlock what has cooled; give up what is lent when the lease has ended."""
+        self._floor_used.thaw(now_s)
+        self._pool_used.thaw(now_s)
+        if now_s >= self.until_s:
+            self.returned = self.granted - self._pool_used.count
+        self._set_due()
+
+    def _set_due(self) -> None:
+        ends_s = self.until_s if self.held > self._pool_used.count else _NEVER
+        self._due_s = min(ends_s, self._floor_used.next_s, self._pool_used.next_s)
+
+    def take(self, permits: int, now_s: float) -> Granted | None:
+        """Use permits, lent ones first; None: there are not as many."""
+        if now_s >= self._due_s:
+            self.pass_time(now_s)
+        pool = self.granted - self.returned - self._pool_used.count
+        if permits <= pool:
+            batch = self._pool_used.add(permits, now_s)
+            return Granted(permits, 0, pool_batch=batch, floor_batch=None)
+        floor = permits - pool
+        if floor > self.floor_free:
+            return None
+        pool_batch = self._pool_used.add(pool, now_s) if pool else None
+        floor_batch = self._floor_used.add(floor, now_s)
+        if self._log is not None:
+            self._log.used += floor
+        self._due_s = min(self._due_s, self._floor_used.next_s)
+        return Granted(pool, floor, pool_batch=pool_batch, floor_batch=floor_batch)
+
+    def settle(self, granted: Granted, used: int, *, now_s: float) -> None:
+        """Give back what was not used; lock more where more was."""
+        pool_batch, floor_batch = granted.settled()
+        spare = granted.permits - used
+        if spare < 0:
+            self._lock_more(-spare, now_s)
+            return
+        if floor_batch is not None:
+            spare -= self._floor_used.refund(floor_batch, min(spare, granted.floor))
+        if pool_batch is not None:
+            self._pool_used.refund(pool_batch, min(spare, granted.pool))
+        self._due_s = min(self._due_s, now_s)
+
+    def _lock_more(self, permits: int, now_s: float) -> None:
+        """Lock what is free; what is not here was used all the same."""
+        self.pass_time(now_s)
+        there = min(permits, self.pool_free + self.floor_free)
+        if there:
+            self.take(there, now_s)
+        self.overrun += permits - there
+
+    def give_back(self, permits: int) -> None:
+        """Return lent permits that are free: never what is locked."""
+        self.returned += max(0, min(permits, self.pool_free))
+
+    def renew(self, granted: int, echo_s: float, lease_s: float) -> None:
+        """Take note of what the home says of the account of now."""
+        self.granted = max(self.granted, granted)
+        self.until_s = max(self.until_s, echo_s + lease_s)
+        self._set_due()
+
+    def drop(self) -> None:
+        """Hold nothing of the account any more, and begin another."""
+        self._pool_used.forget()
+        self.granted = self.returned = 0
+        self.until_s = -_NEVER
+        self._set_due()
+
+    def free_at_s(self, permits: int) -> float:
+        """Return when that many may be used, if nothing is lent or given back."""
+        missing = permits - self.pool_free - self.floor_free
+        floor_s = self._floor_used.free_at_s(missing)
+        return min(floor_s, self._pool_used.free_at_s(missing))

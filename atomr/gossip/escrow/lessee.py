@@ -1,0 +1,336 @@
+"""The lessee's side of a limit: what a node uses, asks for and gives back.
+
+A node answers from what it holds.  It holds, beyond what is locked, about what
+it will be asked for until it can hear of its home again, and gives the rest back
+for others.  It knows the demand by counting what it is asked for, granted or
+not.
+
+A request for more than is here waits while the home is asked, once.  While the
+home has said lately that there is no more, or does not answer, nothing waits:
+then the answer is no, at once.
+
+::
+
+    no account ──Offer──▶ an account ──Closed, or the home's new life──▶ no account
+
+Pure: times are arguments, in seconds of the node's monotonic clock.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from typing import TYPE_CHECKING
+
+import attrs
+
+from atomr.gossip.escrow.frames import NO_CAP, Ask, Closed, Frame, Grant, Offer, Open
+from atomr.gossip.escrow.outcomes import (
+    Answered,
+    Asking,
+    Denied,
+    Effect,
+    Granted,
+    Outcome,
+    Send,
+)
+
+if TYPE_CHECKING:
+    from atomr.gossip.escrow.holdings import Holdings
+    from atomr.gossip.escrow.limit import Limit
+
+_NEVER = float("inf")
+
+MAX_WAITERS = 256
+"""Acquires that wait for the home; past that the answer is no."""
+
+_HORIZON_TICKS = 2.0
+"""Permits are fetched ahead for that long."""
+
+_FORGET_TICKS = 8.0
+"""Demand is averaged over about that long."""
+
+_HURRY = 0.2
+"""Of a tick: how soon an acquire that waits may be told to the home."""
+
+_FEW = 0.5
+"""Permits, per averaging time: with less demand nothing is fetched ahead."""
+
+
+@attrs.define(eq=False)
+class _Waiter:
+    """An acquire that waits; ``asked_s``: when the home was first told of it."""
+
+    ticket: int
+    permits: int
+    until_s: float
+    asked_s: float = _NEVER
+
+
+class Lessee:
+    """One node's side of one limit.
+
+    Attributes:
+        holdings: what is here.
+        next_deadline_s: when :meth:`advance` has something to do; infinite: never.
+    """
+
+    __slots__ = (
+        "_account",
+        "_answered_s",
+        "_boot",
+        "_cap",
+        "_changed_s",
+        "_demand",
+        "_dry_until_s",
+        "_limit",
+        "_nonce",
+        "_rate",
+        "_returned",
+        "_sent_s",
+        "_ticked_s",
+        "_tickets",
+        "_unanswered_s",
+        "_waiters",
+        "_want",
+        "holdings",
+        "next_deadline_s",
+    )
+
+    def __init__(
+        self, limit: Limit, holdings: Holdings, *, boot: int, now_s: float
+    ) -> None:
+        """Start without an account.
+
+        Args:
+            limit: its terms.
+            holdings: what is here.
+            boot: of the node's life.
+            now_s: by the node's clock.
+        """
+        self._limit = limit
+        self._boot = boot
+        self.holdings = holdings
+        self._nonce = 0
+        self._account: tuple[int, int] | None = None
+        self._cap = NO_CAP
+        self._rate = 0.0
+        self._demand = self._tickets = self._want = self._returned = 0
+        self._ticked_s = now_s
+        self._sent_s = self._answered_s = self._changed_s = -_NEVER
+        self._unanswered_s = _NEVER
+        self._dry_until_s = -_NEVER
+        self._waiters: deque[_Waiter] = deque()
+        self.next_deadline_s = _NEVER
+
+    # --- use ------------------------------------------------------------------------
+
+    def acquire(self, permits: int, now_s: float) -> Outcome:
+        """Use permits, or say what else."""
+        self._demand += permits
+        granted = self.holdings.take(permits, now_s)
+        if granted is None:
+            return self._short_of(permits, now_s)
+        if self.next_deadline_s == _NEVER:
+            self._wake_by(now_s + self._limit.tick_s)
+        return granted
+
+    def _short_of(self, permits: int, now_s: float) -> Outcome:
+        limit = self._limit
+        if permits > limit.largest:
+            self._demand -= permits
+            return Denied(_NEVER)
+        is_silent = now_s - self._unanswered_s > limit.ask_s
+        if is_silent or now_s < self._dry_until_s or len(self._waiters) >= MAX_WAITERS:
+            self._wake_by(now_s + limit.tick_s)
+            return Denied(self._retry_after_s(permits, now_s))
+        self._tickets += 1
+        self._waiters.append(_Waiter(self._tickets, permits, now_s + limit.ask_s))
+        self._wake_by(max(now_s, self._sent_s + limit.tick_s * _HURRY))
+        return Asking(self._tickets)
+
+    def _retry_after_s(self, permits: int, now_s: float) -> float:
+        free_s = self.holdings.free_at_s(permits) - now_s
+        return max(self._limit.tick_s, min(free_s, self._limit.window_s))
+
+    def _wake_by(self, at_s: float) -> None:
+        self.next_deadline_s = min(self.next_deadline_s, at_s)
+
+    # --- time -----------------------------------------------------------------------
+
+    def advance(self, now_s: float) -> list[Effect]:
+        """Do what is due: answers that took too long, and word to the home."""
+        holdings = self.holdings
+        holdings.pass_time(now_s)
+        effects = self._answer(now_s, heard_s=-_NEVER)
+        if now_s - self._ticked_s >= self._limit.tick_s:
+            self._tick(now_s)
+        self._want = self._wanted()
+        if not self._waiters:
+            self._give_back()
+        if holdings.returned != self._returned:
+            self._returned = holdings.returned
+            after_s = math.nextafter(self._sent_s, _NEVER)
+            self._changed_s = max(now_s, after_s)
+        frame = self._next_frame(now_s)
+        if frame is not None:
+            self._sent_s = now_s
+            self._unanswered_s = min(self._unanswered_s, now_s)
+            effects.append(Send(self._limit.home, frame))
+        self.next_deadline_s = self._next_deadline(now_s)
+        return effects
+
+    def _tick(self, now_s: float) -> None:
+        """Take what was asked for since the last tick into the average."""
+        passed_s = now_s - self._ticked_s
+        weight = 1.0 - math.exp(-passed_s / (_FORGET_TICKS * self._limit.tick_s))
+        self._rate += (self._demand / passed_s - self._rate) * weight
+        self._demand = 0
+        self._ticked_s = now_s
+
+    @property
+    def _ahead(self) -> int:
+        """How much to have free for the time until the home can send more."""
+        tick_s = self._limit.tick_s
+        if not self._limit.prefetch or self._rate * _FORGET_TICKS * tick_s < _FEW:
+            return 0
+        return math.ceil(self._rate * _HORIZON_TICKS * tick_s)
+
+    def _wanted(self) -> int:
+        free = self.holdings.pool_free + self.holdings.floor_free
+        waiting = sum(waiter.permits for waiter in self._waiters)
+        ahead = self._ahead
+        want = waiting + ahead - free
+        return min(want, self._limit.pool) if 2 * want > ahead or waiting > free else 0
+
+    def _give_back(self) -> None:
+        """Return what others may have more use for."""
+        holdings = self.holdings
+        free = holdings.pool_free
+        spare = free - 2 * self._ahead
+        if self._cap != NO_CAP:
+            spare = max(spare, min(free, holdings.held - self._cap))
+        holdings.give_back(spare)
+
+    # --- word to the home -----------------------------------------------------------
+
+    def _next_frame(self, now_s: float) -> Frame | None:
+        limit = self._limit
+        if not self._is_due(now_s):
+            return None
+        for waiter in self._waiters:
+            waiter.asked_s = min(waiter.asked_s, now_s)
+        if self._account is None:
+            return Open(limit.name, limit.terms, self._boot, self._nonce)
+        return Ask(
+            limit.name,
+            *self._account,
+            now_s,
+            self.holdings.granted,
+            self.holdings.returned,
+            self._want,
+            self._rate,
+        )
+
+    def _is_due(self, now_s: float) -> bool:
+        is_new = any(waiter.asked_s == _NEVER for waiter in self._waiters)
+        if is_new and now_s - self._sent_s >= self._limit.tick_s * _HURRY:
+            return True
+        if now_s - self._sent_s < self._interval_s(now_s):
+            return False
+        return self._has_news or self._is_to_renew(now_s)
+
+    def _interval_s(self, now_s: float) -> float:
+        """Return how often to say something; seldom to a home that is silent."""
+        limit = self._limit
+        is_silent = now_s - self._unanswered_s > 2.0 * limit.lease_s
+        return max(limit.tick_s, limit.lease_s / 2.0) if is_silent else limit.tick_s
+
+    @property
+    def _has_news(self) -> bool:
+        """Whether it wants something, or gave back what the home may not know."""
+        if self._account is None:
+            return self._want > 0
+        return self._want > 0 or self._changed_s > self._answered_s
+
+    def _is_to_renew(self, now_s: float) -> bool:
+        """Whether the lease has run for a quarter."""
+        if self._account is None or not self.holdings.held:
+            return False
+        return now_s - self._answered_s >= self._limit.lease_s / 4.0
+
+    def _next_deadline(self, now_s: float) -> float:
+        if self._waiters:
+            first_s = self._waiters[0].until_s
+            is_new = any(waiter.asked_s == _NEVER for waiter in self._waiters)
+            hurry_s = self._sent_s + self._limit.tick_s * _HURRY
+            return min(
+                first_s, hurry_s if is_new else _NEVER, now_s + self._limit.tick_s
+            )
+        is_idle = self._demand == 0 and self._ahead == 0 and not self.holdings.held
+        if is_idle and not self._has_news:
+            return _NEVER
+        return now_s + self._limit.tick_s
+
+    # --- word from the home ---------------------------------------------------------
+
+    def offered(self, frame: Offer, now_s: float) -> list[Effect]:
+        """Take up an account, if it is the one that was asked for."""
+        is_ours = (frame.boot, frame.nonce) == (self._boot, self._nonce)
+        if self._account is not None or not is_ours:
+            return []
+        self._account = frame.home_boot, frame.account
+        self._answered_s = self._changed_s = self._sent_s = -_NEVER
+        self._unanswered_s = _NEVER
+        return self.advance(now_s)
+
+    def granted(self, frame: Grant, now_s: float) -> list[Effect]:
+        """Take note of what is lent, and answer those who wait."""
+        if (frame.home_boot, frame.account) != self._account:
+            return []
+        self.holdings.pass_time(now_s)
+        self.holdings.renew(frame.granted, frame.echo_s, self._limit.lease_s)
+        self.holdings.pass_time(now_s)
+        if frame.echo_s >= self._answered_s:
+            self._answered_s = frame.echo_s
+            self._cap = frame.cap
+        if frame.echo_s >= self._sent_s:
+            self._unanswered_s = _NEVER
+        effects = self._answer(now_s, heard_s=frame.echo_s)
+        self._want = self._wanted()
+        if self._want and frame.echo_s >= self._sent_s:
+            self._dry_until_s = now_s + self._limit.tick_s
+        self._wake_by(now_s + self._limit.tick_s)
+        return effects
+
+    def closed(self, frame: Closed, now_s: float) -> list[Effect]:
+        """Give up the account, if it is the one of now, and ask for another."""
+        if (frame.home_boot, frame.account) != self._account:
+            return []
+        self.holdings.drop()
+        self._account = None
+        self._cap = NO_CAP
+        self._nonce += 1
+        self._returned = 0
+        self._sent_s = -_NEVER
+        return self.advance(now_s)
+
+    def _answer(self, now_s: float, *, heard_s: float) -> list[Effect]:
+        """Answer those who wait, in their order, as far as something is known.
+
+        Args:
+            now_s: by the node's clock.
+            heard_s: the home has answered what was sent until then.
+        """
+        effects: list[Effect] = []
+        waiting: deque[_Waiter] = deque()
+        for waiter in self._waiters:
+            outcome: Granted | Denied | None = self.holdings.take(waiter.permits, now_s)
+            if outcome is None:
+                if now_s < waiter.until_s and heard_s < waiter.asked_s:
+                    waiting.append(waiter)
+                    continue
+                outcome = Denied(self._retry_after_s(waiter.permits, now_s))
+            effects.append(Answered(self._limit.name, waiter.ticket, outcome))
+        self._waiters = waiting
+        return effects
