@@ -110,6 +110,7 @@ class Engine:
         draw = random.Random(f"{self._seed} {host.name} {host.lives}")
         names = tuple(self.hosts)
         wall_s = host.clock.wall_s
+        host.boot = self._boot
         given = Boot(host.name, self._boot, names, draw, host.disk, wall_s)
         self.note(f"{host.name} starts, boot {self._boot}")
         host.wake_at_s = float("inf")
@@ -126,7 +127,7 @@ class Engine:
         if resets:
             for peer in self.hosts:
                 if peer != host.name:
-                    self._travel(host, peer, LinkReset(host.name))
+                    self._travel(host, peer, LinkReset(host.name, host.boot))
 
     def pause(self, host: Host, for_s: float) -> None:
         """Let a node do nothing for a while."""

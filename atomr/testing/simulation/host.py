@@ -25,6 +25,7 @@ class Host:
         is_paused: whether it runs but does nothing.
         inbox: what waits for the end of a pause.
         lives: how many have begun.
+        boot: id of the latest life.
         wake_at_s: true time of the earliest wake in the heap, of this life.
         woke_at_s: true time of the latest wake.
         storm: how many there were at that instant.
@@ -34,6 +35,7 @@ class Host:
     """
 
     __slots__ = (
+        "boot",
         "clock",
         "disk",
         "factory",
@@ -62,6 +64,7 @@ class Host:
         self.is_paused = False
         self.inbox: list[Any] = []
         self.lives = 0
+        self.boot = 0
         self.wake_at_s = float("inf")
         self.woke_at_s = float("-inf")
         self.storm = 0

@@ -45,9 +45,11 @@ class LinkReset:
 
     Attributes:
         peer: its name.
+        boot: of the life that has ended.
     """
 
     peer: str
+    boot: int
 
 
 Event: TypeAlias = Received | Woke | LinkReset
