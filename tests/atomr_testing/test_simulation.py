@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from atomr.testing.simulation import (
+    Simulation,
     SimulationError,
     check,
     first_failure,
@@ -71,3 +72,33 @@ def test_a_mutant_names_its_place_exactly(broken: str) -> None:
         mutated(Counter.hear, broken, "pass"),
     ):
         pass
+
+
+def test_a_node_that_changes_its_mind_is_woken_once_for_each_deadline() -> None:
+    class Restless:
+        """Wants to be woken each second; a nudge makes that earlier, once."""
+
+        next_deadline_s: float | None = None
+
+        def start(self, now_s: float) -> tuple[()]:
+            self.next_deadline_s = now_s + 1.0
+            return ()
+
+        def handle(self, event: object, now_s: float) -> tuple[()]:
+            return self.start(now_s)
+
+        def nudge(self, now_s: float) -> tuple[()]:
+            self.next_deadline_s = now_s + 0.25
+            return ()
+
+    simulation = Simulation(0)
+    simulation.add_node("a", lambda boot: Restless())
+    simulation.start()
+    for _ in range(100):
+        simulation.run(1.0)
+        simulation.do("a", Restless.nudge)
+
+    simulation.run(3.5)
+
+    waiting = simulation._engine._heap
+    assert len(waiting) == 1

@@ -188,6 +188,8 @@ class Engine:
         node = host.node
         if host.lives != life or node is None or host.is_paused:
             return
+        if self.now_s < host.wake_at_s:
+            return  # an earlier wake took this one's place, and armed a later one
         host.wake_at_s = _NEVER
         deadline_s = node.next_deadline_s
         if deadline_s is None:
