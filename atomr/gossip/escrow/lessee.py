@@ -53,6 +53,9 @@ _FORGET_TICKS = 8.0
 _HURRY = 0.2
 """Of a tick: how soon an acquire that waits may be told to the home."""
 
+_DRY_TICKS = 4.0
+"""A want that the home knows of and cannot meet is repeated that often."""
+
 _FEW = 0.5
 """Permits, per averaging time: with less demand nothing is fetched ahead."""
 
@@ -163,7 +166,7 @@ class Lessee:
         holdings = self.holdings
         holdings.pass_time(now_s)
         effects = self._answer(now_s, heard_s=-_NEVER)
-        if now_s - self._ticked_s >= self._limit.tick_s:
+        if now_s >= self._ticked_s + self._limit.tick_s:
             self._tick(now_s)
         self._want = self._wanted()
         if not self._waiters:
@@ -234,17 +237,25 @@ class Lessee:
 
     def _is_due(self, now_s: float) -> bool:
         is_new = any(waiter.asked_s == _NEVER for waiter in self._waiters)
-        if is_new and now_s - self._sent_s >= self._limit.tick_s * _HURRY:
+        if is_new and now_s >= self._sent_s + self._limit.tick_s * _HURRY:
             return True
-        if now_s - self._sent_s < self._interval_s(now_s):
+        if now_s < self._sent_s + self._interval_s(now_s):
             return False
         return self._has_news or self._is_to_renew(now_s)
 
     def _interval_s(self, now_s: float) -> float:
-        """Return how often to say something; seldom to a home that is silent."""
+        """Return how often to say something.
+
+        Seldom to a home that is silent, and not each tick to one that knows what
+        is wanted and will send it when it has it.
+        """
         limit = self._limit
-        is_silent = now_s - self._unanswered_s > 2.0 * limit.lease_s
-        return max(limit.tick_s, limit.lease_s / 2.0) if is_silent else limit.tick_s
+        tick_s = limit.tick_s
+        if now_s - self._unanswered_s > 2.0 * limit.lease_s:
+            return max(tick_s, limit.lease_s / 2.0)
+        is_known = self._unanswered_s == _NEVER and self._changed_s <= self._sent_s
+        is_dry = is_known and self._dry_until_s > self._answered_s
+        return min(_DRY_TICKS * tick_s, limit.lease_s / 4.0) if is_dry else tick_s
 
     @property
     def _has_news(self) -> bool:
@@ -257,7 +268,7 @@ class Lessee:
         """Whether the lease has run for a quarter."""
         if self._account is None or not self.holdings.held:
             return False
-        return now_s - self._answered_s >= self._limit.lease_s / 4.0
+        return now_s >= self._answered_s + self._limit.lease_s / 4.0
 
     def _next_deadline(self, now_s: float) -> float:
         if self._waiters:
