@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from atomr.crdt.hybrid_clock import HybridClock
 from atomr.crdt.replicated import Replicated
-from atomr.crdt.wire import Delta, Entry, Key, pack, unpack
+from atomr.crdt.wire import Delta, Entry, Key, check_key, pack, unpack
 
 if TYPE_CHECKING:
     from atomr.crdt.origin import Origin
@@ -50,10 +50,13 @@ class Stamped(Replicated):
         self.clock = log.clock
 
     def _assign(self, key: Key, value: object, now_ms: int) -> Delta:
-        body = pack(value)
-        for entry in self._live.get(key, ()):
-            self.clock.witness(entry.stamp, now_ms)
-        return self._write(key, stamp=self.clock.tick(now_ms), body=body)
+        check_key(key)
+        body, clock = pack(value), self.clock
+        cell = self._live.get(key, ())
+        for entry in cell:
+            clock.witness(entry.stamp, now_ms)
+        kills = tuple([entry.dot for entry in cell])
+        return self._commit(key, kills=kills, stamp=clock.tick(now_ms), body=body)
 
 
 class LWWRegister(Stamped):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from atomr.crdt.replicated import Replicated
-from atomr.crdt.wire import Delta, Key
+from atomr.crdt.wire import Delta, Key, check_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,6 +48,7 @@ class GSet(_Set):
         Raises:
             BadKeyError: it can be no key.
         """
+        check_key(element)
         return Delta() if element in self._live else self._write(element)
 
 
