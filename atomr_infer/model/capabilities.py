@@ -26,6 +26,7 @@ from atomr_infer.model.parts import (
     ToolResultPart,
     Url,
 )
+from atomr_infer.model.selectors import refuse_selectors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -86,6 +87,8 @@ class Capabilities:
         extra_of: dialects whose unknown request members reach the model.
         url_prefixes: how the URLs begin that it fetches itself, where it does
             not fetch all of them (``IMAGE_URLS``).
+        selectors: members by which a request would choose another model, endpoint
+            or price there; such a one is refused.
     """
 
     features: frozenset[Feature] = _PLAIN
@@ -97,6 +100,7 @@ class Capabilities:
     passes: frozenset[Dialect] = frozenset()
     extra_of: frozenset[Dialect] = frozenset()
     url_prefixes: tuple[str, ...] = ()
+    selectors: frozenset[str] = frozenset()
 
 
 # Members that are about the request's bookkeeping and not about the answer.
@@ -128,7 +132,9 @@ def check_request(batch: ExecuteBatch, capabilities: Capabilities) -> tuple[str,
     Raises:
         UnsupportedFeatureError: the request needs a feature that is absent;
             ``param`` names the member.
+        InvalidRequestError: it would choose what its deployment chooses.
     """
+    _check_selectors(batch, capabilities)
     if _is_passed_on(batch, capabilities):
         return ()  # its provider says what it does not take
     _check_asks(batch, capabilities)
@@ -149,6 +155,12 @@ def check_request(batch: ExecuteBatch, capabilities: Capabilities) -> tuple[str,
     if batch.reasoning is not None and Feature.REASONING not in capabilities.features:
         ignored |= {"reasoning"}
     return tuple(sorted(ignored))
+
+
+def _check_selectors(batch: ExecuteBatch, capabilities: Capabilities) -> None:
+    reaches = batch.dialect in capabilities.extra_of
+    if batch.extra and (reaches or _is_passed_on(batch, capabilities)):
+        refuse_selectors(batch.extra, capabilities.selectors)
 
 
 def _named(extra: Mapping[str, RawJson]) -> Iterator[str]:

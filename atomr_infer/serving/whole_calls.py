@@ -18,7 +18,8 @@ from atomr_infer.errors import (
     UpstreamTimeoutError,
 )
 from atomr_infer.model.batch import ExecuteBatch
-from atomr_infer.runtimes.contract import Embedder, TokenCounter
+from atomr_infer.model.selectors import refuse_selectors
+from atomr_infer.runtimes.contract import Embedder, TokenCounter, capabilities_of
 from atomr_infer.serving.fresh_error import fresh
 from atomr_infer.serving.journey import Journey
 from atomr_infer.serving.served import Served
@@ -65,6 +66,9 @@ async def embed(serving: Serving, request: EmbedRequest) -> Found[Embeddings]:
     async def ask(runner: ModelRunner, model: str) -> Embeddings:
         if not isinstance(runner, Embedder):
             raise _unsupported("embeddings")
+        can = capabilities_of(runner, model)
+        if request.dialect in can.extra_of:
+            refuse_selectors(request.extra, can.selectors)
         return await runner.embed(attrs.evolve(request, model=model))
 
     # What the queue and the plan want to know of it.

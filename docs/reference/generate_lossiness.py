@@ -26,6 +26,7 @@ from atomr_infer.model.capabilities import (
 )
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.model.dialect import Dialect
+from atomr_infer.model.selectors import SELECTOR_NAMES, TAGS
 from atomr_infer.wire.anthropic import upstream as anthropic
 from atomr_infer.wire.gemini import upstream as gemini
 from atomr_infer_anthropic import models as anthropic_models
@@ -65,8 +66,14 @@ For every member of a request, this page says what happens to it.
 - **left out**: it says nothing to this provider, and the answer is the same without it.
 - **refused**: the answer would be another one without it, so the request gets a 400 that names it; a fallback deployment may take it.
 
+Some members would have a server in front of many models choose another one, another endpoint, key or price.
+Where they would reach such a server they are refused by every deployment, in whatever case and spelling, and no fallback takes them:
+{selectors}.
+
 The columns are models that stand for their kind: a table of capabilities decides by a model's name.
 """  # noqa: E501 - a sentence per line
+
+_LITELLM = sorted(TAGS)
 
 _TITLES = {
     Dialect.OPENAI_CHAT: "OpenAI `/v1/chat/completions`",
@@ -147,12 +154,16 @@ PROVIDERS = (
 
 def verdict(dialect: Dialect, probe: Probe, provider: Provider) -> str:
     """Return what becomes of a probe at a provider."""
-    ingress = INGRESSES[dialect]
+    ingress, can = INGRESSES[dialect], provider.capabilities
     try:
         asked = ingress.parse(call(dialect, probe.beside, probe.members))
     except InvalidRequestError:
         return "refused"
-    if dialect in provider.capabilities.passes:
+    try:
+        check_request(attrs.evolve(asked.batch, model=provider.model), can)
+    except InvalidRequestError:
+        return "refused"
+    if dialect in can.passes:
         return "as is"
     plain = ingress.parse(call(dialect, probe.beside))
     try:
@@ -186,7 +197,8 @@ def _canonical(asked: Asked, provider: Provider) -> ExecuteBatch:
 
 def page() -> str:
     """Return the whole page."""
-    sections = [_INTRODUCTION]
+    names = ", ".join(f"`{name}`" for name in (*SELECTOR_NAMES, *_LITELLM))
+    sections = [_INTRODUCTION.format(selectors=f"{names} of LiteLLM's")]
     for dialect in PLAIN:
         sections.append(f"\n## From {_TITLES[dialect]}\n")
         heads = ["Asked", *(provider.title for provider in PROVIDERS)]

@@ -210,6 +210,7 @@ CHAT = (
     Probe("user", {"user": "u"}),
     Probe("metadata", {"metadata": {"a": "b"}}),
     Probe("service_tier", {"service_tier": "flex"}),
+    Probe("models, fallbacks, api_base, ... (another model)", {"models": ["x"]}),
     Probe("functions (the old tools)", {"functions": [{"name": "f"}]}),
 )
 
@@ -291,6 +292,7 @@ RESPONSES = (
     Probe("temperature", {"temperature": 0.5}),
     Probe("top_logprobs", {"top_logprobs": 2}),
     Probe("metadata", {"metadata": {"a": "b"}}),
+    Probe("models, fallbacks, api_base, ... (another model)", {"models": ["x"]}),
     Probe("background", {"background": True}),
     Probe("conversation", {"conversation": "conv_1"}),
     Probe("prompt (stored)", {"prompt": {"id": "pmpt_1"}}),
@@ -425,6 +427,7 @@ ANTHROPIC = (
     Probe("stop_sequences", {"stop_sequences": ["END"]}),
     Probe("metadata.user_id", {"metadata": {"user_id": "u"}}),
     Probe("service_tier", {"service_tier": "auto"}),
+    Probe("models, fallbacks, api_base, ... (another model)", {"models": ["x"]}),
 )
 
 _DECLARED = {"functionDeclarations": [{"name": "f", "parameters": SCHEMA}]}

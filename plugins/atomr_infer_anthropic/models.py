@@ -21,6 +21,7 @@ import attrs
 from atomr_infer.model.asks import Effort
 from atomr_infer.model.capabilities import Capabilities, Feature, ThinkingStyle
 from atomr_infer.model.dialect import Dialect
+from atomr_infer.model.selectors import SELECTORS
 from atomr_infer.wire.anthropic.traits import (
     PLAIN_EFFORTS,
     ModelTraits,
@@ -185,4 +186,5 @@ def capabilities_of(traits: ModelTraits) -> Capabilities:
         passes=frozenset({Dialect.ANTHROPIC}),
         extra_of=frozenset({Dialect.ANTHROPIC}),
         url_prefixes=("https://",),
+        selectors=SELECTORS,
     )

@@ -23,6 +23,7 @@ from atomr_infer.model.capabilities import (
     ThinkingStyle,
 )
 from atomr_infer.model.dialect import Dialect
+from atomr_infer.model.selectors import SELECTORS
 from atomr_infer.wire.gemini.thinking import NO_THINKING, Thinking
 from atomr_infer.wire.gemini.upstream import Rules
 from atomr_infer.wire.gemini.upstream_media import FETCHED_PREFIXES
@@ -160,6 +161,7 @@ def capabilities_of(name: str) -> Capabilities:
         passes=frozenset({Dialect.GEMINI}),
         extra_of=frozenset({Dialect.GEMINI}),
         url_prefixes=FETCHED_PREFIXES,
+        selectors=SELECTORS,
     )
 
 
@@ -170,5 +172,6 @@ ANY_MODEL = Capabilities(
     passes=frozenset({Dialect.GEMINI}),
     extra_of=frozenset({Dialect.GEMINI}),
     url_prefixes=FETCHED_PREFIXES,
+    selectors=SELECTORS,
 )
 """What some model behind the API can do; each one's own is narrower."""

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager
 from decimal import Decimal, InvalidOperation
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, TypeVar
 
 import attrs
 
 from atomr_infer.model.batch import RawChunk, TokenChunk
+from atomr_infer.model.selectors import TAGS
 from atomr_infer.remote.provider import ProviderClient, open_provider_client
 from atomr_infer.remote.session import open_session
 from atomr_infer_litellm.config import parse_litellm_options
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
     from atomr_infer.model.batch import ExecuteBatch
+    from atomr_infer.model.capabilities import Capabilities
     from atomr_infer.model.deployment import Deployment
     from atomr_infer.remote.http.dialing.tcp import Connect
     from atomr_infer.runtimes.credentials import Credentials
@@ -73,6 +75,10 @@ async def open_litellm_runner(
 class LiteLLMRunner(OpenAIRunner):
     """One client of a LiteLLM proxy; see ``ModelRunner`` for the contract."""
 
+    def capabilities_for(self, model: str) -> Capabilities:
+        """Return what one model can do; tags would choose what answers for it."""
+        return _with_tags(super().capabilities_for(model))
+
     @asynccontextmanager
     async def execute(
         self, batch: ExecuteBatch
@@ -89,6 +95,11 @@ class LiteLLMRunner(OpenAIRunner):
         async with self._client.generation(batch, request) as chunks:
             cost = reported_cost(chunks.headers)
             yield chunks if cost is None else _with_cost(chunks, cost)
+
+
+@lru_cache(maxsize=256)
+def _with_tags(capabilities: Capabilities) -> Capabilities:
+    return attrs.evolve(capabilities, selectors=capabilities.selectors | TAGS)
 
 
 async def _with_cost(

@@ -20,6 +20,7 @@ from atomr_infer.model.capabilities import (
     ThinkingStyle,
 )
 from atomr_infer.model.dialect import Dialect
+from atomr_infer.model.selectors import SELECTORS
 from atomr_infer.wire.openai.fitting import ChatTraits
 from atomr_infer_openai.config import BARE_TEXT
 
@@ -76,6 +77,7 @@ def _capabilities(
         passes=passes,
         extra_of=frozenset({Dialect.OPENAI_CHAT, Dialect.OPENAI_COMPLETIONS}),
         url_prefixes=("https://", "http://") if is_openai else (),
+        selectors=SELECTORS,
     )
 
 
