@@ -36,6 +36,16 @@ from atomr.errors.calls import (
     ServerDownError,
     SystemMessageError,
 )
+from atomr.errors.links import (
+    LinkBusyError,
+    LinkCallError,
+    LinkDownError,
+    LinkError,
+    LinkMessageError,
+    LinkRefusedError,
+    LinkStreamError,
+    LinkTimeoutError,
+)
 from atomr.errors.processes import (
     NameTakenError,
     NoNodeError,
@@ -72,6 +82,14 @@ __all__ = [
     "DependencyError",
     "InitStoppedError",
     "InitTimeoutError",
+    "LinkBusyError",
+    "LinkCallError",
+    "LinkDownError",
+    "LinkError",
+    "LinkMessageError",
+    "LinkRefusedError",
+    "LinkStreamError",
+    "LinkTimeoutError",
     "MailboxFullError",
     "MaxChildrenError",
     "NameTakenError",

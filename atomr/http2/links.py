@@ -1,0 +1,336 @@
+"""All links of one node: it listens, dials, and keeps one link for each peer.
+
+The node with the lower name dials, by agreement of whoever calls :meth:`Links.dial`.
+Where both have dialed, each side sees both hellos, and both keep the connection that
+the lower name has dialed.  A node in a new life takes the place of its old one, and
+a peer that dials again has seen the old connection end: the new one counts.
+
+All tasks are in the nursery of :func:`open_links`; leaving its block says goodbye on
+every link.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+from types import MappingProxyType
+from typing import Any, TypeAlias
+
+import attrs
+import trio
+
+from atomr import telemetry
+from atomr.crdt.origin import Origin
+from atomr.errors import LinkDownError, LinkRefusedError
+from atomr.http2.core import Core, log
+from atomr.http2.events import Reason
+from atomr.http2.handshake import Greeted, Self, greet_accepted, greet_dialed
+from atomr.http2.heartbeat import Heartbeat
+from atomr.http2.identity import MIN_COOKIE_BYTES, node_uri
+from atomr.http2.link import Link
+from atomr.http2.running import run_link
+from atomr.http2.services import Service
+from atomr.http2.tls import Credentials
+
+MAX_HANDSHAKES = 64
+"""Connections that may be in their handshake at once; one more is closed unread."""
+
+Services: TypeAlias = Mapping[str, Service[Any]]
+
+
+_above_0 = attrs.validators.gt(0.0)
+
+
+def _long_enough(_: object, __: object, cookie: bytes) -> None:
+    if len(cookie) < MIN_COOKIE_BYTES:
+        raise ValueError(
+            f"cookie of {len(cookie)} bytes: expected at least {MIN_COOKIE_BYTES},"
+            " from a random generator"
+        )
+
+
+@attrs.frozen
+class LinkOptions:
+    """Who a node is, and how patient it is with its peers.
+
+    Attributes:
+        cluster: nodes of another one are refused.
+        origin: our name, and the boot id of this life.
+        cookie: the cluster's secret, at least 16 bytes.
+        credentials: our certificate, and whom we believe.
+        heartbeat_interval_s: between two PINGs and probes.
+        heartbeat_timeout_s: a peer that answers none for so long is down.
+        handshake_timeout_s: from the connection to the hello.
+    """
+
+    cluster: str
+    origin: Origin
+    cookie: bytes = attrs.field(repr=False, validator=_long_enough)
+    credentials: Credentials
+    heartbeat_interval_s: float = attrs.field(default=1.0, validator=_above_0)
+    heartbeat_timeout_s: float = attrs.field(default=5.0, validator=_above_0)
+    handshake_timeout_s: float = attrs.field(default=5.0, validator=_above_0)
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse names that have no place in a certificate.
+
+        Raises:
+            ValueError: one of them is malformed.
+        """
+        node_uri(self.cluster, self.origin.name)
+
+
+@attrs.frozen
+class LinkUp:
+    """A link has begun.
+
+    Attributes:
+        link: the link.
+    """
+
+    link: Link
+
+
+@attrs.frozen
+class LinkDown:
+    """A link has ended.
+
+    Attributes:
+        link: the link.
+        error: why.
+    """
+
+    link: Link
+    error: LinkDownError
+
+
+@attrs.frozen
+class LinkRefused:
+    """A connection that somebody opened to us came to nothing.
+
+    Attributes:
+        error: why.
+    """
+
+    error: LinkRefusedError
+
+
+LinkEvent: TypeAlias = LinkUp | LinkDown | LinkRefused
+Observer: TypeAlias = Callable[[LinkEvent], None]
+
+
+def _ignore(_: LinkEvent) -> None:
+    return
+
+
+@asynccontextmanager
+async def open_links(
+    options: LinkOptions,
+    services: Services = MappingProxyType({}),
+    *,
+    observer: Observer = _ignore,
+) -> AsyncIterator[Links]:
+    """Be a node that others can have links with, for a block.
+
+    Args:
+        options: who we are.
+        services: what we do for peers, by name.
+        observer: called when a link comes and goes; quick, does not wait.
+
+    Cancellation: all links end, and their peers are told.
+    """
+    async with trio.open_nursery() as nursery:
+        links = Links(options, services, observer=observer, nursery=nursery)
+        try:
+            yield links
+        finally:
+            nursery.cancel_scope.cancel()
+
+
+class Links:
+    """The links of one node; see :func:`open_links`."""
+
+    def __init__(
+        self,
+        options: LinkOptions,
+        services: Services,
+        *,
+        observer: Observer,
+        nursery: trio.Nursery,
+    ) -> None:
+        self._options = options
+        self._credentials = options.credentials
+        self._services = services
+        self._observer = observer
+        self._nursery = nursery
+        self._links: dict[str, Link] = {}
+        self._handshakes = 0
+
+    @property
+    def origin(self) -> Origin:
+        """This node, in its present life."""
+        return self._options.origin
+
+    def get(self, node: str) -> Link | None:
+        """Return the link with a node; None where there is none now."""
+        return self._links.get(node)
+
+    def all(self) -> tuple[Link, ...]:
+        """Return all links that are up."""
+        return tuple(self._links.values())
+
+    def reload(self, credentials: Credentials) -> None:
+        """Use other certificates from the next handshake on; links stay as they are."""
+        self._credentials = credentials
+
+    async def listen(self, host: str | None, port: int) -> int:
+        """Accept connections from now on.
+
+        Args:
+            host: the address to listen at; None: all.
+            port: 0 for any that is free.
+
+        Returns:
+            The port.
+
+        Raises:
+            OSError: it is in use, or not ours.
+        """
+        listeners = await trio.open_tcp_listeners(port, host=host)
+        serve = partial(trio.serve_listeners, handler_nursery=self._nursery)
+        await self._nursery.start(serve, self._accept, listeners)
+        name = listeners[0].socket.getsockname()
+        return int(name[1])
+
+    async def dial(self, node: str, host: str, port: int) -> Link:
+        """Return the link with a node; open it where there is none.
+
+        Args:
+            node: its name, which its certificate must say.
+            host: where it listens.
+            port: where it listens.
+
+        Raises:
+            LinkRefusedError: it cannot be reached, or one side does not believe the
+                other; the reason says which.
+        """
+        link = self._links.get(node)
+        if link is not None:
+            await trio.lowlevel.checkpoint()
+            return link
+        timeout_s = self._options.handshake_timeout_s
+        try:
+            with trio.fail_after(timeout_s):
+                greeted = await self._greet(node, host, port)
+        except trio.TooSlowError as error:
+            detail = f"no handshake with {host}:{port} within {timeout_s} s"
+            raise LinkRefusedError(node, Reason.TOO_SLOW, detail) from error
+        except LinkRefusedError as error:
+            link = self._links.get(node)
+            if error.reason == Reason.DUPLICATE and link is not None:
+                return link
+            raise
+        if not self._admit(greeted.peer, dialed=True):
+            greeted.pipe.close()
+            return self._links[node]
+        return self._begin(greeted)
+
+    async def _greet(self, node: str, host: str, port: int) -> Greeted:
+        try:
+            stream = await trio.open_tcp_stream(host, port)
+        except OSError as error:
+            detail = f"nobody answers at {host}:{port}: {error}"
+            raise LinkRefusedError(node, Reason.UNREACHABLE, detail) from error
+        return await greet_dialed(stream, self._self(), node=node)
+
+    async def _accept(self, stream: trio.SocketStream) -> None:
+        if self._handshakes >= MAX_HANDSHAKES:
+            stream.socket.close()
+            return
+        self._handshakes += 1
+        try:
+            with trio.fail_after(self._options.handshake_timeout_s):
+                greeted = await greet_accepted(
+                    stream, self._self(), admit=partial(self._admit, dialed=False)
+                )
+        except trio.TooSlowError:
+            detail = f"no handshake within {self._options.handshake_timeout_s} s"
+            self._refused(LinkRefusedError("a peer", Reason.TOO_SLOW, detail))
+        except LinkRefusedError as error:
+            self._refused(error)
+        else:
+            self._begin(greeted)
+        finally:
+            self._handshakes -= 1
+
+    def _self(self) -> Self:
+        options = self._options
+        return Self(options.cluster, options.origin, options.cookie, self._credentials)
+
+    def _admit(self, peer: Origin, *, dialed: bool) -> bool:
+        """Return whether a new connection counts; where it does, the old one ends."""
+        link = self._links.get(peer.name)
+        if link is None:
+            return True
+        ours_is_lower = self.origin.name < peer.name
+        if link.peer == peer and link.dialed == ours_is_lower != dialed:
+            return False
+        link.end(Reason.REPLACED, "another connection with that node took its place")
+        return True
+
+    def _begin(self, greeted: Greeted) -> Link:
+        options = self._options
+        core = Core(
+            greeted.pipe,
+            greeted.protocol,
+            peer=greeted.peer,
+            services=self._services,
+            heartbeat=Heartbeat(
+                interval_s=options.heartbeat_interval_s,
+                timeout_s=options.heartbeat_timeout_s,
+                now_s=trio.current_time(),
+            ),
+        )
+        link = Link(core)
+        # A link that was admitted meanwhile: the later one counts, as for the peer.
+        self._admit(greeted.peer, dialed=greeted.protocol.dialed)
+        self._links[greeted.peer.name] = link
+        core.at_end(partial(self._ended, link, trio.current_time()))
+        telemetry.emit(
+            ("atomr", "link", "up"),
+            metadata={"peer": link.peer, "dialed": link.dialed},
+        )
+        self._observer(LinkUp(link))
+        self._nursery.start_soon(self._run, core, link, greeted)
+        return link
+
+    async def _run(self, core: Core, link: Link, greeted: Greeted) -> None:
+        try:
+            await run_link(core, link, greeted.early)
+        except Exception:  # noqa: BLE001 - a boundary: reported, and the link has ended
+            log.exception("link to %s failed; please report this", link.peer)
+
+    def _ended(self, link: Link, began_at: float) -> None:
+        if self._links.get(link.peer.name) is link:
+            del self._links[link.peer.name]
+        error = link.down
+        assert error is not None
+        telemetry.emit(
+            ("atomr", "link", "down"),
+            {"lived_s": trio.current_time() - began_at},
+            {"peer": link.peer, "reason": error.reason, "detail": error.detail},
+        )
+        self._observer(LinkDown(link, error))
+
+    def _refused(self, error: LinkRefusedError) -> None:
+        log.warning("%s", error)
+        telemetry.emit(
+            ("atomr", "link", "refused"),
+            metadata={
+                "peer": error.peer,
+                "reason": error.reason,
+                "detail": error.detail,
+            },
+        )
+        self._observer(LinkRefused(error))
