@@ -18,9 +18,11 @@ from atomr_infer.errors import (
     UpstreamTimeoutError,
 )
 from atomr_infer.model.batch import ExecuteBatch
+from atomr_infer.model.capabilities import needs_fetching
 from atomr_infer.model.selectors import refuse_selectors
 from atomr_infer.runtimes.contract import Embedder, TokenCounter, capabilities_of
 from atomr_infer.serving.fresh_error import fresh
+from atomr_infer.serving.inlining import inlined
 from atomr_infer.serving.journey import Journey
 from atomr_infer.serving.served import Served
 
@@ -63,9 +65,10 @@ async def embed(serving: Serving, request: EmbedRequest) -> Found[Embeddings]:
     Cancellation: ends the request.
     """
 
-    async def ask(runner: ModelRunner, model: str) -> Embeddings:
+    async def ask(runner: ModelRunner, batch: ExecuteBatch) -> Embeddings:
         if not isinstance(runner, Embedder):
             raise _unsupported("embeddings")
+        model = batch.model
         can = capabilities_of(runner, model)
         if request.dialect in can.extra_of:
             refuse_selectors(request.extra, can.selectors)
@@ -92,10 +95,10 @@ async def count_tokens(serving: Serving, batch: ExecuteBatch) -> Found[int]:
     Cancellation: ends the request.
     """
 
-    async def ask(runner: ModelRunner, model: str) -> int:
+    async def ask(runner: ModelRunner, batch: ExecuteBatch) -> int:
         if not isinstance(runner, TokenCounter):
             raise _unsupported("counting tokens")
-        return await runner.count_tokens(attrs.evolve(batch, model=model))
+        return await runner.count_tokens(batch)
 
     return await _Call(serving, batch, ask).run()
 
@@ -113,7 +116,7 @@ class _Call(Generic[T]):
         self,
         serving: Serving,
         batch: ExecuteBatch,
-        ask: Callable[[ModelRunner, str], Awaitable[T]],
+        ask: Callable[[ModelRunner, ExecuteBatch], Awaitable[T]],
         *,
         usage_of: Callable[[T], Usage | None] = lambda _: None,
     ) -> None:
@@ -145,9 +148,13 @@ class _Call(Generic[T]):
     async def _once(self, held: Held) -> T:
         """Ask, for as long as a first token may take."""
         lease, leg = held.lease, self._journey.leg
+        can = capabilities_of(lease.runner, leg.batch.model)
+        if needs_fetching(leg.batch, can) and isinstance(lease.runner, TokenCounter):
+            # Before the time runs: a slow URL is no upstream's silence.
+            leg.batch = await inlined(leg.batch, can)
         bound_s = leg.deployment.timeouts.first_token_s
         with trio.move_on_after(bound_s) as silence, lease.life.hold(silence):
-            return await self._ask(lease.runner, leg.batch.model)
+            return await self._ask(lease.runner, leg.batch)
         if lease.life.error is not None:
             raise fresh(lease.life.error)
         name = leg.deployment.name
