@@ -22,9 +22,10 @@ machine sleeps, as ``CLOCK_BOOTTIME`` does.
 Pure: no clock, no socket, no randomness.
 """
 
-from atomr.gossip.escrow.escrow import FIRST, UNKNOWN, Escrow, Past
+from atomr.gossip.escrow.escrow import Escrow
 from atomr.gossip.escrow.frames import Frame, decode, encode
-from atomr.gossip.escrow.limit import Limit
+from atomr.gossip.escrow.limit import Limit, Mode
+from atomr.gossip.escrow.member import FIRST, UNKNOWN, Past
 from atomr.gossip.escrow.outcomes import (
     Answered,
     Asking,
@@ -50,6 +51,7 @@ __all__ = [
     "Granted",
     "Limit",
     "Mark",
+    "Mode",
     "Outcome",
     "Past",
     "Persist",

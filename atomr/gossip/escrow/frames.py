@@ -131,7 +131,23 @@ class Refused(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="refus
     nonce: Count
 
 
-Frame: TypeAlias = Open | Offer | Ask | Grant | Closed | Refused
+class Used(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="used"):
+    """A node says what it used of a soft limit.
+
+    Attributes:
+        limit: its name.
+        boot: of the node's life.
+        seq: counts these messages in that life.
+        count: permits used within the window that ends now.
+    """
+
+    limit: str
+    boot: Count
+    seq: Count
+    count: Count
+
+
+Frame: TypeAlias = Open | Offer | Ask | Grant | Closed | Refused | Used
 
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgspec.msgpack.Decoder[Frame](Frame)

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from atomr.gossip.escrow.frames import NO_CAP, Ask, Closed, Frame, Grant, Offer, Open
+from atomr.gossip.escrow.limit import Mode
 from atomr.gossip.escrow.outcomes import (
     Answered,
     Asking,
@@ -195,7 +196,10 @@ class Lessee:
     def _ahead(self) -> int:
         """How much to have free for the time until the home can send more."""
         tick_s = self._limit.tick_s
-        if not self._limit.prefetch or self._rate * _FORGET_TICKS * tick_s < _FEW:
+        if (
+            self._limit.mode is Mode.STRICT
+            or self._rate * _FORGET_TICKS * tick_s < _FEW
+        ):
             return 0
         return math.ceil(self._rate * _HORIZON_TICKS * tick_s)
 

@@ -13,6 +13,7 @@ Source: Gray and Cheriton, "Leases" (1989); Doorman, "safe capacity", for floors
 from __future__ import annotations
 
 import math
+from enum import Enum
 from functools import cached_property
 from hashlib import blake2b
 from typing import TYPE_CHECKING
@@ -31,11 +32,22 @@ _LAPSE_MARGIN_S = 0.05
 _BATCHES = 512
 """Uses are remembered in that many batches a window: 0.1 % of it is lost."""
 
-_TICKS = 240
+_TICKS = 100
 """A node tells its home about itself that often a window, within the bounds."""
 
 _MIN_TICK_S = 0.02
 _MAX_TICK_S = 0.25
+
+
+class Mode(Enum):
+    """How nodes keep a limit together."""
+
+    ESCROW = "escrow"
+    """Permits are owned or lent: exact, fast, and goes on when cut off."""
+    STRICT = "strict"
+    """The home is asked for each use: exact, and nothing without the home."""
+    SOFT = "soft"
+    """Nodes tell each other what they used: fast, and exact only roughly."""
 
 
 def _sorted(names: Iterable[str]) -> tuple[str, ...]:
@@ -57,8 +69,7 @@ class Limit:
             least 0 and below 0.5; costs that share of use.
         lease_s: how long what is lent may be used without word from the home.
         ask_s: how long an acquire waits for the home at most.
-        prefetch: whether nodes may hold what they will need soon; False asks the
-            home for each use.
+        mode: what is promised, and at what price.
         use_log: whether a node writes down how far it uses its floor, so that
             it has the rest of it at once after a restart.
 
@@ -77,7 +88,7 @@ class Limit:
     drift: float = attrs.field(default=0.001, kw_only=True)
     lease_s: float = attrs.field(default=2.0, kw_only=True)
     ask_s: float = attrs.field(default=1.0, kw_only=True)
-    prefetch: bool = attrs.field(default=True, kw_only=True)
+    mode: Mode = attrs.field(default=Mode.ESCROW, kw_only=True)
     use_log: bool = attrs.field(default=False, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
@@ -95,23 +106,11 @@ class Limit:
                 what = f"limit {self.name!r}: {field}={value!r}: expected {expected}"
                 raise ValueError(what)
 
-    @classmethod
-    def strict(
-        cls, name: str, permits: int, *, window_s: float, voters: tuple[str, ...]
-    ) -> Limit:
-        """Return a limit whose home is asked for each use."""
-        return cls(name, permits, window_s, voters, floor_fraction=0.0, prefetch=False)
-
-    @classmethod
-    def split(
-        cls, name: str, permits: int, *, window_s: float, voters: tuple[str, ...]
-    ) -> Limit:
-        """Return a limit that is divided evenly for good; nobody is asked."""
-        return cls(name, permits, window_s, voters, floor_fraction=1.0)
-
     @cached_property
     def floor(self) -> int:
         """What each voter owns for good."""
+        if self.mode is not Mode.ESCROW:
+            return 0
         return int(self.floor_fraction * self.permits / len(self.voters))
 
     @cached_property
@@ -167,6 +166,7 @@ class Limit:
         """Fingerprint of what all nodes must agree on; 64 bits."""
         agreed = (
             self.name,
+            self.mode.value,
             self.permits,
             self.window_s,
             self.voters,

@@ -69,9 +69,14 @@ class UseLog:
         """How much may be used before the next line is synced."""
         return self._synced - self.used
 
+    @property
+    def is_short(self) -> bool:
+        """Whether the next line is to be written."""
+        return self._asked <= self.used + self._chunk // 2
+
     def next_mark(self, now_s: float) -> Mark | None:
         """Return the line to write now; None: what is written will do."""
-        if self._asked > self.used + self._chunk // 2:
+        if not self.is_short:
             return None
         self._asked = self.used + self._chunk
         return Mark(self._limit, self._boot, self._asked, now_s)

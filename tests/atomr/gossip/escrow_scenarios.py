@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from atomr.gossip.escrow import Limit
+from atomr.gossip.escrow import Limit, Mode
 from atomr.testing.simulation import (
     Crash,
     Mix,
@@ -38,7 +38,7 @@ def _limit(simulation: Simulation, **terms: object) -> Limit:
     drawn = {
         "floor_fraction": draw.choice((0.0, 0.1, 0.3, 1.0)),
         "lease_s": draw.choice((0.5, 2.0)),
-        "prefetch": draw.random() < 0.8,
+        "mode": Mode.STRICT if draw.random() < 0.2 else Mode.ESCROW,
         "use_log": draw.random() < 0.5,
         "drift": DRIFT,
     }
@@ -54,7 +54,10 @@ def _faults(simulation: Simulation, limit: Limit, within_s: float) -> list[Plann
     if draw.random() < 0.5:
         at_s = draw.uniform(0.0, within_s)
         again_s = at_s + draw.uniform(0.0, 2.0)
-        plan += [Planned(at_s, Crash(limit.home)), Planned(again_s, Restart(limit.home))]
+        plan += [
+            Planned(at_s, Crash(limit.home)),
+            Planned(again_s, Restart(limit.home)),
+        ]
     return plan
 
 
@@ -77,7 +80,9 @@ def _load(world: World, within_s: float, *, tokens: bool = False) -> None:
         hot = draw.choice(limit.voters) if draw.random() < 0.01 else hot
         name = hot if draw.random() < 0.7 else draw.choice(limit.voters)
         permits = draw.randint(1, size)
-        later = Later(draw.randint(0, permits), draw.uniform(0.0, 2.0)) if tokens else None
+        later = (
+            Later(draw.randint(0, permits), draw.uniform(0.0, 2.0)) if tokens else None
+        )
         world.simulation.at(at_s, partial(world.ask, name, permits, later))
 
 

@@ -7,9 +7,8 @@ and notes each use with its true time, so that the worst window can be found.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import partial
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import attrs
 import msgspec
@@ -41,7 +40,10 @@ from atomr.testing.simulation import (
     Woke,
 )
 
-CODEC = Codec(cast("type[Frame]", encode), decode)
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+CODEC = Codec(cast("Callable[[object], bytes]", encode), decode)
 
 ROUNDING_S = 1e-6
 """The simulator's clocks may be told that a deadline has come 1e-9 s early."""
@@ -75,7 +77,7 @@ class Node:
 
     def perform(self, effects: Iterable[Effect]) -> list[Effect]:
         """Write what is to be written, now or only soon; return the rest."""
-        left = []
+        left: list[Effect] = []
         for effect in effects:
             if isinstance(effect, Persist):
                 mark = effect.mark
@@ -127,9 +129,17 @@ class World:
         denied: permits that were refused.
     """
 
-    def __init__(self, simulation: Simulation, limit: Limit) -> None:
+    def __init__(
+        self,
+        simulation: Simulation,
+        limit: Limit,
+        *,
+        limit_of: Callable[[str], Limit] | None = None,
+    ) -> None:
+        """Start without nodes; ``limit_of``: the terms that a node believes in."""
         self.simulation = simulation
         self.limit = limit
+        self._limit_of = limit_of or (lambda _: limit)
         self.uses: list[Use] = []
         self.offered = self.denied = 0
         self._lives: dict[str, int] = {}
@@ -147,7 +157,7 @@ class World:
 
     def _node(self, boot: Boot) -> Node:
         lives = self._lives[boot.name] = self._lives.get(boot.name, 0) + 1
-        return Node(boot, self.limit, is_first=lives == 1)
+        return Node(boot, self._limit_of(boot.name), is_first=lives == 1)
 
     def ask(self, name: str, permits: int = 1, later: Later | None = None) -> None:
         """Let a node be asked for permits now."""
@@ -188,9 +198,7 @@ class World:
     def _settle(self, node: Node, granted: Granted, use: Use, used: int) -> None:
         def settle(running: Node, now_s: float) -> Iterable[object]:
             if running is node:
-                running.escrow.settle(
-                    self.limit.name, granted, used, now_s=now_s
-                )
+                running.escrow.settle(self.limit.name, granted, used, now_s=now_s)
                 use.permits = used
             return ()
 

@@ -1,0 +1,220 @@
+"""One node's part in one limit: always a lessee, and the home where it is that.
+
+Where the home is this very node, asking it is a call, and an acquire that asks
+has its answer at once.
+
+Pure: times are arguments, in seconds of the node's monotonic clock.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+import attrs
+
+from atomr.gossip.escrow.frames import (
+    Ask,
+    Closed,
+    Frame,
+    Grant,
+    Offer,
+    Open,
+    Refused,
+)
+from atomr.gossip.escrow.holdings import Holdings
+from atomr.gossip.escrow.home import Home
+from atomr.gossip.escrow.lessee import Lessee
+from atomr.gossip.escrow.outcomes import (
+    Answered,
+    Asking,
+    Effect,
+    Granted,
+    Mark,
+    Outcome,
+    Persist,
+    Send,
+    TermsDiffer,
+)
+from atomr.gossip.escrow.use_log import UseLog, cooling_after
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from atomr.crdt.origin import Origin
+    from atomr.gossip.escrow.limit import Limit
+
+_NEVER = float("inf")
+
+
+@attrs.frozen
+class Past:
+    """What is known of the time before this life.
+
+    Attributes:
+        quiet_s: for how long, at least, no node of this name has run; infinite:
+            there never was one.
+        marks: the use log of the latest life, oldest first; empty: none was kept.
+    """
+
+    quiet_s: float = 0.0
+    marks: tuple[Mark, ...] = ()
+
+
+UNKNOWN = Past()
+"""There may have been an earlier life until just now."""
+
+FIRST = Past(quiet_s=_NEVER)
+"""There never was one."""
+
+
+class Member:
+    """One node's part in one limit.
+
+    Attributes:
+        next_deadline_s: when :meth:`advance` has something to do; infinite: never.
+    """
+
+    __slots__ = (
+        "_home",
+        "_lessee",
+        "_limit",
+        "_log",
+        "_me",
+        "_outbox",
+        "next_deadline_s",
+    )
+
+    def __init__(self, limit: Limit, me: Origin, *, past: Past, now_s: float) -> None:
+        """Start with the floor, as far as earlier lives have not used it."""
+        quiet_at_s = now_s - past.quiet_s
+        floor = limit.floor if me.name in limit.voters else 0
+        cooling = floor if past.quiet_s < _NEVER else 0
+        if limit.use_log and past.marks:
+            cooling = min(cooling, cooling_after(limit, past.marks))
+        self._limit = limit
+        self._me = me.name
+        self._log = log = (
+            UseLog(limit, me.boot, used=cooling) if limit.use_log and floor else None
+        )
+        holdings = Holdings(
+            limit, floor=floor, cooling=cooling, at_s=quiet_at_s, log=log
+        )
+        self._lessee = Lessee(limit, holdings, boot=me.boot, now_s=now_s)
+        is_home = limit.home == me.name
+        self._home = Home(limit, boot=me.boot, at_s=quiet_at_s) if is_home else None
+        self._outbox: list[Effect] = []
+        self.next_deadline_s = _NEVER if log is None else now_s
+
+    @property
+    def overrun(self) -> int:
+        """Permits used beyond what was granted, in total."""
+        return self._lessee.holdings.overrun
+
+    # --- use ------------------------------------------------------------------------
+
+    def acquire(self, permits: int, now_s: float) -> Outcome:
+        """Use permits, or say what else."""
+        lessee = self._lessee
+        outcome = lessee.acquire(permits, now_s)
+        if type(outcome) is Asking and self._home is not None:
+            outcome = self._ask_here(outcome, now_s)
+        if self._log is not None and self._log.is_short:
+            self.next_deadline_s = now_s
+        if lessee.next_deadline_s < self.next_deadline_s:
+            self.next_deadline_s = lessee.next_deadline_s
+        return outcome
+
+    def _ask_here(self, asking: Asking, now_s: float) -> Outcome:
+        """Ask the home, which is here: it answers at once, if anything is due."""
+        outcome: Outcome = asking
+        for effect in self._deliver_here(self._lessee.advance(now_s), now_s):
+            if type(effect) is Answered and effect.ticket == asking.ticket:
+                outcome = effect.outcome
+            else:
+                self._outbox.append(effect)
+        if self._outbox:
+            self.next_deadline_s = now_s
+        return outcome
+
+    def settle(self, granted: Granted, used: int, *, now_s: float) -> None:
+        """Give back what was not used."""
+        self._lessee.holdings.settle(granted, used, now_s=now_s)
+
+    # --- events ---------------------------------------------------------------------
+
+    def advance(self, now_s: float) -> list[Effect]:
+        """Do what is due."""
+        effects = self._take_outbox()
+        if now_s >= self._lessee.next_deadline_s:
+            effects += self._deliver_here(self._lessee.advance(now_s), now_s)
+        if self._home is not None and now_s >= self._home.next_deadline_s(now_s):
+            effects += self._deliver_here(self._home.lend(now_s), now_s)
+        mark = None if self._log is None else self._log.next_mark(now_s)
+        if mark is not None:
+            effects.append(Persist(mark))
+        self._schedule(now_s)
+        return effects
+
+    def receive(self, sender: str, frame: Frame, now_s: float) -> list[Effect]:
+        """Handle a frame of another node."""
+        effects = self._deliver_here(self._handle(sender, frame, now_s), now_s)
+        self._schedule(now_s)
+        return effects
+
+    def persisted(self, mark: Mark) -> None:
+        """A mark of the use log has been written and synced."""
+        if self._log is not None:
+            self._log.persisted(mark)
+
+    def _handle(self, sender: str, frame: Frame, now_s: float) -> list[Effect]:
+        """Let the side handle it that it is meant for."""
+        if isinstance(frame, Open | Ask):
+            return self._at_home(sender, frame, now_s)
+        if sender != self._limit.home:
+            return []
+        lessee = self._lessee
+        match frame:
+            case Offer():
+                return lessee.offered(frame, now_s)
+            case Grant():
+                return lessee.granted(frame, now_s)
+            case Closed():
+                return lessee.closed(frame, now_s)
+        return [TermsDiffer(frame.limit, sender)]
+
+    def _at_home(self, sender: str, frame: Open | Ask, now_s: float) -> list[Effect]:
+        home = self._home
+        if home is None:
+            return self._not_home(sender, frame)
+        if isinstance(frame, Ask):
+            return home.ask(sender, frame, now_s)
+        return home.open(sender, frame)
+
+    def _not_home(self, sender: str, frame: Open | Ask) -> list[Effect]:
+        """Refuse a lessee whose terms name another home than ours do."""
+        if isinstance(frame, Ask):
+            return [Send(sender, Closed(frame.limit, frame.home_boot, frame.account))]
+        refused = Refused(frame.limit, self._limit.terms, frame.boot, frame.nonce)
+        return [Send(sender, refused), TermsDiffer(frame.limit, sender)]
+
+    def _deliver_here(self, effects: Iterable[Effect], now_s: float) -> list[Effect]:
+        """Deliver what this node sends to itself, and return the rest."""
+        left: list[Effect] = []
+        waiting = deque(effects)
+        while waiting:
+            effect = waiting.popleft()
+            if type(effect) is Send and effect.to == self._me:
+                waiting.extend(self._handle(self._me, effect.message, now_s))
+            else:
+                left.append(effect)
+        return left
+
+    def _take_outbox(self) -> list[Effect]:
+        outbox, self._outbox = self._outbox, []
+        return outbox
+
+    def _schedule(self, now_s: float) -> None:
+        home_s = _NEVER if self._home is None else self._home.next_deadline_s(now_s)
+        due_s = min(self._lessee.next_deadline_s, home_s)
+        self.next_deadline_s = now_s if self._outbox else due_s
