@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from atomr_infer.errors import InferenceError, RateLimitedError, UpstreamAuthError
+from atomr_infer.policy.rest import RESTING
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -53,6 +54,11 @@ class Refusal(Enum):
     PAYMENT = "payment"
     RATE = "rate"
 
+
+POOL_RESTING = "key_pool_resting"
+
+NOT_ASKED = frozenset({POOL_RESTING, RESTING})
+"""The codes of 429s that are ours: nobody was asked, and the limits stay."""
 
 _PAYMENT_STATUS = 402
 
@@ -213,7 +219,7 @@ class KeyPool:
             return RateLimitedError(
                 f"none of the {count} keys can be used now: {len(waits)} must wait "
                 f"and {count - len(waits)} are refused",
-                code="key_pool_resting",
+                code=POOL_RESTING,
                 retry_after_s=min(waits),
             )
         return UpstreamAuthError(

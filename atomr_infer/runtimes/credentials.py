@@ -53,6 +53,14 @@ class Credentials(Protocol):
         """Grows when what was built on the keys must be built anew."""
         ...
 
+    @property
+    def states(self) -> tuple[str, ...]:
+        """What is known of each key, in its place: fresh, resting or dead.
+
+        Empty where keys are not judged.
+        """
+        ...
+
     async def current(self, headers: Mapping[str, str] = NO_HEADERS) -> Grant:
         """Return the key for a first attempt; give it back by one of the others.
 

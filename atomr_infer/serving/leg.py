@@ -31,6 +31,7 @@ from atomr_infer.errors import (
 from atomr_infer.model.batch import FinishReason
 from atomr_infer.model.capabilities import Feature, check_request, needs_fetching
 from atomr_infer.policy.breaker import Outcome, outcome_of
+from atomr_infer.policy.key_pool import NOT_ASKED
 from atomr_infer.runtimes.contract import capabilities_of
 from atomr_infer.serving import messages
 from atomr_infer.serving.delivery import Attempt
@@ -189,7 +190,7 @@ class Leg:
         elif isinstance(error, InferenceError):
             self._avoid_replica()
             outcome = outcome_of(error)
-            if isinstance(error, RateLimitedError):
+            if isinstance(error, RateLimitedError) and error.code not in NOT_ASKED:
                 ended = messages.Ended.RATE_LIMITED
         held.report(outcome)
         self._release(held.lease, ended)

@@ -314,6 +314,11 @@ class Serving:
         credentials.renew()
         return True
 
+    def key_states(self, name: str) -> tuple[str, ...]:
+        """Return what is known of each of a deployment's keys; none: not judged."""
+        credentials = self._keys.get(name)
+        return () if credentials is None else credentials.states
+
     def replicas(self, name: str) -> tuple[ReplicaState, ...]:
         """Return a deployment's replicas, first one first; none of an unknown one."""
         table = self._routing.get(name)

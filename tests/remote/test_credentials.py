@@ -84,6 +84,47 @@ async def test_a_variable_is_looked_up_at_each_request() -> None:
     assert keys.version == 1
 
 
+async def test_a_key_that_was_told_to_wait_is_not_used_until_then(
+    autojump_clock: MockClock,
+) -> None:
+    environ = {"KEY": "a"}
+    keys = credentials(EnvSecret("KEY"), environ)
+    grant = await keys.current()
+    assert keys.states == ("fresh",)
+    assert not keys.refused(grant, RateLimitedError("slow", retry_after_s=3.0))
+    assert keys.states == ("resting",)
+    await trio.sleep(1.0)
+    with pytest.raises(RateLimitedError) as caught:
+        await keys.current()
+    assert (caught.value.code, caught.value.retry_after_s) == ("key_resting", 2.0)
+    await trio.sleep(2.0)
+    assert await key(keys) == "a"
+
+
+@pytest.mark.parametrize("way", ["another key", "on demand"])
+async def test_a_rest_ends_with(way: str, autojump_clock: MockClock) -> None:
+    environ = {"KEY": "a"}
+    keys = credentials(EnvSecret("KEY"), environ)
+    keys.refused(await keys.current(), RateLimitedError("slow", retry_after_s=3.0))
+    if way == "another key":
+        environ["KEY"] = "b"
+    else:
+        keys.renew()
+    assert await key(keys) == environ["KEY"]
+
+
+async def test_a_429_of_a_key_that_was_replaced_is_not_about_the_new_one(
+    autojump_clock: MockClock,
+) -> None:
+    environ = {"KEY": "a"}
+    keys = credentials(EnvSecret("KEY"), environ)
+    old = await keys.current()
+    environ["KEY"] = "b"
+    await keys.current()
+    keys.refused(old, RateLimitedError("slow", retry_after_s=3.0))
+    assert await key(keys) == "b"
+
+
 async def test_a_variable_that_goes_away_leaves_the_last_key_and_one_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -5,7 +5,8 @@ configuration can name.  They outlive the sessions that use them: an engine's
 context that is restarted finds the pool as it was.
 
 *One key* is never judged: an upstream that refused it is asked again by the
-next request, and with another key at once when there is one by then.
+next request, and with another key at once when there is one by then.  Only when
+it was told to wait nobody asks with it until then (:mod:`atomr_infer.policy.rest`).
 
 *Several keys* are judged by :class:`~atomr_infer.policy.key_pool.KeyPool`.
 
@@ -30,6 +31,7 @@ from atomr_infer.policy.key_pool import (
     Refusal,
     refusal_of,
 )
+from atomr_infer.policy.rest import Rest
 from atomr_infer.remote.credentials.fetched import FetchedReader
 from atomr_infer.remote.credentials.sources import FixedReader, SecretReader
 from atomr_infer.runtimes.credentials import NO_HEADERS, Grant
@@ -53,6 +55,7 @@ class _Unjudged:
     """What is the same for keys that are nobody's to judge or to replace."""
 
     version = 0
+    states: tuple[str, ...] = ()
 
     async def another(self, tried: Sequence[Grant]) -> Grant | None:
         """None: there is no other."""
@@ -111,20 +114,32 @@ class OneKey:
         self._reader = reader
         self._last: Secret | None = None
         self._refused: Secret | None = None
+        self._rest = Rest()
         self.version = 0
+
+    @property
+    def states(self) -> tuple[str, ...]:
+        """Whether it rests, as one key of a pool would."""
+        rests = self._rest.rests(trio.current_time())
+        return ((KeyState.RESTING if rests else KeyState.FRESH).value,)
 
     async def current(self, headers: Mapping[str, str] = NO_HEADERS) -> Grant:
         """Return the key as of now.
 
         Raises:
+            RateLimitedError: the upstream asked us to wait; it says how long.
             InferenceError: it could not be fetched.
         """
         secret = await self._reader.read()
         if secret is not self._last:
             changed = self._last is not None and secret != self._last
             if changed and self._reader.text_is_key:
+                self._rest.over()
                 self.version += 1
             self._last = secret
+        refusal = self._rest.refusal(trio.current_time())
+        if refusal is not None:
+            raise refusal
         return Grant(secret)
 
     async def another(self, tried: Sequence[Grant]) -> Grant | None:
@@ -140,8 +155,10 @@ class OneKey:
             self._refused = None
 
     def refused(self, grant: Grant, error: InferenceError) -> bool:
-        """Have the key read anew when it was refused; a 429 is not about it."""
+        """Have the key read anew when it was refused; after a 429 it rests."""
         why = refusal_of(error)
+        if why is Refusal.RATE and grant.secret == self._last:
+            self._rest.told(error.retry_after_s, now=trio.current_time())
         if why is None or why is Refusal.RATE or grant.secret is None:
             return False
         self._reader.refused(grant.secret)
@@ -158,6 +175,7 @@ class OneKey:
     def renew(self) -> None:
         """Read or fetch the key anew, and have sessions built anew."""
         _look_again(self._reader, self._last)
+        self._rest.over()
         self.version += 1
 
 

@@ -434,7 +434,7 @@ async def test_count_that_fails_has_its_error(
 # --- faults ----------------------------------------------------------------------
 
 FAULTS = [
-    (script.rate_limited("2"), errors.RateLimitedError, None),
+    (script.rate_limited(None), errors.RateLimitedError, None),
     (script.server_error(500), errors.UpstreamError, None),
     (script.server_error(529), errors.UpstreamError, "overloaded"),
     (script.server_error(504), errors.UpstreamTimeoutError, None),
@@ -554,7 +554,7 @@ async def test_provider_without_a_key_is_not_asked() -> None:
 
 
 async def test_answers_in_sequence_share_one_connection(over_socket: Any) -> None:
-    async with over_socket(script.rate_limited(), script.server_error()) as pair:
+    async with over_socket(script.rate_limited(None), script.server_error()) as pair:
         for _ in range(2):
             with pytest.raises(errors.InferenceError):
                 await pair.ask()

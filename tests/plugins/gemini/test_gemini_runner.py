@@ -368,7 +368,7 @@ async def test_bytes_of_another_dialect_are_not_passed_on(over_socket: Any) -> N
 # --- faults -----------------------------------------------------------------
 
 FAULTS = [
-    (script.rate_limited("2"), errors.RateLimitedError, "rate_limit_exceeded"),
+    (script.rate_limited(None), errors.RateLimitedError, "rate_limit_exceeded"),
     (script.server_error(500), errors.UpstreamError, None),
     (script.server_error(503), errors.UpstreamError, None),
     (script.server_error(504), errors.UpstreamTimeoutError, None),
@@ -607,7 +607,7 @@ async def test_many_answers_in_sequence_share_one_connection(over_socket: Any) -
 
 
 async def test_errors_do_not_cost_the_connection(over_socket: Any) -> None:
-    async with over_socket(script.rate_limited(), script.server_error()) as pair:
+    async with over_socket(script.rate_limited(None), script.server_error()) as pair:
         for _ in range(2):
             with pytest.raises(errors.InferenceError):
                 await pair.ask()

@@ -181,7 +181,7 @@ async def test_whole_answer_to_a_stream_request_is_taken(over_socket: Any) -> No
 ERROR_200 = b'{"object":"error","message":"too long","type":"BadRequestError",'
 
 FAULTS = [
-    (script.rate_limited("2"), errors.RateLimitedError, "rate_limit_exceeded"),
+    (script.rate_limited(None), errors.RateLimitedError, "rate_limit_exceeded"),
     (script.server_error(500), errors.UpstreamError, None),
     (script.server_error(503), errors.UpstreamError, None),
     (script.server_error(529), errors.UpstreamError, None),
@@ -335,7 +335,7 @@ async def test_a_hundred_answers_in_sequence_share_one_connection(
 
 
 async def test_errors_do_not_cost_the_connection(over_socket: Any) -> None:
-    async with over_socket(script.rate_limited(), script.server_error()) as pair:
+    async with over_socket(script.rate_limited(None), script.server_error()) as pair:
         for _ in range(2):
             with pytest.raises(errors.InferenceError):
                 await pair.ask()
