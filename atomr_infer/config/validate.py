@@ -12,10 +12,12 @@ from importlib.metadata import distributions
 from typing import TYPE_CHECKING
 
 from atomr_infer.errors import ConfigError
+from atomr_infer.policy.name_overlap import may_share_a_name
+from atomr_infer.runtimes.contract import HasEndpoint
 from atomr_infer.runtimes.loader import Installed, ensure_available, load_runtime
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping, Sequence
 
     from atomr_infer.config.positions import Path
     from atomr_infer.config.reader import Origin
@@ -38,9 +40,11 @@ def validate_deployments(
 
     Raises:
         PluginError: a runtime is unknown, broken or lacks packages.
-        ConfigError: a runtime refuses its deployment.
+        ConfigError: a runtime refuses its deployment, or a deployment falls back
+            to a provider that would not know the model.
     """
     plugins: dict[str, RuntimePlugin] = {}
+    deployments = tuple(deployments)
     for index, deployment in enumerate(deployments):
         try:
             plugin = plugins.get(deployment.runtime)
@@ -57,7 +61,37 @@ def validate_deployments(
             place = _place(error, deployment)
             _annotate(error, deployment, origin, ("deployment", index, *place))
             raise
+    _check_fallback_models(deployments, plugins, origin)
     return plugins
+
+
+def _check_fallback_models(
+    deployments: Sequence[Deployment],
+    plugins: Mapping[str, RuntimePlugin],
+    origin: Origin | None,
+) -> None:
+    """Refuse a fallback that would be asked for another provider's model."""
+    by_name = {deployment.name: deployment for deployment in deployments}
+    for index, deployment in enumerate(deployments):
+        for position, fallback in enumerate(deployment.fallbacks):
+            other = by_name.get(fallback.to)
+            if other is None or fallback.model or other.model:
+                continue
+            if other.runtime == deployment.runtime:
+                continue
+            if not isinstance(plugins[other.runtime], HasEndpoint):
+                continue  # what runs here has one model, whatever it is called
+            if may_share_a_name(deployment.serves, other.serves):
+                continue
+            error = ConfigError(
+                f"fallbacks: {other.name!r} would be asked for the name that the "
+                f"client used, and runtime {other.runtime!r} serves none of "
+                f"{', '.join(deployment.serves)}; name what it is asked for instead: "
+                f'{{ to = "{other.name}", model = "..." }}'
+            )
+            where = ("deployment", index, "fallbacks", position)
+            _annotate(error, deployment, origin, where)
+            raise error
 
 
 def _annotate(

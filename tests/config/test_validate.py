@@ -87,3 +87,42 @@ def test_a_deployment_from_a_program_is_named_without_a_line() -> None:
     assert str(raised.value) == (
         "deployment 'bad': option delay_s: -1 is not a number of seconds"
     )
+
+
+# --- the model that a fallback is asked for ----------------------------------
+
+GPT = (
+    '[[deployment]]\nname = "gpt"\nruntime = "openai"\nserves = ["gpt-*"]\n'
+    'credential = { env = "A" }\n'
+)
+CLAUDE = (
+    '[[deployment]]\nname = "claude"\nruntime = "anthropic"\n'
+    'serves = ["claude-*"]\ncredential = { env = "B" }\n'
+)
+
+
+def test_a_fallback_to_a_provider_that_does_not_know_the_model_is_refused() -> None:
+    error = refusal(f'{GPT}fallbacks = [\n  "claude"\n]\n{CLAUDE}')
+
+    assert str(error) == (
+        "atomr.toml:7: deployment 'gpt': fallbacks: 'claude' would be asked for the "
+        "name that the client used, and runtime 'anthropic' serves none of gpt-*; "
+        'name what it is asked for instead: { to = "claude", model = "..." }'
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f'{GPT}fallbacks = [{{ to = "claude", model = "claude-x" }}]\n{CLAUDE}',
+        f'{GPT}fallbacks = ["claude"]\n{CLAUDE}model = "claude-x"\n',
+        f'{GPT}fallbacks = ["claude"]\n{CLAUDE.replace("claude-*", "*")}',
+        f'{GPT}fallbacks = ["claude"]\n{CLAUDE.replace("claude-*", "gpt-4*")}',
+        f'{GPT}fallbacks = ["claude"]\n{CLAUDE.replace("anthropic", "openai")}',
+        f'{GPT}fallbacks = ["good"]\n{GOOD}',
+        GPT.replace("gpt-*", "openai/*") + f'fallbacks = ["claude"]\n{CLAUDE}',
+    ],
+)
+def test_a_fallback_that_may_know_the_model_is_taken(text: str) -> None:
+    config = parse_config(text, "atomr.toml")
+    validate_deployments(config.deployments, origin=config.origin)
