@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import attrs
 
@@ -31,7 +31,7 @@ class Received:
     """
 
     sender: str
-    message: object
+    message: Any
 
 
 @attrs.frozen
@@ -132,5 +132,5 @@ class Codec:
         decode: bytes to message.
     """
 
-    encode: Callable[[object], bytes]
-    decode: Callable[[bytes], object]
+    encode: Callable[[Any], bytes]
+    decode: Callable[[bytes], Any]
