@@ -140,12 +140,14 @@ async def open_links(
 
     Cancellation: all links end, and their peers are told.
     """
-    async with trio.open_nursery() as nursery:
-        links = Links(options, services, observer=observer, nursery=nursery)
-        try:
-            yield links
-        finally:
-            nursery.cancel_scope.cancel()
+    block = trio.open_nursery()
+    nursery = await block.__aenter__()
+    try:
+        yield Links(options, services, observer=observer, nursery=nursery)
+    finally:
+        nursery.cancel_scope.cancel()
+        # The block's own error is kept out of the nursery, which would wrap it.
+        await block.__aexit__(None, None, None)
 
 
 class Links:

@@ -33,6 +33,7 @@ class LinkStream:
     __slots__ = (
         "_changed",
         "_ended",
+        "_ended_here",
         "_error",
         "_held_bytes",
         "_messages",
@@ -49,6 +50,7 @@ class LinkStream:
         self._messages: deque[bytes] = deque()
         self._held_bytes = 0
         self._ended = False
+        self._ended_here = False
         self._over = False
         self._error: Exception | None = None
         self._changed = Parked()
@@ -80,7 +82,7 @@ class LinkStream:
             await self._changed.wait()
         if self._error is not None:
             raise self._error
-        if self._outlet.ending or self._over:
+        if self._ended_here:
             raise ValueError("send: this side has ended the stream")
         self._outlet.buffer += frames.framed(message)
         self.link.wake_writer()
@@ -109,8 +111,8 @@ class LinkStream:
 
     def end(self) -> None:
         """Send no more; the peer gets what was sent, and then the end."""
-        if not self._over and self._error is None:
-            self._outlet.ending = True
+        if not self._ended_here and self._error is None:
+            self._ended_here = self._outlet.ending = True
             self.link.wake_writer()
 
     # --- for the link -----------------------------------------------------------
