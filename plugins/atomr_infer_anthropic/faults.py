@@ -11,15 +11,17 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from atomr_infer.errors import InferenceError, UpstreamProtocolError
 from atomr_infer.remote.http.retry_after import MAX_WAIT_S, retry_after_s
 from atomr_infer.wire.anthropic.upstream_errors import classify
 from atomr_infer.wire.openai.upstream_errors import ErrorBody, parse_error
+from atomr_infer.wire.wrong_place import is_about_the_path, not_an_api
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from atomr_infer.errors import InferenceError
     from atomr_infer.model.secret import Secret
+    from atomr_infer.wire.wrong_place import Place
 
 _LIMIT = "anthropic-ratelimit-"
 _RESET = "-reset"
@@ -32,6 +34,7 @@ def fault(
     *,
     now_epoch_s: float,
     secret: Secret | None = None,
+    place: Place,
 ) -> InferenceError:
     """Return the error of inference for an answer that is not one.
 
@@ -41,17 +44,19 @@ def fault(
         body: as much of it as was read.
         now_epoch_s: the wall clock, for waits that are told as a time.
         secret: our key, blotted out should the upstream repeat it.
+        place: who was asked.
 
     Returns:
-        By ``type`` and status (see ``upstream_errors``).  A 404 whose body is
-        not the dialect's, and any 1xx to 3xx, come from something that is not
-        such a server: :class:`UpstreamProtocolError`.
+        By ``type`` and status (see ``upstream_errors``).  A 404 about the
+        path, a 405, and any 1xx to 3xx come from something that is not such a
+        server: :class:`UpstreamProtocolError`.
     """
     said = parse_error(body)
     if status < HTTPStatus.BAD_REQUEST:
-        return _not_an_api(status)
-    if status == HTTPStatus.NOT_FOUND and said is None:
-        return _not_an_api(status)
+        return not_an_api(status, body, place)
+    message, code = ("", None) if said is None else (said.message, said.code)
+    if is_about_the_path(status, message, code):
+        return not_an_api(status, body, place)
     return classify(
         said or ErrorBody(),
         status=status,
@@ -102,12 +107,3 @@ def _epoch_s(text: str) -> float | None:
     except ValueError:
         return None
     return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
-
-
-def _not_an_api(status: int) -> UpstreamProtocolError:
-    return UpstreamProtocolError(
-        f"the upstream answered {status} and not as the Messages API does;"
-        " check the deployment's endpoint",
-        code="not_an_api",
-        status=status,
-    )

@@ -28,6 +28,7 @@ from atomr_infer.remote.provider import (
     open_provider_client,
 )
 from atomr_infer.remote.session import open_session
+from atomr_infer.wire.wrong_place import Place
 from atomr_infer_anthropic.config import AnthropicOptions, parse_options
 from atomr_infer_anthropic.faults import fault
 from atomr_infer_anthropic.models import capabilities_of, fitted_traits
@@ -85,7 +86,15 @@ async def open_anthropic_runner(
             timeouts=deployment.timeouts,
             replay=deployment.retry.idempotent,
             show_key=partial(show_key, options.auth),
-            fault=fault,
+            fault=partial(
+                fault,
+                place=Place(
+                    deployment=deployment.name,
+                    endpoint=options.endpoint,
+                    runtime="anthropic",
+                    api="the Messages API",
+                ),
+            ),
         )
         yield AnthropicRunner(
             client, options=options, model=deployment.model or deployment.serves[0]

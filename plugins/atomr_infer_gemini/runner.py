@@ -27,6 +27,7 @@ from atomr_infer.wire.gemini.counting import decode_count
 from atomr_infer.wire.gemini.embeddings import decode_embed, encode_embed, texts_of
 from atomr_infer.wire.gemini.signature_memory import SignatureMemory
 from atomr_infer.wire.gemini.upstream import encode_count
+from atomr_infer.wire.wrong_place import Place
 from atomr_infer_gemini import paths
 from atomr_infer_gemini.config import GeminiOptions, parse_options
 from atomr_infer_gemini.faults import fault
@@ -77,7 +78,15 @@ async def open_gemini_runner(
             timeouts=deployment.timeouts,
             replay=deployment.retry.idempotent,
             show_key=partial(show_key, is_vertex=options.is_vertex),
-            fault=fault,
+            fault=partial(
+                fault,
+                place=Place(
+                    deployment=deployment.name,
+                    endpoint=options.endpoint,
+                    runtime="gemini",
+                    api="the Gemini API",
+                ),
+            ),
         )
         yield GeminiRunner(client, options=options)
 

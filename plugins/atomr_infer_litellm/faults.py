@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from atomr_infer.model.secret import Secret
+    from atomr_infer.wire.wrong_place import Place
 
 _CLASSES: dict[str, type[errors.InferenceError]] = {
     "ContextWindowExceededError": errors.ContextLengthError,
@@ -40,6 +41,7 @@ def litellm_fault(
     *,
     now_epoch_s: float,
     secret: Secret | None = None,
+    place: Place,
 ) -> errors.InferenceError:
     """Return the error of inference for an answer that is not one.
 
@@ -49,8 +51,11 @@ def litellm_fault(
         body: as much of it as was read.
         now_epoch_s: the wall clock, for ``retry-after`` as a date.
         secret: our key, blotted out should the proxy repeat it.
+        place: who was asked.
     """
-    plain = fault(status, headers, body, now_epoch_s=now_epoch_s, secret=secret)
+    plain = fault(
+        status, headers, body, now_epoch_s=now_epoch_s, secret=secret, place=place
+    )
     for name, error_class in _CLASSES.items():
         if name in plain.message and not isinstance(plain, error_class):
             return error_class(

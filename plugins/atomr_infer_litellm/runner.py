@@ -20,7 +20,7 @@ from atomr_infer.remote.session import open_session
 from atomr_infer_litellm.config import parse_litellm_options
 from atomr_infer_litellm.faults import litellm_fault
 from atomr_infer_openai.requests import make_request
-from atomr_infer_openai.runner import OpenAIRunner, show_key
+from atomr_infer_openai.runner import OpenAIRunner, place_of, show_key
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -65,7 +65,7 @@ async def open_litellm_runner(
             timeouts=deployment.timeouts,
             replay=deployment.retry.idempotent,
             show_key=partial(show_key, "authorization"),
-            fault=litellm_fault,
+            fault=partial(litellm_fault, place=place_of(deployment, options.openai)),
         )
         yield LiteLLMRunner(
             client, options=options.openai, model=deployment.model or ""

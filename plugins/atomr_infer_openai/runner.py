@@ -25,6 +25,7 @@ from atomr_infer.remote.provider import (
 )
 from atomr_infer.remote.session import open_session
 from atomr_infer.wire.openai.embeddings import decode_embeddings, encode_embed_request
+from atomr_infer.wire.wrong_place import Place
 from atomr_infer_openai.config import OpenAIOptions, parse_options
 from atomr_infer_openai.faults import fault
 from atomr_infer_openai.models import capabilities_of
@@ -76,9 +77,20 @@ async def open_openai_runner(
             timeouts=deployment.timeouts,
             replay=deployment.retry.idempotent,
             show_key=partial(show_key, options.key_header),
-            fault=fault,
+            fault=partial(fault, place=place_of(deployment, options)),
         )
         yield OpenAIRunner(client, options=options, model=deployment.model or "")
+
+
+def place_of(deployment: Deployment, options: OpenAIOptions) -> Place:
+    """Return who is asked, for the error when it is something else."""
+    return Place(
+        deployment=deployment.name,
+        endpoint=options.endpoint,
+        runtime="openai",
+        api="an OpenAI-like API",
+        versioned=options.azure_api_version is None,
+    )
 
 
 def show_key(name: str, secret: Secret) -> Headers:

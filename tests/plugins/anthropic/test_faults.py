@@ -8,7 +8,12 @@ import pytest
 
 from atomr_infer import errors
 from atomr_infer.model.secret import Secret
+from atomr_infer.wire.wrong_place import Place
 from atomr_infer_anthropic.faults import fault, wait_s
+
+PLACE = Place(
+    deployment="m", endpoint="https://h.example", runtime="anthropic", api="it"
+)
 
 
 def body(kind: str, message: str = "no") -> bytes:
@@ -76,7 +81,7 @@ def test_each_status_and_type_has_its_error(
     error: type[errors.InferenceError],
     code: str | None,
 ) -> None:
-    made = fault(status, {}, body(kind, message), now_epoch_s=0.0)
+    made = fault(status, {}, body(kind, message), now_epoch_s=0.0, place=PLACE)
     assert type(made) is error
     assert (made.message, made.code, made.status) == (message, code, status)
 
@@ -86,21 +91,23 @@ def test_each_status_and_type_has_its_error(
     [(529, True), (503, True), (500, True), (504, True), (429, False), (400, False)],
 )
 def test_breaker_is_fed_by_failures_and_not_by_limits(status: int, feeds: bool) -> None:
-    assert fault(status, {}, b"", now_epoch_s=0.0).breaker_failure is feeds
+    assert fault(status, {}, b"", now_epoch_s=0.0, place=PLACE).breaker_failure is feeds
 
 
 @pytest.mark.parametrize(
     ("status", "said"), [(301, body("x")), (404, b"<html>"), (200 + 4, b"")]
 )
 def test_who_does_not_answer_as_the_api_is_not_it(status: int, said: bytes) -> None:
-    made = fault(status, {}, said, now_epoch_s=0.0)
+    made = fault(status, {}, said, now_epoch_s=0.0, place=PLACE)
     assert type(made) is errors.UpstreamProtocolError
     assert (made.code, made.status) == ("not_an_api", status)
 
 
 def test_key_that_comes_back_is_blotted_out() -> None:
     said = body("authentication_error", "bad key sk-ant-12345678")
-    made = fault(401, {}, said, now_epoch_s=0.0, secret=Secret("sk-ant-12345678"))
+    made = fault(
+        401, {}, said, now_epoch_s=0.0, place=PLACE, secret=Secret("sk-ant-12345678")
+    )
     assert "12345678" not in made.message
 
 

@@ -11,6 +11,7 @@ from atomr_infer.model.asks import Effort
 from atomr_infer.model.capabilities import Capabilities, Feature, ThinkingStyle
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.model.dialect import Dialect
+from atomr_infer.model.selectors import SELECTORS
 from atomr_infer.model.secret import EnvSecret, PluginSecret
 from atomr_infer.remote.credentials.keys import fixed
 from atomr_infer.wire.gemini.upstream_media import FETCHED_PREFIXES
@@ -276,6 +277,7 @@ def test_capabilities_name_the_dialect_and_the_urls_that_google_fetches() -> Non
         passes=frozenset({Dialect.GEMINI}),
         extra_of=frozenset({Dialect.GEMINI}),
         url_prefixes=FETCHED_PREFIXES,
+        selectors=SELECTORS,
     )
 
 

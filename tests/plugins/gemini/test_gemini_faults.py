@@ -9,9 +9,12 @@ import pytest
 
 from atomr_infer import errors
 from atomr_infer.model.secret import Secret
+from atomr_infer.wire.wrong_place import Place
 from atomr_infer_gemini.faults import fault
 
 TYPE = "type.googleapis.com/google.rpc."
+
+PLACE = Place(deployment="m", endpoint="https://h.example", runtime="gemini", api="it")
 
 
 def _body(status: str = "", message: str = "no", **members: Any) -> bytes:
@@ -21,7 +24,7 @@ def _body(status: str = "", message: str = "no", **members: Any) -> bytes:
 
 def _fault(status: int, body: bytes, **headers: str) -> errors.InferenceError:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return fault(status, named, body, now_epoch_s=0.0)
+    return fault(status, named, body, now_epoch_s=0.0, place=PLACE)
 
 
 def _reason(reason: str) -> list[dict[str, Any]]:
@@ -186,6 +189,6 @@ def test_what_is_no_such_server_is_told_so(status: int, body: bytes) -> None:
 def test_key_is_blotted_and_long_texts_are_cut() -> None:
     key = Secret("AIza-0123456789")
     body = _body("INVALID_ARGUMENT", "bad AIza-0123456789 " + "x" * 2000)
-    error = fault(400, {}, body, now_epoch_s=0.0, secret=key)
+    error = fault(400, {}, body, now_epoch_s=0.0, place=PLACE, secret=key)
     assert error.message.startswith("bad *** xxx")
     assert len(error.message) == 1003

@@ -9,14 +9,17 @@ import pytest
 from atomr_infer import errors
 from atomr_infer.model.secret import Secret
 from atomr_infer.remote.blot import without_secret
+from atomr_infer.wire.wrong_place import Place
 from atomr_infer_openai.faults import fault
+
+PLACE = Place(deployment="m", endpoint="https://h.example", runtime="openai", api="it")
 
 
 def _fault(
     status: int, headers: dict[str, str] | None = None, **error: Any
 ) -> errors.InferenceError:
     body = json.dumps({"error": error}).encode() if error else b""
-    return fault(status, headers or {}, body, now_epoch_s=0.0)
+    return fault(status, headers or {}, body, now_epoch_s=0.0, place=PLACE)
 
 
 @pytest.mark.parametrize(
@@ -39,7 +42,7 @@ def _fault(
         (404, {"code": "model_not_found"}, errors.ModelNotFoundError),
         (404, {"message": "no such model"}, errors.ModelNotFoundError),
         (404, {}, errors.UpstreamProtocolError),
-        (405, {}, errors.InvalidRequestError),
+        (405, {}, errors.UpstreamProtocolError),
         (408, {}, errors.UpstreamTimeoutError),
         (409, {}, errors.OverloadedError),
         (413, {}, errors.InvalidRequestError),
@@ -92,13 +95,13 @@ def test_retry_after_is_passed_on(status: int) -> None:
 
 def test_web_page_is_not_passed_on() -> None:
     page = b"<html><h1>502 Bad Gateway</h1></html>"
-    found = fault(502, {}, page, now_epoch_s=0.0)
+    found = fault(502, {}, page, now_epoch_s=0.0, place=PLACE)
     assert found.message == "the upstream answered 502"
 
 
 def test_key_is_blotted_out() -> None:
     body = b'{"error":{"message":"bad key sk-1"}}'
-    found = fault(401, {}, body, now_epoch_s=0.0, secret=Secret("sk-1"))
+    found = fault(401, {}, body, now_epoch_s=0.0, place=PLACE, secret=Secret("sk-1"))
     assert found.message == "bad key ***"
 
 
