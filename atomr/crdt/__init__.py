@@ -15,24 +15,31 @@ from atomr.crdt.errors import (
     MalformedError,
     NoOriginError,
 )
+from atomr.crdt.event_log import EventLog, Took
 from atomr.crdt.flags import DWFlag, EWFlag
 from atomr.crdt.hybrid_clock import HybridClock
+from atomr.crdt.log_tail import Batch, Front, LogTail
 from atomr.crdt.maps import AWLWWMap, OwnedMap
 from atomr.crdt.or_map import ORMap
 from atomr.crdt.origin import Dot, Origin
 from atomr.crdt.registers import LWWRegister, MVRegister
 from atomr.crdt.replicated import Replicated
 from atomr.crdt.sets import AWSet, GSet, RWSet
+from atomr.crdt.snapshots import Assembly, Chunk
 from atomr.crdt.version_vector import VersionVector
+from atomr.crdt.waiting import Waiting
 from atomr.crdt.wire import Delta, Entry, Event, Key
 
 __all__ = [
     "AWLWWMap",
     "AWSet",
+    "Assembly",
     "BadKeyError",
+    "Batch",
     "BoundError",
     "BoundedCounter",
     "CausalContext",
+    "Chunk",
     "CrdtError",
     "DWFlag",
     "Delta",
@@ -41,12 +48,15 @@ __all__ = [
     "EWFlag",
     "Entry",
     "Event",
+    "EventLog",
+    "Front",
     "GCounter",
     "GSet",
     "HybridClock",
     "InsufficientRightsError",
     "Key",
     "LWWRegister",
+    "LogTail",
     "MVRegister",
     "MalformedError",
     "NoOriginError",
@@ -56,6 +66,8 @@ __all__ = [
     "PNCounter",
     "RWSet",
     "Replicated",
+    "Took",
     "VersionVector",
+    "Waiting",
     "WindowedGCounter",
 ]

@@ -28,11 +28,14 @@ Enes et al., "Efficient Synchronization of State-based CRDTs", 2019.
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import xor
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from atomr.crdt import seq_ranges
 from atomr.crdt.causal_context import CausalContext
 from atomr.crdt.errors import BoundError, DifferentCrdtError, NoOriginError
+from atomr.crdt.joining import joined_cell
 from atomr.crdt.origin import Dot, Origin
 from atomr.crdt.state_codec import decode_state, encode_state, state_of
 from atomr.crdt.wire import (
@@ -45,7 +48,7 @@ from atomr.crdt.wire import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from atomr.crdt.seams import Commit, Log
     from atomr.crdt.version_vector import VersionVector
@@ -66,7 +69,16 @@ class Replicated:
     KIND: ClassVar[str] = "any"
     """The type's name on the wire; never changed, never used for another."""
 
-    __slots__ = ("_live", "_log", "_marks", "_within", "crdt_id", "origin", "seen")
+    __slots__ = (
+        "_digest",
+        "_live",
+        "_log",
+        "_marks",
+        "_within",
+        "crdt_id",
+        "origin",
+        "seen",
+    )
 
     def __init__(self, origin: Origin | None = None, *, name: str = "") -> None:
         self.origin = origin
@@ -74,6 +86,7 @@ class Replicated:
         self.seen = CausalContext()
         self._live: dict[Key, tuple[Entry, ...]] = {}
         self._marks: dict[Key, int] | None = None
+        self._digest = 0
         self._log: Log | None = None
         self._within: Commit | None = None
 
@@ -208,10 +221,9 @@ class Replicated:
 
         Cost: of all keys; constant in a replica that is bound to a log.
         """
-        digest = 0
-        for mark in self.marks().values():
-            digest ^= mark
-        return digest
+        if self._marks is not None:
+            return self._digest
+        return reduce(xor, self.marks().values(), 0)
 
     def marks(self) -> dict[Key, int]:
         """Return the hash of each key with its entries: which keys differ?"""
@@ -273,6 +285,7 @@ class Replicated:
         self.seen = log.seen
         self._log = log
         self._marks = self.marks()
+        self._digest = reduce(xor, self._marks.values(), 0)
 
     def show(self, cells: dict[Key, tuple[Entry, ...]], within: Commit) -> None:
         """Be a field of a map: its cells are shown, and changes are the map's."""
@@ -299,10 +312,10 @@ class Replicated:
         else:
             self._live.pop(key, None)
         if self._marks is not None:
+            self._digest ^= self._marks.pop(key, 0)
             if cell:
-                self._marks[key] = self._mark(key, cell)
-            else:
-                self._marks.pop(key, None)
+                self._marks[key] = mark = self._mark(key, cell)
+                self._digest ^= mark
 
     def cells(self) -> dict[Key, tuple[Entry, ...]]:
         """Return each key's entries, sorted by their dots; not to be modified."""
@@ -334,49 +347,34 @@ class Replicated:
         return changed
 
     def _join_state(self, other: Replicated) -> bool:
-        mine, theirs = self._live, other._live
+        changed = self.join_cells(other.cells(), seen=self.seen, their_seen=other.seen)
+        self.seen.join(other.seen)
+        return changed
+
+    def join_cells(
+        self,
+        theirs: Mapping[Key, tuple[Entry, ...]],
+        *,
+        seen: CausalContext,
+        their_seen: CausalContext,
+    ) -> bool:
+        """Join others' entries, and leave the context to the caller."""
+        mine = self._live
         changed: dict[Key, tuple[Entry, ...]] = {}
         for key, cell in mine.items():
             their_cell = theirs.get(key, _NONE)
             if their_cell is not cell and their_cell != cell:
-                joined = self._join_cells(cell, their_cell, other.seen)
+                joined = joined_cell(cell, their_cell, seen, their_seen)
                 if joined != cell:
                     changed[key] = joined
-        contains = self.seen.contains
         for key, their_cell in theirs.items():
             if key not in mine:
-                joined = tuple(
-                    [e for e in their_cell if not contains(e.dot.origin, e.dot.seq)]
-                )
+                joined = joined_cell(_NONE, their_cell, seen, their_seen)
                 if joined:
                     changed[key] = joined
         for key, joined in changed.items():
             self._put(key, joined)
-        self.seen.join(other.seen)
         return bool(changed)
-
-    def _join_cells(
-        self,
-        mine: tuple[Entry, ...],
-        theirs: tuple[Entry, ...],
-        their_seen: CausalContext,
-    ) -> tuple[Entry, ...]:
-        known = {entry.dot for entry in theirs}
-        joined = [
-            entry
-            for entry in mine
-            if entry.dot in known
-            or not their_seen.contains(entry.dot.origin, entry.dot.seq)
-        ]
-        held = {entry.dot for entry in mine}
-        seen = self.seen
-        joined += [
-            entry
-            for entry in theirs
-            if entry.dot not in held
-            and not seen.contains(entry.dot.origin, entry.dot.seq)
-        ]
-        return tuple(sorted(joined))
 
     def _fragment(
         self, live: dict[Key, tuple[Entry, ...]], seen: CausalContext

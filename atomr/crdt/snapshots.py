@@ -1,0 +1,158 @@
+"""Snapshots: a whole shard in chunks, for whoever lacks more than the log holds.
+
+A snapshot is one instant of a shard: its vector, and each key with its entries.  It
+travels in chunks, as it may be large, and is joined when all of them are there.  The
+vector is in the first chunk and adopted with the last: a vector without its entries
+would make them read as removed.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+import msgspec
+
+from atomr.crdt.causal_context import CausalContext
+from atomr.crdt.errors import MalformedError
+from atomr.crdt.origin import Origin
+from atomr.crdt.wire import Entry, Key, Seq
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from atomr.crdt.replicated import Replicated
+
+CHUNK_BYTES = 64 * 1024
+"""Small enough that what else goes over the link is not held up."""
+MAX_CHUNKS = 4_096
+"""A quarter of a gigabyte: no shard is as large, and no peer may fill the memory."""
+
+_ENTRY_BYTES = 48
+
+Pairs: TypeAlias = tuple[tuple[Origin, Seq], ...]
+Cells: TypeAlias = dict[str, dict[Key, tuple[Entry, ...]]]
+
+
+class Cell(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One key of one replica.
+
+    Attributes:
+        crdt: its id.
+        key: in it.
+        entries: sorted by their dots.
+    """
+
+    crdt: str
+    key: Key
+    entries: tuple[Entry, ...]
+
+
+class Chunk(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A part of a snapshot.
+
+    Attributes:
+        number: from 0.
+        of: how many there are.
+        vector: of the instant; the same in all chunks, and so are the retired.
+        retired: origins without entries, with their last event.
+        cells: keys, whole ones.
+    """
+
+    number: int
+    of: int
+    vector: Pairs
+    retired: Pairs
+    cells: tuple[Cell, ...]
+
+
+def take_chunks(
+    replicas: Mapping[str, Replicated],
+    vector: Mapping[Origin, int],
+    retired: Mapping[Origin, int],
+    *,
+    chunk_bytes: int = CHUNK_BYTES,
+) -> tuple[Chunk, ...]:
+    """Return a snapshot of this instant; at least one chunk.
+
+    Cost: of all keys; the entries themselves are shared, not copied.
+    """
+    groups: list[list[Cell]] = [[]]
+    size = 0
+    for crdt_id, replica in replicas.items():
+        for key, entries in replica.cells().items():
+            size += sum([_ENTRY_BYTES + len(entry.body) for entry in entries])
+            if size > chunk_bytes and groups[-1]:
+                groups.append([])
+                size = 0
+            groups[-1].append(Cell(crdt_id, key, entries))
+    pairs = tuple(sorted(vector.items())), tuple(sorted(retired.items()))
+    return tuple(
+        [Chunk(n, len(groups), *pairs, tuple(cells)) for n, cells in enumerate(groups)]
+    )
+
+
+class Assembly:
+    """Chunks of one snapshot, until all are there.
+
+    Attributes:
+        of: how many there are.
+    """
+
+    __slots__ = ("_chunks", "of")
+
+    def __init__(self, first: Chunk) -> None:
+        if not 0 < first.of <= MAX_CHUNKS:
+            raise MalformedError("a snapshot", f"it has {first.of} chunks")
+        self.of = first.of
+        self._chunks: dict[int, Chunk] = {}
+
+    def add(self, chunk: Chunk) -> bool:
+        """Add a chunk; return whether all are there.
+
+        Raises:
+            MalformedError: it is of another snapshot.
+        """
+        if chunk.of != self.of or not 0 <= chunk.number < self.of:
+            raise MalformedError("a snapshot", f"chunk {chunk.number} of {chunk.of}")
+        self._chunks[chunk.number] = chunk
+        return len(self._chunks) == self.of
+
+    @property
+    def next_number(self) -> int:
+        """The first chunk that is not there."""
+        return next(n for n in range(self.of + 1) if n not in self._chunks)
+
+    def chunks(self) -> list[Chunk]:
+        """Return those that are there, in their order."""
+        return [self._chunks[number] for number in sorted(self._chunks)]
+
+
+def cells_of(chunks: Sequence[Chunk]) -> Cells:
+    """Return a whole snapshot's cells.
+
+    Raises:
+        MalformedError: not all chunks are there, or an entry is not in the vector.
+    """
+    whole = [chunk.number for chunk in chunks] == list(range(chunks[0].of))
+    if not whole or any(chunk.vector != chunks[0].vector for chunk in chunks):
+        raise MalformedError("a snapshot", "its chunks are not of one instant")
+    seen = context_of(chunks[0].vector)
+    cells: Cells = {}
+    for chunk in chunks:
+        for cell in chunk.cells:
+            _check(cell.entries, seen)
+            cells.setdefault(cell.crdt, {})[cell.key] = cell.entries
+    return cells
+
+
+def context_of(*pairs: Iterable[tuple[Origin, int]]) -> CausalContext:
+    """Return the context of one or more vectors without gaps."""
+    return CausalContext({origin: seq for some in pairs for origin, seq in some})
+
+
+def _check(entries: tuple[Entry, ...], seen: CausalContext) -> None:
+    for entry in entries:
+        if not seen.contains(entry.dot.origin, entry.dot.seq):
+            raise MalformedError("a snapshot", f"{entry.dot} is held and not seen")
