@@ -87,6 +87,7 @@ class Capabilities:
         extra_of: dialects whose unknown request members reach the model.
         url_prefixes: how the URLs begin that it fetches itself, where it does
             not fetch all of them (``IMAGE_URLS``).
+        max_n: most answers to one request; None: its provider says it.
         selectors: members by which a request would choose another model, endpoint
             or price there; such a one is refused.
     """
@@ -100,6 +101,7 @@ class Capabilities:
     passes: frozenset[Dialect] = frozenset()
     extra_of: frozenset[Dialect] = frozenset()
     url_prefixes: tuple[str, ...] = ()
+    max_n: int | None = None
     selectors: frozenset[str] = frozenset()
 
 
@@ -147,6 +149,7 @@ def check_request(batch: ExecuteBatch, capabilities: Capabilities) -> tuple[str,
             f"this model gives one answer per request; n is {batch.sampling.n}",
             param="n",
         )
+    _check_n(batch.sampling.n, capabilities)
     ignored -= {"top_logprobs"}  # refused above where it is absent
     if batch.dialect not in capabilities.extra_of:
         ignored |= set(_named(batch.extra)) - _SILENT
@@ -155,6 +158,13 @@ def check_request(batch: ExecuteBatch, capabilities: Capabilities) -> tuple[str,
     if batch.reasoning is not None and Feature.REASONING not in capabilities.features:
         ignored |= {"reasoning"}
     return tuple(sorted(ignored))
+
+
+def _check_n(n: int, capabilities: Capabilities) -> None:
+    most = capabilities.max_n
+    if most is not None and n > most:
+        problem = f"this model gives at most {most} answers per request; n is {n}"
+        raise UnsupportedFeatureError(problem, param="n")
 
 
 def _check_selectors(batch: ExecuteBatch, capabilities: Capabilities) -> None:

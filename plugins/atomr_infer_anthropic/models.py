@@ -139,6 +139,9 @@ _FEATURES = frozenset(
 # Of every model; several answers are several requests.
 _ALWAYS_TAKEN = frozenset({"max_tokens", "stop", "n"})
 
+MAX_ANSWERS = 16
+"""Most answers to one request: each is a request of its own, with its own bill."""
+
 MAX_CONCURRENCY = 256
 """Requests that a runner carries at once, unless the deployment says less."""
 
@@ -186,5 +189,6 @@ def capabilities_of(traits: ModelTraits) -> Capabilities:
         passes=frozenset({Dialect.ANTHROPIC}),
         extra_of=frozenset({Dialect.ANTHROPIC}),
         url_prefixes=("https://",),
+        max_n=MAX_ANSWERS,
         selectors=SELECTORS,
     )

@@ -91,3 +91,27 @@ async def test_what_does_not_reach_a_provider_is_only_told(serve: Serve) -> None
         answer = await post(running.port, "chat", models=["other"])
     assert answer.status == 200
     assert "models" in answer.headers["x-atomr-warnings"]
+
+
+@pytest.mark.parametrize(("route", "n"), [("chat", 17), ("completions", 128)])
+async def test_one_request_is_not_made_into_any_number_of_them(
+    serve: Serve, route: str, n: int
+) -> None:
+    async with (
+        provider("anthropic") as (upstream, deployment),
+        serve(deployment) as running,
+    ):
+        answer = await post(running.port, route, n=n)
+    assert (answer.status, upstream.requests) == (400, [])
+    assert answer.json["error"]["param"] == "n"
+    assert "at most 16 answers per request; n is" in answer.json["error"]["message"]
+
+
+async def test_up_to_the_bound_each_answer_is_a_request(serve: Serve) -> None:
+    async with (
+        provider("anthropic", otherwise=Happy()) as (upstream, deployment),
+        serve(deployment) as running,
+    ):
+        answer = await post(running.port, "chat", n=16)
+    assert (answer.status, len(answer.json["choices"])) == (200, 16)
+    assert len(upstream.requests) == 16

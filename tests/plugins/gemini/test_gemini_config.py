@@ -11,8 +11,8 @@ from atomr_infer.model.asks import Effort
 from atomr_infer.model.capabilities import Capabilities, Feature, ThinkingStyle
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.model.dialect import Dialect
-from atomr_infer.model.selectors import SELECTORS
 from atomr_infer.model.secret import EnvSecret, PluginSecret
+from atomr_infer.model.selectors import SELECTORS
 from atomr_infer.remote.credentials.keys import fixed
 from atomr_infer.wire.gemini.upstream_media import FETCHED_PREFIXES
 from atomr_infer_gemini import paths
