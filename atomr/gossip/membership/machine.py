@@ -59,6 +59,9 @@ _FOREIGN_S = 10.0
 
 _SEEDS_AT_ONCE = 3
 
+_FIRST_SYNC_S = 0.5
+"""After a start, and after a cut, tables are compared often, then ever less."""
+
 _replace = msgspec.structs.replace
 
 
@@ -84,6 +87,7 @@ class Membership:
         "_seeds",
         "_speaker",
         "_sync_at",
+        "_sync_s",
     )
 
     def __init__(  # noqa: PLR0913 - all but two by keyword
@@ -131,6 +135,7 @@ class Membership:
             draw=draw,
         )
         self._now_s = 0.0
+        self._sync_s = options.sync_s
         self._gossip_at = self._sync_at = self._dead_at = self._join_at = _NEVER
         self._foreign_at = -_NEVER
         self._deadline: float | None = None
@@ -174,7 +179,7 @@ class Membership:
         self._now_s = now_s
         # Nodes that start together shall not probe together for ever.
         self._prober.next_at = now_s + options.probe_s * draw()
-        self._sync_at = now_s + options.sync_s * (0.5 + draw())
+        self._hasten_sync()
         self._dead_at = now_s + options.dead_probe_s * (0.5 + draw())
         self._join_at = now_s if self._seeds else _NEVER
         return self.handle(Woke(), now_s)
@@ -297,6 +302,7 @@ class Membership:
         known = self._roster.members[said.name]
         if known.status is Status.ALIVE:
             self._speaker.table(sender, self._now_s, wants=True)
+            self._hasten_sync()
         else:
             self._speaker.tell(sender, known)
 
@@ -311,9 +317,7 @@ class Membership:
         if now_s >= self._gossip_at:
             self._gossip()
         if now_s >= self._sync_at:
-            self._sync_at = now_s + options.sync_s
-            for member in self._roster.sample(1):
-                self._speaker.digest(member.address, self._roster.digest())
+            self._sync()
         if now_s >= self._join_at:
             self._join()
         if now_s >= self._dead_at:
@@ -332,6 +336,16 @@ class Membership:
                 break
             self._speaker.gossip(member)
         self._gossip_at = self._now_s + self._options.gossip_s
+
+    def _hasten_sync(self) -> None:
+        self._sync_s = min(_FIRST_SYNC_S, self._options.sync_s)
+        self._sync_at = self._now_s + self._sync_s * (0.5 + self._draw.random())
+
+    def _sync(self) -> None:
+        self._sync_s = min(2 * self._sync_s, self._options.sync_s)
+        self._sync_at = self._now_s + self._sync_s
+        for member in self._roster.sample(1):
+            self._speaker.digest(member.address, self._roster.digest())
 
     def _join(self) -> None:
         """Ask some seeds for their tables until there is anyone."""

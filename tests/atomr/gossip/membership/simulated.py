@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from atomr.crdt.origin import Origin
 from atomr.gossip import membership as m
+from atomr.gossip.membership.frames import Table
+from atomr.gossip.membership.member import precedence
 from atomr.testing import simulation as s
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 CLUSTER = 0xA70
+OVER_S = 60.0
 CODEC = s.Codec(m.encode, m.decode)
 
 
@@ -38,6 +42,7 @@ class Node:
             seeds=tuple(seeds),
             options=options,
         )
+        self.tables = 0
 
     @property
     def next_deadline_s(self) -> float | None:
@@ -49,9 +54,135 @@ class Node:
     def handle(self, event: s.Event, now_s: float) -> list[m.Effect]:
         match event:
             case s.Received(sender, message):
+                self.tables += isinstance(message, Table)
                 return self.membership.handle(m.Received(sender, message), now_s)
             case s.LinkReset(peer, boot):
                 reset = m.LinkReset(Origin(peer, boot))
                 return self.membership.handle(reset, now_s)
             case s.Woke():
                 return self.membership.handle(m.Woke(), now_s)
+
+
+class World:
+    """A cluster in a simulation, and what must hold of it whatever happens.
+
+    - A node holds itself alive.
+    - Beliefs only go up in the order of precedence, within an observer's life.
+    - Nobody invents: no boot id that was not given out, and no incarnation that its
+      owner has not reached.
+    - Facts are a chain: each begins where the one before it ended.
+    - A life that has been over for a minute does not come back.
+    """
+
+    def __init__(
+        self,
+        simulation: s.Simulation,
+        number: int,
+        *,
+        seeds: int = 2,
+        options: m.MembershipOptions | None = None,
+    ) -> None:
+        self.simulation = simulation
+        self.names = names_of(number)
+        self.options = options
+        self.seeds = self.names[:seeds]
+        self.lives: dict[Origin, Node] = {}
+        self.gone: set[str] = set()
+        self._facts: dict[tuple[Origin, str], m.Member] = {}
+        self._seen_at: dict[Origin, float] = {}
+        self._ranks: dict[tuple[Origin, str], tuple[int, bool, int, int]] = {}
+        simulation.use_codec(CODEC)
+        for name in self.names:
+            simulation.add_node(name, self.make)
+        simulation.always(self.check_itself)
+        simulation.observe(self.check_fact)
+        simulation.every(1.0, self.check_all)
+
+    def make(self, boot: s.Boot) -> Node:
+        node = Node(boot, seeds=self.seeds, options=self.options)
+        self.lives[node.membership.me.origin] = node
+        self.gone.discard(boot.name)
+        return node
+
+    def membership(self, name: str) -> m.Membership:
+        node = self.simulation.node(name)
+        assert isinstance(node, Node)
+        return node.membership
+
+    def leave(self, name: str) -> None:
+        """Say goodbye, and end soon after; the memory of it stays with the others."""
+        if name not in self.simulation.up or len(self.simulation.up) < 3:
+            return
+        self.gone.add(name)
+        self.simulation.do(name, _leave)
+        self.simulation.at(self.simulation.now_s + 0.05, partial(self.end, name))
+
+    def end(self, name: str) -> None:
+        """End, unless it has begun another life meanwhile."""
+        if name in self.gone:
+            self.simulation.crash(name)
+
+    # --- what must hold -------------------------------------------------------------
+
+    def check_itself(self, name: str) -> None:
+        me = self.membership(name).me
+        assert me.status is m.Status.ALIVE or name in self.gone, me
+
+    def check_fact(self, name: str, fact: object) -> None:
+        if not isinstance(fact, m.Changed):
+            return
+        key = self.membership(name).me.origin, fact.after.name
+        known = self._facts.get(key)
+        if fact.after.name == name and known is None:
+            assert fact.before is not None
+        elif known is None or fact.before is None:
+            assert fact.before is None or not fact.before.status.is_live, fact
+        else:
+            assert _shown(fact.before) == _shown(known), (known, fact)
+        self._facts[key] = fact.after
+        if fact.after.status is m.Status.ALIVE:
+            now_s = self.simulation.now_s
+            over_s = now_s - self._seen_at.get(fact.after.origin, now_s)
+            assert over_s < OVER_S, (name, fact)
+
+    def check_all(self) -> None:
+        for name in self.simulation.up:
+            membership = self.membership(name)
+            self._seen_at[membership.me.origin] = self.simulation.now_s
+            for member in membership.members.values():
+                self.check_member(membership.me.origin, member)
+
+    def check_member(self, observer: Origin, member: m.Member) -> None:
+        owner = self.lives[member.origin].membership.me
+        assert member.incarnation <= owner.incarnation, (member, owner)
+        key = observer, member.name
+        rank = precedence(member)
+        assert rank >= self._ranks.get(key, rank), member
+        self._ranks[key] = rank
+
+    # --- what must come to hold -----------------------------------------------------
+
+    def agree(self) -> bool:
+        """Whether all that run know exactly each other, and that the rest is gone."""
+        up = self.simulation.up
+        true = {self.membership(name).me.origin for name in up}
+        for name in up:
+            members = self.membership(name).members
+            live = {x.origin for x in members.values() if x.status is m.Status.ALIVE}
+            if live != true or any(
+                x.status is m.Status.SUSPECT for x in members.values()
+            ):
+                return False
+        return len({self.membership(name).digest() for name in up}) == 1
+
+    def settle(self, within_s: float = 30.0) -> float:
+        """Let time pass until all agree; return how long it took."""
+        return self.simulation.run_until(self.agree, within_s=within_s, step_s=0.25)
+
+
+def _leave(node: Node, now_s: float) -> list[m.Effect]:
+    return node.membership.handle(m.Leave(), now_s)
+
+
+def _shown(member: m.Member) -> tuple[object, ...]:
+    return member.origin, member.status, member.meta, member.address
