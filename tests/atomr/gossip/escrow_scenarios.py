@@ -9,6 +9,7 @@ from atomr.testing.simulation import (
     Crash,
     Mix,
     Planned,
+    Quality,
     Restart,
     Scenario,
     Simulation,
@@ -42,9 +43,9 @@ def _limit(simulation: Simulation, **terms: object) -> Limit:
         "use_log": draw.random() < 0.5,
         "drift": DRIFT,
     }
-    permits = draw.choice((7, 40, 100))
-    window_s = draw.uniform(2.0, 5.0)
-    return Limit("rpm", permits, window_s, names, **(drawn | terms))  # type: ignore[arg-type]
+    drawn["permits"] = draw.choice((7, 40, 100))
+    drawn["window_s"] = draw.uniform(2.0, 5.0)
+    return Limit(name="rpm", voters=names, **(drawn | terms))  # type: ignore[arg-type]
 
 
 def _faults(simulation: Simulation, limit: Limit, within_s: float) -> list[Planned]:
@@ -108,7 +109,81 @@ def tokens(simulation: Simulation) -> None:
     _run(simulation, tokens=True)
 
 
+def leases(simulation: Simulation) -> None:
+    """A lessee is cut off while it uses what it was lent up to the last moment.
+
+    Its clock is slow, that of its home is fast, and what the home says comes late.
+    """
+    draw = simulation.random
+    limit = _limit(simulation, permits=100, lease_s=2.0, floor_fraction=0.0)
+    world = World(simulation, limit)
+    rates = [1.0 + DRIFT if v == limit.home else 1.0 - DRIFT for v in limit.voters]
+    world.add(*limit.voters, rates=rates)
+    within_s = 2.0 * limit.window_s + 8.0
+    steady(world, within_s, share=0.5)
+    lessee = draw.choice([v for v in limit.voters if v != limit.home])
+    others = [v for v in limit.voters if v != lessee]
+    late = Quality(delay_s=draw.choice((0.0, 0.3, 1.0)))
+    simulation.set_quality(late, sender=limit.home, to=lessee)
+    cut_s = draw.uniform(1.0, 4.0)
+    simulation.at(cut_s, partial(simulation.cut, [lessee], others))
+    lent_again_s = cut_s + limit.lease_s + limit.window_s
+    for number in range(700):  # whatever comes back is used at once
+        at_s = lent_again_s - 1.0 + 0.002 * number
+        simulation.at(at_s, partial(world.ask, draw.choice(others)))
+    simulation.start()
+    simulation.run(within_s)
+    world.check()
+
+
+def hammer(simulation: Simulation) -> None:
+    """Whatever is free is used within milliseconds."""
+    draw = simulation.random
+    limit = _limit(simulation, permits=100, window_s=draw.uniform(2.0, 4.0))
+    world = World(simulation, limit)
+    world.add(*limit.voters, rates=_rates(simulation, limit))
+    within_s = 3.0 * limit.window_s
+    hot = draw.choice(limit.voters)
+    at_s = 0.0
+    while at_s < within_s:
+        at_s += draw.expovariate(1.0 / 0.004)
+        simulation.at(at_s, partial(world.ask, hot))
+    simulation.start()
+    simulation.run(within_s)
+    world.check()
+
+
+def restarts(simulation: Simulation) -> None:
+    """Nodes crash again and again, and all that they own is in use."""
+    draw = simulation.random
+    limit = _limit(simulation, permits=100, floor_fraction=1.0, use_log=True)
+    world = World(simulation, limit)
+    world.add(*limit.voters, rates=_rates(simulation, limit))
+    within_s = 5.0 * limit.window_s
+    steady(world, within_s, share=1.0 / len(limit.voters))
+    for _ in range(draw.randrange(1, 8)):
+        name = draw.choice(limit.voters)
+        crash = partial(simulation.restart, name, lose_disk=draw.random() < 0.1)
+        simulation.at(draw.uniform(0.0, within_s), crash)
+    simulation.start()
+    simulation.run(within_s)
+    world.check()
+
+
+def steady(world: World, within_s: float, *, share: float) -> None:
+    """Offer evenly half more than the limit, a share of it to the last voter."""
+    draw = world.simulation.random
+    *others, last = world.limit.voters
+    every_s = world.limit.window_s / world.limit.permits / 1.5
+    for number in range(int(within_s / every_s)):
+        name = last if draw.random() < share else draw.choice(others)
+        world.simulation.at(number * every_s, partial(world.ask, name))
+
+
 SCENARIOS = (
     Scenario("limits.requests", chaos),
     Scenario("limits.tokens", tokens),
+    Scenario("limits.leases", leases),
+    Scenario("limits.hammer", hammer),
+    Scenario("limits.restarts", restarts),
 )

@@ -57,6 +57,7 @@ class Node:
         self._limit = limit
         self._is_first = is_first
         self._unsynced: list[Mark] = []
+        self._syncs_in = 0
         self.escrow = Escrow(Origin(boot.name, boot.boot))
 
     @property
@@ -69,7 +70,7 @@ class Node:
         return self.perform(self.escrow.advance(now_s))
 
     def handle(self, event: Event, now_s: float) -> Iterable[object]:
-        self._sync()
+        self._syncs_in = max(0, self._syncs_in - 1)
         if isinstance(event, Received):
             frame = cast("Frame", event.message)
             return self.perform(self.escrow.receive(event.sender, frame, now_s))
@@ -84,9 +85,10 @@ class Node:
                 line = mark.limit, mark.boot, mark.used, mark.at_s
                 self.boot.disk.append(msgspec.msgpack.encode(line))
                 self._unsynced.append(mark)
+                self._syncs_in = self.boot.random.choice((0, 0, 5, 100))
             else:
                 left.append(effect)
-        if self.boot.random.random() < 0.7:
+        if self._syncs_in == 0:
             self._sync()
         return left
 
@@ -198,7 +200,9 @@ class World:
     def _settle(self, node: Node, granted: Granted, use: Use, used: int) -> None:
         def settle(running: Node, now_s: float) -> Iterable[object]:
             if running is node:
-                running.escrow.settle(self.limit.name, granted, used, now_s=now_s)
+                escrow, name = running.escrow, self.limit.name
+                escrow.settle(name, granted, used, now_s=now_s)
+                escrow.settle(name, granted, used, now_s=now_s)
                 use.permits = used
             return ()
 

@@ -1,0 +1,179 @@
+"""Ways to break permit escrow, each of which the scenarios must notice.
+
+A mutant is a line of ours that reads otherwise: mistakes that were made, here or
+elsewhere, or that the next one who touches the code might make.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+
+from atomr.gossip.escrow.cooling import Cooling
+from atomr.gossip.escrow.holdings import Holdings
+from atomr.gossip.escrow.home import Home
+from atomr.gossip.escrow.lessee import Lessee
+from atomr.gossip.escrow.limit import Limit
+from atomr.gossip.escrow.member import Member
+from atomr.gossip.escrow.outcomes import Granted
+from atomr.gossip.escrow.use_log import UseLog, cooling_after
+from atomr.testing.simulation import Scenario
+from tests.atomr.gossip.escrow_scenarios import SCENARIOS
+
+REQUESTS, TOKENS, LEASES, HAMMER, RESTARTS = SCENARIOS
+
+
+@attrs.frozen
+class Mutant:
+    """A function that reads ``new`` where it reads ``old``, and who notices."""
+
+    name: str
+    function: Callable[..., Any]
+    old: str
+    new: str
+    scenario: Scenario = REQUESTS
+
+
+def _derived(name: str) -> Callable[..., Any]:
+    function: Callable[..., Any] = vars(Limit)[name].func
+    return function
+
+
+MUTANTS = (
+    Mutant(
+        "a grant says how many more",
+        Holdings.renew,
+        "self.granted = max(self.granted, granted)",
+        "self.granted = self.granted + granted",
+    ),
+    Mutant(
+        "a return says how many more",
+        Home.ask,
+        "max(account.returned, min(frame.returned, account.granted))",
+        "min(account.returned + frame.returned, account.granted)",
+    ),
+    Mutant(
+        "lent again at the lapse, without a window",
+        Home._closes_s,
+        "account.lapse_s + self._limit.cooling_s",
+        "account.lapse_s",
+    ),
+    Mutant(
+        "the home is no later than the lessee",
+        _derived("lapse_s"),
+        "self.lease_s * max(_LAPSE_FACTOR, apart) + _LAPSE_MARGIN_S",
+        "self.lease_s",
+        LEASES,
+    ),
+    Mutant(
+        "a restarted node has its floor at once",
+        Member.__init__,
+        "cooling = floor if past.quiet_s < _NEVER else 0",
+        "cooling = 0",
+    ),
+    Mutant(
+        "a restarted home lends at once",
+        Home.__init__,
+        "at_s > -_NEVER and limit.pool",
+        "at_s < -_NEVER and limit.pool",
+    ),
+    Mutant(
+        "permits cool for a window of a fast clock",
+        _derived("cooling_s"),
+        "self.window_s * (1.0 + self.drift)",
+        "self.window_s",
+    ),
+    Mutant(
+        "the lease counts from the answer",
+        Lessee.granted,
+        "self.holdings.renew(frame.granted, frame.echo_s, self._limit.lease_s)",
+        "self.holdings.renew(frame.granted, now_s, self._limit.lease_s)",
+        LEASES,
+    ),
+    Mutant(
+        "the lessee does not mind the end of its lease",
+        Holdings.pass_time,
+        "if now_s >= self.until_s:",
+        "if now_s >= self.until_s + 1e9:",
+    ),
+    Mutant(
+        "one more is given back than is free",
+        Holdings.give_back,
+        "min(permits, self.pool_free)",
+        "min(permits + 1, self.pool_free + 1)",
+    ),
+    Mutant(
+        "what is locked is given back when the lease ends",
+        Holdings.pass_time,
+        "self.returned = self.granted - self._pool_used.count",
+        "self.returned = self.granted; self._pool_used.forget()",
+    ),
+    Mutant(
+        "a grant of any account will do",
+        Lessee.granted,
+        "if (frame.home_boot, frame.account) != self._account:",
+        "if self._account is None:",
+    ),
+    Mutant(
+        "an account that another replaces is free at once",
+        Home._close,
+        "self._closing.add(account.out, max(now_s, account.lapse_s))",
+        "pass",
+    ),
+    Mutant(
+        "a lost account leaves its permits",
+        Lessee.closed,
+        "self.holdings.drop()",
+        "pass",
+    ),
+    Mutant(
+        "a batch cools from its first use",
+        Cooling.thaw,
+        "now_s >= batches[0].last_s + self._cooling_s",
+        "now_s >= batches[0].opened_s + self._cooling_s",
+        HAMMER,
+    ),
+    Mutant(
+        "settling twice gives back twice",
+        Granted.settled,
+        "self._pool_batch = self._floor_batch = None",
+        "pass",
+        TOKENS,
+    ),
+    Mutant(
+        "more is given back than was taken",
+        Holdings.settle,
+        "min(spare, granted.pool)",
+        "spare + 1",
+        TOKENS,
+    ),
+    Mutant(
+        "the floor is used before the log is synced",
+        UseLog.room.fget,  # type: ignore[attr-defined]
+        "self._synced - self.used",
+        "self._asked - self.used",
+        RESTARTS,
+    ),
+    Mutant(
+        "the log's last line counts as old",
+        cooling_after,
+        "old = before.used - chunk_of(limit)",
+        "old = mark.used",
+        RESTARTS,
+    ),
+    Mutant(
+        "the log is believed to be of every use",
+        cooling_after,
+        "last.used - max(0, old)",
+        "last.used - max(0, old) - chunk_of(limit)",
+        RESTARTS,
+    ),
+    Mutant(
+        "the home forgets what it lent",
+        Home.free.fget,  # type: ignore[attr-defined]
+        "out = sum(account.out for account in self.accounts.values())",
+        "out = sum(a.out for a in self.accounts.values() if a.want)",
+    ),
+)
