@@ -140,6 +140,7 @@ def check_request(batch: ExecuteBatch, capabilities: Capabilities) -> tuple[str,
     if _is_passed_on(batch, capabilities):
         return ()  # its provider says what it does not take
     _check_asks(batch, capabilities)
+    _check_modalities(batch, capabilities)
     _check_old_tools(batch, capabilities)
     for position, message in enumerate(batch.messages):
         _check_message(position, message, batch.dialect, capabilities)
@@ -203,6 +204,37 @@ def _check_asks(batch: ExecuteBatch, capabilities: Capabilities) -> None:
         _require(Feature.JSON_OBJECT, "response_format", capabilities)
     if form is not None and form.kind is FormatKind.JSON_SCHEMA:
         _require(Feature.STRUCTURED_OUTPUT, "response_format", capabilities)
+
+
+def _check_modalities(batch: ExecuteBatch, capabilities: Capabilities) -> None:
+    """Refuse an answer in pictures or sound of a model that writes text only."""
+    if batch.dialect in capabilities.extra_of:
+        return  # its provider knows its models
+    for param, raw in _modalities(batch.extra):
+        for form in _texts(raw):
+            if form.lower() not in _TEXT_FORMS:
+                raise _absent(f"answers as {form.lower()}", param)
+
+
+_TEXT_FORMS = ("text", "modality_unspecified")
+
+
+def _modalities(extra: Mapping[str, RawJson]) -> Iterator[tuple[str, RawJson]]:
+    if "modalities" in extra:
+        yield "modalities", extra["modalities"]
+    config = extra.get("generationConfig")
+    name = "responseModalities"
+    if config is not None and name.encode() in config:
+        members = msgspec.json.decode(config, type=dict[str, msgspec.Raw])
+        if name in members:
+            yield f"generationConfig.{name}", bytes(members[name])
+
+
+def _texts(raw: RawJson) -> list[str]:
+    try:
+        return msgspec.json.decode(raw, type=list[str])
+    except msgspec.ValidationError:
+        return []  # null, or nothing that means anything
 
 
 def _check_old_tools(batch: ExecuteBatch, capabilities: Capabilities) -> None:

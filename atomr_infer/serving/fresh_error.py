@@ -21,3 +21,15 @@ def fresh(error: InferenceError) -> InferenceError:
     copy = decode(encode(error))
     copy.__cause__ = error.__cause__
     return copy
+
+
+_WHOSE = "this model "
+"""How an error begins that is made where the deployment is not known."""
+
+
+def say_whose(error: InferenceError, deployment: str, model: str) -> None:
+    """Name the model in an error about what "this model" lacks, in its place."""
+    if error.message.startswith(_WHOSE):
+        lacks = error.message.removeprefix(_WHOSE)
+        error.message = f"model {model!r} of deployment {deployment!r} {lacks}"
+        error.args = (error.message,)

@@ -35,7 +35,7 @@ from atomr_infer.policy.key_pool import NOT_ASKED
 from atomr_infer.runtimes.contract import capabilities_of
 from atomr_infer.serving import messages
 from atomr_infer.serving.delivery import Attempt
-from atomr_infer.serving.fresh_error import fresh
+from atomr_infer.serving.fresh_error import fresh, say_whose
 from atomr_infer.serving.inlining import inlined
 
 if TYPE_CHECKING:
@@ -189,6 +189,7 @@ class Leg:
             ended, outcome = messages.Ended.SUCCEEDED, Outcome.SUCCEEDED
         elif isinstance(error, InferenceError):
             self._avoid_replica()
+            say_whose(error, self.deployment.name, self.batch.model)
             outcome = outcome_of(error)
             if isinstance(error, RateLimitedError) and error.code not in NOT_ASKED:
                 ended = messages.Ended.RATE_LIMITED

@@ -210,6 +210,7 @@ CHAT = (
     Probe("user", {"user": "u"}),
     Probe("metadata", {"metadata": {"a": "b"}}),
     Probe("service_tier", {"service_tier": "flex"}),
+    Probe("modalities (audio)", {"modalities": ["text", "audio"]}),
     Probe("models, fallbacks, api_base, ... (another model)", {"models": ["x"]}),
     Probe("functions (the old tools)", {"functions": [{"name": "f"}]}),
 )
@@ -507,6 +508,7 @@ GEMINI = (
     Probe("seed", _config(seed=1)),
     Probe("presencePenalty", _config(presencePenalty=1)),
     Probe("candidateCount", _config(candidateCount=2)),
+    Probe("responseModalities (IMAGE)", _config(responseModalities=["IMAGE"])),
     Probe("responseLogprobs", _config(responseLogprobs=True, logprobs=2)),
     Probe(
         "safetySettings",

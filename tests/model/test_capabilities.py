@@ -139,7 +139,7 @@ def test_what_will_have_no_effect_is_named() -> None:
 
 
 def test_of_an_object_that_was_half_understood_the_rest_is_named() -> None:
-    rest = b'{"responseModalities":["IMAGE"],"speechConfig":{}}'
+    rest = b'{"responseModalities":["TEXT"],"speechConfig":{}}'
     batch = attrs.evolve(ASK, extra={"generationConfig": rest})
     assert check_request(batch, PLAIN) == (
         "generationConfig.responseModalities",
