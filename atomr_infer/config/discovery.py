@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from atomr_infer.errors import PluginError
+from atomr_infer.errors import ConfigError, PluginError
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.runtimes.loader import (
     Installed,
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from atomr_infer.runtimes.contract import RuntimePlugin
+
+_FILLED = "set"
+"""Any value: whether a runtime would then serve something is asked, no more."""
 
 
 @attrs.frozen
@@ -45,6 +48,8 @@ def environment_deployments(
 ) -> Discovery:
     """Return the deployments that the environment asks for.
 
+    A variable that is there but empty asks for nothing, and a notice says so.
+
     Raises:
         ConfigError: a runtime says that what the environment holds for it
             cannot work, or two plugins register the same name.
@@ -55,7 +60,25 @@ def environment_deployments(
         found = plugin.environment_deployments(environ)
         if found and _is_available(plugin, installed, notices):
             deployments.extend(found)
+        if not found:
+            notices += _empty_variables(plugin, environ)
     return Discovery(tuple(deployments), tuple(notices))
+
+
+def _empty_variables(
+    plugin: RuntimePlugin, environ: Mapping[str, str]
+) -> Iterator[str]:
+    """Say which empty variables would have a runtime serve something."""
+    for name in sorted(name for name, value in environ.items() if not value.strip()):
+        try:
+            asked = plugin.environment_deployments({**environ, name: _FILLED})
+        except ConfigError:
+            continue  # it takes no such value, and nothing is lost by its absence
+        if asked:
+            yield (
+                f"{name} is set but empty, so the {plugin.name} runtime serves "
+                "nothing; give it a value, or unset it"
+            )
 
 
 def demo_deployment(installed: Installed = distributions) -> Discovery:

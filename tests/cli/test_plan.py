@@ -96,3 +96,27 @@ def test_an_upstream_beside_the_gateway_is_served(bind: str) -> None:
     environ = {**KEYS, "OPENAI_BASE_URL": "http://127.0.0.1:9000/v1"}
     plan = plan_serving(config_path=None, bind=bind, environ=environ)
     assert [d.name for d in plan.deployments] == ["openai"]
+
+
+@pytest.mark.parametrize("blank", ["", "  "])
+def test_a_key_that_is_empty_is_told_of(blank: str) -> None:
+    empty = (
+        "OPENAI_API_KEY is set but empty, so the openai runtime serves nothing; "
+        "give it a value, or unset it"
+    )
+    environ = {"OPENAI_API_KEY": blank, "ANTHROPIC_API_KEY": "sk-1", "EDITOR": ""}
+    plan = plan_serving(config_path=None, bind=None, environ=environ)
+    assert [d.name for d in plan.deployments] == ["anthropic"]
+    assert empty in plan.notices
+    assert not any("EDITOR" in notice for notice in plan.notices)
+
+
+def test_a_key_that_is_empty_is_told_of_beside_the_demo() -> None:
+    environ = {"GEMINI_API_KEY": ""}
+    try:
+        plan = plan_serving(config_path=None, bind=None, environ=environ)
+    except ConfigError as error:
+        told = str(error)  # the demo model is not installed
+    else:
+        told = " ".join(plan.notices)
+    assert "GEMINI_API_KEY is set but empty" in told
