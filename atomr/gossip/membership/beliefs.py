@@ -81,13 +81,11 @@ class Beliefs:
         self._suspicions: dict[str, Suspicion] = {}
         self._superseded: Origin | None = None
 
-    @property
     def due_at(self) -> float:
-        """When a suspect is to be asked, or its time is up."""
-        suspicions = self._suspicions
-        if not suspicions:
+        """Return when a suspect is to be asked, or its time is up."""
+        if not self._suspicions:
             return _NEVER
-        return min(min(s.ask_at, s.due_at) for s in suspicions.values())
+        return min(min(s.ask_at, s.due_at) for s in self._suspicions.values())
 
     # --- hearing --------------------------------------------------------------------
 
@@ -99,11 +97,13 @@ class Beliefs:
             now_s: monotonic seconds.
             in_table: whether it is part of a whole table.
         """
-        if said.name == self._roster.name:
+        name = said.origin.name
+        known = self._roster.members.get(name)
+        if said == known:
+            return  # which is what most of it is
+        if name == self._roster.name:
             self._hear_of_me(said, now_s)
-            return
-        known = self._roster.members.get(said.name)
-        if known is None:
+        elif known is None:
             self._hear_of_stranger(said, now_s)
         elif said.supersedes(known):
             self._hear_news(said, known, now_s, in_table=in_table)

@@ -243,16 +243,16 @@ class Membership:
         if frame.cluster != self._cluster:
             self._refuse(sender, frame.cluster)
             return
-        if not self._is_credible(sender, said):
-            return
-        before = self._roster.members.get(said.name)
-        hear, now_s = self._beliefs.hear, self._now_s
-        hear(said, now_s)
-        in_table = type(frame) is Table
+        known = self._roster.members.get(said.origin.name)
+        if said != known or said.status is not Status.ALIVE:
+            if not self._is_credible(sender, said, known):
+                return
+            self._beliefs.hear(said, self._now_s)
         for update in frame.updates:
-            hear(update, now_s, in_table=in_table)
+            in_table = type(frame) is Table
+            self._beliefs.hear(update, self._now_s, in_table=in_table)
         self._answer(sender, frame)
-        if before is not None and before.status is Status.DEAD:
+        if known is not None and known.status is Status.DEAD:
             self._seen_again(sender, said)
 
     def _refuse(self, sender: str, cluster: int) -> None:
@@ -260,7 +260,7 @@ class Membership:
             self._foreign_at = self._now_s + _FOREIGN_S
             self._speaker.out.append(ForeignCluster(sender, cluster))
 
-    def _is_credible(self, sender: str, said: Member) -> bool:
+    def _is_credible(self, sender: str, said: Member, known: Member | None) -> bool:
         """Whether the sender may speak; one that is over is told so."""
         if said.name == self._roster.name:
             # This node by way of its own address, or another life of it.
@@ -268,7 +268,6 @@ class Membership:
             if said.origin.boot < self.me.origin.boot:
                 self._speaker.tell(sender)
             return False
-        known = self._roster.members.get(said.name)
         if known is None or said.status is not Status.ALIVE:
             return said.status in (Status.ALIVE, Status.LEFT)
         if known.origin.boot > said.origin.boot or (
@@ -378,11 +377,15 @@ class Membership:
             self._gossip_at = _NEVER
         elif self._gossip_at == _NEVER:
             self._gossip_at = self._now_s + _COALESCE_S
-        return min(
-            self._beliefs.due_at,
-            self._prober.due_at,
+        # Compared one by one, as this is done for each frame.
+        at = self._prober.due_at()
+        for other_at in (
+            self._beliefs.due_at(),
             self._gossip_at,
             self._sync_at,
             self._dead_at,
             self._join_at,
-        )
+        ):
+            if other_at < at:
+                at = other_at
+        return at

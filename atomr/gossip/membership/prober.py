@@ -112,23 +112,24 @@ class Prober:
         self._relays: dict[int, _Relay] = {}
         self._number = 0
 
-    @property
     def due_at(self) -> float:
-        """When :meth:`due` has something to do."""
+        """Return when :meth:`due` has something to do."""
         at = self.next_at
         probe = self._probe
         if probe is not None:
             at = min(at, probe.retry_at, probe.ends_at)
             if not probe.has_asked:
                 at = min(at, probe.helpers_at)
-        for relay in self._relays.values():
-            at = min(at, relay.ends_at if relay.is_settled else relay.nack_at)
+        if self._relays:
+            for relay in self._relays.values():
+                at = min(at, relay.ends_at if relay.is_settled else relay.nack_at)
         return at
 
     def due(self, now_s: float) -> Member | None:
         """Do what is due; return the target of a probe that has failed."""
-        self._due_relays(now_s)
-        failed = self._due_probe(now_s)
+        if self._relays:
+            self._due_relays(now_s)
+        failed = None if self._probe is None else self._due_probe(self._probe, now_s)
         if now_s >= self.next_at:
             self._begin(now_s)
         return failed
@@ -165,10 +166,7 @@ class Prober:
         self._probe = _Probe(target, self._number, *times)
         self._speaker.ping(target.name, target.address, self._number)
 
-    def _due_probe(self, now_s: float) -> Member | None:
-        probe = self._probe
-        if probe is None:
-            return None
+    def _due_probe(self, probe: _Probe, now_s: float) -> Member | None:
         known = self._roster.members.get(probe.target.name)
         if known is None or not known.status.is_live:
             self._probe = None
@@ -256,8 +254,6 @@ class Prober:
         return 0, None
 
     def _due_relays(self, now_s: float) -> None:
-        if not self._relays:
-            return
         for number, relay in tuple(self._relays.items()):
             if now_s >= relay.ends_at:
                 del self._relays[number]

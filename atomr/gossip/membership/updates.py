@@ -54,8 +54,6 @@ class UpdateQueue:
             but: name of the node that it is told to, which gets nothing of itself
                 here.
         """
-        if not self._told:
-            return []
         waiting = [item for name, item in self._told.items() if name != but]
         if len(waiting) > most:
             waiting.sort(key=_times)

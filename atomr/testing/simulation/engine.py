@@ -164,24 +164,20 @@ class Engine:
     # --- events ---------------------------------------------------------------------
 
     def _arrive(self, host: Host, event: Received | LinkReset) -> None:
-        if host.node is None:
-            return
         if host.is_paused:
             host.inbox.append(event)
-        else:
+        elif host.node is not None:
             self._take(host, event)
 
     def _take(self, host: Host, event: Any) -> None:  # noqa: ANN401 - or a call
         node: Any = host.node
         kind = type(event)
-        if kind is Received:
-            if self.codec is not None:
-                event = Received(event.sender, self.codec.decode(event.message))
-            self._handled(host, event, node.handle)
-        elif kind is LinkReset:
-            self._handled(host, event, node.handle)
-        else:
+        if kind is Received and self.codec is not None:
+            event = Received(event.sender, self.codec.decode(event.message))
+        elif kind is not Received and kind is not LinkReset:
             self._handled(host, node, event)
+            return
+        self._handled(host, event, node.handle)
 
     def _wake(self, host: Host, life: int) -> None:
         """Wake a node if its time has come; it may have changed its mind."""
@@ -219,23 +215,27 @@ class Engine:
         handle: Callable[[Any, float], Iterable[object]],
     ) -> None:
         """Let a node handle something, and do what it wants done."""
-        now_s = host.clock.read_s(self.now_s)
+        clock = host.clock
+        now_s = clock.read_s(self.now_s)
         self.events += 1
         host.handled += 1
         try:
             if self.trace is not None:
                 self._trace_event(host, event, now_s)
             for effect in handle(event, now_s):
-                self._perform(host, effect)
+                if self._is_sent.get(type(effect)):
+                    self._send(host, effect)
+                else:
+                    self._see(host, effect)
             for check in self.checks:
                 check(host.name)
         except Exception as error:
             what = f"at {self.now_s:.6f} s, {host.name} at {now_s:.6f} s of its own"
             error.add_note(f"{what}: {short(event)}")
             raise
-        deadline_s = host.node.next_deadline_s if host.node is not None else None
+        deadline_s = None if host.node is None else host.node.next_deadline_s
         if deadline_s is not None:
-            due_s = host.clock.true_s(deadline_s)
+            due_s = clock.true_s(deadline_s)
             if due_s < host.wake_at_s:
                 self._arm(host, due_s)
 
@@ -250,17 +250,21 @@ class Engine:
 
     # --- effects --------------------------------------------------------------------
 
-    def _perform(self, host: Host, effect: Any) -> None:  # noqa: ANN401 - any effect
+    def _see(self, host: Host, effect: Any) -> None:  # noqa: ANN401 - any effect
+        """Take an effect of a kind that was not seen before, or a fact."""
         kind = type(effect)
-        is_sent = self._is_sent.get(kind)
-        if is_sent is None:
+        if kind not in self._is_sent:
             is_sent = hasattr(effect, "to") and hasattr(effect, "message")
             self._is_sent[kind] = is_sent
-        if not is_sent:
+            if is_sent:
+                self._send(host, effect)
+                return
+        if self.trace is not None:
             self.note(f"{host.name} says {effect!r}")
-            for see in self.observers:
-                see(host.name, effect)
-            return
+        for see in self.observers:
+            see(host.name, effect)
+
+    def _send(self, host: Host, effect: Any) -> None:  # noqa: ANN401 - any such effect
         message = effect.message
         host.sent += 1
         if self.codec is not None:
@@ -283,7 +287,8 @@ class Engine:
         if quality.in_order:
             at_s = link.last_at_s = max(at_s, link.last_at_s)
         target = self.hosts[to]
-        self.push(at_s, self._arrive, target, event)
+        self._order += 1
+        heappush(self._heap, (at_s, self._order, self._arrive, target, event))
         if quality.duplicate and draw() < quality.duplicate:
             again_s = at_s + (quality.jitter_s + quality.reorder_s) * draw()
             self.push(again_s, self._arrive, target, event)

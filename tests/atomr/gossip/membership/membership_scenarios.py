@@ -18,7 +18,7 @@ from tests.atomr.gossip.membership.simulated import (
 if TYPE_CHECKING:
     from atomr.testing.simulation import Simulation
 
-FAULTS_S = 20.0
+FAULTS_S = 12.0
 MIX = Mix(lost_disk=0.0, drift=1.0, drift_rate=0.05, down_s=12.0)
 
 

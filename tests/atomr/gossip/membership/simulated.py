@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 CLUSTER = 0xA70
 OVER_S = 60.0
+WOKE = m.Woke()
 CODEC = s.Codec(m.encode, m.decode)
 
 
@@ -52,15 +53,15 @@ class Node:
         return self.membership.start(now_s)
 
     def handle(self, event: s.Event, now_s: float) -> list[m.Effect]:
-        match event:
-            case s.Received(sender, message):
-                self.tables += isinstance(message, Table)
-                return self.membership.handle(m.Received(sender, message), now_s)
-            case s.LinkReset(peer, boot):
-                reset = m.LinkReset(Origin(peer, boot))
-                return self.membership.handle(reset, now_s)
-            case s.Woke():
-                return self.membership.handle(m.Woke(), now_s)
+        given: m.Event
+        if type(event) is s.Received:
+            self.tables += type(event.message) is Table
+            given = m.Received(event.sender, event.message)
+        elif type(event) is s.LinkReset:
+            given = m.LinkReset(Origin(event.peer, event.boot))
+        else:
+            given = WOKE
+        return self.membership.handle(given, now_s)
 
 
 class World:
@@ -94,7 +95,6 @@ class World:
         simulation.use_codec(CODEC)
         for name in self.names:
             simulation.add_node(name, self.make)
-        simulation.always(self.check_itself)
         simulation.observe(self.check_fact)
         simulation.every(1.0, self.check_all)
 
@@ -124,10 +124,6 @@ class World:
 
     # --- what must hold -------------------------------------------------------------
 
-    def check_itself(self, name: str) -> None:
-        me = self.membership(name).me
-        assert me.status is m.Status.ALIVE or name in self.gone, me
-
     def check_fact(self, name: str, fact: object) -> None:
         if not isinstance(fact, m.Changed):
             return
@@ -140,7 +136,10 @@ class World:
         else:
             assert _shown(fact.before) == _shown(known), (known, fact)
         self._facts[key] = fact.after
-        if fact.after.status is m.Status.ALIVE:
+        if fact.after.name == name:
+            leaves = name in self.gone
+            assert fact.after.status is (m.Status.LEFT if leaves else m.Status.ALIVE)
+        elif fact.after.status is m.Status.ALIVE:
             now_s = self.simulation.now_s
             over_s = now_s - self._seen_at.get(fact.after.origin, now_s)
             assert over_s < OVER_S, (name, fact)
