@@ -33,14 +33,21 @@ class ConfigError(AtomrError):
     Attributes:
         path: the file, when the mistake is in one.
         line: the line in ``path``, counted from 1, when it is known.
+        setting: the gateway's setting at fault, where no file is known yet.
     """
 
     def __init__(
-        self, message: str, *, path: str | None = None, line: int | None = None
+        self,
+        message: str,
+        *,
+        path: str | None = None,
+        line: int | None = None,
+        setting: str | None = None,
     ) -> None:
         self.message = message
         self.path = path
         self.line = line
+        self.setting = setting
         super().__init__(message)
 
     def __str__(self) -> str:

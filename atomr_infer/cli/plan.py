@@ -14,6 +14,7 @@ import attrs
 from atomr_infer.config.discovery import demo_deployment, environment_deployments
 from atomr_infer.config.gateway import GatewayConfig
 from atomr_infer.config.load import Config, load_config
+from atomr_infer.config.reader import Origin
 from atomr_infer.config.secrets import resolve
 from atomr_infer.config.validate import validate_deployments
 from atomr_infer.errors import ConfigError
@@ -47,6 +48,7 @@ class ServePlan:
         gateway: how to listen.
         source: where the deployments came from, in a few words.
         notices: what the operator should know, a sentence each.
+        origin: the file, for errors that are found later; None: there is none.
         keys: those that open the gateway.
     """
 
@@ -54,6 +56,7 @@ class ServePlan:
     gateway: GatewayConfig
     source: str
     notices: tuple[str, ...] = ()
+    origin: Origin | None = attrs.field(default=None, eq=False, repr=False)
     keys: tuple[Secret, ...] = attrs.field(default=(), repr=False)
 
 
@@ -98,6 +101,7 @@ def _from_file(path: Path, environ: Mapping[str, str]) -> ServePlan:
         deployments=config.deployments,
         gateway=config.gateway,
         source=str(path),
+        origin=config.origin,
         keys=_gateway_keys(config, environ),
     )
 

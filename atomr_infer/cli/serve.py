@@ -50,10 +50,21 @@ def run_serve(plan: ServePlan, *, log_level: str) -> None:
     """
     configure_logging(log_level)
     try:
-        trio.run(_serve, plan)
+        trio.run(_serve_in_its_place, plan)
     except* KeyboardInterrupt:
         # A Ctrl-C before the signal handler stood: nothing runs yet.
         print_notice("stopped")
+
+
+async def _serve_in_its_place(plan: ServePlan) -> None:
+    """Serve; what the gateway cannot be opened with is said with its line."""
+    try:
+        await _serve(plan)
+    except ConfigError as error:
+        if plan.origin is not None and error.setting and error.path is None:
+            error.path = plan.origin.path
+            error.line = plan.origin.positions.line(("gateway", error.setting))
+        raise
 
 
 async def _serve(plan: ServePlan) -> None:

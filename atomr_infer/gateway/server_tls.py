@@ -28,7 +28,8 @@ def server_context(certificate: str, private_key: str) -> ssl.SSLContext:
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(
             f"cannot serve TLS with certificate {certificate!r} and private key "
-            f"{private_key!r}: {reason}"
+            f"{private_key!r}: {reason}",
+            setting="certificate",
         ) from error
     context.set_alpn_protocols(_PROTOCOLS)
     return context

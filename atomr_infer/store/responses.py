@@ -39,6 +39,8 @@ MAX_AGE_S = 30 * 86_400
 MAX_NAMES = 200_000
 """How many names of what upstreams keep are remembered; the oldest go first."""
 
+_SETTING = "response_store"
+
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS response (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -115,7 +117,7 @@ class ResponseStore:
         folder = Path(where).parent
         if not folder.is_dir():
             problem = f"the response store {where} has no folder; make it: mkdir -p"
-            raise ConfigError(f"{problem} {folder}")
+            raise ConfigError(f"{problem} {folder}", setting=_SETTING)
         try:
             self._database = sqlite3.connect(where, check_same_thread=False)
             self._database.execute("PRAGMA journal_mode = WAL")
@@ -124,7 +126,7 @@ class ResponseStore:
             self._database.execute(_NAMES_SCHEMA)
         except sqlite3.Error as error:
             problem = f"the response store {where} cannot be opened: {error}"
-            raise ConfigError(problem) from error
+            raise ConfigError(problem, setting=_SETTING) from error
 
     def close(self) -> None:
         """Close the database."""

@@ -71,6 +71,36 @@ async def test_a_mistake_in_the_file_has_its_line_and_a_remedy(
     assert err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("settings", "line", "said"),
+    [
+        (
+            '\ncertificate = "none.pem"\nprivate_key = "none.key"',
+            4,
+            "cannot serve TLS with certificate '{}/none.pem' and private key ",
+        ),
+        (
+            '\n\nresponse_store = "no/such/folder.db"',
+            5,
+            "the response store {}/no/such/folder.db has no folder; make it: ",
+        ),
+        (
+            'response_store = "."',
+            3,
+            "the response store {} cannot be opened: ",
+        ),
+    ],
+)
+async def test_what_a_gateway_cannot_be_opened_with_has_its_line(
+    write: Callable[[str], str], settings: str, line: int, said: str
+) -> None:
+    path = write(mock_config(gateway=f'bind = "127.0.0.1:0"\n{settings}'))
+    err = await refused("-c", path)
+    folder = str(Path(path).parent)
+    assert err.startswith(f"atomr-infer: {path}:{line}: {said.format(folder)}")
+    assert err.count("\n") == 1
+
+
 async def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     path = tmp_path / "none.toml"
     err = await refused("-c", str(path))
