@@ -202,6 +202,7 @@ class Listener:
         sock = _plain(stream)
         with sock:
             try:
+                _ask_after_peer(sock)
                 handover: Handover | None = Handover(Lane.HYPERCORN, b"")
                 if poller is not None:
                     handover = await self._serve_http1(app, poller, sock)
@@ -261,11 +262,16 @@ def _tick_s(settings: Http1Settings) -> float:
 
 
 def _plain(stream: trio.SocketStream) -> socket.socket:
-    """Take the socket out of trio's hands, and have it ask after its peer."""
+    """Take the socket out of trio's hands."""
     of_trio = stream.socket
     kind = (of_trio.family, of_trio.type, of_trio.proto)
     sock = socket.socket(*kind, fileno=of_trio.detach())
     sock.settimeout(0.0)
+    return sock
+
+
+def _ask_after_peer(sock: socket.socket) -> None:
+    """Have the kernel ask after the peer; an OSError means that it is gone."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     if sys.platform == "linux":
         for option, value in (
@@ -274,7 +280,6 @@ def _plain(stream: trio.SocketStream) -> socket.socket:
             (socket.TCP_KEEPCNT, _PROBES),
         ):
             sock.setsockopt(socket.IPPROTO_TCP, option, value)
-    return sock
 
 
 def _bind_problem(host: str, port: int, error: OSError) -> str:
