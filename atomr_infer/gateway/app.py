@@ -29,7 +29,7 @@ from atomr_infer.gateway.exchange import (
 )
 from atomr_infer.gateway.generation import Backing, Generation
 from atomr_infer.gateway.ingresses import INGRESSES
-from atomr_infer.gateway.keys import GatewayKeys
+from atomr_infer.gateway.keys import GatewayKeys, refusal
 from atomr_infer.gateway.openapi import document
 from atomr_infer.gateway.reading import GatewayLimits, RefusedBodyError, read_body
 from atomr_infer.gateway.routes import (
@@ -157,9 +157,9 @@ class GatewayApp:
             case Target(action=action) if not (
                 action in OPEN_TO_ALL or self._allows(exchange, headers)
             ):
-                problem = "the request shows no key that opens this gateway"
                 code = "invalid_api_key"
-                await _refuse(exchange, target.dialect, 401, problem, code=code)
+                why = refusal(headers)
+                await _refuse(exchange, target.dialect, 401, why, code=code)
             case Target(action=Action.GENERATE):
                 await self._generate(exchange, target, headers)
             case Target(action=Action.EMBED):

@@ -92,6 +92,20 @@ def presented_key(headers: Mapping[str, str], query: Mapping[str, str]) -> str |
     return query.get(_QUERY) or None
 
 
+def refusal(headers: Mapping[str, str]) -> str:
+    """Return why a request is not let in, in one sentence for who wrote it.
+
+    >>> refusal({"authorization": "a-key"})
+    "the authorization header shows no key: write 'Bearer ' in front of it"
+    """
+    shown = headers.get(_AUTHORIZATION, "").strip()
+    elsewhere = any(headers.get(name) for name in _HEADERS)
+    is_bare = " " not in shown and shown.lower() != _BEARER.strip()
+    if shown and is_bare and not elsewhere:
+        return "the authorization header shows no key: write 'Bearer ' in front of it"
+    return "the request shows no key that opens this gateway"
+
+
 def _bare(text: str) -> str:
     """Return what is in a header, without the scheme that may stand before it."""
     is_bearer = text[: len(_BEARER)].lower() == _BEARER

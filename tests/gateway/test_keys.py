@@ -138,3 +138,25 @@ async def test_a_key_that_opens_the_gateway_is_no_key_for_an_upstream(
 def _kinds(answer: Answer) -> set[str]:
     error: dict[str, Any] = json.loads(answer.body)["error"]
     return {str(error.get(name)) for name in ("type", "status", "code")}
+
+
+@pytest.mark.parametrize(
+    ("headers", "is_told"),
+    [
+        ({"authorization": "one"}, True),
+        ({"authorization": "Bearer three"}, False),
+        ({"authorization": "Bearer "}, False),
+        ({"authorization": "Basic b25l"}, False),
+        ({"authorization": "one", "x_api_key": "three"}, False),
+        ({}, False),
+    ],
+)
+async def test_a_key_without_its_scheme_is_told_what_is_missing(
+    headers: dict[str, str], is_told: bool
+) -> None:
+    async with Cluster.connect("inproc://keys") as cluster:
+        gateway = await cluster.serve("127.0.0.1:0", keys=[Secret("one")])
+        port = int(gateway.url.rpartition(":")[2])
+        answer = await request(port, "GET", "/v1/models", b"", **headers)
+    assert answer.status == 401
+    assert ("write 'Bearer ' in front" in answer.json["error"]["message"]) is is_told
