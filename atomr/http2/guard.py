@@ -1,4 +1,4 @@
-"""What is looked at in a peer's frames before h2 sees them.
+"""How many frames of each kind a peer may send.
 
 h2 keeps the rules of HTTP/2; a peer that floods us keeps them too.  So each kind of
 frame that costs us work and carries nothing has a bucket: so many at once, and so
@@ -24,9 +24,6 @@ MAX_HTTP2_FRAME_BYTES = 16_384
 MAX_HEADER_BYTES = 8_192
 MAX_CONTINUATIONS = 4
 
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-
-_HEAD_BYTES = 9
 _END_HEADERS = 0x4
 
 
@@ -109,66 +106,45 @@ class _Bucket:
 
 
 class FrameGuard:
-    """Looks at the heads of all frames of one connection."""
+    """Counts the frames of one connection that carry nothing."""
 
-    def __init__(self, *, preface: bool, now_s: float) -> None:
-        """Begin at the first byte.
-
-        Args:
-            preface: the peer dialed, so its first bytes are the preface.
-            now_s: monotonic seconds.
-        """
-        self._held = b""
-        self._skip = len(PREFACE) if preface else 0
+    def __init__(self, *, now_s: float) -> None:
         self._begun = False
-        self._block_bytes = -1
+        self._block_bytes = 0
         self._continuations = 0
+        self._in_block = False
         self._unknown = _Bucket(_UNKNOWN, now_s)
-        self._buckets = {
+        self._buckets: dict[int, _Bucket] = {
             kind: _Bucket(allowance, now_s) for kind, allowance in ALLOWANCES.items()
         }
 
-    def check(self, data: bytes, *, now_s: float) -> None:
-        """Look at what was read.
+    def count(self, kind: int, flags: int, *, size: int, now_s: float) -> None:
+        """Look at the head of a frame; of DATA with bytes it need not be called.
 
         Raises:
             GuardError: the connection must be closed.
         """
-        if self._held:
-            data, self._held = self._held + data, b""
-        at, end = self._skip, len(data)
-        while end - at >= _HEAD_BYTES:
-            size = int.from_bytes(data[at : at + 3], "big")
-            kind, flags = data[at + 3], data[at + 4]
-            if size > MAX_HTTP2_FRAME_BYTES or not self._begun:
-                self._check_head(kind, size)
-            if kind != Kind.DATA or not size:
-                self._count(kind, flags, size=size, now_s=now_s)
-            at += _HEAD_BYTES + size
-        self._skip = max(0, at - end)
-        if at < end:
-            self._held = data[at:]
-
-    def _check_head(self, kind: int, size: int) -> None:
-        if not self._begun and kind != Kind.SETTINGS:
-            raise GuardError("its first bytes are not those of HTTP/2", flood=False)
-        self._begun = True
-        if size > MAX_HTTP2_FRAME_BYTES:
-            raise GuardError(
-                f"it sent a frame beyond {MAX_HTTP2_FRAME_BYTES} bytes", flood=False
-            )
-
-    def _count(self, kind: int, flags: int, *, size: int, now_s: float) -> None:
-        bucket = self._buckets.get(kind, self._unknown)  # type: ignore[call-overload]
-        if not bucket.take(now_s):
+        if not self._begun:
+            if kind != Kind.SETTINGS:
+                raise GuardError("its first bytes are not those of HTTP/2", flood=False)
+            self._begun = True
+        if not self._buckets.get(kind, self._unknown).take(now_s):
             name = Kind(kind).name if kind in self._buckets else "unknown"
             raise GuardError(f"it floods us with {name} frames", flood=True)
-        if kind in (Kind.HEADERS, Kind.CONTINUATION):
+        if self._in_block or kind == Kind.HEADERS:
             self._collect(kind, flags, size)
 
+    @property
+    def in_block(self) -> bool:
+        """True where the next frame must go on with a block of headers."""
+        return self._in_block
+
     def _collect(self, kind: int, flags: int, size: int) -> None:
-        if kind == Kind.HEADERS:
+        if not self._in_block:
             self._block_bytes = self._continuations = 0
+            self._in_block = True
+        elif kind != Kind.CONTINUATION:
+            raise GuardError("it interrupts a block of headers", flood=False)
         self._block_bytes += size
         self._continuations += kind == Kind.CONTINUATION
         if (
@@ -178,5 +154,4 @@ class FrameGuard:
             raise GuardError(
                 f"it sent headers beyond {MAX_HEADER_BYTES} bytes", flood=True
             )
-        if flags & _END_HEADERS:
-            self._block_bytes = 0
+        self._in_block = not flags & _END_HEADERS

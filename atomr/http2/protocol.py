@@ -1,5 +1,8 @@
 """A link as HTTP/2 speaks it: h2 keeps the rules, this keeps lanes and windows.
 
+What is in DATA and WINDOW_UPDATE frames does not go through h2 (see ``framing``); it
+still knows of each stream, of its begin, its end and its reset.
+
 Bytes go in by :meth:`LinkProtocol.receive`, which returns what happened; what is to
 be written is :meth:`LinkProtocol.data_to_send`, a piece at a time, so that what is
 urgent overtakes what waits.
@@ -26,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 import h2.events
 import h2.exceptions
 from h2.errors import ErrorCodes
+from h2.settings import SettingCodes
 
 from atomr.http2 import frames
 from atomr.http2.events import (
@@ -38,17 +42,20 @@ from atomr.http2.events import (
     StreamOpened,
     StreamReset,
 )
-from atomr.http2.guard import MAX_HTTP2_FRAME_BYTES, FrameGuard, GuardError
+from atomr.http2.framing import END_STREAM, Data, FrameCutter, Widened, frame_of
+from atomr.http2.guard import MAX_HTTP2_FRAME_BYTES, GuardError, Kind
 from atomr.http2.outlets import LIMITS, QUEUE_BYTES, Outlet, Outlets
 from atomr.http2.setup import (
     ANSWER,
     CONNECTION_WINDOW_BYTES,
+    FIRST_WINDOW_BYTES,
     LANE_WINDOW_BYTES,
     MAX_STREAMS,
     STREAM_WINDOW_BYTES,
     connection_of,
     request_for,
 )
+from atomr.http2.windows import InWindow, OutWindow, WindowError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -109,14 +116,18 @@ class LinkProtocol:
         self.outlets = Outlets()
         self.left = False
         self._h2 = connection_of(dialed=dialed)
-        self._guard = FrameGuard(preface=not dialed, now_s=now_s)
+        self._cutter = FrameCutter(preface=not dialed, now_s=now_s)
         self._events: list[Event] = []
         self._readers = {int(lane): frames.MessageReader() for lane in Lane}
-        self._unacked: dict[int, int] = dict.fromkeys(self._readers, 0)
-        self._unacked_in_all = 0
+        self._in: dict[int, InWindow] = {}
+        self._in_all = InWindow(CONNECTION_WINDOW_BYTES)
+        self._out: dict[int, OutWindow] = {}
+        self._out_in_all = OutWindow(FIRST_WINDOW_BYTES)
+        self._bytes = bytearray()
         self._lanes_open: set[int] = set()
         self._handlers: dict[type, Callable[[Any], None]] = {
-            h2.events.DataReceived: self._on_data,
+            h2.events.DataReceived: self._on_stray_data,
+            h2.events.RemoteSettingsChanged: self._on_settings,
             h2.events.RequestReceived: self._on_request,
             h2.events.ResponseReceived: self._on_response,
             h2.events.StreamEnded: self._on_end,
@@ -127,7 +138,7 @@ class LinkProtocol:
         if dialed:
             for path, lane in _PATHS.items():
                 self._h2.send_headers(lane, request_for(path))
-                self._widen(lane)
+                self._begin(lane, lane)
 
     # --- sending ----------------------------------------------------------------
 
@@ -186,7 +197,7 @@ class LinkProtocol:
         except h2.exceptions.NoAvailableStreamIDError as error:
             raise NoStreamError from error
         self._h2.send_headers(stream_id, request_for(_OWN_PATH))
-        self._unacked[stream_id] = 0
+        self._begin(stream_id)
         return self.outlets.add(stream_id)
 
     def reset(self, stream_id: int) -> None:
@@ -199,19 +210,24 @@ class LinkProtocol:
     def forget(self, stream_id: int) -> None:
         """Let go of a stream that is over in both directions."""
         self.outlets.drop(stream_id)
-        self._unacked.pop(stream_id, None)
+        self._in.pop(stream_id, None)
+        self._out.pop(stream_id, None)
 
     def consumed(self, stream_id: int, window_bytes: int) -> None:
         """Note that so much of a stream was read; its window opens at half."""
-        unacked = self._unacked.get(stream_id)
-        if unacked is None:
-            return
-        unacked += window_bytes
-        if unacked >= self._half(stream_id):
-            with suppress(h2.exceptions.StreamClosedError):
-                self._h2.increment_flow_control_window(unacked, stream_id)
-            unacked = 0
-        self._unacked[stream_id] = unacked
+        window = self._in.get(stream_id)
+        if window is not None:
+            self._open_by(window.read(window_bytes), stream_id)
+
+    def _open_by(self, increment: int, stream_id: int) -> None:
+        if increment and not self.left:
+            payload = increment.to_bytes(4, "big")
+            self._write(Kind.WINDOW_UPDATE, stream_id=stream_id, payload=payload)
+
+    def _write(self, kind: Kind, *, stream_id: int, payload: bytes) -> None:
+        # Behind what h2 has to say: the head of the same stream, perhaps.
+        self._bytes += self._h2.data_to_send()
+        self._bytes += frame_of(kind, stream_id=stream_id, payload=payload)
 
     def ping(self, number: int) -> None:
         """Ask the peer's machine whether it is there."""
@@ -228,16 +244,6 @@ class LinkProtocol:
         with suppress(h2.exceptions.ProtocolError):
             # It has ended itself where the peer broke its rules.
             self._h2.close_connection(code, additional_data=said.encode())
-
-    @property
-    def pending(self) -> bool:
-        """True when something may be there to be written."""
-        outlets = self.outlets
-        return bool(
-            self._h2._data_to_send  # noqa: SLF001 - it has no way to look
-            or any(outlet.buffer for outlet in outlets.lanes.values())
-            or any(outlet.waits for outlet in outlets.own.values())
-        )
 
     def data_to_send(self, limit_bytes: int) -> bytes:
         """Take what is to be written next, at least a frame where one can go.
@@ -257,27 +263,32 @@ class LinkProtocol:
                     if outlet.waits
                 )
                 limit_bytes -= moved
-        return self._h2.data_to_send()
+        self._bytes += self._h2.data_to_send()
+        data = bytes(self._bytes)
+        self._bytes.clear()
+        return data
 
     def _pump(self, outlet: Outlet, limit_bytes: int) -> int:
-        """Move what the windows let through to h2; return how much that was."""
+        """Write what the windows let through; return how much that was."""
+        stream_id = outlet.stream_id
+        window, in_all = self._out.get(stream_id), self._out_in_all
+        if window is None:
+            return 0
         moved = 0
-        while outlet.waits and moved < limit_bytes:
-            size = min(self._room(outlet), len(outlet.buffer), limit_bytes - moved)
-            if size <= 0 and outlet.buffer:
+        while outlet.buffer and moved < limit_bytes:
+            room = min(window.left, in_all.left - outlet.reserve_bytes)
+            size = min(room, len(outlet.buffer), MAX_HTTP2_FRAME_BYTES)
+            if size <= 0:
                 break
-            data = outlet.take(size)
-            ends = outlet.ending and not outlet.buffer
-            self._h2.send_data(outlet.stream_id, data, end_stream=ends)
-            if ends:
-                outlet.ending = False
-            moved += len(data)
+            payload = outlet.take(size)
+            self._write(Kind.DATA, stream_id=stream_id, payload=payload)
+            window.left -= size
+            in_all.left -= size
+            moved += size
+        if outlet.ending and not outlet.buffer:
+            outlet.ending = False
+            self._h2.end_stream(stream_id)
         return moved
-
-    def _room(self, outlet: Outlet) -> int:
-        connection = self._h2.outbound_flow_control_window - outlet.reserve_bytes
-        stream = self._h2.local_flow_control_window(outlet.stream_id)
-        return min(connection, stream, self._h2.max_outbound_frame_size)
 
     # --- receiving --------------------------------------------------------------
 
@@ -289,33 +300,77 @@ class LinkProtocol:
         """
         self._events = []
         try:
-            self._guard.check(data, now_s=now_s)
-            for event in self._h2.receive_data(data):
-                handle = self._handlers.get(type(event))
-                if handle is not None:
-                    handle(event)
+            for piece in self._cutter.feed(data, now_s=now_s):
+                if isinstance(piece, Data):
+                    self._on_data(piece)
+                elif isinstance(piece, Widened):
+                    self._on_widened(piece)
+                else:
+                    self._to_h2(piece)
         except GuardError as error:
             raise PeerError(str(error), flood=error.flood) from error
-        except frames.FrameError as error:
+        except (frames.FrameError, WindowError) as error:
             raise PeerError(str(error)) from error
         except (h2.exceptions.H2Error, ValueError, LookupError) as error:
             raise PeerError(_named(error)) from error
-        if self._unacked_in_all >= CONNECTION_WINDOW_BYTES // 2 and not self.left:
-            self._h2.increment_flow_control_window(self._unacked_in_all)
-            self._unacked_in_all = 0
         return self._events
 
-    def _on_data(self, event: h2.events.DataReceived) -> None:
-        stream_id = event.stream_id or 0
-        size = event.flow_controlled_length or 0
-        self._unacked_in_all += size
+    def _to_h2(self, piece: bytes) -> None:
+        for event in self._h2.receive_data(piece):
+            handle = self._handlers.get(type(event))
+            if handle is not None:
+                handle(event)
+
+    def _on_data(self, data: Data) -> None:
+        stream_id, size = data.stream_id, data.size
+        window = self._in.get(stream_id)
+        if window is None:
+            # Closed, or never opened: h2 knows what to say, and keeps the count.
+            flags = END_STREAM if data.ends else 0
+            self._to_h2(
+                frame_of(
+                    Kind.DATA, stream_id=stream_id, flags=flags, payload=bytes(size)
+                )
+            )
+            return
+        window.take(size)
+        self._in_all.take(size)
+        self._open_by(self._in_all.read(size), 0)
         reader = self._readers.get(stream_id)
         if reader is not None:
-            for message in reader.feed(event.data or b""):
+            for message in reader.feed(data.payload):
                 self._events.append(frames.decode(message))
             self.consumed(stream_id, size)
-        elif event.data and stream_id in self._unacked:
-            self._events.append(StreamData(stream_id, event.data, size))
+        elif data.payload:
+            self._events.append(StreamData(stream_id, data.payload, size))
+        if data.ends:
+            self._to_h2(
+                frame_of(Kind.DATA, stream_id=stream_id, flags=END_STREAM, payload=b"")
+            )
+
+    def _on_widened(self, widened: Widened) -> None:
+        stream_id, increment = widened.stream_id, widened.increment
+        window = self._out.get(stream_id) if stream_id else self._out_in_all
+        if window is not None and increment:
+            window.widen(increment)
+        else:
+            payload = increment.to_bytes(4, "big")
+            self._to_h2(
+                frame_of(Kind.WINDOW_UPDATE, stream_id=stream_id, payload=payload)
+            )
+
+    def _on_settings(self, event: h2.events.RemoteSettingsChanged) -> None:
+        changed = event.changed_settings.get(SettingCodes.INITIAL_WINDOW_SIZE)
+        if changed is not None:
+            for window in self._out.values():
+                window.widen(changed.new_value - (changed.original_value or 0))
+
+    def _on_stray_data(self, event: h2.events.DataReceived) -> None:
+        # On a stream that was answered already: nobody reads it.
+        if event.flow_controlled_length:
+            self._h2.acknowledge_received_data(
+                event.flow_controlled_length, event.stream_id
+            )
 
     def _on_request(self, event: h2.events.RequestReceived) -> None:
         stream_id = event.stream_id or 0
@@ -324,10 +379,10 @@ class LinkProtocol:
         if lane is not None and lane == stream_id:
             self._lanes_open.add(stream_id)
             self._h2.send_headers(stream_id, ANSWER)
-            self._widen(lane)
+            self._begin(stream_id, lane)
         elif path == _OWN_PATH and len(self._lanes_open) == len(Lane):
             self._h2.send_headers(stream_id, ANSWER)
-            self._unacked[stream_id] = 0
+            self._begin(stream_id)
             self.outlets.add(stream_id)
             self._events.append(StreamOpened(stream_id))
         else:
@@ -347,7 +402,8 @@ class LinkProtocol:
     def _on_over(self, stream_id: int, event: Event) -> None:
         if stream_id in self._readers:
             raise frames.FrameError("it ended a lane")
-        if stream_id in self._unacked:
+        self._in.pop(stream_id, None)
+        if stream_id in self._out:
             self._events.append(event)
 
     def _on_pong(self, event: h2.events.PingAckReceived) -> None:
@@ -358,14 +414,13 @@ class LinkProtocol:
         said = (event.additional_data or b"")[:256].decode("ascii", "replace")
         self._events.append(PeerLeft(int(event.error_code or 0), said))
 
-    def _widen(self, lane: Lane) -> None:
-        more = LANE_WINDOW_BYTES[lane] - STREAM_WINDOW_BYTES
-        self._h2.increment_flow_control_window(more, lane)
-
-    def _half(self, stream_id: int) -> int:
-        lane = stream_id in self._readers
-        window = LANE_WINDOW_BYTES[Lane(stream_id)] if lane else STREAM_WINDOW_BYTES
-        return window // 2
+    def _begin(self, stream_id: int, lane: Lane | None = None) -> None:
+        """Keep the windows of a stream that was opened."""
+        settings = self._h2.remote_settings
+        self._out[stream_id] = OutWindow(settings.initial_window_size)
+        limit = STREAM_WINDOW_BYTES if lane is None else LANE_WINDOW_BYTES[lane]
+        self._in[stream_id] = InWindow(limit)
+        self._open_by(limit - STREAM_WINDOW_BYTES, stream_id)
 
 
 def _code(code: object) -> str:

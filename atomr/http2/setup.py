@@ -20,8 +20,8 @@ logging.getLogger("hpack").setLevel(logging.INFO)
 MAX_STREAMS = 128
 """Streams of their own at once, beside the lanes."""
 
-STREAM_WINDOW_BYTES = 256 * 1024
-"""What a stream may hold unread; with all streams of a peer at most 32 MiB."""
+STREAM_WINDOW_BYTES = 1024 * 1024
+"""What a stream may hold unread; with all streams of a peer at most 128 MiB."""
 
 LANE_WINDOW_BYTES = {
     Lane.CTL: 1024 * 1024,
@@ -30,7 +30,8 @@ LANE_WINDOW_BYTES = {
 }
 CONNECTION_WINDOW_BYTES = 16 * 1024 * 1024
 
-_FIRST_WINDOW_BYTES = 65_535  # RFC 9113, 6.9.2
+FIRST_WINDOW_BYTES = 65_535
+"""A connection's window before the first WINDOW_UPDATE (RFC 9113, 6.9.2)."""
 
 ANSWER = [(b":status", b"200")]
 
@@ -70,6 +71,6 @@ def connection_of(*, dialed: bool) -> h2.connection.H2Connection:
     connection.decoder.max_header_list_size = MAX_HEADER_BYTES
     connection.initiate_connection()
     connection.increment_flow_control_window(
-        CONNECTION_WINDOW_BYTES - _FIRST_WINDOW_BYTES
+        CONNECTION_WINDOW_BYTES - FIRST_WINDOW_BYTES
     )
     return connection

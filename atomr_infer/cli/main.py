@@ -88,6 +88,55 @@ def runtimes() -> None:
         _fail(error)
 
 
+@cli.group()
+def cluster() -> None:
+    """Prepare the nodes of a cluster."""
+
+
+@cluster.command()
+@click.argument("nodes", nargs=-1, required=True, metavar="NODE...")
+@click.option(
+    "--cluster", "name", required=True, metavar="NAME", help="The cluster's name."
+)
+@click.option(
+    "--dir",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("certs"),
+    show_default=True,
+    metavar="FOLDER",
+    help="Where the files are, or are made.",
+)
+@click.option(
+    "--days",
+    type=click.IntRange(min=1, max=3650),
+    default=365,
+    show_default=True,
+    help="How long a new certificate of a node is good.",
+)
+def certs(*, nodes: tuple[str, ...], name: str, folder: Path, days: int) -> None:
+    """Make an authority for a cluster, and a certificate for each NODE.
+
+    What is there and good is kept, so the same command adds a node, and renews
+    what has less than a third of its life left.  An authority is never
+    overwritten.  Each node needs ca.pem, NODE.pem and NODE.key; ca.key signs new
+    ones and belongs on none of them.
+
+    \b
+    Examples:
+      atomr-infer cluster certs --cluster prod ams-1 ams-2 fra-1
+      atomr-infer cluster certs --cluster dev --dir /etc/atomr --days 30 laptop
+    """  # noqa: D301 - click wants the character itself, no backslash and a b
+    from atomr_infer.cli.certificates import make_folder  # noqa: PLC0415
+
+    try:
+        made = make_folder(folder, cluster=name, nodes=nodes, days=days)
+    except ConfigError as error:
+        _fail(error)
+    for each in made:
+        click.echo(f"{'made' if each.is_new else 'kept'} {each.path}")
+
+
 def _fail(error: Exception) -> NoReturn:
     click.echo(f"atomr-infer: {error}", err=True)
     sys.exit(1)
