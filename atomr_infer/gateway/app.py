@@ -16,7 +16,12 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from atomr_infer._version import VERSION
-from atomr_infer.errors import InferenceError, InternalError, NotReadyError
+from atomr_infer.errors import (
+    InferenceError,
+    InternalError,
+    InvalidRequestError,
+    NotReadyError,
+)
 from atomr_infer.gateway.answer_headers import failed_headers, request_id_headers
 from atomr_infer.gateway.asgi_exchange import AsgiExchange, Receive, Scope, Send
 from atomr_infer.gateway.conversations import Conversations
@@ -51,6 +56,7 @@ from atomr_infer.gateway.whole_routes import (
     model_object,
 )
 from atomr_infer.store.responses import ResponseStore
+from atomr_infer.wire.anthropic.versions import BETA_HEADER
 from atomr_infer.wire.ingress import Call
 
 if TYPE_CHECKING:
@@ -201,10 +207,12 @@ class GatewayApp:
                 await self._conversations.forget(name, owner=owner)
                 gone = {"id": name, "object": "response", "deleted": True}
                 body = msgspec.json.encode(gone)
-        except InferenceError as error:
+        except InvalidRequestError as error:
             await _refuse(exchange, target.dialect, 404, error.message, code=error.code)
-            return
-        await exchange.answer(200, body)
+        except InferenceError as error:
+            await _answer_error(exchange, target.dialect, error, _new_id())
+        else:
+            await exchange.answer(200, body)
 
     def _allows(self, exchange: Exchange, headers: Mapping[str, str]) -> bool:
         return not self._keys.needed or self._keys.allow(
@@ -330,7 +338,12 @@ class GatewayApp:
 
 
 def _by_name(headers: list[tuple[bytes, bytes]]) -> dict[str, str]:
-    return {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
+    found = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
+    if len(found) != len(headers) and BETA_HEADER in found:
+        beta = BETA_HEADER.encode()
+        told = [value for name, value in headers if name == beta]
+        found[BETA_HEADER] = b",".join(told).decode("latin-1")
+    return found
 
 
 def _query(raw: bytes) -> dict[str, str]:

@@ -10,16 +10,19 @@ from __future__ import annotations
 import logging
 import sqlite3
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import attrs
 
-from atomr_infer.errors import InvalidRequestError
+from atomr_infer.errors import InvalidRequestError, NotReadyError
 from atomr_infer.model.dialect import Dialect
 from atomr_infer.store.responses import ResponseStore, StoredResponse
 from atomr_infer.wire.openai.responses_items import input_items, joined, output_items
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from atomr_infer.wire.ingress import Asked, Call, Ingress
 
 log = logging.getLogger(__name__)
@@ -49,11 +52,13 @@ class Conversations:
 
         Raises:
             InvalidRequestError: the conversation cannot be read any more.
+            NotReadyError: the store cannot be read.
         """
         if asked.previous is None:
             return asked, call
         now_s = int(time.time())
-        found = await self._store.get(asked.previous, owner=owner, now_s=now_s)
+        with readable(self._store):
+            found = await self._store.get(asked.previous, owner=owner, now_s=now_s)
         if found is None:
             return asked, call
         resumed = attrs.evolve(call, previous=found.items)
@@ -88,8 +93,10 @@ class Conversations:
 
         Raises:
             InvalidRequestError: there is none of that name for its owner.
+            NotReadyError: the store cannot be read.
         """
-        found = await self._store.get(name, owner=owner, now_s=int(time.time()))
+        with readable(self._store):
+            found = await self._store.get(name, owner=owner, now_s=int(time.time()))
         if found is None:
             raise _unknown(name)
         return found.body
@@ -99,9 +106,29 @@ class Conversations:
 
         Raises:
             InvalidRequestError: there is none of that name for its owner.
+            NotReadyError: the store cannot be read.
         """
-        if not await self._store.delete(name, owner=owner):
+        with readable(self._store):
+            found = await self._store.delete(name, owner=owner)
+        if not found:
             raise _unknown(name)
+
+
+@contextmanager
+def readable(store: ResponseStore) -> Iterator[None]:
+    """Make what SQLite says within the block an error that a client is told.
+
+    Raises:
+        NotReadyError: the store cannot be read; the log says why.
+    """
+    try:
+        yield
+    except sqlite3.Error as error:
+        log.error("the response store %s cannot be read: %s", store.where, error)  # noqa: TRY400 - the disk's fault, no bug
+        raise NotReadyError(
+            "the gateway's store of responses cannot be read now",
+            code="response_store_unavailable",
+        ) from error
 
 
 def is_kept(asked: Asked) -> bool:

@@ -23,6 +23,7 @@ from atomr_infer.errors import (
     InvalidRequestError,
     UnknownReferenceError,
 )
+from atomr_infer.gateway.conversations import readable
 from atomr_infer.model.secret import HeaderSecret
 from atomr_infer.wire.references import references
 
@@ -63,6 +64,7 @@ class Tenants:
 
         Raises:
             InvalidRequestError: as for what does not exist.
+            NotReadyError: the store cannot be read.
         """
         named = references(call.body)
         if call.previous is not None:
@@ -72,7 +74,8 @@ class Tenants:
             return
         names = {reference.name for reference in named}
         now_s = int(time.time())
-        unknown = await self._store.unknown(names, owner=owner, now_s=now_s)
+        with readable(self._store):
+            unknown = await self._store.unknown(names, owner=owner, now_s=now_s)
         for reference in named:
             if reference.name in unknown:
                 raise _not_found(reference)

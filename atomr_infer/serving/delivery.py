@@ -235,8 +235,7 @@ class Delivery:
 
     async def _hold_back(self, chunk: TokenChunk | RawChunk, attempt: Attempt) -> None:
         self._held.append(chunk)
-        size = len(chunk.data) if isinstance(chunk, RawChunk) else len(chunk.text)
-        self._held_chars += size
+        self._held_chars += _size(chunk)
         if self._held_chars > _MAX_HELD_CHARS:
             self._hold = False
             await self.finish(attempt)
@@ -257,6 +256,17 @@ class Delivery:
             self._early.append(chunk)
         else:
             await self._pass_on(chunk, attempt)
+
+
+def _size(chunk: TokenChunk | RawChunk) -> int:
+    """Return how much a chunk holds, whatever it is that it holds."""
+    if isinstance(chunk, RawChunk):
+        return len(chunk.data)
+    size = len(chunk.text) + len(chunk.refusal) + len(chunk.logprobs or b"")
+    size += sum(len(call.arguments) for call in chunk.tool_calls)
+    if chunk.reasoning is not None:
+        size += len(chunk.reasoning.text)
+    return size + sum(map(len, chunk.extra.values()))
 
 
 def _says_something(chunk: TokenChunk | RawChunk) -> bool:

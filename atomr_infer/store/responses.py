@@ -85,7 +85,11 @@ class StoredResponse:
 
 
 class ResponseStore:
-    """Keeps responses.  Close it when it is not needed any more."""
+    """Keeps responses.  Close it when it is not needed any more.
+
+    Attributes:
+        where: its file, or ``:memory:``.
+    """
 
     def __init__(
         self,
@@ -113,7 +117,7 @@ class ResponseStore:
         self._max_age_s = max_age_s
         self._max_names = max_names
         self._limiter = trio.CapacityLimiter(1)
-        where = ":memory:" if path is None else str(path)
+        self.where = where = ":memory:" if path is None else str(path)
         folder = Path(where).parent
         if not folder.is_dir():
             problem = f"the response store {where} has no folder; make it: mkdir -p"

@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from atomr_infer.errors import ModelNotFoundError
 from atomr_infer.model.dialect import Dialect
 from atomr_infer.remote.provider import ProviderRequest
 from atomr_infer.wire.openai.fitting import fitted
@@ -37,6 +38,9 @@ EMBEDDINGS = "/embeddings"
 _CHAT = "/chat/completions"
 _COMPLETIONS = "/completions"
 _RESPONSES = "/responses"
+
+_STEPS = (".", "..")
+"""What no quoting keeps from being a step to another path."""
 
 _PATHS = {
     Dialect.OPENAI_CHAT: _CHAT,
@@ -94,8 +98,14 @@ def _response_reader(batch: ExecuteBatch, secret: Secret | None) -> ResponsePass
 
 
 def path_of(path: str, model: str, options: OpenAIOptions) -> str:
-    """Return a path behind the endpoint; Azure's older API names the model in it."""
+    """Return a path behind the endpoint; Azure's older API names the model in it.
+
+    Raises:
+        ModelNotFoundError: the model's name would be a step in the path.
+    """
     if options.azure_api_version is None:
         return path
+    if model in _STEPS:
+        raise ModelNotFoundError(f"the model {model!r} does not exist", param="model")
     version = quote(options.azure_api_version, safe="")
     return f"/openai/deployments/{quote(model, safe='')}{path}?api-version={version}"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import openai
@@ -132,3 +134,57 @@ async def test_a_file_keeps_responses_over_a_restart(tmp_path: Path) -> None:
             model="m", input="Who am I?", previous_response_id=first.id
         )
         assert len(upstream.requests[0].json["messages"]) == 3
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> Path:
+    """A store whose table somebody takes away while it is open."""
+    return tmp_path / "responses.db"
+
+
+def take_away(store: Path) -> None:
+    with sqlite3.connect(store) as database:
+        database.execute("DROP TABLE response")
+        database.execute("DROP TABLE upstream_name")
+    database.close()
+
+
+async def test_a_store_that_cannot_be_read_is_told_and_logged_once(
+    broken: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(store=broken) as (url, upstream), client(url) as asker:
+        first = await asker.responses.create(model="m", input="I am?")
+        take_away(broken)
+        for ask in (
+            partial(asker.responses.retrieve, first.id),
+            partial(asker.responses.delete, first.id),
+            partial(
+                asker.responses.create,
+                model="m",
+                input="Who?",
+                previous_response_id=first.id,
+            ),
+        ):
+            caplog.clear()
+            with pytest.raises(openai.InternalServerError) as raised:
+                await ask()
+            assert raised.value.status_code == 503
+            assert raised.value.code == "response_store_unavailable"
+            assert "store of responses cannot be read" in raised.value.message
+            said = [r.message for r in caplog.records if r.levelname == "ERROR"]
+            assert said == [
+                f"the response store {broken} cannot be read: no such table: response"
+            ]
+        assert len(upstream.requests) == 1
+
+
+async def test_a_store_that_cannot_be_read_lets_no_stranger_in(
+    broken: Path,
+) -> None:
+    async with serving("ann-key", store=broken) as (url, upstream):
+        async with client(url, "ann-key") as ann:
+            take_away(broken)
+            picture: Any = {"type": "image_generation_call", "id": "ig_1"}
+            with pytest.raises(openai.InternalServerError):
+                await ann.responses.create(model="m", input=[picture])
+        assert upstream.requests == []

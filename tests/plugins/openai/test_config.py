@@ -4,11 +4,12 @@ from typing import Any
 
 import pytest
 
-from atomr_infer.errors import ConfigError
+from atomr_infer.errors import ConfigError, ModelNotFoundError
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.model.secret import EnvSecret
 from atomr_infer_openai.config import OpenAIOptions, parse_options
 from atomr_infer_openai.plugin import PLUGIN
+from atomr_infer_openai.requests import path_of
 
 
 def _deployment(credential: EnvSecret | None = None, **options: Any) -> Deployment:
@@ -113,3 +114,10 @@ def test_key_in_the_environment_is_a_deployment() -> None:
 @pytest.mark.parametrize("environ", [{}, {"OPENAI_API_KEY": " "}])
 def test_environment_without_a_key_has_no_deployment(environ: dict[str, str]) -> None:
     assert PLUGIN.environment_deployments(environ) == ()
+
+
+@pytest.mark.parametrize("model", [".", ".."])
+def test_a_model_is_no_step_in_azures_paths(model: str) -> None:
+    options = OpenAIOptions(azure_api_version="2024-10-21")
+    with pytest.raises(ModelNotFoundError):
+        path_of("/chat/completions", model, options)
