@@ -4,7 +4,7 @@
 PYTHON ?= python3
 ARGS ?=
 SEEDS ?= 100
-SCENARIOS ?= $(sort $(shell find tests/atomr -name '*scenarios.py'))
+SCENARIOS ?= $(sort $(shell find tests/atomr -name '*scenarios.py' ! -name 'test_*'))
 
 # Keys in the environment must not turn the demo into an open door to them.
 DEMO := $(if $(filter -c --config --config=% -h --help,$(ARGS)),,--demo)

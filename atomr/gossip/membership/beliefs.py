@@ -12,9 +12,9 @@ exceptions:
 
 - of the node itself only the node knows: whoever takes it for suspect or dead is
   refuted, and it never stops for that;
-- a whole table is old news.  If it says that a live member is dead, that member
-  is asked rather than suspected: after a cut, each side has all of the other
-  side's members dead in its tables, and they are not.
+- nobody dies out of the blue.  That a member is dead which is not even suspected
+  here is said by the other side of a cut, of all members of this side.  Such a
+  member is told, so that it can refute, and probed, and else nothing is done.
 
 Pure.
 """
@@ -89,14 +89,8 @@ class Beliefs:
 
     # --- hearing --------------------------------------------------------------------
 
-    def hear(self, said: Member, now_s: float, *, in_table: bool = False) -> None:
-        """Take what a node says of a member.
-
-        Args:
-            said: by whomever.
-            now_s: monotonic seconds.
-            in_table: whether it is part of a whole table.
-        """
+    def hear(self, said: Member, now_s: float) -> None:
+        """Take what a node says of a member, itself or another."""
         name = said.origin.name
         known = self._roster.members.get(name)
         if said == known:
@@ -106,7 +100,7 @@ class Beliefs:
         elif known is None:
             self._hear_of_stranger(said, now_s)
         elif said.supersedes(known):
-            self._hear_news(said, known, now_s, in_table=in_table)
+            self._hear_news(said, known, now_s)
         elif (
             said.status is Status.SUSPECT
             and known.status is Status.SUSPECT
@@ -120,21 +114,19 @@ class Beliefs:
             return
         if said.status.is_live:
             self.believe(said, now_s)
-        else:
+        elif said.age_s < self._options.forget_s:
             # It was never there for this node, so its end is no news, but the
             # record keeps older rumours from bringing it back.
             self._roster.put(said, now_s)
 
-    def _hear_news(
-        self, said: Member, known: Member, now_s: float, *, in_table: bool
-    ) -> None:
+    def _hear_news(self, said: Member, known: Member, now_s: float) -> None:
         if (
-            in_table
-            and said.status is Status.DEAD
-            and known.status.is_live
+            said.status is Status.DEAD
+            and known.status is Status.ALIVE
             and said.origin == known.origin
         ):
             self._speaker.tell(known.address, said)
+            self._prober.hurry(said.name, now_s)
             return
         self.believe(said, now_s)
         if said.status is Status.SUSPECT and self._is_chosen():
@@ -150,8 +142,7 @@ class Beliefs:
             return  # an old life, or a rumour of one
         if (
             said.origin.boot > me.origin.boot
-            or said.status is Status.LEFT
-            or said.incarnation >= INCARNATIONS - 1
+            or said.incarnation >= INCARNATIONS - 1  # there is nothing above it
         ):
             self._supersede(said.origin)
         elif said.incarnation > me.incarnation or (

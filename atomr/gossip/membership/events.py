@@ -95,7 +95,7 @@ class Changed:
 
 @attrs.frozen
 class Refuted:
-    """Others took this node for suspect or dead, and were told that it is not.
+    """Others said of this node what is not so, and were told.
 
     Attributes:
         accused: what they said.
@@ -115,7 +115,8 @@ class Superseded:
     it starts again with a boot id above ``by``'s.
 
     Attributes:
-        by: the later life, or this one if it is said to have left.
+        by: the later life; or this one, of which somebody says an incarnation that
+            cannot be outbid.
     """
 
     by: Origin

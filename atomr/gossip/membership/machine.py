@@ -249,8 +249,7 @@ class Membership:
                 return
             self._beliefs.hear(said, self._now_s)
         for update in frame.updates:
-            in_table = type(frame) is Table
-            self._beliefs.hear(update, self._now_s, in_table=in_table)
+            self._beliefs.hear(update, self._now_s)
         self._answer(sender, frame)
         if known is not None and known.status is Status.DEAD:
             self._seen_again(sender, said)

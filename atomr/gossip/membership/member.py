@@ -6,18 +6,16 @@ one, in whatever order they heard it:
 
 1. the greater boot id counts: a node that restarted never waits until the rumours
    of its old life have died out, and they cannot come back;
-2. within a life ``LEFT`` counts above all: only the node itself says so, and it is
-   final;
-3. then the greater incarnation, which only the node itself increases;
-4. then the worse status: ``ALIVE`` < ``SUSPECT`` < ``DEAD``.  A node that is held
-   dead, and is not, says ``ALIVE`` with a greater incarnation.
+2. within a life the greater incarnation counts, which only the node itself
+   increases: to say that it is alive after all, and to say goodbye;
+3. then the worse status: ``ALIVE`` < ``SUSPECT`` < ``DEAD`` < ``LEFT``.
 
 It is one struct for the wire and for the table: most of what is heard is already
 known, and is compared and dropped.
 
 Pure.
 
-Source: Das, Gupta, Motivala, "SWIM", 2002, section 4.2, for 3 and 4.
+Source: Das, Gupta, Motivala, "SWIM", 2002, section 4.2, for 2 and 3.
 """
 
 from __future__ import annotations
@@ -56,7 +54,7 @@ class Member(msgspec.Struct, frozen=True, array_like=True, gc=False):
     Attributes:
         origin: name and boot id.
         address: where it is reached.
-        incarnation: how often it had to say that it is alive after all.
+        incarnation: how often it had something new to say of itself.
         status: what it is held to be.
         meta: 64-bit hash of what the node says of itself elsewhere; changes with
             the incarnation.
@@ -94,7 +92,6 @@ class Member(msgspec.Struct, frozen=True, array_like=True, gc=False):
         return precedence(self) > precedence(other)
 
 
-def precedence(member: Member) -> tuple[int, bool, int, int]:
+def precedence(member: Member) -> tuple[int, int, int]:
     """Return by what two members of one name are compared."""
-    status = member.status
-    return member.origin.boot, status == Status.LEFT, member.incarnation, status
+    return member.origin.boot, member.incarnation, member.status

@@ -24,7 +24,7 @@ all of it, so a run that fails can be run again, byte for byte.
     SCENARIOS = (Scenario("counter.chaos", chaos),)
 
 To register scenarios, put such a tuple ``SCENARIOS`` into a module; ``make sim``
-finds each ``tests/atomr/**/*scenarios.py``.  By hand::
+finds each ``*scenarios.py`` below ``tests/atomr`` that is no test.  By hand::
 
     python -m atomr.testing.simulation tests/atomr/crdt/scenarios.py --seeds 1000
 

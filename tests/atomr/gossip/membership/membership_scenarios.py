@@ -68,7 +68,9 @@ def islands(simulation: Simulation) -> None:
     simulation.run(draw.uniform(0.0, 30.0))
     assert apart()
     simulation.mend()
+    world.changes.clear()
     world.settle(within_s=15.0)
+    assert world.held(m.Status.DEAD) == set(), "died of the reunion"
 
 
 def _status(world: World, name: str) -> dict[str, m.Status]:
@@ -101,13 +103,19 @@ def quiet(simulation: Simulation) -> None:
     simulation.start()
     world.settle()
     simulation.run(30.0)  # what was still to be told
-    before = _tables(world)
+    tables, sent = _tables(world), _sent(world)
     simulation.run(60.0)
-    assert _tables(world) == before
+    assert _tables(world) == tables
+    each_s = (_sent(world) - sent) / 60.0 / len(world.names)
+    assert each_s < 2.5, "a ping, an answer, now and then a digest"
 
 
 def _tables(world: World) -> list[int]:
     return [world.simulation.node(name).tables for name in world.names]
+
+
+def _sent(world: World) -> int:
+    return sum(world.simulation.host(name).sent for name in world.names)
 
 
 def newcomers(simulation: Simulation) -> None:

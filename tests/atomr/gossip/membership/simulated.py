@@ -89,9 +89,10 @@ class World:
         self.seeds = self.names[:seeds]
         self.lives: dict[Origin, Node] = {}
         self.gone: set[str] = set()
+        self.changes: list[tuple[str, m.Changed]] = []
         self._facts: dict[tuple[Origin, str], m.Member] = {}
         self._seen_at: dict[Origin, float] = {}
-        self._ranks: dict[tuple[Origin, str], tuple[int, bool, int, int]] = {}
+        self._ranks: dict[tuple[Origin, str], tuple[int, int, int]] = {}
         simulation.use_codec(CODEC)
         for name in self.names:
             simulation.add_node(name, self.make)
@@ -127,6 +128,7 @@ class World:
     def check_fact(self, name: str, fact: object) -> None:
         if not isinstance(fact, m.Changed):
             return
+        self.changes.append((name, fact))
         key = self.membership(name).me.origin, fact.after.name
         known = self._facts.get(key)
         if fact.after.name == name and known is None:
@@ -158,6 +160,14 @@ class World:
         rank = precedence(member)
         assert rank >= self._ranks.get(key, rank), member
         self._ranks[key] = rank
+
+    def held(self, status: m.Status) -> set[str]:
+        """Return the names that another node has held to be that."""
+        return {
+            change.after.name
+            for name, change in self.changes
+            if change.after.status is status and change.after.name != name
+        }
 
     # --- what must come to hold -----------------------------------------------------
 
