@@ -60,7 +60,8 @@ class Calls:
         """Give a call its number."""
         pending = Pending(next(self._numbers), service, timeout_s)
         self._pending[pending.number] = pending
-        self.due_at = min(self.due_at, pending.due_at)
+        if pending.due_at < self.due_at:
+            self.due_at = pending.due_at
         return pending
 
     def get(self, number: int) -> Pending | None:

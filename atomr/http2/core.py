@@ -27,7 +27,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("atomr.http2")
 
-LAST_BYTES = 65_536
+FLUSH_BYTES = 65_536
+"""One write; what is urgent overtakes bulk behind it."""
+
+EARLY_BYTES = 4_096
+"""Some twenty small calls; see :meth:`Core.written`."""
 
 
 class Core:
@@ -42,7 +46,7 @@ class Core:
         calls: ours that wait.
         incoming: the peer's that we have not answered.
         dropped: messages of the peer that nobody takes.
-        writing: the writer waits for the socket.
+        unsent: what the socket did not take; goes before all else.
         probed: numbers of probes that wait for an answer.
         drained: woken behind each write.
         ended: woken at the end.
@@ -65,7 +69,7 @@ class Core:
         self.calls = Calls()
         self.incoming: dict[int, IncomingCall] = {}
         self.dropped = 0
-        self.writing = False
+        self.unsent = b""
         self.probed: list[int] = []
         self.drained = Parked()
         self.ended = Parked()
@@ -110,8 +114,31 @@ class Core:
                 f"{error.queued_bytes} bytes of answers wait, and it reads nothing",
             )
             return 0
-        self.wakeup.set()
+        self.written(lane)
         return count
+
+    def written(self, lane: Lane) -> None:
+        """Have what was queued sent: by the writer, or at once when it is enough.
+
+        What many tasks send in one turn of the loop goes out together.  Beyond
+        ``EARLY_BYTES`` the peer had better begin: its core and ours then work at the
+        same time.
+        """
+        buffer = self.protocol.outlets.lanes[lane].buffer
+        if EARLY_BYTES <= len(buffer) < FLUSH_BYTES and not self.unsent:
+            self.flush()
+        self.wakeup.set()
+
+    def flush(self) -> bool:
+        """Send what the socket takes at once; return whether that was all."""
+        data = self.unsent or self.protocol.data_to_send(FLUSH_BYTES)
+        if not data:
+            return True
+        self.unsent = data
+        with suppress(OSError):
+            # The writer meets it again, and ends the link.
+            self.unsent = data[self.pipe.send_nowait(data) :]
+        return not self.unsent
 
     def keep_by(self, due_at: float) -> None:
         """Have the keeper look at the deadlines at that time, or before."""
@@ -157,13 +184,13 @@ class Core:
 
     def _say(self, reason: Reason, *, fault: bool) -> None:
         """Tell the peer, as far as the socket takes it at once."""
-        if self.writing or self.protocol.left:
+        if self.unsent or self.protocol.left:
             # A record that was begun must be finished first: too late.
             return
         with suppress(OSError, LaneFullError):
             # It does not listen; the end comes without a word.
             if reason in (Reason.CLOSED, Reason.REPLACED):
                 self.protocol.put(Lane.CTL, frames.Goodbye(reason))
-            data = self.protocol.data_to_send(LAST_BYTES)
+            data = self.protocol.data_to_send(FLUSH_BYTES)
             self.protocol.leave(said=reason, fault=fault)
             self.pipe.send_nowait(data + self.protocol.data_to_send(0))

@@ -289,7 +289,7 @@ class Link:
                 protocol.withdraw(lane, size)
                 self._check_length(size)
                 return 0
-        self._core.wakeup.set()
+        self._core.written(lane)
         return size
 
     def _check_length(self, size: int) -> None:

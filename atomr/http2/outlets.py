@@ -75,6 +75,10 @@ class Outlets:
             )
             for lane in Lane
         }
+        # Looked at for each message.
+        self._ctl = self.lanes[Lane.CTL].buffer
+        self._msg = self.lanes[Lane.MSG].buffer
+        self._bulk = self.lanes[Lane.BULK].buffer
         self.own: dict[int, Outlet] = {}
         self._first = (self.lanes[Lane.CTL], self.lanes[Lane.MSG])
         self._turns: deque[Outlet] = deque((self.lanes[Lane.BULK],))
@@ -82,7 +86,7 @@ class Outlets:
     @property
     def queued_bytes(self) -> int:
         """What waits on the lanes."""
-        return sum(len(outlet.buffer) for outlet in self.lanes.values())
+        return len(self._ctl) + len(self._msg) + len(self._bulk)
 
     def add(self, stream_id: int) -> Outlet:
         """Begin a stream of its own."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from atomr.http2 import frames
+from atomr.http2.core import FLUSH_BYTES
 from atomr.http2.events import Lane, Reason
 from atomr.http2.heartbeat import Beat
 from atomr.http2.protocol import PeerError
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
     from atomr.http2.core import Core
     from atomr.http2.events import Event
     from atomr.http2.link import Link
-
-WRITE_BYTES = 65_536
-"""One write; what is urgent overtakes bulk behind it."""
 
 GONE_ERRORS = (
     ConnectionResetError,
@@ -74,10 +72,10 @@ async def _write(core: Core, link: Link) -> None:
     with _Ends(core):
         while True:
             await core.wakeup.wait()
-            while data := core.protocol.data_to_send(WRITE_BYTES):
-                core.writing = True
+            while data := core.unsent or core.protocol.data_to_send(FLUSH_BYTES):
+                core.unsent = data
                 await core.pipe.send(data)
-                core.writing = False
+                core.unsent = b""
                 if link.dispatch.streams:
                     link.dispatch.streams.written()
                 core.drained.wake()

@@ -168,26 +168,33 @@ class TlsPipe:
         Cancellation: an unknown part may have been written.
         """
         left = memoryview(data)
+        left = left[self.send_nowait(left) :]
         while left:
             if self._fd < 0:
                 raise trio.ClosedResourceError(CLOSED)
-            try:
-                left = left[self._socket.send(left[:RECORD_BYTES]) :]
-            except ssl.SSLWantWriteError:
-                await trio.lowlevel.wait_writable(self._fd)
+            await trio.lowlevel.wait_writable(self._fd)
+            left = left[self.send_nowait(left) :]
 
-    def send_nowait(self, data: bytes) -> None:
-        """Write what the socket takes at once, before it is closed.
+    def send_nowait(self, data: bytes | memoryview) -> int:
+        """Write what the socket takes at once; the next write begins with the rest.
+
+        Returns:
+            How many bytes that was.
 
         Raises:
             OSError: the peer takes no more.
         """
-        left = memoryview(data)
+        left, sent = memoryview(data), 0
         try:
-            while left:
-                left = left[self._socket.send(left[:RECORD_BYTES]) :]
+            while sent < len(left):
+                sent += self._socket.send(left[sent : sent + RECORD_BYTES])
         except ssl.SSLWantWriteError:
-            return
+            return sent
+        except OSError:
+            if not sent:
+                raise
+            # The next write meets it again.
+        return sent
 
     async def receive(self) -> bytes:
         """Wait for bytes; ``b""`` at the peer's end.
