@@ -272,6 +272,7 @@ class EventLog:
             self._replica(crdt_id).join_cells(
                 theirs.get(crdt_id, {}), seen=seen, their_seen=their_seen
             )
+        self._retire_too(chunks[0].retired)
         for origin, seq in vector.items():
             if origin not in self.retired and seq > self.seen.vector.get(origin, 0):
                 self.seen.vector[origin] = self.tail.base[origin] = seq
@@ -279,6 +280,15 @@ class EventLog:
         applied: list[Event] = []
         self._apply_ready(applied, 0)
         return Took(tuple(applied))
+
+    def _retire_too(self, retired: Iterable[tuple[Origin, int]]) -> None:
+        """Retire whom a snapshot has retired: what it had is gone by the join."""
+        for origin, seq in retired:
+            if origin != self.origin and self.seen.vector.get(origin, 0) <= seq:
+                self.seen.vector.pop(origin, None)
+                self.tail.base.pop(origin, None)
+                self.retired[origin] = seq
+                self._waiting.drop_until(origin, seq)
 
     # --- origins that are gone ------------------------------------------------------
 

@@ -1,0 +1,348 @@
+"""Replication of one shard as a state machine: events in, frames and facts out.
+
+Two ways lead to every peer.  A *push* carries what was just written, to all or some;
+it is fast, and may be lost.  A *round* sends what we know to a random peer, which
+answers with what we lack, and with what it knows when it lacks something; it is
+slow, and makes good whatever was lost.
+
+No peer has a queue here, and nothing waits for an answer: a peer that is dead, slow
+or cut off costs nothing, and is brought up from the log when it is back.
+
+Pure: the clocks and the generator are arguments.
+
+Source: Demers et al., "Epidemic Algorithms for Replicated Database Maintenance",
+1987; van Renesse et al., "Efficient Reconciliation and Flow Control for Anti-Entropy
+Protocols", 2008.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from atomr.crdt import Batch, EventLog, MalformedError, Origin, Took, VersionVector
+from atomr.gossip.replication.events import (
+    Applied,
+    Diverged,
+    Effect,
+    Event,
+    Gone,
+    Joined,
+    MustReset,
+    PeerDown,
+    PeerUp,
+    Quorum,
+    Received,
+    Send,
+    Suspicious,
+    Woke,
+    Wrote,
+)
+from atomr.gossip.replication.frames import (
+    AskSnapshot,
+    Digest,
+    Events,
+    Push,
+    Reset,
+    SnapshotPart,
+)
+from atomr.gossip.replication.options import ReplicationOptions
+from atomr.gossip.replication.retiring import Retiring
+from atomr.gossip.replication.settling import Settling
+from atomr.gossip.replication.transfers import Incoming, Outgoing
+
+if TYPE_CHECKING:
+    import random
+
+_NEVER = float("inf")
+_DEFAULTS = ReplicationOptions()
+
+
+class Replication:
+    """The replicator of one log.
+
+    Attributes:
+        log: of the shard.
+        options: how fast, how much.
+        peers: who is alive, each with what it last said that it knows.
+        received: events that came, how often they were new or known.
+    """
+
+    __slots__ = (
+        "_asked_at_s",
+        "_asked_peer",
+        "_incoming",
+        "_outgoing",
+        "_push_at_s",
+        "_pushed",
+        "_random",
+        "_retiring",
+        "_round_at_s",
+        "_settling",
+        "log",
+        "options",
+        "peers",
+        "received",
+    )
+
+    def __init__(
+        self,
+        log: EventLog,
+        *,
+        random: random.Random,
+        now_s: float,
+        options: ReplicationOptions = _DEFAULTS,
+    ) -> None:
+        self.log = log
+        self.options = options
+        self.peers: dict[Origin, VersionVector] = {}
+        self.received = {"applied": 0, "known": 0, "dropped": 0, "refused": 0}
+        self._random = random
+        self._retiring = Retiring(log, options)
+        self._settling = Settling(options.settle_s)
+        self._outgoing = Outgoing(options)
+        self._incoming: Incoming | None = None
+        self._pushed = log.written
+        self._push_at_s = _NEVER
+        self._round_at_s = now_s + random.uniform(0.0, options.round_s)
+        self._asked_peer: Origin | None = None
+        self._asked_at_s = -_NEVER
+
+    @property
+    def next_deadline_s(self) -> float:
+        """When to be woken at the latest."""
+        return min(self._push_at_s, self._round_at_s)
+
+    def handle(self, event: Event, now_s: float, *, now_ms: int = 0) -> list[Effect]:
+        """Return what is to be done after an event, in that order.
+
+        Args:
+            event: what happened.
+            now_s: the node's monotonic clock.
+            now_ms: its wall's, to see stamps from too far ahead; 0: unknown.
+        """
+        effects = self._respond(event, now_s, now_ms)
+        if self.log.written > self._pushed and self._push_at_s == _NEVER:
+            self._push_at_s = now_s + self.options.push_s
+        if now_s >= self._push_at_s:
+            effects += self._push()
+        if now_s >= self._round_at_s:
+            effects += self._round(now_s)
+        self._settling.note(self.log.tail.total, now_s)
+        return effects
+
+    def _respond(self, event: Event, now_s: float, now_ms: int) -> list[Effect]:
+        match event:
+            case Received():
+                return self._receive(event, now_s, now_ms)
+            case PeerUp(peer):
+                return self._peer_up(peer, now_s)
+            case PeerDown(peer):
+                self._forget_peer(peer)
+            case Quorum(is_held):
+                self._retiring.quorum(now_s, is_held=is_held)
+            case Gone(origin):
+                self._retiring.gone(origin)
+            case Wrote() | Woke():
+                pass
+        return []
+
+    # --- peers ----------------------------------------------------------------------
+
+    def _peer_up(self, peer: Origin, now_s: float) -> list[Effect]:
+        if peer in self.peers or peer == self.log.origin:
+            return []
+        for older in [p for p in self.peers if p.name == peer.name]:
+            self._forget_peer(older)
+        self.peers[peer] = VersionVector()
+        return [Send(peer, self._digest())]
+
+    def _forget_peer(self, peer: Origin) -> None:
+        self.peers.pop(peer, None)
+        self._outgoing.drop(peer)
+        if self._incoming is not None and self._incoming.peer == peer:
+            self._incoming = None
+        if self._asked_peer == peer:
+            self._asked_at_s = -_NEVER
+
+    # --- pushes and rounds ----------------------------------------------------------
+
+    def _push(self) -> list[Effect]:
+        self._push_at_s = _NEVER
+        events = tuple(self.log.tail.own_since(self.log.origin, self._pushed))
+        self._pushed = self.log.written
+        size = self.options.batch_events
+        # What is more than one frame comes with the rounds, at the pace of each peer.
+        push = Push(events[:size])
+        return [Send(peer, push) for peer in self._targets()] if events else []
+
+    def _targets(self) -> list[Origin]:
+        peers = list(self.peers)
+        if len(peers) <= self.options.push_all:
+            return peers
+        return self._random.sample(peers, self.options.push_some)
+
+    def _round(self, now_s: float) -> list[Effect]:
+        # Not all nodes at the same time, for ever.
+        self._round_at_s = now_s + self.options.round_s * self._random.uniform(0.9, 1.1)
+        self._outgoing.drop_unused(now_s)
+        effects = self._retiring.check(self.peers, now_s)
+        effects += self._ask_again(now_s)
+        peers = list(self.peers)
+        number = min(self.options.fanout, len(peers))
+        digest = self._digest()
+        chosen = self._random.sample(peers, number)
+        return effects + [Send(peer, digest) for peer in chosen]
+
+    def _digest(self, *, is_answer: bool = False) -> Digest:
+        log = self.log
+        retired = tuple(sorted(log.retired.items()))
+        return Digest(log.vector.pairs(), retired, log.state_hash, is_answer)
+
+    # --- frames ---------------------------------------------------------------------
+
+    def _receive(self, event: Received, now_s: float, now_ms: int) -> list[Effect]:
+        sender, frame = event.sender, event.frame
+        if sender == self.log.origin:
+            return [Suspicious(sender, "it has our name and boot id")]
+        if self._retiring.must_reset(now_s):
+            return [MustReset(self.log.origin)]
+        if isinstance(frame, Reset):
+            return [MustReset(sender)] if frame.origin == self.log.origin else []
+        return self._read(sender, frame, now_s, now_ms)
+
+    def _read(
+        self,
+        sender: Origin,
+        frame: Push | Events | Digest | AskSnapshot | SnapshotPart,
+        now_s: float,
+        now_ms: int,
+    ) -> list[Effect]:
+        match frame:
+            case Push(events):
+                return self._take(sender, self.log.receive(events, now_ms=now_ms))
+            case Events():
+                return self._take_answer(sender, frame, now_s, now_ms)
+            case Digest():
+                return self._answer(sender, frame, now_s)
+            case AskSnapshot():
+                return self._outgoing.answer(sender, frame, now_s)
+            case SnapshotPart():
+                return self._take_part(sender, frame, now_s)
+
+    def _take(self, sender: Origin, took: Took) -> list[Effect]:
+        counts = self.received
+        counts["applied"] += len(took.applied)
+        counts["known"] += took.known
+        counts["dropped"] += took.dropped
+        counts["refused"] += took.refused
+        effects: list[Effect] = []
+        if took.applied:
+            effects.append(Applied(took.applied))
+        if took.refused:
+            effects.append(Suspicious(sender, f"refused {took.refused} of its events"))
+        return effects
+
+    def _take_answer(
+        self, sender: Origin, frame: Events, now_s: float, now_ms: int
+    ) -> list[Effect]:
+        took = self.log.receive(frame.events, now_ms=now_ms)
+        effects = self._take(sender, took)
+        if sender == self._asked_peer:
+            self._asked_at_s = -_NEVER
+        if frame.more and took.applied:
+            effects.append(self._ask(sender, now_s))
+        return effects
+
+    def _ask(self, peer: Origin, now_s: float) -> Effect:
+        self._asked_peer, self._asked_at_s = peer, now_s
+        return Send(peer, self._digest(is_answer=True))
+
+    def _answer(self, peer: Origin, digest: Digest, now_s: float) -> list[Effect]:
+        log = self.log
+        vector = VersionVector(dict(digest.vector))
+        if self._retiring.was_away(peer, vector):
+            return [Send(peer, Reset(peer))]
+        known = vector | VersionVector(dict(digest.retired))
+        if peer in self.peers:
+            self.peers[peer] = known
+            self._retiring.heard(peer)
+        self._retiring.learn(digest.retired)
+        effects: list[Effect] = []
+        if log.diverges(vector, digest.state_hash):
+            effects.append(Diverged(peer, log.state_hash, digest.state_hash))
+            effects += self._offer(peer, now_s)
+        else:
+            effects += self._send_missing(peer, known, now_s)
+        if not digest.is_answer and self._lacks(vector) and self._may_ask(peer, now_s):
+            effects.append(self._ask(peer, now_s))
+        return effects
+
+    def _send_missing(
+        self, peer: Origin, known: VersionVector, now_s: float
+    ) -> list[Effect]:
+        options, log = self.options, self.log
+        newest = self._settling.newest(log.tail.total, now_s)
+        batch = Batch(options.batch_events, options.batch_bytes, newest)
+        front = log.diff(known, batch)
+        if front is None:
+            return self._offer(peer, now_s)
+        return [Send(peer, Events(front.events, front.more))] if front.events else []
+
+    def _lacks(self, vector: VersionVector) -> bool:
+        seen, retired = self.log.seen.vector, self.log.retired
+        return any(
+            seq > seen.get(origin, 0) and origin not in retired
+            for origin, seq in vector.items()
+        )
+
+    def _may_ask(self, peer: Origin, now_s: float) -> bool:
+        # All peers of a node that begins with nothing say that they have more.
+        is_waiting = now_s - self._asked_at_s < self.options.ask_s
+        return not is_waiting or peer == self._asked_peer
+
+    # --- snapshots ------------------------------------------------------------------
+
+    def _offer(self, peer: Origin, now_s: float) -> list[Effect]:
+        if self._outgoing.is_fetching(peer, now_s):
+            return []
+        chunks = self.log.snapshot(chunk_bytes=self.options.chunk_bytes)
+        return [self._outgoing.offer(peer, chunks, now_s)]
+
+    def _take_part(
+        self, sender: Origin, part: SnapshotPart, now_s: float
+    ) -> list[Effect]:
+        try:
+            return self._add_part(sender, part, now_s)
+        except MalformedError as error:
+            self._incoming = None
+            return [Suspicious(sender, str(error))]
+
+    def _add_part(
+        self, sender: Origin, part: SnapshotPart, now_s: float
+    ) -> list[Effect]:
+        incoming = self._incoming
+        if incoming is None or (
+            incoming.peer == sender and part.snapshot > incoming.number
+        ):
+            incoming = Incoming.begin(sender, part, now_s)
+        if incoming.peer != sender or incoming.number != part.snapshot:
+            return []
+        self._incoming = incoming
+        incoming.tries = 0
+        if not incoming.assembly.add(part.chunk):
+            return [incoming.ask(now_s)]
+        self._incoming = None
+        took = self.log.adopt(incoming.assembly.chunks())
+        joined: list[Effect] = [Joined(sender)]
+        # What was written since is in its log.
+        return joined + self._take(sender, took) + [self._ask(sender, now_s)]
+
+    def _ask_again(self, now_s: float) -> list[Effect]:
+        incoming = self._incoming
+        if incoming is None or now_s - incoming.asked_at_s < self.options.retry_s:
+            return []
+        incoming.tries += 1
+        if incoming.tries > self.options.retries:
+            self._incoming = None
+            return []
+        return [incoming.ask(now_s)]
