@@ -272,6 +272,7 @@ class Cluster:
         bind: str = "127.0.0.1:8080",
         *,
         keys: Iterable[Secret] = (),
+        admin_key: Secret | None = None,
         response_store: Path | None = None,
         tls: ssl.SSLContext | None = None,
         **options: Unpack[GatewayOptions],
@@ -281,6 +282,8 @@ class Cluster:
         Args:
             bind: ``host:port``; port 0 takes a free one.
             keys: each opens the gateway; none: it is open to everyone.
+            admin_key: opens the operators' routes, ``/admin/...``, and nothing
+                else; None: there are none.
             response_store: the SQLite file that keeps responses; None: memory.
             tls: a server's context, as ``atomr_infer.gateway.server_tls`` makes
                 one; None: HTTP without TLS.
@@ -295,6 +298,10 @@ class Cluster:
             ConfigError: the address cannot be bound, or a value is not allowed.
         """
         # Here, so that a program that embeds no server does not load one.
+        from atomr_infer.gateway.admin.beside import (  # noqa: PLC0415
+            ADMIN_PREFIX,
+            open_admin,
+        )
         from atomr_infer.gateway.cors import Cors  # noqa: PLC0415
         from atomr_infer.gateway.gateway import open_gateway  # noqa: PLC0415
         from atomr_infer.gateway.http1 import connection as http1  # noqa: PLC0415
@@ -307,7 +314,14 @@ class Cluster:
             config = GatewayConfig(bind=bind, **options)
         except InvalidValueError as error:
             raise ConfigError(f"serve(): {error}") from error
-        settings = http1.Http1Settings(write_timeout_s=config.write_timeout_s)
+        keys = tuple(keys)
+        admin = None
+        if admin_key is not None:
+            admin = open_admin(self._serving, admin_key, clients=keys)
+        settings = http1.Http1Settings(
+            write_timeout_s=config.write_timeout_s,
+            hypercorn_prefix="" if admin is None else ADMIN_PREFIX,
+        )
         listener = await Listener.bind(config.host, config.port, settings, tls=tls)
         limits = GatewayLimits(
             max_body_bytes=config.max_body_bytes,
@@ -322,6 +336,7 @@ class Cluster:
                 keys=GatewayKeys(keys),
                 store=ResponseStore(response_store),
                 cors=Cors(config.cors_origins),
+                admin=admin,
             )
         self._gateways.append(gateway)
         return gateway

@@ -19,7 +19,7 @@ from atomr_infer.config.secrets import resolve
 from atomr_infer.config.validate import validate_deployments
 from atomr_infer.errors import ConfigError
 from atomr_infer.model.deployment import Deployment
-from atomr_infer.model.secret import Secret
+from atomr_infer.model.secret import EnvSecret, FileSecret, Secret
 from atomr_infer.model.validation import InvalidValueError
 from atomr_infer.remote.credentials.build import make_credentials
 from atomr_infer.remote.http.origin import parse_base_url
@@ -50,6 +50,7 @@ class ServePlan:
         notices: what the operator should know, a sentence each.
         origin: the file, for errors that are found later; None: there is none.
         keys: those that open the gateway.
+        admin_key: what opens the operators' routes; None: there are none.
     """
 
     deployments: tuple[Deployment, ...]
@@ -58,6 +59,7 @@ class ServePlan:
     notices: tuple[str, ...] = ()
     origin: Origin | None = attrs.field(default=None, eq=False, repr=False)
     keys: tuple[Secret, ...] = attrs.field(default=(), repr=False)
+    admin_key: Secret | None = attrs.field(default=None, repr=False)
 
 
 def plan_serving(
@@ -103,19 +105,37 @@ def _from_file(path: Path, environ: Mapping[str, str]) -> ServePlan:
         source=str(path),
         origin=config.origin,
         keys=_gateway_keys(config, environ),
+        admin_key=admin_key_of(config, environ),
     )
 
 
 def _gateway_keys(config: Config, environ: Mapping[str, str]) -> tuple[Secret, ...]:
     """Find the gateway's own keys now: a gateway must not open without them."""
+    return tuple(_found(config, environ, "keys", key) for key in config.gateway.keys)
+
+
+def admin_key_of(config: Config, environ: Mapping[str, str]) -> Secret | None:
+    """Find the key of the operators' routes; None: none is configured.
+
+    Raises:
+        ConfigError: it is not there.
+    """
+    source = config.gateway.admin_key
+    return None if source is None else _found(config, environ, "admin_key", source)
+
+
+def _found(
+    config: Config,
+    environ: Mapping[str, str],
+    field: str,
+    source: EnvSecret | FileSecret,
+) -> Secret:
     try:
-        return tuple(
-            resolve(source, environ, deployment=None) for source in config.gateway.keys
-        )
+        return resolve(source, environ, deployment=None)
     except ConfigError as error:
         if config.origin is not None and error.path is None:
             error.path = config.origin.path
-            error.line = config.origin.positions.line(("gateway", "keys"))
+            error.line = config.origin.positions.line(("gateway", field))
         raise
 
 

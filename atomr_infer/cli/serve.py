@@ -78,6 +78,7 @@ async def _serve(plan: ServePlan) -> None:
                 shared_references=plan.gateway.shared_references,
                 cors_origins=plan.gateway.cors_origins,
                 keys=plan.keys,
+                admin_key=plan.admin_key,
                 response_store=_path(plan.gateway.response_store),
                 tls=_tls(plan.gateway),
             )

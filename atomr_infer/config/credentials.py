@@ -36,6 +36,7 @@ SHOWN_FIX = 'write credential = { env = "NAME_OF_A_VARIABLE" } or { file = "PATH
 
 _KINDS = ("env", "file", "header", "provider")
 _KEYS_FIX = 'write keys = [{ env = "NAME" }, { file = "PATH" }]'
+_ADMIN_FIX = 'write admin_key = { env = "NAME" } or { file = "PATH" }'
 _POOL_FIX = 'write credentials = [{ env = "NAME" }, { env = "OTHER" }]'
 
 
@@ -86,11 +87,31 @@ def read_keys(reader: TableReader, folder: Path) -> tuple[EnvSecret | FileSecret
         label = f"gateway: keys[{index}]"
         where = (*reader.where, "keys", index)
         table = TableReader(reader.origin, where, label, content)
-        table.check_keys(("env", "file"))
-        source = _source(reader, table, "keys", folder)
-        assert isinstance(source, EnvSecret | FileSecret), "others were refused"
-        found.append(source)
+        found.append(_own_key(reader, table, "keys", folder))
     return tuple(found)
+
+
+def read_admin_key(reader: TableReader, folder: Path) -> EnvSecret | FileSecret:
+    """Read the gateway's ``admin_key``: where it is found.
+
+    Raises:
+        ConfigError: it is no table that names a variable or a file.
+    """
+    if not isinstance(reader.content["admin_key"], dict):
+        problem = "a key does not belong in this file"
+        raise reader.fail("admin_key", f"{problem}; {_ADMIN_FIX}")
+    table = reader.table("admin_key")
+    assert table is not None, "the key is there and holds a table"
+    return _own_key(reader, table, "admin_key", folder)
+
+
+def _own_key(
+    reader: TableReader, table: TableReader, key: str, folder: Path
+) -> EnvSecret | FileSecret:
+    table.check_keys(("env", "file"))
+    source = _source(reader, table, key, folder)
+    assert isinstance(source, EnvSecret | FileSecret), "others were refused"
+    return source
 
 
 def _pooled(

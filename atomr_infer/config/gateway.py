@@ -93,6 +93,8 @@ class GatewayConfig:
         private_key: PEM file with that certificate's key, without a password.
         keys: where the keys that open the gateway are found, each a variable
             or a file; none: anyone who reaches the address can use it.
+        admin_key: where the key that opens the operators' routes, ``/admin/...``,
+            is found, a variable or a file; none: there are no such routes.
         shared_references: whether a client that shows one of the ``keys`` may name
             what a provider keeps for the account that all share (files, caches,
             vector stores) though it was not made for that key.
@@ -116,6 +118,7 @@ class GatewayConfig:
     certificate: str | None = attrs.field(default=None, validator=_path)
     private_key: str | None = attrs.field(default=None, validator=_path)
     keys: tuple[EnvSecret | FileSecret, ...] = ()
+    admin_key: EnvSecret | FileSecret | None = None
     shared_references: bool = attrs.field(
         default=False, validator=attrs.validators.instance_of(bool)
     )

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from atomr_infer.config.credentials import read_keys
+from atomr_infer.config.credentials import read_admin_key, read_keys
 from atomr_infer.config.deployments import read_deployments
 from atomr_infer.config.gateway import GatewayConfig
 from atomr_infer.config.positions import scan
@@ -86,11 +86,14 @@ def _read_gateway(table: TableReader | None, folder: Path) -> GatewayConfig:
     if table is None:
         return GatewayConfig()
     keys = read_keys(table, folder) if "keys" in table.content else ()
-    rest = {name: value for name, value in table.content.items() if name != "keys"}
+    admin_key = read_admin_key(table, folder) if "admin_key" in table.content else None
+    secrets = ("keys", "admin_key")
+    rest = {name: text for name, text in table.content.items() if name not in secrets}
     gateway = attrs.evolve(table, content=rest).read(GatewayConfig)
     return attrs.evolve(
         gateway,
         keys=keys,
+        admin_key=admin_key,
         certificate=_beside(folder, gateway.certificate),
         private_key=_beside(folder, gateway.private_key),
         response_store=_beside(folder, gateway.response_store),

@@ -13,13 +13,15 @@ from atomr.core.child_spec import ChildSpec, Restart
 from atomr.errors import CallError, ChildNotFoundError
 from atomr.otp import start_child, terminate_child
 from atomr.process import PlainProcess, whereis
+from atomr_infer.gateway.admin.beside import BesideAdmin
 from atomr_infer.gateway.app import GatewayApp
 from atomr_infer.serving.names import GATEWAYS
 
 if TYPE_CHECKING:
+    from atomr_infer.gateway.admin.app import AdminApp
     from atomr_infer.gateway.cors import Cors
     from atomr_infer.gateway.keys import GatewayKeys
-    from atomr_infer.gateway.listener import Listener
+    from atomr_infer.gateway.listener import Application, Listener
     from atomr_infer.gateway.reading import GatewayLimits
     from atomr_infer.serving.shared import Serving
     from atomr_infer.store.responses import ResponseStore
@@ -92,6 +94,7 @@ async def open_gateway(
     keys: GatewayKeys | None = None,
     store: ResponseStore | None = None,
     cors: Cors | None = None,
+    admin: AdminApp | None = None,
 ) -> Gateway:
     """Serve ``listener``'s sockets in a process of the serving tree."""
     app = GatewayApp(serving, limits, keys, store, cors=cors)
@@ -99,7 +102,8 @@ async def open_gateway(
     shown = f"[{host}]" if ":" in host else host
     scheme = "http" if listener.tls is None else "https"
     url = f"{scheme}://{shown}:{port}"
-    serve = partial(_serve, listener, app)
+    served = app if admin is None else BesideAdmin(app, admin)
+    serve = partial(_serve, listener, app, served)
     spec = ChildSpec(
         id=url,
         start=partial(PlainProcess, serve),
@@ -112,8 +116,8 @@ async def open_gateway(
     return Gateway(url=url, app=app, listener=listener, stop=stop)
 
 
-async def _serve(listener: Listener, app: GatewayApp) -> None:
+async def _serve(listener: Listener, app: GatewayApp, served: Application) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(app.silences.run)
-        await listener.serve(app)
+        await listener.serve(served)
         nursery.cancel_scope.cancel()

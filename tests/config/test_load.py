@@ -333,3 +333,36 @@ def test_a_certificate_is_beside_the_file_and_has_its_key(tmp_path: Path) -> Non
         f"{tmp_path}/tls/chain.pem",
         f"{tmp_path}/key.pem",
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ('admin_key = { env = "ADMIN" }', EnvSecret("ADMIN")),
+        ('admin_key = { file = "admin" }', FileSecret("/etc/admin")),
+        ("", None),
+    ],
+)
+def test_the_admin_key_is_found_in_a_variable_or_a_file(
+    text: str, key: EnvSecret | FileSecret | None
+) -> None:
+    config = parse_config(f"[gateway]\n{text}\n", "/etc/atomr.toml")
+    assert config.gateway.admin_key == key
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        ('"sk-shown"', "a key does not belong in this file"),
+        ('[{ env = "A" }]', "a key does not belong in this file"),
+        ('{ header = "x" }', "header"),
+        ('{ env = "" }', "env must be a string that is not empty"),
+    ],
+)
+def test_an_admin_key_that_is_no_place_is_refused_and_not_shown(
+    value: str, problem: str
+) -> None:
+    with pytest.raises(ConfigError, match=problem) as caught:
+        parse_config(f"[gateway]\nadmin_key = {value}\n", "atomr.toml")
+    assert "sk-shown" not in str(caught.value)
+    assert caught.value.line == 2

@@ -61,12 +61,14 @@ class Http1Settings:
         head_s: longest time that a head may take, from its first byte.
         write_timeout_s: longest time that a client may leave an answer unread.
         head: how large a head may be.
+        hypercorn_prefix: paths that begin so are hypercorn's to serve; "": none.
     """
 
     keep_alive_s: float = 75.0
     head_s: float = 30.0
     write_timeout_s: float = 60.0
     head: HeadLimits = attrs.field(factory=HeadLimits)
+    hypercorn_prefix: str = ""
 
 
 class _End(enum.Enum):
@@ -184,7 +186,7 @@ class Connection:
         if lane is not Lane.HTTP1:
             return Handover(lane, self.reader.unread) if lane else None
         while (head := await self._next_head()) is not None:
-            if head.upgrade in _UPGRADES and not self.last:
+            if self._is_hypercorns(head) and not self.last:
                 return Handover(Lane.HYPERCORN, self.reader.from_head)
             exchange = self._exchange = Http1Exchange(self, head)
             await self._answer(exchange)
@@ -192,6 +194,12 @@ class Connection:
                 await self._linger()
                 return None
         return None
+
+    def _is_hypercorns(self, head: RequestHead) -> bool:
+        prefix = self._settings.hypercorn_prefix
+        return head.upgrade in _UPGRADES or (
+            prefix != "" and head.path.startswith(prefix)
+        )
 
     async def _first_lane(self) -> Lane | None:
         """Read until it is clear who serves; None when nobody has to."""

@@ -1,0 +1,69 @@
+"""The operators' routes beside the clients' on one address.
+
+By composition: hypercorn serves both, and the path says whose a request is.
+Plain HTTP/1.1 is our own tier's until a path of the operators' is asked for
+(``Http1Settings.hypercorn_prefix``).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from atomr_infer.errors import ConfigError
+
+if TYPE_CHECKING:
+    from atomr_infer.gateway.admin.app import AdminApp
+    from atomr_infer.gateway.asgi_exchange import Receive, Scope, Send
+    from atomr_infer.gateway.exchange import Exchange
+    from atomr_infer.gateway.listener import Application
+    from atomr_infer.model.secret import Secret
+    from atomr_infer.serving.shared import Serving
+
+ADMIN_PREFIX = "/admin/"
+"""The paths of the operators' routes begin with it."""
+
+
+class BesideAdmin:
+    """Two applications as one."""
+
+    def __init__(self, clients: Application, admin: AdminApp) -> None:
+        self._clients = clients
+        self._admin = admin
+
+    async def handle(self, exchange: Exchange) -> None:
+        """Serve one HTTP request of a client's."""
+        await self._clients.handle(exchange)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one HTTP request, whosever it is."""
+        is_admins = scope["type"] == "http" and scope["path"].startswith(ADMIN_PREFIX)
+        served = self._admin if is_admins else self._clients
+        await served(scope, receive, send)
+
+
+def open_admin(
+    serving: Serving, key: Secret, *, clients: tuple[Secret, ...]
+) -> AdminApp:
+    """Return the operators' routes.
+
+    Args:
+        serving: what they show and steer.
+        key: opens them.
+        clients: the keys that open the gateway.
+
+    Raises:
+        ConfigError: the key is a client's too, or quart-trio is not installed.
+    """
+    if key in clients:
+        raise ConfigError(
+            "the admin key is one of the gateway's keys, so each client could use "
+            "it; give the operators one of their own"
+        )
+    try:
+        # Here: a gateway without these routes does not wait for quart's import.
+        from atomr_infer.gateway.admin.app import AdminApp  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"the admin routes need {error.name}: pip install 'atomr-infer[admin]'"
+        ) from error
+    return AdminApp(serving, key)

@@ -1,0 +1,92 @@
+"""What operators are shown, as values for JSON.
+
+Everything is read from the tables that the serving tree shares: looking costs
+nobody a message, and shows an engine that is stuck just as well.  Instants are
+told as seconds that have passed, because trio's clock means nothing outside.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+if TYPE_CHECKING:
+    from atomr.otp.tree import TreeNode
+    from atomr_infer.model.deployment import Deployment
+    from atomr_infer.serving.breakers import Guard
+    from atomr_infer.serving.replica import ReplicaState
+    from atomr_infer.serving.shared import Serving
+
+Shown = dict[str, object]
+
+
+def shown_deployment(serving: Serving, deployment: Deployment) -> Shown:
+    """Return one deployment: phase, replicas, circuit, keys."""
+    name = deployment.name
+    guard = serving.breakers.of(name)
+    return {
+        "name": name,
+        "runtime": deployment.runtime,
+        "serves": list(deployment.serves),
+        "phase": serving.readiness().phases[name],
+        "replicas": [shown_replica(replica) for replica in serving.replicas(name)],
+        "circuit": None if guard is None else shown_circuit(guard),
+        "keys": serving.key_states(name),
+    }
+
+
+def shown_replica(replica: ReplicaState) -> Shown:
+    """Return one replica: its load, and what it may take."""
+    return {
+        "number": replica.number,
+        "phase": replica.phase.value,
+        "running": replica.running,
+        "waiting": replica.waiting,
+        "limit": replica.limit,
+        "starts": replica.starts,
+        "engine_pid": replica.engine_pid,
+        "error": None if replica.error is None else str(replica.error),
+    }
+
+
+def shown_circuit(guard: Guard) -> Shown:
+    """Return one endpoint's breaker, with its last steps, oldest first."""
+    now, breaker = trio.current_time(), guard.breaker
+    refusal = breaker.refusal(now)
+    return {
+        "endpoint": guard.endpoint,
+        "state": breaker.state.value,
+        "probes": breaker.probes,
+        "refuses": refusal is not None,
+        "retry_after_s": None if refusal is None else _rounded(refusal.retry_after_s),
+        "history": [
+            {
+                "ago_s": _rounded(now - step.at),
+                "before": step.before.value,
+                "after": step.after.value,
+                "reason": step.event.value,
+            }
+            for step in breaker.history
+        ],
+    }
+
+
+def shown_tree(node: TreeNode) -> Shown:
+    """Return a process and all below it."""
+    return {
+        "id": node.id,
+        "pid": None if node.pid is None else repr(node.pid),
+        "behaviour": node.behaviour,
+        "kind": node.kind.value,
+        "state": node.state.value,
+        "names": list(node.names),
+        "queue_size": node.queue_size,
+        "restarts": node.restarts,
+        "uptime_s": _rounded(node.uptime_s),
+        "children": [shown_tree(child) for child in node.children],
+    }
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)
