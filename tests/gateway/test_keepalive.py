@@ -13,7 +13,7 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import DataReceived, StreamEnded
 
-from atomr_infer.gateway.silences import BUSY, Silences
+from atomr_infer.gateway.silences import BUSY, LOOKS, Silences
 from atomr_infer.model.deployment import Deployment, Timeouts
 from atomr_infer.testing.upstream_script import (
     ErrorInStream,
@@ -292,17 +292,26 @@ async def test_who_asks_for_it_hears_of_its_stream_before_the_first_chunk(
 
 @pytest.mark.parametrize("name", ROUTES)
 async def test_a_late_error_is_an_event_of_an_early_stream(
-    serve: Serve, name: str
+    serve: Serve, name: str, mock_clock: MockClock
 ) -> None:
+    mock_clock.rate = 1
     route = ROUTES[name]
     slow = Timeouts(first_token_s=6 * SOON_S)
     async with (
-        provider(route.own, HangBeforeHeaders(), timeouts=slow) as (_, deployment),
+        provider(route.own, HangBeforeHeaders(), timeouts=slow) as (up, deployment),
         serve(deployment, keepalive_s=SOON_S) as running,
     ):
+        mock_clock.rate = 0  # from here on time passes by our leave
         asked = route.request(CLOSE, EARLY, stream=True)
         async with asking(running, asked) as client:
-            answer = parse(await client.rest())
+            await up.wait_for_requests(1)
+            for _ in range(2 * LOOKS):
+                await trio.testing.wait_all_tasks_blocked()
+                mock_clock.jump(SOON_S / LOOKS)
+            begun = await client.read_until(SEEN_AS[name])
+            mock_clock.jump(6 * SOON_S)
+            answer = parse(begun + await client.rest())
+        mock_clock.rate = 1
     assert answer.status == 200
     assert answer.headers["content-type"].startswith("text/event-stream")
     assert len(answer.headers["x-request-id"]) == 24
@@ -311,6 +320,7 @@ async def test_a_late_error_is_an_event_of_an_early_stream(
     *_, event = events_in(answer.body)
     told = json.loads(event.strip().split(b"data: ", 1)[1])
     error = told["response"]["error"] if name == "responses" else told["error"]
+    # Two bounds of this length end it, the leg's and the connection's.
     assert f"{6 * SOON_S:g} s" in error["message"]
 
 
