@@ -31,6 +31,8 @@ def loaded_by(module: str) -> set[str]:
     [
         "atomr",
         "atomr.core",
+        "atomr.crdt",
+        "atomr.gossip.replication",
         "atomr_infer",
         "atomr_infer.model.deployment",
         "atomr_infer.policy",
