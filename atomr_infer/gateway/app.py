@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
 import msgspec
+import trio
 
 from atomr_infer._version import VERSION
 from atomr_infer.errors import (
@@ -22,7 +23,11 @@ from atomr_infer.errors import (
     InvalidRequestError,
     NotReadyError,
 )
-from atomr_infer.gateway.answer_headers import failed_headers, request_id_headers
+from atomr_infer.gateway.answer_headers import (
+    failed_headers,
+    overhead_headers,
+    request_id_headers,
+)
 from atomr_infer.gateway.asgi_exchange import AsgiExchange, Receive, Scope, Send
 from atomr_infer.gateway.conversations import Conversations
 from atomr_infer.gateway.cors import Cors
@@ -289,6 +294,7 @@ class GatewayApp:
         if call is None:
             return
         fail = partial(_fail, exchange, target.dialect, call.request_id)
+        read_at = trio.current_time()
 
         async def work() -> None:
             try:
@@ -304,7 +310,12 @@ class GatewayApp:
                     InternalError(f"internal error; request id {call.request_id}")
                 )
             else:
-                await exchange.answer(200, found.body, found.headers)
+                more: Headers = ()
+                if found.took_s is not None:
+                    more = overhead_headers(
+                        trio.current_time() - read_at - found.took_s
+                    )
+                await exchange.answer(200, found.body, [*found.headers, *more])
 
         await self._run(exchange, work, fail)
 

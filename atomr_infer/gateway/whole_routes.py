@@ -42,10 +42,13 @@ class WholeAnswer:
     Attributes:
         body: JSON.
         headers: who answered.
+        took_s: seconds that were not ours: queue, attempts, the waits between
+            them; None: nobody was asked.
     """
 
     body: bytes
     headers: tuple[tuple[bytes, bytes], ...] = ()
+    took_s: float | None = None
 
 
 # --- embeddings -----------------------------------------------------------------
@@ -63,7 +66,8 @@ async def embeddings(serving: Serving, call: Call, target: Target) -> WholeAnswe
     found = await embed(serving, asked.request)
     model = found.value.model or asked.request.model
     body = openai_embeddings.embeddings_body(asked, found.value, model)
-    return WholeAnswer(body, whole_headers(found.served, target.dialect))
+    headers = whole_headers(found.served, target.dialect)
+    return WholeAnswer(body, headers, found.took_s)
 
 
 async def _gemini_embeddings(
@@ -76,7 +80,8 @@ async def _gemini_embeddings(
     else:
         found = await embed(serving, gemini_embeddings.parse_embed(call))
         body = gemini_embeddings.embedded(found.value)
-    return WholeAnswer(body, whole_headers(found.served, target.dialect))
+    headers = whole_headers(found.served, target.dialect)
+    return WholeAnswer(body, headers, found.took_s)
 
 
 # --- counts ---------------------------------------------------------------------
@@ -90,6 +95,7 @@ async def counts(serving: Serving, call: Call, target: Target) -> WholeAnswer:
     """
     batch = with_wishes(serving, _counted_batch(call, target), call.headers)
     headers: _Headers
+    took_s: float | None = None
     try:
         found = await count_tokens(serving, batch)
     except UnsupportedFeatureError:
@@ -99,11 +105,11 @@ async def counts(serving: Serving, call: Call, target: Target) -> WholeAnswer:
             (b"x-atomr-warnings", ESTIMATED.encode()),
         ]
     else:
-        tokens = found.value
+        tokens, took_s = found.value, found.took_s
         headers = list(whole_headers(found.served, target.dialect))
     if target.dialect is Dialect.ANTHROPIC:
-        return WholeAnswer(anthropic.counted(tokens), tuple(headers))
-    return WholeAnswer(gemini_counting.counted(tokens), tuple(headers))
+        return WholeAnswer(anthropic.counted(tokens), tuple(headers), took_s)
+    return WholeAnswer(gemini_counting.counted(tokens), tuple(headers), took_s)
 
 
 def _counted_batch(call: Call, target: Target) -> ExecuteBatch:

@@ -46,10 +46,12 @@ class Found(Generic[T]):
     Attributes:
         value: the answer.
         served: who answered.
+        took_s: seconds from the first attempt, queue included, to the answer.
     """
 
     value: T
     served: Served
+    took_s: float = 0.0
 
 
 async def embed(serving: Serving, request: EmbedRequest) -> Found[Embeddings]:
@@ -126,13 +128,16 @@ class _Call(Generic[T]):
 
     async def run(self) -> Found[T]:
         """Make attempts until one succeeds or nothing is left to do."""
+        report = self._journey.report
         try:
             async with self._journey.under_way() as pid:
+                report.asked_at = trio.current_time()
                 value = await self._until_done(pid)
+                took_s = trio.current_time() - report.asked_at
                 self._journey.answered(self._usage_of(value))
         finally:
             self._journey.stop()
-        return Found(value, self._served())
+        return Found(value, self._served(), took_s)
 
     async def _until_done(self, pid: Pid) -> T:
         journey = self._journey
@@ -169,4 +174,5 @@ class _Call(Generic[T]):
             attempts=tuple(journey.report.tried),
             spent=tuple(journey.report.spent),
             cost=journey.report.cost,
+            asked_at=journey.report.asked_at,
         )

@@ -114,17 +114,22 @@ async def test_our_own_time_is_told_without_the_queue_s(
     assert max(told_s) < 0.004
 
 
+@pytest.mark.parametrize(
+    "route",
+    [ROUTES["chat"], EMBEDDINGS, EMBED_CONTENT, COUNT_MESSAGES, COUNT_CONTENT],
+    ids=lambda route: route.path,
+)
 async def test_our_own_time_is_told_without_failed_attempts(
-    serve: Serve, mock_clock: MockClock
+    serve: Serve, mock_clock: MockClock, route: Route
 ) -> None:
     mock_clock.rate = 1
     again = RetryPolicy(max_attempts=2, backoff_s=0.005)
     async with (
-        provider("openai", server_error(503), retry=again) as (_, deployment),
+        provider(route.own, server_error(503), retry=again) as (_, deployment),
         serve(deployment) as running,
     ):
         mock_clock.rate = 1 / SLOWER
-        answer = await ask(running, ROUTES["chat"])
+        answer = await ask(running, route)
         mock_clock.rate = 1
     assert answer.headers["x-atomr-attempts"] == "2"
     assert float(answer.headers["x-atomr-overhead-ms"]) / 1000 < 0.0025
