@@ -246,17 +246,18 @@ class _StreamAnswer(_Answer):
     quiet = BUSY
     watched: set[Silent]
     _encoder: StreamEncoder | None = None
-    _passes_on = False
+    _first: bytes | None = None
+    _last = b""
 
     async def chunk(self, chunk: TokenChunk | RawChunk) -> None:
         if isinstance(chunk, RawChunk):
-            if not self._passes_on:
-                self._passes_on = True
+            if self._first is None:
+                self._first = chunk.data
                 self._passed_on()
                 await self._start(chunk.content_type)
             if chunk.names and self.note is not None:
                 await self.note(chunk.names)
-            data = chunk.data
+            data = self._last = chunk.data
         else:
             if self._encoder is None:
                 self._encoder = self._ingress.stream(self._asked, self._facts())
@@ -302,7 +303,9 @@ class _StreamAnswer(_Answer):
     async def fail(self, error: InferenceError) -> None:
         """End a stream that has begun with an explicit error event."""
         self.quiet = BUSY
-        facts = attrs.evolve(self._facts(), joined=self._passes_on)
+        facts = self._facts()
+        if self._first is not None:
+            facts = attrs.evolve(facts, joined=(self._first, self._last))
         encoder = self._encoder or self._ingress.stream(self._asked, facts)
         await self._exchange.end(encoder.fail(error))
 

@@ -81,15 +81,15 @@ class AnswerFacts:
         created_s: Unix time in seconds.
         model: the model that serves.
         prompt_tokens: the best estimate before the upstream tells; at least 1.
-        joined: True when the client has the beginning of the answer already, as
-            its upstream wrote it.
+        joined: the first and the last piece of the answer that the client has,
+            as its upstream wrote them; None: it has none of the upstream's.
     """
 
     request_id: str
     created_s: int
     model: str
     prompt_tokens: int = 1
-    joined: bool = False
+    joined: tuple[bytes, bytes] | None = attrs.field(default=None, repr=False)
 
 
 @attrs.frozen

@@ -139,6 +139,11 @@ async def test_a_response_that_is_passed_on_does_not_begin_anew_to_fail(
     cut("responses", *last_event(body))
     assert body.count(b"event: response.created\n") == 1
     assert body.count(b"event: response.failed\n") == 1
+    told = [
+        json.loads(event.split(b"data: ")[1]) for event in body.split(b"\n\n") if event
+    ]
+    assert [each["sequence_number"] for each in told] == list(range(len(told)))
+    assert told[-1]["response"]["id"] == told[0]["response"]["id"], "the upstream's"
 
 
 @OVER

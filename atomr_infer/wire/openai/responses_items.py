@@ -29,6 +29,14 @@ class _Event(msgspec.Struct):
     response: msgspec.Raw
 
 
+class _Named(msgspec.Struct):
+    id: str
+
+
+class _Started(msgspec.Struct):
+    response: _Named
+
+
 class _Item(msgspec.Struct):
     type: object = None
     id: object = None
@@ -38,6 +46,7 @@ class _Item(msgspec.Struct):
 # An id that we made: OpenAI's have no number behind them.
 _OURS = re.compile(r"rs_.+_[0-9]+")
 
+_decode_started = msgspec.json.Decoder(_Started).decode
 _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_item = msgspec.json.Decoder(_Item).decode
 _decode_event = msgspec.json.Decoder(_Event).decode
@@ -69,6 +78,31 @@ def streamed_response(events: bytes) -> RawJson:
     """Return the response object in the last event of a stream."""
     _, _, data = events.rpartition(b"data: ")
     return bytes(_decode_event(data).response)
+
+
+_NUMBER = re.compile(rb'"sequence_number"\s*:\s*([0-9]{1,9})')
+
+
+def taken_up(first: bytes, last: bytes) -> tuple[str | None, int]:
+    """Return the id of a response whose events another has sent, and what is next.
+
+    Args:
+        first: the events that it began with.
+        last: the events that were sent last.
+
+    Returns:
+        The id, None where none was told; and the next event's number.
+    """
+    # In a text that is quoted, the name would end in a backslash.
+    numbers = _NUMBER.findall(last)
+    number = int(numbers[-1]) + 1 if numbers else 0
+    for line in first.split(b"\n"):
+        if line.startswith(b"data:"):
+            try:
+                return _decode_started(line[5:]).response.id, number
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                break  # it did not begin as responses do
+    return None, number
 
 
 def joined(*arrays: RawJson | None) -> RawJson:

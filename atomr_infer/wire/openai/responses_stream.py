@@ -17,6 +17,7 @@ import msgspec
 
 from atomr_infer.errors import RateLimitedError
 from atomr_infer.model.parts import ReasoningPart, ToolCallPart
+from atomr_infer.wire.openai.responses_items import taken_up
 from atomr_infer.wire.openai.responses_output import (
     Members,
     ResponseObject,
@@ -103,7 +104,10 @@ class ResponseStreamEncoder:
         self._said: _Said | None = None
         self._thought: _Thought | None = None
         self._calls: dict[int, _Call] = {}
-        self._begun = facts.joined
+        self._begun = facts.joined is not None
+        self._id: str | None = None
+        if facts.joined is not None:
+            self._id, self._sequence = taken_up(*facts.joined)
         self._finish: FinishReason | None = None
         self._usage: Usage | None = None
 
@@ -140,6 +144,8 @@ class ResponseStreamEncoder:
         code = "rate_limit_exceeded" if limited else "server_error"
         problem: Members = {"code": code, "message": error.message}
         failed = self._object.members("failed", self._items, error=problem)
+        if self._id is not None:
+            failed["id"] = self._id
         return self._begin() + self._event("response.failed", response=failed)
 
     def _event(self, kind: str, **members: object) -> bytes:
