@@ -42,13 +42,13 @@ class Heartbeat:
             timeout_s: without an answer for so long the link is down.
             now_s: monotonic seconds.
         """
-        self._interval_s = interval_s
+        self._interval_s = min(interval_s, timeout_s)
         self._timeout_s = timeout_s
         self._number = 0
         self._sent_at = now_s
         self._ponged_at = now_s
         self._probed_at = now_s
-        self.due_at = now_s + interval_s
+        self.due_at = now_s + self._interval_s
         self.round_trip_s: float | None = None
 
     def step(self, now_s: float) -> Beat | Reason | None:
@@ -65,7 +65,7 @@ class Heartbeat:
             return Reason.STALLED
         self._number += 1
         self._sent_at = now_s
-        self.due_at = now_s + min(self._interval_s, self._timeout_s)
+        self.due_at = now_s + self._interval_s
         return Beat(self._number)
 
     def ponged(self, now_s: float) -> None:

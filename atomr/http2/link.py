@@ -8,9 +8,8 @@ a message is handled at most once, and messages of one lane in their order.
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncIterator, Hashable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 import msgspec
 import trio
@@ -23,6 +22,9 @@ from atomr.http2.outlets import LIMITS
 from atomr.http2.protocol import LaneFullError
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Hashable
+    from types import UnionType
+
     from atomr.crdt.origin import Origin
     from atomr.errors import LinkDownError
     from atomr.http2.calls import Pending
@@ -114,9 +116,24 @@ class Link:
             await self._core.drained.wait()
             self._core.check()
 
+    @overload
     async def call(
-        self, service: str, message: object, *, returns: type[R], timeout_s: float = 5.0
-    ) -> R:
+        self, service: str, message: object, *, returns: type[R], timeout_s: float = ...
+    ) -> R: ...
+
+    @overload
+    async def call(
+        self,
+        service: str,
+        message: object,
+        *,
+        returns: UnionType,
+        timeout_s: float = ...,
+    ) -> object: ...
+
+    async def call(
+        self, service: str, message: object, *, returns: Any, timeout_s: float = 5.0
+    ) -> object:
         """Send a message and wait for its answer.
 
         One of more than 64 KiB goes on a stream of its own, and may overtake what
@@ -125,7 +142,7 @@ class Link:
         Args:
             service: who answers it over there.
             message: of that service's type, at most 1 MiB encoded.
-            returns: the type of the answer.
+            returns: the type of the answer, or a union of several.
             timeout_s: how long to wait.
 
         Raises:
@@ -307,9 +324,9 @@ def _decoder(returns: Hashable) -> msgspec.msgpack.Decoder[Any]:
     return msgspec.msgpack.Decoder(cast(type[Any], returns))
 
 
-def _decoded(link: Link, service: str, body: bytes, returns: type[R]) -> R:
+def _decoded(link: Link, service: str, body: bytes, returns: Hashable) -> object:
     try:
-        answer: R = _decoder(cast(Hashable, returns)).decode(body)
+        answer: object = _decoder(returns).decode(body)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise LinkCallError(
             link.peer, service, "bad_reply", f"it is no {returns}"

@@ -22,7 +22,7 @@ LIMITS = {
     Lane.BULK: 1024 * 1024,
 }
 
-CTL_RESERVE_BYTES = 64 * 1024
+CTL_RESERVE_BYTES = 32 * 1024
 
 
 class Outlet:

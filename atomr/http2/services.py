@@ -11,6 +11,7 @@ mostly.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from types import UnionType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import attrs
@@ -92,7 +93,7 @@ class Service(Generic[M]):
         stream: serves a stream in a task of its own; the stream ends with it.
     """
 
-    messages: type[M]
+    messages: type[M] | UnionType
     tell: Callable[[Link, M], None] | None = None
     call: Callable[[IncomingCall, M], None] | None = None
     answer: Callable[[Link, M], Awaitable[object]] | None = None

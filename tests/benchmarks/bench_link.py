@@ -108,7 +108,8 @@ async def run(rounds: int, folder: str, linked: int, bare: int) -> None:
             for name, _, bench, floor in pairs:
                 found[name].append((await bench(link), await floor(bare)))
             waits.extend(await probes_under_bulk(link))
-    print(f"{'':24} {'per s':>10} {'us here':>8} {'us there':>9} {'bare TCP':>10} ratio")
+    heads = ("", "per s", "us here", "us there", "bare TCP")
+    print("{:24} {:>10} {:>8} {:>9} {:>10} ratio".format(*heads))
     for name, pair in found.items():
         show(name, pair)
     waits.sort()

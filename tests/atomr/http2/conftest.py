@@ -87,7 +87,7 @@ class Shelf:
         self.stored: list[tuple[str, int]] = []
 
     def service(self) -> Service[Any]:
-        return Service(Put | Get, tell=self._tell, call=self._call)  # type: ignore[arg-type]
+        return Service(Put | Get, tell=self._tell, call=self._call)
 
     def _tell(self, _: object, message: Any) -> None:
         self.stored.append((message.key, message.value))

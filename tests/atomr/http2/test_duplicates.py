@@ -68,24 +68,23 @@ async def test_both_keep_what_the_lower_name_dialed_when_both_dial(
 async def test_the_lower_name_takes_the_place_of_what_the_higher_one_dialed(
     open_node: OpenNode, authority: Authority
 ) -> None:
-    async with open_node("b") as b:
-        async with open_node("a") as a:
-            await dial(b, a)
-            old = b.links.get("a")
-            assert old is not None
-            us = Self(CLUSTER, Origin("a", 1), COOKIE, authority.credentials("a"))
-            stream = await trio.open_tcp_stream("127.0.0.1", b.port)
-            greeted = await greet_dialed(stream, us, node="b")
-            assert greeted.peer == Origin("b", 1)
-            await until(lambda: old.down)
-            assert b.ended == ["replaced"]
-            new = b.links.get("a")
-            assert new is not None
-            assert not new.dialed
-            # The old one was told as well.
-            await until(lambda: a.ended)
-            assert a.ended == ["goodbye"]
-            greeted.pipe.close()
+    async with open_node("b") as b, open_node("a") as a:
+        await dial(b, a)
+        old = b.links.get("a")
+        assert old is not None
+        us = Self(CLUSTER, Origin("a", 1), COOKIE, authority.credentials("a"))
+        stream = await trio.open_tcp_stream("127.0.0.1", b.port)
+        greeted = await greet_dialed(stream, us, node="b")
+        assert greeted.peer == Origin("b", 1)
+        await old.wait_down()
+        assert b.ended == ["replaced"]
+        new = b.links.get("a")
+        assert new is not None
+        assert not new.dialed
+        # The old one was told as well.
+        await until(lambda: a.ended)
+        assert a.ended == ["goodbye"]
+        greeted.pipe.close()
 
 
 async def test_the_higher_name_cannot_take_the_place_of_what_the_lower_one_dialed(
@@ -99,7 +98,7 @@ async def test_the_higher_name_cannot_take_the_place_of_what_the_lower_one_diale
             await greet_dialed(stream, us, node="a")
         assert caught.value.reason == "duplicate"
         assert a.links.get("b") is link
-        assert link.down is None
+        assert a.ended == []
 
 
 async def test_a_node_in_a_new_life_takes_the_place_of_its_old_one(
@@ -111,7 +110,7 @@ async def test_a_node_in_a_new_life_takes_the_place_of_its_old_one(
         us = Self(CLUSTER, Origin("b", 2), COOKIE, authority.credentials("b"))
         stream = await trio.open_tcp_stream("127.0.0.1", a.port)
         greeted = await greet_dialed(stream, us, node="a")
-        await until(lambda: old.down)
+        await old.wait_down()
         assert a.ended == ["replaced"]
         new = a.links.get("b")
         assert new is not None

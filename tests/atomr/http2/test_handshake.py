@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 
 from atomr.crdt.origin import Origin
 from atomr.errors import LinkRefusedError
@@ -376,9 +378,6 @@ async def connect(node: Node, credentials: Credentials) -> tuple[TlsPipe, LinkPr
 
 def with_uris(authority: Authority, uris: tuple[str, ...]) -> tuple[bytes, bytes]:
     """Return a certificate with these URIs, which no command of ours makes."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-
     template = make_node(authority.pem, node_uri(CLUSTER, "x"))
     old = x509.load_pem_x509_certificate(template.certificate)
     signer = serialization.load_pem_private_key(authority.pem.key, password=None)

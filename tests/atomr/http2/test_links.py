@@ -304,8 +304,8 @@ async def test_a_lane_that_is_full_refuses_and_another_one_goes_on(
         await link.room()
         assert link.queued_bytes < LIMITS[Lane.MSG]
         await until(lambda: len(shelf.stored) == sent + 1)
-        # What is on ctl overtakes what was there before it.
-        assert shelf.stored[0] == ("urgent", 1)
+        # What is on ctl overtakes what waited: all but what the socket had taken.
+        assert shelf.stored.index(("urgent", 1)) <= sent - 40
 
 
 async def test_all_lanes_together_hold_four_mebibytes() -> None:

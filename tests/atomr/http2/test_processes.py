@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +17,8 @@ from atomr.errors import LinkDownError
 from tests.atomr.http2.conftest import Authority, Get, Put, Shelf, until
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from tests.atomr.http2.conftest import OpenNode
 
 ROOT = Path(__file__).parents[3]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -90,32 +91,31 @@ async def test_a_message_of_a_stream_has_a_bound(open_node: OpenNode) -> None:
 async def test_a_reader_that_waits_stops_its_sender_and_nobody_else(
     open_node: OpenNode,
 ) -> None:
-    sent = 0
+    sent = Counter[str]()
 
     async def flood(stream: LinkStream, _: Count) -> None:
-        nonlocal sent
         while True:
             await stream.send(b"x" * 10_000)
-            sent += 10_000
+            sent["bytes"] += 10_000
 
     services = {**SERVICES, "flood": Service(Count, stream=flood)}
     async with open_node("a", services) as a, open_node("b", services) as b:
         await dial(a, b)
         for link in both(a, b):
-            sent = 0
+            sent.clear()
             async with link.open_stream("flood", Count(0)) as stream:
-                await until(lambda: sent > 200_000)
+                await until(lambda: sent["bytes"] > 200_000)
                 before = -1
-                while before != sent:
-                    before = sent
+                while before != sent["bytes"]:
+                    before = sent["bytes"]
                     await trio.sleep(0.05)
                 # A window, and what the sender holds: not a byte more.
-                assert sent <= STREAM_WINDOW_BYTES + BACKLOG_BYTES + 10_000
+                assert sent["bytes"] <= STREAM_WINDOW_BYTES + BACKLOG_BYTES + 10_000
                 async with link.open_stream("count", Count(3)) as other:
                     assert await other.receive() == b"0" + b" " * 10
                 for _ in range(200):
                     await stream.receive()
-                await until(lambda before=before: sent > before + 500_000)  # type: ignore[misc]
+                await until(lambda before=before: sent["bytes"] > before + 500_000)  # type: ignore[misc]
             await until(lambda: not any(link.dispatch.streams for link in both(a, b)))
 
 
@@ -202,7 +202,7 @@ async def test_the_sixty_fifth_stream_waits_for_one_that_ends(
     async with open_node("a", SERVICES) as a, open_node("b", SERVICES) as b:
         await dial(a, b)
         for link in both(a, b):
-            opened = []
+            opened: list[LinkStream] = []
             release = trio.Event()
 
             async def hold(
