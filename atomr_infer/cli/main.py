@@ -5,14 +5,22 @@ Each command's work is a module of its own; here is what they share.
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
 from atomr_infer._version import VERSION
 from atomr_infer.errors import ConfigError, InferenceError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from atomr_infer.cli.operators import Where
+
+F = TypeVar("F", bound="Callable[..., Any]")
 
 _LOG_LEVELS = ("debug", "info", "warning", "error")
 
@@ -135,6 +143,101 @@ def certs(*, nodes: tuple[str, ...], name: str, folder: Path, days: int) -> None
         _fail(error)
     for each in made:
         click.echo(f"{'made' if each.is_new else 'kept'} {each.path}")
+
+
+def _of_a_gateway(command: F) -> F:
+    """Add the options of a command that asks a running gateway."""
+    url = click.option(
+        "--url",
+        metavar="URL",
+        help="The gateway.  [default: the file's address, else http://127.0.0.1:8080]",
+    )
+    config = click.option(
+        "-c",
+        "--config",
+        "config_path",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="The gateway's configuration: where it is, and its admin_key.  "
+        "Without it, the key is in ATOMR_INFER_ADMIN_KEY.",
+    )
+    return config(url(command))
+
+
+@cli.command()
+@_of_a_gateway
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+def status(*, config_path: Path | None, url: str | None, as_json: bool) -> None:
+    """Show what a running gateway serves: load, circuits, keys.
+
+    \b
+    Examples:
+      atomr-infer status --config atomr.toml
+      atomr-infer status --url https://models.example.org --json
+    """  # noqa: D301 - click wants the character itself, no backslash and a b
+    from atomr_infer.cli.status import print_status  # noqa: PLC0415
+
+    try:
+        print_status(_where(config_path, url), as_json=as_json)
+    except ConfigError as error:
+        _fail(error)
+
+
+@cli.command()
+@click.argument("deployment")
+@click.argument("to", type=click.Choice(("open", "close")), metavar="open|close")
+@_of_a_gateway
+def breaker(
+    *, deployment: str, to: str, config_path: Path | None, url: str | None
+) -> None:
+    """Force the circuit of DEPLOYMENT's endpoint.
+
+    An open one lets nothing through, until it is closed by hand; requests go to
+    fallbacks, or are refused.  Closing one forgets its failures.
+
+    \b
+    Examples:
+      atomr-infer breaker gpt open --config atomr.toml
+      atomr-infer breaker gpt close --config atomr.toml
+    """  # noqa: D301 - click wants the character itself, no backslash and a b
+    from atomr_infer.cli.operators import ask  # noqa: PLC0415
+
+    try:
+        shown = ask(_where(config_path, url), "POST", "breakers", deployment, to)
+    except ConfigError as error:
+        _fail(error)
+    click.echo(f"the circuit of {shown['endpoint']} is {shown['state']}")
+
+
+@cli.command()
+@click.argument("deployment")
+@_of_a_gateway
+def rotate_credentials(
+    *, deployment: str, config_path: Path | None, url: str | None
+) -> None:
+    """Read DEPLOYMENT's keys anew, and take them for good.
+
+    Requests that run keep the key that they have.  SIGHUP does the same for all
+    deployments.
+
+    \b
+    Examples:
+      atomr-infer rotate-credentials gpt --config atomr.toml
+      ATOMR_INFER_ADMIN_KEY=... atomr-infer rotate-credentials gpt
+    """  # noqa: D301 - click wants the character itself, no backslash and a b
+    from atomr_infer.cli.operators import ask  # noqa: PLC0415
+
+    try:
+        ask(_where(config_path, url), "POST", "credentials", deployment, "renew")
+    except ConfigError as error:
+        _fail(error)
+    click.echo(f"the keys of {deployment} are read anew")
+
+
+def _where(config_path: Path | None, url: str | None) -> Where:
+    from atomr_infer.cli.operators import find_gateway  # noqa: PLC0415
+
+    return find_gateway(config_path=config_path, url=url, environ=os.environ)
 
 
 def _fail(error: Exception) -> NoReturn:

@@ -5,7 +5,8 @@ minutes of loading.  While models load, the gateway answers already: health is
 200, readiness 503, and requests wait in their deployment's queue.  All load at
 once, so that a remote one does not wait for a local one.
 
-The first Ctrl-C or SIGTERM drains; a second one does not wait.
+The first Ctrl-C or SIGTERM drains; a second one does not wait.  SIGHUP has all
+keys read anew (:mod:`atomr_infer.cli.hangup`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import attrs
 import trio
 
 from atomr_infer.cli.banner import print_banner, print_line_end, print_notice
+from atomr_infer.cli.hangup import open_hangups, renew_at, signals_here
 from atomr_infer.cli.load_progress import LoadProgress
 from atomr_infer.cli.logs import configure_logging
 from atomr_infer.cluster import Cluster
@@ -37,8 +39,6 @@ if TYPE_CHECKING:
     from atomr_infer.model.deployment import Deployment
 
 _OBJECTS_BETWEEN_LOOKS = 20_000
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def run_serve(plan: ServePlan, *, log_level: str) -> None:
@@ -68,7 +68,11 @@ async def _serve_in_its_place(plan: ServePlan) -> None:
 
 
 async def _serve(plan: ServePlan) -> None:
-    with trio.open_signal_receiver(*_SIGNALS) as signals:
+    here = signals_here()
+    with (
+        trio.open_signal_receiver(*here.stop) as signals,
+        open_hangups(here) as hangups,
+    ):
         async with Cluster.connect("inproc://serve") as cluster:
             gateway = await cluster.serve(
                 plan.gateway.bind,
@@ -85,10 +89,25 @@ async def _serve(plan: ServePlan) -> None:
             if await _unless_signalled(signals, partial(_load, cluster, plan)):
                 _spare_the_collector()
                 print_banner(plan, gateway.url, await _engines(cluster, plan))
-                name = (await _next(signals)).name
-                await _drain(signals, name, gateway, plan.gateway)
+                await _until_stopped(signals, hangups, cluster, gateway, plan)
             print_notice("stopping")
     print_notice("stopped")
+
+
+async def _until_stopped(
+    signals: AsyncIterator[int],
+    hangups: AsyncIterator[int] | None,
+    cluster: Cluster,
+    gateway: Gateway,
+    plan: ServePlan,
+) -> None:
+    names = tuple(deployment.name for deployment in plan.deployments)
+    async with trio.open_nursery() as nursery:
+        if hangups is not None:
+            nursery.start_soon(renew_at, hangups, cluster, names)
+        name = (await _next(signals)).name
+        await _drain(signals, name, gateway, plan.gateway)
+        nursery.cancel_scope.cancel()
 
 
 def _tls(gateway: GatewayConfig) -> ssl.SSLContext | None:

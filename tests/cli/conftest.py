@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -102,7 +103,11 @@ async def start_command(*arguments: str, **env: str) -> AsyncIterator[Command]:
     """Run the command for the length of the block."""
     async with trio.open_nursery() as nursery:
         process = await trio.lowlevel.open_process(
-            [*COMMAND, *arguments], stdout=-1, stderr=-1, env=environment(**env)
+            [*COMMAND, *arguments],
+            stdin=subprocess.DEVNULL,  # no terminal, whoever runs the tests
+            stdout=-1,
+            stderr=-1,
+            env=environment(**env),
         )
         command = Command(process)
         assert process.stdout is not None

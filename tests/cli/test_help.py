@@ -26,7 +26,15 @@ async def test_help_names_every_command() -> None:
     assert (code, err) == (0, "")
     assert "One gateway for your own models and everyone else's." in out
     commands = out.partition("Commands:\n")[2].splitlines()
-    assert [line.split()[0] for line in commands] == ["runtimes", "serve"]
+    assert [line.split()[0] for line in commands] == [
+        "breaker",
+        "cluster",
+        "cluster",
+        "rotate-credentials",
+        "runtimes",
+        "serve",
+        "status",
+    ]
 
 
 async def test_help_of_serve_names_every_option_and_shows_examples() -> None:
@@ -66,6 +74,7 @@ async def test_runtimes_are_listed_with_a_line_for_each() -> None:
     [
         (["--help"], {"hypercorn", "trio", "rich", "msgspec"}),
         (["serve", "--help"], {"hypercorn", "trio", "rich", "msgspec"}),
+        (["status", "--help"], {"hypercorn", "trio", "rich", "msgspec"}),
         (["runtimes"], {"hypercorn", "mistralrs", "gguf", "numpy"}),
     ],
 )

@@ -1,0 +1,142 @@
+"""What ``status``, ``breaker`` and ``rotate-credentials`` ask a running gateway.
+
+They are clients of its operators' routes (:mod:`atomr_infer.gateway.admin`), so
+they work from wherever the gateway can be reached, with its admin key.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import attrs
+import msgspec
+import trio
+
+from atomr_infer.cli.plan import admin_key_of
+from atomr_infer.config.load import load_config
+from atomr_infer.config.secrets import resolve
+from atomr_infer.errors import ConfigError, InferenceError
+from atomr_infer.model.secret import EnvSecret, Secret
+from atomr_infer.remote.http.client import HttpClient
+from atomr_infer.remote.http.phases import HttpTimeouts
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from atomr_infer.config.gateway import GatewayConfig
+
+KEY_VARIABLE = "ATOMR_INFER_ADMIN_KEY"
+"""Where the key is when no configuration says so."""
+
+DEFAULT_URL = "http://127.0.0.1:8080"
+
+_TIMEOUTS = HttpTimeouts(connect_s=5.0, write_s=10.0, head_s=10.0, idle_s=10.0)
+_MAX_BODY_BYTES = 64 * 1024 * 1024
+_OK = 200
+_ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+
+
+@attrs.frozen
+class Where:
+    """A gateway, and what opens its operators' routes.
+
+    Attributes:
+        url: its address.
+        key: the admin key.
+    """
+
+    url: str
+    key: Secret = attrs.field(repr=False)
+
+
+def find_gateway(
+    *, config_path: Path | None, url: str | None, environ: Mapping[str, str]
+) -> Where:
+    """Return the gateway that is meant.
+
+    Args:
+        config_path: its configuration, which says its address and its key.
+        url: its address; wins over the configuration's.
+        environ: where keys are looked for.
+
+    Raises:
+        ConfigError: the configuration or the key is not there.
+    """
+    if config_path is None:
+        key = resolve(EnvSecret(KEY_VARIABLE), environ, deployment=None)
+        return Where(url or DEFAULT_URL, key)
+    config = load_config(config_path)
+    found = admin_key_of(config, environ)
+    if found is None:
+        raise ConfigError(
+            "[gateway] has no admin_key, so the gateway has no operators' routes; "
+            'write admin_key = { env = "NAME" } or { file = "PATH" }',
+            path=str(config_path),
+        )
+    return Where(url or _url(config.gateway, config_path), found)
+
+
+def _url(gateway: GatewayConfig, path: Path) -> str:
+    if gateway.port == 0:
+        raise ConfigError("bind takes any free port; give --url", path=str(path))
+    scheme = "http" if gateway.certificate is None else "https"
+    host = _ANY_HOST.get(gateway.host, gateway.host)
+    shown = f"[{host}]" if ":" in host else host
+    return f"{scheme}://{shown}:{gateway.port}"
+
+
+def ask(where: Where, method: str, *path: str) -> Any:  # noqa: ANN401 - JSON
+    """Ask one route, and return what it answers.
+
+    Args:
+        where: the gateway.
+        method: in upper case.
+        path: the segments behind ``/admin``; a deployment's name is one.
+
+    Raises:
+        ConfigError: the gateway refuses it, or no gateway answers.
+    """
+    asked = "/".join(quote(segment) for segment in ("admin", *path))
+    try:
+        return trio.run(_ask, where, method, f"/{asked}")
+    except InferenceError as error:
+        raise ConfigError(
+            f"the gateway at {where.url} does not answer: {error.message}"
+        ) from error
+
+
+async def _ask(where: Where, method: str, path: str) -> object:
+    headers = [("authorization", f"Bearer {where.key.reveal()}")]
+    try:
+        client = HttpClient(where.url, headers=headers, timeouts=_TIMEOUTS)
+    except ValueError as error:
+        raise ConfigError(f"cannot ask {where.url}: {error}") from error
+    failure: Exception | None = None
+    answered = 0, b""
+    async with client:
+        try:
+            async with client.request(method, path) as answer:
+                body = await answer.read(limit_bytes=_MAX_BODY_BYTES)
+                answered = answer.status, body
+        except InferenceError as error:
+            failure = error  # raised below, bare: the client's block has a nursery
+    if failure is not None:
+        raise failure
+    return _read(where, *answered)
+
+
+def _read(where: Where, status: int, body: bytes) -> object:
+    try:
+        value: Any = msgspec.json.decode(body)
+        problem = None if status == _OK else str(value["error"]["message"])
+    except (msgspec.DecodeError, LookupError, TypeError) as error:
+        raise ConfigError(
+            f"what answers at {where.url} is no gateway (HTTP {status})"
+        ) from error
+    if problem is None:
+        return value
+    if problem.startswith("there is no /admin/"):
+        problem = "it has no operators' routes; name an admin_key under [gateway]"
+    raise ConfigError(f"the gateway at {where.url} refuses: {problem}")

@@ -1,0 +1,77 @@
+"""``atomr-infer status``: what a running gateway serves, and how it fares."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from atomr_infer.cli.operators import ask
+
+if TYPE_CHECKING:
+    from atomr_infer.cli.operators import Where
+
+_UNBOUNDED = 10_000
+
+
+def print_status(where: Where, *, as_json: bool) -> None:
+    """Print the deployments of a gateway, as a table or as the JSON it answers.
+
+    Raises:
+        ConfigError: the gateway cannot be asked.
+    """
+    answer = ask(where, "GET", "deployments")
+    if as_json:
+        click.echo(json.dumps(answer, indent=2))
+        return
+    console = Console()
+    if not console.is_terminal:
+        console.width = _UNBOUNDED  # a line per deployment, whole, for grep
+    console.print(_table(answer["deployments"]))
+
+
+def _table(deployments: list[Any]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in (
+        "deployment",
+        "runtime",
+        "phase",
+        "running",
+        "waiting",
+        "limit",
+        "circuit",
+        "keys",
+    ):
+        table.add_column(title, overflow="fold")
+    for deployment in deployments:
+        table.add_row(*map(Text, _row(deployment)))
+    return table
+
+
+def _row(deployment: Any) -> tuple[str, ...]:  # noqa: ANN401 - JSON
+    def total(member: str) -> str:
+        return str(sum(replica[member] for replica in deployment["replicas"]))
+
+    circuit = deployment["circuit"]
+    return (
+        deployment["name"],
+        deployment["runtime"],
+        deployment["phase"],
+        total("running"),
+        total("waiting"),
+        total("limit"),
+        "-" if circuit is None else _circuit(circuit),
+        ", ".join(deployment["keys"]) or "-",
+    )
+
+
+def _circuit(circuit: Any) -> str:  # noqa: ANN401 - JSON
+    if not circuit["refuses"]:
+        return str(circuit["state"])
+    wait_s = circuit["retry_after_s"]
+    until = "by hand" if wait_s is None else f"{wait_s:.0f} s more"
+    return f"{circuit['state']} ({until})"
