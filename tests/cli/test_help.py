@@ -29,7 +29,6 @@ async def test_help_names_every_command() -> None:
     assert [line.split()[0] for line in commands] == [
         "breaker",
         "cluster",
-        "cluster",
         "rotate-credentials",
         "runtimes",
         "serve",
