@@ -134,9 +134,9 @@ class BoundedCounter(Replicated):
         self._rights = None
         super().apply(event)
 
-    def _put(self, key: Key, cell: tuple[Entry, ...]) -> None:
+    def _put(self, key: Key, cell: tuple[Entry, ...], mark: int | None = None) -> None:
         self._rights = None
-        super()._put(key, cell)
+        super()._put(key, cell, mark)
 
     def _cell(self, key: Key) -> int:
         cell = self._live.get(key)

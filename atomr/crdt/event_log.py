@@ -32,8 +32,8 @@ from atomr.crdt.registers import Stamped
 from atomr.crdt.replicated import Replicated
 from atomr.crdt.snapshots import (
     CHUNK_BYTES,
+    Assembly,
     Chunk,
-    cells_of,
     context_of,
     take_chunks,
 )
@@ -41,7 +41,7 @@ from atomr.crdt.waiting import Waiting
 from atomr.crdt.wire import Event, unpack
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
     from atomr.crdt.origin import Dot, Origin
     from atomr.crdt.version_vector import VersionVector
@@ -252,27 +252,31 @@ class EventLog:
             self._replicas, self.seen.vector, self.retired, chunk_bytes=chunk_bytes
         )
 
-    def adopt(self, chunks: Sequence[Chunk]) -> Took:
+    def adopt(self, snapshot: Assembly) -> Took:
         """Join a whole snapshot, then what had waited for it.
 
         It is joined as states are: what it has seen and does not hold is removed
         here, and what it has not seen stays.
 
         Raises:
-            MalformedError: it is not whole, contradicts itself, or knows events of
-                ours that we did not make; nothing was changed.
+            MalformedError: it is not whole, or knows events of ours that we did not
+                make; nothing was changed.
         """
-        theirs = cells_of(chunks)
-        vector = dict(chunks[0].vector)
+        if not snapshot.is_whole:
+            raise MalformedError("a snapshot", "a part of it is not there")
+        vector = dict(snapshot.vector)
         if vector.get(self.origin, 0) > self.written:
             raise MalformedError("a snapshot", "it knows events that we did not make")
         seen = context_of(self.seen.vector.items(), self.retired.items())
-        their_seen = context_of(vector.items(), chunks[0].retired)
-        for crdt_id in {**self._replicas, **theirs}:
+        their_seen = context_of(vector.items(), snapshot.retired)
+        for crdt_id in {**self._replicas, **snapshot.cells}:
             self._replica(crdt_id).join_cells(
-                theirs.get(crdt_id, {}), seen=seen, their_seen=their_seen
+                snapshot.cells.get(crdt_id, {}),
+                seen=seen,
+                their_seen=their_seen,
+                marks=snapshot.marks.get(crdt_id, {}),
             )
-        self._retire_too(chunks[0].retired)
+        self._retire_too(snapshot.retired)
         for origin, seq in vector.items():
             if origin not in self.retired and seq > self.seen.vector.get(origin, 0):
                 self.seen.vector[origin] = self.tail.base[origin] = seq

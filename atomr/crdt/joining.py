@@ -25,6 +25,9 @@ def joined_cell(
     their_seen: CausalContext,
 ) -> tuple[Entry, ...]:
     """Return what is held by both, or by one and not seen by the other."""
+    if not mine and len(theirs) == 1:
+        dot = theirs[0].dot
+        return () if seen.contains(dot.origin, dot.seq) else theirs
     held = {entry.dot: entry for entry in mine}
     joined = []
     for entry in theirs:

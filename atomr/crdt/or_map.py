@@ -154,8 +154,8 @@ class ORMap(Stamped):
                 self._index_cell(key, cell)
         return self._fields
 
-    def _put(self, key: Key, cell: tuple[Entry, ...]) -> None:
-        super()._put(key, cell)
+    def _put(self, key: Key, cell: tuple[Entry, ...], mark: int | None = None) -> None:
+        super()._put(key, cell, mark)
         if self._fields is not None:
             self._index_cell(key, cell)
 

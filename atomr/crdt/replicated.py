@@ -30,6 +30,7 @@ from __future__ import annotations
 
 from functools import reduce
 from operator import xor
+from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from atomr.crdt import seq_ranges
@@ -44,7 +45,7 @@ from atomr.crdt.wire import (
     Event,
     Key,
     check_key,
-    hash64,
+    mark_of,
 )
 
 if TYPE_CHECKING:
@@ -229,10 +230,9 @@ class Replicated:
         """Return the hash of each key with its entries: which keys differ?"""
         if self._marks is not None:
             return self._marks
-        return {key: self._mark(key, cell) for key, cell in self._live.items()}
-
-    def _mark(self, key: Key, cell: tuple[Entry, ...]) -> int:
-        return hash64((self.crdt_id, key, cell))
+        return {
+            key: mark_of(self.crdt_id, key, cell) for key, cell in self._live.items()
+        }
 
     def bury(self, origin: Origin) -> Delta:
         """Let go of what a dead origin alone could change; most types keep all."""
@@ -306,7 +306,7 @@ class Replicated:
             cell = tuple(sorted((*cell, entry))) if cell else (entry,)
         self._put(key, cell)
 
-    def _put(self, key: Key, cell: tuple[Entry, ...]) -> None:
+    def _put(self, key: Key, cell: tuple[Entry, ...], mark: int | None = None) -> None:
         if cell:
             self._live[key] = cell
         else:
@@ -314,7 +314,9 @@ class Replicated:
         if self._marks is not None:
             self._digest ^= self._marks.pop(key, 0)
             if cell:
-                self._marks[key] = mark = self._mark(key, cell)
+                if mark is None:
+                    mark = mark_of(self.crdt_id, key, cell)
+                self._marks[key] = mark
                 self._digest ^= mark
 
     def cells(self) -> dict[Key, tuple[Entry, ...]]:
@@ -357,8 +359,16 @@ class Replicated:
         *,
         seen: CausalContext,
         their_seen: CausalContext,
+        marks: Mapping[Key, int] = MappingProxyType({}),
     ) -> bool:
-        """Join others' entries, and leave the context to the caller."""
+        """Join others' entries, and leave the context to the caller.
+
+        Args:
+            theirs: by key.
+            seen: our context.
+            their_seen: theirs.
+            marks: hashes of theirs, as far as they are known.
+        """
         mine = self._live
         changed: dict[Key, tuple[Entry, ...]] = {}
         for key, cell in mine.items():
@@ -373,7 +383,8 @@ class Replicated:
                 if joined:
                     changed[key] = joined
         for key, joined in changed.items():
-            self._put(key, joined)
+            mark = marks.get(key) if joined == theirs.get(key) else None
+            self._put(key, joined, mark)
         return bool(changed)
 
     def _fragment(

@@ -17,7 +17,7 @@ import msgspec
 from atomr.crdt.causal_context import CausalContext
 from atomr.crdt.errors import MalformedError
 from atomr.crdt.origin import Origin
-from atomr.crdt.wire import Entry, Key, Seq
+from atomr.crdt.wire import Entry, Key, Seq, mark_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -96,55 +96,75 @@ def take_chunks(
 class Assembly:
     """Chunks of one snapshot, until all are there.
 
+    What can be done with a chunk alone, such as hashing its keys, is done when it
+    comes: the join of the whole, which nobody may see a half of, is short then.
+
     Attributes:
         of: how many there are.
+        vector: of the instant.
+        retired: origins without entries, with their last event.
+        cells: what is there, by replica and key.
+        marks: the hash of each of them.
     """
 
-    __slots__ = ("_chunks", "of")
+    __slots__ = ("_numbers", "_seen", "cells", "marks", "of", "retired", "vector")
 
     def __init__(self, first: Chunk) -> None:
         if not 0 < first.of <= MAX_CHUNKS:
             raise MalformedError("a snapshot", f"it has {first.of} chunks")
         self.of = first.of
-        self._chunks: dict[int, Chunk] = {}
+        self.vector = first.vector
+        self.retired = first.retired
+        self.cells: Cells = {}
+        self.marks: dict[str, dict[Key, int]] = {}
+        self._seen = context_of(first.vector)
+        self._numbers: set[int] = set()
+
+    @classmethod
+    def of_chunks(cls, chunks: Sequence[Chunk]) -> Assembly:
+        """Return the assembly of these chunks.
+
+        Raises:
+            MalformedError: they are not of one snapshot.
+        """
+        assembly = cls(chunks[0])
+        for chunk in chunks:
+            assembly.add(chunk)
+        return assembly
 
     def add(self, chunk: Chunk) -> bool:
         """Add a chunk; return whether all are there.
 
         Raises:
-            MalformedError: it is of another snapshot.
+            MalformedError: it is of another snapshot, or holds what the snapshot
+                has not seen.
         """
         if chunk.of != self.of or not 0 <= chunk.number < self.of:
             raise MalformedError("a snapshot", f"chunk {chunk.number} of {chunk.of}")
-        self._chunks[chunk.number] = chunk
-        return len(self._chunks) == self.of
+        if chunk.vector != self.vector:
+            raise MalformedError("a snapshot", "its chunks are not of one instant")
+        if chunk.number not in self._numbers:
+            for cell in chunk.cells:
+                _check(cell.entries, self._seen)
+            for cell in chunk.cells:
+                self._add_cell(cell)
+            self._numbers.add(chunk.number)
+        return self.is_whole
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all chunks are there."""
+        return len(self._numbers) == self.of
 
     @property
     def next_number(self) -> int:
         """The first chunk that is not there."""
-        return next(n for n in range(self.of + 1) if n not in self._chunks)
+        return next(n for n in range(self.of + 1) if n not in self._numbers)
 
-    def chunks(self) -> list[Chunk]:
-        """Return those that are there, in their order."""
-        return [self._chunks[number] for number in sorted(self._chunks)]
-
-
-def cells_of(chunks: Sequence[Chunk]) -> Cells:
-    """Return a whole snapshot's cells.
-
-    Raises:
-        MalformedError: not all chunks are there, or an entry is not in the vector.
-    """
-    whole = [chunk.number for chunk in chunks] == list(range(chunks[0].of))
-    if not whole or any(chunk.vector != chunks[0].vector for chunk in chunks):
-        raise MalformedError("a snapshot", "its chunks are not of one instant")
-    seen = context_of(chunks[0].vector)
-    cells: Cells = {}
-    for chunk in chunks:
-        for cell in chunk.cells:
-            _check(cell.entries, seen)
-            cells.setdefault(cell.crdt, {})[cell.key] = cell.entries
-    return cells
+    def _add_cell(self, cell: Cell) -> None:
+        crdt, key, entries = cell.crdt, cell.key, cell.entries
+        self.cells.setdefault(crdt, {})[key] = entries
+        self.marks.setdefault(crdt, {})[key] = mark_of(crdt, key, entries)
 
 
 def context_of(*pairs: Iterable[tuple[Origin, int]]) -> CausalContext:

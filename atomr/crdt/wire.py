@@ -126,6 +126,11 @@ def hash64(value: object) -> int:
     return int.from_bytes(blake2b(pack(value), digest_size=8).digest(), "big")
 
 
+def mark_of(crdt_id: str, key: Key, cell: tuple[Entry, ...]) -> int:
+    """Return the hash of a key with its entries."""
+    return hash64((crdt_id, key, cell))
+
+
 def check_key(key: object) -> None:
     """Check that every node reads a key alike.
 

@@ -332,7 +332,7 @@ class Replication:
         if not incoming.assembly.add(part.chunk):
             return [incoming.ask(now_s)]
         self._incoming = None
-        took = self.log.adopt(incoming.assembly.chunks())
+        took = self.log.adopt(incoming.assembly)
         joined: list[Effect] = [Joined(sender)]
         # What was written since is in its log.
         return joined + self._take(sender, took) + [self._ask(sender, now_s)]

@@ -22,7 +22,6 @@ from atomr.crdt import (
     Replicated,
     joining,
     log_tail,
-    snapshots,
 )
 from atomr.gossip.replication import Replication
 from atomr.gossip.replication.retiring import Retiring
@@ -114,10 +113,10 @@ MUTANTS = (
         RETIREMENT,
     ),
     Mutant(
-        "a snapshot's vector is adopted with its first chunk",
-        snapshots.Assembly.add,
-        "len(self._chunks) == self.of",
-        "True",
+        "a snapshot is joined with its first chunk",
+        Replication._add_part,
+        "if not incoming.assembly.add(part.chunk):",
+        "if incoming.assembly.add(part.chunk) is None:",
     ),
     Mutant(
         "a snapshot takes the place of what was there",
@@ -205,7 +204,7 @@ MUTANTS = (
     Mutant(
         "a snapshot does not tell whom its sender has retired",
         EventLog.adopt,
-        "their_seen = context_of(vector.items(), chunks[0].retired)",
+        "their_seen = context_of(vector.items(), snapshot.retired)",
         "their_seen = context_of(vector.items())",
         RETIREMENT,
     ),
