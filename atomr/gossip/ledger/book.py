@@ -1,0 +1,250 @@
+"""What a ledger knows, what it has written down, and what it may spend from.
+
+The order is what keeps the promise.  Whatever makes this ledger's rights fewer
+is on its disk before anybody profits from it: a chunk before it is spent from,
+a move before the receiver is told.  So a crash can forget what is there to be
+spent, and never that it was.
+
+A chunk counts as spent when it is taken.  What is left of it when the process
+dies stays spent, until somebody knows better (:meth:`Book.reconcile`).
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from atomr.gossip.ledger.frames import Record, Row, decode_record, encode_record
+from atomr.gossip.ledger.matrix import Matrix
+from atomr.gossip.ledger.outcomes import Persist
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class Book:
+    """One ledger's state.
+
+    Attributes:
+        ledger: its id.
+        matrix: all that is known; its own row may be ahead of the disk.
+        frozen: heirs of lost ledgers, by ledger.
+        open: units that were taken, are on the disk, and are not spent.
+        taking: units that were taken and are on their way to the disk.
+    """
+
+    __slots__ = (
+        "_doubt",
+        "_durable",
+        "_is_dirty",
+        "_is_reconciled",
+        "_seq",
+        "_written",
+        "frozen",
+        "ledger",
+        "matrix",
+        "open",
+        "taking",
+    )
+
+    def __init__(self, ledger: str, record: bytes | None) -> None:
+        """Start from the file of an earlier life, or with an empty one.
+
+        Args:
+            ledger: the id, if there is no file: one that nobody ever had.
+            record: what the file holds; None: there is none.
+
+        Raises:
+            msgspec.DecodeError: the file is damaged.
+        """
+        if record is None:
+            read = Record(ledger, (Row(ledger),), {})
+        else:
+            read = decode_record(record)
+        self.ledger = read.ledger
+        self.matrix = Matrix(read.rows)
+        self.frozen = dict(read.frozen)
+        self.open = self.taking = self._seq = 0
+        self._durable: Row | None = None if record is None else self.row
+        self._doubt = self.row.spent - self.row.released
+        self._is_dirty = record is None
+        self._is_reconciled = False
+        self._written: tuple[int, Row, int] | None = None
+
+    @property
+    def row(self) -> Row:
+        """This ledger's own row."""
+        return self.matrix.rows[self.ledger]
+
+    @property
+    def rights(self) -> int:
+        """What may be taken, or moved elsewhere."""
+        return max(0, self.matrix.rights(self.ledger))
+
+    @property
+    def told(self) -> tuple[Row, ...]:
+        """What others may know: of our own row, no more than is on the disk."""
+        mine = () if self._durable is None else (self._durable,)
+        rows = self.matrix.rows.items()
+        return mine + tuple(row for ledger, row in rows if ledger != self.ledger)
+
+    # --- changes --------------------------------------------------------------------
+
+    def _write(self, **cells: object) -> None:
+        self.matrix.rows[self.ledger] = msgspec.structs.replace(self.row, **cells)
+        self._is_dirty = True
+
+    def mint(self, units: int) -> None:
+        """Make units."""
+        self._write(minted=self.row.minted + units)
+
+    def take(self, units: int) -> None:
+        """Take rights to be spent; they are open once that is on the disk."""
+        self._write(spent=self.row.spent + units)
+        self.taking += units
+
+    def release(self, units: int) -> None:
+        """Give open units back."""
+        self.open -= units
+        self._write(released=self.row.released + units)
+
+    def move(self, ledger: str, units: int) -> None:
+        """Give rights to another ledger."""
+        moved = {**self.row.moved, ledger: self.row.moved.get(ledger, 0) + units}
+        self._write(moved=moved)
+
+    def freeze(self, ledger: str, heir: str) -> None:
+        """Believe no more news of a ledger, except from its heir."""
+        if self.frozen.get(ledger) != heir:
+            self.frozen[ledger] = heir
+            self._is_dirty = True
+
+    def heir(self, ledger: str) -> str:
+        """Return the ledger that has inherited from a lost one; empty: none has."""
+        row = self.matrix.rows.get(ledger)
+        return "" if row is None else row.heir
+
+    def _see_heir(self, row: Row) -> None:
+        """Take note of who inherited; of a later one only if the first is lost."""
+        before = self.heir(row.ledger)
+        if before and before not in self.frozen:
+            return
+        self.freeze(row.ledger, row.heir)
+        known = self.matrix.rows.get(row.ledger, row)
+        self.matrix.rows[row.ledger] = msgspec.structs.replace(known, heir=row.heir)
+
+    def inherit(self, spent: Mapping[str, int]) -> int:
+        """Write lost ledgers' last rows: all that they did not spend is ours.
+
+        What one of them spent beyond what is known to have been there came from
+        another one of them, so it is taken from what that one leaves.
+
+        Args:
+            spent: what was spent at each, in total; all are frozen everywhere.
+
+        Returns:
+            How many units that is.
+        """
+        for ledger, units in spent.items():
+            self._close_row(ledger, units)
+        left = {ledger: self.matrix.rights(ledger) for ledger in spent}
+        total = budget = max(0, sum(left.values()))
+        for ledger, units in left.items():
+            moved = max(0, min(units, budget))
+            budget -= moved
+            row = self.matrix.rows[ledger]
+            cells = {**row.moved, self.ledger: row.moved.get(self.ledger, 0) + moved}
+            self.matrix.rows[ledger] = msgspec.structs.replace(row, moved=cells)
+        self._is_dirty = True
+        return total
+
+    def _close_row(self, ledger: str, spent: int) -> None:
+        row = self.matrix.rows.get(ledger, Row(ledger))
+        known = row.spent - row.released
+        self.matrix.rows[ledger] = msgspec.structs.replace(
+            row,
+            spent=row.spent + max(0, spent - known),
+            released=row.released + max(0, known - spent),
+            heir=self.ledger,
+        )
+
+    def reconcile(self, spent: int) -> int:
+        """Give back what earlier lives took and did not spend; once in a life.
+
+        Args:
+            spent: what they spent, in total, with what may still be charged.
+
+        Returns:
+            How many units that is; less than 0: more was charged than the disk
+            knew of, and how many of those there are rights for.
+        """
+        units = self._doubt - spent
+        if self._is_reconciled or not units:
+            return 0
+        self._is_reconciled = True
+        if units > 0:
+            self._write(released=self.row.released + units)
+            return units
+        return -self.charge(-units)
+
+    def charge(self, units: int) -> int:
+        """Take rights for what was spent without; return how many there were."""
+        taken = min(units, self.rights)
+        self._write(
+            spent=self.row.spent + taken, overrun=self.row.overrun + units - taken
+        )
+        return taken
+
+    def merge(self, row: Row, *, for_heir: bool = False) -> bool:
+        """Take what is new in a row.
+
+        A row that has an heir is its last: all voters agreed to that.
+
+        Args:
+            row: a copy of it.
+            for_heir: whether the sender believes no later news of it.
+
+        Returns:
+            False if it is our own and knows more than we do: our file is old.
+        """
+        if row.heir:
+            self._see_heir(row)
+        elif row.ledger in self.frozen and not for_heir:
+            return True
+        is_new = self.matrix.merge(row)
+        return not (is_new and row.ledger == self.ledger)
+
+    # --- the disk -------------------------------------------------------------------
+
+    def next_persist(self) -> Persist | None:
+        """Return what to write now; None: nothing, or the disk is busy."""
+        if not self._is_dirty or self._written is not None:
+            return None
+        self._is_dirty = False
+        self._seq += 1
+        self._written = self._seq, self.row, self.taking
+        self.taking = 0
+        record = Record(self.ledger, tuple(self.matrix.rows.values()), self.frozen)
+        return Persist(self._seq, encode_record(record))
+
+    def persisted(self, seq: int) -> bool:
+        """Take note that it is on the disk; False: that is not what was written."""
+        if self._written is None or self._written[0] != seq:
+            return False
+        _, self._durable, taken = self._written
+        self._written = None
+        self.open += taken
+        return True
+
+    @property
+    def coming(self) -> int:
+        """Units that will be open when the disk has them."""
+        return self.taking + (self._written[2] if self._written else 0)
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether the disk has all."""
+        return not self._is_dirty and self._written is None

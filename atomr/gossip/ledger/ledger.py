@@ -1,0 +1,455 @@
+"""A ledger: one node's part of a budget.
+
+::
+
+    rights ──take──▶ open chunk ──hold──▶ held ──settle──▶ spent
+       ▲  ▲              │                  │
+       │  └───release────┘◀─────the rest────┘
+       └──move── another ledger's rights
+
+A call holds the most that it may cost, and settles at what it did cost.  What is
+held comes out of an open chunk; chunks come out of this ledger's rights; rights
+come from other ledgers, the richest first.  A hold waits for the disk and for
+others as long as its deadline allows, and is refused at once only when all have
+said that there is not enough.
+
+Pure: times are arguments, in seconds of the node's monotonic clock.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+import attrs
+import msgspec
+
+from atomr.gossip.ledger.book import Book
+from atomr.gossip.ledger.frames import (
+    Frame,
+    Freeze,
+    Frozen,
+    Need,
+    Objects,
+    Row,
+    Rows,
+)
+from atomr.gossip.ledger.outcomes import (
+    Answered,
+    Effect,
+    Held,
+    Outcome,
+    Overran,
+    Refused,
+    RolledBack,
+    Send,
+    Waiting,
+)
+from atomr.gossip.ledger.peers import Peers
+from atomr.gossip.ledger.reclaim import Reclaim
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from atomr.gossip.ledger.budget import Budget
+
+_NEVER = float("inf")
+
+MAX_WAITERS = 1_024
+"""Holds that wait; past that they are refused."""
+
+_LOW_CHUNKS = 2
+"""With rights for fewer chunks than that, others are asked ahead of need."""
+
+_ASKED_CHUNKS = 8
+"""And for so many."""
+
+_TOLD_TIMES = 3
+"""A change is told again so often: it may get lost."""
+
+
+@attrs.define(eq=False)
+class _Waiter:
+    """A hold that waits."""
+
+    ticket: int
+    units: int
+    until_s: float
+    began_s: float
+
+
+class Ledger:
+    """One node's part of one budget."""
+
+    __slots__ = (
+        "_book",
+        "_budget",
+        "_effects",
+        "_is_wanted",
+        "_next_ask_s",
+        "_next_tell_s",
+        "_owed",
+        "_peers",
+        "_reclaim",
+        "_tells",
+        "_tickets",
+        "_waiters",
+        "_work_s",
+    )
+
+    def __init__(
+        self, budget: Budget, *, name: str, ledger: str, record: bytes | None
+    ) -> None:
+        """Start from the file of an earlier life, or as a new ledger.
+
+        Args:
+            budget: its terms.
+            name: of this node.
+            ledger: the id to take where there is no file: one that nobody ever
+                had, as the node's name with its boot id.
+            record: what the file holds; None: there is none.
+
+        Raises:
+            msgspec.DecodeError: the file is damaged.
+        """
+        self._budget = budget
+        self._book = Book(ledger, record)
+        self._peers = Peers(budget, self._book, name=name)
+        self._reclaim = Reclaim(budget, self._book)
+        self._next_ask_s = -_NEVER
+        self._next_tell_s = -_NEVER
+        self._tells = _TOLD_TIMES
+        self._owed: list[Send] = []
+        self._waiters: deque[_Waiter] = deque()
+        self._tickets = 0
+        self._is_wanted = False
+        self._work_s = _NEVER
+        self._effects: list[Effect] = []
+
+    # --- what is known --------------------------------------------------------------
+
+    @property
+    def ledger(self) -> str:
+        """The id, which stays when the node restarts with its file."""
+        return self._book.ledger
+
+    @property
+    def remaining(self) -> int:
+        """Units that all ledgers together may still take, as far as is known."""
+        return self._book.matrix.remaining + self._book.open + self._book.coming
+
+    @property
+    def overrun(self) -> int:
+        """Units charged without rights, by all ledgers, as far as is known."""
+        return self._book.matrix.overrun
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """All rows that are known, for an operator to look at."""
+        return tuple(self._book.matrix.rows.values())
+
+    # --- use ------------------------------------------------------------------------
+
+    def mint(self, units: int, now_s: float) -> Sequence[Effect]:
+        """Make units.  An operator's act: whoever repeats it doubles the budget.
+
+        Raises:
+            ValueError: ``units`` is not at least 1.
+        """
+        if units < 1:
+            raise ValueError(f"mint({units!r}): expected at least 1 unit")
+        self._book.mint(units)
+        return self._work(now_s)
+
+    def hold(self, units: int, *, deadline_s: float, now_s: float) -> Outcome:
+        """Set units aside for a call.
+
+        Call :meth:`advance` at :attr:`next_deadline_s`, which is now if there is
+        something to write or to ask.
+
+        Args:
+            units: the most that the call may cost, at least 1.
+            deadline_s: how long it may wait, by the node's clock.
+            now_s: by the node's clock.
+
+        Raises:
+            ValueError: ``units`` is not at least 1.
+        """
+        if units < 1:
+            raise ValueError(f"hold({units!r}): expected at least 1 unit")
+        book = self._book
+        self._is_wanted = True
+        if units <= book.open and not self._waiters:
+            book.open -= units
+            return Held(units)
+        if now_s >= deadline_s or len(self._waiters) >= MAX_WAITERS:
+            return Refused(self.remaining)
+        self._tickets += 1
+        self._waiters.append(_Waiter(self._tickets, units, deadline_s, now_s))
+        self._work_s = now_s
+        return Waiting(self._tickets)
+
+    def settle(self, held: Held, cost: int, *, now_s: float) -> Sequence[Effect]:
+        """End a hold: the call cost that much.
+
+        A second time it does nothing.  A cost above what was held is taken from
+        what there is, and where that is not enough counted as overrun.
+
+        Raises:
+            ValueError: ``cost`` is negative.
+        """
+        if cost < 0:
+            raise ValueError(f"settle(cost={cost!r}): expected at least 0")
+        if not held.is_open:
+            return ()
+        held.is_open = False
+        self._book.open += max(0, held.units - cost)
+        if cost > held.units:
+            self._cover(cost - held.units)
+        return self._work(now_s)
+
+    def _cover(self, excess: int) -> None:
+        book = self._book
+        opened = min(excess, book.open)
+        book.open -= opened
+        uncovered = excess - opened - book.charge(excess - opened)
+        self._effects.append(Overran(self._budget.name, excess, uncovered))
+
+    def close(self, now_s: float) -> Sequence[Effect]:
+        """Give back what is open, before a planned end; then wait for the disk."""
+        if self._book.open:
+            self._book.release(self._book.open)
+        self._is_wanted = False
+        return self._work(now_s)
+
+    def reconcile(self, spent: int, now_s: float) -> Sequence[Effect]:
+        """Say what earlier lives of this ledger spent; the rest is given back.
+
+        Args:
+            spent: units, in total, with those of calls that may still be charged;
+                at least 0.  Only the first time in a life counts.
+            now_s: by the node's clock.
+
+        Raises:
+            ValueError: ``spent`` is negative.
+        """
+        if spent < 0:
+            raise ValueError(f"reconcile(spent={spent!r}): expected at least 0")
+        self._book.reconcile(spent)
+        return self._work(now_s)
+
+    def reclaim(
+        self, spent: Mapping[str, int], now_s: float, *, gone: Iterable[str] = ()
+    ) -> Sequence[Effect]:
+        """Inherit what ledgers held whose files are lost.
+
+        It waits for all voters but those that are gone, asking again and again.
+
+        Args:
+            spent: what each lost ledger spent in total, by its id, from whatever
+                keeps account of it; too little would be spent twice.
+            now_s: by the node's clock.
+            gone: names of nodes that will not come back; their ledgers must be
+                among the lost ones.
+        """
+        left = {*gone}
+        asked = tuple(name for name in self._peers.names if name not in left)
+        self._effects += self._reclaim.begin(spent, asked)
+        self._next_ask_s = now_s
+        return self._work(now_s)
+
+    # --- events ---------------------------------------------------------------------
+
+    @property
+    def next_deadline_s(self) -> float | None:
+        """When :meth:`advance` is due; None: not before something else happens."""
+        due_s = self._work_s
+        if self._waiters:
+            due_s = min(due_s, *(waiter.until_s for waiter in self._waiters))
+        if self._reclaim.is_running or (self._peers.names and self._lacking > 0):
+            due_s = min(due_s, self._next_ask_s)
+        if self._tells:
+            due_s = min(due_s, self._next_tell_s)
+        return due_s if due_s < _NEVER else None
+
+    def start(self, now_s: float) -> Sequence[Effect]:
+        """Begin; called once, before all else."""
+        return self._work(now_s)
+
+    def advance(self, now_s: float) -> Sequence[Effect]:
+        """Do what is due."""
+        return self._work(now_s)
+
+    def persisted(self, seq: int, now_s: float) -> Sequence[Effect]:
+        """The record of that number is on the disk."""
+        if self._book.persisted(seq):
+            self._tells = _TOLD_TIMES
+            self._next_tell_s = now_s
+        return self._work(now_s)
+
+    def receive(self, sender: str, frame: Frame, now_s: float) -> Sequence[Effect]:
+        """Handle a frame of a voter; ``sender`` is who it is known to be."""
+        if sender not in self._peers.names or frame.budget != self._budget.name:
+            return ()
+        match frame:
+            case Rows():
+                self._hear(sender, frame.ledger, frame.rows, now_s)
+            case Need():
+                self._lend(sender, frame)
+            case Freeze():
+                answer, facts = self._reclaim.asked(sender, frame)
+                self._owed.append(answer)
+                self._effects += facts
+            case Frozen():
+                self._hear(sender, frame.ledger, frame.rows, now_s)
+                self._reclaim.agreed(sender, frame)
+            case Objects():
+                self._effects += self._reclaim.objected(frame)
+        return self._work(now_s)
+
+    def _hear(
+        self, sender: str, ledger: str, rows: Iterable[Row], now_s: float
+    ) -> None:
+        self._peers.heard(sender, ledger, now_s)
+        for row in rows:
+            if not self._book.merge(row):
+                self._effects.append(RolledBack(self._budget.name, self.ledger))
+
+    def _lend(self, sender: str, need: Need) -> None:
+        """Move what a peer needs, and of the rest half; tell it in any case."""
+        book = self._book
+        moved = book.row.moved.get(need.ledger, 0)
+        least = max(0, need.seen + need.least - moved)
+        amount = max(0, need.seen + need.amount - moved)
+        waiting = sum(waiter.units for waiter in self._waiters)
+        spare = max(0, book.rights + book.open - waiting)
+        units = min(spare, max(least, min(amount, spare // 2)))
+        if need.ledger in book.frozen or need.ledger == self.ledger:
+            units = 0
+        if units > book.rights:
+            book.release(units - book.rights)
+        if units:
+            book.move(need.ledger, units)
+        self._owe(sender)
+
+    def _owe(self, sender: str) -> None:
+        """Answer with all rows, once the disk has ours."""
+        if all(owed.to != sender for owed in self._owed):
+            self._owed.append(Send(sender, self._told()))
+
+    def _told(self) -> Rows:
+        return Rows(self._budget.name, self.ledger, self._book.told)
+
+    # --- work -----------------------------------------------------------------------
+
+    def _work(self, now_s: float) -> Sequence[Effect]:
+        """Answer, take, ask and tell, as far as anything is due."""
+        self._work_s = _NEVER
+        self._effects += self._reclaim.finish()
+        self._answer(now_s)
+        self._take()
+        self._refuse(now_s)
+        self._ask(now_s)
+        self._write(now_s)
+        effects, self._effects = self._effects, []
+        return effects
+
+    def _answer(self, now_s: float) -> None:
+        """Give what is open to those who wait, in their order."""
+        waiters, book = self._waiters, self._book
+        while waiters and waiters[0].units <= book.open and now_s < waiters[0].until_s:
+            waiter = waiters.popleft()
+            book.open -= waiter.units
+            self._say(waiter, Held(waiter.units))
+
+    def _say(self, waiter: _Waiter, outcome: Held | Refused) -> None:
+        answered = Answered(self._budget.name, waiter.ticket, outcome)
+        self._effects.append(answered)
+
+    @property
+    def _lacking(self) -> int:
+        """Units that those who wait need, and that are not in this ledger."""
+        book = self._book
+        waiting = sum(waiter.units for waiter in self._waiters)
+        return waiting - book.open - book.coming - book.rights if waiting else 0
+
+    def _take(self) -> None:
+        """Take half a chunk when less is left, or what those who wait lack.
+
+        What settled calls gave back is released when it is more than a chunk: a
+        crash would make it unavailable.
+        """
+        book = self._book
+        chunk = self._budget.chunk(book.matrix.remaining + book.open)
+        half, quarter = (chunk + 1) // 2, (chunk + 3) // 4
+        if not self._waiters and book.open > half + quarter:
+            book.release(book.open - half)
+        short = self._covered()
+        if self._is_wanted and short > -quarter:
+            units = min(book.rights, max(short, half))
+            if units > 0:
+                book.take(units)
+
+    def _covered(self) -> int:
+        """Return what those who wait lack whom our rights can help, in their order."""
+        book = self._book
+        there = book.open + book.coming
+        lacking = -there
+        for waiter in self._waiters:
+            if lacking + waiter.units > book.rights:
+                break
+            lacking += waiter.units
+        return lacking
+
+    def _refuse(self, now_s: float) -> None:
+        """Refuse those whose time is up, or whom nobody can help."""
+        left: deque[_Waiter] = deque()
+        remaining = self.remaining
+        for waiter in self._waiters:
+            is_hopeless = waiter.units > remaining and self._peers.have_answered(
+                waiter.began_s
+            )
+            if now_s >= waiter.until_s or is_hopeless:
+                self._say(waiter, Refused(remaining))
+            else:
+                left.append(waiter)
+        self._waiters = left
+
+    def _ask(self, now_s: float) -> None:
+        """Ask for rights, and those who have not agreed to a reclaim."""
+        if now_s < self._next_ask_s:
+            return
+        if self._reclaim.is_running:
+            self._effects += self._reclaim.ask()
+            self._next_ask_s = now_s + self._budget.ask_s
+        book = self._book
+        chunk = self._budget.chunk(book.matrix.remaining)
+        least = max(0, self._lacking)
+        is_low = self._is_wanted and book.rights < _LOW_CHUNKS * chunk
+        if not self._peers.names or (not least and not is_low):
+            return
+        amount = max(least, _ASKED_CHUNKS * chunk)
+        self._effects.append(Send(*self._peers.need(least, amount, now_s)))
+        self._next_ask_s = now_s + self._budget.ask_s
+        self._is_wanted = bool(self._waiters)
+
+    def _write(self, now_s: float) -> None:
+        """Write what is new; tell it when it is on the disk."""
+        book = self._book
+        persist = book.next_persist()
+        if persist is not None:
+            self._effects.append(persist)
+        if book.is_clean:
+            for owed in self._owed:
+                self._effects.append(Send(owed.to, self._current(owed.message)))
+            self._owed.clear()
+        if self._tells and now_s >= self._next_tell_s:
+            self._tells -= 1
+            self._next_tell_s = now_s + self._budget.ask_s
+            self._effects += [Send(peer, self._told()) for peer in self._peers.names]
+
+    def _current(self, frame: Frame) -> Frame:
+        """Return an answer as it is now that the disk has all."""
+        if isinstance(frame, Frozen):
+            return msgspec.structs.replace(frame, rows=self._book.told)
+        return self._told() if isinstance(frame, Rows) else frame

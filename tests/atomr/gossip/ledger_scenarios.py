@@ -1,0 +1,135 @@
+"""Budgets under whatever can go wrong: never a unit too many, hardly one lost."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from atomr.gossip.ledger import Budget
+from atomr.testing.simulation import Mix, Scenario, Simulation, draw_faults
+from tests.atomr.gossip.budget_world import CRASH_SHARE, World
+
+NAMES = ("a", "b", "c", "d", "e")
+
+MIX = Mix(crash=0.0, power_loss=0.0, drift=1.0, slow_s=3.0, drift_rate=0.05)
+"""Crashes are planned apart: they are counted."""
+
+WITHIN_S = 12.0
+
+UNITS = 1_000_000
+
+
+def _world(simulation: Simulation) -> World:
+    draw = simulation.random
+    names = NAMES[: draw.choice((2, 3, 5))]
+    world = World(
+        simulation, Budget("team", names, chunk_cap=draw.choice((300, 10**6)))
+    )
+    world.add(*names)
+    simulation.start()
+    simulation.run(0.5)
+    world.mint(draw.choice(names), UNITS)
+    simulation.run(0.5)  # somebody has heard of it before the first disk is lost
+    return world
+
+
+def _calls(world: World, *, within_s: float, number: int) -> None:
+    """Calls that cost a part of what is held, and a few that cost more."""
+    draw = world.simulation.random
+    now_s = world.simulation.now_s
+    hot = draw.choice(world.budget.voters)
+    for _ in range(number):
+        units = draw.randint(10, 600)
+        cost = int(units * draw.choice((0.1, 0.5, 1.0)))
+        if draw.random() < 0.02:
+            cost = units + draw.randint(1, 100)
+        name = hot if draw.random() < 0.5 else draw.choice(world.budget.voters)
+        takes_s = draw.uniform(0.0, 1.5)
+        at_s = now_s + draw.uniform(0.0, within_s)
+        call = partial(world.call, name, cost, units=units, takes_s=takes_s)
+        world.simulation.at(at_s, call)
+
+
+def _crashes(world: World, *, lost_disks: float) -> None:
+    draw = world.simulation.random
+    simulation = world.simulation
+    for _ in range(draw.randrange(1, 5)):
+        name = draw.choice(world.budget.voters)
+        at_s = simulation.now_s + draw.uniform(0.5, WITHIN_S)
+        lose_disk = draw.random() < lost_disks
+        simulation.at(at_s, partial(world.crash, name, lose_disk=lose_disk))
+        simulation.at(at_s + draw.uniform(0.0, 3.0), partial(simulation.start, name))
+
+
+def _reclaims(world: World) -> None:
+    """Try to inherit in the middle of it, from whatever is lost by then."""
+    draw = world.simulation.random
+
+    def reclaim() -> None:
+        lost = [ledger for ledger in world.lost if ledger not in world.reclaimed]
+        if lost:
+            world.reclaim(draw.choice(world.budget.voters), *lost)
+
+    for _ in range(draw.randrange(3)):
+        world.simulation.at(draw.uniform(3.0, WITHIN_S), reclaim)
+
+
+def _run(simulation: Simulation, *, lost_disks: float) -> World:
+    world = _world(simulation)
+    draw = simulation.random
+    _calls(world, within_s=WITHIN_S, number=draw.randrange(200, 600))
+    _crashes(world, lost_disks=lost_disks)
+    _reclaims(world)
+    number = draw.randrange(1, 8)
+    names = world.budget.voters
+    plan = draw_faults(draw, names, within_s=WITHIN_S, number=number, mix=MIX)
+    simulation.plan(plan)
+    simulation.run(WITHIN_S + 4.0)
+    world.check()
+    assert world.worst_strand <= CRASH_SHARE, f"a crash took {world.worst_strand:.2%}"
+    return world
+
+
+def _finish(world: World) -> None:
+    """Heal, say what is known of crashes, and spend all that there is."""
+    simulation = world.simulation
+    simulation.heal()
+    simulation.start()
+    simulation.run(4.0)
+    for name in world.budget.voters:
+        simulation.restart(name)
+        world.reconcile(name)
+    simulation.run(1.0)
+    lost = [ledger for ledger in world.lost if ledger not in world.reclaimed]
+    for named in (lost, world.lost):  # the second time, those whose heirs are lost too
+        if set(lost) - set(world.reclaimed):
+            world.reclaim(world.budget.voters[0], *named)
+            simulation.run(3.0)
+    simulation.run(1.0)
+    world.check()
+    for _ in range(60):
+        if world.true_remaining <= 0.002 * world.minted:
+            break
+        units = max(1, world.true_remaining // 40)
+        for name in world.budget.voters:
+            for _ in range(12):
+                world.call(name, units, units=units, takes_s=0.0)
+        simulation.run(1.0)
+    world.check()
+    left = world.true_remaining
+    assert left <= 0.01 * world.minted, f"{left} of {world.minted} cannot be spent"
+
+
+def crashes(simulation: Simulation) -> None:
+    """Nodes are killed; their disks keep what was synced."""
+    _finish(_run(simulation, lost_disks=0.0))
+
+
+def disks(simulation: Simulation) -> None:
+    """Half of the nodes that are killed lose their disk too."""
+    _finish(_run(simulation, lost_disks=0.5))
+
+
+SCENARIOS = (
+    Scenario("budgets.crashes", crashes),
+    Scenario("budgets.disks", disks),
+)
