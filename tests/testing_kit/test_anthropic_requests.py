@@ -146,6 +146,11 @@ REFUSED: list[tuple[Any, str]] = [
     ),
     (ask(messages=[HI, USED, HI]), "messages.1: `tool_use` ids were found without"),
     (
+        ask(messages=[HI, USED, {"role": "user", "content": [RESULT, RESULT]}]),
+        "messages.2.content.1: each tool_use must have a single result. Found"
+        " multiple `tool_result` blocks with id: t1",
+    ),
+    (
         ask(
             messages=[
                 HI,

@@ -231,6 +231,18 @@ def test_t5_results_merge_into_one_users_turn_before_any_text() -> None:
     }
 
 
+def test_t5_a_result_that_stands_there_twice_is_sent_once_and_told() -> None:
+    encoded = encode(USER, call(), result(), result())
+    sent = json.loads(encoded.body)["messages"][-1]["content"]
+    assert [each["tool_use_id"] for each in sent] == ["t1"]
+    assert encoded.warnings == ("a tool's result that was sent twice was sent on once",)
+
+
+def test_t5_two_results_of_a_call_that_differ_are_not_chosen_from() -> None:
+    answered = turns(USER, call(), result(text="a"), result(text="b"))
+    assert [each["content"] for each in answered[-1][1]] == [[said("a")], [said("b")]]
+
+
 @pytest.mark.parametrize("arguments", ["[1]", "{", "x", '"a"', "\ud800"])
 def test_t5_arguments_that_are_no_object_are_refused_naming_the_message(
     arguments: str,

@@ -244,6 +244,49 @@ def test_t3_call_and_result_without_ids_are_tied_by_their_order() -> None:
     assert [message.role for message in messages[2:]] == [Role.TOOL, Role.TOOL]
 
 
+@pytest.mark.parametrize("identity", [{"id": "a"}, {}])
+def test_t3_result_that_stands_there_twice_is_read_once(
+    identity: dict[str, str],
+) -> None:
+    def answered(value: str) -> dict[str, Any]:
+        response = {"name": "f", "response": {"result": value}, **identity}
+        return {"role": "user", "parts": [{"functionResponse": response}]}
+
+    called = {"functionCall": {"name": "f", "args": {}, **identity}}
+    messages = _parse(
+        contents=[
+            USER_HI,
+            {"role": "model", "parts": [called]},
+            answered("1"),
+            answered("1"),
+            {"role": "model", "parts": [called]},
+            answered("1"),
+        ]
+    ).messages
+    assert [message.role for message in messages] == [
+        Role.USER,
+        Role.ASSISTANT,
+        Role.TOOL,
+        Role.ASSISTANT,
+        Role.TOOL,
+    ]
+
+
+def test_t3_result_that_differs_from_the_one_before_is_kept() -> None:
+    results = [
+        {"functionResponse": {"id": "a", "name": "f", "response": {"result": value}}}
+        for value in "12"
+    ]
+    calls = [{"functionCall": {"id": "a", "name": "f"}}]
+    messages = _parse(
+        contents=[
+            {"role": "model", "parts": calls},
+            {"role": "user", "parts": results},
+        ]
+    ).messages
+    assert [part.text for part in messages[1].content] == ["1", "2"]  # type: ignore[union-attr]
+
+
 def test_t3_call_that_was_answered_by_its_id_waits_no_more() -> None:
     calls = [{"functionCall": {"id": each, "name": "f"}} for each in "ab"]
     results = [

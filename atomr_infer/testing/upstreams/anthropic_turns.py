@@ -244,6 +244,12 @@ def _check_tool_turns(messages: list[Members]) -> None:
                     f" in `tool_result` blocks: {result}. Each `tool_result` block must"
                     " have a corresponding `tool_use` block in the previous message."
                 )
+            if result in results[:place]:
+                raise Invalid(
+                    f"messages.{number}.content.{place}: each tool_use must have a"
+                    " single result. Found multiple `tool_result` blocks with id:"
+                    f" {result}"
+                )
         _refuse_open([i for i in open_ids if i not in results], number - 1)
         if results and blocks[0]["type"] != "tool_result":
             # Text in front of a result hides it from the call that it answers.

@@ -165,11 +165,24 @@ class _Writer:
         return Turns(
             system=self._system,
             messages=[
-                {"role": role, "content": _results_first(blocks)}
+                {"role": role, "content": _results_first(self._once(blocks))}
                 for role, blocks in self._turns
             ],
             warnings=list(self._warnings),
         )
+
+    def _once(self, blocks: list[Block]) -> list[Block]:
+        """Leave out a result that stands there already; the API takes one of each."""
+        kept: list[Block] = []
+        results: dict[object, Block] = {}
+        for block in blocks:
+            if isinstance(block, dict) and block["type"] == "tool_result":
+                first = results.setdefault(block["tool_use_id"], block)
+                if first is not block and first == block:
+                    self._warn("a tool's result that was sent twice was sent on once")
+                    continue
+            kept.append(block)
+        return kept
 
     def _warn(self, phrase: str) -> None:
         self._warnings[phrase] = None

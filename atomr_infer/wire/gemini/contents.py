@@ -7,7 +7,8 @@ order.
 Calls and results are tied by id canonically.  Gemini clients may leave ids out
 and mean the order: so a call without one gets an id out of its position, the
 same for the same conversation each time, and a result without one takes the
-oldest call of its name that has no result yet.
+oldest call of its name that has no result yet.  A result that stands there twice,
+as a conversation that Gemini CLI resumed has it, is read once.
 
 Pure.
 
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 from itertools import groupby
 
+import attrs
 import msgspec
 from msgspec import Raw
 
@@ -85,6 +87,7 @@ class Conversation:
 
     def __init__(self) -> None:
         self._waiting: list[tuple[str, str]] = []
+        self._answered: dict[str, ToolResultPart] = {}
         self._calls = 0
         self.dropped: list[str] = []
 
@@ -135,7 +138,7 @@ class Conversation:
 
     def _known(
         self, kind: str, fields: Fields, signature: Signature | None, *, thought: bool
-    ) -> Part:
+    ) -> Part | None:
         match kind:
             case "text":
                 text = fields.text("text") or ""
@@ -167,9 +170,29 @@ class Conversation:
         self._calls += 1
         return f"gemini_call_{self._calls}"
 
-    def _result(self, fields: Fields) -> ToolResultPart:
+    def _result(self, fields: Fields) -> ToolResultPart | None:
         name = fields.required("name", str, "a string")
-        call_id = self._called(fields.text("id"), name)
+        told = fields.text("id")
+        call_id = self._called(told, name)
+        result = self._result_of(fields, name, call_id or told or "")
+        if call_id is not None:
+            self._answered[call_id] = result
+        elif self._stands_there(result, told):
+            return None
+        if not result.call_id:
+            return attrs.evolve(result, call_id=self._made_id())
+        return result
+
+    def _stands_there(self, result: ToolResultPart, call_id: str | None) -> bool:
+        """Whether a result that no call waits for says again what was said."""
+        if call_id is not None:
+            return self._answered.get(call_id) == result
+        return any(
+            result == attrs.evolve(before, call_id="")
+            for before in self._answered.values()
+        )
+
+    def _result_of(self, fields: Fields, name: str, call_id: str) -> ToolResultPart:
         raw = fields.raw("response")
         text, is_error = ("", False) if raw is None else _outcome(fields, raw)
         content: list[TextPart | ImagePart | FilePart] = []
@@ -184,12 +207,12 @@ class Conversation:
             call_id=call_id, content=tuple(content), name=name, is_error=is_error
         )
 
-    def _called(self, call_id: str | None, name: str) -> str:
+    def _called(self, call_id: str | None, name: str) -> str | None:
         for waiting in self._waiting:
             if waiting[0] == call_id or (call_id is None and waiting[1] == name):
                 self._waiting.remove(waiting)
                 return waiting[0]
-        return call_id or self._made_id()
+        return None
 
 
 def _bare(signature: Signature | None, *, thought: bool) -> Part | None:
