@@ -59,10 +59,13 @@ class ToolChoice:
     Attributes:
         mode: whether tools are called at all.
         names: with REQUIRED, the only tools allowed; (): any.
+        hosted: the kinds of the provider's own tools among those; no other
+            provider has them.
     """
 
     mode: ToolMode = ToolMode.AUTO
     names: tuple[str, ...] = ()
+    hosted: tuple[str, ...] = ()
 
 
 class FormatKind(Enum):

@@ -187,8 +187,11 @@ def _check_asks(batch: ExecuteBatch, capabilities: Capabilities) -> None:
     choice = batch.tool_choice
     if batch.tools and not (choice and choice.mode is ToolMode.NONE):
         _require(Feature.TOOLS, "tools", capabilities)
+    own = batch.dialect in capabilities.extra_of
+    if choice is not None and choice.hosted and not own:
+        raise _absent(f"the tool {choice.hosted[0]!r}", "tool_choice")
     for tool in batch.tools:
-        if isinstance(tool, RawTool) and batch.dialect not in capabilities.extra_of:
+        if isinstance(tool, RawTool) and not own:
             raise _absent(f"the tool {tool.kind!r}", "tools")
     if batch.sampling.top_logprobs is not None:
         _require(Feature.LOGPROBS, "logprobs", capabilities)

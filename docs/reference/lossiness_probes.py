@@ -283,6 +283,7 @@ RESPONSES = (
         },
     ),
     Probe("tools (web_search)", {"tools": [{"type": "web_search"}]}),
+    Probe("tool_choice web_search", {"tool_choice": {"type": "web_search"}}),
     Probe(
         "text.format json_schema",
         {"text": {"format": {"type": "json_schema", "name": "n", "schema": SCHEMA}}},

@@ -62,8 +62,13 @@ def function_tool(function: Fields, *, cache_from: Fields) -> Tool:
     )
 
 
-def parse_tool_choice(root: Fields) -> ToolChoice | None:
-    """Take the ``tool_choice`` of a request."""
+def parse_tool_choice(root: Fields, *, hosted: bool = False) -> ToolChoice | None:
+    """Take the ``tool_choice`` of a request.
+
+    Args:
+        root: the request.
+        hosted: whether the provider's own tools can be named, as in a response.
+    """
     raw = root.raw("tool_choice")
     if raw is None:
         return None
@@ -74,31 +79,41 @@ def parse_tool_choice(root: Fields) -> ToolChoice | None:
             known = ", ".join(_MODES)
             raise invalid(param, f"must be one of {known} or an object, not {name!r}")
         return ToolChoice(mode=_MODES[name])
-    return _named_choice(Fields.of(raw, param))
+    return _named_choice(Fields.of(raw, param), hosted=hosted)
 
 
-def _named_choice(fields: Fields) -> ToolChoice:
+def _named_choice(fields: Fields, *, hosted: bool) -> ToolChoice:
     kind = fields.required("type", str, "a string")
     if kind == "allowed_tools":
         allowed = fields.nested("allowed_tools") or fields
-        return _allowed(allowed)
-    if kind not in ("function", "custom"):
+        return _allowed(allowed, hosted=hosted)
+    if hosted and kind not in _OURS:
+        return ToolChoice(mode=ToolMode.REQUIRED, hosted=(kind,))
+    if kind not in _OURS:
         raise invalid(fields.path("type"), f"{kind!r} is not supported; use 'function'")
     function = fields.nested(kind) or fields
     name = function.required("name", str, "a string")
     return ToolChoice(mode=ToolMode.REQUIRED, names=(name,))
 
 
-def _allowed(fields: Fields) -> ToolChoice:
+def _allowed(fields: Fields, *, hosted: bool) -> ToolChoice:
     mode = fields.text("mode") or "auto"
     if mode not in _MODES:
         raise invalid(fields.path("mode"), f"must be auto or required, not {mode!r}")
-    names = []
+    names, kinds = [], []
     for param, raw in fields.items("tools", "a list of tools"):
         tool = Fields.of(raw, param)
+        kind = tool.text("type") or "function"
+        if hosted and kind not in _OURS:
+            kinds.append(kind)
+            continue
         function = tool.nested("function") or tool
         names.append(function.required("name", str, "a string"))
-    return ToolChoice(mode=_MODES[mode], names=tuple(names))
+    return ToolChoice(mode=_MODES[mode], names=tuple(names), hosted=tuple(kinds))
+
+
+_OURS = ("function", "custom")
+"""The kinds of tools that a client runs."""
 
 
 def parse_response_format(root: Fields) -> ResponseFormat | None:

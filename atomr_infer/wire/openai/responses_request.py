@@ -63,7 +63,7 @@ def parse_response_request(call: Call) -> Asked:
         sampling=_sampling(root),
         stream=stream,
         tools=tools,
-        tool_choice=parse_tool_choice(root),
+        tool_choice=parse_tool_choice(root, hosted=True),
         parallel_tool_calls=root.flag("parallel_tool_calls"),
         response_format=_format(root),
         reasoning=_reasoning(root),
