@@ -83,6 +83,17 @@ class attached:  # noqa: N801 - `async with attached(...)` reads as a function
         self._process: TaskProcess | None = None
         self._outer: Process | None = None
 
+    @property
+    def scope(self) -> trio.CancelScope:
+        """The block's, inside of it; who cancels it ends the process.
+
+        Raises:
+            RuntimeError: outside of the block.
+        """
+        if self._process is None:
+            raise RuntimeError("attached() has no scope before it is entered")
+        return self._process.scope
+
     async def __aenter__(self) -> Pid:
         return self._enter()
 

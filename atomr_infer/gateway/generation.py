@@ -31,7 +31,11 @@ from atomr_infer.gateway.answer_headers import (
     request_id_headers,
     served_headers,
 )
-from atomr_infer.gateway.client_wishes import wants_early_stream, with_wishes
+from atomr_infer.gateway.client_wishes import (
+    timeout_of,
+    wants_early_stream,
+    with_wishes,
+)
 from atomr_infer.gateway.conversations import Conversations, is_kept
 from atomr_infer.gateway.silences import BUSY, Silences
 from atomr_infer.gateway.tenants import Tenants
@@ -39,6 +43,7 @@ from atomr_infer.model.batch import RawChunk, TokenChunk
 from atomr_infer.policy.token_estimate import estimate_prompt_tokens
 from atomr_infer.serving.request import run_request
 from atomr_infer.serving.shared import Serving
+from atomr_infer.serving.straight import OrdinaryWayError, straight
 from atomr_infer.wire.ingress import AnswerFacts, Asked, Call, Ingress
 from atomr_infer.wire.openai.responses_items import streamed_response
 
@@ -47,8 +52,10 @@ if TYPE_CHECKING:
 
     from atomr_infer.gateway.exchange import Exchange
     from atomr_infer.gateway.silences import Silent
+    from atomr_infer.model.batch import ExecuteBatch
     from atomr_infer.model.cost import Cost
     from atomr_infer.serving.request import Served
+    from atomr_infer.serving.straight import Failed
     from atomr_infer.wire.ingress import AnswerBuilder, StreamEncoder
 
 log = logging.getLogger(__name__)
@@ -125,6 +132,51 @@ class Generation:
                 self._silences.watched.discard(self._answer)
 
     async def _generate(self) -> None:
+        failed = None
+        glanced = self._glance()
+        if glanced is not None:
+            if self._tenants is not None:
+                await self._tenants.check(self._call, owner=self._owner)
+            reread = partial(_conversation, self._ingress, self._call)
+            way = straight(self._serving, glanced.batch, reread=reread)
+            if way is not None:
+                answer = self._answer_to(glanced)
+                try:
+                    answer.cost = (await way.run(answer)).cost
+                except OrdinaryWayError as ordinary:
+                    failed = ordinary.failed
+                else:
+                    await answer.finish()
+                    return
+        await self._ordinary(failed)
+
+    def _glance(self) -> Asked | None:
+        """Return the request, when it can be told at once that it is a usual one."""
+        glanced = self._ingress.glance(self._call)
+        headers = self._call.headers
+        if glanced is None or wants_early_stream(headers):
+            return None
+        timeout_s = timeout_of(headers)
+        if timeout_s is None:
+            return glanced
+        batch = attrs.evolve(glanced.batch, timeout_s=timeout_s)
+        return attrs.evolve(glanced, batch=batch)
+
+    def _answer_to(self, asked: Asked) -> _StreamAnswer | _WholeAnswer:
+        answer: _StreamAnswer | _WholeAnswer
+        if asked.batch.stream:
+            answer = _StreamAnswer(self._exchange, self._ingress, asked)
+            answer.watched = self._silences.watched
+        else:
+            answer = _WholeAnswer(self._exchange, self._ingress, asked)
+        answer.read_at = self._read_at
+        if self._tenants is not None:
+            answer.note = partial(self._tenants.note, owner=self._owner)
+        self._answer = answer
+        return answer
+
+    async def _ordinary(self, failed: Failed | None) -> None:
+        """Answer it in the ordinary way, prepared for whatever may go wrong."""
         try:
             asked = self._ingress.parse(self._call)
         except InferenceError as error:
@@ -137,23 +189,15 @@ class Generation:
         batch = with_wishes(self._serving, asked.batch, self._call.headers)
         if batch is not asked.batch:
             asked = attrs.evolve(asked, batch=batch)
-        answer: _StreamAnswer | _WholeAnswer
-        if batch.stream:
-            answer = _StreamAnswer(self._exchange, self._ingress, asked)
-            answer.watched = self._silences.watched
-            if wants_early_stream(self._call.headers):
-                answer.begin_early()
-        else:
-            answer = _WholeAnswer(self._exchange, self._ingress, asked)
-        self._answer = answer
-        answer.read_at = self._read_at
-        if self._tenants is not None:
-            answer.note = partial(self._tenants.note, owner=self._owner)
+        answer = self._answer_to(asked)
+        if isinstance(answer, _StreamAnswer) and wants_early_stream(self._call.headers):
+            answer.begin_early()
         if is_kept(asked):
             answer.keep = partial(
                 self._conversations.keep, self._call, owner=self._owner
             )
-        answer.cost = (await run_request(self._serving, batch, answer)).cost
+        served = await run_request(self._serving, batch, answer, failed)
+        answer.cost = served.cost
         await answer.finish()
 
     async def _resumed(self, asked: Asked) -> Asked:
@@ -177,6 +221,10 @@ class Generation:
         await self._exchange.answer(
             refusal.status, refusal.body, [*refusal.headers, *more]
         )
+
+
+def _conversation(ingress: Ingress, call: Call) -> ExecuteBatch:
+    return ingress.parse(call).batch
 
 
 class _Answer:

@@ -202,6 +202,10 @@ class ExecuteBatch:
     priority: int = 0
     timeout_s: float | None = None
 
+    def asked_for(self, model: str) -> ExecuteBatch:
+        """Return the same request for the model of that name."""
+        return self if model == self.model else attrs.evolve(self, model=model)
+
 
 @attrs.frozen(kw_only=True)
 class ReasoningDelta:

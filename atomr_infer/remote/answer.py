@@ -7,6 +7,7 @@ I/O; this module moves them and keeps the time.
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
 from contextlib import contextmanager
 from http import HTTPStatus
@@ -110,6 +111,7 @@ class AnswerChunks(Generic[C]):
         *,
         timeouts: Timeouts,
         first_by: float,
+        total_at: float = math.inf,
         secret: Secret | None = None,
         warnings: tuple[str, ...] = (),
     ) -> None:
@@ -121,6 +123,7 @@ class AnswerChunks(Generic[C]):
             reader: what understands its bytes.
             timeouts: the limits.
             first_by: the instant by which the first chunk is due.
+            total_at: the instant by which the last one is.
             secret: our key, blotted out of every error.
             warnings: what was approximated in the request; they go with the
                 first chunk.
@@ -136,6 +139,7 @@ class AnswerChunks(Generic[C]):
         self._streamed = streamed or (batch.stream and reader.streams_json)
         self._timeouts = timeouts
         self._first_by: float | None = first_by
+        self._total_at = total_at
         self._secret = secret
         self._ready: deque[C] = deque()
         self._failed = False
@@ -171,7 +175,8 @@ class AnswerChunks(Generic[C]):
     async def _wait(self) -> None:
         due_at = self._first_by
         if due_at is None:
-            due_at = trio.current_time() + self._timeouts.idle_s
+            idle_at = trio.current_time() + self._timeouts.idle_s
+            due_at = min(idle_at, self._total_at)
         # No scope for each wait: the connection keeps the time.
         self._response.due_by(due_at)
         try:

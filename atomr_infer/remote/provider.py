@@ -42,6 +42,7 @@ from atomr_infer.remote.counted import Counted
 from atomr_infer.remote.http.client import HttpClient
 from atomr_infer.remote.http.headers import Headers, check_header
 from atomr_infer.remote.http.phases import HttpTimeouts
+from atomr_infer.remote.passage import Passage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from atomr_infer.model.batch import ExecuteBatch
     from atomr_infer.model.deployment import Timeouts
     from atomr_infer.remote.http.dialing.tcp import Connect
+    from atomr_infer.remote.http.exchange import Call
     from atomr_infer.remote.http.response import HttpResponse
     from atomr_infer.remote.session import Session
 
@@ -218,6 +220,57 @@ class ProviderClient:
         begin = partial(_Answered, self, request, first_by, read)
         return self._session.attempt(begin, headers=batch.client_headers)
 
+    def passage(
+        self, batch: ExecuteBatch, request: ProviderRequest[C], *, total_at: float
+    ) -> Passage[C] | None:
+        """Return an attempt without a block; None: the session must be remade first.
+
+        It must be ended.  Nothing is waited for here.
+
+        Args:
+            batch: what is asked.
+            request: how.
+            total_at: when it must be over, in trio's clock.
+        """
+        generation = self._session.current
+        if generation is None:
+            return None
+        return Passage(
+            self,
+            generation.client,
+            generation=generation,
+            keys=self._session.credentials,
+            batch=batch,
+            request=request,
+            total_at=total_at,
+        )
+
+    def call(
+        self,
+        client: HttpClient,
+        request: ProviderRequest[C],
+        by: float,
+        secret: Secret | None,
+    ) -> Call:
+        """Return a request with its key, ready to be sent.
+
+        Raises:
+            InvalidRequestError: a header of the client's cannot be sent.
+        """
+        key = () if secret is None else self._shown(secret)
+        try:
+            return client.call(
+                "POST",
+                request.path,
+                headers=[*request.headers, *key],
+                body=request.body,
+                replay=self._replay,
+                due_by=by,
+            )
+        except ValueError as error:
+            # Ours were checked when they were read; these are the client's.
+            raise InvalidRequestError(str(error)) from error
+
     async def ask(
         self,
         path: str,
@@ -276,19 +329,7 @@ class ProviderClient:
         Raises:
             InvalidRequestError: a header of the client's cannot be sent.
         """
-        key = () if secret is None else self._shown(secret)
-        try:
-            return client.request(
-                "POST",
-                request.path,
-                headers=[*request.headers, *key],
-                body=request.body,
-                replay=self._replay,
-                due_by=by,
-            )
-        except ValueError as error:
-            # Ours were checked when they were read; these are the client's.
-            raise InvalidRequestError(str(error)) from error
+        return client.exchange(self.call(client, request, by, secret))
 
     def _shown(self, secret: Secret) -> Headers:
         """Return the headers that carry a key, which are checked once for each."""

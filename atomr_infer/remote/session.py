@@ -100,7 +100,12 @@ class Generation(Generic[C]):
 
 
 class Session(Generic[C]):
-    """A client and its keys.  Made by :func:`open_session`."""
+    """A client and its keys.  Made by :func:`open_session`.
+
+    Attributes:
+        credentials: the keys.
+        generation: how many clients there have been.
+    """
 
     def __init__(
         self,
@@ -109,7 +114,7 @@ class Session(Generic[C]):
         nursery: trio.Nursery,
     ) -> None:
         self._open_client = open_client
-        self._credentials = credentials
+        self.credentials = credentials
         self._nursery = nursery
         self._making = trio.Lock()
         self._current: Generation[C]
@@ -122,6 +127,12 @@ class Session(Generic[C]):
     def client(self) -> C:
         """The client that a new attempt would use."""
         return self._current.client
+
+    @property
+    def current(self) -> Generation[C] | None:
+        """The generation that a new attempt joins; None: it must be made first."""
+        up_to_date = self._current.version == self.credentials.version
+        return self._current if up_to_date else None
 
     async def start(self) -> None:
         """Open the first client."""
@@ -149,13 +160,13 @@ class Session(Generic[C]):
 
         Cancellation: ends the exchange before it passes on.
         """
-        return _Attempt(self, self._credentials, begin, headers)
+        return _Attempt(self, self.credentials, begin, headers)
 
     async def join(self) -> Generation[C]:
         """Join the generation of the keys' version, made first where need be."""
-        if self._current.version != self._credentials.version:
+        if self._current.version != self.credentials.version:
             async with self._making:
-                if self._current.version != self._credentials.version:
+                if self._current.version != self.credentials.version:
                     await self._replace()
         self._current.users += 1
         return self._current
@@ -172,7 +183,7 @@ class Session(Generic[C]):
 
     async def _make(self) -> Generation[C]:
         # Read first: what changes while the client opens makes another one.
-        version = self._credentials.version
+        version = self.credentials.version
         made: Generation[C] = await self._nursery.start(self._live, version)
         self.generation += 1
         return made

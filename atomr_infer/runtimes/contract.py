@@ -154,6 +154,47 @@ class ModelAware(Protocol):
         ...
 
 
+class NotPassedError(Exception):
+    """Nothing came of a passage, and nothing was said: ask in the ordinary way."""
+
+
+class Passage(Protocol):
+    """One generation over what is at hand; end it whatever came of it."""
+
+    async def begin(self) -> AsyncIterator[TokenChunk | RawChunk]:
+        """Ask; return the chunks of the answer, which has begun.
+
+        Raises:
+            NotPassedError: the request is to be made by ``execute``.
+            InferenceError: as ``execute`` raises it.
+
+        Cancellation: leaves it to be ended.
+        """
+        ...
+
+    async def end(self, error: BaseException | None) -> None:
+        """Stop the generation before this returns, if it is not over.
+
+        Args:
+            error: why it ended; None: the answer is whole.
+        """
+        ...
+
+
+@runtime_checkable
+class PassesOn(Protocol):
+    """A runner with a shorter way for requests that it sends on as they are."""
+
+    def passage(self, batch: ExecuteBatch, *, total_at: float) -> Passage | None:
+        """Return the shorter way for a request; None: there is none for it now.
+
+        Args:
+            batch: the request, with its ``source``; its conversation may be empty.
+            total_at: when it must be over, in trio's clock.
+        """
+        ...
+
+
 @runtime_checkable
 class Embedder(Protocol):
     """A runner that turns texts into vectors (``Feature.EMBEDDINGS``)."""

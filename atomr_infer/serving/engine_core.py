@@ -15,6 +15,7 @@ while when the upstream answers 429 (:mod:`atomr_infer.policy.concurrency`).
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING
 
 import attrs
@@ -32,7 +33,7 @@ from atomr.process import (
     send_after,
     whereis,
 )
-from atomr.refs import Ref
+from atomr.refs import Pid, Ref
 from atomr_infer.errors import InferenceError, NotReadyError, OverloadedError
 from atomr_infer.policy.admission import Admission, AdmissionQueue
 from atomr_infer.policy.concurrency import AdaptiveLimit
@@ -40,9 +41,12 @@ from atomr_infer.policy.cost_estimate import estimate_request
 from atomr_infer.runtimes.contract import capabilities_of
 from atomr_infer.serving import messages
 from atomr_infer.serving.names import coordinator_name
+from atomr_infer.serving.permits import Ended, Permit, Permits
 from atomr_infer.serving.replica import Lease, Phase, ReplicaState
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from atomr_infer.model.batch import ExecuteBatch
     from atomr_infer.model.cost import CostEstimate
     from atomr_infer.model.deployment import Deployment
@@ -85,16 +89,19 @@ class EngineCore(GenServer):
             max_queue=deployment.serving.max_queue,
             aging_s=deployment.serving.priority_aging_s,
         )
-        self._limit = AdaptiveLimit(1)
+        self._permits = Permits(self._queue)
         self._clients: dict[Ref, _Client] = {}
         self._by_monitor: dict[Ref, _Client] = {}
-        self._engine: messages.ContextUp | None = None
         self._context: Ref | None = None
         self._state: ReplicaState
 
     def init(self) -> None:
         """Announce the replica to its coordinator."""
-        self._state = ReplicaState(number=self._number, core=self_pid())
+        self._state = ReplicaState(
+            number=self._number, core=self_pid(), permits=self._permits
+        )
+        self._permits.state = self._state
+        self._permits.freed = partial(_tell_freed, self_pid())
         self._announce()
 
     # --- requests -------------------------------------------------------------
@@ -113,8 +120,11 @@ class EngineCore(GenServer):
         """Take releases, time-outs and what the engine's context reports."""
         match message:
             case messages.Release(ref=ref, ended=ended):
-                self._tune(ref, ended)
-                self._leave(ref)
+                self._release(ref, ended)
+            case messages.Freed(permit=permit, ended=ended):
+                self._grant(self._queue.leave(permit.ref))
+                if permit.engine is self._permits.engine:
+                    self._tune(permit.generation, ended)
             case messages.ContextUp():
                 self._context_up(message)
             case messages.ContextFailed(error=error):
@@ -164,8 +174,9 @@ class EngineCore(GenServer):
         self, batch: ExecuteBatch, price: Price | None
     ) -> CostEstimate | None:
         longest = None
-        if self._engine is not None:
-            able = capabilities_of(self._engine.runner, batch.model)
+        engine = self._permits.engine
+        if engine is not None:
+            able = capabilities_of(engine.runner, batch.model)
             longest = able.max_output_tokens
         return estimate_request(batch, price, max_output_tokens=longest)
 
@@ -178,20 +189,20 @@ class EngineCore(GenServer):
         del self._by_monitor[client.down]
         self._grant(self._queue.leave(ref))
 
-    def _tune(self, ref: Ref, ended: messages.Ended) -> None:
+    def _release(self, ref: Ref, ended: Ended) -> None:
         client = self._clients.get(ref)
-        if client is None or self._engine is None:
+        if client is None:
             return
-        if ended is messages.Ended.SUCCEEDED:
-            changed = self._limit.succeeded()
-        elif ended is messages.Ended.RATE_LIMITED:
-            running = self._queue.running
-            changed = self._limit.refused(client.generation, running)
-        else:
-            return
-        if changed:
-            log.info("%s: %d requests at once", self._label(), self._limit.limit)
-            self._grant(self._queue.open(self._limit.limit))
+        self._leave(ref)
+        if self._permits.engine is not None:
+            self._tune(client.generation, ended)
+
+    def _tune(self, generation: int, ended: Ended) -> None:
+        permits = self._permits
+        before = permits.limit.limit
+        self._grant(permits.tune(generation, ended))
+        if permits.limit.limit != before:
+            log.info("%s: %d requests at once", self._label(), permits.limit.limit)
 
     def _give_up(self, ref: Ref) -> None:
         client = self._clients.get(ref)
@@ -206,15 +217,15 @@ class EngineCore(GenServer):
         )
         self._leave(ref)
 
-    def _grant(self, refs: list[Ref]) -> None:
+    def _grant(self, refs: Iterable[Ref]) -> None:
         for ref in refs:
             client = self._clients[ref]
             client.answer(self._lease(ref))
         self._count()
 
     def _lease(self, ref: Ref) -> Lease:
-        engine = self._engine
-        self._clients[ref].generation = self._limit.generation
+        engine = self._permits.engine
+        self._clients[ref].generation = self._permits.limit.generation
         assert engine is not None, "the queue is open only with an engine"
         return Lease(
             ref=ref,
@@ -230,7 +241,7 @@ class EngineCore(GenServer):
         if self._context is not None:
             demonitor(self._context)
         self._context = monitor(message.context)
-        self._engine = message
+        self._permits.engine = message
         self._state.starts += 1
         self._state.engine_pid = getattr(message.runner, "pid", None)
         self._state.progress = None
@@ -238,7 +249,7 @@ class EngineCore(GenServer):
         limit = self._deployment.serving.max_concurrency
         if limit is None:
             limit = message.runner.capabilities.max_concurrency
-        self._limit = AdaptiveLimit(limit)
+        self._permits.limit = AdaptiveLimit(limit)
         self._grant(self._queue.open(limit))
 
     def _context_failed(self, error: InferenceError) -> None:
@@ -257,7 +268,7 @@ class EngineCore(GenServer):
 
     def _context_down(self, reason: ExitReason) -> None:
         self._context = None
-        self._engine = None
+        self._permits.engine = None
         self._state.engine_pid = None
         self._queue.close()
         if not is_abnormal(reason):
@@ -285,9 +296,7 @@ class EngineCore(GenServer):
         cast(name, messages.ReplicaChanged(self._state.core))
 
     def _count(self) -> None:
-        self._state.running = self._queue.running
-        self._state.waiting = self._queue.waiting
-        self._state.limit = self._limit.limit
+        self._permits.count()
 
     def _label(self) -> str:
         return f"{self._deployment.name}/{self._number}"
@@ -304,3 +313,7 @@ class EngineCore(GenServer):
         return NotReadyError(
             f"{self._deployment.name} is not available: {self._state.error}"
         )
+
+
+def _tell_freed(core: Pid, permit: Permit, ended: Ended) -> None:
+    cast(core, messages.Freed(permit, ended))

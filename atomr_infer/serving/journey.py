@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from atomr_infer.model.batch import ExecuteBatch, Usage
     from atomr_infer.model.deployment import Deployment
     from atomr_infer.serving.shared import Serving
+    from atomr_infer.serving.straight import Failed
 
 log = logging.getLogger(__name__)
 
@@ -51,8 +52,15 @@ class Journey:
         report: what is told about it.
     """
 
-    def __init__(self, serving: Serving, batch: ExecuteBatch) -> None:
+    def __init__(
+        self, serving: Serving, batch: ExecuteBatch, failed: Failed | None = None
+    ) -> None:
         """Stand at the deployment that the model's name belongs to.
+
+        Args:
+            serving: the tree that serves.
+            batch: what is asked.
+            failed: the first attempt, when it has been made.
 
         Raises:
             ModelNotFoundError: there is none.
@@ -71,15 +79,20 @@ class Journey:
         )
         self.batch = batch
         self.plan = start(serving.deployments, first, siblings)
-        self.report = Report(batch.request_id, batch.model, first.name)
+        if failed is None:
+            self.report = Report(batch.request_id, batch.model, first.name)
+        else:
+            self.report = failed.report
         self._serving = serving
         # For a fallback without a model of its own: the name without a prefix.
         self._asked_model = route.model if first.model is None else batch.model
         self._bound_s = first.timeouts.total_s
         if batch.timeout_s is not None:
             self._bound_s = min(self._bound_s, batch.timeout_s)
-        self._deadline = trio.current_time() + self._bound_s
+        self._deadline = self.report.started_at + self._bound_s
         self.leg = self._leg(first, route.model)
+        if failed is not None:
+            self.leg.avoid(failed.replica)
 
     def take_canonical_form(self) -> None:
         """Leave the client's own bytes behind."""

@@ -37,6 +37,7 @@ from atomr_infer.serving import messages
 from atomr_infer.serving.delivery import Attempt
 from atomr_infer.serving.fresh_error import fresh, say_whose
 from atomr_infer.serving.inlining import inlined
+from atomr_infer.serving.permits import Ended
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
@@ -179,28 +180,32 @@ class Leg:
             return Held(lease, guard)
         except InferenceError:
             self._avoid_replica()
-            self._release(lease, messages.Ended.OTHERWISE)
+            self._release(lease, Ended.OTHERWISE)
             raise
 
     def let_go(self, held: Held, error: BaseException | None) -> None:
         """Give back a permit, and tell the breaker how it went."""
-        ended, outcome = messages.Ended.OTHERWISE, Outcome.UNKNOWN
+        ended, outcome = Ended.OTHERWISE, Outcome.UNKNOWN
         if error is None:
-            ended, outcome = messages.Ended.SUCCEEDED, Outcome.SUCCEEDED
+            ended, outcome = Ended.SUCCEEDED, Outcome.SUCCEEDED
         elif isinstance(error, InferenceError):
             self._avoid_replica()
             say_whose(error, self.deployment.name, self.batch.model)
             outcome = outcome_of(error)
             if isinstance(error, RateLimitedError) and error.code not in NOT_ASKED:
-                ended = messages.Ended.RATE_LIMITED
+                ended = Ended.RATE_LIMITED
         held.report(outcome)
         self._release(held.lease, ended)
 
+    def avoid(self, replica: ReplicaState) -> None:
+        """Ask another replica, if there is one: this one has failed."""
+        self._failed_on |= {replica}
+
     def _avoid_replica(self) -> None:
         assert self._replica is not None, "somebody was asked"
-        self._failed_on |= {self._replica}
+        self.avoid(self._replica)
 
-    def _release(self, lease: Lease, ended: messages.Ended) -> None:
+    def _release(self, lease: Lease, ended: Ended) -> None:
         cast(lease.core, messages.Release(lease.ref, ended))
 
     async def _admitted(self, pid: Pid, *, may_wait: bool) -> Lease:

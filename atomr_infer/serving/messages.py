@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from enum import Enum
-
 import attrs
 
 from atomr.otp import Request
@@ -15,6 +13,7 @@ from atomr_infer.model.deployment import Deployment
 from atomr_infer.model.prices import Price
 from atomr_infer.runtimes.contract import ModelRunner, Progress
 from atomr_infer.serving.engine_life import EngineLife
+from atomr_infer.serving.permits import Ended, Permit
 from atomr_infer.serving.replica import Lease, ReplicaState
 
 # --- to an engine core --------------------------------------------------------
@@ -35,20 +34,20 @@ class Admit(Request[Lease | InferenceError]):
     may_wait: bool = True
 
 
-class Ended(Enum):
-    """How a generation ended, for the limit of what runs at once."""
-
-    SUCCEEDED = "succeeded"
-    RATE_LIMITED = "rate limited"
-    OTHERWISE = "otherwise"
-
-
 @attrs.frozen
 class Release:
     """The generation under this lease has ended."""
 
     ref: Ref
     ended: Ended = Ended.OTHERWISE
+
+
+@attrs.frozen(eq=False)
+class Freed:
+    """A permit that was taken without a message is given back: somebody waits."""
+
+    permit: Permit
+    ended: Ended
 
 
 @attrs.frozen

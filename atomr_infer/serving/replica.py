@@ -15,6 +15,7 @@ from atomr_infer.errors import InferenceError
 from atomr_infer.model.capabilities import Capabilities
 from atomr_infer.runtimes.contract import ModelRunner, Progress
 from atomr_infer.serving.engine_life import EngineLife
+from atomr_infer.serving.permits import Permits
 
 
 class Phase(Enum):
@@ -43,6 +44,7 @@ class ReplicaState:
         engine_pid: the engine's operating system process, when it has one.
         progress: the last step of a start that still goes on.
         error: why it is restarting or has failed.
+        permits: where a request that finds a place takes it.
     """
 
     number: int
@@ -56,6 +58,7 @@ class ReplicaState:
     engine_pid: int | None = None
     progress: Progress | None = None
     error: InferenceError | None = None
+    permits: Permits | None = None
 
     @property
     def ready(self) -> bool:

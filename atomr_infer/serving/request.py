@@ -30,17 +30,21 @@ if TYPE_CHECKING:
     from atomr_infer.model.failover import Fallback
     from atomr_infer.policy.hedging import HedgeBudget
     from atomr_infer.serving.shared import Serving
+    from atomr_infer.serving.straight import Failed
 
 __all__ = ["Served", "Sink", "run_request"]
 
 
-async def run_request(serving: Serving, batch: ExecuteBatch, sink: Sink) -> Served:
+async def run_request(
+    serving: Serving, batch: ExecuteBatch, sink: Sink, failed: Failed | None = None
+) -> Served:
     """Run one request to its end.
 
     Args:
         serving: the tree that serves.
         batch: what is asked; its ``model`` is the public name.
         sink: where the answer goes.
+        failed: its first attempt, when that was made on the straight way.
 
     Returns:
         Who answered, as ``sink.begin`` was told, and what it cost.
@@ -51,9 +55,11 @@ async def run_request(serving: Serving, batch: ExecuteBatch, sink: Sink) -> Serv
 
     Cancellation: ends the generation before it passes on.
     """
-    request = _Request(serving, batch, sink)
+    request = _Request(serving, batch, sink, failed)
     try:
         async with request.journey.under_way() as pid:
+            if failed is not None:
+                await request.journey.turn(failed.take_error(), admitted=True)
             await request.run(pid)
     finally:
         request.end()
@@ -63,8 +69,10 @@ async def run_request(serving: Serving, batch: ExecuteBatch, sink: Sink) -> Serv
 class _Request:
     """The state of one request over its attempts."""
 
-    def __init__(self, serving: Serving, batch: ExecuteBatch, sink: Sink) -> None:
-        self.journey = Journey(serving, batch)
+    def __init__(
+        self, serving: Serving, batch: ExecuteBatch, sink: Sink, failed: Failed | None
+    ) -> None:
+        self.journey = Journey(serving, batch, failed)
         self._serving = serving
         self._on_cut = self.journey.plan.on_cut
         if self._on_cut in (OnCut.RESTART_MATCH, OnCut.CONTINUE):

@@ -47,6 +47,10 @@ class RoutingTable:
             InferenceError: no replica can serve, and why.
         """
         states = self._replicas.values()
+        if len(states) == 1:
+            (only,) = states  # as most have, and there is nothing to choose
+            if only.phase is not Phase.FAILED:
+                return only
         usable = [state for state in states if state.phase is not Phase.FAILED]
         chosen = least_outstanding(usable, avoid)
         if chosen is None:

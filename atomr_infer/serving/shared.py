@@ -18,7 +18,7 @@ import trio
 
 from atomr.errors import CallError
 from atomr.otp import call
-from atomr_infer.errors import NotReadyError
+from atomr_infer.errors import InferenceError, NotReadyError
 from atomr_infer.model.secret import HeaderSecret
 from atomr_infer.policy.cost_estimate import estimate_request
 from atomr_infer.policy.hedging import HedgeBudget
@@ -31,11 +31,11 @@ from atomr_infer.serving.fresh_error import fresh
 from atomr_infer.serving.names import MANAGER, coordinator_name
 from atomr_infer.serving.prices import Prices
 from atomr_infer.serving.replica import Phase, ReplicaState
+from atomr_infer.serving.ways import Ways
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from atomr_infer.errors import InferenceError
     from atomr_infer.model.batch import ExecuteBatch
     from atomr_infer.model.cost import CostEstimate
     from atomr_infer.model.deployment import Deployment
@@ -84,6 +84,7 @@ class Serving:
         self.watchdog = Watchdog()
         self.prices = Prices()
         self.started_at_s = int(time.time())
+        self.ways = Ways()
 
     @property
     def table(self) -> ModelTable:
@@ -111,6 +112,17 @@ class Serving:
         if name not in self._routing:
             raise NotReadyError(f"{name} was stopped")
         return self._routing[name]
+
+    def idle_replica(self, name: str) -> ReplicaState | None:
+        """Return the replica that is asked next; None: none runs now."""
+        routing = self._routing.get(name)
+        if routing is None or name in self._failures:
+            return None
+        try:
+            replica = routing.pick(frozenset())
+        except InferenceError:
+            return None
+        return replica if replica.ready else None
 
     @property
     def key_headers(self) -> frozenset[str]:

@@ -156,6 +156,15 @@ class Ingress(Protocol):
         """
         ...
 
+    def glance(self, call: Call) -> Asked | None:
+        """Return a request without its conversation, where that can be told at once.
+
+        Returns:
+            What :meth:`parse` returns, as far as it matters to a request whose
+            bytes are passed on; None: it must be parsed.
+        """
+        ...
+
     def stream(self, asked: Asked, facts: AnswerFacts) -> StreamEncoder:
         """Begin a streamed answer."""
         ...
@@ -173,3 +182,11 @@ class Ingress(Protocol):
     ) -> ErrorAnswer:
         """Return an answer for what HTTP itself refuses: 401, 404, 405, 408, 413."""
         ...
+
+
+class ReadWhole:
+    """A route whose requests cannot be told at a glance."""
+
+    def glance(self, call: Call) -> Asked | None:
+        """None: it must be parsed."""
+        return None

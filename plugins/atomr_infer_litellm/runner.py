@@ -97,6 +97,10 @@ class LiteLLMRunner(OpenAIRunner):
             yield chunks if cost is None else _with_cost(chunks, cost)
 
 
+    def passage(self, batch: ExecuteBatch, *, total_at: float) -> None:
+        """None: what an answer costs stands in a header that ``execute`` reads."""
+
+
 @lru_cache(maxsize=256)
 def _with_tags(capabilities: Capabilities) -> Capabilities:
     return attrs.evolve(capabilities, selectors=capabilities.selectors | TAGS)

@@ -18,7 +18,6 @@ from atomr_infer.remote.options import HTTP2, Options
 
 if TYPE_CHECKING:
     from atomr_infer.model.deployment import Deployment
-    from atomr_infer.wire.openai.upstream_request import MaxTokensMember
 
 DEFAULT_ENDPOINT = "https://api.openai.com/v1"
 
@@ -51,6 +50,10 @@ class OpenAIOptions:
             deployment's name: ``"2024-10-21"``.
         responses: whether the server has ``/responses``; None: OpenAI and Azure
             do, others do not.
+        openai_models: whether the models are OpenAI's own, which take
+            ``max_completion_tokens`` and no ``top_k``; None: those of OpenAI and
+            Azure are, and elsewhere those with the name of an OpenAI reasoning
+            model (``gpt-5``, ``openai/o3-mini``).
         http2: ``"off"``; ``"alpn"``: where the server agrees on it; or
             ``"prior-knowledge"``: spoken at once.
         headers: further headers of every request.
@@ -61,6 +64,7 @@ class OpenAIOptions:
     project: str | None = None
     azure_api_version: str | None = None
     responses: bool | None = None
+    openai_models: bool | None = None
     http2: str = "off"
     headers: Mapping[str, str] = attrs.field(factory=dict, hash=False)
 
@@ -68,17 +72,6 @@ class OpenAIOptions:
     def needs_credential(self) -> bool:
         """True for OpenAI itself and Azure; a compatible server may take anyone."""
         return self.is_openai
-
-    @property
-    def max_tokens_member(self) -> MaxTokensMember:
-        """How the endpoint spells the limit of output tokens.
-
-        OpenAI's reasoning models refuse ``max_tokens``, and all its models take
-        the newer name; compatible servers may know the older one only.
-        """
-        if self.is_openai:
-            return "max_completion_tokens"
-        return "max_tokens"
 
     @property
     def is_openai(self) -> bool:
@@ -142,6 +135,7 @@ def parse_options(deployment: Deployment) -> OpenAIOptions:
         project=options.header_text("project", _PROJECT),
         azure_api_version=options.text("azure_api_version"),
         responses=options.flag("responses"),
+        openai_models=options.flag("openai_models"),
         http2=options.one_of("http2", HTTP2, "off"),
         headers=options.headers("headers", _RESERVED),
     )

@@ -1,7 +1,9 @@
 """What the models behind an OpenAI-like server can do, as far as we know it.
 
-OpenAI's own models are known by name.  A compatible server (vLLM, Ollama, ...)
-says itself what its model lacks, so nothing is refused on its behalf.
+OpenAI's own models are known by name, behind whichever host: OpenAI's reasoning
+models refuse ``max_tokens``, ``top_k`` and what steers a sampler, and a proxy may
+pass that on.  A compatible server (vLLM, Ollama, ...) says itself what its model
+lacks, so nothing is refused on its behalf.
 
 Pure.
 
@@ -10,6 +12,7 @@ Source: OpenAI's model pages and deprecations, November 2026.
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -25,6 +28,7 @@ from atomr_infer.wire.openai.fitting import ChatTraits
 from atomr_infer_openai.config import BARE_TEXT
 
 if TYPE_CHECKING:
+    from atomr_infer.wire.openai.upstream_request import MaxTokensMember
     from atomr_infer_openai.config import OpenAIOptions
 
 # Continuing an assistant's text and counting tokens have no route there.
@@ -49,25 +53,30 @@ _REASONING = ("o1", "o3", "o4", "gpt-5", "gpt-6")
 _NOT_REASONING = ("gpt-5-chat", "gpt-5.1-chat", "gpt-5.2-chat", "gpt-5.3-chat")
 _STEERING = {"temperature", "top_p", "presence_penalty", "frequency_penalty"}
 
+# What follows keeps ``o1`` from being the beginning of somebody's own name.
+_REASONING_NAME = re.compile(r"(?:o[134]|gpt-[56])(?![A-Za-z0-9_])")
+
 _MAX_CONCURRENCY = 256
 
 
 def capabilities_of(model: str, options: OpenAIOptions) -> Capabilities:
     """Return what a model can do behind an endpoint."""
-    return _capabilities(model, options.is_openai, options.passes(model))
+    own = is_openais(model, options)
+    return _capabilities(model, options.is_openai, own, options.passes(model))
 
 
 @lru_cache(maxsize=1024)
 def _capabilities(
     model: str,
     is_openai: bool,  # noqa: FBT001 - a cache's key
+    own: bool,  # noqa: FBT001 - likewise
     passes: frozenset[Dialect],
 ) -> Capabilities:
-    features, sampling = _COMPATIBLE, ALL_SAMPLING
-    if is_openai:
-        features = _features(model)
+    features = _features(model) if is_openai else _COMPATIBLE
+    sampling = ALL_SAMPLING
+    if own:
         sampling = ALL_SAMPLING - {"top_k"}
-        if _reasons(model):
+        if _reasons(_bare(model)):
             sampling -= _STEERING
     return Capabilities(
         features=features,
@@ -79,6 +88,29 @@ def _capabilities(
         url_prefixes=("https://", "http://") if is_openai else (),
         selectors=SELECTORS,
     )
+
+
+def is_openais(model: str, options: OpenAIOptions) -> bool:
+    """Whether a model is one of OpenAI's, whoever passes requests on to it."""
+    if options.is_openai:
+        return True
+    if options.openai_models is not None:
+        return options.openai_models
+    return _REASONING_NAME.match(_bare(model)) is not None
+
+
+def max_tokens_member(model: str, options: OpenAIOptions) -> MaxTokensMember:
+    """Return how a model's server spells the limit of output tokens.
+
+    All models of OpenAI's take the newer name, and those that reason refuse the
+    older one; compatible servers may know the older one only.
+    """
+    return "max_completion_tokens" if is_openais(model, options) else "max_tokens"
+
+
+def _bare(model: str) -> str:
+    """Return a name without the house that proxies put before it."""
+    return model.rpartition("/")[2]
 
 
 def _features(model: str) -> frozenset[Feature]:

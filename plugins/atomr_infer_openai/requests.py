@@ -26,7 +26,11 @@ from atomr_infer.wire.openai.upstream_request import (
     encode_request,
 )
 from atomr_infer.wire.openai.upstream_stream import ChatAnswer
-from atomr_infer_openai.models import takes_bare_text, traits_of
+from atomr_infer_openai.models import (
+    max_tokens_member,
+    takes_bare_text,
+    traits_of,
+)
 
 if TYPE_CHECKING:
     from atomr_infer.model.batch import ExecuteBatch, RawChunk, TokenChunk
@@ -53,14 +57,14 @@ def make_request(
     batch: ExecuteBatch, options: OpenAIOptions
 ) -> ProviderRequest[TokenChunk | RawChunk]:
     """Return the request for a generation."""
-    passed = _passed(batch, options)
+    passed = passed_request(batch, options)
     if passed is not None:
         return passed
     fit = fitted(batch, traits_of(batch.model, options))
     if batch.prompt is not None and takes_bare_text(batch.model, options):
         path, body = _COMPLETIONS, encode_completion_request(fit.batch)
     else:
-        member = options.max_tokens_member
+        member = max_tokens_member(batch.model, options)
         path, body = _CHAT, encode_request(fit.batch, max_tokens_member=member)
     return ProviderRequest(
         path=path_of(path, batch.model, options),
@@ -70,9 +74,10 @@ def make_request(
     )
 
 
-def _passed(
+def passed_request(
     batch: ExecuteBatch, options: OpenAIOptions
 ) -> ProviderRequest[TokenChunk | RawChunk] | None:
+    """Return the request that passes the client's bytes on; None: it cannot be."""
     source = batch.source
     if source is None or source.dialect not in options.passes(batch.model):
         return None

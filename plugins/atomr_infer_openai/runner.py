@@ -29,7 +29,12 @@ from atomr_infer.wire.wrong_place import Place
 from atomr_infer_openai.config import OpenAIOptions, parse_options
 from atomr_infer_openai.faults import fault
 from atomr_infer_openai.models import capabilities_of
-from atomr_infer_openai.requests import EMBEDDINGS, make_request, path_of
+from atomr_infer_openai.requests import (
+    EMBEDDINGS,
+    make_request,
+    passed_request,
+    path_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -42,6 +47,7 @@ if TYPE_CHECKING:
     from atomr_infer.model.secret import Secret
     from atomr_infer.remote.http.dialing.tcp import Connect
     from atomr_infer.remote.http.headers import Headers
+    from atomr_infer.remote.passage import Passage
     from atomr_infer.runtimes.credentials import Credentials
 
 
@@ -142,6 +148,15 @@ class OpenAIRunner:
             connection before the block's exit returns.
         """
         return self._client.generation(batch, make_request(batch, self._options))
+
+    def passage(
+        self, batch: ExecuteBatch, *, total_at: float
+    ) -> Passage[TokenChunk | RawChunk] | None:
+        """Return the shorter way for a request; see ``PassesOn``."""
+        request = passed_request(batch, self._options)
+        if request is None:
+            return None
+        return self._client.passage(batch, request, total_at=total_at)
 
     async def embed(self, request: EmbedRequest) -> Embeddings:
         """Return one vector for each input, in order.

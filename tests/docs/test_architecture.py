@@ -94,13 +94,15 @@ def plain(line: str) -> str:
 
 def test_the_layers_on_the_page_are_those_of_the_contracts() -> None:
     contracts = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    lists = [
-        re.findall(r'"([^"]+)"', found)
-        for found in re.findall(
-            r"^layers = \[(.*?)\]", contracts, re.DOTALL | re.MULTILINE
+    lists = {
+        container: re.findall(r'"([^"]+)"', found)
+        for container, found in re.findall(
+            r"^containers = \[\"(\w+)\"\].*?^layers = \[(.*?)\]",
+            contracts,
+            re.DOTALL | re.MULTILINE,
         )
-    ]
-    [_, atomr, atomr_infer] = lists
+    }
+    atomr, atomr_infer = lists["atomr"], lists["atomr_infer"]
 
     assert " -> ".join(atomr) in PAGE
     # The version is no layer that anybody thinks of.

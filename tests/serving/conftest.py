@@ -20,6 +20,7 @@ from atomr_infer.model.batch import ExecuteBatch, Message, RawChunk, Role, Token
 from atomr_infer.serving.application import open_serving
 from atomr_infer.serving.request import Served, run_request
 from atomr_infer.serving.shared import Serving
+from atomr_infer.serving.straight import OrdinaryWayError, straight
 from tests.serving.lab import PLUGIN, LabPlugin
 
 if TYPE_CHECKING:
@@ -60,10 +61,17 @@ class Collected:
 
 @attrs.frozen
 class Tree:
-    """A running serving tree."""
+    """A running serving tree.
+
+    Attributes:
+        serving: the tree.
+        lab: its runtime.
+        straight: the requests for which there was a straight way.
+    """
 
     serving: Serving
     lab: LabPlugin
+    straight: list[str] = attrs.field(factory=list)
     _numbers: Iterator[int] = attrs.field(factory=count)
 
     async def ask(
@@ -82,7 +90,17 @@ class Tree:
             messages=(Message(Role.USER, text),),
             **more,
         )
-        sink.result = await run_request(self.serving, batch, sink)
+        failed = None
+        way = straight(self.serving, batch, reread=lambda: batch)
+        if way is not None:
+            self.straight.append(batch.request_id)
+            try:
+                sink.result = await way.run(sink)
+            except OrdinaryWayError as ordinary:
+                failed = ordinary.failed
+            else:
+                return sink
+        sink.result = await run_request(self.serving, batch, sink, failed)
         return sink
 
     async def idle(self) -> None:
@@ -119,15 +137,21 @@ async def forgotten(tree: Tree, **batch: Any) -> bool:
 OpenTree = Callable[..., AbstractAsyncContextManager[Tree]]
 
 
+@pytest.fixture(params=["ordinary", "straight"])
+def way(request: pytest.FixtureRequest) -> str:
+    """Every request is made by both ways: they differ in nothing that is seen."""
+    return str(request.param)
+
+
 @pytest.fixture
-def open_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OpenTree:
+def open_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str) -> OpenTree:
     info = tmp_path / "lab-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: lab\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(_ENTRY_POINTS)
     # What an engine's own interpreter imports the plugin from.
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
-    fresh = LabPlugin()
+    fresh = LabPlugin(passes=way == "straight")
     for field in attrs.fields(LabPlugin):
         monkeypatch.setattr(PLUGIN, field.name, getattr(fresh, field.name))
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 import attrs
 import trio
 
+from atomr_infer.errors import InferenceError, UpstreamTimeoutError
+from atomr_infer.model.capabilities import check_request
 from atomr_infer.runtimes.contract import (
     Host,
     ModelRunner,
@@ -19,9 +22,74 @@ from atomr_infer.testing.mock import MockRunner
 from atomr_infer.testing.mock_script import MockScript
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator
 
-    from atomr_infer.model.deployment import Deployment
+    from atomr_infer.model.batch import ExecuteBatch, RawChunk, TokenChunk
+    from atomr_infer.model.deployment import Deployment, Timeouts
+
+
+class Passed:
+    """The straight way to any runner: a passage that is its ``execute``.
+
+    Like a connection it keeps the time itself.
+    """
+
+    def __init__(
+        self,
+        runner: ModelRunner,
+        batch: ExecuteBatch,
+        *,
+        total_at: float,
+        timeouts: Timeouts,
+    ) -> None:
+        self._block = runner.execute(batch)
+        self._total_at = total_at
+        self._timeouts = timeouts
+        self._chunks: AsyncGenerator[TokenChunk | RawChunk, None] | None = None
+
+    async def begin(self) -> AsyncIterator[TokenChunk | RawChunk]:
+        """Ask."""
+        self._chunks = self._timed(await self._block.__aenter__())
+        return self._chunks
+
+    async def _timed(
+        self, chunks: AsyncIterator[TokenChunk | RawChunk]
+    ) -> AsyncGenerator[TokenChunk | RawChunk, None]:
+        bound_s, awaited = self._timeouts.first_token_s, "its first token"
+        while True:
+            due_at = min(trio.current_time() + bound_s, self._total_at)
+            chunk = None
+            with trio.move_on_at(due_at) as silence:
+                chunk = await anext(chunks, None)
+            if silence.cancelled_caught:
+                raise UpstreamTimeoutError(
+                    f"m was silent for {bound_s:g} s before {awaited}"
+                )
+            if chunk is None:
+                return
+            yield chunk
+            bound_s, awaited = self._timeouts.idle_s, "the next token"
+
+    async def end(self, error: BaseException | None) -> None:
+        """Stop."""
+        chunks, self._chunks = self._chunks, None
+        if chunks is not None:
+            await chunks.aclose()
+            kind = None if error is None else type(error)
+            await self._block.__aexit__(kind, error, None)
+
+
+def passage(
+    runner: ModelRunner, timeouts: Timeouts, batch: ExecuteBatch, *, total_at: float
+) -> Passed | None:
+    """Return the straight way for what the runner is able to do."""
+    try:
+        if check_request(batch, runner.capabilities):
+            return None  # it has something to say of it
+    except InferenceError:
+        return None
+    return Passed(runner, batch, total_at=total_at, timeouts=timeouts)
+
 
 Step: TypeAlias = MockScript | ModelRunner | Exception
 """What a start does: run a script, give this runner, or fail."""
@@ -38,6 +106,7 @@ class LabPlugin(RuntimePlugin):
         closed: how many of them were closed.
         refusal: what ``validate`` raises.
         close_s: how long closing a runner takes, whatever happens.
+        passes: whether its runners have a straight way.
     """
 
     plan: list[Step] = attrs.field(factory=list)
@@ -46,6 +115,7 @@ class LabPlugin(RuntimePlugin):
     closed: int = 0
     refusal: Exception | None = None
     close_s: float = 0.0
+    passes: bool = False
 
     name = "lab"
     summary = "for tests"
@@ -77,6 +147,9 @@ class LabPlugin(RuntimePlugin):
             self.runners.append(runner)
         else:
             runner = step
+        if self.passes:
+            way = partial(passage, runner, deployment.timeouts)
+            runner.passage = way  # type: ignore[attr-defined]
         try:
             yield runner
         finally:

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Self
 
 import trio
 
-from atomr_infer.remote.http.connections import Connections
+from atomr_infer.remote.http.connections import Connections, Exchange
 from atomr_infer.remote.http.dialing.dialer import Dialer, Http2
 from atomr_infer.remote.http.dialing.proxy import Proxies, Proxy, proxies_from
 from atomr_infer.remote.http.dialing.tcp import (
@@ -203,21 +203,73 @@ class HttpClient:
 
         Cancellation: closes the connection before the block's exit returns.
         """
+        call = self.call(
+            method,
+            path,
+            headers=headers,
+            body=body,
+            replay=replay,
+            timeouts=timeouts,
+            due_by=due_by,
+        )
+        return _Block(self, call)
+
+    def call(  # noqa: PLR0913 - as request
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: Headers = (),
+        body: bytes = b"",
+        replay: bool = True,
+        timeouts: HttpTimeouts | None = None,
+        due_by: float | None = None,
+    ) -> Call:
+        """Return a request, checked and ready to be sent; see :meth:`request`."""
         if self._closed or self._nursery is None:
             raise RuntimeError(f"{self!r} is closed")
-        head = self._heads.encode(method, path, headers=headers, body_bytes=len(body))
         limits = timeouts or self._timeouts
-        call = Call(
+        return Call(
             method=method,
             path=path,
             headers=headers,
             body=body,
-            head=head,
+            head=self._heads.encode(
+                method, path, headers=headers, body_bytes=len(body)
+            ),
             replay=replay,
             timeouts=limits,
             total_at=_total_at(limits) if due_by is None else due_by,
         )
-        return _Block(self._connections, call)
+
+    def exchange(self, call: Call) -> AbstractAsyncContextManager[HttpResponse]:
+        """Return a block that sends a request of :meth:`call`; see :meth:`request`."""
+        return _Block(self, call)
+
+    # --- for who needs no block ---------------------------------------------------
+
+    async def start(self, call: Call) -> Exchange:
+        """Send a request of :meth:`call` and wait for the head of its answer.
+
+        :meth:`finish` must follow.
+
+        Raises:
+            InferenceError: as :meth:`request`; nothing is left to finish then.
+
+        Cancellation: the same.
+        """
+        connections = self._connections
+        connections.active += 1
+        try:
+            return await connections.start(call)
+        except BaseException:
+            connections.active -= 1
+            raise
+
+    async def finish(self, exchange: Exchange) -> None:
+        """Keep the connection of an answer that is read, or close what is not."""
+        self._connections.active -= 1
+        await self._connections.finish(exchange)
 
 
 class _Block:
@@ -226,19 +278,14 @@ class _Block:
     By hand, because a generator for each request costs more than the request.
     """
 
-    __slots__ = ("_call", "_connections", "_exchange", "_response")
+    __slots__ = ("_call", "_client", "_exchange", "_response")
 
-    def __init__(self, connections: Connections, call: Call) -> None:
-        self._connections = connections
+    def __init__(self, client: HttpClient, call: Call) -> None:
+        self._client = client
         self._call = call
 
     async def __aenter__(self) -> HttpResponse:
-        self._connections.active += 1
-        try:
-            self._exchange = await self._connections.start(self._call)
-        except BaseException:
-            self._connections.active -= 1
-            raise
+        self._exchange = await self._client.start(self._call)
         self._response = HttpResponse(self._exchange)
         return self._response
 
@@ -248,9 +295,8 @@ class _Block:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._connections.active -= 1
         self._response.end()
-        await self._connections.finish(self._exchange)
+        await self._client.finish(self._exchange)
 
 
 def _dialer(

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from atomr_infer.remote.http.watchdog import Watchdog
 
 Connection: TypeAlias = Http1Connection | Http2Connection
+Exchange: TypeAlias = Http1Connection | Http2Stream
 
 _PROXY_REFUSES = 407
 
@@ -77,7 +78,7 @@ class Connections:
         """Open connections of HTTP/2."""
         return len(self._shared)
 
-    async def start(self, call: Call) -> Http1Connection | Http2Stream:
+    async def start(self, call: Call) -> Exchange:
         """Send a request and wait for the head of its answer.
 
         Raises:
@@ -99,7 +100,7 @@ class Connections:
             code="refused_stream",
         )
 
-    async def finish(self, exchange: Http1Connection | Http2Stream) -> None:
+    async def finish(self, exchange: Exchange) -> None:
         """End an exchange: keep its connection, or close what is unfinished."""
         if isinstance(exchange, Http2Stream):
             exchange.finish()

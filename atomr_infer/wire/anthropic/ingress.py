@@ -14,13 +14,14 @@ from atomr_infer.wire.anthropic import error_body
 from atomr_infer.wire.anthropic.answer_stream import PING, MessageStreamEncoder
 from atomr_infer.wire.anthropic.answer_whole import MessageBuilder
 from atomr_infer.wire.anthropic.request import parse_request
+from atomr_infer.wire.ingress import ReadWhole
 
 if TYPE_CHECKING:
     from atomr_infer.errors import InferenceError
     from atomr_infer.wire.ingress import AnswerFacts, Asked, Call, ErrorAnswer
 
 
-class MessagesIngress:
+class MessagesIngress(ReadWhole):
     """``/v1/messages`` and ``/v1/messages/count_tokens``; see ``Ingress``."""
 
     dialect = Dialect.ANTHROPIC

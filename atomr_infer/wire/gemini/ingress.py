@@ -19,7 +19,7 @@ from atomr_infer.wire.gemini.answer import (
     GeminiStreamEncoder,
 )
 from atomr_infer.wire.gemini.request import parse_generate, wants_events
-from atomr_infer.wire.ingress import Asked
+from atomr_infer.wire.ingress import Asked, ReadWhole
 
 if TYPE_CHECKING:
     from atomr_infer.errors import InferenceError
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 ARRAY_TYPE = "application/json; charset=UTF-8"
 
 
-class GeminiIngress:
+class GeminiIngress(ReadWhole):
     """The route of ``models/{model}:generateContent`` and its streamed sister."""
 
     @property

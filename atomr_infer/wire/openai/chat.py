@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from atomr_infer.model.dialect import Dialect
 from atomr_infer.wire.openai import error_body
 from atomr_infer.wire.openai.chat_answer import ChatAnswerBuilder, ChatStreamEncoder
+from atomr_infer.wire.openai.chat_glance import glance_at_chat_request
 from atomr_infer.wire.openai.chat_request import parse_chat_request
 from atomr_infer.wire.sse import KEEPALIVE
 
@@ -43,6 +44,10 @@ class ChatIngress(OpenAIErrors):
     def parse(self, call: Call) -> Asked:
         """Read a request; see :func:`parse_chat_request`."""
         return parse_chat_request(call)
+
+    def glance(self, call: Call) -> Asked | None:
+        """Look at a request; see :func:`glance_at_chat_request`."""
+        return glance_at_chat_request(call)
 
     def stream(self, asked: Asked, facts: AnswerFacts) -> ChatStreamEncoder:
         """Begin a streamed answer."""

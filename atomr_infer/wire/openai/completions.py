@@ -20,7 +20,7 @@ from atomr_infer.model.collected import Choice, Collected
 from atomr_infer.model.dialect import Dialect
 from atomr_infer.model.source import Source
 from atomr_infer.wire.fields import Fields, decode, invalid
-from atomr_infer.wire.ingress import Asked
+from atomr_infer.wire.ingress import Asked, ReadWhole
 from atomr_infer.wire.openai import error_body
 from atomr_infer.wire.openai.chat import OpenAIErrors
 from atomr_infer.wire.openai.chat_answer import event
@@ -102,7 +102,7 @@ def _sampling(root: Fields) -> Sampling:
     )
 
 
-class CompletionsIngress(OpenAIErrors):
+class CompletionsIngress(OpenAIErrors, ReadWhole):
     """``POST /v1/completions``."""
 
     dialect = Dialect.OPENAI_COMPLETIONS

@@ -11,6 +11,7 @@ import msgspec
 
 from atomr_infer.model.collected import Collected
 from atomr_infer.model.dialect import Dialect
+from atomr_infer.wire.ingress import ReadWhole
 from atomr_infer.wire.openai.chat import OpenAIErrors
 from atomr_infer.wire.openai.responses_output import (
     ResponseObject,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 _json = msgspec.json.Encoder().encode
 
 
-class ResponsesIngress(OpenAIErrors):
+class ResponsesIngress(OpenAIErrors, ReadWhole):
     """``POST /v1/responses``."""
 
     dialect = Dialect.OPENAI_RESPONSES

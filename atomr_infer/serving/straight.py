@@ -1,0 +1,331 @@
+"""The straight way: a first attempt for which everything is at hand.
+
+Most requests need none of what :mod:`~atomr_infer.serving.request` is prepared for.
+When the client's bytes can be passed on, a permit is free and the circuit is closed,
+the first attempt is made here, with nothing planned for its failure.  Where one of
+these is missing, there is no straight way; where the attempt fails before the client
+has seen anything, the request goes on in the ordinary way, which takes it for the
+first of its attempts.
+
+A request that goes straight is a process like any other, gives back what it holds
+like any other, and is told of like any other.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+import trio
+
+from atomr.errors import NoProcessError, ProcessKilledError, StartError
+from atomr.process import attached
+from atomr_infer.errors import (
+    DeadlineError,
+    InferenceError,
+    NotReadyError,
+    RateLimitedError,
+    StreamCutError,
+)
+from atomr_infer.model.failover import OnCut
+from atomr_infer.policy.breaker import Circuit, Outcome, outcome_of
+from atomr_infer.policy.route_plan import Sent
+from atomr_infer.policy.spending import interrupted_usage
+from atomr_infer.runtimes.contract import NotPassedError
+from atomr_infer.serving.delivery import Attempt, Delivery
+from atomr_infer.serving.fresh_error import fresh
+from atomr_infer.serving.names import REQUESTS
+from atomr_infer.serving.permits import Ended
+from atomr_infer.serving.report import Report
+from atomr_infer.serving.served import Served, Spent, Tried
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from atomr_infer.model.batch import ExecuteBatch, Usage
+    from atomr_infer.policy.breaker import Pass
+    from atomr_infer.runtimes.contract import Passage
+    from atomr_infer.serving.permits import Permit
+    from atomr_infer.serving.replica import ReplicaState
+    from atomr_infer.serving.served import Sink
+    from atomr_infer.serving.shared import Serving
+    from atomr_infer.serving.ways import Way
+
+
+class Failed:
+    """A first attempt that failed before its client saw anything.
+
+    Attributes:
+        replica: where.
+        report: what is told of the request, up to here.
+    """
+
+    def __init__(
+        self, error: InferenceError, replica: ReplicaState, report: Report
+    ) -> None:
+        self._error: InferenceError | None = error
+        self.replica = replica
+        self.report = report
+
+    def take_error(self) -> InferenceError:
+        """Return why, once: who holds this must not hold the error that it raises."""
+        error, self._error = self._error, None
+        assert error is not None, "an error is raised once"
+        return error
+
+
+class OrdinaryWayError(Exception):
+    """The request is to be made in the ordinary way.
+
+    Attributes:
+        failed: the attempt that was made; None: it counts as none.
+    """
+
+    def __init__(self, failed: Failed | None = None) -> None:
+        super().__init__("the straight way led nowhere")
+        self.failed = failed
+
+
+class Straight:
+    """One request on the straight way.  Made by :func:`straight`; run it once."""
+
+    __slots__ = (
+        "_attempt",
+        "_batch",
+        "_delivery",
+        "_ends_at",
+        "_guard",
+        "_passage",
+        "_passed",
+        "_permit",
+        "_reread",
+        "_serving",
+        "_way",
+        "report",
+    )
+
+    def __init__(  # noqa: PLR0913 - all by keyword
+        self,
+        *,
+        serving: Serving,
+        way: Way,
+        permit: Permit,
+        passage: Passage,
+        batch: ExecuteBatch,
+        ends_at: float,
+        report: Report,
+        reread: Callable[[], ExecuteBatch],
+    ) -> None:
+        self._serving = serving
+        self._way = way
+        self._permit = permit
+        self._guard = guard = serving.breakers.of(way.deployment.name)
+        self._passed: Pass | None = None if guard is None else guard.admit()
+        self._passage = passage
+        self._batch = batch
+        self._ends_at = ends_at
+        self._reread = reread
+        self._attempt = Attempt(deployment=way.deployment.name, model=way.model)
+        self._delivery: Delivery
+        self.report = report
+
+    async def run(self, sink: Sink) -> Served:
+        """Make the request.
+
+        Args:
+            sink: where the answer goes.
+
+        Returns:
+            Who answered, and what it cost.
+
+        Raises:
+            OrdinaryWayError: it is to be made in the ordinary way; the sink has
+                been told nothing.
+            InferenceError: it failed in the middle of its answer.
+
+        Cancellation: ends the generation before it passes on.
+        """
+        report = self.report
+        self._delivery = Delivery(
+            sink,
+            report,
+            on_cut=self._way.deployment.on_cut,
+            stream=self._batch.stream,
+        )
+        report.asked_at = trio.current_time()
+        try:
+            await self._run()
+        except NotPassedError as error:
+            raise OrdinaryWayError from error
+        except InferenceError as error:
+            if self._delivery.sent is Sent.NOTHING:
+                raise OrdinaryWayError(self._failed(error)) from error
+            report.error = str(error)
+            report.tried.append(Tried(self._attempt.deployment, error.kind))
+            error.attempts = len(report.tried)
+            self._stop(report)
+            raise
+        except trio.Cancelled:
+            report.outcome = "cancelled"
+            self._stop(report)
+            raise
+        except BaseException:
+            self._stop(report)
+            raise
+        report.outcome = "completed"
+        report.tried.append(Tried(self._attempt.deployment))
+        self._stop(report)
+        return self._delivery.served(self._attempt)
+
+    async def _run(self) -> None:
+        """Make the attempt, and give back all that it holds."""
+        error: BaseException | None = None
+        try:
+            await self._as_process()
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            try:
+                await self._passage.end(error)
+            finally:
+                self._give_back(error)
+                error = None  # it would hold this frame, which holds it
+
+    async def _as_process(self) -> None:
+        block = attached(REQUESTS, id=self._batch.request_id)
+        life = self._permit.engine.life
+        try:
+            async with block:
+                with life.hold(block.scope):
+                    await self._pass_on()
+                await self._delivery.finish(self._attempt)
+        except (ProcessKilledError, NoProcessError, StartError) as error:
+            if life.error is not None:
+                raise fresh(life.error) from error
+            raise NotReadyError("the server is shutting down") from error
+
+    async def _pass_on(self) -> None:
+        attempt, delivery = self._attempt, self._delivery
+        try:
+            async for chunk in await self._passage.begin():
+                attempt.note(chunk)
+                await delivery.chunk(chunk, attempt)
+        except InferenceError as error:
+            if trio.current_time() < self._ends_at:
+                raise
+            bound_s = self._ends_at - self.report.started_at
+            raise DeadlineError(
+                f"the request took longer than {bound_s:g} s"
+            ) from error
+        if not attempt.complete:
+            name = self._way.deployment.name
+            raise StreamCutError(f"{name} ended its answer too early")
+
+    # --- how it ends --------------------------------------------------------------
+
+    def _give_back(self, error: BaseException | None) -> None:
+        """Give back the permit, and tell the breaker how it went."""
+        passed, self._passed = self._passed, None
+        ended, outcome = Ended.OTHERWISE, Outcome.UNKNOWN
+        if error is None:
+            ended, outcome = Ended.SUCCEEDED, Outcome.SUCCEEDED
+        elif isinstance(error, InferenceError):
+            outcome = outcome_of(error)
+            if isinstance(error, RateLimitedError):
+                ended = Ended.RATE_LIMITED
+        if self._guard is not None and passed is not None:
+            self._guard.report(passed, outcome)
+        self._permit.give_back(ended)
+
+    def _failed(self, error: InferenceError) -> Failed:
+        usage = self._usage()
+        if usage is not None:
+            self._spent(usage)
+        return Failed(error, self._permit.replica, self.report)
+
+    def _stop(self, report: Report) -> None:
+        usage = self._usage()
+        if report.outcome == "completed":
+            report.usage = usage
+        if usage is not None:
+            self._spent(usage)
+        report.first_chunk_at = self._delivery.first_chunk_at
+        serving = self._serving
+        report.cost = serving.prices.cost(report.spent, serving.deployments)
+        report.stop()
+
+    def _spent(self, usage: Usage) -> None:
+        way = self._way
+        self.report.spent.append(Spent(way.deployment.name, way.model, usage))
+
+    def _usage(self) -> Usage | None:
+        """Return what the attempt used; an estimate needs the conversation."""
+        attempt = self._attempt
+        usage = attempt.usage
+        if usage is None:
+            if not attempt.chars or attempt.complete:
+                return None
+            return interrupted_usage(self._reread(), attempt.chars)
+        if not usage.estimated:
+            return usage
+        prompt = interrupted_usage(self._reread(), 0).input_uncached
+        return attrs.evolve(usage, input_uncached=prompt)
+
+
+def straight(
+    serving: Serving,
+    batch: ExecuteBatch,
+    *,
+    reread: Callable[[], ExecuteBatch],
+) -> Straight | None:
+    """Return the straight way for a request; None: there is none for it now.
+
+    What is returned holds a permit, and must be run.
+
+    Args:
+        serving: the tree that serves.
+        batch: the request with its ``source``; its ``model`` is the public name,
+            and it may lack its conversation.
+        reread: returns it with its conversation.
+    """
+    way = _open(serving, batch)
+    replica = None if way is None else serving.idle_replica(way.deployment.name)
+    permits = None if replica is None else replica.permits
+    permit = None if permits is None else permits.take()
+    if way is None or permit is None:
+        return None
+    deployment = way.deployment
+    report = Report(batch.request_id, batch.model, deployment.name)
+    bound_s = deployment.timeouts.total_s
+    if batch.timeout_s is not None:
+        bound_s = min(bound_s, batch.timeout_s)
+    ends_at = report.started_at + bound_s
+    begin = getattr(permit.engine.runner, "passage", None)
+    routed = batch.asked_for(way.model)
+    passage = None if begin is None else begin(routed, total_at=ends_at)
+    if passage is None:
+        permit.give_back(Ended.OTHERWISE)
+        return None
+    return Straight(
+        serving=serving,
+        way=way,
+        permit=permit,
+        passage=passage,
+        batch=routed,
+        ends_at=ends_at,
+        report=report,
+        reread=reread,
+    )
+
+
+def _open(serving: Serving, batch: ExecuteBatch) -> Way | None:
+    """Return the way to a model, when nothing unusual stands in it."""
+    way = serving.ways.find(serving.table, batch.model)
+    if way is None or serving.key_headers:
+        return None
+    if batch.stream and way.deployment.on_cut is not OnCut.ERROR:
+        return None
+    guard = serving.breakers.of(way.deployment.name)
+    is_closed = guard is None or guard.breaker.state is Circuit.CLOSED
+    return way if is_closed else None
