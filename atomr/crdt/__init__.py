@@ -14,6 +14,7 @@ from atomr.crdt.errors import (
     InsufficientRightsError,
     MalformedError,
     NoOriginError,
+    ValueSizeError,
 )
 from atomr.crdt.event_log import EventLog, Took
 from atomr.crdt.flags import DWFlag, EWFlag
@@ -67,6 +68,7 @@ __all__ = [
     "RWSet",
     "Replicated",
     "Took",
+    "ValueSizeError",
     "VersionVector",
     "Waiting",
     "WindowedGCounter",

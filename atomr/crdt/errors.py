@@ -74,9 +74,27 @@ class BadKeyError(CrdtError, TypeError):
 
     def __init__(self, key: object) -> None:
         super().__init__(
-            f"key {short(key)}: expected a str, an int of 64 bits, or a tuple of them"
+            f"key {short(key)}: expected a str, an int of 64 bits, or a tuple of them,"
+            " of at most 1024 bytes"
         )
         self.key = key
+
+
+class ValueSizeError(CrdtError, ValueError):
+    """A value is larger than one that can be sent; nothing was changed.
+
+    Attributes:
+        size_bytes: of its encoding.
+        max_bytes: how many it may have.
+    """
+
+    def __init__(self, size_bytes: int, max_bytes: int) -> None:
+        super().__init__(
+            f"a value of {size_bytes} bytes: expected at most {max_bytes};"
+            " put it elsewhere, and its address here"
+        )
+        self.size_bytes = size_bytes
+        self.max_bytes = max_bytes
 
 
 class InsufficientRightsError(CrdtError):

@@ -38,7 +38,7 @@ from atomr.crdt.snapshots import (
     take_chunks,
 )
 from atomr.crdt.waiting import Waiting
-from atomr.crdt.wire import Event, unpack
+from atomr.crdt.wire import Event, check_key, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -113,7 +113,11 @@ class EventLog:
         """Return the replica of that type and name; what is known of it is in it.
 
         Writes to it are events of this log.  One name with two types is two.
+
+        Raises:
+            BadKeyError: it can be no name: not everybody would read it alike.
         """
+        check_key(name)
         new = kind(name=name)
         found = self._replicas.get(new.crdt_id)
         if isinstance(found, kind):

@@ -115,8 +115,8 @@ class LogTail:
         self.bytes = 0
         self.base = dict(vector)
 
-    def own_since(self, origin: Origin, seq: int) -> list[Event]:
-        """Return an origin's events after ``seq``, as far as they are here."""
+    def own_since(self, origin: Origin, seq: int, batch: Batch) -> Front:
+        """Return the first of an origin's events after ``seq`` that are here."""
         found: list[Event] = []
         for event in reversed(self._events):
             if event.dot.origin == origin:
@@ -124,7 +124,7 @@ class LogTail:
                     break
                 found.append(event)
         found.reverse()
-        return found
+        return _front(found, batch)
 
     def since(
         self, known: Mapping[Origin, int], vector: Mapping[Origin, int], batch: Batch
@@ -139,6 +139,7 @@ class LogTail:
         Cost: of the events since the oldest that he lacks, or of those before it
             where they are fewer.
         """
+        known = dict(known)
         get = known.get
         if any(get(origin, 0) < seq for origin, seq in self.base.items()):
             return None

@@ -35,11 +35,17 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 from atomr.crdt import seq_ranges
 from atomr.crdt.causal_context import CausalContext
-from atomr.crdt.errors import BoundError, DifferentCrdtError, NoOriginError
+from atomr.crdt.errors import (
+    BoundError,
+    DifferentCrdtError,
+    NoOriginError,
+    ValueSizeError,
+)
 from atomr.crdt.joining import joined_cell
 from atomr.crdt.origin import Dot, Origin
 from atomr.crdt.state_codec import decode_state, encode_state, state_of
 from atomr.crdt.wire import (
+    MAX_VALUE_BYTES,
     Delta,
     Entry,
     Event,
@@ -243,16 +249,13 @@ class Replicated:
     def _write(self, key: Key, *, stamp: int = 0, body: bytes = b"") -> Delta:
         """Add an entry, and kill all that are seen at the key."""
         check_key(key)
-        cell = self._live.get(key)
-        kills = () if cell is None else tuple([entry.dot for entry in cell])
+        kills = tuple([entry.dot for entry in self._live.get(key, _NONE)])
         return self._commit(key, kills=kills, stamp=stamp, body=body)
 
     def _kill(self, key: Key) -> Delta:
         """Kill all entries that are seen at the key."""
-        cell = self._live.get(key)
-        if cell is None:
-            return Delta()
-        return self._commit(key, kills=tuple([entry.dot for entry in cell]))
+        kills = tuple([entry.dot for entry in self._live.get(key, _NONE)])
+        return self._commit(key, kills=kills) if kills else Delta()
 
     def _commit(
         self,
@@ -264,6 +267,8 @@ class Replicated:
     ) -> Delta:
         if self._within is not None:
             return self._within(key, kills=kills, stamp=stamp, body=body)
+        if body is not None and len(body) > MAX_VALUE_BYTES:
+            raise ValueSizeError(len(body), MAX_VALUE_BYTES)
         origin = self._writer()
         dot = Dot(origin, self.seen.take(origin))
         event = Event(self.crdt_id, key, dot, kills, stamp, body)
@@ -297,10 +302,7 @@ class Replicated:
         cell = live.get(key, _NONE)
         kills = event.kills
         if cell and kills:
-            if len(kills) == 1 == len(cell):
-                cell = cell if cell[0].dot != kills[0] else _NONE
-            else:
-                cell = tuple([entry for entry in cell if entry.dot not in kills])
+            cell = tuple([entry for entry in cell if entry.dot not in kills])
         if event.body is not None:
             entry = Entry(event.dot, event.stamp, event.body)
             cell = tuple(sorted((*cell, entry))) if cell else (entry,)

@@ -28,6 +28,12 @@ Key: TypeAlias = str | int | tuple[str | int, ...]
 """What is equal in Python is equal on the wire: no floats, no booleans."""
 
 Seq: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]
+MAX_VALUE_BYTES = 128 * 1024
+"""Some that were put at once, and all else of a message, fit into a frame of 1 MiB.
+
+What no frame can carry would hold up whatever its node writes after it."""
+MAX_KEY_BYTES = 1024
+
 Amount: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
 
 
@@ -135,15 +141,17 @@ def check_key(key: object) -> None:
     """Check that every node reads a key alike.
 
     Raises:
-        BadKeyError: it is of another type, a number of more than 64 bits, or text
-            that is no Unicode.
+        BadKeyError: it is of another type, a number of more than 64 bits, text that
+            is no Unicode, or longer than a key may be.
     """
-    if type(key) is str and key.isascii():
+    if type(key) is str and key.isascii() and len(key) <= MAX_KEY_BYTES:
         return
     parts = key if type(key) is tuple else (key,)
     if not all(type(part) in {str, int} for part in parts):
         raise BadKeyError(key)
     try:
-        pack(key)
+        size = len(pack(key))
     except (OverflowError, UnicodeEncodeError) as error:
         raise BadKeyError(key) from error
+    if size > MAX_KEY_BYTES:
+        raise BadKeyError(key)

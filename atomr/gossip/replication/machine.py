@@ -51,7 +51,7 @@ from atomr.gossip.replication.settling import Settling
 from atomr.gossip.replication.transfers import Incoming, Outgoing
 
 if TYPE_CHECKING:
-    import random
+    from atomr.gossip.membership.draw import Draw
 
 _NEVER = float("inf")
 _DEFAULTS = ReplicationOptions()
@@ -70,11 +70,11 @@ class Replication:
     __slots__ = (
         "_asked_at_s",
         "_asked_peer",
+        "_draw",
         "_incoming",
         "_outgoing",
         "_push_at_s",
         "_pushed",
-        "_random",
         "_retiring",
         "_round_at_s",
         "_settling",
@@ -88,7 +88,7 @@ class Replication:
         self,
         log: EventLog,
         *,
-        random: random.Random,
+        draw: Draw,
         now_s: float,
         options: ReplicationOptions = _DEFAULTS,
     ) -> None:
@@ -96,14 +96,14 @@ class Replication:
         self.options = options
         self.peers: dict[Origin, VersionVector] = {}
         self.received = {"applied": 0, "known": 0, "dropped": 0, "refused": 0}
-        self._random = random
+        self._draw = draw
         self._retiring = Retiring(log, options)
         self._settling = Settling(options.settle_s)
         self._outgoing = Outgoing(options)
         self._incoming: Incoming | None = None
         self._pushed = log.written
         self._push_at_s = _NEVER
-        self._round_at_s = now_s + random.uniform(0.0, options.round_s)
+        self._round_at_s = now_s + options.round_s * draw.random()
         self._asked_peer: Origin | None = None
         self._asked_at_s = -_NEVER
 
@@ -168,29 +168,34 @@ class Replication:
 
     def _push(self) -> list[Effect]:
         self._push_at_s = _NEVER
-        events = tuple(self.log.tail.own_since(self.log.origin, self._pushed))
-        self._pushed = self.log.written
-        size = self.options.batch_events
+        log, batch = (
+            self.log,
+            Batch(self.options.batch_events, self.options.batch_bytes),
+        )
         # What is more than one frame comes with the rounds, at the pace of each peer.
-        push = Push(events[:size])
+        events = log.tail.own_since(log.origin, self._pushed, batch).events
+        self._pushed = log.written
+        push = Push(events)
         return [Send(peer, push) for peer in self._targets()] if events else []
 
     def _targets(self) -> list[Origin]:
         peers = list(self.peers)
         if len(peers) <= self.options.push_all:
             return peers
-        return self._random.sample(peers, self.options.push_some)
+        return self._draw.sample(peers, self.options.push_some)
 
     def _round(self, now_s: float) -> list[Effect]:
         # Not all nodes at the same time, for ever.
-        self._round_at_s = now_s + self.options.round_s * self._random.uniform(0.9, 1.1)
+        self._round_at_s = now_s + self.options.round_s * (
+            0.9 + 0.2 * self._draw.random()
+        )
         self._outgoing.drop_unused(now_s)
         effects = self._retiring.check(self.peers, now_s)
         effects += self._ask_again(now_s)
         peers = list(self.peers)
         number = min(self.options.fanout, len(peers))
         digest = self._digest()
-        chosen = self._random.sample(peers, number)
+        chosen = self._draw.sample(peers, number)
         return effects + [Send(peer, digest) for peer in chosen]
 
     def _digest(self, *, is_answer: bool = False) -> Digest:

@@ -25,6 +25,7 @@ from atomr.crdt import (
     OwnedMap,
     PNCounter,
     RWSet,
+    ValueSizeError,
     WindowedGCounter,
 )
 from atomr.crdt.hybrid_clock import milliseconds
@@ -88,7 +89,7 @@ def test_a_removed_key_leaves_nothing_behind() -> None:
 
 
 @pytest.mark.parametrize(
-    "key", [True, 1.0, None, b"x", ["x"], ("x", ("y",)), 2**64, "\ud800"]
+    "key", [True, 1.0, None, b"x", ["x"], ("x", ("y",)), 2**64, "\ud800", "k" * 1025]
 )
 def test_a_key_that_others_would_read_otherwise_is_refused(key: Any) -> None:
     a = AWLWWMap(A)
@@ -105,6 +106,15 @@ def test_a_value_that_cannot_be_sent_changes_nothing(value: object) -> None:
         a.put("k", value)
 
     assert (a.cells(), a.seen.vector) == ({}, {})
+
+
+def test_a_value_that_no_frame_can_carry_is_refused() -> None:
+    a = AWLWWMap(A)
+    with pytest.raises(ValueSizeError, match="a value of 131077 bytes"):
+        a.put("k", "x" * 131_072)
+
+    assert (a.cells(), a.seen.vector) == ({}, {})
+    assert a.put("k", "x" * 131_000)
 
 
 def test_a_delta_of_another_value_is_refused_whole() -> None:

@@ -124,7 +124,7 @@ class ReplicaNode:
     def start(self, now_s: float) -> Iterable[object]:
         self.machine = Replication(
             self.log,
-            random=random.Random(self.random.random()),
+            draw=random.Random(self.random.random()),
             now_s=now_s,
             options=self.world.options,
         )

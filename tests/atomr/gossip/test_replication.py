@@ -90,7 +90,7 @@ class Lab:
     def boot(self, name: str, boot: int = 1) -> Replication:
         log = EventLog(Origin(name, boot), tail=LogTail(max_events=self.tail))
         machine = Replication(
-            log, random=random.Random(7), now_s=self.now_s, options=self.options
+            log, draw=random.Random(7), now_s=self.now_s, options=self.options
         )
         self.machines[name] = machine
         return machine
@@ -197,6 +197,17 @@ def test_applied_events_are_told_in_their_order() -> None:
     [(name, applied)] = lab.facts
     assert (name, type(applied)) == ("b", Applied)
     assert [event.key for event in applied.events] == ["k", "l"]  # type: ignore[union-attr]
+
+
+def test_a_megabyte_is_pushed_and_asked_for_in_frames_of_their_size() -> None:
+    lab = Lab("ab")
+    lab.meet()
+    for n in range(20):
+        lab.put("a", n, "x" * 100_000)
+    lab.run(2.0)
+
+    assert max(len(encode(frame)) for _, _, frame in lab.frames) < 200_000
+    lab.assert_equal()
 
 
 # --- rounds -------------------------------------------------------------------------
