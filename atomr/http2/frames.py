@@ -26,7 +26,11 @@ MAX_FRAME_BYTES = 1024 * 1024
 
 _LENGTH_BYTES = 4
 
-Name: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
+MAX_NAME_CHARACTERS = 128
+
+Name: TypeAlias = Annotated[
+    str, msgspec.Meta(min_length=1, max_length=MAX_NAME_CHARACTERS)
+]
 Text: TypeAlias = Annotated[str, msgspec.Meta(max_length=1024)]
 Number: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
 Proof: TypeAlias = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]

@@ -5,6 +5,8 @@ by the task that does the link's work in the peer's process.  Without the first 
 path is cut, or nothing over there runs.  With it but without the second the process
 reads and does nothing.
 
+A node whose own loop stood still accuses nobody: the answers lie in its sockets.
+
 Pure: the caller passes ``now_s``.
 """
 
@@ -59,6 +61,10 @@ class Heartbeat:
         """
         if now_s < self.due_at:
             return None
+        stood_still_s = now_s - self.due_at
+        if stood_still_s > self._interval_s:
+            self._ponged_at += stood_still_s
+            self._probed_at += stood_still_s
         if now_s - self._ponged_at >= self._timeout_s:
             return Reason.NO_PONG
         if now_s - self._probed_at >= self._timeout_s:

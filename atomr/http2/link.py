@@ -20,6 +20,7 @@ from atomr.http2.dispatch import Dispatch
 from atomr.http2.events import Lane, Reason
 from atomr.http2.outlets import LIMITS
 from atomr.http2.protocol import LaneFullError
+from atomr.http2.services import check_service
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Hashable
@@ -99,8 +100,9 @@ class Link:
             LinkMessageError: it is too long; nothing was sent.
             LinkDownError: the link ended; nothing was sent.
             TypeError: it cannot be encoded; nothing was sent.
+            ValueError: the service's name is empty or longer than 128 characters.
         """
-        self._core.check()
+        self._check(service)
         self._offer(lane, frames.Tell(service, cast(msgspec.Raw, message)))
 
     async def room(self, lane: Lane = Lane.MSG) -> None:
@@ -156,8 +158,8 @@ class Link:
         Cancellation: the peer is told to stop; nothing is left behind.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
+        self._check(service)
         core = self._core
-        core.check()
         pending = core.calls.begin(service, timeout_s)
         frame = frames.Call(pending.number, service, cast(msgspec.Raw, message))
         try:
@@ -209,6 +211,7 @@ class Link:
             LinkMessageError: the message is too long.
             LinkDownError: the link ended.
         """
+        self._check(service)
         body = frames.raw(message)
         self._check_length(len(bytes(body)))
         async with self.dispatch.streams.opened(frames.Open(service, body)) as stream:
@@ -308,6 +311,10 @@ class Link:
                 return 0
         self._core.written(lane)
         return size
+
+    def _check(self, service: str) -> None:
+        self._core.check()
+        check_service(service)
 
     def _check_length(self, size: int) -> None:
         limit = frames.MAX_FRAME_BYTES - FRAME_HEAD_BYTES

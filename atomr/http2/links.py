@@ -167,6 +167,7 @@ class Links:
         self._observer = observer
         self._nursery = nursery
         self._links: dict[str, Link] = {}
+        self._dialing: dict[str, trio.Lock] = {}
         self._handshakes = 0
 
     @property
@@ -217,10 +218,15 @@ class Links:
             LinkRefusedError: it cannot be reached, or one side does not believe the
                 other; the reason says which.
         """
-        link = self._links.get(node)
-        if link is not None:
-            await trio.lowlevel.checkpoint()
-            return link
+        lock = self._dialing.setdefault(node, trio.Lock())
+        try:
+            async with lock:
+                return self._links.get(node) or await self._dial(node, host, port)
+        finally:
+            if not lock.statistics().tasks_waiting and not lock.locked():
+                self._dialing.pop(node, None)
+
+    async def _dial(self, node: str, host: str, port: int) -> Link:
         timeout_s = self._options.handshake_timeout_s
         try:
             with trio.fail_after(timeout_s):
@@ -233,9 +239,6 @@ class Links:
             if error.reason == Reason.DUPLICATE and link is not None:
                 return link
             raise
-        if not self._admit(greeted.peer, dialed=True):
-            greeted.pipe.close()
-            return self._links[node]
         return self._begin(greeted)
 
     async def _greet(self, node: str, host: str, port: int) -> Greeted:
@@ -282,6 +285,10 @@ class Links:
         return True
 
     def _begin(self, greeted: Greeted) -> Link:
+        if not self._admit(greeted.peer, dialed=greeted.protocol.dialed):
+            # Another one was there first, while the hello was under way.
+            greeted.pipe.close()
+            return self._links[greeted.peer.name]
         options = self._options
         core = Core(
             greeted.pipe,
@@ -295,15 +302,13 @@ class Links:
             ),
         )
         link = Link(core)
-        # A link that was admitted meanwhile: the later one counts, as for the peer.
-        self._admit(greeted.peer, dialed=greeted.protocol.dialed)
         self._links[greeted.peer.name] = link
         core.at_end(partial(self._ended, link, trio.current_time()))
         telemetry.emit(
             ("atomr", "link", "up"),
             metadata={"peer": link.peer, "dialed": link.dialed},
         )
-        self._observer(LinkUp(link))
+        self._observe(LinkUp(link))
         self._nursery.start_soon(self._run, core, link, greeted)
         return link
 
@@ -323,7 +328,7 @@ class Links:
             {"lived_s": trio.current_time() - began_at},
             {"peer": link.peer, "reason": error.reason, "detail": error.detail},
         )
-        self._observer(LinkDown(link, error))
+        self._observe(LinkDown(link, error))
 
     def _refused(self, error: LinkRefusedError) -> None:
         log.warning("%s", error)
@@ -335,4 +340,10 @@ class Links:
                 "detail": error.detail,
             },
         )
-        self._observer(LinkRefused(error))
+        self._observe(LinkRefused(error))
+
+    def _observe(self, event: LinkEvent) -> None:
+        try:
+            self._observer(event)
+        except Exception:  # noqa: BLE001 - a boundary: reported
+            log.exception("an observer of links failed on %r", event)

@@ -202,6 +202,8 @@ class OwnStreams:
         """
         if not self._core.protocol.dialed:
             raise PeerError("it asks for a stream that it can open")
+        # The end of an earlier one may be on the wire already, and not noted yet.
+        self.written()
         if len(self._streams) - len(self._ours) >= STREAMS_EACH:
             raise PeerError("it asks for more streams than it may have", flood=True)
         stream = self._dial()

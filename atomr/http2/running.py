@@ -76,11 +76,17 @@ async def _write(core: Core, link: Link) -> None:
                 core.unsent = data
                 await core.pipe.send(data)
                 core.unsent = b""
-                if link.dispatch.streams:
-                    link.dispatch.streams.written()
-                core.drained.wake()
+                _wrote(core, link)
                 # Whoever is ready may have something urgent.
                 await trio.lowlevel.checkpoint()
+            # What was sent at once may be what somebody waits for.
+            _wrote(core, link)
+
+
+def _wrote(core: Core, link: Link) -> None:
+    if link.dispatch.streams:
+        link.dispatch.streams.written()
+    core.drained.wake()
 
 
 async def _keep(core: Core) -> None:

@@ -18,11 +18,25 @@ import attrs
 import msgspec
 import trio
 
+from atomr.http2.frames import MAX_NAME_CHARACTERS
+
 if TYPE_CHECKING:
     from atomr.http2.link import Link  # noqa: TC004 - it imports this module
     from atomr.http2.streams import LinkStream  # noqa: TC004
 
 M = TypeVar("M")
+
+
+def check_service(name: str) -> None:
+    """Refuse a name that the peer would take for an attack.
+
+    Raises:
+        ValueError: it is empty or longer than 128 characters.
+    """
+    if not 0 < len(name) <= MAX_NAME_CHARACTERS:
+        raise ValueError(
+            f"a name of {len(name)} characters: expected 1 to {MAX_NAME_CHARACTERS}"
+        )
 
 
 class IncomingCall:
@@ -60,7 +74,11 @@ class IncomingCall:
         Args:
             code: one word, at most 128 characters.
             detail: for people; cut to 1,024 characters.
+
+        Raises:
+            ValueError: the code is empty or too long; the call still waits.
         """
+        check_service(code)
         return self.link.refuse(self._number, code, detail[:1024])
 
     def on_cancel(self, stop: Callable[[], None]) -> None:

@@ -266,6 +266,19 @@ def test_a_peer_that_answers_one_of_them_is_down(answered: str, reason: Reason) 
     assert reason in found
 
 
+def test_a_node_that_stood_still_itself_accuses_nobody() -> None:
+    beats = Heartbeat(interval_s=1.0, timeout_s=3.0, now_s=0.0)
+    assert beats.step(1.0) == Beat(1)
+    beats.ponged(1.5)
+    beats.probed(1, 1.5)
+    # It was stopped for a minute: the answers are there, and not read yet.
+    assert beats.step(61.0) == Beat(2)
+    assert beats.step(62.0) == Beat(3)
+    assert beats.step(63.0) == Beat(4)
+    # By now the peer has had its time.
+    assert beats.step(64.0) == Reason.NO_PONG
+
+
 def test_a_timeout_below_the_interval_is_kept() -> None:
     beats = Heartbeat(interval_s=10.0, timeout_s=1.0, now_s=0.0)
     assert beats.due_at == 1.0

@@ -34,6 +34,21 @@ async def test_a_second_dial_returns_the_link_that_is_there(
         assert (len(a.links.all()), len(b.links.all())) == (1, 1)
 
 
+async def test_many_dials_at_once_return_one_link(open_node: OpenNode) -> None:
+    async with open_node("a") as a, open_node("b") as b:
+        found = []
+
+        async def connect() -> None:
+            found.append(await dial(a, b))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(10):
+                nursery.start_soon(connect)
+        assert len(set(map(id, found))) == 1
+        assert (a.ended, b.ended) == ([], [])
+        assert a.links._dialing == {}
+
+
 @pytest.mark.parametrize("attempt", range(10))
 async def test_both_keep_what_the_lower_name_dialed_when_both_dial(
     open_node: OpenNode, attempt: int

@@ -19,7 +19,7 @@ import trio
 from atomr.crdt.origin import Origin
 from atomr.http2 import Lane, Service, frames
 from atomr.http2.guard import ALLOWANCES, Kind
-from atomr.http2.handshake import Greeted, Self, greet_dialed
+from atomr.http2.handshake import Greeted, Self, greet_accepted, greet_dialed
 from atomr.http2.outlets import QUEUE_BYTES
 from tests.atomr.http2.conftest import (
     CLUSTER,
@@ -260,6 +260,41 @@ async def closed(peer: Greeted) -> None:
             continue
     except (OSError, ssl.SSLError):
         return
+
+
+INVITES = frame(Kind.DATA, Lane.CTL, b"".join(message(10, n) for n in range(65)))
+PUSH = frame(Kind.PUSH_PROMISE, Lane.CTL, b"\0\0\0\x02" + b"\x82", 0x4)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (INVITES, "flood"),
+        (PUSH, "flood"),
+        (frame(Kind.HEADERS, 2, b"\x88", 0x4), "malformed"),
+        (frame(Kind.DATA, Lane.CTL, message(11, 1)), "malformed"),
+    ],
+)
+async def test_a_node_that_was_dialed_cannot_attack_who_dialed_it(
+    open_node: OpenNode, authority: Authority, data: bytes, reason: str
+) -> None:
+    listener = (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
+    us = Self(CLUSTER, Origin("mallory", 9), COOKIE, authority.credentials("mallory"))
+
+    async def answer() -> None:
+        peer = await greet_accepted(await listener.accept(), us, admit=lambda _: True)
+        await attack(peer, data)
+        with trio.fail_after(CLOSED_WITHIN_S):
+            await closed(peer)
+        peer.pipe.close()
+
+    async with open_node("a") as a, trio.open_nursery() as nursery:
+        nursery.start_soon(answer)
+        port = listener.socket.getsockname()[1]
+        link = await a.links.dial("mallory", "127.0.0.1", port)
+        with trio.fail_after(CLOSED_WITHIN_S):
+            assert (await link.wait_down()).reason == reason
+    await listener.aclose()
 
 
 async def test_a_peer_that_asks_and_never_reads_is_cut_off_with_bounded_memory(

@@ -17,9 +17,28 @@ from atomr.errors import (
     LinkMessageError,
     LinkTimeoutError,
 )
-from atomr.http2 import IncomingCall, Lane, Link, LinkDown, LinkUp, Service
+from atomr.http2 import (
+    IncomingCall,
+    Lane,
+    Link,
+    LinkDown,
+    LinkEvent,
+    LinkOptions,
+    LinkUp,
+    Service,
+    open_links,
+)
 from atomr.http2.outlets import LIMITS
-from tests.atomr.http2.conftest import Get, Put, Shelf, dial, until
+from tests.atomr.http2.conftest import (
+    CLUSTER,
+    COOKIE,
+    Authority,
+    Get,
+    Put,
+    Shelf,
+    dial,
+    until,
+)
 
 if TYPE_CHECKING:
     from tests.atomr.http2.conftest import OpenNode
@@ -306,6 +325,43 @@ async def test_a_lane_that_is_full_refuses_and_another_one_goes_on(
         await until(lambda: len(shelf.stored) == sent + 1)
         # What is on ctl overtakes what waited: all but what the socket had taken.
         assert shelf.stored.index(("urgent", 1)) <= sent - 40
+
+
+async def test_a_name_that_the_peer_would_refuse_is_not_sent(
+    open_node: OpenNode,
+) -> None:
+    def code(call: IncomingCall, _: Text) -> None:
+        with pytest.raises(ValueError, match="expected 1 to 128"):
+            call.fail("", "nothing")
+        call.fail("teapot", "x" * 2000)
+
+    services = {"code": Service(Text, call=code)}
+    async with open_node("a") as a, open_node("b", services) as b:
+        link = await dial(a, b)
+        for name in ("", "x" * 129):
+            with pytest.raises(ValueError, match="expected 1 to 128"):
+                link.tell(name, Text(""))
+            with pytest.raises(ValueError, match="expected 1 to 128"):
+                await link.call(name, Text(""), returns=str)
+        with pytest.raises(LinkCallError) as caught:
+            await link.call("code", Text(""), returns=str)
+        assert (caught.value.code, caught.value.detail) == ("teapot", "x" * 1024)
+
+
+async def test_an_observer_that_fails_is_reported_and_the_link_is_up(
+    open_node: OpenNode, authority: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    def observer(_: LinkEvent) -> None:
+        raise ValueError("not mine")
+
+    options = LinkOptions(CLUSTER, Origin("a", 1), COOKIE, authority.credentials("a"))
+    async with (
+        open_links(options, observer=observer) as links,
+        open_node("b", {"shout": SHOUT}) as b,
+    ):
+        link = await links.dial("b", "127.0.0.1", b.port)
+        assert await link.call("shout", Text("y"), returns=str) == "Y"
+        assert "an observer of links failed" in caplog.text
 
 
 async def test_all_lanes_together_hold_four_mebibytes() -> None:

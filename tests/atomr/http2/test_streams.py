@@ -119,6 +119,22 @@ async def test_a_reader_that_waits_stops_its_sender_and_nobody_else(
             await until(lambda: not any(link.dispatch.streams for link in both(a, b)))
 
 
+async def test_a_sender_goes_on_when_a_tell_has_taken_its_bytes_along(
+    open_node: OpenNode,
+) -> None:
+    # A burst of tells is written at once, with what streams have to send.
+    async with open_node("a") as a, open_node("b", SERVICES) as b:
+        link = await dial(a, b)
+        async with link.open_stream("echo", Count(0)) as stream:
+            for number in range(20):
+                with trio.fail_after(5):
+                    await stream.send(b"x" * 66_000)
+                    link.tell("nobody", Count(number))
+                    for _ in range(500):
+                        link.tell("nobody", Count(1))
+                assert await stream.receive() == b"x" * 66_000
+
+
 async def test_leaving_a_stream_early_ends_who_serves_it(open_node: OpenNode) -> None:
     ended = trio.Event()
 
