@@ -5,9 +5,11 @@ from typing import Any
 import pytest
 
 from atomr_infer.errors import ConfigError, ModelNotFoundError
+from atomr_infer.model.capabilities import ALL_SAMPLING
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.model.secret import EnvSecret
 from atomr_infer_openai.config import OpenAIOptions, parse_options
+from atomr_infer_openai.models import capabilities_of, max_tokens_member, traits_of
 from atomr_infer_openai.plugin import PLUGIN
 from atomr_infer_openai.requests import path_of
 
@@ -71,17 +73,74 @@ def test_openai_itself_needs_a_credential_and_others_do_not() -> None:
     PLUGIN.validate(_deployment(endpoint="http://127.0.0.1:8000/v1"))
 
 
+NEWER, OLDER = "max_completion_tokens", "max_tokens"
+
+
 @pytest.mark.parametrize(
     ("endpoint", "member"),
     [
-        ("https://api.openai.com/v1", "max_completion_tokens"),
-        ("https://eu.api.openai.com/v1", "max_completion_tokens"),
-        ("https://notopenai.com/v1", "max_tokens"),
-        ("http://127.0.0.1:8000/v1", "max_tokens"),
+        ("https://api.openai.com/v1", NEWER),
+        ("https://eu.api.openai.com/v1", NEWER),
+        ("https://us.openai.azure.com/openai/v1", NEWER),
+        ("https://notopenai.com/v1", OLDER),
+        ("http://127.0.0.1:8000/v1", OLDER),
     ],
 )
 def test_limit_is_spelled_for_the_endpoint(endpoint: str, member: str) -> None:
-    assert OpenAIOptions(endpoint=endpoint).max_tokens_member == member
+    assert max_tokens_member("gpt-4o", OpenAIOptions(endpoint=endpoint)) == member
+
+
+@pytest.mark.parametrize(
+    ("model", "member"),
+    [
+        ("gpt-5", NEWER),
+        ("gpt-5.1-mini", NEWER),
+        ("gpt-5-chat-latest", NEWER),
+        ("o1", NEWER),
+        ("o3-mini", NEWER),
+        ("openai/o4-mini:high", NEWER),
+        ("azure/eu/gpt-5", NEWER),
+        ("gpt-4o", OLDER),
+        ("gpt-oss-20b", OLDER),
+        ("gpt-50", OLDER),
+        ("o1open", OLDER),
+        ("solo1", OLDER),
+        ("gpt-5/finetune", OLDER),
+    ],
+)
+def test_limit_is_spelled_for_a_model_that_has_openais_name(
+    model: str, member: str
+) -> None:
+    elsewhere = OpenAIOptions(endpoint="http://proxy/v1")
+    assert max_tokens_member(model, elsewhere) == member
+
+
+@pytest.mark.parametrize(("said", "member"), [(True, NEWER), (False, OLDER)])
+def test_limit_is_spelled_as_the_option_says(said: bool, member: str) -> None:
+    options = parse_options(_deployment(endpoint="http://h/v1", openai_models=said))
+    assert max_tokens_member("gpt-5", options) == member
+    assert max_tokens_member("house-model", options) == member
+
+
+STEERING = {"temperature", "top_p", "presence_penalty", "frequency_penalty"}
+
+
+@pytest.mark.parametrize(
+    ("model", "said", "missing"),
+    [
+        ("gpt-5", None, {"top_k", *STEERING}),
+        ("openai/gpt-5-chat", None, {"top_k"}),
+        ("gpt-5", False, set()),
+        ("house-model", None, set()),
+        ("house-model", True, {"top_k"}),
+    ],
+)
+def test_openais_models_take_no_top_k_wherever_they_are(
+    model: str, said: bool | None, missing: set[str]
+) -> None:
+    options = OpenAIOptions(endpoint="http://proxy/v1", openai_models=said)
+    assert ALL_SAMPLING - capabilities_of(model, options).sampling == missing
+    assert ALL_SAMPLING - traits_of(model, options).sampling == missing
 
 
 def test_key_in_the_environment_is_a_deployment() -> None:
