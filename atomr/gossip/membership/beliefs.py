@@ -26,7 +26,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from atomr.gossip.membership.events import Changed, Refuted, Superseded
-from atomr.gossip.membership.member import INCARNATIONS, Member, Status
+from atomr.gossip.membership.member import (
+    INCARNATIONS,
+    MAX_TEXT,
+    Member,
+    Status,
+)
 from atomr.gossip.membership.suspicion import Suspicion, suspicion_timeout_s
 
 if TYPE_CHECKING:
@@ -110,7 +115,10 @@ class Beliefs:
             self._confirm(known, said.accusers)
 
     def _hear_of_stranger(self, said: Member, now_s: float) -> None:
-        if len(self._roster.members) >= self._options.max_members:
+        if (
+            len(self._roster.members) >= self._options.max_members
+            or not 0 < len(said.name) <= MAX_TEXT
+        ):
             return
         if said.status.is_live:
             self.believe(said, now_s)

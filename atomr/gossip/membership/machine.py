@@ -221,6 +221,8 @@ class Membership:
 
     def _link_reset(self, peer: Origin) -> None:
         known = self._roster.members.get(peer.name)
+        if known is self.me:
+            return  # a node may have dialled itself, by a seed
         if known is not None and known.origin == peer and known.status.is_live:
             self._beliefs.accuse(peer.name, self._now_s)
             self._prober.hurry(peer.name, self._now_s)

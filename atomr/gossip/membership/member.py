@@ -27,7 +27,9 @@ import msgspec
 
 from atomr.crdt.origin import Origin
 
-Text = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+MAX_TEXT = 255
+
+Text = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TEXT)]
 INCARNATIONS = 1 << 53
 """None reaches it by itself; one that a broken peer says is not outbid."""
 
@@ -69,7 +71,7 @@ class Member(msgspec.Struct, frozen=True, array_like=True, gc=False):
     incarnation: Count
     status: Status
     meta: int = 0
-    accusers: tuple[Text, ...] = ()
+    accusers: Annotated[tuple[Text, ...], msgspec.Meta(max_length=16)] = ()
     age_s: Count = 0
 
     @property
