@@ -136,7 +136,8 @@ class Ledger:
     @property
     def remaining(self) -> int:
         """Units that all ledgers together may still take, as far as is known."""
-        return self._book.matrix.remaining + self._book.open + self._book.coming
+        book = self._book
+        return max(0, book.matrix.remaining + book.open + book.coming)
 
     @property
     def overrun(self) -> int:

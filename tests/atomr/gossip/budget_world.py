@@ -23,6 +23,7 @@ from atomr.gossip.ledger import (
     Persist,
     Reclaimed,
     ReclaimFailed,
+    Record,
     Refused,
     RolledBack,
     Waiting,
@@ -104,7 +105,10 @@ class World:
     Attributes:
         minted: units that there are.
         charged: what calls cost, by ledger; with those that crashed.
-        excess: what they cost beyond what was held for them.
+        reserve: what may be charged at most beyond that, by calls that run.
+        excess: what calls of a life cost beyond what was held, by ledger.
+        stranded: units that crashes made unavailable, by ledger.
+        forgotten: costs beyond what was held, that a crash made a ledger forget.
         uncovered: of that, what there were no rights for.
         ids: the ledger of each node.
         lost: ledgers whose disk was lost.
@@ -119,8 +123,10 @@ class World:
         self.minted = 0
         self.reserve: dict[str, int] = {}
         self.stranded: dict[str, int] = {}
+        self.excess: dict[str, int] = {}
+        self.forgotten = 0
         self.charged: dict[str, int] = {}
-        self.excess = self.uncovered = self.refused = 0
+        self.uncovered = self.refused = 0
         self.ids: dict[str, str] = {}
         self.lost: list[str] = []
         self.reclaimed: list[str] = []
@@ -184,9 +190,10 @@ class World:
             if running is not node:
                 return ()
             excess = max(0, cost - held.units)
-            self.excess += excess
-            self.charged[node.ledger.ledger] += excess
-            self.reserve[node.ledger.ledger] -= max(0, held.units - cost)
+            ledger = node.ledger.ledger
+            self.charged[ledger] += excess
+            self.excess[ledger] = self.excess.get(ledger, 0) + excess
+            self.reserve[ledger] -= max(0, held.units - cost)
             effects = node.ledger.settle(held, cost, now_s=now_s)
             twice = node.ledger.settle(held, cost, now_s=now_s)
             return node.perform([*effects, *twice], now_s)
@@ -199,43 +206,28 @@ class World:
         """Kill a node, and note what that makes unavailable."""
         if name not in self.simulation.up:
             return
-        book = self.simulation.node(name).ledger._book
-        idle = book.open + book.coming
-        waiting = sum(w.units for w in self.simulation.node(name).ledger._waiters)
-        remaining = self.true_remaining
-        self._waiting = {k: v for k, v in self._waiting.items() if k[0] != book.ledger}
-        disk = self.simulation.host(name).disk
+        ledger = self.ids[name]
+        self._waiting = {k: v for k, v in self._waiting.items() if k[0] != ledger}
         self.simulation.crash(name)
+        host = self.simulation.host(name)
+        records = host.disk.records
         if lose_disk:
-            self.lost.append(book.ledger)
-            self.simulation.host(name).lose_disk()
-        elif disk.records:
-            row = {r.ledger: r for r in decode_record(disk.records[-1]).rows}[
-                book.ledger
-            ]
-            strand = (
-                row.spent
-                - row.released
-                - self.charged.get(book.ledger, 0)
-                - self.stranded.get(book.ledger, 0)
-                - self.reserve.get(book.ledger, 0)
-            )
-            self.stranded[book.ledger] = self.stranded.get(
-                book.ledger, 0
-            ) + self.reserve.pop(book.ledger, 0)
-            self.stranded[book.ledger] = self.stranded.get(book.ledger, 0) + strand
-            print(
-                "STRAND",
-                strand,
-                "idle",
-                idle,
-                "waiting",
-                waiting,
-                "remaining",
-                remaining,
-                round(100 * strand / max(1, remaining), 2),
-                book._doubt,
-            )
+            self.lost.append(ledger)
+            host.lose_disk()
+        elif records:
+            self._note_strand(ledger, decode_record(records[-1]))
+
+    def _note_strand(self, ledger: str, record: Record) -> None:
+        """Compare what the disk counts as spent with what calls may have cost."""
+        [row] = [row for row in record.rows if row.ledger == ledger]
+        accounted = self.charged.get(ledger, 0) + self.reserve.pop(ledger, 0)
+        idle = row.spent - row.released - accounted - self.stranded.get(ledger, 0)
+        self.stranded[ledger] = row.spent - row.released - self.charged.get(ledger, 0)
+        unsynced = self.excess.pop(ledger, 0)
+        assert -idle <= unsynced, f"{-idle} units were charged that no disk knows of"
+        self.forgotten += max(0, -idle)
+        share = idle / max(1, self.true_remaining)
+        self.worst_strand = max(self.worst_strand, share)
 
     @property
     def true_remaining(self) -> int:
@@ -249,7 +241,8 @@ class World:
     def reconcile(self, name: str) -> None:
         """Tell a node what its ledger was charged; it has made no call since."""
         spent = self.charged.get(self.ids[name], 0)
-        self._do(name, lambda ledger, now_s: ledger.reconcile(spent, now_s))
+        for _ in range(2):
+            self._do(name, lambda ledger, now_s: ledger.reconcile(spent, now_s))
 
     # --- what came of it ------------------------------------------------------------
 
@@ -272,8 +265,8 @@ class World:
 
     def check(self) -> None:
         spent = sum(self.charged.values())
-        assert spent <= self.minted + self.uncovered, (
-            f"{spent} units charged of {self.minted}, "
-            f"{self.uncovered} of them without rights"
+        without = self.uncovered + self.forgotten
+        assert spent <= self.minted + without, (
+            f"{spent} units charged of {self.minted}, {without} of them without rights"
         )
         assert self.rolled_back == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from atomr.gossip.ledger import Budget
-from atomr.testing.simulation import Mix, Scenario, Simulation, draw_faults
+from atomr.testing.simulation import Mix, Quality, Scenario, Simulation, draw_faults
 from tests.atomr.gossip.budget_world import CRASH_SHARE, World
 
 NAMES = ("a", "b", "c", "d", "e")
@@ -52,10 +52,11 @@ def _calls(world: World, *, within_s: float, number: int) -> None:
 def _crashes(world: World, *, lost_disks: float) -> None:
     draw = world.simulation.random
     simulation = world.simulation
+    kept = draw.choice(world.budget.voters)  # one copy of the matrix must be left
     for _ in range(draw.randrange(1, 5)):
         name = draw.choice(world.budget.voters)
         at_s = simulation.now_s + draw.uniform(0.5, WITHIN_S)
-        lose_disk = draw.random() < lost_disks
+        lose_disk = name != kept and draw.random() < lost_disks
         simulation.at(at_s, partial(world.crash, name, lose_disk=lose_disk))
         simulation.at(at_s + draw.uniform(0.0, 3.0), partial(simulation.start, name))
 
@@ -106,16 +107,17 @@ def _finish(world: World) -> None:
             simulation.run(3.0)
     simulation.run(1.0)
     world.check()
-    for _ in range(60):
-        if world.true_remaining <= 0.002 * world.minted:
-            break
-        units = max(1, world.true_remaining // 40)
+    left = -1
+    for _ in range(80):
+        if world.true_remaining == left:
+            break  # a whole round was refused
+        left = world.true_remaining
+        units = max(world.minted // 2_000, left // 40)
         for name in world.budget.voters:
             for _ in range(12):
                 world.call(name, units, units=units, takes_s=0.0)
-        simulation.run(1.0)
+        simulation.run(4.0)
     world.check()
-    left = world.true_remaining
     assert left <= 0.01 * world.minted, f"{left} of {world.minted} cannot be spent"
 
 
@@ -129,7 +131,31 @@ def disks(simulation: Simulation) -> None:
     _finish(_run(simulation, lost_disks=0.5))
 
 
+def late(simulation: Simulation) -> None:
+    """What a lost ledger moved is heard of after others have inherited from it."""
+    draw = simulation.random
+    world = World(simulation, Budget("team", NAMES[:3]))
+    world.add("a", "b", "c")
+    simulation.start()
+    simulation.run(0.5)
+    world.mint("b", UNITS)
+    simulation.run(0.5)
+    slow = Quality(delay_s=draw.uniform(1.0, 3.0))
+    simulation.set_quality(slow, sender="b")
+    for _ in range(20):
+        world.call("c", 5_000, units=10_000, takes_s=0.1)
+    simulation.run(draw.uniform(0.1, 0.9))
+    world.crash("b", lose_disk=True)
+    simulation.set_quality(Quality(), sender="b")
+    simulation.start("b")
+    simulation.run(draw.uniform(0.0, 0.2))
+    world.reclaim("a", *world.lost)
+    simulation.run(4.0)
+    _finish(world)
+
+
 SCENARIOS = (
     Scenario("budgets.crashes", crashes),
     Scenario("budgets.disks", disks),
+    Scenario("budgets.late", late),
 )

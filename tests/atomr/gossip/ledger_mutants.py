@@ -1,0 +1,113 @@
+"""Ways to break the ledger of a budget, each of which the scenarios must notice."""
+
+from __future__ import annotations
+
+from atomr.gossip.ledger.book import Book
+from atomr.gossip.ledger.ledger import Ledger
+from atomr.gossip.ledger.matrix import Matrix, merged
+from atomr.gossip.ledger.reclaim import Reclaim, _Attempt
+from tests.atomr.gossip.escrow_mutants import Mutant
+from tests.atomr.gossip.ledger_scenarios import SCENARIOS
+
+CRASHES, DISKS, LATE = SCENARIOS
+
+MUTANTS = (
+    Mutant(
+        "a chunk is spent from before the disk knows of it",
+        Book.take,
+        "self.taking += units",
+        "self.open += units",
+        CRASHES,
+    ),
+    Mutant(
+        "a move is told before the disk knows of it",
+        Book.told.fget,  # type: ignore[attr-defined]
+        "(self._durable,)",
+        "(self.row,)",
+        CRASHES,
+    ),
+    Mutant(
+        "the open chunk is open again after a crash",
+        Book.__init__,
+        "self.open = self.taking = self._seq = 0",
+        "self.taking = self._seq = 0; self.open = 2_500 if record else 0",
+        CRASHES,
+    ),
+    Mutant(
+        "copies of a row add up",
+        merged,
+        "max(units, moved.get(to, 0))",
+        "units + moved.get(to, 0)",
+        CRASHES,
+    ),
+    Mutant(
+        "what was moved away may be spent",
+        Matrix.rights,
+        "gone = sum(row.moved.values()) + row.spent",
+        "gone = row.spent",
+        CRASHES,
+    ),
+    Mutant(
+        "what is given back stays open",
+        Book.release,
+        "self.open -= units",
+        "pass",
+        CRASHES,
+    ),
+    Mutant(
+        "a chunk is opened with each write",
+        Book.next_persist,
+        "self.taking = 0",
+        "pass",
+        CRASHES,
+    ),
+    Mutant(
+        "settling twice gives back twice",
+        Ledger.settle,
+        "held.is_open = False",
+        "pass",
+        CRASHES,
+    ),
+    Mutant(
+        "more is lent than there is",
+        Ledger._lend,
+        "units = min(spare, max(least, min(amount, spare // 2)))",
+        "units = max(least, min(amount, spare // 2))",
+        CRASHES,
+    ),
+    Mutant(
+        "reconciling twice gives back twice",
+        Book.reconcile,
+        "self._is_reconciled = True",
+        "pass",
+        CRASHES,
+    ),
+    Mutant(
+        "an heir waits for nobody",
+        _Attempt.waits_for.fget,  # type: ignore[attr-defined]
+        "if name not in self.agreed",
+        "if name in self.agreed",
+        DISKS,
+    ),
+    Mutant(
+        "an heir does not listen to those that it asks",
+        Reclaim.agreed,
+        "book.merge(row, for_heir=True)",
+        "pass",
+        DISKS,
+    ),
+    Mutant(
+        "late news of a lost ledger is believed",
+        Book.merge,
+        "elif row.ledger in self.frozen and not for_heir:",
+        "elif row.ledger in self.frozen and for_heir:",
+        LATE,
+    ),
+    Mutant(
+        "an heir inherits what was spent",
+        Book._close_row,
+        "spent=row.spent + max(0, spent - known)",
+        "spent=row.spent",
+        DISKS,
+    ),
+)
