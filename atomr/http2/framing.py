@@ -2,7 +2,7 @@
 
 All that a link carries is in DATA frames, and the WINDOW_UPDATE frames go with them.
 These two are ours: h2 would copy and print each of them, at ten times the cost
-(decision 24).  All others go to h2 as they are, in their order.
+(decision 22).  All others go to h2 as they are, in their order.
 
 Pure: the caller passes ``now_s``.
 

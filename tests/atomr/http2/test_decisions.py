@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atomr.http2 import Lane, Reason, frames, node_uri
@@ -199,6 +199,7 @@ def test_a_ping_comes_back_and_a_farewell_is_heard() -> None:
     assert pair.b.receive(data, now_s=0.0) == [PeerLeft(1, "wrong_cookie")]
 
 
+@settings(max_examples=20)
 @given(st.data())
 def test_a_connection_may_come_in_any_pieces(data: st.DataObject) -> None:
     a = LinkProtocol(dialed=True, now_s=0.0)
@@ -214,6 +215,7 @@ def test_a_connection_may_come_in_any_pieces(data: st.DataObject) -> None:
     assert got == [frames.Cancel(number) for number in range(20)]
 
 
+@settings(max_examples=30)
 @given(st.binary(max_size=300))
 def test_any_bytes_are_a_beginning_or_an_error(data: bytes) -> None:
     for dialed in (True, False):

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atomr.http2 import frames
@@ -46,6 +46,7 @@ def test_a_message_is_what_it_was(frame: frames.Frame) -> None:
     assert encoded(back) == data
 
 
+@settings(max_examples=50)
 @given(st.data())
 def test_messages_come_out_whole_however_they_are_cut(data: st.DataObject) -> None:
     bodies = data.draw(st.lists(st.binary(max_size=50), max_size=8))
@@ -102,6 +103,7 @@ PARTS = [
 ]
 
 
+@settings(max_examples=50)
 @given(st.lists(st.integers(0, len(STREAM)), max_size=12))
 def test_frames_come_out_whole_however_they_are_cut(cuts: list[int]) -> None:
     edges = [0, *sorted(cuts), len(STREAM)]
