@@ -102,6 +102,15 @@ def cost_headers(cost: Cost | None) -> tuple[tuple[bytes, bytes], ...]:
     return ((b"x-atomr-cost-usd", f"{cost.usd.normalize():f}".encode()),)
 
 
+def cost_comment(cost: Cost | None) -> bytes:
+    """Return the comment behind a stream's last event; b"" where nobody knows.
+
+    The headers of a stream are gone when its cost is known, and a trailer is
+    something that no SDK shows.
+    """
+    return b"".join(b": %s: %s\n\n" % header for header in cost_headers(cost))
+
+
 def overhead_headers(overhead_s: float) -> tuple[tuple[bytes, bytes], ...]:
     """Return the header that says how much of an answer's time was ours."""
     return ((b"x-atomr-overhead-ms", b"%.2f" % (overhead_s * 1000)),)

@@ -1,8 +1,8 @@
 """What a client says in headers about how its request is served.
 
 A client may shorten the time that its request has, never lengthen it, it may
-bring a key where a deployment asks for one, and it may give up an error's status
-for a stream that is never silent for long.
+bring a key where a deployment asks for one, it may give up an error's status for a
+stream that is never silent for long, and it may ask what a stream cost.
 
 Pure.
 """
@@ -13,6 +13,8 @@ import math
 from typing import TYPE_CHECKING
 
 import attrs
+
+from atomr_infer.model.dialect import Dialect
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,6 +44,15 @@ def with_wishes(
 def wants_early_stream(headers: Mapping[str, str]) -> bool:
     """Whether a stream shall be kept open before its first chunk, too."""
     return headers.get("x-atomr-early-stream", "").strip().lower() == "true"
+
+
+def tells_cost(dialect: Dialect, headers: Mapping[str, str]) -> bool:
+    """Whether a stream shall end with a comment that says what it cost.
+
+    Not in Gemini's dialect: its SDK takes a comment for an error (W3).
+    """
+    wanted = headers.get("x-atomr-stream-cost", "").strip().lower() == "true"
+    return wanted and dialect is not Dialect.GEMINI
 
 
 def timeout_of(headers: Mapping[str, str]) -> float | None:

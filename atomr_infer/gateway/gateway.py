@@ -86,7 +86,7 @@ class Gateway:
             self._app.close()
 
 
-async def open_gateway(
+async def open_gateway(  # noqa: PLR0913 - most by keyword, with a default
     serving: Serving,
     listener: Listener,
     limits: GatewayLimits,

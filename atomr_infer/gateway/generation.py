@@ -24,6 +24,7 @@ import trio
 from atomr_infer.errors import InferenceError, InternalError
 from atomr_infer.gateway.answer_headers import (
     STREAM_HEADERS,
+    cost_comment,
     cost_headers,
     failed_headers,
     native_finish_headers,
@@ -32,6 +33,7 @@ from atomr_infer.gateway.answer_headers import (
     served_headers,
 )
 from atomr_infer.gateway.client_wishes import (
+    tells_cost,
     timeout_of,
     wants_early_stream,
     with_wishes,
@@ -167,6 +169,7 @@ class Generation:
         if asked.batch.stream:
             answer = _StreamAnswer(self._exchange, self._ingress, asked)
             answer.watched = self._silences.watched
+            answer.tells_cost = tells_cost(asked.batch.dialect, self._call.headers)
         else:
             answer = _WholeAnswer(self._exchange, self._ingress, asked)
         answer.read_at = self._read_at
@@ -214,13 +217,12 @@ class Generation:
             return
         request_id = self._call.request_id
         refusal = self._ingress.refuse(error, request_id)
-        more = (
+        headers = [
+            *refusal.headers,
             *request_id_headers(request_id, self._ingress.dialect),
             *failed_headers(error),
-        )
-        await self._exchange.answer(
-            refusal.status, refusal.body, [*refusal.headers, *more]
-        )
+        ]
+        await self._exchange.answer(refusal.status, refusal.body, headers)
 
 
 def _conversation(ingress: Ingress, call: Call) -> ExecuteBatch:
@@ -289,9 +291,11 @@ class _StreamAnswer(_Answer):
     Attributes:
         quiet: see :class:`~atomr_infer.gateway.silences.Silent`.
         watched: the streams that are kept open; it joins them when it begins.
+        tells_cost: whether what it cost stands in a comment behind it.
     """
 
     quiet = BUSY
+    tells_cost = False
     watched: set[Silent]
     _encoder: StreamEncoder | None = None
     _first: bytes | None = None
@@ -327,12 +331,12 @@ class _StreamAnswer(_Answer):
         if self._exchange.started:
             self._exchange.nudge(keepalive)
             return
-        batch, dialect = self._asked.batch, self._ingress.dialect
         kind = (b"content-type", self._asked.stream_type.encode("latin-1"))
-        known = request_id_headers(batch.request_id, dialect)
+        known = request_id_headers(self._asked.batch.request_id, self._ingress.dialect)
         self._exchange.begin(200, [kind, *STREAM_HEADERS, *known], keepalive)
 
     async def _start(self, content_type: str) -> None:
+        self.tells_cost = self.tells_cost and content_type.startswith(_EVENTS)
         if self._exchange.started:
             return  # while it was silent
         kind = (b"content-type", content_type.encode("latin-1"))
@@ -346,6 +350,7 @@ class _StreamAnswer(_Answer):
         data = b"" if self._encoder is None else self._encoder.end()
         if self.keep is not None and self._encoder is not None:
             await self.keep(streamed_response(data))
+        data += cost_comment(self.cost) if self.tells_cost else b""
         await self._exchange.end(data)
 
     async def fail(self, error: InferenceError) -> None:

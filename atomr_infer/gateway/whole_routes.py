@@ -10,7 +10,11 @@ from typing import TYPE_CHECKING
 import attrs
 
 from atomr_infer.errors import UnsupportedFeatureError
-from atomr_infer.gateway.answer_headers import request_id_headers, whole_headers
+from atomr_infer.gateway.answer_headers import (
+    cost_headers,
+    request_id_headers,
+    whole_headers,
+)
 from atomr_infer.gateway.client_wishes import with_wishes
 from atomr_infer.model.dialect import Dialect
 from atomr_infer.policy.token_estimate import estimate_prompt_tokens
@@ -27,6 +31,7 @@ from atomr_infer.wire.openai import models as openai_models
 if TYPE_CHECKING:
     from atomr_infer.gateway.routes import Target
     from atomr_infer.model.batch import ExecuteBatch
+    from atomr_infer.serving.served import Served
     from atomr_infer.serving.shared import Serving
     from atomr_infer.wire.ingress import Call
 
@@ -66,8 +71,7 @@ async def embeddings(serving: Serving, call: Call, target: Target) -> WholeAnswe
     found = await embed(serving, asked.request)
     model = found.value.model or asked.request.model
     body = openai_embeddings.embeddings_body(asked, found.value, model)
-    headers = whole_headers(found.served, target.dialect)
-    return WholeAnswer(body, headers, found.took_s)
+    return WholeAnswer(body, _headers(found.served, target), found.took_s)
 
 
 async def _gemini_embeddings(
@@ -80,8 +84,12 @@ async def _gemini_embeddings(
     else:
         found = await embed(serving, gemini_embeddings.parse_embed(call))
         body = gemini_embeddings.embedded(found.value)
-    headers = whole_headers(found.served, target.dialect)
-    return WholeAnswer(body, headers, found.took_s)
+    return WholeAnswer(body, _headers(found.served, target), found.took_s)
+
+
+def _headers(served: Served, target: Target) -> tuple[tuple[bytes, bytes], ...]:
+    """Who answered, and what it cost."""
+    return (*whole_headers(served, target.dialect), *cost_headers(served.cost))
 
 
 # --- counts ---------------------------------------------------------------------
