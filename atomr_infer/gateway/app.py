@@ -154,33 +154,54 @@ class GatewayApp:
         headers = _by_name(exchange.headers)
         exchange.extra = self._extra(headers)
         target = find(exchange.method, exchange.path, headers)
-        match target:
-            case WrongMethod(allow=methods) if exchange.method == "OPTIONS":
-                await self._options(exchange, headers, methods)
-            case NoRoute(dialect=dialect):
-                problem = f"there is no {exchange.path} here"
-                await _refuse(exchange, dialect, 404, problem)
-            case WrongMethod(dialect=dialect, allow=methods):
-                allow = ", ".join(methods)
-                problem = f"{exchange.path} takes {allow}, not {exchange.method}"
-                more = (b"allow", allow.encode())
-                await _refuse(exchange, dialect, 405, problem, more)
-            case Target(action=action) if not (
-                action in OPEN_TO_ALL or self._allows(exchange, headers)
-            ):
-                code = "invalid_api_key"
-                why = refusal(headers)
-                await _refuse(exchange, target.dialect, 401, why, code=code)
-            case Target(action=Action.GENERATE):
-                await self._generate(exchange, target, headers)
-            case Target(action=Action.EMBED):
-                await self._whole(exchange, target, headers, embeddings)
-            case Target(action=Action.COUNT_TOKENS):
-                await self._whole(exchange, target, headers, counts)
-            case Target(action=Action.RESPONSE | Action.FORGET_RESPONSE):
-                await self._stored(exchange, target, headers)
-            case Target():
-                await self._operations[target.action](exchange, target)
+        if not isinstance(target, Target):
+            await self._unserved(exchange, headers, target)
+            return
+        owner: bytes | None = b""
+        if target.action not in OPEN_TO_ALL:
+            owner = self._keys.owner(headers, _query(exchange.query))
+        if owner is None:
+            code, why = "invalid_api_key", refusal(headers)
+            await _refuse(exchange, target.dialect, 401, why, code=code)
+        else:
+            await self._serve(exchange, target, headers, owner=owner)
+
+    async def _serve(
+        self,
+        exchange: Exchange,
+        target: Target,
+        headers: Mapping[str, str],
+        *,
+        owner: bytes,
+    ) -> None:
+        match target.action:
+            case Action.GENERATE:
+                await self._generate(exchange, target, headers, owner=owner)
+            case Action.EMBED:
+                await self._whole(exchange, target, headers, embeddings, owner=owner)
+            case Action.COUNT_TOKENS:
+                await self._whole(exchange, target, headers, counts, owner=owner)
+            case Action.RESPONSE | Action.FORGET_RESPONSE:
+                await self._stored(exchange, target, owner=owner)
+            case action:
+                await self._operations[action](exchange, target)
+
+    async def _unserved(
+        self,
+        exchange: Exchange,
+        headers: Mapping[str, str],
+        target: NoRoute | WrongMethod,
+    ) -> None:
+        if isinstance(target, NoRoute):
+            problem = f"there is no {exchange.path} here"
+            await _refuse(exchange, target.dialect, 404, problem)
+        elif exchange.method == "OPTIONS":
+            await self._options(exchange, headers, target.allow)
+        else:
+            allow = ", ".join(target.allow)
+            problem = f"{exchange.path} takes {allow}, not {exchange.method}"
+            more = (b"allow", allow.encode())
+            await _refuse(exchange, target.dialect, 405, problem, more)
 
     def _extra(self, headers: Mapping[str, str]) -> Headers:
         """What every answer has, whatever it is."""
@@ -195,16 +216,11 @@ class GatewayApp:
         await exchange.start(204, [(b"allow", allow), *more])
         await exchange.end()
 
-    def _owner(self, exchange: Exchange, headers: Mapping[str, str]) -> bytes:
-        if not self._keys.needed:
-            return b""
-        return self._keys.owner(headers, _query(exchange.query))
-
     async def _stored(
-        self, exchange: Exchange, target: Target, headers: Mapping[str, str]
+        self, exchange: Exchange, target: Target, *, owner: bytes
     ) -> None:
         """Show or forget a stored response."""
-        name, owner = target.model or "", self._owner(exchange, headers)
+        name = target.model or ""
         try:
             if target.action is Action.RESPONSE:
                 body = await self._conversations.fetch(name, owner=owner)
@@ -218,11 +234,6 @@ class GatewayApp:
             await _answer_error(exchange, target.dialect, error, _new_id())
         else:
             await exchange.answer(200, body)
-
-    def _allows(self, exchange: Exchange, headers: Mapping[str, str]) -> bool:
-        return not self._keys.needed or self._keys.allow(
-            headers, _query(exchange.query)
-        )
 
     # --- what people and operators call -------------------------------------
 
@@ -267,7 +278,12 @@ class GatewayApp:
     # --- inference ------------------------------------------------------------
 
     async def _generate(
-        self, exchange: Exchange, target: Target, headers: Mapping[str, str]
+        self,
+        exchange: Exchange,
+        target: Target,
+        headers: Mapping[str, str],
+        *,
+        owner: bytes,
     ) -> None:
         call = await self._call(exchange, target, headers)
         if call is None:
@@ -278,7 +294,7 @@ class GatewayApp:
             exchange,
             ingress=ingress,
             call=call,
-            owner=self._owner(exchange, headers),
+            owner=owner,
         )
         await self._run(exchange, generation.run, generation.fail)
 
@@ -288,6 +304,8 @@ class GatewayApp:
         target: Target,
         headers: Mapping[str, str],
         answer: WholeRoute,
+        *,
+        owner: bytes,
     ) -> None:
         """Answer with one value, whatever comes of it."""
         call = await self._call(exchange, target, headers)
@@ -299,7 +317,6 @@ class GatewayApp:
         async def work() -> None:
             try:
                 if self._tenants is not None:
-                    owner = self._owner(exchange, headers)
                     await self._tenants.check(call, owner=owner)
                 found = await answer(self._serving, call, target)
             except InferenceError as error:

@@ -144,7 +144,7 @@ class Generation:
             if way is not None:
                 answer = self._answer_to(glanced)
                 try:
-                    answer.cost = (await way.run(answer)).cost
+                    answer.cost = await way.run(answer)
                 except OrdinaryWayError as ordinary:
                     failed = ordinary.failed
                 else:

@@ -45,13 +45,30 @@ class GatewayKeys:
             headers: by lower-case name.
             query: by name.
         """
+        return self.owner(headers, query) is not None
+
+    def owner(
+        self, headers: Mapping[str, str], query: Mapping[str, str]
+    ) -> bytes | None:
+        """Return who asks, as a digest of the key; None: the request may not pass.
+
+        Args:
+            headers: by lower-case name.
+            query: by name.
+
+        Returns:
+            b"" where no key is needed: there is nobody to tell apart.
+        """
         if not self._digests:
-            return True
+            return b""
         key = presented_key(headers, query)
-        return key is not None and self._opens(key)
+        shown = None if key is None else _digest(key)
+        return shown if shown is not None and self._knows(shown) else None
 
     def _opens(self, key: str) -> bool:
-        shown = _digest(key)
+        return self._knows(_digest(key))
+
+    def _knows(self, shown: bytes) -> bool:
         # Every digest is compared, whatever the first one says.
         return sum(hmac.compare_digest(shown, known) for known in self._digests) > 0
 
@@ -70,11 +87,6 @@ class GatewayKeys:
         if not own:
             return headers
         return {name: text for name, text in headers.items() if name not in own}
-
-    def owner(self, headers: Mapping[str, str], query: Mapping[str, str]) -> bytes:
-        """Return who asks: a digest of the key; b"" where none is needed."""
-        key = presented_key(headers, query) if self._digests else None
-        return b"" if key is None else _digest(key)
 
 
 def presented_key(headers: Mapping[str, str], query: Mapping[str, str]) -> str | None:

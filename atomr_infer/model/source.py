@@ -33,11 +33,13 @@ class Source:
         dialect: whose format it is.
         body: the body as received.
         model: the model's name in it; None: the name is in the path.
+        sole: True where ``"model"`` is known to stand once in the body.
     """
 
     dialect: Dialect
     body: bytes = attrs.field(repr=False)
     model: str | None
+    sole: bool = attrs.field(default=False, eq=False)
 
     def renamed(self, model: str) -> bytes | None:
         """Return the body with the model's name replaced; None: it cannot be.
@@ -52,6 +54,8 @@ class Source:
         if self.model is None:
             return self.body
         old, new = _encode(self.model), _encode(model)
+        if self.sole:
+            return self._spliced(self.body.index(_KEY) + len(_KEY), old, new)
         start = 0
         while (start := self.body.find(_KEY, start)) >= 0:
             start += len(_KEY)

@@ -160,7 +160,6 @@ class EngineCore(GenServer):
             return Reply(self._overloaded())
         self._clients[client.ref] = client
         self._by_monitor[client.down] = client
-        self._count()
         if admission is Admission.GRANTED:
             return Reply(self._lease(client.ref))
         client.waiting = from_
@@ -221,7 +220,6 @@ class EngineCore(GenServer):
         for ref in refs:
             client = self._clients[ref]
             client.answer(self._lease(ref))
-        self._count()
 
     def _lease(self, ref: Ref) -> Lease:
         engine = self._permits.engine
@@ -294,9 +292,6 @@ class EngineCore(GenServer):
         self._state.error = error
         name = coordinator_name(self._deployment.name)
         cast(name, messages.ReplicaChanged(self._state.core))
-
-    def _count(self) -> None:
-        self._permits.count()
 
     def _label(self) -> str:
         return f"{self._deployment.name}/{self._number}"

@@ -83,7 +83,6 @@ class Permits:
         ref = Ref()
         if self.queue.ask(ref, may_wait=False) is not Admission.GRANTED:
             return None
-        self.count()
         return Permit(self, ref, engine)
 
     def give_back(self, permit: Permit, ended: Ended) -> None:
@@ -94,7 +93,6 @@ class Permits:
         self.queue.leave(permit.ref)
         if permit.engine is self.engine:
             self.tune(permit.generation, ended)
-        self.count()
 
     def tune(self, generation: int, ended: Ended) -> list[Ref]:
         """Move the limit by how a generation ended; return who may run now.
@@ -112,10 +110,3 @@ class Permits:
         else:
             return []
         return self.queue.open(limit.limit) if changed else []
-
-    def count(self) -> None:
-        """Show the load to whoever chooses among replicas."""
-        state = self.state
-        state.running = self.queue.running
-        state.waiting = self.queue.waiting
-        state.limit = self.limit.limit

@@ -35,35 +35,44 @@ class ReplicaState:
         number: 0 for the first replica.
         core: the engine core's pid.
         phase: whether its engine can run.
-        running: generations that hold a permit.
-        waiting: requests in its queue.
-        limit: permits that may be out at once, as far as the upstream lets us.
+        permits: where a request that finds a place takes it, and who has one.
         arriving: requests that have picked it and wait for its answer; they
             count themselves, so that those who pick at once see each other.
         starts: times that its engine became ready.
         engine_pid: the engine's operating system process, when it has one.
         progress: the last step of a start that still goes on.
         error: why it is restarting or has failed.
-        permits: where a request that finds a place takes it.
     """
 
     number: int
     core: Pid
+    permits: Permits = attrs.field(repr=False)
     phase: Phase = Phase.LOADING
-    running: int = 0
-    waiting: int = 0
-    limit: int = 0
     arriving: int = 0
     starts: int = 0
     engine_pid: int | None = None
     progress: Progress | None = None
     error: InferenceError | None = None
-    permits: Permits | None = None
 
     @property
     def ready(self) -> bool:
         """True when its engine can run now."""
         return self.phase is Phase.SERVING
+
+    @property
+    def running(self) -> int:
+        """Generations that hold a permit."""
+        return self.permits.queue.running
+
+    @property
+    def waiting(self) -> int:
+        """Requests in its queue."""
+        return self.permits.queue.waiting
+
+    @property
+    def limit(self) -> int:
+        """Permits that may be out at once, as far as the upstream lets us."""
+        return self.permits.limit.limit
 
     @property
     def outstanding(self) -> int:

@@ -140,6 +140,8 @@ class Report:
         )
 
     def _emit(self, event: str, measurements: dict[str, float], **more: object) -> None:
+        if not telemetry.handlers:
+            return  # what is told would be made for nobody
         telemetry.emit(
             ("atomr_infer", "request", event),
             measurements,

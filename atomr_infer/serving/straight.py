@@ -37,17 +37,18 @@ from atomr_infer.serving.fresh_error import fresh
 from atomr_infer.serving.names import REQUESTS
 from atomr_infer.serving.permits import Ended
 from atomr_infer.serving.report import Report
-from atomr_infer.serving.served import Served, Spent, Tried
+from atomr_infer.serving.served import Spent, Tried
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from atomr_infer.model.batch import ExecuteBatch, Usage
+    from atomr_infer.model.cost import Cost
     from atomr_infer.policy.breaker import Pass
     from atomr_infer.runtimes.contract import Passage
     from atomr_infer.serving.permits import Permit
     from atomr_infer.serving.replica import ReplicaState
-    from atomr_infer.serving.served import Sink
+    from atomr_infer.serving.served import Served, Sink
     from atomr_infer.serving.shared import Serving
     from atomr_infer.serving.ways import Way
 
@@ -129,14 +130,14 @@ class Straight:
         self._delivery: Delivery
         self.report = report
 
-    async def run(self, sink: Sink) -> Served:
+    async def run(self, sink: Sink) -> Cost | None:
         """Make the request.
 
         Args:
             sink: where the answer goes.
 
         Returns:
-            Who answered, and what it cost.
+            What it cost; None when nobody knows.
 
         Raises:
             OrdinaryWayError: it is to be made in the ordinary way; the sink has
@@ -152,7 +153,7 @@ class Straight:
             on_cut=self._way.deployment.on_cut,
             stream=self._batch.stream,
         )
-        report.asked_at = trio.current_time()
+        report.asked_at = report.started_at  # nothing was waited for
         try:
             await self._run()
         except NotPassedError as error:
@@ -167,6 +168,7 @@ class Straight:
             raise
         except trio.Cancelled:
             report.outcome = "cancelled"
+            report.tried.append(Tried(self._attempt.deployment, "cancelled"))
             self._stop(report)
             raise
         except BaseException:
@@ -175,6 +177,11 @@ class Straight:
         report.outcome = "completed"
         report.tried.append(Tried(self._attempt.deployment))
         self._stop(report)
+        return report.cost
+
+    @property
+    def served(self) -> Served:
+        """Who answered; known when it is over."""
         return self._delivery.served(self._attempt)
 
     async def _run(self) -> None:
@@ -246,7 +253,7 @@ class Straight:
 
     def _stop(self, report: Report) -> None:
         usage = self._usage()
-        if report.outcome == "completed":
+        if report.outcome != "failed":
             report.usage = usage
         if usage is not None:
             self._spent(usage)
@@ -264,7 +271,9 @@ class Straight:
         attempt = self._attempt
         usage = attempt.usage
         if usage is None:
-            if not attempt.chars or attempt.complete:
+            cancelled = self.report.outcome == "cancelled"
+            lost = attempt.is_under_way if cancelled else attempt.chars
+            if not lost or attempt.complete:
                 return None
             return interrupted_usage(self._reread(), attempt.chars)
         if not usage.estimated:
@@ -291,8 +300,7 @@ def straight(
     """
     way = _open(serving, batch)
     replica = None if way is None else serving.idle_replica(way.deployment.name)
-    permits = None if replica is None else replica.permits
-    permit = None if permits is None else permits.take()
+    permit = None if replica is None else replica.permits.take()
     if way is None or permit is None:
         return None
     deployment = way.deployment

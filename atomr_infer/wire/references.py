@@ -21,6 +21,7 @@ Source: OpenAI API reference, "Create a model response"; Anthropic API, "Files" 
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -59,6 +60,9 @@ _MARKS = (
     b"\\u006",
     b"\\u007",
 )
+
+# One search for all: each request is looked through.
+_MARKED = re.compile(b"|".join(map(re.escape, _MARKS)), re.IGNORECASE)
 
 _NAMES = frozenset(
     {
@@ -142,8 +146,7 @@ def references(body: bytes) -> tuple[Reference, ...]:
     >>> references(b'{"tools": [{"parameters": {"file_id": {"type": "string"}}}]}')
     ()
     """
-    lower = body.lower()
-    if not any(mark in lower for mark in _MARKS):
+    if _MARKED.search(body) is None:
         return ()
     try:
         root = json.loads(

@@ -95,7 +95,8 @@ class Tree:
         if way is not None:
             self.straight.append(batch.request_id)
             try:
-                sink.result = await way.run(sink)
+                await way.run(sink)
+                sink.result = way.served
             except OrdinaryWayError as ordinary:
                 failed = ordinary.failed
             else:

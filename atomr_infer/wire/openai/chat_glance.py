@@ -214,7 +214,7 @@ def glance_at_chat_request(call: Call) -> Asked | None:
         sampling=_ONE if request.n in (None, 1) else Sampling(n=request.n),
         stream=stream,
         dialect=Dialect.OPENAI_CHAT,
-        source=Source(Dialect.OPENAI_CHAT, body, model),
+        source=Source(Dialect.OPENAI_CHAT, body, model, sole=True),
     )
     asked_usage = options is not None and bool(options.include_usage)
     return Asked(batch=batch, include_usage=asked_usage)

@@ -70,6 +70,8 @@ def _split(usage: _Usage) -> Usage:
         usage.prompt_tokens_details or _PromptDetails(),
         usage.completion_tokens_details or _CompletionDetails(),
     )
+    if usage.prompt_tokens_details is usage.completion_tokens_details is None:
+        return Usage(input_uncached=prompt, output_text=output)  # as most say it
     # Parts may overlap (cached audio is in both): the cached ones are certain.
     uncached, read, written, audio, image = split_total(
         prompt,
