@@ -276,10 +276,12 @@ class Engine:
         """Put a message on its way, or lose it."""
         link = host.links.get(to)
         if link is None or link.is_cut:
+            self.note(f"{host.name} -> {to}: cut off")
             return
         quality = link.quality
         draw = self.draw.random
         if quality.loss and draw() < quality.loss:
+            self.note(f"{host.name} -> {to}: lost")
             return
         at_s = self.now_s + quality.delay_s + quality.jitter_s * draw()
         if quality.reorder and draw() < quality.reorder:
