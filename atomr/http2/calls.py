@@ -30,15 +30,23 @@ class Pending:
         task: the caller, once it is parked.
     """
 
-    __slots__ = ("due_at", "number", "result", "service", "task", "timeout_s")
+    __slots__ = ("_all", "due_at", "number", "result", "service", "task", "timeout_s")
 
-    def __init__(self, number: int, service: str, timeout_s: float) -> None:
+    def __init__(
+        self, number: int, service: str, *, timeout_s: float, among: dict[int, Pending]
+    ) -> None:
+        self._all = among
         self.number = number
         self.service = service
         self.timeout_s = timeout_s
         self.due_at = trio.current_time() + timeout_s
         self.task: trio.lowlevel.Task | None = None
         self.result: outcome.Value[bytes] | outcome.Error | None = None
+
+    def abort(self, _: object) -> trio.lowlevel.Abort:
+        """Let the caller leave: a reply that comes before it runs finds nobody."""
+        self._all.pop(self.number, None)
+        return trio.lowlevel.Abort.SUCCEEDED
 
 
 class Calls:
@@ -58,7 +66,8 @@ class Calls:
 
     def begin(self, service: str, timeout_s: float) -> Pending:
         """Give a call its number."""
-        pending = Pending(next(self._numbers), service, timeout_s)
+        number = next(self._numbers)
+        pending = Pending(number, service, timeout_s=timeout_s, among=self._pending)
         self._pending[pending.number] = pending
         if pending.due_at < self.due_at:
             self.due_at = pending.due_at
@@ -109,11 +118,5 @@ class Calls:
             await trio.lowlevel.checkpoint()
             return pending.result.unwrap()
         pending.task = trio.lowlevel.current_task()
-
-        def abort(_: object) -> trio.lowlevel.Abort:
-            # Now: a reply that comes before the caller runs must not find it.
-            self.forget(pending)
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        body: bytes = await trio.lowlevel.wait_task_rescheduled(abort)
+        body: bytes = await trio.lowlevel.wait_task_rescheduled(pending.abort)
         return body

@@ -158,8 +158,8 @@ class Link:
         Cancellation: the peer is told to stop; nothing is left behind.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        self._check(service)
         core = self._core
+        self._check(service)
         pending = core.calls.begin(service, timeout_s)
         frame = frames.Call(pending.number, service, cast(msgspec.Raw, message))
         try:

@@ -88,6 +88,11 @@ class Outlets:
         """What waits on the lanes."""
         return len(self._ctl) + len(self._msg) + len(self._bulk)
 
+    @property
+    def wait(self) -> bool:
+        """True when there is something to send."""
+        return self.queued_bytes > 0 or any(o.waits for o in self.own.values())
+
     def add(self, stream_id: int) -> Outlet:
         """Begin a stream of its own."""
         outlet = Outlet(stream_id, reserve_bytes=CTL_RESERVE_BYTES)

@@ -77,6 +77,8 @@ async def _write(core: Core, link: Link) -> None:
                 await core.pipe.send(data)
                 core.unsent = b""
                 _wrote(core, link)
+                if not core.protocol.outlets.wait:
+                    break
                 # Whoever is ready may have something urgent.
                 await trio.lowlevel.checkpoint()
             # What was sent at once may be what somebody waits for.
