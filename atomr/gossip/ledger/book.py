@@ -39,6 +39,8 @@ class Book:
     __slots__ = (
         "_doubt",
         "_durable",
+        "_freezing",
+        "_frozen",
         "_is_dirty",
         "_is_reconciled",
         "_seq",
@@ -73,6 +75,7 @@ class Book:
         self._is_dirty = record is None
         self._is_reconciled = False
         self._written: tuple[int, Row, int] | None = None
+        self._frozen = self._freezing = dict(read.frozen)
 
     @property
     def row(self) -> Row:
@@ -121,6 +124,10 @@ class Book:
         if self.frozen.get(ledger) != heir:
             self.frozen[ledger] = heir
             self._is_dirty = True
+
+    def is_frozen(self, ledger: str, heir: str) -> bool:
+        """Whether the disk knows that a ledger is frozen for an heir."""
+        return self._frozen.get(ledger) == heir
 
     def heir(self, ledger: str) -> str:
         """Return the ledger that has inherited from a lost one; empty: none has."""
@@ -226,6 +233,7 @@ class Book:
         self._is_dirty = False
         self._seq += 1
         self._written = self._seq, self.row, self.taking
+        self._freezing = dict(self.frozen)
         self.taking = 0
         record = Record(self.ledger, tuple(self.matrix.rows.values()), self.frozen)
         return Persist(self._seq, encode_record(record))
@@ -235,6 +243,7 @@ class Book:
         if self._written is None or self._written[0] != seq:
             return False
         _, self._durable, taken = self._written
+        self._frozen = self._freezing
         self._written = None
         self.open += taken
         return True

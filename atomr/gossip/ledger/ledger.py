@@ -18,13 +18,12 @@ Pure: times are arguments, in seconds of the node's monotonic clock.
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING
 
-import attrs
 import msgspec
 
 from atomr.gossip.ledger.book import Book
+from atomr.gossip.ledger.calls import Calls
 from atomr.gossip.ledger.frames import (
     Frame,
     Freeze,
@@ -35,7 +34,6 @@ from atomr.gossip.ledger.frames import (
     Rows,
 )
 from atomr.gossip.ledger.outcomes import (
-    Answered,
     Effect,
     Held,
     Outcome,
@@ -55,9 +53,6 @@ if TYPE_CHECKING:
 
 _NEVER = float("inf")
 
-MAX_WAITERS = 1_024
-"""Holds that wait; past that they are refused."""
-
 _LOW_CHUNKS = 2
 """With rights for fewer chunks than that, others are asked ahead of need."""
 
@@ -68,22 +63,13 @@ _TOLD_TIMES = 3
 """A change is told again so often: it may get lost."""
 
 
-@attrs.define(eq=False)
-class _Waiter:
-    """A hold that waits."""
-
-    ticket: int
-    units: int
-    until_s: float
-    began_s: float
-
-
 class Ledger:
     """One node's part of one budget."""
 
     __slots__ = (
         "_book",
         "_budget",
+        "_calls",
         "_effects",
         "_is_wanted",
         "_next_ask_s",
@@ -92,9 +78,8 @@ class Ledger:
         "_peers",
         "_reclaim",
         "_tells",
-        "_tickets",
-        "_waiters",
         "_work_s",
+        "_writing",
     )
 
     def __init__(
@@ -114,14 +99,14 @@ class Ledger:
         """
         self._budget = budget
         self._book = Book(ledger, record)
+        self._calls = Calls(budget.name, self._book)
         self._peers = Peers(budget, self._book, name=name)
         self._reclaim = Reclaim(budget, self._book)
         self._next_ask_s = -_NEVER
         self._next_tell_s = -_NEVER
         self._tells = _TOLD_TIMES
         self._owed: list[Send] = []
-        self._waiters: deque[_Waiter] = deque()
-        self._tickets = 0
+        self._writing: list[Send] = []
         self._is_wanted = False
         self._work_s = _NEVER
         self._effects: list[Effect] = []
@@ -180,15 +165,13 @@ class Ledger:
             raise ValueError(f"hold({units!r}): expected at least 1 unit")
         book = self._book
         self._is_wanted = True
-        if units <= book.open and not self._waiters:
+        if units <= book.open and not self._calls.units:
             book.open -= units
             return Held(units)
-        if now_s >= deadline_s or len(self._waiters) >= MAX_WAITERS:
+        if now_s >= deadline_s or self._calls.is_full:
             return Refused(self.remaining)
-        self._tickets += 1
-        self._waiters.append(_Waiter(self._tickets, units, deadline_s, now_s))
         self._work_s = now_s
-        return Waiting(self._tickets)
+        return Waiting(self._calls.add(units, until_s=deadline_s, now_s=now_s))
 
     def settle(self, held: Held, cost: int, *, now_s: float) -> Sequence[Effect]:
         """End a hold: the call cost that much.
@@ -264,10 +247,8 @@ class Ledger:
     @property
     def next_deadline_s(self) -> float | None:
         """When :meth:`advance` is due; None: not before something else happens."""
-        due_s = self._work_s
-        if self._waiters:
-            due_s = min(due_s, *(waiter.until_s for waiter in self._waiters))
-        if self._reclaim.is_running or (self._peers.names and self._lacking > 0):
+        due_s = min(self._work_s, self._calls.next_s)
+        if self._reclaim.is_running or (self._peers.names and self._calls.lacking):
             due_s = min(due_s, self._next_ask_s)
         if self._tells:
             due_s = min(due_s, self._next_tell_s)
@@ -284,6 +265,7 @@ class Ledger:
     def persisted(self, seq: int, now_s: float) -> Sequence[Effect]:
         """The record of that number is on the disk."""
         if self._book.persisted(seq):
+            self._answer(self._writing)
             self._tells = _TOLD_TIMES
             self._next_tell_s = now_s
         return self._work(now_s)
@@ -322,8 +304,7 @@ class Ledger:
         moved = book.row.moved.get(need.ledger, 0)
         least = max(0, need.seen + need.least - moved)
         amount = max(0, need.seen + need.amount - moved)
-        waiting = sum(waiter.units for waiter in self._waiters)
-        spare = max(0, book.rights + book.open - waiting)
+        spare = max(0, book.rights + book.open - self._calls.units)
         units = min(spare, max(least, min(amount, spare // 2)))
         if need.ledger in book.frozen or need.ledger == self.ledger:
             units = 0
@@ -347,74 +328,31 @@ class Ledger:
         """Answer, take, ask and tell, as far as anything is due."""
         self._work_s = _NEVER
         self._effects += self._reclaim.finish()
-        self._answer(now_s)
+        self._effects += self._calls.answer(now_s)
         self._take()
-        self._refuse(now_s)
+        self._effects += self._calls.refuse(
+            now_s, remaining=self.remaining, peers=self._peers
+        )
         self._ask(now_s)
         self._write(now_s)
         effects, self._effects = self._effects, []
         return effects
 
-    def _answer(self, now_s: float) -> None:
-        """Give what is open to those who wait, in their order."""
-        waiters, book = self._waiters, self._book
-        while waiters and waiters[0].units <= book.open and now_s < waiters[0].until_s:
-            waiter = waiters.popleft()
-            book.open -= waiter.units
-            self._say(waiter, Held(waiter.units))
-
-    def _say(self, waiter: _Waiter, outcome: Held | Refused) -> None:
-        answered = Answered(self._budget.name, waiter.ticket, outcome)
-        self._effects.append(answered)
-
-    @property
-    def _lacking(self) -> int:
-        """Units that those who wait need, and that are not in this ledger."""
-        book = self._book
-        waiting = sum(waiter.units for waiter in self._waiters)
-        return waiting - book.open - book.coming - book.rights if waiting else 0
-
     def _take(self) -> None:
         """Take half a chunk when less is left, or what those who wait lack.
 
-        What settled calls gave back is released when it is more than a chunk: a
-        crash would make it unavailable.
+        What settled calls gave back is released: a crash would make it unavailable.
         """
         book = self._book
         chunk = self._budget.chunk(book.matrix.remaining + book.open)
         half, quarter = (chunk + 1) // 2, (chunk + 3) // 4
-        if not self._waiters and book.open > half + quarter:
+        if not self._calls.units and book.open > half + quarter:
             book.release(book.open - half)
-        short = self._covered()
+        short = self._calls.to_take()
         if self._is_wanted and short > -quarter:
             units = min(book.rights, max(short, half))
             if units > 0:
                 book.take(units)
-
-    def _covered(self) -> int:
-        """Return what those who wait lack whom our rights can help, in their order."""
-        book = self._book
-        there = book.open + book.coming
-        lacking = -there
-        for waiter in self._waiters:
-            if lacking + waiter.units > book.rights:
-                break
-            lacking += waiter.units
-        return lacking
-
-    def _refuse(self, now_s: float) -> None:
-        """Refuse those whose time is up, or whom nobody can help."""
-        left: deque[_Waiter] = deque()
-        remaining = self.remaining
-        for waiter in self._waiters:
-            is_hopeless = waiter.units > remaining and self._peers.have_answered(
-                waiter.began_s
-            )
-            if now_s >= waiter.until_s or is_hopeless:
-                self._say(waiter, Refused(remaining))
-            else:
-                left.append(waiter)
-        self._waiters = left
 
     def _ask(self, now_s: float) -> None:
         """Ask for rights, and those who have not agreed to a reclaim."""
@@ -425,14 +363,14 @@ class Ledger:
             self._next_ask_s = now_s + self._budget.ask_s
         book = self._book
         chunk = self._budget.chunk(book.matrix.remaining)
-        least = max(0, self._lacking)
+        least = self._calls.lacking
         is_low = self._is_wanted and book.rights < _LOW_CHUNKS * chunk
         if not self._peers.names or (not least and not is_low):
             return
         amount = max(least, _ASKED_CHUNKS * chunk)
         self._effects.append(Send(*self._peers.need(least, amount, now_s)))
         self._next_ask_s = now_s + self._budget.ask_s
-        self._is_wanted = bool(self._waiters)
+        self._is_wanted = self._calls.units > 0
 
     def _write(self, now_s: float) -> None:
         """Write what is new; tell it when it is on the disk."""
@@ -440,14 +378,20 @@ class Ledger:
         persist = book.next_persist()
         if persist is not None:
             self._effects.append(persist)
-        if book.is_clean:
-            for owed in self._owed:
-                self._effects.append(Send(owed.to, self._current(owed.message)))
+            self._writing += self._owed
             self._owed.clear()
+        elif book.is_clean:
+            self._answer(self._owed)
         if self._tells and now_s >= self._next_tell_s:
             self._tells -= 1
             self._next_tell_s = now_s + self._budget.ask_s
             self._effects += [Send(peer, self._told()) for peer in self._peers.names]
+
+    def _answer(self, owed: list[Send]) -> None:
+        for answer in owed:
+            message = self._current(answer.message)
+            self._effects.append(Send(answer.to, message))
+        owed.clear()
 
     def _current(self, frame: Frame) -> Frame:
         """Return an answer as it is now that the disk has all."""

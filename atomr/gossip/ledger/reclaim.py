@@ -98,7 +98,9 @@ class Reclaim:
     def finish(self) -> list[Effect]:
         """Inherit, if all have agreed and the disk knows of it."""
         attempt, book = self._attempt, self._book
-        if attempt is None or attempt.waits_for or not book.is_clean:
+        if attempt is None or attempt.waits_for:
+            return []
+        if not all(book.is_frozen(lost, book.ledger) for lost in attempt.spent):
             return []
         self._attempt = None
         objection = self._objection(attempt)
