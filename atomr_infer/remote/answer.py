@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from atomr_infer.model.batch import ExecuteBatch
     from atomr_infer.model.deployment import Timeouts
     from atomr_infer.model.secret import Secret
+    from atomr_infer.model.usage import Usage
     from atomr_infer.remote.http.response import HttpResponse
 
 _log = logging.getLogger(__name__)
@@ -69,6 +70,11 @@ class AnswerReader(Protocol[C_co]):
     @property
     def ended(self) -> bool:
         """True once the answer is over and its last chunk was returned."""
+        ...
+
+    @property
+    def counted(self) -> Usage | None:
+        """What the upstream has said up to here that it used; None: nothing."""
         ...
 
     def feed(self, data: bytes) -> Iterable[C_co]:
@@ -149,6 +155,11 @@ class AnswerChunks(Generic[C]):
     def headers(self) -> Mapping[str, str]:
         """The answer's headers, by lower-case name."""
         return self._response.headers
+
+    @property
+    def counted(self) -> Usage | None:
+        """What the upstream has said that it used, should no last chunk come."""
+        return self._reader.counted
 
     def __aiter__(self) -> AsyncIterator[C]:
         return self

@@ -48,6 +48,9 @@ class Attempt:
         reported_model: what the upstream says it is.
         chars: how much text has come.
         usage: the totals, when they have come.
+        counted: what the upstream had told by its end; None: nothing, or the
+            totals say it.
+        heard: whether something has come that is no content.
         finished: the choices that have ended.
         begun: the choices of which something has come.
         billed: whether its cost has been noted.
@@ -60,6 +63,8 @@ class Attempt:
     reported_model: str | None = None
     chars: int = 0
     usage: Usage | None = None
+    counted: Usage | None = None
+    heard: bool = False
     finished: set[int] = attrs.field(factory=set)
     begun: set[int] = attrs.field(factory=set)
     billed: bool = False
@@ -74,11 +79,22 @@ class Attempt:
         if chunk.usage is not None:
             self.usage = chunk.usage
         if not chunk.has_content:
+            self.heard = True
             return False
         first = not self.begun
         self.begun.add(chunk.index)
         self.chars += len(chunk.text) or _CHARS_OF_OTHERS
         return first
+
+    def end(self, chunks: object) -> None:
+        """Ask who gave the chunks what was counted, where no totals have come."""
+        if self.usage is None:
+            self.counted = getattr(chunks, "counted", None)
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether its upstream has taken up its work, as far as can be told."""
+        return self.chars > 0 or self.heard or self.counted is not None
 
     @property
     def complete(self) -> bool:

@@ -198,6 +198,12 @@ class Journey:
         if usage is not None:
             self.spent(self.leg, usage)
 
+    def broken_off(self) -> None:
+        """Note an attempt that ran when its client left, or its time was over."""
+        report = self.report
+        kind = "cancelled" if report.outcome == "cancelled" else DeadlineError.kind
+        report.tried.append(Tried(self.leg.deployment.name, kind))
+
     def spent(self, leg: Leg, usage: Usage) -> None:
         """Note what an attempt used."""
         name, model = leg.deployment.name, leg.batch.model

@@ -233,14 +233,17 @@ class Leg:
         silence.expect(timeouts.first_token_s, "its first token")
         with silence, lease.life.hold(silence.scope):
             async with lease.runner.execute(self.batch) as chunks:
-                async for chunk in chunks:
-                    silence.pause()
-                    if terms.past_filter and not receiver.begun:
-                        self._refuse_filtered(chunk)
-                    if attempt.note(chunk):
-                        held.alive()
-                    await receiver.chunk(chunk, attempt)
-                    silence.expect(timeouts.idle_s, "the next token")
+                try:
+                    async for chunk in chunks:
+                        silence.pause()
+                        if terms.past_filter and not receiver.begun:
+                            self._refuse_filtered(chunk)
+                        if attempt.note(chunk):
+                            held.alive()
+                        await receiver.chunk(chunk, attempt)
+                        silence.expect(timeouts.idle_s, "the next token")
+                finally:
+                    attempt.end(chunks)
         if silence.scope.cancelled_caught:
             if lease.life.error is not None:
                 raise fresh(lease.life.error)

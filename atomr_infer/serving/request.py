@@ -82,6 +82,7 @@ class _Request:
             sink, self.journey.report, on_cut=self._on_cut, stream=batch.stream
         )
         self._hedge: Fallback | None = None
+        self._under_way = False
 
     async def run(self, pid: Pid) -> None:
         """Make attempts until one succeeds or nothing is left to do.
@@ -90,9 +91,11 @@ class _Request:
             InferenceError: why it failed.
         """
         while True:
+            self._under_way = True
             try:
                 await self._attempt(pid)
             except InferenceError as error:
+                self._under_way = False
                 leg = self.journey.leg
                 self._note_lost(leg)
                 admitted, sent = leg.attempt is not None, self._delivery.sent
@@ -103,6 +106,7 @@ class _Request:
         attempt = self.journey.leg.attempt
         assert attempt is not None, "an answer has an attempt"
         await self._delivery.finish(attempt)
+        self._under_way = False
         self.journey.answered(attempt.usage)
 
     @property
@@ -116,8 +120,13 @@ class _Request:
         """Note what the last attempt cost, and tell how it went."""
         report = self.journey.report
         completed = report.outcome == "completed"
-        if not completed:
-            self._note_lost(self.journey.leg)
+        leg = self.journey.leg
+        if self._under_way and leg.attempt is not None:
+            self.journey.broken_off()
+            self._note_lost(leg, silent=leg.attempt.is_under_way)
+            report.usage = leg.attempt.usage
+        elif not completed:
+            self._note_lost(leg)
         report.first_chunk_at = self._delivery.first_chunk_at
         report.recovered = self._delivery.recovered and completed
         self.journey.stop()
@@ -231,5 +240,7 @@ class _Request:
             return
         attempt.billed = True
         if attempt.usage is None:
-            attempt.usage = interrupted_usage(self.journey.batch, attempt.chars)
+            attempt.usage = interrupted_usage(
+                self.journey.batch, attempt.chars, attempt.counted
+            )
         self.journey.spent(leg, attempt.usage)

@@ -125,6 +125,7 @@ class _Call(Generic[T]):
         self._journey = Journey(serving, batch)
         self._ask = ask
         self._usage_of = usage_of
+        self._under_way = False
 
     async def run(self) -> Found[T]:
         """Make attempts until one succeeds or nothing is left to do."""
@@ -133,9 +134,12 @@ class _Call(Generic[T]):
             async with self._journey.under_way() as pid:
                 report.asked_at = trio.current_time()
                 value = await self._until_done(pid)
+                self._under_way = False
                 took_s = trio.current_time() - report.asked_at
                 self._journey.answered(self._usage_of(value))
         finally:
+            if self._under_way:
+                self._journey.broken_off()
             self._journey.stop()
         return Found(value, self._served(), took_s)
 
@@ -146,8 +150,10 @@ class _Call(Generic[T]):
             try:
                 may_wait = journey.plan.may_wait
                 async with journey.leg.lease(pid, may_wait=may_wait) as held:
+                    self._under_way = True
                     return await self._once(held)
             except InferenceError as error:
+                self._under_way = False
                 await journey.turn(error, admitted=held is not None)
 
     async def _once(self, held: Held) -> T:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from atomr_infer.model.batch import ExecuteBatch
+    from atomr_infer.model.usage import Usage
 
 E = TypeVar("E")
 C = TypeVar("C")
@@ -34,6 +35,11 @@ class BreaksOff:
     error: InferenceError | None = None
     ended: bool = False
     streams_json: bool = False
+
+    @property
+    def counted(self) -> Usage | None:
+        """What the upstream has said up to here that it used; None: nothing."""
+        return None
 
     def take_all(
         self, events: Iterable[E], take: Callable[[E], Iterable[C]]

@@ -16,13 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+import trio.testing
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 
 from atomr import telemetry
 from atomr_infer.model.deployment import Serving
 from atomr_infer.model.failover import BreakerPolicy
+from atomr_infer.model.usage import Usage
 from atomr_infer.policy.breaker import Circuit
+from atomr_infer.serving.served import Tried
 from atomr_infer.testing.upstream_script import (
     HangBeforeHeaders,
     HangMidStream,
@@ -43,7 +46,6 @@ from tests.gateway.http1 import Client
 if TYPE_CHECKING:
     from trio.testing import MockClock
 
-    from atomr_infer.model.usage import Usage
     from atomr_infer.testing.upstream import RecordedRequest
     from atomr_infer.testing.upstream_script import Behaviour
     from tests.gateway.conftest import Running, Serve
@@ -81,9 +83,11 @@ def stops() -> Iterator[Stops]:
     seen: Stops = []
 
     def keep(
-        _: telemetry.Event, __: Mapping[str, float], metadata: Mapping[str, object]
+        _: telemetry.Event,
+        measured: Mapping[str, float],
+        metadata: Mapping[str, object],
     ) -> None:
-        seen.append(metadata)
+        seen.append({**measured, **metadata})
 
     telemetry.attach("test-leaves", ("atomr_infer", "request", "stop"), keep)
     yield seen
@@ -154,12 +158,21 @@ async def watch_leaving(
         await upstream.wait_for_requests(1)
         if seen is not None:
             await client.read_until(seen)
+        for _ in range(5):  # what the upstream has sent by now is read by now
+            await trio.testing.wait_all_tasks_blocked()
         (recorded,) = upstream.requests
         await leave_and_watch(client, recorded, clock, reset=reset)
         await assert_all_given_back(running, stops)
         assert len(upstream.requests) == 1, "nobody asks again for who has left"
     (stop,) = stops
-    return tuple(spent.usage for spent in stop["spent"])
+    assert (stop["tried"], stop["attempts"]) == ((Tried("m", "cancelled"),), 1)
+    usages = tuple(spent.usage for spent in stop["spent"])
+    told = sum(usages, Usage())
+    assert (stop["prompt_tokens"], stop["output_tokens"]) == (
+        told.prompt_tokens,
+        told.output_tokens,
+    )
+    return usages
 
 
 @OVER
@@ -193,6 +206,30 @@ async def test_who_leaves_before_the_first_token_ends_its_request(
         over=over,
         stream=stream,
         reset=True,
+    )
+
+
+@pytest.mark.parametrize("name", ["messages", "chat", "generateContent"])
+async def test_who_leaves_before_the_first_token_is_billed_for_a_prompt_that_was_told(
+    serve: Serve, clock: MockClock, stops: Stops, name: str
+) -> None:
+    told = Happy(tokens=WORDS.tokens, cached_tokens=2)
+    (usage,) = await watch_leaving(
+        serve,
+        clock,
+        stops,
+        ROUTES[name],
+        HangMidStream(after=0, answer=told),
+        over="anthropic",
+        stream=True,
+    )
+    # Anthropic's first event counts the prompt, and one token of the answer.
+    assert usage == Usage(
+        input_uncached=1,
+        cache_read=2,
+        output_text=1,
+        estimated=True,
+        interrupted=True,
     )
 
 

@@ -46,6 +46,7 @@ from atomr_infer.wire.sse_frames import FrameReader
 if TYPE_CHECKING:
     from atomr_infer.model.batch import ExecuteBatch
     from atomr_infer.model.secret import Secret
+    from atomr_infer.model.usage import Usage
 
 _JSON = "application/json"
 _EVENTS = "text/event-stream; charset=utf-8"
@@ -84,6 +85,11 @@ class MessagePass(BreaksOff):
         self._said = ""
         self.skipped = 0
         self.ended = False
+
+    @property
+    def counted(self) -> Usage | None:
+        """What has been counted: the prompt, from the answer's first event on."""
+        return self._counts.usage
 
     def feed(self, data: bytes) -> list[RawChunk]:
         """Take bytes of the stream; return the whole events in them.

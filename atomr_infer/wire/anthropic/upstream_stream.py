@@ -109,6 +109,11 @@ class MessageAnswer(BreaksOff):
         self.skipped = 0
         self.ended = False
 
+    @property
+    def counted(self) -> Usage | None:
+        """What has been counted: the prompt, from the answer's first event on."""
+        return self._counts.usage
+
     def feed(self, data: bytes) -> list[TokenChunk]:
         """Take bytes of the stream; return the chunks that they complete.
 

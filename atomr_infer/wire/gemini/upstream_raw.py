@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from atomr_infer.model.batch import ExecuteBatch
     from atomr_infer.model.parts import RawJson
     from atomr_infer.model.secret import Secret
+    from atomr_infer.model.usage import Usage
     from atomr_infer.wire.gemini.upstream_answer import Candidate, Response
     from atomr_infer.wire.gemini.upstream_parts import Part
     from atomr_infer.wire.sse import SseEvent
@@ -64,6 +65,11 @@ class RawAnswer(BreaksOff):
         self._output_bytes = 0
         self.skipped = 0
         self.ended = False
+
+    @property
+    def counted(self) -> Usage | None:
+        """The last counts that were told: each piece of an answer may have some."""
+        return self._progress.usage
 
     def feed(self, data: bytes) -> list[RawChunk]:
         """Take bytes of the stream; return the events that they complete.

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     from atomr_infer.model.batch import ExecuteBatch, ToolCallDelta
     from atomr_infer.model.secret import Secret
+    from atomr_infer.model.usage import Usage
     from atomr_infer.wire.gemini.signature_memory import SignatureMemory
     from atomr_infer.wire.gemini.upstream_answer import Candidate
     from atomr_infer.wire.gemini.upstream_parts import NewId
@@ -191,6 +192,11 @@ class GeminiAnswer(BreaksOff):
         self._output_bytes = 0
         self.skipped = 0
         self.ended = False
+
+    @property
+    def counted(self) -> Usage | None:
+        """The last counts that were told: each piece of an answer may have some."""
+        return self._responses.progress.usage
 
     def feed(self, data: bytes) -> list[TokenChunk]:
         """Take bytes of the stream; return the chunks that they complete.
