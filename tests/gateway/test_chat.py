@@ -85,7 +85,7 @@ async def test_a_failed_attempt_without_content_is_made_again(serve: Serve) -> N
     # Counted where it shows: three tries, then the error itself.
 
 
-async def test_a_silent_engine_is_a_timeout_and_its_place_is_free_again(
+async def test_s10_a_silent_engine_is_a_timeout_and_its_place_is_free_again(
     serve: Serve,
 ) -> None:
     silent = Deployment(

@@ -137,7 +137,7 @@ KINDS = pytest.mark.parametrize(
 
 
 @KINDS
-async def test_a_silent_stream_gets_its_dialect_s_bytes_between_events(
+async def test_w3_a_silent_stream_gets_its_dialect_s_bytes_between_events(
     serve: Serve, name: str, over: str
 ) -> None:
     hangs = HangMidStream(after=2, answer=Happy(tokens=("Hello", " world", "!")))

@@ -312,7 +312,7 @@ EARLY = raw(b"role", has_content=False)
 END = raw(b"done", has_content=False, finish_reason=FinishReason.STOP)
 
 
-async def test_raw_bytes_from_before_the_first_content_come_once_and_in_order(
+async def test_s8_raw_bytes_from_before_the_first_content_come_once_and_in_order(
     open_tree: OpenTree, autojump_clock: MockClock
 ) -> None:
     async with open_tree() as tree:
@@ -327,7 +327,7 @@ async def test_raw_bytes_from_before_the_first_content_come_once_and_in_order(
     ]
 
 
-async def test_raw_bytes_without_content_are_kept_up_to_a_bound(
+async def test_s8_raw_bytes_without_content_are_kept_up_to_a_bound(
     open_tree: OpenTree, autojump_clock: MockClock
 ) -> None:
     sink = Collected()

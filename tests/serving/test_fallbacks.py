@@ -195,7 +195,7 @@ async def test_a_fallback_answers_after_one_silence(
     assert answer.served[0].attempts == (Tried("m", "upstream_timeout"), Tried("b"))
 
 
-async def test_one_deadline_covers_queue_retries_and_fallbacks(
+async def test_s10_one_deadline_covers_queue_retries_and_fallbacks(
     open_tree: OpenTree, autojump_clock: MockClock
 ) -> None:
     bounds = Timeouts(first_token_s=4, total_s=10)

@@ -70,7 +70,7 @@ def test_the_exact_bytes_of_a_chunk() -> None:
     )
 
 
-def test_a_stream_has_one_role_one_finish_and_no_usage_unasked() -> None:
+def test_w7_w9_a_stream_has_one_role_one_finish_and_no_usage_unasked() -> None:
     events = stream(
         [
             TokenChunk(text="Hel"),
@@ -90,7 +90,7 @@ def test_a_stream_has_one_role_one_finish_and_no_usage_unasked() -> None:
     assert all("usage" not in event for event in events)
 
 
-def test_usage_when_asked_is_null_until_the_last_chunk() -> None:
+def test_w8_usage_when_asked_is_null_until_the_last_chunk() -> None:
     events = stream(
         [TokenChunk(text="x", finish_reason=FinishReason.STOP, usage=USAGE)],
         include_usage=True,
@@ -99,7 +99,7 @@ def test_usage_when_asked_is_null_until_the_last_chunk() -> None:
     assert events[-1]["choices"] == []
 
 
-def test_each_index_opens_and_finishes_on_its_own() -> None:
+def test_w9_each_index_opens_and_finishes_on_its_own() -> None:
     events = stream(
         [
             TokenChunk(text="a", index=1),

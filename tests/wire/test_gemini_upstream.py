@@ -92,7 +92,7 @@ def test_plain_request_has_its_contents_alone() -> None:
     )
 
 
-def test_s9_system_and_developer_messages_become_the_instruction_in_order() -> None:
+def test_system_and_developer_messages_become_the_instruction_in_order() -> None:
     sent = _sent(
         _batch(Message(Role.SYSTEM, "a"), Message(Role.DEVELOPER, "b"), HI),
     )
@@ -102,7 +102,7 @@ def test_s9_system_and_developer_messages_become_the_instruction_in_order() -> N
     }
 
 
-def test_s9_system_message_in_the_middle_is_folded_and_never_dropped() -> None:
+def test_system_message_in_the_middle_is_folded_and_never_dropped() -> None:
     encoded = encode_request(
         _batch(
             HI,
@@ -127,7 +127,7 @@ def test_instruction_alone_is_asked_as_a_turn() -> None:
 # --- section 9: alternation -------------------------------------------------
 
 
-def test_s9_neighbours_of_one_role_become_one_turn_without_empty_texts() -> None:
+def test_neighbours_of_one_role_become_one_turn_without_empty_texts() -> None:
     contents = _contents(
         Message(Role.USER, "a"),
         Message(Role.USER, (TextPart(""), TextPart("b"))),
@@ -144,13 +144,13 @@ def test_s9_neighbours_of_one_role_become_one_turn_without_empty_texts() -> None
     ]
 
 
-def test_s9_first_turn_is_the_users() -> None:
+def test_first_turn_is_the_users() -> None:
     contents = _contents(Message(Role.ASSISTANT, "hello"), HI)
     assert contents[0] == {"role": "user", "parts": [{"text": "."}]}
     assert [turn["role"] for turn in contents] == ["user", "model", "user"]
 
 
-def test_s9_trailing_assistant_is_refused_clearly() -> None:
+def test_trailing_assistant_is_refused_clearly() -> None:
     with pytest.raises(UnsupportedFeatureError) as caught:
         encode_request(_batch(HI, Message(Role.ASSISTANT, "I")))
     assert caught.value.param == "messages"
@@ -369,7 +369,7 @@ def test_model_that_wants_signed_calls_is_told_of_unsigned_ones() -> None:
 # --- media ------------------------------------------------------------------
 
 
-def test_s9_inline_media_say_the_type_that_they_are() -> None:
+def test_inline_media_say_the_type_that_they_are() -> None:
     assert _parts(
         ImagePart(source=Inline("image/jpeg", PNG)),
         ImagePart(source=Inline("image/x-mine", "AAAA")),
@@ -467,7 +467,7 @@ def test_logprobs_of_the_tokens_alone_ask_for_no_others() -> None:
     assert sent["generationConfig"] == {"responseLogprobs": True}
 
 
-def test_s9_more_than_five_stops_are_refused() -> None:
+def test_more_than_five_stops_are_refused() -> None:
     batch = _batch(sampling=Sampling(stop=tuple("abcdef")))
     with pytest.raises(InvalidRequestError) as caught:
         encode_request(batch)
@@ -493,7 +493,7 @@ def test_s9_more_than_five_stops_are_refused() -> None:
         ),
     ],
 )
-def test_s9_json_schema_is_responseJsonSchema(  # noqa: N802
+def test_json_schema_is_responseJsonSchema(  # noqa: N802
     form: ResponseFormat, config: Any
 ) -> None:
     assert _sent(_batch(response_format=form)).get("generationConfig") == config
@@ -509,7 +509,7 @@ def test_s9_json_schema_is_responseJsonSchema(  # noqa: N802
         ),
     ],
 )
-def test_s9_json_beside_tools_is_asked_for_in_words_where_a_model_takes_one_only(
+def test_json_beside_tools_is_asked_for_in_words_where_a_model_takes_one_only(
     form: ResponseFormat, words: str
 ) -> None:
     system = Message(Role.SYSTEM, "s")
@@ -570,7 +570,7 @@ ALWAYS = attrs.evolve(BUDGET, can_be_off=False)
         (Thinking(), Reasoning(effort=Effort.HIGH, include=True), None),
     ],
 )
-def test_s9_reasoning_becomes_what_the_model_takes(
+def test_reasoning_becomes_what_the_model_takes(
     thinking: Thinking, reasoning: Reasoning, config: Any
 ) -> None:
     batch = _batch(reasoning=reasoning, dialect=Dialect.GEMINI)

@@ -69,7 +69,7 @@ def test_estimate_stays_below_max_tokens() -> None:
     )
 
 
-def test_finish_without_done_is_complete() -> None:
+def test_s5_finish_without_done_is_complete() -> None:
     assert _run(_said("a"), _finished(), USAGE)[-1] == EXACT
 
 
@@ -108,14 +108,14 @@ def test_t7_done_without_finish_behind_calls_is_a_turn_of_calls() -> None:
         (b"data: nonsense\n\n" * 3, 1),
     ],
 )
-def test_stream_with_neither_done_nor_every_finish_is_cut(
+def test_s5_stream_with_neither_done_nor_every_finish_is_cut(
     stream: bytes, n: int
 ) -> None:
     with pytest.raises(errors.StreamCutError):
         _run(stream, n=n)
 
 
-def test_malformed_event_is_skipped_and_counted() -> None:
+def test_s6_malformed_event_is_skipped_and_counted() -> None:
     answer = ChatAnswer(_batch())
     bad = b'data: {"choices": [{"del\n\n'
     chunks = answer.feed(_said("a") + bad + _said("b") + _finished() + DONE)
