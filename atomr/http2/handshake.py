@@ -127,7 +127,10 @@ class _Greeting:
         credentials = us.credentials
         context = credentials.dialing if dialed else credentials.accepting
         self.peer = peer
-        self.pipe = TlsPipe(stream, context, dialed=dialed)
+        try:
+            self.pipe = TlsPipe(stream, context, dialed=dialed)
+        except OSError as error:
+            raise self._error(Reason.BROKEN, f"before TLS: {error}") from error
         self._us = us
         self._dialed = dialed
         self._uri = ""

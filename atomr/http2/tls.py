@@ -114,13 +114,18 @@ class TlsPipe:
             stream: the connection; it is of no use afterwards.
             context: of our :class:`Credentials`.
             dialed: we opened the connection.
+
+        Raises:
+            OSError: the peer has left already; the socket is closed.
         """
         plain = socket.socket(fileno=stream.socket.detach())
-        plain.settimeout(0)
-        # Linux: writable only while little is unsent, so that what is urgent is
-        # not behind megabytes of bulk in the kernel.
-        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         try:
+            plain.settimeout(0)
+            # One that was reset has no name; the standard library would leak it.
+            plain.getpeername()
+            # Linux: writable only while little is unsent, so that what is urgent is
+            # not behind megabytes of bulk in the kernel.
+            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
             self._socket = context.wrap_socket(
                 plain, server_side=not dialed, do_handshake_on_connect=False
             )

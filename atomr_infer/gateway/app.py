@@ -7,7 +7,6 @@ whatever it waits for; the exchange sees to that (``Exchange.run``).
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
@@ -24,9 +23,7 @@ from atomr_infer.errors import (
     NotReadyError,
 )
 from atomr_infer.gateway.answer_headers import (
-    failed_headers,
     overhead_headers,
-    request_id_headers,
 )
 from atomr_infer.gateway.asgi_exchange import AsgiExchange, Receive, Scope, Send
 from atomr_infer.gateway.conversations import Conversations
@@ -42,6 +39,13 @@ from atomr_infer.gateway.ingresses import INGRESSES
 from atomr_infer.gateway.keys import GatewayKeys, refusal
 from atomr_infer.gateway.openapi import document
 from atomr_infer.gateway.reading import GatewayLimits, RefusedBodyError, read_body
+from atomr_infer.gateway.refusals import (
+    CLOSE,
+    answer_error,
+    fail,
+    new_id,
+    refuse,
+)
 from atomr_infer.gateway.routes import (
     OPEN_TO_ALL,
     Action,
@@ -65,12 +69,9 @@ from atomr_infer.wire.anthropic.versions import BETA_HEADER
 from atomr_infer.wire.ingress import Call
 
 if TYPE_CHECKING:
-    from atomr_infer.model.dialect import Dialect
     from atomr_infer.serving.shared import Serving
 
 log = logging.getLogger(__name__)
-
-_CLOSE = (b"connection", b"close")
 
 Operation = Callable[[Exchange, Target], Awaitable[None]]
 Fail = Callable[[InferenceError], Awaitable[None]]
@@ -162,7 +163,7 @@ class GatewayApp:
             owner = self._keys.owner(headers, _query(exchange.query))
         if owner is None:
             code, why = "invalid_api_key", refusal(headers)
-            await _refuse(exchange, target.dialect, 401, why, code=code)
+            await refuse(exchange, target.dialect, 401, why, code=code)
         else:
             await self._serve(exchange, target, headers, owner=owner)
 
@@ -194,19 +195,19 @@ class GatewayApp:
     ) -> None:
         if isinstance(target, NoRoute):
             problem = f"there is no {exchange.path} here"
-            await _refuse(exchange, target.dialect, 404, problem)
+            await refuse(exchange, target.dialect, 404, problem)
         elif exchange.method == "OPTIONS":
             await self._options(exchange, headers, target.allow)
         else:
             allow = ", ".join(target.allow)
             problem = f"{exchange.path} takes {allow}, not {exchange.method}"
             more = (b"allow", allow.encode())
-            await _refuse(exchange, target.dialect, 405, problem, more)
+            await refuse(exchange, target.dialect, 405, problem, more)
 
     def _extra(self, headers: Mapping[str, str]) -> Headers:
         """What every answer has, whatever it is."""
         extra = self._cors.headers(headers)
-        return (*extra, _CLOSE) if self.draining else extra
+        return (*extra, CLOSE) if self.draining else extra
 
     async def _options(
         self, exchange: Exchange, headers: Mapping[str, str], methods: tuple[str, ...]
@@ -229,9 +230,9 @@ class GatewayApp:
                 gone = {"id": name, "object": "response", "deleted": True}
                 body = msgspec.json.encode(gone)
         except InvalidRequestError as error:
-            await _refuse(exchange, target.dialect, 404, error.message, code=error.code)
+            await refuse(exchange, target.dialect, 404, error.message, code=error.code)
         except InferenceError as error:
-            await _answer_error(exchange, target.dialect, error, _new_id())
+            await answer_error(exchange, target.dialect, error, new_id())
         else:
             await exchange.answer(200, body)
 
@@ -271,7 +272,7 @@ class GatewayApp:
         try:
             body = model_object(self._serving, target.dialect, target.model or "")
         except InferenceError as error:
-            await _answer_error(exchange, target.dialect, error, _new_id())
+            await answer_error(exchange, target.dialect, error, new_id())
             return
         await exchange.answer(200, body)
 
@@ -311,7 +312,7 @@ class GatewayApp:
         call = await self._call(exchange, target, headers)
         if call is None:
             return
-        fail = partial(_fail, exchange, target.dialect, call.request_id)
+        tell = partial(fail, exchange, target.dialect, call.request_id)
         read_at = trio.current_time()
 
         async def work() -> None:
@@ -320,10 +321,10 @@ class GatewayApp:
                     await self._tenants.check(call, owner=owner)
                 found = await answer(self._serving, call, target)
             except InferenceError as error:
-                await fail(error)
+                await tell(error)
             except Exception:
                 log.exception("request %s: internal error", call.request_id)
-                await fail(
+                await tell(
                     InternalError(f"internal error; request id {call.request_id}")
                 )
             else:
@@ -334,7 +335,7 @@ class GatewayApp:
                     )
                 await exchange.answer(200, found.body, [*found.headers, *more])
 
-        await self._run(exchange, work, fail)
+        await self._run(exchange, work, tell)
 
     async def _run(self, exchange: Exchange, work: Work, fail: Fail) -> None:
         async def stopped() -> None:
@@ -353,10 +354,10 @@ class GatewayApp:
         try:
             body = await read_body(exchange, headers, self._limits)
         except RefusedBodyError as error:
-            await _refuse(exchange, target.dialect, error.status, error.message)
+            await refuse(exchange, target.dialect, error.status, error.message)
             return None
         return Call(
-            request_id=_new_id(),
+            request_id=new_id(),
             body=body,
             headers=self._keys.without(headers, self._serving.key_headers),
             query=_query(exchange.query),
@@ -376,36 +377,3 @@ def _by_name(headers: list[tuple[bytes, bytes]]) -> dict[str, str]:
 
 def _query(raw: bytes) -> dict[str, str]:
     return dict(parse_qsl(raw.decode("latin-1"))) if raw else {}
-
-
-def _new_id() -> str:
-    return os.urandom(12).hex()
-
-
-async def _answer_error(
-    exchange: Exchange, dialect: Dialect, error: InferenceError, request_id: str
-) -> None:
-    answer = INGRESSES[dialect].refuse(error, request_id)
-    more = (*request_id_headers(request_id, dialect), *failed_headers(error))
-    await exchange.answer(answer.status, answer.body, [*answer.headers, *more])
-
-
-async def _fail(
-    exchange: Exchange, dialect: Dialect, request_id: str, error: InferenceError
-) -> None:
-    if not exchange.started:
-        await _answer_error(exchange, dialect, error, request_id)
-
-
-async def _refuse(
-    exchange: Exchange,
-    dialect: Dialect,
-    status: int,
-    message: str,
-    *more: tuple[bytes, bytes],
-    code: str | None = None,
-) -> None:
-    answer = INGRESSES[dialect].plain(status, message, _new_id(), code=code)
-    # Whatever the client still sends of its body is not read: close.
-    headers = [_CLOSE, *answer.headers, *more]
-    await exchange.answer(status, answer.body, headers)

@@ -161,3 +161,34 @@ class Passage(Generic[C]):
         finally:
             self._client.active -= 1
             self._generation.leave()
+
+
+def begin_passage(
+    client: ProviderClient,
+    batch: ExecuteBatch,
+    request: ProviderRequest[C],
+    *,
+    total_at: float,
+) -> Passage[C] | None:
+    """Return an attempt without a block; None: the session must be remade first.
+
+    It must be ended.  Nothing is waited for here.
+
+    Args:
+        client: whose attempt it is.
+        batch: what is asked.
+        request: how.
+        total_at: when it must be over, in trio's clock.
+    """
+    generation = client.session.current
+    if generation is None:
+        return None
+    return Passage(
+        client,
+        generation.client,
+        generation=generation,
+        keys=client.session.credentials,
+        batch=batch,
+        request=request,
+        total_at=total_at,
+    )

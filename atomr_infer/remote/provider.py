@@ -42,7 +42,6 @@ from atomr_infer.remote.counted import Counted
 from atomr_infer.remote.http.client import HttpClient
 from atomr_infer.remote.http.headers import Headers, check_header
 from atomr_infer.remote.http.phases import HttpTimeouts
-from atomr_infer.remote.passage import Passage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -156,6 +155,7 @@ class ProviderClient:
 
     Attributes:
         active: requests now on a connection.
+        session: the HTTP client and the keys.
         timeouts: the deployment's.
     """
 
@@ -177,7 +177,7 @@ class ProviderClient:
             show_key: the headers that carry a key.
             fault: what an answer other than 200 means.
         """
-        self._session = session
+        self.session = session
         self.timeouts = timeouts
         self._replay = replay
         self._show_key = show_key
@@ -186,7 +186,7 @@ class ProviderClient:
         self.active = 0
 
     def __repr__(self) -> str:
-        return f"<ProviderClient {self._session.client!r}>"
+        return f"<ProviderClient {self.session.client!r}>"
 
     def generation(
         self, batch: ExecuteBatch, request: ProviderRequest[C]
@@ -218,32 +218,7 @@ class ProviderClient:
             )
 
         begin = partial(_Answered, self, request, first_by, read)
-        return self._session.attempt(begin, headers=batch.client_headers)
-
-    def passage(
-        self, batch: ExecuteBatch, request: ProviderRequest[C], *, total_at: float
-    ) -> Passage[C] | None:
-        """Return an attempt without a block; None: the session must be remade first.
-
-        It must be ended.  Nothing is waited for here.
-
-        Args:
-            batch: what is asked.
-            request: how.
-            total_at: when it must be over, in trio's clock.
-        """
-        generation = self._session.current
-        if generation is None:
-            return None
-        return Passage(
-            self,
-            generation.client,
-            generation=generation,
-            keys=self._session.credentials,
-            batch=batch,
-            request=request,
-            total_at=total_at,
-        )
+        return self.session.attempt(begin, headers=batch.client_headers)
 
     def call(
         self,
@@ -298,7 +273,7 @@ class ProviderClient:
         )
         begin = partial(self._read_all, request, by)
         async with Counted(
-            self, self._session.attempt(begin, headers=client_headers)
+            self, self.session.attempt(begin, headers=client_headers)
         ) as answer:
             return answer
 

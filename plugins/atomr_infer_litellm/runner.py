@@ -96,7 +96,6 @@ class LiteLLMRunner(OpenAIRunner):
             cost = reported_cost(chunks.headers)
             yield chunks if cost is None else _with_cost(chunks, cost)
 
-
     def passage(self, batch: ExecuteBatch, *, total_at: float) -> None:
         """None: what an answer costs stands in a header that ``execute`` reads."""
 

@@ -18,6 +18,7 @@ from atomr_infer.errors import (
     UpstreamProtocolError,
 )
 from atomr_infer.remote.credentials.keys import NoKey
+from atomr_infer.remote.passage import begin_passage
 from atomr_infer.remote.provider import (
     ProviderClient,
     key_header,
@@ -156,7 +157,7 @@ class OpenAIRunner:
         request = passed_request(batch, self._options)
         if request is None:
             return None
-        return self._client.passage(batch, request, total_at=total_at)
+        return begin_passage(self._client, batch, request, total_at=total_at)
 
     async def embed(self, request: EmbedRequest) -> Embeddings:
         """Return one vector for each input, in order.

@@ -120,7 +120,7 @@ def _run_all(chosen: list[_Tally], seeds: range, jobs: int) -> None:
             key = done.chunk.module, done.chunk.name
             tallies[key].add(done)
             progress.advance(bars[key], len(done.chunk.seeds))
-    click.echo(f"{time.monotonic() - began_s:.1f} s with {jobs} processes")
+    click.echo(f"{time.monotonic() - began_s:.1f} s, {jobs} at once")
 
 
 def _progress() -> Progress:

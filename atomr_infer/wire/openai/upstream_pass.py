@@ -45,6 +45,7 @@ _JSON = "application/json"
 _NULL = msgspec.Raw(b"null")
 _SILENT = (b'""', b"null", b"[]")
 
+_DATA = b"data: "
 _DONE_FRAME = b"data: [DONE]\n\n"
 
 _DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -178,8 +179,12 @@ class ChatPass(BreaksOff):
         return [self._chunk(b"".join(kept))]
 
     def _one(self, frame: bytes) -> list[bytes]:
-        events = self._reader.feed(frame)
-        if not events or not self._is_kept(events[0]):
+        if frame.startswith(_DATA) and _is_one_line(frame):  # as nearly all are
+            kept = self._is_kept(SseEvent(frame[len(_DATA) : -2]))
+        else:
+            events = self._reader.feed(frame)
+            kept = bool(events) and self._is_kept(events[0])
+        if not kept:
             return []
         self._output_bytes += len(frame)
         return [frame]
@@ -240,6 +245,11 @@ class ChatPass(BreaksOff):
             usage=usage,
             model=self._model,
         )
+
+
+def _is_one_line(frame: bytes) -> bool:
+    """Whether an event is one line, which an empty one follows."""
+    return frame.find(b"\n") == len(frame) - 2 and b"\r" not in frame
 
 
 def _says(delta: msgspec.Raw) -> bool:

@@ -66,12 +66,12 @@ def decode_usage(raw: bytes) -> Usage | None:
 def _split(usage: _Usage) -> Usage:
     prompt = _count(usage.prompt_tokens)
     output = _count(usage.completion_tokens)
+    if usage.prompt_tokens_details is None and usage.completion_tokens_details is None:
+        return Usage(input_uncached=prompt, output_text=output)  # as most say it
     prompt_parts, output_parts = (
         usage.prompt_tokens_details or _PromptDetails(),
         usage.completion_tokens_details or _CompletionDetails(),
     )
-    if usage.prompt_tokens_details is usage.completion_tokens_details is None:
-        return Usage(input_uncached=prompt, output_text=output)  # as most say it
     # Parts may overlap (cached audio is in both): the cached ones are certain.
     uncached, read, written, audio, image = split_total(
         prompt,

@@ -6,7 +6,9 @@ It ends within a second, with a reason, and the calls of another link go on mean
 
 from __future__ import annotations
 
+import socket
 import ssl
+import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -362,6 +364,52 @@ async def test_a_peer_that_leaves_in_the_middle_of_a_message_is_gone_at_once(
         await until(lambda: victim.node.ended, within_s=CLOSED_WITHIN_S)
         assert victim.node.ended == ["peer_closed"]
         await answers_go_on(victim)
+
+
+async def test_a_crowd_that_leaves_before_it_is_looked_at_changes_nothing(
+    attacked: Any,
+) -> None:
+    async with attacked() as victim:
+        for words in (b"", b"\x16\x03\x01\x02\x00", b"x" * 1000) * 20:
+            with socket.create_connection(("127.0.0.1", victim.node.port)) as leaving:
+                # It is reset, not closed.
+                leaving.setsockopt(
+                    socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+                )
+                leaving.sendall(words)
+        await until(lambda: len(victim.node.refused) == 60)
+        assert set(victim.node.refused) <= {"broken", "wrong_certificate"}
+        await answers_go_on(victim)
+
+
+async def test_a_process_that_reads_and_does_nothing_is_stalled(
+    attacked: Any, authority: Authority
+) -> None:
+    async with attacked(heartbeat_interval_s=0.05, heartbeat_timeout_s=0.3) as victim:
+        peer = await hostile(authority, victim.node.port)
+        await until(lambda: victim.node.links.get("mallory"))
+        with suppress(OSError, trio.ClosedResourceError):
+            # h2 answers the PINGs; nobody answers the probes.
+            while data := await peer.pipe.receive():
+                peer.protocol.receive(data, now_s=trio.current_time())
+                await peer.pipe.send(peer.protocol.data_to_send(65_536))
+        assert victim.node.ended == ["stalled"]
+        peer.pipe.close()
+        await answers_go_on(victim)
+
+
+async def test_a_peer_that_ends_its_half_is_gone(
+    attacked: Any, authority: Authority
+) -> None:
+    async with attacked() as victim:
+        peer = await hostile(authority, victim.node.port)
+        await until(lambda: victim.node.links.get("mallory"))
+        socket.socket.shutdown(peer.pipe._socket, socket.SHUT_WR)
+        await until(lambda: victim.node.ended, within_s=CLOSED_WITHIN_S)
+        assert victim.node.ended == ["peer_closed"]
+        with trio.fail_after(CLOSED_WITHIN_S):
+            await closed(peer)
+        peer.pipe.close()
 
 
 async def test_a_message_may_come_byte_by_byte(

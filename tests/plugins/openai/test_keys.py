@@ -81,7 +81,7 @@ async def test_a_stream_goes_on_while_its_key_is_rotated(tmp_path: Path) -> None
             nursery.start_soon(stream)
             await pair.upstream.wait_for_requests(1)
             file.write_text("new")
-            pair.runner._client._session.credentials.renew()
+            pair.runner._client.session.credentials.renew()
             assert text(await pair.ask()) == "Hello from the fake upstream."
             assert not first, "the first one is still under way"
         assert first == ["abcd"]
