@@ -246,13 +246,13 @@ class Straight:
         self._permit.give_back(ended)
 
     def _failed(self, error: InferenceError) -> Failed:
-        usage = self._usage()
+        usage = self._usage(ours=isinstance(error, DeadlineError))
         if usage is not None:
             self._spent(usage)
         return Failed(error, self._permit.replica, self.report)
 
     def _stop(self, report: Report) -> None:
-        usage = self._usage()
+        usage = self._usage(ours=report.outcome == "cancelled")
         if report.outcome != "failed":
             report.usage = usage
         if usage is not None:
@@ -266,13 +266,17 @@ class Straight:
         way = self._way
         self.report.spent.append(Spent(way.deployment.name, way.model, usage))
 
-    def _usage(self) -> Usage | None:
-        """Return what the attempt used; an estimate needs the conversation."""
+    def _usage(self, *, ours: bool) -> Usage | None:
+        """Return what the attempt used; an estimate needs the conversation.
+
+        Args:
+            ours: True when our side ended it, for a client that left or a bound
+                that was passed: its upstream was at work before its first word, too.
+        """
         attempt = self._attempt
         usage = attempt.usage
         if usage is None:
-            cancelled = self.report.outcome == "cancelled"
-            lost = attempt.is_under_way if cancelled else attempt.chars
+            lost = attempt.is_under_way if ours else attempt.chars
             if not lost or attempt.complete:
                 return None
             return interrupted_usage(self._reread(), attempt.chars)
