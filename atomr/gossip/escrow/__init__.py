@@ -7,7 +7,7 @@ not agree on anything but where each permit is, and a permit whose place is in
 doubt is used by nobody until the doubt has passed.
 
 Each voter owns a *floor* for good.  The rest is lent by the limit's *home*, on
-leases of a few seconds.  ``docs/explanation/limits.md`` has the promise, and why
+leases of a few seconds.  ``docs/reference/limits.md`` has the promise, and why
 it holds.
 
     escrow = Escrow(Origin("ams-1", boot))

@@ -2,7 +2,7 @@
 
 Nothing is asked for and nothing waits.  What others use while they cannot be
 heard is not counted, so a limit is exceeded by what all use within one interval,
-and by whole limits while the cluster is cut apart: ``docs/explanation/limits.md``
+and by whole limits while the cluster is cut apart: ``docs/reference/limits.md``
 has the formulas.
 
 Pure: times are arguments, in seconds of the node's monotonic clock.

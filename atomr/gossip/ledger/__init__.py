@@ -3,7 +3,7 @@
 Each node has a ledger with *rights*, which it spends without asking anybody, and
 moves to others that need them.  What a ledger does makes only its own rights
 fewer, and is on its disk before anybody profits from it.  So nothing is
-overspent, whatever the network and the machines do; ``docs/explanation/limits.md``
+overspent, whatever the network and the machines do; ``docs/reference/limits.md``
 has the promise, and why it holds.
 
     ledger = Ledger(budget, name="ams-1", ledger=f"ams-1/{boot:x}", record=file)
