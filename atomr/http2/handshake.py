@@ -62,21 +62,36 @@ class Self:
     credentials: Credentials
 
 
-async def greet_dialed(stream: trio.SocketStream, us: Self, *, node: str) -> Greeted:
+async def greet_dialed(
+    stream: trio.SocketStream,
+    us: Self,
+    *,
+    node: str | None,
+    wanted: Callable[[str], bool] = lambda _: True,
+) -> Greeted:
     """Make sure of the node that we have dialed.
 
     Args:
         stream: the connection; closed where this raises.
         us: who we are.
-        node: whom we want.
+        node: whom we want; None: whoever it is.
+        wanted: asked by name, before we say hello, where ``node`` is None; False:
+            there is a link with that node already.
 
     Raises:
-        LinkRefusedError: one side does not believe the other.
+        LinkRefusedError: one side does not believe the other; ``peer`` is its name,
+            where its certificate says it.
     """
-    greeting = _Greeting(stream, us, dialed=True, peer=node)
+    greeting = _Greeting(stream, us, dialed=True, peer=node or "an unknown node")
     try:
         uri = await greeting.secure()
-        if uri != node_uri(us.cluster, node):
+        if node is None:
+            greeting.peer = name = uri.removeprefix(node_uri(us.cluster, "x")[:-1])
+            if name == us.origin.name:
+                greeting.refuse(Reason.WRONG_NAME, "it has the name of this node")
+            if not wanted(name):
+                greeting.refuse(Reason.DUPLICATE, "there is a link with it already")
+        elif uri != node_uri(us.cluster, node):
             greeting.refuse(Reason.WRONG_NAME, f"its certificate is for {uri}")
         greeting.say_hello()
         await greeting.write()

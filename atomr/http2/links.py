@@ -11,7 +11,7 @@ every link.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from types import MappingProxyType
@@ -201,16 +201,25 @@ class Links:
             OSError: it is in use, or not ours.
         """
         listeners = await trio.open_tcp_listeners(port, host=host)
-        serve = partial(trio.serve_listeners, handler_nursery=self._nursery)
-        await self._nursery.start(serve, self._accept, listeners)
+        await self.serve(listeners)
         name = listeners[0].socket.getsockname()
         return int(name[1])
 
-    async def dial(self, node: str, host: str, port: int) -> Link:
+    async def serve(self, listeners: Sequence[trio.SocketListener]) -> None:
+        """Accept connections from now on, at sockets that listen already.
+
+        Args:
+            listeners: closed with the links.
+        """
+        serve = partial(trio.serve_listeners, handler_nursery=self._nursery)
+        await self._nursery.start(serve, self._accept, listeners)
+
+    async def dial(self, node: str | None, host: str, port: int) -> Link:
         """Return the link with a node; open it where there is none.
 
         Args:
-            node: its name, which its certificate must say.
+            node: its name, which its certificate must say; None: whoever of the
+                cluster is there.
             host: where it listens.
             port: where it listens.
 
@@ -218,6 +227,8 @@ class Links:
             LinkRefusedError: it cannot be reached, or one side does not believe the
                 other; the reason says which.
         """
+        if node is None:
+            return await self._dial(None, host, port)
         lock = self._dialing.setdefault(node, trio.Lock())
         try:
             async with lock:
@@ -226,28 +237,36 @@ class Links:
             if not lock.statistics().tasks_waiting and not lock.locked():
                 self._dialing.pop(node, None)
 
-    async def _dial(self, node: str, host: str, port: int) -> Link:
+    async def _dial(self, node: str | None, host: str, port: int) -> Link:
         timeout_s = self._options.handshake_timeout_s
+        whom = node or f"{host}:{port}"
         try:
             with trio.fail_after(timeout_s):
-                greeted = await self._greet(node, host, port)
+                greeted = await self._greet(node, host, port, whom=whom)
         except trio.TooSlowError as error:
             detail = f"no handshake with {host}:{port} within {timeout_s} s"
-            raise LinkRefusedError(node, Reason.TOO_SLOW, detail) from error
+            raise LinkRefusedError(whom, Reason.TOO_SLOW, detail) from error
         except LinkRefusedError as error:
-            link = self._links.get(node)
+            link = self._links.get(str(error.peer))
             if error.reason == Reason.DUPLICATE and link is not None:
                 return link
             raise
         return self._begin(greeted)
 
-    async def _greet(self, node: str, host: str, port: int) -> Greeted:
+    async def _greet(
+        self, node: str | None, host: str, port: int, *, whom: str
+    ) -> Greeted:
         try:
             stream = await trio.open_tcp_stream(host, port)
         except OSError as error:
             detail = f"nobody answers at {host}:{port}: {error}"
-            raise LinkRefusedError(node, Reason.UNREACHABLE, detail) from error
-        return await greet_dialed(stream, self._self(), node=node)
+            raise LinkRefusedError(whom, Reason.UNREACHABLE, detail) from error
+        return await greet_dialed(
+            stream, self._self(), node=node, wanted=self._has_no_link
+        )
+
+    def _has_no_link(self, node: str) -> bool:
+        return node not in self._links
 
     async def _accept(self, stream: trio.SocketStream) -> None:
         if self._handshakes >= MAX_HANDSHAKES:

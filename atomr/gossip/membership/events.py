@@ -57,11 +57,22 @@ class MetaChanged:
 
 
 @attrs.frozen
+class SeedsChanged:
+    """There are other addresses to join by.
+
+    Attributes:
+        seeds: all of them; the node's own among them does no harm.
+    """
+
+    seeds: tuple[str, ...]
+
+
+@attrs.frozen
 class Leave:
     """The node is about to stop; nothing is done for it after this."""
 
 
-Event: TypeAlias = Received | Woke | LinkReset | MetaChanged | Leave
+Event: TypeAlias = Received | Woke | LinkReset | MetaChanged | SeedsChanged | Leave
 
 
 # --- effects ------------------------------------------------------------------------

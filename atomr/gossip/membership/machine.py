@@ -23,6 +23,7 @@ from atomr.gossip.membership.events import (
     LinkReset,
     MetaChanged,
     Received,
+    SeedsChanged,
     Woke,
 )
 from atomr.gossip.membership.frames import (
@@ -175,8 +176,7 @@ class Membership:
         Args:
             now_s: monotonic seconds of this node, as in each step.
         """
-        options, draw = self._options, self._draw.random
-        self._now_s = now_s
+        self._now_s, options, draw = now_s, self._options, self._draw.random
         # Nodes that start together shall not probe together for ever.
         self._prober.next_at = now_s + options.probe_s * draw()
         self._hasten_sync()
@@ -204,6 +204,8 @@ class Membership:
                 self._link_reset(event.peer)
             case MetaChanged():
                 self._say(meta=event.meta)
+            case SeedsChanged():
+                self._reseed(event.seeds)
             case Leave():
                 self._leave()
         self._deadline = self._next_deadline()
@@ -231,6 +233,12 @@ class Membership:
         me = self.me
         said = _replace(me, incarnation=me.incarnation + 1, **changed)
         self._beliefs.believe(said, self._now_s)
+
+    def _reseed(self, seeds: Sequence[str]) -> None:
+        self._seeds = tuple(seed for seed in seeds if seed != self.me.address)
+        if self._seeds and not self._roster.live:
+            self._join_at = self._now_s
+            self._due()
 
     def _leave(self) -> None:
         self._say(status=Status.LEFT)

@@ -158,3 +158,47 @@ async def test_a_link_can_be_opened_again_after_it_ended(open_node: OpenNode) ->
             await link.close()
             await until(lambda: b.links.get("a") is None)
         assert b.ended == ["goodbye"] * 5
+
+
+async def test_a_dial_without_a_name_finds_out_who_is_there(
+    open_node: OpenNode,
+) -> None:
+    async with open_node("a") as a, open_node("b") as b:
+        link = await a.links.dial(None, "127.0.0.1", b.port)
+        assert link.peer == Origin("b", 1)
+        assert a.links.get("b") is link
+
+
+@pytest.mark.parametrize(("first", "second"), ["ab", "ba"])
+async def test_a_dial_without_a_name_keeps_the_link_that_is_there(
+    open_node: OpenNode, first: str, second: str
+) -> None:
+    async with open_node(first) as one, open_node(second) as other:
+        link = await dial(one, other)
+        await until(other.links.all)
+        assert await one.links.dial(None, "127.0.0.1", other.port) is link
+        assert await other.links.dial(None, "127.0.0.1", one.port) is (
+            other.links.get(first)
+        )
+        assert (one.ended, other.ended) == ([], [])
+
+
+async def test_a_node_that_dials_itself_is_told_so(open_node: OpenNode) -> None:
+    async with open_node("a") as a:
+        with pytest.raises(LinkRefusedError, match="name of this node") as caught:
+            await a.links.dial(None, "127.0.0.1", a.port)
+    assert (caught.value.peer, caught.value.reason) == ("a", "wrong_name")
+
+
+async def test_a_dial_without_a_name_that_fails_names_the_address(
+    open_node: OpenNode,
+) -> None:
+    async with open_node("a") as a, open_node("b") as b:
+        port = b.port
+    with pytest.raises(LinkRefusedError) as caught:
+        async with open_node("a") as a:
+            await a.links.dial(None, "127.0.0.1", port)
+    assert (caught.value.peer, caught.value.reason) == (
+        f"127.0.0.1:{port}",
+        "unreachable",
+    )

@@ -61,6 +61,24 @@ def test_an_old_life_that_still_speaks_is_told_of_the_new_one() -> None:
     assert a.status("c") is None, "and nothing else that it says counts"
 
 
+def test_seeds_that_come_later_are_asked_at_once() -> None:
+    a = Alone()
+
+    said = a.does(m.SeedsChanged(("a:1", "b:1")))
+
+    assert said == [m.Send("b:1", Table(CLUSTER, a.membership.me, (), wants=True))]
+    assert frames(a.waits(1.0)) == frames(said)
+
+
+def test_seeds_that_come_later_are_not_asked_while_there_is_somebody() -> None:
+    a = Alone(seeds=("b:1",))
+    a.hears("b")
+
+    assert a.does(m.SeedsChanged(("c:1",))) == []
+    asked = [to for to, frame in frames(a.waits(20.0)) if isinstance(frame, Table)]
+    assert set(asked) == {"c:1"}
+
+
 def test_seeds_are_asked_for_their_tables_until_somebody_answers() -> None:
     a = Alone(seeds=("a:1", "b:1"))
     table = Table(CLUSTER, a.membership.me, (), True)
