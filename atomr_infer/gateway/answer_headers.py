@@ -111,6 +111,11 @@ def cost_comment(cost: Cost | None) -> bytes:
     return b"".join(b": %s: %s\n\n" % header for header in cost_headers(cost))
 
 
+def warning_comment(text: str) -> bytes:
+    """Return the comment for what became known when the headers were gone."""
+    return b": x-atomr-warnings: %s\n\n" % header_text(text)
+
+
 def overhead_headers(overhead_s: float) -> tuple[tuple[bytes, bytes], ...]:
     """Return the header that says how much of an answer's time was ours."""
     return ((b"x-atomr-overhead-ms", b"%.2f" % (overhead_s * 1000)),)

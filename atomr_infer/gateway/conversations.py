@@ -7,8 +7,6 @@ client may go on from it the moment it has it.
 
 from __future__ import annotations
 
-import logging
-import sqlite3
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -18,6 +16,7 @@ import attrs
 from atomr_infer.errors import InvalidRequestError, NotReadyError
 from atomr_infer.model.dialect import Dialect
 from atomr_infer.store.responses import ResponseStore, StoredResponse
+from atomr_infer.store.trouble import StoreError
 from atomr_infer.wire.openai.responses_items import input_items, joined, output_items
 
 if TYPE_CHECKING:
@@ -25,9 +24,8 @@ if TYPE_CHECKING:
 
     from atomr_infer.wire.ingress import Asked, Call, Ingress
 
-log = logging.getLogger(__name__)
-
-_OURS = "resp_"
+NOT_STORED = "this response was not stored: the gateway's store cannot be written"
+"""What the client is told, who gets its answer all the same."""
 
 
 class Conversations:
@@ -52,28 +50,31 @@ class Conversations:
 
         Raises:
             InvalidRequestError: the conversation cannot be read any more.
-            NotReadyError: the store cannot be read.
+            NotReadyError: the store cannot be used.
         """
         if asked.previous is None:
             return asked, call
         now_s = int(time.time())
-        with readable(self._store):
+        with told():
             found = await self._store.get(asked.previous, owner=owner, now_s=now_s)
         if found is None:
             return asked, call
         resumed = attrs.evolve(call, previous=found.items)
         return ingress.parse(resumed), resumed
 
-    async def keep(self, call: Call, response: bytes, *, owner: bytes) -> None:
+    async def keep(self, call: Call, response: bytes, *, owner: bytes) -> bool:
         """Keep a response with the conversation in front of it.
 
         A store that cannot be written costs the client nothing but the way to
-        go on; the operator is told.
+        go on; the log says why.
 
         Args:
             call: the request, with what it went on from.
             response: the response object, JSON.
             owner: who asked.
+
+        Returns:
+            Whether it is kept.
         """
         identity, output = output_items(response)
         stored = StoredResponse(
@@ -85,17 +86,18 @@ class Conversations:
         )
         try:
             await self._store.put(stored)
-        except sqlite3.Error as error:
-            log.error("response %s was not stored: %s", identity, error)  # noqa: TRY400 - the disk's fault, no bug
+        except StoreError:
+            return False
+        return True
 
     async def fetch(self, name: str, *, owner: bytes) -> bytes:
         """Return a stored response object.
 
         Raises:
             InvalidRequestError: there is none of that name for its owner.
-            NotReadyError: the store cannot be read.
+            NotReadyError: the store cannot be used.
         """
-        with readable(self._store):
+        with told():
             found = await self._store.get(name, owner=owner, now_s=int(time.time()))
         if found is None:
             raise _unknown(name)
@@ -106,27 +108,26 @@ class Conversations:
 
         Raises:
             InvalidRequestError: there is none of that name for its owner.
-            NotReadyError: the store cannot be read.
+            NotReadyError: the store cannot be used.
         """
-        with readable(self._store):
+        with told():
             found = await self._store.delete(name, owner=owner)
         if not found:
             raise _unknown(name)
 
 
 @contextmanager
-def readable(store: ResponseStore) -> Iterator[None]:
-    """Make what SQLite says within the block an error that a client is told.
+def told() -> Iterator[None]:
+    """Make a store's failure within the block an error that a client is told.
 
     Raises:
-        NotReadyError: the store cannot be read; the log says why.
+        NotReadyError: the store cannot be used; the log says why.
     """
     try:
         yield
-    except sqlite3.Error as error:
-        log.error("the response store %s cannot be read: %s", store.where, error)  # noqa: TRY400 - the disk's fault, no bug
+    except StoreError as error:
         raise NotReadyError(
-            "the gateway's store of responses cannot be read now",
+            "the gateway's store of responses cannot be used now",
             code="response_store_unavailable",
         ) from error
 

@@ -11,8 +11,6 @@ key to the upstream, the upstream does it.
 
 from __future__ import annotations
 
-import logging
-import sqlite3
 import time
 from typing import TYPE_CHECKING
 
@@ -23,8 +21,9 @@ from atomr_infer.errors import (
     InvalidRequestError,
     UnknownReferenceError,
 )
-from atomr_infer.gateway.conversations import readable
+from atomr_infer.gateway.conversations import told
 from atomr_infer.model.secret import HeaderSecret
+from atomr_infer.store.trouble import StoreError
 from atomr_infer.wire.references import references
 
 if TYPE_CHECKING:
@@ -35,8 +34,6 @@ if TYPE_CHECKING:
     from atomr_infer.store.responses import ResponseStore
     from atomr_infer.wire.ingress import Call
     from atomr_infer.wire.references import Reference
-
-log = logging.getLogger(__name__)
 
 _PREVIOUS = "previous_response_id"
 
@@ -64,7 +61,7 @@ class Tenants:
 
         Raises:
             InvalidRequestError: as for what does not exist.
-            NotReadyError: the store cannot be read.
+            NotReadyError: the store cannot be used.
         """
         named = references(call.body)
         if call.previous is not None:
@@ -74,26 +71,30 @@ class Tenants:
             return
         names = {reference.name for reference in named}
         now_s = int(time.time())
-        with readable(self._store):
+        with told():
             unknown = await self._store.unknown(names, owner=owner, now_s=now_s)
         for reference in named:
             if reference.name in unknown:
                 raise _not_found(reference)
 
-    async def note(self, names: tuple[str, ...], *, owner: bytes) -> None:
+    async def note(self, names: tuple[str, ...], *, owner: bytes) -> bool:
         """Remember for whom an upstream made what it keeps.
 
         A store that cannot be written costs the client nothing but the way to go
-        on; the operator is told.
+        on; the log says why.
 
         Args:
             names: what the upstream calls it.
             owner: whose request it was.
+
+        Returns:
+            Whether it is remembered.
         """
         try:
             await self._store.remember(names, owner=owner, now_s=int(time.time()))
-        except sqlite3.Error as error:
-            log.error("the names of response %s were not stored: %s", names[0], error)  # noqa: TRY400 - the disk's fault, no bug
+        except StoreError:
+            return False
+        return True
 
     def _brings_own_key(self, call: Call) -> bool:
         """Whether everyone who may answer is asked with the client's own key."""

@@ -10,22 +10,30 @@ name and the owner only.
 The file is written in WAL mode, each response in a transaction of its own: after
 a kill or a full disk there are whole responses or none.  Calls run in a thread,
 one at a time.
+
+Nobody's answer waits long for a database that another process has locked: the
+first one who meets the lock waits a second, those behind it two at most, and
+whoever comes later is told at once, until it is open again.
 """
 
 from __future__ import annotations
 
 import sqlite3
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import attrs
 import trio
 
 from atomr_infer.errors import ConfigError
+from atomr_infer.store.trouble import Trouble, remedy
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator
+
+T = TypeVar("T")
 
 MAX_RESPONSES = 10_000
 """How many are kept; the oldest go first."""
@@ -40,6 +48,9 @@ MAX_NAMES = 200_000
 """How many names of what upstreams keep are remembered; the oldest go first."""
 
 _SETTING = "response_store"
+
+_LOCK_MS = 1000
+_TURN_S = 2.0
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS response (
@@ -61,6 +72,19 @@ CREATE TABLE IF NOT EXISTS upstream_name (
     UNIQUE (name, owner)
 ) STRICT
 """
+
+# What a start tries, so that a store that cannot be used is no surprise later:
+# the last one writes, which a file or disk without room or rights refuses.
+_START = (
+    f"PRAGMA busy_timeout = {_LOCK_MS}",
+    "PRAGMA journal_mode = WAL",
+    "PRAGMA synchronous = NORMAL",
+    _SCHEMA,
+    _NAMES_SCHEMA,
+    "SELECT id, owner, created_s, items, body FROM response LIMIT 1",
+    "SELECT name, owner, created_s FROM upstream_name LIMIT 1",
+    "PRAGMA user_version = 1",
+)
 
 
 @attrs.frozen(kw_only=True)
@@ -110,7 +134,8 @@ class ResponseStore:
             max_names: how many names of what upstreams keep are remembered.
 
         Raises:
-            ConfigError: the file cannot be opened, or is another database.
+            ConfigError: the file cannot be opened and written, or is another
+                database.
         """
         self._max_responses = max_responses
         self._max_bytes = max_bytes
@@ -122,15 +147,23 @@ class ResponseStore:
         if not folder.is_dir():
             problem = f"the response store {where} has no folder; make it: mkdir -p"
             raise ConfigError(f"{problem} {folder}", setting=_SETTING)
+        self._reading = Trouble(f"the response store {where} cannot be read")
+        self._writing = Trouble(f"the response store {where} cannot be written")
+        self._database = self._open()
+
+    def _open(self) -> sqlite3.Connection:
+        database: sqlite3.Connection | None = None
         try:
-            self._database = sqlite3.connect(where, check_same_thread=False)
-            self._database.execute("PRAGMA journal_mode = WAL")
-            self._database.execute("PRAGMA synchronous = NORMAL")
-            self._database.execute(_SCHEMA)
-            self._database.execute(_NAMES_SCHEMA)
+            database = sqlite3.connect(self.where, check_same_thread=False)
+            for statement in _START:
+                database.execute(statement).fetchall()
         except sqlite3.Error as error:
-            problem = f"the response store {where} cannot be opened: {error}"
-            raise ConfigError(problem, setting=_SETTING) from error
+            if database is not None:
+                database.close()
+            problem = f"the response store {self.where} cannot be opened"
+            text = f"{problem}: {remedy(error)}"
+            raise ConfigError(text, setting=_SETTING) from error
+        return database
 
     def close(self) -> None:
         """Close the database."""
@@ -140,11 +173,11 @@ class ResponseStore:
         """Keep a response; the oldest one beyond the limits goes.
 
         Raises:
-            sqlite3.Error: it could not be written; nothing was changed.
+            StoreError: it could not be written; nothing was changed.
 
         Cancellation: waits for the write.
         """
-        await trio.to_thread.run_sync(self._put, response, limiter=self._limiter)
+        await self._run(self._writing, partial(self._put, response))
 
     async def get(
         self, name: str, *, owner: bytes, now_s: int
@@ -155,17 +188,20 @@ class ResponseStore:
             name: its id.
             owner: who asks.
             now_s: Unix time in seconds: what is too old is not there.
+
+        Raises:
+            StoreError: it could not be read.
         """
         oldest_s = now_s - self._max_age_s
-        return await trio.to_thread.run_sync(
-            self._get, name, owner, oldest_s, limiter=self._limiter
-        )
+        return await self._run(self._reading, partial(self._get, name, owner, oldest_s))
 
     async def delete(self, name: str, *, owner: bytes) -> bool:
-        """Forget a response; False when there is none of that name."""
-        return await trio.to_thread.run_sync(
-            self._delete, name, owner, limiter=self._limiter
-        )
+        """Forget a response; False when there is none of that name.
+
+        Raises:
+            StoreError: it could not be written; nothing was changed.
+        """
+        return await self._run(self._writing, partial(self._delete, name, owner))
 
     async def remember(
         self, names: Collection[str], *, owner: bytes, now_s: int
@@ -173,25 +209,51 @@ class ResponseStore:
         """Note whose those names are of what an upstream keeps.
 
         Raises:
-            sqlite3.Error: it could not be written; nothing was changed.
+            StoreError: it could not be written; nothing was changed.
 
         Cancellation: waits for the write.
         """
-        await trio.to_thread.run_sync(
-            self._remember, names, owner, now_s, limiter=self._limiter
-        )
+        await self._run(self._writing, partial(self._remember, names, owner, now_s))
 
     async def unknown(
         self, names: Collection[str], *, owner: bytes, now_s: int
     ) -> frozenset[str]:
-        """Return the names that were not remembered for this owner."""
+        """Return the names that were not remembered for this owner.
+
+        Raises:
+            StoreError: it could not be read.
+        """
         oldest_s = now_s - self._max_age_s
-        known = await trio.to_thread.run_sync(
-            self._known, names, owner, oldest_s, limiter=self._limiter
+        known = await self._run(
+            self._reading, partial(self._known, names, owner, oldest_s)
         )
         return frozenset(names) - known
 
+    async def _run(self, trouble: Trouble, work: Callable[[], T]) -> T:
+        """Do something in a thread, in its turn.
+
+        Raises:
+            StoreError: it failed, or its turn did not come.
+        """
+        in_trouble = trouble.told is not None
+        try:
+            # Only the wait for the turn can end early: what has begun is finished.
+            with trio.move_on_after(_TURN_S):
+                value = await trio.to_thread.run_sync(
+                    self._work, work, in_trouble, limiter=self._limiter
+                )
+                trouble.over()
+                return value
+        except sqlite3.Error as error:
+            raise trouble.met(remedy(error)) from error
+        raise trouble.met(f"too much of it waits, for more than {_TURN_S:g} s")
+
     # --- in a thread ----------------------------------------------------------
+
+    def _work(self, work: Callable[[], T], in_trouble: bool) -> T:  # noqa: FBT001 - by the thread
+        lock_ms = 0 if in_trouble else _LOCK_MS
+        self._database.execute(f"PRAGMA busy_timeout = {lock_ms}").fetchall()
+        return work()
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

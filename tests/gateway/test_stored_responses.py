@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import openai
 import pytest
+import trio
 from openai import AsyncOpenAI
 
 from atomr_infer.cluster import Cluster
@@ -149,13 +150,26 @@ def take_away(store: Path) -> None:
     database.close()
 
 
-async def test_a_store_that_cannot_be_read_is_told_and_logged_once(
+def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [r.message for r in caplog.records if r.levelname in {"WARNING", "ERROR"}]
+
+
+def gone(path: Path, what: str) -> str:
+    return (
+        f"the response store {path} cannot be {what}: no such table: response; it is "
+        "damaged, or no such database; move it away and a new one is made"
+    )
+
+
+async def test_a_store_that_cannot_be_used_is_told_each_time_and_logged_once(
     broken: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with serving(store=broken) as (url, upstream), client(url) as asker:
         first = await asker.responses.create(model="m", input="I am?")
         take_away(broken)
+        caplog.clear()
         for ask in (
+            partial(asker.responses.retrieve, first.id),
             partial(asker.responses.retrieve, first.id),
             partial(asker.responses.delete, first.id),
             partial(
@@ -165,17 +179,64 @@ async def test_a_store_that_cannot_be_read_is_told_and_logged_once(
                 previous_response_id=first.id,
             ),
         ):
-            caplog.clear()
             with pytest.raises(openai.InternalServerError) as raised:
                 await ask()
             assert raised.value.status_code == 503
             assert raised.value.code == "response_store_unavailable"
-            assert "store of responses cannot be read" in raised.value.message
-            said = [r.message for r in caplog.records if r.levelname == "ERROR"]
-            assert said == [
-                f"the response store {broken} cannot be read: no such table: response"
-            ]
+            assert "store of responses cannot be used now" in raised.value.message
+        assert said(caplog) == [gone(broken, "read"), gone(broken, "written")]
         assert len(upstream.requests) == 1
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_a_response_that_is_not_stored_says_so_and_is_an_answer(
+    broken: Path, caplog: pytest.LogCaptureFixture, streamed: bool
+) -> None:
+    async with serving(store=broken) as (url, _), client(url) as asker:
+        take_away(broken)
+        caplog.clear()
+        for text in ("Ann.", "You are Ann."):
+            answer = await respond(asker, streamed=streamed, input="I am?")
+            assert (answer.output_text, answer.store) == (text, False)
+        assert said(caplog) == [gone(broken, "written")]
+
+
+NOT_STORED = "this response was not stored: the gateway's store cannot be written"
+
+
+async def test_a_response_that_is_not_stored_has_a_warning(broken: Path) -> None:
+    async with serving(store=broken) as (url, _), client(url) as asker:
+        take_away(broken)
+        whole = await asker.responses.with_raw_response.create(model="m", input="I?")
+        async with asker.responses.with_streaming_response.create(
+            model="m", input="I am?", stream=True
+        ) as stream:
+            lines = [line async for line in stream.iter_lines()]
+    assert whole.headers["x-atomr-warnings"] == NOT_STORED
+    assert "x-atomr-warnings" not in stream.headers
+    assert [line for line in lines if line.startswith(":")] == [
+        f": x-atomr-warnings: {NOT_STORED}"
+    ]
+
+
+async def test_a_store_that_another_process_holds_delays_nobody_for_long(
+    broken: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(store=broken) as (url, _), client(url) as asker:
+        with closing(sqlite3.connect(broken)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with trio.fail_after(20):  # each would wait five seconds by default
+                for _ in range(8):
+                    answer = await asker.responses.create(model="m", input="I am?")
+                    assert answer.store is False
+            other.rollback()
+        kept = await asker.responses.create(model="m", input="I am?")
+        assert await asker.responses.retrieve(kept.id) == kept
+    locked = (
+        f"the response store {broken} cannot be written: database is locked; another "
+        "process has locked it; end that one, or name another file"
+    )
+    assert said(caplog) == [locked, f"works again: {locked}"]
 
 
 async def test_a_store_that_cannot_be_read_lets_no_stranger_in(

@@ -80,6 +80,23 @@ def streamed_response(events: bytes) -> RawJson:
     return bytes(_decode_event(data).response)
 
 
+def unstored(response: bytes) -> bytes:
+    """Return a response object that says it is not stored.
+
+    >>> unstored(b'{"id":"resp_1","store":true}')
+    b'{"id":"resp_1","store":false}'
+    """
+    return _encode({**_decode_members(response), "store": False})
+
+
+def unstored_stream(events: bytes) -> bytes:
+    """Return the events that end a stream, the last of them with such a response."""
+    before, mark, data = events.rpartition(b"data: ")
+    members = _decode_members(data)
+    members["response"] = msgspec.Raw(unstored(bytes(members["response"])))
+    return b"%b%b%b\n\n" % (before, mark, _encode(members))
+
+
 _NUMBER = re.compile(rb'"sequence_number"\s*:\s*([0-9]{1,9})')
 
 
