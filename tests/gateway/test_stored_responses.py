@@ -227,7 +227,7 @@ async def test_a_store_that_another_process_holds_delays_nobody_for_long(
             other.execute("BEGIN IMMEDIATE")
             with trio.fail_after(20):  # each would wait five seconds by default
                 for _ in range(8):
-                    answer = await asker.responses.create(model="m", input="I am?")
+                    answer = await respond(asker, streamed=False, input="I am?")
                     assert answer.store is False
             other.rollback()
         kept = await asker.responses.create(model="m", input="I am?")
