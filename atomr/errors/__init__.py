@@ -36,6 +36,13 @@ from atomr.errors.calls import (
     ServerDownError,
     SystemMessageError,
 )
+from atomr.errors.clusters import (
+    ClusterDownError,
+    ClusterError,
+    ClusterTimeoutError,
+    DiscoveryError,
+    SupersededError,
+)
 from atomr.errors.links import (
     LinkBusyError,
     LinkCallError,
@@ -79,7 +86,11 @@ __all__ = [
     "CallbackInterruptedError",
     "ChildError",
     "ChildNotFoundError",
+    "ClusterDownError",
+    "ClusterError",
+    "ClusterTimeoutError",
     "DependencyError",
+    "DiscoveryError",
     "InitStoppedError",
     "InitTimeoutError",
     "LinkBusyError",
@@ -106,6 +117,7 @@ __all__ = [
     "StartError",
     "StartIgnoredError",
     "StopRequestedError",
+    "SupersededError",
     "SystemMessageError",
     "TaskError",
     "TaskExitError",
