@@ -10,7 +10,6 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl
 
 import msgspec
 import trio
@@ -26,6 +25,7 @@ from atomr_infer.gateway.answer_headers import (
     overhead_headers,
 )
 from atomr_infer.gateway.asgi_exchange import AsgiExchange, Receive, Scope, Send
+from atomr_infer.gateway.asking import Asking, asking
 from atomr_infer.gateway.conversations import Conversations
 from atomr_infer.gateway.cors import Cors
 from atomr_infer.gateway.exchange import (
@@ -47,13 +47,11 @@ from atomr_infer.gateway.refusals import (
     refuse,
 )
 from atomr_infer.gateway.routes import (
-    OPEN_TO_ALL,
     Action,
     NoRoute,
     Target,
     WrongMethod,
     endpoints,
-    find,
 )
 from atomr_infer.gateway.silences import Silences
 from atomr_infer.gateway.tenants import Tenants
@@ -65,7 +63,6 @@ from atomr_infer.gateway.whole_routes import (
     model_object,
 )
 from atomr_infer.store.responses import ResponseStore
-from atomr_infer.wire.anthropic.versions import BETA_HEADER
 from atomr_infer.wire.ingress import Call
 
 if TYPE_CHECKING:
@@ -152,36 +149,27 @@ class GatewayApp:
             log.info("%s %s: the client left", exchange.method, exchange.path)
 
     async def _dispatch(self, exchange: Exchange) -> None:
-        headers = _by_name(exchange.headers)
-        exchange.extra = self._extra(headers)
-        target = find(exchange.method, exchange.path, headers)
+        asked = asking(exchange, keys=self._keys, cors=self._cors)
+        exchange.extra = (*asked.extra, CLOSE) if self.draining else asked.extra
+        target = asked.target
         if not isinstance(target, Target):
-            await self._unserved(exchange, headers, target)
-            return
-        owner: bytes | None = b""
-        if target.action not in OPEN_TO_ALL:
-            owner = self._keys.owner(headers, _query(exchange.query))
-        if owner is None:
-            code, why = "invalid_api_key", refusal(headers)
+            await self._unserved(exchange, asked.headers, target)
+        elif asked.owner is None:
+            code, why = "invalid_api_key", refusal(asked.headers)
             await refuse(exchange, target.dialect, 401, why, code=code)
         else:
-            await self._serve(exchange, target, headers, owner=owner)
+            await self._serve(exchange, target, asked, owner=asked.owner)
 
     async def _serve(
-        self,
-        exchange: Exchange,
-        target: Target,
-        headers: Mapping[str, str],
-        *,
-        owner: bytes,
+        self, exchange: Exchange, target: Target, asked: Asking, *, owner: bytes
     ) -> None:
         match target.action:
             case Action.GENERATE:
-                await self._generate(exchange, target, headers, owner=owner)
+                await self._generate(exchange, target, asked, owner=owner)
             case Action.EMBED:
-                await self._whole(exchange, target, headers, embeddings, owner=owner)
+                await self._whole(exchange, target, asked, embeddings, owner=owner)
             case Action.COUNT_TOKENS:
-                await self._whole(exchange, target, headers, counts, owner=owner)
+                await self._whole(exchange, target, asked, counts, owner=owner)
             case Action.RESPONSE | Action.FORGET_RESPONSE:
                 await self._stored(exchange, target, owner=owner)
             case action:
@@ -203,11 +191,6 @@ class GatewayApp:
             problem = f"{exchange.path} takes {allow}, not {exchange.method}"
             more = (b"allow", allow.encode())
             await refuse(exchange, target.dialect, 405, problem, more)
-
-    def _extra(self, headers: Mapping[str, str]) -> Headers:
-        """What every answer has, whatever it is."""
-        extra = self._cors.headers(headers)
-        return (*extra, CLOSE) if self.draining else extra
 
     async def _options(
         self, exchange: Exchange, headers: Mapping[str, str], methods: tuple[str, ...]
@@ -279,14 +262,9 @@ class GatewayApp:
     # --- inference ------------------------------------------------------------
 
     async def _generate(
-        self,
-        exchange: Exchange,
-        target: Target,
-        headers: Mapping[str, str],
-        *,
-        owner: bytes,
+        self, exchange: Exchange, target: Target, asked: Asking, *, owner: bytes
     ) -> None:
-        call = await self._call(exchange, target, headers)
+        call = await self._call(exchange, target, asked)
         if call is None:
             return
         ingress = INGRESSES[target.dialect]
@@ -303,13 +281,13 @@ class GatewayApp:
         self,
         exchange: Exchange,
         target: Target,
-        headers: Mapping[str, str],
+        asked: Asking,
         answer: WholeRoute,
         *,
         owner: bytes,
     ) -> None:
         """Answer with one value, whatever comes of it."""
-        call = await self._call(exchange, target, headers)
+        call = await self._call(exchange, target, asked)
         if call is None:
             return
         tell = partial(fail, exchange, target.dialect, call.request_id)
@@ -348,32 +326,19 @@ class GatewayApp:
             self._answering.discard(exchange)
 
     async def _call(
-        self, exchange: Exchange, target: Target, headers: Mapping[str, str]
+        self, exchange: Exchange, target: Target, asked: Asking
     ) -> Call | None:
         """Read a request; None: it was refused."""
         try:
-            body = await read_body(exchange, headers, self._limits)
+            body = await read_body(exchange, asked.headers, self._limits)
         except RefusedBodyError as error:
             await refuse(exchange, target.dialect, error.status, error.message)
             return None
         return Call(
             request_id=new_id(),
             body=body,
-            headers=self._keys.without(headers, self._serving.key_headers),
-            query=_query(exchange.query),
+            headers=self._keys.without(asked.headers, self._serving.key_headers),
+            query=asked.query,
             model=target.model,
             action=target.verb,
         )
-
-
-def _by_name(headers: list[tuple[bytes, bytes]]) -> dict[str, str]:
-    found = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
-    if len(found) != len(headers) and BETA_HEADER in found:
-        beta = BETA_HEADER.encode()
-        told = [value for name, value in headers if name == beta]
-        found[BETA_HEADER] = b",".join(told).decode("latin-1")
-    return found
-
-
-def _query(raw: bytes) -> dict[str, str]:
-    return dict(parse_qsl(raw.decode("latin-1"))) if raw else {}

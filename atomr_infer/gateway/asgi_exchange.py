@@ -15,6 +15,7 @@ from atomr_infer.gateway.exchange import (
     ClientGoneError,
     Exchange,
     Headers,
+    Notes,
     Work,
 )
 from atomr_infer.gateway.guarded_stream import STREAM, GuardedStream
@@ -50,6 +51,7 @@ class AsgiExchange(Exchange):
         self.started = False
         self.ended = False
         self.extra = ()
+        self.notes = Notes()
         self._stream: GuardedStream | None = scope.get("state", {}).get(STREAM)
         self._receive = receive
         self._send = send

@@ -43,7 +43,8 @@ def with_wishes(
 
 def wants_early_stream(headers: Mapping[str, str]) -> bool:
     """Whether a stream shall be kept open before its first chunk, too."""
-    return headers.get("x-atomr-early-stream", "").strip().lower() == "true"
+    wish = headers.get("x-atomr-early-stream")
+    return wish is not None and wish.strip().lower() == "true"
 
 
 def tells_cost(dialect: Dialect, headers: Mapping[str, str]) -> bool:
@@ -62,6 +63,8 @@ def timeout_of(headers: Mapping[str, str]) -> float | None:
     2.5
     >>> timeout_of({"x-stainless-timeout": "NOT_GIVEN"})
     """
+    if _TIMEOUTS[0] not in headers and _TIMEOUTS[1] not in headers:
+        return None
     found = [_seconds(headers[name]) for name in _TIMEOUTS if name in headers]
     named = [seconds for seconds in found if seconds is not None]
     return min(named, default=None)

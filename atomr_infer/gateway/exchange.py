@@ -18,6 +18,19 @@ JSON = (b"content-type", b"application/json")
 Work = Callable[[], Awaitable[None]]
 
 
+class Notes:
+    """What the routes have worked out of a head, to be used again.
+
+    Attributes:
+        known: theirs; None: nothing yet.
+    """
+
+    __slots__ = ("known",)
+
+    def __init__(self) -> None:
+        self.known: object = None
+
+
 class ClientGoneError(Exception):
     """The client closed its connection; nobody waits for an answer."""
 
@@ -44,10 +57,20 @@ class Exchange(ABC):
         started: status and headers are on their way, or sent.
         ended: the whole answer is.
         extra: headers of its answer, whichever it is.
+        notes: what is worked out of its head, for others with the same one.
     """
 
     # Slots: one is made for each request.
-    __slots__ = ("ended", "extra", "headers", "method", "path", "query", "started")
+    __slots__ = (
+        "ended",
+        "extra",
+        "headers",
+        "method",
+        "notes",
+        "path",
+        "query",
+        "started",
+    )
 
     method: str
     path: str
@@ -56,6 +79,7 @@ class Exchange(ABC):
     started: bool
     ended: bool
     extra: Headers
+    notes: Notes
 
     def header(self, name: bytes) -> bytes | None:
         """Return a request header by its lower-case name; None when absent."""

@@ -93,6 +93,8 @@ def is_json(content_type: str | None, body: bytes) -> bool:
     >>> is_json("multipart/form-data; boundary=x", b"")
     False
     """
+    if content_type == "application/json":  # as nearly all are
+        return True
     kind = (content_type or "").partition(";")[0].strip().lower()
     if not kind or kind == "application/json" or kind.endswith("+json"):
         return True

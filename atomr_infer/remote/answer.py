@@ -271,14 +271,17 @@ def is_streamed(response: HttpResponse, *, asked: bool) -> bool:
         UpstreamProtocolError: it holds neither events nor JSON, or is
             compressed.
     """
-    encoding = response.headers.get("content-encoding", "")
-    if encoding.strip().lower() not in {"", "identity"}:
+    headers = response.headers
+    encoding = headers.get("content-encoding")
+    if encoding is not None and encoding.strip().lower() not in {"", "identity"}:
         raise _protocol_error(
             "the upstream's answer has a content-encoding, though none was asked for;"
             " switch compression off at the upstream or its proxy",
             "content_encoding",
         )
-    content_type = response.headers.get("content-type", "")
+    content_type = headers.get("content-type", "")
+    if content_type == "application/json":  # as it is written, mostly
+        return False
     kind = content_type.partition(";")[0].strip().lower()
     if kind == "text/event-stream":
         return True

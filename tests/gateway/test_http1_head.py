@@ -32,7 +32,7 @@ def test_a_head_is_taken_apart() -> None:
         "X-Both:  one two\t ",
         "Content-Length: 12",
     )
-    assert attrs.asdict(head) == {
+    assert attrs.asdict(head, filter=lambda field, _: field.name != "notes") == {
         "method": "POST",
         "path": "/v1/models/a b",
         "query": b"alt=sse&key=%41",

@@ -76,15 +76,15 @@ def answer_head(
     >>> head.data, head.chunked, head.left
     (b'HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n', False, 2)
     """
+    headers = list(headers)
+    named = dict(headers)
+    length = named.get(b"content-length")
+    if b"connection" in named:
+        told = [value.lower() for name, value in headers if name == b"connection"]
+        close = close or b"close" in told
+        headers = [field for field in headers if field[0] != b"connection"]
     lines = [_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status, date]
-    length: bytes | None = None
-    for name, value in headers:
-        if name == b"content-length":
-            length = value
-        elif name == b"connection":
-            close = close or value.lower() == b"close"
-            continue
-        lines.append(b"%b: %b\r\n" % (name, value))
+    lines += [b"%b: %b\r\n" % field for field in headers]
     bodiless = bodiless or status in _BODILESS
     framed = bodiless or length is not None
     chunked = not framed and not http10

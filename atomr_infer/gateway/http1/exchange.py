@@ -79,6 +79,7 @@ class Http1Exchange(Exchange):
         self.started = False
         self.ended = False
         self.extra = ()
+        self.notes = head.notes
         self.head = head
         self.keep = head.keep_alive
         self.stopped: Work | None = None

@@ -21,6 +21,8 @@ from urllib.parse import unquote
 
 import attrs
 
+from atomr_infer.gateway.exchange import Notes
+
 
 @attrs.frozen
 class BadRequestError(Exception):
@@ -71,6 +73,8 @@ class RequestHead:
         length: of the body; None for a chunked one.
         expect_continue: the client waits for ``100 Continue``.
         upgrade: the protocol it would change to, in lower case.
+        notes: what was worked out of it; the same for all heads of a connection
+            that say the same but for their length.
     """
 
     method: str
@@ -83,6 +87,25 @@ class RequestHead:
     length: int | None
     expect_continue: bool
     upgrade: bytes
+    notes: Notes = attrs.field(factory=Notes)
+
+    def with_length(self, digits: bytes) -> RequestHead:
+        """Return the head that says the same of a body of another length."""
+        field = (b"content-length", digits)
+        headers = [field if each[0] == field[0] else each for each in self.headers]
+        return RequestHead(
+            self.method,
+            self.path,
+            self.query,
+            headers,
+            {**self.fields, b"content-length": digits},
+            self.http10,
+            self.keep_alive,
+            int(digits),
+            self.expect_continue,
+            self.upgrade,
+            self.notes,
+        )
 
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"

@@ -25,6 +25,7 @@ from atomr_infer.gateway.http1.head import (
     bad_start,
     parse_head,
 )
+from atomr_infer.gateway.http1.same_head import LastHead
 
 # A size line has its extensions, which nobody uses, and a trailer its fields,
 # which nobody here reads; both are bounded over the whole body, or a byte of
@@ -54,6 +55,7 @@ class RequestReader:
         self._head_at = 0
         self._left: int | None = 0  # of the body, or of its current chunk
         self._chunks: _Chunks | None = None
+        self._last: LastHead | None = None
         self.head: RequestHead | None = None
 
     @property
@@ -97,7 +99,11 @@ class RequestReader:
             if refused is not None:
                 raise refused
             return None
-        head = parse_head(buffer[self._at : end + 2], self._limits)
+        data = buffer[self._at : end + 2]
+        head = None if self._last is None else self._last.again(data)
+        if head is None:
+            head = parse_head(data, self._limits)
+            self._last = LastHead(data, head)
         self._head_at = self._at
         self._at = end + 4
         self._left = head.length

@@ -47,7 +47,7 @@ def parts(file: Path) -> tuple[int, list[tuple[str, float, float]]]:
     requests = 0
     statistics: dict[tuple[str, int, str], Any] = Stats(str(file)).stats  # type: ignore[attr-defined]
     for (path, _, name), (_, count, own_s, _, callers) in statistics.items():
-        if name == "parse_head":
+        if name == "_found":  # once for each head
             requests = count
         if path != "~":
             calls[_part(path)] += count

@@ -1,0 +1,87 @@
+"""Who asks, and for what: all that a request's head says to the routes.
+
+It is worked out once for each head, and the heads of a connection mostly say the
+same, so most requests find it in the notes of the one before.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl
+
+import attrs
+
+from atomr_infer.gateway.keys import GatewayKeys
+from atomr_infer.gateway.routes import OPEN_TO_ALL, NoRoute, Target, WrongMethod, find
+from atomr_infer.wire.anthropic.versions import BETA_HEADER
+
+if TYPE_CHECKING:
+    from atomr_infer.gateway.cors import Cors
+    from atomr_infer.gateway.exchange import Exchange
+
+
+@attrs.frozen
+class Asking:
+    """What a head says.
+
+    Attributes:
+        headers: by lower-case name, without the body's length.
+        query: by name.
+        target: where it leads.
+        owner: who asks, where somebody must show a key; None: nobody whom we know.
+        extra: headers of the answer, whichever it is.
+        keys: by which the owner is known; others may know another.
+    """
+
+    headers: Mapping[str, str] = attrs.field(repr=False)
+    query: Mapping[str, str] = attrs.field(repr=False)
+    target: Target | NoRoute | WrongMethod
+    owner: bytes | None = attrs.field(repr=False)
+    extra: tuple[tuple[bytes, bytes], ...]
+    keys: GatewayKeys
+
+
+def asking(exchange: Exchange, *, keys: GatewayKeys, cors: Cors) -> Asking:
+    """Return what a request's head says.
+
+    Args:
+        exchange: the request; noted in its notes.
+        keys: those that open the gateway.
+        cors: which pages may ask.
+    """
+    known = exchange.notes.known
+    if isinstance(known, Asking) and known.keys is keys:
+        return known
+    headers = _by_name(exchange.headers)
+    query = _query(exchange.query)
+    target = find(exchange.method, exchange.path, headers)
+    owner: bytes | None = b""
+    if isinstance(target, Target) and target.action not in OPEN_TO_ALL:
+        owner = keys.owner(headers, query)
+    found = exchange.notes.known = Asking(
+        headers=headers,
+        query=query,
+        target=target,
+        owner=owner,
+        extra=tuple(cors.headers(headers)),
+        keys=keys,
+    )
+    return found
+
+
+def _by_name(headers: list[tuple[bytes, bytes]]) -> dict[str, str]:
+    found = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
+    if len(found) != len(headers) and BETA_HEADER in found:
+        beta = BETA_HEADER.encode()
+        told = [value for name, value in headers if name == beta]
+        found[BETA_HEADER] = b",".join(told).decode("latin-1")
+    # Heads that say the same but for it share what is found here.
+    found.pop("content-length", None)
+    return found
+
+
+def _query(raw: bytes) -> dict[str, str]:
+    return dict(parse_qsl(raw.decode("latin-1"))) if raw else {}
