@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from typing import TextIO
 
 _FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
@@ -32,15 +33,68 @@ def configure_logging(level: str) -> None:
     logging._srcfile = None  # noqa: SLF001 - as logging's own how-to says
     logging.logThreads = logging.logProcesses = False
     logging.logMultiprocessing = False
+    logging.setLogRecordFactory(_Record)
     if level.upper() != "DEBUG":
         logging.getLogger(_ENGINE_OUTPUT).setLevel(logging.WARNING)
 
 
+_STARTED_AT = time.time()
+
+# What a format may name all the same.
+_UNKNOWN: dict[str, object] = {
+    **dict.fromkeys(("pathname", "filename", "module", "funcName"), ""),
+    **dict.fromkeys(("thread", "threadName", "process", "processName", "taskName")),
+    "lineno": 0,
+    "exc_text": None,
+}
+
+
+class _Record(logging.LogRecord):
+    """A record without what needs the caller's frame: each request makes one."""
+
+    def __init__(
+        self,
+        name: str,
+        level: int,
+        _pathname: str,
+        _lineno: int,
+        msg: object,
+        args: object,
+        exc_info: object,
+        _func: str | None = None,
+        sinfo: str | None = None,
+        **_: object,
+    ) -> None:
+        created = time.time()
+        # A single mapping is what the message's names are looked up in.
+        single = args[0] if isinstance(args, tuple) and len(args) == 1 else None
+        self.__dict__.update(
+            _UNKNOWN,
+            name=name,
+            levelno=level,
+            levelname=logging.getLevelName(level),
+            msg=msg,
+            args=single if isinstance(single, dict) and single else args,
+            exc_info=exc_info,
+            stack_info=sinfo,
+            created=created,
+            msecs=created % 1 * 1000,
+            relativeCreated=(created - _STARTED_AT) * 1000,
+        )
+
+
 class _Formatter(logging.Formatter):
-    """Formats the time once a second: each request is a line."""
+    """Formats the time once a second, and most lines at once."""
 
     _second = -1
     _shown = ""
+
+    def format(self, record: logging.LogRecord) -> str:
+        if record.exc_info or record.exc_text or record.stack_info:
+            return super().format(record)
+        shown_at = self.formatTime(record, self.datefmt)
+        text = record.getMessage()
+        return f"{shown_at} {record.levelname:7} {record.name}: {text}"
 
     def formatTime(  # noqa: N802 - the base class's name
         self, record: logging.LogRecord, datefmt: str | None = None
@@ -52,7 +106,7 @@ class _Formatter(logging.Formatter):
         return self._shown
 
 
-class _StderrHandler(logging.StreamHandler[TextIO]):
+class _StderrHandler(logging.Handler):
     """Writes to what ``sys.stderr`` is at the time.
 
     A progress bar replaces it while it is shown, so that lines go above the bar
@@ -60,7 +114,12 @@ class _StderrHandler(logging.StreamHandler[TextIO]):
     """
 
     def emit(self, record: logging.LogRecord) -> None:
-        if sys.stderr is None:  # a parent closed it before it started us
+        stream: TextIO | None = sys.stderr
+        if stream is None:  # a parent closed it before it started us
             return
-        self.setStream(sys.stderr)
-        super().emit(record)
+        try:
+            stream.write(self.format(record) + "\n")
+            if not getattr(stream, "line_buffering", False):
+                stream.flush()
+        except Exception:  # noqa: BLE001 - as all handlers: it must not break who logs
+            self.handleError(record)
