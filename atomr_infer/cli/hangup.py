@@ -1,4 +1,4 @@
-"""What SIGHUP does to ``serve``: it reads all keys anew.
+"""What SIGHUP does to ``serve``: it reads all keys and its configuration anew.
 
 That is what a service manager's *reload* sends.  The same signal comes when the
 terminal of a program is closed, and then it ends ``serve`` as SIGTERM does.  And
@@ -16,10 +16,12 @@ import attrs
 import trio
 
 from atomr_infer.cli.banner import print_notice
+from atomr_infer.cli.reload import take_changes
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
+    from atomr_infer.cli.plan import ServePlan
     from atomr_infer.cluster import Cluster
 
 _STOP = (signal.SIGINT, signal.SIGTERM)
@@ -57,10 +59,23 @@ def open_hangups(
 
 
 async def renew_at(
-    hangups: AsyncIterator[int], cluster: Cluster, names: tuple[str, ...]
+    hangups: AsyncIterator[int],
+    cluster: Cluster,
+    running: ServePlan,
+    plan: Callable[[], ServePlan],
 ) -> None:
-    """Read the keys of these deployments anew at each signal; never returns."""
+    """Read keys and configuration anew at each signal; never returns.
+
+    Args:
+        hangups: the signals.
+        cluster: what serves.
+        running: what it serves.
+        plan: reads the configuration.
+    """
     async for _ in hangups:
+        # First the keys: a model that is new may take minutes to load.
+        names = [deployment.name for deployment in running.deployments]
         renewed = [name for name in names if cluster.renew_credentials(name)]
         told = ", ".join(renewed) or "no deployment has any"
         print_notice(f"SIGHUP: the keys are read anew: {told}")
+        running = await take_changes(cluster, running, plan, "SIGHUP")

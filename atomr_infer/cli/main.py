@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -79,8 +80,8 @@ def serve(
     if demo and config_path is not None:
         raise click.UsageError("--demo and --config exclude each other")
     try:
-        plan = plan_serving(config_path=config_path, bind=bind, demo=demo)
-        run_serve(plan, log_level=log_level)
+        again = partial(plan_serving, config_path=config_path, bind=bind, demo=demo)
+        run_serve(again(), again=again, log_level=log_level)
     except (ConfigError, InferenceError) as error:
         _fail(error)
 

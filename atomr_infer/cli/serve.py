@@ -5,8 +5,8 @@ minutes of loading.  While models load, the gateway answers already: health is
 200, readiness 503, and requests wait in their deployment's queue.  All load at
 once, so that a remote one does not wait for a local one.
 
-The first Ctrl-C or SIGTERM drains; a second one does not wait.  SIGHUP has all
-keys read anew (:mod:`atomr_infer.cli.hangup`).
+The first Ctrl-C or SIGTERM drains; a second one does not wait.  SIGHUP has keys and
+configuration read anew (:mod:`atomr_infer.cli.hangup`).
 """
 
 from __future__ import annotations
@@ -41,8 +41,15 @@ if TYPE_CHECKING:
 _OBJECTS_BETWEEN_LOOKS = 20_000
 
 
-def run_serve(plan: ServePlan, *, log_level: str) -> None:
+def run_serve(
+    plan: ServePlan, *, again: Callable[[], ServePlan], log_level: str
+) -> None:
     """Serve until a signal ends it.
+
+    Args:
+        plan: what to serve.
+        again: makes the plan anew, when its configuration may have changed.
+        log_level: how much is logged.
 
     Raises:
         ConfigError: the address cannot be bound, or a deployment cannot work.
@@ -50,16 +57,16 @@ def run_serve(plan: ServePlan, *, log_level: str) -> None:
     """
     configure_logging(log_level)
     try:
-        trio.run(_serve_in_its_place, plan)
+        trio.run(_serve_in_its_place, plan, again)
     except* KeyboardInterrupt:
         # A Ctrl-C before the signal handler stood: nothing runs yet.
         print_notice("stopped")
 
 
-async def _serve_in_its_place(plan: ServePlan) -> None:
+async def _serve_in_its_place(plan: ServePlan, again: Callable[[], ServePlan]) -> None:
     """Serve; what the gateway cannot be opened with is said with its line."""
     try:
-        await _serve(plan)
+        await _serve(plan, again)
     except ConfigError as error:
         if plan.origin is not None and error.setting and error.path is None:
             error.path = plan.origin.path
@@ -67,7 +74,7 @@ async def _serve_in_its_place(plan: ServePlan) -> None:
         raise
 
 
-async def _serve(plan: ServePlan) -> None:
+async def _serve(plan: ServePlan, again: Callable[[], ServePlan]) -> None:
     here = signals_here()
     with (
         trio.open_signal_receiver(*here.stop) as signals,
@@ -89,25 +96,14 @@ async def _serve(plan: ServePlan) -> None:
             if await _unless_signalled(signals, partial(_load, cluster, plan)):
                 _spare_the_collector()
                 print_banner(plan, gateway.url, await _engines(cluster, plan))
-                await _until_stopped(signals, hangups, cluster, gateway, plan)
+                async with trio.open_nursery() as nursery:
+                    if hangups is not None:
+                        nursery.start_soon(renew_at, hangups, cluster, plan, again)
+                    name = (await _next(signals)).name
+                    await _drain(signals, name, gateway, plan.gateway)
+                    nursery.cancel_scope.cancel()
             print_notice("stopping")
     print_notice("stopped")
-
-
-async def _until_stopped(
-    signals: AsyncIterator[int],
-    hangups: AsyncIterator[int] | None,
-    cluster: Cluster,
-    gateway: Gateway,
-    plan: ServePlan,
-) -> None:
-    names = tuple(deployment.name for deployment in plan.deployments)
-    async with trio.open_nursery() as nursery:
-        if hangups is not None:
-            nursery.start_soon(renew_at, hangups, cluster, names)
-        name = (await _next(signals)).name
-        await _drain(signals, name, gateway, plan.gateway)
-        nursery.cancel_scope.cancel()
 
 
 def _tls(gateway: GatewayConfig) -> ssl.SSLContext | None:

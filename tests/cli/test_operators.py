@@ -83,7 +83,7 @@ async def test_a_circuit_is_forced_and_keys_are_renewed(
             assert (await chat(command.port, model="gpt")).status == 200
 
 
-async def test_sighup_reads_all_keys_anew_and_nothing_else(
+async def test_sighup_reads_all_keys_anew(
     write: Callable[[str], str], tmp_path: Path
 ) -> None:
     for name in ("one", "two"):

@@ -1,0 +1,84 @@
+"""What a configuration that was changed changes in a server that runs.
+
+A deployment that is new is served.  What runs is left alone, since its requests and
+its engine would end with it: one that was changed or taken out, and the gateway's own
+table, take effect with a restart, and the operator is told so.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from atomr_infer.cli.banner import print_notice
+from atomr_infer.errors import ConfigError, InferenceError
+from atomr_infer.model.deployment import Deployment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from atomr_infer.cli.plan import ServePlan
+    from atomr_infer.cluster import Cluster
+
+
+@attrs.frozen
+class Changes:
+    """What is different from what runs.
+
+    Attributes:
+        new: the deployments that do not run yet.
+        later: what takes effect with a restart, each in a few words.
+    """
+
+    new: tuple[Deployment, ...]
+    later: tuple[str, ...]
+
+
+def changes(running: ServePlan, wanted: ServePlan) -> Changes:
+    """Compare what runs with what the configuration says now."""
+    runs = {deployment.name: deployment for deployment in running.deployments}
+    says = {deployment.name: deployment for deployment in wanted.deployments}
+    changed = [name for name in says if runs.get(name, says[name]) != says[name]]
+    later = [f"the changed deployment {name!r}" for name in changed]
+    later += [f"the end of {name!r}" for name in runs if name not in says]
+    ours = (running.gateway, running.keys, running.admin_key)
+    if ours != (wanted.gateway, wanted.keys, wanted.admin_key):
+        later.append("[gateway]")
+    new = tuple(d for d in wanted.deployments if d.name not in runs)
+    return Changes(new, tuple(later))
+
+
+async def take_changes(
+    cluster: Cluster, running: ServePlan, plan: Callable[[], ServePlan], cause: str
+) -> ServePlan:
+    """Read the configuration anew, and serve what is new in it.
+
+    Args:
+        cluster: what serves.
+        running: what it serves.
+        plan: reads the configuration.
+        cause: why, for what the operator is told.
+
+    Returns:
+        What is served now.
+    """
+    try:
+        found = changes(running, plan())
+    except ConfigError as error:
+        print_notice(f"{cause}: the configuration is not taken: {error}")
+        return running
+    names = frozenset(deployment.name for deployment in found.new)
+    for deployment in found.new:
+        try:
+            await cluster.deploy(deployment, expected=names)
+        except (ConfigError, InferenceError) as error:
+            print_notice(f"{cause}: {deployment.name} cannot be served: {error}")
+            continue
+        print_notice(f"{cause}: {deployment.name} is served now")
+        deployments = (*running.deployments, deployment)
+        running = attrs.evolve(running, deployments=deployments)
+    if found.later:
+        told = ", ".join(found.later)
+        print_notice(f"{cause}: takes effect with a restart: {told}")
+    return running
