@@ -3,3 +3,24 @@
 ``docs/reference/cluster.md`` says how it is used, and
 ``docs/explanation/clusters.md`` what is promised under partition and what is not.
 """
+
+from atomr.cluster.discovery.discovery import Discovery, StaticSeeds
+from atomr.cluster.node import Cluster, MemberRow, open_cluster
+from atomr.cluster.options import ClusterOptions
+from atomr.cluster.peers import MemberChanged, PeerDown, PeerEvent, Peers, PeerUp
+from atomr.cluster.service import ClusterService
+
+__all__ = [
+    "Cluster",
+    "ClusterOptions",
+    "ClusterService",
+    "Discovery",
+    "MemberChanged",
+    "MemberRow",
+    "PeerDown",
+    "PeerEvent",
+    "PeerUp",
+    "Peers",
+    "StaticSeeds",
+    "open_cluster",
+]

@@ -1,0 +1,60 @@
+"""Where the last boot id is kept, and how the next one is drawn.
+
+Written before it is used, to another file that then takes its place: a machine that
+dies in between has used up an id that nobody heard of.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from typing import TYPE_CHECKING
+
+from atomr.cluster.members.boot import RANDOM_BITS, next_boot
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def draw_boot(file: Path | None, *, last: int = 0) -> int:
+    """Return the boot id of a new life, and remember it.
+
+    Args:
+        file: where; None: nowhere.
+        last: of this process' life before.
+
+    Raises:
+        OSError: it cannot be read or written.
+        ValueError: it holds no boot id.
+    """
+    if file is not None:
+        last = max(last, _read(file))
+    boot = next_boot(time.time(), secrets.randbits(RANDOM_BITS), last=last)
+    if file is not None:
+        _write(file, boot)
+    return boot
+
+
+def _read(file: Path) -> int:
+    try:
+        text = file.read_text(encoding="ascii").strip()
+    except FileNotFoundError:
+        return 0
+    except UnicodeDecodeError:
+        text = "bytes that are no text"
+    if not text.isdecimal() or int(text) >= 2**64:
+        raise ValueError(
+            f"boot_file {str(file)!r} holds {text[:40]!r}: expected a number; remove"
+            " the file where the clock was not set back"
+        )
+    return int(text)
+
+
+def _write(file: Path, boot: int) -> None:
+    new = file.with_name(f"{file.name}.new")
+    with new.open("w", encoding="ascii") as out:
+        out.write(f"{boot}\n")
+        out.flush()
+        os.fsync(out.fileno())
+    new.replace(file)
