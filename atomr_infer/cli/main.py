@@ -186,28 +186,33 @@ def status(*, config_path: Path | None, url: str | None, as_json: bool) -> None:
 
 @cli.command()
 @click.argument("deployment")
-@click.argument("to", type=click.Choice(("open", "close")), metavar="open|close")
+@click.argument(
+    "to",
+    type=click.Choice(("show", "open", "close")),
+    default="show",
+    metavar="[show|open|close]",
+)
 @_of_a_gateway
 def breaker(
     *, deployment: str, to: str, config_path: Path | None, url: str | None
 ) -> None:
-    """Force the circuit of DEPLOYMENT's endpoint.
+    """Show or force the circuit of DEPLOYMENT's endpoint.
 
-    An open one lets nothing through, until it is closed by hand; requests go to
-    fallbacks, or are refused.  Closing one forgets its failures.
+    One that is forced open lets nothing through, until it is closed by hand;
+    requests go to fallbacks, or are refused.  Closing one forgets its failures.
 
     \b
     Examples:
+      atomr-infer breaker gpt --config atomr.toml
       atomr-infer breaker gpt open --config atomr.toml
       atomr-infer breaker gpt close --config atomr.toml
     """  # noqa: D301 - click wants the character itself, no backslash and a b
-    from atomr_infer.cli.operators import ask  # noqa: PLC0415
+    from atomr_infer.cli.status import print_circuit  # noqa: PLC0415
 
     try:
-        shown = ask(_where(config_path, url), "POST", "breakers", deployment, to)
+        print_circuit(_where(config_path, url), deployment, to)
     except ConfigError as error:
         _fail(error)
-    click.echo(f"the circuit of {shown['endpoint']} is {shown['state']}")
 
 
 @cli.command()

@@ -1,4 +1,4 @@
-"""``atomr-infer status``: what a running gateway serves, and how it fares."""
+"""``atomr-infer status`` and ``breaker``: how a running gateway fares."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from atomr_infer.cli.operators import ask
+from atomr_infer.errors import ConfigError
 
 if TYPE_CHECKING:
     from atomr_infer.cli.operators import Where
@@ -32,6 +33,30 @@ def print_status(where: Where, *, as_json: bool) -> None:
     if not console.is_terminal:
         console.width = _UNBOUNDED  # a line per deployment, whole, for grep
     console.print(_table(answer["deployments"]))
+
+
+def print_circuit(where: Where, deployment: str, to: str) -> None:
+    """Print a circuit and the steps that led there, or force it first.
+
+    Args:
+        where: the gateway.
+        deployment: whose circuit.
+        to: ``open`` or ``close``; ``show`` leaves it as it is.
+
+    Raises:
+        ConfigError: the gateway cannot be asked, or there is no circuit.
+    """
+    if to != "show":
+        circuit = ask(where, "POST", "breakers", deployment, to)
+        click.echo(f"the circuit of {circuit['endpoint']} is {circuit['state']}")
+        return
+    circuit = ask(where, "GET", "deployments", deployment)["circuit"]
+    if circuit is None:
+        raise ConfigError(f"{deployment} asks no endpoint, so it has no circuit")
+    click.echo(f"the circuit of {circuit['endpoint']} is {_circuit(circuit)}")
+    for step in circuit["history"]:
+        moved = f"{step['before']} -> {step['after']}"
+        click.echo(f"  {step['ago_s']:.0f} s ago: {moved} ({step['reason']})")
 
 
 def _table(deployments: list[Any]) -> Table:

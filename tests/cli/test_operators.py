@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from functools import partial
 from typing import TYPE_CHECKING
@@ -79,6 +80,10 @@ async def test_a_circuit_is_forced_and_keys_are_renewed(
             assert (code, out.endswith(" is open\n")) == (0, True)
             assert upstream.base_url in out
             assert (await chat(command.port, model="gpt")).status == 503
+            code, out, _ = await run_command("breaker", "house/gpt", *to, **KEY)
+            shown, step = out.splitlines()
+            assert shown.endswith(f"{upstream.base_url} is open (by hand)")
+            assert re.fullmatch(r"  \d+ s ago: closed -> open \(forced open\)", step)
             await run_command("breaker", "house/gpt", "close", *to, **KEY)
             assert (await chat(command.port, model="gpt")).status == 200
 
@@ -135,6 +140,7 @@ async def test_what_the_gateway_refuses_is_one_sentence(serve: Start) -> None:
         to = ("--url", f"http://127.0.0.1:{command.port}")
         for arguments, problem in (
             (("breaker", "m", "open"), "m asks no endpoint, so it has no circuit"),
+            (("breaker", "x", "show"), "there is no deployment 'x'; there are: m"),
             (("breaker", "x", "open"), "there is no deployment 'x'; there are: m"),
             (("rotate-credentials", "x"), "there is no deployment 'x'"),
         ):
@@ -143,6 +149,9 @@ async def test_what_the_gateway_refuses_is_one_sentence(serve: Start) -> None:
             assert err.startswith("atomr-infer: the gateway at http://127.0.0.1:")
             assert problem in err
             assert len(err.splitlines()) == 1
+        code, out, err = await run_command("breaker", "m", *to, **SHOWN)
+        assert (code, out) == (1, "")
+        assert err == "atomr-infer: m asks no endpoint, so it has no circuit\n"
         wrong = {"ATOMR_INFER_ADMIN_KEY": "sk-not-it"}
         code, _, err = await run_command("status", *to, **wrong)
         assert (code, "shows no admin key" in err) == (1, True)
