@@ -1,0 +1,307 @@
+"""One shard on one node: its log, the machine that replicates it, and its lives.
+
+A log's life has an :class:`Origin` of its own: the node's name and a boot id that is
+the log's.  It ends when peers say that it was away for too long, and another one
+begins: empty, except for what the node owns, which is put again.
+
+Which life of a log is a peer's present one, the peer itself says.  An owner in an
+owned map *is in sight* while it is the present life of a node that is up and not
+suspected; all others are hidden.
+
+Pure: the clock, the generator and the boot ids are arguments.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from atomr.cluster.replicator.changes import Changed, View
+from atomr.crdt import Event, EventLog, LogTail, Origin, OwnedMap, Replicated
+from atomr.gossip.replication import (
+    Digest,
+    Effect,
+    Gone,
+    PeerDown,
+    PeerUp,
+    Quorum,
+    Received,
+    Replication,
+    Send,
+    Woke,
+    Wrote,
+)
+from atomr.gossip.replication import Event as MachineEvent
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from atomr.cluster.replicator.options import ReplicatorOptions
+    from atomr.gossip.membership.draw import Draw
+    from atomr.gossip.replication import Frame
+
+ReplicatedT = TypeVar("ReplicatedT", bound=Replicated)
+
+_CHECK_S = 1.0
+"""So often it is looked at who is gone."""
+_TALK_S = 30.0
+"""For so long digests are sent though all is equal: whoever is given up must be known
+by all that are there, and what they said before does not count."""
+_REFILL_S = 5.0
+"""After a reset, for what peers have to come again before it counts as removed."""
+
+
+class Tail(LogTail):
+    """A log's tail that also remembers what was appended just now.
+
+    Attributes:
+        news: events, own ones and others', until somebody has looked at them.
+    """
+
+    __slots__ = ("news",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.news: list[Event] = []
+
+    def append(self, event: Event) -> None:
+        """Add an event that was applied just now."""
+        super().append(event)
+        self.news.append(event)
+
+    def take_news(self) -> list[Event]:
+        """Return what is new, and forget that it is."""
+        news, self.news = self.news, []
+        return news
+
+
+class Shard:
+    """A shard, over all lives of its log.
+
+    Attributes:
+        number: which; from 0.
+        log: of the present life.
+        machine: replicates it.
+        nodes: of each peer's present life of this log, the node.
+        views: what is watched, by the id of the replica.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        origin: Origin,
+        options: ReplicatorOptions,
+        *,
+        draw: Draw,
+        now_s: float,
+    ) -> None:
+        self.number = number
+        self.nodes: dict[Origin, Origin] = {}
+        self.views: dict[str, View] = {}
+        self._options = options
+        self._draw = draw
+        self._has_quorum = True
+        self._check_at_s = now_s
+        self._compare_at_s = float("inf")
+        self._begin(origin, now_s)
+
+    def _begin(self, origin: Origin, now_s: float) -> None:
+        self.tail = Tail()
+        self.log = EventLog(origin, tail=self.tail)
+        self.machine = Replication(
+            self.log,
+            draw=self._draw,
+            now_s=now_s,
+            options=self._options.replication,
+        )
+        self._opened: dict[tuple[type[Replicated], str], Replicated] = {}
+        self._agreed: dict[Origin, Digest] = {}
+        self._said_at_s = float("-inf")
+        self._absent: dict[Origin, float] = {}
+        self._talk_until_s = now_s
+
+    @property
+    def origin(self) -> Origin:
+        """The present life of the log here."""
+        return self.log.origin
+
+    @property
+    def next_deadline_s(self) -> float:
+        """When to be woken at the latest."""
+        return self.machine.next_deadline_s
+
+    def open(self, kind: type[ReplicatedT], name: str) -> ReplicatedT:
+        """Return the replica of that type and name.
+
+        Raises:
+            BadKeyError: it can be no name.
+        """
+        found = self._opened.get((kind, name))
+        if found is None:
+            found = self._opened[kind, name] = self.log.open(kind, name)
+        assert isinstance(found, kind), "it is what it was opened as"
+        return found
+
+    # --- what happens ---------------------------------------------------------------
+
+    def wrote(self, now_s: float) -> list[Effect]:
+        """Return what is to be done after a replica was written to."""
+        return self._act(Wrote(), now_s)
+
+    def wake(self, now_s: float) -> list[Effect]:
+        """Return what is to be done now."""
+        effects: list[Effect] = []
+        if now_s >= self._check_at_s:
+            self._check_at_s = now_s + _CHECK_S
+            effects += self._give_up(now_s)
+        return effects + self._act(Woke(), now_s)
+
+    def receive(
+        self, peer: Origin, frame: Frame, now_s: float, now_ms: int
+    ) -> list[Effect]:
+        """Return what is to be done after a frame.
+
+        Args:
+            peer: the life of the log that sent it.
+            frame: decoded.
+            now_s: the node's clock.
+            now_ms: the wall's.
+        """
+        if isinstance(frame, Digest):
+            self._agreed[peer] = frame
+        return self._act(Received(peer, frame), now_s, now_ms)
+
+    def peer_up(self, peer: Origin, node: Origin, now_s: float) -> list[Effect]:
+        """Begin to replicate with a peer's log.
+
+        Args:
+            peer: its present life.
+            node: the node's.
+            now_s: our clock.
+        """
+        self.nodes[peer] = node
+        return self._act(PeerUp(peer), now_s)
+
+    def peer_down(self, peer: Origin, now_s: float) -> list[Effect]:
+        """Replicate with it no longer."""
+        self.nodes.pop(peer, None)
+        self._agreed.pop(peer, None)
+        return self._act(PeerDown(peer), now_s)
+
+    def quorum(self, now_s: float, *, is_held: bool) -> list[Effect]:
+        """Note whether a majority of the voters is up."""
+        self._has_quorum = is_held
+        return self._act(Quorum(is_held), now_s)
+
+    def _act(self, event: MachineEvent, now_s: float, now_ms: int = 0) -> list[Effect]:
+        effects = self.machine.handle(event, now_s, now_ms=now_ms)
+        if not effects:
+            return effects
+        return [e for e in effects if not self._is_needless(e, now_s)]
+
+    def _is_needless(self, effect: Effect, now_s: float) -> bool:
+        # Who has said that it knows and holds the same learns nothing from a digest;
+        # as soon as it does not, its own digest says so.
+        if not isinstance(effect, Send) or not isinstance(effect.frame, Digest):
+            return False
+        ours, theirs = effect.frame, self._agreed.get(effect.to)
+        is_equal = (
+            theirs is not None
+            and ours.state_hash == theirs.state_hash
+            and ours.vector == theirs.vector
+            and ours.retired == theirs.retired
+        )
+        is_told = now_s - self._said_at_s < self._options.quiet_s
+        if is_equal and is_told and now_s >= self._talk_until_s:
+            return True
+        self._said_at_s = now_s
+        return False
+
+    # --- lives ----------------------------------------------------------------------
+
+    def reset(self, boot: int, now_s: float) -> list[Effect]:
+        """Begin a new life of the log, with what the node owns and nothing else.
+
+        Args:
+            boot: its id.
+            now_s: the node's clock.
+        """
+        before = self.log
+        self._begin(Origin(before.origin.name, boot), now_s)
+        for replica in before.replicas().values():
+            if isinstance(replica, OwnedMap):
+                self._put_again(replica, before.origin)
+        for view in self.views.values():
+            view.replaced(self.open(type(view.replica), view.name))
+        effects = self._act(Quorum(self._has_quorum), now_s)
+        for peer in self.nodes:
+            effects += self._act(PeerUp(peer), now_s)
+        self._compare_at_s = now_s + _REFILL_S
+        return effects
+
+    def _put_again(self, replica: OwnedMap, owner: Origin) -> None:
+        name = replica.crdt_id.partition("/")[2]
+        for key, owner_, value in replica.items():
+            if owner_ == owner:
+                self.open(OwnedMap, name).put(key, value)
+
+    def _give_up(self, now_s: float) -> list[Effect]:
+        vector, absent = self.log.seen.vector, self._absent
+        for origin in [o for o in absent if o in self.nodes or o not in vector]:
+            del absent[origin]
+        names = {self.origin.name, *(origin.name for origin in self.nodes)}
+        effects: list[Effect] = []
+        for origin in list(vector):
+            if origin != self.origin and origin not in self.nodes:
+                since_s = absent.setdefault(origin, now_s)
+                if self._is_overdue(now_s - since_s, is_restarted=origin.name in names):
+                    absent[origin] = float("inf")
+                    self._talk_until_s = now_s + _TALK_S
+                    effects += self._act(Gone(origin), now_s)
+        return effects
+
+    def _is_overdue(self, absent_s: float, *, is_restarted: bool) -> bool:
+        options = self._options
+        if is_restarted:
+            return absent_s >= options.retire_restarted_after_s
+        return bool(options.voters) and absent_s >= options.retire_after_s
+
+    # --- what is watched ------------------------------------------------------------
+
+    def watch(
+        self, kind: type[Replicated], name: str, sight: dict[Origin, Origin]
+    ) -> None:
+        """Begin to remember what watchers of a replica were told."""
+        replica = self.open(kind, name)
+        if replica.crdt_id not in self.views:
+            self.views[replica.crdt_id] = View(name, replica, sight)
+
+    def unwatch(self, kind: type[Replicated], name: str) -> None:
+        """Forget it."""
+        self.views.pop(self.open(kind, name).crdt_id, None)
+
+    def changes(self, news: Iterable[Event]) -> list[Changed]:
+        """Return what watchers are to be told after events."""
+        views = self.views
+        if not views:
+            return []
+        return [
+            changed
+            for event in news
+            if event.crdt in views
+            for changed in views[event.crdt].touched(event.key)
+        ]
+
+    def is_refilled(self, now_s: float) -> bool:
+        """Return whether it is time to compare all, once after a reset."""
+        if now_s < self._compare_at_s:
+            return False
+        self._compare_at_s = float("inf")
+        return True
+
+    def joined(self) -> list[Changed]:
+        """Return what watchers are to be told after a snapshot."""
+        return [c for view in self.views.values() for c in view.joined()]
+
+    def seen(self, owner: Origin, node: Origin | None) -> list[Changed]:
+        """Return what watchers are to be told as an owner comes into sight or goes."""
+        return [c for view in self.views.values() for c in view.seen(owner, node)]
