@@ -5,6 +5,8 @@
 """
 
 from atomr.cluster.discovery.discovery import Discovery, StaticSeeds
+from atomr.cluster.discovery.dns import DnsSeeds, SrvSeeds
+from atomr.cluster.discovery.file import FileSeeds
 from atomr.cluster.node import Cluster, MemberRow, open_cluster
 from atomr.cluster.options import ClusterOptions
 from atomr.cluster.peers import MemberChanged, PeerDown, PeerEvent, Peers, PeerUp
@@ -15,12 +17,15 @@ __all__ = [
     "ClusterOptions",
     "ClusterService",
     "Discovery",
+    "DnsSeeds",
+    "FileSeeds",
     "MemberChanged",
     "MemberRow",
     "PeerDown",
     "PeerEvent",
     "PeerUp",
     "Peers",
+    "SrvSeeds",
     "StaticSeeds",
     "open_cluster",
 ]

@@ -49,7 +49,6 @@ class LinksProcess(Startable):
             await self._live(process, listeners)
         finally:
             station.end()
-            station.switchboard.wake_dialer = _nothing
             for listener in listeners:
                 listener.socket.close()
         return self._reason
@@ -87,13 +86,17 @@ class LinksProcess(Startable):
             station.begin(links)
             switchboard.wake_dialer = self._wake
             process.started()
-            with self._running:
-                await station.doors.wait()
-                await links.serve(listeners)
-                station.opened.set()
-                await self._dial_when_due(dials)
-            dials.cancel_scope.cancel()
-            await _close_all(links)
+            try:
+                with self._running:
+                    await station.doors.wait()
+                    await links.serve(listeners)
+                    station.opened.set()
+                    await self._dial_when_due(dials)
+                dials.cancel_scope.cancel()
+                await _close_all(links)
+            finally:
+                # Where all is cancelled at once, nobody has said goodbye yet.
+                switchboard.leave()
 
     def _wake(self) -> None:
         self._sleeping.deadline = -inf
@@ -127,10 +130,6 @@ class Doors(GenServer):
         station = self._station
         station.doors.set()
         await station.opened.wait()
-
-
-def _nothing() -> None:
-    """There is no dialer between two lives."""
 
 
 async def _close_all(links: Links) -> None:

@@ -58,6 +58,7 @@ class MemberServer(GenServer):
         self._now = current_node().now
         self._switchboard.peers.members = self._machine.members
         self._switchboard.members = lambda event: send(pid, event)
+        self._switchboard.leave = self._leave
         self._perform(self._machine.start(self._now()))
         self._arm()
 
@@ -70,7 +71,7 @@ class MemberServer(GenServer):
 
     def terminate(self, reason: ExitReason) -> None:
         """Say goodbye, so that nobody has to find out."""
-        self._perform(self._machine.handle(Leave(), self._now()))
+        self._leave()
 
     def format_status(self) -> object:
         """Return who is there; frames and timers are no news."""
@@ -78,6 +79,9 @@ class MemberServer(GenServer):
             "members": dict(self._machine.members),
             "health": self._machine.health,
         }
+
+    def _leave(self) -> None:
+        self._perform(self._machine.handle(Leave(), self._now()))
 
     def _arm(self) -> None:
         at = self._machine.next_deadline_s

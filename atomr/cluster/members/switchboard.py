@@ -54,6 +54,10 @@ def _nobody(_: object) -> None:
     """Drop what comes between two lives."""
 
 
+def _nothing() -> None:
+    """Do nothing; the same."""
+
+
 @attrs.frozen
 class Redialing:
     """How long to wait before a dial is tried again.
@@ -75,6 +79,7 @@ class Switchboard:
         plan: whom to dial.
         members: takes what is for the membership.
         wake_dialer: called when somebody is due to be dialed.
+        leave: has the membership say goodbye, once.
     """
 
     def __init__(
@@ -90,7 +95,8 @@ class Switchboard:
         self._begin()
         self.peers = LinkedPeers(Origin(name, 0))
         self.members: Callable[[Event], None] = _nobody
-        self.wake_dialer: Callable[[], None] = lambda: None
+        self.wake_dialer: Callable[[], None] = _nothing
+        self.leave: Callable[[], None] = _nothing
 
     def _begin(self) -> None:
         self._book = AddressBook()
@@ -110,6 +116,8 @@ class Switchboard:
 
     def end(self) -> None:
         """End it."""
+        self.members = _nobody
+        self.wake_dialer = self.leave = _nothing
         self._links = None
         self.peers.end()
 
