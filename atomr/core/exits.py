@@ -6,6 +6,7 @@
 ``Shutdown(x)``    the same, with a detail; treated like ``SHUTDOWN``
 ``KILLED``         it was killed, or did not stop in the time it had
 ``NOPROC``         it was not there at all (for monitors and links)
+``NOCONNECTION``   its node is out of reach: nobody knows whether it lives
 an exception       it crashed; the traceback is on the exception
 =================  ==========================================================
 
@@ -33,6 +34,7 @@ class ExitSignal(Enum):
     KILL = "kill"
     KILLED = "killed"
     NOPROC = "noproc"
+    NOCONNECTION = "noconnection"
 
     def __repr__(self) -> str:
         return self.name
@@ -45,6 +47,7 @@ SHUTDOWN: Final = ExitSignal.SHUTDOWN
 KILL: Final = ExitSignal.KILL
 KILLED: Final = ExitSignal.KILLED
 NOPROC: Final = ExitSignal.NOPROC
+NOCONNECTION: Final = ExitSignal.NOCONNECTION
 
 
 @attrs.frozen

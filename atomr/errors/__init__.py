@@ -66,6 +66,12 @@ from atomr.errors.processes import (
     TaskTimeoutError,
     WrongThreadError,
 )
+from atomr.errors.remote import (
+    NoConnectionError,
+    RemoteCallError,
+    RemoteError,
+    UnregisteredMessageError,
+)
 from atomr.errors.threads import (
     AsyncioCancelledError,
     StopRequestedError,
@@ -105,6 +111,7 @@ __all__ = [
     "MaxChildrenError",
     "NameTakenError",
     "NoApplicationError",
+    "NoConnectionError",
     "NoNodeError",
     "NoProcessError",
     "NoRegistryError",
@@ -112,6 +119,8 @@ __all__ = [
     "NotRegisteredError",
     "ProcessKilledError",
     "ReceiveTimeoutError",
+    "RemoteCallError",
+    "RemoteError",
     "RootExitError",
     "ServerDownError",
     "StartError",
@@ -123,6 +132,7 @@ __all__ = [
     "TaskExitError",
     "TaskTimeoutError",
     "ThreadAbandonedError",
+    "UnregisteredMessageError",
     "WrongThreadError",
     "short",
 ]

@@ -23,7 +23,7 @@ from atomr.http2.protocol import LaneFullError
 from atomr.http2.services import check_service
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Hashable
+    from collections.abc import AsyncIterator, Callable, Hashable
     from types import UnionType
 
     from atomr.crdt.origin import Origin
@@ -216,6 +216,17 @@ class Link:
         self._check_length(len(bytes(body)))
         async with self.dispatch.streams.opened(frames.Open(service, body)) as stream:
             yield stream
+
+    def on_down(self, tell: Callable[[], None]) -> None:
+        """Have a function called in the moment when the link ends.
+
+        Args:
+            tell: quick; must neither wait nor raise.  Called now where it has ended.
+        """
+        if self._core.is_down:
+            tell()
+        else:
+            self._core.at_end(tell)
 
     async def wait_down(self) -> LinkDownError:
         """Wait until the link ends, and return why."""

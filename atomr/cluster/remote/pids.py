@@ -1,0 +1,157 @@
+"""Pids of other nodes, and one life of one of those nodes.
+
+There is one pid for a process of another node, for as long as somebody holds it, so
+that it is equal to itself alone, as pids are.  Its process is a *proxy*
+(:class:`~atomr.cluster.remote.proxy.RemoteProcess`), made when it is first used, and
+made anew when the one before has ended with its link.
+
+Both tables are weak.  A pid holds its proxy; a proxy that somebody waits for is held
+by whoever waits, and makes its pid again when it needs one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
+
+from atomr import telemetry
+from atomr.cluster.remote.proxy import RemoteProcess
+from atomr.process.process import Status
+from atomr.refs import Pid
+
+if TYPE_CHECKING:
+    from collections import Counter
+    from collections.abc import Callable
+
+    from atomr.cluster.remote.frames import Target
+    from atomr.cluster.remote.session import Session
+    from atomr.crdt.origin import Origin
+    from atomr.process.node import Node
+
+
+class RemotePid(Pid):
+    """The address of a process of another node, or of whoever has a name there.
+
+    Attributes:
+        life: of its node.
+        target: its number over there, or the name.
+        ended: its end was told; a name's never is.
+    """
+
+    __slots__ = ("_proxy", "ended", "life", "target")
+
+    def __init__(self, life: Life, target: Target, label: str) -> None:
+        # Not the base's, which sets what is looked up here.
+        self.life = life
+        self.target = target
+        self.number = target if isinstance(target, int) else 0
+        self.label = label
+        self.ended = False
+        self._proxy: RemoteProcess | None = None
+
+    @property
+    def _process(self) -> RemoteProcess | None:
+        proxy = self._proxy
+        if proxy is not None and proxy.status is not Status.EXITED and proxy.reaches:
+            return proxy
+        if self.ended or self.life.over:
+            self._proxy = None
+            return None
+        proxy = self._proxy = self.life.proxy(self.target)
+        return proxy
+
+    def __repr__(self) -> str:
+        return f"<Pid {self.target} {self.label}@{self.life.origin.name}>"
+
+
+class Life:
+    """One life of another node, as its processes are seen from here.
+
+    Attributes:
+        origin: the node, in that life.
+        node: ours.
+        over: a later life of it is known: its processes are gone for good.
+        session: what goes on over the link with it; None: there is none.
+        find_session: looks whether there is a link.
+        dropped: counts messages that were not sent, by why.
+        refused: counts messages that were not delivered, by why.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_pids",
+        "_proxies",
+        "dropped",
+        "find_session",
+        "node",
+        "origin",
+        "over",
+        "refused",
+        "session",
+    )
+
+    def __init__(
+        self,
+        origin: Origin,
+        node: Node,
+        *,
+        over: bool,
+        find_session: Callable[[Life], Session | None],
+        dropped: Counter[str],
+        refused: Counter[str],
+    ) -> None:
+        self.origin = origin
+        self.node = node
+        self.over = over
+        self.find_session = find_session
+        self.dropped = dropped
+        self.refused = refused
+        self.session: Session | None = None
+        self._pids: WeakValueDictionary[Target, RemotePid] = WeakValueDictionary()
+        self._proxies: WeakValueDictionary[Target, RemoteProcess] = (
+            WeakValueDictionary()
+        )
+
+    def pid(self, target: Target, label: str = "") -> RemotePid:
+        """Return the pid of a process, or of a name."""
+        pid = self._pids.get(target)
+        if pid is None:
+            if not label and isinstance(target, str):
+                label = target
+            pid = self._pids[target] = RemotePid(self, target, label)
+        return pid
+
+    def proxy(self, target: Target) -> RemoteProcess:
+        """Return what stands for a process now, made if need be."""
+        proxy = self._proxies.get(target)
+        if proxy is None or proxy.status is Status.EXITED or not proxy.reaches:
+            proxy = RemoteProcess(self, target, self.find_session(self))
+            self._proxies[target] = proxy
+        return proxy
+
+    def known(self, target: Target) -> RemoteProcess | None:
+        """Return what stands for a process if it was made already."""
+        proxy = self._proxies.get(target)
+        return None if proxy is None or proxy.status is Status.EXITED else proxy
+
+    def proxies(self, session: Session) -> tuple[RemoteProcess, ...]:
+        """Return those that live by a session."""
+        return tuple(p for p in self._proxies.values() if p.session is session)
+
+    def drop(self, target: Target, why: str) -> None:
+        """Tell that a message of ours was not sent."""
+        self.dropped[why] += 1
+        if telemetry.handlers:
+            telemetry.emit(
+                ("atomr", "remote", "drop"),
+                metadata={"peer": self.origin, "to": target, "reason": why},
+            )
+
+    def refuse(self, target: Target, why: str) -> None:
+        """Tell that a message of the peer's was not delivered."""
+        self.refused[why] += 1
+        if telemetry.handlers:
+            telemetry.emit(
+                ("atomr", "remote", "refuse"),
+                metadata={"peer": self.origin, "to": target, "reason": why},
+            )

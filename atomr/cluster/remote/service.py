@@ -1,0 +1,243 @@
+"""Processes of other nodes: the part of a cluster that makes pids reach across.
+
+:class:`RemoteProcesses` knows the other nodes in their lives, and what goes on over
+the link with each.  It is called by pids that are used here and by the links; its
+process only says that it is there.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakValueDictionary
+
+from atomr.cluster.peers import PeerUp
+from atomr.cluster.remote import frames
+from atomr.cluster.remote.codec import Codec, PidForm
+from atomr.cluster.remote.incoming import handle
+from atomr.cluster.remote.messages import Messages
+from atomr.cluster.remote.node_monitors import NodeMonitors
+from atomr.cluster.remote.pids import Life, RemotePid
+from atomr.cluster.remote.session import SERVICE, Session
+from atomr.core.child_spec import ChildSpec
+from atomr.crdt.origin import Origin
+from atomr.errors import NoNodeError
+from atomr.http2 import Service
+from atomr.otp.gen_server import GenServer
+from atomr.process.context import current_node, find_process
+from atomr.refs import Pid
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from atomr.cluster.peers import PeerEvent, Peers
+    from atomr.cluster.remote.frames import Frame
+    from atomr.http2 import Link
+    from atomr.process.node import Node
+
+NAME: Final = "atomr.remote"
+"""What its process is registered as on each node."""
+
+
+class RemoteProcesses:
+    """The processes of all other nodes, as one node sees them.
+
+    Args:
+        messages: which types of messages cross, besides plain values.
+
+    Attributes:
+        dropped: messages of ours that were not sent, by why: ``busy``: too much waited
+            for their node; ``no_connection``; ``unsendable``: sent by a timer, and no
+            message that crosses.
+        refused: messages of other nodes that were not delivered, by why:
+            ``unknown_message``, ``bad_message``, ``mailbox_full``.
+        monitors: who is told of nodes that come and go.
+    """
+
+    def __init__(self, messages: Messages | None = None) -> None:
+        self.dropped: Counter[str] = Counter()
+        self.refused: Counter[str] = Counter()
+        self.monitors = NodeMonitors()
+        self._codec = Codec(messages or Messages(), form=self._form, pid=self._pid)
+        self._lives: WeakValueDictionary[Origin, Life] = WeakValueDictionary()
+        self._latest: dict[str, int] = {}
+        self._boots: set[int] = set()
+        self._node: Node | None = None
+        self._peers: Peers | None = None
+        self._watching = ExitStack()
+
+    # --- as a part of the cluster -----------------------------------------------------
+
+    @property
+    def shares_life(self) -> bool:
+        """Nothing of it is tied to the boot id."""
+        return False
+
+    def services(self) -> Mapping[str, Service[Any]]:
+        """Return what is done with what other nodes say about processes."""
+        return {SERVICE: Service(frames.Frame, tell=self._told)}
+
+    def child(self, peers: Peers) -> ChildSpec:
+        """Return how its process is started."""
+        return ChildSpec(id="remote", start=lambda: _Server(self, peers), name=NAME)
+
+    def open(self, node: Node, peers: Peers) -> None:
+        """Begin, or begin again."""
+        self._watching.close()
+        self._node, self._peers = node, peers
+        self._boots.add(peers.origin.boot)
+        self._watching.enter_context(peers.watch(self._on_peer))
+
+    def close(self) -> None:
+        """Watch the other nodes no longer; what holds, holds as long as its link."""
+        self._watching.close()
+
+    # --- who is there -----------------------------------------------------------------
+
+    @property
+    def peers(self) -> Peers:
+        """The other nodes.
+
+        Raises:
+            NoNodeError: it was not started.
+        """
+        if self._peers is None:
+            raise NoNodeError("processes of other nodes: the cluster is not open")
+        return self._peers
+
+    @property
+    def node(self) -> Node:
+        """Ours.
+
+        Raises:
+            NoNodeError: it was not started.
+        """
+        if self._node is None:
+            raise NoNodeError("processes of other nodes: the cluster is not open")
+        return self._node
+
+    def name_of(self, node: str, name: str) -> Pid | None:
+        """Return the address of whoever has a name on a node; None: nobody, here."""
+        peers = self.peers
+        if node == peers.origin.name:
+            process = self.node.names.get(name)
+            return None if process is None else process.pid
+        peer = peers.get(node)
+        if peer is None:
+            # One that was never seen is as far away as one that has left.
+            peer = Origin(node, self._latest.get(node, 0))
+        return self.life(peer).pid(name)
+
+    def life(self, origin: Origin) -> Life:
+        """Return one life of a node."""
+        life = self._lives.get(origin)
+        if life is None:
+            over = origin.boot < self._latest.get(origin.name, 0)
+            life = self._lives[origin] = Life(
+                origin,
+                self.node,
+                over=over,
+                find_session=self._find_session,
+                dropped=self.dropped,
+                refused=self.refused,
+            )
+        return life
+
+    def _seen(self, origin: Origin) -> None:
+        """Note a life; the processes of those before it are gone."""
+        if origin.boot <= self._latest.get(origin.name, -1):
+            return
+        self._latest[origin.name] = origin.boot
+        for life in tuple(self._lives.values()):
+            if life.origin.name == origin.name and life.origin.boot < origin.boot:
+                life.over = True
+                if life.session is not None:
+                    life.session.end()
+
+    def _on_peer(self, event: PeerEvent) -> None:
+        if isinstance(event, PeerUp):
+            self._seen(event.peer)
+        self.monitors.tell(event)
+
+    # --- sessions ---------------------------------------------------------------------
+
+    def _told(self, link: Link, frame: Frame) -> None:
+        life = self.life(link.peer)
+        session = life.session
+        if session is None or session.link is not link:
+            session = self._begin(life, link)
+        handle(session, frame)
+
+    def _find_session(self, life: Life) -> Session | None:
+        session = life.session
+        if session is not None and session.link.down is None:
+            return session
+        link = self.peers.link(life.origin)
+        if link is None or link.down is not None:
+            return None
+        return self._begin(life, link)
+
+    def _begin(self, life: Life, link: Link) -> Session:
+        if life.session is not None:
+            life.session.end()
+        self._seen(life.origin)
+        ours = self.peers.origin
+        self._boots.add(ours.boot)
+        session = Session(life, link, node_name=ours.name, codec=self._codec)
+        life.session = session
+        link.on_down(session.end)
+        return session
+
+    # --- pids -------------------------------------------------------------------------
+
+    def _form(self, pid: Pid) -> PidForm:
+        if isinstance(pid, RemotePid):
+            origin = pid.life.origin
+            return PidForm(origin.name, origin.boot, pid.target, pid.label)
+        process = find_process(pid)
+        if process is not None and process.node is not self._node:
+            raise ValueError(f"{pid!r} is of another node than {self._node!r}")
+        origin = self.peers.origin
+        label = pid.label[: frames.MAX_NAME_CHARACTERS]
+        return PidForm(origin.name, origin.boot, pid.number, label)
+
+    def _pid(self, form: PidForm) -> Pid:
+        if form.node != self.peers.origin.name or form.boot not in self._boots:
+            life = self.life(Origin(form.node, form.boot))
+            return life.pid(form.target, form.label)
+        node = self.node
+        if isinstance(form.target, str):
+            process = node.names.get(form.target)
+        else:
+            process = node.processes.get(form.target)
+        if process is not None:
+            return process.pid
+        number = form.target if isinstance(form.target, int) else 0
+        return Pid(number, form.label)
+
+
+class _Server(GenServer):
+    """The process that says that it is there."""
+
+    def __init__(self, remote: RemoteProcesses, peers: Peers) -> None:
+        self.remote = remote
+        self._peers = peers
+
+    def init(self) -> None:
+        self.remote.open(current_node(), self._peers)
+
+    def terminate(self, reason: object) -> None:
+        self.remote.close()
+
+
+def remote_processes(operation: str) -> RemoteProcesses:
+    """Return those of the current node.
+
+    Raises:
+        NoNodeError: there is no node around, or it is in no cluster.
+    """
+    process = find_process(NAME)
+    if process is None or not isinstance(process.behaviour, _Server):
+        raise NoNodeError(f"{operation}: {current_node()!r} is in no cluster")
+    return process.behaviour.remote
