@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -14,10 +15,19 @@ from atomr.gossip.membership import MembershipOptions
 from atomr.http2 import Credentials, node_uri
 from atomr.http2.identity import MIN_COOKIE_BYTES
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 DEFAULT_PORT = 4370
 """As Erlang's port mapper has 4369."""
 
 _WILDCARDS = ("0.0.0.0", "::")
+
+
+def _discoveries(given: Iterable[Discovery]) -> tuple[Discovery, ...]:
+    if callable(getattr(given, "find", None)):
+        raise TypeError(f"discovery={short(given)}: expected several, as [...]")
+    return tuple(given)
 
 
 @attrs.frozen(kw_only=True)
@@ -53,7 +63,7 @@ class ClusterOptions:
     credentials: Credentials
     listen: str = f"127.0.0.1:{DEFAULT_PORT}"
     advertise: str | None = None
-    discovery: tuple[Discovery, ...] = attrs.field(default=(), converter=tuple)
+    discovery: tuple[Discovery, ...] = attrs.field(default=(), converter=_discoveries)
     boot_file: Path | None = attrs.field(
         default=None, converter=attrs.converters.optional(Path)
     )

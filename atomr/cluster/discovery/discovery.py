@@ -14,7 +14,7 @@ import attrs
 from atomr.cluster.discovery.address import parse_address
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 
 class Discovery(Protocol):
@@ -36,6 +36,17 @@ class Discovery(Protocol):
         ...
 
 
+def as_addresses(given: Iterable[str]) -> tuple[str, ...]:
+    """Return addresses as a tuple.
+
+    Raises:
+        TypeError: it is one text, and not several.
+    """
+    if isinstance(given, (str, bytes)):
+        raise TypeError(f"addresses={given!r}: expected several, as [{given!r}]")
+    return tuple(given)
+
+
 @attrs.frozen
 class StaticSeeds:
     """Addresses that are known beforehand.
@@ -47,7 +58,7 @@ class StaticSeeds:
         ValueError: one is no address.
     """
 
-    addresses: tuple[str, ...] = attrs.field(converter=tuple)
+    addresses: tuple[str, ...] = attrs.field(converter=as_addresses)
     interval_s: float = attrs.field(default=inf, init=False)
 
     def __attrs_post_init__(self) -> None:

@@ -19,6 +19,7 @@ import attrs
 import trio
 
 from atomr.cluster.discovery.address import HostPort, parse_address
+from atomr.cluster.discovery.discovery import as_addresses
 from atomr.core.checks import check_seconds, check_text
 from atomr.errors import DiscoveryError
 
@@ -97,7 +98,7 @@ class SrvSeeds:
 
     name: str
     nameservers: tuple[str, ...] = attrs.field(
-        default=(), converter=tuple, kw_only=True
+        default=(), converter=as_addresses, kw_only=True
     )
     interval_s: float = attrs.field(default=INTERVAL_S, kw_only=True)
     timeout_s: float = attrs.field(default=TIMEOUT_S, kw_only=True)

@@ -26,7 +26,7 @@ from atomr.cluster.members.linked_peers import LinkedPeers
 from atomr.cluster.peers import MemberChanged
 from atomr.crdt.origin import Origin
 from atomr.errors import LinkBusyError, LinkDownError, LinkMessageError
-from atomr.gossip.membership import Frame, LinkReset, Received
+from atomr.gossip.membership import Frame, LinkReset, Received, Status
 from atomr.gossip.membership.frames import Ping
 from atomr.http2 import Lane, LinkDown, LinkUp, Reason, Service
 
@@ -92,6 +92,7 @@ class Switchboard:
         self._links: Links | None = None
         self._waiting: dict[Target, Frame] = {}
         self._said: set[tuple[str, str]] = set()
+        self._left: Origin | None = None
         self._begin()
         self.peers = LinkedPeers(Origin(name, 0))
         self.members: Callable[[Event], None] = _nobody
@@ -136,7 +137,9 @@ class Switchboard:
                 self.peers.look(link.peer.name)
             case LinkDown(link, error):
                 self.plan.unlinked(link.peer.name, self._now())
-                self.peers.look(link.peer.name, error.reason)
+                # Its last frame may still be in the membership's mailbox.
+                has_left = link.peer == self._left
+                self.peers.look(link.peer.name, "left" if has_left else error.reason)
                 if error.reason in _RESETS:
                     self.members(LinkReset(link.peer))
                 self.wake_dialer()
@@ -148,6 +151,8 @@ class Switchboard:
             detail = f"it speaks as {frame.me.origin}, and is {link.peer}"
             link.end(Reason.MALFORMED, detail, fault=True)
             return
+        if frame.me.status is Status.LEFT:
+            self._left = link.peer
         self.members(Received(f"@{link.peer.name}", frame))
 
     # --- from the membership ----------------------------------------------------------
