@@ -37,6 +37,7 @@ from atomr_infer.wire.openai.responses_items import (
     unstored,
     unstored_stream,
 )
+from atomr_infer.wire.unshown import in_words, unshown
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -77,6 +78,7 @@ class _Answer:
         self._ingress = ingress
         self._asked = asked
         self._served: Served | None = None
+        self._missed: tuple[str, ...] = ()
 
     async def begin(self, served: Served) -> None:
         self._begun_at = trio.current_time()
@@ -109,6 +111,15 @@ class _Answer:
     async def _are_noted(self, names: tuple[str, ...]) -> bool:
         """Remember what the upstream keeps; return False when that failed."""
         return not names or self.note is None or await self.note(names)
+
+    def _miss(self, chunk: TokenChunk) -> None:
+        """Note what the client's dialect has no place for."""
+        missed = unshown(chunk, self._ingress.dialect)
+        self._missed = tuple(dict.fromkeys((*self._missed, *missed)))
+
+    def _warn(self, text: str) -> None:
+        """Say it in the headers, which have not gone."""
+        self._asked = attrs.evolve(self._asked, warnings=(*self._asked.warnings, text))
 
     def _facts(self) -> AnswerFacts:
         served = self._served
@@ -148,6 +159,8 @@ class StreamAnswer(_Answer):
                 self._warning = warning_comment(NOT_STORED)
             data = self._last = chunk.data
         else:
+            if chunk.extra:
+                self._miss(chunk)
             if self._encoder is None:
                 self._encoder = self._ingress.stream(self._asked, self._facts())
                 await self._start(self._asked.stream_type)
@@ -190,6 +203,8 @@ class StreamAnswer(_Answer):
         if keeps and not await self._is_kept(streamed_response(data)):
             data = unstored_stream(data)
             self._warning = warning_comment(NOT_STORED)
+        if self._missed and self._ingress.keepalive.strip():
+            self._warning += warning_comment(in_words(self._missed))
         data += self._warning
         data += cost_comment(self.cost) if self.tells_cost else b""
         await self._exchange.end(data)
@@ -219,6 +234,8 @@ class WholeAnswer(_Answer):
             return
         if self._builder is None:
             self._builder = self._ingress.whole(self._asked, self._facts())
+        if chunk.extra:
+            self._miss(chunk)
         self._builder.add(chunk)
         if chunk.native_finish is not None:
             self._native += (chunk.native_finish,)
@@ -238,8 +255,9 @@ class WholeAnswer(_Answer):
             stored = await self._is_kept(body)
             body = body if stored else unstored(body)
         if not stored:
-            warnings = (*self._asked.warnings, NOT_STORED)
-            self._asked = attrs.evolve(self._asked, warnings=warnings)
+            self._warn(NOT_STORED)
+        if self._missed:
+            self._warn(in_words(self._missed))
         headers = [*self._headers(), *cost_headers(self.cost)]
         headers += native_finish_headers(self._native, body)
         await self._exchange.answer(200, body, headers)

@@ -29,6 +29,7 @@ from atomr_infer.model.dialect import Dialect
 from atomr_infer.model.selectors import SELECTOR_NAMES, TAGS
 from atomr_infer.wire.anthropic import upstream as anthropic
 from atomr_infer.wire.gemini import upstream as gemini
+from atomr_infer.wire.unshown import NAMES, SHOWN
 from atomr_infer_anthropic import models as anthropic_models
 from atomr_infer_gemini import models as gemini_models
 from atomr_infer_openai import models as openai_models
@@ -73,6 +74,17 @@ Where they would reach such a server they are refused by every deployment, in wh
 The columns are models that stand for their kind: a table of capabilities decides by a model's name.
 """  # noqa: E501 - a sentence per line
 
+_ANSWERS = """
+## Of what is answered
+
+What stands in an answer beside words, thoughts and calls comes from a model that searches, draws or speaks by itself, or that repeats what others wrote.
+
+- **shown**: the client gets it in its dialect's own form; from its own provider, byte for byte.
+- **left out**: its dialect has no place for it; `x-atomr-warnings` says so, in a stream the comment behind its last event.
+
+Claude cites only documents and searches that its own clients can ask for, so its citations reach those alone.
+"""  # noqa: E501 - a sentence per line
+
 _LITELLM = sorted(TAGS)
 
 _TITLES = {
@@ -81,6 +93,8 @@ _TITLES = {
     Dialect.ANTHROPIC: "Anthropic `/v1/messages`",
     Dialect.GEMINI: "Gemini `:generateContent`",
 }
+
+_CLIENTS = {**_TITLES, Dialect.OPENAI_COMPLETIONS: "OpenAI `/v1/completions`"}
 
 
 @attrs.frozen
@@ -207,7 +221,16 @@ def page() -> str:
         for probe in PROBES[dialect]:
             cells = [verdict(dialect, probe, provider) for provider in PROVIDERS]
             sections.append(_row([probe.name, *cells]))
-    return "\n".join(sections) + "\n"
+    return "\n".join([*sections, *_answers()]) + "\n"
+
+
+def _answers() -> list[str]:
+    """Return what becomes of the members of an answer, for each client."""
+    rows = [_row(["Answered", *_CLIENTS.values()]), _row(["---"] * (1 + len(_CLIENTS)))]
+    for member, words in NAMES.items():
+        cells = ["shown" if member in SHOWN[d] else "left out" for d in _CLIENTS]
+        rows.append(_row([words, *cells]))
+    return [_ANSWERS, *rows]
 
 
 def _row(cells: list[str]) -> str:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 import attrs
 import msgspec
 
+from atomr_infer.wire.citations import Citation, gemini_members, read_annotations
 from atomr_infer.wire.gemini.calls import CallAssembler
 from atomr_infer.wire.gemini.error_body import envelope
 from atomr_infer.wire.gemini.finish import Finish, to_wire
@@ -72,9 +73,18 @@ class _Choice:
     def __init__(self) -> None:
         self.calls = CallAssembler()
         self.finish: Finish | None = None
+        self.citations: tuple[Citation, ...] = ()
+        self._text: list[str] = []
+
+    @property
+    def text(self) -> str:
+        """The text so far."""
+        return "".join(self._text)
 
     def take(self, chunk: TokenChunk) -> list[_Part]:
         """Return the parts that a chunk completes."""
+        self._text.append(chunk.text)
+        self.citations += read_annotations(chunk.extra.get("annotations"))
         parts = _reasoning_parts(chunk.reasoning)
         parts += _text_parts(chunk)
         for delta in chunk.tool_calls:
@@ -203,6 +213,7 @@ def _ending(choice: _Choice) -> dict[str, object]:
     if choice.finish is None:
         return {}
     members: dict[str, object] = {"finishReason": choice.finish.word}
+    members |= gemini_members(choice.citations, choice.text)
     if choice.finish.message is not None:
         members["finishMessage"] = choice.finish.message
     return members

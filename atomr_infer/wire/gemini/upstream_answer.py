@@ -36,6 +36,14 @@ class Candidate(msgspec.Struct, rename="camel"):
     finish_message: str | None = None
     index: int | None = None
     logprobs_result: msgspec.Raw = ABSENT
+    citation_metadata: msgspec.Raw = ABSENT
+    grounding_metadata: msgspec.Raw = ABSENT
+
+    @property
+    def cites(self) -> bool:
+        """Whether it says where its words come from."""
+        raws = (self.citation_metadata, self.grounding_metadata)
+        return any(raw is not ABSENT for raw in raws)
 
 
 class Feedback(msgspec.Struct, rename="camel"):

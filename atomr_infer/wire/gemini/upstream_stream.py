@@ -10,6 +10,7 @@
     for, is skipped and counted; if the stream then completes, the answer
     stands.
 *   What follows a candidate's finish is not passed on, but counts are.
+*   Where a text comes from is said once, in front of its candidate's finish.
 *   Usage comes on every event, each time for the answer so far.  It leaves here
     once, on the last chunk; when the upstream said nothing it is estimated.
 
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING
 from atomr_infer.errors import StreamCutError, UpstreamProtocolError
 from atomr_infer.model.batch import FinishReason, TokenChunk
 from atomr_infer.wire.broken_off import BreaksOff
+from atomr_infer.wire.citations import GeminiCitations, chat_annotations
 from atomr_infer.wire.gemini import finish
 from atomr_infer.wire.gemini.array_reader import ArrayReader
 from atomr_infer.wire.gemini.logprobs import canonical_logprobs
@@ -96,6 +98,7 @@ class ResponseReader:
         """Expect ``n`` candidates at most."""
         self._new_id = new_id
         self._readers: dict[int, PartReader] = {}
+        self._citations: dict[int, GeminiCitations] = {}
         self.progress = Progress(n)
 
     def read(self, response: Response) -> list[TokenChunk]:
@@ -118,19 +121,39 @@ class ResponseReader:
         reader = self._readers.get(index)
         if reader is None:
             reader = self._readers[index] = PartReader(index, new_id=self._new_id)
+            self._citations[index] = GeminiCitations()
         reader.model = self.progress.model
-        content = candidate.content
-        for part in (content.parts if content is not None else None) or ():
-            yield from reader.read(part)
+        yield from self._said(candidate, reader, self._citations[index])
         if candidate.logprobs_result is not ABSENT:
             logprobs = canonical_logprobs(bytes(candidate.logprobs_result))
             if logprobs is not None:
                 yield TokenChunk(index=index, logprobs=logprobs, model=reader.model)
         if finish.is_finish(candidate.finish_reason):
             yield from reader.end()
+            yield from self._cited(index)
         reason = self.progress.finish(candidate, has_calls=reader.calls > 0)
         if reason is not None:
             yield self._ended(index, reason, native=candidate.finish_reason)
+
+    def _said(
+        self, candidate: Candidate, reader: PartReader, citations: GeminiCitations
+    ) -> Iterator[TokenChunk]:
+        content = candidate.content
+        for part in (content.parts if content is not None else None) or ():
+            for chunk in reader.read(part):
+                citations.say(chunk.text)
+                yield chunk
+        if candidate.cites:
+            citations.add(
+                bytes(candidate.citation_metadata), bytes(candidate.grounding_metadata)
+            )
+
+    def _cited(self, index: int) -> Iterator[TokenChunk]:
+        """Return where a whole text comes from: Gemini says it in pieces, and twice."""
+        found = self._citations[index].end()
+        if found:
+            extra = {"annotations": chat_annotations(found)}
+            yield TokenChunk(index=index, extra=extra, model=self.progress.model)
 
     def _ended(
         self, index: int, reason: FinishReason, *, native: str | None

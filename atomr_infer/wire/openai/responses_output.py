@@ -12,6 +12,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from atomr_infer.model.batch import FinishReason
+from atomr_infer.wire.citations import (
+    Citation,
+    read_annotations,
+    response_annotations,
+)
 from atomr_infer.wire.openai.responses_proof import write_proof
 from atomr_infer.wire.openai.responses_tools import call_forms, free_text
 from atomr_infer.wire.openai.usage_body import response_usage_members
@@ -135,12 +140,16 @@ def ending(finish: FinishReason | None) -> tuple[str, str | None]:
 # --- items --------------------------------------------------------------------
 
 
-def text_part(text: str, logprobs: Sequence[object] = ()) -> Members:
+def text_part(
+    text: str,
+    logprobs: Sequence[object] = (),
+    citations: Sequence[Citation] = (),
+) -> Members:
     """Return a message's text."""
     return {
         "type": "output_text",
         "text": text,
-        "annotations": [],
+        "annotations": response_annotations(citations),
         "logprobs": list(logprobs),
     }
 
@@ -210,7 +219,9 @@ def output_items(
     ]
     content = []
     if choice.text:
-        content.append(text_part(choice.text, logprob_tokens(choice.logprobs)))
+        cited = read_annotations(choice.extra.get("annotations"))
+        tokens = logprob_tokens(choice.logprobs)
+        content.append(text_part(choice.text, tokens, cited))
     if choice.refusal:
         content.append(refusal_part(choice.refusal))
     if content or not choice.tool_calls:

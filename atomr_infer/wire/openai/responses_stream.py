@@ -17,6 +17,11 @@ import msgspec
 
 from atomr_infer.errors import RateLimitedError
 from atomr_infer.model.parts import ReasoningPart, ToolCallPart
+from atomr_infer.wire.citations import (
+    Citation,
+    read_annotations,
+    response_annotations,
+)
 from atomr_infer.wire.openai.responses_items import taken_up
 from atomr_infer.wire.openai.responses_output import (
     Members,
@@ -34,6 +39,8 @@ from atomr_infer.wire.openai.responses_output import (
 from atomr_infer.wire.openai.responses_tools import CallForm
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from atomr_infer.errors import InferenceError
     from atomr_infer.model.batch import (
         FinishReason,
@@ -56,10 +63,13 @@ class _Said:
     refusal: bool
     pieces: list[str] = attrs.field(factory=list)
     logprobs: list[object] = attrs.field(factory=list)
+    citations: list[Citation] = attrs.field(factory=list)
 
     def part(self, *, empty: bool = False) -> Members:
         text = "" if empty else "".join(self.pieces)
-        return refusal_part(text) if self.refusal else text_part(text, self.logprobs)
+        if self.refusal:
+            return refusal_part(text)
+        return text_part(text, self.logprobs, self.citations)
 
 
 @attrs.define(eq=False)
@@ -123,6 +133,8 @@ class ResponseStreamEncoder:
             events.append(self._say(chunk.text, chunk=chunk, refusal=False))
         if chunk.refusal:
             events.append(self._say(chunk.refusal, chunk=chunk, refusal=True))
+        if chunk.extra:
+            events += self._cite(read_annotations(chunk.extra.get("annotations")))
         events += [self._call(delta) for delta in chunk.tool_calls]
         self._finish = self._finish or chunk.finish_reason
         return b"".join(events)
@@ -210,6 +222,23 @@ class ResponseStreamEncoder:
         where["logprobs"] = tokens
         events.append(self._event("response.output_text.delta", **where))
         return b"".join(events)
+
+    def _cite(self, citations: Sequence[Citation]) -> Iterator[bytes]:
+        """Say where the text that is open comes from."""
+        said = self._said
+        if said is None or said.refusal:
+            return
+        for citation in citations:
+            [annotation] = response_annotations([citation])
+            yield self._event(
+                "response.output_text.annotation.added",
+                item_id=said.id,
+                output_index=said.number,
+                content_index=0,
+                annotation_index=len(said.citations),
+                annotation=annotation,
+            )
+            said.citations.append(citation)
 
     def _open_said(self, *, refusal: bool) -> bytes:
         identity = item_id("msg", self._facts, len(self._items))
