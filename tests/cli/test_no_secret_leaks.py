@@ -83,7 +83,11 @@ def refusals(key: str) -> list[script.Behaviour]:
             code=key,
             param=key,
             type=masked(key),
-            headers=(("x-request-id", key), ("retry-after", "1")),
+            # A key that rests would not be sent with the next request.
+            headers=(
+                ("x-request-id", key),
+                ("retry-after", "0" if status == 429 else "1"),
+            ),
         )
         for status in (400, 401, 402, 403, 404, 413, 422, 429, 500, 503, 529)
     ]
