@@ -119,6 +119,7 @@ _SILENT = frozenset(
     }
 )
 
+_SAYS_NOTHING = (b"null", b"[]", b'""')
 
 # An assistant's turn at the end asks for its continuation; in OpenAI's dialect it
 # is one more turn to answer to.
@@ -175,11 +176,14 @@ def _check_selectors(batch: ExecuteBatch, capabilities: Capabilities) -> None:
 
 
 def _named(extra: Mapping[str, RawJson]) -> Iterator[str]:
-    """Name members that are not modelled; of a part-read object, its rest."""
+    """Name members that are not modelled and say something.
+
+    Of an object that was read in part, those of its rest.
+    """
     for name, raw in extra.items():
         if name == "generationConfig":
             yield from (f"{name}.{member}" for member in msgspec.json.decode(raw))
-        else:
+        elif bytes(raw) not in _SAYS_NOTHING:
             yield name
 
 
@@ -248,9 +252,26 @@ def _check_old_tools(batch: ExecuteBatch, capabilities: Capabilities) -> None:
             code="previous_response_not_found",
             param="previous_response_id",
         )
-    for name in ("functions", "function_call"):
-        if name in batch.extra and batch.dialect not in capabilities.extra_of:
-            raise _absent("tools in this form; use 'tools'", name)
+    if batch.dialect in capabilities.extra_of:
+        return
+    for name in batch.extra:
+        what = _NO_OTHER_ANSWER.get(name)
+        if what is not None and bytes(batch.extra[name]) not in _SAYS_NOTHING:
+            raise _absent(what, name)
+
+
+_OLD_TOOLS = "tools in this form; use 'tools'"
+_CACHED = "a prompt that another provider keeps; send it whole"
+
+# Members that are part of the prompt, or tools: without them it is another request.
+_NO_OTHER_ANSWER = {
+    "functions": _OLD_TOOLS,
+    "function_call": _OLD_TOOLS,
+    "web_search_options": "searching the web",
+    "mcp_servers": "MCP servers",
+    "cachedContent": _CACHED,
+    "cached_content": _CACHED,
+}
 
 
 _FEATURE_OF: dict[type[Part], Feature] = {

@@ -213,6 +213,7 @@ CHAT = (
     Probe("modalities (audio)", {"modalities": ["text", "audio"]}),
     Probe("models, fallbacks, api_base, ... (another model)", {"models": ["x"]}),
     Probe("functions (the old tools)", {"functions": [{"name": "f"}]}),
+    Probe("web_search_options", {"web_search_options": {}}),
 )
 
 RESPONSES = (
@@ -348,6 +349,7 @@ ANTHROPIC = (
         ),
     ),
     Probe("tools", {"tools": [_ATOOL]}),
+    Probe("mcp_servers", {"mcp_servers": [{"type": "url", "url": "https://x"}]}),
     Probe(
         "tools (web_search)",
         {"tools": [{"type": "web_search_20260209", "name": "web_search"}]},

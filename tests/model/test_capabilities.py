@@ -71,7 +71,11 @@ def with_extra(name: str, value: bytes) -> ExecuteBatch:
     [
         (attrs.evolve(ASK, tools=TOOLS), "tools"),
         (attrs.evolve(ASK, tools=(RawTool("web_search", b"{}"),)), "tools"),
-        (with_extra("functions", b"[]"), "functions"),
+        (with_extra("functions", b'[{"name":"f"}]'), "functions"),
+        (with_extra("web_search_options", b"{}"), "web_search_options"),
+        (with_extra("mcp_servers", b'[{"type":"url"}]'), "mcp_servers"),
+        (with_extra("cachedContent", b'"cachedContents/1"'), "cachedContent"),
+        (with_extra("cached_content", b'"cachedContents/1"'), "cached_content"),
         (with_format(FormatKind.JSON_OBJECT), "response_format"),
         (with_format(FormatKind.JSON_SCHEMA), "response_format"),
         (attrs.evolve(ASK, sampling=Sampling(top_logprobs=0)), "logprobs"),
@@ -107,6 +111,8 @@ def test_what_a_plain_model_lacks_is_refused_and_a_full_one_serves(
         attrs.evolve(ASK, tools=TOOLS, tool_choice=ToolChoice(mode=ToolMode.NONE)),
         with_extra("user", b'"me"'),
         with_extra("stream_options", b"{}"),
+        with_extra("mcp_servers", b"[]"),
+        with_extra("cachedContent", b"null"),
     ],
 )
 def test_asking_for_the_default_asks_for_nothing(batch: ExecuteBatch) -> None:
