@@ -37,6 +37,9 @@ class _Frame(
     pass
 
 
+_NONE = msgspec.Raw(b"\xc0")
+
+
 class Told(_Frame, frozen=True):
     """An exit reason, or an error: what is known of it elsewhere.
 
@@ -46,7 +49,7 @@ class Told(_Frame, frozen=True):
         name: the class of an error.
         text: what an error says.
         tag: of a shutdown's detail.
-        body: of a shutdown's detail; None: it has none.
+        body: of a shutdown's detail; else an encoded None.
     """
 
     word: Word
@@ -54,7 +57,7 @@ class Told(_Frame, frozen=True):
     name: Tag = ""
     text: Text = ""
     tag: Tag = ""
-    body: msgspec.Raw | None = None
+    body: msgspec.Raw = _NONE
 
 
 class Send(_Frame, tag=1, frozen=True):

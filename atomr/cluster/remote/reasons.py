@@ -79,7 +79,7 @@ def reason_of(frame: Told, codec: Codec) -> ExitReason:
     What a peer made up is a ``RemoteError`` as well: whatever it says, a process has
     ended.
     """
-    if frame.word == _SHUTDOWN and frame.body is not None:
+    if frame.word == _SHUTDOWN:
         try:
             return Shutdown(codec.decode(frame.tag, frame.body))
         except RefusedError as error:
