@@ -70,6 +70,7 @@ class Replication:
     __slots__ = (
         "_asked_at_s",
         "_asked_peer",
+        "_busy_rounds",
         "_draw",
         "_incoming",
         "_outgoing",
@@ -78,6 +79,7 @@ class Replication:
         "_retiring",
         "_round_at_s",
         "_settling",
+        "_told",
         "log",
         "options",
         "peers",
@@ -104,6 +106,8 @@ class Replication:
         self._pushed = log.written
         self._push_at_s = _NEVER
         self._round_at_s = now_s + options.round_s * draw.random()
+        self._told = log.tail.total
+        self._busy_rounds = 0
         self._asked_peer: Origin | None = None
         self._asked_at_s = -_NEVER
 
@@ -127,8 +131,17 @@ class Replication:
             effects += self._push()
         if now_s >= self._round_at_s:
             effects += self._round(now_s)
-        self._settling.note(self.log.tail.total, now_s)
+        if self.log.tail.total != self._told:
+            self._hasten(now_s)
         return effects
+
+    def _hasten(self, now_s: float) -> None:
+        """Tell of news by some rounds that come sooner."""
+        self._told = self.log.tail.total
+        self._settling.note(self._told, now_s)
+        self._busy_rounds = self.options.busy_rounds
+        soon_s = now_s + self.options.busy_round_s * (0.9 + 0.2 * self._draw.random())
+        self._round_at_s = min(self._round_at_s, soon_s)
 
     def _respond(self, event: Event, now_s: float, now_ms: int) -> list[Effect]:
         match event:
@@ -185,10 +198,11 @@ class Replication:
         return self._draw.sample(peers, self.options.push_some)
 
     def _round(self, now_s: float) -> list[Effect]:
+        options = self.options
+        self._busy_rounds = max(0, self._busy_rounds - 1)
+        interval_s = options.busy_round_s if self._busy_rounds else options.round_s
         # Not all nodes at the same time, for ever.
-        self._round_at_s = now_s + self.options.round_s * (
-            0.9 + 0.2 * self._draw.random()
-        )
+        self._round_at_s = now_s + interval_s * (0.9 + 0.2 * self._draw.random())
         self._outgoing.drop_unused(now_s)
         effects = self._retiring.check(self.peers, now_s)
         effects += self._ask_again(now_s)

@@ -18,7 +18,9 @@ class ReplicationOptions:
         push_all: up to so many peers get each push.
         push_some: of more peers, so many get it; the others learn of it by digests.
         round_s: a digest is sent each so often.
-        fanout: to so many peers.
+        busy_round_s: and so often while there is news.
+        busy_rounds: news are told by so many rounds.
+        fanout: a digest goes to so many peers.
         settle_s: events that came within it are on their way to all by pushes, and
             are not sent in answer to a digest.
         batch_events: events in one frame at most.
@@ -41,12 +43,14 @@ class ReplicationOptions:
     push_all: int = 16
     push_some: int = 3
     round_s: float = 0.2
-    fanout: int = 1
+    busy_round_s: float = 0.05
+    busy_rounds: int = 4
+    fanout: int = 2
     settle_s: float = 0.05
-    batch_events: int = 1_000
+    batch_events: int = 500
     batch_bytes: int = 128 * 1024
     chunk_bytes: int = 64 * 1024
-    ask_s: float = 0.1
+    ask_s: float = 0.05
     retry_s: float = 1.0
     retries: int = 5
     keep_s: float = 30.0
