@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from atomr.cluster.peers import Peers
     from atomr.cluster.replicator.replicator import Replicator
     from atomr.cluster.replicator.shard import Shard
+    from atomr.refs import Pid
 
 log = logging.getLogger("atomr.cluster.replicator")
 
@@ -119,6 +120,11 @@ class ReplicatorServer(GenServer):
             "waiting": self.waiting,
             "overrun": self.overrun,
         }
+
+    @property
+    def pid(self) -> Pid:
+        """The process."""
+        return self._process.pid
 
     # --- what comes in --------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
+import outcome
 import trio
 
 from atomr.cluster.peers import MemberChanged, PeerDown, PeerEvent, PeerUp
@@ -27,6 +28,7 @@ from atomr.http2 import (
     Reason,
     open_links,
 )
+from atomr.otp import Strategy, Supervisor
 from atomr.process import Node, open_node
 from tests.atomr.http2.conftest import CLUSTER, COOKIE, Authority
 
@@ -158,19 +160,17 @@ class LabNode:
         self.do(self._nursery.start_soon, call, *args)
 
     async def run(self, call: Callable[..., Awaitable[R]], *args: Any) -> R:
-        """Run an async function as code of this node, and return what it returns."""
-        found: list[R] = []
+        """Run an async function as code of this node; return or raise what it does."""
+        found: list[outcome.Outcome[R]] = []
         done = trio.Event()
 
         async def task() -> None:
-            try:
-                found.append(await call(*args))
-            finally:
-                done.set()
+            found.append(await outcome.acapture(call, *args))
+            done.set()
 
         self.spawn(task)
         await done.wait()
-        return found[0]
+        return found[0].unwrap()
 
     def cut(self, *others: LabNode) -> None:
         """End the links with others, as a broken network does."""
@@ -222,8 +222,9 @@ class Lab:
             ):
                 peers.links = links
                 port = await links.listen("127.0.0.1", 0)
-                for service in services:
-                    await node.start(service.child(peers))
+                children = [service.child(peers) for service in services]
+                top = Supervisor(children, strategy=Strategy.REST_FOR_ONE)
+                await node.start(top)
                 task_status.started(
                     LabNode(peers, node, links, port, copy_context(), nursery, scope)
                 )
