@@ -1,0 +1,117 @@
+"""The votes of one attempt, and until when they are worth anything.
+
+Pure: times are arguments, in seconds of the candidate's monotonic clock.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from atomr.gossip.voting.frames import Busy, Granted
+    from atomr.gossip.voting.terms import Terms
+
+_NEVER = float("-inf")
+
+
+class Votes:
+    """What the voters have said to one attempt.
+
+    Attributes:
+        epoch: what the attempt's term is, or would be, called.
+        highest: the largest epoch that a voter knew of.
+    """
+
+    __slots__ = (
+        "_busy",
+        "_confirmed",
+        "_free",
+        "_terms",
+        "_until_s",
+        "epoch",
+        "highest",
+    )
+
+    def __init__(self, terms: Terms, *, highest: int) -> None:
+        """Start without any."""
+        self._terms = terms
+        self._free: set[str] = set()
+        self._busy: dict[str, float] = {}
+        self._until_s: dict[str, float] = {}
+        self._confirmed: set[str] = set()
+        self.epoch = 0
+        self.highest = highest
+
+    # --- a poll ---------------------------------------------------------------------
+
+    def free(self, voter: str, epoch: int) -> None:
+        """Note that a voter would give its vote."""
+        self.highest = max(self.highest, epoch)
+        self._busy.pop(voter, None)
+        self._free.add(voter)
+
+    def busy(self, voter: str, frame: Busy, now_s: float) -> None:
+        """Note that a voter has given its vote to another."""
+        self.highest = max(self.highest, frame.epoch)
+        self._free.discard(voter)
+        self._busy[voter] = now_s + frame.left_s
+
+    @property
+    def are_free(self) -> bool:
+        """Whether a majority would give its votes."""
+        return len(self._free) >= self._terms.majority
+
+    @property
+    def are_busy(self) -> bool:
+        """Whether so many are given to others that no majority is left."""
+        left = len(self._terms.voters) - len(self._busy)
+        return left < self._terms.majority
+
+    def free_at(self, now_s: float) -> float:
+        """Return when a majority may be free again, if none is given once more."""
+        at = sorted(self._busy.get(voter, now_s) for voter in self._terms.voters)
+        return max(now_s, at[self._terms.majority - 1])
+
+    # --- votes ----------------------------------------------------------------------
+
+    def rise(self) -> int:
+        """Return an epoch for the term that no voter has said to know of."""
+        self.epoch = self.highest = self.highest + 1
+        self._confirmed.clear()
+        return self.epoch
+
+    def granted(self, voter: str, frame: Granted) -> bool:
+        """Count a vote.
+
+        Returns:
+            Whether the voter knows of an epoch, not ours, that ours must exceed.
+        """
+        self._busy.pop(voter, None)
+        self.highest = max(self.highest, frame.epoch)
+        until_s = frame.sent_s + self._terms.lease_s
+        self._until_s[voter] = max(until_s, self._until_s.get(voter, _NEVER))
+        if frame.is_yours:
+            if frame.epoch == self.epoch:
+                self._confirmed.add(voter)
+            return False
+        return frame.epoch >= self.epoch
+
+    def until_s(self) -> float:
+        """Return until when a majority has given its votes, at least."""
+        return self._last(self._until_s)
+
+    def confirmed_until_s(self) -> float:
+        """Return the same for voters that know of the term's epoch."""
+        return self._last(self._confirmed)
+
+    def _last(self, voters: Iterable[str]) -> float:
+        times = sorted((self._until_s[voter] for voter in voters), reverse=True)
+        majority = self._terms.majority
+        return times[majority - 1] if len(times) >= majority else _NEVER
+
+    def stale(self, before_s: float) -> list[str]:
+        """Return the voters whose votes end before that, or that gave none."""
+        until_s = self._until_s
+        return [v for v in self._terms.voters if until_s.get(v, _NEVER) < before_s]
