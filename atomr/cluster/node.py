@@ -12,7 +12,12 @@ import trio
 from atomr.cluster.members.station import make_station
 from atomr.cluster.running import cluster_spec
 from atomr.core.exits import KILL
-from atomr.errors import ClusterDownError, ClusterError, ClusterTimeoutError
+from atomr.errors import (
+    ClusterDownError,
+    ClusterError,
+    ClusterTimeoutError,
+    StartError,
+)
 from atomr.gossip.membership import Status
 from atomr.process import current_node, exit_process, spawn, stop, wait_exit
 
@@ -25,6 +30,7 @@ if TYPE_CHECKING:
     from atomr.cluster.service import ClusterService
     from atomr.crdt.origin import Origin
     from atomr.http2 import Credentials
+    from atomr.process import Node
     from atomr.refs import Pid
 
 
@@ -139,7 +145,7 @@ async def open_cluster(
     station = make_station(
         options, services, draw=random.SystemRandom(), now=node.now, fail=fail
     )
-    root = await node.start(cluster_spec(station))
+    root = await _start(node, station)
     watcher = spawn(_watch, root, station)
     try:
         with scope:
@@ -151,6 +157,17 @@ async def open_cluster(
             await stop(root)
     if failures and scope.cancelled_caught:
         raise failures[0]
+
+
+async def _start(node: Node, station: Station) -> Pid:
+    try:
+        return await node.start(cluster_spec(station))
+    except StartError as error:
+        failed = error
+    # Which supervisors are around it is of no interest to the user.
+    while isinstance(failed.reason, StartError):
+        failed = failed.reason
+    raise failed
 
 
 async def _watch(root: Pid, station: Station) -> None:

@@ -36,10 +36,8 @@ def cluster_spec(station: Station) -> ChildSpec:
         *begun,
     ]
     children = [
-        ChildSpec(
-            id="life",
-            start=lambda: Supervisor(life, strategy=Strategy.ONE_FOR_ALL),
-        ),
+        # The end of one is the end of all, and of what comes after: a new life.
+        ChildSpec(id="life", start=lambda: Supervisor(life, max_restarts=0)),
         *after,
         ChildSpec(
             id="doors",

@@ -3,7 +3,7 @@
 ::
 
     cluster  (rest for one)
-      life   (one for all)
+      life   (ends with any of these)
         links, members, each service with ``shares_life``
       each other service, in order
       doors

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from logging import DEBUG, WARNING
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
@@ -350,7 +351,9 @@ class Links:
         self._observe(LinkDown(link, error))
 
     def _refused(self, error: LinkRefusedError) -> None:
-        log.warning("%s", error)
+        # That both sides dial at once happens.
+        level = DEBUG if error.reason == Reason.DUPLICATE else WARNING
+        log.log(level, "%s", error)
         telemetry.emit(
             ("atomr", "link", "refused"),
             metadata={

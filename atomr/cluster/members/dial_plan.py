@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 MAX_DIALS = 64
 """At once; members may name addresses that nobody answers at."""
 
+PACE_S = 0.005
+"""So long nobody is dialed after a dial was begun, for each: thousands of addresses
+that nobody answers at shall not keep a node busy."""
+
 PATIENCE_S = 3.0
 """How long the higher name waits for the lower one to dial."""
 
@@ -73,6 +77,7 @@ class DialPlan:
         "_first_s",
         "_most_s",
         "_own",
+        "_rests_until",
         "_wanted",
         "dialing",
     )
@@ -94,6 +99,7 @@ class DialPlan:
         self._most_s = max_redial_s
         self._wanted: dict[str, _Wanted] = {}
         self._errands: dict[Target, None] = {}
+        self._rests_until = -_NEVER
         self.dialing: set[Target] = set()
 
     # --- what is wanted ---------------------------------------------------------------
@@ -152,6 +158,8 @@ class DialPlan:
 
     def due(self, now_s: float) -> list[Target]:
         """Return whom to dial now, and take them as being dialed."""
+        if now_s < self._rests_until:
+            return []
         due = [
             wanted.target
             for wanted in self._wanted.values()
@@ -163,6 +171,7 @@ class DialPlan:
         for target in chosen:
             self._errands.pop(target, None)
         self.dialing.update(chosen)
+        self._rests_until = now_s + PACE_S * len(chosen)
         return chosen
 
     @property
@@ -171,11 +180,12 @@ class DialPlan:
         if len(self.dialing) >= MAX_DIALS:
             return _NEVER
         if self._errands:
-            return -_NEVER
-        return min(
+            return self._rests_until
+        at = min(
             (w.at for w in self._wanted.values() if w.target not in self.dialing),
             default=_NEVER,
         )
+        return max(at, self._rests_until)
 
     def _patience_s(self, name: str) -> float:
         if self._own < name:

@@ -93,9 +93,11 @@ class LinksProcess(Startable):
                     station.opened.set()
                     await self._dial_when_due(dials)
                 dials.cancel_scope.cancel()
+                # Unless the membership has: it may have crashed.
+                switchboard.leave()
                 await _close_all(links)
             finally:
-                # Where all is cancelled at once, nobody has said goodbye yet.
+                # Where all is cancelled at once, nobody has.
                 switchboard.leave()
 
     def _wake(self) -> None:

@@ -170,9 +170,11 @@ class Switchboard:
 
     def _want(self, member: Member) -> None:
         if not member.status.is_live:
+            self._book.drop(member.name)
             self.plan.release(member.name)
             self._take_waiting(member.name)
             return
+        self._book.put(member.name, member.address)
         now_s = self._now()
         self.plan.want(member.name, member.address, now_s)
         if self._link(member.name) is not None:
@@ -198,14 +200,11 @@ class Switchboard:
         self.plan.run_errand(target)
         self.wake_dialer()
 
-    def _names(self, to: str, frame: Frame) -> list[str]:
-        """Return the nodes that may be meant, those with the address first."""
+    def _names(self, to: str, frame: Frame) -> tuple[str, ...]:
+        """Return the nodes that may be meant."""
         if isinstance(frame, Ping):
-            return [frame.target]
-        found = self._book.whom(to, self._now())
-        members = self.peers.members.values()
-        names = [m.name for m in members if m.address == to and m.status.is_live]
-        return names or ([] if found is None else [found])
+            return (frame.target,)
+        return self._book.whom(to, self._now())
 
     def _link(self, name: str) -> Link | None:
         return self._links.get(name) if self._links is not None else None
@@ -249,14 +248,14 @@ class Switchboard:
         """Take that there is a link."""
         now_s = self._now()
         self._said = {said for said in self._said if said[0] != target.address}
-        self._book.learn(target.address, link.peer.name, now_s)
+        self._book.found(target.address, link.peer.name, now_s)
         self._over(target, link)
 
     def failed(self, target: Target, error: LinkRefusedError | ValueError) -> None:
         """Take that there is none; why is said once, until it changes."""
         reason = getattr(error, "reason", "no_address")
         if getattr(error, "peer", None) == self._name:
-            self._book.learn(target.address, self._name, self._now())
+            self._book.found(target.address, self._name, self._now())
         elif (target.address, reason) not in self._said:
             if len(self._said) >= MAX_SAID:
                 self._said.clear()

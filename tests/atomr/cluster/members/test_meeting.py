@@ -173,7 +173,7 @@ async def test_a_seed_that_is_the_node_itself_does_no_harm(
     alias, at = f"localhost:{unused_port}", f"127.0.0.1:{unused_port}"
     async with open_member("a", alias, listen=at) as a:
         book = a._station.switchboard._book
-        await until(lambda: book.whom(alias, trio.current_time()) == "a")
+        await until(lambda: book.whom(alias, trio.current_time()) == ("a",))
         assert a.peers.all() == ()
         async with open_member("b", at) as b:
             await b.wait_for(2, timeout_s=WITHIN_S)
