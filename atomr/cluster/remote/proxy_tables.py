@@ -2,11 +2,15 @@
 
 The rest of the library writes into the tables of a process itself.  Those of a proxy
 are dicts and sets that tell the other node what is written.
+
+They hold their proxy weakly: nobody writes into them but through it, and so it is gone
+with its last user.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, TypeVar
+from weakref import ref
 
 from atomr.process.calls import From
 from atomr.process.process import Process
@@ -20,61 +24,74 @@ V = TypeVar("V")
 _ABSENT: Final = object()
 
 
-class Waiting(dict[K, V]):
+class _Owned:
+    """What belongs to a proxy."""
+
+    __slots__ = ()
+
+    _proxy: ref[RemoteProcess]
+
+    def _owner(self) -> RemoteProcess:
+        proxy = self._proxy()
+        assert proxy is not None, "whoever writes into it holds the proxy"
+        return proxy
+
+
+class Waiting(dict[K, V], _Owned):
     """A table of those who wait for the end of a proxy."""
 
     __slots__ = ("_proxy",)
 
     def __init__(self, proxy: RemoteProcess) -> None:
         super().__init__()
-        self._proxy = proxy
+        self._proxy = ref(proxy)
 
     def __setitem__(self, key: K, value: V) -> None:
         super().__setitem__(key, value)
-        self._proxy.waited_for()
+        self._owner().waited_for()
 
     def __delitem__(self, key: K) -> None:
         super().__delitem__(key)
-        self._proxy.left()
+        self._owner().left()
 
     def pop(self, key: K, *default: Any) -> Any:  # noqa: ANN401 - as of dict
         """Strike out a row."""
         found = super().pop(key, *default)
-        self._proxy.left()
+        self._owner().left()
         return found
 
 
-class Names(set[str]):
+class Names(set[str], _Owned):
     """The names that a proxy has on this node."""
 
     __slots__ = ("_proxy",)
 
     def __init__(self, proxy: RemoteProcess) -> None:
         super().__init__()
-        self._proxy = proxy
+        self._proxy = ref(proxy)
 
     def add(self, name: str) -> None:
         """Write down a name."""
         super().add(name)
-        self._proxy.waited_for()
+        self._owner().waited_for()
 
     def discard(self, name: object) -> None:
         """Strike out a name."""
         super().discard(name)
-        self._proxy.left()
+        self._owner().left()
 
 
-class Links(dict[Process, None]):
+class Links(dict[Process, None], _Owned):
     """The processes here that are linked with the one of a proxy."""
 
     __slots__ = ("_proxy",)
 
     def __init__(self, proxy: RemoteProcess) -> None:
         super().__init__()
-        self._proxy = proxy
+        self._proxy = ref(proxy)
 
     def __setitem__(self, process: Process, value: None) -> None:
-        proxy = self._proxy
+        proxy = self._owner()
         if isinstance(proxy.target, str):
             if process.links is not None:
                 process.links.pop(proxy, None)
@@ -94,7 +111,7 @@ class Links(dict[Process, None]):
         """Undo a link, and tell the other node."""
         was = process in self
         found = super().pop(process, *default)
-        proxy = self._proxy
+        proxy = self._owner()
         # One that has ended says so itself, in its exit signal.
         alive = process.reason is None
         if was and alive and proxy.session is not None:
@@ -111,28 +128,28 @@ class Links(dict[Process, None]):
         return super().pop(process, _ABSENT) is None
 
 
-class Calls(set[From]):
+class Calls(set[From], _Owned):
     """The calls that wait for a proxy's process, with their numbers."""
 
     __slots__ = ("_numbers", "_proxy")
 
     def __init__(self, proxy: RemoteProcess) -> None:
         super().__init__()
-        self._proxy = proxy
+        self._proxy = ref(proxy)
         self._numbers: dict[From, int] = {}
 
-    def __setitem__(self, ref: From, number: int) -> None:
-        super().add(ref)
-        self._numbers[ref] = number
+    def __setitem__(self, call: From, number: int) -> None:
+        super().add(call)
+        self._numbers[call] = number
 
     def numbers(self) -> tuple[int, ...]:
         """Return the numbers of all."""
         return tuple(self._numbers.values())
 
-    def discard(self, ref: object) -> None:
+    def discard(self, call: object) -> None:
         """Forget a call that is settled; tell the peer if it did not settle it."""
-        super().discard(ref)
-        number = self._numbers.pop(ref, None) if isinstance(ref, From) else None
-        session = self._proxy.session
+        super().discard(call)
+        number = self._numbers.pop(call, None) if isinstance(call, From) else None
+        session = self._owner().session
         if number is not None and session is not None:
             session.give_up(number)

@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import outcome
+import pytest
 import trio
 
 from atomr.cluster.peers import MemberChanged, PeerDown, PeerEvent, PeerUp
@@ -164,7 +165,7 @@ class LoopbackNode:
         async def body() -> None:
             try:
                 found.append(outcome.Value(await fn(*args)))
-            except Exception as error:  # noqa: BLE001 - raised in who waits
+            except (Exception, pytest.fail.Exception) as error:  # noqa: BLE001 - raised below
                 found.append(outcome.Error(error))
             finally:
                 done.set()
