@@ -1,12 +1,5 @@
-"""What the tests of the registry share."""
+"""The certificates' authority of the tests."""
 
-from __future__ import annotations
+from tests.atomr.cluster.replicator.conftest import authority
 
-import pytest
-
-from tests.atomr.http2.conftest import Authority
-
-
-@pytest.fixture(scope="session")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("authority"))
+__all__ = ["authority"]

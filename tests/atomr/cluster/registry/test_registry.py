@@ -15,7 +15,7 @@ from atomr.cluster.registry import ClusterRegistry, NameConflictError
 from atomr.cluster.replicator import Replicator, ReplicatorOptions
 from atomr.cluster.replicator.server import wall_ms
 from atomr.core.messages import Exit
-from atomr.errors import AlreadyStartedError, AtomrError, NameTakenError
+from atomr.errors import AlreadyStartedError, NameTakenError
 from atomr.gossip.membership import Status
 from atomr.otp import GenServer, Reply, child
 from atomr.process import (
@@ -28,28 +28,19 @@ from atomr.process import (
     trap_exit,
     wait_exit,
 )
-from atomr.refs import Pid
-from tests.atomr.cluster.replicator.lab import Lab, LabNode, open_lab
+from tests.atomr.cluster.replicator.lab import (
+    Lab,
+    LabNode,
+    LabPids,
+    in_a_process,
+    open_lab,
+)
 from tests.atomr.http2.conftest import WITHIN_S, Authority, until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
-    from atomr.crdt import Origin
-
-
-class LabPids:
-    """Pids of all nodes of a lab: they share an event loop."""
-
-    def __init__(self, lab: Lab) -> None:
-        self._lab = lab
-
-    def pid_of(self, origin: Origin, number: int, label: str) -> Pid:
-        node = self._lab.nodes[origin.name]
-        process = node.node.processes.get(number)
-        if node.origin != origin or process is None:
-            return Pid(number, label)
-        return process.pid
+    from atomr.refs import Pid
 
 
 @attrs.frozen
@@ -91,22 +82,6 @@ async def members(authority: Authority, names: str) -> AsyncIterator[list[Member
         started = [await start(lab, name) for name in names]
         await lab.link(*names)
         yield started
-
-
-async def in_a_process(call: Callable[..., object], *args: object) -> object:
-    """Call a function in a process, and return what it returns, or raise it."""
-    found: list[object] = []
-
-    async def process() -> None:
-        try:
-            found.append(call(*args))
-        except AtomrError as error:
-            found.append(error)
-
-    await wait_exit(spawn(process))
-    if isinstance(found[0], AtomrError):
-        raise found[0]
-    return found[0]
 
 
 def holds(member: Member, key: str, pid: Pid) -> bool:

@@ -16,7 +16,7 @@ import trio
 
 from atomr.cluster.peers import MemberChanged, PeerDown, PeerEvent, PeerUp
 from atomr.crdt import Origin
-from atomr.errors import LinkBusyError, LinkDownError
+from atomr.errors import AtomrError, LinkBusyError, LinkDownError
 from atomr.gossip.membership import Member, Status
 from atomr.http2 import (
     Lane,
@@ -29,7 +29,8 @@ from atomr.http2 import (
     open_links,
 )
 from atomr.otp import Strategy, Supervisor
-from atomr.process import Node, open_node
+from atomr.process import Node, open_node, spawn, wait_exit
+from atomr.refs import Pid
 from tests.atomr.http2.conftest import CLUSTER, COOKIE, Authority
 
 if TYPE_CHECKING:
@@ -238,6 +239,36 @@ class Lab:
                     here, there = self.nodes[dialing], self.nodes[other]
                     if here.links.get(other) is None:
                         await here.links.dial(other, "127.0.0.1", there.port)
+
+
+class LabPids:
+    """Pids of all nodes of a lab: they share an event loop."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+
+    def pid_of(self, origin: Origin, number: int, label: str) -> Pid:
+        node = self._lab.nodes[origin.name]
+        process = node.node.processes.get(number)
+        if node.origin != origin or process is None:
+            return Pid(number, label)
+        return process.pid
+
+
+async def in_a_process(call: Callable[..., object], *args: object) -> object:
+    """Call a function in a process, and return what it returns, or raise it."""
+    found: list[object] = []
+
+    async def process() -> None:
+        try:
+            found.append(call(*args))
+        except AtomrError as error:
+            found.append(error)
+
+    await wait_exit(spawn(process))
+    if isinstance(found[0], AtomrError):
+        raise found[0]
+    return found[0]
 
 
 @asynccontextmanager
