@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from atomr.cluster.peers import PeerEvent, Peers
-    from atomr.cluster.remote.frames import Frame
+    from atomr.cluster.remote.frames import Frame, Target
     from atomr.http2 import Link
     from atomr.process.node import Node
 
@@ -203,18 +203,27 @@ class RemoteProcesses:
         return PidForm(origin.name, origin.boot, pid.number, label)
 
     def _pid(self, form: PidForm) -> Pid:
-        if form.node != self.peers.origin.name or form.boot not in self._boots:
-            life = self.life(Origin(form.node, form.boot))
-            return life.pid(form.target, form.label)
+        return self.pid_of(Origin(form.node, form.boot), form.target, form.label)
+
+    def pid_of(self, origin: Origin, target: Target, label: str = "") -> Pid:
+        """Return the pid of a process of any node, this one too.
+
+        Args:
+            origin: its node, in the life that has the process.
+            target: its number there, or its name.
+            label: what it is, for people.
+
+        Raises:
+            NoNodeError: the cluster is not open.
+        """
+        if origin.name != self.peers.origin.name or origin.boot not in self._boots:
+            return self.life(origin).pid(target, label)
         node = self.node
-        if isinstance(form.target, str):
-            process = node.names.get(form.target)
+        if isinstance(target, str):
+            process, number = node.names.get(target), 0
         else:
-            process = node.processes.get(form.target)
-        if process is not None:
-            return process.pid
-        number = form.target if isinstance(form.target, int) else 0
-        return Pid(number, form.label)
+            process, number = node.processes.get(target), target
+        return Pid(number, label) if process is None else process.pid
 
 
 class _Server(GenServer):
