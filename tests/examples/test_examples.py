@@ -118,6 +118,7 @@ WITHOUT_A_MODEL = {
     "counter_server.py",
     "kv_store.py",
     "rate_limited_crawler.py",
+    "remote_only_demo.py",
     "resource_pool.py",
 }
 
