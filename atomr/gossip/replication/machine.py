@@ -281,20 +281,29 @@ class Replication:
         vector = VersionVector(dict(digest.vector))
         if self._retiring.was_away(peer, vector):
             return [Send(peer, Reset(peer))]
-        known = vector | VersionVector(dict(digest.retired))
+        known = vector
+        if digest.retired:
+            known |= VersionVector(dict(digest.retired))
         if peer in self.peers:
             self.peers[peer] = known
             self._retiring.heard(peer)
         self._retiring.learn(digest.retired)
+        if vector == log.vector:
+            return self._compare(peer, vector, digest.state_hash, now_s)
         effects: list[Effect] = []
-        if log.diverges(vector, digest.state_hash):
-            effects.append(Diverged(peer, log.state_hash, digest.state_hash))
-            effects += self._offer(peer, now_s)
-        else:
-            effects += self._send_missing(peer, known, now_s)
+        effects += self._send_missing(peer, known, now_s)
         if not digest.is_answer and self._lacks(vector) and self._may_ask(peer, now_s):
             effects.append(self._ask(peer, now_s))
         return effects
+
+    def _compare(
+        self, peer: Origin, vector: VersionVector, state_hash: int, now_s: float
+    ) -> list[Effect]:
+        """See that a peer that knows the same holds the same."""
+        if not self.log.diverges(vector, state_hash):
+            return []
+        diverged = Diverged(peer, self.log.state_hash, state_hash)
+        return [diverged, *self._offer(peer, now_s)]
 
     def _send_missing(
         self, peer: Origin, known: VersionVector, now_s: float

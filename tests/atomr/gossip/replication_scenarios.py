@@ -49,7 +49,11 @@ def write_at_random(simulation: Simulation, number: int, within_s: float) -> Non
 def small_world(draw: random.Random) -> World:
     """Return a world in which every bound is reached, now and then."""
     options = ReplicationOptions(
-        batch_events=draw.choice([3, 7, 50]), chunk_bytes=draw.choice([200, 64_000])
+        batch_events=draw.choice([3, 7, 50]),
+        chunk_bytes=draw.choice([200, 64_000]),
+        # Messages are what a run costs, and nodes that hear seldom differ more.
+        busy_round_s=draw.choice([0.05, 0.2, 0.2, 0.2, 0.2]),
+        fanout=draw.choice([1, 1, 2]),
     )
     return World(
         options=options,

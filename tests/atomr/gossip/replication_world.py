@@ -150,12 +150,16 @@ class ReplicaNode:
         self, sender: Origin, frame: Frame | Hello, now_s: float
     ) -> list[object]:
         effects: list[object] = []
-        boots = [peer.boot for peer in self.machine.peers if peer.name == sender.name]
-        if all(boot < sender.boot for boot in boots):
+        if sender not in self.machine.peers and self._is_latest(sender):
             effects += self.act(PeerUp(sender), now_s)
         if not isinstance(frame, Hello):
             effects += self.act(Received(sender, frame), now_s)
         return effects
+
+    def _is_latest(self, sender: Origin) -> bool:
+        peers = self.machine.peers
+        boots = [peer.boot for peer in peers if peer.name == sender.name]
+        return all(boot < sender.boot for boot in boots)
 
     def act(self, event: MachineEvent, now_s: float) -> list[object]:
         """Return effects in the simulator's form."""
