@@ -6,10 +6,7 @@ elsewhere, or that the next one who touches the code might make.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
-import attrs
+from typing import TYPE_CHECKING, Any
 
 from atomr.gossip.escrow.cooling import Cooling
 from atomr.gossip.escrow.holdings import Holdings
@@ -19,21 +16,13 @@ from atomr.gossip.escrow.limit import Limit
 from atomr.gossip.escrow.member import Member
 from atomr.gossip.escrow.outcomes import Granted
 from atomr.gossip.escrow.use_log import UseLog, cooling_after
-from atomr.testing.simulation import Scenario
 from tests.atomr.gossip.escrow_scenarios import SCENARIOS
+from tests.atomr.gossip.mutants import Mutant
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 REQUESTS, TOKENS, LEASES, HAMMER, RESTARTS = SCENARIOS
-
-
-@attrs.frozen
-class Mutant:
-    """A function that reads ``new`` where it reads ``old``, and who notices."""
-
-    name: str
-    function: Callable[..., Any]
-    old: str
-    new: str
-    scenario: Scenario = REQUESTS
 
 
 def _derived(name: str) -> Callable[..., Any]:
@@ -43,22 +32,25 @@ def _derived(name: str) -> Callable[..., Any]:
 
 MUTANTS = (
     Mutant(
-        "a grant says how many more",
+        "trap 18: a grant says how many more",
         Holdings.renew,
         "self.granted = max(self.granted, granted)",
         "self.granted = self.granted + granted",
+        REQUESTS,
     ),
     Mutant(
-        "a return says how many more",
+        "trap 18: a return says how many more",
         Home.ask,
         "max(account.returned, min(frame.returned, account.granted))",
         "min(account.returned + frame.returned, account.granted)",
+        REQUESTS,
     ),
     Mutant(
         "lent again at the lapse, without a window",
         Home._closes_s,
         "account.lapse_s + self._limit.cooling_s",
         "account.lapse_s",
+        REQUESTS,
     ),
     Mutant(
         "the home is no later than the lessee",
@@ -68,22 +60,25 @@ MUTANTS = (
         LEASES,
     ),
     Mutant(
-        "a restarted node has its floor at once",
+        "trap 20: a restarted node has its floor at once",
         Member.__init__,
         "cooling = floor if past.quiet_s < _NEVER else 0",
         "cooling = 0",
+        REQUESTS,
     ),
     Mutant(
         "a restarted home lends at once",
         Home.__init__,
         "at_s > -_NEVER and limit.pool",
         "at_s < -_NEVER and limit.pool",
+        REQUESTS,
     ),
     Mutant(
         "permits cool for a window of a fast clock",
         _derived("cooling_s"),
         "self.window_s * (1.0 + self.drift)",
         "self.window_s",
+        REQUESTS,
     ),
     Mutant(
         "the lease counts from the answer",
@@ -97,36 +92,42 @@ MUTANTS = (
         Holdings.pass_time,
         "if now_s >= self.until_s:",
         "if now_s >= self.until_s + 1e9:",
+        REQUESTS,
     ),
     Mutant(
         "one more is given back than is free",
         Holdings.give_back,
         "min(permits, self.pool_free)",
         "min(permits + 1, self.pool_free + 1)",
+        REQUESTS,
     ),
     Mutant(
         "what is locked is given back when the lease ends",
         Holdings.pass_time,
         "self.returned = self.granted - self._pool_used.count",
         "self.returned = self.granted; self._pool_used.forget()",
+        REQUESTS,
     ),
     Mutant(
         "a grant of any account will do",
         Lessee.granted,
         "if (frame.home_boot, frame.account) != self._account:",
         "if self._account is None:",
+        REQUESTS,
     ),
     Mutant(
         "an account that another replaces is free at once",
         Home._close,
         "self._closing.add(account.out, max(now_s, account.lapse_s))",
         "pass",
+        REQUESTS,
     ),
     Mutant(
         "a lost account leaves its permits",
         Lessee.closed,
         "self.holdings.drop()",
         "pass",
+        REQUESTS,
     ),
     Mutant(
         "a batch cools from its first use",
@@ -175,5 +176,6 @@ MUTANTS = (
         Home.free.fget,  # type: ignore[attr-defined]
         "out = sum(account.out for account in self.accounts.values())",
         "out = sum(a.out for a in self.accounts.values() if a.want)",
+        REQUESTS,
     ),
 )

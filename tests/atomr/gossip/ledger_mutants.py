@@ -6,8 +6,8 @@ from atomr.gossip.ledger.book import Book
 from atomr.gossip.ledger.ledger import Ledger
 from atomr.gossip.ledger.matrix import Matrix, merged
 from atomr.gossip.ledger.reclaim import Reclaim, _Attempt
-from tests.atomr.gossip.escrow_mutants import Mutant
 from tests.atomr.gossip.ledger_scenarios import SCENARIOS
+from tests.atomr.gossip.mutants import Mutant
 
 CRASHES, DISKS, LATE = SCENARIOS
 
@@ -62,7 +62,7 @@ MUTANTS = (
         CRASHES,
     ),
     Mutant(
-        "settling twice gives back twice",
+        "a hold that is settled twice gives back twice",
         Ledger.settle,
         "held.is_open = False",
         "pass",

@@ -1,19 +1,6 @@
-"""Bugs of others, put into our code on purpose: does the simulation notice?
-
-    python -m tests.atomr.gossip.replication_mutants --seeds 1000
-
-Each mutant is one decision that is made wrongly; most are traps that other
-libraries fell into.  It counts as caught when some seed's run fails.
-"""
+"""Bugs of others, put into replication on purpose; see :mod:`mutants`."""
 
 from __future__ import annotations
-
-import argparse
-import sys
-from collections.abc import Callable
-from typing import Any
-
-import attrs
 
 from atomr.crdt import (
     CausalContext,
@@ -25,35 +12,11 @@ from atomr.crdt import (
 )
 from atomr.gossip.replication import Replication
 from atomr.gossip.replication.retiring import Retiring
-from atomr.testing.simulation import Scenario, first_failure, mutated
+from tests.atomr.gossip.mutants import Mutant
 from tests.atomr.gossip.replication_scenarios import SCENARIOS
 from tests.atomr.gossip.replication_world import ReplicaNode
 
 CHAOS, RETIREMENT, ROLLING = SCENARIOS
-
-
-@attrs.frozen
-class Mutant:
-    """One decision, made wrongly.
-
-    Attributes:
-        name: what is wrong.
-        function: where.
-        old: what it says.
-        new: what it says instead.
-        scenario: in which it should show.
-    """
-
-    name: str
-    function: Callable[..., Any]
-    old: str
-    new: str
-    scenario: Scenario = CHAOS
-
-    def first_failure(self, seeds: range) -> int | None:
-        """Return the first seed that notices; None: none does."""
-        with mutated(self.function, self.old, self.new):
-            return first_failure(self.scenario, seeds)
 
 
 MUTANTS = (
@@ -62,48 +25,56 @@ MUTANTS = (
         log_tail._front,
         "first = tuple(events[: batch.events])",
         "first = tuple(events[-batch.events :])",
+        CHAOS,
     ),
     Mutant(
         "trap 1: the vector is taken from the sender, whatever of it came",
         Replication._answer,
         "effects: list[Effect] = []",
         "effects: list[Effect] = []; log.seen.join(type(log.seen)(dict(vector)))",
+        CHAOS,
     ),
     Mutant(
         "trap 2: a gap in an origin's events is jumped over",
         EventLog._take,
         "dot.seq == last + 1",
         "dot.seq > last",
+        CHAOS,
     ),
     Mutant(
         "trap 3: a removal does not wait for what it removes",
         EventLog._are_known,
         "vector, retired = self.seen.vector, self.retired",
         "return True",
+        CHAOS,
     ),
     Mutant(
         "trap 3: what waited is applied before what it removes",
         EventLog._next_ready,
         "event is not None and self._are_known(event.kills)",
         "event is not None",
+        CHAOS,
     ),
     Mutant(
         "trap 5: a restarted node has the origin that it had before",
         ReplicaNode.__init__,
         "Origin(boot.name, boot.boot)",
         "Origin(boot.name, 1)",
+        CHAOS,
     ),
     Mutant(
         "trap 6: a log that begins too late is sent all the same",
         LogTail.since,
         "get(origin, 0) < seq for origin, seq",
         "False for origin, seq",
+        CHAOS,
     ),
     Mutant(
         "trap 6: what falls out of the log is not remembered",
         LogTail.append,
         "self.base[old.dot.origin] = old.dot.seq",
         "pass",
+        CHAOS,
     ),
     Mutant(
         "trap 9: a snapshot brings back what a retired node had",
@@ -117,30 +88,35 @@ MUTANTS = (
         Replication._add_part,
         "if not incoming.assembly.add(part.chunk):",
         "if incoming.assembly.add(part.chunk) is None:",
+        CHAOS,
     ),
     Mutant(
         "a snapshot takes the place of what was there",
         joining.joined_cell,
         "if not their_seen.contains(entry.dot.origin, entry.dot.seq)",
         "if False",
+        CHAOS,
     ),
     Mutant(
         "a snapshot does not remove what it has seen and does not hold",
         joining.joined_cell,
         "if not their_seen.contains(entry.dot.origin, entry.dot.seq)",
         "",
+        CHAOS,
     ),
     Mutant(
         "a snapshot brings back what was removed here",
         joining.joined_cell,
         "elif not seen.contains(entry.dot.origin, entry.dot.seq):",
         "else:",
+        CHAOS,
     ),
     Mutant(
         "a snapshot's vector is taken as it is, not joined",
         EventLog.adopt,
         "origin not in self.retired and seq > self.seen.vector.get(origin, 0)",
         "origin not in self.retired",
+        CHAOS,
     ),
     Mutant(
         "after a snapshot the log is said to begin where it did",
@@ -154,24 +130,28 @@ MUTANTS = (
         Replicated.apply,
         "entry.dot not in kills",
         "entry.dot != kills[0]",
+        CHAOS,
     ),
     Mutant(
         "an added entry takes the place of concurrent ones",
         Replicated.apply,
         "tuple(sorted((*cell, entry))) if cell else (entry,)",
         "(entry,)",
+        CHAOS,
     ),
     Mutant(
         "the hash forgets to take out what was there",
         Replicated._put,
         "self._digest ^= self._marks.pop(key, 0)",
         "self._marks.pop(key, 0)",
+        CHAOS,
     ),
     Mutant(
         "a node takes the same number twice",
         CausalContext.take,
         "self.vector[origin] = seq",
         "self.vector[origin] = seq - seq % 2 or seq",
+        CHAOS,
     ),
     Mutant(
         "an origin is retired while some have not seen its last event",
@@ -213,12 +193,14 @@ MUTANTS = (
         EventLog._take,
         "dot.seq <= last or",
         "",
+        CHAOS,
     ),
     Mutant(
         "an event is applied and not logged",
         EventLog._apply_one,
         "self.tail.append(event)",
         "pass",
+        CHAOS,
     ),
     Mutant(
         "nobody buries the dead",
@@ -228,23 +210,3 @@ MUTANTS = (
         RETIREMENT,
     ),
 )
-
-
-def main() -> int:
-    """Run each mutant until some seed notices; return 1 where none does."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=1_000)
-    parser.add_argument("--only", default="", help="a part of the mutant's name")
-    options = parser.parse_args()
-    survivors = 0
-    for mutant in MUTANTS:
-        if options.only not in mutant.name:
-            continue
-        seed = mutant.first_failure(range(options.seeds))
-        survivors += seed is None
-        print(f"{'SURVIVES' if seed is None else f'seed {seed:4}'}  {mutant.name}")
-    return 1 if survivors else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -52,7 +52,6 @@ from atomr.gossip.replication import (
 )
 from atomr.testing.simulation import Quality, Simulation, check
 from tests.atomr.gossip.replication_bars import heal_s, idle, propagation_s, traffic
-from tests.atomr.gossip.replication_mutants import MUTANTS, Mutant
 from tests.atomr.gossip.replication_scenarios import SCENARIOS
 from tests.atomr.gossip.replication_world import (
     World,
@@ -647,9 +646,3 @@ def test_replicas_become_equal_whatever_goes_wrong(scenario: Any) -> None:
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
 def test_replicas_become_equal_in_a_thousand_runs(scenario: Any) -> None:
     assert check(scenario, range(1_000)) >= 1_000
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
-def test_a_bug_put_in_on_purpose_is_found(mutant: Mutant) -> None:
-    assert mutant.first_failure(range(1_000)) is not None
