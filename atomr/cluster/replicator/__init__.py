@@ -4,7 +4,13 @@
 """
 
 from atomr.cluster.replicator.changes import ABSENT, Changed, Missed
-from atomr.cluster.replicator.errors import NotReplicatingError, ReplicatorError
+from atomr.cluster.replicator.durable import OnFailure, StoreOptions
+from atomr.cluster.replicator.errors import (
+    NotReplicatingError,
+    NotStoredError,
+    ReplicatorError,
+    ShardStoreError,
+)
 from atomr.cluster.replicator.handles import MapHandle, OwnedHandle, ValueHandle
 from atomr.cluster.replicator.options import ReplicatorOptions
 from atomr.cluster.replicator.replicator import Replicator
@@ -15,9 +21,13 @@ __all__ = [
     "MapHandle",
     "Missed",
     "NotReplicatingError",
+    "NotStoredError",
+    "OnFailure",
     "OwnedHandle",
     "Replicator",
     "ReplicatorError",
     "ReplicatorOptions",
+    "ShardStoreError",
+    "StoreOptions",
     "ValueHandle",
 ]

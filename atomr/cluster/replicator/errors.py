@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from atomr.errors import AtomrError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class ReplicatorError(AtomrError):
@@ -21,4 +26,33 @@ class NotReplicatingError(ReplicatorError):
         super().__init__(
             f"replicator {name!r} does not run: give it to open_cluster(), or wait"
             " until its supervisor has started it again"
+        )
+
+
+class ShardStoreError(ReplicatorError):
+    """The file of a replicator cannot be used; what is in it was not changed.
+
+    Attributes:
+        path: of the file.
+        problem: what is wrong, and what to do about it.
+    """
+
+    def __init__(self, path: Path, problem: str) -> None:
+        self.path = path
+        self.problem = problem
+        super().__init__(f"replicator's file {path}: {problem}")
+
+
+class NotStoredError(ReplicatorError):
+    """What was written is nowhere but in memory.
+
+    Attributes:
+        name: of the replicator.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(
+            f"sync of replicator {name!r}: it has no file, or it failed; the log says"
+            " which"
         )

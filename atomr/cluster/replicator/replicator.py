@@ -32,9 +32,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from atomr.cluster.peers import Peers
+    from atomr.cluster.replicator.durable import StoreOptions
     from atomr.core.child_spec import ChildSpec
     from atomr.crdt import Replicated
     from atomr.http2 import Link
+    from atomr.refs import Pid
 
 ReplicatedT = TypeVar("ReplicatedT", bound="Replicated")
 
@@ -48,10 +50,13 @@ class Replicator:
         options: how keys are divided, and when the dead are given up.
         name: nodes replicate with those of the same name; for more than one on a
             node.
+        store: where values outlive the node; None: nowhere.
 
     Attributes:
         name: the same.
         options: the same.
+        store: the same.
+        file_pid: the process that writes the file, of the latest life.
         server: its process' state; None: it does not run.
 
     Raises:
@@ -63,13 +68,19 @@ class Replicator:
     """Its logs have lives of their own."""
 
     def __init__(
-        self, options: ReplicatorOptions = _DEFAULTS, *, name: str = "replicator"
+        self,
+        options: ReplicatorOptions = _DEFAULTS,
+        *,
+        name: str = "replicator",
+        store: StoreOptions | None = None,
     ) -> None:
         check_text("name", name)
         self.name = name
         self.service_name = f"replicate {name}"
         check_service(self.service_name)
         self.options = options
+        self.store = store
+        self.file_pid: Pid | None = None
         self.server: ReplicatorServer | None = None
 
     # --- as a part of a cluster -----------------------------------------------------
@@ -95,6 +106,18 @@ class Replicator:
         if self.server is None:
             raise NotReplicatingError(self.name)
         return self.server
+
+    async def sync(self) -> None:
+        """Wait until what was written here up to now is on the disk.
+
+        Raises:
+            NotStoredError: it has no file, or none any more.
+            ShardStoreError: the file cannot be written.
+            NotReplicatingError: it does not run.
+
+        Cancellation: what is being written is written.
+        """
+        await self.running().sync()
 
     # --- values ---------------------------------------------------------------------
 

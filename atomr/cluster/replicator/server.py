@@ -24,6 +24,8 @@ import trio
 from atomr import telemetry
 from atomr.cluster.peers import MemberChanged, PeerDown, PeerUp
 from atomr.cluster.replicator.core import Alarm, Core, Reborn, Tell
+from atomr.cluster.replicator.durable import Durability
+from atomr.cluster.replicator.errors import NotStoredError
 from atomr.cluster.replicator.frames import Message
 from atomr.cluster.replicator.watchers import Watchers
 from atomr.core.messages import PassesBounds
@@ -32,13 +34,24 @@ from atomr.gossip.membership import Status
 from atomr.gossip.replication import Diverged
 from atomr.http2 import Lane
 from atomr.otp import GenServer, NoReply
-from atomr.process import PlainProcess, TimerRef, send_after
+from atomr.process import (
+    PlainProcess,
+    TimerRef,
+    link,
+    send_after,
+    spawn,
+    stop,
+    unlink,
+    wait_exit,
+)
 from atomr.process.context import current_process
 
 if TYPE_CHECKING:
     from atomr.cluster.peers import Peers
+    from atomr.cluster.replicator.durable import StoreOptions
     from atomr.cluster.replicator.replicator import Replicator
     from atomr.cluster.replicator.shard import Shard
+    from atomr.core.exits import ExitReason
     from atomr.refs import Pid
 
 log = logging.getLogger("atomr.cluster.replicator")
@@ -81,6 +94,7 @@ class ReplicatorServer(GenServer):
         self._wake_at_s = float("inf")
         self._spent_s = 0.0
         self._suspects: set[Origin] = set()
+        self._durability: Durability | None = None
         self.core = Core(
             peers.origin,
             replicator.options,
@@ -89,9 +103,15 @@ class ReplicatorServer(GenServer):
             now_s=trio.current_time(),
         )
 
-    def init(self) -> None:
-        """Serve handles from now on, and hear of peers."""
+    async def init(self) -> None:
+        """Read the file, if there is one; then serve handles, and hear of peers.
+
+        Raises:
+            ShardStoreError: the file cannot be used.
+        """
         process = self._process = current_process("ReplicatorServer.init()")
+        if self._replicator.store is not None:
+            await self._open(self._replicator.store)
         watching = ExitStack()
         if process.on_end is None:
             process.on_end = {}
@@ -100,6 +120,37 @@ class ReplicatorServer(GenServer):
         watching.enter_context(self._peers.watch(process.deliver))
         self._replicator.server = self
         self._arm()
+
+    async def _open(self, options: StoreOptions) -> None:
+        replicator = self._replicator
+        if replicator.file_pid is not None:
+            # Of the life before this one: it closes the file.
+            await wait_exit(replicator.file_pid)
+        durability = Durability(options, self.core, name=replicator.name)
+        await durability.open(forget_s=replicator.options.replication.forget_s)
+        if durability.is_on:
+            self._durability = durability
+            replicator.file_pid = spawn(durability.run)
+            link(replicator.file_pid)
+
+    async def terminate(self, reason: ExitReason) -> None:
+        """Write what is not written yet, and close the file."""
+        if self._replicator.file_pid is not None:
+            unlink(self._replicator.file_pid)
+            await stop(self._replicator.file_pid)
+
+    async def sync(self) -> None:
+        """Wait until what was written up to now is on the disk.
+
+        Raises:
+            NotStoredError: there is no file, or none any more.
+            ShardStoreError: it cannot be written.
+        """
+        durability = self._durability
+        if durability is not None and durability.is_on:
+            await durability.flush()
+        if durability is None or not durability.is_on:
+            raise NotStoredError(self._replicator.name)
 
     def _end(self, watching: ExitStack) -> None:
         watching.close()
@@ -211,11 +262,11 @@ class ReplicatorServer(GenServer):
             self.core.unsaid(tell)
 
     async def _tell_later(self, tell: Tell) -> None:
-        link = self._peers.link(tell.to)
-        if link is None:
+        found = self._peers.link(tell.to)
+        if found is None:
             return
         with trio.move_on_after(_BULK_WAIT_S):
-            await link.room(Lane.BULK)
+            await found.room(Lane.BULK)
             self._peers.tell(
                 tell.to, self._replicator.service_name, tell.message, lane=Lane.BULK
             )
