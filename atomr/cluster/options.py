@@ -25,7 +25,7 @@ _WILDCARDS = ("0.0.0.0", "::")
 
 
 def _discoveries(given: Iterable[Discovery]) -> tuple[Discovery, ...]:
-    if callable(getattr(given, "find", None)):
+    if hasattr(given, "find"):
         raise TypeError(f"discovery={short(given)}: expected several, as [...]")
     return tuple(given)
 
@@ -149,7 +149,8 @@ def _check_cookie(cookie: object) -> None:
 
 
 def _check_discovery(discovery: object) -> None:
-    if not callable(getattr(discovery, "find", None)):
+    # A text has a find() too.
+    if not (hasattr(discovery, "interval_s") and hasattr(discovery, "find")):
         raise TypeError(
             f"discovery has {short(discovery)}: expected a StaticSeeds, DnsSeeds or"
             " FileSeeds, or something with find() and interval_s"

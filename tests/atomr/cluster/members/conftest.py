@@ -59,7 +59,6 @@ def options(authority: Authority) -> Callable[..., ClusterOptions]:  # noqa: F81
             "name": name,
             "cluster": CLUSTER,
             "cookie": COOKIE,
-            "credentials": authority.credentials(name, cluster=cluster),
             "listen": "127.0.0.1:0",
             "discovery": [StaticSeeds(seeds)],
             "membership": QUICK,
@@ -69,6 +68,8 @@ def options(authority: Authority) -> Callable[..., ClusterOptions]:  # noqa: F81
             "redial_s": 0.02,
             "max_redial_s": 0.3,
         }
+        if "credentials" not in changed:
+            defaults["credentials"] = authority.credentials(name, cluster=cluster)
         return ClusterOptions(**(defaults | changed))
 
     return make
