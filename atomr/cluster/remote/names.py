@@ -30,7 +30,7 @@ class _At(Via):
         return f"{self.name}@{self.node}"
 
     def whereis(self) -> Pid | None:
-        return remote_processes(f"{self!r}").name_of(self.node, self.name)
+        return remote_processes(self).name_of(self.node, self.name)
 
     def register(self, pid: Pid) -> NoReturn:
         raise ValueError(

@@ -16,7 +16,6 @@ from weakref import WeakValueDictionary
 
 from atomr import telemetry
 from atomr.cluster.remote.proxy import RemoteProcess
-from atomr.process.process import Status
 from atomr.refs import Pid
 
 if TYPE_CHECKING:
@@ -51,8 +50,9 @@ class RemotePid(Pid):
 
     @property
     def _process(self) -> RemoteProcess | None:
+        # Flat, as it is looked up for each message.
         proxy = self._proxy
-        if proxy is not None and proxy.status is not Status.EXITED and proxy.reaches:
+        if proxy is not None and proxy.reaches:
             return proxy
         if self.ended or self.life.over:
             self._proxy = None
@@ -124,7 +124,7 @@ class Life:
     def proxy(self, target: Target) -> RemoteProcess:
         """Return what stands for a process now, made if need be."""
         proxy = self._proxies.get(target)
-        if proxy is None or proxy.status is Status.EXITED or not proxy.reaches:
+        if proxy is None or not proxy.reaches:
             proxy = RemoteProcess(self, target, self.find_session(self))
             self._proxies[target] = proxy
         return proxy
@@ -132,7 +132,7 @@ class Life:
     def known(self, target: Target) -> RemoteProcess | None:
         """Return what stands for a process if it was made already."""
         proxy = self._proxies.get(target)
-        return None if proxy is None or proxy.status is Status.EXITED else proxy
+        return proxy if proxy is not None and proxy.reaches else None
 
     def proxies(self, session: Session) -> tuple[RemoteProcess, ...]:
         """Return those that live by a session."""

@@ -21,7 +21,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from atomr.cluster.remote import frames
-from atomr.cluster.remote.proxy_tables import Calls, Links, Names, Waiting
+from atomr.cluster.remote.proxy_tables import Calls, LazyTie, Links, Names, Waiting
 from atomr.core.child_spec import INFINITY
 from atomr.core.exits import NOCONNECTION, NOPROC, ExitReason
 from atomr.core.messages import Down
@@ -35,16 +35,19 @@ from atomr.errors import (
     UnregisteredMessageError,
 )
 from atomr.process.behaviour import Startable
-from atomr.process.calls import Cast, From
+from atomr.process.calls import CAST, Cast, From
 from atomr.process.process import EMPTY, Process, Status
 from atomr.process.report import log
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from atomr.cluster.remote.frames import Target
     from atomr.cluster.remote.pids import Life, RemotePid
     from atomr.cluster.remote.session import Session
+    from atomr.process.parking import ParkSpot
     from atomr.process.task_process import TaskProcess
-    from atomr.refs import Pid
+    from atomr.refs import Pid, Ref
 
 
 class RemoteBehaviour(Startable):
@@ -70,6 +73,9 @@ class RemoteBehaviour(Startable):
 
 _BEHAVIOUR: Final = RemoteBehaviour()
 
+_OF_WAITERS: Final = ("watchers", "exit_spots", "on_end", "names")
+"""Its tables of those who wait for its end; not made here to be looked at."""
+
 
 class RemoteProcess(Process):
     """The proxy of one process of another node.
@@ -78,13 +84,22 @@ class RemoteProcess(Process):
         life: of that node.
         target: its number there, or a name that is looked up at each use.
         session: what goes on over the link; None: there was none.
+        reaches: what is sent to it can arrive; for good no longer once it cannot.
         watch: the number under which the other node tells of the end; 0: nobody
             waits for it.
     """
 
-    __slots__ = ("__weakref__", "life", "session", "target", "watch")
+    __slots__ = ("__weakref__", "life", "reaches", "session", "target", "watch")
+
+    links = LazyTie(Links)
+    watchers: LazyTie[Waiting[Ref, Process]] = LazyTie(Waiting)
+    exit_spots: LazyTie[Waiting[ParkSpot, None]] = LazyTie(Waiting)
+    on_end: LazyTie[Waiting[object, Callable[[], object]]] = LazyTie(Waiting)
+    names = LazyTie(Names)
+    deferred = LazyTie(Calls)
 
     task = None
+    opens_casts = True
 
     def __init__(self, life: Life, target: Target, session: Session | None) -> None:
         # Not the base's: it has no number of this node, and is in no table of it.
@@ -95,6 +110,7 @@ class RemoteProcess(Process):
         self.life = life
         self.target = target
         self.session = session
+        self.reaches = session is not None
         self.watch = 0
         self.idle = True
         self.status = Status.RUNNING
@@ -106,22 +122,11 @@ class RemoteProcess(Process):
         self.reason = self.kill_reason = None
         self.limit = self.debug = self.ties = None
         self.started_at = 0.0
-        self.links = Links(self)
-        self.watchers = Waiting(self)
-        self.exit_spots = Waiting(self)
-        self.on_end = Waiting(self)
-        self.names = Names(self)
-        self.deferred = Calls(self)
 
     @property
     def pid(self) -> RemotePid:  # type: ignore[override]
         """Its pid: the one that somebody holds, or a new one where nobody does."""
         return self.life.pid(self.target)
-
-    @property
-    def reaches(self) -> bool:
-        """Whether what is sent to it can arrive."""
-        return self.session is not None and self.session.up
 
     # --- what is sent -----------------------------------------------------------------
 
@@ -133,9 +138,9 @@ class RemoteProcess(Process):
             LinkMessageError: it is over what a link carries.
             ValueError: it is nested too deep.
         """
-        items, self.inbox = self.inbox, []
-        for item in items:
-            self._forward(item)
+        # One, as it is woken for each.
+        while self.inbox:
+            self._forward(self.inbox.pop())
 
     def deliver(self, message: object) -> None:
         """Send a message for somebody who is told nothing, as a timer is."""
@@ -152,14 +157,21 @@ class RemoteProcess(Process):
         if type(item) is From:
             self.call_now(item)
             return
-        make: type[frames.Send | frames.CastTo] = frames.Send
-        if type(item) is Cast:
-            make, item = frames.CastTo, item.message
         session = self.session
         if session is None or not session.up:
             self.life.drop(self.target, "no_connection")
             return
-        frame = make(self.target, *session.codec.encode(item))
+        # Flat, as it is the path of each message.
+        frame: frames.Send | frames.CastTo
+        if type(item) is tuple and item and item[0] is CAST:
+            tag, body = session.codec.encode(item[1])
+            frame = frames.CastTo(self.target, tag, body)
+        elif type(item) is Cast:
+            tag, body = session.codec.encode(item.message)
+            frame = frames.CastTo(self.target, tag, body)
+        else:
+            tag, body = session.codec.encode(item)
+            frame = frames.Send(self.target, tag, body)
         try:
             session.send(frame)
         except LinkBusyError:
@@ -258,7 +270,7 @@ class RemoteProcess(Process):
         """Note that somebody waits no longer; perhaps that was the last."""
         if self.watch <= 0 or self.status is Status.EXITED:
             return
-        if self.watchers or self.exit_spots or self.on_end or self.names:
+        if any(getattr(self.ties, table, None) for table in _OF_WAITERS):
             return
         assert self.session is not None, "it has a number"
         self.session.unwatch(self.watch)
@@ -269,10 +281,14 @@ class RemoteProcess(Process):
         if self.status is Status.EXITED:
             return
         self.status = Status.EXITED
-        self.idle = False
+        self.idle = self.reaches = False
         self.reason = reason
+        if self.ties is None:
+            return
+        calls = self.deferred
         if self.session is not None:
-            self.session.forget(self.watch, self._waiting_calls().numbers())
+            numbers = calls.numbers() if isinstance(calls, Calls) else ()
+            self.session.forget(self.watch, numbers)
         if reason is NOPROC and isinstance(self.target, str):
             self._nobody_had_the_name()
         self._release()

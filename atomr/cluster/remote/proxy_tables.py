@@ -14,14 +14,38 @@ from weakref import ref
 
 from atomr.process.calls import From
 from atomr.process.process import Process
+from atomr.process.ties import Tie
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from atomr.cluster.remote.proxy import RemoteProcess
 
 K = TypeVar("K")
+T = TypeVar("T")
 V = TypeVar("V")
 
 _ABSENT: Final = object()
+
+
+class LazyTie(Tie[T]):
+    """A table of a proxy that is made when it is first looked at.
+
+    Most proxies have none: a process that is answered once is sent one message.
+    """
+
+    __slots__ = ("_make",)
+
+    def __init__(self, make: Callable[[RemoteProcess], T]) -> None:
+        self._make = make
+
+    def __get__(self, process: Any, owner: type[Process]) -> Any:  # noqa: ANN401 - as of Tie
+        """Return the table; None where the proxy has ended without one."""
+        found = super().__get__(process, owner)
+        if found is None and process.reason is None:
+            found = self._make(process)
+            self.__set__(process, found)
+        return found
 
 
 class _Owned:

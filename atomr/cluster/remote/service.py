@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 NAME: Final = "atomr.remote"
 """What its process is registered as on each node."""
 
+MAX_NAMED: Final = 1024
+"""Names on other nodes whose addresses are kept; then all are looked up again."""
+
 
 class RemoteProcesses:
     """The processes of all other nodes, as one node sees them.
@@ -63,6 +66,8 @@ class RemoteProcesses:
         self._lives: WeakValueDictionary[Origin, Life] = WeakValueDictionary()
         self._latest: dict[str, int] = {}
         self._boots: set[int] = set()
+        # Whoever uses a name holds no pid: it would be made anew each time.
+        self._named: dict[tuple[str, str], RemotePid] = {}
         self._node: Node | None = None
         self._peers: Peers | None = None
         self._watching = ExitStack()
@@ -119,6 +124,10 @@ class RemoteProcesses:
 
     def name_of(self, node: str, name: str) -> Pid | None:
         """Return the address of whoever has a name on a node; None: nobody, here."""
+        known = self._named.get((node, name))
+        if known is not None and known.life.session is not None:
+            # A link is with the present life.
+            return known
         peers = self.peers
         if node == peers.origin.name:
             process = self.node.names.get(name)
@@ -127,7 +136,11 @@ class RemoteProcesses:
         if peer is None:
             # One that was never seen is as far away as one that has left.
             peer = Origin(node, self._latest.get(node, 0))
-        return self.life(peer).pid(name)
+        pid = self.life(peer).pid(name)
+        if len(self._named) >= MAX_NAMED:
+            self._named.clear()
+        self._named[node, name] = pid
+        return pid
 
     def life(self, origin: Origin) -> Life:
         """Return one life of a node."""
@@ -240,8 +253,11 @@ class _Server(GenServer):
         self.remote.close()
 
 
-def remote_processes(operation: str) -> RemoteProcesses:
+def remote_processes(operation: object) -> RemoteProcesses:
     """Return those of the current node.
+
+    Args:
+        operation: who asks, for the error.
 
     Raises:
         NoNodeError: there is no node around, or it is in no cluster.
