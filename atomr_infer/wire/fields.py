@@ -8,6 +8,7 @@ Pure.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -53,9 +54,23 @@ def decode(param: str, raw: Raw, kind: type[T], *, wanted: str) -> T:
     """
     try:
         return _decoder(kind).decode(raw)
+    except UnicodeDecodeError as error:
+        raise invalid(param, "is not UTF-8") from error
     except _ERRORS as error:
         shown = bytes(raw)[:_SHOWN_BYTES].decode("utf-8", "replace")
         raise invalid(param, f"must be {wanted}, not {shown}") from error
+
+
+# The first half of a pair, and no second one: json.dumps makes it of broken text.
+_LONE = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])")
+
+
+def _why(body: bytes, error: Exception) -> str:
+    """Return what is wrong with JSON; its reader calls half a character truncated."""
+    half = _LONE.search(body) if "truncated" in str(error) else None
+    if half is None:
+        return str(error)
+    return f"a surrogate stands alone (byte {half.start()})"
 
 
 class Fields:
@@ -87,9 +102,8 @@ class Fields:
                 f"the request body must be a JSON object {wanted}"
             ) from error
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise InvalidRequestError(
-                f"the request body is not valid JSON: {error}", code="invalid_json"
-            ) from error
+            problem = f"the request body is not valid JSON: {_why(body, error)}"
+            raise InvalidRequestError(problem, code="invalid_json") from error
         except RecursionError as error:
             problem = "the request body is nested too deeply"
             raise InvalidRequestError(problem) from error
