@@ -64,7 +64,10 @@ BAD: list[Any] = [
     pytest.param({"content-encoding": "br"}, BODY, 415, id="unknown encoding"),
     pytest.param({"content-encoding": "gzip"}, BODY, 400, id="not folded"),
     pytest.param(
-        {"content-encoding": "gzip"}, gzip.compress(BODY, mtime=0)[:-4], 400, id="cut off"
+        {"content-encoding": "gzip"},
+        gzip.compress(BODY, mtime=0)[:-4],
+        400,
+        id="cut off",
     ),
     pytest.param(
         {"content-encoding": "gzip"},
