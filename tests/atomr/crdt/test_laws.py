@@ -6,6 +6,7 @@ conflicts.  `make test` runs some of each; the slow tests run many more.
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
@@ -16,7 +17,8 @@ from atomr.crdt import Delta, Replicated
 from tests.atomr.crdt.histories import SPECIFIED, TYPES, World, shown, specified, steps
 
 FEW = settings(max_examples=60)
-MANY = settings(max_examples=1_500)
+# A night's run has more: LAW_EXAMPLES=10000.
+MANY = settings(max_examples=int(os.environ.get("LAW_EXAMPLES", "500")))
 
 types = pytest.mark.parametrize("kind", TYPES, ids=lambda kind: kind.__name__)
 
