@@ -38,7 +38,7 @@ from atomr.crdt.snapshots import (
     take_chunks,
 )
 from atomr.crdt.waiting import Waiting
-from atomr.crdt.wire import Event, check_key, unpack
+from atomr.crdt.wire import Event, check_key, is_sound
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -202,7 +202,7 @@ class EventLog:
             return "known"
         if dot.origin == self.origin or dot.origin in self.retired:
             return "refused"
-        if not _is_sound(event):
+        if not is_sound(event.body or b""):
             return "refused"
         if dot.seq == last + 1 and self._are_known(event.kills):
             return None
@@ -345,13 +345,3 @@ class EventLog:
             replica.bind(self, self.origin)
             self._replicas[crdt_id] = replica
         return replica
-
-
-def _is_sound(event: Event) -> bool:
-    if not event.body:
-        return True
-    try:
-        unpack(event.body)
-    except MalformedError:
-        return False
-    return True

@@ -17,7 +17,7 @@ import msgspec
 from atomr.crdt.causal_context import CausalContext
 from atomr.crdt.errors import MalformedError
 from atomr.crdt.origin import Origin
-from atomr.crdt.wire import Entry, Key, Seq, mark_of
+from atomr.crdt.wire import Entry, Key, Seq, is_sound, mark_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -176,3 +176,5 @@ def _check(entries: tuple[Entry, ...], seen: CausalContext) -> None:
     for entry in entries:
         if not seen.contains(entry.dot.origin, entry.dot.seq):
             raise MalformedError("a snapshot", f"{entry.dot} is held and not seen")
+        if not is_sound(entry.body):
+            raise MalformedError("a snapshot", f"{entry.dot} has no value")

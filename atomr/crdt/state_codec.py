@@ -81,7 +81,7 @@ def decode_state(encoded: bytes) -> StateFrame:
     """
     try:
         return _STATE.decode(encoded)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise MalformedError("a state", str(error)) from error
 
 

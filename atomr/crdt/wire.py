@@ -100,7 +100,7 @@ class Delta(msgspec.Struct, frozen=True, array_like=True, gc=False):
         """
         try:
             return _DELTA.decode(encoded)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except (msgspec.DecodeError, ValueError, RecursionError) as error:
             raise MalformedError("a delta", str(error)) from error
 
 
@@ -119,8 +119,18 @@ def unpack(body: bytes) -> Any:  # noqa: ANN401 - whatever was put
     """
     try:
         return _unpack(body)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise MalformedError("a value", str(error)) from error
+
+
+def is_sound(body: bytes) -> bool:
+    """Return whether a body, if there is one, holds a value."""
+    try:
+        if body:
+            unpack(body)
+    except MalformedError:
+        return False
+    return True
 
 
 def hash64(value: object) -> int:

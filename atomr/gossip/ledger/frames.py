@@ -151,7 +151,10 @@ def decode(data: bytes) -> Frame:
     Raises:
         msgspec.DecodeError: they are no frame.
     """
-    return cast(Frame, _FRAMES.decode(data))
+    try:
+        return cast(Frame, _FRAMES.decode(data))
+    except UnicodeDecodeError as error:
+        raise msgspec.DecodeError(str(error)) from error
 
 
 def encode_record(record: Record) -> bytes:
@@ -166,4 +169,7 @@ def decode_record(data: bytes) -> Record:
         msgspec.DecodeError: it is damaged; a ledger that cannot read its file
             must not start, as one that lost it.
     """
-    return _RECORDS.decode(data)
+    try:
+        return _RECORDS.decode(data)
+    except UnicodeDecodeError as error:
+        raise msgspec.DecodeError(str(error)) from error

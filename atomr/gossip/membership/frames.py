@@ -142,5 +142,5 @@ def decode(content: bytes) -> Frame:
     """
     try:
         return _decoder.decode(content)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, ValueError) as error:
         raise FrameError(f"decode({len(content)} bytes): {error}") from error

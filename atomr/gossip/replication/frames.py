@@ -124,5 +124,5 @@ def decode(content: bytes) -> Frame:
     """
     try:
         return _decoder.decode(content)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise MalformedError("a frame", str(error)) from error

@@ -36,7 +36,8 @@ from atomr.crdt import (
     replicated,
     snapshots,
 )
-from atomr.crdt.wire import pack
+from atomr.crdt.snapshots import Cell
+from atomr.crdt.wire import Entry, pack
 
 A, B, C = (Origin(name, 1) for name in "abc")
 KINDS: tuple[type[Replicated], ...] = (AWLWWMap, AWSet, GCounter, ORMap, OwnedMap)
@@ -430,14 +431,35 @@ def test_a_snapshot_that_holds_what_it_has_not_seen_is_refused() -> None:
         Assembly.of_chunks([lying])
 
 
-def test_an_event_whose_value_is_no_value_stops_its_origin_only() -> None:
+NO_VALUES = {
+    "a tag that is none": b"\xc1",
+    "text that is none": b"\xa1\x80",
+    "cut": b"\xa2a",
+    "deep": b"\x91" * 100_000,
+}
+
+
+@pytest.mark.parametrize("body", NO_VALUES.values(), ids=NO_VALUES)
+def test_an_event_whose_value_is_no_value_stops_its_origin_only(body: bytes) -> None:
     b = EventLog(B)
-    bad = Event("aw_lww_map/m", "k", Dot(A, 1), (), 1, b"\xc1")
+    bad = Event("aw_lww_map/m", "k", Dot(A, 1), (), 1, body)
     good = Event("aw_lww_map/m", "k", Dot(C, 1), (), 1, pack("v"))
     took = b.receive([bad, good])
 
     assert (took.refused, took.applied) == (1, (good,))
     assert b.vector == VersionVector({C: 1})
+
+
+@pytest.mark.parametrize("body", NO_VALUES.values(), ids=NO_VALUES)
+def test_a_snapshot_with_a_value_that_is_none_is_refused(body: bytes) -> None:
+    a = EventLog(A)
+    a.open(AWLWWMap, "m").put("k", 1)
+    [chunk] = a.snapshot()
+    [cell] = chunk.cells
+    [entry] = cell.entries
+    bad = Cell(cell.crdt, cell.key, (Entry(entry.dot, entry.stamp, body),))
+    with pytest.raises(MalformedError):
+        Assembly.of_chunks([type(chunk)(0, 1, chunk.vector, (), (bad,))])
 
 
 def test_a_message_that_waited_and_comes_again_counts_once() -> None:

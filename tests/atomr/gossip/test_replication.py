@@ -64,6 +64,8 @@ if TYPE_CHECKING:
 
 DAY_S = 86_400.0
 
+FORGED = LogEvent("aw_set/s", "x", Dot(Origin("a", 1), 1), (), 0, b"")
+
 
 class Lab:
     """Replicators whose frames arrive at once, unless the test keeps them."""
@@ -438,9 +440,8 @@ def test_a_peer_with_our_own_origin_is_not_believed() -> None:
 
 def test_events_that_claim_to_be_ours_are_refused_and_told() -> None:
     lab = Lab("ab")
-    forged = LogEvent("aw_set/s", "x", Dot(Origin("a", 1), 1), (), 0, b"")
     peer = lab.log("b").origin
-    [fact] = lab.machines["a"].handle(Received(peer, Push((forged,))), 0.0)
+    [fact] = lab.machines["a"].handle(Received(peer, Push((FORGED,))), 0.0)
 
     assert fact == Suspicious(peer, "refused 1 of its events")
 
@@ -473,6 +474,7 @@ def test_questions_for_parts_that_there_are_not_are_not_answered() -> None:
         b"\xc1",
         b"\x91\x63",
         b"\x92\x01\x91\x00",
+        encode(Push((FORGED,))).replace(b"aw_set", b"\xff" * 6),
         b"\x91" * 100_000,
         b"\xdd\xff\xff",
     ],

@@ -298,6 +298,8 @@ def test_a_frame_that_is_cut_short_or_too_long_is_none(frame: Frame) -> None:
             decode(content[:end])
     with pytest.raises(FrameError):
         decode(content + b"\x00")
+    with pytest.raises(FrameError):
+        decode(content.replace(ME.address.encode(), b"\xff" * len(ME.address)))
 
 
 @given(st.binary(max_size=200))
