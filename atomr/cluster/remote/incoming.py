@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 Handler: TypeAlias = "Callable[[Session, Any], None]"
 
 MAX_HELD: Final = 262_144
-"""Calls that wait for us, and watches, of one peer; it is cut off at more."""
+"""Calls that wait for us, watches, linked processes of one peer; then it is cut off."""
 
 
 def handle(session: Session, frame: Frame) -> None:
@@ -268,10 +268,13 @@ def _on_ended(session: Session, frame: frames.Ended) -> None:
     proxy = session.watches.pop(frame.id, None)
     if proxy is None:
         return
-    if isinstance(proxy.target, int):
+    reason = reasons.reason_of(frame.reason, session.codec)
+    if isinstance(proxy.target, str):
+        proxy.holder_ended(reason)
+    else:
         # Numbers are not used twice: its pid stays dead.
         proxy.pid.ended = True
-    proxy.finish(reasons.reason_of(frame.reason, session.codec))
+        proxy.finish(reason)
 
 
 # --- links ----------------------------------------------------------------------------
@@ -284,6 +287,9 @@ def _on_link(session: Session, frame: frames.LinkTo) -> None:
     if process is None:
         gone = frames.LinkEnded(frame.to, frame.sender, session.told(NOPROC))
         session.signal(gone)
+        return
+    if session.life.size >= MAX_HELD:
+        session.link.end(Reason.MALFORMED, "links that cannot be", fault=True)
         return
     proxy = session.life.proxy(frame.sender)
     links = proxy.wire_links()

@@ -11,6 +11,7 @@ by whoever waits, and makes its pid again when it needs one.
 
 from __future__ import annotations
 
+from threading import get_ident
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
@@ -57,7 +58,9 @@ class RemotePid(Pid):
         if self.ended or self.life.over:
             self._proxy = None
             return None
-        proxy = self._proxy = self.life.proxy(self.target)
+        proxy = self.life.proxy(self.target)
+        if proxy.reaches:
+            self._proxy = proxy
         return proxy
 
     def __repr__(self) -> str:
@@ -123,11 +126,19 @@ class Life:
 
     def proxy(self, target: Target) -> RemoteProcess:
         """Return what stands for a process now, made if need be."""
+        if get_ident() != self.node.thread:
+            # Whoever sends from a thread needs to know the node, and no more.
+            return RemoteProcess(self, target, None)
         proxy = self._proxies.get(target)
         if proxy is None or not proxy.reaches:
             proxy = RemoteProcess(self, target, self.find_session(self))
             self._proxies[target] = proxy
         return proxy
+
+    @property
+    def size(self) -> int:
+        """Processes that something stands for now."""
+        return len(self._proxies)
 
     def known(self, target: Target) -> RemoteProcess | None:
         """Return what stands for a process if it was made already."""

@@ -20,6 +20,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final, NoReturn
 
+from trio.lowlevel import enable_ki_protection
+
 from atomr.cluster.remote import frames
 from atomr.cluster.remote.proxy_tables import Calls, LazyTie, Links, Names, Waiting
 from atomr.core.child_spec import INFINITY
@@ -38,6 +40,7 @@ from atomr.process.behaviour import Startable
 from atomr.process.calls import CAST, Cast, From
 from atomr.process.process import EMPTY, Process, Status
 from atomr.process.report import log
+from atomr.refs import Pid
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,7 +50,7 @@ if TYPE_CHECKING:
     from atomr.cluster.remote.session import Session
     from atomr.process.parking import ParkSpot
     from atomr.process.task_process import TaskProcess
-    from atomr.refs import Pid, Ref
+    from atomr.refs import Ref
 
 
 class RemoteBehaviour(Startable):
@@ -191,7 +194,7 @@ class RemoteProcess(Process):
             ref.fail(NoConnectionError(ref.target, ref.request))
             return
         tag, body = session.codec.encode(ref.request)
-        caller = 0 if ref.caller is None else ref.caller.pid.number
+        caller = 0 if ref.caller is None else _number(ref.caller.pid)
         number = session.begin(ref)
         try:
             session.send(frames.Call(number, caller, self.target, tag, body))
@@ -233,7 +236,7 @@ class RemoteProcess(Process):
         session = self.session
         if session is None:
             return
-        number = 0 if sender is None else sender.number
+        number = 0 if sender is None else _number(sender)
         why = session.told(reason)
         if linked:
             assert isinstance(self.target, int), "names have no links"
@@ -276,23 +279,30 @@ class RemoteProcess(Process):
         self.session.unwatch(self.watch)
         self.watch = 0
 
+    @enable_ki_protection
     def finish(self, reason: ExitReason) -> None:
         """Fail the callers, tell links and monitors, and free the names here."""
         if self.status is Status.EXITED:
             return
+        calls = self.deferred if self.ties is not None else None
+        if isinstance(calls, Calls) and self.session is not None:
+            self.session.forget_calls(calls.numbers())
+        self.holder_ended(reason)
+        self._fail_callers(reason)
+
+    @enable_ki_protection
+    def holder_ended(self, reason: ExitReason) -> None:
+        """Do the same but for the callers: a name may have another holder by now."""
         self.status = Status.EXITED
         self.idle = self.reaches = False
         self.reason = reason
         if self.ties is None:
             return
-        calls = self.deferred
         if self.session is not None:
-            numbers = calls.numbers() if isinstance(calls, Calls) else ()
-            self.session.forget(self.watch, numbers)
+            self.session.watches.pop(self.watch, None)
         if reason is NOPROC and isinstance(self.target, str):
             self._nobody_had_the_name()
         self._release()
-        self._fail_callers(reason)
         self._tell_others(reason)
         self._wake_waiters()
 
@@ -302,3 +312,11 @@ class RemoteProcess(Process):
             if watcher.monitoring is not None:
                 watcher.monitoring.pop(ref, None)
             watcher.deliver(Down(ref, None, NOPROC))
+
+
+def _number(pid: Pid) -> int:
+    """Return the number by which the other node knows a process of ours.
+
+    A process of a third node, whose message we hand on, is nobody there.
+    """
+    return pid.number if type(pid) is Pid else 0

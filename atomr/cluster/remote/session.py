@@ -14,6 +14,8 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from trio.lowlevel import enable_ki_protection
+
 from atomr.cluster.remote import frames, reasons
 from atomr.cluster.remote.unlinks import Unlinks
 from atomr.core.exits import NOCONNECTION
@@ -190,14 +192,14 @@ class Session:
             number = self.unlinks.begin((ours, theirs))
             self.signal(frames.Unlink(ours, theirs, number))
 
-    def forget(self, watch: int, calls: Iterable[int]) -> None:
-        """Let go of the watch and the calls of a proxy that has ended."""
-        self.watches.pop(watch, None)
-        for number in calls:
+    def forget_calls(self, numbers: Iterable[int]) -> None:
+        """Let go of the calls of a process that has ended."""
+        for number in numbers:
             self.calls.pop(number, None)
 
     # --- the end ----------------------------------------------------------------------
 
+    @enable_ki_protection
     def end(self) -> None:
         """End all that lives by this link."""
         if not self.up:
@@ -215,6 +217,10 @@ class Session:
         self.watched.clear()
         for proxy in self.life.proxies(self):
             proxy.finish(NOCONNECTION)
+        # Those by a name whose holder has ended since.
+        for ref in tuple(self.calls.values()):
+            ref.server_down(NOCONNECTION)
+        self.calls.clear()
 
     def watch_for(self, number: int, process: Process) -> None:
         """Have the peer told of the end of a process of ours."""

@@ -17,9 +17,15 @@ from atomr.cluster.remote import (
     monitor_node,
 )
 from atomr.core.child_spec import ChildSpec, Restart
-from atomr.core.exits import KILLED, NORMAL
+from atomr.core.exits import KILL, KILLED, NOCONNECTION, NORMAL
 from atomr.core.messages import Down, Exit
-from atomr.errors import NotAProcessError, StartError
+from atomr.errors import (
+    CallTimeoutError,
+    NoProcessError,
+    NotAProcessError,
+    ServerDownError,
+    StartError,
+)
 from atomr.otp import Registry, abcast, call, cast, child, multi_call
 from atomr.otp.registry import RegistryRef
 from atomr.process import (
@@ -30,12 +36,14 @@ from atomr.process import (
     register,
     self_pid,
     send,
+    send_from_thread,
     stop,
     trap_exit,
+    wait_exit,
 )
 from atomr.refs import Pid
 from tests.atomr.cluster.loopback import open_loopback
-from tests.atomr.cluster.remote.servers import MESSAGES, Add, Counter, Get
+from tests.atomr.cluster.remote.servers import MESSAGES, Add, Counter, Get, Give
 from tests.atomr.http2.conftest import until
 
 if TYPE_CHECKING:
@@ -247,3 +255,90 @@ async def test_a_cast_to_all_nodes_reaches_those_that_are_up(
             assert await call(servers[1], Get()) == 1
 
         await nodes["a"].run(tell)
+
+
+async def test_a_name_here_can_lead_to_a_process_of_a_third_node(
+    open_nodes: OpenNodes,
+) -> None:
+    async with open_nodes("a", "b", "c") as nodes:
+        pid = await nodes["c"].node.start(counter())
+
+        async def give_name() -> None:
+            seen = nodes.remotes["b"].life(nodes["c"].origin).pid(pid.number)
+            register("alias", seen)
+
+        async def ask() -> None:
+            there = at("b", "alias")
+            assert await call(there, Add(3)) == 3
+            # Nobody at c could answer it there: it is of neither b nor c.
+            assert await call(there, Give("caller")) is None
+            with pytest.raises(CallTimeoutError):
+                await call(there, Give("nothing"), timeout_s=0.02)
+            ref = monitor(there)
+            kill(there)
+            down = await receive()
+            assert isinstance(down, Down)
+            assert (down.ref, down.reason) == (ref, KILLED)
+            with pytest.raises(NoProcessError):
+                await call(there, Get())
+
+        await nodes["b"].run(give_name)
+        with trio.fail_after(10):
+            await nodes["a"].run(ask)
+        back = nodes.remotes["c"].life(nodes["b"].origin).session
+        assert back is not None
+        await until(lambda: not back.answering)
+
+
+async def test_a_call_by_name_outlives_a_former_holder(open_nodes: OpenNodes) -> None:
+    async with open_nodes("a", "b") as nodes:
+        await nodes["b"].node.start(counter())
+        there = at("b", "counter")
+
+        async def ask(found: list[object]) -> None:
+            try:
+                await call(there, Give("nothing"))
+            except ServerDownError as error:
+                found.append(error.reason)
+
+        async def use() -> list[object]:
+            found: list[object] = []
+            ref = monitor(there)
+            await call(there, Get())
+            node = nodes["b"].node
+            # The first holder's end is on its way while the second one is asked.
+            node.names["counter"].exit_signal(KILL, None)
+            await wait_exit(there)
+            await node.start(counter())
+            down = await receive()
+            assert isinstance(down, Down)
+            assert down.ref is ref
+            monitor(there)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(ask, found)
+                await call(there, Get())
+                here = nodes.remotes["a"].life(nodes["b"].origin).session
+                assert here is not None
+                proxy = next(iter(here.watches.values()))
+                proxy.holder_ended(KILLED)
+                assert not found
+                nodes["a"].cut(nodes["b"])
+            return found
+
+        with trio.fail_after(10):
+            assert await nodes["a"].run(use) == [NOCONNECTION]
+
+
+async def test_a_thread_sends_to_a_process_of_another_node(
+    open_nodes: OpenNodes,
+) -> None:
+    async with open_nodes("a", "b") as nodes:
+        pid = await nodes["b"].node.start(counter())
+
+        async def use() -> object:
+            seen = nodes.remotes["a"].life(nodes["b"].origin).pid(pid.number)
+            await trio.to_thread.run_sync(send_from_thread, seen, "from a thread")
+            await until(lambda: pid._process.behaviour.notes)
+            return await call(seen, Give("notes"))
+
+        assert await nodes["a"].run(use) == ["from a thread"]
