@@ -162,6 +162,8 @@ class ExecuteBatch:
         messages: the conversation, at least one message.
         prompt: bare text to continue (``/v1/completions``), which is also the
             one message; None: a chat.
+        only_passed: what of the request its canonical form cannot say, in a few
+            words, so that its bytes must be passed on; None: it says all.
         sampling: how tokens are chosen.
         stream: True when chunks are wanted as they are made.  A runner may
             answer a False with one chunk that holds everything.
@@ -185,6 +187,7 @@ class ExecuteBatch:
     model: str
     messages: tuple[Message, ...]
     prompt: str | None = None
+    only_passed: str | None = None
     sampling: Sampling = Sampling()
     stream: bool = True
     tools: tuple[Tool | RawTool, ...] = ()

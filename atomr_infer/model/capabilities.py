@@ -143,6 +143,8 @@ def check_request(batch: ExecuteBatch, capabilities: Capabilities) -> tuple[str,
     _check_asks(batch, capabilities)
     _check_modalities(batch, capabilities)
     _check_old_tools(batch, capabilities)
+    if batch.only_passed is not None and not _is_passed_on(batch, capabilities):
+        raise _absent(batch.only_passed, "prompt")
     for position, message in enumerate(batch.messages):
         _check_message(position, message, batch.dialect, capabilities)
     ignored = batch.sampling.given() - capabilities.sampling

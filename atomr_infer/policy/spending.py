@@ -46,7 +46,6 @@ def interrupted_usage(
             interrupted=True,
         )
     prompt_chars = sum(len(message.text) for message in batch.messages)
-    prompt_chars += len(batch.prompt or "")
     return Usage(
         input_uncached=math.ceil(prompt_chars / _CHARS_PER_TOKEN),
         output_text=output,

@@ -51,7 +51,7 @@ def estimate_prompt_tokens(batch: ExecuteBatch) -> int:
     messages = sum(
         _TOKENS_PER_MESSAGE + _parts(message.content) for message in batch.messages
     )
-    return messages + sum(map(_tool, batch.tools)) + _text(batch.prompt or "")
+    return messages + sum(map(_tool, batch.tools))
 
 
 def _text(text: str | bytes) -> int:

@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from atomr_infer.errors import ModelNotFoundError
+from atomr_infer.errors import ModelNotFoundError, UnsupportedFeatureError
 from atomr_infer.model.dialect import Dialect
 from atomr_infer.remote.provider import ProviderRequest
 from atomr_infer.wire.openai.fitting import fitted
@@ -56,10 +56,21 @@ _PATHS = {
 def make_request(
     batch: ExecuteBatch, options: OpenAIOptions
 ) -> ProviderRequest[TokenChunk | RawChunk]:
-    """Return the request for a generation."""
+    """Return the request for a generation.
+
+    Raises:
+        UnsupportedFeatureError: it would have to be passed on, and cannot be.
+    """
     passed = passed_request(batch, options)
     if passed is not None:
         return passed
+    if batch.only_passed is not None:
+        raise UnsupportedFeatureError(
+            f"{batch.only_passed} are only passed on as they are, and this request "
+            "cannot be: it must name its model once, without escapes, and have no "
+            "stream_options that lack include_usage",
+            param="prompt",
+        )
     fit = fitted(batch, traits_of(batch.model, options))
     if batch.prompt is not None and takes_bare_text(batch.model, options):
         path, body = _COMPLETIONS, encode_completion_request(fit.batch)

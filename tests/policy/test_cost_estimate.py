@@ -10,6 +10,7 @@ from atomr_infer.model.batch import ExecuteBatch, Message, Role, Sampling, TextP
 from atomr_infer.model.parts import AudioPart, CacheHint, ImagePart, Inline, Part
 from atomr_infer.model.prices import Price, Rates
 from atomr_infer.policy.cost_estimate import estimate_request
+from atomr_infer.policy.spending import interrupted_usage
 from atomr_infer.policy.token_estimate import estimate_prompt_tokens
 
 PRICE = Price(rates=Rates(input=1, output=10))
@@ -90,6 +91,8 @@ def test_a_picture_is_billed_as_text_where_it_has_no_price() -> None:
     assert bounds(request) == (tokens // 4, tokens)
 
 
-def test_a_bare_prompt_is_counted() -> None:
-    request = attrs.evolve(batch(max_tokens=0), messages=(), prompt="x" * 300)
-    assert bounds(request) == (25, 100)
+def test_a_bare_prompt_is_counted_once() -> None:
+    chat = batch(max_tokens=0)
+    request = attrs.evolve(chat, prompt="x" * 300)
+    assert bounds(request) == bounds(chat) == (27, 108)
+    assert interrupted_usage(request, 0).input_uncached == 75

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import msgspec
-from msgspec import Raw
 
 from atomr_infer.model.batch import ExecuteBatch, Message, Role, Sampling
 from atomr_infer.model.collected import Choice, Collected
@@ -34,6 +34,8 @@ from atomr_infer.wire.openai.usage_body import usage_members
 from atomr_infer.wire.sse import KEEPALIVE
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from atomr_infer.errors import InferenceError
     from atomr_infer.model.batch import TokenChunk
     from atomr_infer.model.parts import RawJson
@@ -45,19 +47,25 @@ _json = msgspec.json.Encoder().encode
 _MAX_N = 128
 _MAX_LOGPROBS = 20
 _DONE = b"data: [DONE]\n\n"
-_PROMPT = "a string, or a list with one string"
+_MAX_PROMPTS = 2048
+_PROMPT = "a string, a list of strings, a list of token ids, or a list of such lists"
+_SEVERAL, _IDS = "several prompts at once", "prompts of token ids"
+_CHARS_PER_TOKEN = 4
 
 
 def parse_completion(call: Call) -> Asked:
     """Return the request that a call's body holds.
 
+    Several prompts, and prompts of token ids, have no canonical form: who does not
+    pass them on refuses them.
+
     Raises:
-        InvalidRequestError: with ``param`` naming the member at fault; also for
-            several prompts at once, and for prompts of token ids.
+        InvalidRequestError: with ``param`` naming the member at fault.
     """
     root = Fields.of_body(call.body, wanted="with 'model' and 'prompt'")
     model = model_name(root)
-    prompt = _prompt(root)
+    asked = _prompt(root)
+    prompt = asked.text
     stream = root.flag("stream") or False
     include_usage = take_include_usage(root, stream=stream)
     batch = ExecuteBatch(
@@ -65,7 +73,8 @@ def parse_completion(call: Call) -> Asked:
         model=model,
         messages=(Message(Role.USER, prompt),),
         prompt=prompt,
-        sampling=_sampling(root),
+        only_passed=asked.only_passed,
+        sampling=_sampling(root, asked.count),
         stream=stream,
         user=root.text("user"),
         dialect=Dialect.OPENAI_COMPLETIONS,
@@ -75,19 +84,50 @@ def parse_completion(call: Call) -> Asked:
     return Asked(batch=batch, include_usage=include_usage)
 
 
-def _prompt(root: Fields) -> str:
+@attrs.frozen
+class _Prompt:
+    """What is to be continued.
+
+    Attributes:
+        text: all of it; of token ids something as long.
+        count: how many prompts it is.
+        only_passed: what cannot be written anew; None: it can be.
+    """
+
+    text: str
+    count: int = 1
+    only_passed: str | None = None
+
+
+def _prompt(root: Fields) -> _Prompt:
     raw = root.raw("prompt")
     if raw is None:
         raise invalid("prompt", "is required")
     if bytes(raw).startswith(b'"'):
-        return decode("prompt", raw, str, wanted=_PROMPT)
-    prompts = decode("prompt", raw, list[Raw], wanted=_PROMPT)
-    if len(prompts) != 1:
-        raise invalid("prompt", "must be one prompt; ask once for each")
-    return decode("prompt[0]", prompts[0], str, wanted="text, not token ids")
+        return _Prompt(decode("prompt", raw, str, wanted=_PROMPT))
+    given = decode("prompt", raw, list[str | int | list[int]], wanted=_PROMPT)
+    if not given:
+        raise invalid("prompt", "must not be empty")
+    if all(isinstance(each, int) for each in given):
+        return _Prompt(_as_long_as(given), only_passed=_IDS)
+    if len(given) > _MAX_PROMPTS:
+        raise invalid("prompt", f"must be at most {_MAX_PROMPTS} prompts")
+    texts = [each for each in given if isinstance(each, str)]
+    if len(texts) == len(given):
+        several = None if len(texts) == 1 else _SEVERAL
+        return _Prompt("".join(texts), len(texts), several)
+    ids = [each for each in given if isinstance(each, list)]
+    if len(ids) != len(given):
+        raise invalid("prompt", f"must be {_PROMPT}")
+    return _Prompt("".join(map(_as_long_as, ids)), len(ids), _IDS)
 
 
-def _sampling(root: Fields) -> Sampling:
+def _as_long_as(ids: Sequence[object]) -> str:
+    return " " * (_CHARS_PER_TOKEN * len(ids))
+
+
+def _sampling(root: Fields, prompts: int) -> Sampling:
+    n = root.whole("n", 1, _MAX_N) or 1
     return Sampling(
         temperature=root.number("temperature", 0, 2),
         top_p=root.number("top_p", 0, 1),
@@ -97,7 +137,7 @@ def _sampling(root: Fields) -> Sampling:
         seed=root.optional("seed", int, "a whole number"),
         presence_penalty=root.number("presence_penalty", -2, 2),
         frequency_penalty=root.number("frequency_penalty", -2, 2),
-        n=root.whole("n", 1, _MAX_N) or 1,
+        n=n * prompts,  # so many answers come
         top_logprobs=root.whole("logprobs", 0, _MAX_LOGPROBS),
     )
 
