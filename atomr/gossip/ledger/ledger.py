@@ -276,7 +276,7 @@ class Ledger:
             return ()
         match frame:
             case Rows():
-                self._hear(sender, frame.ledger, frame.rows, now_s)
+                self._hear(sender, frame, now_s)
             case Need():
                 self._lend(sender, frame)
             case Freeze():
@@ -284,19 +284,20 @@ class Ledger:
                 self._owed.append(answer)
                 self._effects += facts
             case Frozen():
-                self._hear(sender, frame.ledger, frame.rows, now_s)
+                self._hear(sender, frame, now_s)
                 self._reclaim.agreed(sender, frame)
             case Objects():
                 self._effects += self._reclaim.objected(frame)
         return self._work(now_s)
 
-    def _hear(
-        self, sender: str, ledger: str, rows: Iterable[Row], now_s: float
-    ) -> None:
+    def _hear(self, sender: str, frame: Rows | Frozen, now_s: float) -> None:
+        ledger = frame.ledger
         self._peers.heard(sender, ledger, now_s)
-        for row in rows:
+        for row in frame.rows:
             if not self._book.merge(row):
                 self._effects.append(RolledBack(self._budget.name, self.ledger))
+            if row.ledger == ledger and row != self._book.matrix.rows.get(ledger):
+                self._owe(sender)  # we know more: its file may be an old copy
 
     def _lend(self, sender: str, need: Need) -> None:
         """Move what a peer needs, and of the rest half; tell it in any case."""
@@ -389,8 +390,7 @@ class Ledger:
 
     def _answer(self, owed: list[Send]) -> None:
         for answer in owed:
-            message = self._current(answer.message)
-            self._effects.append(Send(answer.to, message))
+            self._effects.append(Send(answer.to, self._current(answer.message)))
         owed.clear()
 
     def _current(self, frame: Frame) -> Frame:
