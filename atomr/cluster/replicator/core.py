@@ -5,7 +5,7 @@ is; then the machines of the shards speak.  A peer whose shards are of another n
 is left alone: keys would be looked for in the wrong places.
 
 Nothing waits for an answer, and whatever is lost is said again by a later digest; a
-hello that could not be sent is due until it is.
+hello that could not be sent is due until it is, and one that did not come is asked for.
 
 Pure: the clocks, the generator and the boot ids are arguments.
 """
@@ -46,6 +46,9 @@ if TYPE_CHECKING:
 TICK_S = 0.05
 """Digests of all shards are due at the same ticks: a node is woken 20 times a second
 at most while nothing is written."""
+
+ASK_S = 1.0
+"""A peer is asked for its hello no more often than that."""
 
 
 @attrs.frozen
@@ -103,12 +106,14 @@ class Neighbour:
         logs: the present life of each of its shards' logs; None: it has not said.
         is_suspect: whether the membership suspects it.
         unsaid: the hello that it is to be told; None: it was told.
+        asked_at_s: when it was asked for its hello.
     """
 
     node: Origin
     logs: tuple[Origin, ...] | None = None
     is_suspect: bool = False
     unsaid: Hello | None = None
+    asked_at_s: float = float("-inf")
 
 
 class Core:
@@ -205,6 +210,8 @@ class Core:
         for neighbour in self.neighbours.values():
             if neighbour.unsaid is not None:
                 self._say(neighbour, neighbour.unsaid)
+            elif neighbour.logs is None:
+                self._ask(neighbour, now_s)
         for shard in self.shards:
             if now_s >= shard.next_deadline_s:
                 self._written.discard(shard)
@@ -231,7 +238,7 @@ class Core:
                 return
             self.peer_down(before.node, now_s)
         neighbour = self.neighbours[node.name] = Neighbour(node)
-        self._say(neighbour, self._hello(is_answer=False))
+        self._ask(neighbour, now_s)
         self._check_quorum(now_s)
 
     def peer_down(self, node: Origin, now_s: float) -> None:
@@ -289,6 +296,11 @@ class Core:
         neighbour.unsaid = None
         self._out.append(Tell(neighbour.node, hello))
 
+    def _ask(self, neighbour: Neighbour, now_s: float) -> None:
+        if now_s - neighbour.asked_at_s >= ASK_S:
+            neighbour.asked_at_s = now_s
+            self._say(neighbour, self._hello(is_answer=False))
+
     def _greeted(self, neighbour: Neighbour, hello: Hello, now_s: float) -> None:
         if len(hello.boots) != len(self.shards):
             self._leave(neighbour, now_s)
@@ -338,8 +350,9 @@ class Core:
     ) -> None:
         number, logs = carried.shard, neighbour.logs
         if logs is None or number >= len(logs) or logs[number].boot != carried.boot:
-            # Of a life that is over, or that nobody has told us of.
+            # Of a life that is over, or of one whose hello was lost.
             self.dropped += 1
+            self._ask(neighbour, now_s)
             return
         shard = self.shards[number]
         effects = shard.receive(logs[number], carried.frame, now_s, now_ms)

@@ -13,6 +13,7 @@ from atomr.core.checks import check_count, check_seconds
 from atomr.gossip.replication import ReplicationOptions
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from collections.abc import Set as AbstractSet
 
 _DAY_S = 86_400.0
@@ -21,6 +22,10 @@ REPLICATION = ReplicationOptions(batch_events=250, batch_bytes=64 * 1024)
 """Smaller frames than the machine's own default: to apply one takes 2 ms, not 10."""
 
 MAX_SHARDS = 1_024
+
+
+def _names(names: Iterable[str]) -> frozenset[str]:
+    return frozenset(names)
 
 
 @attrs.frozen
@@ -46,7 +51,7 @@ class ReplicatorOptions:
     """
 
     shards: int = 16
-    voters: frozenset[str] = attrs.field(default=frozenset(), converter=frozenset)
+    voters: frozenset[str] = attrs.field(default=frozenset(), converter=_names)
     retire_after_s: float = _DAY_S
     retire_restarted_after_s: float = 60.0
     quiet_s: float = 10.0

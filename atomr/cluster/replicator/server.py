@@ -26,7 +26,7 @@ from atomr.cluster.peers import MemberChanged, PeerDown, PeerUp
 from atomr.cluster.replicator.core import Alarm, Core, Reborn, Tell
 from atomr.cluster.replicator.durable import Durability
 from atomr.cluster.replicator.errors import NotStoredError
-from atomr.cluster.replicator.frames import Message
+from atomr.cluster.replicator.frames import Carried, Message
 from atomr.cluster.replicator.watchers import Watchers
 from atomr.core.messages import PassesBounds
 from atomr.crdt import Origin
@@ -181,7 +181,8 @@ class ReplicatorServer(GenServer):
 
     def arrive(self, peer: Origin, message: Message) -> None:
         """Take a message of a peer; called by the task that reads the link."""
-        if self.waiting >= self._replicator.options.max_waiting:
+        is_full = self.waiting >= self._replicator.options.max_waiting
+        if is_full and isinstance(message, Carried):
             # Whatever a frame says is said again; the reader must not wait.
             self.overrun += 1
             return

@@ -1,0 +1,262 @@
+"""Runs in which replicators are cut off, killed and restarted, and names with them.
+
+python -m atomr.testing.simulation \
+    tests/atomr/cluster/replicator/replicator_scenarios.py
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from atomr.cluster.replicator import ReplicatorOptions
+from atomr.cluster.replicator.options import REPLICATION
+from atomr.gossip.replication import ReplicationOptions
+from atomr.testing.simulation import Mix, Quality, Scenario, Simulation, draw_faults
+from tests.atomr.cluster.replicator.world import (
+    CODEC,
+    CoreNode,
+    World,
+    add_nodes,
+    all_meet,
+    are_equal,
+    nodes,
+    refuse_bad_facts,
+)
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Iterable
+
+    from atomr.crdt import Origin
+
+CHAOS_S = 4.0
+MIX = Mix(slow_s=1.0, pause_s=1.0, down_s=1.0)
+KEYS = [f"k{number}" for number in range(6)]
+
+
+def at_random(draw: random.Random, node: CoreNode, now_s: float) -> Iterable[object]:
+    """Let a node register, end a process, or put something."""
+    key = draw.choice(KEYS)
+    match draw.randrange(4):
+        case 0 | 1:
+            node.register(key, now_s)
+        case 2:
+            node.end(key, now_s)
+        case 3:
+            return node.put(draw.randrange(5), draw.randrange(100), now_s)
+    return node.act()
+
+
+def chaos(simulation: Simulation) -> None:
+    """All goes wrong, and in the end all agree on who has which name."""
+    draw = simulation.random
+    if draw.random() < 0.2:
+        simulation.use_codec(CODEC)
+    batch = draw.choice([3, 50])
+    options = ReplicatorOptions(
+        shards=draw.choice([1, 2, 3]),
+        retire_restarted_after_s=draw.choice([1.0, 60.0]),
+        replication=ReplicationOptions(batch_events=batch),
+    )
+    world = World(options, is_durable=draw.random() < 0.5)
+    add_nodes(simulation, world, draw.choice([2, 3, 5]))
+    refuse_bad_facts(simulation)
+    simulation.plan(
+        draw_faults(draw, simulation.names, within_s=CHAOS_S, number=5, mix=MIX)
+    )
+    simulation.start()
+    for _ in range(60):
+        name = draw.choice(simulation.names)
+        do = partial(simulation.do, name, partial(at_random, draw))
+        simulation.at(simulation.now_s + draw.uniform(0.0, CHAOS_S), do)
+    simulation.run(CHAOS_S)
+    simulation.heal()
+    simulation.run(MIX.slow_s)
+    simulation.start()
+    simulation.run_until(lambda: all_meet(simulation), within_s=10.0)
+    simulation.run_until(lambda: are_equal(simulation), within_s=10.0)
+    check_names(simulation)
+
+
+def check_names(simulation: Simulation) -> None:
+    """Assert that each name is its holder's, on all nodes, and no other is found."""
+    holders: dict[str, list[CoreNode]] = {}
+    for node in nodes(simulation):
+        for key in node.held:
+            holders.setdefault(key, []).append(node)
+    for key in KEYS:
+        found = {node.whereis(key) for node in nodes(simulation)}
+        assert found == {h.origin for h in holders.get(key, ())} or (
+            found == {None} and key not in holders
+        ), (key, found)
+
+
+class Lookout:
+    """Looks up names on all nodes, again and again, while nodes restart.
+
+    Attributes:
+        lost: who did not find whose names, though both were up for a second.
+    """
+
+    def __init__(self, simulation: Simulation) -> None:
+        self.simulation = simulation
+        self.lost: list[tuple[str, str]] = []
+        self.settled: dict[str, float] = {}
+        self.stale: dict[tuple[str, str], float] = {}
+
+    def register(self, name: str) -> None:
+        """Let a node register ten processes: nothing else may have their names."""
+        self.simulation.do(name, partial(self._register, name))
+        self.settled[name] = self.simulation.now_s + 1.0
+
+    def _register(self, name: str, node: CoreNode, now_s: float) -> Iterable[object]:
+        for at in range(10):
+            assert node.register(f"{name}/{at}", now_s)
+        return node.act()
+
+    def restart(self, name: str) -> None:
+        """Restart a node; it registers a moment later."""
+        self.simulation.restart(name)
+        self.settled[name] = float("inf")
+        self.simulation.run(0.05)
+        self.register(name)
+
+    def look(self) -> None:
+        """Look up two names of each node on each node."""
+        for node in nodes(self.simulation):
+            for name in self.simulation.names:
+                present = self.simulation.node(name).origin
+                for at in (0, 9):
+                    found = node.whereis(f"{name}/{at}")
+                    self._judge(node.boot.name, name, found, present)
+
+    def _judge(
+        self, here: str, name: str, found: Origin | None, present: Origin
+    ) -> None:
+        now_s, both = self.simulation.now_s, (here, name)
+        if found in {present, None}:
+            self.stale.pop(both, None)
+        else:
+            since_s = self.stale.setdefault(both, now_s)
+            assert now_s - since_s <= 1.0, f"{both}: a name of a dead process"
+        if found != present and all(now_s >= self.settled[n] for n in both):
+            self.lost.append(both)
+
+
+def rolling(simulation: Simulation, rounds: int = 20, number: int = 5) -> None:
+    """Each node is restarted, again and again, while its processes have names.
+
+    Nobody fails to find a name that a node holds which stays up.  A name of a node
+    that was killed is found for a second at most.
+    """
+    draw = simulation.random
+    options = ReplicatorOptions(shards=2, retire_restarted_after_s=2.0)
+    add_nodes(simulation, World(options), number)
+    refuse_bad_facts(simulation)
+    simulation.start()
+    simulation.run_until(lambda: all_meet(simulation), within_s=5.0)
+    lookout = Lookout(simulation)
+    for name in simulation.names:
+        lookout.register(name)
+    simulation.run(1.0)
+    simulation.every(0.05, lookout.look)
+    for _ in range(rounds):
+        for name in simulation.names:
+            lookout.restart(name)
+            simulation.run(draw.uniform(0.5, 1.5))
+    simulation.run(10.0)
+    assert lookout.lost == []
+    for node in nodes(simulation):
+        for shard in node.core.shards:
+            assert len(shard.log.vector) <= 2 * number
+
+
+def rolling_short(simulation: Simulation) -> None:
+    """The same, less often."""
+    rolling(simulation, 1, simulation.random.choice([2, 3, 3, 5]))
+
+
+def many_keys(simulation: Simulation, keys: int = 500, faults: int = 20) -> None:
+    """More keys than a message holds, over cuts and restarts, reach both nodes.
+
+    Other libraries send the keys of a full message with a context of all, and what is
+    not in it reads as removed (delta_crdt_ex 65).
+    """
+    draw = simulation.random
+    options = ReplicatorOptions(
+        shards=1, replication=ReplicationOptions(batch_events=200)
+    )
+    add_nodes(simulation, World(options, is_durable=True), 2)
+    refuse_bad_facts(simulation)
+    simulation.start()
+    simulation.run_until(lambda: all_meet(simulation), within_s=5.0)
+    one, other = simulation.names
+
+    def put(node: CoreNode, now_s: float) -> Iterable[object]:
+        for key in range(keys):
+            node.put(key, key, now_s)
+        node.boot.disk.sync()
+        return node.act()
+
+    simulation.do(one, put)
+    expected = {key: key for key in range(keys)}
+    for _ in range(faults):
+        match draw.randrange(3):
+            case 0:
+                simulation.cut([one], [other])
+                simulation.run(draw.choice([0.1, 1.0, 4.0]))
+                simulation.mend()
+            case 1:
+                simulation.restart(draw.choice([one, other]))
+            case 2:
+                simulation.restart(other, lose_disk=True)
+        simulation.run(draw.choice([0.01, 0.1, 1.0]))
+        assert len(simulation.node(one).map) == keys
+    simulation.run_until(lambda: are_equal(simulation), within_s=10.0)
+    assert simulation.node(one).map == simulation.node(other).map == expected
+
+
+def long_cut(
+    simulation: Simulation, keys: int = 300, cut_s: float = 15.0, within_s: float = 5.0
+) -> None:
+    """Two sides write for long without each other, and are equal soon after."""
+    options = ReplicatorOptions(
+        shards=4, voters={"n0", "n1", "n2"}, replication=REPLICATION
+    )
+    add_nodes(simulation, World(options), 4)
+    refuse_bad_facts(simulation)
+    simulation.start()
+    simulation.run_until(lambda: all_meet(simulation), within_s=5.0)
+    left, right = simulation.names[:2], simulation.names[2:]
+    simulation.cut(left, right)
+
+    def write(name: str, start: int) -> None:
+        def call(node: CoreNode, now_s: float) -> Iterable[object]:
+            for key in range(start, start + keys // 10):
+                node.put(key % keys, start + (name in right), now_s)
+            return node.act()
+
+        simulation.do(name, call)
+
+    for step in range(10):
+        write(left[0], step * keys // 10)
+        write(right[0], keys - (step + 1) * keys // 10)
+        simulation.run(cut_s / 10)
+    assert simulation.node(left[0]).map != simulation.node(right[0]).map
+    simulation.mend()
+    simulation.set_quality(Quality(loss=0.0))
+    simulation.run_until(lambda: all_meet(simulation), within_s=2.0)
+    simulation.run_until(lambda: are_equal(simulation), within_s=within_s)
+    assert (
+        len({tuple(sorted(node.map.items(), key=str)) for node in nodes(simulation)})
+        == 1
+    )
+
+
+SCENARIOS = (
+    Scenario("replicator.chaos", chaos),
+    Scenario("replicator.rolling", rolling_short),
+    Scenario("replicator.many_keys", many_keys),
+    Scenario("replicator.long_cut", long_cut),
+)
