@@ -101,8 +101,9 @@ class Election:
 
     @property
     def seen(self) -> str:
-        """Who was last known to hold the lease; empty: nobody."""
-        return self._candidate.seen
+        """Who has this node's vote, or is said to hold the lease; empty: nobody."""
+        given_to = "" if self._voter is None else self._voter.given_to
+        return given_to or self._candidate.seen
 
     def holds(self, now_s: float) -> int | None:
         """Return the epoch of the term that is held now; None: none is.

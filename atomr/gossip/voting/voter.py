@@ -93,6 +93,11 @@ class Voter:
         self._epoch_of: tuple[Origin, int] | None = None
         self.epoch = epoch
 
+    @property
+    def given_to(self) -> str:
+        """Who has the vote, or had it last; empty: nobody."""
+        return "" if self._vote is None else self._vote.to.name
+
     def poll(self, candidate: Origin, frame: Poll, now_s: float) -> Free | Busy:
         """Say whether a candidate would get the vote."""
         return self.busy(candidate, frame.attempt, now_s) or Free(

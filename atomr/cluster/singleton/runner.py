@@ -1,0 +1,130 @@
+"""The process that starts and stops the singleton, one after the other.
+
+It waits where the election must not: for the singleton's ``init`` and its end.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, TypeAlias
+
+import attrs
+
+from atomr.core.child_spec import ChildSpec, Restart
+from atomr.core.exits import NOPROC, SHUTDOWN
+from atomr.core.messages import Down
+from atomr.errors import CallError, ChildError, StartError
+from atomr.otp import Supervisor, start_child, terminate_child
+from atomr.process import demonitor, monitor, receive, send
+
+if TYPE_CHECKING:
+    from atomr.refs import Pid, Ref
+
+
+@attrs.frozen
+class Begin:
+    """Start it.
+
+    Attributes:
+        epoch: of the term.
+    """
+
+    epoch: int
+
+
+@attrs.frozen
+class End:
+    """Stop it, and say so when it has ended.
+
+    Attributes:
+        epoch: of the term.
+    """
+
+    epoch: int
+
+
+@attrs.frozen
+class Begun:
+    """It has started.
+
+    Attributes:
+        epoch: of the term.
+    """
+
+    epoch: int
+
+
+@attrs.frozen
+class Ended:
+    """Nothing of it runs any more.
+
+    Attributes:
+        epoch: of the term.
+        problem: empty: it was stopped.
+    """
+
+    epoch: int
+    problem: str = ""
+
+
+Order: TypeAlias = Begin | End | Down
+
+
+class Runner:
+    """Starts and stops.
+
+    Args:
+        spec: of the singleton.
+        stage: name of the supervisor that it runs under.
+        server: name of who is told.
+    """
+
+    def __init__(self, spec: ChildSpec, *, stage: str, server: str) -> None:
+        # A supervisor of its own: the singleton's restarts are its own affair.
+        self._work = ChildSpec(
+            id=spec.id, start=lambda: Supervisor([spec]), restart=Restart.TEMPORARY
+        )
+        self._stage = stage
+        self._server = server
+        self._running: Pid | None = None
+        self._ref: Ref | None = None
+        self._epoch = 0
+
+    async def run(self) -> None:
+        """Follow the server's orders, in their order."""
+        # What an earlier runner had started has ended with it.
+        self._say(Ended(0))
+        while True:
+            match await receive():
+                case Begin(epoch):
+                    self._epoch = epoch
+                    await self._begin()
+                case End():
+                    await self._end()
+                case Down(ref=ref, reason=reason) if ref == self._ref:
+                    self._running = self._ref = None
+                    is_stop = reason == SHUTDOWN or reason is NOPROC
+                    self._say(Ended(self._epoch, "" if is_stop else f"{reason}"))
+
+    async def _begin(self) -> None:
+        try:
+            self._running = await start_child(self._stage, self._work)
+        except (StartError, CallError) as error:
+            self._say(Ended(self._epoch, f"it did not start here: {error}"))
+            return
+        self._ref = monitor(self._running)
+        self._say(Begun(self._epoch))
+
+    async def _end(self) -> None:
+        if self._running is None:
+            return  # whoever asked was told, or is about to be
+        if self._ref is not None:
+            demonitor(self._ref, flush=True)
+        # It may have ended meanwhile, and its supervisor with it.
+        with suppress(ChildError, CallError):
+            await terminate_child(self._stage, self._running)
+        self._running = self._ref = None
+        self._say(Ended(self._epoch))
+
+    def _say(self, message: Begun | Ended) -> None:
+        send(self._server, message)
