@@ -12,7 +12,7 @@ import click
 from atomr_infer._version import VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from atomr_infer.cli.plan import ServePlan
     from atomr_infer.model.deployment import Deployment
@@ -40,7 +40,8 @@ def print_banner(
             f"  {deployment.name:<{width}}  {deployment.runtime}  models: "
             f"{serves}{where}"
         )
-    lines += ["", *_notices(plan, url), *_curl(plan, url), ""]
+    local = frozenset(name for name, pids in engines.items() if pids)
+    lines += ["", *_notices(plan, url), *_curl(plan, url, local), ""]
     lines.append("Ctrl-C stops.")
     try:
         click.echo("\n".join(lines))
@@ -77,15 +78,14 @@ def _notices(plan: ServePlan, url: str) -> list[str]:
     return [f"  note: {notice}" for notice in notices] + ([""] if notices else [])
 
 
-def _curl(plan: ServePlan, url: str) -> list[str]:
-    model, hint = _example_model(plan.deployments)
-    body = {
-        "model": model,
-        "stream": True,
-        # The likeliest words: a small model is at its best with them.
-        "temperature": 0,
-        "messages": [{"role": "user", "content": "Why is the sky blue?"}],
-    }
+def _curl(plan: ServePlan, url: str, local: Collection[str]) -> list[str]:
+    model, whose, hint = _example_model(plan.deployments)
+    body: dict[str, object] = {"model": model, "stream": True}
+    if whose in local:
+        # The likeliest words: a small model is at its best with them.  Models that
+        # reason refuse it, and those are elsewhere.
+        body["temperature"] = 0
+    body["messages"] = [{"role": "user", "content": "Why is the sky blue?"}]
     reachable = url.replace("//0.0.0.0", "//127.0.0.1").replace("//[::]", "//[::1]")
     return [
         f"Try it{hint}:",
@@ -103,10 +103,11 @@ def _key_line(plan: ServePlan) -> list[str]:
     return ["    -H 'authorization: Bearer KEY' \\"]
 
 
-def _example_model(deployments: Sequence[Deployment]) -> tuple[str, str]:
-    """Return a model to ask for, and what to say when it is none yet."""
-    names = [name for deployment in deployments for name in deployment.serves]
-    plain = next((name for name in names if "*" not in name), None)
-    if plain is not None:
-        return plain, ""
-    return "MODEL", f", with a model's name that fits {names[0]} for MODEL"
+def _example_model(deployments: Sequence[Deployment]) -> tuple[str, str, str]:
+    """Return a model to ask for, whose it is, and what to say when it is none yet."""
+    names = [(name, each.name) for each in deployments for name in each.serves]
+    for name, whose in names:
+        if "*" not in name:
+            return name, whose, ""
+    pattern, whose = names[0]
+    return "MODEL", whose, f", with a model's name that fits {pattern} for MODEL"

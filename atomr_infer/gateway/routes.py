@@ -178,6 +178,8 @@ def _models(path: str, headers: Mapping[str, str]) -> Mapping[str, Target] | Non
         return {"GET": Target(action=Action.MODELS, dialect=dialect)}
     if path.startswith(_RESPONSES):
         name = path.removeprefix(_RESPONSES)
+        if "/" in name:
+            return None  # what stands behind a response is not here
         return {
             "GET": Target(action=Action.RESPONSE, model=name),
             "DELETE": Target(action=Action.FORGET_RESPONSE, model=name),

@@ -12,6 +12,10 @@ from pathlib import Path
 import pytest
 import trio
 
+from atomr_infer.cli.banner import print_banner
+from atomr_infer.cli.plan import ServePlan
+from atomr_infer.config.gateway import GatewayConfig
+from atomr_infer.model.deployment import Deployment
 from atomr_infer.testing.upstream import open_openai_upstream
 from tests.cli.conftest import Start, start_command
 from tests.gateway.http import chat, events, request, until
@@ -48,6 +52,18 @@ async def test_the_banner_says_where_what_and_how(serve: Start) -> None:
     assert "m  mock  models: m" in command.stdout
     assert f"http://127.0.0.1:{command.port}/v1/chat/completions" in curl
     assert json.loads(curl[-1])["model"] == "m"
+
+
+@pytest.mark.parametrize(("engines", "steered"), [({"m": [7]}, True), ({}, False)])
+def test_only_a_model_of_ours_is_asked_for_the_likeliest_words(
+    capsys: pytest.CaptureFixture[str], engines: dict[str, list[int]], steered: bool
+) -> None:
+    model = Deployment(name="m", runtime="mock", serves=("o3",))
+    plan = ServePlan(deployments=(model,), gateway=GatewayConfig(), source="here")
+    print_banner(plan, "http://127.0.0.1:8080", engines)
+    body = json.loads(printed_curl(capsys.readouterr().out)[-1])
+    assert ("temperature" in body) is steered, "o3 would refuse it"
+    assert list(body)[:2] == ["model", "stream"]
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")

@@ -81,6 +81,19 @@ async def test_an_action_of_geminis_that_is_not_there_is_404(serve: Serve) -> No
     )
 
 
+async def test_what_stands_behind_a_response_is_404(serve: Serve) -> None:
+    async with serve(M) as running:
+        for method, path in (
+            ("GET", "/v1/responses/resp_1/input_items"),
+            ("POST", "/v1/responses/resp_1/cancel"),
+        ):
+            answer = await request(running.port, method, path)
+            assert (answer.status, answer.json["error"]["message"]) == (
+                404,
+                f"there is no {path} here",
+            )
+
+
 async def test_head_and_a_trailing_slash_are_understood(serve: Serve) -> None:
     async with serve(M) as running:
         head = await request(running.port, "HEAD", "/healthz")
