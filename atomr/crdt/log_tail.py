@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from atomr.crdt.version_vector import VersionVector
 from atomr.crdt.wire import Event
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ class LogTail:
         Cost: of the events since the oldest that he lacks, or of those before it
             where they are fewer.
         """
-        known = dict(known)
+        known = known.to_dict() if isinstance(known, VersionVector) else dict(known)
         get = known.get
         if any(get(origin, 0) < seq for origin, seq in self.base.items()):
             return None

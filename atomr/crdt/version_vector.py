@@ -9,7 +9,7 @@ Pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import ItemsView, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -45,6 +45,16 @@ class VersionVector(Mapping["Origin", int]):
 
     def __contains__(self, origin: object) -> bool:
         return origin in self._seqs
+
+    # What Mapping offers is made of the above, and ten times as slow.
+
+    def items(self) -> ItemsView[Origin, int]:
+        """Return origins and numbers."""
+        return self._seqs.items()
+
+    def to_dict(self) -> dict[Origin, int]:
+        """Return a dictionary of its own, without the zeros."""
+        return dict(self._seqs)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, VersionVector):
