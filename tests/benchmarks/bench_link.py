@@ -30,7 +30,15 @@ import trio
 
 from atomr.crdt.origin import Origin
 from atomr.errors import LinkBusyError
-from atomr.http2 import Credentials, Lane, Link, LinkOptions, Service, open_links
+from atomr.http2 import (
+    Credentials,
+    Lane,
+    Link,
+    LinkOptions,
+    Service,
+    frames,
+    open_links,
+)
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -116,6 +124,10 @@ async def run(rounds: int, folder: str, linked: int, bare: int) -> None:
     at = [waits[len(waits) // 2], waits[int(len(waits) * 0.99)], waits[-1]]
     p50, p99, worst = (f"{wait * 1e3:.1f}" for wait in at)
     print(f"ctl round trip under bulk: p50 {p50} ms, p99 {p99} ms, worst {worst} ms")
+    encode_us, decode_us = codec_us()
+    print(
+        f"a tell of {len(BODY)} bytes: encode {encode_us:.2f}, decode {decode_us:.2f} us"
+    )
 
 
 def show(name: str, pairs: list[tuple[Figures, Figures]]) -> None:
@@ -130,6 +142,21 @@ def show(name: str, pairs: list[tuple[Figures, Figures]]) -> None:
         f"{name:24} {per_s:10,.0f} {here:8.1f} {there:9.1f} {floor:10,.0f}"
         f" {per_s / floor:5.2f}x"
     )
+
+
+def codec_us(times: int = 100_000) -> tuple[float, float]:
+    """Return what encoding and decoding one tell take, its body left as it is."""
+    tell = frames.Tell("echo", frames.raw(Ask(BODY)))
+    began = time.perf_counter()
+    for _ in range(times):
+        buffer = bytearray()
+        frames.append(buffer, tell)
+    encoded = time.perf_counter()
+    message = bytes(buffer[4:])
+    for _ in range(times):
+        frames.decode(message)
+    decoded = time.perf_counter()
+    return (encoded - began) / times * 1e6, (decoded - encoded) / times * 1e6
 
 
 # --- over a link -----------------------------------------------------------------
