@@ -125,9 +125,8 @@ async def run(rounds: int, folder: str, linked: int, bare: int) -> None:
     p50, p99, worst = (f"{wait * 1e3:.1f}" for wait in at)
     print(f"ctl round trip under bulk: p50 {p50} ms, p99 {p99} ms, worst {worst} ms")
     encode_us, decode_us = codec_us()
-    print(
-        f"a tell of {len(BODY)} bytes: encode {encode_us:.2f}, decode {decode_us:.2f} us"
-    )
+    codec = f"encode {encode_us:.2f}, decode {decode_us:.2f} us"
+    print(f"a tell of {len(BODY)} bytes: {codec}")
 
 
 def show(name: str, pairs: list[tuple[Figures, Figures]]) -> None:
