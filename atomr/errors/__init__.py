@@ -70,6 +70,7 @@ from atomr.errors.remote import (
     NoConnectionError,
     RemoteCallError,
     RemoteError,
+    SpawnRefusedError,
     UnregisteredMessageError,
 )
 from atomr.errors.threads import (
@@ -123,6 +124,7 @@ __all__ = [
     "RemoteError",
     "RootExitError",
     "ServerDownError",
+    "SpawnRefusedError",
     "StartError",
     "StartIgnoredError",
     "StopRequestedError",

@@ -71,3 +71,22 @@ class UnregisteredMessageError(AtomrError):
             f"{short(value)}{inside}: {self.type_name} is not among the messages that"
             f" cross between nodes; add it: Messages(..., {self.type_name})"
         )
+
+
+class SpawnRefusedError(AtomrError):
+    """A node starts no such process for others; nothing was started.
+
+    Attributes:
+        node: which.
+        name: what was asked for.
+    """
+
+    def __init__(self, node: str, name: str, problem: str) -> None:
+        self.node = node
+        self.name = name
+        super().__init__(f"{self.begin(node, name)}{problem}")
+
+    @staticmethod
+    def begin(node: str, name: str) -> str:
+        """Return what the text begins with."""
+        return f"spawn_on({node!r}, {name!r}): "

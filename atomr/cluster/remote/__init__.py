@@ -4,7 +4,13 @@ What is promised, and what is not, is in ``docs/reference/remote-processes.md``.
 """
 
 from atomr.cluster.remote.messages import Messages
-from atomr.cluster.remote.names import at, demonitor_node, everywhere, monitor_node
+from atomr.cluster.remote.names import (
+    at,
+    demonitor_node,
+    everywhere,
+    monitor_node,
+    spawn_on,
+)
 from atomr.cluster.remote.node_monitors import NodeDown, NodeEvent, NodeUp
 from atomr.cluster.remote.service import RemoteProcesses
 
@@ -18,4 +24,5 @@ __all__ = [
     "demonitor_node",
     "everywhere",
     "monitor_node",
+    "spawn_on",
 ]

@@ -5,6 +5,7 @@
     await call(at("ams-2", "counter"), Get())
     await multi_call(everywhere("counter"), Get())
     monitor_node("ams-2")
+    await spawn_on("ams-2", "worker", 7)
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from typing import TYPE_CHECKING, NoReturn
 
 import attrs
 
-from atomr.cluster.remote.service import remote_processes
+from atomr.cluster.remote.service import NAME, remote_processes
+from atomr.errors import RemoteError, SpawnRefusedError
+from atomr.process.calls import DEFAULT_TIMEOUT_S, call
 from atomr.process.context import living_process
 from atomr.refs import Pid, Via
 
@@ -69,6 +72,36 @@ def everywhere(name: str) -> tuple[Via, ...]:
     peers = remote_processes(f"everywhere({name!r})").peers
     nodes = (peers.origin.name, *(peer.name for peer in peers.all()))
     return tuple(_At(node, name) for node in nodes)
+
+
+async def spawn_on(
+    node: str, name: str, *args: object, timeout_s: float | None = DEFAULT_TIMEOUT_S
+) -> Pid:
+    """Run a function of another node there, as a process that nobody supervises.
+
+    Args:
+        node: its name.
+        name: of a function in the ``spawns`` of its ``RemoteProcesses``.
+        args: its arguments; they have to cross.
+        timeout_s: bound in seconds; None: no bound.
+
+    Raises:
+        SpawnRefusedError: it allows no such function, or that one does not take such
+            arguments.
+        CallError: there is no answer; the process may run.
+        UnregisteredMessageError: an argument does not cross.
+
+    Cancellation: the process may run.
+    """
+    try:
+        pid = await call(at(node, NAME), ("spawn", name, args), timeout_s=timeout_s)
+    except RemoteError as error:
+        if error.type_name != SpawnRefusedError.__name__:
+            raise
+        problem = error.text.removeprefix(SpawnRefusedError.begin(node, name))
+        raise SpawnRefusedError(node, name, problem) from error
+    assert isinstance(pid, Pid), "as its process answers"
+    return pid
 
 
 def monitor_node(name: str | None = None) -> Ref:

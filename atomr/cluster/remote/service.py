@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import ExitStack
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakValueDictionary
 
@@ -20,20 +21,25 @@ from atomr.cluster.remote.messages import Messages
 from atomr.cluster.remote.node_monitors import NodeMonitors
 from atomr.cluster.remote.pids import Life, RemotePid
 from atomr.cluster.remote.session import SERVICE, Session
+from atomr.core.checks import check_async
 from atomr.core.child_spec import ChildSpec
+from atomr.core.start_arguments import mismatch
 from atomr.crdt.origin import Origin
-from atomr.errors import NoNodeError
+from atomr.errors import NoNodeError, SpawnRefusedError
 from atomr.http2 import Service
 from atomr.otp.gen_server import GenServer
+from atomr.otp.results import Fail, Reply
 from atomr.process.context import current_node, find_process
+from atomr.process.plain import PlainProcess
 from atomr.refs import Pid
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from atomr.cluster.peers import PeerEvent, Peers
     from atomr.cluster.remote.frames import Frame, Target
     from atomr.http2 import Link
+    from atomr.process.calls import From
     from atomr.process.node import Node
 
 NAME: Final = "atomr.remote"
@@ -48,8 +54,14 @@ class RemoteProcesses:
 
     Args:
         messages: which types of messages cross, besides plain values.
+        spawns: the async functions that other nodes may run here as processes, by the
+            names that ``spawn_on`` is given; none but these.
+
+    Raises:
+        TypeError: one of them is no async function.
 
     Attributes:
+        spawns: the same.
         dropped: messages of ours that were not sent, by why: ``busy``: too much waited
             for their node; ``no_connection``; ``unsendable``: sent by a timer, and no
             message that crosses.
@@ -58,7 +70,15 @@ class RemoteProcesses:
         monitors: who is told of nodes that come and go.
     """
 
-    def __init__(self, messages: Messages | None = None) -> None:
+    def __init__(
+        self,
+        messages: Messages | None = None,
+        *,
+        spawns: Mapping[str, Callable[..., Awaitable[object]]] = MappingProxyType({}),
+    ) -> None:
+        for name, fn in spawns.items():
+            check_async(f"RemoteProcesses(): spawns[{name!r}]", fn)
+        self.spawns = dict(spawns)
         self.dropped: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
         self.monitors = NodeMonitors()
@@ -251,6 +271,29 @@ class _Server(GenServer):
 
     def terminate(self, reason: object) -> None:
         self.remote.close()
+
+    # Whoever reaches this node can say anything to this process: it lives on.
+
+    def handle_call(self, request: object, from_: From) -> Reply | Fail:
+        match request:
+            case ("spawn", str(name), tuple(args)):
+                return self._spawn(name, args)
+            case _:
+                return Fail(ValueError("it takes no such request"))
+
+    def handle_cast(self, message: object) -> None:
+        self.handle_info(message)
+
+    def _spawn(self, name: str, args: tuple[object, ...]) -> Reply | Fail:
+        node = self.remote.peers.origin.name
+        fn = self.remote.spawns.get(name)
+        if fn is None:
+            return Fail(SpawnRefusedError(node, name, "it is not allowed there"))
+        problem = mismatch(fn, args)
+        if problem is not None:
+            return Fail(SpawnRefusedError(node, name, str(problem)))
+        behaviour = PlainProcess(fn, *args)
+        return Reply(self.remote.node.spawn(behaviour, label=name, name=None))
 
 
 def remote_processes(operation: object) -> RemoteProcesses:

@@ -485,6 +485,34 @@ async def test_what_a_liar_says_of_ends_is_believed_as_words(open_liar: Any) -> 
         assert (reason.type_name, reason.text) == ("os.system", "rm")
 
 
+async def test_the_end_of_a_names_holder_leaves_calls_to_the_next_one(
+    open_liar: Any,
+) -> None:
+    async with open_liar() as (liar, honest, _):
+
+        async def use() -> tuple[object, object]:
+            there = at("liar", "server")
+            ref = monitor(there)
+            async with trio.open_nursery() as nursery:
+                answers: list[object] = []
+
+                async def ask() -> None:
+                    answers.append(await call(there, "who?"))
+
+                nursery.start_soon(ask)
+                await until(lambda: len(liar.heard) == 2)
+                (watch,) = (x for x in liar.heard if isinstance(x, f.Watch))
+                (asked,) = (x for x in liar.heard if isinstance(x, f.Call))
+                liar.say(f.Ended(watch.id, f.Told("killed")))
+                down = await receive()
+                assert isinstance(down, Down)
+                assert down.ref is ref
+                liar.say(f.Reply(asked.id, "", body("the next one")))
+            return down.reason, answers
+
+        assert await honest.run(use) == (KILLED, ["the next one"])
+
+
 async def test_pids_of_nodes_that_never_were_are_kept_by_nobody(open_liar: Any) -> None:
     async with open_liar() as (liar, _honest, remote):
         pid = msgspec.msgpack.encode(["nowhere", 1, 5, ""])
