@@ -38,15 +38,16 @@ def curl_speaks_http2() -> bool:
 
 @pytest.mark.skipif(not curl_speaks_http2(), reason="no curl with HTTP/2 here")
 @pytest.mark.parametrize("path", ["", "atomr/1/ctl", "atomr/1/stream"])
+@pytest.mark.parametrize("version", ["--http2", "--http2-prior-knowledge"])
 async def test_curl_with_a_nodes_certificate_finds_nothing(
-    open_node: OpenNode, authority: Authority, path: str
+    open_node: OpenNode, authority: Authority, path: str, version: str
 ) -> None:
     files = authority.files("a")
     async with open_node("a") as a, open_node("b", {"s": Shelf().service()}) as b:
         link = await dial(a, b)
         ran = await trio.run_process(
             [
-                *("curl", "--http2", "--silent", "--insecure", "--max-time", "5"),
+                *("curl", version, "--silent", "--insecure", "--max-time", "5"),
                 *("--cert", str(files.certificate), "--key", str(files.key)),
                 *("--write-out", "%{http_version} %{http_code}"),
                 f"https://127.0.0.1:{b.port}/{path}",
@@ -61,6 +62,38 @@ async def test_curl_with_a_nodes_certificate_finds_nothing(
             assert ran.stdout == b"2 404"
         await until(lambda: b.refused)
         assert b.refused[0] in {"peer_closed", "malformed"}
+        assert await link.call("s", Get("x"), returns=int | None) is None
+
+
+@pytest.mark.skipif(not curl_speaks_http2(), reason="no curl with HTTP/2 here")
+@pytest.mark.parametrize(
+    "given",
+    [
+        pytest.param(["--http1.1"], id="another protocol"),
+        pytest.param(["--tls-max", "1.2", "--http2"], id="another TLS"),
+        pytest.param(
+            ["--http2", "-X", "POST", "-T", "/dev/zero"], id="a body for ever"
+        ),
+    ],
+)
+async def test_curl_that_asks_for_something_else_is_let_go(
+    open_node: OpenNode, authority: Authority, given: list[str]
+) -> None:
+    files = authority.files("a")
+    async with open_node("a") as a, open_node("b", {"s": Shelf().service()}) as b:
+        link = await dial(a, b)
+        ran = await trio.run_process(
+            [
+                *("curl", "--silent", "--insecure", "--max-time", "3", *given),
+                *("--cert", str(files.certificate), "--key", str(files.key)),
+                *("--write-out", "%{http_code}", "--output", "/dev/null"),
+                f"https://127.0.0.1:{b.port}/atomr/1/stream",
+            ],
+            capture_stdout=True,
+            check=False,
+        )
+        assert ran.returncode != 0 or ran.stdout == b"404"
+        await until(lambda: b.refused)
         assert await link.call("s", Get("x"), returns=int | None) is None
 
 
