@@ -57,6 +57,7 @@ class RealNode:
     events: list[dict[str, Any]] = attrs.field(factory=list)
     _replies: dict[int, dict[str, Any]] = attrs.field(factory=dict)
     _asked: int = 0
+    _asking: trio.Lock = attrs.field(factory=trio.Lock)
     _news: trio.Event = attrs.field(factory=trio.Event)
 
     @property
@@ -126,7 +127,8 @@ class RealNode:
         line = json.dumps({"number": number, "do": do, **order}) + "\n"
         assert self.child is not None
         assert self.child.stdin is not None
-        await self.child.stdin.send_all(line.encode())
+        async with self._asking:
+            await self.child.stdin.send_all(line.encode())
         await self.until(lambda: number in self._replies)
         reply = self._replies.pop(number)
         if "error" in reply:
