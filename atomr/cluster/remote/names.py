@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING, NoReturn
 
 import attrs
 
+from atomr.cluster.remote.frames import MAX_NAME_CHARACTERS
+from atomr.cluster.remote.reasons import encodable
 from atomr.cluster.remote.service import NAME, remote_processes
+from atomr.core.checks import check_text
 from atomr.errors import RemoteError, SpawnRefusedError
 from atomr.process.calls import DEFAULT_TIMEOUT_S, call
 from atomr.process.context import living_process
@@ -24,10 +27,18 @@ if TYPE_CHECKING:
     from atomr.refs import Ref
 
 
+def _crosses(_: object, field: attrs.Attribute[str], value: str) -> None:
+    """Refuse what the other node would take for nonsense, and end the link for."""
+    check_text(f"at(): {field.name}", value)
+    if not 0 < len(value) <= MAX_NAME_CHARACTERS or encodable(value) != value:
+        expected = f"expected 1 to {MAX_NAME_CHARACTERS} characters of Unicode"
+        raise ValueError(f"at(): {field.name}={value!r}: {expected}")
+
+
 @attrs.frozen
 class _At(Via):
-    node: str
-    name: str
+    node: str = attrs.field(validator=_crosses)
+    name: str = attrs.field(validator=_crosses)
 
     def __repr__(self) -> str:
         return f"{self.name}@{self.node}"
@@ -56,7 +67,9 @@ def at(node: str, name: str) -> Via:
         name: as ``register`` or a child specification gave it there.
 
     Raises:
-        ValueError: (when used as a ``name``) names on a node are given there.
+        TypeError: one of them is no text.
+        ValueError: one is empty, or longer than 255 characters; or, when it is used
+            as a ``name``: names on a node are given there.
     """
     return _At(node, name)
 

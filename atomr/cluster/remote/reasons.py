@@ -58,7 +58,8 @@ def told_error(error: BaseException, *, node: str) -> Told:
     else:
         name, text = type(error).__name__, _text(error)
     name, node = name[:MAX_NAME_CHARACTERS], node[:MAX_NAME_CHARACTERS]
-    return Told(_ERROR, node=node, name=name, text=text[:MAX_TEXT_CHARACTERS])
+    text = encodable(text[:MAX_TEXT_CHARACTERS])
+    return Told(_ERROR, node=node, name=encodable(name), text=text)
 
 
 def _text(error: BaseException) -> str:
@@ -70,7 +71,12 @@ def _text(error: BaseException) -> str:
 
 def words(text: str) -> Told:
     """Return something for people."""
-    return Told(_ERROR, text=text[:MAX_TEXT_CHARACTERS])
+    return Told(_ERROR, text=encodable(text[:MAX_TEXT_CHARACTERS]))
+
+
+def encodable(text: str) -> str:
+    """Return a text without the half characters that UTF-8 does not have."""
+    return text.encode(errors="replace").decode()
 
 
 def reason_of(frame: Told, codec: Codec) -> ExitReason:

@@ -20,6 +20,7 @@ from atomr.cluster.remote.incoming import handle
 from atomr.cluster.remote.messages import Messages
 from atomr.cluster.remote.node_monitors import NodeMonitors
 from atomr.cluster.remote.pids import Life, RemotePid
+from atomr.cluster.remote.reasons import encodable
 from atomr.cluster.remote.session import SERVICE, Session
 from atomr.core.checks import check_async
 from atomr.core.child_spec import ChildSpec
@@ -225,14 +226,14 @@ class RemoteProcesses:
     # --- pids -------------------------------------------------------------------------
 
     def _form(self, pid: Pid) -> PidForm:
+        label = encodable(pid.label[: frames.MAX_NAME_CHARACTERS])
         if isinstance(pid, RemotePid):
             origin = pid.life.origin
-            return PidForm(origin.name, origin.boot, pid.target, pid.label)
+            return PidForm(origin.name, origin.boot, pid.target, label)
         process = find_process(pid)
         if process is not None and process.node is not self._node:
             raise ValueError(f"{pid!r} is of another node than {self._node!r}")
         origin = self.peers.origin
-        label = pid.label[: frames.MAX_NAME_CHARACTERS]
         return PidForm(origin.name, origin.boot, pid.number, label)
 
     def _pid(self, form: PidForm) -> Pid:

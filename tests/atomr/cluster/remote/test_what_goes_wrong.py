@@ -33,6 +33,7 @@ from atomr.otp.results import Reply
 from atomr.process import (
     From,
     PlainProcess,
+    exit_process,
     kill,
     link,
     monitor,
@@ -50,6 +51,7 @@ from tests.atomr.cluster.remote.servers import (
     Give,
     Later,
     Note,
+    Refuse,
     Unknown,
     Waiter,
 )
@@ -197,6 +199,36 @@ async def test_a_bounded_mailbox_that_is_full_is_told_of(open_nodes: OpenNodes) 
         await until(lambda: nodes.remotes["b"].refused)
         assert nodes.remotes["b"].refused == {"mailbox_full": 3}
         assert pid._process is not None
+
+
+async def test_what_utf8_does_not_have_ends_no_link(open_nodes: OpenNodes) -> None:
+    async with open_nodes("a", "b") as nodes:
+        server = await start(nodes, Counter)
+
+        async def ask() -> list[object]:
+            with pytest.raises(ValueError, match="surrogates"):
+                await call(server, "half \ud800")
+            with pytest.raises(RemoteError) as caught:
+                await call(server, Refuse("x" * 5000))
+            assert len(caught.value.text) == 2000
+            ref = monitor(server)
+            exit_process(server, ValueError("half \ud800"))
+            down = await receive()
+            assert isinstance(down, Down)
+            assert down.ref is ref
+            assert isinstance(down.reason, RemoteError)
+            return [down.reason.text]
+
+        with trio.fail_after(10):
+            assert await nodes["a"].run(ask) == ["half ?"]
+
+
+@pytest.mark.parametrize("name", ["", "x" * 256, "half \ud800"])
+def test_a_name_that_the_other_node_would_not_take_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="at\\(\\): name="):
+        at("b", name)
+    with pytest.raises(ValueError, match="at\\(\\): node="):
+        at(name, "b")
 
 
 # --- a link that is busy --------------------------------------------------------------
