@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import secrets
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -142,9 +143,8 @@ async def open_cluster(
         failures.append(error)
         scope.cancel()
 
-    station = make_station(
-        options, services, draw=random.SystemRandom(), now=node.now, fail=fail
-    )
+    draw = random.Random(secrets.randbits(64))
+    station = make_station(options, services, draw=draw, now=node.now, fail=fail)
     root = await _start(node, station)
     watcher = spawn(_watch, root, station)
     try:
