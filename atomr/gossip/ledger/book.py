@@ -97,7 +97,7 @@ class Book:
     # --- changes --------------------------------------------------------------------
 
     def _write(self, **cells: object) -> None:
-        self.matrix.rows[self.ledger] = msgspec.structs.replace(self.row, **cells)
+        self.matrix.put(msgspec.structs.replace(self.row, **cells))
         self._is_dirty = True
 
     def mint(self, units: int) -> None:
@@ -141,7 +141,7 @@ class Book:
             return
         self.freeze(row.ledger, row.heir)
         known = self.matrix.rows.get(row.ledger, row)
-        self.matrix.rows[row.ledger] = msgspec.structs.replace(known, heir=row.heir)
+        self.matrix.put(msgspec.structs.replace(known, heir=row.heir))
 
     def inherit(self, spent: Mapping[str, int]) -> int:
         """Write lost ledgers' last rows: all that they did not spend is ours.
@@ -164,19 +164,20 @@ class Book:
             budget -= moved
             row = self.matrix.rows[ledger]
             cells = {**row.moved, self.ledger: row.moved.get(self.ledger, 0) + moved}
-            self.matrix.rows[ledger] = msgspec.structs.replace(row, moved=cells)
+            self.matrix.put(msgspec.structs.replace(row, moved=cells))
         self._is_dirty = True
         return total
 
     def _close_row(self, ledger: str, spent: int) -> None:
         row = self.matrix.rows.get(ledger, Row(ledger))
         known = row.spent - row.released
-        self.matrix.rows[ledger] = msgspec.structs.replace(
+        closed = msgspec.structs.replace(
             row,
             spent=row.spent + max(0, spent - known),
             released=row.released + max(0, known - spent),
             heir=self.ledger,
         )
+        self.matrix.put(closed)
 
     def reconcile(self, spent: int) -> int:
         """Give back what earlier lives took and did not spend; once in a life.

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from atomr.gossip.ledger.frames import Row
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 
 def merged(one: Row, other: Row) -> Row:
@@ -44,49 +44,66 @@ def merged(one: Row, other: Row) -> Row:
 
 
 class Matrix:
-    """All rows that are known, by ledger."""
+    """All rows that are known, by ledger; changed by :meth:`put` and no other way.
 
-    __slots__ = ("rows",)
+    Attributes:
+        minted: units that were ever made.
+        spent: units that were taken to be spent, and not given back.
+        overrun: units that were charged and that there were no rights for.
+    """
+
+    __slots__ = ("_rights", "_rows", "minted", "overrun", "spent")
 
     def __init__(self, rows: Iterable[Row] = ()) -> None:
         """Start with these."""
-        self.rows = {row.ledger: row for row in rows}
+        self._rows: dict[str, Row] = {}
+        self._rights: dict[str, int] = {}
+        self.minted = self.spent = self.overrun = 0
+        for row in rows:
+            self.put(row)
+
+    @property
+    def rows(self) -> Mapping[str, Row]:
+        """The rows by ledger, to look at."""
+        return self._rows
+
+    def put(self, row: Row) -> None:
+        """Take a row in place of what is known of its ledger."""
+        before = self._rows.get(row.ledger)
+        if before is not None:
+            self._count(before, -1)
+        self._count(row, 1)
+        self._rows[row.ledger] = row
+
+    def _count(self, row: Row, sign: int) -> None:
+        """Keep the sums: they are asked for far more often than a row changes."""
+        rights = self._rights
+        self.minted += sign * row.minted
+        self.spent += sign * (row.spent - row.released)
+        self.overrun += sign * row.overrun
+        own = row.minted + row.released - row.spent
+        for to, units in row.moved.items():
+            own -= units
+            rights[to] = rights.get(to, 0) + sign * units
+        rights[row.ledger] = rights.get(row.ledger, 0) + sign * own
 
     def merge(self, row: Row) -> bool:
         """Take what is new in a row, and return whether anything was."""
-        known = self.rows.get(row.ledger)
+        known = self._rows.get(row.ledger)
         new = row if known is None else merged(known, row)
-        self.rows[row.ledger] = new
-        return new != known
+        if new == known:
+            return False
+        self.put(new)
+        return True
 
     def rights(self, ledger: str) -> int:
         """Return what a ledger may spend or give away.
 
         Less than 0 for a ledger that others know more of than is known here.
         """
-        row = self.rows.get(ledger)
-        given = sum(other.moved.get(ledger, 0) for other in self.rows.values())
-        if row is None:
-            return given
-        gone = sum(row.moved.values()) + row.spent
-        return row.minted + given + row.released - gone
-
-    @property
-    def minted(self) -> int:
-        """All units that were ever made."""
-        return sum(row.minted for row in self.rows.values())
-
-    @property
-    def spent(self) -> int:
-        """All units that were taken to be spent, and not given back."""
-        return sum(row.spent - row.released for row in self.rows.values())
+        return self._rights.get(ledger, 0)
 
     @property
     def remaining(self) -> int:
         """What all ledgers together may still take."""
         return self.minted - self.spent
-
-    @property
-    def overrun(self) -> int:
-        """Units that were charged and that there were no rights for."""
-        return sum(row.overrun for row in self.rows.values())

@@ -42,9 +42,9 @@ MUTANTS = (
     ),
     Mutant(
         "what was moved away may be spent",
-        Matrix.rights,
-        "gone = sum(row.moved.values()) + row.spent",
-        "gone = row.spent",
+        Matrix._count,
+        "own -= units",
+        "own -= 0",
         CRASHES,
     ),
     Mutant(

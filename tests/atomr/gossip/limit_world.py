@@ -74,7 +74,9 @@ class Node:
         if isinstance(event, Received):
             frame = cast("Frame", event.message)
             return self.perform(self.escrow.receive(event.sender, frame, now_s))
-        return self.perform(self.escrow.advance(now_s)) if event == Woke() else ()
+        if isinstance(event, Woke):
+            return self.perform(self.escrow.advance(now_s))
+        return ()
 
     def perform(self, effects: Iterable[Effect]) -> list[Effect]:
         """Write what is to be written, now or only soon; return the rest."""

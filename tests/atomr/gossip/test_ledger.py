@@ -579,7 +579,7 @@ def test_the_matrix_allows_what_the_replicated_counter_allows() -> None:
 
     def write(name: str, **cells: Any) -> None:
         row = matrix.rows[name]
-        matrix.rows[name] = msgspec.structs.replace(row, **cells)
+        matrix.put(msgspec.structs.replace(row, **cells))
 
     for _ in range(2_000):
         name, other = draw.sample(names, 2)
@@ -599,6 +599,28 @@ def test_the_matrix_allows_what_the_replicated_counter_allows() -> None:
             n: matrix.rights(n) for n in names
         }
     assert counter.remaining == matrix.remaining > 0
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 9)] * 6), max_size=20))
+def test_the_sums_of_a_matrix_are_those_of_its_rows(
+    copies: list[tuple[int, int, int, int, int, int]],
+) -> None:
+    matrix = Matrix()
+    names = ("a", "b", "c")
+    for at, minted, moved, spent, released, overrun in copies:
+        to = names[(at + 1 + moved % 2) % 3]
+        row = Row(names[at % 3], minted, {to: moved}, spent, released, overrun)
+        matrix.merge(row)
+    rows = matrix.rows.values()
+
+    for name in names:
+        own = matrix.rows.get(name, Row(name))
+        given_to = sum(row.moved.get(name, 0) for row in rows)
+        gone = sum(own.moved.values()) + own.spent
+        assert matrix.rights(name) == own.minted + given_to + own.released - gone
+    assert matrix.minted == sum(row.minted for row in rows)
+    assert matrix.spent == sum(row.spent - row.released for row in rows)
+    assert matrix.overrun == sum(row.overrun for row in rows)
 
 
 # --- terms --------------------------------------------------------------------------
