@@ -167,6 +167,7 @@ class Replication:
         for older in [p for p in self.peers if p.name == peer.name]:
             self._forget_peer(older)
         self.peers[peer] = VersionVector()
+        self._retiring.back(peer)
         return [Send(peer, self._digest())]
 
     def _forget_peer(self, peer: Origin) -> None:

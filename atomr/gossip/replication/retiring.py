@@ -80,6 +80,10 @@ class Retiring:
         if origin != self._log.origin and origin not in self._log.retired:
             self._gone.setdefault(origin, set())
 
+    def back(self, peer: Origin) -> None:
+        """Note that an origin is there after all."""
+        self._gone.pop(peer, None)
+
     def heard(self, peer: Origin) -> None:
         """Note that a peer has just told what it knows."""
         for heard in self._gone.values():

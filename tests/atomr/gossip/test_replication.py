@@ -532,6 +532,25 @@ def test_one_who_was_not_told_learns_of_it_from_a_digest() -> None:
     assert lab.log("a").retired == lab.log("b").retired == {dead: 2}
 
 
+def test_one_that_is_there_again_before_it_was_retired_stays() -> None:
+    lab = Lab("abc")
+    lab.meet()
+    back = lab.log("c").origin
+    lab.put("c", "k")
+    lab.run(0.3)
+    for name in "ab":
+        lab.do(name, PeerDown(back))
+        lab.do(name, Gone(back))
+    lab.run(3.0)
+    for name in "ab":
+        lab.do(name, PeerUp(back))
+    lab.put("a", "k", "nothing of it lives now")
+    lab.run(5.0)
+
+    assert not any(isinstance(fact, Retired | MustReset) for _, fact in lab.facts)
+    assert all(log.vector[back] == 1 for log in map(lab.log, "abc"))
+
+
 def test_nothing_is_retired_without_a_majority() -> None:
     lab, dead = with_a_dead_node()
     for name in "ab":
