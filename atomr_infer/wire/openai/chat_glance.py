@@ -13,7 +13,6 @@ Source: OpenAI API reference, "Create chat completion".
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 _MAX_NAME = 256
 
 # Written so, a second ``model`` would not be found as text.
-_ESCAPED_LETTER = re.compile(rb"\\u00[46]", re.IGNORECASE)
+_ESCAPED_LETTERS = (b"\\u004", b"\\u006")
 
 _ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
@@ -198,7 +197,8 @@ def glance_at_chat_request(call: Call) -> Asked | None:
     model, stream = request.model, request.stream or False
     if len(model) > _MAX_NAME or not model.isprintable():
         return None
-    if body.count(b'"model"') != 1 or _ESCAPED_LETTER.search(body) is not None:
+    capital, small = _ESCAPED_LETTERS
+    if body.count(b'"model"') != 1 or capital in body or small in body:
         return None  # it may stand twice
     if request.metadata is not None and "tags" in request.metadata:
         return None  # some servers choose a model by them
