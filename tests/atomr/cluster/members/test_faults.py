@@ -147,7 +147,8 @@ async def test_a_peer_that_speaks_as_another_node_is_cut_off(
         await a.wait_for(2, timeout_s=WITHIN_S)
         async with open_liar("c", a) as liar:
             liar.says(record("b", b.origin.boot, status=LEFT))
-            error = await liar.link.wait_down()
+            with trio.fail_after(WITHIN_S):
+                error = await liar.link.wait_down()
         assert error.reason == "peer_closed"
         assert status(a, "b") is ALIVE
         assert a.peers.all() == (b.origin,)
@@ -158,7 +159,8 @@ async def test_a_peer_that_speaks_as_an_earlier_life_is_cut_off(
 ) -> None:
     async with open_member("a") as a, open_liar("c", a) as liar:
         liar.says(record("c", boot=6))
-        await liar.link.wait_down()
+        with trio.fail_after(WITHIN_S):
+            await liar.link.wait_down()
         assert status(a, "c") is None
 
 
@@ -200,7 +202,8 @@ async def test_garbage_for_the_membership_ends_the_link_alone(
         await a.wait_for(2, timeout_s=WITHIN_S)
         async with open_liar("c", a) as liar:
             liar.link.tell("members", [9, "what"])
-            await liar.link.wait_down()
+            with trio.fail_after(WITHIN_S):
+                await liar.link.wait_down()
         assert a.peers.all() == (b.origin,)
 
 
