@@ -237,7 +237,7 @@ async def test_of_two_processes_with_one_name_the_later_one_stays(
             error.append(caught.value)
 
         nursery.start_soon(first)
-        await began.wait()
+        await until(began.is_set)
         async with open_member("a", b.address) as a:
             await until(lambda: error)
             await until(lambda: b.peers.all() == (a.origin,))
