@@ -12,11 +12,10 @@ Pure: the clocks, the generator and the boot ids are arguments.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 from zlib import crc32
 
-import attrs
-
+from atomr.cluster.replicator.facts import Alarm, Neighbour, Out, Reborn, Tell
 from atomr.cluster.replicator.frames import Carried, Hello, Message
 from atomr.cluster.replicator.shard import Shard
 from atomr.crdt import Origin
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
     from atomr.cluster.replicator.changes import Changed
     from atomr.cluster.replicator.journal import Journal
     from atomr.cluster.replicator.options import ReplicatorOptions
-    from atomr.crdt import Key, Replicated
+    from atomr.crdt import Event, Key, Replicated
     from atomr.gossip.membership.draw import Draw
     from atomr.gossip.replication import Frame
 
@@ -49,71 +48,6 @@ at most while nothing is written."""
 
 ASK_S = 1.0
 """A peer is asked for its hello no more often than that."""
-
-
-@attrs.frozen
-class Tell:
-    """Send a message to the replicator of another node; it may be lost.
-
-    Attributes:
-        to: the node.
-        message: what to send.
-        is_bulk: whether it is large, and may wait.
-    """
-
-    to: Origin
-    message: Message
-    is_bulk: bool = False
-
-
-@attrs.frozen
-class Reborn:
-    """A shard has begun a new life, as peers said that the old one was away too long.
-
-    Attributes:
-        shard: its number.
-        peer: who said so.
-    """
-
-    shard: int
-    peer: Origin
-
-
-@attrs.frozen
-class Alarm:
-    """Something that only a bug, or a bad peer, can bring about.
-
-    Attributes:
-        shard: its number; None: of the replicator as a whole.
-        peer: whom it is about.
-        fact: what it is.
-    """
-
-    shard: int | None
-    peer: Origin
-    fact: Diverged | Suspicious
-
-
-Out: TypeAlias = Tell | Reborn | Alarm
-
-
-@attrs.define
-class Neighbour:
-    """A node that is up.
-
-    Attributes:
-        node: in its present life.
-        logs: the present life of each of its shards' logs; None: it has not said.
-        is_suspect: whether the membership suspects it.
-        unsaid: the hello that it is to be told; None: it was told.
-        asked_at_s: when it was asked for its hello.
-    """
-
-    node: Origin
-    logs: tuple[Origin, ...] | None = None
-    is_suspect: bool = False
-    unsaid: Hello | None = None
-    asked_at_s: float = float("-inf")
 
 
 class Core:
@@ -359,6 +293,7 @@ class Core:
         self._perform(shard, effects, now_s)
 
     def _perform(self, shard: Shard, effects: list[Effect], now_s: float) -> None:
+        is_joined = False
         for effect in effects:
             match effect:
                 case Send(to, frame):
@@ -368,6 +303,7 @@ class Core:
                     self._reset(shard, peer, now_s)
                     break
                 case Joined():
+                    is_joined = True
                     self._rewrite(shard)
                     self._changes += shard.joined()
                 case Retired():
@@ -377,10 +313,17 @@ class Core:
                 case Applied():
                     pass
         news = shard.tail.take_news()
-        if news:
-            self._changes += shard.changes(news)
-            if self.journal is not None:
-                self.journal.add(shard.number, news)
+        if news or is_joined:
+            self._take_news(shard, news, now_s, is_joined=is_joined)
+
+    def _take_news(
+        self, shard: Shard, news: list[Event], now_s: float, *, is_joined: bool
+    ) -> None:
+        self._changes += shard.changes(news)
+        if self.journal is not None and news:
+            self.journal.add(shard.number, news)
+        if shard.heal(news, is_joined=is_joined):
+            self.wrote(shard, now_s)
 
     def _send(self, shard: Shard, to: Origin, frame: Frame) -> None:
         node = shard.nodes.get(to)

@@ -23,9 +23,10 @@ import trio
 
 from atomr import telemetry
 from atomr.cluster.peers import MemberChanged, PeerDown, PeerUp
-from atomr.cluster.replicator.core import Alarm, Core, Reborn, Tell
+from atomr.cluster.replicator.core import Core
 from atomr.cluster.replicator.durable import Durability
 from atomr.cluster.replicator.errors import NotStoredError
+from atomr.cluster.replicator.facts import Alarm, Reborn, Tell
 from atomr.cluster.replicator.frames import Carried, Message
 from atomr.cluster.replicator.watchers import Watchers
 from atomr.core.messages import PassesBounds

@@ -13,10 +13,11 @@ Pure: the clock, the generator and the boot ids are arguments.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from atomr.cluster.replicator.changes import Changed, View
-from atomr.crdt import Event, EventLog, LogTail, Origin, OwnedMap, Replicated
+from atomr.crdt import Event, EventLog, Key, LogTail, Origin, OwnedMap, Replicated
+from atomr.crdt.wire import unpack
 from atomr.gossip.replication import (
     Digest,
     Effect,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 ReplicatedT = TypeVar("ReplicatedT", bound=Replicated)
 
+_OWNED = f"{OwnedMap.KIND}/"
 _CHECK_S = 1.0
 """So often it is looked at who is gone."""
 _TALK_S = 30.0
@@ -72,6 +74,51 @@ class Tail(LogTail):
         """Return what is new, and forget that it is."""
         news, self.news = self.news, []
         return news
+
+
+class Owned:
+    """What a node owns in a shard, in case that others remove it.
+
+    Others bury what a node owns when it was away for long.  If it comes back and was
+    not retired yet, its log goes on, and it puts again what they have buried.
+    """
+
+    __slots__ = ("_bodies",)
+
+    def __init__(self) -> None:
+        self._bodies: dict[tuple[str, Key], bytes] = {}
+
+    def lost(
+        self, events: Iterable[Event], owner: Origin
+    ) -> list[tuple[str, Key, Any]]:
+        """Take events; return replica, key and value of what others have removed."""
+        bodies = self._bodies
+        lost: dict[tuple[str, Key], bytes] = {}
+        for event in events:
+            if not event.crdt.startswith(_OWNED):
+                continue
+            at = event.crdt, event.key
+            if event.dot.origin == owner:
+                lost.pop(at, None)
+                if event.body is None:
+                    bodies.pop(at, None)
+                else:
+                    bodies[at] = event.body
+            elif at in bodies and any(dot.origin == owner for dot in event.kills):
+                lost[at] = bodies[at]
+        return [(crdt, key, unpack(body)) for (crdt, key), body in lost.items()]
+
+    def absent(self, log: EventLog) -> list[tuple[str, Key, Any]]:
+        """Return the same after a snapshot, which may have removed anything."""
+        replicas = log.replicas()
+        return [
+            (crdt, key, unpack(body))
+            for (crdt, key), body in self._bodies.items()
+            if all(
+                entry.dot.origin != log.origin
+                for entry in replicas[crdt].cells().get(key, ())
+            )
+        ]
 
 
 class Shard:
@@ -113,6 +160,7 @@ class Shard:
             now_s=now_s,
             options=self._options.replication,
         )
+        self._owned = Owned()
         self._opened: dict[tuple[type[Replicated], str], Replicated] = {}
         self._agreed: dict[Origin, Digest] = {}
         self._said_at_s = float("-inf")
@@ -244,8 +292,28 @@ class Shard:
             if owner_ == owner:
                 self.open(OwnedMap, name).put(key, value)
 
+    def heal(self, news: Iterable[Event], *, is_joined: bool) -> bool:
+        """Put again what is the node's own and was removed by others.
+
+        Args:
+            news: events that were applied.
+            is_joined: whether a snapshot was joined.
+
+        Returns:
+            Whether there was any.
+        """
+        lost = self._owned.lost(news, self.origin)
+        if is_joined:
+            lost += self._owned.absent(self.log)
+        for crdt, key, value in lost:
+            self.open(OwnedMap, crdt.partition("/")[2]).put(key, value)
+        return bool(lost)
+
     def _give_up(self, now_s: float) -> list[Effect]:
         vector, absent = self.log.seen.vector, self._absent
+        if not self._has_quorum:
+            # Nobody is absent: we are.  Nor are they who come back one by one.
+            absent.clear()
         for origin in [o for o in absent if o in self.nodes or o not in vector]:
             del absent[origin]
         names = {self.origin.name, *(origin.name for origin in self.nodes)}
@@ -261,6 +329,8 @@ class Shard:
 
     def _is_overdue(self, absent_s: float, *, is_restarted: bool) -> bool:
         options = self._options
+        if not self._has_quorum:
+            return False
         if is_restarted:
             return absent_s >= options.retire_restarted_after_s
         return bool(options.voters) and absent_s >= options.retire_after_s

@@ -14,7 +14,8 @@ import msgspec
 
 from atomr.cluster.registry.claims import Claim, winner
 from atomr.cluster.replicator import ReplicatorOptions
-from atomr.cluster.replicator.core import Alarm, Core, Reborn, Tell
+from atomr.cluster.replicator.core import Core
+from atomr.cluster.replicator.facts import Alarm, Reborn, Tell
 from atomr.cluster.replicator.frames import Message
 from atomr.cluster.replicator.journal import Journal
 from atomr.cluster.replicator.store import Stored

@@ -1,0 +1,116 @@
+"""Bugs that are put into the replicator on purpose.
+
+    python -m tests.atomr.cluster.replicator.replicator_mutants
+
+prints for each the first seed that notices, and exits with 1 if one survives.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from atomr.cluster.replicator.changes import View
+from atomr.cluster.replicator.core import Core
+from atomr.cluster.replicator.shard import Shard
+from tests.atomr.cluster.replicator.replicator_scenarios import SCENARIOS
+from tests.atomr.gossip.mutants import Mutant, survivors
+
+CHAOS, ROLLING, _, CUT, RETURNING, BURIED = SCENARIOS
+
+MUTANTS = (
+    Mutant(
+        "no digest is sent",
+        Shard._is_needless,
+        "if is_equal and is_told",
+        "if is_told",
+        CUT,
+    ),
+    Mutant(
+        "a frame of an earlier life of a log is taken for one of the present",
+        Core._carry,
+        "or logs[number].boot != carried.boot",
+        "",
+        RETURNING,
+    ),
+    Mutant(
+        "peers are not told of a new life",
+        Core._reset,
+        "self._say(neighbour, self._hello(is_answer=True))",
+        "pass",
+        RETURNING,
+    ),
+    Mutant(
+        "what a node owns is not put into the new life of its log",
+        Shard.reset,
+        "self._put_again(replica, before.origin)",
+        "pass",
+        RETURNING,
+    ),
+    Mutant(
+        "who was cut off gives up the others",
+        Shard._is_overdue,
+        "if not self._has_quorum:",
+        "if False:",
+        RETURNING,
+    ),
+    Mutant(
+        "what others have buried stays away",
+        Core._take_news,
+        "if shard.heal(news, is_joined=is_joined):",
+        "if False:",
+        BURIED,
+    ),
+    Mutant(
+        "what a snapshot has taken away stays away",
+        Shard.heal,
+        "if is_joined:",
+        "if False:",
+        BURIED,
+    ),
+    Mutant(
+        "what owners that are gone have put is still found",
+        Core.node_of,
+        "if node is None or",
+        "if node is None: return owner\n    if",
+        ROLLING,
+    ),
+    Mutant(
+        "watchers are not told of an owner that comes into sight",
+        Core._meet,
+        "self._changes += ",
+        "",
+        CHAOS,
+    ),
+    Mutant(
+        "watchers are not told of what came in a snapshot",
+        View.joined,
+        "told, cells = self._cells, self.replica.cells()",
+        "return []",
+        CHAOS,
+    ),
+    Mutant(
+        "a snapshot that was joined is not stored",
+        Core._rewrite,
+        "if self.journal is not None:",
+        "if False:",
+        CHAOS,
+    ),
+    Mutant(
+        "a life that its node has left is never given up",
+        Shard._is_overdue,
+        "if is_restarted:",
+        "if False:",
+        ROLLING,
+    ),
+    Mutant(
+        "a restarted node goes on under the old life of its log",
+        Core.__init__,
+        "Origin(node.name, new_boot())",
+        "Origin(node.name, 1)",
+        CHAOS,
+    ),
+)
+
+if __name__ == "__main__":
+    number = survivors(MUTANTS, 100)
+    sys.exit(1 if number else 0)
