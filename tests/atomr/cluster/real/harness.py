@@ -124,7 +124,7 @@ class RealNode:
         """
         self._asked += 1
         number = self._asked
-        line = json.dumps({"number": number, "do": do, **order}) + "\n"
+        line = json.dumps({"id": number, "do": do, "order": order}) + "\n"
         assert self.child is not None
         assert self.child.stdin is not None
         async with self._asking:

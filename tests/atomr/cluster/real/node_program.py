@@ -152,9 +152,8 @@ class Program:
     async def _obey(self) -> None:
         lines = trio.wrap_file(sys.stdin)
         async for line in lines:
-            order = json.loads(line)
-            number, do = order.pop("number"), order.pop("do")
-            spawn(self._do, number, do, order)
+            given = json.loads(line)
+            spawn(self._do, given["id"], given["do"], given["order"])
         self._ends.set()
 
     async def _do(self, number: int, do: str, order: dict[str, Any]) -> None:
@@ -265,6 +264,8 @@ def told(event: tuple[str, ...], _: Any, metadata: Any) -> None:
         say(event=f"singleton {event[2]}", node=metadata["node"])
     elif event == ("atomr", "link", "refused"):
         say(event="refused", reason=metadata["reason"])
+    elif event[1] == "link":
+        say(event=f"link {event[2]}", peer=metadata["peer"].name)
     elif event == ("atomr", "process", "crash"):
         say(event="crash", reason=repr(metadata["reason"]))
 
