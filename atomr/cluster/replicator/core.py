@@ -33,7 +33,7 @@ from atomr.gossip.replication import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Container, Iterable
 
     from atomr.cluster.replicator.changes import Changed
     from atomr.cluster.replicator.journal import Journal
@@ -136,6 +136,17 @@ class Core:
                 if (node := self.node_of(shard, owner)) is not None
             }
             shard.watch(kind, name, sight)
+
+    def keep_views(self, wanted: Container[tuple[str, str]]) -> None:
+        """Remember no longer what nobody watches.
+
+        Args:
+            wanted: kinds and names of what somebody does.
+        """
+        for shard in self.shards:
+            for crdt_id, view in list(shard.views.items()):
+                if (view.replica.KIND, view.name) not in wanted:
+                    del shard.views[crdt_id]
 
     # --- what happens ---------------------------------------------------------------
 

@@ -229,6 +229,7 @@ class ReplicatorServer(GenServer):
         self._wake_at_s = float("inf")
         self.core.wake(now_s)
         self.watchers.catch_up()
+        self.core.keep_views(self.watchers)
 
     # --- what goes out --------------------------------------------------------------
 

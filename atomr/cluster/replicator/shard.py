@@ -345,10 +345,6 @@ class Shard:
         if replica.crdt_id not in self.views:
             self.views[replica.crdt_id] = View(name, replica, sight)
 
-    def unwatch(self, kind: type[Replicated], name: str) -> None:
-        """Forget it."""
-        self.views.pop(self.open(kind, name).crdt_id, None)
-
     def changes(self, news: Iterable[Event]) -> list[Changed]:
         """Return what watchers are to be told after events."""
         views = self.views

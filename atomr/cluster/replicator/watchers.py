@@ -82,8 +82,11 @@ class Watchers:
     def __init__(self) -> None:
         self._by_subject: dict[Subject, dict[Pid, Watcher]] = {}
 
-    def __contains__(self, subject: Subject) -> bool:
+    def __contains__(self, subject: object) -> bool:
         return subject in self._by_subject
+
+    def __len__(self) -> int:
+        return sum(len(watchers) for watchers in self._by_subject.values())
 
     def add(self, subject: Subject, pid: Pid, room: int) -> None:
         """Tell a process of a value's changes from now on."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import sys
 
-from atomr.cluster.replicator.changes import View
 from atomr.cluster.replicator.core import Core
 from atomr.cluster.replicator.shard import Shard
 from tests.atomr.cluster.replicator.replicator_scenarios import SCENARIOS
@@ -47,13 +46,6 @@ MUTANTS = (
         RETURNING,
     ),
     Mutant(
-        "who was cut off gives up the others",
-        Shard._is_overdue,
-        "if not self._has_quorum:",
-        "if False:",
-        RETURNING,
-    ),
-    Mutant(
         "what others have buried stays away",
         Core._take_news,
         "if shard.heal(news, is_joined=is_joined):",
@@ -79,13 +71,6 @@ MUTANTS = (
         Core._meet,
         "self._changes += ",
         "",
-        CHAOS,
-    ),
-    Mutant(
-        "watchers are not told of what came in a snapshot",
-        View.joined,
-        "told, cells = self._cells, self.replica.cells()",
-        "return []",
         CHAOS,
     ),
     Mutant(
