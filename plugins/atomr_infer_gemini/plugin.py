@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from contextlib import AbstractAsyncContextManager
 
-_SERVES = ("gemini-*", "gemini/*")
+_SERVES = ("gemini-*", "gemini/*", "google/*")
 
 # As Google's own libraries read them: where both are set, the first one wins.
 _KEY_VARIABLES = ("GOOGLE_API_KEY", "GEMINI_API_KEY")

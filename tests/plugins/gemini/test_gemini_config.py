@@ -158,7 +158,7 @@ def test_key_in_the_environment_is_a_deployment(
         Deployment(
             name="gemini",
             runtime="gemini",
-            serves=("gemini-*", "gemini/*"),
+            serves=("gemini-*", "gemini/*", "google/*"),
             credential=EnvSecret(variable),
         ),
     )
