@@ -128,8 +128,8 @@ def leases(simulation: Simulation) -> None:
     cut_s = draw.uniform(1.0, 4.0)
     simulation.at(cut_s, partial(simulation.cut, [lessee], others))
     lent_again_s = cut_s + limit.lease_s + limit.window_s
-    for number in range(700):  # whatever comes back is used at once
-        at_s = lent_again_s - 1.0 + 0.002 * number
+    for number in range(350):  # whatever comes back is used at once
+        at_s = lent_again_s - 1.0 + 0.004 * number
         simulation.at(at_s, partial(world.ask, draw.choice(others)))
     simulation.start()
     simulation.run(within_s)
@@ -142,7 +142,7 @@ def hammer(simulation: Simulation) -> None:
     limit = _limit(simulation, permits=100, window_s=draw.uniform(2.0, 4.0))
     world = World(simulation, limit)
     world.add(*limit.voters, rates=_rates(simulation, limit))
-    within_s = 3.0 * limit.window_s
+    within_s = 2.2 * limit.window_s
     hot = draw.choice(limit.voters)
     at_s = 0.0
     while at_s < within_s:
@@ -159,7 +159,7 @@ def restarts(simulation: Simulation) -> None:
     limit = _limit(simulation, permits=100, floor_fraction=1.0, use_log=True)
     world = World(simulation, limit)
     world.add(*limit.voters, rates=_rates(simulation, limit))
-    within_s = 5.0 * limit.window_s
+    within_s = 4.0 * limit.window_s
     steady(world, within_s, share=1.0 / len(limit.voters))
     for _ in range(draw.randrange(1, 8)):
         name = draw.choice(limit.voters)
