@@ -52,6 +52,7 @@ def small_world(draw: random.Random) -> World:
         batch_events=draw.choice([3, 7, 50]),
         chunk_bytes=draw.choice([200, 64_000]),
         # Messages are what a run costs, and nodes that hear seldom differ more.
+        round_s=draw.choice([0.2, 0.4]),
         busy_round_s=draw.choice([0.05, 0.2, 0.2, 0.2, 0.2]),
         fanout=draw.choice([1, 1, 2]),
     )
