@@ -41,6 +41,9 @@ async def run_link(core: Core, link: Link, early: Iterable[Event]) -> None:
     try:
         async with trio.open_nursery() as nursery:
             core.nursery = nursery
+            if core.is_down:
+                # Another one took its place before this one began.
+                return
             nursery.start_soon(_read, core, link, early)
             nursery.start_soon(_write, core, link)
             nursery.start_soon(_keep, core)

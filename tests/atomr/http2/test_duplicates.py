@@ -9,6 +9,7 @@ import trio
 
 from atomr.crdt.origin import Origin
 from atomr.errors import LinkRefusedError
+from atomr.http2 import LinkEvent, LinkOptions, LinkUp, Reason, open_links
 from atomr.http2.handshake import Self, greet_dialed
 from tests.atomr.http2.conftest import (
     CLUSTER,
@@ -202,3 +203,27 @@ async def test_a_dial_without_a_name_that_fails_names_the_address(
         f"127.0.0.1:{port}",
         "unreachable",
     )
+
+
+async def test_a_link_that_ends_before_it_runs_leaves_nothing_that_runs(
+    open_node: OpenNode, authority: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    def end(event: LinkEvent) -> None:
+        # As another connection that takes its place does.
+        if isinstance(event, LinkUp):
+            event.link.end(Reason.REPLACED, "at once")
+
+    options = LinkOptions(
+        CLUSTER,
+        Origin("a", 1),
+        COOKIE,
+        authority.credentials("a"),
+        heartbeat_interval_s=0.01,
+    )
+    async with open_node("b") as b, open_links(options, observer=end) as links:
+        link = await links.dial("b", "127.0.0.1", b.port)
+        assert link.down is not None
+        running = links._nursery.child_tasks
+        await until(lambda: not running)
+        assert links.all() == ()
+    assert caplog.text == ""
