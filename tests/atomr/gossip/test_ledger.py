@@ -313,7 +313,9 @@ def test_a_cost_for_which_there_are_none_is_counted_and_told() -> None:
 # --- crashes ------------------------------------------------------------------------
 
 
-def test_a_crash_makes_what_was_taken_unavailable_until_it_is_reconciled() -> None:
+def test_trap_20_what_a_crashed_ledger_had_taken_is_spent_until_it_is_reconciled() -> (
+    None
+):
     lab = funded()
     lab.spend("a", 1_000)
     ledger = lab.boot("a")

@@ -109,7 +109,7 @@ async def test_another_cookie_is_refused_by_whoever_is_dialed(
             assert one.links.all() == ()
 
 
-async def test_a_certificate_for_another_cluster_is_refused(
+async def test_trap_17_a_certificate_for_another_cluster_is_refused(
     open_node: OpenNode, authority: Authority
 ) -> None:
     credentials = authority.credentials("a", cluster="prod")
@@ -123,7 +123,7 @@ async def test_a_certificate_for_another_cluster_is_refused(
         assert (await refused(b, a)).reason == "wrong_cluster"
 
 
-async def test_a_hello_for_another_cluster_than_the_certificates_is_refused(
+async def test_trap_17_a_hello_for_another_cluster_than_the_certificates_is_refused(
     open_node: OpenNode, authority: Authority
 ) -> None:
     async with open_node("b") as b:

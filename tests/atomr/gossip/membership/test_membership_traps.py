@@ -167,7 +167,7 @@ def _tables(world: World) -> int:
     return sum(world.simulation.node(name).tables for name in world.simulation.up)
 
 
-def test_pekko_disallow_join_of_two_clusters_by_a_shared_seed() -> None:
+def test_trap_17_two_clusters_stay_two_in_spite_of_a_shared_seed() -> None:
     a = Alone()
 
     said = a.takes(Table(CLUSTER + 1, member("b"), (member("c"),), True))
