@@ -223,7 +223,6 @@ async def test_a_link_that_ends_before_it_runs_leaves_nothing_that_runs(
     async with open_node("b") as b, open_links(options, observer=end) as links:
         link = await links.dial("b", "127.0.0.1", b.port)
         assert link.down is not None
-        running = links._nursery.child_tasks
-        await until(lambda: not running)
+        await until(lambda: not links._nursery.child_tasks)
         assert links.all() == ()
     assert caplog.text == ""
