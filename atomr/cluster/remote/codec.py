@@ -168,7 +168,7 @@ class Codec:
     def _decoded(self, tag: str, body: msgspec.Raw) -> object:
         decoder = self._decoders.get(tag) if tag else self._any
         if decoder is None:
-            detail = f"no message is registered there as {tag!r}"
+            detail = f"no message is registered there as {short(tag)}"
             raise RefusedError("unknown_message", detail)
         try:
             message: object = decoder.decode(body)

@@ -74,9 +74,7 @@ def _decoded(session: Session, frame: frames.Send | frames.CastTo) -> object:
     try:
         return session.codec.decode(frame.tag, frame.body)
     except RefusedError as error:
-        life = session.life
-        log.warning("a message of %s was refused: %s", life.origin, error.detail)
-        life.refuse(frame.to, error.code)
+        session.life.refuse(frame.to, error.code, error.detail)
         return _REFUSED
 
 
@@ -86,9 +84,9 @@ def _put(session: Session, frame: frames.Send | frames.CastTo, item: object) -> 
         return
     try:
         full = process.limit is not None and mailbox.refuses(process)
-    except MailboxFullError:
+    except MailboxFullError as error:
         full = True
-        session.life.refuse(frame.to, "mailbox_full")
+        session.life.refuse(frame.to, "mailbox_full", str(error))
     if not full:
         process.deliver(item)
 
@@ -174,7 +172,7 @@ def _on_call(session: Session, frame: frames.Call) -> None:
     try:
         request = session.codec.decode(frame.tag, frame.body)
     except RefusedError as error:
-        session.life.refuse(frame.to, error.code)
+        session.life.refuse(frame.to, error.code, error.detail)
         why = reasons.words(error.detail)
         session.signal(frames.Failed(frame.id, error.code, why))
         return

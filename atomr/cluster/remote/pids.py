@@ -17,6 +17,7 @@ from weakref import WeakValueDictionary
 
 from atomr import telemetry
 from atomr.cluster.remote.proxy import RemoteProcess
+from atomr.process.report import log
 from atomr.refs import Pid
 
 if TYPE_CHECKING:
@@ -158,9 +159,14 @@ class Life:
                 metadata={"peer": self.origin, "to": target, "reason": why},
             )
 
-    def refuse(self, target: Target, why: str) -> None:
+    def refuse(self, target: Target, why: str, detail: str = "") -> None:
         """Tell that a message of the peer's was not delivered."""
         self.refused[why] += 1
+        count = self.refused[why]
+        # The first, and each time that they have doubled: it must not fill the log.
+        if count & (count - 1) == 0:
+            text = "%s message(s) were refused as %s, the last of %s for %r: %s"
+            log.warning(text, count, why, self.origin, target, detail)
         if telemetry.handlers:
             telemetry.emit(
                 ("atomr", "remote", "refuse"),

@@ -298,8 +298,6 @@ class RemoteProcess(Process):
         self.reason = reason
         if self.ties is None:
             return
-        if self.session is not None:
-            self.session.watches.pop(self.watch, None)
         if reason is NOPROC and isinstance(self.target, str):
             self._nobody_had_the_name()
         self._release()

@@ -200,6 +200,8 @@ class RemoteProcesses:
         life = self.life(link.peer)
         session = life.session
         if session is None or session.link is not link:
+            if link.down is not None:
+                return
             session = self._begin(life, link)
         handle(session, frame)
 
