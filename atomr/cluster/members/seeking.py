@@ -85,7 +85,8 @@ class Seeds:
         if self._failures.pop(place, None) is not None:
             _log.info("discovery %d answers again", place)
         self._found[place] = tuple(text for text in addresses if self._is_good(text))
-        every = (*self._known, *(a for found in self._found.values() for a in found))
+        by_place = (self._found[place] for place in sorted(self._found))
+        every = (*self._known, *(text for found in by_place for text in found))
         now = tuple(dict.fromkeys(every))
         if now != self._told:
             self._told = now

@@ -92,13 +92,21 @@ def tree() -> TreeNode:
     return found
 
 
-def pid_of(*path: str) -> Pid:
-    """Return the pid of a process of the node around, by its place in the tree."""
-    row = tree()
+def process_at(*path: str) -> Pid | None:
+    """Return the pid at a place in the tree of the node around; None: it is down."""
+    rows = [tree()]
     for id_ in path:
-        row = next(child for child in row.children if child.id == id_)
-    assert row.pid is not None
-    return row.pid
+        rows = [child for child in rows[0].children if child.id == id_]
+        if not rows:
+            return None
+    return rows[0].pid
+
+
+def pid_of(*path: str) -> Pid:
+    """Return the pid at a place in the tree of the node around."""
+    pid = process_at(*path)
+    assert pid is not None
+    return pid
 
 
 def drawn(row: TreeNode, depth: int = 0) -> list[str]:
@@ -247,7 +255,9 @@ async def test_what_crashes_again_and_again_ends_the_cluster(
         async with open_member("a"):
             with trio.fail_after(WITHIN_S):
                 while True:
-                    exit_process(pid_of("cluster", "doors"), KILL)
+                    doors = process_at("cluster", "doors")
+                    if doors is not None:
+                        exit_process(doors, KILL)
                     await trio.sleep(0.01)
     assert "cluster of 'a' ended" in str(caught.value)
 
