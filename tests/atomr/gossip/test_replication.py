@@ -652,6 +652,7 @@ def test_half_of_all_messages_lost_delays_and_loses_nothing() -> None:
     assert len(simulation.node("n3").log.open(AWLWWMap, "m")) == 50
 
 
+@pytest.mark.slow
 def test_sixteen_nodes_have_a_write_in_time_though_a_fifth_of_all_is_lost() -> None:
     took_s = sorted(propagation_s(16, 0.2, 1))
 
