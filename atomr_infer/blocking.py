@@ -130,6 +130,10 @@ class Cluster:
         """
         self._loop.run(partial(self._inner.deploy, deployment, progress=progress))
 
+    def change(self, deployment: Deployment) -> None:
+        """Take another deployment for the one of its name, which serves on."""
+        self._loop.run(partial(self._inner.change, deployment))
+
     def undeploy(self, name: str) -> bool:
         """Stop serving a deployment; its running requests end with an error.
 

@@ -170,6 +170,19 @@ class Cluster:
         with self.at_home():
             await self._serving.deploy(deployment, progress=progress, expected=expected)
 
+    async def change(self, deployment: Deployment) -> None:
+        """Take another deployment for the one of its name, which serves on.
+
+        It may differ in what it serves, falls back to, costs, and in how it is
+        tried again and hedged; requests that run keep what they began with.
+
+        Raises:
+            ConfigError: it differs in more, or there is none of its name.
+            NotReadyError: it is loading.
+        """
+        with self.at_home():
+            await self._serving.change(deployment)
+
     async def undeploy(self, name: str) -> bool:
         """Stop serving a deployment; its running requests end with an error.
 

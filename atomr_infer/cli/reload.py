@@ -1,7 +1,8 @@
 """What a configuration that was changed changes in a server that runs.
 
-A deployment that is new is served.  What runs is left alone, since its requests and
-its engine would end with it: one that was changed or taken out, and the gateway's own
+A deployment that is new is served, and one that was changed in what is looked up for
+each request is changed.  Engines, keys and connections are left alone, since requests
+would end with them: what was changed in more or taken out, and the gateway's own
 table, take effect with a restart, and the operator is told so.
 """
 
@@ -13,7 +14,7 @@ import attrs
 
 from atomr_infer.cli.banner import print_notice
 from atomr_infer.errors import ConfigError, InferenceError
-from atomr_infer.model.deployment import Deployment
+from atomr_infer.model.deployment import Deployment, changes_while_serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,10 +29,12 @@ class Changes:
 
     Attributes:
         new: the deployments that do not run yet.
+        changed: those that can become what they shall be while they serve.
         later: what takes effect with a restart, each in a few words.
     """
 
     new: tuple[Deployment, ...]
+    changed: tuple[Deployment, ...]
     later: tuple[str, ...]
 
 
@@ -39,14 +42,16 @@ def changes(running: ServePlan, wanted: ServePlan) -> Changes:
     """Compare what runs with what the configuration says now."""
     runs = {deployment.name: deployment for deployment in running.deployments}
     says = {deployment.name: deployment for deployment in wanted.deployments}
-    changed = [name for name in says if runs.get(name, says[name]) != says[name]]
-    later = [f"the changed deployment {name!r}" for name in changed]
+    differ = [wanted for name, wanted in says.items() if runs.get(name) != wanted]
+    new = tuple(each for each in differ if each.name not in runs)
+    other = [each for each in differ if each.name in runs]
+    changed = [e for e in other if changes_while_serving(runs[e.name], e)]
+    later = [f"the changed deployment {e.name!r}" for e in other if e not in changed]
     later += [f"the end of {name!r}" for name in runs if name not in says]
     ours = (running.gateway, running.keys, running.admin_key)
     if ours != (wanted.gateway, wanted.keys, wanted.admin_key):
         later.append("[gateway]")
-    new = tuple(d for d in wanted.deployments if d.name not in runs)
-    return Changes(new, tuple(later))
+    return Changes(new, tuple(changed), tuple(later))
 
 
 async def take_changes(
@@ -78,7 +83,22 @@ async def take_changes(
         print_notice(f"{cause}: {deployment.name} is served now")
         deployments = (*running.deployments, deployment)
         running = attrs.evolve(running, deployments=deployments)
+    for deployment in found.changed:
+        try:
+            await cluster.change(deployment)
+        except (ConfigError, InferenceError) as error:
+            print_notice(f"{cause}: {deployment.name} is not changed: {error}")
+            continue
+        print_notice(f"{cause}: {deployment.name} is changed")
+        running = _with(running, deployment)
     if found.later:
         told = ", ".join(found.later)
         print_notice(f"{cause}: takes effect with a restart: {told}")
     return running
+
+
+def _with(running: ServePlan, changed: Deployment) -> ServePlan:
+    deployments = tuple(
+        changed if each.name == changed.name else each for each in running.deployments
+    )
+    return attrs.evolve(running, deployments=deployments)

@@ -214,6 +214,31 @@ class Deployment:
         _refuse_odd_fallbacks(self)
 
 
+def changes_while_serving(now: Deployment, wanted: Deployment) -> bool:
+    """Whether one becomes the other without its engine, keys or circuit.
+
+    Who is routed to it, what is done when it fails and what it costs is looked up
+    for each request.
+
+    >>> chat = Deployment(name="chat", runtime="mock")
+    >>> changes_while_serving(chat, attrs.evolve(chat, serves=("chat", "talk")))
+    True
+    >>> changes_while_serving(chat, attrs.evolve(chat, model="other"))
+    False
+    """
+    same = attrs.evolve(
+        wanted,
+        serves=now.serves,
+        price=now.price,
+        # Its runner knows whether requests may be sent again.
+        retry=attrs.evolve(now.retry, idempotent=wanted.retry.idempotent),
+        fallbacks=now.fallbacks,
+        on_cut=now.on_cut,
+        hedge=now.hedge,
+    )
+    return same == now
+
+
 def _refuse_odd_fallbacks(deployment: Deployment) -> None:
     names = [fallback.to for fallback in deployment.fallbacks]
     for name in names:

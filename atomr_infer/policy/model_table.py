@@ -82,12 +82,34 @@ class ModelTable:
                 f"deployment {deployment.name!r} exists already; names are unique"
             )
         table = ModelTable((*self._deployments, deployment))
-        chains = {each.name: each.fallbacks for each in table.deployments}
+        table.check_fallbacks(deployment, expected)
+        return table
+
+    def with_changed(self, deployment: Deployment) -> ModelTable:
+        """Return a table with ``deployment`` in the place of that of its name.
+
+        Raises:
+            ConfigError: it falls back to a deployment that is not there, or to
+                itself by way of others.
+        """
+        name = deployment.name
+        table = ModelTable(
+            tuple(deployment if d.name == name else d for d in self._deployments)
+        )
+        table.check_fallbacks(deployment, frozenset())
+        return table
+
+    def check_fallbacks(self, deployment: Deployment, expected: frozenset[str]) -> None:
+        """Check what a deployment of this table falls back to.
+
+        Raises:
+            ConfigError: to one that is not there, or to itself by way of others.
+        """
+        chains = {each.name: each.fallbacks for each in self._deployments}
         for fallback in deployment.fallbacks:
             if fallback.to not in chains and fallback.to not in expected:
                 raise ConfigError(_no_fallback(deployment.name, fallback.to, chains))
         check_chains(chains, deployment.name)
-        return table
 
     def without(self, name: str) -> ModelTable:
         """Return a table that no longer routes to the deployment ``name``."""

@@ -34,6 +34,7 @@ from atomr_infer.errors import (
     NotReadyError,
     PluginError,
 )
+from atomr_infer.model.deployment import Deployment, changes_while_serving
 from atomr_infer.model.secret import EnvSecret, FileSecret, Secret
 from atomr_infer.remote.credentials.build import make_credentials
 from atomr_infer.runtimes.contract import HasEndpoint, Host, RunnerContext
@@ -47,7 +48,6 @@ from atomr_infer.serving.routing_table import RoutingTable
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from atomr_infer.model.deployment import Deployment
     from atomr_infer.runtimes.contract import RuntimePlugin
     from atomr_infer.runtimes.credentials import Credentials
     from atomr_infer.runtimes.loader import Installed
@@ -95,10 +95,12 @@ class DeploymentManager(GenServer):
         return {"deployments": sorted(self._trees)}
 
     async def handle_call(self, request: object, from_: From) -> Reply:
-        """Answer ``Deploy`` and ``Undeploy``."""
+        """Answer ``Deploy``, ``Change`` and ``Undeploy``."""
         match request:
             case messages.Deploy():
                 return Reply(await self._deploy(request))
+            case messages.Change(deployment=deployment):
+                return Reply(self._change(deployment))
             case messages.Undeploy(name=name, only=only):
                 return Reply(await self._undeploy(name, only))
             case _:
@@ -138,6 +140,25 @@ class DeploymentManager(GenServer):
             self._serving.publish(self._serving.table.without(deployment.name))
             return NotReadyError(f"{deployment.name} did not start; see the log")
         self._watch(deployment.name, tree)
+        return None
+
+    def _change(self, wanted: Deployment) -> AtomrError | None:
+        now = self._serving.deployments.get(wanted.name)
+        if now is None:
+            return ConfigError(f"there is no deployment {wanted.name!r}")
+        if self._serving.is_loading(wanted.name):
+            # Whoever deploys it would not know it any more, should it fail.
+            return NotReadyError(f"{wanted.name} is loading; change it when it serves")
+        if not changes_while_serving(now, wanted):
+            return ConfigError(
+                f"deployment {wanted.name!r} cannot become that one while it serves; "
+                "deploy it anew"
+            )
+        try:
+            table = self._serving.table.with_changed(wanted)
+        except AtomrError as error:
+            return error
+        self._serving.publish(table)
         return None
 
     def _watch(self, name: str, tree: Pid) -> None:

@@ -143,6 +143,17 @@ class Deploy(Request[Exception | None]):
 
 
 @attrs.frozen
+class Change(Request[Exception | None]):
+    """Take another deployment for the one of its name, which serves on.
+
+    Attributes:
+        deployment: the other one; see ``changes_while_serving``.
+    """
+
+    deployment: Deployment
+
+
+@attrs.frozen
 class Undeploy(Request[bool]):
     """Stop serving the deployment of that name; False when there is none.
 

@@ -178,6 +178,10 @@ class Serving:
         serving = all(phase is Phase.SERVING for phase in self._phases.values())
         return Readiness(ready=serving and bool(phases), phases=phases)
 
+    def is_loading(self, name: str) -> bool:
+        """Whether a deployment does not serve yet."""
+        return self._phases.get(name) is Phase.LOADING
+
     # --- written by the deployment manager and the coordinators -----------------
 
     def publish(self, table: ModelTable, *new: RoutingTable) -> None:
@@ -187,13 +191,17 @@ class Serving:
             table: all deployments from now on.
             new: the routing tables of those that were not there before.
         """
-        self._table = table
+        self._table, before = table, self._by_name
         self._by_name = {d.name: d for d in table.deployments}
         for name in self._routing.keys() - self._by_name.keys():
             self.breakers.remove(name)
             self.prices.remove(name)
             self._hedges.pop(name, None)
             self._turns.pop(name, None)
+        for name, was in before.items():
+            now = self._by_name.get(name)
+            if now is not None and now.hedge != was.hedge:
+                self._hedges.pop(name, None)
         known = self._routing | {routing.deployment: routing for routing in new}
         self._routing = {name: known[name] for name in self._by_name}
         for name in self._failures.keys() - self._by_name.keys():
@@ -280,6 +288,18 @@ class Serving:
                     await call(MANAGER, request, timeout_s=None)
                     return
                 await trio.sleep(_MANAGER_BACK_S)
+
+    async def change(self, deployment: Deployment) -> None:
+        """Take another deployment for the one of its name, which serves on.
+
+        Raises:
+            ConfigError: there is none, or it cannot become that one while it
+                serves; nothing was changed.
+            NotReadyError: it is loading.
+        """
+        refused = await call(MANAGER, messages.Change(deployment), timeout_s=None)
+        if refused is not None:
+            raise refused
 
     async def undeploy(self, name: str) -> bool:
         """Stop serving a deployment; its running requests end with an error.

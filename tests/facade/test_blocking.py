@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.request import urlopen
 
+import attrs
 import pytest
 import trio
 
@@ -109,6 +110,13 @@ def interrupted_when(condition: Callable[[], bool]) -> Iterator[None]:
 
 
 # --- calls -------------------------------------------------------------------------
+
+
+def test_a_deployment_is_changed_while_it_serves() -> None:
+    with open_cluster(mock()) as cluster:
+        cluster.change(attrs.evolve(mock(), serves=("m", "alias")))
+        assert cluster.models() == ("m", "alias")
+        assert cluster.chat("alias", "one").text == "one"
 
 
 def test_deploy_chat_stream_and_undeploy() -> None:
