@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import ExitStack
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakValueDictionary
@@ -27,7 +28,7 @@ from atomr.core.child_spec import ChildSpec
 from atomr.core.start_arguments import mismatch
 from atomr.crdt.origin import Origin
 from atomr.errors import NoNodeError, SpawnRefusedError
-from atomr.http2 import Service
+from atomr.http2 import Reason, Service
 from atomr.otp.gen_server import GenServer
 from atomr.otp.results import Fail, Reply
 from atomr.process.context import current_node, find_process
@@ -85,6 +86,7 @@ class RemoteProcesses:
         self.monitors = NodeMonitors()
         self._codec = Codec(messages or Messages(), form=self._form, pid=self._pid)
         self._lives: WeakValueDictionary[Origin, Life] = WeakValueDictionary()
+        self._sessions: dict[Link, Session] = {}
         self._latest: dict[str, int] = {}
         self._boots: set[int] = set()
         # Whoever uses a name holds no pid: it would be made anew each time.
@@ -186,8 +188,7 @@ class RemoteProcesses:
         for life in tuple(self._lives.values()):
             if life.origin.name == origin.name and life.origin.boot < origin.boot:
                 life.over = True
-                if life.session is not None:
-                    life.session.end()
+                _end_link(life, "a later life of that node is known")
 
     def _on_peer(self, event: PeerEvent) -> None:
         if isinstance(event, PeerUp):
@@ -197,12 +198,12 @@ class RemoteProcesses:
     # --- sessions ---------------------------------------------------------------------
 
     def _told(self, link: Link, frame: Frame) -> None:
-        life = self.life(link.peer)
-        session = life.session
-        if session is None or session.link is not link:
+        # By the link, as it is the path of each frame.
+        session = self._sessions.get(link)
+        if session is None:
             if link.down is not None:
                 return
-            session = self._begin(life, link)
+            session = self._begin(self.life(link.peer), link)
         handle(session, frame)
 
     def _find_session(self, life: Life) -> Session | None:
@@ -215,15 +216,17 @@ class RemoteProcesses:
         return self._begin(life, link)
 
     def _begin(self, life: Life, link: Link) -> Session:
-        if life.session is not None:
-            life.session.end()
+        _end_link(life, "there is another link with that node")
         self._seen(life.origin)
         ours = self.peers.origin
         self._boots.add(ours.boot)
         session = Session(life, link, node_name=ours.name, codec=self._codec)
-        life.session = session
-        link.on_down(session.end)
+        life.session = self._sessions[link] = session
+        link.on_down(partial(self._end, link))
         return session
+
+    def _end(self, link: Link) -> None:
+        self._sessions.pop(link).end()
 
     # --- pids -------------------------------------------------------------------------
 
@@ -260,6 +263,12 @@ class RemoteProcesses:
         else:
             process, number = node.processes.get(target), target
         return Pid(number, label) if process is None else process.pid
+
+
+def _end_link(life: Life, detail: str) -> None:
+    # With the link, as the other side must know that what we held has ended.
+    if life.session is not None:
+        life.session.link.end(Reason.REPLACED, detail)
 
 
 class _Server(GenServer):

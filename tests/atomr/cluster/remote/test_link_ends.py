@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
+from atomr.cluster.peers import PeerUp
 from atomr.cluster.remote import RemoteProcesses, at
 from atomr.core.child_spec import Restart
 from atomr.core.exits import NOCONNECTION, NOPROC
 from atomr.core.messages import Down, Exit
+from atomr.crdt.origin import Origin
 from atomr.errors import NoConnectionError, NoProcessError, ServerDownError
 from atomr.otp import call, cast, child
 from atomr.process import (
@@ -257,3 +259,23 @@ async def test_a_cut_in_the_midst_of_calls_fails_each_of_them_once(
         assert len(found) == 200
         assert set(found) <= {0.0, NOCONNECTION}
         assert NOCONNECTION in found
+
+
+async def test_a_later_life_ends_what_is_left_of_an_earlier_one(
+    open_nodes: OpenNodes,
+) -> None:
+    async with open_nodes("a", "b") as nodes:
+        counter = await counter_on(nodes)
+
+        async def watch() -> None:
+            ref = monitor(counter)
+            await call(counter, Get())
+            later = Origin("b", nodes["b"].origin.boot + 1)
+            nodes.remotes["a"]._on_peer(PeerUp(later))
+            assert await receive() == Down(ref, counter, NOCONNECTION)
+            assert nodes["a"].links.get("b") is None
+            with pytest.raises(NoProcessError):
+                await call(counter, Get())
+
+        with trio.fail_after(10):
+            await nodes["a"].run(watch)
