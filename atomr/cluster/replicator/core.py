@@ -44,7 +44,8 @@ if TYPE_CHECKING:
 
 TICK_S = 0.05
 """Digests of all shards are due at the same ticks: a node is woken 20 times a second
-at most while nothing is written."""
+while nothing is written."""
+_NEVER = float("inf")
 
 ASK_S = 1.0
 """A peer is asked for its hello no more often than that."""
@@ -78,7 +79,8 @@ class Core:
         self._new_boot = new_boot
         self._out: list[Out] = []
         self._changes: list[Changed] = []
-        self._written: set[Shard] = set()
+        self._tick_at_s = now_s
+        self._push_at_s = _NEVER
         self._has_quorum = True
         origin = Origin(node.name, new_boot())
         self.shards = tuple(
@@ -92,9 +94,7 @@ class Core:
     @property
     def next_deadline_s(self) -> float:
         """When to be woken at the latest."""
-        at_s = min([shard.next_deadline_s for shard in self.shards])
-        tick_s = (at_s // TICK_S + 1) * TICK_S
-        return min([tick_s, *(shard.next_deadline_s for shard in self._written)])
+        return min(self._tick_at_s, self._push_at_s)
 
     def shard_of(self, name: str, key: Key | None = None) -> Shard:
         """Return where a value is, or a key of a value that is divided.
@@ -157,12 +157,18 @@ class Core:
                 self._say(neighbour, neighbour.unsaid)
             elif neighbour.logs is None:
                 self._ask(neighbour, now_s)
+        if now_s >= self._tick_at_s:
+            # The middle of the next tick: no rounding makes it this one again.
+            self._tick_at_s = (now_s // TICK_S + 1.5) * TICK_S
         for shard in self.shards:
             if now_s >= shard.next_deadline_s:
-                self._written.discard(shard)
                 self._perform(shard, shard.wake(now_s), now_s)
                 if shard.is_refilled(now_s):
                     self._changes += shard.joined()
+        self._push_at_s = min(
+            [shard.next_deadline_s for shard in self.shards if shard.is_unpushed],
+            default=_NEVER,
+        )
 
     def wrote(self, shard: Shard, now_s: float) -> bool:
         """Note that a replica of a shard was written to.
@@ -170,10 +176,12 @@ class Core:
         Returns:
             Whether the deadline is another one now.
         """
-        is_first = shard not in self._written
-        self._written.add(shard)
         self._perform(shard, shard.wrote(now_s), now_s)
-        return is_first
+        at_s = shard.next_deadline_s
+        if at_s >= self._push_at_s:
+            return False
+        self._push_at_s = at_s
+        return True
 
     def peer_up(self, node: Origin, now_s: float) -> None:
         """Begin to replicate with a node."""
@@ -356,5 +364,5 @@ class Core:
             self._say(neighbour, self._hello(is_answer=True))
         self._changes += shard.seen(before, None)
         self._changes += shard.seen(shard.origin, self.node)
-        self._written.add(shard)
+        self._push_at_s = now_s
         self._perform(shard, effects, now_s)

@@ -130,6 +130,7 @@ class Shard:
         machine: replicates it.
         nodes: of each peer's present life of this log, the node.
         views: what is watched, by the id of the replica.
+        is_unpushed: whether something was written that is on its way to nobody.
     """
 
     def __init__(
@@ -144,6 +145,7 @@ class Shard:
         self.number = number
         self.nodes: dict[Origin, Origin] = {}
         self.views: dict[str, View] = {}
+        self.is_unpushed = False
         self._options = options
         self._draw = draw
         self._has_quorum = True
@@ -162,7 +164,8 @@ class Shard:
         )
         self._owned = Owned()
         self._opened: dict[tuple[type[Replicated], str], Replicated] = {}
-        self._agreed: dict[Origin, Digest] = {}
+        self._heard: dict[Origin, Digest] = {}
+        self._told: dict[Origin, Digest] = {}
         self._said_at_s = float("-inf")
         self._absent: dict[Origin, float] = {}
         self._talk_until_s = now_s
@@ -193,11 +196,13 @@ class Shard:
 
     def wrote(self, now_s: float) -> list[Effect]:
         """Return what is to be done after a replica was written to."""
+        self.is_unpushed = True
         return self._act(Wrote(), now_s)
 
     def wake(self, now_s: float) -> list[Effect]:
         """Return what is to be done now."""
         effects: list[Effect] = []
+        self.is_unpushed = False
         if now_s >= self._check_at_s:
             self._check_at_s = now_s + _CHECK_S
             effects += self._give_up(now_s)
@@ -214,9 +219,20 @@ class Shard:
             now_s: the node's clock.
             now_ms: the wall's.
         """
+        effects = self._act(Received(peer, frame), now_s, now_ms)
         if isinstance(frame, Digest):
-            self._agreed[peer] = frame
-        return self._act(Received(peer, frame), now_s, now_ms)
+            self._heard[peer] = frame
+            ours = self._digest()
+            if says_same(frame, ours) and not says_same(self._told.get(peer), ours):
+                # Else it would go on asking.
+                self._told[peer] = ours
+                effects.append(Send(peer, ours))
+        return effects
+
+    def _digest(self) -> Digest:
+        log = self.log
+        retired = tuple(sorted(log.retired.items()))
+        return Digest(log.vector.pairs(), retired, log.state_hash, is_answer=True)
 
     def peer_up(self, peer: Origin, node: Origin, now_s: float) -> list[Effect]:
         """Begin to replicate with a peer's log.
@@ -232,7 +248,8 @@ class Shard:
     def peer_down(self, peer: Origin, now_s: float) -> list[Effect]:
         """Replicate with it no longer."""
         self.nodes.pop(peer, None)
-        self._agreed.pop(peer, None)
+        self._heard.pop(peer, None)
+        self._told.pop(peer, None)
         return self._act(PeerDown(peer), now_s)
 
     def quorum(self, now_s: float, *, is_held: bool) -> list[Effect]:
@@ -251,17 +268,13 @@ class Shard:
         # as soon as it does not, its own digest says so.
         if not isinstance(effect, Send) or not isinstance(effect.frame, Digest):
             return False
-        ours, theirs = effect.frame, self._agreed.get(effect.to)
-        is_equal = (
-            theirs is not None
-            and ours.state_hash == theirs.state_hash
-            and ours.vector == theirs.vector
-            and ours.retired == theirs.retired
-        )
+        ours = effect.frame
+        is_equal = says_same(self._heard.get(effect.to), ours)
         is_told = now_s - self._said_at_s < self._options.quiet_s
         if is_equal and is_told and now_s >= self._talk_until_s:
             return True
         self._said_at_s = now_s
+        self._told[effect.to] = ours
         return False
 
     # --- lives ----------------------------------------------------------------------
@@ -371,3 +384,13 @@ class Shard:
     def seen(self, owner: Origin, node: Origin | None) -> list[Changed]:
         """Return what watchers are to be told as an owner comes into sight or goes."""
         return [c for view in self.views.values() for c in view.seen(owner, node)]
+
+
+def says_same(one: Digest | None, other: Digest) -> bool:
+    """Return whether two digests are of the same events and the same entries."""
+    return (
+        one is not None
+        and one.state_hash == other.state_hash
+        and one.vector == other.vector
+        and one.retired == other.retired
+    )
