@@ -16,11 +16,16 @@ from atomr.gossip.voting.frames import Epoch
 class Here(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="here"):
     """How a node stands to the singleton; said to each that comes up, and at changes.
 
+    Who hears one with a number that it does not know says how it stands itself: the
+    other one has begun anew, and knows nothing.
+
     Attributes:
-        runs: whether it would run it.
+        born: number of the process that says it.
+        runs: whether the node would run it.
         epoch: of the term by which it runs there; 0: it does not.
     """
 
+    born: Epoch
     runs: bool
     epoch: Epoch
 

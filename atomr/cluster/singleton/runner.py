@@ -18,6 +18,8 @@ from atomr.otp import Supervisor, start_child, terminate_child
 from atomr.process import demonitor, monitor, receive, send
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from atomr.refs import Pid, Ref
 
 
@@ -27,9 +29,11 @@ class Begin:
 
     Attributes:
         epoch: of the term.
+        runner: whom this is for; another one lets it be.
     """
 
     epoch: int
+    runner: int
 
 
 @attrs.frozen
@@ -41,6 +45,17 @@ class End:
     """
 
     epoch: int
+
+
+@attrs.frozen
+class Ready:
+    """A runner has started, and nothing runs: what an earlier one began has ended.
+
+    Attributes:
+        runner: its number.
+    """
+
+    runner: int
 
 
 @attrs.frozen
@@ -77,36 +92,53 @@ class Runner:
         spec: of the singleton.
         stage: name of the supervisor that it runs under.
         server: name of who is told.
+        holds: says whether the lease is held by a term, now.
     """
 
-    def __init__(self, spec: ChildSpec, *, stage: str, server: str) -> None:
+    def __init__(
+        self,
+        spec: ChildSpec,
+        *,
+        stage: str,
+        server: str,
+        holds: Callable[[int], bool],
+    ) -> None:
         # A supervisor of its own: the singleton's restarts are its own affair.
         self._work = ChildSpec(
             id=spec.id, start=lambda: Supervisor([spec]), restart=Restart.TEMPORARY
         )
         self._stage = stage
         self._server = server
+        self._holds = holds
         self._running: Pid | None = None
         self._ref: Ref | None = None
-        self._epoch = 0
+        self._epoch = self._number = 0
 
     async def run(self) -> None:
         """Follow the server's orders, in their order."""
-        # What an earlier runner had started has ended with it.
-        self._say(Ended(0))
+        self._number += 1
+        self._forget()
+        self._say(Ready(self._number))
         while True:
             match await receive():
-                case Begin(epoch):
+                case Begin(epoch, runner) if runner == self._number:
                     self._epoch = epoch
                     await self._begin()
                 case End():
                     await self._end()
                 case Down(ref=ref, reason=reason) if ref == self._ref:
-                    self._running = self._ref = None
+                    self._forget()
                     is_stop = reason == SHUTDOWN or reason is NOPROC
                     self._say(Ended(self._epoch, "" if is_stop else f"{reason}"))
 
+    def _forget(self) -> None:
+        self._running = self._ref = None
+
     async def _begin(self) -> None:
+        # The order may have waited behind a slow end, longer than its term.
+        if not self._holds(self._epoch):
+            self._say(Ended(self._epoch))
+            return
         try:
             self._running = await start_child(self._stage, self._work)
         except (StartError, CallError) as error:
@@ -123,8 +155,8 @@ class Runner:
         # It may have ended meanwhile, and its supervisor with it.
         with suppress(ChildError, CallError):
             await terminate_child(self._stage, self._running)
-        self._running = self._ref = None
+        self._forget()
         self._say(Ended(self._epoch))
 
-    def _say(self, message: Begun | Ended) -> None:
+    def _say(self, message: Ready | Begun | Ended) -> None:
         send(self._server, message)

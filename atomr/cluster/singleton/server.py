@@ -25,7 +25,7 @@ from atomr.cluster.peers import PeerDown, PeerEvent, PeerUp
 from atomr.cluster.singleton.clock import SleeplessClock, wall_us
 from atomr.cluster.singleton.frames import Here, Said
 from atomr.cluster.singleton.reasons import Standing
-from atomr.cluster.singleton.runner import Begin, Begun, End, Ended
+from atomr.cluster.singleton.runner import Begin, Begun, End, Ended, Ready
 from atomr.crdt.origin import Origin
 from atomr.gossip import voting
 from atomr.http2 import Lane
@@ -86,7 +86,9 @@ class Rested:
     """The node may stand again."""
 
 
-Message: TypeAlias = Heard | HandOver | Rested | voting.Woke | PeerEvent | Begun | Ended
+Message: TypeAlias = (
+    Heard | HandOver | Rested | voting.Woke | PeerEvent | Ready | Begun | Ended
+)
 
 
 @attrs.frozen
@@ -153,7 +155,7 @@ class SingletonServer(GenServer):
         self._others: dict[str, Here] = {}
         self._differ: set[str] = set()
         self._problem = ""
-        self._epoch = 0
+        self._epoch = self._runner = 0
         self._timer: TimerRef | None = None
         self._timer_at = 0.0
         self._watching = ExitStack()
@@ -187,6 +189,9 @@ class SingletonServer(GenServer):
                 self._step(voting.Woke())
             case PeerDown(peer):
                 self._others.pop(peer.name, None)
+            case Ready(runner):
+                self._runner = runner
+                self._nothing_runs()
             case Begun(epoch):
                 self._begun(epoch)
             case Ended():
@@ -245,7 +250,10 @@ class SingletonServer(GenServer):
 
     def _hear(self, sender: str, said: Said) -> None:
         if isinstance(said, Here):
+            known = self._others.get(sender)
             self._others[sender] = said
+            if known is None or known.born != said.born:
+                self._tell(sender, self._here())
             self._wake()
         else:
             self._step(voting.Received(sender, said))
@@ -286,7 +294,7 @@ class SingletonServer(GenServer):
     # --- the singleton --------------------------------------------------------------
 
     def _here(self) -> Here:
-        return Here(self._stands, self._epoch)
+        return Here(self._election.me.boot, self._stands, self._epoch)
 
     def _announce(self, epoch: int) -> None:
         self._epoch = epoch
@@ -301,7 +309,7 @@ class SingletonServer(GenServer):
             {"name": self.terms.name, "node": self._me},
         )
         self._differ.clear()
-        send(self._names.runner, Begin(epoch))
+        send(self._names.runner, Begin(epoch, self._runner))
 
     def _stop(self, epoch: int, why: voting.Why) -> None:
         telemetry.emit(
@@ -312,7 +320,7 @@ class SingletonServer(GenServer):
         send(self._names.runner, End(epoch))
 
     def _begun(self, epoch: int) -> None:
-        if epoch == self.token():
+        if epoch == self._election.epoch:
             self._problem = ""
             self._announce(epoch)
 
@@ -332,11 +340,17 @@ class SingletonServer(GenServer):
         self._announce(0)
 
     def _ended(self, ended: Ended) -> None:
-        self._announce(0)
         if ended.problem:
             self._note_failure(ended)
+        # Of an earlier term it says nothing about what this one has begun.
+        if ended.epoch == self._election.epoch:
+            self._nothing_runs()
+
+    def _nothing_runs(self) -> None:
+        """Give the lease to another; here it was stopped, has failed, or never was."""
+        self._announce(0)
         phase = self._election.phase
-        if phase is voting.Phase.HOLDING:  # it has ended by itself
+        if phase is voting.Phase.HOLDING:
             self._step(voting.Leave(self._heir()))
         if phase in (voting.Phase.HOLDING, voting.Phase.STOPPING):
             self._step(voting.Stopped())

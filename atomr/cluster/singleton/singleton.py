@@ -109,7 +109,9 @@ class ClusterSingleton:
     def child(self, peers: Peers) -> ChildSpec:
         """Return how its processes are started."""
         names = self._names
-        runner = Runner(self._spec, stage=names.stage, server=names.server)
+        runner = Runner(
+            self._spec, stage=names.stage, server=names.server, holds=self._holds
+        )
         serve = partial(
             SingletonServer,
             self.terms,
@@ -193,6 +195,10 @@ class ClusterSingleton:
     def _told(self, link: Link, said: Said) -> None:
         if whereis(self._names.server) is not None:
             send(self._names.server, Heard(link.peer.name, said))
+
+    def _holds(self, epoch: int) -> bool:
+        server = _server(self._names)
+        return server is not None and server.token() == epoch
 
     def _wake(self) -> None:
         self._changed.set()

@@ -73,7 +73,9 @@ class Phase(Enum):
     STOPPING = "stopping"
 
 
-_HOLDS = frozenset({Phase.HOLDING, Phase.STOPPING})
+HOLDS = frozenset({Phase.HOLDING, Phase.STOPPING})
+"""The lease is this node's, as far as it knows."""
+
 _TRIES = frozenset({Phase.POLLING, Phase.ASKING})
 
 
@@ -138,7 +140,7 @@ class Candidate:
     @property
     def until_s(self) -> float:
         """When the lease ends, as far as is known; past where none is held."""
-        return self._votes.until_s() if self.phase in _HOLDS else -_NEVER
+        return self._votes.until_s() if self.phase in HOLDS else -_NEVER
 
     @property
     def due_at(self) -> float:
@@ -178,7 +180,7 @@ class Candidate:
 
     def stopped(self, now_s: float) -> None:
         """Give the votes back: nothing is done by them any more."""
-        if self.phase in _HOLDS:
+        if self.phase in HOLDS:
             self._give_up(now_s, heir=self._heir)
 
     # --- waiting --------------------------------------------------------------------
@@ -207,7 +209,7 @@ class Candidate:
     def _give_up(self, now_s: float, *, heir: str = "") -> None:
         """End the attempt, and say so to who may have voted."""
         was = self.phase
-        if was in _HOLDS or was is Phase.ASKING:
+        if was in HOLDS or was is Phase.ASKING:
             attempt, epoch = self._attempt, self._votes.highest
             said = Yield(self._terms.name, self._me.boot, attempt, epoch, heir)
             told = {*self._terms.voters, heir} if heir else self._terms.voters
@@ -324,13 +326,13 @@ class Candidate:
 
     def notice_end(self, now_s: float) -> None:
         """Say so if the lease has ended; before all else, as time may have stood."""
-        if self.phase in _HOLDS and now_s >= self._votes.until_s():
+        if self.phase in HOLDS and now_s >= self._votes.until_s():
             self.out.append(Lost(self._votes.epoch))
             self._wait(now_s)
 
     def due(self, now_s: float) -> None:
         """Do what the time has come for."""
-        if self.phase in _HOLDS:
+        if self.phase in HOLDS:
             self._keep(now_s)
         elif self.phase in _TRIES:
             if now_s >= self._try_at:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from atomr.crdt.origin import Origin
-from atomr.gossip.voting.candidate import Candidate, Phase
+from atomr.gossip.voting.candidate import HOLDS, Candidate, Phase
 from atomr.gossip.voting.events import (
     Event,
     Leave,
@@ -93,6 +93,12 @@ class Election:
     def phase(self) -> Phase:
         """What the candidate is about."""
         return self._candidate.phase
+
+    @property
+    def epoch(self) -> int:
+        """Of the term that is held, or was until its end is noticed; 0: none is."""
+        candidate = self._candidate
+        return candidate.epoch if candidate.phase in HOLDS else 0
 
     @property
     def until_s(self) -> float:

@@ -390,6 +390,20 @@ async def test_without_an_election_nothing_runs(autojump_clock: object) -> None:
         assert len(cluster.log.lines) == 3
 
 
+async def test_an_election_that_begins_anew_learns_where_it_runs(
+    autojump_clock: object,
+) -> None:
+    async with open_members() as cluster:
+        holder = await cluster["a"].wait_running()
+        away, _ = others(cluster, holder)
+        with cluster[away].here():
+            kill("singleton billing server")
+        await trio.sleep(0.01)
+
+        assert cluster[away].holder() == holder
+        assert cluster.log.lines == [f"{holder} begins"]
+
+
 async def test_the_end_of_its_runner_ends_it_too(autojump_clock: object) -> None:
     async with open_members() as cluster:
         holder = await cluster["a"].wait_running()
