@@ -158,17 +158,23 @@ class Life:
                 ("atomr", "remote", "drop"),
                 metadata={"peer": self.origin, "to": target, "reason": why},
             )
+        if why == "busy" and _worth_a_line(self.dropped[why]):
+            text = "%s message(s) were dropped as too much waits, the last for %r at %s"
+            log.warning(text, self.dropped[why], target, self.origin)
 
     def refuse(self, target: Target, why: str, detail: str = "") -> None:
         """Tell that a message of the peer's was not delivered."""
         self.refused[why] += 1
-        count = self.refused[why]
-        # The first, and each time that they have doubled: it must not fill the log.
-        if count & (count - 1) == 0:
-            text = "%s message(s) were refused as %s, the last of %s for %r: %s"
-            log.warning(text, count, why, self.origin, target, detail)
         if telemetry.handlers:
             telemetry.emit(
                 ("atomr", "remote", "refuse"),
                 metadata={"peer": self.origin, "to": target, "reason": why},
             )
+        if _worth_a_line(self.refused[why]):
+            text = "%s message(s) were refused as %s, the last of %s for %r: %s"
+            log.warning(text, self.refused[why], why, self.origin, target, detail)
+
+
+def _worth_a_line(count: int) -> bool:
+    """Return whether it is the first, or has doubled: a flood must not fill the log."""
+    return count & (count - 1) == 0

@@ -17,6 +17,7 @@ from atomr.errors import NoConnectionError, NoProcessError, ServerDownError
 from atomr.otp import call, cast, child
 from atomr.process import (
     PlainProcess,
+    demonitor,
     is_alive,
     link,
     monitor,
@@ -25,6 +26,7 @@ from atomr.process import (
     send,
     stop,
     trap_exit,
+    unregister,
     wait_exit,
 )
 from tests.atomr.cluster.loopback import open_loopback
@@ -279,3 +281,40 @@ async def test_a_later_life_ends_what_is_left_of_an_earlier_one(
 
         with trio.fail_after(10):
             await nodes["a"].run(watch)
+
+
+async def test_the_other_node_watches_only_while_somebody_waits(
+    open_nodes: OpenNodes,
+) -> None:
+    async with open_nodes("a", "b") as nodes:
+        counter = await counter_on(nodes)
+
+        async def watched() -> int:
+            # It is asked last, and so answers behind all else.
+            await call(counter, Get())
+            there = nodes.remotes["b"].life(nodes["a"].origin).session
+            here = nodes.remotes["a"].life(nodes["b"].origin).session
+            assert there is not None
+            assert here is not None
+            assert there.watched.keys() == here.watches.keys()
+            return len(there.watched)
+
+        async def wait() -> None:
+            first, second = monitor(counter), monitor(counter)
+            assert await watched() == 1
+            demonitor(first)
+            assert await watched() == 1
+            demonitor(second)
+            assert await watched() == 0
+            register("alias", counter)
+            assert await watched() == 1
+            unregister("alias")
+            assert await watched() == 0
+            with trio.move_on_after(0.02):
+                await wait_exit(counter)
+            assert await watched() == 0
+
+        with trio.fail_after(10):
+            await nodes["a"].run(wait)
+        process = nodes["b"].node.names["counter"]
+        assert not process.on_end
