@@ -15,7 +15,7 @@ from atomr.core.exits import NOPROC, SHUTDOWN
 from atomr.core.messages import Down
 from atomr.errors import CallError, ChildError, StartError
 from atomr.otp import Supervisor, start_child, terminate_child
-from atomr.process import demonitor, monitor, receive, send
+from atomr.process import monitor, receive, send
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -150,8 +150,6 @@ class Runner:
     async def _end(self) -> None:
         if self._running is None:
             return  # whoever asked was told, or is about to be
-        if self._ref is not None:
-            demonitor(self._ref, flush=True)
         # It may have ended meanwhile, and its supervisor with it.
         with suppress(ChildError, CallError):
             await terminate_child(self._stage, self._running)

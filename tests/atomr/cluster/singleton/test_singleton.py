@@ -9,9 +9,10 @@ import trio
 
 from atomr import telemetry
 from atomr.cluster import singleton as s
+from atomr.cluster.singleton.runner import Ended
 from atomr.errors import NoProcessError
 from atomr.otp import GenServer, Restart, call, child
-from atomr.process import exit_process, kill, stop, whereis
+from atomr.process import exit_process, kill, send, stop, whereis
 from tests.atomr.cluster.singleton.conftest import (
     Billing,
     Cluster,
@@ -123,6 +124,31 @@ async def test_it_is_handed_to_the_node_that_is_named(autojump_clock: object) ->
         assert cluster.log.lines[-2:] == [f"{holder} ends", f"{heir} begins"]
         await trio.sleep(3 * TERM_S)
         assert cluster.log.lines[-1] == f"{heir} begins"
+
+
+async def test_a_node_that_handed_it_over_takes_it_back_when_it_is_its_turn(
+    autojump_clock: object,
+) -> None:
+    async with open_members(("a", "b")) as cluster:
+        first = await cluster["a"].wait_running()
+        [heir] = others(cluster, first)
+        for now, then in ((first, heir), (heir, first)):
+            with cluster[now].here():
+                assert cluster[now].singleton.hand_over()
+            await trio.sleep(2 * TERM_S)
+            assert cluster.log.running == {then}
+
+
+async def test_the_end_of_an_earlier_term_says_nothing_about_this_one(
+    autojump_clock: object,
+) -> None:
+    async with open_members() as cluster:
+        holder = await cluster["a"].wait_running()
+        with cluster[holder].here():
+            send("singleton billing server", Ended(1, "long ago"))
+        await trio.sleep(TERM_S)
+
+        assert cluster.log.lines == [f"{holder} begins"]
 
 
 async def test_tokens_grow_with_each_term(autojump_clock: object) -> None:
