@@ -153,7 +153,8 @@ class Home:
         account = self.accounts.get(lessee)
         if account is not None and account.number == frame.account:
             return account
-        if self._offered.get(lessee, (0, 0, 0))[2] != frame.account:
+        offered = self._offered.get(lessee)
+        if offered is None or offered[2] != frame.account:
             return None
         del self._offered[lessee]
         if account is not None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from atomr.gossip.ledger.budget import MAX_UNITS
 from atomr.gossip.ledger.frames import Record, Row, decode_record, encode_record
 from atomr.gossip.ledger.matrix import Matrix
 from atomr.gossip.ledger.outcomes import Persist
@@ -209,7 +210,8 @@ class Book:
     def merge(self, row: Row, *, for_heir: bool = False) -> bool:
         """Take what is new in a row.
 
-        A row that has an heir is its last: all voters agreed to that.
+        A row that has an heir is its last: all voters agreed to that.  One that
+        says more than there can be is not believed: its sum would fit no frame.
 
         Args:
             row: a copy of it.
@@ -218,6 +220,8 @@ class Book:
         Returns:
             False if it is our own and knows more than we do: our file is old.
         """
+        if not _is_possible(row):
+            return True
         if row.heir:
             self._see_heir(row)
         elif row.ledger in self.frozen and not for_heir:
@@ -258,3 +262,8 @@ class Book:
     def is_clean(self) -> bool:
         """Whether the disk has all."""
         return not self._is_dirty and self._written is None
+
+
+def _is_possible(row: Row) -> bool:
+    cells = row.minted, row.spent, row.released, row.overrun, *row.moved.values()
+    return max(cells) <= MAX_UNITS

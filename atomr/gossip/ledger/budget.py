@@ -13,6 +13,23 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
+MAX_UNITS = 1 << 53
+"""No budget has more, and no row of a ledger says so; sums of them fit a frame."""
+
+
+def check_units(what: str, units: int, *, least: int) -> None:
+    """See that a number of units can be one.
+
+    Raises:
+        ValueError: it is below the least, or beyond what there can be.
+    """
+    if units < least:
+        kind = "unit" if least == 1 else "units"
+        raise ValueError(f"{what}={units!r}): expected at least {least} {kind}")
+    if units > MAX_UNITS:
+        raise ValueError(f"{what}={units!r}): expected at most 2**53 units")
+
+
 def _sorted(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(names))
 

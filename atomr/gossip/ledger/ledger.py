@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from atomr.gossip.ledger.book import Book
+from atomr.gossip.ledger.budget import check_units
 from atomr.gossip.ledger.calls import Calls
 from atomr.gossip.ledger.frames import (
     Frame,
@@ -140,10 +141,9 @@ class Ledger:
         """Make units.  An operator's act: whoever repeats it doubles the budget.
 
         Raises:
-            ValueError: ``units`` is not at least 1.
+            ValueError: ``units`` is not from 1 to 2**53.
         """
-        if units < 1:
-            raise ValueError(f"mint({units!r}): expected at least 1 unit")
+        check_units("mint(units", units, least=1)
         self._book.mint(units)
         return self._work(now_s)
 
@@ -159,10 +159,9 @@ class Ledger:
             now_s: by the node's clock.
 
         Raises:
-            ValueError: ``units`` is not at least 1.
+            ValueError: ``units`` is not from 1 to 2**53.
         """
-        if units < 1:
-            raise ValueError(f"hold({units!r}): expected at least 1 unit")
+        check_units("hold(units", units, least=1)
         book = self._book
         self._is_wanted = True
         if units <= book.open and not self._calls.units:
@@ -180,10 +179,9 @@ class Ledger:
         what there is, and where that is not enough counted as overrun.
 
         Raises:
-            ValueError: ``cost`` is negative.
+            ValueError: ``cost`` is negative, or beyond 2**53.
         """
-        if cost < 0:
-            raise ValueError(f"settle(cost={cost!r}): expected at least 0")
+        check_units("settle(cost", cost, least=0)
         if not held.is_open:
             return ()
         held.is_open = False
@@ -215,10 +213,9 @@ class Ledger:
             now_s: by the node's clock.
 
         Raises:
-            ValueError: ``spent`` is negative.
+            ValueError: ``spent`` is negative, or beyond 2**53.
         """
-        if spent < 0:
-            raise ValueError(f"reconcile(spent={spent!r}): expected at least 0")
+        check_units("reconcile(spent", spent, least=0)
         self._book.reconcile(spent)
         return self._work(now_s)
 
@@ -233,11 +230,14 @@ class Ledger:
             spent: what each lost ledger spent in total, by its id, from whatever
                 keeps account of it; too little would be spent twice.
             now_s: by the node's clock.
-            gone: names of nodes that will not come back; their ledgers must be
-                among the lost ones.
+            gone: nodes that will not come back; their ledgers must be lost ones.
+
+        Raises:
+            ValueError: a number is negative, or beyond 2**53.
         """
-        left = {*gone}
-        asked = tuple(name for name in self._peers.names if name not in left)
+        for ledger, units in spent.items():
+            check_units(f"reclaim({ledger!r}", units, least=0)
+        asked = tuple(sorted({*self._peers.names}.difference(gone)))
         self._effects += self._reclaim.begin(spent, asked)
         self._next_ask_s = now_s
         return self._work(now_s)

@@ -331,6 +331,16 @@ def test_an_ask_beyond_what_was_lent_gives_back_no_more_than_that() -> None:
     assert others <= 60
 
 
+def test_an_ask_for_an_account_that_was_never_offered_is_told_that_it_is_closed() -> (
+    None
+):
+    one = Lab()
+    for account in (0, 1, 99):
+        one.send("b", "a", Ask("rpm", 1, account, 0.0, 0, 0, 5, 0.0))
+
+    assert [frame.account for frame in one.sent(Closed)] == [0, 1, 99]
+
+
 @pytest.mark.parametrize("rate", [float("nan"), float("inf"), -1.0])
 def test_a_rate_that_is_none_breaks_nothing(rate: float) -> None:
     one = Lab()

@@ -540,6 +540,15 @@ def test_a_ledger_moves_nothing_to_itself_and_not_more_than_it_has() -> None:
     assert [row.moved for row in ledger.rows if row.ledger == "a/1"] == [{"b/2": UNITS}]
 
 
+def test_a_row_that_says_more_than_there_can_be_is_not_believed() -> None:
+    lab = funded()
+    huge = Row("b/2", minted=2**62, moved={"a/1": 2**62})
+    lab.do("a", lab.ledgers["a"].receive("b", Rows("team", "b/2", (huge,)), lab.now_s))
+
+    assert lab.remaining() == dict.fromkeys("abc", UNITS)
+    assert lab.hold("a", UNITS + 1, for_s=0.0) == Refused(UNITS)
+
+
 FRAMES: list[Frame] = [
     Rows("team", "a/1", (Row("a/1", 5, {"b/2": 3}, 1, 0, 0, ""),)),
     Need("team", "a/1", 1, 2, 3),
@@ -649,6 +658,17 @@ def test_impossible_terms_are_refused(terms: dict[str, Any], expected: str) -> N
 def test_numbers_that_are_none_are_refused() -> None:
     ledger = funded().ledgers["a"]
 
+    for ask in (
+        lambda: ledger.mint(2**53 + 1, 0.0),
+        lambda: ledger.hold(2**53 + 1, deadline_s=1.0, now_s=0.0),
+        lambda: ledger.settle(Held(1), 2**53 + 1, now_s=0.0),
+        lambda: ledger.reconcile(2**53 + 1, 0.0),
+        lambda: ledger.reclaim({"x/1": 2**53 + 1}, 0.0),
+    ):
+        with pytest.raises(ValueError, match=r"expected at most 2\*\*53 units"):
+            ask()
+    with pytest.raises(ValueError, match=r"^reclaim\('x/1'=-1\): expected at least 0"):
+        ledger.reclaim({"x/1": -1}, 0.0)
     with pytest.raises(ValueError, match="at least 1 unit"):
         ledger.mint(0, 0.0)
     with pytest.raises(ValueError, match="at least 1 unit"):
