@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+import pytest
 import trio
 import trio.testing
 from hypothesis import given, settings
@@ -96,7 +97,14 @@ async def run(steps: list[Any]) -> None:
         assert not a.remote.life(b.origin).session
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(STEPS)
 def test_whatever_a_peer_says_everybody_else_goes_on(steps: list[Any]) -> None:
+    trio.run(run, steps, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+@pytest.mark.slow
+@settings(max_examples=1000, deadline=None)
+@given(STEPS)
+def test_whatever_a_peer_says_at_length(steps: list[Any]) -> None:
     trio.run(run, steps, clock=trio.testing.MockClock(autojump_threshold=0))

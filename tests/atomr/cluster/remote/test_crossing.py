@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections import deque
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import pytest
 import trio
 import trio.testing
 from hypothesis import example, given, settings
@@ -37,7 +39,7 @@ from atomr.process.context import CURRENT
 from tests.atomr.cluster.remote.servers import MESSAGES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator
 
     from atomr.process import Node
     from atomr.process.process import Process
@@ -218,28 +220,21 @@ def check_watch(side: Side, ref: Ref, process: Process, watched: Process) -> Non
         assert down.reason is NOCONNECTION or watched.reason is not None
 
 
-async def run(steps: list[tuple[Any, ...]]) -> None:
-    async with open_node("b") as node_b, open_node("a") as node_a:
-        a, b = Side("a", node_a), Side("b", node_b)
-        a.other, b.other = b, a
-        connect(a, b)
-        for side in (a, b):
-            side.remote.open(side.node, side)  # type: ignore[arg-type]
-            await side.start()
-        for where, what, *rest in steps:
-            side = a if where == "a" else b
-            if what == "hand on":
-                side.hand_on(rest[0])
-                await trio.testing.wait_all_tasks_blocked()
-            elif what == "cut":
-                a.wire.end()
-                b.wire.end()
-                await trio.sleep(0.01)
-                connect(a, b)
-            else:
-                await act(side, what, *rest)
-        await settle(a, b)
-        check(a, b)
+async def run(a: Side, b: Side, steps: list[tuple[Any, ...]]) -> None:
+    for where, what, *rest in steps:
+        side = a if where == "a" else b
+        if what == "hand on":
+            side.hand_on(rest[0])
+            await trio.testing.wait_all_tasks_blocked()
+        elif what == "cut":
+            a.wire.end()
+            b.wire.end()
+            await trio.sleep(0.01)
+            connect(a, b)
+        else:
+            await act(side, what, *rest)
+    await settle(a, b)
+    check(a, b)
 
 
 WHERE = st.sampled_from("ab")
@@ -268,7 +263,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(STEPS)
 @example([("a", "link", 0, 0), ("a", "unlink", 0, 0), ("b", "link", 0, 0)])
 @example(
@@ -284,30 +279,61 @@ STEPS = st.lists(
 @example([("a", "link", 0, 0), ("b", "end", 0, 0)])
 @example([("a", "monitor", 0, 0), ("a", "cut"), ("a", "monitor", 0, 0)])
 def test_whatever_crosses_both_sides_agree(steps: list[tuple[Any, ...]]) -> None:
-    trio.run(run, steps, clock=trio.testing.MockClock(autojump_threshold=0))
+    on_two_sides(partial(run, steps=steps))
+
+
+@pytest.mark.slow
+@settings(max_examples=2000, deadline=None)
+@given(STEPS)
+def test_whatever_crosses_both_sides_agree_at_length(
+    steps: list[tuple[Any, ...]],
+) -> None:
+    on_two_sides(partial(run, steps=steps))
+
+
+async def two_sides(then: Callable[[Side, Side], Awaitable[None]]) -> None:
+    async with open_node("b") as node_b, open_node("a") as node_a:
+        a, b = Side("a", node_a), Side("b", node_b)
+        a.other, b.other = b, a
+        connect(a, b)
+        for side in (a, b):
+            side.remote.open(side.node, side)  # type: ignore[arg-type]
+            await side.start()
+        await then(a, b)
+
+
+def on_two_sides(then: Callable[[Side, Side], Awaitable[None]]) -> None:
+    trio.run(two_sides, then, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
 def test_a_link_that_crosses_an_unlink_is_on_neither_side() -> None:
-    async def cross() -> None:
-        async with open_node("b") as node_b, open_node("a") as node_a:
-            a, b = Side("a", node_a), Side("b", node_b)
-            a.other, b.other = b, a
-            connect(a, b)
-            for side in (a, b):
-                side.remote.open(side.node, side)  # type: ignore[arg-type]
-                await side.start()
-            await act(a, "link", 0, 0)
-            await act(a, "unlink", 0, 0)
-            await act(b, "link", 0, 0)
-            await settle(a, b)
-            assert (linked(a), linked(b)) == (set(), set())
-            # And then it can be made.
-            await act(b, "link", 0, 0)
-            await settle(a, b)
-            await act(b, "end", 0, 0)
-            await settle(a, b)
-            (exit_,) = a.processes[0].inbox
-            assert isinstance(exit_, Exit)
-            assert exit_.reason is KILLED
+    async def cross(a: Side, b: Side) -> None:
+        await act(a, "link", 0, 0)
+        await act(a, "unlink", 0, 0)
+        await act(b, "link", 0, 0)
+        await settle(a, b)
+        assert (linked(a), linked(b)) == (set(), set())
+        # And then it can be made.
+        await act(b, "link", 0, 0)
+        await settle(a, b)
+        await act(b, "end", 0, 0)
+        await settle(a, b)
+        (exit_,) = a.processes[0].inbox
+        assert isinstance(exit_, Exit)
+        assert exit_.reason is KILLED
 
-    trio.run(cross, clock=trio.testing.MockClock(autojump_threshold=0))
+    on_two_sides(cross)
+
+
+def test_a_link_that_both_make_again_holds() -> None:
+    async def cross(a: Side, b: Side) -> None:
+        await act(a, "link", 0, 0)
+        await settle(a, b)
+        for side in (a, b):
+            await act(side, "unlink", 0, 0)
+            await act(side, "link", 0, 0)
+        await settle(a, b)
+        assert linked(a) == {(a.numbers[0], b.numbers[0])}
+        assert linked(b) == {(b.numbers[0], a.numbers[0])}
+
+    on_two_sides(cross)
