@@ -62,6 +62,29 @@ def make_request(
     )
 
 
+def passed_request(
+    batch: ExecuteBatch, options: AnthropicOptions
+) -> ProviderRequest[TokenChunk | RawChunk] | None:
+    """Return the request that passes the client's bytes on; None: it cannot be.
+
+    Args:
+        batch: without its conversation, of which is known that any model takes it.
+        options: the deployment's.
+    """
+    source = batch.source
+    if source is None or source.dialect is not Dialect.ANTHROPIC:
+        return None
+    body = source.renamed(batch.model)
+    if body is None:
+        return None
+    return ProviderRequest(
+        path=MESSAGES,
+        body=body,
+        headers=_headers(batch, options, batch.client_headers.get(HEADER, OLD)),
+        reader=lambda secret: MessagePass(batch, secret=secret),
+    )
+
+
 def make_count(
     batch: ExecuteBatch, options: AnthropicOptions
 ) -> tuple[bytes, list[tuple[str, str]]]:

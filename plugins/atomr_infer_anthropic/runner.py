@@ -22,6 +22,7 @@ from atomr_infer.errors import (
 )
 from atomr_infer.remote.credentials.keys import NoKey
 from atomr_infer.remote.fan_out import fan_out
+from atomr_infer.remote.passage import begin_passage
 from atomr_infer.remote.provider import (
     ProviderClient,
     key_header,
@@ -32,7 +33,12 @@ from atomr_infer.wire.wrong_place import Place
 from atomr_infer_anthropic.config import AnthropicOptions, parse_options
 from atomr_infer_anthropic.faults import fault
 from atomr_infer_anthropic.models import capabilities_of, fitted_traits
-from atomr_infer_anthropic.requests import COUNT_TOKENS, make_count, make_request
+from atomr_infer_anthropic.requests import (
+    COUNT_TOKENS,
+    make_count,
+    make_request,
+    passed_request,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -44,6 +50,7 @@ if TYPE_CHECKING:
     from atomr_infer.model.secret import Secret
     from atomr_infer.remote.http.dialing.tcp import Connect
     from atomr_infer.remote.http.headers import Headers
+    from atomr_infer.remote.passage import Passage
     from atomr_infer.runtimes.credentials import Credentials
 
 
@@ -166,6 +173,15 @@ class AnthropicRunner:
         self, batch: ExecuteBatch
     ) -> AbstractAsyncContextManager[AsyncIterator[TokenChunk | RawChunk]]:
         return self._client.generation(batch, make_request(batch, self._options))
+
+    def passage(
+        self, batch: ExecuteBatch, *, total_at: float
+    ) -> Passage[TokenChunk | RawChunk] | None:
+        """Return the shorter way for a request; see ``PassesOn``."""
+        request = passed_request(batch, self._options)
+        if request is None:
+            return None
+        return begin_passage(self._client, batch, request, total_at=total_at)
 
     async def count_tokens(self, batch: ExecuteBatch) -> int:
         """Return the tokens of a request's prompt, as the provider counts them.

@@ -13,15 +13,15 @@ from atomr_infer.model.dialect import Dialect
 from atomr_infer.wire.anthropic import error_body
 from atomr_infer.wire.anthropic.answer_stream import PING, MessageStreamEncoder
 from atomr_infer.wire.anthropic.answer_whole import MessageBuilder
+from atomr_infer.wire.anthropic.glance import glance_at_messages
 from atomr_infer.wire.anthropic.request import parse_request
-from atomr_infer.wire.ingress import ReadWhole
 
 if TYPE_CHECKING:
     from atomr_infer.errors import InferenceError
     from atomr_infer.wire.ingress import AnswerFacts, Asked, Call, ErrorAnswer
 
 
-class MessagesIngress(ReadWhole):
+class MessagesIngress:
     """``/v1/messages`` and ``/v1/messages/count_tokens``; see ``Ingress``."""
 
     dialect = Dialect.ANTHROPIC
@@ -37,6 +37,10 @@ class MessagesIngress(ReadWhole):
             InvalidRequestError: with ``param`` naming the member at fault.
         """
         return parse_request(call)
+
+    def glance(self, call: Call) -> Asked | None:
+        """Look at a request; see :func:`glance_at_messages`."""
+        return glance_at_messages(call)
 
     def stream(self, _: Asked, facts: AnswerFacts) -> MessageStreamEncoder:
         """Begin a streamed answer."""

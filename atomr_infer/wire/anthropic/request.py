@@ -24,8 +24,8 @@ from atomr_infer.wire.anthropic.asks import (
 )
 from atomr_infer.wire.anthropic.blocks import Notes, parse_messages, parse_system
 from atomr_infer.wire.anthropic.versions import (
-    BETA_HEADER,
     HEADER,
+    kept_headers,
     takes_sampling,
     version_of,
 )
@@ -33,8 +33,6 @@ from atomr_infer.wire.fields import Fields, invalid
 from atomr_infer.wire.ingress import Asked
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from atomr_infer.wire.ingress import Call
 
 COUNT_TOKENS = "count_tokens"
@@ -80,7 +78,7 @@ def parse_request(call: Call) -> Asked:
         user=_user(root, notes),
         dialect=Dialect.ANTHROPIC,
         extra=root.rest(),
-        client_headers=_kept(call.headers),
+        client_headers=kept_headers(call.headers),
         source=Source(Dialect.ANTHROPIC, call.body, model),
     )
     dropped = tuple(f"{place} was dropped" for place in notes.dropped)
@@ -130,7 +128,3 @@ def _user(root: Fields, notes: Notes) -> str | None:
     user = metadata.text("user_id")
     notes.drop_rest(metadata)
     return user
-
-
-def _kept(headers: Mapping[str, str]) -> dict[str, str]:
-    return {name: headers[name] for name in (HEADER, BETA_HEADER) if name in headers}

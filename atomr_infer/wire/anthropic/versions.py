@@ -12,8 +12,12 @@ Source: Anthropic API, "Versions".
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from atomr_infer.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 HEADER = "anthropic-version"
 """The request header that says the version."""
@@ -53,3 +57,8 @@ def takes_sampling(version: str) -> bool:
     (True, False)
     """
     return version < NEW
+
+
+def kept_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers of a request that say how its body is read."""
+    return {name: headers[name] for name in (HEADER, BETA_HEADER) if name in headers}
