@@ -304,6 +304,10 @@ RESPONSES = (
 _ATOOL = {"name": "f", "input_schema": SCHEMA}
 _USE = {"type": "tool_use", "id": "t1", "name": "f", "input": {}}
 _RESULT = {"type": "tool_result", "tool_use_id": "t1", "content": "4"}
+_SHOWN = {
+    "type": "image",
+    "source": {"type": "base64", "media_type": "image/png", "data": PNG},
+}
 
 
 def _turn(*blocks: Members) -> Members:
@@ -369,6 +373,23 @@ ANTHROPIC = (
     ),
     Probe(
         "tool_use and tool_result",
+        {
+            "messages": [
+                _HI,
+                {"role": "assistant", "content": [_USE]},
+                {"role": "user", "content": [_RESULT]},
+            ]
+        },
+    ),
+    Probe(
+        "tool_result with an image",
+        {
+            "messages": [
+                _HI,
+                {"role": "assistant", "content": [_USE]},
+                {"role": "user", "content": [{**_RESULT, "content": [_SHOWN]}]},
+            ]
+        },
         {
             "messages": [
                 _HI,

@@ -65,6 +65,7 @@ class GeminiModel:
         thinking: how it is told to think.
         signed_calls: True when it refuses a call of its own without signature.
         json_beside_tools: True when it takes a response format beside tools.
+        media_in_results: True when what a tool shows stands inside its result.
         context_tokens: most tokens of a prompt; None: not known.
         max_output_tokens: most that it writes; None: not known.
     """
@@ -73,6 +74,7 @@ class GeminiModel:
     thinking: Thinking = NO_THINKING
     signed_calls: bool = False
     json_beside_tools: bool = False
+    media_in_results: bool = False
     context_tokens: int | None = _MILLION
     max_output_tokens: int | None = 65_536
 
@@ -83,12 +85,18 @@ class GeminiModel:
             thinking=self.thinking,
             signed_calls=self.signed_calls,
             json_beside_tools=self.json_beside_tools,
+            media_in_results=self.media_in_results,
         )
 
 
 def _level(*levels: Effort) -> GeminiModel:
     thinking = Thinking(style=ThinkingStyle.EFFORT, levels=levels, can_be_off=False)
-    return GeminiModel(thinking=thinking, signed_calls=True, json_beside_tools=True)
+    return GeminiModel(
+        thinking=thinking,
+        signed_calls=True,
+        json_beside_tools=True,
+        media_in_results=True,
+    )
 
 
 def _budget(least: int, most: int, *, can_be_off: bool = True) -> GeminiModel:

@@ -288,6 +288,30 @@ async def test_tools(serve: Serve, streamed: bool) -> None:
         assert answered.content[0].text == DEFAULT
 
 
+async def test_a_tool_may_return_a_picture(serve: Serve) -> None:
+    source = {"type": "base64", "media_type": "image/png", "data": PNG}
+    result = {
+        "type": "tool_result",
+        "tool_use_id": "call_1",
+        "content": [{"type": "image", "source": source}],
+    }
+    call = {"type": "tool_use", "id": "call_1", "name": "get_weather", "input": {}}
+    text = {"type": "text", "text": "and now?"}
+    async with serve() as chain:
+        answer = await chain.ask(
+            tools=[TOOL],
+            messages=[
+                {"role": "user", "content": "weather?"},
+                {"role": "assistant", "content": [call]},
+                {"role": "user", "content": [result, text]},
+            ],
+        )
+        assert answer.content[0].text == DEFAULT
+        (media,) = chain.upstream.requests[-1].media
+        size = len(base64.b64decode(PNG))
+        assert (media.type, media.size_bytes) == ("image/png", size)
+
+
 @EACH_SHAPE
 @pytest.mark.parametrize("streamed", [False, True])
 async def test_structured_output(serve: Serve, streamed: bool) -> None:

@@ -223,12 +223,27 @@ def test_t6_what_is_no_object_is_wrapped(
 def test_picture_of_a_tool_is_part_of_its_result() -> None:
     picture = ImagePart(source=Inline("", PNG))
     result = ToolResultPart(call_id="1", content=(TextPart("see"), picture))
-    contents = _contents(
+    messages = (
+        HI,
+        Message(Role.ASSISTANT, (_call("1"),)),
+        Message(Role.TOOL, (result,)),
+    )
+    shown = {"inlineData": {"mimeType": "image/png", "data": PNG}}
+    [part] = _contents(*messages)[2]["parts"]
+    assert part["functionResponse"]["parts"] == [shown]
+
+
+def test_picture_of_a_tool_is_beside_its_result_for_models_before_gemini_3() -> None:
+    picture = ImagePart(source=Inline("", PNG))
+    result = ToolResultPart(call_id="1", content=(TextPart("see"), picture))
+    batch = _batch(
         HI, Message(Role.ASSISTANT, (_call("1"),)), Message(Role.TOOL, (result,))
     )
-    assert contents[2]["parts"][0]["functionResponse"]["parts"] == [
-        {"inlineData": {"mimeType": "image/png", "data": PNG}}
-    ]
+    encoded = encode_request(batch, rules=Rules(media_in_results=False))
+    told, shown = msgspec.json.decode(encoded.body)["contents"][2]["parts"]
+    assert told["functionResponse"]["response"] == {"result": "see"}
+    assert "parts" not in told["functionResponse"]
+    assert shown == {"inlineData": {"mimeType": "image/png", "data": PNG}}
 
 
 def test_result_that_nobody_asked_for_is_refused_unless_it_is_named() -> None:

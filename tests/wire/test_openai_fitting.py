@@ -12,6 +12,9 @@ from atomr_infer.model.batch import ExecuteBatch, Message, Role, Sampling
 from atomr_infer.model.dialect import Dialect
 from atomr_infer.model.parts import (
     CacheHint,
+    FilePart,
+    ImagePart,
+    Inline,
     ReasoningPart,
     Signature,
     TextPart,
@@ -123,3 +126,50 @@ def test_the_failure_of_a_tool_is_told_by_its_text_and_that_is_said() -> None:
     assert fitted(batch, STRICT).warnings == (
         "that a tool failed is told by its text alone",
     )
+
+
+PICTURE = ImagePart(source=Inline("image/png", "iVBORw0KGgo="))
+PAGE = FilePart(source=Inline("application/pdf", "JVBERi0="))
+
+
+def result(name: str, *content: Any) -> Message:
+    return Message(Role.TOOL, (ToolResultPart(call_id=name, content=content),))
+
+
+def test_what_tools_show_is_shown_by_the_user_behind_all_results_of_the_turn() -> None:
+    asks = Message(Role.USER, "look")
+    after = Message(Role.ASSISTANT, "I see.")
+    batch = attrs.evolve(
+        ASK,
+        messages=(
+            asks,
+            result("a", TextPart("ok"), PICTURE),
+            result("b", TextPart("text")),
+            result("c", PAGE),
+            after,
+            result("d", PICTURE),
+        ),
+    )
+    for traits in (STRICT, ChatTraits()):
+        found = fitted(batch, traits)
+        assert found.batch.messages == (
+            asks,
+            result("a", TextPart("ok")),
+            result("b", TextPart("text")),
+            result("c", TextPart("(shown below)")),
+            Message(
+                Role.USER,
+                (
+                    TextPart("What the tool call a returned:"),
+                    PICTURE,
+                    TextPart("What the tool call c returned:"),
+                    PAGE,
+                ),
+            ),
+            after,
+            result("d", TextPart("(shown below)")),
+            Message(Role.USER, (TextPart("What the tool call d returned:"), PICTURE)),
+        )
+        assert found.warnings == (
+            "what a tool showed was sent in a message behind its result",
+        )

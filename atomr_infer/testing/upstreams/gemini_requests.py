@@ -193,7 +193,7 @@ def _schema(config: Members) -> Members | None:
     schema: Members | None = config.get("responseJsonSchema")
     if schema is None:
         schema = config.get("responseSchema")
-    wants_json = config.get("responseMimeType") == "application/json"
+    wants_json = config.get("responseMimeType") in {"application/json", "text/x.enum"}
     if schema is not None and not wants_json:
         raise Invalid(
             f"{_CONFIG}.response_schema: only allowed with response_mime_type"

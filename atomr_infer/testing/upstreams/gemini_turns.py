@@ -77,7 +77,9 @@ def words_of(turns: Sequence[Turn]) -> int:
 def media_of(turns: Sequence[Turn]) -> Iterator[Media]:
     """Yield what in the contents is not text."""
     for turn in turns:
-        for part in turn["parts"]:
+        results = [part.get("functionResponse", {}) for part in turn["parts"]]
+        inside = [part for result in results for part in result.get("parts", ())]
+        for part in (*turn["parts"], *inside):
             if "inlineData" in part:
                 blob = part["inlineData"]
                 yield inline_media(blob.get("mimeType", ""), blob.get("data"))

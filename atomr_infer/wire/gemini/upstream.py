@@ -42,11 +42,14 @@ class Rules:
         thinking: how it is told to think.
         signed_calls: True when it refuses a call of its own without signature.
         json_beside_tools: True when it takes a response format beside tools.
+        media_in_results: True when what a tool shows stands inside its result;
+            older models want it beside.
     """
 
     thinking: Thinking = NO_THINKING
     signed_calls: bool = False
     json_beside_tools: bool = True
+    media_in_results: bool = True
 
 
 _PLAIN = Rules()
@@ -145,7 +148,12 @@ def encode_count(
 def _conversation(
     batch: ExecuteBatch, rules: Rules, memory: SignatureMemory | None = None
 ) -> tuple[_Members, list[str]]:
-    said = turns(batch, signed_calls=rules.signed_calls, memory=memory)
+    said = turns(
+        batch,
+        signed_calls=rules.signed_calls,
+        media_in_results=rules.media_in_results,
+        memory=memory,
+    )
     body: _Members = {"contents": said.contents}
     if said.system:
         body["systemInstruction"] = {"parts": said.system}

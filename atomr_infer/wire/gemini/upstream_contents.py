@@ -75,20 +75,30 @@ class Turns:
 
 
 def turns(
-    batch: ExecuteBatch, *, signed_calls: bool, memory: SignatureMemory | None = None
+    batch: ExecuteBatch,
+    *,
+    signed_calls: bool,
+    media_in_results: bool = True,
+    memory: SignatureMemory | None = None,
 ) -> Turns:
     """Return a request's conversation.
 
     Args:
         batch: the request.
         signed_calls: True when the model refuses a call without a signature.
+        media_in_results: True when what a tool shows stands inside its result.
         memory: where the signatures are that clients could not carry.
 
     Raises:
         InvalidRequestError: something in it has no form there; ``param`` names
             the message.
     """
-    writer = _Writer(batch, signed_calls=signed_calls, memory=memory)
+    writer = _Writer(
+        batch,
+        signed_calls=signed_calls,
+        media_in_results=media_in_results,
+        memory=memory,
+    )
     for position, message in enumerate(batch.messages):
         writer.add(message, f"messages[{position}]")
     return writer.turns()
@@ -100,10 +110,12 @@ class _Writer:
         batch: ExecuteBatch,
         *,
         signed_calls: bool,
+        media_in_results: bool,
         memory: SignatureMemory | None,
     ) -> None:
         self._dialect = batch.dialect
         self._signed_calls = signed_calls
+        self._media_in_results = media_in_results
         self._memory = memory
         self._system: list[_Part] = []
         self._turns: list[tuple[str, list[_Part]]] = []
@@ -179,7 +191,7 @@ class _Writer:
                 self._names[part.id] = part.name
                 yield self._call(part, param)
             case ToolResultPart():
-                yield self._result(part, param)
+                yield from self._result(part, param)
             case RawPart():
                 yield self._raw(part, param)
 
@@ -192,7 +204,7 @@ class _Writer:
         call = _call(part, param)
         return call if signature is None else {**call, "thoughtSignature": signature}
 
-    def _result(self, part: ToolResultPart, param: str) -> _Part:
+    def _result(self, part: ToolResultPart, param: str) -> Iterator[_Part]:
         name = self._names.get(part.call_id) or part.name
         if name is None:
             raise InvalidRequestError(
@@ -206,9 +218,12 @@ class _Writer:
             "response": _response(part),
         }
         others = [inner for inner in part.content if not isinstance(inner, TextPart)]
-        if others:
-            told["parts"] = [media_part(inner.source, param) for inner in others]
-        return {"functionResponse": told}
+        shown = [media_part(inner.source, param) for inner in others]
+        if shown and self._media_in_results:
+            told["parts"] = shown
+        yield {"functionResponse": told}
+        if not self._media_in_results:
+            yield from shown
 
     def _raw(self, part: RawPart, param: str) -> _Part:
         if self._dialect is not Dialect.GEMINI:

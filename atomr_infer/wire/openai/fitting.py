@@ -5,6 +5,9 @@ said in its own way has to be said in OpenAI's or left out: borders of prompt
 caches, thoughts that another provider signed, a budget of reasoning tokens.
 Compatible servers take more.
 
+A tool's result is text there, and agents' tools return pictures.  Those are shown
+by the user, behind the results of the turn.
+
 Pure.
 """
 
@@ -15,7 +18,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from atomr_infer.model.asks import Effort, RawTool
-from atomr_infer.model.batch import ExecuteBatch, Sampling
+from atomr_infer.model.batch import ExecuteBatch, Message, Role, Sampling
 from atomr_infer.model.capabilities import ALL_SAMPLING
 from atomr_infer.model.dialect import Dialect
 from atomr_infer.model.parts import (
@@ -29,8 +32,9 @@ from atomr_infer.model.parts import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from atomr_infer.model.asks import Reasoning, Tool
-    from atomr_infer.model.batch import Message
     from atomr_infer.model.parts import Part
 
 _OWN = (Dialect.OPENAI_CHAT, Dialect.OPENAI_RESPONSES)
@@ -42,6 +46,10 @@ _BUDGETS = (
     (4096, Effort.LOW),
     (16384, Effort.MEDIUM),
 )
+
+
+_MEDIA = (ImagePart, AudioPart, FilePart)
+_BELOW = "(shown below)"
 
 
 @attrs.frozen(kw_only=True)
@@ -81,7 +89,8 @@ def fitted(batch: ExecuteBatch, traits: ChatTraits) -> Fitted:
     """
     warnings: list[str] = []
     reasoning = _reasoning(batch.reasoning, traits, warnings)
-    messages = tuple(_message(each, traits, warnings) for each in batch.messages)
+    shown = _shown_by_users(batch.messages, warnings)
+    messages = tuple(_message(each, traits, warnings) for each in shown)
     tools = tuple(_tool(each, traits) for each in batch.tools)
     changed = attrs.evolve(
         batch,
@@ -118,6 +127,40 @@ def _tool(tool: Tool | RawTool, traits: ChatTraits) -> Tool | RawTool:
     if traits.extensions or isinstance(tool, RawTool) or tool.cache is None:
         return tool
     return attrs.evolve(tool, cache=None)
+
+
+def _shown_by_users(
+    messages: Sequence[Message], warnings: list[str]
+) -> tuple[Message, ...]:
+    """Return messages whose tools' results are text."""
+    found: list[Message] = []
+    media: list[Part] = []
+    for message in messages:
+        if message.role is Role.TOOL:
+            parts = tuple(_in_text(part, media) for part in message.content)
+            found.append(attrs.evolve(message, content=parts))
+            continue
+        if media:
+            found.append(Message(Role.USER, tuple(media)))
+            media.clear()
+        found.append(message)
+    if media:
+        found.append(Message(Role.USER, tuple(media)))
+    if len(found) > len(messages):
+        warnings.append("what a tool showed was sent in a message behind its result")
+    return tuple(found)
+
+
+def _in_text(part: Part, media: list[Part]) -> Part:
+    """Return a result without media, which are added to ``media``."""
+    if not isinstance(part, ToolResultPart):
+        return part
+    shown = [each for each in part.content if isinstance(each, _MEDIA)]
+    if not shown:
+        return part
+    media += [TextPart(f"What the tool call {part.call_id} returned:"), *shown]
+    said = tuple(each for each in part.content if not isinstance(each, _MEDIA))
+    return attrs.evolve(part, content=said or (TextPart(_BELOW),))
 
 
 def _message(message: Message, traits: ChatTraits, warnings: list[str]) -> Message:

@@ -224,6 +224,7 @@ def test_newer_models_think_by_level_and_want_signed_calls(
     assert (model.thinking.style, model.thinking.levels) == (style, levels)
     assert (model.rules.signed_calls, model.thinking.can_be_off) == (signed, False)
     assert model.rules.json_beside_tools
+    assert model.rules.media_in_results
 
 
 @pytest.mark.parametrize(
@@ -244,6 +245,7 @@ def test_older_models_think_by_budget(
     assert (thinking.min_budget, thinking.max_budget) == (least, most)
     assert thinking.can_be_off is can_be_off
     assert not model_of(name).rules.json_beside_tools
+    assert not model_of(name).rules.media_in_results
 
 
 @pytest.mark.parametrize(
