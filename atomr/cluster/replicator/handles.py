@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from atomr.cluster.replicator.server import wall_ms
 from atomr.cluster.replicator.watchers import DEFAULT_ROOM, run_callback
-from atomr.core.checks import check_count
+from atomr.core.checks import check_count, check_text
 from atomr.crdt import AWLWWMap, Key, OwnedMap, Replicated
 from atomr.crdt.wire import check_key
 from atomr.process import self_pid, spawn
@@ -45,6 +45,7 @@ class Watchable(ABC):
     def __init__(
         self, replicator: Replicator, kind: type[Replicated], name: str
     ) -> None:
+        check_text("name", name)
         check_key(name)
         self.kind = kind
         self.name = name

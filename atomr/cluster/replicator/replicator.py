@@ -125,7 +125,8 @@ class Replicator:
         """Return a map that all nodes write: of concurrent writes the last counts.
 
         Raises:
-            BadKeyError: it can be no name.
+            TypeError: the name is no text.
+            BadKeyError: it is too long.
         """
         return MapHandle(self, name)
 
@@ -133,7 +134,8 @@ class Replicator:
         """Return a map in which each node has its own values.
 
         Raises:
-            BadKeyError: it can be no name.
+            TypeError: the name is no text.
+            BadKeyError: it is too long.
         """
         return OwnedHandle(self, name)
 
@@ -143,6 +145,7 @@ class Replicator:
         It is not divided: all of it is in one shard.
 
         Raises:
-            BadKeyError: it can be no name.
+            TypeError: the name is no text.
+            BadKeyError: it is too long.
         """
         return ValueHandle(self, kind, name)

@@ -14,7 +14,7 @@ import logging
 import random
 import secrets
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -31,6 +31,7 @@ from atomr.cluster.replicator.frames import Carried, Message
 from atomr.cluster.replicator.watchers import Watchers
 from atomr.core.messages import PassesBounds
 from atomr.crdt import Origin
+from atomr.errors import LinkDownError
 from atomr.gossip.membership import Status
 from atomr.gossip.replication import Diverged
 from atomr.http2 import Lane
@@ -268,7 +269,8 @@ class ReplicatorServer(GenServer):
         found = self._peers.link(tell.to)
         if found is None:
             return
-        with trio.move_on_after(_BULK_WAIT_S):
+        # A part that is lost with its link is of no use: the peer begins again.
+        with suppress(LinkDownError), trio.move_on_after(_BULK_WAIT_S):
             await found.room(Lane.BULK)
             self._peers.tell(
                 tell.to, self._replicator.service_name, tell.message, lane=Lane.BULK

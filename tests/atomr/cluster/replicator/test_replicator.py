@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
-import pytest
+from typing import Any
 
+import pytest
+import trio
+
+from atomr import telemetry
 from atomr.cluster.replicator import NotReplicatingError, Replicator, ReplicatorOptions
-from atomr.crdt import GCounter
+from atomr.cluster.replicator.facts import Tell
+from atomr.cluster.replicator.frames import Carried
+from atomr.crdt import BadKeyError, Dot, Event, GCounter, Origin
+from atomr.gossip.replication import Push, SnapshotPart
 from tests.atomr.cluster.replicator.lab import open_lab
 from tests.atomr.http2.conftest import Authority, until
+
+LATER = "snapshot part"
+
+
+def knows(replicator: Replicator, name: str) -> bool:
+    """Return whether a node's hello has come."""
+    neighbour = replicator.running().core.neighbours.get(name)
+    return neighbour is not None and neighbour.logs is not None
 
 
 async def test_what_is_put_on_one_node_is_read_on_the_others(
@@ -38,3 +53,174 @@ async def test_a_replicator_that_does_not_run_says_so() -> None:
     with pytest.raises(NotReplicatingError) as caught:
         replicator.open_map("m").put("k", 1)
     assert caught.value.name == "replicator"
+
+
+async def test_snapshots_wait_for_room_on_the_link_and_end_with_it(
+    authority: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = ReplicatorOptions(shards=4)
+    a, b = Replicator(options), Replicator(options)
+    async with open_lab(authority) as lab:
+        here = await lab.start("a", a)
+        there = await lab.start("b", b)
+        # What waits for room on a link that ends is told nobody, and harms nobody.
+        for key in range(64):
+            a.open_map("m").put(key, "x" * 60_000)
+        for shard in a.running().core.shards:
+            shard.log.tail.cut(shard.log.vector)
+        await lab.link("a", "b")
+        chunk = a.running().core.shards[0].log.snapshot()[0]
+        part = Tell(there.origin, Carried(0, 7, SnapshotPart(1, chunk)), is_bulk=True)
+        while not here.peers.refused:
+            a.running()._tell(part)
+        waiting = [p for p in here.node.processes.values() if p.pid.label == LATER]
+        assert len(waiting) == here.peers.refused == 1
+        # It looks whether there is room.
+        await trio.lowlevel.checkpoint()
+        here.cut(there)
+        await until(lambda: not there.peers.up)
+        await lab.link("a", "b")
+        await until(lambda: len(b.open_map("m")) == 64)
+        assert a.open_map("m").value == b.open_map("m").value
+    assert "crashed" not in caplog.text
+
+
+async def test_peers_with_another_number_of_shards_are_left_alone(
+    authority: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    a, b = (
+        Replicator(ReplicatorOptions(shards=4)),
+        Replicator(ReplicatorOptions(shards=2)),
+    )
+    told: list[Any] = []
+    telemetry.attach("k", ("atomr", "replicator"), lambda e, _, d: told.append((e, d)))
+    try:
+        async with open_lab(authority) as lab:
+            await lab.start("a", a)
+            other = await lab.start("b", b)
+            await lab.link("a", "b")
+            await until(lambda: len(told) >= 2)
+            a.open_map("m").put("k", 1)
+            assert "k" not in b.open_map("m")
+    finally:
+        telemetry.detach("k")
+    problem = "it has 2 shards, this node 4"
+    assert (
+        told[0]
+        == (
+            ("atomr", "replicator", "alarm"),
+            {
+                "name": "replicator",
+                "shard": None,
+                "peer": other.origin,
+                "problem": problem,
+            },
+        )
+        or told[1][1]["problem"] == problem
+    )
+    assert problem in caplog.text
+
+
+async def test_frames_beyond_the_bound_are_dropped_and_come_again(
+    authority: Authority,
+) -> None:
+    a, b = Replicator(), Replicator(ReplicatorOptions(max_waiting=1))
+    async with open_lab(authority) as lab:
+        await lab.start("a", a)
+        await lab.start("b", b)
+        await lab.link("a", "b")
+        for key in range(500):
+            a.open_map("m").put(key, key)
+        await until(lambda: len(b.open_map("m")) == 500)
+        assert b.running().overrun > 0
+
+
+async def test_a_frame_of_a_stranger_or_of_a_life_that_is_over_is_dropped(
+    authority: Authority,
+) -> None:
+    a, b = Replicator(), Replicator()
+    async with open_lab(authority) as lab:
+        here = await lab.start("a", a)
+        there = await lab.start("b", b)
+        await lab.link("a", "b")
+        await until(lambda: knows(b, "a"))
+        before = b.running().core.dropped
+        event = Event("aw_lww_map/m", "k", Dot(Origin("a", 7), 1), (), 1, b"\x01")
+        here.peers.tell(there.origin, a.service_name, Carried(0, 7, Push((event,))))
+        here.peers.tell(there.origin, a.service_name, Carried(99, 7, Push((event,))))
+        await until(lambda: b.running().core.dropped == before + 2)
+        b.running().core.receive(
+            Origin("nobody", 1), Carried(0, 7, Push((event,))), now_s=0.0, now_ms=0
+        )
+        assert b.running().core.dropped == before + 3
+        assert b.open_map("m").value == {}
+
+
+async def test_an_event_under_the_name_of_the_receiver_is_told(
+    authority: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    a, b = Replicator(), Replicator()
+    async with open_lab(authority) as lab:
+        here = await lab.start("a", a)
+        there = await lab.start("b", b)
+        await lab.link("a", "b")
+        await until(lambda: knows(b, "a"))
+        ours = a.running().core.shards[0].origin
+        theirs = b.running().core.shards[0].origin
+        event = Event("aw_lww_map/m", "k", Dot(theirs, 1), (), 1, b"\x01")
+        here.peers.tell(
+            there.origin, a.service_name, Carried(0, ours.boot, Push((event,)))
+        )
+        await until(lambda: "refused 1 of its events" in caplog.text)
+        assert b.open_map("m").value == {}
+
+
+async def test_a_map_reads_as_a_dictionary_does(authority: Authority) -> None:
+    replicator = Replicator(ReplicatorOptions(shards=4))
+    async with open_lab(authority) as lab:
+        node = await lab.start("a", replicator)
+        numbers = replicator.open_map("numbers")
+        for number in range(20):
+            numbers.put(number, number * 2)
+        assert len(numbers) == 20
+        assert sorted(numbers) == list(range(20))
+        assert dict(numbers.items()) == numbers.value
+        assert (numbers[3], 3 in numbers, 20 in numbers) == (6, True, False)
+        assert numbers.get(20, "none") == "none"
+        assert numbers.conflicts(3) == (6,)
+        with pytest.raises(KeyError):
+            numbers[20]
+        with pytest.raises(BadKeyError):
+            numbers.put(1.5, 1)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="name=7"):
+            replicator.open_map(7)  # type: ignore[arg-type]
+        presence = replicator.open_owned("presence")
+        presence.put("k", 1)
+        assert presence.value == {"k": {node.origin: 1}}
+        assert presence.owners("k") == (node.origin,)
+        presence.remove("k")
+        assert presence.value == {}
+        status = replicator.running().format_status()
+        assert status == {
+            "shards": 4,
+            "keys": 20,
+            "neighbours": [],
+            "waiting": 0,
+            "overrun": 0,
+        }
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"shards": 0}, "shards=0"),
+        ({"shards": 2_000}, "at most 1024"),
+        ({"quiet_s": 0}, "quiet_s=0"),
+        ({"max_waiting": 0}, "max_waiting=0"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(
+    options: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(ValueError, match=problem):
+        ReplicatorOptions(**options)
