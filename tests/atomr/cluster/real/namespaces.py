@@ -34,9 +34,8 @@ def problem(*, netem: bool = False) -> str:
         done = subprocess.run(command, capture_output=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"no network namespaces here: {error}"
-    if done.returncode:
-        return f"no network namespaces here: {done.stderr.decode().strip()}"
-    return ""
+    what = "netem" if netem else "network namespaces"
+    return f"no {what} here: {done.stderr.decode()}" if done.returncode else ""
 
 
 @attrs.define

@@ -93,6 +93,16 @@ class Echo(GenServer):
         return Reply([request, self.node])
 
 
+class Billing(Echo):
+    """The singleton; says when it begins, and when it has ended."""
+
+    def init(self) -> None:
+        say(event="billing begins", node=self.node)
+
+    def terminate(self, reason: object) -> None:
+        say(event="billing ends", node=self.node)
+
+
 class Program:
     """The node, and what it can be asked to do."""
 
@@ -102,7 +112,7 @@ class Program:
         self.replicator = Replicator()
         self.registry = ClusterRegistry(self.replicator, self.remote)
         self.billing = singleton.ClusterSingleton(
-            child(lambda: Echo(config.name), id="billing"),
+            child(lambda: Billing(config.name), id="billing"),
             self.remote,
             voters=config.voters or (config.name,),
             lease_s=config.lease_s,

@@ -68,7 +68,8 @@ async def _equal(cluster: RealCluster, *, total: int, x: str) -> None:
 
 
 async def test_twenty_rolling_restarts_lose_no_name(tmp_path: Path) -> None:
-    async with open_real_cluster(tmp_path, FIVE) as cluster:
+    options = {"voters": FIVE, "lease_s": LEASE_S}
+    async with open_real_cluster(tmp_path, FIVE, **options) as cluster:
         await cluster.start()
         names = {name: [f"{name}{number}" for number in range(5)] for name in FIVE}
         for name, node in cluster.nodes.items():
@@ -89,6 +90,18 @@ async def test_twenty_rolling_restarts_lose_no_name(tmp_path: Path) -> None:
                     await node.come_to(every, "names")
                 nursery.cancel_scope.cancel()
         assert [node.told("crash") for node in cluster.nodes.values()] == [[]] * 5
+        _one_after_the_other(cluster)
+
+
+def _one_after_the_other(cluster: RealCluster) -> None:
+    """Check that the singleton began nowhere before it had ended elsewhere."""
+    said = [e for node in cluster.nodes.values() for e in node.events]
+    lives = sorted((e["at_s"], e["event"]) for e in said if "billing" in e["event"])
+    kinds = [event for _, event in lives]
+    print(f"the singleton began {kinds.count('billing begins')} times")
+    turns = ["billing begins", "billing ends"] * len(kinds)
+    assert kinds == turns[: len(kinds)], lives
+    assert len(kinds) >= 3
 
 
 async def _never_lost(node: RealNode, stay: set[str]) -> None:
