@@ -182,4 +182,7 @@ def decode(data: bytes) -> Frame:
     Raises:
         msgspec.DecodeError: they are no frame.
     """
-    return cast(Frame, _DECODER.decode(data))
+    try:
+        return cast(Frame, _DECODER.decode(data))
+    except UnicodeDecodeError as error:
+        raise msgspec.DecodeError(str(error)) from error

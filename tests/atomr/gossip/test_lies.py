@@ -15,13 +15,16 @@ from typing import Any, TypeAlias
 import msgspec
 import pytest
 
+from atomr.gossip import escrow, ledger, voting
 from atomr.gossip.ledger import Budget
+from atomr.gossip.voting import Terms
 from atomr.testing.simulation import Codec, Simulation
 from tests.atomr.gossip import budget_world, limit_world, replication_world
 from tests.atomr.gossip.escrow_scenarios import _limit, _load
 from tests.atomr.gossip.ledger_scenarios import _calls
 from tests.atomr.gossip.membership import simulated
 from tests.atomr.gossip.replication_scenarios import small_world, write_at_random
+from tests.atomr.gossip.voting import voting_world
 
 Machine: TypeAlias = Callable[[Simulation], Codec]
 
@@ -128,6 +131,39 @@ def budgets(simulation: Simulation) -> Codec:
     return budget_world.CODEC
 
 
+class Elections(voting_world.World):
+    """Elections of which nothing is asked: voters that lie can elect two."""
+
+    def check(self, _: str) -> None:
+        pass
+
+    def act(self, _: voting_world.Node) -> None:
+        pass
+
+
+def votes(simulation: Simulation) -> Codec:
+    world = Elections(
+        simulation,
+        Terms("billing", ("a", "b", "c"), lease_s=0.6, stop_s=0.1),
+        candidates=("a", "b", "c"),
+        stops_within_s=0.05,
+    )
+    world.add("a", "b", "c")
+    simulation.at(4.0, partial(simulation.restart, "a"))
+    return voting_world.CODEC
+
+
+def test_text_that_is_none_is_no_frame() -> None:
+    for codec, frame in (
+        (limit_world.CODEC, escrow.frames.Closed("name", 1, 2)),
+        (budget_world.CODEC, ledger.frames.Need("name", "a/1", 1, 2, 3)),
+        (voting_world.CODEC, voting.frames.Poll("name", 1, 2, 3)),
+    ):
+        content = codec.encode(frame)
+        with pytest.raises(msgspec.DecodeError, match="utf-8"):
+            codec.decode(content.replace(b"name", b"\xff" * 4))
+
+
 def run(machine: Machine, seed: int) -> int:
     """Run one, and return how many lies were told."""
     simulation, told = Simulation(seed), list[bytes]()
@@ -138,7 +174,7 @@ def run(machine: Machine, seed: int) -> int:
     return len(told)
 
 
-MACHINES = (replication, membership, limits, budgets)
+MACHINES = (replication, membership, limits, budgets, votes)
 
 
 @pytest.mark.parametrize("machine", MACHINES, ids=lambda machine: machine.__name__)
