@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 class RemotePids(Protocol):
     """Who makes the pids of other nodes' processes."""
 
-    def pid_of(self, origin: Origin, number: int, label: str) -> Pid:
+    def pid_of(self, origin: Origin, number: int, label: str, /) -> Pid:
         """Return the pid of a process of any node, this one too."""
         ...
 

@@ -1,0 +1,108 @@
+"""Names and groups whose members are called over the links."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import attrs
+import pytest
+
+from atomr.cluster.groups import ProcessGroups
+from atomr.cluster.registry import ClusterRegistry
+from atomr.cluster.remote import RemoteProcesses
+from atomr.cluster.replicator import Replicator, ReplicatorOptions
+from atomr.core.child_spec import Restart
+from atomr.core.exits import NORMAL
+from atomr.core.messages import Down
+from atomr.errors import NoProcessError
+from atomr.otp import GenServer, Reply, child
+from atomr.process import call, cast, monitor, receive, spawn, stop
+from tests.atomr.cluster.replicator.lab import Lab, LabNode, open_lab
+from tests.atomr.http2.conftest import Authority, until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+
+class Counter(GenServer):
+    """Counts what it is told."""
+
+    def __init__(self) -> None:
+        self.total = 0
+
+    def handle_call(self, request: int, from_: object) -> Reply:
+        self.total += request
+        return Reply(self.total)
+
+    def handle_cast(self, message: int) -> None:
+        self.total += message
+
+
+@attrs.frozen
+class Member:
+    """A node with names, groups and the processes of other nodes."""
+
+    node: LabNode
+    registry: ClusterRegistry
+    groups: ProcessGroups
+
+
+async def start(lab: Lab, name: str) -> Member:
+    replicator = Replicator(ReplicatorOptions(shards=2))
+    remote = RemoteProcesses()
+    registry = ClusterRegistry(replicator, remote)
+    groups = ProcessGroups(replicator, remote)
+    node = await lab.start(name, remote, replicator, registry, groups)
+    return Member(node, registry, groups)
+
+
+@asynccontextmanager
+async def members(authority: Authority, names: str) -> AsyncIterator[list[Member]]:
+    async with open_lab(authority) as lab:
+        started = [await start(lab, name) for name in names]
+        await lab.link(*names)
+        yield started
+
+
+async def test_a_name_is_called_watched_and_gone_over_the_link(
+    authority: Authority,
+) -> None:
+    async with members(authority, "ab") as (a, b):
+        name = b.registry.via("counter")
+        there = a.registry.via("counter")
+        counter = child(Counter, name=name, restart=Restart.TEMPORARY)
+        pid = await b.node.node.start(counter)
+        await until(lambda: a.registry.whereis("counter") is not None)
+        assert a.registry.whereis("counter") is not pid
+        assert await a.node.run(call, there, 2) == 2
+        a.node.do(cast, there, 40)
+        assert await a.node.run(call, there, 0) == 42
+        told: list[object] = []
+
+        async def watcher() -> None:
+            told.append(monitor(there))
+            told.append(await receive())
+
+        a.node.do(spawn, watcher)
+        await until(lambda: told)
+        await b.node.run(stop, pid)
+        await until(lambda: len(told) == 2)
+        assert told[1] == Down(told[0], told[1].pid, NORMAL)  # type: ignore[arg-type, attr-defined]
+        await until(lambda: a.registry.whereis("counter") is None)
+        with pytest.raises(NoProcessError):
+            await a.node.run(call, there, 1)
+
+
+async def test_all_members_of_a_group_are_called(authority: Authority) -> None:
+    async with members(authority, "abc") as (a, b, c):
+        for member in (a, b, c):
+            pid = await member.node.node.start(child(Counter))
+            member.groups.join("counters", pid)
+        await until(lambda: len(a.groups.members("counters")) == 3)
+        pids = a.groups.members("counters")
+        totals = [await a.node.run(call, pid, 7) for pid in pids]
+        assert totals == [7, 7, 7]
+        assert len(set(pids)) == 3
+        c.node.end()
+        await until(lambda: len(a.groups.members("counters")) == 2)
