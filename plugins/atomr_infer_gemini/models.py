@@ -86,6 +86,7 @@ class GeminiModel:
             signed_calls=self.signed_calls,
             json_beside_tools=self.json_beside_tools,
             media_in_results=self.media_in_results,
+            max_output_tokens=self.max_output_tokens,
         )
 
 

@@ -53,6 +53,25 @@ _REASONING = ("o1", "o3", "o4", "gpt-5", "gpt-6")
 _NOT_REASONING = ("gpt-5-chat", "gpt-5.1-chat", "gpt-5.2-chat", "gpt-5.3-chat")
 _STEERING = {"temperature", "top_p", "presence_penalty", "frequency_penalty"}
 
+# Most that OpenAI's models write, first match first; of newer ones nobody knows.
+_MAX_OUTPUT = (
+    ("gpt-5-chat", 16_384),
+    ("gpt-5.1-chat", 16_384),
+    ("gpt-5.2-chat", 16_384),
+    ("gpt-5.3-chat", 16_384),
+    ("gpt-5", 128_000),
+    ("gpt-4.1", 32_768),
+    ("gpt-4o", 16_384),
+    ("chatgpt-4o", 16_384),
+    ("gpt-4-turbo", 4_096),
+    ("gpt-3.5-turbo", 4_096),
+    ("o1-mini", 65_536),
+    ("o1-preview", 32_768),
+    ("o1", 100_000),
+    ("o3", 100_000),
+    ("o4-mini", 100_000),
+)
+
 # What follows keeps ``o1`` from being the beginning of somebody's own name.
 _REASONING_NAME = re.compile(r"(?:o[134]|gpt-[56])(?![A-Za-z0-9_])")
 
@@ -82,6 +101,7 @@ def _capabilities(
         features=features,
         sampling=sampling,
         max_concurrency=_MAX_CONCURRENCY,
+        max_output_tokens=_max_output_tokens(_bare(model)) if own else None,
         thinking=ThinkingStyle.EFFORT,
         passes=passes,
         extra_of=frozenset({Dialect.OPENAI_CHAT, Dialect.OPENAI_COMPLETIONS}),
@@ -121,6 +141,11 @@ def _features(model: str) -> frozenset[Feature]:
     return _CHAT | {Feature.REASONING} if _reasons(model) else _CHAT
 
 
+def _max_output_tokens(model: str) -> int | None:
+    found = (most for name, most in _MAX_OUTPUT if model.startswith(name))
+    return next(found, None)
+
+
 def _reasons(model: str) -> bool:
     return model.startswith(_REASONING) and not model.startswith(_NOT_REASONING)
 
@@ -132,6 +157,7 @@ def traits_of(model: str, options: OpenAIOptions) -> ChatTraits:
         sampling=capabilities.sampling,
         effort=Feature.REASONING in capabilities.features,
         extensions=not options.is_openai,
+        max_output_tokens=capabilities.max_output_tokens,
     )
 
 

@@ -220,6 +220,16 @@ def test_t6_what_is_no_object_is_wrapped(
     assert contents[2]["parts"][0]["functionResponse"]["response"] == response
 
 
+@pytest.mark.parametrize(("wanted", "sent"), [(9, 5), (5, 5)])
+def test_limit_beyond_the_model_is_lowered_and_says_so(wanted: int, sent: int) -> None:
+    batch = attrs.evolve(_batch(HI), sampling=Sampling(max_tokens=wanted))
+    encoded = encode_request(batch, rules=Rules(max_output_tokens=5))
+    config = msgspec.json.decode(encoded.body)["generationConfig"]
+    assert config == {"maxOutputTokens": sent}
+    lowered = ("max_tokens was lowered to 5",)
+    assert encoded.warnings == (lowered if wanted == 9 else ())
+
+
 def test_picture_of_a_tool_is_part_of_its_result() -> None:
     picture = ImagePart(source=Inline("", PNG))
     result = ToolResultPart(call_id="1", content=(TextPart("see"), picture))

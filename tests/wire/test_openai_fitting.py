@@ -45,6 +45,19 @@ def test_what_a_model_does_not_sample_by_is_not_sent() -> None:
     assert fitted(batch, traits).batch.sampling == Sampling(max_tokens=3)
 
 
+@pytest.mark.parametrize(("wanted", "sent"), [(9, 5), (5, 5), (None, None)])
+def test_a_limit_beyond_the_model_is_lowered_and_says_so(
+    wanted: int | None, sent: int | None
+) -> None:
+    batch = attrs.evolve(ASK, sampling=Sampling(max_tokens=wanted))
+    found = fitted(batch, ChatTraits(max_output_tokens=5))
+
+    assert found.batch.sampling == Sampling(max_tokens=sent)
+    lowered = ("max_tokens was lowered to 5",)
+    assert found.warnings == (lowered if wanted == 9 else ())
+    assert fitted(batch, ChatTraits()).batch == batch
+
+
 def test_borders_of_a_prompt_cache_stay_away_from_openai_itself() -> None:
     batch = attrs.evolve(
         ask(

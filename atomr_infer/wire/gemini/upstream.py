@@ -44,12 +44,14 @@ class Rules:
         json_beside_tools: True when it takes a response format beside tools.
         media_in_results: True when what a tool shows stands inside its result;
             older models want it beside.
+        max_output_tokens: most that it writes; None: not known.
     """
 
     thinking: Thinking = NO_THINKING
     signed_calls: bool = False
     json_beside_tools: bool = True
     media_in_results: bool = True
+    max_output_tokens: int | None = None
 
 
 _PLAIN = Rules()
@@ -97,6 +99,10 @@ def encode_request(
     if _must_be_asked_in_words(batch, rules):
         warnings.append(WARNING)
         batch = _asked_in_words(batch, body)
+    most, wanted = rules.max_output_tokens, batch.sampling.max_tokens
+    if most is not None and wanted is not None and wanted > most:
+        warnings.append(f"max_tokens was lowered to {most}")
+        batch = _limited(batch, most)
     config = _generation_config(batch, rules)
     if config:
         body["generationConfig"] = config
@@ -104,6 +110,11 @@ def encode_request(
     for name, raw in {**(defaults or {}), **extra}.items():
         body[name] = _merged(body.get(name), raw)
     return Encoded(_encode(body), tuple(warnings))
+
+
+def _limited(batch: ExecuteBatch, max_tokens: int) -> ExecuteBatch:
+    sampling = attrs.evolve(batch.sampling, max_tokens=max_tokens)
+    return attrs.evolve(batch, sampling=sampling)
 
 
 def _must_be_asked_in_words(batch: ExecuteBatch, rules: Rules) -> bool:

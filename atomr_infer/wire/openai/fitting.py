@@ -61,11 +61,13 @@ class ChatTraits:
         effort: whether it takes ``reasoning_effort``.
         extensions: whether it takes members that OpenAI does not know:
             ``cache_control``, ``reasoning_content``, ``extra_content``.
+        max_output_tokens: most that the model writes; None: not known.
     """
 
     sampling: frozenset[str] = ALL_SAMPLING
     effort: bool = True
     extensions: bool = True
+    max_output_tokens: int | None = None
 
 
 @attrs.frozen
@@ -94,7 +96,7 @@ def fitted(batch: ExecuteBatch, traits: ChatTraits) -> Fitted:
     tools = tuple(_tool(each, traits) for each in batch.tools)
     changed = attrs.evolve(
         batch,
-        sampling=_sampling(batch.sampling, traits),
+        sampling=_sampling(batch.sampling, traits, warnings),
         reasoning=reasoning,
         messages=messages,
         tools=tools,
@@ -102,7 +104,12 @@ def fitted(batch: ExecuteBatch, traits: ChatTraits) -> Fitted:
     return Fitted(changed, tuple(dict.fromkeys(warnings)))
 
 
-def _sampling(sampling: Sampling, traits: ChatTraits) -> Sampling:
+def _sampling(sampling: Sampling, traits: ChatTraits, warnings: list[str]) -> Sampling:
+    most, wanted = traits.max_output_tokens, sampling.max_tokens
+    if most is not None and wanted is not None and wanted > most:
+        # Agents ask for what their own models can write, and are refused by others.
+        warnings.append(f"max_tokens was lowered to {most}")
+        sampling = attrs.evolve(sampling, max_tokens=most)
     absent = sampling.given() - traits.sampling
     if not absent:
         return sampling

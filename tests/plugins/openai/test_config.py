@@ -122,6 +122,27 @@ def test_limit_is_spelled_as_the_option_says(said: bool, member: str) -> None:
     assert max_tokens_member("house-model", options) == member
 
 
+@pytest.mark.parametrize(
+    ("model", "most"),
+    [
+        ("gpt-4o-mini", 16_384),
+        ("gpt-4.1-nano", 32_768),
+        ("gpt-5.1", 128_000),
+        ("gpt-5-chat-latest", 16_384),
+        ("o3-pro", 100_000),
+        ("gpt-9", None),
+    ],
+)
+def test_the_longest_answer_is_known_of_openais_models(
+    model: str, most: int | None
+) -> None:
+    here = OpenAIOptions(endpoint="https://api.openai.com/v1")
+    assert capabilities_of(model, here).max_output_tokens == most
+    assert traits_of(model, here).max_output_tokens == most
+    elsewhere = OpenAIOptions(endpoint="http://h/v1")
+    assert capabilities_of("gpt-4o", elsewhere).max_output_tokens is None
+
+
 STEERING = {"temperature", "top_p", "presence_penalty", "frequency_penalty"}
 
 
