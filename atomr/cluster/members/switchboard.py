@@ -92,7 +92,8 @@ class Switchboard:
         self._links: Links | None = None
         self._waiting: dict[Target, Frame] = {}
         self._said: set[tuple[str, str]] = set()
-        self._left: Origin | None = None
+        # Whose goodbye was heard, until the link ends.
+        self._leaving: set[Origin] = set()
         self._begin()
         self.peers = LinkedPeers(Origin(name, 0))
         self.members: Callable[[Event], None] = _nobody
@@ -138,7 +139,8 @@ class Switchboard:
             case LinkDown(link, error):
                 self.plan.unlinked(link.peer.name, self._now())
                 # Its last frame may still be in the membership's mailbox.
-                has_left = link.peer == self._left
+                has_left = link.peer in self._leaving
+                self._leaving.discard(link.peer)
                 self.peers.look(link.peer.name, "left" if has_left else error.reason)
                 if error.reason in _RESETS:
                     self.members(LinkReset(link.peer))
@@ -152,7 +154,7 @@ class Switchboard:
             link.end(Reason.MALFORMED, detail, fault=True)
             return
         if frame.me.status is Status.LEFT:
-            self._left = link.peer
+            self._leaving.add(link.peer)
         self.members(Received(f"@{link.peer.name}", frame))
 
     # --- from the membership ----------------------------------------------------------

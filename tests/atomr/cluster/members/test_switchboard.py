@@ -9,6 +9,7 @@ import attrs
 import pytest
 
 from atomr import telemetry
+from atomr.cluster import PeerDown, PeerEvent
 from atomr.cluster.members.dial_plan import Target
 from atomr.cluster.members.switchboard import MAX_SAID, Redialing, Switchboard
 from atomr.crdt.origin import Origin
@@ -237,6 +238,23 @@ def test_the_membership_hears_of_a_link_that_the_peers_system_closed(
     board.ends("x", reason)
     resets = reason in (Reason.PEER_CLOSED, Reason.GOODBYE)
     assert board.heard == ([LinkReset(Origin("x", 1))] if resets else [])
+
+
+def test_two_that_leave_at_once_have_both_left() -> None:
+    board, events = Board(), list[PeerEvent]()
+    lines = {name: board.up(name) for name in "xy"}
+    for name in "xy":
+        board.holds(member(name))
+    with board.it.peers.watch(events.append):
+        for name, line in lines.items():
+            board.hears(line, Gossip(7, member(name, LEFT), ()))
+        for name in "xy":
+            board.ends(name, Reason.GOODBYE)
+    assert events[2:] == [
+        PeerDown(Origin("x", 1), "left"),
+        PeerDown(Origin("y", 1), "left"),
+    ]
+    assert board.it._leaving == set()
 
 
 def test_a_link_that_ended_is_dialed_again_as_long_as_the_member_is_held_live() -> None:
