@@ -25,6 +25,7 @@ MODULES = (
     "tests.atomr.gossip.escrow_mutants",
     "tests.atomr.gossip.ledger_mutants",
     "tests.atomr.gossip.membership.membership_mutants",
+    "tests.atomr.gossip.voting.voting_mutants",
 )
 
 

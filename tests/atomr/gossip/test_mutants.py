@@ -14,7 +14,13 @@ MUTANTS = mutants()
 def test_there_are_mutants_of_each_machine_and_each_is_another() -> None:
     machines = Counter(mutant.scenario.name.split(".")[0] for mutant in MUTANTS)
 
-    assert machines.keys() == {"replication", "limits", "budgets", "membership"}
+    assert machines.keys() == {
+        "replication",
+        "limits",
+        "budgets",
+        "membership",
+        "voting",
+    }
     assert min(machines.values()) >= 10
     assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS)
 

@@ -6,31 +6,20 @@ touches the code might make.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
-import attrs
+from typing import TYPE_CHECKING, Any
 
 from atomr.gossip.voting.candidate import Candidate
 from atomr.gossip.voting.election import Election
 from atomr.gossip.voting.terms import Terms
 from atomr.gossip.voting.voter import Voter
 from atomr.gossip.voting.votes import Votes
-from atomr.testing.simulation import Scenario
+from tests.atomr.gossip.mutants import Mutant
 from tests.atomr.gossip.voting.voting_scenarios import SCENARIOS
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 BY_NAME = {s.name.removeprefix("voting."): s for s in SCENARIOS}
-
-
-@attrs.frozen
-class Mutant:
-    """A function that reads ``new`` where it reads ``old``, and who notices."""
-
-    name: str
-    function: Callable[..., Any]
-    old: str
-    new: str
-    scenario: Scenario = BY_NAME["chaos"]
 
 
 def _derived(name: str) -> Callable[..., Any]:
@@ -75,6 +64,7 @@ MUTANTS = (
         Votes._last,
         "majority = self._terms.majority",
         "majority = len(times) // 2 + 1",
+        BY_NAME["chaos"],
     ),
     Mutant(
         "half of the voters will do",
@@ -102,36 +92,42 @@ MUTANTS = (
         Voter._taken,
         "vote is not None and vote.to != candidate",
         "vote is not None and vote.to == candidate",
+        BY_NAME["chaos"],
     ),
     Mutant(
         "a late word of an old attempt frees the vote of the new one",
         Voter._give_up,
         "vote.attempt > given_up.attempt",
         "vote.attempt < 0",
+        BY_NAME["chaos"],
     ),
     Mutant(
         "anybody's word frees the vote",
         Voter._give_up,
         "not is_his",
         "False",
+        BY_NAME["chaos"],
     ),
     Mutant(
         "the lease is given back before the work has ended",
         Candidate.leave,
         "self._stop(Why.LEAVING)",
         "self._stop(Why.LEAVING); self._give_up(now_s)",
+        BY_NAME["chaos"],
     ),
     Mutant(
         "each candidate counts its own terms",
         Votes.granted,
         "return frame.epoch >= self.epoch",
         "self._confirmed.add(voter); return False",
+        BY_NAME["chaos"],
     ),
     Mutant(
         "voters forget epochs",
         Voter.ask,
         "self.epoch = frame.epoch",
         "pass",
+        BY_NAME["chaos"],
     ),
     Mutant(
         "an heir that has come keeps its place for the next one",
