@@ -31,7 +31,7 @@ _due_at: Callable[..., Any] = Candidate.due_at.fget  # type: ignore[attr-defined
 
 MUTANTS = (
     Mutant(
-        "the lease counts from the answer",
+        "a candidate counts its lease from the answer",
         Candidate._hear_granted,
         "votes.granted(voter, frame)",
         "votes.granted(voter, type(frame)(frame.lease, frame.boot, frame.attempt,"
