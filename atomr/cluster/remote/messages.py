@@ -105,6 +105,9 @@ def _check(cls: object) -> None:
         or issubclass(cls, msgspec.Struct | enum.Enum)
     ):
         raise TypeError(f"Messages: {cls!r}: {kinds}")
+    if hasattr(cls, "_attrs_cached_hash"):
+        problem = "keeps its hash, which is not made anew; leave out cache_hash=True"
+        raise TypeError(f"Messages: {cls!r} {problem}")
     try:
         for owner, field, kind in _parts(inspect.type_info(cls), {}):
             _check_part(owner, field, kind)
@@ -138,6 +141,11 @@ def _parts(
         return
     seen[id(kind)] = kind
     for field in kind.fields:
+        if field.name.startswith("_") and isinstance(kind, inspect.DataclassType):
+            raise TypeError(
+                f"Messages: {kind.cls.__name__}.{field.name} is private, and would not"
+                " be sent; give it a name without an underscore"
+            )
         for part in _insides(field.type, seen):
             yield kind.cls.__name__, field.name, part
             yield from _parts(part, seen)

@@ -104,7 +104,7 @@ def test_whatever_a_peer_says_everybody_else_goes_on(steps: list[Any]) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(STEPS)
 def test_whatever_a_peer_says_at_length(steps: list[Any]) -> None:
     trio.run(run, steps, clock=trio.testing.MockClock(autojump_threshold=0))

@@ -283,7 +283,7 @@ def test_whatever_crosses_both_sides_agree(steps: list[tuple[Any, ...]]) -> None
 
 
 @pytest.mark.slow
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(STEPS)
 def test_whatever_crosses_both_sides_agree_at_length(
     steps: list[tuple[Any, ...]],

@@ -121,6 +121,10 @@ async def test_a_crash_in_the_cluster_is_the_end_of_the_links_alone(
             # It has lived all the time.
             process = node.names["counter"]
             assert process.behaviour.total > 1  # type: ignore[attr-defined]
+            # Its pid is its own in each life that this node has had.
+            number = process.pid.number
+            for origin in (old, b.origin):
+                assert remotes[1].pid_of(origin, number) is process.pid
             # This is node a: a pid that it was not told is none of its own.
             with pytest.raises(ValueError, match="of another node"):
                 await call(at("b", "counter"), process.pid)

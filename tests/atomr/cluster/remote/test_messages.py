@@ -43,6 +43,22 @@ class Positive:
     number: int = attrs.field(validator=attrs.validators.gt(0))
 
 
+@attrs.frozen
+class Made:
+    """What attrs makes of its fields is made over there as well."""
+
+    key: str
+    parts: tuple[int, ...] = attrs.field(
+        converter=lambda parts: tuple(parts or (1, 2)), default=()
+    )
+    size: int = attrs.field(init=False, default=3)
+    more: list[int] = attrs.field(factory=list)
+
+
+class Hidden(msgspec.Struct):
+    _key: str
+
+
 class Bad(msgspec.Struct):
     number: int
 
@@ -51,7 +67,7 @@ class Bad(msgspec.Struct):
             raise KeyError("a bug in a user's class")
 
 
-MESSAGES = Messages(Put, Batch, Colour, Paint, Positive, Bad)
+MESSAGES = Messages(Put, Batch, Colour, Paint, Positive, Made, Hidden, Bad)
 PID = Pid(7, "seven")
 
 
@@ -74,6 +90,8 @@ def codec(messages: Messages = MESSAGES) -> Codec:
         Batch([Put("a", 1), Put("b", 2, PID)], {"x": (1, 2), "y": ()}),
         Paint(Colour.RED),
         Colour.RED,
+        Made("k", ()),
+        Hidden("k"),
         [Put("k", 1), (Colour.RED, {"paint": Paint(Colour.RED)})],
         (PID, [PID, None]),
         {1: 2.5, "x": b"y", None: True},
@@ -214,9 +232,27 @@ class Tree:
     children: list[Tree]
 
 
+@attrs.frozen
+class Private:
+    _key: str
+
+
+@dataclasses.dataclass
+class HoldsPrivate:
+    inside: Private | None
+
+
+@attrs.frozen(cache_hash=True)
+class Hashed:
+    key: str
+
+
 @pytest.mark.parametrize(
     ("cls", "text"),
     [
+        (Private, "Private._key is private, and would not be sent"),
+        (HoldsPrivate, "Private._key is private"),
+        (Hashed, "leave out cache_hash=True"),
         (Vague, "Vague.value does not say what it holds"),
         (VagueInside, "VagueInside.values does not say what it holds"),
         (Deep, "Vague.value does not say what it holds"),
