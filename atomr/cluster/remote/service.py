@@ -218,9 +218,8 @@ class RemoteProcesses:
     def _begin(self, life: Life, link: Link) -> Session:
         _end_link(life, "there is another link with that node")
         self._seen(life.origin)
-        ours = self.peers.origin
-        self._boots.add(ours.boot)
-        session = Session(life, link, node_name=ours.name, codec=self._codec)
+        name = self.peers.origin.name
+        session = Session(life, link, node_name=name, codec=self._codec)
         life.session = self._sessions[link] = session
         link.on_down(partial(self._end, link))
         return session

@@ -43,14 +43,16 @@ class Positive:
     number: int = attrs.field(validator=attrs.validators.gt(0))
 
 
+def _some(parts: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(parts) or (1, 2)
+
+
 @attrs.frozen
 class Made:
     """What attrs makes of its fields is made over there as well."""
 
     key: str
-    parts: tuple[int, ...] = attrs.field(
-        converter=lambda parts: tuple(parts or (1, 2)), default=()
-    )
+    parts: tuple[int, ...] = attrs.field(converter=_some, default=())
     size: int = attrs.field(init=False, default=3)
     more: list[int] = attrs.field(factory=list)
 
