@@ -41,6 +41,7 @@ from atomr.process import (
     trap_exit,
     wait_exit,
 )
+from atomr.process.context import find_process
 from atomr.refs import Pid
 from tests.atomr.cluster.loopback import open_loopback
 from tests.atomr.cluster.remote.servers import MESSAGES, Add, Counter, Get, Give
@@ -337,6 +338,11 @@ async def test_a_thread_sends_to_a_process_of_another_node(
 
         async def use() -> object:
             seen = nodes.remotes["a"].life(nodes["b"].origin).pid(pid.number)
+            life = nodes.remotes["a"].life(nodes["b"].origin)
+            # The tables are the event loop's: a thread finds out the node alone.
+            found = await trio.to_thread.run_sync(find_process, seen)
+            assert found is not None
+            assert (found.node, life.size) == (nodes["a"].node, 0)
             await trio.to_thread.run_sync(send_from_thread, seen, "from a thread")
             await until(lambda: pid._process.behaviour.notes)
             return await call(seen, Give("notes"))
