@@ -94,6 +94,7 @@ class Durability:
         self._store: ShardStore | None = None
         self._lock = trio.Lock()
         self._noted = trio.Event()
+        self._failure: ShardStoreError | None = None
         self._behind = [0] * len(core.shards)
 
     async def open(self, *, forget_s: float) -> None:
@@ -105,6 +106,8 @@ class Durability:
 
         Raises:
             ShardStoreError: it cannot be used, and the options say ``STOP``.
+
+        Cancellation: closes it.
         """
         try:
             await self._read(forget_s)
@@ -112,6 +115,11 @@ class Durability:
             # What was read of it is as good as what a peer says.
             await self._failed(error)
             return
+        except BaseException:
+            # Or it stays locked for the next start.
+            with trio.CancelScope(shield=True):
+                await self.close()
+            raise
         self.is_on = True
         self._core.journal = self._journal
         self._journal.on_note = self._note
@@ -175,7 +183,12 @@ class Durability:
             while self.is_on:
                 await self._noted.wait()
                 await trio.sleep(self._options.batch_s)
+                # Here alone: who waits for it would not see another one being set.
+                self._noted = trio.Event()
                 await self.flush()
+            if self._failure is not None:
+                # Somebody who waited in flush() was the first to know.
+                raise self._failure
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + _END_S):
                 await self.flush()
@@ -190,23 +203,27 @@ class Durability:
         Cancellation: what is being written is written.
         """
         async with self._lock:
-            self._noted = trio.Event()
             store = self._store
             if not self._journal or store is None or not self.is_on:
                 return
-            self._look_for_long_ones()
-            events, anew = self._journal.take()
-            parts = {}
-            for number in sorted(anew):
-                parts[number] = self._core.shards[number].log.snapshot()
-                # What is written to it meanwhile is noted, and known when it is read.
-                await trio.lowlevel.cancel_shielded_checkpoint()
-            try:
-                await _in_thread(lambda: store.write(events, parts))
-            except ShardStoreError as error:
-                await self._failed(error)
-            else:
-                self._count(events, anew)
+            # Whoever waits here may leave: what it took would be missing for ever.
+            with trio.CancelScope(shield=True):
+                await self._write(store)
+
+    async def _write(self, store: ShardStore) -> None:
+        self._look_for_long_ones()
+        events, anew = self._journal.take()
+        parts = {}
+        for number in sorted(anew):
+            parts[number] = self._core.shards[number].log.snapshot()
+            # What is written to it meanwhile is noted, and known when it is read.
+            await trio.lowlevel.checkpoint()
+        try:
+            await _in_thread(lambda: store.write(events, parts))
+        except ShardStoreError as error:
+            await self._failed(error)
+        else:
+            self._count(events, anew)
 
     def _look_for_long_ones(self) -> None:
         for number in list(self._journal.events):
@@ -230,6 +247,8 @@ class Durability:
             metadata={"name": self._name, "error": error},
         )
         if self._options.on_failure is OnFailure.STOP:
+            self._failure = error
+            self._noted.set()
             raise error
         log.error(
             "replicator %r goes on in memory alone, until its next start: %s",
