@@ -13,7 +13,7 @@ from atomr.errors import LinkDownError
 from atomr.http2 import frames
 from atomr.http2.calls import Calls
 from atomr.http2.events import Lane, Reason
-from atomr.http2.protocol import LaneFullError, LinkProtocol
+from atomr.http2.problems import LaneFullError
 from atomr.http2.waking import Parked, Wakeup
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from atomr.crdt.origin import Origin
     from atomr.http2.frames import Frame
     from atomr.http2.heartbeat import Heartbeat
+    from atomr.http2.protocol import LinkProtocol
     from atomr.http2.services import IncomingCall, Service
     from atomr.http2.tls import TlsPipe
 

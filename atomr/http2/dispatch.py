@@ -28,7 +28,7 @@ from atomr.http2.events import (
 )
 from atomr.http2.outlets import QUEUE_BYTES
 from atomr.http2.own_streams import OwnStreams
-from atomr.http2.protocol import PeerError
+from atomr.http2.problems import PeerError
 from atomr.http2.services import IncomingCall, run_answer
 
 if TYPE_CHECKING:

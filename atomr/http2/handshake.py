@@ -19,7 +19,8 @@ from atomr.errors import LinkRefusedError
 from atomr.http2 import frames
 from atomr.http2.events import Event, Lane, PeerLeft, Reason
 from atomr.http2.identity import SCHEME, Seal, check_name, node_uri, node_uris
-from atomr.http2.protocol import LinkProtocol, PeerError
+from atomr.http2.problems import PeerError
+from atomr.http2.protocol import LinkProtocol
 from atomr.http2.tls import Credentials, TlsPipe
 
 if TYPE_CHECKING:

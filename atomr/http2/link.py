@@ -19,7 +19,7 @@ from atomr.http2 import frames
 from atomr.http2.dispatch import Dispatch
 from atomr.http2.events import Lane, Reason
 from atomr.http2.outlets import LIMITS
-from atomr.http2.protocol import LaneFullError
+from atomr.http2.problems import LaneFullError
 from atomr.http2.services import check_service
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from atomr.http2.events import (
     StreamOpened,
     StreamReset,
 )
-from atomr.http2.protocol import NoStreamError, PeerError
+from atomr.http2.problems import NoStreamError, PeerError
 from atomr.http2.setup import MAX_STREAMS
 from atomr.http2.streams import LinkStream
 from atomr.http2.waking import Parked

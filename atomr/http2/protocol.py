@@ -45,6 +45,13 @@ from atomr.http2.events import (
 from atomr.http2.framing import END_STREAM, Data, FrameCutter, Widened, frame_of
 from atomr.http2.guard import MAX_HTTP2_FRAME_BYTES, GuardError, Kind
 from atomr.http2.outlets import LIMITS, QUEUE_BYTES, Outlet, Outlets
+from atomr.http2.problems import (
+    LaneFullError,
+    NoStreamError,
+    PeerError,
+    code_name,
+    named,
+)
 from atomr.http2.setup import (
     ANSWER,
     CONNECTION_WINDOW_BYTES,
@@ -64,36 +71,6 @@ if TYPE_CHECKING:
 
 _PATHS = {f"/atomr/1/{lane.name.lower()}".encode(): lane for lane in Lane}
 _OWN_PATH = b"/atomr/1/stream"
-
-
-class PeerError(Exception):
-    """The peer broke the protocol; the text quotes none of its bytes.
-
-    Attributes:
-        flood: it kept to the rules, and does too much.
-    """
-
-    def __init__(self, problem: str, *, flood: bool = False) -> None:
-        self.flood = flood
-        super().__init__(problem)
-
-
-class LaneFullError(Exception):
-    """Too much waits on a lane.
-
-    Attributes:
-        queued_bytes: what waits.
-        limit_bytes: what may.
-    """
-
-    def __init__(self, queued_bytes: int, limit_bytes: int) -> None:
-        self.queued_bytes = queued_bytes
-        self.limit_bytes = limit_bytes
-        super().__init__(queued_bytes, limit_bytes)
-
-
-class NoStreamError(Exception):
-    """No further stream can be opened now."""
 
 
 class LinkProtocol:
@@ -312,7 +289,7 @@ class LinkProtocol:
         except (frames.FrameError, WindowError) as error:
             raise PeerError(str(error)) from error
         except (h2.exceptions.H2Error, ValueError, LookupError) as error:
-            raise PeerError(_named(error)) from error
+            raise PeerError(named(error)) from error
         return self._events
 
     def _to_h2(self, piece: bytes) -> None:
@@ -397,7 +374,7 @@ class LinkProtocol:
 
     def _on_reset(self, event: h2.events.StreamReset) -> None:
         stream_id = event.stream_id or 0
-        self._on_over(stream_id, StreamReset(stream_id, _code(event.error_code)))
+        self._on_over(stream_id, StreamReset(stream_id, code_name(event.error_code)))
 
     def _on_over(self, stream_id: int, event: Event) -> None:
         if stream_id in self._readers:
@@ -421,13 +398,3 @@ class LinkProtocol:
         limit = STREAM_WINDOW_BYTES if lane is None else LANE_WINDOW_BYTES[lane]
         self._in[stream_id] = InWindow(limit)
         self._open_by(limit - STREAM_WINDOW_BYTES, stream_id)
-
-
-def _code(code: object) -> str:
-    return code.name if isinstance(code, ErrorCodes) else "an unknown code"
-
-
-def _named(error: Exception) -> str:
-    """Name what is wrong without a word of h2's, which may quote the peer."""
-    code = getattr(error, "error_code", None)
-    return "its frames are malformed" + (f" ({_code(code)})" if code else "")

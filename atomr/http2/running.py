@@ -11,7 +11,7 @@ from atomr.http2 import frames
 from atomr.http2.core import FLUSH_BYTES
 from atomr.http2.events import Lane, Reason
 from atomr.http2.heartbeat import Beat
-from atomr.http2.protocol import PeerError
+from atomr.http2.problems import PeerError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

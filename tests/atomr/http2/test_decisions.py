@@ -15,12 +15,8 @@ from atomr.http2.guard import Kind
 from atomr.http2.heartbeat import Beat, Heartbeat
 from atomr.http2.identity import Seal, check_name, node_uris
 from atomr.http2.outlets import LIMITS, QUEUE_BYTES
-from atomr.http2.protocol import (
-    LaneFullError,
-    LinkProtocol,
-    NoStreamError,
-    PeerError,
-)
+from atomr.http2.problems import LaneFullError, NoStreamError, PeerError
+from atomr.http2.protocol import LinkProtocol
 from atomr.http2.setup import (
     CONNECTION_WINDOW_BYTES,
     LANE_WINDOW_BYTES,

@@ -23,7 +23,8 @@ from atomr.http2 import Lane, frames
 from atomr.http2.events import Event, StreamData, StreamEnded, StreamOpened
 from atomr.http2.framing import END_STREAM, PREFACE, frame_of
 from atomr.http2.guard import Kind
-from atomr.http2.protocol import LinkProtocol, PeerError
+from atomr.http2.problems import PeerError
+from atomr.http2.protocol import LinkProtocol
 
 PAGE = Path(__file__).parents[3] / "docs/reference/http2-rules.md"
 
