@@ -19,8 +19,9 @@ from trio.lowlevel import enable_ki_protection
 from atomr.cluster.remote import frames, reasons
 from atomr.cluster.remote.unlinks import Unlinks
 from atomr.core.exits import NOCONNECTION
-from atomr.errors import LinkBusyError, LinkDownError
+from atomr.errors import LinkBusyError, LinkDownError, LinkMessageError
 from atomr.http2 import Reason
+from atomr.process.report import log
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -76,7 +77,7 @@ class Session:
         self.late = 0
         self._node_name = node_name
         self._numbers = itertools.count(1)
-        self._waiting: deque[Frame] = deque()
+        self._waiting: deque[tuple[Frame, int]] = deque()
         self._waiting_bytes = 0
         self._overflown = False
 
@@ -109,7 +110,7 @@ class Session:
             size_bytes: how long its body is.
 
         Raises:
-            LinkMessageError: it is too long.
+            LinkMessageError: it is too long, and there was room.
         """
         if not self.up:
             return
@@ -124,7 +125,7 @@ class Session:
     def _queue(self, frame: Frame, size_bytes: int) -> None:
         if not self._waiting:
             self.life.node.timers.after(RETRY_S, self._retry)
-        self._waiting.append(frame)
+        self._waiting.append((frame, FRAME_BYTES + size_bytes))
         self._waiting_bytes += FRAME_BYTES + size_bytes
         if self._waiting_bytes > MAX_WAITING_BYTES and not self._overflown:
             self._overflown = True
@@ -137,14 +138,23 @@ class Session:
         waiting = self._waiting
         try:
             while waiting and self.up:
-                self.link.tell(SERVICE, waiting[0])
-                waiting.popleft()
+                self._send_waiting(waiting[0][0])
+                _, size_bytes = waiting.popleft()
+                self._waiting_bytes -= size_bytes
         except LinkBusyError:
             self.life.node.timers.after(RETRY_S, self._retry)
         except LinkDownError:
             return
-        else:
-            self._waiting_bytes = 0
+
+    def _send_waiting(self, frame: Frame) -> None:
+        try:
+            self.link.tell(SERVICE, frame)
+        except LinkMessageError as error:
+            # A lane that is full refuses before it looks at the length.
+            assert isinstance(frame, frames.Reply), "nothing else is that long"
+            log.error("a reply for %s was not sent: %s", self.life.origin, error)
+            why = reasons.words(str(error))
+            self.link.tell(SERVICE, frames.Failed(frame.id, "long_reply", why))
 
     def told(self, reason: ExitReason) -> frames.Told:
         """Return a reason as it crosses."""
