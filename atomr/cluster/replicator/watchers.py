@@ -47,7 +47,8 @@ class Watcher:
         process = find_process(self.pid)
         if process is None:
             return False
-        if process.queue_size >= self.room:
+        messages = 2 if self.missed else 1
+        if process.queue_size + messages > self.room:
             self.missed += 1
             return True
         if self.missed:

@@ -17,7 +17,13 @@ from tests.atomr.cluster.replicator.replicator_scenarios import (
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
 def test_what_holds_for_every_seed(scenario: Scenario) -> None:
-    check(scenario, seeds=range(3))
+    check(scenario, seeds=range(1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+def test_what_holds_for_more_seeds(scenario: Scenario) -> None:
+    check(scenario, seeds=range(1, 25))
 
 
 @pytest.mark.slow
