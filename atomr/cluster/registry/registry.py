@@ -135,12 +135,18 @@ class ClusterRegistry:
         held = self.held.get(key)
         if self._replicator.server is None:
             return None if held is None else held.pid
-        found = winner(self.names.get(key))
+        node = self._replicator.server.core.node
+        values = self.names.get(key)
+        # A replicator that has just begun anew does not know what is held here.
+        values.pop(node, None)
+        if held is not None:
+            values[node] = list(held.claim.encoded())
+        found = winner(values)
         if found is None:
             return None
         owner, claim = found
-        if owner == self._replicator.server.core.node:
-            return None if held is None else held.pid
+        if held is not None and owner == node:
+            return held.pid
         return self._pids.pid_of(owner, claim.number, claim.label)
 
     def keys(self, pid: Pid) -> tuple[Key, ...]:

@@ -263,3 +263,20 @@ async def test_what_is_no_claim_counts_for_nothing(authority: Authority) -> None
         assert a.registry.whereis("x") is None
         holder = await a.hold("x")
         await until(lambda: b.registry.whereis("x") is holder)
+
+
+async def test_a_name_stays_taken_while_a_replicator_begins_anew(
+    authority: Authority,
+) -> None:
+    async with members(authority, "a") as (a,):
+        holder = await a.hold("x")
+        # As after its restart, before the registry has put its names again.
+        a.registry.names.remove("x")
+        assert a.registry.whereis("x") is holder
+
+        async def other() -> None:
+            with pytest.raises(NameTakenError):
+                a.registry.register("x")
+
+        await wait_exit(a.node.do(spawn, other))
+        assert a.registry.keys(holder) == ("x",)
