@@ -122,6 +122,14 @@ async def member(
         yield cluster.peers
 
 
+async def begin_anew(figures: Figures) -> None:
+    """Forget what was found, and what the collection took that makes it comparable."""
+    gc.collect()
+    gc.freeze()
+    await trio.sleep(0.01)
+    figures.stalls_ms.clear()
+
+
 async def watch_stalls(figures: Figures) -> None:
     """Note how long others kept the loop, again and again."""
     while True:
@@ -149,9 +157,7 @@ async def other(name: str, folder: str, ours: Connection) -> None:
         while True:
             command = await trio.to_thread.run_sync(ours.recv)
             if command == "reset":
-                gc.collect()
-                gc.freeze()
-                figures.stalls_ms.clear()
+                await begin_anew(figures)
                 ours.send("ready")
             elif command == "count":
                 ours.send(len(replicator.open_map("keys")))
@@ -261,9 +267,7 @@ async def stalls(what: str, figures: Figures, others: Others) -> None:
     found = [figures, *(await others.ask("figures"))]
     for name, one in zip(("a", *others.names), found, strict=True):
         show(f"ms of a stall, {what}, {name}", sorted(one.stalls_ms))
-    gc.collect()
-    gc.freeze()
-    figures.stalls_ms.clear()
+    await begin_anew(figures)
     await others.ask("reset")
 
 
