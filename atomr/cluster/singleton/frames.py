@@ -16,16 +16,16 @@ from atomr.gossip.voting.frames import Epoch
 class Here(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="here"):
     """How a node stands to the singleton; said to each that comes up, and at changes.
 
-    Who hears one with a number that it does not know says how it stands itself: the
-    other one has begun anew, and knows nothing.
+    Who says it to one that comes up asks how that one stands: it may be that only one
+    of both had lost sight of the other, or has begun anew, and knows nothing.
 
     Attributes:
-        born: number of the process that says it.
+        asks: whether the other one is to say it too.
         runs: whether the node would run it.
         epoch: of the term by which it runs there; 0: it does not.
     """
 
-    born: Epoch
+    asks: bool
     runs: bool
     epoch: Epoch
 

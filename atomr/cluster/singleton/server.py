@@ -185,7 +185,8 @@ class SingletonServer(GenServer):
                 self._timer = None
                 self._step(message)
             case PeerUp(peer):
-                self._tell(peer.name, self._here())
+                self._tell(peer.name, self._here(asks=True))
+                self._wake()
                 self._step(voting.Woke())
             case PeerDown(peer):
                 self._others.pop(peer.name, None)
@@ -217,10 +218,15 @@ class SingletonServer(GenServer):
     @property
     def holder(self) -> str:
         """Who runs it; empty: not known."""
-        running = {name: here.epoch for name, here in self._others.items()}
+        running = {name: here.epoch for name, here in self._up()}
         running[self._me] = self._epoch
         name = max(running, key=running.__getitem__)
         return name if running[name] else ""
+
+    def _up(self) -> list[tuple[str, Here]]:
+        """Return how those stand that are up: one may speak first, and never be."""
+        peers = self._peers
+        return [(n, h) for n, h in sorted(self._others.items()) if peers.get(n)]
 
     def token(self) -> int | None:
         """Return the epoch of the term that this node has now; None: none."""
@@ -250,9 +256,8 @@ class SingletonServer(GenServer):
 
     def _hear(self, sender: str, said: Said) -> None:
         if isinstance(said, Here):
-            known = self._others.get(sender)
             self._others[sender] = said
-            if known is None or known.born != said.born:
+            if said.asks:
                 self._tell(sender, self._here())
             self._wake()
         else:
@@ -293,8 +298,8 @@ class SingletonServer(GenServer):
 
     # --- the singleton --------------------------------------------------------------
 
-    def _here(self) -> Here:
-        return Here(self._election.me.boot, self._stands, self._epoch)
+    def _here(self, *, asks: bool = False) -> Here:
+        return Here(asks, self._stands, self._epoch)
 
     def _announce(self, epoch: int) -> None:
         self._epoch = epoch
@@ -363,7 +368,7 @@ class SingletonServer(GenServer):
 
     def _heir(self) -> str:
         """Return who shall have it next: a node that is up, and would run it."""
-        able = [name for name, here in sorted(self._others.items()) if here.runs]
+        able = [name for name, here in self._up() if here.runs]
         preferred = [name for name in self._prefer if name in able]
         return next(iter([*preferred, *able]), "")
 

@@ -430,6 +430,22 @@ async def test_an_election_that_begins_anew_learns_where_it_runs(
         assert cluster.log.lines == [f"{holder} begins"]
 
 
+async def test_a_node_that_lost_sight_of_the_holder_alone_learns_where_it_runs(
+    autojump_clock: object,
+) -> None:
+    async with open_members() as cluster:
+        holder = await cluster["a"].wait_running()
+        away, _ = others(cluster, holder)
+        # The holder has never lost sight of it.
+        cluster[away].peers.told(holder, is_up=False)
+        await trio.sleep(0.01)
+        assert cluster[away].holder() is None
+        cluster[away].peers.told(holder, is_up=True)
+        await trio.sleep(0.01)
+
+        assert cluster[away].holder() == holder
+
+
 async def test_the_end_of_its_runner_ends_it_too(autojump_clock: object) -> None:
     async with open_members() as cluster:
         holder = await cluster["a"].wait_running()
