@@ -203,6 +203,7 @@ async def _gap(*, kill: bool) -> float:
         async with open_real_cluster(Path(folder), THREE, **options) as cluster:
             await cluster.start()
             won = await _next_win(cluster, set())
+            await trio.sleep(1.5 * LEASE_S)  # a voter that has just started is none
             holder = cluster[won["node"]]
             at_s = time.monotonic()
             await (holder.kill() if kill else holder.leave())
