@@ -58,3 +58,9 @@ def _write(file: Path, boot: int) -> None:
         out.flush()
         os.fsync(out.fileno())
     new.replace(file)
+    folder = os.open(file.parent, os.O_RDONLY)
+    try:
+        # The new name is in the folder, not in the file.
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -257,6 +257,15 @@ def test_two_that_leave_at_once_have_both_left() -> None:
     assert board.it._leaving == set()
 
 
+def test_a_member_that_has_a_link_already_is_not_dialed() -> None:
+    board = Board()
+    board.up("x")
+    board.holds(member("x"))
+    assert board.due() == []
+    board.ends("x", Reason.PEER_CLOSED)
+    assert board.due() == [Target("x:1", "x")]
+
+
 def test_a_link_that_ended_is_dialed_again_as_long_as_the_member_is_held_live() -> None:
     board = Board()
     board.holds(member("x"))
