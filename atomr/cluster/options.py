@@ -47,7 +47,8 @@ class ClusterOptions:
             though the clock was set back; None: the clock alone is trusted.
         membership: how fast members are probed and suspected.
         heartbeat_interval_s: of the links.
-        heartbeat_timeout_s: a peer whose link is silent for so long has none.
+        heartbeat_timeout_s: a peer whose link is silent for so long has none; longer
+            than the interval.
         handshake_timeout_s: from a connection to the hello.
         redial_s: wait before the first redial; doubles with each failure.
         max_redial_s: the longest wait.
@@ -83,11 +84,21 @@ class ClusterOptions:
             raise TypeError(
                 f"credentials={short(self.credentials)}: expected Credentials.load(...)"
             )
+        if not isinstance(self.membership, MembershipOptions):
+            raise TypeError(
+                f"membership={short(self.membership)}: expected MembershipOptions(...)"
+            )
         self._check_addresses()
         for discovery in self.discovery:
             _check_discovery(discovery)
         for name in _SECONDS:
             check_seconds(name, getattr(self, name), zero=False)
+        if self.heartbeat_timeout_s <= self.heartbeat_interval_s:
+            raise ValueError(
+                f"heartbeat_timeout_s={self.heartbeat_timeout_s!r}: expected more than"
+                f" heartbeat_interval_s={self.heartbeat_interval_s!r}, or every link"
+                " ends before its first answer"
+            )
         if self.max_redial_s < self.redial_s:
             raise ValueError(
                 f"max_redial_s={self.max_redial_s!r}: expected at least"

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
         ({"redial_s": 0.0}, "redial_s=0.0: expected seconds, above 0"),
         ({"redial_s": 9.0}, "max_redial_s=0.3: expected at least redial_s=9.0"),
         ({"heartbeat_timeout_s": "1"}, "heartbeat_timeout_s='1': expected seconds"),
+        ({"heartbeat_timeout_s": 0.1}, "more than heartbeat_interval_s=0.1"),
+        ({"membership": None}, "membership=None: expected MembershipOptions(...)"),
     ],
 )
 def test_what_is_wrong_is_named(
