@@ -14,6 +14,7 @@ import logging
 import random
 import secrets
 import time
+from collections import Counter
 from contextlib import ExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -96,6 +97,7 @@ class ReplicatorServer(GenServer):
         self._wake_at_s = float("inf")
         self._spent_s = 0.0
         self._suspects: set[Origin] = set()
+        self._alarms: Counter[tuple[str, type]] = Counter()
         self._durability: Durability | None = None
         self.core = Core(
             peers.origin,
@@ -183,9 +185,10 @@ class ReplicatorServer(GenServer):
 
     def arrive(self, peer: Origin, message: Message) -> None:
         """Take a message of a peer; called by the task that reads the link."""
-        is_full = self.waiting >= self._replicator.options.max_waiting
-        if is_full and isinstance(message, Carried):
-            # Whatever a frame says is said again; the reader must not wait.
+        most = self._replicator.options.max_waiting
+        if self.waiting >= (most if isinstance(message, Carried) else 2 * most):
+            # Whatever a frame says is said again, and a hello is asked for; the
+            # reader must not wait.
             self.overrun += 1
             return
         self.waiting += 1
@@ -220,6 +223,8 @@ class ReplicatorServer(GenServer):
 
     def _judge(self, changed: MemberChanged) -> None:
         member = changed.after
+        if changed.before is not None:
+            self._suspects.discard(changed.before.origin)
         if member.status is Status.SUSPECT:
             self._suspects.add(member.origin)
         else:
@@ -301,16 +306,20 @@ class ReplicatorServer(GenServer):
     def _report(self, alarm: Alarm) -> None:
         fact = alarm.fact
         what = "diverged" if isinstance(fact, Diverged) else fact.problem
-        log.error(
-            "replicator %r: shard %s and that of %s: %s; %s",
-            self._replicator.name,
-            alarm.shard,
-            alarm.peer,
-            what,
-            "it is being repaired, and please report it"
-            if isinstance(fact, Diverged)
-            else "nothing of it was used",
-        )
+        kind = alarm.peer.name, type(fact)
+        self._alarms[kind] += 1
+        # The first, and whenever they have doubled: a flood must not fill the log.
+        if self._alarms[kind].bit_count() == 1:
+            log.error(
+                "replicator %r: shard %s and that of %s: %s; %s",
+                self._replicator.name,
+                alarm.shard,
+                alarm.peer,
+                what,
+                "it is being repaired, and please report it"
+                if isinstance(fact, Diverged)
+                else "nothing of it was used",
+            )
         telemetry.emit(
             ("atomr", "replicator", "alarm"),
             metadata={

@@ -9,10 +9,10 @@ import trio
 
 from atomr import telemetry
 from atomr.cluster.replicator import NotReplicatingError, Replicator, ReplicatorOptions
-from atomr.cluster.replicator.facts import Tell
-from atomr.cluster.replicator.frames import Carried
+from atomr.cluster.replicator.facts import Alarm, Tell
+from atomr.cluster.replicator.frames import Carried, Hello
 from atomr.crdt import BadKeyError, Dot, Event, GCounter, Origin
-from atomr.gossip.replication import Push, SnapshotPart
+from atomr.gossip.replication import Diverged, Push, SnapshotPart, Suspicious
 from tests.atomr.cluster.replicator.lab import open_lab
 from tests.atomr.http2.conftest import Authority, until
 
@@ -121,6 +121,24 @@ async def test_peers_with_another_number_of_shards_are_left_alone(
     assert problem in caplog.text
 
 
+async def test_alarms_do_not_fill_the_log(
+    authority: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    a, peer = Replicator(), Origin("b", 1)
+    async with open_lab(authority) as lab:
+        await lab.start("a", a)
+        for number in range(100):
+            fact = Suspicious(peer, f"lie {number}")
+            a.running()._report(Alarm(None, peer, fact))
+        a.running()._report(Alarm(0, peer, Diverged(peer, 1, 2)))
+    said = [line.getMessage().partition(": ")[2] for line in caplog.records]
+    assert [line.partition("; ")[0] for line in said if "lie" in line] == [
+        f"shard None and that of b#1: lie {number}"
+        for number in (0, 1, 3, 7, 15, 31, 63)
+    ]
+    assert "it is being repaired" in said[-1]
+
+
 async def test_frames_beyond_the_bound_are_dropped_and_come_again(
     authority: Authority,
 ) -> None:
@@ -133,6 +151,20 @@ async def test_frames_beyond_the_bound_are_dropped_and_come_again(
             a.open_map("m").put(key, key)
         await until(lambda: len(b.open_map("m")) == 500)
         assert b.running().overrun > 0
+
+
+async def test_a_flood_of_hellos_is_bounded_and_one_that_was_dropped_comes_again(
+    authority: Authority,
+) -> None:
+    a, b = Replicator(), Replicator(ReplicatorOptions(max_waiting=2))
+    async with open_lab(authority) as lab:
+        here = await lab.start("a", a)
+        await lab.start("b", b)
+        for _ in range(100):
+            b.running().arrive(here.origin, Hello((1,), is_answer=False))
+        assert (b.running().waiting, b.running().overrun) == (4, 96)
+        await lab.link("a", "b")
+        await until(lambda: knows(b, "a"))
 
 
 async def test_a_frame_of_a_stranger_or_of_a_life_that_is_over_is_dropped(
