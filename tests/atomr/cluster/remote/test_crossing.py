@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from atomr.cluster.remote import RemoteProcesses
 from atomr.cluster.remote.frames import Frame
+from atomr.cluster.remote.unlinks import Unlinks
 from atomr.core.exits import KILL, KILLED, NOCONNECTION, NOPROC
 from atomr.core.messages import Down, Exit
 from atomr.crdt.origin import Origin
@@ -337,3 +338,16 @@ def test_a_link_that_both_make_again_holds() -> None:
         assert linked(b) == {(b.numbers[0], a.numbers[0])}
 
     on_two_sides(cross)
+
+
+def test_an_unlink_is_acknowledged_by_its_own_number_alone() -> None:
+    unlinks, pair = Unlinks(), (1, 2)
+    first = unlinks.begin(pair)
+    unlinks.linked(pair)
+    assert not unlinks.covers(pair)
+    second = unlinks.begin(pair)
+    unlinks.acknowledged(pair, first)
+    assert unlinks.covers(pair)
+    assert not unlinks.covers((2, 1))
+    unlinks.acknowledged(pair, second)
+    assert (unlinks.covers(pair), len(unlinks)) == (False, 0)
