@@ -50,6 +50,10 @@ _TICK = 1 / 12
 _ANSWER = 1 / 2
 """Of a lease: an attempt that has no majority after that is given up."""
 
+_CONTEST = 1 / 6
+"""Of a lease: an attempt that meets another is given up sooner, by a time drawn up to
+that, so that the other one has a majority; the missing voters may never answer."""
+
 _RENEW = 1 / 3
 """Of a lease: a vote is asked for again so often."""
 
@@ -94,6 +98,7 @@ class Candidate:
         "_failures",
         "_heir",
         "_heir_of",
+        "_is_contested",
         "_is_leaving",
         "_me",
         "_terms",
@@ -124,7 +129,7 @@ class Candidate:
         self._votes = Votes(terms, highest=epoch)
         self._heir = ""
         self._heir_of: GivenUp | None = None
-        self._is_leaving = False
+        self._is_leaving = self._is_contested = False
         self._try_at = self._tick_at = _NEVER
         self.phase = Phase.IDLE
         self.out: list[Effect] = []
@@ -237,6 +242,7 @@ class Candidate:
     def _begin(self, now_s: float) -> None:
         """Ask for the votes of a term of its own."""
         self.phase = Phase.ASKING
+        self._is_contested = False
         self._try_at = self._in(_ANSWER, now_s)
         self._votes.rise()
         self._ask(self._terms.voters, now_s)
@@ -282,12 +288,15 @@ class Candidate:
         votes = self._votes
         votes.busy(voter, frame, now_s)
         self.seen = frame.holder or self.seen
-        if not votes.are_busy:
-            return
-        if self.phase is Phase.ASKING:
+        if self.phase is Phase.POLLING:
+            if votes.are_busy:
+                self.wait_until(votes.free_at(now_s))
+        elif votes.are_busy:
             self._give_up(now_s)
-        else:
-            self.wait_until(votes.free_at(now_s))
+        elif not self._is_contested:
+            self._is_contested = True
+            share = _TICK + self._draw() * _CONTEST
+            self._try_at = min(self._try_at, self._in(share, now_s))
 
     def _hear_granted(self, voter: str, frame: Granted, now_s: float) -> None:
         votes = self._votes
