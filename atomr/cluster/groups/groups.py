@@ -26,9 +26,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import attrs
 
-from atomr.cluster.groups.roll import Moved, Roll
+from atomr.cluster.groups.roll import MAX_TIMES, Moved, Roll
 from atomr.cluster.groups.server import GroupServer
 from atomr.core.checks import check_text
+from atomr.crdt.wire import check_key
 from atomr.errors import NotAProcessError
 from atomr.otp import child
 from atomr.process.context import find_process, living_process
@@ -136,10 +137,14 @@ class ProcessGroups:
             NotAProcessError: the process has ended, or is of another node, or the
                 running task belongs to none.
             BadKeyError: the group's name is too long.
+            ValueError: it is in the group 1,000 times already.
         """
         check_text("group", group)
         process = _local_process(f"join({group!r})", pid)
+        check_key((group, process.pid.number))
         self._replicator.running()
+        if self.local.get(process.pid, {}).get(group) == MAX_TIMES:
+            raise ValueError(f"join({group!r}): it is there {MAX_TIMES} times already")
         seats = self.local.setdefault(process.pid, {})
         seats[group] = seats.get(group, 0) + 1
         if process.on_end is None:

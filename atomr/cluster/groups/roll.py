@@ -96,6 +96,9 @@ class Roll:
                 del self._groups[group]
 
 
+MAX_TIMES = 1_000
+"""A process is in a group no more often; a bad peer may say any number."""
+
 _FIELDS = 2
 _NEVER: Times = ("", 0)
 
@@ -110,5 +113,5 @@ def decoded(value: object) -> Times | None:
         return None
     label, count = value
     if type(label) is str and type(count) is int and count > 0:
-        return label, count
+        return label, min(count, MAX_TIMES)
     return None

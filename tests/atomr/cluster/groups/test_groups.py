@@ -11,9 +11,9 @@ import pytest
 import trio
 
 from atomr.cluster.groups import Joined, Left, ProcessGroups
-from atomr.cluster.groups.roll import Moved, Roll
+from atomr.cluster.groups.roll import MAX_TIMES, Moved, Roll
 from atomr.cluster.replicator import Replicator, ReplicatorOptions
-from atomr.crdt import Origin
+from atomr.crdt import BadKeyError, Origin
 from atomr.errors import NotAProcessError
 from atomr.gossip.membership import Status
 from atomr.process import exit_process, kill, receive, spawn, wait_exit
@@ -178,7 +178,24 @@ async def test_only_living_processes_of_the_node_join(authority: Authority) -> N
         assert b.groups.members("g") == ()
 
 
+async def test_a_join_that_is_refused_leaves_nothing(authority: Authority) -> None:
+    async with members(authority, "a") as (a,):
+        pid = a.worker(*["g"] * MAX_TIMES)
+        with pytest.raises(BadKeyError):
+            a.groups.join("x" * 10_000, pid)
+        with pytest.raises(ValueError, match="1000 times already"):
+            a.groups.join("g", pid)
+        assert a.groups.local == {pid: {"g": MAX_TIMES}}
+        a.groups.put_again()
+
+
 A, B = Origin("a", 1), Origin("b", 1)
+
+
+def test_a_node_that_lies_of_its_members_makes_no_endless_list() -> None:
+    roll = Roll()
+    (moved,) = roll.refresh("g", 1, {A: ["x", 2**62]})
+    assert moved.by == MAX_TIMES
 
 
 def test_the_roll_says_what_is_new() -> None:
