@@ -59,6 +59,7 @@ class Plug:
         start_s: how long its init takes.
         lives: the node's lives that its processes were started in.
         stored: what was put since the last start; None before the first.
+        early: messages that came before that.
     """
 
     name: str = "keeper"
@@ -67,6 +68,7 @@ class Plug:
     start_s: float = 0.0
     lives: list[Origin] = attrs.field(factory=list)
     stored: Any = None
+    early: int = 0
 
     def services(self) -> Mapping[str, Service[Any]]:
         return {self.name: Service(Put | Get, tell=self._tell, call=self._call)}
@@ -79,6 +81,7 @@ class Plug:
         )
 
     def _tell(self, _: object, message: Any) -> None:
+        self.early += self.stored is None
         send(self.name, message)
 
     def _call(self, call: IncomingCall, message: Any) -> None:
@@ -147,7 +150,7 @@ async def test_services_of_two_nodes_tell_and_call_each_other(
 async def test_no_message_comes_for_a_service_that_has_not_started(
     open_member: OpenMember, unused_port: int
 ) -> None:
-    slow = Plug(start_s=0.1)
+    slow = Plug(start_s=0.4)
     seed = f"127.0.0.1:{unused_port}"
     async with open_member("b", seed) as b:
         answers: list[Any] = []
@@ -168,7 +171,7 @@ async def test_no_message_comes_for_a_service_that_has_not_started(
             ):
                 async with open_member("a", listen=seed, services=[slow]):
                     await until(lambda: answers)
-        assert answers == [3]
+        assert (answers, slow.early) == ([3], 0)
 
 
 async def test_a_crashed_membership_is_a_new_life_of_the_node(
