@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import asynccontextmanager, closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -358,6 +359,44 @@ async def test_a_replicator_without_a_file_does_not_say_that_it_stored() -> None
     async with running(replicator):
         with pytest.raises(NotStoredError):
             await replicator.sync()
+
+
+def rows(replicator: Replicator) -> int:
+    """Return how many rows of events the file has."""
+    durability = replicator.running()._durability
+    assert durability is not None
+    assert durability._store is not None
+    found = durability._store._database.execute("SELECT COUNT(*) FROM event")
+    return int(found.fetchone()[0])
+
+
+def has_rows(replicator: Replicator, number: int) -> bool:
+    return rows(replicator) >= number
+
+
+async def test_what_is_written_after_a_sync_is_stored_without_another(
+    tmp_path: Path,
+) -> None:
+    replicator = stored(tmp_path / "shards.db")
+    async with running(replicator):
+        for number in range(3):
+            replicator.open_map("m").put("k", number)
+            await replicator.sync()
+            replicator.open_map("m").put("k", -number)
+            await until(partial(has_rows, replicator, rows(replicator) + 1))
+
+
+async def test_who_waits_for_a_full_disk_is_told_and_the_process_ends(
+    tmp_path: Path,
+) -> None:
+    replicator = stored(tmp_path / "shards.db", batch_s=0.2)
+    async with open_lab_node(replicator) as pid:
+        fill_disk(replicator)
+        replicator.open_map("m").put("k", "x" * 100_000)
+        with pytest.raises(ShardStoreError, match="make room"):
+            await replicator.sync()
+        replicator.open_map("m").put("k", "more")
+        assert isinstance(await wait_exit(pid), ShardStoreError)
 
 
 async def test_many_that_wait_for_the_disk_share_a_write(tmp_path: Path) -> None:
