@@ -115,6 +115,7 @@ class RemoteProcesses:
         self._watching.close()
         self._node, self._peers = node, peers
         self._boots.add(peers.origin.boot)
+        self._seen(peers.origin)
         self._watching.enter_context(peers.watch(self._on_peer))
 
     def close(self) -> None:

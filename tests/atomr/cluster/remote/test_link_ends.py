@@ -237,6 +237,24 @@ async def test_processes_of_an_earlier_life_stay_dead(authority: Authority) -> N
             assert ours.life(old.life.origin).over
 
 
+async def test_a_pid_of_this_nodes_own_earlier_life_is_dead(
+    authority: Authority,
+) -> None:
+    remote = RemoteProcesses(MESSAGES)
+    async with open_loopback(authority, "a", [remote], boot=7) as a:
+        old = remote.pid_of(Origin("a", 6), 5)
+
+        async def ask() -> None:
+            with pytest.raises(NoProcessError) as caught:
+                await call(old, Add(1))
+            assert type(caught.value) is NoProcessError
+            ref = monitor(old)
+            assert await receive() == Down(ref, old, NOPROC)
+
+        with trio.fail_after(10):
+            await a.run(ask)
+
+
 async def test_a_cut_in_the_midst_of_calls_fails_each_of_them_once(
     open_nodes: OpenNodes,
 ) -> None:
