@@ -166,3 +166,4 @@ def _check_discovery(discovery: object) -> None:
             f"discovery has {short(discovery)}: expected a StaticSeeds, DnsSeeds or"
             " FileSeeds, or something with find() and interval_s"
         )
+    check_seconds("interval_s", discovery.interval_s, zero=False)

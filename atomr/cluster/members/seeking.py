@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from atomr import telemetry
-from atomr.cluster.discovery.address import parse_address
+from atomr.cluster.discovery.discovery import check_addresses
 from atomr.errors import DiscoveryError
 from atomr.gossip.membership import SeedsChanged
 
@@ -45,7 +45,7 @@ async def _ask(place: int, discovery: Discovery, seeds: Seeds, draw: Draw) -> No
     while True:
         wait_s = interval_s
         try:
-            found = await discovery.find()
+            seeds.found(place, await discovery.find())
         except DiscoveryError as error:
             seeds.failed(place, str(error))
             wait_s = min(interval_s, RETRY_S)
@@ -53,8 +53,6 @@ async def _ask(place: int, discovery: Discovery, seeds: Seeds, draw: Draw) -> No
             _log.exception("discovery %r failed", discovery)
             seeds.failed(place, repr(error))
             wait_s = min(interval_s, RETRY_S)
-        else:
-            seeds.found(place, found)
         if isinf(wait_s):
             return
         # Nodes that start together shall not ask together for ever.
@@ -82,9 +80,10 @@ class Seeds:
 
     def found(self, place: int, addresses: Sequence[str]) -> None:
         """Take an answer."""
+        good = tuple(text for text in addresses if self._is_good(text))
         if self._failures.pop(place, None) is not None:
             _log.info("discovery %d answers again", place)
-        self._found[place] = tuple(text for text in addresses if self._is_good(text))
+        self._found[place] = good
         by_place = (self._found[place] for place in sorted(self._found))
         every = (*self._known, *(text for found in by_place for text in found))
         now = tuple(dict.fromkeys(every))
@@ -104,7 +103,7 @@ class Seeds:
 
     def _is_good(self, text: str) -> bool:
         try:
-            parse_address(text)
+            check_addresses((text,))
         except ValueError as error:
             if text not in self._refused:
                 self._refused |= {text}

@@ -16,6 +16,13 @@ if TYPE_CHECKING:
     from atomr.cluster import ClusterOptions
 
 
+class _Busy:
+    interval_s = 0.0
+
+    async def find(self) -> tuple[str, ...]:
+        return ()
+
+
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
@@ -34,6 +41,7 @@ if TYPE_CHECKING:
         ({"advertise": "ams 1"}, "'ams 1' is no host's name or IP address"),
         ({"discovery": StaticSeeds(["a:1"])}, "expected several, as [...]"),
         ({"discovery": ["a:1"]}, "discovery has 'a:1': expected a StaticSeeds"),
+        ({"discovery": [_Busy()]}, "interval_s=0.0: expected seconds, above 0"),
         ({"redial_s": 0.0}, "redial_s=0.0: expected seconds, above 0"),
         ({"redial_s": 9.0}, "max_redial_s=0.3: expected at least redial_s=9.0"),
         ({"heartbeat_timeout_s": "1"}, "heartbeat_timeout_s='1': expected seconds"),

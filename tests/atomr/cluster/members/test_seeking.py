@@ -177,6 +177,20 @@ async def test_what_cannot_be_dialed_is_left_out_and_said_once(
     assert caplog.text.count("'no address'") == 1
 
 
+async def test_an_answer_that_is_none_is_a_failure(
+    found: Any, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    steps: Any = [("a:1",), None, (7,), ("b:1",)]
+    assert await found(Scripted(steps)) == [(0.0, ("a:1",)), (30.0, ("b:1",))]
+    assert caplog.text.count("its last answer holds") == 2
+
+
+async def test_a_port_that_is_none_is_left_out(
+    found: Any, autojump_clock: MockClock
+) -> None:
+    assert await found(Scripted([("a:0", "b:1")])) == [(0.0, ("b:1",))]
+
+
 async def test_whom_the_last_life_knew_stay_seeds(
     found: Any, autojump_clock: MockClock
 ) -> None:
