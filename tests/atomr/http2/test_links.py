@@ -464,3 +464,14 @@ async def test_heartbeats_measure_the_way_to_the_other_process(
 def test_a_service_answers_in_one_way() -> None:
     with pytest.raises(ValueError, match="not both"):
         Service(Text, call=lambda *_: None, answer=_shout)
+
+
+async def test_the_end_of_a_link_is_told_in_its_moment(open_node: OpenNode) -> None:
+    async with open_node("a") as a, open_node("b") as b:
+        link = await dial(a, b)
+        told: list[object] = []
+        link.on_down(lambda: told.append(link.down))
+        assert told == []
+        await link.close()
+        link.on_down(lambda: told.append("it has ended"))
+        assert [getattr(x, "reason", x) for x in told] == ["closed", "it has ended"]
