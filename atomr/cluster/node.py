@@ -103,11 +103,12 @@ class Cluster:
         def look(_: PeerEvent) -> None:
             changed.set()
 
+        # First: who need not wait needs no time.
+        await trio.lowlevel.checkpoint()
         with trio.move_on_after(timeout_s), self.peers.watch(look):
             while 1 + len(self.peers.all()) < nodes:
                 changed = trio.Event()
                 await changed.wait()
-            await trio.lowlevel.checkpoint()
             return
         up = sorted((self.origin.name, *(peer.name for peer in self.peers.all())))
         raise ClusterTimeoutError(nodes, tuple(up), timeout_s)

@@ -45,9 +45,12 @@ class FileSeeds:
 
         Raises:
             DiscoveryError: it cannot be read, is no text, or has more than 1 MiB.
+
+        Cancellation: a read that hangs, as of a disk that is far away, goes on by
+            itself, and is not waited for.
         """
         try:
-            content = await trio.to_thread.run_sync(self._read)
+            content = await trio.to_thread.run_sync(self._read, abandon_on_cancel=True)
         except FileNotFoundError:
             if not self._missing:
                 self._missing = True

@@ -168,11 +168,12 @@ class ClusterSingleton:
         Raises:
             SingletonTimeoutError: none was.
         """
+        # First: who need not wait needs no time.
+        await trio.lowlevel.checkpoint()
         with trio.move_on_after(timeout_s):
-            while not self.holder:
+            while not (holder := self.holder):
                 await self._changed.wait()
-            await trio.lowlevel.checkpoint()
-            return self.holder
+            return holder
         raise SingletonTimeoutError(self.name, self.why(), timeout_s)
 
     def hand_over(self, to: str = "") -> bool:

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
+import trio
 
 from atomr.cluster import FileSeeds
 from atomr.cluster.discovery.file import MAX_BYTES
@@ -61,6 +62,18 @@ async def test_what_is_no_list_is_a_failure(
 async def test_what_cannot_be_read_is_a_failure(tmp_path: Path) -> None:
     with pytest.raises(DiscoveryError, match="directory"):
         await FileSeeds(tmp_path).find()
+
+
+async def test_a_file_that_cannot_be_read_to_its_end_holds_up_nobody_who_leaves(
+    tmp_path: Path,
+) -> None:
+    pipe = tmp_path / "seeds"
+    os.mkfifo(pipe)
+    with trio.move_on_after(0.05) as left:
+        await FileSeeds(pipe).find()
+    assert left.cancelled_caught
+    # Lets the thread end.
+    pipe.write_text("a:1", encoding="utf-8")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read all")

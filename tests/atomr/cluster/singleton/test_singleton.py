@@ -430,6 +430,13 @@ async def test_an_election_that_begins_anew_learns_where_it_runs(
         assert cluster.log.lines == [f"{holder} begins"]
 
 
+async def test_who_sees_it_run_already_needs_no_time(autojump_clock: object) -> None:
+    async with open_members() as cluster:
+        holder = await cluster["a"].wait_running()
+        with cluster["a"].here():
+            assert await cluster["a"].singleton.wait_running(timeout_s=0.0) == holder
+
+
 async def test_a_node_that_lost_sight_of_the_holder_alone_learns_where_it_runs(
     autojump_clock: object,
 ) -> None:
