@@ -112,6 +112,29 @@ def find_process(to: Address) -> Process | None:
     return None if pid is None else find_process(pid)
 
 
+def check_local(process: Process, node: Node, operation: str) -> None:
+    """Refuse a process of another node: its number is somebody else's on this one.
+
+    Args:
+        process: alive.
+        node: whose it must be.
+        operation: what it was given to, for the error.
+
+    Raises:
+        ValueError: it is of another node, of this program or elsewhere.
+    """
+    pid = process.pid
+    if node.processes.get(pid.number) is process:
+        return
+    problem = f"{operation}: {pid!r} is of another node than {node!r}"
+    if process.node is not node:
+        problem += (
+            f": of {process.node!r}, which has open_node() or run_applications() of its"
+            f" own; start it on the node around open_cluster(), {node.name!r}"
+        )
+    raise ValueError(problem)
+
+
 def ancestors_of(process: Process) -> tuple[Pid, ...]:
     """Return its supervisor, that one's supervisor, and so on, as far as they live."""
     found = []

@@ -137,12 +137,13 @@ class ProcessGroups:
             NotAProcessError: the process has ended, or is of another node, or the
                 running task belongs to none.
             BadKeyError: the group's name is too long.
-            ValueError: it is in the group 1,000 times already.
+            ValueError: it is in the group 1,000 times already, or of another
+                ``open_node`` of this program.
         """
         check_text("group", group)
         process = _local_process(f"join({group!r})", pid)
         check_key((group, process.pid.number))
-        self._replicator.running()
+        self._replicator.running().check_local(process, f"join({group!r})")
         if self.local.get(process.pid, {}).get(group) == MAX_TIMES:
             raise ValueError(f"join({group!r}): it is there {MAX_TIMES} times already")
         seats = self.local.setdefault(process.pid, {})

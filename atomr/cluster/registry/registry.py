@@ -116,6 +116,7 @@ class ClusterRegistry:
         Raises:
             NameTakenError: a process that is in sight has it.
             NotAProcessError: the running task belongs to no process.
+            ValueError: the process is of another node.
             NotReplicatingError: the replicator does not run.
             BadKeyError: it can be no name.
         """
@@ -202,10 +203,11 @@ class ClusterRegistry:
 
     def _hold(self, key: Key, process: Process) -> None:
         check_key(key)
-        self._replicator.running()
+        operation = f"{self.name}[{key!r}]"
+        self._replicator.running().check_local(process, operation)
         holder = self.whereis(key)
         if holder is not None:
-            raise NameTakenError(f"{self.name}[{key!r}]", holder)
+            raise NameTakenError(operation, holder)
         pid = process.pid
         claim = Claim(self._clock.tick(wall_ms()), pid.number, pid.label)
         self.names.put(key, claim.encoded())

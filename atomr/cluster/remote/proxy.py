@@ -38,6 +38,7 @@ from atomr.errors import (
 )
 from atomr.process.behaviour import Startable
 from atomr.process.calls import CAST, Cast, From
+from atomr.process.context import find_process
 from atomr.process.process import EMPTY, Process, Status
 from atomr.process.report import log
 from atomr.refs import Pid
@@ -194,7 +195,7 @@ class RemoteProcess(Process):
             ref.fail(NoConnectionError(ref.target, ref.request))
             return
         tag, body = session.codec.encode(ref.request)
-        caller = 0 if ref.caller is None else _number(ref.caller.pid)
+        caller = 0 if ref.caller is None else self._number(ref.caller.pid)
         number = session.begin(ref)
         try:
             session.send(frames.Call(number, caller, self.target, tag, body))
@@ -219,6 +220,16 @@ class RemoteProcess(Process):
         assert isinstance(links, Links), "it lives"
         return links
 
+    def _number(self, pid: Pid) -> int:
+        """Return the number by which the other node knows a process of ours.
+
+        A process of a third node, whose message we hand on, is nobody there; nor is
+        one of another ``open_node`` of this program, whose number is somebody else's.
+        """
+        process = find_process(pid)
+        is_ours = process is None or process.node is self.node
+        return pid.number if type(pid) is Pid and is_ours else 0
+
     def _waiting_calls(self) -> Calls:
         calls = self.deferred
         assert isinstance(calls, Calls), "it lives"
@@ -236,7 +247,7 @@ class RemoteProcess(Process):
         session = self.session
         if session is None:
             return
-        number = 0 if sender is None else _number(sender)
+        number = 0 if sender is None else self._number(sender)
         why = session.told(reason)
         if linked:
             assert isinstance(self.target, int), "names have no links"
@@ -310,11 +321,3 @@ class RemoteProcess(Process):
             if watcher.monitoring is not None:
                 watcher.monitoring.pop(ref, None)
             watcher.deliver(Down(ref, None, NOPROC))
-
-
-def _number(pid: Pid) -> int:
-    """Return the number by which the other node knows a process of ours.
-
-    A process of a third node, whose message we hand on, is nobody there.
-    """
-    return pid.number if type(pid) is Pid else 0

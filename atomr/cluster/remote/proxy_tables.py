@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from weakref import ref
 
 from atomr.process.calls import From
+from atomr.process.context import check_local
 from atomr.process.process import Process
 from atomr.process.ties import Tie
 
@@ -123,6 +124,10 @@ class Links(dict[Process, None], _Owned):
                 f"link({proxy.pid!r}): a name may have another holder later;"
                 " link with a pid"
             )
+        if process.node is not proxy.node:
+            if process.links is not None:
+                process.links.pop(proxy, None)
+            check_local(process, proxy.node, f"link({proxy.pid!r})")
         if process in self:
             return
         super().__setitem__(process, value)

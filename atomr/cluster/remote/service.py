@@ -31,7 +31,7 @@ from atomr.errors import NoNodeError, SpawnRefusedError
 from atomr.http2 import Reason, Service
 from atomr.otp.gen_server import GenServer
 from atomr.otp.results import Fail, Reply
-from atomr.process.context import current_node, find_process
+from atomr.process.context import check_local, current_node, find_process
 from atomr.process.plain import PlainProcess
 from atomr.refs import Pid
 
@@ -236,8 +236,11 @@ class RemoteProcesses:
             origin = pid.life.origin
             return PidForm(origin.name, origin.boot, pid.target, label)
         process = find_process(pid)
-        if process is not None and process.node is not self._node:
-            raise ValueError(f"{pid!r} is of another node than {self._node!r}")
+        if process is not None:
+            check_local(process, self.node, "a message to another node")
+        elif pid.number in self.node.processes:
+            # No number is used twice: this one is somebody else's here.
+            raise ValueError(f"{pid!r} was of another node than {self.node!r}")
         origin = self.peers.origin
         return PidForm(origin.name, origin.boot, pid.number, label)
 

@@ -47,7 +47,7 @@ from atomr.process import (
     unlink,
     wait_exit,
 )
-from atomr.process.context import current_process
+from atomr.process.context import check_local, current_process
 
 if TYPE_CHECKING:
     from atomr.cluster.peers import Peers
@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from atomr.cluster.replicator.replicator import Replicator
     from atomr.cluster.replicator.shard import Shard
     from atomr.core.exits import ExitReason
+    from atomr.process.process import Process
     from atomr.refs import Pid
 
 log = logging.getLogger("atomr.cluster.replicator")
@@ -124,6 +125,14 @@ class ReplicatorServer(GenServer):
         watching.enter_context(self._peers.watch(process.deliver))
         self._replicator.server = self
         self._arm()
+
+    def check_local(self, process: Process, operation: str) -> None:
+        """Refuse a process of another node than this one's.
+
+        Raises:
+            ValueError: it is of another one.
+        """
+        check_local(process, self._process.node, operation)
 
     async def _open(self, options: StoreOptions) -> None:
         replicator = self._replicator

@@ -15,9 +15,19 @@ from atomr.cluster.replicator import Replicator, ReplicatorOptions
 from atomr.core.child_spec import Restart
 from atomr.core.exits import NORMAL
 from atomr.core.messages import Down
-from atomr.errors import NoProcessError
-from atomr.otp import GenServer, Reply, child
-from atomr.process import call, cast, monitor, receive, spawn, stop
+from atomr.errors import NoProcessError, StartError
+from atomr.otp import From, GenServer, Reply, child
+from atomr.process import (
+    call,
+    cast,
+    link,
+    monitor,
+    open_node,
+    receive,
+    spawn,
+    stop,
+    wait_exit,
+)
 from tests.atomr.cluster.replicator.lab import Lab, LabNode, open_lab
 from tests.atomr.http2.conftest import Authority, until
 
@@ -37,6 +47,13 @@ class Counter(GenServer):
 
     def handle_cast(self, message: int) -> None:
         self.total += message
+
+
+class Asked(GenServer):
+    """Says who asks."""
+
+    def handle_call(self, request: str, from_: From) -> Reply:
+        return Reply("nobody" if from_.pid is None else from_.pid)
 
 
 @attrs.frozen
@@ -106,3 +123,45 @@ async def test_all_members_of_a_group_are_called(authority: Authority) -> None:
         assert len(set(pids)) == 3
         c.node.end()
         await until(lambda: len(a.groups.members("counters")) == 2)
+
+
+async def test_a_process_of_a_node_inside_the_clusters_node_is_refused(
+    authority: Authority,
+) -> None:
+    async with members(authority, "ab") as (a, b), open_node("inner") as inner:
+        await b.node.node.start(child(Counter, name=b.registry.via("there")))
+        await until(lambda: a.registry.whereis("there") is not None)
+        said = r"is of another node than <Node a .*start it on the node around.*'a'"
+        with pytest.raises(StartError, match=rf"names\['w'\].*{said}"):
+            await inner.start(child(Counter, name=a.registry.via("w")))
+        assert b.registry.whereis("w") is a.registry.whereis("w") is None
+        pid = await inner.start(child(Counter, restart=Restart.TEMPORARY))
+        with pytest.raises(ValueError, match=rf"join\('g'\).*{said}"):
+            a.groups.join("g", pid)
+        with pytest.raises(ValueError, match=rf"a message to another node.*{said}"):
+            await a.node.run(call, a.registry.via("there"), pid)
+        # One that has ended, whose number a process of the outer node has.
+        await stop(pid)
+        assert pid.number in a.node.node.processes
+        with pytest.raises(ValueError, match="was of another node than <Node a "):
+            await a.node.run(call, a.registry.via("there"), pid)
+
+
+async def test_a_process_of_a_node_inside_calls_others_but_does_not_link(
+    authority: Authority,
+) -> None:
+    async with members(authority, "ab") as (a, b), open_node("inner"):
+        pid = await b.node.node.start(child(Asked))
+        b.groups.join("g", pid)
+        await until(lambda: a.groups.members("g"))
+        (there,) = a.groups.members("g")
+        found: list[object] = []
+
+        async def inner() -> None:
+            # Who asks has no address over there.
+            found.append(await call(there, "who"))
+            with pytest.raises(ValueError, match="start it on the node around"):
+                link(there)
+
+        await wait_exit(spawn(inner))
+        assert found == ["nobody"]
