@@ -32,13 +32,6 @@ MUTANTS = (
         RETURNING,
     ),
     Mutant(
-        "peers are not told of a new life",
-        Core._reset,
-        "self._say(neighbour, self._hello(is_answer=True))",
-        "pass",
-        RETURNING,
-    ),
-    Mutant(
         "what a node owns is not put into the new life of its log",
         Shard.reset,
         "self._put_again(replica, before.origin)",
