@@ -215,9 +215,13 @@ class Straight:
     async def _pass_on(self) -> None:
         attempt, delivery = self._attempt, self._delivery
         try:
-            async for chunk in await self._passage.begin():
-                attempt.note(chunk)
-                await delivery.chunk(chunk, attempt)
+            chunks = await self._passage.begin()
+            try:
+                async for chunk in chunks:
+                    attempt.note(chunk)
+                    await delivery.chunk(chunk, attempt)
+            finally:
+                attempt.end(chunks)
         except InferenceError as error:
             if trio.current_time() < self._ends_at:
                 raise
@@ -279,7 +283,7 @@ class Straight:
             lost = attempt.is_under_way if ours else attempt.chars
             if not lost or attempt.complete:
                 return None
-            return interrupted_usage(self._reread(), attempt.chars)
+            return interrupted_usage(self._reread(), attempt.chars, attempt.counted)
         if not usage.estimated:
             return usage
         prompt = interrupted_usage(self._reread(), 0).input_uncached
