@@ -85,7 +85,11 @@ class Cluster:
         )
 
     def reload(self, credentials: Credentials) -> None:
-        """Use other certificates from the next handshake on; links stay as they are."""
+        """Use other certificates from the next handshake on; links stay as they are.
+
+        Raises:
+            ValueError: they are another node's; the old ones stay.
+        """
         self._station.reload(credentials)
 
     async def wait_for(self, nodes: int, *, timeout_s: float) -> None:

@@ -55,7 +55,8 @@ class ClusterOptions:
 
     Raises:
         TypeError: an option is of another type.
-        ValueError: one has no place in a certificate, is no address, or is too small.
+        ValueError: one has no place in a certificate or is not what the certificate
+            says, is no address, or is too small.
     """
 
     name: str
@@ -80,10 +81,7 @@ class ClusterOptions:
         check_text("cluster", self.cluster)
         node_uri(self.cluster, self.name)
         _check_cookie(self.cookie)
-        if not isinstance(self.credentials, Credentials):
-            raise TypeError(
-                f"credentials={short(self.credentials)}: expected Credentials.load(...)"
-            )
+        self.check_credentials(self.credentials)
         if not isinstance(self.membership, MembershipOptions):
             raise TypeError(
                 f"membership={short(self.membership)}: expected MembershipOptions(...)"
@@ -103,6 +101,26 @@ class ClusterOptions:
             raise ValueError(
                 f"max_redial_s={self.max_redial_s!r}: expected at least"
                 f" redial_s={self.redial_s!r}"
+            )
+
+    def check_credentials(self, credentials: Credentials) -> None:
+        """Refuse credentials of another node: nobody would believe this one.
+
+        Raises:
+            TypeError: they are none.
+            ValueError: the certificate does not name this node of this cluster alone.
+        """
+        if not isinstance(credentials, Credentials):
+            raise TypeError(
+                f"credentials={short(credentials)}: expected Credentials.load(...)"
+            )
+        uri, uris = node_uri(self.cluster, self.name), credentials.own_uris()
+        if uris is not None and uris != (uri,):
+            raise ValueError(
+                f"name={self.name!r}, cluster={self.cluster!r}: expected a certificate"
+                f" that names {uri} alone, and this one names"
+                f" {' and '.join(uris) or 'no node'}; use that node's certificate, or"
+                " what it says as name= and cluster="
             )
 
     def _check_addresses(self) -> None:

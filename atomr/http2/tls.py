@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import socket
 import ssl
+from contextlib import suppress
 from pathlib import Path
 
 import attrs
 import trio
+
+from atomr.http2.identity import node_uris
 
 READ_BYTES = 65_536
 RECORD_BYTES = 16_384
@@ -66,6 +69,28 @@ class Credentials:
             dialing=_context(ssl.PROTOCOL_TLS_CLIENT, *files),
             accepting=_context(ssl.PROTOCOL_TLS_SERVER, *files),
         )
+
+    def own_uris(self) -> tuple[str, ...] | None:
+        """Return the nodes that our certificate names.
+
+        The standard library reads a certificate in a handshake alone, so this is
+        one, with ourselves, in memory.
+
+        Returns:
+            None: our own authority does not accept it, as when it has expired; others
+            say so.
+        """
+        to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+        client = self.dialing.wrap_bio(to_client, to_server)
+        server = self.accepting.wrap_bio(to_server, to_client, server_side=True)
+        try:
+            # Hello; the server's certificate, which the client verifies.
+            for side in (client, server, client):
+                with suppress(ssl.SSLWantReadError):
+                    side.do_handshake()
+        except ssl.SSLError:
+            return None
+        return node_uris(client.getpeercert() or {})
 
 
 def _context(

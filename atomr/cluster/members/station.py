@@ -110,7 +110,12 @@ class Station:
         self.switchboard.end()
 
     def reload(self, credentials: Credentials) -> None:
-        """Use other certificates from the next handshake on."""
+        """Use other certificates from the next handshake on.
+
+        Raises:
+            ValueError: they are another node's; the old ones stay.
+        """
+        self.options.check_credentials(credentials)
         self.credentials = credentials
         if self.links is not None:
             self.links.reload(credentials)

@@ -321,6 +321,9 @@ async def test_certificates_are_changed_while_links_are_up(
         a.reload(fresh)
         assert a._station.links is not None
         assert a._station.links._credentials is fresh
+        with pytest.raises(ValueError, match=r"expected.*node:test/a alone, .*test/x;"):
+            a.reload(authority.credentials("x"))
+        assert a._station.links._credentials is fresh
         assert a.peers.link(b.origin) is link
         async with open_member("c", a.address) as c:
             await c.wait_for(3, timeout_s=WITHIN_S)

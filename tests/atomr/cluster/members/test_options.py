@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from atomr.cluster import ClusterOptions
+    from tests.atomr.http2.conftest import Authority
 
 
 class _Busy:
@@ -31,6 +32,9 @@ class _Busy:
         ({"cluster": ""}, "cluster '': expected up to 128 letters"),
         ({"cookie": b"short"}, "cookie of 5 bytes: expected at least 16"),
         ({"cookie": "a text, and no bytes"}, "cookie: expected bytes, not a str"),
+        ({"name": "nx"}, "expected a certificate that names node:test/nx alone"),
+        ({"name": "nx"}, "this one names node:test/a; use that node's certificate"),
+        ({"cluster": "nope"}, "alone, and this one names node:test/a"),
         ({"credentials": None}, "credentials=None: expected Credentials.load(...)"),
         ({"listen": "127.0.0.1"}, "address '127.0.0.1': expected HOST:PORT"),
         ({"listen": "::1:4370"}, "expected an IPv6 address in brackets"),
@@ -57,6 +61,15 @@ def test_what_is_wrong_is_named(
     with pytest.raises((TypeError, ValueError)) as caught:
         options(name, **given)
     assert said in str(caught.value)
+
+
+def test_an_expired_certificate_says_nothing_of_a_name(
+    options: Callable[..., ClusterOptions], authority: Authority
+) -> None:
+    # The others refuse it, and say why.
+    expired = authority.credentials("x", days=-1)
+    assert expired.own_uris() is None
+    assert options("a", credentials=expired).credentials is expired
 
 
 def test_a_cookie_is_not_shown(options: Callable[..., ClusterOptions]) -> None:
