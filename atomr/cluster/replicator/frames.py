@@ -19,7 +19,7 @@ from typing import TypeAlias
 import msgspec
 
 from atomr.crdt.wire import Amount
-from atomr.gossip.replication import Frame
+from atomr.gossip.replication import Digest, Frame
 
 
 class _Message(msgspec.Struct, frozen=True, array_like=True, gc=False, tag_field="t"):
@@ -53,3 +53,13 @@ class Carried(_Message, frozen=True, array_like=True, gc=False, tag=2):
 
 
 Message: TypeAlias = Hello | Carried
+
+
+def says_same(one: Digest | None, other: Digest) -> bool:
+    """Return whether two digests are of the same events and the same entries."""
+    return (
+        one is not None
+        and one.state_hash == other.state_hash
+        and one.vector == other.vector
+        and one.retired == other.retired
+    )

@@ -16,6 +16,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from atomr.cluster.replicator.changes import Changed, View
+from atomr.cluster.replicator.frames import says_same
 from atomr.crdt import Event, EventLog, Key, LogTail, Origin, OwnedMap, Replicated
 from atomr.crdt.wire import unpack
 from atomr.gossip.replication import (
@@ -48,6 +49,8 @@ _CHECK_S = 1.0
 _TALK_S = 30.0
 """For so long digests are sent though all is equal: whoever is given up must be known
 by all that are there, and what they said before does not count."""
+_TOLD_S = 1.0
+"""Who still asks after so long did not hear it, or heard something older last."""
 _REFILL_S = 5.0
 """After a reset, for what peers have to come again before it counts as removed."""
 
@@ -165,7 +168,7 @@ class Shard:
         self._owned = Owned()
         self._opened: dict[tuple[type[Replicated], str], Replicated] = {}
         self._heard: dict[Origin, Digest] = {}
-        self._told: dict[Origin, Digest] = {}
+        self._told: dict[Origin, tuple[Digest, float]] = {}
         self._said_at_s = float("-inf")
         self._absent: dict[Origin, float] = {}
         self._talk_until_s = now_s
@@ -223,11 +226,15 @@ class Shard:
         if isinstance(frame, Digest):
             self._heard[peer] = frame
             ours = self._digest()
-            if says_same(frame, ours) and not says_same(self._told.get(peer), ours):
+            if says_same(frame, ours) and not self._is_told(peer, ours, now_s):
                 # Else it would go on asking.
-                self._told[peer] = ours
+                self._told[peer] = ours, now_s
                 effects.append(Send(peer, ours))
         return effects
+
+    def _is_told(self, peer: Origin, ours: Digest, now_s: float) -> bool:
+        told, at_s = self._told.get(peer, (None, now_s))
+        return says_same(told, ours) and now_s - at_s < _TOLD_S
 
     def _digest(self) -> Digest:
         log = self.log
@@ -274,7 +281,7 @@ class Shard:
         if is_equal and is_told and now_s >= self._talk_until_s:
             return True
         self._said_at_s = now_s
-        self._told[effect.to] = ours
+        self._told[effect.to] = ours, now_s
         return False
 
     # --- lives ----------------------------------------------------------------------
@@ -384,13 +391,3 @@ class Shard:
     def seen(self, owner: Origin, node: Origin | None) -> list[Changed]:
         """Return what watchers are to be told as an owner comes into sight or goes."""
         return [c for view in self.views.values() for c in view.seen(owner, node)]
-
-
-def says_same(one: Digest | None, other: Digest) -> bool:
-    """Return whether two digests are of the same events and the same entries."""
-    return (
-        one is not None
-        and one.state_hash == other.state_hash
-        and one.vector == other.vector
-        and one.retired == other.retired
-    )

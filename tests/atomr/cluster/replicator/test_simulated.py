@@ -6,12 +6,20 @@ from functools import partial
 
 import pytest
 
-from atomr.testing.simulation import Scenario, check
+from atomr.cluster.replicator import ReplicatorOptions
+from atomr.testing.simulation import Scenario, Simulation, check
 from tests.atomr.cluster.replicator.replicator_scenarios import (
     SCENARIOS,
     long_cut,
     many_keys,
     rolling,
+)
+from tests.atomr.cluster.replicator.world import (
+    World,
+    add_nodes,
+    all_meet,
+    are_equal,
+    nodes,
 )
 
 
@@ -42,3 +50,23 @@ def test_10_000_keys_that_differ_after_ten_minutes_are_equal_within_five_seconds
 ):
     play = partial(long_cut, keys=10_000, cut_s=600.0, within_s=5.0)
     check(Scenario("long", play), seeds=range(1))
+
+
+def test_nodes_that_agree_say_so_once_and_are_silent() -> None:
+    simulation = Simulation(0)
+    add_nodes(simulation, World(ReplicatorOptions(shards=4)), 5)
+    simulation.start()
+    simulation.run_until(lambda: all_meet(simulation), within_s=5.0)
+    for name in simulation.names:
+        simulation.do(name, lambda node, now_s: node.put(node.boot.boot, 1, now_s))
+    simulation.run_until(lambda: are_equal(simulation), within_s=5.0)
+    simulation.run(10.0)
+    for node in nodes(simulation):
+        # From now on only replicators speak.
+        node.beat_at_s = float("inf")
+    before = [simulation.host(name).sent for name in simulation.names]
+    simulation.run(20.0)
+    sent = [simulation.host(name).sent for name in simulation.names]
+    # One digest of each shard in ten seconds, and its answer, of a hundred rounds.
+    assert max(after - b for after, b in zip(sent, before, strict=True)) <= 30
+    assert 5 * 4 <= sum(sent) - sum(before) <= 5 * 4 * 2 * 3
