@@ -76,6 +76,16 @@ def check_count(name: str, value: object, *, least: int = 0) -> None:
         raise ValueError(f"{name}={value!r}: expected at least {least}")
 
 
+def check_names(name: str, value: object) -> None:
+    """Check an option that takes several names: a text is one, and not its letters.
+
+    Raises:
+        TypeError: it is one.
+    """
+    if isinstance(value, (str, bytes)):
+        raise TypeError(f"{name}={short(value)}: expected several names, as [...]")
+
+
 def check_seconds(name: str, value: object, *, zero: bool = True) -> None:
     """Check a time in seconds; infinity is one.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from atomr.core.checks import check_count, check_seconds
+from atomr.core.checks import check_count, check_names, check_seconds
 from atomr.gossip.replication import ReplicationOptions
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ MAX_SHARDS = 1_024
 
 
 def _names(names: Iterable[str]) -> frozenset[str]:
+    check_names("voters", names)
     return frozenset(names)
 
 

@@ -22,6 +22,7 @@ from atomr.cluster.singleton.server import (
     RemoteNames,
     SingletonServer,
 )
+from atomr.core.checks import check_names
 from atomr.core.child_spec import BRUTAL_KILL, ChildSpec
 from atomr.core.supervision import Strategy
 from atomr.errors import short
@@ -68,6 +69,7 @@ class ClusterSingleton:
         terms: of its lease.
 
     Raises:
+        TypeError: the voters, or the preferred nodes, are one text.
         ValueError: a time or the voters make no sense, or the child has a name of its
             own: it has one already.
     """
@@ -90,13 +92,14 @@ class ClusterSingleton:
                 f"singleton {spec.id!r}: name={short(spec.name)}: expected none; it is"
                 f' found as singleton.via("{spec.id}")'
             )
-        self.terms = Terms(spec.id, tuple(voters), lease_s=lease_s, stop_s=stop_s)
+        self.terms = Terms(spec.id, voters, lease_s=lease_s, stop_s=stop_s)
         self.name = spec.id
         self._names = Names.of(spec.id)
         check_service(self._names.singleton)
         self._spec = _in_time(spec, _ASKED * stop_s, name=self._names.singleton)
         self._remote = remote
         self._stands = stands
+        check_names("prefer", prefer)
         self._prefer = tuple(prefer)
         self._changed = trio.Event()
 

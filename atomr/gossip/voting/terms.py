@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from atomr.core.checks import check_names
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -28,6 +30,7 @@ _LAPSE_MARGIN_S = 0.05
 
 
 def _sorted(names: Iterable[str]) -> tuple[str, ...]:
+    check_names("voters", names)
     return tuple(sorted(names))
 
 
@@ -44,6 +47,7 @@ class Terms:
             renewal would stop it.
 
     Raises:
+        TypeError: the voters are one text.
         ValueError: a value is out of its range, with what is expected.
 
     >>> terms = Terms("billing", ("c", "a", "b"))

@@ -256,3 +256,8 @@ def test_options_that_make_no_sense_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=problem):
         ReplicatorOptions(**options)
+
+
+def test_one_text_is_no_list_of_voters() -> None:
+    with pytest.raises(TypeError, match="voters='ams': expected several names"):
+        ReplicatorOptions(voters="ams")

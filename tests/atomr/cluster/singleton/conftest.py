@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 import msgspec
+import trio.testing
 
 from atomr.cluster.peers import MemberChanged, PeerDown, PeerEvent, PeerUp
 from atomr.cluster.singleton import ClusterSingleton
@@ -197,8 +198,11 @@ class Member:
             return self.singleton.token()
 
     async def wait_running(self) -> str:
+        """Return who runs it, when all nodes have had the time to hear of it."""
         with self.here():
-            return await self.singleton.wait_running(timeout_s=60.0)
+            holder = await self.singleton.wait_running(timeout_s=60.0)
+        await trio.testing.wait_all_tasks_blocked()
+        return holder
 
 
 @attrs.define

@@ -500,6 +500,14 @@ async def test_a_child_with_a_name_of_its_own_is_refused(
             s.ClusterSingleton(spec, cluster["a"], voters=["a"])
 
 
+async def test_one_text_is_no_list_of_nodes(autojump_clock: object) -> None:
+    async with open_members(("a",)) as cluster:
+        spec = child(lambda: Billing("a", Log()), id="billing")
+        for names in ({"voters": "ams"}, {"voters": ["a"], "prefer": "ams"}):
+            with pytest.raises(TypeError, match="'ams': expected several names"):
+                s.ClusterSingleton(spec, cluster["a"], **names)
+
+
 async def test_nobody_can_take_its_name(autojump_clock: object) -> None:
     async with open_members(("a",)) as cluster:
         with cluster["a"].here(), pytest.raises(ValueError, match="majority of voters"):
