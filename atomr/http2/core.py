@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from atomr import telemetry
 from atomr.errors import LinkDownError
 from atomr.http2 import frames
 from atomr.http2.calls import Calls
@@ -33,6 +34,9 @@ FLUSH_BYTES = 65_536
 
 EARLY_BYTES = 4_096
 """Some twenty small calls; see :meth:`Core.written`."""
+
+MAX_UNTAKEN = 32
+"""Services that are not here, of which a line in the log says so, for each link."""
 
 
 class Core:
@@ -70,6 +74,7 @@ class Core:
         self.calls = Calls()
         self.incoming: dict[int, IncomingCall] = {}
         self.dropped = 0
+        self._untaken: set[str] = set()
         self.unsent = b""
         self.probed: list[int] = []
         self.drained = Parked()
@@ -98,6 +103,29 @@ class Core:
         """
         if self._end is not None:
             raise self.down()
+
+    def drop(self, service: str) -> None:
+        """Count what the peer has sent to a service that is not here, and say so once.
+
+        Whoever waits for its effect, as an answer, waits for nothing: the peer cannot
+        know why.
+        """
+        self.dropped += 1
+        if telemetry.handlers:
+            telemetry.emit(
+                ("atomr", "link", "drop"),
+                metadata={"peer": self.peer, "service": service},
+            )
+        # The peer makes the names up, if it is a bad one.
+        if service not in self._untaken and len(self._untaken) < MAX_UNTAKEN:
+            self._untaken.add(service)
+            log.warning(
+                "%s sends to the service %r, which this node does not have: it is"
+                " dropped; start all nodes with the same services, as those given to"
+                " open_cluster()",
+                self.peer,
+                service,
+            )
 
     def put(self, lane: Lane, frame: Frame) -> int:
         """Queue what must not be refused; a peer that never reads is cut off.

@@ -97,7 +97,7 @@ class Dispatch:
     def _on_tell(self, frame: frames.Tell) -> None:
         service = self._core.services.get(frame.service)
         if service is None or service.tell is None:
-            self._core.dropped += 1
+            self._core.drop(frame.service)
             return
         message = self.decoded(service, frame.body)
         try:

@@ -270,7 +270,7 @@ class OwnStreams:
     def _on_open(self, stream: LinkStream, frame: frames.Open) -> None:
         service = self._core.services.get(frame.service)
         if service is None or service.stream is None:
-            self._core.dropped += 1
+            self._core.drop(frame.service)
             self.reset(stream)
             return
         message = self._dispatch.decoded(service, frame.body)

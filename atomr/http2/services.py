@@ -100,7 +100,8 @@ class Service(Generic[M]):
     """What is done with the messages for one name.
 
     A peer that uses what is not given is told so: its call fails with
-    ``no_service``, its stream is reset, and what it told is dropped and counted.
+    ``no_service``, its stream is reset, and what it told is dropped, counted
+    and logged once.
 
     Attributes:
         messages: their type: a ``msgspec.Struct``, or a union of tagged ones.

@@ -28,6 +28,7 @@ from atomr.http2 import (
     Service,
     open_links,
 )
+from atomr.http2.core import MAX_UNTAKEN
 from atomr.http2.outlets import LIMITS
 from tests.atomr.http2.conftest import (
     CLUSTER,
@@ -185,18 +186,30 @@ async def test_what_cannot_be_encoded_is_not_sent(open_node: OpenNode) -> None:
         assert await link.call("shout", Text("y"), returns=str) == "Y"
 
 
-async def test_a_call_to_a_service_that_is_not_there_says_so(
-    open_node: OpenNode,
+async def test_what_goes_to_a_service_that_is_not_there_is_told_on_both_sides(
+    open_node: OpenNode, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with open_node("a") as a, open_node("b") as b:
         link = await dial(a, b)
         with pytest.raises(LinkCallError) as caught:
             await link.call("nobody", Text(""), returns=str)
         assert (caught.value.code, caught.value.service) == ("no_service", "nobody")
-        link.tell("nobody", Text(""))
+        for service in ("nobody", "nobody", "no one"):
+            link.tell(service, Text(""))
         other = b.links.get("a")
         assert other is not None
-        await until(lambda: other.dropped == 1)
+        await until(lambda: other.dropped == 3)
+        for i in range(2 * MAX_UNTAKEN):
+            link.tell(f"no {i}", Text(""))
+        await until(lambda: other.dropped == 3 + 2 * MAX_UNTAKEN)
+    said = [r.getMessage() for r in caplog.records if r.name == "atomr.http2"]
+    assert len(said) == MAX_UNTAKEN
+    assert said[0] == (
+        "a#1 sends to the service 'nobody', which this node does not have: it is"
+        " dropped; start all nodes with the same services, as those given to"
+        " open_cluster()"
+    )
+    assert "'no one'" in said[1]
 
 
 async def test_a_service_that_raises_fails_the_call_and_not_the_link(
