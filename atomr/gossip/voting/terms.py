@@ -91,6 +91,7 @@ class Terms:
     @cached_property
     def fingerprint(self) -> int:
         """Of what all nodes must agree on; 64 bits."""
-        agreed = self.name, self.voters, self.lease_s
+        # 5 and 5.0 are the same terms.
+        agreed = self.name, self.voters, float(self.lease_s)
         digest = blake2b(repr(agreed).encode(), digest_size=8).digest()
         return int.from_bytes(digest, "big")

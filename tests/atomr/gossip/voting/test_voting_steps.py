@@ -329,3 +329,10 @@ def test_terms_that_make_no_sense_are_refused(
     said = re.escape(f"lease {given['name']!r}: {message}")
     with pytest.raises(ValueError, match=f"^{said}$"):
         v.Terms(**given)  # type: ignore[arg-type]
+
+
+def test_terms_that_are_written_otherwise_are_the_same() -> None:
+    one = v.Terms("billing", ("a", "b"), lease_s=5)
+    other = v.Terms("billing", ("b", "a"), lease_s=5.0)
+    assert one.fingerprint == other.fingerprint
+    assert one.fingerprint != v.Terms("billing", ("a", "b"), lease_s=6).fingerprint
