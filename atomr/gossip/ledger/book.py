@@ -226,7 +226,10 @@ class Book:
             self._see_heir(row)
         elif row.ledger in self.frozen and not for_heir:
             return True
+        minted = self.matrix.minted
         is_new = self.matrix.merge(row)
+        # Should whoever minted lose its disk, some other one has to know of it.
+        self._is_dirty = self._is_dirty or self.matrix.minted != minted
         return not (is_new and row.ledger == self.ledger)
 
     # --- the disk -------------------------------------------------------------------

@@ -107,15 +107,22 @@ class Calls:
         self.units -= waiting.units
         return Answered(self._budget, waiting.ticket, outcome)
 
-    def to_take(self) -> int:
+    def to_take(self, most: int) -> int:
         """Return what is to be taken for those whom our rights can help.
 
         Less than 0: so much will be open beyond what they need.
+
+        Args:
+            most: no more at once, but for one alone that needs more: a crash makes
+                unavailable what is taken.
         """
         book = self._book
         lacking = -book.open - book.coming
         for waiting in self._waiting:
-            if lacking + waiting.units > book.rights:
+            needed = lacking + waiting.units
+            if needed > book.rights or needed > most > waiting.units:
                 break
-            lacking += waiting.units
+            lacking = needed
+            if lacking > most:
+                break
         return lacking

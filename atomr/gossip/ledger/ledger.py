@@ -349,7 +349,7 @@ class Ledger:
         half, quarter = (chunk + 1) // 2, (chunk + 3) // 4
         if not self._calls.units and book.open > half + quarter:
             book.release(book.open - half)
-        short = self._calls.to_take()
+        short = self._calls.to_take(half)
         if self._is_wanted and short > -quarter:
             units = min(book.rights, max(short, half))
             if units > 0:

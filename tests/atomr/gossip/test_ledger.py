@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -415,6 +416,35 @@ def test_what_a_lost_ledger_did_not_spend_is_inherited() -> None:
         lab.do(name, lab.ledgers[name].close(lab.now_s))
     lab.run(1.0)
     assert lab.remaining() == dict.fromkeys("abc", UNITS - 1_000)
+
+
+def test_what_was_minted_is_on_the_disks_of_those_who_have_only_heard_of_it() -> None:
+    lab = funded()
+    lost = lab.lose("a")
+    for name in "abc":  # all of them at once, so that nobody remembers
+        lab.ledgers.pop(name, None)
+    for name in "abc":
+        lab.boot(name)
+    lab.run(1.0)
+    lab.do("b", lab.ledgers["b"].reclaim({lost: 0}, lab.now_s))
+    lab.run(1.0)
+
+    assert lab.remaining() == dict.fromkeys("abc", UNITS)
+
+
+def test_for_many_that_wait_no_more_than_a_chunk_is_taken_at_once() -> None:
+    lab = funded()
+    lab.slow_disks = {"a"}
+    for _ in range(100):
+        lab.hold("a", 1_000)
+    ledger = lab.ledgers["a"]
+    taken = [row.spent for row in ledger.rows if row.ledger == "a/1"]
+    while "a" in lab.pending:
+        lab.do("a", [effect for _, effect in lab.sync("a")])
+        taken += [row.spent for row in ledger.rows if row.ledger == "a/1"]
+
+    assert taken[-1] >= 100_000
+    assert max(b - a for a, b in itertools.pairwise(taken)) <= UNITS // 100
 
 
 def test_an_heir_waits_for_all_voters() -> None:
