@@ -84,11 +84,11 @@ Seats: TypeAlias = dict[str, int]
 class ProcessGroups:
     """The groups of the cluster, as code of one node sees them; see the module.
 
-    It is a part of the cluster that comes after its replicator.
+    It is a part of the cluster that comes after its replicator and ``pids``.
 
     Args:
         replicator: what holds the members.
-        pids: makes pids of other nodes' processes.
+        pids: makes pids of other nodes' processes: the node's ``RemoteProcesses``.
         name: nodes share groups with those of the same name.
 
     Attributes:
@@ -240,6 +240,14 @@ class ProcessGroups:
         for key in dict.fromkeys([*keys, *self.roll.rows()]):
             if (row := row_of(key)) is not None:
                 self.refresh(*row)
+
+    def check_pids(self) -> None:
+        """Find out at the start, and not at the first member, whether pids can be made.
+
+        Raises:
+            NoNodeError: what makes them does not run.
+        """
+        self._pids.pid_of(self._replicator.running().core.node, 0, "")
 
     def put_again(self) -> None:
         """Put the members of this node, and remove those that are no more."""

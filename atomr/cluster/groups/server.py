@@ -25,8 +25,10 @@ class GroupServer(GenServer):
 
         Raises:
             NotReplicatingError: the replicator does not run: it comes first.
+            NoNodeError: nor does what makes pids.
         """
         groups = self._groups
+        groups.check_pids()
         groups.rows.subscribe(room=ROOM)
         groups.put_again()
         groups.refresh_all()

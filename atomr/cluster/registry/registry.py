@@ -73,11 +73,11 @@ class Held:
 class ClusterRegistry:
     """A registry of the cluster, as code of one node sees it; see the module.
 
-    It is a part of the cluster that comes after its replicator.
+    It is a part of the cluster that comes after its replicator and ``pids``.
 
     Args:
         replicator: what holds the names.
-        pids: makes pids of other nodes' processes.
+        pids: makes pids of other nodes' processes: the node's ``RemoteProcesses``.
         name: nodes share names with the registries of the same name.
 
     Attributes:
@@ -190,6 +190,14 @@ class ClusterRegistry:
             keeper = self._pids.pid_of(owner, claim.number, claim.label)
             reason = NameConflictError(self.name, key, keeper)
             process.exit_signal(reason, None)
+
+    def check_pids(self) -> None:
+        """Find out at the start, and not at the first name, whether pids can be made.
+
+        Raises:
+            NoNodeError: what makes them does not run.
+        """
+        self._pids.pid_of(self._replicator.running().core.node, 0, "")
 
     def put_again(self) -> None:
         """Put the names of this node, and remove those that nobody has any more."""

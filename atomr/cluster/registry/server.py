@@ -25,8 +25,10 @@ class RegistryServer(GenServer):
 
         Raises:
             NotReplicatingError: the replicator does not run: it comes first.
+            NoNodeError: nor does what makes pids.
         """
         registry = self._registry
+        registry.check_pids()
         registry.names.subscribe(room=ROOM)
         registry.put_again()
         self._settle_all()

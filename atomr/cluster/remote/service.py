@@ -47,6 +47,11 @@ if TYPE_CHECKING:
 NAME: Final = "atomr.remote"
 """What its process is registered as on each node."""
 
+_NOT_THERE: Final = (
+    "RemoteProcesses() does not run: it must be among the services of open_cluster(),"
+    " before whatever uses it, as in [remote, replicator, registry]"
+)
+
 MAX_NAMED: Final = 1024
 """Names on other nodes whose addresses are kept; then all are looked up again."""
 
@@ -132,7 +137,7 @@ class RemoteProcesses:
             NoNodeError: it was not started.
         """
         if self._peers is None:
-            raise NoNodeError("processes of other nodes: the cluster is not open")
+            raise NoNodeError(_NOT_THERE)
         return self._peers
 
     @property
@@ -143,7 +148,7 @@ class RemoteProcesses:
             NoNodeError: it was not started.
         """
         if self._node is None:
-            raise NoNodeError("processes of other nodes: the cluster is not open")
+            raise NoNodeError(_NOT_THERE)
         return self._node
 
     def name_of(self, node: str, name: str) -> Pid | None:
@@ -322,5 +327,8 @@ def remote_processes(operation: object) -> RemoteProcesses:
     """
     process = find_process(NAME)
     if process is None or not isinstance(process.behaviour, _Server):
-        raise NoNodeError(f"{operation}: {current_node()!r} is in no cluster")
+        raise NoNodeError(
+            f"{operation}: {current_node()!r} is in no cluster, or has no"
+            " RemoteProcesses() among the services of open_cluster()"
+        )
     return process.behaviour.remote

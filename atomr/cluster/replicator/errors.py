@@ -24,8 +24,9 @@ class NotReplicatingError(ReplicatorError):
     def __init__(self, name: str) -> None:
         self.name = name
         super().__init__(
-            f"replicator {name!r} does not run: give it to open_cluster(), or wait"
-            " until its supervisor has started it again"
+            f"replicator {name!r} does not run: it must be among the services of"
+            " open_cluster(), before whatever uses it, as in [remote, replicator,"
+            " registry]; or wait until its supervisor has started it again"
         )
 
 

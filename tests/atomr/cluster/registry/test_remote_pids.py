@@ -8,14 +8,19 @@ from typing import TYPE_CHECKING
 import attrs
 import pytest
 
+from atomr.cluster import open_cluster
 from atomr.cluster.groups import ProcessGroups
 from atomr.cluster.registry import ClusterRegistry
 from atomr.cluster.remote import RemoteProcesses
-from atomr.cluster.replicator import Replicator, ReplicatorOptions
+from atomr.cluster.replicator import (
+    NotReplicatingError,
+    Replicator,
+    ReplicatorOptions,
+)
 from atomr.core.child_spec import Restart
 from atomr.core.exits import NORMAL
 from atomr.core.messages import Down
-from atomr.errors import NoProcessError, StartError
+from atomr.errors import NoNodeError, NoProcessError, StartError
 from atomr.otp import From, GenServer, Reply, child
 from atomr.process import (
     call,
@@ -28,11 +33,15 @@ from atomr.process import (
     stop,
     wait_exit,
 )
+from tests.atomr.cluster.members.conftest import options  # noqa: F401 - a fixture
 from tests.atomr.cluster.replicator.lab import Lab, LabNode, open_lab
 from tests.atomr.http2.conftest import Authority, until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
+
+    from atomr.cluster import ClusterOptions
+    from atomr.cluster.service import ClusterService
 
 
 class Counter(GenServer):
@@ -165,3 +174,27 @@ async def test_a_process_of_a_node_inside_calls_others_but_does_not_link(
 
         await wait_exit(spawn(inner))
         assert found == ["nobody"]
+
+
+@pytest.mark.parametrize("kind", [ClusterRegistry, ProcessGroups])
+async def test_what_is_not_in_the_list_or_behind_its_user_is_named_at_the_start(
+    options: Callable[..., ClusterOptions],  # noqa: F811
+    kind: type[ClusterRegistry | ProcessGroups],
+) -> None:
+    async def problem(*services: ClusterService) -> BaseException:
+        with pytest.raises(StartError) as caught:
+            async with open_node("a"), open_cluster(options("a"), services):
+                pass
+        assert isinstance(caught.value.reason, BaseException)
+        return caught.value.reason
+
+    remote, replicator = RemoteProcesses(), Replicator()
+    names = kind(replicator, remote)
+    remedy = "before whatever uses it, as in [remote, replicator, registry]"
+    error = await problem(replicator, names)
+    assert isinstance(error, NoNodeError)
+    assert str(error).startswith("RemoteProcesses() does not run: it must be among")
+    assert str(error).endswith(remedy)
+    error = await problem(remote, names, replicator)
+    assert isinstance(error, NotReplicatingError)
+    assert remedy in str(error)

@@ -248,11 +248,12 @@ class LabPids:
         self._lab = lab
 
     def pid_of(self, origin: Origin, number: int, label: str) -> Pid:
-        node = self._lab.nodes[origin.name]
-        process = node.node.processes.get(number)
-        if node.origin != origin or process is None:
-            return Pid(number, label)
-        return process.pid
+        # None while it starts.
+        node = self._lab.nodes.get(origin.name)
+        process = None
+        if node is not None and node.origin == origin:
+            process = node.node.processes.get(number)
+        return Pid(number, label) if process is None else process.pid
 
 
 async def in_a_process(call: Callable[..., object], *args: object) -> object:
