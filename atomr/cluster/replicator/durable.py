@@ -93,6 +93,8 @@ class Durability:
         self._journal = Journal()
         self._store: ShardStore | None = None
         self._lock = trio.Lock()
+        # Its own: a resolver that hangs takes all threads that others share.
+        self._thread = trio.CapacityLimiter(1)
         self._noted = trio.Event()
         self._failure: ShardStoreError | None = None
         self._behind = [0] * len(core.shards)
@@ -126,11 +128,11 @@ class Durability:
 
     async def _read(self, forget_s: float) -> None:
         path, shards = self._options.path, self._core.shards
-        store = await _in_thread(lambda: ShardStore(path, len(shards)))
+        store = await self._in_thread(lambda: ShardStore(path, len(shards)))
         self._store = store
         self._warn_of_age(store, forget_s)
         for shard in shards:
-            stored = await _in_thread(lambda shard=shard: store.read(shard.number))  # type: ignore[misc]
+            stored = await self._in_thread(lambda shard=shard: store.read(shard.number))  # type: ignore[misc]
             await self._load(shard, stored)
 
     async def _load(self, shard: Shard, stored: Stored) -> None:
@@ -219,7 +221,7 @@ class Durability:
             # What is written to it meanwhile is noted, and known when it is read.
             await trio.lowlevel.checkpoint()
         try:
-            await _in_thread(lambda: store.write(events, parts))
+            await self._in_thread(lambda: store.write(events, parts))
         except ShardStoreError as error:
             await self._failed(error)
         else:
@@ -260,8 +262,7 @@ class Durability:
         """Close the file."""
         store, self._store = self._store, None
         if store is not None:
-            await _in_thread(store.close)
+            await self._in_thread(store.close)
 
-
-async def _in_thread(call: Callable[[], T]) -> T:
-    return await trio.to_thread.run_sync(call)
+    async def _in_thread(self, call: Callable[[], T]) -> T:
+        return await trio.to_thread.run_sync(call, limiter=self._thread)

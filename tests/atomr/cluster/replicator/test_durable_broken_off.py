@@ -42,22 +42,21 @@ async def test_who_is_cancelled_while_it_waits_for_the_disk_takes_nothing_from_i
 ) -> None:
     path = tmp_path / "shards.db"
     replicator, again = stored(path), stored(path)
-    limiter = trio.to_thread.current_default_thread_limiter()
-    tokens = limiter.total_tokens
     async with open_node() as node:
         await node.start(spec_of(replicator))
+        durability = replicator.running()._durability
+        assert durability is not None
+        limiter = durability._thread
         numbers = replicator.open_map("m")
         numbers.put("k", 1)
         await replicator.sync()
         numbers.put("k", 2)
-        # Every thread is at work, so the write has to wait for one.
+        # The thread is at work, so the write has to wait for it.
         await limiter.acquire_on_behalf_of("others")
-        limiter.total_tokens = 1
         async with trio.open_nursery() as nursery:
             nursery.start_soon(replicator.sync)
             await trio.testing.wait_all_tasks_blocked()
             nursery.cancel_scope.cancel()
-            limiter.total_tokens = tokens
             limiter.release_on_behalf_of("others")
         numbers.put("k", 3)
         await replicator.sync()
@@ -121,3 +120,22 @@ async def test_a_sync_with_nothing_to_write_holds_up_no_later_write(
         durability = replicator.running()._durability
         assert durability is not None
         await until(lambda: not durability._journal)
+
+
+async def test_threads_that_wait_for_a_resolver_hold_up_no_write(
+    tmp_path: Path,
+) -> None:
+    replicator = stored(tmp_path / "shards.db")
+    limiter = trio.to_thread.current_default_thread_limiter()
+    tokens = limiter.total_tokens
+    async with open_node() as node:
+        await node.start(spec_of(replicator))
+        replicator.open_map("m").put("k", 1)
+        await limiter.acquire_on_behalf_of("others")
+        limiter.total_tokens = 1
+        try:
+            with trio.fail_after(5.0):
+                await replicator.sync()
+        finally:
+            limiter.total_tokens = tokens
+            limiter.release_on_behalf_of("others")
