@@ -161,7 +161,12 @@ class SingletonServer(GenServer):
         self._watching = ExitStack()
 
     def init(self) -> None:
-        """Take part, with no memory of what was promised before."""
+        """Take part, with no memory of what was promised before.
+
+        Raises:
+            NoNodeError: what finds processes of other nodes does not run.
+        """
+        self._remote.name_of(self._me, self._names.singleton)
         self._pid = pid = self_pid()
         self._now = SleeplessClock(current_node().now)
         # Each election has a number of its own, so it is none that ran before.

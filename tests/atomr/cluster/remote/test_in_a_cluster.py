@@ -15,9 +15,10 @@ from atomr.cluster.remote import (
     at,
     monitor_node,
 )
+from atomr.cluster.singleton import ClusterSingleton
 from atomr.core.exits import KILL, NOCONNECTION
 from atomr.core.messages import Down
-from atomr.errors import CallError
+from atomr.errors import CallError, NoNodeError, StartError
 from atomr.otp import call, child, supervision_tree
 from atomr.process import (
     current_node,
@@ -128,3 +129,16 @@ async def test_a_crash_in_the_cluster_is_the_end_of_the_links_alone(
             # This is node a: a pid that it was not told is none of its own.
             with pytest.raises(ValueError, match="of another node"):
                 await call(at("b", "counter"), process.pid)
+
+
+async def test_a_singleton_whose_remote_processes_are_not_in_the_list_does_not_start(
+    open_member: OpenMember,  # noqa: F811
+) -> None:
+    single = ClusterSingleton(
+        child(Counter, id="counter"), RemoteProcesses(), voters=["a"]
+    )
+    with pytest.raises(StartError) as caught:
+        async with open_member("a", services=[single]):
+            pass
+    assert isinstance(caught.value.reason, NoNodeError)
+    assert "[remote, replicator, registry]" in str(caught.value.reason)

@@ -182,7 +182,9 @@ class Member:
 
     def name_of(self, node: str, name: str) -> Pid | None:
         """Return who has a name on a node: all of them are in this program."""
-        process = self.wire.nodes[node].node.names.get(name)
+        # It joins when it has started.
+        member = self if node == self.name else self.wire.nodes[node]
+        process = member.node.names.get(name)
         return None if process is None else process.pid
 
     def why(self) -> str:
