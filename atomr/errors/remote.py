@@ -64,12 +64,11 @@ class UnregisteredMessageError(AtomrError):
         type_name: its class.
     """
 
-    def __init__(self, value: object, where: str = "") -> None:
+    def __init__(self, value: object, *, remedy: str) -> None:
         self.type_name = type(value).__qualname__
-        inside = f" inside {where}" if where else ""
         super().__init__(
-            f"{short(value)}{inside}: {self.type_name} is not among the messages that"
-            f" cross between nodes; add it: Messages(..., {self.type_name})"
+            f"{short(value)}: {self.type_name} is not among the messages that cross"
+            f" between nodes; {remedy}"
         )
 
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import msgspec
 
 from atomr.cluster.remote.frames import Tag, Target
+from atomr.cluster.remote.messages import is_message_type
 from atomr.errors import UnregisteredMessageError, short
 from atomr.refs import Pid
 
@@ -143,7 +144,8 @@ class Codec:
 
     def _key(self, key: object) -> object:
         if type(key) not in _SCALARS:
-            raise UnregisteredMessageError(key, "the keys of a dict")
+            remedy = "a key of a dict is a text, a number or bytes"
+            raise UnregisteredMessageError(key, remedy=remedy)
         return key
 
     def _extended(self, code: int, value: object) -> msgspec.msgpack.Ext:
@@ -152,7 +154,7 @@ class Codec:
     def _unknown(self, value: object) -> object:
         if isinstance(value, Pid):
             return self._extended(_PID, self._form(value))
-        raise UnregisteredMessageError(value)
+        raise UnregisteredMessageError(value, remedy=_remedy(type(value)))
 
     # --- decoding ---------------------------------------------------------------------
 
@@ -201,6 +203,15 @@ class Codec:
             if tagged.tag:
                 return self._decoded(tagged.tag, tagged.body)
         raise RefusedError("bad_message", "it holds something that is unknown here")
+
+
+def _remedy(cls: type[Any]) -> str:
+    if is_message_type(cls):
+        return f"add it: Messages(..., {cls.__qualname__})"
+    return (
+        "send a list, a tuple or a dict in its place, or a class of your own that is"
+        " registered (attrs, a dataclass, a msgspec.Struct) and holds what is in it"
+    )
 
 
 _SCALARS: Final = frozenset({type(None), bool, int, float, str, bytes})

@@ -97,13 +97,15 @@ def _name(cls: object) -> str:
     return cls.__name__ if isinstance(cls, type) else repr(cls)
 
 
+def is_message_type(cls: type[Any]) -> bool:
+    """Return whether a class is of a kind that can be registered."""
+    is_struct = issubclass(cls, msgspec.Struct | enum.Enum)
+    return is_struct or attrs.has(cls) or is_dataclass(cls)
+
+
 def _check(cls: object) -> None:
     kinds = "expected an attrs class, a dataclass, a msgspec.Struct or an Enum"
-    if not isinstance(cls, type) or not (
-        attrs.has(cls)
-        or is_dataclass(cls)
-        or issubclass(cls, msgspec.Struct | enum.Enum)
-    ):
+    if not isinstance(cls, type) or not is_message_type(cls):
         raise TypeError(f"Messages: {cls!r}: {kinds}")
     if hasattr(cls, "_attrs_cached_hash"):
         problem = "keeps its hash, which is not made anew; leave out cache_hash=True"

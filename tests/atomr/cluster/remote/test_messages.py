@@ -115,26 +115,27 @@ class Other:
 
 
 @pytest.mark.parametrize(
-    ("message", "type_name"),
+    ("message", "type_name", "remedy"),
     [
-        (Other(1), "Other"),
-        ([Other(1)], "Other"),
-        ({"x": (Other(1),)}, "Other"),
-        ({(1, 2): 3}, "tuple"),
-        ({1, 2}, "set"),
-        (object(), "object"),
-        (Ref(), "Ref"),
-        (Put, "type"),
-        (ValueError("x"), "ValueError"),
+        (Other(1), "Other", "add it: Messages(..., Other)"),
+        ([Other(1)], "Other", "add it: Messages(..., Other)"),
+        ({"x": (Other(1),)}, "Other", "add it: Messages(..., Other)"),
+        ({(1, 2): 3}, "tuple", "a key of a dict is a text, a number or bytes"),
+        ({1, 2}, "set", "send a list, a tuple or a dict in its place"),
+        (object(), "object", "a class of your own that is registered"),
+        (Ref(), "Ref", "a class of your own that is registered"),
+        (Put, "type", "a class of your own that is registered"),
+        (ValueError("x"), "ValueError", "a class of your own"),
     ],
 )
 def test_what_is_not_registered_is_refused_where_it_is_sent(
-    message: object, type_name: str
+    message: object, type_name: str, remedy: str
 ) -> None:
     with pytest.raises(UnregisteredMessageError) as caught:
         codec().encode(message)
     assert caught.value.type_name == type_name
-    assert f"Messages(..., {type_name})" in str(caught.value)
+    assert f": {type_name} is not among the messages" in str(caught.value)
+    assert remedy in str(caught.value)
 
 
 @pytest.mark.parametrize("message", [2**64, [-(2**64)], Put("k", 2**70)])
