@@ -27,7 +27,7 @@ from atomr.core.checks import check_async
 from atomr.core.child_spec import ChildSpec
 from atomr.core.start_arguments import mismatch
 from atomr.crdt.origin import Origin
-from atomr.errors import NoNodeError, SpawnRefusedError
+from atomr.errors import NoNodeError, SpawnRefusedError, short
 from atomr.http2 import Reason, Service
 from atomr.otp.gen_server import GenServer
 from atomr.otp.results import Fail, Reply
@@ -65,7 +65,7 @@ class RemoteProcesses:
             names that ``spawn_on`` is given; none but these.
 
     Raises:
-        TypeError: one of them is no async function.
+        TypeError: the messages are no ``Messages``, or a spawn is no async function.
 
     Attributes:
         spawns: the same.
@@ -83,6 +83,11 @@ class RemoteProcesses:
         *,
         spawns: Mapping[str, Callable[..., Awaitable[object]]] = MappingProxyType({}),
     ) -> None:
+        if messages is not None and not isinstance(messages, Messages):
+            raise TypeError(
+                f"RemoteProcesses({short(messages)}): expected Messages, as in"
+                " RemoteProcesses(Messages(Sell, Buy))"
+            )
         for name, fn in spawns.items():
             check_async(f"RemoteProcesses(): spawns[{name!r}]", fn)
         self.spawns = dict(spawns)

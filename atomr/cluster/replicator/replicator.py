@@ -24,6 +24,8 @@ from atomr.cluster.replicator.handles import MapHandle, OwnedHandle, ValueHandle
 from atomr.cluster.replicator.options import ReplicatorOptions
 from atomr.cluster.replicator.server import ReplicatorServer
 from atomr.core.checks import check_text
+from atomr.crdt import Replicated
+from atomr.errors import short
 from atomr.http2 import Service
 from atomr.http2.services import check_service
 from atomr.otp import child
@@ -34,11 +36,10 @@ if TYPE_CHECKING:
     from atomr.cluster.peers import Peers
     from atomr.cluster.replicator.durable import StoreOptions
     from atomr.core.child_spec import ChildSpec
-    from atomr.crdt import Replicated
     from atomr.http2 import Link
     from atomr.refs import Pid
 
-ReplicatedT = TypeVar("ReplicatedT", bound="Replicated")
+ReplicatedT = TypeVar("ReplicatedT", bound=Replicated)
 
 _DEFAULTS = ReplicatorOptions()
 
@@ -145,7 +146,16 @@ class Replicator:
         It is not divided: all of it is in one shard.
 
         Raises:
-            TypeError: the name is no text.
+            TypeError: the kind is no type of ``atomr.crdt``, or the name is no text.
             BadKeyError: it is too long.
         """
+        _check_kind(kind, name)
         return ValueHandle(self, kind, name)
+
+
+def _check_kind(kind: object, name: object) -> None:
+    if not (isinstance(kind, type) and issubclass(kind, Replicated)):
+        raise TypeError(
+            f"open({short(kind)}, {short(name)}): expected a type of atomr.crdt, as in"
+            ' open(PNCounter, "sold"); maps have open_map and open_owned'
+        )

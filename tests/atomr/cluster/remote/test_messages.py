@@ -10,9 +10,10 @@ import attrs
 import msgspec
 import pytest
 
+from atomr.cluster.remote import RemoteProcesses
 from atomr.cluster.remote.codec import MAX_DEPTH, Codec, PidForm, RefusedError
 from atomr.cluster.remote.messages import Messages
-from atomr.errors import UnregisteredMessageError
+from atomr.errors import UnregisteredMessageError, short
 from atomr.process import Request
 from atomr.refs import Pid, Ref
 
@@ -290,3 +291,13 @@ def test_messages_are_put_together() -> None:
         "Put": Put,
         "Paint": Paint,
     }
+
+
+@pytest.mark.parametrize("messages", [Put, [Put]])
+def test_types_that_are_no_messages_yet_are_refused(messages: Any) -> None:
+    with pytest.raises(TypeError) as caught:
+        RemoteProcesses(messages)
+    assert str(caught.value) == (
+        f"RemoteProcesses({short(messages)}): expected Messages, as in"
+        " RemoteProcesses(Messages(Sell, Buy))"
+    )

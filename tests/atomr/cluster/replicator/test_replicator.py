@@ -11,7 +11,8 @@ from atomr import telemetry
 from atomr.cluster.replicator import NotReplicatingError, Replicator, ReplicatorOptions
 from atomr.cluster.replicator.facts import Alarm, Tell
 from atomr.cluster.replicator.frames import Carried, Hello
-from atomr.crdt import BadKeyError, Dot, Event, GCounter, Origin
+from atomr.crdt import BadKeyError, Dot, Event, GCounter, Origin, PNCounter
+from atomr.errors import short
 from atomr.gossip.replication import Diverged, Push, SnapshotPart, Suspicious
 from tests.atomr.cluster.replicator.lab import open_lab
 from tests.atomr.http2.conftest import Authority, until
@@ -256,6 +257,16 @@ def test_options_that_make_no_sense_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=problem):
         ReplicatorOptions(**options)
+
+
+@pytest.mark.parametrize("kind", ["counter", int, PNCounter()])
+def test_a_value_of_no_replicated_type_is_refused(kind: Any) -> None:
+    with pytest.raises(TypeError) as caught:
+        Replicator().open(kind, "m")
+    assert str(caught.value) == (
+        f"open({short(kind)}, 'm'): expected a type of atomr.crdt, as in"
+        ' open(PNCounter, "sold"); maps have open_map and open_owned'
+    )
 
 
 def test_one_text_is_no_list_of_voters() -> None:
