@@ -2,8 +2,9 @@
 
 Each scenario runs over an upstream of the same dialect, where bytes are passed
 on, and of others, where the answer is written anew; what the library does in
-its own way in each of its shapes runs in each.  These are blocking and asyncio:
-it asks for asyncio's loop by name, so that it does not run under trio.
+its own way in each of its shapes runs in each.  These are blocking, asyncio, and
+trio: there its asyncio client runs in the loop of a process, since it asks for that
+loop by name, and trio's tasks call it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ import trio
 from google import genai
 from google.genai import errors, types
 
+from atomr.interop import AsyncioProcess, call_asyncio
+from atomr.process import open_node
 from atomr_infer.cluster import Cluster
 from atomr_infer.model.deployment import Deployment, RetryPolicy
 from atomr_infer.model.secret import Secret
@@ -61,12 +64,12 @@ class Chain:
     Attributes:
         url: the gateway's.
         upstream: what stands behind it.
-        blocking: True for the library's blocking client.
+        shape: ``blocking``, ``asyncio``, or ``trio``.
     """
 
     url: str
     upstream: FakeUpstream
-    blocking: bool
+    shape: str
 
     async def ask(self, **members: Any) -> types.GenerateContentResponse:
         """Return a whole answer."""
@@ -107,16 +110,27 @@ class Chain:
         ask_async: Callable[[genai.Client], Awaitable[T]],
     ) -> T:
         def in_thread() -> T:
-            options = types.HttpOptions(base_url=self.url)
-            client = genai.Client(api_key="client-key", http_options=options)
+            client = self._client()
             try:
-                if self.blocking:
+                if self.shape == "blocking":
                     return ask(client)
                 return asyncio.run(_closing(client, ask_async))
             finally:
                 client.close()
 
-        return await trio.to_thread.run_sync(in_thread)
+        if self.shape != "trio":
+            return await trio.to_thread.run_sync(in_thread)
+        async with open_node("sdk") as node:
+            loop = await node.start(AsyncioProcess())
+            client = self._client()
+            try:
+                return await call_asyncio(loop, _closing, client, ask_async)
+            finally:
+                client.close()
+
+    def _client(self) -> genai.Client:
+        options = types.HttpOptions(base_url=self.url)
+        return genai.Client(api_key="client-key", http_options=options)
 
 
 async def _closing(
@@ -161,13 +175,13 @@ def serve() -> Serve:
                 )
             )
             gateway = await cluster.serve("127.0.0.1:0")
-            yield Chain(gateway.url, upstream, shape == "blocking")
+            yield Chain(gateway.url, upstream, shape)
 
     return open_chain
 
 
 RUNTIMES = pytest.mark.parametrize("runtime", list(_OPENERS))
-SHAPES = pytest.mark.parametrize("shape", ["blocking", "asyncio"])
+SHAPES = pytest.mark.parametrize("shape", ["blocking", "asyncio", "trio"])
 
 
 @SHAPES
