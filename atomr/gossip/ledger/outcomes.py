@@ -128,6 +128,9 @@ class RolledBack:
 class Reclaimed:
     """A fact: lost ledgers' rights have been inherited.
 
+    A crash before the next ``persisted`` undoes it; then it has to be asked for
+    again.  It holds once some other node's ``rows`` name the heir.
+
     Attributes:
         budget: its name.
         lost: the ledgers.
