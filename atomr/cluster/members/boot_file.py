@@ -28,12 +28,22 @@ def draw_boot(file: Path | None, *, last: int = 0) -> int:
         OSError: it cannot be read or written.
         ValueError: it holds no boot id.
     """
-    if file is not None:
+    draw = secrets.randbits(RANDOM_BITS)
+    if file is None:
+        return next_boot(time.time(), draw, last=last)
+    try:
         last = max(last, _read(file))
-    boot = next_boot(time.time(), secrets.randbits(RANDOM_BITS), last=last)
-    if file is not None:
+        boot = next_boot(time.time(), draw, last=last)
         _write(file, boot)
+    except OSError as error:
+        raise OSError(error.errno, _problem(file, error)) from error
     return boot
+
+
+def _problem(file: Path, error: OSError) -> str:
+    is_missing = isinstance(error, FileNotFoundError)
+    remedy = "; make its folder first" if is_missing else ""
+    return f"boot_file {str(file)!r}: {error.strerror or error}{remedy}"
 
 
 def _read(file: Path) -> int:

@@ -7,6 +7,7 @@ open; until then connections wait in the socket's backlog.
 
 from __future__ import annotations
 
+import errno
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -65,7 +66,10 @@ class LinksProcess(Startable):
     async def _listen(self) -> Sequence[trio.SocketListener]:
         station = self._station
         host = station.options.listen_at.host
-        listeners = await trio.open_tcp_listeners(station.port, host=host)
+        try:
+            listeners = await trio.open_tcp_listeners(station.port, host=host)
+        except OSError as error:
+            raise _not_listening(station.options.listen, error) from error
         # The next life has the same one.
         station.port = int(listeners[0].socket.getsockname()[1])
         return listeners
@@ -119,6 +123,21 @@ class LinksProcess(Startable):
             switchboard.failed(target, error)
         else:
             switchboard.dialed(target, link)
+
+
+def _not_listening(listen: str, error: OSError) -> OSError:
+    remedy = _REMEDIES.get(error.errno or 0, "")
+    problem = f"listen={listen!r}: {error.strerror or error}{remedy}"
+    return OSError(error.errno, problem)
+
+
+_REMEDIES = {
+    errno.EADDRINUSE: "; stop what listens there, or choose another port (0: any)",
+    errno.EADDRNOTAVAIL: (
+        "; listen on an address of this machine, and say as advertise= where others"
+        " reach it"
+    ),
+}
 
 
 class Doors(GenServer):

@@ -297,6 +297,22 @@ async def test_a_boot_file_that_holds_no_boot_id_is_told_of(
 async def test_a_boot_file_that_cannot_be_written_is_told_of(
     open_member: OpenMember, tmp_path: Path
 ) -> None:
-    with pytest.raises(StartError, match="No such file"):
-        async with open_member("a", boot_file=tmp_path / "none" / "boot"):
+    file = tmp_path / "none" / "boot"
+    with pytest.raises(StartError) as caught:
+        async with open_member("a", boot_file=file):
             pass
+    said = f"boot_file '{file}': No such file or directory; make its folder first"
+    assert said in str(caught.value)
+
+
+async def test_an_address_that_is_none_of_this_machine_is_told_of(
+    open_member: OpenMember,
+) -> None:
+    with pytest.raises(StartError) as caught:
+        async with open_member("a", listen="192.0.2.1:0"):
+            pass
+    said = (
+        "listen='192.0.2.1:0': Cannot assign requested address; listen on an address of"
+        " this machine, and say as advertise= where others reach it"
+    )
+    assert said in str(caught.value)
