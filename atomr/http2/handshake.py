@@ -156,7 +156,7 @@ class _Greeting:
         try:
             await self.pipe.handshake()
         except ssl.SSLError as error:
-            raise self._error(Reason.WRONG_CERTIFICATE, tls_problem(error)) from error
+            raise self._error(_tls_reason(error), tls_problem(error)) from error
         except OSError as error:
             raise self._error(Reason.BROKEN, f"in the handshake: {error}") from error
         self.protocol = LinkProtocol(dialed=self._dialed, now_s=trio.current_time())
@@ -213,7 +213,7 @@ class _Greeting:
         try:
             data = await self.pipe.receive()
         except ssl.SSLError as error:
-            raise self._error(Reason.WRONG_CERTIFICATE, tls_problem(error)) from error
+            raise self._error(_tls_reason(error), tls_problem(error)) from error
         except OSError as error:
             raise self._error(Reason.BROKEN, str(error)) from error
         if not data:
@@ -279,13 +279,22 @@ _PROBLEMS = {
 }
 
 
+def _tls_reason(error: ssl.SSLError) -> Reason:
+    # Who does not accept a certificate sends an alert first.
+    gave_up = isinstance(error, ssl.SSLEOFError)
+    return Reason.PEER_CLOSED if gave_up else Reason.WRONG_CERTIFICATE
+
+
 def tls_problem(error: ssl.SSLError) -> str:
     """Return in words what went wrong in a handshake."""
     if isinstance(error, ssl.SSLCertVerificationError):
         default = f"its certificate cannot be verified: {error.verify_message}"
         return _PROBLEMS.get(error.verify_code, default)
     if isinstance(error, ssl.SSLEOFError):
-        return "it closed the connection in the TLS handshake"
+        return (
+            "it closed the connection in the TLS handshake, as one does that has waited"
+            " too long, or ends"
+        )
     reason = (error.reason or type(error).__name__).lower().replace("_", " ")
     if "alert" in reason:
         return f"it does not accept our certificate: {reason}"

@@ -262,6 +262,19 @@ async def test_a_peer_that_speaks_no_tls_is_refused(
         await stream.aclose()
 
 
+async def test_a_peer_that_gives_up_in_the_handshake_is_not_one_without_certificate(
+    open_node: OpenNode, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_node("b") as b:
+        # As of a node that stood still for longer than its peers wait.
+        stream = await trio.open_tcp_stream("127.0.0.1", b.port)
+        await stream.send_all(b"\x16\x03\x01")
+        await stream.aclose()
+        await until(lambda: b.refused)
+        assert b.refused == ["peer_closed"]
+    assert "closed the connection in the TLS handshake, as one does" in caplog.text
+
+
 async def test_a_peer_that_says_nothing_is_dropped_in_time(
     open_node: OpenNode, authority: Authority
 ) -> None:

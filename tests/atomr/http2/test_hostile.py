@@ -378,7 +378,11 @@ async def test_a_crowd_that_leaves_before_it_is_looked_at_changes_nothing(
                 )
                 leaving.sendall(words)
         await until(lambda: len(victim.node.refused) == 60)
-        assert set(victim.node.refused) <= {"broken", "wrong_certificate"}
+        assert set(victim.node.refused) <= {
+            "broken",
+            "peer_closed",
+            "wrong_certificate",
+        }
         await answers_go_on(victim)
 
 
