@@ -313,7 +313,11 @@ class _Server(GenServer):
         node = self.remote.peers.origin.name
         fn = self.remote.spawns.get(name)
         if fn is None:
-            return Fail(SpawnRefusedError(node, name, "it is not allowed there"))
+            refusal = (
+                "it is not allowed there: RemoteProcesses(...,"
+                f" spawns={{{short(name)}: fn}}) on {node} allows it"
+            )
+            return Fail(SpawnRefusedError(node, name, refusal))
         problem = mismatch(fn, args)
         if problem is not None:
             return Fail(SpawnRefusedError(node, name, str(problem)))

@@ -257,7 +257,10 @@ class Core:
     def _greeted(self, neighbour: Neighbour, hello: Hello, now_s: float) -> None:
         if len(hello.boots) != len(self.shards):
             self._leave(neighbour, now_s)
-            problem = f"it has {len(hello.boots)} shards, this node {len(self.shards)}"
+            problem = (
+                f"it has {len(hello.boots)} shards, this node {len(self.shards)}: give"
+                " all nodes the same ReplicatorOptions(shards=...)"
+            )
             self._out.append(
                 Alarm(None, neighbour.node, Suspicious(neighbour.node, problem))
             )

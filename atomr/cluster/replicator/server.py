@@ -320,9 +320,9 @@ class ReplicatorServer(GenServer):
         # The first, and whenever they have doubled: a flood must not fill the log.
         if self._alarms[kind].bit_count() == 1:
             log.error(
-                "replicator %r: shard %s and that of %s: %s; %s",
+                "replicator %r%s and that of %s: %s; %s",
                 self._replicator.name,
-                alarm.shard,
+                "" if alarm.shard is None else f": shard {alarm.shard}",
                 alarm.peer,
                 what,
                 "it is being repaired, and please report it"

@@ -57,8 +57,10 @@ async def test_what_is_not_allowed_is_refused(authority: Authority) -> None:
         for name in ("os.system", "atomr.process.spawn"):
             with pytest.raises(SpawnRefusedError) as caught:
                 await spawn_on(node, name, "ls")
-            text = f"spawn_on({node!r}, {name!r}): it is not allowed there"
-            assert str(caught.value) == text
+            assert str(caught.value) == (
+                f"spawn_on({node!r}, {name!r}): it is not allowed there:"
+                f" RemoteProcesses(..., spawns={{{name!r}: fn}}) on {node} allows it"
+            )
         with pytest.raises(SpawnRefusedError, match="missing a required argument"):
             await spawn_on(node, "worker")
         assert len(nodes[node].node.processes) == before

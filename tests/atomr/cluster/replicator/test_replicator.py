@@ -105,7 +105,10 @@ async def test_peers_with_another_number_of_shards_are_left_alone(
             assert "k" not in b.open_map("m")
     finally:
         telemetry.detach("k")
-    problem = "it has 2 shards, this node 4"
+    problem = (
+        "it has 2 shards, this node 4: give all nodes the same"
+        " ReplicatorOptions(shards=...)"
+    )
     assert (
         told[0]
         == (
@@ -119,7 +122,8 @@ async def test_peers_with_another_number_of_shards_are_left_alone(
         )
         or told[1][1]["problem"] == problem
     )
-    assert problem in caplog.text
+    said = f"replicator 'replicator' and that of {other.origin}: {problem}; nothing of"
+    assert said in caplog.text
 
 
 async def test_alarms_do_not_fill_the_log(
@@ -132,11 +136,12 @@ async def test_alarms_do_not_fill_the_log(
             fact = Suspicious(peer, f"lie {number}")
             a.running()._report(Alarm(None, peer, fact))
         a.running()._report(Alarm(0, peer, Diverged(peer, 1, 2)))
-    said = [line.getMessage().partition(": ")[2] for line in caplog.records]
+    said = [line.getMessage() for line in caplog.records]
     assert [line.partition("; ")[0] for line in said if "lie" in line] == [
-        f"shard None and that of b#1: lie {number}"
+        f"replicator 'replicator' and that of b#1: lie {number}"
         for number in (0, 1, 3, 7, 15, 31, 63)
     ]
+    assert said[-1].startswith("replicator 'replicator': shard 0 and that of b#1: div")
     assert "it is being repaired" in said[-1]
 
 
