@@ -127,15 +127,20 @@ def main(name: str) -> None:
     """Run a node; arguments are the folder of certificates, and both addresses."""
     folder, *addresses = [*sys.argv[1:], str(CERTS), *ADDRESSES.values()][:3]
     listen = dict(zip(ADDRESSES, addresses, strict=True))
+    try:
+        credentials = Credentials.load(
+            ca_file=Path(folder, "ca.pem"),
+            certificate_file=Path(folder, f"{name}.pem"),
+            key_file=Path(folder, f"{name}.key"),
+        )
+    except ValueError as error:
+        make = f"atomr-infer cluster certs --cluster demo --dir {folder} a b"
+        sys.exit(f"{error}; make them: {make}")
     options = ClusterOptions(
         name=name,
         cluster="demo",
         cookie=b"not a secret, but it would be",
-        credentials=Credentials.load(
-            ca_file=Path(folder, "ca.pem"),
-            certificate_file=Path(folder, f"{name}.pem"),
-            key_file=Path(folder, f"{name}.key"),
-        ),
+        credentials=credentials,
         listen=listen[name],
         discovery=[StaticSeeds(addresses)],
     )

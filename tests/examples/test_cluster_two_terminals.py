@@ -111,3 +111,21 @@ async def test_the_readme_tells_what_happens(tmp_path: Path) -> None:
             assert await a.child.wait() == 0
         await b.read_until("a is gone")
         await b.type_until("hi cyd", NOBODY)
+
+
+def test_without_certificates_it_says_how_to_make_them(tmp_path: Path) -> None:
+    script = EXAMPLES / "cluster_two_terminals" / "a.py"
+    ended = subprocess.run(
+        [sys.executable, script, tmp_path / "certs"],
+        capture_output=True,
+        text=True,
+        timeout=WITHIN_S,
+        check=False,
+    )
+    assert ended.returncode == 1
+    (said,) = ended.stderr.splitlines()
+    assert said.startswith(f"no certificate in {tmp_path}/certs/a.pem: ")
+    assert said.endswith(
+        "; make them: atomr-infer cluster certs --cluster demo"
+        f" --dir {tmp_path}/certs a b"
+    )
