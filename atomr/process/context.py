@@ -126,11 +126,12 @@ def check_local(process: Process, node: Node, operation: str) -> None:
     pid = process.pid
     if node.processes.get(pid.number) is process:
         return
-    problem = f"{operation}: {pid!r} is of another node than {node!r}"
+    problem = f"{operation}: {pid!r} is of another node"
     if process.node is not node:
+        # Short: a StartError quotes little of its cause.
         problem += (
-            f": of {process.node!r}, which has open_node() or run_applications() of its"
-            f" own; start it on the node around open_cluster(), {node.name!r}"
+            f", {process.node.name!r}; start it on {node.name!r}, the node around"
+            " open_cluster()"
         )
     raise ValueError(problem)
 

@@ -49,7 +49,7 @@ NAME: Final = "atomr.remote"
 
 _NOT_THERE: Final = (
     "RemoteProcesses() does not run: it must be among the services of open_cluster(),"
-    " before whatever uses it, as in [remote, replicator, registry]"
+    " before its users, as in [remote, replicator, registry]"
 )
 
 MAX_NAMED: Final = 1024
@@ -250,7 +250,7 @@ class RemoteProcesses:
             check_local(process, self.node, "a message to another node")
         elif pid.number in self.node.processes:
             # No number is used twice: this one is somebody else's here.
-            raise ValueError(f"{pid!r} was of another node than {self.node!r}")
+            raise ValueError(f"{pid!r} was of another node than {self.node.name!r}")
         origin = self.peers.origin
         return PidForm(origin.name, origin.boot, pid.number, label)
 

@@ -24,9 +24,9 @@ class NotReplicatingError(ReplicatorError):
     def __init__(self, name: str) -> None:
         self.name = name
         super().__init__(
-            f"replicator {name!r} does not run: it must be among the services of"
-            " open_cluster(), before whatever uses it, as in [remote, replicator,"
-            " registry]; or wait until its supervisor has started it again"
+            # Short: a StartError quotes little of its cause.
+            f"replicator {name!r} does not run, or restarts: open_cluster() must have"
+            " it before its users, as in [remote, replicator, registry]"
         )
 
 
