@@ -144,7 +144,7 @@ class ResponseStore:
         self._limiter = trio.CapacityLimiter(1)
         self.where = where = ":memory:" if path is None else str(path)
         folder = Path(where).parent
-        if not folder.is_dir():
+        if _is_missing(folder):
             problem = f"the response store {where} has no folder; make it: mkdir -p"
             raise ConfigError(f"{problem} {folder}", setting=_SETTING)
         self._reading = Trouble(f"the response store {where} cannot be read")
@@ -336,3 +336,10 @@ class ResponseStore:
                 (name, owner, oldest_s),
             ).fetchone()
         }
+
+
+def _is_missing(folder: Path) -> bool:
+    try:
+        return not folder.is_dir()
+    except OSError:
+        return False  # nobody lets us look: opening the file says what is wrong

@@ -7,16 +7,14 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from contextlib import closing
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from atomr_infer.errors import ConfigError
 from atomr_infer.store.responses import ResponseStore
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 ROOT = 0
 
@@ -189,8 +187,10 @@ def test_a_file_that_may_not_be_written_is_named_before_a_request_is_taken(
 ) -> None:
     if os.getuid() == ROOT:
         # Root writes everything; the child is somebody else, who must get here.
-        for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-            folder.chmod(0o755)
+        above = Path(tempfile.gettempdir())
+        for folder in (tmp_path, *tmp_path.parents):
+            if folder.is_relative_to(above) and folder != above:
+                folder.chmod(0o755)
     path = tmp_path / "r.db"
     ResponseStore(path).close()
     path.chmod(0o444)
@@ -243,3 +243,14 @@ def test_a_full_disk_keeps_what_was_stored_and_says_what_to_do(tmp_path: Path) -
         "True",
         f"the response store {other} cannot be opened: {full}",
     ]
+
+
+def test_a_folder_that_nobody_lets_us_see_into_is_told_like_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_: Path) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "is_dir", refused)
+    with pytest.raises(ConfigError, match="cannot be opened"):
+        ResponseStore(tmp_path / "none" / "r.db")
