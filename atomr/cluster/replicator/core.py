@@ -187,8 +187,8 @@ class Core:
         """Begin to replicate with a node."""
         before = self.neighbours.get(node.name)
         if before is not None:
-            if before.node == node:
-                return
+            if before.node.boot >= node.boot:
+                return  # known, or a late word of an earlier life
             self.peer_down(before.node, now_s)
         neighbour = self.neighbours[node.name] = Neighbour(node)
         self._ask(neighbour, now_s)

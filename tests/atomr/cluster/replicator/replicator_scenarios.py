@@ -377,7 +377,7 @@ def is_given_up(simulation: Simulation, away: str) -> bool:
 
 
 SCENARIOS = (
-    Scenario("replicator.chaos", chaos),
+    Scenario("replicator.chaos", chaos, found=(378, 427, 707)),
     Scenario("replicator.rolling", rolling_short),
     Scenario("replicator.many_keys", many_keys),
     Scenario("replicator.long_cut", long_cut),
