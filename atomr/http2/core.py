@@ -15,7 +15,7 @@ from atomr.http2 import frames
 from atomr.http2.calls import Calls
 from atomr.http2.events import Lane, Reason
 from atomr.http2.problems import LaneFullError
-from atomr.http2.waking import Parked, Wakeup
+from atomr.waking import Parked, Wakeup
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping

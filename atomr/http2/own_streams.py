@@ -26,7 +26,7 @@ from atomr.http2.events import (
 from atomr.http2.problems import NoStreamError, PeerError
 from atomr.http2.setup import MAX_STREAMS
 from atomr.http2.streams import LinkStream
-from atomr.http2.waking import Parked
+from atomr.waking import Parked
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

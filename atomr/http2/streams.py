@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from atomr.errors import LinkMessageError, LinkStreamError
 from atomr.http2 import frames
-from atomr.http2.waking import Parked
+from atomr.waking import Parked
 
 if TYPE_CHECKING:
     from atomr.http2.link import Link

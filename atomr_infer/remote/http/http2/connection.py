@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from atomr.waking import Wakeup
 from atomr_infer.remote.http.http1 import PeerClosedError
 from atomr_infer.remote.http.http2.protocol import Http2Protocol, RefusedError
-from atomr_infer.remote.http.http2.stream import Http2Stream, Wakeup
+from atomr_infer.remote.http.http2.stream import Http2Stream
 from atomr_infer.remote.http.phases import TRANSPORT_ERRORS
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from atomr.waking import Wakeup
 from atomr_infer.remote.http.http2.protocol import RefusedError
 from atomr_infer.remote.http.limited import Limited
 from atomr_infer.remote.http.phases import TRANSPORT_ERRORS, Phase
@@ -18,41 +19,6 @@ if TYPE_CHECKING:
     from atomr_infer.remote.http.http2.protocol import Answer
     from atomr_infer.remote.http.origin import Origin
     from atomr_infer.remote.http.watchdog import Watchdog
-
-
-class Wakeup:
-    """Wakes the one task that waits, or the next one that would wait.
-
-    An event that is made anew for each wait would cost three times as much.
-    """
-
-    __slots__ = ("_set", "_task")
-
-    def __init__(self) -> None:
-        self._task: trio.lowlevel.Task | None = None
-        self._set = False
-
-    def set(self) -> None:
-        """Wake the waiting task; without one, let the next wait return at once."""
-        if self._task is None:
-            self._set = True
-        else:
-            trio.lowlevel.reschedule(self._task)
-            self._task = None
-
-    async def wait(self) -> None:
-        """Wait to be woken; always a checkpoint."""
-        if self._set:
-            self._set = False
-            await trio.lowlevel.checkpoint()
-            return
-        self._task = trio.lowlevel.current_task()
-
-        def abort(_: object) -> trio.lowlevel.Abort:
-            self._task = None
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        await trio.lowlevel.wait_task_rescheduled(abort)
 
 
 class Http2Stream(Limited):
