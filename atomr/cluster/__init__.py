@@ -4,6 +4,7 @@
 ``docs/explanation/clusters.md`` what is promised under partition and what is not.
 """
 
+from atomr.cluster.alone import open_alone
 from atomr.cluster.discovery.discovery import Discovery, StaticSeeds
 from atomr.cluster.discovery.dns import DnsSeeds, SrvSeeds
 from atomr.cluster.discovery.file import FileSeeds
@@ -27,5 +28,6 @@ __all__ = [
     "Peers",
     "SrvSeeds",
     "StaticSeeds",
+    "open_alone",
     "open_cluster",
 ]

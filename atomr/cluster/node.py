@@ -12,15 +12,10 @@ import trio
 
 from atomr.cluster.members.station import make_station
 from atomr.cluster.running import cluster_spec
-from atomr.core.exits import KILL
-from atomr.errors import (
-    ClusterDownError,
-    ClusterError,
-    ClusterTimeoutError,
-    StartError,
-)
+from atomr.cluster.standing import Standing
+from atomr.errors import ClusterTimeoutError
 from atomr.gossip.membership import Status
-from atomr.process import current_node, exit_process, spawn, stop, wait_exit
+from atomr.process import current_node
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -31,8 +26,6 @@ if TYPE_CHECKING:
     from atomr.cluster.service import ClusterService
     from atomr.crdt.origin import Origin
     from atomr.http2 import Credentials
-    from atomr.process import Node
-    from atomr.refs import Pid
 
 
 @attrs.frozen
@@ -141,40 +134,10 @@ async def open_cluster(
     Cancellation: the processes end; the others are told.
     """
     node = current_node()
-    scope = trio.CancelScope()
-    failures: list[ClusterError] = []
-
-    def fail(error: ClusterError) -> None:
-        failures.append(error)
-        scope.cancel()
-
+    standing = Standing(options.name)
     draw = random.Random(secrets.randbits(64))
-    station = make_station(options, services, draw=draw, now=node.now, fail=fail)
-    root = await _start(node, station)
-    watcher = spawn(_watch, root, station)
-    try:
-        with scope:
-            yield Cluster(station)
-    finally:
-        exit_process(watcher, KILL)
-        with trio.CancelScope(shield=True):
-            # Its children's shutdown times bound it.
-            await stop(root)
-    if failures and scope.cancelled_caught:
-        raise failures[0]
-
-
-async def _start(node: Node, station: Station) -> Pid:
-    try:
-        return await node.start(cluster_spec(station))
-    except StartError as error:
-        failed = error
-    # Which supervisors are around it is of no interest to the user.
-    while isinstance(failed.reason, StartError):
-        failed = failed.reason
-    raise failed
-
-
-async def _watch(root: Pid, station: Station) -> None:
-    reason = await wait_exit(root)
-    station.fail(ClusterDownError(station.options.name, reason))
+    station = make_station(
+        options, services, draw=draw, now=node.now, fail=standing.fail
+    )
+    async with standing.on(node, cluster_spec(station)):
+        yield Cluster(station)

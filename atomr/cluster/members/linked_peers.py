@@ -143,8 +143,13 @@ class LinkedPeers:
 
     # --- for links and membership -----------------------------------------------------
 
-    def begin(self, origin: Origin, links: Links) -> None:
-        """Begin a life."""
+    def begin(self, origin: Origin, links: Links | None) -> None:
+        """Begin a life.
+
+        Args:
+            origin: the node in it.
+            links: None: it has no others.
+        """
         self._origin = origin
         self._links = links
 
