@@ -1,10 +1,10 @@
 """The nouns of inference as they cross the bridge, and the way there and back.
 
 Requests and chunks have wire forms derived from their classes
-(:mod:`atomr_infer.bridge.codec`); the others are written out here: frozen
+(:mod:`atomr_infer.wire.codec`); the others are written out here: frozen
 structs that are encoded as arrays.  ``x_from_wire(x_to_wire(value)) == value``
-holds for every value, but that a request leaves the client's own bytes and
-headers behind: a runner in a child has no use for them.  A deployment has a
+holds for every value, but that a request leaves the client's own bytes, its
+headers and who it is behind: a runner in a child has no use for them.  A deployment has a
 module of its own (:mod:`atomr_infer.bridge.deployment_values`).
 
 Pure.
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 import attrs
 import msgspec
 
-from atomr_infer.bridge.codec import Codec
+from atomr_infer.wire.codec import Codec
 from atomr_infer.errors import ErrorRecord
 from atomr_infer.model.batch import ExecuteBatch, TokenChunk
 from atomr_infer.model.capabilities import Capabilities, Feature, ThinkingStyle
@@ -94,7 +94,7 @@ def same_fields(source: object, target: type[_T]) -> _T:
 
 def batch_to_wire(batch: ExecuteBatch) -> BatchWire:
     """Return the wire form of a request."""
-    lean = attrs.evolve(batch, source=None, client_headers={})
+    lean = attrs.evolve(batch, source=None, client_headers={}, asker=None)
     return cast("BatchWire", _CODEC.to_wire(lean))
 
 

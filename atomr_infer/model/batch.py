@@ -20,6 +20,7 @@ from enum import Enum
 
 import attrs
 
+from atomr_infer.model.asker import Asker
 from atomr_infer.model.asks import RawTool, Reasoning, ResponseFormat, Tool, ToolChoice
 from atomr_infer.model.dialect import Dialect
 from atomr_infer.model.parts import (
@@ -181,6 +182,7 @@ class ExecuteBatch:
         priority: who goes first when there is a queue; higher first.
         timeout_s: the client's own bound on the whole request; it can lower
             the deployment's, not raise it.
+        asker: whose virtual key it showed; None: none.
     """
 
     request_id: str
@@ -204,6 +206,7 @@ class ExecuteBatch:
     source: Source | None = attrs.field(default=None, repr=False)
     priority: int = 0
     timeout_s: float | None = None
+    asker: Asker | None = None
 
     def asked_for(self, model: str) -> ExecuteBatch:
         """Return the same request for the model of that name."""

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 import attrs
 
+from atomr_infer.model.asker import Asker
 from atomr_infer.model.dialect import Dialect
 from atomr_infer.model.parts import RawJson
 from atomr_infer.model.usage import Usage
@@ -34,6 +35,7 @@ class EmbedRequest:
         extra: further members of the request as raw JSON by member name.
         priority: who goes first when there is a queue; higher first.
         timeout_s: the client's own bound on the whole request.
+        asker: whose virtual key it showed; None: none.
     """
 
     request_id: str
@@ -47,6 +49,7 @@ class EmbedRequest:
     extra: Mapping[str, RawJson] = attrs.field(factory=dict, hash=False)
     priority: int = 0
     timeout_s: float | None = None
+    asker: Asker | None = None
 
 
 @attrs.frozen(kw_only=True)

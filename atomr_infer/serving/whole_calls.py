@@ -83,6 +83,7 @@ async def embed(serving: Serving, request: EmbedRequest) -> Found[Embeddings]:
         messages=(),
         priority=request.priority,
         timeout_s=request.timeout_s,
+        asker=request.asker,
     )
     return await _Call(serving, asked, ask, usage_of=lambda found: found.usage).run()
 
