@@ -4,8 +4,8 @@ Requests and chunks have wire forms derived from their classes
 (:mod:`atomr_infer.wire.codec`); the others are written out here: frozen
 structs that are encoded as arrays.  ``x_from_wire(x_to_wire(value)) == value``
 holds for every value, but that a request leaves the client's own bytes, its
-headers and who it is behind: a runner in a child has no use for them.  A deployment has a
-module of its own (:mod:`atomr_infer.bridge.deployment_values`).
+headers and who it is behind: a runner in a child has no use for them.  A deployment
+has a module of its own (:mod:`atomr_infer.bridge.deployment_values`).
 
 Pure.
 """
@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, TypeVar, cast
 import attrs
 import msgspec
 
-from atomr_infer.wire.codec import Codec
 from atomr_infer.errors import ErrorRecord
 from atomr_infer.model.batch import ExecuteBatch, TokenChunk
 from atomr_infer.model.capabilities import Capabilities, Feature, ThinkingStyle
 from atomr_infer.model.dialect import Dialect
 from atomr_infer.runtimes.contract import Progress
+from atomr_infer.wire.codec import Codec
 
 _T = TypeVar("_T")
 

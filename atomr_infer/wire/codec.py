@@ -3,7 +3,7 @@
 msgspec encodes attrs classes by itself, but not unions of them, and it would
 repeat every field name in every chunk.  So each class gets a frozen struct that
 is encoded as an array and begins with a tag; a field that is added to a value
-crosses the bridge with no further word.
+crosses with no further word, and what has another number of fields is refused.
 
 Pure.
 """
@@ -46,6 +46,7 @@ class Codec:
             [(name, self._wire_type(hints[name])) for name in names],
             frozen=True,
             array_like=True,
+            forbid_unknown_fields=True,
             tag=cls.__name__,
         )
         self._structs[cls] = made
@@ -55,6 +56,13 @@ class Codec:
         nested = [at for at, c in enumerate(converts) if c not in (None, dict)]
         self._in[made] = (cls, tuple(names), tuple(nested))
         return made
+
+    def shape(self) -> str:
+        """Return the classes and their fields, so that two versions can be compared."""
+        return "\n".join(
+            f"{cls.__name__}({', '.join(_annotated(cls))})"
+            for cls in sorted(self._structs, key=lambda cls: cls.__name__)
+        )
 
     def to_wire(self, value: Any) -> Any:  # noqa: ANN401 - any attrs value, its struct
         """Return the wire form of a value of a class that has one."""
@@ -114,3 +122,8 @@ class Codec:
         if isinstance(value, tuple):
             return tuple(map(self._inward, value))
         return value
+
+
+def _annotated(cls: type) -> list[str]:
+    hints = get_type_hints(cls)
+    return [f"{field.name}: {hints[field.name]}" for field in attrs.fields(cls)]
