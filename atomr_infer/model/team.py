@@ -1,0 +1,25 @@
+"""Teams: what several virtual keys share.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+from atomr_infer.model.validation import positive
+from atomr_infer.model.virtual_key import short_name
+
+
+@attrs.frozen(kw_only=True)
+class Team:
+    """A table ``[[team]]``; a virtual key may name it.
+
+    Attributes:
+        name: how keys name it.
+        weight: its share of a queue beside other teams, and beside keys that have
+            none.
+    """
+
+    name: str = attrs.field(validator=short_name)
+    weight: float = attrs.field(default=1.0, validator=positive)
