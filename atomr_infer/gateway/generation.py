@@ -25,14 +25,15 @@ from atomr_infer.gateway.client_wishes import (
 from atomr_infer.gateway.conversations import Conversations, is_kept
 from atomr_infer.gateway.silences import Silences
 from atomr_infer.gateway.tenants import Tenants
+from atomr_infer.serving.first_attempt import OrdinaryWayError
 from atomr_infer.serving.request import run_request
 from atomr_infer.serving.shared import Serving
-from atomr_infer.serving.straight import OrdinaryWayError, straight
+from atomr_infer.serving.straight import straight
 
 if TYPE_CHECKING:
     from atomr_infer.gateway.exchange import Exchange
     from atomr_infer.model.batch import ExecuteBatch
-    from atomr_infer.serving.straight import Failed
+    from atomr_infer.serving.first_attempt import Failed
     from atomr_infer.wire.ingress import Asked, Call, Ingress
 
 log = logging.getLogger(__name__)
@@ -123,7 +124,11 @@ class Generation:
                 else:
                     await answer.finish()
                     return
-        await self._ordinary(failed)
+        try:
+            await self._ordinary(failed)
+        finally:
+            if failed is not None:
+                failed.end()
 
     def _glance(self) -> Asked | None:
         """Return the request, when it can be told at once that it is a usual one."""

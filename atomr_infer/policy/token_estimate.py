@@ -54,6 +54,15 @@ def estimate_prompt_tokens(batch: ExecuteBatch) -> int:
     return messages + sum(map(_tool, batch.tools))
 
 
+def estimate_input_tokens(text: str | tuple[int, ...]) -> int:
+    """Return about how many tokens a text to embed has; token ids are counted.
+
+    >>> estimate_input_tokens("to be or not to be"), estimate_input_tokens((17, 4))
+    (6, 2)
+    """
+    return _text(text) if isinstance(text, str) else len(text)
+
+
 def _text(text: str | bytes) -> int:
     size = len(text) if isinstance(text, bytes) else len(text.encode())
     return -(-size // _BYTES_PER_TOKEN)

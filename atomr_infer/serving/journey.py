@@ -25,6 +25,7 @@ from atomr.process import attached
 from atomr_infer.errors import DeadlineError, InferenceError, NotReadyError
 from atomr_infer.model.failover import Fallback
 from atomr_infer.policy.route_plan import Again, Failure, GiveUp, GoTo, Sent, start
+from atomr_infer.serving.gates import demand_for, enter
 from atomr_infer.serving.leg import Leg
 from atomr_infer.serving.names import REQUESTS
 from atomr_infer.serving.report import Report, with_chain
@@ -36,8 +37,10 @@ if TYPE_CHECKING:
     from atomr.refs import Pid
     from atomr_infer.model.batch import ExecuteBatch, Usage
     from atomr_infer.model.deployment import Deployment
+    from atomr_infer.policy.demand import TokenBound
+    from atomr_infer.serving.first_attempt import Failed
+    from atomr_infer.serving.gates import Holds
     from atomr_infer.serving.shared import Serving
-    from atomr_infer.serving.straight import Failed
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +56,12 @@ class Journey:
     """
 
     def __init__(
-        self, serving: Serving, batch: ExecuteBatch, failed: Failed | None = None
+        self,
+        serving: Serving,
+        batch: ExecuteBatch,
+        failed: Failed | None = None,
+        *,
+        bound: TokenBound | None = None,
     ) -> None:
         """Stand at the deployment that the model's name belongs to.
 
@@ -61,6 +69,7 @@ class Journey:
             serving: the tree that serves.
             batch: what is asked.
             failed: the first attempt, when it has been made.
+            bound: the most tokens of a request that generates nothing.
 
         Raises:
             ModelNotFoundError: there is none.
@@ -90,6 +99,10 @@ class Journey:
         if batch.timeout_s is not None:
             self._bound_s = min(self._bound_s, batch.timeout_s)
         self._deadline = self.report.started_at + self._bound_s
+        self._bound = bound
+        # Whether anybody has been asked, and what the request's gates gave.
+        self._asked = failed is not None
+        self._holds: Holds | None = None if failed is None else failed.take_holds()
         self.leg = self._leg(first, route.model)
         if failed is not None:
             self.leg.avoid(failed.replica)
@@ -112,6 +125,8 @@ class Journey:
         try:
             async with attached(REQUESTS, id=self.batch.request_id) as pid:
                 with trio.CancelScope(deadline=self._deadline) as scope:
+                    if self._serving.gates.of_requests and self._holds is None:
+                        await self._enter()
                     yield pid
             if scope.cancelled_caught:
                 bound_s = self._bound_s
@@ -131,7 +146,20 @@ class Journey:
         """Tell how it went, and what it cost."""
         deployments = self._serving.deployments
         self.report.cost = self._serving.prices.cost(self.report.spent, deployments)
+        holds, self._holds = self._holds, None
+        if holds is not None:
+            holds.end(self.report.used if self._asked else None)
         self.report.stop()
+
+    async def _enter(self) -> None:
+        """Pass the request's gates."""
+        gates = self._serving.gates.for_request(self.batch)
+        if gates:
+            leg = self.leg
+            demand = demand_for(
+                self._serving, leg.deployment, leg.batch, bound=self._bound
+            )
+            self._holds = await enter(gates, demand, deadline_s=self._deadline)
 
     async def turn(
         self, error: InferenceError, *, admitted: bool, sent: Sent = Sent.NOTHING
@@ -148,6 +176,7 @@ class Journey:
             InferenceError: nothing is left to do.
         """
         self.report.tried.append(Tried(self.leg.deployment.name, error.kind))
+        self._asked = self._asked or admitted
         failure = Failure(
             error=error,
             admitted=admitted,
@@ -193,6 +222,7 @@ class Journey:
 
     def answered(self, usage: Usage | None) -> None:
         """Note who answered, and what it used."""
+        self._asked = True
         self.report.tried.append(Tried(self.leg.deployment.name))
         self.report.usage = usage
         if usage is not None:
@@ -200,6 +230,7 @@ class Journey:
 
     def broken_off(self) -> None:
         """Note an attempt that ran when its client left, or its time was over."""
+        self._asked = True
         report = self.report
         kind = "cancelled" if report.outcome == "cancelled" else DeadlineError.kind
         report.tried.append(Tried(self.leg.deployment.name, kind))
@@ -213,4 +244,10 @@ class Journey:
         batch = self.batch
         if batch.model != model:
             batch = attrs.evolve(batch, model=model)
-        return Leg(self._serving, deployment, batch)
+        return Leg(
+            self._serving,
+            deployment,
+            batch,
+            deadline_s=self._deadline,
+            bound=self._bound,
+        )

@@ -15,7 +15,6 @@ import math
 from typing import TYPE_CHECKING, Protocol
 
 import attrs
-import trio
 
 from atomr.errors import NoProcessError, ServerDownError
 from atomr.otp import call, cast
@@ -26,7 +25,6 @@ from atomr_infer.errors import (
     RateLimitedError,
     StreamCutError,
     UnsupportedFeatureError,
-    UpstreamTimeoutError,
 )
 from atomr_infer.model.batch import FinishReason
 from atomr_infer.model.capabilities import Feature, check_request, needs_fetching
@@ -36,8 +34,10 @@ from atomr_infer.runtimes.contract import capabilities_of
 from atomr_infer.serving import messages
 from atomr_infer.serving.delivery import Attempt
 from atomr_infer.serving.fresh_error import fresh, say_whose
+from atomr_infer.serving.gates import demand_for, enter, used_by
 from atomr_infer.serving.inlining import inlined
 from atomr_infer.serving.permits import Ended
+from atomr_infer.serving.silence import Silence
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
@@ -47,8 +47,9 @@ if TYPE_CHECKING:
     from atomr_infer.model.batch import ExecuteBatch, RawChunk, TokenChunk
     from atomr_infer.model.deployment import Deployment
     from atomr_infer.policy.breaker import Pass
-    from atomr_infer.remote.http.watchdog import Watchdog
+    from atomr_infer.policy.demand import TokenBound
     from atomr_infer.serving.breakers import Guard
+    from atomr_infer.serving.gates import Holds
     from atomr_infer.serving.replica import Lease, ReplicaState
     from atomr_infer.serving.shared import Serving
 
@@ -101,11 +102,25 @@ class Leg:
         deployment: Deployment,
         batch: ExecuteBatch,
         *,
+        deadline_s: float = math.inf,
+        bound: TokenBound | None = None,
         avoid: frozenset[ReplicaState] = frozenset(),
     ) -> None:
+        """Stand there, and ask nobody yet.
+
+        Args:
+            serving: the tree that serves.
+            deployment: who is asked.
+            batch: what it is asked for.
+            deadline_s: the request's, in trio's clock.
+            bound: the most tokens of a request that generates nothing.
+            avoid: the replicas that have failed.
+        """
         self.deployment = deployment
         self.batch = batch
         self.attempt: Attempt | None = None
+        self._deadline_s = deadline_s
+        self._bound = bound
         self._serving = serving
         self._failed_on = avoid
         self._replica: ReplicaState | None = None
@@ -118,7 +133,14 @@ class Leg:
         replicas = self._serving.replicas(self.deployment.name)
         if not any(r.ready and r not in avoid for r in replicas):
             return None
-        return Leg(self._serving, self.deployment, self.batch, avoid=avoid)
+        return Leg(
+            self._serving,
+            self.deployment,
+            self.batch,
+            deadline_s=self._deadline_s,
+            bound=self._bound,
+            avoid=avoid,
+        )
 
     async def ask(self, pid: Pid, receiver: Receiver, terms: Terms) -> Attempt:
         """Make one attempt.
@@ -139,7 +161,7 @@ class Leg:
         self.attempt = None
         async with self.lease(pid, may_wait=terms.may_wait) as held:
             receiver.admitted()
-            self.attempt = await self._prepared(held, terms)
+            self.attempt = held.attempt = await self._prepared(held, terms)
             await self._run(held, self.attempt, receiver, terms)
         return self.attempt
 
@@ -176,10 +198,35 @@ class Leg:
         if guard is not None:
             guard.check()  # before the queue, which may be long
         lease = await self._admitted(pid, may_wait=may_wait)
+        holds = None
+        if self.deployment.name in self._serving.gates.of_attempts:
+            holds = await self._entered(lease, may_wait=may_wait)
         try:
-            return Held(lease, guard)
+            return Held(lease, guard, holds)
         except InferenceError:
+            if holds is not None:
+                holds.end(None)
             self._avoid_replica()
+            self._release(lease, Ended.OTHERWISE)
+            raise
+
+    async def _entered(self, lease: Lease, *, may_wait: bool) -> Holds:
+        """Pass the deployment's gates, or give back the permit."""
+        try:
+            demand = demand_for(
+                self._serving,
+                self.deployment,
+                self.batch,
+                runner=lease.runner,
+                bound=self._bound,
+            )
+            return await enter(
+                self._serving.gates.of_attempts[self.deployment.name],
+                demand,
+                deadline_s=self._deadline_s,
+                may_wait=may_wait,
+            )
+        except BaseException:
             self._release(lease, Ended.OTHERWISE)
             raise
 
@@ -196,6 +243,14 @@ class Leg:
                 ended = Ended.RATE_LIMITED
         held.report(outcome)
         self._release(held.lease, ended)
+        if held.holds is not None:
+            used = None
+            if held.attempt is not None:
+                serving, asked = self._serving, self.batch
+                used = used_by(
+                    serving, self.deployment, held.attempt, error, lambda: asked
+                )
+            held.holds.end(used)
 
     def avoid(self, replica: ReplicaState) -> None:
         """Ask another replica, if there is one: this one has failed."""
@@ -287,15 +342,21 @@ class Held:
 
     Attributes:
         lease: the permit.
+        holds: what the deployment's gates gave; None: it has none.
+        attempt: the one that is made with it; None: none was begun.
     """
 
-    def __init__(self, lease: Lease, guard: Guard | None) -> None:
+    def __init__(
+        self, lease: Lease, guard: Guard | None, holds: Holds | None = None
+    ) -> None:
         """Ask the breaker.
 
         Raises:
             CircuitOpenError: the circuit is open.
         """
         self.lease = lease
+        self.holds = holds
+        self.attempt: Attempt | None = None
         self._guard = guard
         self._passed: Pass | None = None if guard is None else guard.admit()
 
@@ -309,57 +370,3 @@ class Held:
         passed, self._passed = self._passed, None
         if self._guard is not None and passed is not None:
             self._guard.report(passed, outcome)
-
-
-class Silence:
-    """A block with a bound on how long an engine or upstream may say nothing.
-
-    While the sink takes a chunk the bound is off, since a slow client is not a
-    silent engine.  So it moves twice with each chunk, and the watchdog keeps it:
-    moving a scope's own deadline would cost as much as the chunk.
-
-    Attributes:
-        scope: the block's.
-        due_at: when something must have been said; ``inf``: it is our turn.
-    """
-
-    def __init__(self, watchdog: Watchdog) -> None:
-        self.scope = trio.CancelScope()
-        self.due_at = math.inf
-        self._watchdog = watchdog
-        self._bound_s = math.inf
-        self._awaited = ""
-
-    def __enter__(self) -> None:
-        self._watchdog.watched.add(self)
-        self.scope.__enter__()
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool:
-        self._watchdog.watched.discard(self)
-        return self.scope.__exit__(exc_type, exc, traceback)
-
-    def pause(self) -> None:
-        """Take the bound off: it is our turn."""
-        self.due_at = math.inf
-
-    def expect(self, bound_s: float, awaited: str) -> None:
-        """Wait for the next chunk, at most so long."""
-        self._bound_s = bound_s
-        self._awaited = awaited
-        self.due_at = trio.current_time() + bound_s
-        self._watchdog.notice(self.due_at)
-
-    async def expire(self) -> None:
-        """End the block: the bound was passed."""
-        self.scope.cancel()
-
-    def error(self, deployment: str) -> UpstreamTimeoutError:
-        """Return the error when the bound was passed."""
-        return UpstreamTimeoutError(
-            f"{deployment} was silent for {self._bound_s:g} s before {self._awaited}"
-        )

@@ -24,6 +24,7 @@ from atomr import telemetry
 from atomr_infer.errors import InferenceError, decode, encode
 from atomr_infer.model.batch import Usage
 from atomr_infer.model.cost import Cost
+from atomr_infer.policy.demand import Used, microusd
 from atomr_infer.serving.served import Spent, Tried
 
 if TYPE_CHECKING:
@@ -66,6 +67,15 @@ class Report:
     tried: list[Tried] = attrs.field(factory=list)
     spent: list[Spent] = attrs.field(factory=list)
     cost: Cost | None = None
+
+    @property
+    def used(self) -> Used:
+        """What all attempts used together."""
+        return Used(
+            input_tokens=sum(each.usage.prompt_tokens for each in self.spent),
+            output_tokens=sum(each.usage.output_tokens for each in self.spent),
+            cost_microusd=microusd(self.cost),
+        )
 
     def retry(self, error: InferenceError, wait_s: float) -> None:
         """Tell that the same deployment is asked again."""

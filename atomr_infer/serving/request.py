@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from atomr_infer.model.batch import ExecuteBatch
     from atomr_infer.model.failover import Fallback
     from atomr_infer.policy.hedging import HedgeBudget
+    from atomr_infer.serving.first_attempt import Failed
     from atomr_infer.serving.shared import Serving
-    from atomr_infer.serving.straight import Failed
 
 __all__ = ["Served", "Sink", "run_request"]
 

@@ -28,6 +28,7 @@ from atomr_infer.remote.http.watchdog import Watchdog
 from atomr_infer.serving import messages
 from atomr_infer.serving.breakers import Breakers
 from atomr_infer.serving.fresh_error import fresh
+from atomr_infer.serving.gates import Gates
 from atomr_infer.serving.names import MANAGER, coordinator_name
 from atomr_infer.serving.prices import Prices
 from atomr_infer.serving.replica import Phase, ReplicaState
@@ -81,6 +82,7 @@ class Serving:
         self._turns: dict[str, int] = {}
         self._turn = 0
         self.breakers = Breakers()
+        self.gates = Gates()
         self.watchdog = Watchdog()
         self.prices = Prices()
         self.started_at_s = int(time.time())

@@ -33,7 +33,15 @@ from atomr_infer.policy.route_plan import Sent
 from atomr_infer.policy.spending import interrupted_usage
 from atomr_infer.runtimes.contract import NotPassedError
 from atomr_infer.serving.delivery import Attempt, Delivery
+from atomr_infer.serving.first_attempt import Failed, OrdinaryWayError
 from atomr_infer.serving.fresh_error import fresh
+from atomr_infer.serving.gates import (
+    NOTHING_HELD,
+    Entered,
+    demand_for,
+    enter_both,
+    used_by,
+)
 from atomr_infer.serving.names import REQUESTS
 from atomr_infer.serving.permits import Ended
 from atomr_infer.serving.report import Report
@@ -45,46 +53,13 @@ if TYPE_CHECKING:
     from atomr_infer.model.batch import ExecuteBatch, Usage
     from atomr_infer.model.cost import Cost
     from atomr_infer.policy.breaker import Pass
+    from atomr_infer.policy.demand import Used
     from atomr_infer.runtimes.contract import Passage
+    from atomr_infer.serving.gates import Holds
     from atomr_infer.serving.permits import Permit
-    from atomr_infer.serving.replica import ReplicaState
     from atomr_infer.serving.served import Served, Sink
     from atomr_infer.serving.shared import Serving
     from atomr_infer.serving.ways import Way
-
-
-class Failed:
-    """A first attempt that failed before its client saw anything.
-
-    Attributes:
-        replica: where.
-        report: what is told of the request, up to here.
-    """
-
-    def __init__(
-        self, error: InferenceError, replica: ReplicaState, report: Report
-    ) -> None:
-        self._error: InferenceError | None = error
-        self.replica = replica
-        self.report = report
-
-    def take_error(self) -> InferenceError:
-        """Return why, once: who holds this must not hold the error that it raises."""
-        error, self._error = self._error, None
-        assert error is not None, "an error is raised once"
-        return error
-
-
-class OrdinaryWayError(Exception):
-    """The request is to be made in the ordinary way.
-
-    Attributes:
-        failed: the attempt that was made; None: it counts as none.
-    """
-
-    def __init__(self, failed: Failed | None = None) -> None:
-        super().__init__("the straight way led nowhere")
-        self.failed = failed
 
 
 class Straight:
@@ -95,6 +70,7 @@ class Straight:
         "_batch",
         "_delivery",
         "_ends_at",
+        "_entered",
         "_guard",
         "_passage",
         "_passed",
@@ -116,6 +92,7 @@ class Straight:
         ends_at: float,
         report: Report,
         reread: Callable[[], ExecuteBatch],
+        entered: Entered,
     ) -> None:
         self._serving = serving
         self._way = way
@@ -126,6 +103,7 @@ class Straight:
         self._batch = batch
         self._ends_at = ends_at
         self._reread = reread
+        self._entered = entered
         self._attempt = Attempt(deployment=way.deployment.name, model=way.model)
         self._delivery: Delivery
         self.report = report
@@ -157,6 +135,7 @@ class Straight:
         try:
             await self._run()
         except NotPassedError as error:
+            self._end_request(None)
             raise OrdinaryWayError from error
         except InferenceError as error:
             if self._delivery.sent is Sent.NOTHING:
@@ -248,12 +227,29 @@ class Straight:
         if self._guard is not None and passed is not None:
             self._guard.report(passed, outcome)
         self._permit.give_back(ended)
+        holds = self._entered.of_attempt
+        if holds is not None:
+            self._end_attempt(holds, error)
+
+    def _end_attempt(self, holds: Holds, error: BaseException | None) -> None:
+        """Tell the deployment's gates what the attempt used."""
+        used = None
+        if not isinstance(error, NotPassedError):
+            deployment, attempt = self._way.deployment, self._attempt
+            used = used_by(self._serving, deployment, attempt, error, self._reread)
+        holds.end(used)
+
+    def _end_request(self, used: Used | None) -> None:
+        holds = self._entered.of_request
+        if holds is not None:
+            holds.end(used)
 
     def _failed(self, error: InferenceError) -> Failed:
         usage = self._usage(ours=isinstance(error, DeadlineError))
         if usage is not None:
             self._spent(usage)
-        return Failed(error, self._permit.replica, self.report)
+        holds = self._entered.of_request
+        return Failed(error, self._permit.replica, self.report, holds)
 
     def _stop(self, report: Report) -> None:
         usage = self._usage(ours=report.outcome == "cancelled")
@@ -264,6 +260,8 @@ class Straight:
         report.first_chunk_at = self._delivery.first_chunk_at
         serving = self._serving
         report.cost = serving.prices.cost(report.spent, serving.deployments)
+        if self._entered.of_request is not None:
+            self._end_request(report.used)
         report.stop()
 
     def _spent(self, usage: Usage) -> None:
@@ -319,8 +317,12 @@ def straight(
     ends_at = report.started_at + bound_s
     begin = getattr(permit.engine.runner, "passage", None)
     routed = batch.asked_for(way.model)
-    passage = None if begin is None else begin(routed, total_at=ends_at)
-    if passage is None:
+    passage, entered = None, _enter(serving, way, permit, routed, reread)
+    if begin is not None and entered is not None:
+        passage = begin(routed, total_at=ends_at)
+    if passage is None or entered is None:
+        if entered is not None:
+            entered.cancel()
         permit.give_back(Ended.OTHERWISE)
         return None
     return Straight(
@@ -332,6 +334,7 @@ def straight(
         ends_at=ends_at,
         report=report,
         reread=reread,
+        entered=entered,
     )
 
 
@@ -345,3 +348,27 @@ def _open(serving: Serving, batch: ExecuteBatch) -> Way | None:
     guard = serving.breakers.of(way.deployment.name)
     is_closed = guard is None or guard.breaker.state is Circuit.CLOSED
     return way if is_closed else None
+
+
+def _enter(
+    serving: Serving,
+    way: Way,
+    permit: Permit,
+    batch: ExecuteBatch,
+    reread: Callable[[], ExecuteBatch],
+) -> Entered | None:
+    """Pass all gates in place; None: one makes it wait, or refuses."""
+    gates = serving.gates
+    if not (gates.of_requests or gates.of_attempts):
+        return NOTHING_HELD
+    deployment = way.deployment
+    of_request = gates.for_request(batch)
+    of_attempt = gates.of_attempts.get(deployment.name, ())
+    if not (of_request or of_attempt):
+        return NOTHING_HELD
+    asked = batch if batch.messages else reread().asked_for(way.model)
+    demand = demand_for(serving, deployment, asked, runner=permit.engine.runner)
+    try:
+        return enter_both(of_request, of_attempt, demand)
+    except InferenceError:
+        return None  # the ordinary way knows what to do about it

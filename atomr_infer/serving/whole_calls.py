@@ -17,10 +17,13 @@ from atomr_infer.errors import (
     InferenceError,
     UpstreamTimeoutError,
 )
-from atomr_infer.model.batch import ExecuteBatch
+from atomr_infer.model.batch import ExecuteBatch, Usage
 from atomr_infer.model.capabilities import needs_fetching
 from atomr_infer.model.selectors import refuse_selectors
+from atomr_infer.policy.demand import TokenBound
+from atomr_infer.policy.token_estimate import estimate_input_tokens
 from atomr_infer.runtimes.contract import Embedder, TokenCounter, capabilities_of
+from atomr_infer.serving.delivery import Attempt
 from atomr_infer.serving.fresh_error import fresh
 from atomr_infer.serving.inlining import inlined
 from atomr_infer.serving.journey import Journey
@@ -31,7 +34,6 @@ if TYPE_CHECKING:
 
     from atomr.refs import Pid
     from atomr_infer.model.embeddings import Embeddings, EmbedRequest
-    from atomr_infer.model.usage import Usage
     from atomr_infer.runtimes.contract import ModelRunner
     from atomr_infer.serving.leg import Held
     from atomr_infer.serving.shared import Serving
@@ -85,7 +87,13 @@ async def embed(serving: Serving, request: EmbedRequest) -> Found[Embeddings]:
         timeout_s=request.timeout_s,
         asker=request.asker,
     )
-    return await _Call(serving, asked, ask, usage_of=lambda found: found.usage).run()
+    bound = None if serving.gates.is_empty else _bound_of(request)
+    call = _Call(serving, asked, ask, bound, usage_of=lambda found: found.usage)
+    return await call.run()
+
+
+def _bound_of(request: EmbedRequest) -> TokenBound:
+    return TokenBound(sum(map(estimate_input_tokens, request.inputs)))
 
 
 async def count_tokens(serving: Serving, batch: ExecuteBatch) -> Found[int]:
@@ -103,7 +111,7 @@ async def count_tokens(serving: Serving, batch: ExecuteBatch) -> Found[int]:
             raise _unsupported("counting tokens")
         return await runner.count_tokens(batch)
 
-    return await _Call(serving, batch, ask).run()
+    return await _Call(serving, batch, ask, TokenBound(0)).run()
 
 
 def _unsupported(what: str) -> EndpointUnsupportedError:
@@ -120,10 +128,11 @@ class _Call(Generic[T]):
         serving: Serving,
         batch: ExecuteBatch,
         ask: Callable[[ModelRunner, ExecuteBatch], Awaitable[T]],
+        bound: TokenBound | None,
         *,
         usage_of: Callable[[T], Usage | None] = lambda _: None,
     ) -> None:
-        self._journey = Journey(serving, batch)
+        self._journey = Journey(serving, batch, bound=bound)
         self._ask = ask
         self._usage_of = usage_of
         self._under_way = False
@@ -166,7 +175,10 @@ class _Call(Generic[T]):
             leg.batch = await inlined(leg.batch, can)
         bound_s = leg.deployment.timeouts.first_token_s
         with trio.move_on_after(bound_s) as silence, lease.life.hold(silence):
-            return await self._ask(lease.runner, leg.batch)
+            held.attempt = Attempt(leg.deployment.name, leg.batch.model)
+            value = await self._ask(lease.runner, leg.batch)
+            held.attempt.usage = self._usage_of(value) or Usage()
+            return value
         if lease.life.error is not None:
             raise fresh(lease.life.error)
         name = leg.deployment.name

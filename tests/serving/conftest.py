@@ -18,9 +18,10 @@ import trio
 from atomr_infer.errors import InferenceError
 from atomr_infer.model.batch import ExecuteBatch, Message, RawChunk, Role, TokenChunk
 from atomr_infer.serving.application import open_serving
+from atomr_infer.serving.first_attempt import OrdinaryWayError
 from atomr_infer.serving.request import Served, run_request
 from atomr_infer.serving.shared import Serving
-from atomr_infer.serving.straight import OrdinaryWayError, straight
+from atomr_infer.serving.straight import straight
 from tests.serving.lab import PLUGIN, LabPlugin
 
 if TYPE_CHECKING:
