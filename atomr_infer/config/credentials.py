@@ -36,6 +36,7 @@ SHOWN_FIX = 'write credential = { env = "NAME_OF_A_VARIABLE" } or { file = "PATH
 
 _KINDS = ("env", "file", "header", "provider")
 _KEYS_FIX = 'write keys = [{ env = "NAME" }, { file = "PATH" }]'
+_COOKIE_FIX = 'write cookie = { file = "PATH" } or { env = "NAME" }'
 _ADMIN_FIX = 'write admin_key = { env = "NAME" } or { file = "PATH" }'
 _POOL_FIX = 'write credentials = [{ env = "NAME" }, { env = "OTHER" }]'
 
@@ -97,12 +98,27 @@ def read_admin_key(reader: TableReader, folder: Path) -> EnvSecret | FileSecret:
     Raises:
         ConfigError: it is no table that names a variable or a file.
     """
-    if not isinstance(reader.content["admin_key"], dict):
+    return _own_secret(reader, "admin_key", folder, _ADMIN_FIX)
+
+
+def read_cookie(reader: TableReader, folder: Path) -> EnvSecret | FileSecret:
+    """Read the cluster's ``cookie``: where the secret of all its nodes is found.
+
+    Raises:
+        ConfigError: it is no table that names a variable or a file.
+    """
+    return _own_secret(reader, "cookie", folder, _COOKIE_FIX)
+
+
+def _own_secret(
+    reader: TableReader, key: str, folder: Path, fix: str
+) -> EnvSecret | FileSecret:
+    if not isinstance(reader.content[key], dict):
         problem = "a key does not belong in this file"
-        raise reader.fail("admin_key", f"{problem}; {_ADMIN_FIX}")
-    table = reader.table("admin_key")
+        raise reader.fail(key, f"{problem}; {fix}")
+    table = reader.table(key)
     assert table is not None, "the key is there and holds a table"
-    return _own_key(reader, table, "admin_key", folder)
+    return _own_key(reader, table, key, folder)
 
 
 def _own_key(

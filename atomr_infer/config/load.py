@@ -20,6 +20,12 @@ import attrs
 from atomr_infer.config.credentials import read_admin_key, read_keys
 from atomr_infer.config.deployments import read_deployments
 from atomr_infer.config.gateway import GatewayConfig
+from atomr_infer.config.node import (
+    ClusterConfig,
+    NodeConfig,
+    read_cluster,
+    read_node,
+)
 from atomr_infer.config.positions import scan
 from atomr_infer.config.reader import Origin, TableReader
 from atomr_infer.errors import ConfigError
@@ -39,12 +45,16 @@ class Config:
     Attributes:
         gateway: how the gateway listens.
         deployments: what is to be served, in the order of the file.
+        node: who the node is.
+        cluster: whose other nodes it finds; None: it has no others.
         origin: the file behind it, for errors that are found later; None for
             a configuration that a program made.
     """
 
     gateway: GatewayConfig = attrs.field(factory=GatewayConfig)
     deployments: tuple[Deployment, ...] = ()
+    node: NodeConfig = attrs.field(factory=NodeConfig)
+    cluster: ClusterConfig | None = None
     origin: Origin | None = attrs.field(default=None, eq=False, repr=False)
 
 
@@ -73,11 +83,13 @@ def parse_config(text: str, path: str) -> Config:
     document = _parse(text, path)
     origin = Origin(path, scan(text))
     top = TableReader(origin, (), "", document)
-    top.check_keys(("gateway", "deployment"))
-    gateway = top.table("gateway")
+    top.check_keys(("gateway", "node", "cluster", "deployment"))
+    folder = Path(path).parent
     return Config(
-        gateway=_read_gateway(gateway, Path(path).parent),
-        deployments=read_deployments(top, Path(path).parent),
+        gateway=_read_gateway(top.table("gateway"), folder),
+        deployments=read_deployments(top, folder),
+        node=read_node(top.table("node"), folder),
+        cluster=read_cluster(top.table("cluster"), folder),
         origin=origin,
     )
 

@@ -64,28 +64,47 @@ def resolve(
         MissingSecretError: the variable or file is absent, empty or cannot be
             read; the message says which, and how to mend it.
     """
+    whose = f"deployment {deployment!r} has no credential"
+    if deployment is None:
+        whose = "the gateway has no key"
+    return resolve_own(source, environ, lacking=whose)
+
+
+def resolve_own(
+    source: ReadableSource, environ: Mapping[str, str], *, lacking: str
+) -> Secret:
+    """Return the secret that ``source`` points at.
+
+    Args:
+        source: where it is; a :class:`Secret` is returned as it is.
+        environ: the environment to look into.
+        lacking: who is without it, the beginning of the error's sentence.
+
+    Raises:
+        MissingSecretError: as :func:`resolve` does.
+    """
     if isinstance(source, Secret):
         return source
     if isinstance(source, EnvSecret):
-        text, where = _from_environment(source, environ, deployment)
+        text, where = _from_environment(source, environ, lacking)
     else:
-        text, where = _from_file(source, deployment)
+        text, where = _from_file(source, lacking)
     if not text.strip():
-        raise _missing(deployment, f"{where} is empty; put the key there")
+        raise _missing(lacking, f"{where} is empty; put the key there")
     return Secret(text.strip())
 
 
 def _from_environment(
-    source: EnvSecret, environ: Mapping[str, str], deployment: str | None
+    source: EnvSecret, environ: Mapping[str, str], lacking: str
 ) -> tuple[str, str]:
     where = f"the environment variable {source.variable}"
     if source.variable not in environ:
         fix = f"set it with: export {source.variable}=..."
-        raise _missing(deployment, f"{where} is not set; {fix}")
+        raise _missing(lacking, f"{where} is not set; {fix}")
     return environ[source.variable], where
 
 
-def _from_file(source: FileSecret, deployment: str | None) -> tuple[str, str]:
+def _from_file(source: FileSecret, lacking: str) -> tuple[str, str]:
     where = f"the file {source.path}"
     try:
         # Bounded: a path that names a device would never end.
@@ -93,26 +112,23 @@ def _from_file(source: FileSecret, deployment: str | None) -> tuple[str, str]:
             text = file.read(_MAX_CHARS + 1)
     except FileNotFoundError as error:
         problem = f"{where} does not exist; write the key into it"
-        raise _missing(deployment, problem) from error
+        raise _missing(lacking, problem) from error
     except OSError as error:
         reason = error.strerror or type(error).__name__
         problem = f"{where} cannot be read ({reason}); let this user read it"
-        raise _missing(deployment, problem) from error
+        raise _missing(lacking, problem) from error
     except UnicodeDecodeError:
         # Not chained: that error carries the file's bytes, which are secret.
         problem = f"{where} is not UTF-8 text; it must hold the key and nothing else"
-        raise _missing(deployment, problem) from None
+        raise _missing(lacking, problem) from None
     except ValueError as error:
         problem = f"{where!r} is no path: {error}"
-        raise _missing(deployment, problem) from error
+        raise _missing(lacking, problem) from error
     if len(text) > _MAX_CHARS:
         problem = f"{where} is too long; it must hold the key and nothing else"
-        raise _missing(deployment, problem)
+        raise _missing(lacking, problem)
     return text, where
 
 
-def _missing(deployment: str | None, problem: str) -> MissingSecretError:
-    whose = f"deployment {deployment!r} has no credential"
-    if deployment is None:
-        whose = "the gateway has no key"
-    return MissingSecretError(f"{whose}: {problem}")
+def _missing(lacking: str, problem: str) -> MissingSecretError:
+    return MissingSecretError(f"{lacking}: {problem}")

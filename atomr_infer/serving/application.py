@@ -21,12 +21,15 @@ from functools import partial
 from importlib.metadata import distributions
 from typing import TYPE_CHECKING
 
-from atomr.core.child_spec import ChildSpec
+import trio
+
+from atomr.core.child_spec import ChildSpec, Restart
 from atomr.otp import DynamicSupervisor, Strategy, Supervisor
-from atomr.process import PlainProcess, open_node
+from atomr.process import PlainProcess, stop
 from atomr_infer.config.secrets import Environ
 from atomr_infer.serving.deployment_manager import DeploymentManager
 from atomr_infer.serving.names import DEPLOYMENTS, GATEWAYS, MANAGER, REQUESTS
+from atomr_infer.serving.node import ServingNode
 from atomr_infer.serving.shared import Serving
 
 if TYPE_CHECKING:
@@ -40,24 +43,37 @@ async def open_serving(
     *,
     environ: Mapping[str, str] | None = None,
     installed: Installed = distributions,
+    node: ServingNode | None = None,
 ) -> AsyncIterator[Serving]:
     """Run the serving tree for the length of the block.
 
     Args:
         environ: where credentials are looked up; None: ``os.environ``.
         installed: where runtimes are looked up.
+        node: what the tree stands on; None: a node without others.
+
+    Raises:
+        ConfigError: the node cannot be opened.
+        NotReadyError: the node fell, and with it the tree; the body was cancelled.
 
     Leaving the block stops everything in order; engines are closed.
     """
-    serving = Serving()
+    serving = Serving(ServingNode() if node is None else node)
     environ = Environ(os.environ if environ is None else environ)
-    async with open_node() as node:
-        await node.start(
+    async with serving.node.open() as opened:
+        # Stopped before the node's services, which its processes use.
+        tree = await opened.start(
             ChildSpec(
-                id="atomr_infer", start=partial(_root, serving, environ, installed)
+                id="atomr_infer",
+                start=partial(_root, serving, environ, installed),
+                restart=Restart.TRANSIENT,
             )
         )
-        yield serving
+        try:
+            yield serving
+        finally:
+            with trio.CancelScope(shield=True):
+                await stop(tree)
 
 
 def _root(

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from atomr_infer.model.cost import CostEstimate
     from atomr_infer.model.deployment import Deployment
     from atomr_infer.runtimes.credentials import Credentials
+    from atomr_infer.serving.node import ServingNode
     from atomr_infer.serving.routing_table import RoutingTable
 
 _PROGRESS_EVERY_S = 0.1
@@ -70,7 +71,8 @@ class Serving:
     started with.  Only the deployment manager publishes one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, node: ServingNode) -> None:
+        self.node = node
         self._table = ModelTable()
         self._by_name: dict[str, Deployment] = {}
         self._routing: dict[str, RoutingTable] = {}

@@ -17,6 +17,7 @@ from atomr_infer.model.deployment import Deployment, RetryPolicy, Serving
 from atomr_infer.serving import messages
 from atomr_infer.serving.engine_life import EngineLife
 from atomr_infer.serving.names import DEPLOYMENTS, coordinator_name, engine_core_name
+from atomr_infer.serving.node import ServingNode
 from atomr_infer.serving.replica import Lease, Phase
 from atomr_infer.serving.routing_table import RoutingTable
 from atomr_infer.serving.shared import Serving as Shared
@@ -48,7 +49,7 @@ def from_the_table() -> Callable[[], object]:
 
 
 def from_the_deployment() -> Callable[[], object]:
-    serving = Shared()
+    serving = Shared(ServingNode())
     serving.fail("m", CRASH)
     return partial(serving.askable, "m")
 
