@@ -179,6 +179,8 @@ class ExecuteBatch:
         client_headers: the client's headers that a provider may want, by
             lower-case name: ``anthropic-beta``, an upstream key.
         source: the client's own bytes; None: only the canonical form is left.
+        session: names the conversation that it belongs to, for who routes it; None:
+            the client does not say.
         priority: who goes first when there is a queue; higher first.
         timeout_s: the client's own bound on the whole request; it can lower
             the deployment's, not raise it.
@@ -204,6 +206,7 @@ class ExecuteBatch:
         factory=dict, hash=False, repr=False
     )
     source: Source | None = attrs.field(default=None, repr=False)
+    session: str | None = None
     priority: int = 0
     timeout_s: float | None = None
     asker: Asker | None = None

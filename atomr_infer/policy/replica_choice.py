@@ -1,16 +1,24 @@
 """Who takes the next request: which replica, and which deployment of a group.
 
+A replica that has failed this request already comes last, then those that cannot run
+now, then those without a free place; among equals the policy decides.  Going to
+another node costs a hop, and its load is known a moment late: one of this node is
+taken as long as it has not clearly more to do.
+
 Pure.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import attrs
 
+from atomr_infer.model.routing import Routing
+from atomr_infer.policy.affinity import ReadPrefixes, rendezvous
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Collection, Iterable
 
 
 class Load(Protocol):
@@ -24,6 +32,31 @@ class Load(Protocol):
     @property
     def outstanding(self) -> int:
         """Requests running and waiting."""
+        ...
+
+    @property
+    def tokens(self) -> int:
+        """About how many tokens these have, prompts and answers."""
+        ...
+
+    @property
+    def limit(self) -> int:
+        """How many it runs at once."""
+        ...
+
+    @property
+    def first_s(self) -> float:
+        """Seconds to the first words of late; 0: nobody knows."""
+        ...
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is on this node."""
+        ...
+
+    @property
+    def label(self) -> str:
+        """Its node and number: the same on all nodes."""
         ...
 
 
@@ -44,6 +77,165 @@ def least_outstanding(replicas: Iterable[R], avoid: frozenset[R]) -> R | None:
         key=lambda r: (r in avoid, not r.ready, r.outstanding),
         default=None,
     )
+
+
+@attrs.frozen(kw_only=True)
+class Wanted:
+    """What of a request matters to the choice.
+
+    Attributes:
+        tokens: about how many it has, prompt and answer.
+        session: names its conversation; None: nothing does.
+        blocks: the hashes of its prompt's blocks.
+    """
+
+    tokens: int = 1
+    session: bytes | None = None
+    blocks: tuple[bytes, ...] = ()
+
+
+@attrs.frozen
+class Choice(Generic[R]):
+    """A replica, and why this one.
+
+    Attributes:
+        replica: the one.
+        reason: in a word or two.
+        candidates: how many there were.
+    """
+
+    replica: R
+    reason: str
+    candidates: int
+
+
+@attrs.frozen(kw_only=True)
+class Chooser:
+    """A policy, with what it needs to know.
+
+    Attributes:
+        routing: the policy.
+        local_margin: by what share the work of this node's replicas may exceed that
+            of another node's before a request goes there.
+        prefixes: who has read what, for ``prefix``.
+    """
+
+    routing: Routing
+    local_margin: float
+    prefixes: ReadPrefixes
+
+    def choose(
+        self,
+        replicas: Collection[R],
+        avoid: frozenset[R],
+        wanted: Wanted,
+        *,
+        random: Callable[[], float],
+    ) -> Choice[R] | None:
+        """Return the replica that takes a request; None: there is none at all.
+
+        Args:
+            replicas: all that can be asked.
+            avoid: those that this request has failed on.
+            wanted: the request.
+            random: gives numbers in [0, 1).
+        """
+        best = min((_standing(r, avoid) for r in replicas), default=None)
+        if best is None:
+            return None
+        able = [r for r in replicas if _standing(r, avoid) == best]
+        if len(able) == 1:
+            reason = "only" if len(replicas) == 1 else "only_free"
+            return Choice(able[0], reason, len(replicas))
+        chosen, reason = self._by_policy(able, wanted, random)
+        return Choice(chosen, reason, len(replicas))
+
+    def _by_policy(
+        self, able: list[R], wanted: Wanted, random: Callable[[], float]
+    ) -> tuple[R, str]:
+        if self.routing is Routing.SESSION and wanted.session is not None:
+            return _preferred(wanted.session, able), "session"
+        if self.routing is Routing.PREFIX and wanted.blocks:
+            return self._by_prefix(able, wanted)
+        if self.routing is Routing.TWO_CHOICES:
+            able = _two_of(able, random)
+        by = Routing.LEAST_TOKENS if needs_request(self.routing) else self.routing
+        return self._least(able, wanted), by.value
+
+    def _by_prefix(self, able: list[R], wanted: Wanted) -> tuple[R, str]:
+        least = self._least(able, wanted)
+        _, owners = self.prefixes.longest(wanted.blocks)
+        by_label = {replica.label: replica for replica in able}
+        known = next((by_label[o] for o in owners if o in by_label), None)
+        reason = "prefix"
+        if known is None:
+            # All nodes send the first of a kind to the same one.
+            known, reason = _preferred(wanted.blocks[0], able), "prefix_new"
+        if self._is_worse(known, least, wanted):
+            return least, "prefix_busy"
+        return known, reason
+
+    def _least(self, able: Collection[R], wanted: Wanted) -> R:
+        measure = self._measure
+        local = [replica for replica in able if replica.is_local]
+        others = [replica for replica in able if not replica.is_local]
+        by_work = _by(measure)
+        if not local:
+            return min(others, key=by_work)
+        here = min(local, key=by_work)
+        if not others:
+            return here
+        there = min(others, key=by_work)
+        return there if self._is_worse(here, there, wanted) else here
+
+    def _is_worse(self, one: R, other: R, wanted: Wanted) -> bool:
+        """Whether one has so much more to do that the other is worth the way."""
+        own = wanted.tokens if self._counts_tokens else 1
+        if self.routing is Routing.FASTEST:
+            own = 0
+        most = (self._measure(other) + own) * (1 + self.local_margin)
+        return self._measure(one) > most
+
+    @property
+    def _counts_tokens(self) -> bool:
+        return self.routing not in (Routing.LEAST_REQUESTS, Routing.TWO_CHOICES)
+
+    def _measure(self, replica: Load) -> float:
+        match self.routing:
+            case Routing.LEAST_REQUESTS | Routing.TWO_CHOICES:
+                return replica.outstanding
+            case Routing.FASTEST:
+                return replica.first_s * (replica.outstanding + 1)
+            case Routing.WEIGHTED:
+                return replica.tokens / max(replica.limit, 1)
+            case _:
+                return replica.tokens
+
+
+def needs_request(routing: Routing) -> bool:
+    """Whether a policy looks at more of a request than its size."""
+    return routing in (Routing.SESSION, Routing.PREFIX)
+
+
+def _by(measure: Callable[[Load], float]) -> Callable[[Load], tuple[float, int]]:
+    return lambda replica: (measure(replica), replica.outstanding)
+
+
+def _standing(replica: R, avoid: frozenset[R]) -> tuple[bool, bool, bool]:
+    """Return what is wrong with a replica, the worst first."""
+    is_full = replica.outstanding >= replica.limit
+    return (replica in avoid, not replica.ready, is_full)
+
+
+def _preferred(key: bytes, able: list[R]) -> R:
+    by_label = {replica.label: replica for replica in able}
+    return by_label[rendezvous(key, by_label)[0]]
+
+
+def _two_of(able: list[R], random: Callable[[], float]) -> list[R]:
+    first = int(random() * len(able))
+    second = (first + 1 + int(random() * (len(able) - 1))) % len(able)
+    return [able[first], able[second]]
 
 
 @attrs.frozen(kw_only=True)
