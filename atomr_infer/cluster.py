@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from atomr_infer.model.deployment import Deployment
     from atomr_infer.model.secret import Secret
     from atomr_infer.serving.breakers import Guard
+    from atomr_infer.serving.node import ServingNode
     from atomr_infer.serving.replica import ReplicaState
     from atomr_infer.serving.shared import Readiness, Serving
 
@@ -108,20 +109,27 @@ class Cluster:
     @staticmethod
     @asynccontextmanager
     async def connect(
-        address: str, *, environ: Mapping[str, str] | None = None
+        address: str,
+        *,
+        environ: Mapping[str, str] | None = None,
+        node: ServingNode | None = None,
     ) -> AsyncIterator[Cluster]:
         """Open the cluster at ``address`` for the length of the block.
 
         Args:
             address: ``inproc://NAME``: a cluster of this process alone.
             environ: where credentials are looked up; None: ``os.environ``.
+            node: the node that it stands on, which may be one of several; see
+                :func:`~atomr_infer.serving.node.make_node`.  None: one that has no
+                others, and keeps nothing.
 
         Raises:
-            ConfigError: the address is of another kind.
+            ConfigError: the address is of another kind, or the node cannot be opened.
+            NotReadyError: the node fell, and with it the tree; the body was cancelled.
         """
         if not address.startswith(_SCHEME) or address == _SCHEME:
             raise ConfigError(f"cannot connect to {address!r}; use {_SCHEME}NAME")
-        async with open_serving(environ=environ) as serving:
+        async with open_serving(environ=environ, node=node) as serving:
             cluster = Cluster(serving, current_node())
             try:
                 yield cluster

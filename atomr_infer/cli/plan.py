@@ -14,6 +14,7 @@ import attrs
 from atomr_infer.config.discovery import demo_deployment, environment_deployments
 from atomr_infer.config.gateway import GatewayConfig
 from atomr_infer.config.load import Config, load_config
+from atomr_infer.config.node import ClusterConfig, NodeConfig
 from atomr_infer.config.reader import Origin
 from atomr_infer.config.secrets import resolve
 from atomr_infer.config.validate import validate_deployments
@@ -51,6 +52,8 @@ class ServePlan:
         origin: the file, for errors that are found later; None: there is none.
         keys: those that open the gateway.
         admin_key: what opens the operators' routes; None: there are none.
+        node: who the node is.
+        cluster: whose other nodes it finds; None: it has no others.
     """
 
     deployments: tuple[Deployment, ...]
@@ -60,6 +63,8 @@ class ServePlan:
     origin: Origin | None = attrs.field(default=None, eq=False, repr=False)
     keys: tuple[Secret, ...] = attrs.field(default=(), repr=False)
     admin_key: Secret | None = attrs.field(default=None, repr=False)
+    node: NodeConfig = attrs.field(factory=NodeConfig)
+    cluster: ClusterConfig | None = None
 
 
 def plan_serving(
@@ -106,6 +111,8 @@ def _from_file(path: Path, environ: Mapping[str, str]) -> ServePlan:
         origin=config.origin,
         keys=_gateway_keys(config, environ),
         admin_key=admin_key_of(config, environ),
+        node=config.node,
+        cluster=config.cluster,
     )
 
 

@@ -12,6 +12,7 @@ configuration read anew (:mod:`atomr_infer.cli.hangup`).
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import sys
 from functools import partial
@@ -28,6 +29,7 @@ from atomr_infer.cli.logs import configure_logging
 from atomr_infer.cluster import Cluster
 from atomr_infer.errors import ConfigError, InferenceError, decode, encode
 from atomr_infer.gateway.server_tls import server_context
+from atomr_infer.serving.node import make_node
 
 if TYPE_CHECKING:
     import ssl
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from atomr_infer.config.gateway import GatewayConfig
     from atomr_infer.gateway.gateway import Gateway
     from atomr_infer.model.deployment import Deployment
+    from atomr_infer.serving.node import ServingNode
 
 _OBJECTS_BETWEEN_LOOKS = 20_000
 
@@ -80,7 +83,8 @@ async def _serve(plan: ServePlan, again: Callable[[], ServePlan]) -> None:
         trio.open_signal_receiver(*here.stop) as signals,
         open_hangups(here) as hangups,
     ):
-        async with Cluster.connect("inproc://serve") as cluster:
+        node = _node(plan)
+        async with Cluster.connect("inproc://serve", node=node) as cluster:
             gateway = await cluster.serve(
                 plan.gateway.bind,
                 max_body_bytes=plan.gateway.max_body_bytes,
@@ -104,6 +108,17 @@ async def _serve(plan: ServePlan, again: Callable[[], ServePlan]) -> None:
                     nursery.cancel_scope.cancel()
             print_notice("stopping")
     print_notice("stopped")
+
+
+def _node(plan: ServePlan) -> ServingNode:
+    """Return the node to stand on; what is wrong with it is said with its line."""
+    try:
+        return make_node(plan.node, plan.cluster, os.environ)
+    except ConfigError as error:
+        if plan.origin is not None and error.path is None:
+            error.path = plan.origin.path
+            error.line = plan.origin.positions.line(("cluster",))
+        raise
 
 
 def _tls(gateway: GatewayConfig) -> ssl.SSLContext | None:
