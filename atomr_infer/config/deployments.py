@@ -15,6 +15,7 @@ from atomr_infer.config.credentials import (
     read_credentials,
 )
 from atomr_infer.config.fallbacks import check_fallbacks, read_fallbacks
+from atomr_infer.config.placement import check_colocations, read_placement
 from atomr_infer.config.prices import read_price
 from atomr_infer.config.reader import TableReader, type_name
 from atomr_infer.model.deployment import (
@@ -49,6 +50,8 @@ _OTHER_WORDS = {
     "circuit_breaker": "did you mean [deployment.breaker]?",
     "hedge_after_s": "write after_s under [deployment.hedge]",
     "timeout": "see the keys of [deployment.timeouts]",
+    "gpus": "it belongs under [deployment.placement]",
+    "region": "did you mean labels = { region = ... } under [deployment.placement]?",
 }
 
 
@@ -72,7 +75,7 @@ def read_deployments(top: TableReader, folder: Path) -> tuple[Deployment, ...]:
     lines: dict[str, int | None] = {}
     for index, content in enumerate(tables):
         reader = _reader(top, index, content)
-        deployment = _deployment(reader, folder)
+        deployment = read_deployment(reader, folder)
         if deployment.name in lines:
             raise reader.fail(
                 "name",
@@ -82,6 +85,7 @@ def read_deployments(top: TableReader, folder: Path) -> tuple[Deployment, ...]:
         lines[deployment.name] = top.origin.positions.line((*reader.where, "name"))
         deployments.append(deployment)
     check_fallbacks(deployments, top.origin)
+    check_colocations(deployments, top.origin)
     return tuple(deployments)
 
 
@@ -95,7 +99,16 @@ def _reader(top: TableReader, index: int, content: object) -> TableReader:
     return TableReader(top.origin, where, label, content)
 
 
-def _deployment(reader: TableReader, folder: Path) -> Deployment:
+def read_deployment(reader: TableReader, folder: Path) -> Deployment:
+    """Read one deployment.
+
+    Args:
+        reader: its table.
+        folder: what a relative credential file is relative to.
+
+    Raises:
+        ConfigError: at the first mistake.
+    """
     reader.check_keys(_KEYS, also=_OTHER_WORDS)
     for key in _REQUIRED:
         if key not in reader.content:
@@ -159,6 +172,7 @@ _SUB_TABLES = {
     "retry": _retry,
     "breaker": _breaker,
     "hedge": _hedge,
+    "placement": read_placement,
     "price": read_price,
     "options": _options,
 }

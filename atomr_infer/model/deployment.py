@@ -23,6 +23,7 @@ from atomr_infer.model.failover import (
     OnCut,
     as_fallbacks,
 )
+from atomr_infer.model.placement import Placement
 from atomr_infer.model.prices import Price
 from atomr_infer.model.secret import PooledSecret, SecretSource, alone, pooled
 from atomr_infer.model.validation import (
@@ -161,6 +162,7 @@ class Deployment:
             the answer is whole.
         breaker: when the upstream's endpoint counts as broken.
         hedge: when a second attempt is made because the first is slow.
+        placement: which nodes of a cluster may run it.
 
     >>> Deployment(name="tiny", runtime="mock").serves
     ('tiny',)
@@ -203,6 +205,7 @@ class Deployment:
     )
     breaker: BreakerPolicy = attrs.field(factory=BreakerPolicy)
     hedge: HedgePolicy = attrs.field(factory=HedgePolicy)
+    placement: Placement = attrs.field(factory=Placement)
 
     @serves.default
     def _serves_its_own_name(self) -> tuple[str, ...]:

@@ -47,20 +47,16 @@ def _are_labels(_: object, field: attrs.Attribute[Any], labels: object) -> None:
     for name, wanted in labels.items():
         if not name:
             raise InvalidValueError(field.name, name, "is empty; give it a name")
-        if not wanted:
-            problem = "is empty; name what the label may be"
-            raise InvalidValueError(f"{field.name}.{name}", list(wanted), problem)
-        for text in wanted:
-            if not isinstance(text, str) or not text:
-                problem = "is not a label; write a string"
-                raise InvalidValueError(f"{field.name}.{name}", text, problem)
+        if not wanted or not all(isinstance(t, str) and t for t in wanted):
+            problem = "says nothing; name what the label may be"
+            raise InvalidValueError(field.name, {name: list(wanted)}, problem)
 
 
 @attrs.frozen(kw_only=True)
 class Placement:
     """Which nodes of a cluster may run replicas, and how many each.
 
-    On a node without a cluster it must fit that node.
+    Where a node has no others, nothing of it is looked at.
 
     Attributes:
         roles: what a node must be, all of them; none: ``egress`` for a remote

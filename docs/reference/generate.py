@@ -20,8 +20,10 @@ import attrs
 
 from atomr_infer import errors
 from atomr_infer.config.gateway import GatewayConfig
+from atomr_infer.config.node import ClusterConfig, NodeConfig
 from atomr_infer.model.deployment import Deployment, RetryPolicy, Serving, Timeouts
 from atomr_infer.model.failover import BreakerPolicy, Fallback, HedgePolicy
+from atomr_infer.model.placement import Placement
 from atomr_infer.model.prices import Rates
 from atomr_infer.testing.mock_script import MockScript
 from atomr_infer.wire.openai import error_body
@@ -63,8 +65,18 @@ A fallback that is not in the file is refused, and so are those that go in a cir
 | `unsupported` | the model lacks what the request needs |
 | `content_filter` | the upstream refuses the content; only when it is written |"""
 
+_CLUSTER = """\
+Left out: the node has no others.
+A relative path is relative to the configuration; the cookie itself is refused."""
+
+_PLACEMENT = """\
+Which nodes of a cluster run the replicas.
+Where a node has no others, nothing of it is looked at."""
+
 _TABLES: tuple[tuple[str, str, type[attrs.AttrsInstance]], ...] = (
     ("[gateway]", "", GatewayConfig),
+    ("[node]", "", NodeConfig),
+    ("[cluster]", _CLUSTER, ClusterConfig),
     (
         "[[deployment]]",
         "Write one for each model or group of models; in programs it is the value "
@@ -102,6 +114,7 @@ _TABLES: tuple[tuple[str, str, type[attrs.AttrsInstance]], ...] = (
         BreakerPolicy,
     ),
     ("[deployment.hedge]", "", HedgePolicy),
+    ("[deployment.placement]", _PLACEMENT, Placement),
     (
         '[deployment.options]` with `runtime = "openai"',
         "`model` is the upstream's name for the model; without it, the client's is "
@@ -149,6 +162,7 @@ _ELSEWHERE = frozenset(
         "hedge",
         "openai",
         "options",
+        "placement",
         "price",
         "retry",
         "serving",
@@ -159,6 +173,7 @@ _ELSEWHERE = frozenset(
 
 _TOML_TYPES = (
     ("bool", "true or false"),
+    ("frozenset[Role]", "array of roles"),
     ("Mapping", "table"),
     ("PooledSecret", "array of tables"),
     ("MockCall", "array of tables"),
@@ -225,11 +240,11 @@ def _default(field: attrs.Attribute[object]) -> str:
         return "`[name]`"
     if value is attrs.NOTHING:
         return "required"
-    if isinstance(value, frozenset):
+    if isinstance(value, frozenset) and value:
         return "all but `content_filter`"
     if isinstance(value, Enum):
         value = value.value
-    if value is None or value == () or isinstance(value, attrs.Factory):  # type: ignore[arg-type] # a function to the type checker
+    if value is None or value in ((), frozenset()) or isinstance(value, attrs.Factory):  # type: ignore[arg-type] # a function to the type checker
         return "none"
     # JSON writes strings and booleans as TOML does.
     return f"`{json.dumps(value)}`"

@@ -1,0 +1,96 @@
+"""The table ``[deployment.placement]`` to a :class:`Placement`.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+from atomr_infer.config.reader import TableReader, type_name
+from atomr_infer.model.placement import Placement, Role
+from atomr_infer.policy.colocation import colocation_problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from atomr_infer.config.reader import Origin
+    from atomr_infer.model.deployment import Deployment
+
+_OTHER_WORDS = {
+    "region": 'did you mean labels = { region = "..." }?',
+    "node": 'did you mean labels = { node = "..." }, a label of that node alone?',
+    "role": "did you mean 'roles'?",
+    "gpu": "did you mean 'gpus'?",
+    "gpu_memory": "did you mean 'gpu_memory_gib'?",
+    "replicas": "it belongs under [deployment.serving]",
+}
+
+_ROLES = {role.value: role for role in Role}
+
+
+def read_placement(table: TableReader) -> Placement:
+    """Read where a deployment may run.
+
+    Raises:
+        ConfigError: a key is unknown, or a value is not allowed.
+    """
+    table.check_keys(
+        ("roles", "labels", "gpus", "gpu_memory_gib", "colocate_with", "everywhere"),
+        also=_OTHER_WORDS,
+    )
+    converted: dict[str, object] = {}
+    if "roles" in table.content:
+        converted["roles"] = _roles(table)
+    if "labels" in table.content:
+        converted["labels"] = _labels(table)
+    everywhere = table.content.get("everywhere", True)
+    if not isinstance(everywhere, bool):
+        problem = f"everywhere is {type_name(everywhere)}, not true or false"
+        raise table.fail("everywhere", problem)
+    return table.make(Placement, {**table.content, **converted})
+
+
+def _roles(table: TableReader) -> frozenset[Role]:
+    given = table.content["roles"]
+    if not isinstance(given, list) or not given:
+        raise table.fail("roles", f"roles is no array of {', '.join(_ROLES)}")
+    for name in given:
+        if name not in _ROLES:
+            near = difflib.get_close_matches(str(name), _ROLES, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"use {', '.join(_ROLES)}"
+            raise table.fail("roles", f"{name!r} is no role; {hint}")
+    return frozenset(_ROLES[name] for name in given)
+
+
+def _labels(table: TableReader) -> dict[str, list[str]]:
+    labels = table.table("labels")
+    assert labels is not None, "the key is there"
+    return {name: _texts(labels, name) for name in labels.content}
+
+
+def _texts(labels: TableReader, name: str) -> list[str]:
+    value = labels.content[name]
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list) or not all(isinstance(t, str) for t in texts):
+        raise labels.fail(name, f"{name} is {type_name(value)}, not a string or some")
+    return texts
+
+
+def check_colocations(deployments: Iterable[Deployment], origin: Origin) -> None:
+    """Refuse to stand beside nobody, and circles.
+
+    Args:
+        deployments: all of the file, in its order.
+        origin: the file.
+
+    Raises:
+        ConfigError: at the first mistake.
+    """
+    beside = {each.name: each.placement.colocate_with for each in deployments}
+    for index, (name, other) in enumerate(beside.items()):
+        problem = colocation_problem(name, beside)
+        if other is not None and problem is not None:
+            where = ("deployment", index, "placement", "colocate_with")
+            raise origin.error(where, f"deployment {name!r}: placement: {problem}")
