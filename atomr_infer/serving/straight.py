@@ -317,10 +317,12 @@ def straight(
     ends_at = report.started_at + bound_s
     begin = getattr(permit.engine.runner, "passage", None)
     routed = batch.asked_for(way.model)
-    passage, entered = None, _enter(serving, way, permit, routed, reread)
-    if begin is not None and entered is not None:
-        passage = begin(routed, total_at=ends_at)
-    if passage is None or entered is None:
+    passage = entered = None
+    if begin is not None:
+        entered = _enter(serving, way, permit, routed, reread)
+        if entered is not None:
+            passage = begin(routed, total_at=ends_at)
+    if entered is None or passage is None:
         if entered is not None:
             entered.cancel()
         permit.give_back(Ended.OTHERWISE)
