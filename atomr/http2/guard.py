@@ -73,7 +73,8 @@ ALLOWANCES = {
     # One for each stream, and one for each end of it.
     Kind.HEADERS: Allowance(1024, 2000.0),
     Kind.PRIORITY: Allowance(16, 1.0),
-    Kind.RST_STREAM: Allowance(256, 100.0),
+    # One for each stream that is broken off, as when all clients of a node leave.
+    Kind.RST_STREAM: Allowance(512, 1000.0),
     Kind.SETTINGS: Allowance(16, 1.0),
     Kind.PUSH_PROMISE: Allowance(0, 0.0),
     Kind.PING: Allowance(64, 20.0),

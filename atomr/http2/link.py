@@ -201,7 +201,7 @@ class Link:
         """Open a stream to a service; leaving the block ends it.
 
         What was sent arrives before the end; an exception breaks the stream off at
-        once.  At most 64 are open at the same time: one more waits.
+        once.  At most 256 are open at the same time: one more waits.
 
         Args:
             service: who serves it over there.
@@ -211,11 +211,25 @@ class Link:
             LinkMessageError: the message is too long.
             LinkDownError: the link ended.
         """
+        stream = await self.begin_stream(service, message)
+        try:
+            yield stream
+        except BaseException:
+            stream.abort()
+            raise
+        stream.close()
+
+    async def begin_stream(self, service: str, message: object) -> LinkStream:
+        """Open a stream for whoever cannot use a block; it must be ended.
+
+        By its ``close`` or its ``abort``; else as :meth:`open_stream`.
+
+        Cancellation: none was opened.
+        """
         self._check(service)
         body = frames.raw(message)
         self._check_length(len(bytes(body)))
-        async with self.dispatch.streams.opened(frames.Open(service, body)) as stream:
-            yield stream
+        return await self.dispatch.streams.open(frames.Open(service, body))
 
     def on_down(self, tell: Callable[[], None]) -> None:
         """Have a function called in the moment when the link ends.

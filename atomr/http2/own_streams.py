@@ -8,7 +8,6 @@ The first message on a stream says what it is for.
 from __future__ import annotations
 
 import itertools
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -29,8 +28,6 @@ from atomr.http2.streams import LinkStream
 from atomr.waking import Parked
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from atomr.http2.core import Core
     from atomr.http2.dispatch import Dispatch
     from atomr.http2.frames import Frame
@@ -61,17 +58,6 @@ class OwnStreams:
 
     def __len__(self) -> int:
         return len(self._streams)
-
-    @asynccontextmanager
-    async def opened(self, first: Frame) -> AsyncIterator[LinkStream]:
-        """Open a stream for a block."""
-        stream = await self.open(first)
-        try:
-            yield stream
-        except BaseException:
-            self.reset(stream)
-            raise
-        self.leave(stream, wait_for_peer=False)
 
     async def open(self, first: Frame) -> LinkStream:
         """Open a stream; waits while too many are open.

@@ -17,11 +17,11 @@ from atomr.http2.guard import MAX_HEADER_BYTES
 # At DEBUG hpack writes every header into the log.
 logging.getLogger("hpack").setLevel(logging.INFO)
 
-MAX_STREAMS = 128
-"""Streams of their own at once, beside the lanes."""
+MAX_STREAMS = 512
+"""Streams of their own at once, beside the lanes; a request has one."""
 
 STREAM_WINDOW_BYTES = 1024 * 1024
-"""What a stream may hold unread; with all streams of a peer at most 128 MiB."""
+"""What a stream may hold unread; with all streams of a peer at most 512 MiB."""
 
 LANE_WINDOW_BYTES = {
     Lane.CTL: 1024 * 1024,

@@ -115,6 +115,18 @@ class LinkStream:
             self._ended_here = self._outlet.ending = True
             self.link.wake_writer()
 
+    def close(self, *, wait_for_peer: bool = False) -> None:
+        """Let go of it behind what was sent; what comes is dropped.
+
+        Args:
+            wait_for_peer: the peer ends it as well; otherwise it is told to.
+        """
+        self.link.dispatch.streams.leave(self, wait_for_peer=wait_for_peer)
+
+    def abort(self) -> None:
+        """Break it off at once: the peer sees it, and what waits is not sent."""
+        self.link.dispatch.streams.reset(self)
+
     # --- for the link -----------------------------------------------------------
 
     @property

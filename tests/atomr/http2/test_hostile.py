@@ -23,6 +23,8 @@ from atomr.http2 import Lane, Service, frames
 from atomr.http2.guard import ALLOWANCES, Kind
 from atomr.http2.handshake import Greeted, Self, greet_accepted, greet_dialed
 from atomr.http2.outlets import QUEUE_BYTES
+from atomr.http2.own_streams import STREAMS_EACH
+from atomr.http2.setup import MAX_STREAMS
 from tests.atomr.http2.conftest import (
     CLUSTER,
     COOKIE,
@@ -155,11 +157,11 @@ ATTACKS: dict[str, tuple[str, Attack]] = {
     ),
     "more streams than it may have": (
         "malformed",
-        lambda p: openings(p, 132, reset=False),
+        lambda p: openings(p, MAX_STREAMS + 4, reset=False),
     ),
     "streams that are reset at once": (
         "flood",
-        lambda p: openings(p, 1000, reset=True),
+        lambda p: openings(p, 2000, reset=True),
     ),
     "settings": ("flood", lambda _: frame(Kind.SETTINGS) * 1000),
     "pings": ("flood", lambda _: frame(Kind.PING, 0, b"12345678") * 10_000),
@@ -264,7 +266,9 @@ async def closed(peer: Greeted) -> None:
         return
 
 
-INVITES = frame(Kind.DATA, Lane.CTL, b"".join(message(10, n) for n in range(65)))
+INVITES = frame(
+    Kind.DATA, Lane.CTL, b"".join(message(10, n) for n in range(STREAMS_EACH + 1))
+)
 PUSH = frame(Kind.PUSH_PROMISE, Lane.CTL, b"\0\0\0\x02" + b"\x82", 0x4)
 
 
@@ -435,11 +439,11 @@ async def test_a_peer_that_opens_streams_and_says_nothing_uses_only_its_own(
 ) -> None:
     async with attacked() as victim:
         peer = await hostile(authority, victim.node.port)
-        await attack(peer, openings(peer, 128, reset=False))
+        await attack(peer, openings(peer, MAX_STREAMS, reset=False))
         await until(lambda: victim.node.links.get("mallory"))
         link = victim.node.links.get("mallory")
         assert link is not None
-        await until(lambda: len(link.dispatch.streams) == 128)
+        await until(lambda: len(link.dispatch.streams) == MAX_STREAMS)
         await answers_go_on(victim)
         peer.pipe.close()
         await until(lambda: victim.node.ended)

@@ -131,7 +131,7 @@ CONNECTION_ERRORS: dict[str, Make] = {
         p.opening(11) + p.opening(9)
     ),
     "5.1.2 more streams are open than SETTINGS_MAX_CONCURRENT_STREAMS": lambda p: (
-        b"".join(p.opening(OWN + 2 * n) for n in range(129))
+        b"".join(p.opening(OWN + 2 * n) for n in range(513))
     ),
     "6.1 data comes for the connection": lambda _: frame(Kind.DATA, 0, b"x"),
     "6.1 padding is as long as its data": lambda _: frame(
@@ -306,7 +306,7 @@ FLOODS: dict[str, Make] = {
     "10.5 settings": lambda _: frame(Kind.SETTINGS) * 200,
     "10.5 streams that are reset at once": lambda p: b"".join(
         p.opening(OWN + 2 * n) + frame(Kind.RST_STREAM, OWN + 2 * n, b"\0\0\0\x08")
-        for n in range(600)
+        for n in range(1_200)
     ),
     "10.5 data without bytes": lambda _: frame(Kind.DATA, Lane.MSG) * 2_000,
     "10.5 priorities": lambda _: frame(Kind.PRIORITY, OWN, b"\0\0\0\1\1") * 200,

@@ -11,6 +11,7 @@ import trio
 
 from atomr.errors import LinkMessageError, LinkStreamError
 from atomr.http2 import Service
+from atomr.http2.own_streams import STREAMS_EACH
 from atomr.http2.setup import STREAM_WINDOW_BYTES
 from atomr.http2.streams import BACKLOG_BYTES
 from tests.atomr.http2.conftest import dial, until
@@ -212,7 +213,7 @@ async def test_a_cancelled_opening_leaves_no_stream(open_node: OpenNode) -> None
             assert await stream.receive() == b"0" + b" " * 10
 
 
-async def test_the_sixty_fifth_stream_waits_for_one_that_ends(
+async def test_a_stream_that_is_one_too_many_waits_for_one_that_ends(
     open_node: OpenNode,
 ) -> None:
     async with open_node("a", SERVICES) as a, open_node("b", SERVICES) as b:
@@ -231,10 +232,10 @@ async def test_the_sixty_fifth_stream_waits_for_one_that_ends(
                     await release.wait()
 
             async with trio.open_nursery() as nursery:
-                for _ in range(65):
+                for _ in range(STREAMS_EACH + 1):
                     nursery.start_soon(hold)
-                await until(lambda opened=opened: len(opened) == 64)  # type: ignore[misc]
+                await until(lambda opened=opened: len(opened) == STREAMS_EACH)  # type: ignore[misc]
                 await trio.sleep(0.05)
-                assert len(opened) == 64
+                assert len(opened) == STREAMS_EACH
                 release.set()
-            assert len(opened) == 65
+            assert len(opened) == STREAMS_EACH + 1
