@@ -18,7 +18,14 @@ Importing this module loads no web server; :meth:`Cluster.serve` does.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, TypeAlias, TypedDict, Unpack
 
@@ -44,6 +51,7 @@ from atomr_infer.serving.request import run_request
 from atomr_infer.serving.sinks import ChunkStream, CollectingSink
 
 if TYPE_CHECKING:
+    import socket
     import ssl
     from pathlib import Path
 
@@ -296,6 +304,7 @@ class Cluster:
         admin_key: Secret | None = None,
         response_store: Path | None = None,
         tls: ssl.SSLContext | None = None,
+        sockets: Sequence[socket.socket] = (),
         **options: Unpack[GatewayOptions],
     ) -> Gateway:
         """Serve the deployments over HTTP, in the background.
@@ -308,6 +317,8 @@ class Cluster:
             response_store: the SQLite file that keeps responses; None: memory.
             tls: a server's context, as ``atomr_infer.gateway.server_tls`` makes
                 one; None: HTTP without TLS.
+            sockets: that listen already, instead of ``bind``; they become the
+                gateway's.
             **options: those of the configuration's ``[gateway]`` table that are
                 no files, under the same names; what is not named has the same
                 default.
@@ -343,7 +354,10 @@ class Cluster:
             write_timeout_s=config.write_timeout_s,
             hypercorn_prefix="" if admin is None else ADMIN_PREFIX,
         )
-        listener = await Listener.bind(config.host, config.port, settings, tls=tls)
+        if sockets:
+            listener = Listener(sockets, settings, tls)
+        else:
+            listener = await Listener.bind(config.host, config.port, settings, tls=tls)
         limits = GatewayLimits(
             max_body_bytes=config.max_body_bytes,
             keepalive_s=config.keepalive_s,

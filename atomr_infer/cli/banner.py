@@ -21,7 +21,11 @@ _LOOPBACK = ("127.", "localhost", "[::1]")
 
 
 def print_banner(
-    plan: ServePlan, url: str, engines: Mapping[str, Sequence[int]]
+    plan: ServePlan,
+    url: str,
+    engines: Mapping[str, Sequence[int]],
+    *,
+    workers: int = 1,
 ) -> None:
     """Print the banner on standard output.
 
@@ -29,8 +33,11 @@ def print_banner(
         plan: what is served.
         url: where.
         engines: process ids of the local engines, by deployment.
+        workers: how many processes serve.
     """
-    lines = ["", f"atomr-infer {VERSION} serves {url}", f"  from {plan.source}", ""]
+    by = "" if workers == 1 else f" with {workers} workers"
+    lines = ["", f"atomr-infer {VERSION} serves {url}{by}", f"  from {plan.source}"]
+    lines.append("")
     width = max(len(deployment.name) for deployment in plan.deployments)
     for deployment in plan.deployments:
         pids = engines.get(deployment.name, ())
@@ -58,9 +65,17 @@ def _silence_stdout() -> None:
     os.close(nowhere)
 
 
+_marks = [""]
+
+
+def mark_notices(mark: str) -> None:
+    """Begin each notice of this process with a mark: it is one of several."""
+    _marks[0] = mark
+
+
 def print_notice(text: str) -> None:
     """Print one line for the operator on standard error."""
-    click.echo(f"atomr-infer: {text}", err=True)
+    click.echo(f"atomr-infer: {_marks[0]}{text}", err=True)
 
 
 def print_line_end() -> None:

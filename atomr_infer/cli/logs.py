@@ -15,16 +15,18 @@ _FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 _ENGINE_OUTPUT = "atomr_infer.engine"
 
 
-def configure_logging(level: str) -> None:
+def configure_logging(level: str, *, mark: str = "") -> None:
     """Send everything of ``level`` and above to standard error.
 
     The engines' own output is logged with ``debug`` only.
 
     Args:
         level: ``debug``, ``info``, ``warning`` or ``error``.
+        mark: what each line begins with, behind its time and level.
     """
     handler = _StderrHandler()
-    handler.setFormatter(_Formatter(_FORMAT, datefmt="%H:%M:%S"))
+    text = _FORMAT.replace("%(name)s", f"{mark}%(name)s")
+    handler.setFormatter(_Formatter(text, datefmt="%H:%M:%S"))
     logging.basicConfig(
         level=level.upper(),
         handlers=[handler],

@@ -52,6 +52,14 @@ def cli() -> None:
     help="Serve the embedded demo model, whatever keys the environment holds.",
 )
 @click.option(
+    "--workers",
+    type=click.IntRange(min=1, max=64),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Processes that share the port and are one cluster; at most one per core.",
+)
+@click.option(
     "--log-level",
     type=click.Choice(_LOG_LEVELS, case_sensitive=False),
     default="info",
@@ -59,7 +67,12 @@ def cli() -> None:
     help="How much to log, on standard error.",
 )
 def serve(
-    *, config_path: Path | None, bind: str | None, demo: bool, log_level: str
+    *,
+    config_path: Path | None,
+    bind: str | None,
+    demo: bool,
+    workers: int,
+    log_level: str,
 ) -> None:
     """Serve models to clients of OpenAI's, Anthropic's and Google's APIs.
 
@@ -72,16 +85,23 @@ def serve(
       atomr-infer serve
       OPENAI_API_KEY=sk-... atomr-infer serve
       atomr-infer serve --config atomr.toml --bind 0.0.0.0:8080
+      atomr-infer serve --config atomr.toml --workers 4
     """  # noqa: D301 - click wants the character itself, no backslash and a b
     # Late: `atomr-infer --help` must not wait for a web server's import.
     from atomr_infer.cli.plan import plan_serving  # noqa: PLC0415
+    from atomr_infer.cli.seat import take_seat  # noqa: PLC0415
     from atomr_infer.cli.serve import run_serve  # noqa: PLC0415
+    from atomr_infer.cli.workers import run_workers  # noqa: PLC0415
 
     if demo and config_path is not None:
         raise click.UsageError("--demo and --config exclude each other")
     try:
         again = partial(plan_serving, config_path=config_path, bind=bind, demo=demo)
-        run_serve(again(), again=again, log_level=log_level)
+        seat = take_seat(os.environ)
+        if workers > 1 and seat is None:
+            run_workers(again(), count=workers, arguments=sys.argv[2:])
+        else:
+            run_serve(again(), again=again, log_level=log_level, seat=seat)
     except (ConfigError, InferenceError) as error:
         _fail(error)
 

@@ -22,7 +22,12 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
-from atomr_infer.cli.banner import print_banner, print_line_end, print_notice
+from atomr_infer.cli.banner import (
+    mark_notices,
+    print_banner,
+    print_line_end,
+    print_notice,
+)
 from atomr_infer.cli.hangup import open_hangups, renew_at, signals_here
 from atomr_infer.cli.load_progress import LoadProgress
 from atomr_infer.cli.logs import configure_logging
@@ -36,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from atomr_infer.cli.plan import ServePlan
+    from atomr_infer.cli.seat import Seat
     from atomr_infer.config.gateway import GatewayConfig
     from atomr_infer.gateway.gateway import Gateway
     from atomr_infer.model.deployment import Deployment
@@ -45,7 +51,11 @@ _OBJECTS_BETWEEN_LOOKS = 20_000
 
 
 def run_serve(
-    plan: ServePlan, *, again: Callable[[], ServePlan], log_level: str
+    plan: ServePlan,
+    *,
+    again: Callable[[], ServePlan],
+    log_level: str,
+    seat: Seat | None = None,
 ) -> None:
     """Serve until a signal ends it.
 
@@ -53,23 +63,31 @@ def run_serve(
         plan: what to serve.
         again: makes the plan anew, when its configuration may have changed.
         log_level: how much is logged.
+        seat: of this worker; None: it is the only process.
 
     Raises:
         ConfigError: the address cannot be bound, or a deployment cannot work.
         InferenceError: a deployment could not be started.
     """
-    configure_logging(log_level)
+    mark = "" if seat is None else f"worker {seat.number}: "
+    configure_logging(log_level, mark=mark)
+    mark_notices(mark)
     try:
-        trio.run(_serve_in_its_place, plan, again)
+        trio.run(_serve_in_its_place, plan, again, seat)
     except* KeyboardInterrupt:
         # A Ctrl-C before the signal handler stood: nothing runs yet.
         print_notice("stopped")
 
 
-async def _serve_in_its_place(plan: ServePlan, again: Callable[[], ServePlan]) -> None:
+async def _serve_in_its_place(
+    plan: ServePlan, again: Callable[[], ServePlan], seat: Seat | None
+) -> None:
     """Serve; what the gateway cannot be opened with is said with its line."""
     try:
-        await _serve(plan, again)
+        if seat is None:
+            await _serve(plan, again, None)
+        else:
+            await _serve_as_worker(seat, plan, again)
     except ConfigError as error:
         if plan.origin is not None and error.setting and error.path is None:
             error.path = plan.origin.path
@@ -77,7 +95,24 @@ async def _serve_in_its_place(plan: ServePlan, again: Callable[[], ServePlan]) -
         raise
 
 
-async def _serve(plan: ServePlan, again: Callable[[], ServePlan]) -> None:
+async def _serve_as_worker(
+    seat: Seat, plan: ServePlan, again: Callable[[], ServePlan]
+) -> None:
+    failure: Exception | None = None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(seat.end_with_parent)
+        try:
+            await _serve(seat.seated(plan), lambda: seat.seated(again()), seat)
+        except (ConfigError, InferenceError) as error:
+            failure = error  # raised below, bare
+        nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+
+
+async def _serve(
+    plan: ServePlan, again: Callable[[], ServePlan], seat: Seat | None
+) -> None:
     here = signals_here()
     with (
         trio.open_signal_receiver(*here.stop) as signals,
@@ -85,6 +120,8 @@ async def _serve(plan: ServePlan, again: Callable[[], ServePlan]) -> None:
     ):
         node = _node(plan)
         async with Cluster.connect("inproc://serve", node=node) as cluster:
+            if seat is not None and node.cluster is not None:
+                seat.tell({"address": node.cluster.address})
             gateway = await cluster.serve(
                 plan.gateway.bind,
                 max_body_bytes=plan.gateway.max_body_bytes,
@@ -96,10 +133,15 @@ async def _serve(plan: ServePlan, again: Callable[[], ServePlan]) -> None:
                 admin_key=plan.admin_key,
                 response_store=_path(plan.gateway.response_store),
                 tls=_tls(plan.gateway),
+                sockets=() if seat is None else seat.take_sockets(),
             )
             if await _unless_signalled(signals, partial(_load, cluster, plan)):
                 _spare_the_collector()
-                print_banner(plan, gateway.url, await _engines(cluster, plan))
+                engines = await _engines(cluster, plan)
+                if seat is None:
+                    print_banner(plan, gateway.url, engines)
+                else:
+                    seat.tell({"engines": engines})
                 async with trio.open_nursery() as nursery:
                     if hangups is not None:
                         nursery.start_soon(renew_at, hangups, cluster, plan, again)

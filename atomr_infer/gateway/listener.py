@@ -32,7 +32,7 @@ from atomr_infer.gateway.lanes import Handover, Lane
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from atomr_infer.gateway.asgi_exchange import Receive, Scope, Send
     from atomr_infer.gateway.exchange import Exchange
@@ -74,8 +74,8 @@ class _Open(Protocol):
 class Listener:
     """Bound sockets and the connections that came in by them.
 
-    Make it with :meth:`bind`, run :meth:`serve` in a process of its own, end
-    it with :meth:`stop_accepting`, :meth:`connections_done` and :meth:`close`.
+    Make it with :meth:`bind`, or of sockets that listen already, run :meth:`serve`
+    in a process of its own, end it with :meth:`stop_accepting`, :meth:`connections_done` and :meth:`close`.
 
     Attributes:
         tls: what connections must begin with; None: none may.
@@ -83,7 +83,7 @@ class Listener:
 
     def __init__(
         self,
-        sockets: list[socket.socket],
+        sockets: Sequence[socket.socket],
         settings: Http1Settings,
         tls: ssl.SSLContext | None,
     ) -> None:
@@ -117,18 +117,7 @@ class Listener:
         Raises:
             ConfigError: the address is in use, not ours, or not allowed.
         """
-        try:
-            listeners = await trio.open_tcp_listeners(port, host=host, backlog=_BACKLOG)
-        except OSError as error:
-            raise ConfigError(_bind_problem(host, port, error)) from error
-        # Kept as plain sockets: trio's listeners close with the accept loop,
-        # and these must survive its crash.
-        sockets = []
-        for listener in listeners:
-            duplicate = listener.socket.dup()
-            sockets.append(socket.socket(fileno=duplicate.detach()))
-            await listener.aclose()
-        return cls(sockets, settings, tls)
+        return cls(await bind_sockets(host, port), settings, tls)
 
     @property
     def address(self) -> tuple[str, int]:
@@ -254,6 +243,26 @@ class Listener:
             self._open.discard(connection)
             if not self._open:
                 self._idle.set()
+
+
+async def bind_sockets(host: str, port: int) -> tuple[socket.socket, ...]:
+    """Bind and listen; see :meth:`Listener.bind`.
+
+    Raises:
+        ConfigError: the address is in use, not ours, or not allowed.
+    """
+    try:
+        listeners = await trio.open_tcp_listeners(port, host=host, backlog=_BACKLOG)
+    except OSError as error:
+        raise ConfigError(_bind_problem(host, port, error)) from error
+    # Kept as plain sockets: trio's listeners close with the accept loop, and
+    # these must survive its crash.
+    sockets = []
+    for listener in listeners:
+        duplicate = listener.socket.dup()
+        sockets.append(socket.socket(fileno=duplicate.detach()))
+        await listener.aclose()
+    return tuple(sockets)
 
 
 def _tick_s(settings: Http1Settings) -> float:
