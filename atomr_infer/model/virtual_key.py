@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _ID = re.compile(r"key_[0-9a-f]{16}")
 _MAX_NAME_CHARS = 128
+_DIGEST_BYTES = 32
 
 MAX_PRIORITY = 100
 """The highest priority that a key can have."""
@@ -37,6 +38,12 @@ MAX_PRIORITY = 100
 def _is_id(_: object, field: attrs.Attribute[str], value: object) -> None:
     if not isinstance(value, str) or _ID.fullmatch(value) is None:
         raise InvalidValueError(field.name, value, "is no id of a virtual key")
+
+
+def _is_digest(_: object, field: attrs.Attribute[bytes], value: bytes) -> None:
+    if len(value) != _DIGEST_BYTES:
+        problem = f"is of another length than {_DIGEST_BYTES} bytes"
+        raise InvalidValueError(field.name, len(value), problem)
 
 
 def short_name(_: object, field: attrs.Attribute[str], value: object) -> None:
@@ -143,10 +150,10 @@ class KeySecret:
         created_at_s: Unix time.
     """
 
-    digest: bytes = attrs.field(repr=False)
-    key: str
-    shown: str
-    created_at_s: int
+    digest: bytes = attrs.field(repr=False, validator=_is_digest)
+    key: str = attrs.field(validator=_is_id)
+    shown: str = attrs.field(validator=non_empty)
+    created_at_s: int = attrs.field(validator=at_least(0))
 
 
 def _falls_under(name: str, pattern: str) -> bool:

@@ -146,6 +146,12 @@ class KeyTable:
         self._keys[key.id] = key
         self._judge(key.id)
 
+    def close_key(self, key: str) -> None:
+        """Let a key whose terms cannot be read open nothing."""
+        if self._keys.pop(key, None) is not None:
+            for digest in self._secrets.get(key, {}):
+                self._standings.pop(digest, None)
+
     def take_secret(self, secret: KeySecret) -> None:
         """Take a secret; its key may come later."""
         self._secrets.setdefault(secret.key, {})[secret.digest] = secret

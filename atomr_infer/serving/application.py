@@ -4,6 +4,7 @@
 
     atomr_infer (one_for_one)
     ├─ watchdog                  ends what waits too long for an engine
+    ├─ key ring                  hears of virtual keys
     ├─ deployments (dynamic)     one supervisor per deployment
     ├─ deployment manager
     ├─ requests (dynamic)        one lean process per request
@@ -83,6 +84,7 @@ def _root(
     return Supervisor(
         [
             ChildSpec(id="watchdog", start=partial(PlainProcess, serving.watchdog.run)),
+            ChildSpec(id="key_ring", start=partial(PlainProcess, serving.key_ring.run)),
             ChildSpec(id=DEPLOYMENTS, start=DynamicSupervisor, name=DEPLOYMENTS),
             ChildSpec(id=MANAGER, start=manager, name=MANAGER),
             ChildSpec(id=REQUESTS, start=DynamicSupervisor, name=REQUESTS),

@@ -29,6 +29,7 @@ from atomr_infer.serving import messages
 from atomr_infer.serving.breakers import Breakers
 from atomr_infer.serving.fresh_error import fresh
 from atomr_infer.serving.gates import Gates
+from atomr_infer.serving.key_ring import KeyRing
 from atomr_infer.serving.names import MANAGER, coordinator_name
 from atomr_infer.serving.prices import Prices
 from atomr_infer.serving.replica import Phase, ReplicaState
@@ -85,6 +86,7 @@ class Serving:
         self._turn = 0
         self.breakers = Breakers()
         self.gates = Gates()
+        self.key_ring = KeyRing(node.replicator)
         self.watchdog = Watchdog()
         self.prices = Prices()
         self.started_at_s = int(time.time())
