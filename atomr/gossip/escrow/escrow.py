@@ -30,6 +30,9 @@ class _Part(Protocol):
 
     @property
     def overrun(self) -> int: ...
+    def used(self, now_s: float) -> int: ...
+    def take(self, permits: int, now_s: float) -> Granted | None: ...
+    def expect(self, permits: int) -> None: ...
     def acquire(self, permits: int, now_s: float) -> Outcome: ...
     def settle(self, granted: Granted, used: int, *, now_s: float) -> None: ...
     def advance(self, now_s: float) -> list[Effect]: ...
@@ -95,9 +98,47 @@ class Escrow:
         """
         return self._parts[name].overrun
 
+    def used(self, name: str, *, now_s: float) -> int:
+        """Return how many permits of a limit are locked here; of a soft one, in all.
+
+        Raises:
+            KeyError: there is no such limit here.
+        """
+        return self._parts[name].used(now_s)
+
     # --- use ------------------------------------------------------------------------
 
-    def acquire(self, name: str, permits: int, *, now_s: float) -> Outcome:
+    def take(self, name: str, permits: int, *, now_s: float) -> Granted | None:
+        """Use permits that are here; nobody is asked for more.
+
+        Returns:
+            None when there are not as many here.
+
+        Raises:
+            KeyError: there is no such limit here.
+            ValueError: ``permits`` is not at least 1.
+        """
+        part = self._asked(name, permits)
+        granted = part.take(permits, now_s)
+        if part.next_deadline_s < self._due[name]:
+            self._schedule(name, part)
+        return granted
+
+    def expect(self, name: str, permits: int) -> None:
+        """Count permits that somebody waits for and will acquire with ``expected``.
+
+        How much is lent to this node depends on what it is asked for, and those who
+        wait in a queue have asked.
+
+        Raises:
+            KeyError: there is no such limit here.
+            ValueError: ``permits`` is not at least 1.
+        """
+        self._asked(name, permits).expect(permits)
+
+    def acquire(
+        self, name: str, permits: int, *, now_s: float, expected: bool = False
+    ) -> Outcome:
         """Use permits of a limit, from now on.
 
         Read :attr:`next_deadline_s` afterwards, as after each call.
@@ -107,6 +148,7 @@ class Escrow:
             permits: at least 1; what is not used in the end goes back with
                 :meth:`settle`.
             now_s: by the node's clock.
+            expected: True where :meth:`expect` has counted them.
 
         Returns:
             ``Granted``, ``Denied``, or ``Asking`` if the home must be asked.
@@ -115,13 +157,18 @@ class Escrow:
             KeyError: there is no such limit here.
             ValueError: ``permits`` is not at least 1.
         """
-        if permits < 1:
-            raise ValueError(f"acquire({name!r}, {permits!r}): expected at least 1")
-        part = self._parts[name]
+        part = self._asked(name, permits)
+        if not expected:
+            part.expect(permits)
         outcome = part.acquire(permits, now_s)
         if part.next_deadline_s < self._due[name]:
             self._schedule(name, part)
         return outcome
+
+    def _asked(self, name: str, permits: int) -> _Part:
+        if permits < 1:
+            raise ValueError(f"acquire({name!r}, {permits!r}): expected at least 1")
+        return self._parts[name]
 
     def settle(self, name: str, granted: Granted, used: int, *, now_s: float) -> None:
         """Say how many of the granted permits were used; the others are free again.

@@ -85,6 +85,11 @@ class Holdings:
         return self.granted - self.returned
 
     @property
+    def used(self) -> int:
+        """What is locked here, as of the latest :meth:`pass_time`."""
+        return self._floor_used.count + self._pool_used.count
+
+    @property
     def owned(self) -> int:
         """All that is here."""
         return self._floor + self.held

@@ -129,20 +129,26 @@ class Lessee:
 
     # --- use ------------------------------------------------------------------------
 
-    def acquire(self, permits: int, now_s: float) -> Outcome:
-        """Use permits, or say what else."""
-        self._demand += permits
+    def take(self, permits: int, now_s: float) -> Granted | None:
+        """Use permits that are here; None: there are not as many, or none so many."""
         granted = self.holdings.take(permits, now_s)
-        if granted is None:
-            return self._short_of(permits, now_s)
-        if self.next_deadline_s == _NEVER:
+        if granted is not None and self.next_deadline_s == _NEVER:
             self._wake_by(now_s + self._limit.tick_s)
         return granted
+
+    def expect(self, permits: int) -> None:
+        """Count permits that somebody waits for, though they are not asked for yet."""
+        if permits <= self._limit.largest:
+            self._demand += permits
+
+    def acquire(self, permits: int, now_s: float) -> Outcome:
+        """Use permits, or say what else; what is expected was counted before."""
+        granted = self.take(permits, now_s)
+        return self._short_of(permits, now_s) if granted is None else granted
 
     def _short_of(self, permits: int, now_s: float) -> Outcome:
         limit = self._limit
         if permits > limit.largest:
-            self._demand -= permits
             return Denied(_NEVER)
         is_silent = now_s - self._unanswered_s > limit.ask_s
         if is_silent or now_s < self._dry_until_s or len(self._waiters) >= MAX_WAITERS:

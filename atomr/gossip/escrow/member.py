@@ -111,19 +111,40 @@ class Member:
         """Permits used beyond what was granted, in total."""
         return self._lessee.holdings.overrun
 
+    def used(self, now_s: float) -> int:
+        """Permits that are locked here."""
+        self._lessee.holdings.pass_time(now_s)
+        return self._lessee.holdings.used
+
     # --- use ------------------------------------------------------------------------
+
+    def take(self, permits: int, now_s: float) -> Granted | None:
+        """Use permits that are here; None: there are not as many."""
+        granted = self._lessee.take(permits, now_s)
+        if granted is not None:
+            self._lessee.expect(permits)
+        self._hurry(now_s)
+        return granted
+
+    def expect(self, permits: int) -> None:
+        """Count permits that somebody waits for, though they are not asked for yet."""
+        self._lessee.expect(permits)
 
     def acquire(self, permits: int, now_s: float) -> Outcome:
         """Use permits, or say what else."""
-        lessee = self._lessee
-        outcome = lessee.acquire(permits, now_s)
+        outcome: Outcome = self._lessee.acquire(permits, now_s)
         if type(outcome) is Asking and self._home is not None:
             outcome = self._ask_here(outcome, now_s)
+        self._hurry(now_s)
+        return outcome
+
+    def _hurry(self, now_s: float) -> None:
+        """Be woken in time for what a use has made due."""
+        lessee = self._lessee
         if self._log is not None and self._log.is_short:
             self.next_deadline_s = now_s
         if lessee.next_deadline_s < self.next_deadline_s:
             self.next_deadline_s = lessee.next_deadline_s
-        return outcome
 
     def _ask_here(self, asking: Asking, now_s: float) -> Outcome:
         """Ask the home, which is here: it answers at once, if anything is due."""

@@ -68,6 +68,19 @@ class SoftLimit:
         self._seq = self._told = self.overrun = 0
         self.next_deadline_s = _NEVER
 
+    def used(self, now_s: float) -> int:
+        """Permits that are locked, here and as far as is known elsewhere."""
+        self._used.thaw(now_s)
+        return self._used.count + self._elsewhere(now_s)
+
+    def take(self, permits: int, now_s: float) -> Granted | None:
+        """Use permits if, as far as is known, there are as many."""
+        outcome = self.acquire(permits, now_s)
+        return outcome if isinstance(outcome, Granted) else None
+
+    def expect(self, permits: int) -> None:
+        """Nobody is asked, so nothing follows."""
+
     def acquire(self, permits: int, now_s: float) -> Outcome:
         """Use permits if, as far as is known, there are as many."""
         limit = self._limit
