@@ -23,7 +23,7 @@ from atomr_infer.config.node import ClusterConfig
 from atomr_infer.model.secret import FileSecret
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, MutableMapping
+    from collections.abc import Mapping, MutableMapping, Sequence
 
     from atomr_infer.cli.plan import ServePlan
 
@@ -55,7 +55,7 @@ class Seat:
     count: int
     name: str
     folder: str
-    sockets: tuple[int, ...] = attrs.field(converter=tuple)
+    sockets: Sequence[int]
     told: int
     alive: int
 

@@ -201,7 +201,7 @@ class Crew:
         reading, telling = os.pipe()
         seat = attrs.evolve(
             worker.seat,
-            sockets=tuple(bound.fileno() for bound in self._sockets),
+            sockets=[bound.fileno() for bound in self._sockets],
             told=telling,
             alive=self._alive,
         )

@@ -75,7 +75,8 @@ class Listener:
     """Bound sockets and the connections that came in by them.
 
     Make it with :meth:`bind`, or of sockets that listen already, run :meth:`serve`
-    in a process of its own, end it with :meth:`stop_accepting`, :meth:`connections_done` and :meth:`close`.
+    in a process of its own, end it with :meth:`stop_accepting`,
+    :meth:`connections_done` and :meth:`close`.
 
     Attributes:
         tls: what connections must begin with; None: none may.
