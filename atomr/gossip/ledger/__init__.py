@@ -20,8 +20,10 @@ Pure: no clock, no socket, no disk.
 from atomr.gossip.ledger.budget import Budget
 from atomr.gossip.ledger.frames import (
     Frame,
+    Need,
     Record,
     Row,
+    Rows,
     decode,
     decode_record,
     encode,
@@ -30,6 +32,7 @@ from atomr.gossip.ledger.ledger import Ledger
 from atomr.gossip.ledger.matrix import Matrix
 from atomr.gossip.ledger.outcomes import (
     Answered,
+    Balance,
     Effect,
     Held,
     Outcome,
@@ -45,12 +48,14 @@ from atomr.gossip.ledger.outcomes import (
 
 __all__ = [
     "Answered",
+    "Balance",
     "Budget",
     "Effect",
     "Frame",
     "Held",
     "Ledger",
     "Matrix",
+    "Need",
     "Outcome",
     "Overran",
     "Persist",
@@ -60,6 +65,7 @@ __all__ = [
     "Refused",
     "RolledBack",
     "Row",
+    "Rows",
     "Send",
     "Waiting",
     "decode",

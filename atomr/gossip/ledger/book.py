@@ -20,10 +20,12 @@ import msgspec
 from atomr.gossip.ledger.budget import MAX_UNITS
 from atomr.gossip.ledger.frames import Record, Row, decode_record, encode_record
 from atomr.gossip.ledger.matrix import Matrix
-from atomr.gossip.ledger.outcomes import Persist
+from atomr.gossip.ledger.outcomes import Balance, Persist
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from atomr.gossip.ledger.frames import Need
 
 
 class Book:
@@ -89,6 +91,12 @@ class Book:
         return max(0, self.matrix.rights(self.ledger))
 
     @property
+    def balance(self) -> Balance:
+        """What there is, and what was taken of it."""
+        taken = self.row.spent - self.row.released
+        return Balance(self.rights, taken, self.open + self.coming)
+
+    @property
     def told(self) -> tuple[Row, ...]:
         """What others may know: of our own row, no more than is on the disk."""
         mine = () if self._durable is None else (self._durable,)
@@ -115,10 +123,33 @@ class Book:
         self.open -= units
         self._write(released=self.row.released + units)
 
+    def recycle(self, units: int) -> None:
+        """Give back units that were spent."""
+        self._write(released=self.row.released + units)
+
     def move(self, ledger: str, units: int) -> None:
         """Give rights to another ledger."""
         moved = {**self.row.moved, ledger: self.row.moved.get(ledger, 0) + units}
         self._write(moved=moved)
+
+    def lend(self, need: Need, *, waiting: int) -> None:
+        """Move what another ledger needs, and of the rest half.
+
+        Args:
+            need: what it has said.
+            waiting: units that are needed here.
+        """
+        moved = self.row.moved.get(need.ledger, 0)
+        least = max(0, need.seen + need.least - moved)
+        amount = max(0, need.seen + need.amount - moved)
+        spare = max(0, self.rights + self.open - waiting)
+        units = min(spare, max(least, min(amount, spare // 2)))
+        if need.ledger in self.frozen or need.ledger == self.ledger:
+            units = 0
+        if units > self.rights:
+            self.release(units - self.rights)
+        if units:
+            self.move(need.ledger, units)
 
     def freeze(self, ledger: str, heir: str) -> None:
         """Believe no more news of a ledger, except from its heir."""
@@ -198,6 +229,16 @@ class Book:
             self._write(released=self.row.released + units)
             return units
         return -self.charge(-units)
+
+    def cover(self, excess: int) -> int:
+        """Charge what a call cost beyond what was held for it.
+
+        Returns:
+            For how many units there are no rights.
+        """
+        opened = min(excess, self.open)
+        self.open -= opened
+        return excess - opened - self.charge(excess - opened)
 
     def charge(self, units: int) -> int:
         """Take rights for what was spent without; return how many there were."""

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from atomr.gossip.ledger.budget import Budget
+    from atomr.gossip.ledger.outcomes import Balance
 
 _NEVER = float("inf")
 
@@ -135,6 +136,11 @@ class Ledger:
         """All rows that are known, for an operator to look at."""
         return tuple(self._book.matrix.rows.values())
 
+    @property
+    def balance(self) -> Balance:
+        """What this ledger itself has."""
+        return self._book.balance
+
     # --- use ------------------------------------------------------------------------
 
     def mint(self, units: int, now_s: float) -> Sequence[Effect]:
@@ -191,10 +197,7 @@ class Ledger:
         return self._work(now_s)
 
     def _cover(self, excess: int) -> None:
-        book = self._book
-        opened = min(excess, book.open)
-        book.open -= opened
-        uncovered = excess - opened - book.charge(excess - opened)
+        uncovered = self._book.cover(excess)
         self._effects.append(Overran(self._budget.name, excess, uncovered))
 
     def close(self, now_s: float) -> Sequence[Effect]:
@@ -202,6 +205,11 @@ class Ledger:
         if self._book.open:
             self._book.release(self._book.open)
         self._is_wanted = False
+        return self._work(now_s)
+
+    def recycle(self, units: int, now_s: float) -> Sequence[Effect]:
+        """Let units be spent again that are neither idle nor held; at least 1."""
+        self._book.recycle(units)
         return self._work(now_s)
 
     def reconcile(self, spent: int, now_s: float) -> Sequence[Effect]:
@@ -301,18 +309,7 @@ class Ledger:
 
     def _lend(self, sender: str, need: Need) -> None:
         """Move what a peer needs, and of the rest half; tell it in any case."""
-        book = self._book
-        moved = book.row.moved.get(need.ledger, 0)
-        least = max(0, need.seen + need.least - moved)
-        amount = max(0, need.seen + need.amount - moved)
-        spare = max(0, book.rights + book.open - self._calls.units)
-        units = min(spare, max(least, min(amount, spare // 2)))
-        if need.ledger in book.frozen or need.ledger == self.ledger:
-            units = 0
-        if units > book.rights:
-            book.release(units - book.rights)
-        if units:
-            book.move(need.ledger, units)
+        self._book.lend(need, waiting=self._calls.units)
         self._owe(sender)
 
     def _owe(self, sender: str) -> None:

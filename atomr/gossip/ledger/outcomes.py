@@ -47,6 +47,21 @@ class Refused:
     remaining: int
 
 
+@attrs.frozen
+class Balance:
+    """What one ledger has.
+
+    Attributes:
+        rights: units that it may take, or move to others.
+        taken: units that it took and did not give back, in all its lives.
+        idle: of those taken, units that nobody holds or spent.
+    """
+
+    rights: int
+    taken: int
+    idle: int
+
+
 Outcome: TypeAlias = Held | Waiting | Refused
 
 

@@ -70,7 +70,7 @@ MUTANTS = (
     ),
     Mutant(
         "more is lent than there is",
-        Ledger._lend,
+        Book.lend,
         "units = min(spare, max(least, min(amount, spare // 2)))",
         "units = max(least, min(amount, spare // 2))",
         CRASHES,

@@ -1,0 +1,266 @@
+"""One budget on one node: its ledger, who waits for it, and what it made.
+
+Pure: times are arguments; ``now_s`` is of the node's monotonic clock, ``wall_s`` is
+Unix time.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+import attrs
+
+from atomr.cluster.budgets.terms import SLOTS
+from atomr.gossip.ledger import (
+    Answered,
+    Budget,
+    Held,
+    Ledger,
+    Overran,
+    Refused,
+    Waiting,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from atomr.cluster.budgets.kept import Kept
+    from atomr.cluster.budgets.terms import BudgetTerms
+    from atomr.gossip.ledger import Effect
+
+_NEVER = float("inf")
+
+REFUSED_S = 1.0
+"""After a refusal nobody is asked again for so long for as much."""
+
+_LOOK_S = 60.0
+"""A rolling budget looks so often at the wall's clock."""
+
+
+@attrs.define(eq=False)
+class Reservation:
+    """Units that are set aside for a call; settle or cancel it.
+
+    Attributes:
+        budget: its name.
+        units: how many; the most that the call may cost.
+    """
+
+    budget: str
+    units: int
+    held: Held = attrs.field(repr=False)
+    account: Account = attrs.field(repr=False)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it was neither settled nor cancelled."""
+        return self.held.is_open
+
+
+Waiter: TypeAlias = "Callable[[Reservation | Refused], None]"
+
+
+@attrs.frozen(kw_only=True)
+class BudgetState:
+    """What is known of a budget on this node.
+
+    Attributes:
+        name: its name.
+        units: as its terms say.
+        minted: units that were made; less than ``units`` while a voter is missing.
+        remaining: units that all nodes together may still reserve.
+        reserved: units that calls of this node hold.
+        here: of those that remain, units that this node reserves without asking.
+        overrun: units that were charged and that there were no rights for.
+        problem: why less can be reserved than remains; None: nothing is wrong.
+    """
+
+    name: str
+    units: int
+    minted: int
+    remaining: int
+    reserved: int
+    here: int
+    overrun: int
+    problem: str | None = None
+
+    @property
+    def spent(self) -> int:
+        """Units that are spent, reserved, or set aside by other nodes."""
+        return self.minted - self.remaining
+
+
+class Account:
+    """A budget that is open on this node.
+
+    Attributes:
+        terms: what it is.
+        ledger: this node's part of it.
+        heard: voters that have said what they know of it, in this life.
+        reserved: units that calls hold.
+        settled: units that calls of this life cost, and that there were rights for.
+        spent: of a rolling budget, units by slot that are not to be spent again yet.
+    """
+
+    __slots__ = (
+        "_recycle_s",
+        "_refused_s",
+        "_waiting",
+        "heard",
+        "ledger",
+        "reserved",
+        "settled",
+        "spent",
+        "terms",
+    )
+
+    def __init__(
+        self,
+        terms: BudgetTerms,
+        *,
+        name: str,
+        voters: Sequence[str],
+        ledger: str,
+        kept: Kept | None,
+    ) -> None:
+        """Open it, from the file of an earlier life or as a new one.
+
+        Raises:
+            msgspec.DecodeError: the file is damaged.
+        """
+        self.terms = terms
+        self.ledger = Ledger(
+            Budget(terms.name, tuple(voters)),
+            name=name,
+            ledger=ledger,
+            record=None if kept is None else kept.record,
+        )
+        self.spent: dict[int, int] = {} if kept is None else dict(kept.spent)
+        self.heard: set[str] = set()
+        self.reserved = self.settled = 0
+        self._recycle_s = _NEVER
+        self._waiting: dict[int, Waiter] = {}
+        self._refused_s = -_NEVER
+
+    # --- what is known ----------------------------------------------------------------
+
+    @property
+    def next_s(self) -> float:
+        """When it is due; infinite: not before something else happens."""
+        at_s = self.ledger.next_deadline_s
+        return self._recycle_s if at_s is None else min(at_s, self._recycle_s)
+
+    @property
+    def minted(self) -> int:
+        """Units that were made, as far as is known."""
+        return sum(row.minted for row in self.ledger.rows)
+
+    @property
+    def own_minted(self) -> int:
+        """Of those, the ones made here."""
+        mine = self.ledger.ledger
+        return sum(row.minted for row in self.ledger.rows if row.ledger == mine)
+
+    def state(self, problem: str | None) -> BudgetState:
+        """Return what is known of it."""
+        ledger, balance = self.ledger, self.ledger.balance
+        return BudgetState(
+            name=self.terms.name,
+            units=self.terms.units,
+            minted=self.minted,
+            remaining=ledger.remaining,
+            reserved=self.reserved,
+            here=balance.rights + balance.idle,
+            overrun=ledger.overrun,
+            problem=problem,
+        )
+
+    def has_ended(self, wall_s: float) -> bool:
+        """Whether nothing more is reserved."""
+        return self.terms.ends_at_s is not None and wall_s >= self.terms.ends_at_s
+
+    # --- use --------------------------------------------------------------------------
+
+    def take(self, units: int, now_s: float) -> Reservation | Refused | None:
+        """Reserve what is at hand; None: others, or the disk, have to be asked."""
+        outcome = self.ledger.hold(units, deadline_s=now_s, now_s=now_s)
+        if isinstance(outcome, Held):
+            return self._reserved(outcome)
+        if now_s < self._refused_s and units > self.ledger.remaining:
+            return Refused(self.ledger.remaining)
+        return None
+
+    def ask(
+        self, units: int, *, deadline_s: float, now_s: float, waiter: Waiter
+    ) -> None:
+        """Reserve, and tell the waiter what became of it, perhaps at once."""
+        outcome = self.ledger.hold(units, deadline_s=deadline_s, now_s=now_s)
+        if isinstance(outcome, Waiting):
+            self._waiting[outcome.ticket] = waiter
+        else:
+            waiter(self._judge(outcome, now_s))
+
+    def answered(self, fact: Answered, now_s: float) -> None:
+        """Tell who waited."""
+        self._waiting.pop(fact.ticket)(self._judge(fact.outcome, now_s))
+
+    def _judge(self, outcome: Held | Refused, now_s: float) -> Reservation | Refused:
+        if isinstance(outcome, Held):
+            return self._reserved(outcome)
+        self._refused_s = now_s + REFUSED_S
+        return outcome
+
+    def _reserved(self, held: Held) -> Reservation:
+        self.reserved += held.units
+        return Reservation(self.terms.name, held.units, held, self)
+
+    def settle(
+        self, held: Held, cost: int, *, now_s: float, wall_s: float
+    ) -> Sequence[Effect]:
+        """End a reservation; a second time it does nothing."""
+        if not held.is_open:
+            return ()
+        self.reserved -= held.units
+        effects = self.ledger.settle(held, cost, now_s=now_s)
+        facts = [fact for fact in effects if isinstance(fact, Overran)]
+        covered = cost - sum(fact.uncovered for fact in facts)
+        self.settled += covered
+        self._note(covered, now_s, wall_s)
+        return effects
+
+    # --- a rolling window -------------------------------------------------------------
+
+    @property
+    def _slot_s(self) -> float:
+        assert self.terms.window_s is not None
+        return self.terms.window_s / SLOTS
+
+    def _note(self, units: int, now_s: float, wall_s: float) -> None:
+        if self.terms.window_s is not None and units:
+            slot = int(wall_s // self._slot_s)
+            self.spent[slot] = self.spent.get(slot, 0) + units
+            self._plan(now_s, wall_s)
+
+    def note_past(self, now_s: float, wall_s: float) -> None:
+        """Take what earlier lives took, and nobody gave account of, for spent now."""
+        past = self.ledger.balance.taken - sum(self.spent.values())
+        self._note(past, now_s, wall_s)
+        self._plan(now_s, wall_s)
+
+    def recycle(self, now_s: float, wall_s: float) -> Sequence[Effect]:
+        """Let what was spent a window ago be spent again."""
+        window_s = self.terms.window_s
+        if window_s is None:
+            return ()
+        over = [s for s in self.spent if (s + 1) * self._slot_s + window_s <= wall_s]
+        units = sum(self.spent.pop(slot) for slot in over)
+        self._plan(now_s, wall_s)
+        return self.ledger.recycle(units, now_s) if units else ()
+
+    def _plan(self, now_s: float, wall_s: float) -> None:
+        """Set when something comes back; the wall's clock may be set meanwhile."""
+        self._recycle_s = _NEVER
+        if self.terms.window_s is not None and self.spent:
+            back_at_s = (min(self.spent) + 1) * self._slot_s + self.terms.window_s
+            wait_s = min(max(back_at_s - wall_s, 0.001), _LOOK_S)
+            self._recycle_s = now_s + wait_s
