@@ -146,6 +146,12 @@ class Cluster:
                     for gateway in cluster._gateways:
                         await gateway.drain(0)
 
+    @property
+    def address(self) -> str | None:
+        """Where other nodes reach this one; None: it has no others."""
+        opened = self._serving.node.cluster
+        return None if opened is None else opened.address
+
     @contextmanager
     def at_home(self) -> Iterator[None]:
         """Look process names up on this cluster's node, whatever task this is.

@@ -13,6 +13,7 @@ import json
 import os
 import signal
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ from atomr_infer.config.node import ClusterConfig
 from atomr_infer.model.secret import FileSecret
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, MutableMapping, Sequence
+    from collections.abc import Mapping, MutableMapping
 
     from atomr_infer.cli.plan import ServePlan
 

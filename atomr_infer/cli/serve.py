@@ -37,8 +37,9 @@ from atomr_infer.gateway.server_tls import server_context
 from atomr_infer.serving.node import make_node
 
 if TYPE_CHECKING:
+    import socket
     import ssl
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from atomr_infer.cli.plan import ServePlan
     from atomr_infer.cli.seat import Seat
@@ -120,22 +121,8 @@ async def _serve(
     ):
         node = _node(plan)
         async with Cluster.connect("inproc://serve", node=node) as cluster:
-            if seat is not None and node.cluster is not None:
-                seat.tell({"address": node.cluster.address})
-            gateway = await cluster.serve(
-                plan.gateway.bind,
-                max_body_bytes=plan.gateway.max_body_bytes,
-                write_timeout_s=plan.gateway.write_timeout_s,
-                keepalive_s=plan.gateway.keepalive_s,
-                shared_references=plan.gateway.shared_references,
-                cors_origins=plan.gateway.cors_origins,
-                keys=plan.keys,
-                admin_key=plan.admin_key,
-                response_store=_path(plan.gateway.response_store),
-                tls=_tls(plan.gateway),
-                sockets=() if seat is None else seat.take_sockets(),
-            )
-            if await _unless_signalled(signals, partial(_load, cluster, plan)):
+            gateway = await _ready(cluster, plan, seat, signals)
+            if gateway is not None:
                 _spare_the_collector()
                 engines = await _engines(cluster, plan)
                 if seat is None:
@@ -150,6 +137,39 @@ async def _serve(
                     nursery.cancel_scope.cancel()
             print_notice("stopping")
     print_notice("stopped")
+
+
+async def _ready(
+    cluster: Cluster, plan: ServePlan, seat: Seat | None, signals: AsyncIterator[int]
+) -> Gateway | None:
+    """Listen, and load everything; None: a signal came first."""
+    load = partial(_load, cluster, plan)
+    if seat is None:
+        gateway = await _listen(cluster, plan, ())
+        return gateway if await _unless_signalled(signals, load) else None
+    seat.tell({"address": cluster.address})
+    # Others accept meanwhile: a worker that is not ready takes nothing from them.
+    if not await _unless_signalled(signals, load):
+        return None
+    return await _listen(cluster, plan, seat.take_sockets())
+
+
+async def _listen(
+    cluster: Cluster, plan: ServePlan, sockets: Sequence[socket.socket]
+) -> Gateway:
+    return await cluster.serve(
+        plan.gateway.bind,
+        max_body_bytes=plan.gateway.max_body_bytes,
+        write_timeout_s=plan.gateway.write_timeout_s,
+        keepalive_s=plan.gateway.keepalive_s,
+        shared_references=plan.gateway.shared_references,
+        cors_origins=plan.gateway.cors_origins,
+        keys=plan.keys,
+        admin_key=plan.admin_key,
+        response_store=_path(plan.gateway.response_store),
+        tls=_tls(plan.gateway),
+        sockets=sockets,
+    )
 
 
 def _node(plan: ServePlan) -> ServingNode:

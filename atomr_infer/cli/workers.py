@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
-from atomr.core.child_spec import ChildSpec, Restart
+from atomr.core.child_spec import ChildSpec
 from atomr.errors import RootExitError, StartError
 from atomr.otp import Supervisor
 from atomr.process import PlainProcess, open_node
@@ -53,10 +53,6 @@ _BACKOFF_S = 0.2
 _MAX_BACKOFF_S = 5.0
 _END_S = 5.0
 _LINE_BYTES = 65536
-
-
-class _WorkerEndedError(Exception):
-    """A worker is not there any more, and nobody asked for it."""
 
 
 @attrs.define(eq=False)
@@ -115,6 +111,8 @@ class Crew:
         Raises:
             ConfigError: the address cannot be bound, a worker cannot start, or they
                 end again and again.
+
+        Cancellation: ends the workers.
         """
         plan, names = self._plan, [worker.seat.node for worker in self._workers]
         _furnish(self._folder, names)
@@ -131,8 +129,8 @@ class Crew:
             try:
                 await self._supervise(signals, stop=frozenset(here.stop))
             except (RootExitError, StartError) as error:
-                told = "a worker ended again and again; the log says why"
-                raise ConfigError(self._failed or told) from error
+                told = "workers ended again and again; their own lines say why"
+                raise ConfigError(told) from error
 
     async def _supervise(
         self, signals: AsyncIterator[int], *, stop: frozenset[int]
@@ -141,7 +139,6 @@ class Crew:
             ChildSpec(
                 id=worker.seat.node,
                 start=partial(PlainProcess, self._work, worker),
-                restart=Restart.TRANSIENT,
                 backoff_s=_BACKOFF_S,
                 max_backoff_s=_MAX_BACKOFF_S,
                 shutdown=2 * _END_S,
@@ -153,18 +150,22 @@ class Crew:
         async with open_node() as node, trio.open_nursery() as nursery:
             await node.start(ChildSpec(id="workers", start=root))
             nursery.start_soon(self._announce)
-            async for number in signals:
-                if number in stop:
-                    self._stop_accepting(number)
-                self._pass_on(number)
-                if number in stop:
-                    break
-            nursery.start_soon(self._pass_on_more, signals)
-            await self._until(lambda: not self._running)
+            nursery.start_soon(self._obey, signals, stop)
+            await self._until(lambda: self._stopping and not self._running)
             nursery.cancel_scope.cancel()
+        if self._failed is not None:
+            raise ConfigError(self._failed)
         print_notice("stopped")
 
     # --- signals -------------------------------------------------------------------
+
+    async def _obey(self, signals: AsyncIterator[int], stop: frozenset[int]) -> None:
+        """Pass signals on; the first that ends all closes our sockets."""
+        async for number in signals:
+            if number in stop and not self._stopping:
+                self._stop_accepting(number)
+            self._pass_on(number)
+            self._tell()
 
     @property
     def _running(self) -> list[trio.Process]:
@@ -182,22 +183,13 @@ class Crew:
         for process in self._running:
             process.send_signal(number)
 
-    async def _pass_on_more(self, signals: AsyncIterator[int]) -> None:
-        async for number in signals:
-            self._pass_on(number)
-
     # --- one worker ----------------------------------------------------------------
 
     async def _work(self, worker: _Worker) -> None:
-        """Run a worker until it ends.
-
-        Raises:
-            _WorkerEndedError: nobody asked it to.
+        """Run a worker until it ends; then it is started again.
 
         Cancellation: ends it.
         """
-        if self._stopping:
-            return
         reading, telling = os.pipe()
         seat = attrs.evolve(
             worker.seat,
@@ -225,6 +217,8 @@ class Crew:
                 with trio.CancelScope(shield=True):
                     await _end(process)
                 self._gone(worker, process)
+        if self._stopping:
+            await trio.sleep_forever()  # nothing is to be started again
 
     async def _listen(self, worker: _Worker, news: trio.lowlevel.FdStream) -> None:
         """Take what a worker tells until its pipe ends, which it does with it."""
@@ -253,12 +247,17 @@ class Crew:
         number, code = worker.seat.number, process.returncode
         how = f"signal {-code}" if code is not None and code < 0 else f"status {code}"
         what = f"worker {number} (pid {process.pid}) ended with {how}"
-        if not worker.served_once:
-            self._failed = f"{what} before it served"
-            self._stopping = True
-            raise _WorkerEndedError(self._failed)
-        print_notice(f"{what}; it is started again")
-        raise _WorkerEndedError(what)
+        if worker.served_once:
+            print_notice(f"{what}; it is started again")
+        else:
+            self._give_up(f"{what} before it served; its own lines say why")
+
+    def _give_up(self, why: str) -> None:
+        """End all: what one cannot start with, the others cannot either."""
+        self._failed = why
+        self._stop_accepting(signal.SIGTERM)
+        self._pass_on(signal.SIGTERM)
+        self._tell()
 
     def _write_seeds(self) -> None:
         addresses = [worker.address for worker in self._workers if worker.address]
@@ -314,6 +313,7 @@ def run_workers(plan: ServePlan, *, count: int, arguments: Sequence[str]) -> Non
 
 def _furnish(folder: Path, nodes: Sequence[str]) -> None:
     """Put into the folder what makes the workers a cluster."""
+    (folder / SEEDS).touch()
     make_folder(folder, cluster=CLUSTER, nodes=tuple(nodes), days=_CERTIFICATE_DAYS)
     cookie = folder / COOKIE
     cookie.touch(mode=0o600)
