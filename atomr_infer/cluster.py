@@ -336,48 +336,21 @@ class Cluster:
             ConfigError: the address cannot be bound, or a value is not allowed.
         """
         # Here, so that a program that embeds no server does not load one.
-        from atomr_infer.gateway.admin.beside import (  # noqa: PLC0415
-            ADMIN_PREFIX,
-            open_admin,
-        )
-        from atomr_infer.gateway.cors import Cors  # noqa: PLC0415
-        from atomr_infer.gateway.gateway import open_gateway  # noqa: PLC0415
-        from atomr_infer.gateway.http1 import connection as http1  # noqa: PLC0415
-        from atomr_infer.gateway.keys import GatewayKeys  # noqa: PLC0415
-        from atomr_infer.gateway.listener import Listener  # noqa: PLC0415
-        from atomr_infer.gateway.reading import GatewayLimits  # noqa: PLC0415
-        from atomr_infer.store.responses import ResponseStore  # noqa: PLC0415
+        from atomr_infer.gateway.opening import open_on  # noqa: PLC0415
 
         try:
             config = GatewayConfig(bind=bind, **options)
         except InvalidValueError as error:
             raise ConfigError(f"serve(): {error}") from error
-        keys = tuple(keys)
-        admin = None
-        if admin_key is not None:
-            admin = open_admin(self._serving, admin_key, clients=keys)
-        settings = http1.Http1Settings(
-            write_timeout_s=config.write_timeout_s,
-            hypercorn_prefix="" if admin is None else ADMIN_PREFIX,
-        )
-        if sockets:
-            listener = Listener(sockets, settings, tls)
-        else:
-            listener = await Listener.bind(config.host, config.port, settings, tls=tls)
-        limits = GatewayLimits(
-            max_body_bytes=config.max_body_bytes,
-            keepalive_s=config.keepalive_s,
-            shared_references=config.shared_references,
-        )
         with self.at_home():
-            gateway = await open_gateway(
+            gateway = await open_on(
                 self._serving,
-                listener,
-                limits,
-                keys=GatewayKeys(keys),
-                store=ResponseStore(response_store),
-                cors=Cors(config.cors_origins),
-                admin=admin,
+                config,
+                keys=tuple(keys),
+                admin_key=admin_key,
+                response_store=response_store,
+                tls=tls,
+                sockets=sockets,
             )
         self._gateways.append(gateway)
         return gateway

@@ -73,6 +73,11 @@ def mark_notices(mark: str) -> None:
     _marks[0] = mark
 
 
+def notice_mark() -> str:
+    """Return what each notice of this process begins with."""
+    return _marks[0]
+
+
 def print_notice(text: str) -> None:
     """Print one line for the operator on standard error."""
     click.echo(f"atomr-infer: {_marks[0]}{text}", err=True)

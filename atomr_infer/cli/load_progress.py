@@ -17,6 +17,8 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from atomr_infer.cli.banner import notice_mark
+
 if TYPE_CHECKING:
     from types import TracebackType
 
@@ -105,7 +107,10 @@ class LoadProgress:
         if self._phases.get(label) != phase:
             self._phases[label] = phase
             self._progress.console.print(
-                f"{label}: {phase}", highlight=False, markup=False, soft_wrap=True
+                f"{notice_mark()}{label}: {phase}",
+                highlight=False,
+                markup=False,
+                soft_wrap=True,
             )
 
 

@@ -7,7 +7,7 @@ import sys
 import time
 from typing import TextIO
 
-_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+_FORMAT = "%(asctime)s %(levelname)-7s {mark}%(name)s: %(message)s"
 
 # What engines write themselves, line by line.  It says how a model is laid out
 # in memory, which nobody wants to read who only serves it; what an engine wrote
@@ -25,8 +25,7 @@ def configure_logging(level: str, *, mark: str = "") -> None:
         mark: what each line begins with, behind its time and level.
     """
     handler = _StderrHandler()
-    text = _FORMAT.replace("%(name)s", f"{mark}%(name)s")
-    handler.setFormatter(_Formatter(text, datefmt="%H:%M:%S"))
+    handler.setFormatter(_Formatter(mark))
     logging.basicConfig(
         level=level.upper(),
         handlers=[handler],
@@ -91,12 +90,16 @@ class _Formatter(logging.Formatter):
     _second = -1
     _shown = ""
 
+    def __init__(self, mark: str) -> None:
+        super().__init__(_FORMAT.format(mark=mark), datefmt="%H:%M:%S")
+        self._mark = mark
+
     def format(self, record: logging.LogRecord) -> str:
         if record.exc_info or record.exc_text or record.stack_info:
             return super().format(record)
         shown_at = self.formatTime(record, self.datefmt)
         text = record.getMessage()
-        return f"{shown_at} {record.levelname:7} {record.name}: {text}"
+        return f"{shown_at} {record.levelname:7} {self._mark}{record.name}: {text}"
 
     def formatTime(  # noqa: N802 - the base class's name
         self, record: logging.LogRecord, datefmt: str | None = None

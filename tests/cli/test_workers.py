@@ -1,0 +1,114 @@
+"""``serve --workers``: several processes, one port, one cluster."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import trio
+
+from tests.cli.conftest import START_S, start_command
+from tests.gateway.http import chat, until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.cli.conftest import Command
+
+CONFIG = """\
+[gateway]
+bind = "127.0.0.1:0"
+[node]
+name = "w"
+[[deployment]]
+name = "m"
+runtime = "mock"
+"""
+
+
+def workers_of(command: Command) -> list[int]:
+    """The process ids of the workers that run now."""
+    tasks = Path(f"/proc/{command.process.pid}/task").iterdir()
+    found = " ".join((task / "children").read_text(encoding="ascii") for task in tasks)
+    return [int(child) for child in found.split()]
+
+
+def runs(pid: int) -> bool:
+    """Whether there is a process, and it is no zombie."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
+
+
+async def ask(command: Command) -> int:
+    """Ask on a connection of its own, and return the status."""
+    return (await chat(command.port)).status
+
+
+async def test_a_worker_that_is_killed_costs_nobody_an_answer(
+    write: Callable[[str], str],
+) -> None:
+    arguments = ("serve", "-c", write(CONFIG), "--workers", "2")
+    async with start_command(*arguments) as command:
+        await command.serving()
+        assert "with 2 workers" in command.stdout
+        asked = 0
+        while len(set(re.findall(r"worker (\d): atomr_infer", command.stderr))) < 2:
+            assert await ask(command) == 200
+            asked += 1
+            assert asked < 2000, "one worker takes all connections"
+        killed, other = workers_of(command)
+        os.kill(killed, signal.SIGKILL)
+        assert [await ask(command) for _ in range(20)] == [200] * 20
+        await command.said("ended with signal 9; it is started again")
+        await until(lambda: command.stderr.count("m: ready") == 3, within_s=START_S)
+        assert other in workers_of(command)
+        command.send(signal.SIGTERM)
+        assert await command.ended() == 0
+        assert not runs(other)
+    assert command.stderr.endswith("atomr-infer: stopped\n")
+    assert "Traceback" not in command.stderr
+
+
+async def test_workers_end_with_a_parent_that_was_killed(
+    write: Callable[[str], str],
+) -> None:
+    arguments = ("serve", "-c", write(CONFIG), "--workers", "2")
+    async with start_command(*arguments) as command:
+        await command.serving()
+        workers = workers_of(command)
+        assert len(workers) == 2
+        command.send(signal.SIGKILL)
+        await command.ended()
+        await until(lambda: not any(map(runs, workers)), within_s=START_S)
+
+
+async def test_what_one_cannot_serve_none_does(write: Callable[[str], str]) -> None:
+    config = CONFIG.replace('name = "w"\n', 'name = "w"\nstate_dir = "atomr.toml"\n')
+    arguments = ("serve", "-c", write(config), "--workers", "2")
+    async with start_command(*arguments) as command:
+        assert await command.ended(within_s=START_S) == 1
+    assert "before it served; its own lines say why" in command.stderr
+    assert "Traceback" not in command.stderr
+
+
+async def test_workers_make_a_cluster_of_their_own(write: Callable[[str], str]) -> None:
+    cluster = """\
+[cluster]
+name = "prod"
+voters = ["w"]
+cookie = { env = "COOKIE" }
+ca = "ca.pem"
+certificate = "w.pem"
+private_key = "w.key"
+"""
+    arguments = ("serve", "-c", write(CONFIG + cluster), "--workers", "2")
+    async with start_command(*arguments) as command:
+        with trio.fail_after(START_S):
+            assert await command.ended(within_s=START_S) == 1
+    assert "--workers makes a cluster of its own; leave [cluster] out" in command.stderr
