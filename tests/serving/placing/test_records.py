@@ -1,0 +1,93 @@
+"""What nodes tell each other of deployments: as it is put, as it is understood."""
+
+from __future__ import annotations
+
+import pytest
+
+from atomr_infer.policy.deployment_state import State
+from atomr_infer.serving.placing.records import (
+    Claim,
+    Entry,
+    Facts,
+    digest_of,
+    from_plain,
+    is_outdated,
+    revised,
+    to_plain,
+)
+
+
+def test_a_claim_is_put_without_what_is_as_by_default() -> None:
+    claim = Claim(state=State.LOADING, gpus=((0, 1), ()), digest="d")
+    plain = to_plain(claim)
+    assert plain == {"state": "loading", "gpus": ((0, 1), ()), "digest": "d"}
+    assert from_plain(Claim, plain, of="tiny") == claim
+
+
+def test_facts_come_back() -> None:
+    facts = Facts(
+        roles=("gpu",), labels={"region": "eu"}, gpus_gib=(80.0,), leaving=True
+    )
+    assert from_plain(Facts, to_plain(facts), of="a") == facts
+
+
+def test_what_a_later_version_adds_is_left_out() -> None:
+    found = from_plain(Claim, {"state": "failed", "colour": "red"}, of="tiny")
+    assert found == Claim(state=State.FAILED)
+
+
+@pytest.mark.parametrize(
+    "value", [None, 3, {"state": "flying"}, {"gpus": []}, {"state": 1}, [1, 2]]
+)
+def test_what_makes_no_sense_is_no_value(
+    value: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert from_plain(Claim, value, of="tiny") is None
+    assert "what a node says of tiny is not understood" in caplog.text
+
+
+def table(port: int) -> dict[str, object]:
+    return {"name": "tiny", "runtime": "mock", "options": {"port": port}}
+
+
+def put(now: Entry | None, port: int) -> Entry:
+    entry = revised(now, table(port), remote=False, by="a")
+    assert entry is not None
+    return entry
+
+
+def test_each_change_is_a_revision_that_knows_those_before_it() -> None:
+    one = put(None, 1)
+    two = put(one, 2)
+    three = put(two, 3)
+    assert [e.revision for e in (one, two, three)] == [1, 2, 3]
+    assert three.before == (two.digest, one.digest)
+
+
+def test_what_is_the_same_is_no_revision() -> None:
+    one = put(None, 1)
+    assert revised(one, table(1), remote=False, by="b") is None
+
+
+def test_what_comes_back_is_not_older_than_itself() -> None:
+    one = put(None, 1)
+    back = put(put(one, 2), 1)
+    assert (back.digest, back.revision) == (one.digest, 3)
+    assert back.before == (put(one, 2).digest,)
+    assert not is_outdated(back, back.digest)
+
+
+def test_no_more_than_sixteen_revisions_are_remembered() -> None:
+    entry = put(None, 0)
+    for port in range(1, 40):
+        entry = put(entry, port)
+    assert len(entry.before) == 16
+    assert entry.before[0] == digest_of(table(38))
+
+
+def test_a_file_from_which_all_have_gone_on_is_outdated() -> None:
+    now = put(put(None, 1), 2)
+    assert is_outdated(now, digest_of(table(1)))
+    assert not is_outdated(now, digest_of(table(2)))
+    assert not is_outdated(now, digest_of(table(3)))
+    assert not is_outdated(None, digest_of(table(1)))
