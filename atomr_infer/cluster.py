@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from atomr_infer.model.deployment import Deployment
     from atomr_infer.model.secret import Secret
     from atomr_infer.serving.breakers import Guard
+    from atomr_infer.serving.key_ring import KeyRing
     from atomr_infer.serving.node import ServingNode
     from atomr_infer.serving.replica import ReplicaState
     from atomr_infer.serving.shared import Readiness, Serving
@@ -217,6 +218,11 @@ class Cluster:
     def renew_credentials(self, deployment: str) -> bool:
         """Read a deployment's keys anew; False when it is not there or has none."""
         return self._serving.renew_credentials(deployment)
+
+    @property
+    def key_ring(self) -> KeyRing:
+        """The virtual keys: made, rotated, revoked, and heard of from other nodes."""
+        return self._serving.key_ring
 
     def models(self) -> tuple[str, ...]:
         """The public model names that are served, patterns included."""

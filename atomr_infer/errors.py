@@ -150,6 +150,24 @@ class ModelNotFoundError(InferenceError):
     kind = "model_not_found"
 
 
+class ModelNotAllowedError(InferenceError):
+    """The virtual key may not use the model that the request names."""
+
+    kind = "model_not_allowed"
+
+
+class BudgetExceededError(InferenceError):
+    """A budget has no room for what the request may cost.
+
+    Attributes:
+        downgrade_to: the public name of the model that is asked in its place; None:
+            it is refused.
+    """
+
+    kind = "budget_exceeded"
+    downgrade_to: str | None = None
+
+
 # --- capacity ---------------------------------------------------------------
 
 
@@ -232,6 +250,13 @@ class AnswerDivergedError(StreamCutError):
     kind = "answer_diverged"
     retryable = False
     fallback = False
+    breaker_failure = False
+
+
+class NodeLostError(StreamCutError):
+    """The node that worked on it is out of reach; its upstream may be well."""
+
+    kind = "node_lost"
     breaker_failure = False
 
 

@@ -163,6 +163,7 @@ async def _listen(
         write_timeout_s=plan.gateway.write_timeout_s,
         keepalive_s=plan.gateway.keepalive_s,
         shared_references=plan.gateway.shared_references,
+        virtual_keys=plan.gateway.virtual_keys,
         cors_origins=plan.gateway.cors_origins,
         keys=plan.keys,
         admin_key=plan.admin_key,

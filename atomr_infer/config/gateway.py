@@ -67,6 +67,7 @@ class GatewayOptions(TypedDict, total=False):
     keepalive_s: float
     shared_references: bool
     cors_origins: tuple[str, ...]
+    virtual_keys: bool
 
 
 @attrs.frozen(kw_only=True)
@@ -93,6 +94,8 @@ class GatewayConfig:
         private_key: PEM file with that certificate's key, without a password.
         keys: where the keys that open the gateway are found, each a variable
             or a file; none: anyone who reaches the address can use it.
+        virtual_keys: whether virtual keys open the gateway, beside the ``keys``; it
+            is then open to nobody without a key.
         admin_key: where the key that opens the operators' routes, ``/admin/...``,
             is found, a variable or a file; none: there are no such routes.
         shared_references: whether a client that shows one of the ``keys`` may name
@@ -118,6 +121,9 @@ class GatewayConfig:
     certificate: str | None = attrs.field(default=None, validator=_path)
     private_key: str | None = attrs.field(default=None, validator=_path)
     keys: tuple[EnvSecret | FileSecret, ...] = ()
+    virtual_keys: bool = attrs.field(
+        default=False, validator=attrs.validators.instance_of(bool)
+    )
     admin_key: EnvSecret | FileSecret | None = None
     shared_references: bool = attrs.field(
         default=False, validator=attrs.validators.instance_of(bool)

@@ -28,6 +28,8 @@ from atomr_infer.gateway.asgi_exchange import AsgiExchange, Receive, Scope, Send
 from atomr_infer.gateway.asking import Asking, asking
 from atomr_infer.gateway.conversations import Conversations
 from atomr_infer.gateway.cors import Cors
+from atomr_infer.gateway.door import Door
+from atomr_infer.gateway.entitled import check_model
 from atomr_infer.gateway.exchange import (
     ClientGoneError,
     Exchange,
@@ -36,7 +38,6 @@ from atomr_infer.gateway.exchange import (
 )
 from atomr_infer.gateway.generation import Backing, Generation
 from atomr_infer.gateway.ingresses import INGRESSES
-from atomr_infer.gateway.keys import GatewayKeys, refusal
 from atomr_infer.gateway.openapi import document
 from atomr_infer.gateway.reading import GatewayLimits, RefusedBodyError, read_body
 from atomr_infer.gateway.refusals import (
@@ -62,6 +63,7 @@ from atomr_infer.gateway.whole_routes import (
     model_list,
     model_object,
 )
+from atomr_infer.model.asker import Visitor
 from atomr_infer.store.responses import ResponseStore
 from atomr_infer.wire.ingress import Call
 
@@ -70,7 +72,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Operation = Callable[[Exchange, Target], Awaitable[None]]
+Operation = Callable[[Exchange, Target, Visitor], Awaitable[None]]
 Fail = Callable[[InferenceError], Awaitable[None]]
 WholeRoute = Callable[["Serving", Call, Target], Awaitable[WholeAnswer]]
 
@@ -87,7 +89,7 @@ class GatewayApp:
         self,
         serving: Serving,
         limits: GatewayLimits,
-        keys: GatewayKeys | None = None,
+        door: Door | None = None,
         store: ResponseStore | None = None,
         *,
         cors: Cors | None = None,
@@ -95,11 +97,11 @@ class GatewayApp:
         self._cors = cors or Cors()
         self.silences = Silences(limits.keepalive_s)
         self._serving = serving
-        self._keys = keys or GatewayKeys()
+        self._door = door or Door()
         self._store = store or ResponseStore()
         self._conversations = Conversations(self._store)
         self._tenants: Tenants | None = None
-        if self._keys.needed and not limits.shared_references:
+        if self._door.needs_key and not limits.shared_references:
             self._tenants = Tenants(serving, self._store)
         self._backing = Backing(
             serving, self._conversations, self.silences, self._tenants
@@ -149,31 +151,33 @@ class GatewayApp:
             log.info("%s %s: the client left", exchange.method, exchange.path)
 
     async def _dispatch(self, exchange: Exchange) -> None:
-        asked = asking(exchange, keys=self._keys, cors=self._cors)
+        asked = asking(exchange, door=self._door, cors=self._cors)
         exchange.extra = (*asked.extra, CLOSE) if self.draining else asked.extra
         target = asked.target
         if not isinstance(target, Target):
             await self._unserved(exchange, asked.headers, target)
-        elif asked.owner is None:
-            code, why = "invalid_api_key", refusal(asked.headers)
-            await refuse(exchange, target.dialect, 401, why, code=code)
+            return
+        visitor = asked.visitor or self._door.admitted(asked.digest)
+        if visitor is None:
+            why = self._door.refusal(asked.headers, asked.query, asked.digest)
+            await refuse(exchange, target.dialect, 401, why.message, code=why.code)
         else:
-            await self._serve(exchange, target, asked, owner=asked.owner)
+            await self._serve(exchange, target, asked, visitor)
 
     async def _serve(
-        self, exchange: Exchange, target: Target, asked: Asking, *, owner: bytes
+        self, exchange: Exchange, target: Target, asked: Asking, visitor: Visitor
     ) -> None:
         match target.action:
             case Action.GENERATE:
-                await self._generate(exchange, target, asked, owner=owner)
+                await self._generate(exchange, target, asked, visitor)
             case Action.EMBED:
-                await self._whole(exchange, target, asked, embeddings, owner=owner)
+                await self._whole(exchange, target, asked, visitor, embeddings)
             case Action.COUNT_TOKENS:
-                await self._whole(exchange, target, asked, counts, owner=owner)
+                await self._whole(exchange, target, asked, visitor, counts)
             case Action.RESPONSE | Action.FORGET_RESPONSE:
-                await self._stored(exchange, target, owner=owner)
+                await self._stored(exchange, target, owner=visitor.owner)
             case action:
-                await self._operations[action](exchange, target)
+                await self._operations[action](exchange, target, visitor)
 
     async def _unserved(
         self,
@@ -221,22 +225,24 @@ class GatewayApp:
 
     # --- what people and operators call -------------------------------------
 
-    async def _index(self, exchange: Exchange, _: Target) -> None:
+    async def _index(self, exchange: Exchange, _: Target, visitor: Visitor) -> None:
+        names = self._serving.table.names()
+        key = visitor.key
         members = {
             "name": "atomr-infer",
             "version": VERSION,
-            "models": self._serving.table.names(),
+            "models": names if key is None else key.visible(names),
             "endpoints": endpoints(),
         }
         await exchange.answer(200, msgspec.json.encode(members))
 
-    async def _openapi(self, exchange: Exchange, _: Target) -> None:
+    async def _openapi(self, exchange: Exchange, *_: object) -> None:
         await exchange.answer(200, document())
 
-    async def _healthz(self, exchange: Exchange, _: Target) -> None:
+    async def _healthz(self, exchange: Exchange, *_: object) -> None:
         await exchange.answer(200, b'{"status":"alive"}')
 
-    async def _readyz(self, exchange: Exchange, _: Target) -> None:
+    async def _readyz(self, exchange: Exchange, *_: object) -> None:
         readiness = self._serving.readiness()
         ready = readiness.ready and not self.draining
         status = 200 if ready else 503
@@ -248,11 +254,19 @@ class GatewayApp:
             members["draining"] = True
         await exchange.answer(status, msgspec.json.encode(members))
 
-    async def _models(self, exchange: Exchange, target: Target) -> None:
-        await exchange.answer(200, model_list(self._serving, target.dialect))
+    async def _models(
+        self, exchange: Exchange, target: Target, visitor: Visitor
+    ) -> None:
+        body = model_list(self._serving, target.dialect, visitor.key)
+        await exchange.answer(200, body)
 
-    async def _model(self, exchange: Exchange, target: Target) -> None:
+    async def _model(
+        self, exchange: Exchange, target: Target, visitor: Visitor
+    ) -> None:
+        key = visitor.key
         try:
+            if key is not None and key.models:
+                check_model(key, target.model or "", self._serving.table)
             body = model_object(self._serving, target.dialect, target.model or "")
         except InferenceError as error:
             await answer_error(exchange, target.dialect, error, new_id())
@@ -262,9 +276,9 @@ class GatewayApp:
     # --- inference ------------------------------------------------------------
 
     async def _generate(
-        self, exchange: Exchange, target: Target, asked: Asking, *, owner: bytes
+        self, exchange: Exchange, target: Target, asked: Asking, visitor: Visitor
     ) -> None:
-        call = await self._call(exchange, target, asked)
+        call = await self._call(exchange, target, asked, visitor)
         if call is None:
             return
         ingress = INGRESSES[target.dialect]
@@ -273,7 +287,6 @@ class GatewayApp:
             exchange,
             ingress=ingress,
             call=call,
-            owner=owner,
         )
         await self._run(exchange, generation.run, generation.fail)
 
@@ -282,12 +295,11 @@ class GatewayApp:
         exchange: Exchange,
         target: Target,
         asked: Asking,
+        visitor: Visitor,
         answer: WholeRoute,
-        *,
-        owner: bytes,
     ) -> None:
         """Answer with one value, whatever comes of it."""
-        call = await self._call(exchange, target, asked)
+        call = await self._call(exchange, target, asked, visitor)
         if call is None:
             return
         tell = partial(fail, exchange, target.dialect, call.request_id)
@@ -296,7 +308,7 @@ class GatewayApp:
         async def work() -> None:
             try:
                 if self._tenants is not None:
-                    await self._tenants.check(call, owner=owner)
+                    await self._tenants.check(call, owner=visitor.owner)
                 found = await answer(self._serving, call, target)
             except InferenceError as error:
                 await tell(error)
@@ -326,7 +338,7 @@ class GatewayApp:
             self._answering.discard(exchange)
 
     async def _call(
-        self, exchange: Exchange, target: Target, asked: Asking
+        self, exchange: Exchange, target: Target, asked: Asking, visitor: Visitor
     ) -> Call | None:
         """Read a request; None: it was refused."""
         try:
@@ -337,8 +349,9 @@ class GatewayApp:
         return Call(
             request_id=new_id(),
             body=body,
-            headers=self._keys.without(asked.headers, self._serving.key_headers),
+            headers=self._door.without(asked.headers, self._serving.key_headers),
             query=asked.query,
             model=target.model,
             action=target.verb,
+            visitor=visitor,
         )

@@ -1,7 +1,8 @@
 """Who asks, and for what: all that a request's head says to the routes.
 
 It is worked out once for each head, and the heads of a connection mostly say the
-same, so most requests find it in the notes of the one before.
+same, so most requests find it in the notes of the one before.  A virtual key is not
+judged here: it may be revoked before the next request.
 
 Pure.
 """
@@ -14,8 +15,9 @@ from urllib.parse import parse_qsl
 
 import attrs
 
-from atomr_infer.gateway.keys import GatewayKeys
+from atomr_infer.gateway.door import Door
 from atomr_infer.gateway.routes import OPEN_TO_ALL, NoRoute, Target, WrongMethod, find
+from atomr_infer.model.asker import ANYBODY, Visitor
 from atomr_infer.wire.anthropic.versions import BETA_HEADER
 
 if TYPE_CHECKING:
@@ -31,43 +33,49 @@ class Asking:
         headers: by lower-case name, without the body's length.
         query: by name.
         target: where it leads.
-        owner: who asks, where somebody must show a key; None: nobody whom we know.
+        visitor: who asks; None: nobody whom we know for good.
+        digest: of the virtual key that it shows; None: it shows none.
         extra: headers of the answer, whichever it is.
-        keys: by which the owner is known; others may know another.
+        door: by which the visitor is known; another may know another.
     """
 
     headers: Mapping[str, str] = attrs.field(repr=False)
     query: Mapping[str, str] = attrs.field(repr=False)
     target: Target | NoRoute | WrongMethod
-    owner: bytes | None = attrs.field(repr=False)
+    visitor: Visitor | None
+    digest: bytes | None = attrs.field(repr=False)
     extra: tuple[tuple[bytes, bytes], ...]
-    keys: GatewayKeys
+    door: Door
 
 
-def asking(exchange: Exchange, *, keys: GatewayKeys, cors: Cors) -> Asking:
+def asking(exchange: Exchange, *, door: Door, cors: Cors) -> Asking:
     """Return what a request's head says.
 
     Args:
         exchange: the request; noted in its notes.
-        keys: those that open the gateway.
+        door: says who may come in.
         cors: which pages may ask.
     """
     known = exchange.notes.known
-    if isinstance(known, Asking) and known.keys is keys:
+    if isinstance(known, Asking) and known.door is door:
         return known
     headers = _by_name(exchange.headers)
     query = _query(exchange.query)
     target = find(exchange.method, exchange.path, headers)
-    owner: bytes | None = b""
+    visitor: Visitor | None = ANYBODY
+    digest = None
     if isinstance(target, Target) and target.action not in OPEN_TO_ALL:
-        owner = keys.owner(headers, query)
+        visitor = door.visitor(headers, query)
+        if visitor is None:
+            digest = door.digest(headers, query)
     found = exchange.notes.known = Asking(
         headers=headers,
         query=query,
         target=target,
-        owner=owner,
+        visitor=visitor,
+        digest=digest,
         extra=tuple(cors.headers(headers)),
-        keys=keys,
+        door=door,
     )
     return found
 

@@ -20,7 +20,7 @@ from atomr_infer.serving.names import GATEWAYS
 if TYPE_CHECKING:
     from atomr_infer.gateway.admin.app import AdminApp
     from atomr_infer.gateway.cors import Cors
-    from atomr_infer.gateway.keys import GatewayKeys
+    from atomr_infer.gateway.door import Door
     from atomr_infer.gateway.listener import Application, Listener
     from atomr_infer.gateway.reading import GatewayLimits
     from atomr_infer.serving.shared import Serving
@@ -91,13 +91,13 @@ async def open_gateway(  # noqa: PLR0913 - most by keyword, with a default
     listener: Listener,
     limits: GatewayLimits,
     *,
-    keys: GatewayKeys | None = None,
+    door: Door | None = None,
     store: ResponseStore | None = None,
     cors: Cors | None = None,
     admin: AdminApp | None = None,
 ) -> Gateway:
     """Serve ``listener``'s sockets in a process of the serving tree."""
-    app = GatewayApp(serving, limits, keys, store, cors=cors)
+    app = GatewayApp(serving, limits, door, store, cors=cors)
     host, port = listener.address
     shown = f"[{host}]" if ":" in host else host
     scheme = "http" if listener.tls is None else "https"

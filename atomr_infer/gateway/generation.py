@@ -23,6 +23,7 @@ from atomr_infer.gateway.client_wishes import (
     with_wishes,
 )
 from atomr_infer.gateway.conversations import Conversations, is_kept
+from atomr_infer.gateway.entitled import entitled
 from atomr_infer.gateway.silences import Silences
 from atomr_infer.gateway.tenants import Tenants
 from atomr_infer.serving.first_attempt import OrdinaryWayError
@@ -66,7 +67,6 @@ class Generation:
         *,
         ingress: Ingress,
         call: Call,
-        owner: bytes,
     ) -> None:
         """Prepare; nothing is read yet.
 
@@ -74,13 +74,12 @@ class Generation:
             backing: what serves it.
             exchange: where the answer goes.
             ingress: the route's dialect.
-            call: the request.
-            owner: who asks.
+            call: the request, with who asks.
         """
         self._silences = backing.silences
         self._conversations = backing.conversations
         self._tenants = backing.tenants
-        self._owner = owner
+        self._owner = call.visitor.owner
         self._serving = backing.serving
         self._exchange = exchange
         self._ingress = ingress
@@ -136,11 +135,15 @@ class Generation:
         headers = self._call.headers
         if glanced is None or wants_early_stream(headers):
             return None
+        batch = self._entitled(glanced.batch)
         timeout_s = timeout_of(headers)
-        if timeout_s is None:
-            return glanced
-        batch = attrs.evolve(glanced.batch, timeout_s=timeout_s)
-        return attrs.evolve(glanced, batch=batch)
+        if timeout_s is not None:
+            batch = attrs.evolve(batch, timeout_s=timeout_s)
+        return glanced if batch is glanced.batch else attrs.evolve(glanced, batch=batch)
+
+    def _entitled(self, batch: ExecuteBatch) -> ExecuteBatch:
+        call = self._call
+        return entitled(batch, call.visitor, call.headers, self._serving.table)
 
     def _answer_to(self, asked: Asked) -> StreamAnswer | WholeAnswer:
         answer: StreamAnswer | WholeAnswer
@@ -167,7 +170,8 @@ class Generation:
             asked = await self._resumed(asked)
         if self._tenants is not None:
             await self._tenants.check(self._call, owner=self._owner)
-        batch = with_wishes(self._serving, asked.batch, self._call.headers)
+        batch = self._entitled(asked.batch)
+        batch = with_wishes(self._serving, batch, self._call.headers)
         if batch is not asked.batch:
             asked = attrs.evolve(asked, batch=batch)
         answer = self._answer_to(asked)

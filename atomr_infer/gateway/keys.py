@@ -10,8 +10,9 @@ Pure.
 from __future__ import annotations
 
 import hmac
-from hashlib import blake2b
 from typing import TYPE_CHECKING
+
+from atomr_infer.model.key_secret import digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -28,7 +29,7 @@ class GatewayKeys:
     """The keys that open a gateway; without any, it is open to everyone."""
 
     def __init__(self, keys: Iterable[Secret] = ()) -> None:
-        self._digests = tuple(_digest(key.reveal()) for key in keys)
+        self._digests = tuple(digest_of(key.reveal()) for key in keys)
 
     def __repr__(self) -> str:
         return f"<GatewayKeys: {len(self._digests)}>"
@@ -62,31 +63,16 @@ class GatewayKeys:
         if not self._digests:
             return b""
         key = presented_key(headers, query)
-        shown = None if key is None else _digest(key)
+        shown = None if key is None else digest_of(key)
         return shown if shown is not None and self._knows(shown) else None
 
-    def _opens(self, key: str) -> bool:
-        return self._knows(_digest(key))
+    def opens(self, key: str) -> bool:
+        """Whether a text is one of the keys."""
+        return self._knows(digest_of(key))
 
     def _knows(self, shown: bytes) -> bool:
         # Every digest is compared, whatever the first one says.
         return sum(hmac.compare_digest(shown, known) for known in self._digests) > 0
-
-    def without(
-        self, headers: Mapping[str, str], names: Iterable[str]
-    ) -> Mapping[str, str]:
-        """Return headers without the keys that open the gateway.
-
-        Args:
-            headers: by lower-case name.
-            names: those that go to an upstream, which our keys must not.
-        """
-        if not self._digests:
-            return headers
-        own = [n for n in names if n in headers and self._opens(_bare(headers[n]))]
-        if not own:
-            return headers
-        return {name: text for name, text in headers.items() if name not in own}
 
 
 def presented_key(headers: Mapping[str, str], query: Mapping[str, str]) -> str | None:
@@ -118,11 +104,7 @@ def refusal(headers: Mapping[str, str]) -> str:
     return "the request shows no key that opens this gateway"
 
 
-def _bare(text: str) -> str:
+def bare(text: str) -> str:
     """Return what is in a header, without the scheme that may stand before it."""
     is_bearer = text[: len(_BEARER)].lower() == _BEARER
     return (text[len(_BEARER) :] if is_bearer else text).strip()
-
-
-def _digest(key: str) -> bytes:
-    return blake2b(key.encode("utf-8", "surrogateescape"), digest_size=32).digest()

@@ -16,6 +16,7 @@ from atomr_infer.gateway.answer_headers import (
     whole_headers,
 )
 from atomr_infer.gateway.client_wishes import with_wishes
+from atomr_infer.gateway.entitled import entitled
 from atomr_infer.model.dialect import Dialect
 from atomr_infer.policy.token_estimate import estimate_prompt_tokens
 from atomr_infer.serving.whole_calls import count_tokens, embed
@@ -31,6 +32,8 @@ from atomr_infer.wire.openai import models as openai_models
 if TYPE_CHECKING:
     from atomr_infer.gateway.routes import Target
     from atomr_infer.model.batch import ExecuteBatch
+    from atomr_infer.model.embeddings import EmbedRequest
+    from atomr_infer.model.virtual_key import VirtualKey
     from atomr_infer.serving.served import Served
     from atomr_infer.serving.shared import Serving
     from atomr_infer.wire.ingress import Call
@@ -68,7 +71,7 @@ async def embeddings(serving: Serving, call: Call, target: Target) -> WholeAnswe
     if target.dialect is Dialect.GEMINI:
         return await _gemini_embeddings(serving, call, target)
     asked = openai_embeddings.parse_embeddings(call)
-    found = await embed(serving, asked.request)
+    found = await embed(serving, _entitled(serving, call, asked.request))
     model = found.value.model or asked.request.model
     body = openai_embeddings.embeddings_body(asked, found.value, model)
     return WholeAnswer(body, _headers(found.served, target), found.took_s)
@@ -78,13 +81,18 @@ async def _gemini_embeddings(
     serving: Serving, call: Call, target: Target
 ) -> WholeAnswer:
     if target.verb == "batchEmbedContents":
-        request = gemini_embeddings.parse_batch_embed(call)
+        request = _entitled(serving, call, gemini_embeddings.parse_batch_embed(call))
         found = await embed(serving, request)
         body = gemini_embeddings.batch_embedded(found.value)
     else:
-        found = await embed(serving, gemini_embeddings.parse_embed(call))
+        request = _entitled(serving, call, gemini_embeddings.parse_embed(call))
+        found = await embed(serving, request)
         body = gemini_embeddings.embedded(found.value)
     return WholeAnswer(body, _headers(found.served, target), found.took_s)
+
+
+def _entitled(serving: Serving, call: Call, request: EmbedRequest) -> EmbedRequest:
+    return entitled(request, call.visitor, call.headers, serving.table)
 
 
 def _headers(served: Served, target: Target) -> tuple[tuple[bytes, bytes], ...]:
@@ -101,7 +109,9 @@ async def counts(serving: Serving, call: Call, target: Target) -> WholeAnswer:
     Raises:
         InferenceError: it cannot be answered.
     """
-    batch = with_wishes(serving, _counted_batch(call, target), call.headers)
+    batch = _counted_batch(call, target)
+    batch = entitled(batch, call.visitor, call.headers, serving.table)
+    batch = with_wishes(serving, batch, call.headers)
     headers: _Headers
     took_s: float | None = None
     try:
@@ -130,9 +140,23 @@ def _counted_batch(call: Call, target: Target) -> ExecuteBatch:
 # --- models ---------------------------------------------------------------------
 
 
-def model_list(serving: Serving, dialect: Dialect) -> bytes:
-    """Return the public model names in the caller's shape."""
+def model_list(
+    serving: Serving, dialect: Dialect, key: VirtualKey | None = None
+) -> bytes:
+    """Return the public model names in the caller's shape.
+
+    Args:
+        serving: what is served.
+        dialect: the caller's.
+        key: the virtual key that asks, which sees what it may use.
+    """
     names = serving.table.owned_names()
+    if key is not None:
+        owners = dict(names)
+        seen = key.visible(owners)
+        names = tuple(
+            (name, owners.get(name) or _owner(serving, name)) for name in seen
+        )
     match dialect:
         case Dialect.ANTHROPIC:
             return anthropic_models.model_list(
@@ -142,6 +166,11 @@ def model_list(serving: Serving, dialect: Dialect) -> bytes:
             return gemini_models.model_list([name for name, _ in names])
         case _:
             return openai_models.model_list(names, serving.started_at_s)
+
+
+def _owner(serving: Serving, name: str) -> str:
+    """Return who serves a part of a pattern."""
+    return serving.table.resolve(name).deployment
 
 
 def model_object(serving: Serving, dialect: Dialect, name: str) -> bytes:

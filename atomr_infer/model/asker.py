@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import attrs
 
+from atomr_infer.model.virtual_key import VirtualKey
+
 
 @attrs.frozen
 class Asker:
@@ -39,3 +41,23 @@ class Asker:
         if self.team is None:
             return (own,)
         return (f"team {self.team}", self.team_weight), own
+
+
+@attrs.frozen
+class Visitor:
+    """Who was let in by a gateway.
+
+    Attributes:
+        owner: whose is what is made for it: a digest of a configured key, or the name
+            of a virtual one; b"" where no key is needed.
+        key: the virtual key that it showed; None: none.
+        asker: the same, for limits, budgets and queues.
+    """
+
+    owner: bytes = attrs.field(default=b"", repr=False)
+    key: VirtualKey | None = None
+    asker: Asker | None = None
+
+
+ANYBODY = Visitor()
+"""Who comes where no key is needed."""

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from atomr_infer.model.asker import Asker
+from atomr_infer.model.asker import Asker, Visitor
 from atomr_infer.model.virtual_key import KeySecret, VirtualKey
 
 if TYPE_CHECKING:
@@ -51,8 +51,7 @@ class Standing:
             ``-inf``: it does not now, whatever a clock says.
         end: why not, from then on; None: it has no end.
         ended_at_s: when, as it is told; None: it is not known.
-        owner: whose is what is made with it.
-        asker: the same, for limits, budgets and queues.
+        visitor: who comes with it.
     """
 
     key: VirtualKey
@@ -60,8 +59,7 @@ class Standing:
     until_s: float
     end: End | None
     ended_at_s: int | None
-    owner: bytes
-    asker: Asker
+    visitor: Visitor
 
     def is_open(self, wall_s: float) -> bool:
         """Whether it opens anything."""
@@ -187,8 +185,11 @@ class KeyTable:
             until_s=until_s,
             end=end,
             ended_at_s=at_s,
-            owner=b"virtual " + key.id.encode(),
-            asker=Asker(key.id, key.team, key.weight, team_weight),
+            visitor=Visitor(
+                owner=b"virtual " + key.id.encode(),
+                key=key,
+                asker=Asker(key.id, key.team, key.weight, team_weight),
+            ),
         )
 
     def _end(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import attrs
 
+from atomr_infer.model.asker import ANYBODY, Visitor
 from atomr_infer.model.batch import ExecuteBatch, TokenChunk
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Call:
         action: what follows the model in the path (``streamGenerateContent``).
         previous: the items of the stored conversation that it goes on from, a
             JSON array; None: of none.
+        visitor: who asks.
     """
 
     request_id: str
@@ -46,6 +48,7 @@ class Call:
     model: str | None = None
     action: str | None = None
     previous: bytes | None = attrs.field(default=None, repr=False)
+    visitor: Visitor = ANYBODY
 
 
 @attrs.frozen(kw_only=True)

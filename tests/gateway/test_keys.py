@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from atomr_infer.cluster import Cluster
+from atomr_infer.gateway.door import Door
 from atomr_infer.gateway.keys import GatewayKeys, presented_key
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.model.secret import HeaderSecret, Secret
@@ -63,11 +64,12 @@ def test_without_keys_a_gateway_is_open() -> None:
 
 def test_only_a_header_that_goes_on_is_looked_at() -> None:
     headers = {"authorization": "Bearer one", "x-theirs": "two", "accept": "one"}
-    assert KEYS.without(headers, ()) is headers
-    assert KEYS.without(headers, ["x-other", "accept", "x-theirs"]) == {
+    door = Door(KEYS)
+    assert door.without(headers, ()) is headers
+    assert door.without(headers, ["x-other", "accept", "x-theirs"]) == {
         "authorization": "Bearer one"
     }
-    assert GatewayKeys().without(headers, ["x-theirs"]) is headers
+    assert Door().without(headers, ["x-theirs"]) is headers
 
 
 def test_a_key_is_not_shown() -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis.strategies import permutations
 
-from atomr_infer.model.asker import Asker
+from atomr_infer.model.asker import Asker, Visitor
 from atomr_infer.model.key_secret import digest_of, make_secret
 from atomr_infer.model.team import Team
 from atomr_infer.model.virtual_key import KeySecret, VirtualKey
@@ -63,8 +63,7 @@ def test_a_secret_opens_what_its_key_says_until_it_expires() -> None:
         until_s=1_000.0,
         end=End.EXPIRED,
         ended_at_s=1_000,
-        owner=b"virtual " + ID.encode(),
-        asker=Asker(ID),
+        visitor=Visitor(owner=b"virtual " + ID.encode(), key=KEY, asker=Asker(ID)),
     )
     assert standing(made).is_open(999.9)
     assert not standing(made).is_open(1_000.0)
@@ -133,7 +132,7 @@ def test_a_key_of_a_team_that_is_not_there_is_closed_until_it_is() -> None:
     assert (standing(made).end, standing(made).is_open(0.0)) == (End.NO_TEAM, False)
     made.take_teams([Team(name="web", weight=2.0)])
     assert standing(made).is_open(0.0)
-    assert standing(made).asker == Asker(ID, "web", 3.0, 2.0)
+    assert standing(made).visitor.asker == Asker(ID, "web", 3.0, 2.0)
     made.take_teams([])
     assert not standing(made).is_open(0.0)
 

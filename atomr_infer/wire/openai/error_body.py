@@ -45,6 +45,12 @@ _MEANINGS: dict[type[errors.InferenceError], _Meaning] = {
     errors.ModelNotFoundError: _Meaning(
         404, "invalid_request_error", "model_not_found"
     ),
+    errors.ModelNotAllowedError: _Meaning(
+        403, "invalid_request_error", "model_not_found"
+    ),
+    errors.BudgetExceededError: _Meaning(
+        402, "insufficient_quota", "budget_exceeded"
+    ),
     errors.RateLimitedError: _Meaning(429, "rate_limit_error", "rate_limit_exceeded"),
     errors.OverloadedError: _Meaning(503, "server_error", "overloaded"),
     errors.NotReadyError: _Meaning(503, "server_error", "not_ready"),
