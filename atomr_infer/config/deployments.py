@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from atomr_infer.config.budgets import read_budgets
 from atomr_infer.config.credentials import (
     SHOWN_FIX,
     read_credential,
@@ -46,6 +47,7 @@ _OTHER_WORDS = {
     "replicas": "it belongs under [deployment.serving]",
     "max_concurrency": "it belongs under [deployment.serving]",
     "fallback": "did you mean 'fallbacks'?",
+    "budgets": "write [[deployment.budget]]",
     "retries": "see the keys of [deployment.retry]",
     "circuit_breaker": "did you mean [deployment.breaker]?",
     "hedge_after_s": "write after_s under [deployment.hedge]",
@@ -122,6 +124,8 @@ def read_deployment(reader: TableReader, folder: Path) -> Deployment:
         values["credentials"] = read_credentials(reader, folder)
     if "fallbacks" in values:
         values["fallbacks"] = read_fallbacks(reader)
+    if "budget" in values:
+        values["budget"] = read_budgets(reader)
     if "on_cut" in values:
         values["on_cut"] = reader.member("on_cut", OnCut)
     for key, read in _SUB_TABLES.items():

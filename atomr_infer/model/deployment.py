@@ -15,6 +15,7 @@ from enum import Enum
 
 import attrs
 
+from atomr_infer.model.budget import Budget, are_budgets, budgets
 from atomr_infer.model.failover import (
     BreakerPolicy,
     Fallback,
@@ -162,6 +163,7 @@ class Deployment:
             the answer is whole.
         breaker: when the upstream's endpoint counts as broken.
         hedge: when a second attempt is made because the first is slow.
+        budget: what may be spent on it, by all nodes together.
         placement: which nodes of a cluster may run it.
 
     >>> Deployment(name="tiny", runtime="mock").serves
@@ -205,6 +207,9 @@ class Deployment:
     )
     breaker: BreakerPolicy = attrs.field(factory=BreakerPolicy)
     hedge: HedgePolicy = attrs.field(factory=HedgePolicy)
+    budget: tuple[Budget, ...] = attrs.field(
+        default=(), converter=budgets, validator=are_budgets
+    )
     placement: Placement = attrs.field(factory=Placement)
 
     @serves.default
@@ -238,6 +243,7 @@ def changes_while_serving(now: Deployment, wanted: Deployment) -> bool:
         fallbacks=now.fallbacks,
         on_cut=now.on_cut,
         hedge=now.hedge,
+        budget=now.budget,
     )
     return same == now
 

@@ -27,6 +27,7 @@ from atomr_infer.policy.replica_choice import MemberLoad, next_member
 from atomr_infer.remote.http.watchdog import Watchdog
 from atomr_infer.serving import messages
 from atomr_infer.serving.breakers import Breakers
+from atomr_infer.serving.budgets import Budgets
 from atomr_infer.serving.fresh_error import fresh
 from atomr_infer.serving.gates import Gates
 from atomr_infer.serving.key_ring import KeyRing
@@ -86,6 +87,7 @@ class Serving:
         self._turn = 0
         self.breakers = Breakers()
         self.gates = Gates()
+        self.budgets = Budgets(self, node)
         self.key_ring = KeyRing(node.replicator)
         self.watchdog = Watchdog()
         self.prices = Prices()
@@ -199,6 +201,7 @@ class Serving:
         """
         self._table, before = table, self._by_name
         self._by_name = {d.name: d for d in table.deployments}
+        self.budgets.publish(table.deployments)
         for name in self._routing.keys() - self._by_name.keys():
             self.breakers.remove(name)
             self.prices.remove(name)

@@ -7,6 +7,7 @@ one thread.  What follows from it (frames, a write, a timer) does not wait eithe
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -64,6 +65,7 @@ class BudgetServer(GenServer):
         self._peers = peers
         self._timer = TimerRef()
         self._wake_at_s = float("inf")
+        self._overruns: Counter[str] = Counter()
         self._writer: Writer
 
     async def init(self) -> None:
@@ -187,15 +189,7 @@ class BudgetServer(GenServer):
     def _report(self, fact: Fact) -> None:
         match fact:
             case Overran():
-                if fact.uncovered:
-                    log.error(
-                        "budget %r: a call cost %d units more than was reserved for"
-                        " it, %d of which nobody had",
-                        fact.budget,
-                        fact.excess,
-                        fact.uncovered,
-                    )
-                self._emit("overran", fact)
+                self._report_overrun(fact)
             case RolledBack():
                 log.error(
                     "budget %r: this node's file is older than what others saw of it;"
@@ -214,6 +208,20 @@ class BudgetServer(GenServer):
             case ReclaimFailed():
                 self._emit("reclaim_failed", fact)
         self._service.told(fact)
+
+    def _report_overrun(self, fact: Overran) -> None:
+        if fact.uncovered:
+            self._overruns[fact.budget] += 1
+            number = self._overruns[fact.budget]
+            # The first, and whenever they have doubled: a flood must not fill the log.
+            if number.bit_count() == 1:
+                log.error(
+                    "budget %r: %d calls cost more than was left, the last by %d units",
+                    fact.budget,
+                    number,
+                    fact.uncovered,
+                )
+        self._emit("overran", fact)
 
     def _emit(self, what: str, fact: Fact) -> None:
         telemetry.emit(

@@ -317,21 +317,15 @@ class BudgetService:
         server, name = self._server, reservation.budget
         account = None if server is None else server.core.accounts.get(name)
         if server is not None and account is reservation.account:
-            server.core.settle(
-                account,
-                reservation.held,
-                units,
-                now_s=server.now_s,
-                wall_s=server.wall_s,
-            )
+            now_s, wall_s = server.now_s, server.wall_s
+            held = reservation.held
+            server.core.settle(account, held, units, now_s=now_s, wall_s=wall_s)
             server.act()
             return
         # Of an earlier life: all that was reserved counts as spent already.
         is_open, reservation.held.is_open = reservation.held.is_open, False
         if is_open and units > reservation.units:
-            self._owed.append((name, units - reservation.units))
-            if server is not None:
-                self._charge_owed(server)
+            self.charge(name, units - reservation.units)
 
     def _charge_owed(self, server: BudgetServer) -> None:
         """Charge what calls of earlier lives cost beyond what was reserved."""
@@ -342,6 +336,12 @@ class BudgetService:
                 now_s, wall_s = server.now_s, server.wall_s
                 server.core.settle(account, Held(0), units, now_s=now_s, wall_s=wall_s)
         server.act()
+
+    def charge(self, name: str, units: int) -> None:
+        """Charge what was spent without a reservation; beyond what there is too."""
+        self._owed.append((name, units))
+        if self._server is not None:
+            self._charge_owed(self._server)
 
     def cancel(self, reservation: Reservation) -> None:
         """End a reservation: nothing was spent."""

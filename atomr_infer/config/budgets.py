@@ -1,0 +1,101 @@
+"""The tables ``[[deployment.budget]]`` and ``[[budget]]`` to values.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from atomr_infer.config.reader import TableReader, type_name
+from atomr_infer.model.budget import Budget, OnExceeded, OwnedBudget, Per, Window
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_MEMBERS = {"per": Per, "window": Window, "on_exceeded": OnExceeded}
+_OWNERS = ("team", "key")
+
+# What people write who know other tools.
+_OTHER_WORDS = {
+    "max_budget": "did you mean 'usd'?",
+    "budget_duration": "did you mean 'per'?",
+    "dollars": "did you mean 'usd'?",
+    "limit": "write usd or tokens",
+    "period": "did you mean 'per'?",
+    "soft_budget": "did you mean 'alert_at'?",
+    "timezone": "did you mean 'time_zone'?",
+}
+
+
+def read_budgets(reader: TableReader, key: str = "budget") -> tuple[Budget, ...]:
+    """Read the budgets of a deployment.
+
+    Args:
+        reader: the deployment's table; the key is there.
+        key: where they stand in it.
+
+    Raises:
+        ConfigError: it is no array of tables, or one of them is wrong.
+    """
+    tables = _tables(reader, key)
+    return tuple(table.make(Budget, _values(table)) for table in tables)
+
+
+def read_owned_budgets(top: TableReader) -> tuple[OwnedBudget, ...]:
+    """Read the budgets of teams and of virtual keys: ``[[budget]]``.
+
+    Raises:
+        ConfigError: at the first mistake.
+    """
+    if "budget" not in top.content:
+        return ()
+    found: dict[tuple[str, str], OwnedBudget] = {}
+    for table in _tables(top, "budget"):
+        owned = _owned(table)
+        kind = owned.budget.kind
+        if (owned.owner, kind) in found:
+            problem = f"the second budget of {owned.owner} of {kind}; write one of them"
+            raise table.fail("per", problem)
+        found[owned.owner, kind] = owned
+    return tuple(found.values())
+
+
+def _owned(table: TableReader) -> OwnedBudget:
+    given = [owner for owner in _OWNERS if owner in table.content]
+    if len(given) != 1:
+        problem = 'a budget is of a team or of a virtual key: write team = "NAME"'
+        raise table.fail(given[-1] if given else "team", problem)
+    values = _values(table, also=_OWNERS)
+    names = {owner: values.pop(owner) for owner in given}
+    budget = table.make(Budget, values)
+    return table.make(OwnedBudget, {**names, "budget": budget})
+
+
+def _tables(reader: TableReader, key: str) -> Iterator[TableReader]:
+    written = "budget" if not reader.label else "deployment.budget"
+    tables = reader.content[key]
+    if not isinstance(tables, list):
+        problem = f"{key} is {type_name(tables)}; write [[{written}]] tables"
+        raise reader.fail(key, problem)
+    for index, content in enumerate(tables):
+        where = (*reader.where, key, index)
+        label = f"{reader.label}: {key}[{index}]" if reader.label else f"{key}[{index}]"
+        if not isinstance(content, dict):
+            problem = f"{key} holds {type_name(content)}; write [[{written}]] tables"
+            raise reader.fail(key, problem)
+        yield TableReader(reader.origin, where, label, content)
+
+
+def _values(table: TableReader, also: tuple[str, ...] = ()) -> dict[str, object]:
+    names = [field.name for field in attrs.fields(Budget)]
+    table.check_keys((*also, *names), also=_OTHER_WORDS)
+    if "per" not in table.content:
+        raise table.fail("per", 'per is missing; write per = "day"')
+    values = {**table.content}
+    for key, kind in _MEMBERS.items():
+        if key in values:
+            values[key] = table.member(key, kind)
+    return values

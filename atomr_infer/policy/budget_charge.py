@@ -1,0 +1,69 @@
+"""What a request is charged to a budget, before and after.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from atomr_infer.model.budget import Budget
+    from atomr_infer.policy.demand import Demand, Used
+
+
+class UnknownCostError(Exception):
+    """Nobody knows the most that a request may cost; the message says why."""
+
+
+def most(budget: Budget, demand: Demand) -> int:
+    """Return the most that a request may take of a budget.
+
+    Raises:
+        UnknownCostError: that has no bound, or no known price.
+    """
+    if demand.output_tokens is None:
+        raise UnknownCostError(
+            f"neither the request nor {demand.model!r} bounds its answer; send"
+            " max_tokens"
+        )
+    if not budget.is_money:
+        return demand.input_tokens + demand.output_tokens
+    if demand.cost_microusd is None:
+        raise UnknownCostError(
+            f"nobody knows what {demand.model!r} costs; write [deployment.price] for"
+            f" {demand.deployment!r}"
+        )
+    return demand.cost_microusd
+
+
+def used_up(budget: Budget, used: Used) -> int | None:
+    """Return what a request took of a budget; None: nobody knows."""
+    return used.cost_microusd if budget.is_money else used.total_tokens
+
+
+class AlertLevels:
+    """Shares of a budget that are told when they are spent, each once.
+
+    Attributes:
+        left: those that were not, lowest first.
+    """
+
+    __slots__ = ("left",)
+
+    def __init__(self, levels: Iterable[float]) -> None:
+        """Start with none of them spent."""
+        self.left = sorted(levels)
+
+    def passed(self, share: float) -> float | None:
+        """Return the highest level that a share has passed just now; None: none.
+
+        >>> levels = AlertLevels((0.5, 0.8))
+        >>> levels.passed(0.4), levels.passed(0.9), levels.passed(0.95)
+        (None, 0.8, None)
+        """
+        told = [level for level in self.left if level <= share]
+        self.left = self.left[len(told) :]
+        return told[-1] if told else None

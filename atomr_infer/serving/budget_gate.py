@@ -1,0 +1,338 @@
+"""The gate that keeps one budget: reserves before a request, settles behind it."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import trio
+
+from atomr import telemetry
+from atomr.cluster.budgets import (
+    BudgetsError,
+    BudgetTerms,
+    LedgerStoreError,
+    Refused,
+    Reservation,
+)
+from atomr_infer.errors import BudgetExceededError, NotReadyError
+from atomr_infer.model.budget import OnExceeded
+from atomr_infer.policy.budget_charge import (
+    AlertLevels,
+    UnknownCostError,
+    most,
+    used_up,
+)
+from atomr_infer.policy.budget_period import (
+    Period,
+    ledger_name,
+    period_at,
+    window_s,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from atomr.cluster.budgets import BudgetService
+    from atomr_infer.model.budget import Budget
+    from atomr_infer.policy.demand import Demand, Used
+    from atomr_infer.serving.gates import Hold
+
+log = logging.getLogger(__name__)
+
+ASK_S = 2.0
+"""How long a request waits for the disk and for other nodes, at most."""
+
+THROTTLED_EVERY_S = 1.0
+"""So often a budget that throttles lets a request through, on each node."""
+
+AHEAD_S = 60.0
+"""Another node's clock may be so far ahead, and its period is opened here too."""
+
+
+class _Free:
+    """A hold on nothing."""
+
+    def settle(self, used: Used) -> None:
+        """Do nothing."""
+
+    def cancel(self) -> None:
+        """Do nothing."""
+
+
+_FREE = _Free()
+
+
+class _Reserved:
+    """Units of a ledger that a request holds."""
+
+    __slots__ = ("_gate", "_reservation")
+
+    def __init__(self, gate: BudgetGate, reservation: Reservation) -> None:
+        self._gate = gate
+        self._reservation = reservation
+
+    def settle(self, used: Used) -> None:
+        """Take what was used; where nobody knows, all that was reserved."""
+        reservation = self._reservation
+        units = used_up(self._gate.budget, used)
+        self._gate.service.settle(
+            reservation, reservation.units if units is None else units
+        )
+        self._gate.look(reservation.budget)
+
+    def cancel(self) -> None:
+        """Give all back."""
+        self._gate.service.cancel(self._reservation)
+
+
+class _Beyond:
+    """A request that is made though there is nothing left: it is charged at its end."""
+
+    __slots__ = ("_gate", "_ledger")
+
+    def __init__(self, gate: BudgetGate, ledger: str) -> None:
+        self._gate = gate
+        self._ledger = ledger
+
+    def settle(self, used: Used) -> None:
+        """Take what was used."""
+        units = used_up(self._gate.budget, used)
+        if units:
+            self._gate.service.charge(self._ledger, units)
+
+    def cancel(self) -> None:
+        """Do nothing: nobody was asked."""
+
+
+class BudgetGate:
+    """Keeps one budget of one owner.
+
+    Attributes:
+        owner: whose it is, as its ledgers are called.
+        budget: how much it is.
+        service: has the ledgers.
+    """
+
+    is_timed = False
+
+    def __init__(
+        self,
+        service: BudgetService,
+        owner: str,
+        budget: Budget,
+        *,
+        serving: Callable[[str], frozenset[str]],
+    ) -> None:
+        """Make a gate; its first ledger is opened when it is passed.
+
+        Args:
+            service: has the ledgers.
+            owner: whose it is, as its ledgers are called.
+            budget: how much it is.
+            serving: says which deployments serve a public name.
+        """
+        self.owner = owner
+        self.budget = budget
+        self.service = service
+        self._serving = serving
+        self._period = Period("", 0.0, 0.0)
+        self._ledger = ""
+        self._alerts = AlertLevels(budget.alert_at)
+        self._is_exceeded = False
+        self._next_s = 0.0
+
+    # --- the period -------------------------------------------------------------------
+
+    def ledger(self) -> str:
+        """Return the ledger of the period that it is now, which is open.
+
+        Raises:
+            BudgetsError: it cannot be opened.
+        """
+        wall_s = self.service.wall_s()
+        period = self._period
+        is_now = period.ends_at_s is None or (
+            period.begins_at_s <= wall_s < period.ends_at_s
+        )
+        if not (self._ledger and is_now):
+            period = period_at(self.budget, wall_s)
+            name = ledger_name(self.owner, self.budget, period)
+            self.service.open(self.terms(name, period))
+            if name != self._ledger:
+                self._alerts = AlertLevels(self.budget.alert_at)
+                self._is_exceeded = False
+            self._period, self._ledger = period, name
+        return self._ledger
+
+    def terms(self, name: str, period: Period) -> BudgetTerms:
+        """Return the terms of a period's ledger."""
+        return BudgetTerms(
+            name=name,
+            units=self.budget.units,
+            begins_at_s=period.begins_at_s,
+            ends_at_s=period.ends_at_s,
+            window_s=window_s(self.budget),
+        )
+
+    def find(self, name: str, wall_s: float) -> BudgetTerms | None:
+        """Return the terms of a ledger that another node has opened.
+
+        Its clock may be a little ahead or behind; one that is far off opens nothing.
+        """
+        for at_s in (wall_s, wall_s + AHEAD_S, wall_s - AHEAD_S):
+            period = period_at(self.budget, at_s)
+            if ledger_name(self.owner, self.budget, period) == name:
+                return self.terms(name, period)
+        return None
+
+    # --- the gate ---------------------------------------------------------------------
+
+    def try_enter(self, demand: Demand) -> Hold | None:
+        """Reserve the most that a request may cost, if it is at hand.
+
+        Raises:
+            BudgetExceededError: there is not enough, or nobody knows what it costs.
+            NotReadyError: the ledger cannot be used now.
+        """
+        units = self._most(demand)
+        if not units or self._is_other_model(demand):
+            return _FREE
+        try:
+            ledger = self.ledger()
+            found = self.service.try_reserve(ledger, units)
+        except BudgetsError as error:
+            raise self._not_ready(error) from error
+        if isinstance(found, Refused):
+            return self._exceeded(ledger, units, found)
+        return None if found is None else _Reserved(self, found)
+
+    async def enter(self, demand: Demand, *, deadline_s: float) -> Hold:
+        """Reserve the most that a request may cost; ask for it if need be.
+
+        Raises:
+            BudgetExceededError: there is not enough.
+            NotReadyError: the ledger cannot be used now.
+
+        Cancellation: nothing is held.
+        """
+        units = self._most(demand)
+        wait_s = max(0.0, min(ASK_S, deadline_s - trio.current_time()))
+        try:
+            ledger = self.ledger()
+            found = await self.service.reserve(ledger, units, wait_s=wait_s)
+        except BudgetsError as error:
+            raise self._not_ready(error) from error
+        if isinstance(found, Reservation):
+            return _Reserved(self, found)
+        hold = self._exceeded(ledger, units, found)
+        if hold is None:
+            await self._throttled(ledger, units, found, deadline_s)
+            hold = _Beyond(self, ledger)
+        return hold
+
+    def _most(self, demand: Demand) -> int:
+        try:
+            return most(self.budget, demand)
+        except UnknownCostError as error:
+            text = f"{self.owner} has a budget of {self.budget}, and {error}"
+            raise BudgetExceededError(text, code="unknown_cost") from error
+
+    def _is_other_model(self, demand: Demand) -> bool:
+        """Whether it is what the budget sends requests to when it is spent."""
+        to = self.budget.downgrade_to
+        return to is not None and demand.deployment in self._serving(to)
+
+    def _not_ready(self, error: BudgetsError) -> NotReadyError:
+        if isinstance(error, LedgerStoreError):
+            log.debug("budget of %s: %s", self.owner, error)
+            return NotReadyError(f"the budget of {self.owner} cannot be kept now")
+        return NotReadyError(f"the budget of {self.owner} cannot be used: {error}")
+
+    # --- when there is nothing left ---------------------------------------------------
+
+    def _exceeded(self, ledger: str, units: int, refused: Refused) -> Hold | None:
+        """Do what the budget says; None: it is to be waited for.
+
+        Raises:
+            BudgetExceededError: it is refused, or another model is to be asked.
+        """
+        self._tell_once(refused)
+        match self.budget.on_exceeded:
+            case OnExceeded.WARN:
+                return _Beyond(self, ledger)
+            case OnExceeded.THROTTLE:
+                return None
+            case _:
+                raise self._error(units, refused)
+
+    def _error(self, units: int, refused: Refused) -> BudgetExceededError:
+        budget = self.budget
+        text = (
+            f"{self.owner} has a budget of {budget}; {budget.said(refused.remaining)}"
+            f" of it is left, and the request may cost {budget.said(units)}"
+        )
+        error = BudgetExceededError(text, code="budget_exceeded")
+        error.downgrade_to = budget.downgrade_to
+        return error
+
+    async def _throttled(
+        self, ledger: str, units: int, refused: Refused, deadline_s: float
+    ) -> None:
+        """Wait for a turn.
+
+        Raises:
+            BudgetExceededError: it does not come in time.
+        """
+        now_s = trio.current_time()
+        turn_s = max(now_s, self._next_s)
+        if turn_s >= deadline_s:
+            raise self._error(units, refused)
+        self._next_s = turn_s + THROTTLED_EVERY_S
+        await trio.sleep_until(turn_s + THROTTLED_EVERY_S)
+
+    def _tell_once(self, refused: Refused) -> None:
+        """Tell that it is spent; once in each period."""
+        if self._is_exceeded:
+            return
+        self._is_exceeded = True
+        log.warning(
+            "the budget of %s, %s, is spent but for %s: %s",
+            self.owner,
+            self.budget,
+            self.budget.said(refused.remaining),
+            _SAID[self.budget.on_exceeded],
+        )
+        self._emit("exceeded", remaining=refused.remaining)
+
+    def look(self, ledger: str) -> None:
+        """Tell when a share of it is spent that the operator wants to hear of."""
+        is_known = self.service.is_running and ledger == self._ledger
+        if not (is_known and self._alerts.left):
+            return
+        state = self.service.state(ledger)
+        share = 1.0 - state.remaining / self.budget.units if state.minted else 0.0
+        level = self._alerts.passed(share)
+        if level is not None:
+            log.warning(
+                "the budget of %s, %s: %.0f %% of it is spent",
+                self.owner,
+                self.budget,
+                100.0 * level,
+            )
+            self._emit("alert", share=level)
+
+    def _emit(self, what: str, **measured: float) -> None:
+        telemetry.emit(
+            ("atomr_infer", "budget", what),
+            measured,
+            {"owner": self.owner, "budget": self.budget.kind, "ledger": self._ledger},
+        )
+
+
+_SAID = {
+    OnExceeded.REJECT: "requests are refused",
+    OnExceeded.WARN: "requests are made all the same",
+    OnExceeded.THROTTLE: "requests are made one a second",
+    OnExceeded.DOWNGRADE: "another model is asked",
+}
