@@ -168,18 +168,6 @@ class BudgetExceededError(InferenceError):
     downgrade_to: str | None = None
 
 
-class BudgetExceededError(InferenceError):
-    """A budget has no room for what the request may cost.
-
-    Attributes:
-        downgrade_to: the public name of the model that is asked in its place; None:
-            it is refused.
-    """
-
-    kind = "budget_exceeded"
-    downgrade_to: str | None = None
-
-
 # --- capacity ---------------------------------------------------------------
 
 

@@ -44,7 +44,6 @@ _MEANINGS: dict[type[errors.InferenceError], _Meaning] = {
     errors.ModelNotFoundError: _Meaning(404, "not_found_error"),
     errors.ModelNotAllowedError: _Meaning(403, "permission_error"),
     errors.BudgetExceededError: _Meaning(402, "billing_error"),
-    errors.BudgetExceededError: _Meaning(402, "billing_error"),
     errors.RateLimitedError: _Meaning(429, "rate_limit_error"),
     errors.OverloadedError: _Meaning(OVERLOADED, "overloaded_error"),
     errors.NotReadyError: _Meaning(OVERLOADED, "overloaded_error"),

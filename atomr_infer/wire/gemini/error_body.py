@@ -41,7 +41,6 @@ _MEANINGS: dict[type[errors.InferenceError], _Meaning] = {
     errors.ModelNotFoundError: _Meaning(404, "NOT_FOUND"),
     errors.ModelNotAllowedError: _Meaning(403, "PERMISSION_DENIED"),
     errors.BudgetExceededError: _Meaning(402, "RESOURCE_EXHAUSTED"),
-    errors.BudgetExceededError: _Meaning(402, "RESOURCE_EXHAUSTED"),
     errors.RateLimitedError: _Meaning(429, "RESOURCE_EXHAUSTED"),
     errors.OverloadedError: _Meaning(503, "UNAVAILABLE"),
     errors.NotReadyError: _Meaning(503, "UNAVAILABLE"),
@@ -62,7 +61,6 @@ _BY_CODE = {
 _BY_HTTP = {
     400: "INVALID_ARGUMENT",
     401: "UNAUTHENTICATED",
-    402: "RESOURCE_EXHAUSTED",
     402: "RESOURCE_EXHAUSTED",
     403: "PERMISSION_DENIED",
     404: "NOT_FOUND",
