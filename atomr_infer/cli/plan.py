@@ -21,6 +21,7 @@ from atomr_infer.config.validate import validate_deployments
 from atomr_infer.errors import ConfigError
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.model.secret import EnvSecret, FileSecret, Secret
+from atomr_infer.model.team import Team
 from atomr_infer.model.validation import InvalidValueError
 from atomr_infer.remote.credentials.build import make_credentials
 from atomr_infer.remote.http.origin import parse_base_url
@@ -54,6 +55,7 @@ class ServePlan:
         admin_key: what opens the operators' routes; None: there are none.
         node: who the node is.
         cluster: whose other nodes it finds; None: it has no others.
+        teams: what virtual keys may share.
     """
 
     deployments: tuple[Deployment, ...]
@@ -65,6 +67,7 @@ class ServePlan:
     admin_key: Secret | None = attrs.field(default=None, repr=False)
     node: NodeConfig = attrs.field(factory=NodeConfig)
     cluster: ClusterConfig | None = None
+    teams: tuple[Team, ...] = ()
 
 
 def plan_serving(
@@ -113,6 +116,7 @@ def _from_file(path: Path, environ: Mapping[str, str]) -> ServePlan:
         admin_key=admin_key_of(config, environ),
         node=config.node,
         cluster=config.cluster,
+        teams=config.teams,
     )
 
 

@@ -69,10 +69,15 @@ async def take_changes(
         What is served now.
     """
     try:
-        found = changes(running, plan())
+        wanted = plan()
+        found = changes(running, wanted)
     except ConfigError as error:
         print_notice(f"{cause}: the configuration is not taken: {error}")
         return running
+    if wanted.teams != running.teams:
+        cluster.key_ring.take_teams(wanted.teams)
+        print_notice(f"{cause}: the teams are changed")
+        running = attrs.evolve(running, teams=wanted.teams)
     names = frozenset(deployment.name for deployment in found.new)
     for deployment in found.new:
         try:

@@ -28,8 +28,10 @@ from atomr_infer.config.node import (
 )
 from atomr_infer.config.positions import scan
 from atomr_infer.config.reader import Origin, TableReader
+from atomr_infer.config.teams import read_teams
 from atomr_infer.errors import ConfigError
 from atomr_infer.model.deployment import Deployment
+from atomr_infer.model.team import Team
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,6 +49,7 @@ class Config:
         deployments: what is to be served, in the order of the file.
         node: who the node is.
         cluster: whose other nodes it finds; None: it has no others.
+        teams: what virtual keys may share.
         origin: the file behind it, for errors that are found later; None for
             a configuration that a program made.
     """
@@ -55,6 +58,7 @@ class Config:
     deployments: tuple[Deployment, ...] = ()
     node: NodeConfig = attrs.field(factory=NodeConfig)
     cluster: ClusterConfig | None = None
+    teams: tuple[Team, ...] = ()
     origin: Origin | None = attrs.field(default=None, eq=False, repr=False)
 
 
@@ -83,13 +87,14 @@ def parse_config(text: str, path: str) -> Config:
     document = _parse(text, path)
     origin = Origin(path, scan(text))
     top = TableReader(origin, (), "", document)
-    top.check_keys(("gateway", "node", "cluster", "deployment"))
+    top.check_keys(("gateway", "node", "cluster", "deployment", "team"))
     folder = Path(path).parent
     return Config(
         gateway=_read_gateway(top.table("gateway"), folder),
         deployments=read_deployments(top, folder),
         node=read_node(top.table("node"), folder),
         cluster=read_cluster(top.table("cluster"), folder),
+        teams=read_teams(top),
         origin=origin,
     )
 

@@ -309,7 +309,7 @@ async def test_a_key_with_models_hears_nothing_of_others(serve: Serve) -> None:
     ids=["openai", "anthropic", "gemini", "index"],
 )
 async def test_a_list_of_models_has_those_that_the_key_may_use(
-    serve: Serve, path: str, headers: dict[str, str], names: Any
+    serve: Serve, path: str, headers: Any, names: Any
 ) -> None:
     async with opened(serve) as (running, ring):
         found = []

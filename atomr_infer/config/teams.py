@@ -1,0 +1,44 @@
+"""The tables ``[[team]]`` to :class:`Team` values.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from atomr_infer.config.reader import TableReader, type_name
+from atomr_infer.model.team import Team
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def read_teams(top: TableReader) -> tuple[Team, ...]:
+    """Read every ``[[team]]`` of a document.
+
+    Raises:
+        ConfigError: at the first mistake.
+    """
+    teams: dict[str, Team] = {}
+    for table in _tables(top):
+        if "name" not in table.content:
+            raise table.fail("name", 'name is missing; write name = "NAME"')
+        team = table.read(Team)
+        if team.name in teams:
+            raise table.fail("name", f"there is a team {team.name!r} already")
+        teams[team.name] = team
+    return tuple(teams.values())
+
+
+def _tables(top: TableReader) -> Iterator[TableReader]:
+    tables = top.content.get("team", [])
+    if not isinstance(tables, list):
+        problem = f"team is {type_name(tables)}; write [[team]], with two brackets"
+        raise top.fail("team", problem)
+    for index, content in enumerate(tables):
+        if not isinstance(content, dict):
+            problem = f"team holds {type_name(content)}; write [[team]] tables"
+            raise top.fail("team", problem)
+        label = f"team[{index}]"
+        yield TableReader(top.origin, ("team", index), label, content)
