@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 import attrs
 
 from atomr import telemetry
+from atomr.cluster.clock import SleeplessClock, wall_us
 from atomr.cluster.peers import PeerDown, PeerEvent, PeerUp
-from atomr.cluster.singleton.clock import SleeplessClock, wall_us
 from atomr.cluster.singleton.frames import Here, Said
 from atomr.cluster.singleton.reasons import Standing
 from atomr.cluster.singleton.runner import Begin, Begun, End, Ended, Ready

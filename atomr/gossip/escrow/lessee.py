@@ -87,6 +87,7 @@ class Lessee:
         "_changed_s",
         "_demand",
         "_dry_until_s",
+        "_is_missed",
         "_limit",
         "_nonce",
         "_rate",
@@ -123,6 +124,7 @@ class Lessee:
         self._ticked_s = now_s
         self._sent_s = self._answered_s = self._changed_s = -_NEVER
         self._unanswered_s = _NEVER
+        self._is_missed = False
         self._dry_until_s = -_NEVER
         self._waiters: deque[_Waiter] = deque()
         self.next_deadline_s = _NEVER
@@ -151,6 +153,8 @@ class Lessee:
         if permits > limit.largest:
             return Denied(_NEVER)
         is_silent = now_s - self._unanswered_s > limit.ask_s
+        # Who is denied without being asked for must see to it that it is asked again.
+        self._is_missed = self._is_missed or is_silent
         if is_silent or now_s < self._dry_until_s or len(self._waiters) >= MAX_WAITERS:
             self._wake_by(now_s + limit.tick_s)
             return Denied(self._retry_after_s(permits, now_s))
@@ -184,6 +188,7 @@ class Lessee:
             self._changed_s = max(now_s, after_s)
         frame = self._next_frame(now_s)
         if frame is not None:
+            self._is_missed = False
             self._sent_s = now_s
             self._unanswered_s = min(self._unanswered_s, now_s)
             effects.append(Send(self._limit.home, frame))
@@ -270,6 +275,8 @@ class Lessee:
     @property
     def _has_news(self) -> bool:
         """Whether it wants something, or gave back what the home may not know."""
+        if self._is_missed:
+            return True
         if self._account is None:
             return self._want > 0
         return self._want > 0 or self._changed_s > self._answered_s

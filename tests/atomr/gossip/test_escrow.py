@@ -611,6 +611,22 @@ def test_a_node_under_a_thousand_limits_wakes_only_for_those_in_use() -> None:
     assert dues == [None, 1.25, None]
 
 
+def test_a_strict_node_that_found_its_home_silent_asks_it_again() -> None:
+    limit = Limit("rpm", 6, 60.0, ("a", "b"), mode=Mode.STRICT)
+    lessee = next(name for name in limit.voters if name != limit.home)
+    escrow = Escrow(Origin(lessee, 1))
+    escrow.add(limit, 0.0, past=FIRST)
+    sent = []
+    for at_s in range(60):
+        escrow.acquire("rpm", 1, now_s=float(at_s))
+        sent += [
+            at_s for e in escrow.advance(at_s + 0.5) if isinstance(e, Send)
+        ]  # nobody answers
+
+    assert sent[-1] >= 58
+    assert len(sent) <= 60
+
+
 # --- runs ---------------------------------------------------------------------------
 
 

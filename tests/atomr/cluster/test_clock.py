@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from atomr.cluster.singleton.clock import SleeplessClock, slept_s, wall_us
+from atomr.cluster.clock import SleeplessClock, slept_s, wall_us
 
 
 def test_what_the_machine_slept_through_counts() -> None:

@@ -1,0 +1,268 @@
+"""What a node's part in limits decides: who gets permits now, and who waits.
+
+The permits themselves are :mod:`atomr.gossip.escrow`'s.  Here is the line in front of
+each limit.  Whoever finds what it wants, and nobody before it, has it at once.  The
+others wait; the head of a line is tried again whenever there may be more: after word
+from the home, after a settlement, and when something has cooled.
+
+Pure: times are arguments, in seconds of the node's monotonic clock.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from atomr.cluster.permits.line import Line, Waiter
+from atomr.cluster.permits.outcomes import LimitState, Permits
+from atomr.gossip.escrow import (
+    UNKNOWN,
+    Answered,
+    Asking,
+    Denied,
+    Effect,
+    Escrow,
+    Granted,
+    Limit,
+    Mark,
+    Mode,
+    Persist,
+    Send,
+    TermsDiffer,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from atomr.crdt.origin import Origin
+    from atomr.gossip.escrow import Frame, Past
+
+_NEVER = float("inf")
+
+MAX_ASKED = 64
+"""So many of a strict limit's line are asked for at once; of another's only the head,
+as those behind it could find what it waits for."""
+
+MAX_WAITING = 10_000
+"""One more is denied at once: each is a task, and has a request in its hands."""
+
+
+@attrs.define(eq=False)
+class Part:
+    """This node's part in one limit; another one each time that it is added."""
+
+    limit: Limit
+    line: Line = attrs.field(factory=Line)
+    differs: set[str] = attrs.field(factory=set)
+
+
+class Core:
+    """All limits of one life of a node.
+
+    Attributes:
+        boot: the number of this life.
+        escrow: the permits.
+        parts: by the limit's name.
+        sends: frames that are to be sent, and to whom.
+        marks: lines of the use log that are to be written.
+        facts: what is to be told.
+    """
+
+    def __init__(self, me: Origin) -> None:
+        """Start without limits.
+
+        Args:
+            me: the node, and a number that no earlier life had.
+        """
+        self.boot = me.boot
+        self.escrow = Escrow(me)
+        self.parts: dict[str, Part] = {}
+        self.sends: list[tuple[str, Frame]] = []
+        self.marks: list[Mark] = []
+        self.facts: list[TermsDiffer] = []
+
+    # --- limits ---------------------------------------------------------------------
+
+    def add(self, limit: Limit, now_s: float, *, past: Past = UNKNOWN) -> None:
+        """Take part in a limit.
+
+        Raises:
+            ValueError: it is there already.
+        """
+        self.escrow.add(limit, now_s, past=past)
+        self.parts[limit.name] = Part(limit)
+
+    def remove(self, name: str) -> None:
+        """Take no part any more; who waits is denied.
+
+        Raises:
+            KeyError: there is no such limit here.
+        """
+        self.escrow.remove(name)
+        self._deny_all(self.parts.pop(name))
+
+    def end(self) -> None:
+        """Deny everybody who waits: this life is over."""
+        for part in self.parts.values():
+            self._deny_all(part)
+
+    def _deny_all(self, part: Part) -> None:
+        for waiter in part.line.all():
+            _answer(waiter, Denied(part.limit.tick_s))
+
+    def state(self, name: str, now_s: float) -> LimitState:
+        """Return how a limit stands here.
+
+        Raises:
+            KeyError: there is no such limit here.
+        """
+        part = self.parts[name]
+        return LimitState(
+            limit=part.limit,
+            used=self.escrow.used(name, now_s=now_s),
+            waiting=part.line.length(),
+            overrun=self.escrow.overrun(name),
+            differs=tuple(sorted(part.differs)),
+        )
+
+    # --- use ------------------------------------------------------------------------
+
+    def try_acquire(
+        self, name: str, permits: int, now_s: float
+    ) -> Permits | Denied | None:
+        """Use permits that are here; None: they must be asked for, or waited for.
+
+        Raises:
+            KeyError: there is no such limit here.
+            ValueError: ``permits`` is not at least 1.
+        """
+        part = self.parts[name]
+        if permits > part.limit.largest:
+            return Denied(_NEVER)
+        if not part.line.is_empty:
+            return None
+        granted = self.escrow.take(name, permits, now_s=now_s)
+        return None if granted is None else Permits(name, permits, granted, part)
+
+    def wait(self, name: str, waiter: Waiter, now_s: float) -> None:
+        """Let somebody wait for permits; it may be answered at once.
+
+        Raises:
+            KeyError: there is no such limit here.
+            ValueError: not at least 1 is wanted.
+        """
+        part = self.parts[name]
+        self.escrow.expect(name, waiter.permits)
+        if part.line.is_longer_than(MAX_WAITING - 1):
+            _answer(waiter, Denied(part.limit.tick_s))
+            return
+        part.line.add(waiter)
+        self._serve(part, now_s)
+
+    def settle(self, permits: Permits, used: int, now_s: float) -> None:
+        """Say how many were used; of a limit that is gone, nothing is to be said.
+
+        Raises:
+            ValueError: ``used`` is negative.
+        """
+        name = permits.limit
+        part = self.parts.get(name)
+        if part is None or part is not permits.part:
+            return
+        self.escrow.settle(name, permits.granted, used, now_s=now_s)
+        if part.line.head() is not None:
+            self._serve(part, now_s)
+
+    def retry_after_s(self, name: str, now_s: float) -> float:
+        """Return when it is worth a try again, for who does not wait any longer."""
+        part = self.parts[name]
+        return max(part.limit.tick_s, part.line.told_s - now_s)
+
+    # --- events ---------------------------------------------------------------------
+
+    @property
+    def next_deadline_s(self) -> float:
+        """When :meth:`advance` is due; infinite: not before something else happens."""
+        due_s = min((part.line.retry_s for part in self.parts.values()), default=_NEVER)
+        at_s = self.escrow.next_deadline_s
+        return due_s if at_s is None else min(due_s, at_s)
+
+    def receive(self, sender: str, frame: Frame, now_s: float) -> None:
+        """Handle a frame of another node."""
+        self._perform(self.escrow.receive(sender, frame, now_s), now_s)
+        part = self.parts.get(frame.limit)
+        if part is not None and part.line.head() is not None:
+            self._serve(part, now_s)
+
+    def advance(self, now_s: float) -> None:
+        """Do what is due."""
+        self._perform(self.escrow.advance(now_s), now_s)
+        for part in self.parts.values():
+            if part.line.retry_s <= now_s:
+                self._serve(part, now_s)
+
+    def persisted(self, mark: Mark) -> None:
+        """A line of the use log has been written and synced."""
+        self.escrow.persisted(mark)
+
+    def _perform(self, effects: Iterable[Effect], now_s: float) -> None:
+        for effect in effects:
+            match effect:
+                case Send(to, frame):
+                    self.sends.append((to, frame))
+                case Answered():
+                    self._answered(effect, now_s)
+                case Persist(mark):
+                    self.marks.append(mark)
+                case TermsDiffer(name, peer):
+                    self.parts[name].differs.add(peer)
+                    self.facts.append(effect)
+
+    def _answered(self, answered: Answered, now_s: float) -> None:
+        """Hand on what the home's answer gave, or let it wait in its place again."""
+        name, outcome = answered.limit, answered.outcome
+        part = self.parts[name]
+        line = part.line
+        waiter = line.asked.pop(answered.ticket, None)
+        line.retry_s = now_s  # those behind it
+        if isinstance(outcome, Granted):
+            permits = Permits(name, outcome.permits, outcome, part)
+            if waiter is None or waiter.is_over:
+                self.escrow.settle(name, outcome, 0, now_s=now_s)
+            else:
+                _answer(waiter, permits)
+        elif waiter is not None and not waiter.is_over:
+            line.add(waiter)
+            self._wait_for(part, outcome, now_s)
+
+    def _wait_for(self, part: Part, denied: Denied, now_s: float) -> None:
+        """Try again later; a home that is silent is to be asked again meanwhile."""
+        part.line.told_s = now_s + denied.retry_after_s
+        part.line.retry_s = now_s + min(denied.retry_after_s, part.limit.lease_s)
+
+    def _serve(self, part: Part, now_s: float) -> None:
+        """Give to the head of a line, and those behind it, what there is."""
+        name, line = part.limit.name, part.line
+        line.retry_s = _NEVER
+        most = MAX_ASKED if part.limit.mode is Mode.STRICT else 1
+        while len(line.asked) < most and (head := line.head()) is not None:
+            outcome = self.escrow.acquire(
+                name, head.permits, now_s=now_s, expected=True
+            )
+            if isinstance(outcome, Denied) and outcome.retry_after_s < _NEVER:
+                self._wait_for(part, outcome, now_s)
+                return
+            line.take_head()
+            match outcome:
+                case Granted():
+                    _answer(head, Permits(name, head.permits, outcome, part))
+                case Asking(ticket):
+                    line.asked[ticket] = head
+                case Denied():
+                    _answer(head, outcome)
+
+
+def _answer(waiter: Waiter, outcome: Permits | Denied) -> None:
+    waiter.is_over = True
+    waiter.answer(outcome)

@@ -1,0 +1,97 @@
+"""Those who wait for permits of one limit, the most urgent first.
+
+Who is at the head is asked for first, and nobody overtakes it: a large request is not
+starved by small ones.  Of those that are equally urgent, who came first goes first.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Callable
+
+import attrs
+
+from atomr.cluster.permits.outcomes import Permits
+from atomr.gossip.escrow import Denied
+
+_numbers = itertools.count()
+
+
+@attrs.define(eq=False)
+class Waiter:
+    """Somebody who waits.
+
+    Attributes:
+        permits: how many are wanted.
+        priority: higher goes first.
+        answer: called once, with what became of it.
+        number: in the order of coming.
+        is_over: whether it was answered, or has left.
+    """
+
+    permits: int
+    priority: int
+    answer: Callable[[Permits | Denied], None]
+    number: int = attrs.field(factory=_numbers.__next__)
+    is_over: bool = False
+
+
+class Line:
+    """The line in front of one limit.
+
+    Attributes:
+        asked: those for whom the home has been asked, by ticket.
+        retry_s: when the head is tried again; infinite: not before something changes.
+        told_s: when there may be enough, as was said last.
+    """
+
+    __slots__ = ("_heap", "asked", "retry_s", "told_s")
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._heap: list[tuple[int, int, Waiter]] = []
+        self.asked: dict[int, Waiter] = {}
+        self.retry_s = float("inf")
+        self.told_s = 0.0
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nobody waits; who has been asked for does."""
+        self._drop_over()
+        return not (self._heap or self.asked)
+
+    def is_longer_than(self, most: int) -> bool:
+        """Whether more than so many wait; those that left are counted out only then."""
+        return len(self._heap) + len(self.asked) > most and self.length() > most
+
+    def length(self) -> int:
+        """Return how many wait."""
+        waiting = [waiter for _, _, waiter in self._heap] + [*self.asked.values()]
+        return sum(not waiter.is_over for waiter in waiting)
+
+    def add(self, waiter: Waiter) -> None:
+        """Let somebody wait, in its place."""
+        heapq.heappush(self._heap, (-waiter.priority, waiter.number, waiter))
+
+    def head(self) -> Waiter | None:
+        """Return who is next; None: nobody, or the home is asked for all of them."""
+        self._drop_over()
+        return self._heap[0][2] if self._heap else None
+
+    def take_head(self) -> None:
+        """Take the head out."""
+        heapq.heappop(self._heap)
+
+    def all(self) -> list[Waiter]:
+        """Return everybody, and empty the line."""
+        waiting = [waiter for _, _, waiter in self._heap] + [*self.asked.values()]
+        self._heap.clear()
+        self.asked.clear()
+        return [waiter for waiter in waiting if not waiter.is_over]
+
+    def _drop_over(self) -> None:
+        while self._heap and self._heap[0][2].is_over:
+            heapq.heappop(self._heap)

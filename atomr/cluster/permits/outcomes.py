@@ -1,0 +1,41 @@
+"""What a node's part in limits gives, and what it tells of itself."""
+
+from __future__ import annotations
+
+import attrs
+
+from atomr.gossip.escrow import Granted, Limit
+
+
+@attrs.frozen(eq=False)
+class Permits:
+    """Permits that may be used, now; settle them when it is known how many were.
+
+    Attributes:
+        limit: its name.
+        count: how many.
+    """
+
+    limit: str
+    count: int
+    granted: Granted = attrs.field(repr=False)
+    part: object = attrs.field(repr=False)
+
+
+@attrs.frozen
+class LimitState:
+    """How a limit stands on this node.
+
+    Attributes:
+        limit: its terms.
+        used: permits that are locked here; of a soft limit, in all.
+        waiting: how many wait for permits here.
+        overrun: permits that were used beyond what was granted.
+        differs: nodes that have other terms for it; nothing is lent between them.
+    """
+
+    limit: Limit
+    used: int
+    waiting: int
+    overrun: int
+    differs: tuple[str, ...] = ()

@@ -1,0 +1,290 @@
+"""A node's part in rate limits: the object that code of the node holds.
+
+::
+
+    permits = PermitService()
+    async with open_cluster(options, services=[permits]):
+        permits.add(Limit("rpm", 600, 60.0, voters=("a", "b", "c")))
+        got = permits.try_acquire("rpm", 1)
+
+What is at hand is used in place, without a message; what is not is asked of the
+limit's home, and waited for in line.  All that all nodes use in any window is never
+more than the limit, whatever the network does: :mod:`atomr.gossip.escrow` says why.
+
+The object outlives its process, and what it knows does too: a process that crashed for
+another reason than this code goes on with the same permits.  Where this code was in
+the middle of a change, all that was used is forgotten; then it begins as a node that
+was restarted.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import attrs
+import trio
+
+from atomr.cluster.clock import SleeplessClock
+from atomr.cluster.permits.core import Core
+from atomr.cluster.permits.errors import NotLimitingError, UnknownLimitError
+from atomr.cluster.permits.line import Waiter
+from atomr.cluster.permits.outcomes import LimitState, Permits
+from atomr.cluster.permits.server import PermitServer
+from atomr.core.checks import check_text
+from atomr.crdt import Origin
+from atomr.gossip.escrow import UNKNOWN, Denied, Frame, Past
+from atomr.http2 import Service
+from atomr.http2.services import check_service
+from atomr.otp import child
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from atomr.cluster.peers import Peers
+    from atomr.core.child_spec import ChildSpec
+    from atomr.gossip.escrow import Limit, TermsDiffer
+    from atomr.http2 import Link
+
+
+@attrs.define(eq=False)
+class _Ask:
+    """Somebody who waits for an answer."""
+
+    outcome: Permits | Denied | None = None
+    done: trio.Event = attrs.field(factory=trio.Event)
+
+    def put(self, outcome: Permits | Denied) -> None:
+        self.outcome = outcome
+        self.done.set()
+
+
+class PermitService:
+    """A part of a cluster that keeps rate limits; see the module.
+
+    Args:
+        name: nodes share limits with those of the same name; for more than one on a
+            node.
+        past: what is known of the time before this program, as of its start.
+        clock: seconds of a monotonic clock that goes on while the machine sleeps;
+            None: the node's.
+
+    Attributes:
+        name: the same.
+        service_name: what peers call it.
+
+    Raises:
+        TypeError: the name is no text.
+        ValueError: it is empty or too long.
+    """
+
+    shares_life: ClassVar[bool] = False
+    """What it holds has lives of its own."""
+
+    def __init__(
+        self,
+        *,
+        name: str = "permits",
+        past: Past = UNKNOWN,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
+        check_text("name", name)
+        check_service(name)
+        self.name = self.service_name = name
+        self._past = past
+        self._clock = clock
+        self._limits: dict[str, Limit] = {}
+        self._core: Core | None = None
+        self._server: PermitServer | None = None
+        self._is_broken = False
+        self._told: set[TermsDiffer] = set()
+
+    # --- as a part of a cluster -----------------------------------------------------
+
+    def services(self) -> Mapping[str, Service[Any]]:
+        """Return what is done with peers' messages."""
+        return {self.service_name: Service(Frame, tell=self._arrived)}
+
+    def child(self, peers: Peers) -> ChildSpec:
+        """Return how its process is started."""
+        return child(lambda: PermitServer(self, peers), id=self.service_name)
+
+    def _arrived(self, link: Link, frame: Frame) -> None:
+        if self._server is not None:
+            self._server.arrive(link.peer, frame)
+
+    def now_s(self) -> float:
+        """Return the time by the clock that limits are kept by."""
+        if self._clock is None:
+            self._clock = SleeplessClock(trio.current_time)
+        return self._clock()
+
+    def begin(self, server: PermitServer, origin: Origin) -> Core:
+        """Take a new life of the process; return what it goes on with."""
+        core = self._core
+        if core is None or self._is_broken:
+            boot = origin.boot
+            if core is not None:
+                # Peers must not take it for the life that is over.
+                boot = max(boot, core.boot + 1)
+                core.end()
+            core = self._core = Core(Origin(origin.name, boot))
+            past, self._past = self._past, UNKNOWN
+            for limit in self._limits.values():
+                core.add(limit, self.now_s(), past=past)
+            self._is_broken = False
+        self._server = server
+        return core
+
+    def ended(self, server: PermitServer) -> None:
+        """Take the end of a life of the process."""
+        if self._server is server:
+            self._server = None
+
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """Change the core in the block; where that fails, it is used no more."""
+        try:
+            yield
+        except Exception:
+            self._is_broken = True
+            raise
+
+    def is_told(self, fact: TermsDiffer) -> bool:
+        """Whether a fact was told before; it is from now on."""
+        known = fact in self._told
+        self._told.add(fact)
+        return known
+
+    # --- limits ---------------------------------------------------------------------
+
+    @property
+    def limits(self) -> tuple[Limit, ...]:
+        """The limits that this node takes part in."""
+        return tuple(self._limits.values())
+
+    def add(self, limit: Limit, *, past: Past | None = None) -> None:
+        """Take part in a limit; before the cluster is open, too.
+
+        Args:
+            limit: its terms, the same on all nodes.
+            past: what is known of earlier uses by this node; None: what is known of
+                the time before the program, where it has just been started.
+
+        Raises:
+            ValueError: it is there already.
+        """
+        if limit.name in self._limits:
+            raise ValueError(f"add({limit.name!r}): it is there already")
+        self._limits[limit.name] = limit
+        if self._core is not None:
+            past = UNKNOWN if past is None else past
+            self._core.add(limit, self.now_s(), past=past)
+            self._act()
+
+    def remove(self, name: str) -> None:
+        """Take no part any more; who waits is denied.
+
+        Raises:
+            UnknownLimitError: there is no such limit here.
+        """
+        if name not in self._limits:
+            raise UnknownLimitError(name)
+        del self._limits[name]
+        if self._core is not None:
+            self._core.remove(name)
+
+    def state(self, name: str) -> LimitState:
+        """Return how a limit stands on this node.
+
+        Raises:
+            UnknownLimitError: there is no such limit here.
+            NotLimitingError: the service was not started yet.
+        """
+        return self._core_of(name).state(name, self.now_s())
+
+    # --- use ------------------------------------------------------------------------
+
+    def try_acquire(self, name: str, permits: int) -> Permits | Denied | None:
+        """Use permits in place, without a message.
+
+        Args:
+            name: of the limit.
+            permits: at least 1.
+
+        Returns:
+            ``Permits``, which count as used from now on; ``Denied`` when nobody can
+            ever have as many; None when they must be asked for, or waited for.
+
+        Raises:
+            UnknownLimitError: there is no such limit here.
+            NotLimitingError: the service was not started yet.
+            ValueError: ``permits`` is not at least 1.
+        """
+        outcome = self._core_of(name).try_acquire(name, permits, self.now_s())
+        if self._server is not None:
+            self._server.look()
+        return outcome
+
+    async def acquire(
+        self, name: str, permits: int, *, deadline_s: float, priority: int = 0
+    ) -> Permits | Denied:
+        """Use permits; wait for them, in line, where they are not at hand.
+
+        Args:
+            name: of the limit.
+            permits: at least 1.
+            deadline_s: when waiting is over, in trio's clock.
+            priority: who goes first of those that wait here; higher first.
+
+        Returns:
+            ``Denied`` when the deadline has passed, or nobody can ever have as many.
+
+        Raises:
+            UnknownLimitError: there is no such limit here.
+            NotLimitingError: the service was not started yet.
+            ValueError: ``permits`` is not at least 1.
+
+        Cancellation: nothing is used.
+        """
+        core, ask = self._core_of(name), _Ask()
+        waiter = Waiter(permits, priority, ask.put)
+        core.wait(name, waiter, self.now_s())
+        self._act()
+        try:
+            with trio.move_on_at(deadline_s):
+                await ask.done.wait()
+        except BaseException:
+            if isinstance(ask.outcome, Permits):
+                self.settle(ask.outcome, 0)
+            raise
+        finally:
+            waiter.is_over = True
+        if ask.outcome is None:
+            return Denied(core.retry_after_s(name, self.now_s()))
+        return ask.outcome
+
+    def settle(self, permits: Permits, used: int) -> None:
+        """Say how many of them were used; the others are free again.
+
+        A second time it does nothing.  More than there were is locked as far as there
+        is anything to lock, and else counted as overrun.
+
+        Raises:
+            ValueError: ``used`` is negative.
+        """
+        if self._core is not None:
+            self._core.settle(permits, used, self.now_s())
+            self._act()
+
+    def _core_of(self, name: str) -> Core:
+        core = self._core
+        if core is None:
+            raise NotLimitingError(self.name)
+        if name not in self._limits:
+            raise UnknownLimitError(name)
+        return core
+
+    def _act(self) -> None:
+        if self._server is not None:
+            self._server.act()
