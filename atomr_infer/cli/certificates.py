@@ -6,8 +6,6 @@ certificates with it; what a node's must say is in ``docs/reference/node-links.m
 
 An authority is never overwritten: every node's certificate would be worth nothing.
 A node's certificate is kept while it is good for another third of its life.
-
-Needs the package ``cryptography`` (extra ``certs``).
 """
 
 from __future__ import annotations
@@ -75,10 +73,9 @@ def make_folder(
         The authority first, then the nodes in their order.
 
     Raises:
-        ConfigError: a name is malformed, a file is in the way or cannot be written,
-            or ``cryptography`` is not installed.
+        ConfigError: a name is malformed, or a file is in the way or cannot be
+            written.
     """
-    require_cryptography()
     try:
         uris = {node: node_uri(cluster, node) for node in nodes}
     except ValueError as error:
@@ -94,21 +91,6 @@ def make_folder(
         ]
     except OSError as error:
         raise ConfigError(f"cannot write certificates: {error}") from error
-
-
-def require_cryptography() -> None:
-    """Refuse to go on without the package that makes certificates.
-
-    Raises:
-        ConfigError: it is not installed; says how to install it.
-    """
-    try:
-        import cryptography  # noqa: F401, PLC0415
-    except ImportError as error:
-        raise ConfigError(
-            "making certificates needs the package cryptography;"
-            " pip install 'atomr-infer[certs]'"
-        ) from error
 
 
 def make_authority(cluster: str) -> Pem:

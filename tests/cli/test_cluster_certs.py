@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,18 +12,10 @@ from atomr.errors import LinkRefusedError
 from atomr.http2 import Credentials, LinkOptions, open_links
 from atomr_infer.cli import certificates
 from atomr_infer.errors import ConfigError
-from tests.cli.conftest import environment, run_command
+from tests.cli.conftest import run_command
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-# Runs the command where the package that makes certificates is not installed.
-WITHOUT = """\
-import sys
-sys.modules["cryptography"] = None
-from atomr_infer.cli.main import main
-main()
-"""
 
 
 def credentials(folder: Path, node: str) -> Credentials:
@@ -155,25 +145,6 @@ async def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> N
     assert code == 1
     assert err.startswith("atomr-infer: cannot write certificates: ")
     assert "Traceback" not in err
-
-
-def test_without_cryptography_it_says_how_to_get_it(tmp_path: Path) -> None:
-    ran = subprocess.run(
-        [
-            *(sys.executable, "-c", WITHOUT, "cluster", "certs"),
-            *("--cluster", "dev", "--dir", str(tmp_path), "a"),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment(),
-    )
-    assert ran.returncode == 1
-    assert ran.stderr == (
-        "atomr-infer: making certificates needs the package cryptography;"
-        " pip install 'atomr-infer[certs]'\n"
-    )
-    assert list(tmp_path.iterdir()) == []
 
 
 async def test_help_of_certs_shows_examples() -> None:

@@ -8,7 +8,7 @@ Without ``key`` the file is the one that ``GOOGLE_APPLICATION_CREDENTIALS``
 names, as Google's own libraries have it.  Two kinds of file are read:
 
 ``service_account``   signs a statement (a JWT, RS256), which buys a token; needs
-                      the package ``cryptography`` (extra ``vertex``).
+                      the package ``cryptography``.
 ``authorized_user``   what ``gcloud auth application-default login`` writes; its
                       refresh token buys a token.
 
