@@ -10,13 +10,19 @@ from __future__ import annotations
 
 import re
 import socket
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from atomr_infer.config.credentials import read_cookie
 from atomr_infer.model.secret import EnvSecret, FileSecret
-from atomr_infer.model.validation import InvalidValueError, identifier, non_empty
+from atomr_infer.model.validation import (
+    InvalidValueError,
+    identifier,
+    non_empty,
+    positive,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,6 +67,15 @@ def _check_names(_: object, field: attrs.Attribute[Any], value: object) -> None:
         raise InvalidValueError(field.name, list(value), "names a node twice")
 
 
+def _check_labels(_: object, field: attrs.Attribute[Any], value: object) -> None:
+    if not isinstance(value, dict):
+        problem = 'is not a table of texts, as { region = "eu" }'
+        raise InvalidValueError(field.name, value, problem)
+    for name, text in value.items():
+        if not isinstance(text, str) or not text or not name:
+            raise InvalidValueError(field.name, {name: text}, "is not a text")
+
+
 def _check_addresses(_: object, field: attrs.Attribute[Any], value: object) -> None:
     if not isinstance(value, tuple):
         problem = 'is not an array of addresses, as ["host:4370"]'
@@ -79,6 +94,8 @@ class NodeConfig:
         state_dir: the folder, made if need be, of what outlives the node: virtual
             keys, what is left of budgets; of this node alone.  None: nothing does.
         roles: what the node may do: ``control``, ``gpu``, ``egress``, ``edge``.
+        labels: what the node says of itself, for the placement of deployments:
+            ``{ region = "eu" }``.
 
     >>> NodeConfig(name="a").own_name
     'a'
@@ -88,6 +105,9 @@ class NodeConfig:
     state_dir: str | None = attrs.field(default=None, validator=_path)
     roles: tuple[str, ...] = attrs.field(
         default=ROLES, converter=_tuple, validator=_check_roles
+    )
+    labels: Mapping[str, str] = attrs.field(
+        factory=dict, validator=_check_labels, hash=False
     )
 
     @property
@@ -125,6 +145,8 @@ class ClusterConfig:
         seeds_dns: a name with all nodes' addresses, ``host`` or ``host:port``, such as
             a headless service's.
         seeds_file: a file with an address on each line, which may change.
+        replace_after_s: how long a node must be away before others run its
+            replicas, in seconds.
     """
 
     name: str = attrs.field(validator=identifier)
@@ -140,6 +162,7 @@ class ClusterConfig:
     )
     seeds_dns: str | None = attrs.field(default=None, validator=_path)
     seeds_file: str | None = attrs.field(default=None, validator=_path)
+    replace_after_s: float = attrs.field(default=30.0, validator=positive)
 
 
 _REQUIRED = ("name", "voters", "cookie", "ca", "certificate", "private_key")

@@ -58,6 +58,8 @@ class ServingNode:
         remote: processes of other nodes.
         replicator: values that all nodes have.
         cluster: the open cluster; None: it is not open, or has no others.
+        replace_after_s: how long another node must be away before its replicas run
+            elsewhere, in seconds.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class ServingNode:
         self.state_dir = None if folder is None else Path(folder)
         self.remote = RemoteProcesses(Messages())
         self.cluster: Cluster | None = None
+        self.replace_after_s = 30.0
         self._options = options
         self._peers: Peers | None = None
         self._services: list[ClusterService] = []
@@ -186,6 +189,7 @@ def make_node(
         return ServingNode(config)
     node = ServingNode(config, _options(config, cluster, environ))
     node.voters = tuple(sorted(cluster.voters))
+    node.replace_after_s = cluster.replace_after_s
     return node
 
 

@@ -39,6 +39,11 @@ def test_paths_are_relative_to_the_configuration() -> None:
     )
 
 
+def test_a_node_says_of_itself_where_it_is() -> None:
+    config = parse_config('[node]\nlabels = { region = "eu" }\n', "f.toml")
+    assert config.node == NodeConfig(labels={"region": "eu"})
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -56,6 +61,21 @@ def test_paths_are_relative_to_the_configuration() -> None:
             '[node]\nroles = ["cpu"]\n',
             "2: node: roles: 'cpu' is no role; use control, gpu, egress, edge",
             id="role",
+        ),
+        pytest.param(
+            "[node]\nlabels = { region = 1 }\n",
+            "2: node: labels: {'region': 1} is not a text",
+            id="label",
+        ),
+        pytest.param(
+            '[node]\nlabels = "eu"\n',
+            "2: node: labels: 'eu' is not a table of texts, as { region = \"eu\" }",
+            id="labels",
+        ),
+        pytest.param(
+            CLUSTER + "replace_after_s = 0\n",
+            "8: cluster: replace_after_s: 0 must be a number above 0",
+            id="replace-after",
         ),
         pytest.param(
             CLUSTER.replace('voters = ["a", "b", "c"]\n', ""),
