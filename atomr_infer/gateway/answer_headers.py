@@ -32,6 +32,7 @@ OWN_HEADERS = (
     "x-atomr-attempts",
     "x-atomr-cost-usd",
     "x-atomr-deployment",
+    "x-atomr-downgraded",
     "x-atomr-model",
     "x-atomr-native-finish-reason",
     "x-atomr-overhead-ms",
@@ -90,9 +91,16 @@ def whole_headers(served: Served, dialect: Dialect) -> tuple[tuple[bytes, bytes]
     """Return the headers that say who answered."""
     return (
         *request_id_headers(served.request_id, dialect),
+        *_downgraded_headers(served),
         (b"x-atomr-deployment", served.deployment.encode()),
         (b"x-atomr-attempts", str(len(served.attempts)).encode()),
     )
+
+
+def _downgraded_headers(served: Served) -> tuple[tuple[bytes, bytes], ...]:
+    if not served.downgraded:
+        return ()
+    return ((b"x-atomr-downgraded", header_text(served.downgraded)),)
 
 
 def cost_headers(cost: Cost | None) -> tuple[tuple[bytes, bytes], ...]:

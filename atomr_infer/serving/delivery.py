@@ -211,6 +211,7 @@ class Delivery:
             recovered=self.recovered,
             spent=tuple(report.spent),
             cost=report.cost,
+            downgraded=report.downgraded,
             asked_at=report.asked_at,
         )
 

@@ -22,9 +22,15 @@ import trio
 
 from atomr.errors import NoProcessError, ProcessKilledError, StartError
 from atomr.process import attached
-from atomr_infer.errors import DeadlineError, InferenceError, NotReadyError
+from atomr_infer.errors import (
+    BudgetExceededError,
+    DeadlineError,
+    InferenceError,
+    NotReadyError,
+)
 from atomr_infer.model.failover import Fallback
 from atomr_infer.policy.route_plan import Again, Failure, GiveUp, GoTo, Sent, start
+from atomr_infer.serving.downgrade import downgraded
 from atomr_infer.serving.gates import demand_for, enter
 from atomr_infer.serving.leg import Leg
 from atomr_infer.serving.names import REQUESTS
@@ -154,12 +160,17 @@ class Journey:
     async def _enter(self) -> None:
         """Pass the request's gates."""
         gates = self._serving.gates.for_request(self.batch)
-        if gates:
+        while gates:
             leg = self.leg
             demand = demand_for(
                 self._serving, leg.deployment, leg.batch, bound=self._bound
             )
-            self._holds = await enter(gates, demand, deadline_s=self._deadline)
+            try:
+                self._holds = await enter(gates, demand, deadline_s=self._deadline)
+                return
+            except BudgetExceededError as error:
+                if not self._downgrade(error):
+                    raise
 
     async def turn(
         self, error: InferenceError, *, admitted: bool, sent: Sent = Sent.NOTHING
@@ -178,6 +189,8 @@ class Journey:
         self.report.tried.append(Tried(self.leg.deployment.name, error.kind))
         self._asked = self._asked or admitted
         failure = Failure(
+        if isinstance(error, BudgetExceededError) and self._downgrade(error):
+            return
             error=error,
             admitted=admitted,
             sent=sent,
@@ -200,6 +213,17 @@ class Journey:
                 self.stand_at(self.leg_of(fallback))
 
     def stand_at(self, leg: Leg) -> None:
+    def _downgrade(self, error: BudgetExceededError) -> bool:
+        """Ask another model, if the budget names one that was not asked yet."""
+        found = downgraded(self._serving, self.plan, error)
+        if found is None:
+            return False
+        self.plan, to = found
+        self.report.fallback(error, to.to, "budget")
+        self.report.downgraded = error.message
+        self.stand_at(self.leg_of(to))
+        return True
+
         """Ask this one from now on."""
         self.leg = leg
         self.report.deployment = leg.deployment.name

@@ -49,6 +49,7 @@ class Report:
         first_chunk_at: in trio's clock; None: nothing came.
         usage: the answer's own totals.
         recovered: True when a cut answer is whole.
+        downgraded: why another model answers; empty: it is the one that was asked.
         tried: every attempt.
         spent: what the attempts used.
         cost: what they cost together; None: nobody knows.
@@ -64,6 +65,7 @@ class Report:
     first_chunk_at: float | None = None
     usage: Usage | None = None
     recovered: bool = False
+    downgraded: str = ""
     tried: list[Tried] = attrs.field(factory=list)
     spent: list[Spent] = attrs.field(factory=list)
     cost: Cost | None = None

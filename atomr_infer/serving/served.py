@@ -56,6 +56,8 @@ class Served:
         warnings: what was approximated or left out, in one phrase each.
         recovered: True when a stream broke after its first words, and the
             answer is whole all the same.
+        downgraded: why another model answers than the one that was asked for: the
+            budget that is spent; empty: none is.
         spent: what the attempts used; known at the end only.
         cost: what they cost together, likewise; None: nobody knows.
         asked_at: when somebody was asked first, in trio's clock.
@@ -69,6 +71,7 @@ class Served:
     warnings: tuple[str, ...] = ()
     recovered: bool = False
     spent: tuple[Spent, ...] = ()
+    downgraded: str = ""
     cost: Cost | None = None
     asked_at: float = attrs.field(default=math.nan, eq=False)
 

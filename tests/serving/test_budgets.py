@@ -1,0 +1,257 @@
+"""What a budget lets through, and what becomes of what it does not."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import pytest
+import trio
+
+from atomr_infer.errors import BudgetExceededError
+from atomr_infer.model.asker import Asker
+from atomr_infer.model.batch import Sampling
+from atomr_infer.model.budget import Budget, OnExceeded, OwnedBudget, Per
+from atomr_infer.model.deployment import Deployment
+from atomr_infer.model.prices import Price, Rates
+from atomr_infer.testing.mock_script import MockScript
+
+if TYPE_CHECKING:
+    from tests.serving.conftest import OpenTree, Tree
+
+# A microdollar for each token.
+PRICE = Price(rates=Rates(input=1, output=1))
+SHORT = Sampling(max_tokens=50)
+
+
+def deployment(name: str = "m", **more: Any) -> Deployment:
+    return Deployment(name=name, runtime="lab", price=PRICE, **more)
+
+
+def budget(**more: Any) -> Budget:
+    given: dict[str, Any] = {"per": Per.DAY, "usd": "0.0002", **more}
+    return Budget(**given)
+
+
+def shown(tree: Tree) -> dict[str, Any]:
+    [found] = tree.serving.budgets.shown()
+    return dict(found)
+
+
+async def test_a_request_is_charged_at_what_it_cost(
+    open_tree: OpenTree, autojump_clock: object
+) -> None:
+    async with open_tree() as tree:
+        await tree.serving.deploy(deployment(budget=budget()))
+        asked = await tree.ask(sampling=SHORT)
+        assert asked.result is not None
+        assert asked.result.cost is not None
+        cost = asked.result.cost.pico_usd // 1_000_000
+        found = shown(tree)
+        assert cost > 0
+        assert (found["spent"], found["reserved"]) == (cost, 0)
+        assert found["remaining"] == 200 - cost
+
+
+async def test_what_may_cost_more_than_is_left_is_refused(
+    open_tree: OpenTree, autojump_clock: object
+) -> None:
+    async with open_tree() as tree:
+        await tree.serving.deploy(deployment(budget=budget()))
+        with pytest.raises(BudgetExceededError) as refused:
+            await tree.ask(sampling=Sampling(max_tokens=500))
+        assert refused.value.code == "budget_exceeded"
+        assert "deployment m has a budget of $0.0002 per day" in refused.value.message
+        # What it asked for may be had by others.
+        assert shown(tree)["remaining"] == 200
+        await tree.ask(sampling=SHORT)
+
+
+async def test_requests_at_once_do_not_overspend_together(
+    open_tree: OpenTree, autojump_clock: object
+) -> None:
+    refused = 0
+
+    async def ask() -> None:
+        nonlocal refused
+        try:
+            await tree.ask(sampling=SHORT)
+        except BudgetExceededError:
+            refused += 1
+
+    async with open_tree() as tree:
+        tree.lab.plan = [MockScript(delay_s=1.0)]
+        await tree.serving.deploy(deployment(budget=budget()))
+        async with trio.open_nursery() as nursery:
+            for _ in range(10):
+                nursery.start_soon(ask)
+        found = shown(tree)
+        assert refused > 0
+        assert found["spent"] + found["remaining"] == 200
+        assert (found["reserved"], found["overrun"]) == (0, 0)
+
+
+async def test_tokens_are_a_budget_too(
+    open_tree: OpenTree, autojump_clock: object
+) -> None:
+    async with open_tree() as tree:
+        wanted = Budget(per=Per.HOUR, tokens=100)
+        await tree.serving.deploy(Deployment(name="m", runtime="lab", budget=wanted))
+        asked = await tree.ask(sampling=SHORT)
+        assert asked.result is not None
+        tokens = sum(spent.usage.total_tokens for spent in asked.result.spent)
+        assert shown(tree)["spent"] == tokens
+        with pytest.raises(BudgetExceededError, match="100 tokens per hour"):
+            await tree.ask(sampling=Sampling(max_tokens=100))
+
+
+async def test_what_has_no_price_is_refused_and_says_what_to_write(
+    open_tree: OpenTree, autojump_clock: object
+) -> None:
+    async with open_tree() as tree:
+        unpriced = attrs.evolve(deployment(budget=budget()), price=None)
+        await tree.serving.deploy(unpriced)
+        with pytest.raises(BudgetExceededError, match=r"\[deployment.price\]"):
+            await tree.ask(sampling=SHORT)
+
+
+async def test_an_answer_without_a_bound_is_refused_and_says_what_to_send(
+    open_tree: OpenTree, autojump_clock: object
+) -> None:
+    async with open_tree() as tree:
+        await tree.serving.deploy(deployment(budget=budget()))
+        with pytest.raises(BudgetExceededError, match="send max_tokens"):
+            await tree.ask()
+
+
+async def test_warn_lets_it_through_and_says_so_once(
+    open_tree: OpenTree, autojump_clock: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_tree() as tree:
+        wanted = budget(on_exceeded=OnExceeded.WARN)
+        await tree.serving.deploy(deployment(budget=wanted))
+        with caplog.at_level(logging.WARNING):
+            for _ in range(3):
+                await tree.ask(sampling=Sampling(max_tokens=500))
+        told = [
+            r for r in caplog.records if "requests are made all the same" in r.message
+        ]
+        assert len(told) == 1
+        assert shown(tree)["spent"] > 0
+
+
+async def test_throttle_lets_one_through_each_second(
+    open_tree: OpenTree, autojump_clock: object
+) -> None:
+    async with open_tree() as tree:
+        wanted = budget(on_exceeded=OnExceeded.THROTTLE)
+        await tree.serving.deploy(deployment(budget=wanted))
+        began_s = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            for _ in range(5):
+                nursery.start_soon(lambda: tree.ask(sampling=Sampling(max_tokens=500)))
+        assert 5.0 <= trio.current_time() - began_s <= 6.0
+
+
+async def test_throttle_refuses_whose_turn_comes_too_late(
+    open_tree: OpenTree, autojump_clock: object
+) -> None:
+    async with open_tree() as tree:
+        wanted = budget(on_exceeded=OnExceeded.THROTTLE)
+        await tree.serving.deploy(deployment(budget=wanted))
+        for_long = Sampling(max_tokens=500)
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(lambda: tree.ask(sampling=for_long))
+            await trio.sleep(0.01)
+            with pytest.raises(BudgetExceededError):
+                await tree.ask(sampling=for_long, timeout_s=2.0)
+
+
+async def test_downgrade_asks_the_other_model_and_says_so(
+    open_tree: OpenTree, autojump_clock: object
+) -> None:
+    async with open_tree() as tree:
+        await tree.serving.deploy(deployment("small"))
+        wanted = budget(on_exceeded=OnExceeded.DOWNGRADE, downgrade_to="small")
+        await tree.serving.deploy(deployment(budget=wanted))
+        asked = await tree.ask(sampling=Sampling(max_tokens=500))
+        assert asked.result is not None
+        assert asked.result.deployment == "small"
+        assert "deployment m has a budget of $0.0002 per day" in asked.result.downgraded
+        assert shown(tree)["spent"] == 0
+        near = await tree.ask(sampling=SHORT)
+        assert near.result is not None
+        assert (near.result.deployment, near.result.downgraded) == ("m", "")
+
+
+async def test_a_teams_budget_is_that_of_all_its_keys(
+    open_tree: OpenTree, autojump_clock: object
+) -> None:
+    async with open_tree() as tree:
+        await tree.serving.deploy(deployment())
+        tree.serving.budgets.take([OwnedBudget(team="web", budget=budget())])
+        one, other = Asker("key_1", team="web"), Asker("key_2", team="web")
+        await tree.ask(sampling=SHORT, asker=one)
+        before = shown(tree)["spent"]
+        await tree.ask(sampling=SHORT, asker=other)
+        assert shown(tree)["spent"] == 2 * before
+        with pytest.raises(BudgetExceededError, match="team web"):
+            await tree.ask(sampling=Sampling(max_tokens=200), asker=one)
+        # Nobody else's affair.
+        await tree.ask(sampling=Sampling(max_tokens=200), asker=Asker("key_3"))
+        await tree.ask(sampling=Sampling(max_tokens=200))
+
+
+async def test_a_teams_downgrade_asks_the_other_model(
+    open_tree: OpenTree, autojump_clock: object
+) -> None:
+    async with open_tree() as tree:
+        await tree.serving.deploy(deployment("small"))
+        await tree.serving.deploy(deployment())
+        wanted = budget(on_exceeded=OnExceeded.DOWNGRADE, downgrade_to="small")
+        tree.serving.budgets.take([OwnedBudget(team="web", budget=wanted)])
+        asker = Asker("key_1", team="web")
+        asked = await tree.ask(sampling=Sampling(max_tokens=500), asker=asker)
+        assert asked.result is not None
+        assert asked.result.deployment == "small"
+        assert asked.result.downgraded.startswith("team web has a budget")
+
+
+async def test_a_client_that_leaves_pays_for_what_was_made(
+    open_tree: OpenTree, autojump_clock: object
+) -> None:
+    async with open_tree() as tree:
+        tree.lab.plan = [MockScript(delay_s=1.0)]
+        await tree.serving.deploy(deployment(budget=budget()))
+        with trio.move_on_after(1.5):
+            await tree.ask(sampling=SHORT)
+        await tree.idle()
+        found = shown(tree)
+        assert found["reserved"] == 0
+        assert 0 < found["spent"] < 50
+
+
+async def test_an_alert_is_told_once(
+    open_tree: OpenTree, autojump_clock: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_tree() as tree:
+        await tree.serving.deploy(deployment(budget=budget(alert_at=[0.01, 0.02])))
+        with caplog.at_level(logging.WARNING):
+            for _ in range(3):
+                await tree.ask(sampling=SHORT)
+        told = [r.message for r in caplog.records if "% of it is spent" in r.message]
+        assert told == [
+            "the budget of deployment m, $0.0002 per day: 2 % of it is spent"
+        ]
+
+
+async def test_a_budget_that_is_taken_away_holds_nobody_back(
+    open_tree: OpenTree, autojump_clock: object
+) -> None:
+    async with open_tree() as tree:
+        await tree.serving.deploy(deployment(budget=budget()))
+        await tree.serving.change(deployment())
+        await tree.ask(sampling=Sampling(max_tokens=500))
+        assert tree.serving.budgets.shown() == []
