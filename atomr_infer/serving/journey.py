@@ -188,9 +188,9 @@ class Journey:
         """
         self.report.tried.append(Tried(self.leg.deployment.name, error.kind))
         self._asked = self._asked or admitted
-        failure = Failure(
         if isinstance(error, BudgetExceededError) and self._downgrade(error):
             return
+        failure = Failure(
             error=error,
             admitted=admitted,
             sent=sent,
@@ -212,7 +212,6 @@ class Journey:
                 self.report.fallback(error, fallback.to, reason.value)
                 self.stand_at(self.leg_of(fallback))
 
-    def stand_at(self, leg: Leg) -> None:
     def _downgrade(self, error: BudgetExceededError) -> bool:
         """Ask another model, if the budget names one that was not asked yet."""
         found = downgraded(self._serving, self.plan, error)
@@ -224,6 +223,7 @@ class Journey:
         self.stand_at(self.leg_of(to))
         return True
 
+    def stand_at(self, leg: Leg) -> None:
         """Ask this one from now on."""
         self.leg = leg
         self.report.deployment = leg.deployment.name

@@ -22,12 +22,8 @@ from atomr_infer.model.capabilities import needs_fetching
 from atomr_infer.model.selectors import refuse_selectors
 from atomr_infer.policy.demand import TokenBound
 from atomr_infer.policy.token_estimate import estimate_input_tokens
-from atomr_infer.runtimes.contract import (
-    Embedder,
-    ModelRunner,
-    TokenCounter,
-    capabilities_of,
-)
+from atomr_infer.runtimes.contract import Embedder, TokenCounter, capabilities_of
+from atomr_infer.serving.delivery import Attempt
 from atomr_infer.serving.fresh_error import fresh
 from atomr_infer.serving.inlining import inlined
 from atomr_infer.serving.journey import Journey
@@ -195,8 +191,8 @@ class _Call(Generic[T]):
             deployment=journey.leg.deployment.name,
             model=journey.leg.batch.model,
             attempts=tuple(journey.report.tried),
+            downgraded=journey.report.downgraded,
             spent=tuple(journey.report.spent),
             cost=journey.report.cost,
             asked_at=journey.report.asked_at,
         )
-            downgraded=journey.report.downgraded,
