@@ -12,6 +12,7 @@ from atomr_infer.gateway.app import GatewayApp
 from atomr_infer.gateway.listener import Listener
 from atomr_infer.gateway.reading import GatewayLimits
 from atomr_infer.model.deployment import Deployment, Serving
+from atomr_infer.serving.node import ServingNode
 from atomr_infer.serving.shared import Serving as ServingState
 from tests.gateway.http import chat, chat_body, head, parse, request, until
 
@@ -75,7 +76,7 @@ async def test_an_absolute_target_is_the_same_as_its_path(serve: Serve) -> None:
 
 async def test_a_connection_that_its_client_closed_is_closed_here_too() -> None:
     listener = await Listener.bind("127.0.0.1", 0)
-    app = GatewayApp(ServingState(), GatewayLimits())
+    app = GatewayApp(ServingState(ServingNode()), GatewayLimits())
     async with trio.open_nursery() as nursery:
         nursery.start_soon(listener.serve, app)
         stream = await trio.open_tcp_stream(*listener.address)
