@@ -34,7 +34,7 @@ DEFAULT_URL = "http://127.0.0.1:8080"
 
 _TIMEOUTS = HttpTimeouts(connect_s=5.0, write_s=10.0, head_s=10.0, idle_s=10.0)
 _MAX_BODY_BYTES = 64 * 1024 * 1024
-_OK = 200
+_OK = (200, 201)
 _ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
@@ -87,28 +87,30 @@ def _url(gateway: GatewayConfig, path: Path) -> str:
     return f"{scheme}://{shown}:{gateway.port}"
 
 
-def ask(where: Where, method: str, *path: str) -> Any:  # noqa: ANN401 - JSON
+def ask(where: Where, method: str, *path: str, body: object = None) -> Any:  # noqa: ANN401 - JSON
     """Ask one route, and return what it answers.
 
     Args:
         where: the gateway.
         method: in upper case.
         path: the segments behind ``/admin``; a deployment's name is one.
+        body: sent as JSON; None: nothing is sent.
 
     Raises:
         ConfigError: the gateway refuses it, or no gateway answers.
     """
     asked = "/".join(quote(segment) for segment in ("admin", *path))
     try:
-        return trio.run(_ask, where, method, f"/{asked}")
+        return trio.run(_ask, where, method, f"/{asked}", body)
     except InferenceError as error:
         raise ConfigError(
             f"the gateway at {where.url} does not answer: {error.message}"
         ) from error
 
 
-async def _ask(where: Where, method: str, path: str) -> object:
+async def _ask(where: Where, method: str, path: str, body: object) -> object:
     headers = [("authorization", f"Bearer {where.key.reveal()}")]
+    sent = b"" if body is None else msgspec.json.encode(body)
     try:
         client = HttpClient(where.url, headers=headers, timeouts=_TIMEOUTS)
     except ValueError as error:
@@ -117,9 +119,11 @@ async def _ask(where: Where, method: str, path: str) -> object:
     answered = 0, b""
     async with client:
         try:
-            async with client.request(method, path) as answer:
-                body = await answer.read(limit_bytes=_MAX_BODY_BYTES)
-                answered = answer.status, body
+            async with client.request(
+                method, path, body=sent, replay=body is None
+            ) as answer:
+                read = await answer.read(limit_bytes=_MAX_BODY_BYTES)
+                answered = answer.status, read
         except InferenceError as error:
             failure = error  # raised below, bare: the client's block has a nursery
     if failure is not None:
@@ -130,7 +134,7 @@ async def _ask(where: Where, method: str, path: str) -> object:
 def _read(where: Where, status: int, body: bytes) -> object:
     try:
         value: Any = msgspec.json.decode(body)
-        problem = None if status == _OK else str(value["error"]["message"])
+        problem = None if status in _OK else str(value["error"]["message"])
     except (msgspec.DecodeError, LookupError, TypeError) as error:
         raise ConfigError(
             f"what answers at {where.url} is no gateway (HTTP {status})"

@@ -56,6 +56,8 @@ class Door:
         """
         self._keys = keys or GatewayKeys()
         self._ring = ring
+        if ring is not None:
+            ring.is_taken = True
 
     @property
     def needs_key(self) -> bool:

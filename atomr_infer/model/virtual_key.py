@@ -29,7 +29,11 @@ if TYPE_CHECKING:
 
 _ID = re.compile(r"key_[0-9a-f]{16}")
 _MAX_NAME_CHARS = 128
+_MAX_MODELS = 256
 _DIGEST_BYTES = 32
+
+# The year 9999: dates end there.
+_MAX_TIME_S = 253_402_300_799
 
 MAX_PRIORITY = 100
 """The highest priority that a key can have."""
@@ -65,8 +69,14 @@ def are_models(_: object, field: attrs.Attribute[Any], value: object) -> None:
     """Require names of models, or patterns."""
     if not isinstance(value, tuple):
         raise InvalidValueError(field.name, value, "is no list of models")
+    if len(value) > _MAX_MODELS:
+        problem = f"is longer than {_MAX_MODELS} models"
+        raise InvalidValueError(field.name, len(value), problem)
     for name in value:
         non_empty(_, field, name)
+        if len(name) > _MAX_NAME_CHARS:
+            problem = f"is longer than {_MAX_NAME_CHARS} characters"
+            raise InvalidValueError(field.name, name, problem)
 
 
 @attrs.frozen(kw_only=True)
@@ -95,7 +105,10 @@ class VirtualKey:
     )
     created_at_s: int = attrs.field(default=0, validator=at_least(0))
     expires_at_s: int | None = attrs.field(
-        default=None, validator=attrs.validators.optional(at_least(0))
+        default=None,
+        validator=attrs.validators.optional(
+            attrs.validators.and_(at_least(0), at_most(_MAX_TIME_S))
+        ),
     )
     models: tuple[str, ...] = attrs.field(
         default=(), converter=model_names, validator=are_models

@@ -104,6 +104,7 @@ class KeyRing:
     Attributes:
         table: what this node has heard.
         wall_s: the wall's clock, Unix time in seconds.
+        is_taken: whether a gateway of this node lets them in.
         find: :meth:`KeyTable.find` of the table.
     """
 
@@ -113,6 +114,7 @@ class KeyRing:
         self.table = KeyTable()
         self.find = self.table.find
         self.wall_s = wall_s
+        self.is_taken = False
         self._replicator = replicator
         self._keys = replicator.open_map(_KEYS)
         self._secrets = replicator.open_map(_SECRETS)

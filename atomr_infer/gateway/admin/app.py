@@ -21,6 +21,8 @@ from werkzeug.exceptions import HTTPException
 
 from atomr.otp import supervision_tree
 from atomr.process import current_node
+from atomr_infer.gateway.admin.keys import KeyRoutes
+from atomr_infer.gateway.admin.refused import RefusedError
 from atomr_infer.gateway.admin.shown import (
     Shown,
     shown_circuit,
@@ -39,20 +41,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _FORCED = {"open": "force_open", "close": "force_close"}
-
-
-class RefusedError(Exception):
-    """What an operator asked for cannot be done.
-
-    Attributes:
-        status: the answer's.
-        code: for scripts.
-    """
-
-    def __init__(self, status: int, code: str, message: str) -> None:
-        self.status = status
-        self.code = code
-        super().__init__(message)
 
 
 class AdminApp:
@@ -80,6 +68,7 @@ class AdminApp:
             ("POST", "/admin/breakers/<path:name>/<any(open,close):to>", self._force),
             ("POST", "/admin/credentials/<path:name>/renew", self._renew),
             ("GET", "/admin/tree", self._tree),
+            *KeyRoutes(self._serving).routes(),
         ):
             app.add_url_rule(path, view_func=cast("Any", view), methods=[method])
         return app
