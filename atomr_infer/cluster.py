@@ -61,7 +61,6 @@ if TYPE_CHECKING:
     from atomr_infer.model.deployment import Deployment
     from atomr_infer.model.secret import Secret
     from atomr_infer.serving.breakers import Guard
-    from atomr_infer.serving.key_ring import KeyRing
     from atomr_infer.serving.node import ServingNode
     from atomr_infer.serving.replica import ReplicaState
     from atomr_infer.serving.shared import Readiness, Serving
@@ -108,9 +107,15 @@ class Cluster:
 
     Its methods may be called from any task of the trio program, several at
     once, and several clusters may be open at the same time.
+
+    Attributes:
+        budgets: what may be spent, by all nodes together.
+        key_ring: virtual keys: made, rotated, revoked, and heard of from other nodes.
     """
 
     def __init__(self, serving: Serving, node: Node) -> None:
+        self.budgets = serving.budgets
+        self.key_ring = serving.key_ring
         self._serving = serving
         self._node = node
         self._gateways: list[Gateway] = []
@@ -218,11 +223,6 @@ class Cluster:
     def renew_credentials(self, deployment: str) -> bool:
         """Read a deployment's keys anew; False when it is not there or has none."""
         return self._serving.renew_credentials(deployment)
-
-    @property
-    def key_ring(self) -> KeyRing:
-        """The virtual keys: made, rotated, revoked, and heard of from other nodes."""
-        return self._serving.key_ring
 
     def models(self) -> tuple[str, ...]:
         """The public model names that are served, patterns included."""

@@ -19,6 +19,7 @@ from atomr_infer.config.reader import Origin
 from atomr_infer.config.secrets import resolve
 from atomr_infer.config.validate import validate_deployments
 from atomr_infer.errors import ConfigError
+from atomr_infer.model.budget import OwnedBudget
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.model.secret import EnvSecret, FileSecret, Secret
 from atomr_infer.model.team import Team
@@ -56,6 +57,7 @@ class ServePlan:
         node: who the node is.
         cluster: whose other nodes it finds; None: it has no others.
         teams: what virtual keys may share.
+        budgets: those of teams and of virtual keys.
     """
 
     deployments: tuple[Deployment, ...]
@@ -68,6 +70,7 @@ class ServePlan:
     node: NodeConfig = attrs.field(factory=NodeConfig)
     cluster: ClusterConfig | None = None
     teams: tuple[Team, ...] = ()
+    budgets: tuple[OwnedBudget, ...] = ()
 
 
 def plan_serving(
@@ -117,6 +120,7 @@ def _from_file(path: Path, environ: Mapping[str, str]) -> ServePlan:
         node=config.node,
         cluster=config.cluster,
         teams=config.teams,
+        budgets=config.budgets,
     )
 
 

@@ -78,6 +78,10 @@ async def take_changes(
         cluster.key_ring.take_teams(wanted.teams)
         print_notice(f"{cause}: the teams are changed")
         running = attrs.evolve(running, teams=wanted.teams)
+    if wanted.budgets != running.budgets:
+        cluster.budgets.take(wanted.budgets)
+        print_notice(f"{cause}: the budgets of teams and keys are changed")
+        running = attrs.evolve(running, budgets=wanted.budgets)
     names = frozenset(deployment.name for deployment in found.new)
     for deployment in found.new:
         try:

@@ -122,6 +122,7 @@ async def _serve(
         node = _node(plan)
         async with Cluster.connect("inproc://serve", node=node) as cluster:
             cluster.key_ring.take_teams(plan.teams)
+            cluster.budgets.take(plan.budgets)
             gateway = await _ready(cluster, plan, seat, signals)
             if gateway is not None:
                 _spare_the_collector()

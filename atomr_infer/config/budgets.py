@@ -5,6 +5,7 @@ Pure.
 
 from __future__ import annotations
 
+import difflib
 from typing import TYPE_CHECKING
 
 import attrs
@@ -13,7 +14,9 @@ from atomr_infer.config.reader import TableReader, type_name
 from atomr_infer.model.budget import Budget, OnExceeded, OwnedBudget, Per, Window
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+
+    from atomr_infer.model.team import Team
 
 _MEMBERS = {"per": Per, "window": Window, "on_exceeded": OnExceeded}
 _OWNERS = ("team", "key")
@@ -44,8 +47,14 @@ def read_budgets(reader: TableReader, key: str = "budget") -> tuple[Budget, ...]
     return tuple(table.make(Budget, _values(table)) for table in tables)
 
 
-def read_owned_budgets(top: TableReader) -> tuple[OwnedBudget, ...]:
+def read_owned_budgets(
+    top: TableReader, teams: Sequence[Team]
+) -> tuple[OwnedBudget, ...]:
     """Read the budgets of teams and of virtual keys: ``[[budget]]``.
+
+    Args:
+        top: the whole document.
+        teams: those of it.
 
     Raises:
         ConfigError: at the first mistake.
@@ -55,12 +64,22 @@ def read_owned_budgets(top: TableReader) -> tuple[OwnedBudget, ...]:
     found: dict[tuple[str, str], OwnedBudget] = {}
     for table in _tables(top, "budget"):
         owned = _owned(table)
+        if owned.team is not None:
+            _check_team(table, owned.team, [team.name for team in teams])
         kind = owned.budget.kind
         if (owned.owner, kind) in found:
             problem = f"the second budget of {owned.owner} of {kind}; write one of them"
             raise table.fail("per", problem)
         found[owned.owner, kind] = owned
     return tuple(found.values())
+
+
+def _check_team(table: TableReader, name: str, known: list[str]) -> None:
+    if name in known:
+        return
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else "add a [[team]]"
+    raise table.fail("team", f"there is no team {name!r}; {hint}")
 
 
 def _owned(table: TableReader) -> OwnedBudget:

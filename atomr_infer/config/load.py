@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from atomr_infer.config.budgets import read_owned_budgets
 from atomr_infer.config.credentials import read_admin_key, read_keys
 from atomr_infer.config.deployments import read_deployments
 from atomr_infer.config.gateway import GatewayConfig
@@ -30,6 +31,7 @@ from atomr_infer.config.positions import scan
 from atomr_infer.config.reader import Origin, TableReader
 from atomr_infer.config.teams import read_teams
 from atomr_infer.errors import ConfigError
+from atomr_infer.model.budget import OwnedBudget
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.model.team import Team
 
@@ -50,6 +52,7 @@ class Config:
         node: who the node is.
         cluster: whose other nodes it finds; None: it has no others.
         teams: what virtual keys may share.
+        budgets: those of teams and of virtual keys.
         origin: the file behind it, for errors that are found later; None for
             a configuration that a program made.
     """
@@ -59,6 +62,7 @@ class Config:
     node: NodeConfig = attrs.field(factory=NodeConfig)
     cluster: ClusterConfig | None = None
     teams: tuple[Team, ...] = ()
+    budgets: tuple[OwnedBudget, ...] = ()
     origin: Origin | None = attrs.field(default=None, eq=False, repr=False)
 
 
@@ -87,14 +91,16 @@ def parse_config(text: str, path: str) -> Config:
     document = _parse(text, path)
     origin = Origin(path, scan(text))
     top = TableReader(origin, (), "", document)
-    top.check_keys(("gateway", "node", "cluster", "deployment", "team"))
+    top.check_keys(("gateway", "node", "cluster", "deployment", "team", "budget"))
     folder = Path(path).parent
+    teams = read_teams(top)
     return Config(
         gateway=_read_gateway(top.table("gateway"), folder),
         deployments=read_deployments(top, folder),
         node=read_node(top.table("node"), folder),
         cluster=read_cluster(top.table("cluster"), folder),
-        teams=read_teams(top),
+        teams=teams,
+        budgets=read_owned_budgets(top, teams),
         origin=origin,
     )
 

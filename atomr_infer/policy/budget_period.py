@@ -23,7 +23,7 @@ class Period:
     """A period of a budget.
 
     Attributes:
-        label: tells it from the budget's other periods, and sorts like them.
+        label: tells it from the budget's other periods.
         begins_at_s: Unix time.
         ends_at_s: Unix time; None: it does not end, as a rolling budget.
     """
@@ -60,7 +60,7 @@ def _hour(now: datetime, wall_s: float) -> Period:
     offset = now.utcoffset() or timedelta()
     past_s = (wall_s + offset.total_seconds()) % _HOUR_S
     begins_at_s = wall_s - past_s
-    begins = now - timedelta(seconds=past_s)
+    begins = datetime.fromtimestamp(begins_at_s, now.tzinfo)
     # An hour that comes twice in autumn is two.
     return Period(f"{begins:%Y-%m-%dT%H%z}", begins_at_s, begins_at_s + _HOUR_S)
 
