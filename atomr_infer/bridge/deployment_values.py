@@ -25,6 +25,7 @@ from atomr_infer.model.failover import (
     HedgePolicy,
     OnCapacity,
     OnCut,
+    Swap,
 )
 from atomr_infer.model.secret import (
     EnvSecret,
@@ -52,6 +53,7 @@ class ServingWire(Wire, frozen=True):
     queue_timeout_s: float
     priority_aging_s: float
     on_capacity_exhausted: OnCapacity
+    swap: Swap
 
 
 class TimeoutsWire(Wire, frozen=True):

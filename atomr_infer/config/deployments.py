@@ -26,7 +26,13 @@ from atomr_infer.model.deployment import (
     Serving,
     Timeouts,
 )
-from atomr_infer.model.failover import BreakerPolicy, HedgePolicy, OnCapacity, OnCut
+from atomr_infer.model.failover import (
+    BreakerPolicy,
+    HedgePolicy,
+    OnCapacity,
+    OnCut,
+    Swap,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -136,10 +142,13 @@ def read_deployment(reader: TableReader, folder: Path) -> Deployment:
 
 
 def _serving(table: TableReader) -> Serving:
-    if "on_capacity_exhausted" not in table.content:
-        return table.read(Serving)
-    policy = table.member("on_capacity_exhausted", OnCapacity)
-    return table.read(Serving, on_capacity_exhausted=policy)
+    members = {"on_capacity_exhausted": OnCapacity, "swap": Swap}
+    converted = {
+        key: table.member(key, kind)
+        for key, kind in members.items()
+        if key in table.content
+    }
+    return table.read(Serving, **converted)
 
 
 def _timeouts(table: TableReader) -> Timeouts:

@@ -22,6 +22,7 @@ from atomr_infer.model.failover import (
     HedgePolicy,
     OnCapacity,
     OnCut,
+    Swap,
     as_fallbacks,
 )
 from atomr_infer.model.placement import Placement
@@ -68,6 +69,11 @@ class Serving:
             long, a fallback may take it.  ``reject``: the client is told at
             once.  ``fallback``: a fallback is asked at once, and it waits only
             where there is none (left).
+        swap: how other engines come when the deployment is changed.  ``beside``:
+            they are opened beside the old ones, and take the traffic when all of
+            them serve.  ``after``: one replica after the other lets its requests
+            end, closes its engine and opens the new one, while requests wait; for
+            engines of which two do not fit.
     """
 
     replicas: int = attrs.field(default=1, validator=[at_least(1), at_most(256)])
@@ -79,6 +85,9 @@ class Serving:
     priority_aging_s: float = attrs.field(default=10.0, validator=positive)
     on_capacity_exhausted: OnCapacity = attrs.field(
         default=OnCapacity.QUEUE, validator=attrs.validators.instance_of(OnCapacity)
+    )
+    swap: Swap = attrs.field(
+        default=Swap.BESIDE, validator=attrs.validators.instance_of(Swap)
     )
 
 

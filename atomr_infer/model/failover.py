@@ -101,6 +101,13 @@ class OnCapacity(Enum):
     FALLBACK = "fallback"
 
 
+class Swap(Enum):
+    """How a deployment that is changed comes to other engines."""
+
+    BESIDE = "beside"
+    AFTER = "after"
+
+
 @attrs.frozen(kw_only=True)
 class BreakerPolicy:
     """When an endpoint counts as broken, and how it is tried again.

@@ -69,6 +69,16 @@ class AdmissionQueue(Generic[K]):
         """Running and waiting together."""
         return len(self._running) + len(self._waiting)
 
+    def reshape(self, *, max_queue: int, aging_s: float) -> None:
+        """Take other bounds; who waits keeps place and rank.
+
+        Args:
+            max_queue: waiters allowed from now on, at least 0.
+            aging_s: the wait that is worth one step of priority, in seconds.
+        """
+        self._max_queue = max_queue
+        self._aging_s = aging_s
+
     def open(self, limit: int) -> list[K]:
         """Allow ``limit`` runs at once; return the waiters that may run now.
 

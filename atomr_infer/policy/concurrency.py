@@ -44,6 +44,25 @@ class AdaptiveLimit:
         """What a permit that is given now must carry."""
         return self._generation
 
+    def resize(self, maximum: int) -> None:
+        """Take another maximum; what the upstream has taught us stays.
+
+        Args:
+            maximum: the configured limit, at least 1.
+
+        >>> limit = AdaptiveLimit(8)
+        >>> limit.resize(16)
+        >>> limit.limit
+        16
+        >>> _ = limit.refused(0, running=10)
+        >>> limit.resize(32)
+        >>> limit.limit
+        7
+        """
+        free = self._limit >= self._maximum
+        self._maximum = maximum
+        self._limit = float(maximum) if free else min(self._limit, float(maximum))
+
     def succeeded(self) -> bool:
         """Take a success; return whether the limit has grown."""
         before = self.limit

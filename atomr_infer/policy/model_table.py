@@ -85,8 +85,14 @@ class ModelTable:
         table.check_fallbacks(deployment, expected)
         return table
 
-    def with_changed(self, deployment: Deployment) -> ModelTable:
+    def with_changed(
+        self, deployment: Deployment, *, expected: frozenset[str] = frozenset()
+    ) -> ModelTable:
         """Return a table with ``deployment`` in the place of that of its name.
+
+        Args:
+            deployment: the other one.
+            expected: names of deployments that will come.
 
         Raises:
             ConfigError: it falls back to a deployment that is not there, or to
@@ -96,7 +102,7 @@ class ModelTable:
         table = ModelTable(
             tuple(deployment if d.name == name else d for d in self._deployments)
         )
-        table.check_fallbacks(deployment, frozenset())
+        table.check_fallbacks(deployment, expected)
         return table
 
     def check_fallbacks(self, deployment: Deployment, expected: frozenset[str]) -> None:

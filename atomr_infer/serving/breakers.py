@@ -141,23 +141,59 @@ class Breakers:
         """Return the guard of a deployment's endpoint; None: it has none."""
         return self._by_deployment.get(deployment)
 
-    def add(self, deployment: Deployment, endpoint: str) -> None:
-        """Let a deployment use the breaker of its endpoint.
+    def check(
+        self, deployment: Deployment, endpoint: str, *, expected: frozenset[str]
+    ) -> None:
+        """Refuse a deployment that wants another breaker than its endpoint has.
+
+        Args:
+            deployment: who asks the endpoint.
+            endpoint: runtime and address.
+            expected: those that come or change together with it, whose breaker
+                will be what this one says.
 
         Raises:
             ConfigError: the endpoint's breaker has other settings.
         """
         shared = self._by_endpoint.get(endpoint)
+        if shared is None or shared.guard.breaker.policy == deployment.breaker:
+            return
+        others = shared.users - {deployment.name} - expected
+        if others:
+            raise ConfigError(
+                f"deployment {deployment.name!r}: its breaker differs from that of "
+                f"{min(others)!r}, which asks the same endpoint {endpoint}; give both "
+                "the same [deployment.breaker]"
+            )
+
+    def add(
+        self,
+        deployment: Deployment,
+        endpoint: str,
+        *,
+        expected: frozenset[str] = frozenset(),
+    ) -> None:
+        """Let a deployment use the breaker of its endpoint, and no other.
+
+        The breaker of an endpoint stays what it is: its state, and what it has seen.
+
+        Args:
+            deployment: who asks the endpoint.
+            endpoint: runtime and address.
+            expected: as :meth:`check` takes it.
+
+        Raises:
+            ConfigError: the endpoint's breaker has other settings.
+        """
+        self.check(deployment, endpoint, expected=expected)
+        last = self._by_deployment.get(deployment.name)
+        if last is not None and last.endpoint != endpoint:
+            self.remove(deployment.name)
+        shared = self._by_endpoint.get(endpoint)
         if shared is None:
             guard = Guard(endpoint, Breaker(deployment.breaker))
             shared = self._by_endpoint[endpoint] = _Shared(guard)
-        elif shared.guard.breaker.policy != deployment.breaker:
-            other = min(shared.users)
-            raise ConfigError(
-                f"deployment {deployment.name!r}: its breaker differs from that of "
-                f"{other!r}, which asks the same endpoint {endpoint}; give both the "
-                "same [deployment.breaker]"
-            )
+        shared.guard.breaker.policy = deployment.breaker
         shared.users.add(deployment.name)
         self._by_deployment[deployment.name] = shared.guard
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from atomr.refs import Pid, Ref
     from atomr_infer.model.deployment import Deployment
+    from atomr_infer.serving.blueprint import Blueprint
+    from atomr_infer.serving.replica import ReplicaState
     from atomr_infer.serving.routing_table import RoutingTable
 
 log = logging.getLogger(__name__)
@@ -33,26 +35,31 @@ class Coordinator(GenServer):
 
     def __init__(
         self,
-        deployment: Deployment,
+        blueprint: Blueprint,
         table: RoutingTable,
         on_phase: Callable[[Phase], None],
     ) -> None:
         """Take over a table.
 
         Args:
-            deployment: whose replicas are routed to.
+            blueprint: the deployment whose replicas are routed to.
             table: empty, or as the last coordinator left it.
             on_phase: called with the deployment's phase when it may have
                 changed; must not block.
         """
-        self._deployment = deployment
+        self._blueprint = blueprint
         self._on_phase = on_phase
         self._table = table
         self._monitors: dict[Ref, Pid] = {}
         self._awaiting: list[From] = []
 
+    @property
+    def _deployment(self) -> Deployment:
+        return self._blueprint.deployment
+
     def init(self) -> None:
         """Watch the replicas in the table, and ask for those that are not."""
+        self._reshaped()
         for replica in self._table.replicas:
             self._monitors[monitor(replica.core)] = replica.core
         for number in range(self._deployment.serving.replicas):
@@ -78,9 +85,12 @@ class Coordinator(GenServer):
         """Take what engine cores report."""
         match message:
             case messages.ReplicaUp(replica=replica):
-                if replica.core not in self._table:
+                if replica.core not in self._table and self._wants(replica):
                     self._table.add(replica)
                     self._monitors[monitor(replica.core)] = replica.core
+            case messages.Reshaped():
+                self._reshaped()
+                self._report()
             case messages.ReplicaChanged(core=core):
                 self._changed(core)
             case _:
@@ -92,6 +102,8 @@ class Coordinator(GenServer):
             super().handle_info(message)
             return
         core = self._monitors.pop(message.ref)
+        if core not in self._table:
+            return  # it is not routed to any more
         replica = self._table.remove(core)
         # A replica that served is merely being stopped, as is one that loads and
         # has no error; a failed one has been told.
@@ -116,6 +128,16 @@ class Coordinator(GenServer):
                     replica.error,
                 )
         self._report()
+
+    def _wants(self, replica: ReplicaState) -> bool:
+        return replica.number < self._deployment.serving.replicas
+
+    def _reshaped(self) -> None:
+        """Route to those that the deployment still has."""
+        for replica in self._table.replicas:
+            if not self._wants(replica):
+                self._table.remove(replica.core)
+        self._table.forget_gone(self._deployment.serving.replicas)
 
     def _report(self) -> None:
         self._on_phase(self._phase())

@@ -1,15 +1,19 @@
-"""The deployment manager: starts and stops deployments, one at a time.
+"""The deployment manager: starts, changes and stops deployments, one at a time.
 
 Deploying is checked from cheap to dear: names, then the runtime's own
 validation, then what it needs to be installed, then the credential; only then
 does a tree start.  What may go wrong comes back to the caller as an error
 value, so that a mistake in one deployment does not restart the manager.
+
+What takes long is done by who asks for it: opening the engines of a deployment that
+is replaced (:mod:`atomr_infer.serving.replacing`), and waiting for the end of one
+that drains.
 """
 
 from __future__ import annotations
 
 import logging
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -20,6 +24,7 @@ from atomr.errors import AtomrError, ChildNotFoundError
 from atomr.otp import (
     From,
     GenServer,
+    NoReply,
     Reply,
     start_child,
     terminate_child,
@@ -27,30 +32,24 @@ from atomr.otp import (
 )
 from atomr.process import demonitor, monitor
 from atomr.refs import Pid, Ref
-from atomr_infer.config.secrets import resolve
-from atomr_infer.errors import (
-    ConfigError,
-    InferenceError,
-    NotReadyError,
-    PluginError,
-)
-from atomr_infer.model.deployment import Deployment, changes_while_serving
-from atomr_infer.model.secret import EnvSecret, FileSecret, Secret
-from atomr_infer.remote.credentials.build import make_credentials
-from atomr_infer.runtimes.contract import HasEndpoint, Host, RunnerContext
-from atomr_infer.runtimes.loader import ensure_available, load_runtime, plugin_ref
+from atomr_infer.errors import ConfigError, NotReadyError
+from atomr_infer.model.deployment import changes_while_serving
+from atomr_infer.policy.replaced import keeps_engine
 from atomr_infer.serving import messages
+from atomr_infer.serving.blueprint import Blueprint
 from atomr_infer.serving.deployment_tree import deployment_spec
-from atomr_infer.serving.engine_context import EngineSource
 from atomr_infer.serving.names import DEPLOYMENTS
+from atomr_infer.serving.rebuild import Commit, Rebuild, Replace
+from atomr_infer.serving.reshaping import Reshaping
 from atomr_infer.serving.routing_table import RoutingTable
+from atomr_infer.serving.sources import Sources
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Mapping
 
-    from atomr_infer.runtimes.contract import RuntimePlugin
-    from atomr_infer.runtimes.credentials import Credentials
+    from atomr_infer.model.deployment import Deployment
     from atomr_infer.runtimes.loader import Installed
+    from atomr_infer.serving.engine_context import EngineSource
     from atomr_infer.serving.shared import Serving
 
 log = logging.getLogger(__name__)
@@ -64,6 +63,21 @@ class _Tree:
     monitor: Ref
 
 
+@attrs.define(eq=False)
+class _Draining:
+    """A deployment that nobody is routed to any more.
+
+    Attributes:
+        tree: what is ended with the last of its requests.
+        busy: the engine cores of which nobody has said that they are idle.
+        asked: who waits for its end.
+    """
+
+    tree: _Tree
+    busy: dict[Pid, Ref]
+    asked: list[From]
+
+
 class DeploymentManager(GenServer):
     """Keeps the model table true to what runs."""
 
@@ -71,9 +85,10 @@ class DeploymentManager(GenServer):
         self, serving: Serving, environ: Mapping[str, str], installed: Installed
     ) -> None:
         self._serving = serving
-        self._installed = installed
-        self._environ = environ
+        self._sources = Sources(environ, installed)
         self._trees: dict[str, _Tree] = {}
+        self._draining: dict[str, _Draining] = {}
+        self._reshaping = Reshaping()
 
     async def init(self) -> None:
         """Take over what runs already: this may be a restart."""
@@ -84,82 +99,104 @@ class DeploymentManager(GenServer):
             if child.id in known:
                 self._watch(child.id, child.pid)
             else:
-                # The last manager ended in the middle of an undeploy.
+                # The last manager ended in the middle of an undeploy or a drain.
                 await _end_tree(child.pid)
-        for deployment in self._serving.table.deployments:
-            if deployment.name not in self._trees:
-                self._failed(deployment.name, "its tree ended unseen")
+        for name in known:
+            tree = self._trees.get(name)
+            if tree is None:
+                self._failed(name, "its tree ended unseen")
+            else:
+                blueprint = self._serving.blueprint(name)
+                await self._reshaping.reshape(tree.pid, blueprint)
 
     def format_status(self) -> object:
         """Show the deployments; the environment holds secrets."""
-        return {"deployments": sorted(self._trees)}
+        return {
+            "deployments": sorted(self._trees),
+            "draining": sorted(self._draining),
+        }
 
-    async def handle_call(self, request: object, from_: From) -> Reply:
-        """Answer ``Deploy``, ``Change`` and ``Undeploy``."""
+    async def handle_call(self, request: object, from_: From) -> Reply | NoReply:
+        """Answer what changes a deployment."""
         match request:
             case messages.Deploy():
                 return Reply(await self._deploy(request))
             case messages.Change(deployment=deployment):
-                return Reply(self._change(deployment))
+                return Reply(await self._change(deployment))
+            case Replace():
+                return Reply(await self._replace(request))
+            case Commit(rebuild=rebuild):
+                return Reply(await self._commit(rebuild))
+            case messages.Drain(name=name):
+                return await self._drain(name, from_)
             case messages.Undeploy(name=name, only=only):
                 return Reply(await self._undeploy(name, only))
             case _:
                 raise TypeError(f"the manager does not know the request {request!r}")
 
-    def handle_info(self, message: object) -> None:
-        """Take the end of a deployment's tree: it has failed."""
-        if isinstance(message, Down):
-            for name, tree in self._trees.items():
-                if tree.monitor is message.ref:
-                    del self._trees[name]
-                    self._failed(name, message.reason)
-                    return
-        super().handle_info(message)
+    async def handle_cast(self, message: object) -> None:
+        """Take the news that nobody is on a replica that was told to retire."""
+        match message:
+            case messages.ReplicaIdle(core=core, deployment=name, number=number):
+                await self._reshaping.idle(name, number)
+                await self._idle(core)
+            case _:
+                raise TypeError(f"the manager does not know the message {message!r}")
+
+    async def handle_info(self, message: object) -> None:
+        """Take the end of a deployment's tree, of a replica or of a context."""
+        if not isinstance(message, Down):
+            super().handle_info(message)
+            return
+        for name, tree in self._trees.items():
+            if tree.monitor is message.ref:
+                del self._trees[name]
+                self._failed(name, message.reason)
+                return
+        if not await self._reshaping.ended(message.ref):
+            await self._ended_draining(message.ref)
+
+    # --- new ones ------------------------------------------------------------------
 
     async def _deploy(self, asked: messages.Deploy) -> AtomrError | None:
-        deployment = asked.deployment
-        try:
-            table = self._serving.table.with_deployment(
-                deployment, expected=asked.expected
+        deployment, expected = asked.deployment, asked.expected
+        name = deployment.name
+        if name in self._draining:
+            return NotReadyError(
+                f"{name} is draining: its last requests run; deploy it after them"
             )
-            routing = RoutingTable(deployment.name)
-            source = self._source(deployment, routing.note_error)
-            self._share_breaker(source.plugin, deployment)
+        try:
+            table = self._serving.table.with_deployment(deployment, expected=expected)
+            routing = RoutingTable(name)
+            source = self._sources.make(deployment, routing.note_error)
+            self._share_endpoint(source, expected)
         except AtomrError as error:
             return error
         # Known before its tree starts, so that no phase that it reports is lost.
+        blueprint = Blueprint(source)
         self._serving.publish(table, routing)
-        if source.context.credentials is not None:
-            self._serving.hold_keys(deployment.name, source.context.credentials)
-        on_phase = partial(self._serving.enter, deployment.name)
-        spec = deployment_spec(source, routing, on_phase)
+        self._serving.hold(name, blueprint)
+        on_phase = partial(self._serving.enter, name)
+        spec = deployment_spec(blueprint, routing, on_phase)
         try:
             tree = await start_child(DEPLOYMENTS, spec)
         except AtomrError:
-            log.exception("deployment %s has no processes", deployment.name)
-            self._serving.publish(self._serving.table.without(deployment.name))
-            return NotReadyError(f"{deployment.name} did not start; see the log")
-        self._watch(deployment.name, tree)
+            log.exception("deployment %s has no processes", name)
+            self._serving.publish(self._serving.table.without(name))
+            return NotReadyError(f"{name} did not start; see the log")
+        self._watch(name, tree)
         return None
 
-    def _change(self, wanted: Deployment) -> AtomrError | None:
-        now = self._serving.deployments.get(wanted.name)
-        if now is None:
-            return ConfigError(f"there is no deployment {wanted.name!r}")
-        if self._serving.is_loading(wanted.name):
-            # Whoever deploys it would not know it any more, should it fail.
-            return NotReadyError(f"{wanted.name} is loading; change it when it serves")
-        if not changes_while_serving(now, wanted):
-            return ConfigError(
-                f"deployment {wanted.name!r} cannot become that one while it serves; "
-                "deploy it anew"
-            )
-        try:
-            table = self._serving.table.with_changed(wanted)
-        except AtomrError as error:
-            return error
-        self._serving.publish(table)
-        return None
+    def _share_endpoint(self, source: EngineSource, expected: frozenset[str]) -> None:
+        """Let a deployment use the prices and the circuit of whom it asks."""
+        name, endpoint = source.deployment.name, source.endpoint
+        if endpoint is None:
+            self._serving.breakers.remove(name)
+            self._serving.prices.remove(name)
+            return
+        shown = f"{source.plugin.name} {endpoint}"
+        self._serving.breakers.add(source.deployment, shown, expected=expected)
+        self._serving.prices.add(source.deployment, endpoint)
 
     def _watch(self, name: str, tree: Pid) -> None:
         self._trees[name] = _Tree(tree, monitor(tree))
@@ -171,57 +208,111 @@ class DeploymentManager(GenServer):
         why = "" if last is None else f": {last.message}"
         self._serving.fail(name, NotReadyError(f"{name} has failed{why}; see the log"))
 
-    def _source(
-        self, deployment: Deployment, on_failure: Callable[[InferenceError], None]
-    ) -> EngineSource:
-        plugin = self._checked_plugin(deployment)
-        keys = make_credentials(deployment, self._environ, self._installed)
-        return EngineSource(
-            plugin=plugin,
-            plugin_ref=plugin_ref(deployment.runtime, self._installed),
-            deployment=deployment,
-            context=self._context(deployment, plugin.host, keys),
-            on_failure=on_failure,
-        )
+    # --- changed ones --------------------------------------------------------------
 
-    def _context(
-        self, deployment: Deployment, host: Host, keys: Credentials
-    ) -> RunnerContext:
-        source = deployment.credential
-        credential = None
-        if isinstance(source, (EnvSecret, FileSecret, Secret)):
-            credential = resolve(source, self._environ, deployment=deployment.name)
-        if host is Host.IN_PROCESS:
-            return RunnerContext(credential=credential, credentials=keys)
-        if deployment.credentials or (source is not None and credential is None):
-            # It gets its key once, when it starts.
-            raise ConfigError(
-                f"deployment {deployment.name!r}: the runtime {deployment.runtime!r} "
-                "runs in a process of its own and takes one key, from a variable or "
-                "a file"
+    async def _change(self, wanted: Deployment) -> AtomrError | None:
+        try:
+            now, _ = self._changeable(wanted)
+            if not changes_while_serving(now, wanted):
+                raise ConfigError(
+                    f"deployment {wanted.name!r} cannot become that one while it "
+                    "serves; replace it"
+                )
+            table = self._serving.table.with_changed(wanted)
+        except AtomrError as error:
+            return error
+        self._serving.publish(table)
+        blueprint = self._serving.blueprint(wanted.name)
+        blueprint.reread(attrs.evolve(blueprint.source, deployment=wanted))
+        return None
+
+    def _changeable(self, wanted: Deployment) -> tuple[Deployment, Pid]:
+        """Return what has the name of the wanted one, and its tree.
+
+        Raises:
+            ConfigError: there is none of its name.
+            NotReadyError: it is loading, or has failed.
+        """
+        name = wanted.name
+        now = self._serving.deployments.get(name)
+        if now is None:
+            raise ConfigError(f"there is no deployment {name!r}")
+        if self._serving.is_loading(name):
+            # Whoever deploys it would not know it any more, should it fail.
+            raise NotReadyError(f"{name} is loading; change it when it serves")
+        if name not in self._trees:
+            raise NotReadyError(f"{name} has failed; deploy it anew")
+        return now, self._trees[name].pid
+
+    async def _replace(self, asked: Replace) -> AtomrError | Rebuild | None:
+        wanted, expected = asked.deployment, asked.expected
+        serving = self._serving
+        try:
+            now, tree = self._changeable(wanted)
+            table = serving.table.with_changed(wanted, expected=expected)
+            blueprint = serving.blueprint(wanted.name)
+            keeps_keys = (now.credential, now.credentials) == (
+                wanted.credential,
+                wanted.credentials,
             )
-        return RunnerContext(credential=credential)
+            source = self._sources.make(
+                wanted,
+                serving.routing(wanted.name).note_error,
+                keys=blueprint.keys if keeps_keys else None,
+            )
+            if not keeps_engine(now, wanted, is_client=source.is_client):
+                self._check_endpoint(source, expected)
+                return Rebuild(blueprint, source, tree, expected)
+            self._share_endpoint(source, expected)
+        except AtomrError as error:
+            return error
+        serving.publish(table)
+        blueprint.reread(source)
+        await self._reshaping.reshape(tree, blueprint)
+        return None
 
-    def _share_breaker(self, plugin: RuntimePlugin, deployment: Deployment) -> None:
-        if not isinstance(plugin, HasEndpoint):
-            return
-        with _foreign(deployment):
-            endpoint = plugin.endpoint(deployment)
-        if endpoint is not None:
-            self._serving.prices.add(deployment, endpoint)
-            self._serving.breakers.add(deployment, f"{plugin.name} {endpoint}")
+    def _check_endpoint(self, source: EngineSource, expected: frozenset[str]) -> None:
+        if source.endpoint is not None:
+            shown = f"{source.plugin.name} {source.endpoint}"
+            self._serving.breakers.check(source.deployment, shown, expected=expected)
 
-    def _checked_plugin(self, deployment: Deployment) -> RuntimePlugin:
-        with _foreign(deployment):
-            plugin = load_runtime(deployment.runtime, self._installed)
-            plugin.validate(deployment)
-            ensure_available(plugin, self._installed)
-        return plugin
+    async def _commit(self, rebuild: Rebuild) -> AtomrError | None:
+        source, blueprint = rebuild.source, rebuild.blueprint
+        wanted, serving = source.deployment, self._serving
+        tree = self._trees.get(wanted.name)
+        if tree is None or tree.pid is not rebuild.tree:
+            return NotReadyError(f"{wanted.name} was stopped")
+        try:
+            table = serving.table.with_changed(wanted, expected=rebuild.expected)
+            self._share_endpoint(source, rebuild.expected)
+        except AtomrError as error:
+            return error
+        keeps_limit = _asks_the_same(blueprint.source, source)
+        blueprint.source = source
+        serving.publish(table)
+        serving.hold(wanted.name, blueprint)
+        await self._reshaping.reshape(
+            tree.pid, blueprint, rebuild.contexts, keeps_limit=keeps_limit
+        )
+        return None
+
+    # --- those that go -------------------------------------------------------------
 
     async def _undeploy(self, name: str, only: Deployment | None) -> bool:
-        found = [d for d in self._serving.table.deployments if d.name == name]
-        if not found or (only is not None and found[0] is not only):
+        found = self._serving.deployments.get(name)
+        draining = self._draining.get(name)
+        if found is None and draining is not None and only is None:
+            await self._end_draining(name, draining)
+            return True
+        if found is None or (only is not None and found is not only):
             return False
+        tree = self._take_out(name)
+        if tree is not None:
+            await _end_tree(tree.pid)
+        return True
+
+    def _take_out(self, name: str) -> _Tree | None:
+        """Route to a deployment no more; return its tree, whose end means nothing."""
         self._serving.publish(self._serving.table.without(name))
         for other in self._serving.table.deployments:
             if any(fallback.to == name for fallback in other.fallbacks):
@@ -231,22 +322,57 @@ class DeploymentManager(GenServer):
         if tree is not None:
             # Its end must not be taken for that of a later tree of this name.
             demonitor(tree.monitor, flush=True)
-            await _end_tree(tree.pid)
-        return True
+        return tree
+
+    async def _drain(self, name: str, from_: From) -> Reply | NoReply:
+        draining = self._draining.get(name)
+        if draining is None:
+            if name not in self._serving.deployments:
+                return Reply(value=False)
+            cores = [replica.core for replica in self._serving.replicas(name)]
+            tree = self._take_out(name)
+            if tree is None:
+                return Reply(value=True)
+            busy = {core: monitor(core) for core in cores}
+            draining = self._draining[name] = _Draining(tree, busy, [])
+            self._serving.draining = frozenset(self._draining)
+            for core in cores:
+                self._reshaping.retire(core)
+            if not cores:
+                await self._end_draining(name, draining)
+                return Reply(value=True)
+        draining.asked.append(from_)
+        return NoReply()
+
+    async def _idle(self, core: Pid) -> None:
+        for name, draining in list(self._draining.items()):
+            if core in draining.busy:
+                demonitor(draining.busy.pop(core))
+                if not draining.busy:
+                    await self._end_draining(name, draining)
+
+    async def _ended_draining(self, ref: Ref) -> None:
+        """Take the end of a replica that drained: it is idle for good."""
+        for draining in self._draining.values():
+            for core, watched in draining.busy.items():
+                if watched is ref:
+                    await self._idle(core)
+                    return
+
+    async def _end_draining(self, name: str, draining: _Draining) -> None:
+        await _end_tree(draining.tree.pid)
+        for watched in draining.busy.values():
+            demonitor(watched, flush=True)
+        del self._draining[name]
+        self._serving.draining = frozenset(self._draining)
+        for from_ in draining.asked:
+            from_.reply(value=True)
 
 
-@contextmanager
-def _foreign(deployment: Deployment) -> Iterator[None]:
-    """Keep a plugin's bug from ending the manager: it is foreign code."""
-    try:
-        yield
-    except AtomrError:
-        raise
-    except Exception as error:
-        raise PluginError(
-            f"runtime {deployment.runtime!r} failed while it checked "
-            f"{deployment.name!r}: {type(error).__name__}: {error}"
-        ) from error
+def _asks_the_same(last: EngineSource, now: EngineSource) -> bool:
+    """Whether two sources ask one upstream with the same keys."""
+    same = now.endpoint is not None and now.endpoint == last.endpoint
+    return same and now.context.credentials is last.context.credentials
 
 
 async def _end_tree(tree: Pid) -> None:

@@ -7,6 +7,10 @@ with the runner's error; its supervisor then starts a new one.
 A start that fails is reported, and not tried again, when the error says that
 trying again is useless (a missing file, a refused option) or when the engine
 has never run: a deployment that cannot start should say so at once.
+
+A replica whose deployment is changed gets another context beside this one.  When
+the core has taken that one's runner, this one's life is retired, and it ends with
+the last request that runs on it.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import attrs
+import trio
 
 from atomr.core.exits import unwrap
 from atomr.otp import cast
@@ -45,6 +50,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_CHILD = "context"
+
 
 @attrs.frozen(eq=False)
 class EngineSource:
@@ -55,6 +62,7 @@ class EngineSource:
         plugin_ref: ``module:attribute``, for a child process to import.
         deployment: what to run.
         context: credential; its ``progress`` is replaced per start.
+        endpoint: whom the runner asks; None: nobody that others ask too.
         on_failure: told why an engine failed, at once: a message could be lost
             with an engine core that is stopped because of that failure.
     """
@@ -63,7 +71,13 @@ class EngineSource:
     plugin_ref: str
     deployment: Deployment
     context: RunnerContext
+    endpoint: str | None
     on_failure: Callable[[InferenceError], None]
+
+    @property
+    def is_client(self) -> bool:
+        """Whether its runners are clients in this process."""
+        return self.plugin.host is Host.IN_PROCESS
 
     def open(self, context: RunnerContext) -> AbstractAsyncContextManager[ModelRunner]:
         """Open a runner where the plugin wants it."""
@@ -73,29 +87,77 @@ class EngineSource:
 
 
 class EngineContext:
-    """A plain process that holds one open runner."""
+    """A plain process that holds one open runner.
 
-    def __init__(self, source: EngineSource, number: int) -> None:
-        self._source = source
+    Attributes:
+        source: what it opens.
+        version: which context of its replica it is; a newer one has a higher one.
+        decided: set when it has opened its first runner, or cannot.
+        error: why it cannot.
+        life: that of its last runner; None: it has opened none.
+    """
+
+    def __init__(self, source: EngineSource, number: int, version: int) -> None:
+        self.source = source
+        self.version = version
+        self.decided = trio.Event()
+        self.error: InferenceError | None = None
+        self.life: EngineLife | None = None
         self._core = engine_core_name(source.deployment.name, number)
-        self._has_run = False
+
+    @property
+    def child_id(self) -> str:
+        """What it is called under its replica's supervisor."""
+        return _CHILD if self.version == 0 else f"{_CHILD}-{self.version}"
+
+    def follows(self, child_id: str) -> bool:
+        """Whether it has taken the place of another child of its supervisor.
+
+        Args:
+            child_id: what the other one is called.
+        """
+        if child_id == _CHILD:
+            return self.version > 0
+        name, _, version = child_id.partition("-")
+        return name == _CHILD and int(version) < self.version
 
     async def __call__(self) -> None:
         """Open, report, wait for the runner's failure, and end with it."""
-        context = attrs.evolve(self._source.context, progress=self._report)
+        if self._is_retired():
+            return  # restarted with its core, which has no use for it
+        context = attrs.evolve(self.source.context, progress=self._report)
         try:
-            async with self._source.open(context) as runner:
-                self._has_run = True
+            async with self.source.open(context) as runner:
                 failure = await self._live(runner)
         except Exception as raised:  # noqa: BLE001 - a plugin may raise anything
             error = self._typed(unwrap(raised))
-            self._source.on_failure(error)
-            if self._has_run and error.retryable:
+            self._note(error)
+            if self._is_retired():
+                return
+            if self.life is not None and error.retryable:
                 raise error from error.__cause__
-            cast(self._core, messages.ContextFailed(error))
+            self._cannot_open(error)
             return
-        self._source.on_failure(failure)
-        raise failure
+        if failure is not None:
+            self._note(failure)
+            if not self._is_retired():
+                raise failure
+
+    def _is_retired(self) -> bool:
+        return self.life is not None and self.life.retired
+
+    def _note(self, error: InferenceError) -> None:
+        if self._is_retired():
+            # Nobody is served by it any more but those who began there.
+            log.warning("%s: an engine that was replaced failed: %s", self._core, error)
+        elif self.life is not None or self.version == 0:
+            # Who opens one beside another is told, and the other one serves.
+            self.source.on_failure(error)
+
+    def _cannot_open(self, error: InferenceError) -> None:
+        self.error = error
+        self.decided.set()
+        cast(self._core, messages.ContextFailed(error, self.version))
 
     def _typed(self, raised: BaseException) -> InferenceError:
         if isinstance(raised, InferenceError):
@@ -104,22 +166,30 @@ class EngineContext:
         # What the operator wrote wrong is said as it is; the rest is a bug.
         told = isinstance(raised, ConfigError)
         what = str(raised) if told else f"{type(raised).__name__}: {raised}"
-        error_class = EngineError if self._has_run else EngineStartError
+        error_class = EngineStartError if self.life is None else EngineError
         error = error_class(what if told else f"the runtime failed: {what}")
         error.__cause__ = raised
         return error
 
-    async def _live(self, runner: ModelRunner) -> InferenceError:
-        """Report the runner, and end its generations before it is closed."""
-        life = EngineLife()
-        name = self._source.deployment.name
+    async def _live(self, runner: ModelRunner) -> InferenceError | None:
+        """Report the runner, and end its generations before it is closed.
+
+        Returns:
+            Why it failed; None: it is not used any more.
+        """
+        life = self.life = EngineLife()
+        name, model = self.source.deployment.name, self.source.deployment.model
         try:
-            cast(self._core, messages.ContextUp(self_pid(), runner, life))
-            failure = await runner.failed()
-            life.end(failure)
-            return failure
+            up = messages.ContextUp(self_pid(), runner, life, self.version, model)
+            cast(self._core, up)
+            self.decided.set()
+            with life.serves:
+                failure = await runner.failed()
+                life.end(failure)
+                return failure
+            return None
         finally:
             life.end(NotReadyError(f"{name} was stopped"))
 
     def _report(self, progress: Progress) -> None:
-        cast(self._core, messages.ContextProgress(progress))
+        cast(self._core, messages.ContextProgress(progress, self.version))

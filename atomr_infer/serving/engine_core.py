@@ -10,6 +10,10 @@ for it, whichever comes first; the queue takes both calmly.
 
 How many run at once is what the deployment or the runner says, and less for a
 while when the upstream answers 429 (:mod:`atomr_infer.policy.concurrency`).
+
+When its deployment is changed (``Adopt``), queue and permits stay.  If that took
+another engine, it is there already, and the next permit is for it; the last one is
+retired, and those who run on it count until they end.
 """
 
 from __future__ import annotations
@@ -18,15 +22,12 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING
 
-import attrs
 import trio
 
 from atomr.core.exits import ExitReason, is_abnormal
 from atomr.core.messages import Down
 from atomr.otp import From, GenServer, NoReply, Reply, cast
 from atomr.process import (
-    TimerRef,
-    cancel_timer,
     demonitor,
     monitor,
     self_pid,
@@ -40,9 +41,10 @@ from atomr_infer.policy.concurrency import AdaptiveLimit
 from atomr_infer.policy.cost_estimate import estimate_request
 from atomr_infer.runtimes.contract import capabilities_of
 from atomr_infer.serving import messages
-from atomr_infer.serving.names import coordinator_name
+from atomr_infer.serving.names import MANAGER, coordinator_name
 from atomr_infer.serving.permits import Ended, Permit, Permits
 from atomr_infer.serving.replica import Lease, Phase, ReplicaState
+from atomr_infer.serving.requester import Requester
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -51,48 +53,27 @@ if TYPE_CHECKING:
     from atomr_infer.model.cost import CostEstimate
     from atomr_infer.model.deployment import Deployment
     from atomr_infer.model.prices import Price
+    from atomr_infer.serving.blueprint import Blueprint
 
 log = logging.getLogger(__name__)
-
-
-@attrs.define(eq=False)
-class _Client:
-    """A request that holds a permit or waits for one."""
-
-    ref: Ref
-    down: Ref
-    generation: int = 0
-    waiting: From | None = None
-    timer: TimerRef | None = None
-
-    def answer(self, answer: Lease | InferenceError) -> None:
-        """End its wait."""
-        assert self.waiting is not None, "only who waits is answered"
-        self.waiting.reply(answer)
-        self.waiting = None
-        self.stop_timer()
-
-    def stop_timer(self) -> None:
-        """Let go of the timer: it may be set for many minutes."""
-        if self.timer is not None:
-            cancel_timer(self.timer)
-            self.timer = None
 
 
 class EngineCore(GenServer):
     """Admits requests to one replica's engine."""
 
-    def __init__(self, deployment: Deployment, number: int) -> None:
-        self._deployment = deployment
+    def __init__(self, blueprint: Blueprint, number: int) -> None:
+        self._blueprint = blueprint
         self._number = number
+        serving = self._deployment.serving
         self._queue: AdmissionQueue[Ref] = AdmissionQueue(
-            max_queue=deployment.serving.max_queue,
-            aging_s=deployment.serving.priority_aging_s,
+            max_queue=serving.max_queue, aging_s=serving.priority_aging_s
         )
         self._permits = Permits(self._queue)
-        self._clients: dict[Ref, _Client] = {}
-        self._by_monitor: dict[Ref, _Client] = {}
+        self._clients: dict[Ref, Requester] = {}
+        self._by_monitor: dict[Ref, Requester] = {}
         self._context: Ref | None = None
+        self._version = blueprint.contexts[number].version
+        self._beside: messages.ContextUp | None = None
         self._state: ReplicaState
 
     def init(self) -> None:
@@ -103,6 +84,13 @@ class EngineCore(GenServer):
         self._permits.state = self._state
         self._permits.freed = partial(_tell_freed, self_pid())
         self._announce()
+        if self._number >= self._deployment.serving.replicas:
+            # The last core was told to retire, and has ended otherwise.
+            cast(self_pid(), messages.Retire())
+
+    @property
+    def _deployment(self) -> Deployment:
+        return self._blueprint.deployment
 
     # --- requests -------------------------------------------------------------
 
@@ -113,6 +101,12 @@ class EngineCore(GenServer):
                 return self._admit(request, from_)
             case messages.EstimateCost(batch=batch, price=price):
                 return Reply(self._estimate(batch, price))
+            case messages.Adopt():
+                self._adopt(request)
+                return Reply(None)
+            case messages.Pause(version=version):
+                self._pause(version)
+                return Reply(None)
             case _:
                 raise TypeError(f"EngineCore does not know the request {request!r}")
 
@@ -122,17 +116,27 @@ class EngineCore(GenServer):
             case messages.Release(ref=ref, ended=ended):
                 self._release(ref, ended)
             case messages.Freed(permit=permit, ended=ended):
-                self._grant(self._queue.leave(permit.ref))
-                if permit.engine is self._permits.engine:
-                    self._tune(permit.generation, ended)
+                self._freed(permit, ended)
+            case messages.Announce():
+                self._permits.left = None
+                self._announce()
+            case messages.Retire() | messages.Left():
+                self._permits.left = partial(_tell_left, self_pid())
+                self._tell_idle()
+            case _:
+                self._take_news(message)
+
+    def _take_news(self, message: object) -> None:
+        """Take what the engine's context reports."""
+        match message:
             case messages.ContextUp():
                 self._context_up(message)
-            case messages.ContextFailed(error=error):
-                self._context_failed(error)
-            case messages.ContextProgress(progress=progress):
-                self._state.progress = progress
-            case messages.Announce():
-                self._announce()
+            case messages.ContextFailed(error=error, version=version):
+                if version == self._version:
+                    self._context_failed(error)
+            case messages.ContextProgress(progress=progress, version=version):
+                if version == self._version or self._permits.engine is None:
+                    self._state.progress = progress
             case _:
                 raise TypeError(f"EngineCore does not know the message {message!r}")
 
@@ -148,7 +152,7 @@ class EngineCore(GenServer):
     def _admit(self, asked: messages.Admit, from_: From) -> Reply | NoReply:
         if self._state.phase is Phase.FAILED:
             return Reply(self._failure())
-        client = _Client(ref=Ref(), down=monitor(asked.requester))
+        client = Requester(ref=Ref(), down=monitor(asked.requester))
         admission = self._queue.ask(
             client.ref,
             now=trio.current_time(),
@@ -187,14 +191,27 @@ class EngineCore(GenServer):
         demonitor(client.down)
         del self._by_monitor[client.down]
         self._grant(self._queue.leave(ref))
+        if client.life is not None:
+            client.life.leave()
+        if self._permits.left is not None:
+            self._tell_idle()
 
     def _release(self, ref: Ref, ended: Ended) -> None:
         client = self._clients.get(ref)
         if client is None:
             return
         self._leave(ref)
-        if self._permits.engine is not None:
+        engine = self._permits.engine
+        if engine is not None and engine.life is client.life:
             self._tune(client.generation, ended)
+
+    def _freed(self, permit: Permit, ended: Ended) -> None:
+        self._grant(self._queue.leave(permit.ref))
+        permit.engine.life.leave()
+        if permit.engine is self._permits.engine:
+            self._tune(permit.generation, ended)
+        if self._permits.left is not None:
+            self._tell_idle()
 
     def _tune(self, generation: int, ended: Ended) -> None:
         permits = self._permits
@@ -223,32 +240,83 @@ class EngineCore(GenServer):
 
     def _lease(self, ref: Ref) -> Lease:
         engine = self._permits.engine
-        self._clients[ref].generation = self._permits.limit.generation
         assert engine is not None, "the queue is open only with an engine"
+        client = self._clients[ref]
+        client.generation = self._permits.limit.generation
+        client.life = engine.life
+        engine.life.enter()
         return Lease(
             ref=ref,
             core=self_pid(),
             runner=engine.runner,
             life=engine.life,
             capabilities=engine.runner.capabilities,
+            model=engine.model,
         )
 
     # --- the engine -------------------------------------------------------------
 
     def _context_up(self, message: messages.ContextUp) -> None:
+        if message.version < self._version:
+            message.life.retire()
+        elif message.version > self._version:
+            self._beside = message  # it is run on when we are told so
+        else:
+            self._run_on(message)
+            self._permits.limit = AdaptiveLimit(self._most(message))
+            self._grant(self._queue.open(self._permits.limit.limit))
+
+    def _run_on(self, engine: messages.ContextUp) -> None:
         if self._context is not None:
             demonitor(self._context)
-        self._context = monitor(message.context)
-        self._permits.engine = message
+        self._context = monitor(engine.context)
+        self._permits.engine = engine
         self._state.starts += 1
-        self._state.engine_pid = getattr(message.runner, "pid", None)
+        self._state.engine_pid = getattr(engine.runner, "pid", None)
         self._state.progress = None
         self._enter(Phase.SERVING, None)
-        limit = self._deployment.serving.max_concurrency
-        if limit is None:
-            limit = message.runner.capabilities.max_concurrency
-        self._permits.limit = AdaptiveLimit(limit)
-        self._grant(self._queue.open(limit))
+
+    def _most(self, engine: messages.ContextUp) -> int:
+        most = self._deployment.serving.max_concurrency
+        return engine.runner.capabilities.max_concurrency if most is None else most
+
+    def _adopt(self, asked: messages.Adopt) -> None:
+        serving = self._deployment.serving
+        self._queue.reshape(
+            max_queue=serving.max_queue, aging_s=serving.priority_aging_s
+        )
+        last, beside = self._permits.engine, self._beside
+        if asked.version > self._version:
+            self._version, self._beside = asked.version, None
+            if beside is not None and beside.life.error is None:
+                self._run_on(beside)
+            else:
+                self._let_go()
+                self._enter(Phase.RESTARTING, None)
+        engine = self._permits.engine
+        if engine is not None:
+            if not asked.keeps_limit:
+                self._permits.limit = AdaptiveLimit(self._most(engine))
+            self._permits.limit.resize(self._most(engine))
+            self._grant(self._queue.open(self._permits.limit.limit))
+        # Last: who was given a permit for it is counted by now.
+        if last is not None and last is not engine:
+            last.life.retire()
+
+    def _pause(self, version: int) -> None:
+        last, self._version = self._permits.engine, version
+        self._let_go()
+        self._enter(Phase.LOADING, None)
+        if last is not None:
+            last.life.retire()
+
+    def _let_go(self) -> None:
+        if self._context is not None:
+            demonitor(self._context)
+        self._context = None
+        self._permits.engine = None
+        self._state.engine_pid = None
+        self._queue.close()
 
     def _context_failed(self, error: InferenceError) -> None:
         self._enter(Phase.FAILED, error)
@@ -265,10 +333,7 @@ class EngineCore(GenServer):
             self._context_down(down.reason)
 
     def _context_down(self, reason: ExitReason) -> None:
-        self._context = None
-        self._permits.engine = None
-        self._state.engine_pid = None
-        self._queue.close()
+        self._let_go()
         if not is_abnormal(reason):
             return  # its supervisor stops it, and then us
         error = reason if isinstance(reason, InferenceError) else None
@@ -286,6 +351,11 @@ class EngineCore(GenServer):
         name = coordinator_name(self._deployment.name)
         if whereis(name) is not None:
             cast(name, messages.ReplicaUp(self._state))
+
+    def _tell_idle(self) -> None:
+        if not self._queue.outstanding and whereis(MANAGER) is not None:
+            name = self._deployment.name
+            cast(MANAGER, messages.ReplicaIdle(self._state.core, name, self._number))
 
     def _enter(self, phase: Phase, error: InferenceError | None) -> None:
         self._state.phase = phase
@@ -308,6 +378,10 @@ class EngineCore(GenServer):
         return NotReadyError(
             f"{self._deployment.name} is not available: {self._state.error}"
         )
+
+
+def _tell_left(core: Pid) -> None:
+    cast(core, messages.Left())
 
 
 def _tell_freed(core: Pid, permit: Permit, ended: Ended) -> None:

@@ -4,18 +4,21 @@ A runner may be closed while generations run on it: its deployment is removed,
 or its process is stopped.  A bridged runner tells its streams by itself, a
 client of a remote provider need not; so each generation holds on to the life
 of the engine it runs on, and is cancelled when that ends.
+
+One that another runner has taken the place of is *retired*: nobody new uses it, and
+it is closed when the last permit that was given for it has come back.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import trio
+
 from atomr_infer.serving.fresh_error import fresh
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
-
-    import trio
 
     from atomr_infer.errors import InferenceError
 
@@ -25,11 +28,38 @@ class EngineLife:
 
     Attributes:
         error: why it ended; None while it lasts.
+        users: permits that were given for it and are not back.
+        retired: whether nobody begins to use it any more.
+        unused: set when it is retired, and nobody uses it.
+        serves: cancelled then; in it one waits for the runner's failure.
     """
 
     def __init__(self) -> None:
         self.error: InferenceError | None = None
+        self.users = 0
+        self.unused = trio.Event()
+        self.serves = trio.CancelScope()
+        self.retired = False
         self._scopes: set[trio.CancelScope] = set()
+
+    def enter(self) -> None:
+        """Count a permit that is given."""
+        self.users += 1
+
+    def leave(self) -> None:
+        """Count a permit that is back."""
+        self.users -= 1
+        self._look()
+
+    def retire(self) -> None:
+        """Take the news that nobody will begin to use it."""
+        self.retired = True
+        self._look()
+
+    def _look(self) -> None:
+        if self.retired and not self.users:
+            self.unused.set()
+            self.serves.cancel()
 
     def hold(self, scope: trio.CancelScope) -> AbstractContextManager[None]:
         """Return a block in which this life's end cancels ``scope``.

@@ -109,14 +109,15 @@ class Journey:
         # Whether anybody has been asked, and what the request's gates gave.
         self._asked = failed is not None
         self._holds: Holds | None = None if failed is None else failed.take_holds()
-        self.leg = self._leg(first, route.model)
+        self.leg = self._leg(first, route.model, asked=self._asked_model)
         if failed is not None:
             self.leg.avoid(failed.replica)
 
     def take_canonical_form(self) -> None:
         """Leave the client's own bytes behind."""
         self.batch = attrs.evolve(self.batch, source=None)
-        self.leg = self._leg(self.leg.deployment, self.leg.batch.model)
+        leg = self.leg
+        self.leg = self._leg(leg.deployment, leg.batch.model, asked=self._asked_model)
 
     @asynccontextmanager
     async def under_way(self) -> AsyncIterator[Pid]:
@@ -232,7 +233,8 @@ class Journey:
         """Return a fallback as this request would ask it."""
         deployment = self.plan.deployments[fallback.to]
         model = fallback.model or deployment.model or self._asked_model
-        return self._leg(deployment, model)
+        asked = self._asked_model if fallback.model is None else None
+        return self._leg(deployment, model, asked=asked)
 
     def given_up(self) -> InferenceError:
         """Return the error that the client is told when it ends here."""
@@ -264,7 +266,7 @@ class Journey:
         name, model = leg.deployment.name, leg.batch.model
         self.report.spent.append(Spent(name, model, usage))
 
-    def _leg(self, deployment: Deployment, model: str) -> Leg:
+    def _leg(self, deployment: Deployment, model: str, *, asked: str | None) -> Leg:
         batch = self.batch
         if batch.model != model:
             batch = attrs.evolve(batch, model=model)
@@ -274,4 +276,5 @@ class Journey:
             batch,
             deadline_s=self._deadline,
             bound=self._bound,
+            asked=asked,
         )

@@ -96,7 +96,7 @@ class Leg:
         attempt: the present one, or the last; None: none was begun.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all but three by keyword
         self,
         serving: Serving,
         deployment: Deployment,
@@ -105,6 +105,7 @@ class Leg:
         deadline_s: float = math.inf,
         bound: TokenBound | None = None,
         avoid: frozenset[ReplicaState] = frozenset(),
+        asked: str | None = None,
     ) -> None:
         """Stand there, and ask nobody yet.
 
@@ -115,6 +116,8 @@ class Leg:
             deadline_s: the request's, in trio's clock.
             bound: the most tokens of a request that generates nothing.
             avoid: the replicas that have failed.
+            asked: what it is asked for where its deployment names no model; None:
+                it is asked for the batch's model, whatever its deployment names.
         """
         self.deployment = deployment
         self.batch = batch
@@ -123,6 +126,7 @@ class Leg:
         self._bound = bound
         self._serving = serving
         self._failed_on = avoid
+        self._asked = asked
         self._replica: ReplicaState | None = None
 
     def beside(self) -> Leg | None:
@@ -140,6 +144,7 @@ class Leg:
             deadline_s=self._deadline_s,
             bound=self._bound,
             avoid=avoid,
+            asked=self._asked,
         )
 
     async def ask(self, pid: Pid, receiver: Receiver, terms: Terms) -> Attempt:
@@ -198,6 +203,11 @@ class Leg:
         if guard is not None:
             guard.check()  # before the queue, which may be long
         lease = await self._admitted(pid, may_wait=may_wait)
+        if lease.model != self.deployment.model and self._asked is not None:
+            # It was replaced while we were on our way.
+            model = lease.model or self._asked
+            self.batch = attrs.evolve(self.batch, model=model)
+        guard = self._serving.breakers.of(self.deployment.name)
         holds = None
         if self.deployment.name in self._serving.gates.of_attempts:
             holds = await self._entered(lease, may_wait=may_wait)

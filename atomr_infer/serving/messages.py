@@ -72,7 +72,42 @@ class EstimateCost(Request[CostEstimate | None]):
 
 @attrs.frozen
 class Announce:
-    """Tell the coordinator that you exist: it has just been (re)started."""
+    """Tell the coordinator that you exist, and are to stay."""
+
+
+@attrs.frozen
+class Adopt(Request[None]):
+    """Be what your deployment is now.
+
+    Attributes:
+        version: the context that is to be run on.
+        keeps_limit: whether what its upstream has taught of how many may run at
+            once still holds.
+    """
+
+    version: int
+    keeps_limit: bool
+
+
+@attrs.frozen
+class Pause(Request[None]):
+    """Let go of the engine: requests wait for that of another context.
+
+    Attributes:
+        version: the other one.
+    """
+
+    version: int
+
+
+@attrs.frozen
+class Retire:
+    """Tell the deployment manager when nobody runs or waits any more."""
+
+
+@attrs.frozen
+class Left:
+    """A permit has come back while the core waits for the last one."""
 
 
 @attrs.frozen
@@ -80,6 +115,7 @@ class ContextProgress:
     """The engine's start has come one step further."""
 
     progress: Progress
+    version: int
 
 
 @attrs.frozen(eq=False)
@@ -90,11 +126,15 @@ class ContextUp:
         context: the process that owns it.
         runner: what runs generations until that process ends.
         life: what generations hold on to.
+        version: which context of the replica it is.
+        model: what its deployment asks for; None: what the client does.
     """
 
     context: Pid
     runner: ModelRunner
     life: EngineLife
+    version: int
+    model: str | None
 
 
 @attrs.frozen
@@ -102,6 +142,7 @@ class ContextFailed:
     """The engine cannot be started, and trying again would not help."""
 
     error: InferenceError
+    version: int = 0
 
 
 # --- to a coordinator ---------------------------------------------------------
@@ -119,6 +160,11 @@ class ReplicaChanged:
     """A replica's phase is another one now."""
 
     core: Pid
+
+
+@attrs.frozen
+class Reshaped:
+    """The deployment has another number of replicas now."""
 
 
 @attrs.frozen
@@ -151,6 +197,31 @@ class Change(Request[Exception | None]):
     """
 
     deployment: Deployment
+
+
+@attrs.frozen
+class ReplicaIdle:
+    """Nobody runs or waits on a replica that was told to retire.
+
+    Attributes:
+        core: its engine core.
+        deployment: the deployment's name.
+        number: the replica's.
+    """
+
+    core: Pid
+    deployment: str
+    number: int
+
+
+@attrs.frozen
+class Drain(Request[bool]):
+    """Route to the deployment of that name no more, and end it when it is idle.
+
+    Answered when it has ended; False: there is none of that name.
+    """
+
+    name: str
 
 
 @attrs.frozen

@@ -65,6 +65,8 @@ class Permits:
         engine: the open runner; None: there is none now.
         state: what shows the load to others; the core sets it.
         freed: gives the core a permit for which somebody waits; the core sets it.
+        left: tells the core of each permit that is back, when it waits for the last
+            one; None: it does not.
     """
 
     state: ReplicaState
@@ -74,6 +76,7 @@ class Permits:
         self.queue = queue
         self.limit = AdaptiveLimit(1)
         self.engine: ContextUp | None = None
+        self.left: Callable[[], None] | None = None
 
     def take(self) -> Permit | None:
         """Take a permit that is free; None: there is none for who does not wait."""
@@ -83,6 +86,7 @@ class Permits:
         ref = Ref()
         if self.queue.ask(ref, may_wait=False) is not Admission.GRANTED:
             return None
+        engine.life.enter()
         return Permit(self, ref, engine)
 
     def give_back(self, permit: Permit, ended: Ended) -> None:
@@ -91,8 +95,11 @@ class Permits:
             self.freed(permit, ended)
             return
         self.queue.leave(permit.ref)
+        permit.engine.life.leave()
         if permit.engine is self.engine:
             self.tune(permit.generation, ended)
+        if self.left is not None:
+            self.left()
 
     def tune(self, generation: int, ended: Ended) -> list[Ref]:
         """Move the limit by how a generation ended; return who may run now.

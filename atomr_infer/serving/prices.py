@@ -39,6 +39,7 @@ class Prices:
         The table of prices is loaded now if it can be needed: its import takes
         too long for the end of a request.
         """
+        self.remove(deployment.name)
         self._endpoints[deployment.name] = endpoint
         if deployment.price is None and _sells(endpoint):
             load()

@@ -90,6 +90,7 @@ class Lease:
         runner: what runs the generation.
         life: the runner's; a generation holds on to it.
         capabilities: the runner's.
+        model: what the runner's deployment asks for; None: what the client does.
     """
 
     ref: Ref
@@ -97,3 +98,4 @@ class Lease:
     runner: ModelRunner
     life: EngineLife
     capabilities: Capabilities
+    model: str | None = None

@@ -84,6 +84,10 @@ class RoutingTable:
         self._replicas[replica.core] = replica
         self._gone.discard(replica.number)
 
+    def forget_gone(self, replicas: int) -> None:
+        """Keep no number that the deployment has no replica for."""
+        self._gone = {number for number in self._gone if number < replicas}
+
     def remove(self, core: Pid) -> ReplicaState:
         """Drop a replica whose engine core has ended, and return it."""
         replica = self._replicas.pop(core)

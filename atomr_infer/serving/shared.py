@@ -10,11 +10,9 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from math import inf
 from typing import TYPE_CHECKING
 
 import attrs
-import trio
 
 from atomr.errors import CallError
 from atomr.otp import call
@@ -28,11 +26,13 @@ from atomr_infer.remote.http.watchdog import Watchdog
 from atomr_infer.serving import messages
 from atomr_infer.serving.breakers import Breakers
 from atomr_infer.serving.budgets import Budgets
+from atomr_infer.serving.deploying import deploy
 from atomr_infer.serving.fresh_error import fresh
 from atomr_infer.serving.gates import Gates
 from atomr_infer.serving.key_ring import KeyRing
-from atomr_infer.serving.names import MANAGER, coordinator_name
+from atomr_infer.serving.names import MANAGER
 from atomr_infer.serving.prices import Prices
+from atomr_infer.serving.replacing import drain, replace
 from atomr_infer.serving.replica import Phase, ReplicaState
 from atomr_infer.serving.ways import Ways
 
@@ -43,14 +43,9 @@ if TYPE_CHECKING:
     from atomr_infer.model.cost import CostEstimate
     from atomr_infer.model.deployment import Deployment
     from atomr_infer.runtimes.credentials import Credentials
+    from atomr_infer.serving.blueprint import Blueprint
     from atomr_infer.serving.node import ServingNode
     from atomr_infer.serving.routing_table import RoutingTable
-
-_PROGRESS_EVERY_S = 0.1
-
-# A manager that died is back after a few task switches, or not at all.
-_MANAGER_TRIES = 5
-_MANAGER_BACK_S = 0.05
 
 
 @attrs.frozen
@@ -80,11 +75,13 @@ class Serving:
         self._routing: dict[str, RoutingTable] = {}
         self._failures: dict[str, InferenceError] = {}
         self._phases: dict[str, Phase] = {}
-        self._keys: dict[str, Credentials] = {}
+        self._blueprints: dict[str, Blueprint] = {}
         self._key_headers: frozenset[str] = frozenset()
         self._hedges: dict[str, HedgeBudget] = {}
         self._turns: dict[str, int] = {}
         self._turn = 0
+        self.draining: frozenset[str] = frozenset()
+        self.replacing: set[str] = set()
         self.breakers = Breakers()
         self.gates = Gates()
         self.budgets = Budgets(self, node)
@@ -215,8 +212,8 @@ class Serving:
         self._routing = {name: known[name] for name in self._by_name}
         for name in self._failures.keys() - self._by_name.keys():
             del self._failures[name]
-        for name in self._keys.keys() - self._by_name.keys():
-            del self._keys[name]
+        for name in self._blueprints.keys() - self._by_name.keys():
+            del self._blueprints[name]
         self._key_headers = frozenset(
             deployment.credential.header
             for deployment in table.deployments
@@ -226,9 +223,13 @@ class Serving:
             name: self._phases.get(name, Phase.LOADING) for name in self._by_name
         }
 
-    def hold_keys(self, name: str, credentials: Credentials) -> None:
-        """Keep what hands out a published deployment's keys."""
-        self._keys[name] = credentials
+    def hold(self, name: str, blueprint: Blueprint) -> None:
+        """Keep what a published deployment is made from."""
+        self._blueprints[name] = blueprint
+
+    def blueprint(self, name: str) -> Blueprint:
+        """Return what a deployment that exists is made from."""
+        return self._blueprints[name]
 
     def enter(self, name: str, phase: Phase) -> None:
         """Take a deployment's new phase."""
@@ -264,39 +265,7 @@ class Serving:
 
         Cancellation: removes it again.
         """
-        try:
-            # Shielded: the manager would go on, and nobody would know.  It ends:
-            # the manager answers when processes stand, and has ended others.
-            with trio.CancelScope(shield=True):
-                refused = await call(
-                    MANAGER,
-                    messages.Deploy(deployment, frozenset(expected)),
-                    timeout_s=None,
-                )
-            if refused is None:
-                await self._await_serving(deployment.name, progress)
-        except CallError as error:
-            await self._withdraw(deployment)
-            # When all of the tree is being cancelled, so are we.
-            await trio.lowlevel.checkpoint_if_cancelled()
-            raise NotReadyError(
-                f"{deployment.name} was stopped before it served"
-            ) from error
-        except BaseException:
-            await self._withdraw(deployment)
-            raise
-        if refused is not None:
-            raise refused
-
-    async def _withdraw(self, deployment: Deployment) -> None:
-        """Remove what a failed deploy may have left, and nobody else's."""
-        request = messages.Undeploy(deployment.name, only=deployment)
-        with trio.CancelScope(shield=True):
-            for _ in range(_MANAGER_TRIES):
-                with suppress(CallError):
-                    await call(MANAGER, request, timeout_s=None)
-                    return
-                await trio.sleep(_MANAGER_BACK_S)
+        await deploy(self, deployment, progress, frozenset(expected))
 
     async def change(self, deployment: Deployment) -> None:
         """Take another deployment for the one of its name, which serves on.
@@ -310,12 +279,45 @@ class Serving:
         if refused is not None:
             raise refused
 
-    async def undeploy(self, name: str) -> bool:
-        """Stop serving a deployment; its running requests end with an error.
+    async def replace(
+        self, deployment: Deployment, *, expected: Iterable[str] = ()
+    ) -> None:
+        """Take another deployment for the one of its name; it serves meanwhile.
+
+        What is looked up for each request, how many may run and wait, replicas and
+        time-outs change in place.  What a client or an engine is made of has another
+        one opened, which takes the traffic when all of them serve; requests that run
+        keep theirs to the end.  See :mod:`atomr_infer.serving.replacing`.
+
+        Args:
+            deployment: the other one.
+            expected: names of those that come or change together with it.
+
+        Raises:
+            ConfigError: there is none of its name, or it cannot work as written;
+                nothing was changed.
+            NotReadyError: it loads, is being replaced, or was stopped meanwhile.
+            InferenceError: an engine could not be opened; all is as it was.
+
+        Cancellation: all is as it was.
+        """
+        await replace(self, deployment, frozenset(expected))
+
+    async def undeploy(self, name: str, *, drain_s: float = 0.0) -> bool:
+        """Stop serving a deployment: its name is nobody's at once.
+
+        Args:
+            name: the deployment's.
+            drain_s: how long requests that run or wait may still take, in seconds;
+                what is left then ends with an error.
 
         Returns:
             False when there is no deployment of that name.
+
+        Cancellation: ends what still runs.
         """
+        if drain_s:
+            return await drain(name, drain_s)
         return await call(MANAGER, messages.Undeploy(name), timeout_s=None)
 
     async def estimate_cost(self, batch: ExecuteBatch) -> CostEstimate | None:
@@ -349,35 +351,22 @@ class Serving:
             False when there is no deployment of that name with keys that its
             requests ask for.
         """
-        credentials = self._keys.get(name)
+        credentials = self._keys(name)
         if credentials is None:
             return False
         credentials.renew()
         return True
 
+    def _keys(self, name: str) -> Credentials | None:
+        blueprint = self._blueprints.get(name)
+        return None if blueprint is None else blueprint.keys
+
     def key_states(self, name: str) -> tuple[str, ...]:
         """Return what is known of each of a deployment's keys; none: not judged."""
-        credentials = self._keys.get(name)
+        credentials = self._keys(name)
         return () if credentials is None else credentials.states
 
     def replicas(self, name: str) -> tuple[ReplicaState, ...]:
         """Return a deployment's replicas, first one first; none of an unknown one."""
         table = self._routing.get(name)
         return () if table is None else table.replicas
-
-    async def _await_serving(
-        self, name: str, progress: Callable[[ReplicaState], None] | None
-    ) -> None:
-        # Asked again for each look: a nursery would wrap what progress raises.
-        wait_s = inf if progress is None else _PROGRESS_EVERY_S
-        while True:
-            for replica in self.replicas(name):
-                if progress is not None:
-                    progress(replica)
-            with trio.move_on_after(wait_s):
-                error = await call(
-                    coordinator_name(name), messages.AwaitServing(), timeout_s=None
-                )
-                if error is None:
-                    return
-                raise error

@@ -310,6 +310,9 @@ def straight(
     if way is None or permit is None:
         return None
     deployment = way.deployment
+    if permit.engine.model != deployment.model:
+        permit.give_back(Ended.OTHERWISE)  # it is replaced in this very moment
+        return None
     report = Report(batch.request_id, batch.model, deployment.name)
     bound_s = deployment.timeouts.total_s
     if batch.timeout_s is not None:

@@ -1,0 +1,62 @@
+"""What becomes of a deployment's engine when the deployment is changed.
+
+Much is looked up for each request, and changes in place.  Some of it a client or an
+engine was made with: then another one is made.  All that is not named here counts
+as the latter, so that a field that is new does not change by accident.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+if TYPE_CHECKING:
+    from atomr_infer.model.deployment import Deployment, RetryPolicy, Timeouts
+
+
+def keeps_engine(now: Deployment, wanted: Deployment, *, is_client: bool) -> bool:
+    """Whether one deployment becomes the other with the engine that it has.
+
+    Args:
+        now: what is served.
+        wanted: what is to be served under its name.
+        is_client: whether the engine is a client in this process, which keeps the
+            bounds on silence and knows whether requests may be sent again.
+
+    >>> from atomr_infer.model.deployment import Deployment, Timeouts
+    >>> chat = Deployment(name="chat", runtime="mock")
+    >>> patient = attrs.evolve(chat, timeouts=Timeouts(idle_s=300.0))
+    >>> keeps_engine(chat, patient, is_client=False)
+    True
+    >>> keeps_engine(chat, patient, is_client=True)
+    False
+    """
+    same = attrs.evolve(
+        wanted,
+        serves=now.serves,
+        price=now.price,
+        retry=_retry(now.retry, wanted.retry, is_client=is_client),
+        timeouts=_timeouts(now.timeouts, wanted.timeouts, is_client=is_client),
+        fallbacks=now.fallbacks,
+        on_cut=now.on_cut,
+        hedge=now.hedge,
+        breaker=now.breaker,
+        serving=now.serving,
+        placement=now.placement,
+        budget=now.budget,
+    )
+    return same == now
+
+
+def _retry(now: RetryPolicy, wanted: RetryPolicy, *, is_client: bool) -> RetryPolicy:
+    return attrs.evolve(now, idempotent=wanted.idempotent) if is_client else now
+
+
+def _timeouts(now: Timeouts, wanted: Timeouts, *, is_client: bool) -> Timeouts:
+    if not is_client:
+        return now
+    # These two are no client's: it is open at once, and requests know their end.
+    return attrs.evolve(wanted, load_s=now.load_s, total_s=now.total_s)

@@ -1,0 +1,228 @@
+"""A deployment becomes another one while it serves: its engines are made anew.
+
+*Beside* (the usual way): the engines of the new one are opened beside the old ones.
+When all of them are open, they take the traffic in one step; what runs ends on the
+old ones, which then end.  One that cannot be opened leaves all as it was::
+
+    old    requests ───────────────┬ no new ones ─── last one ─ closed
+    new              opening ──────┴ requests ─────────────────────────
+
+*After*, where two do not fit: one replica after the other lets its requests end,
+closes its engine and opens the new one, while requests wait in its queue.  Where one
+cannot be opened, the old ones are opened again.
+
+It runs in the task that asks for it, since it may take minutes; what must be done in
+one step is the deployment manager's.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import trio
+
+from atomr.errors import AtomrError, CallError, ChildError, StartError
+from atomr.otp import call, start_child
+from atomr_infer.errors import NotReadyError
+from atomr_infer.model.failover import Swap
+from atomr_infer.serving import messages
+from atomr_infer.serving.deployment_tree import context_spec
+from atomr_infer.serving.fresh_error import fresh
+from atomr_infer.serving.names import MANAGER, engine_core_name
+from atomr_infer.serving.rebuild import Commit, Rebuild, Replace
+from atomr_infer.serving.reshaping import if_there, remove_child, running_replicas
+
+if TYPE_CHECKING:
+    from atomr.refs import Pid
+    from atomr_infer.model.deployment import Deployment
+    from atomr_infer.serving.engine_context import EngineContext, EngineSource
+    from atomr_infer.serving.shared import Serving
+
+log = logging.getLogger(__name__)
+
+
+async def replace(
+    serving: Serving, wanted: Deployment, expected: frozenset[str]
+) -> None:
+    """Take another deployment for the one of its name; see ``Serving.replace``."""
+    name = wanted.name
+    if name in serving.replacing:
+        raise NotReadyError(f"{name} is being replaced; ask again when it is done")
+    serving.replacing.add(name)
+    try:
+        answer = await call(MANAGER, Replace(wanted, expected), timeout_s=None)
+        if isinstance(answer, Rebuild):
+            await rebuild_engines(answer)
+        elif answer is not None:
+            raise answer
+    finally:
+        serving.replacing.discard(name)
+
+
+async def drain(name: str, drain_s: float) -> bool:
+    """Remove a deployment when its requests have ended; see ``Serving.undeploy``."""
+    found: bool | None = None
+    try:
+        with trio.move_on_after(drain_s):
+            found = await call(MANAGER, messages.Drain(name), timeout_s=None)
+    except trio.Cancelled:
+        await _end_now(name)
+        raise
+    return await _end_now(name) if found is None else found
+
+
+async def _end_now(name: str) -> bool:
+    # It ends: the manager answers when its processes have.
+    with trio.CancelScope(shield=True):
+        found = await call(MANAGER, messages.Undeploy(name), timeout_s=None)
+    return found  # noqa: RET504 - to the type checker a scope may swallow
+
+
+async def rebuild_engines(rebuild: Rebuild) -> None:
+    """Open a deployment's new engines, and let them take the traffic.
+
+    Raises:
+        ConfigError: it cannot be what it is to be any more.
+        InferenceError: an engine could not be opened; the old ones serve on.
+
+    Cancellation: the old ones serve on.
+    """
+    name = rebuild.source.deployment.name
+    try:
+        _, running = await running_replicas(rebuild.tree)
+        if rebuild.blueprint.deployment.serving.swap is Swap.AFTER:
+            await _After(rebuild, running).run()
+        else:
+            await _Beside(rebuild, running).run()
+    except (CallError, ChildError, StartError) as error:
+        # When all of the tree is being cancelled, so are we.
+        await trio.lowlevel.checkpoint_if_cancelled()
+        raise NotReadyError(f"{name} was stopped while it was replaced") from error
+
+
+class _Beside:
+    """Opens all, then lets them take the traffic."""
+
+    def __init__(self, rebuild: Rebuild, running: dict[int, Pid]) -> None:
+        self._rebuild = rebuild
+        self._running = running
+        wanted = rebuild.source.deployment.serving.replicas
+        self._numbers = [number for number in running if number < wanted]
+
+    async def run(self) -> None:
+        rebuild = self._rebuild
+        try:
+            for number in self._numbers:
+                context = rebuild.blueprint.context(number, rebuild.source)
+                rebuild.contexts[number] = context
+                await start_child(self._running[number], context_spec(context))
+            for context in rebuild.contexts.values():
+                await _opened(context)
+            refused = await _commit(rebuild)
+        except BaseException:
+            await self._abandon()
+            raise
+        if refused is not None:
+            await self._abandon()
+            raise refused
+
+    async def _abandon(self) -> None:
+        """Close what was opened.  It ends: a context is killed when it must be."""
+        with trio.CancelScope(shield=True):
+            for number, context in self._rebuild.contexts.items():
+                await remove_child(self._running[number], context.child_id)
+
+
+class _After:
+    """Closes and opens one after the other."""
+
+    def __init__(self, rebuild: Rebuild, running: dict[int, Pid]) -> None:
+        self._rebuild = rebuild
+        self._running = running
+        wanted = rebuild.source.deployment.serving.replicas
+        self._numbers = [number for number in running if number < wanted]
+
+    async def run(self) -> None:
+        done = False
+        try:
+            try:
+                for number in self._numbers:
+                    await self._exchange(number, self._rebuild.source)
+                refused = await _commit(self._rebuild)
+                if refused is not None:
+                    raise refused
+            except AtomrError as error:
+                log.warning("%s: back to what it was: %s", self._name, error)
+                for number in self._touched():
+                    await self._exchange(number, self._rebuild.blueprint.source)
+                raise
+            done = True
+        finally:
+            if not done:
+                await self._go_back()
+
+    @property
+    def _name(self) -> str:
+        return self._rebuild.source.deployment.name
+
+    def _touched(self) -> list[int]:
+        """The replicas that have another context than they had."""
+        contexts, source = self._rebuild.blueprint.contexts, self._rebuild.source
+        return [n for n in self._numbers if contexts[n].source is source]
+
+    async def _exchange(self, number: int, source: EngineSource) -> None:
+        """Let a replica's requests end, close its engine and open another."""
+        context, last = await self._pause(number, source)
+        if last.life is not None:
+            # It ends: each request has a bound of its own.
+            await last.life.unused.wait()
+        await self._open(number, context, last)
+        await _opened(context)
+
+    async def _pause(
+        self, number: int, source: EngineSource
+    ) -> tuple[EngineContext, EngineContext]:
+        """Have a replica wait for another context; return that and the last one."""
+        blueprint = self._rebuild.blueprint
+        last, context = blueprint.contexts[number], blueprint.context(number, source)
+        blueprint.contexts[number] = context
+        core = engine_core_name(self._name, number)
+        await call(core, messages.Pause(context.version), timeout_s=None)
+        if last.life is not None:
+            last.life.retire()
+        return context, last
+
+    async def _open(
+        self, number: int, context: EngineContext, last: EngineContext
+    ) -> None:
+        supervisor = self._running[number]
+        await remove_child(supervisor, last.child_id)
+        await start_child(supervisor, context_spec(context))
+
+    async def _go_back(self) -> None:
+        """Have the old engines opened again, at once; does not wait until they are."""
+        with trio.CancelScope(shield=True), if_there():
+            for number in self._touched():
+                context, last = await self._pause(
+                    number, self._rebuild.blueprint.source
+                )
+                await self._open(number, context, last)
+
+
+async def _opened(context: EngineContext) -> None:
+    """Wait until a context has its first runner.
+
+    Raises:
+        InferenceError: it cannot be opened.
+    """
+    await context.decided.wait()
+    if context.error is not None:
+        raise fresh(context.error)
+
+
+async def _commit(rebuild: Rebuild) -> Exception | None:
+    # Shielded: the manager would go on, and nobody would know.
+    with trio.CancelScope(shield=True):
+        refused = await call(MANAGER, Commit(rebuild), timeout_s=None)
+    return refused  # noqa: RET504 - likewise
