@@ -18,7 +18,7 @@ from atomr_infer.gateway.app import GatewayApp
 from atomr_infer.serving.names import GATEWAYS
 
 if TYPE_CHECKING:
-    from atomr_infer.gateway.admin.app import AdminApp
+    from atomr_infer.gateway.admin.everywhere import Everywhere
     from atomr_infer.gateway.cors import Cors
     from atomr_infer.gateway.door import Door
     from atomr_infer.gateway.listener import Application, Listener
@@ -94,7 +94,7 @@ async def open_gateway(  # noqa: PLR0913 - most by keyword, with a default
     door: Door | None = None,
     store: ResponseStore | None = None,
     cors: Cors | None = None,
-    admin: AdminApp | None = None,
+    admin: Everywhere | None = None,
 ) -> Gateway:
     """Serve ``listener``'s sockets in a process of the serving tree."""
     app = GatewayApp(serving, limits, door, store, cors=cors)

@@ -33,6 +33,7 @@ from atomr.process import open_node
 from atomr_infer.config.node import NodeConfig
 from atomr_infer.config.secrets import resolve_own
 from atomr_infer.errors import ConfigError, NotReadyError
+from atomr_infer.serving.steering import Steering
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
@@ -57,6 +58,7 @@ class ServingNode:
         state_dir: the folder of what outlives the node; None: nothing does.
         remote: processes of other nodes.
         replicator: values that all nodes have.
+        steering: what operators ask of all nodes.
         cluster: the open cluster; None: it is not open, or has no others.
         replace_after_s: how long another node must be away before its replicas run
             elsewhere, in seconds.
@@ -87,8 +89,10 @@ class ServingNode:
             ReplicatorOptions(),
             store=None if store is None else StoreOptions(store),
         )
+        self.steering = Steering()
         self.add(self.remote)
         self.add(self.replicator)
+        self.add(self.steering)
 
     def __repr__(self) -> str:
         return f"<ServingNode {self.name}>"

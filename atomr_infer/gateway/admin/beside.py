@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from atomr_infer.errors import ConfigError
 
 if TYPE_CHECKING:
-    from atomr_infer.gateway.admin.app import AdminApp
+    from atomr_infer.gateway.admin.everywhere import Everywhere
     from atomr_infer.gateway.asgi_exchange import Receive, Scope, Send
     from atomr_infer.gateway.exchange import Exchange
     from atomr_infer.gateway.listener import Application
@@ -26,7 +26,7 @@ ADMIN_PREFIX = "/admin/"
 class BesideAdmin:
     """Two applications as one."""
 
-    def __init__(self, clients: Application, admin: AdminApp) -> None:
+    def __init__(self, clients: Application, admin: Everywhere) -> None:
         self._clients = clients
         self._admin = admin
 
@@ -43,7 +43,7 @@ class BesideAdmin:
 
 def open_admin(
     serving: Serving, key: Secret, *, clients: tuple[Secret, ...]
-) -> AdminApp:
+) -> Everywhere:
     """Return the operators' routes.
 
     Args:
@@ -62,8 +62,9 @@ def open_admin(
     try:
         # Here: a gateway without these routes does not wait for quart's import.
         from atomr_infer.gateway.admin.app import AdminApp  # noqa: PLC0415
+        from atomr_infer.gateway.admin.everywhere import Everywhere  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"the admin routes need {error.name}: pip install 'atomr-infer[admin]'"
         ) from error
-    return AdminApp(serving, key)
+    return Everywhere(AdminApp(serving, key), serving, key)
