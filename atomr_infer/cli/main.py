@@ -9,19 +9,15 @@ import os
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
 from atomr_infer._version import VERSION
+from atomr_infer.cli.keys import keys
+from atomr_infer.cli.of_a_gateway import fail as _fail
+from atomr_infer.cli.of_a_gateway import of_a_gateway as _of_a_gateway
+from atomr_infer.cli.of_a_gateway import where as _where
 from atomr_infer.errors import ConfigError, InferenceError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from atomr_infer.cli.operators import Where
-
-F = TypeVar("F", bound="Callable[..., Any]")
 
 _LOG_LEVELS = ("debug", "info", "warning", "error")
 
@@ -30,6 +26,9 @@ _LOG_LEVELS = ("debug", "info", "warning", "error")
 @click.version_option(VERSION, prog_name="atomr-infer")
 def cli() -> None:
     """One gateway for your own models and everyone else's."""
+
+
+cli.add_command(keys)
 
 
 @cli.command()
@@ -166,25 +165,6 @@ def certs(*, nodes: tuple[str, ...], name: str, folder: Path, days: int) -> None
         click.echo(f"{'made' if each.is_new else 'kept'} {each.path}")
 
 
-def _of_a_gateway(command: F) -> F:
-    """Add the options of a command that asks a running gateway."""
-    url = click.option(
-        "--url",
-        metavar="URL",
-        help="The gateway.  [default: the file's address, else http://127.0.0.1:8080]",
-    )
-    config = click.option(
-        "-c",
-        "--config",
-        "config_path",
-        type=click.Path(path_type=Path),
-        metavar="FILE",
-        help="The gateway's configuration: where it is, and its admin_key.  "
-        "Without it, the key is in ATOMR_INFER_ADMIN_KEY.",
-    )
-    return config(url(command))
-
-
 @cli.command()
 @_of_a_gateway
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
@@ -258,17 +238,6 @@ def rotate_credentials(
     except ConfigError as error:
         _fail(error)
     click.echo(f"the keys of {deployment} are read anew")
-
-
-def _where(config_path: Path | None, url: str | None) -> Where:
-    from atomr_infer.cli.operators import find_gateway  # noqa: PLC0415
-
-    return find_gateway(config_path=config_path, url=url, environ=os.environ)
-
-
-def _fail(error: Exception) -> NoReturn:
-    click.echo(f"atomr-infer: {error}", err=True)
-    sys.exit(1)
 
 
 def main() -> None:

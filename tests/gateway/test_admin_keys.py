@@ -6,6 +6,7 @@ import json
 import logging
 import time
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -244,7 +245,7 @@ async def test_a_key_that_cannot_be_kept_is_not_shown(
 
         async def full() -> bool:
             await trio.lowlevel.checkpoint()
-            raise ShardStoreError("values.sqlite", "database or disk is full")
+            raise ShardStoreError(Path("values.sqlite"), "database or disk is full")
 
         monkeypatch.setattr(ring._replicator, "store", object())
         monkeypatch.setattr(ring._replicator, "sync", full)

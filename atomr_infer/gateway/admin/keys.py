@@ -30,6 +30,7 @@ from atomr_infer.serving.key_errors import (
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
+    from atomr_infer.gateway.admin.shown import Shown
     from atomr_infer.serving.key_ring import Issued, KeyRing
     from atomr_infer.serving.shared import Serving
 
@@ -132,8 +133,8 @@ class KeyRoutes:
         with _refusals():
             key = await self._ring.revoke(name)
         _tell("revoked", key)
-        members = {"key": shown_key(self._ring, key), "warnings": self._warnings()}
-        return json_answer(members)
+        shown = shown_key(self._ring, key)
+        return json_answer({"key": shown, "warnings": self._warnings()})
 
     def _issued(self, issued: Issued, status: int) -> Response:
         warnings = self._warnings()
@@ -142,7 +143,7 @@ class KeyRoutes:
                 "the key is not stored: the node's file cannot be written any more, "
                 "and its log says why"
             )
-        members = {
+        members: Shown = {
             "key": shown_key(self._ring, issued.key),
             "secret": issued.secret.reveal(),
             "warnings": warnings,

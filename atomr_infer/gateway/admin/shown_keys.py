@@ -34,13 +34,13 @@ def shown_key(ring: KeyRing, key: VirtualKey) -> Shown:
 
 def _state(ring: KeyRing, key: VirtualKey, now_s: float) -> str:
     if ring.table.revoked_at_s(key.id) is not None:
-        return End.REVOKED.value
+        return str(End.REVOKED.value)
     if not ring.table.is_over(key.id, now_s):
         return "open"
     ends = {each.end for each in ring.table.standings(key.id)}
     for end in (End.NO_TEAM, End.EXPIRED):
         if end in ends:
-            return end.value
+            return str(end.value)
     return "no_secret"
 
 

@@ -1,0 +1,162 @@
+"""``atomr-infer keys``: the commands for virtual keys.
+
+A new secret is all that standard output gets, so that a script can take it; the rest
+is for who reads, and on standard error.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from atomr_infer.cli.of_a_gateway import Duration, as_json, fail, of_a_gateway, where
+from atomr_infer.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@click.group()
+def keys() -> None:
+    """Make, list, rotate and revoke virtual keys."""
+
+
+@keys.command()
+@click.option("--name", required=True, metavar="NAME", help="What people call it.")
+@click.option("--team", metavar="TEAM", help="A [[team]] of the configuration.")
+@click.option(
+    "--models",
+    multiple=True,
+    metavar="NAME,...",
+    help="What it may ask for; * stands for any text.  [default: everything]",
+)
+@click.option(
+    "--expires",
+    "lifetime_s",
+    type=Duration(),
+    metavar="TIME",
+    help="When it ends, from now: 30d, 12h, 90m.  [default: never]",
+)
+@click.option(
+    "--priority",
+    type=int,
+    metavar="N",
+    help="That of its requests; higher goes first, from -100 to 100.  [default: 0]",
+)
+@click.option(
+    "--weight",
+    type=float,
+    metavar="N",
+    help="Its share of a queue, beside its team's other keys.  [default: 1]",
+)
+@as_json
+@of_a_gateway
+def create(
+    *,
+    models: tuple[str, ...],
+    as_json: bool,
+    config_path: Path | None,
+    url: str | None,
+    **terms: object,
+) -> None:
+    """Make a key, and print its secret: this once, and never again.
+
+    \b
+    Examples:
+      atomr-infer keys create --name ci --config atomr.toml
+      atomr-infer keys create --name web --team web --models 'gpt-*' --expires 30d
+      KEY=$(atomr-infer keys create --name job --priority -10 --config atomr.toml)
+    """  # noqa: D301 - click wants the character itself, no backslash and a b
+    from atomr_infer.cli.key_reports import print_issued  # noqa: PLC0415
+
+    members = {name: value for name, value in terms.items() if value is not None}
+    if models:
+        members["models"] = [m.strip() for each in models for m in each.split(",")]
+    try:
+        print_issued(where(config_path, url), members, as_json=as_json)
+    except ConfigError as error:
+        fail(error)
+
+
+@keys.command("list")
+@as_json
+@of_a_gateway
+def list_(*, as_json: bool, config_path: Path | None, url: str | None) -> None:
+    """Show all keys: what they may do, and whether they open anything.
+
+    \b
+    Examples:
+      atomr-infer keys list --config atomr.toml
+      atomr-infer keys list --json --url https://models.example.org
+    """  # noqa: D301 - click wants the character itself, no backslash and a b
+    from atomr_infer.cli.key_reports import print_keys  # noqa: PLC0415
+
+    try:
+        print_keys(where(config_path, url), as_json=as_json)
+    except ConfigError as error:
+        fail(error)
+
+
+@keys.command()
+@click.argument("key", metavar="ID")
+@click.option(
+    "--grace",
+    "grace_s",
+    type=Duration(),
+    default="1h",
+    show_default=True,
+    metavar="TIME",
+    help="How long the old secret still opens; 0s: not at all.",
+)
+@as_json
+@of_a_gateway
+def rotate(
+    *,
+    key: str,
+    grace_s: float,
+    as_json: bool,
+    config_path: Path | None,
+    url: str | None,
+) -> None:
+    """Give the key ID another secret, and print it this once.
+
+    What belongs to the key stays its own.  A name will do for an ID where only one
+    key has it.
+
+    \b
+    Examples:
+      atomr-infer keys rotate ci --config atomr.toml
+      atomr-infer keys rotate key_0123456789abcdef --grace 0s --config atomr.toml
+    """  # noqa: D301 - click wants the character itself, no backslash and a b
+    from atomr_infer.cli.key_reports import print_rotated  # noqa: PLC0415
+
+    try:
+        print_rotated(where(config_path, url), key, grace_s, as_json=as_json)
+    except ConfigError as error:
+        fail(error)
+
+
+@keys.command()
+@click.argument("key", metavar="ID")
+@as_json
+@of_a_gateway
+def revoke(
+    *, key: str, as_json: bool, config_path: Path | None, url: str | None
+) -> None:
+    """Close the key ID for good, on all nodes.
+
+    Its requests that run go on to their end.  A name will do for an ID where only
+    one key has it.
+
+    \b
+    Examples:
+      atomr-infer keys revoke ci --config atomr.toml
+      atomr-infer keys revoke key_0123456789abcdef --config atomr.toml
+    """  # noqa: D301 - click wants the character itself, no backslash and a b
+    from atomr_infer.cli.key_reports import print_revoked  # noqa: PLC0415
+
+    try:
+        print_revoked(where(config_path, url), key, as_json=as_json)
+    except ConfigError as error:
+        fail(error)

@@ -1,0 +1,92 @@
+"""What the commands that ask a running gateway share: options, and how they fail."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from atomr_infer.cli.operators import Where
+
+F = TypeVar("F", bound="Callable[..., Any]")
+
+_UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhdw])")
+
+
+def of_a_gateway(command: F) -> F:
+    """Add the options of a command that asks a running gateway."""
+    url = click.option(
+        "--url",
+        metavar="URL",
+        help="The gateway.  [default: the file's address, else http://127.0.0.1:8080]",
+    )
+    config = click.option(
+        "-c",
+        "--config",
+        "config_path",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="The gateway's configuration: where it is, and its admin_key.  "
+        "Without it, the key is in ATOMR_INFER_ADMIN_KEY.",
+    )
+    return config(url(command))
+
+
+def as_json(command: F) -> F:
+    """Add the option ``--json``."""
+    option = click.option(
+        "--json", "as_json", is_flag=True, help="Print JSON, for scripts."
+    )
+    return option(command)
+
+
+def where(config_path: Path | None, url: str | None) -> Where:
+    """Return the gateway that is meant.
+
+    Raises:
+        ConfigError: the configuration or the key is not there.
+    """
+    # Late: `atomr-infer --help` must not wait for an HTTP client's import.
+    from atomr_infer.cli.operators import find_gateway  # noqa: PLC0415
+
+    return find_gateway(config_path=config_path, url=url, environ=os.environ)
+
+
+def fail(error: Exception) -> NoReturn:
+    """Say why, in one sentence, and end."""
+    click.echo(f"atomr-infer: {error}", err=True)
+    sys.exit(1)
+
+
+class Duration(click.ParamType):
+    """A time such as ``30d``, ``12h``, ``90m``, ``45s`` or ``2w``, in seconds.
+
+    >>> Duration().convert("1.5h", None, None)
+    5400.0
+    """
+
+    name = "duration"
+
+    def convert(
+        self,
+        value: str,
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> float:
+        """Return the seconds.
+
+        Raises:
+            click.BadParameter: it is no such time.
+        """
+        found = _DURATION.fullmatch(value)
+        if found is None:
+            self.fail(f"{value!r} is no time such as 30d, 12h or 90m", param, ctx)
+        return float(found[1]) * _UNITS_S[found[2]]
