@@ -66,7 +66,7 @@ def fail(error: Exception) -> NoReturn:
     sys.exit(1)
 
 
-class Duration(click.ParamType):
+class Duration(click.ParamType):  # type: ignore[type-arg] # generic of late
     """A time such as ``30d``, ``12h``, ``90m``, ``45s`` or ``2w``, in seconds.
 
     >>> Duration().convert("1.5h", None, None)
