@@ -128,6 +128,17 @@ class Core:
             )
 
     def put(self, lane: Lane, frame: Frame) -> int:
+        """Queue what must not be refused, and have it sent; see :meth:`queue`.
+
+        Returns:
+            The bytes that were queued; 0 where the link is down.
+        """
+        count = self.queue(lane, frame)
+        if count:
+            self.written(lane)
+        return count
+
+    def queue(self, lane: Lane, frame: Frame) -> int:
         """Queue what must not be refused; a peer that never reads is cut off.
 
         Returns:
@@ -136,14 +147,13 @@ class Core:
         if self._end is not None:
             return 0
         try:
-            count = self.protocol.put(lane, frame)
+            count = self.protocol.outlets.put(lane, frame)
         except LaneFullError as error:
             self.end(
                 Reason.OVERFLOW,
                 f"{error.queued_bytes} bytes of answers wait, and it reads nothing",
             )
             return 0
-        self.written(lane)
         return count
 
     def written(self, lane: Lane) -> None:
@@ -168,6 +178,16 @@ class Core:
             # The writer meets it again, and ends the link.
             self.unsent = data[self.pipe.send_nowait(data) :]
         return not self.unsent
+
+    def send_now(self) -> None:
+        """Send what was queued, unless a write is under way, which goes on with it.
+
+        It costs no turn of the writer's, where that has nothing else to do.
+        """
+        if not self.unsent:
+            self.flush()
+        if self.unsent or self.protocol.waits:
+            self.wakeup.set()
 
     def keep_by(self, due_at: float) -> None:
         """Have the keeper look at the deadlines at that time, or before."""
@@ -219,7 +239,7 @@ class Core:
         with suppress(OSError, LaneFullError):
             # It does not listen; the end comes without a word.
             if reason in (Reason.CLOSED, Reason.REPLACED):
-                self.protocol.put(Lane.CTL, frames.Goodbye(reason))
+                self.protocol.outlets.put(Lane.CTL, frames.Goodbye(reason))
             data = self.protocol.data_to_send(FLUSH_BYTES)
             self.protocol.leave(said=reason, fault=fault)
             self.pipe.send_nowait(data + self.protocol.data_to_send(0))

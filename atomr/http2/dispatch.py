@@ -167,10 +167,15 @@ class Dispatch:
 
     def _on_probe(self, frame: frames.Probe) -> None:
         # Not answered here: it asks whether another task than this one runs.
-        self._core.probed.append(frame.id)
-        if len(self._core.probed) > MAX_PROBES:
+        core = self._core
+        core.probed.append(frame.id)
+        if len(core.probed) > MAX_PROBES:
             raise PeerError("it floods us with probes", flood=True)
-        self._core.keep_now()
+        round_trip_s = frame.round_trip_us / 1e6
+        core.heartbeat.asked(
+            frame.id, trio.current_time(), seen=frame.seen, round_trip_s=round_trip_s
+        )
+        core.keep_now()
 
     def _on_probed(self, frame: frames.Probed) -> None:
         self._core.heartbeat.probed(frame.id, trio.current_time())

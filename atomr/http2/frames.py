@@ -101,9 +101,17 @@ class Cancel(_Frame, tag=6, frozen=True):
 
 
 class Probe(_Frame, tag=7, frozen=True):
-    """Asks whether the process still does its work."""
+    """Asks whether the process still does its work.
+
+    Attributes:
+        id: numbers of a sender go up.
+        seen: of the sender's last probe that was answered; 0: none.
+        round_trip_us: how long that took, in microseconds; 0: unknown.
+    """
 
     id: Number
+    seen: Number = 0
+    round_trip_us: Number = 0
 
 
 class Probed(_Frame, tag=8, frozen=True):

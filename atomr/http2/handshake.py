@@ -184,7 +184,7 @@ class _Greeting:
             dialed=self._dialed, cluster=us.cluster, node=node, boot=boot
         )
         hello = frames.Hello(frames.VERSION, us.cluster, node, boot, proof)
-        self.protocol.put(Lane.CTL, hello)
+        self.protocol.outlets.put(Lane.CTL, hello)
 
     async def write(self) -> None:
         """Write what is queued."""

@@ -271,7 +271,7 @@ class Link:
         reply = frames.Reply(number, cast(msgspec.Raw, message))
         size = core.put(Lane.MSG, reply)
         if size > SMALL_BYTES:
-            core.protocol.withdraw(Lane.MSG, size)
+            core.protocol.outlets.withdraw(Lane.MSG, size)
             self._check_length(size)
             self._answer_large(number, message, size)
         core.incoming.pop(number, None)
@@ -319,9 +319,9 @@ class Link:
 
     def _offer(self, lane: Lane, frame: Frame, *, most: int | None = None) -> int:
         """Queue a message of ours; 0 when it is longer than ``most``."""
-        protocol = self._core.protocol
+        outlets = self._core.protocol.outlets
         try:
-            size = protocol.offer(lane, frame)
+            size = outlets.offer(lane, frame)
         except LaneFullError as error:
             raise LinkBusyError(
                 self.peer,
@@ -331,7 +331,7 @@ class Link:
         if size > SMALL_BYTES:
             long = size - 4 > frames.MAX_FRAME_BYTES
             if long or (most is not None and size > most):
-                protocol.withdraw(lane, size)
+                outlets.withdraw(lane, size)
                 self._check_length(size)
                 return 0
         self._core.written(lane)

@@ -319,6 +319,7 @@ class Links:
                 interval_s=options.heartbeat_interval_s,
                 timeout_s=options.heartbeat_timeout_s,
                 now_s=trio.current_time(),
+                dialed=greeted.protocol.dialed,
             ),
         )
         link = Link(core)

@@ -10,8 +10,14 @@ Pure.
 from __future__ import annotations
 
 from collections import deque
+from typing import TYPE_CHECKING
 
+from atomr.http2 import frames
 from atomr.http2.events import Lane
+from atomr.http2.problems import LaneFullError
+
+if TYPE_CHECKING:
+    from atomr.http2.frames import Frame
 
 QUEUE_BYTES = 4 * 1024 * 1024
 """What waits for one peer on all lanes, at most; the lanes' limits add up to it."""
@@ -93,6 +99,38 @@ class Outlets:
         """True when there is something to send."""
         return self.queued_bytes > 0 or any(o.waits for o in self.own.values())
 
+    def put(self, lane: Lane, frame: Frame) -> int:
+        """Queue a message of ours; it is not refused below the hard bound.
+
+        Returns:
+            The bytes that it takes with its length.
+
+        Raises:
+            LaneFullError: twice the limit of all lanes waits; nothing was queued.
+            TypeError: its body cannot be encoded; nothing was queued.
+        """
+        queued = self.queued_bytes
+        if queued > 2 * QUEUE_BYTES:
+            raise LaneFullError(queued, QUEUE_BYTES)
+        return _append(self.lanes[lane].buffer, frame)
+
+    def offer(self, lane: Lane, frame: Frame) -> int:
+        """Queue a message where there is room.
+
+        Raises:
+            LaneFullError: too much waits; nothing was queued.
+            TypeError: its body cannot be encoded; nothing was queued.
+        """
+        buffer, limit = self.lanes[lane].buffer, LIMITS[lane]
+        if len(buffer) >= limit:
+            raise LaneFullError(len(buffer), limit)
+        return _append(buffer, frame)
+
+    def withdraw(self, lane: Lane, count: int) -> None:
+        """Take the message back that was queued last, before anything else is."""
+        buffer = self.lanes[lane].buffer
+        del buffer[len(buffer) - count :]
+
     def add(self, stream_id: int) -> Outlet:
         """Begin a stream of its own."""
         outlet = Outlet(stream_id, reserve_bytes=CTL_RESERVE_BYTES)
@@ -115,3 +153,12 @@ class Outlets:
         order = tuple(self._turns)
         self._turns.rotate(-1)
         return order
+
+
+def _append(buffer: bytearray, frame: Frame) -> int:
+    start = len(buffer)
+    try:
+        return frames.append(buffer, frame)
+    except BaseException:
+        del buffer[start:]
+        raise

@@ -44,9 +44,8 @@ from atomr.http2.events import (
 )
 from atomr.http2.framing import END_STREAM, Data, FrameCutter, Widened, frame_of
 from atomr.http2.guard import MAX_HTTP2_FRAME_BYTES, GuardError, Kind
-from atomr.http2.outlets import LIMITS, QUEUE_BYTES, Outlet, Outlets
+from atomr.http2.outlets import Outlet, Outlets
 from atomr.http2.problems import (
-    LaneFullError,
     NoStreamError,
     PeerError,
     code_name,
@@ -66,8 +65,6 @@ from atomr.http2.windows import InWindow, OutWindow, WindowError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from atomr.http2.frames import Frame
 
 _PATHS = {f"/atomr/1/{lane.name.lower()}".encode(): lane for lane in Lane}
 _OWN_PATH = b"/atomr/1/stream"
@@ -117,48 +114,12 @@ class LinkProtocol:
                 self._h2.send_headers(lane, request_for(path))
                 self._begin(lane, lane)
 
+    @property
+    def waits(self) -> bool:
+        """True when there is something to write."""
+        return bool(self._bytes) or self.outlets.wait
+
     # --- sending ----------------------------------------------------------------
-
-    def put(self, lane: Lane, frame: Frame) -> int:
-        """Queue a message of ours; it is not refused below the hard bound.
-
-        Returns:
-            The bytes that it takes with its length.
-
-        Raises:
-            LaneFullError: twice the limit of all lanes waits; nothing was queued.
-            TypeError: its body cannot be encoded; nothing was queued.
-        """
-        queued = self.outlets.queued_bytes
-        if queued > 2 * QUEUE_BYTES:
-            raise LaneFullError(queued, QUEUE_BYTES)
-        return self._append(self.outlets.lanes[lane], frame)
-
-    def offer(self, lane: Lane, frame: Frame) -> int:
-        """Queue a message where there is room.
-
-        Raises:
-            LaneFullError: too much waits; nothing was queued.
-            TypeError: its body cannot be encoded; nothing was queued.
-        """
-        outlet = self.outlets.lanes[lane]
-        queued, limit = len(outlet.buffer), LIMITS[lane]
-        if queued >= limit:
-            raise LaneFullError(queued, limit)
-        return self._append(outlet, frame)
-
-    def withdraw(self, lane: Lane, count: int) -> None:
-        """Take the message back that was queued last, before anything else is."""
-        buffer = self.outlets.lanes[lane].buffer
-        del buffer[len(buffer) - count :]
-
-    def _append(self, outlet: Outlet, frame: Frame) -> int:
-        start = len(outlet.buffer)
-        try:
-            return frames.append(outlet.buffer, frame)
-        except BaseException:
-            del outlet.buffer[start:]
-            raise
 
     def open(self) -> Outlet:
         """Begin a stream of its own; only where we dialed.
@@ -209,6 +170,7 @@ class LinkProtocol:
     def ping(self, number: int) -> None:
         """Ask the peer's machine whether it is there."""
         self._h2.ping(number.to_bytes(8, "big"))
+        self._bytes += self._h2.data_to_send()
 
     def leave(self, *, said: str, fault: bool) -> None:
         """End the connection behind all that was sent.
@@ -297,6 +259,7 @@ class LinkProtocol:
             handle = self._handlers.get(type(event))
             if handle is not None:
                 handle(event)
+        self._bytes += self._h2.data_to_send()
 
     def _on_data(self, data: Data) -> None:
         stream_id, size = data.stream_id, data.size

@@ -61,7 +61,9 @@ async def _read(core: Core, link: Link, early: Iterable[Event]) -> None:
                 return
             now_s = trio.current_time()
             _handle(core, link, core.protocol.receive(data, now_s=now_s))
-            core.wakeup.set()
+            # An answer to a PING goes out with that to the probe behind it.
+            if core.protocol.waits and not core.probed:
+                core.wakeup.set()
 
 
 def _handle(core: Core, link: Link, events: Iterable[Event]) -> None:
@@ -102,18 +104,21 @@ async def _keep(core: Core) -> None:
                 await trio.sleep_forever()
         now_s = trio.current_time()
         for number in core.probed:
-            core.put(Lane.CTL, frames.Probed(number))
+            core.queue(Lane.CTL, frames.Probed(number))
         core.probed.clear()
         for pending in core.calls.expire(now_s, peer=core.peer):
-            core.put(Lane.MSG, frames.Cancel(pending.number))
+            core.queue(Lane.MSG, frames.Cancel(pending.number))
         _beat(core, now_s)
+        if not core.is_down:
+            core.send_now()
 
 
 def _beat(core: Core, now_s: float) -> None:
     match core.heartbeat.step(now_s):
-        case Beat(number):
+        case Beat(number, seen):
             core.protocol.ping(number)
-            core.put(Lane.CTL, frames.Probe(number))
+            took_us = int((core.heartbeat.round_trip_s or 0.0) * 1e6)
+            core.queue(Lane.CTL, frames.Probe(number, seen, took_us))
         case Reason.NO_PONG:
             core.end(Reason.NO_PONG, "no HTTP/2 PING came back")
         case Reason.STALLED:

@@ -85,10 +85,14 @@ class MemberServer(GenServer):
 
     def _arm(self) -> None:
         at = self._machine.next_deadline_s
-        if at is None or (self._timer is not None and self._timer_at <= at):
-            return
         if self._timer is not None:
+            if at == self._timer_at:
+                return
+            # Also for a later time: most are of a probe that was answered at once.
             cancel_timer(self._timer)
+            self._timer = None
+        if at is None:
+            return
         self._timer_at = at
         self._timer = send_after(max(0.0, at - self._now()), self._pid, Woke())
 

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING
 from zlib import crc32
 
 from atomr.cluster.replicator.facts import Alarm, Neighbour, Out, Reborn, Tell
-from atomr.cluster.replicator.frames import Carried, Hello, Message
+from atomr.cluster.replicator.frames import Carried, Hello, Message, Overview, lives_of
+from atomr.cluster.replicator.overviews import Overviews
+from atomr.cluster.replicator.pace import NEVER, TICK_S, Pace
 from atomr.cluster.replicator.shard import Shard
 from atomr.crdt import Origin
 from atomr.crdt.wire import pack
@@ -41,11 +43,6 @@ if TYPE_CHECKING:
     from atomr.crdt import Event, Key, Replicated
     from atomr.gossip.membership.draw import Draw
     from atomr.gossip.replication import Frame
-
-TICK_S = 0.05
-"""Digests of all shards are due at the same ticks: a node is woken 20 times a second
-while nothing is written."""
-_NEVER = float("inf")
 
 ASK_S = 1.0
 """A peer is asked for its hello no more often than that."""
@@ -79,14 +76,14 @@ class Core:
         self._new_boot = new_boot
         self._out: list[Out] = []
         self._changes: list[Changed] = []
-        self._tick_at_s = now_s
-        self._push_at_s = _NEVER
+        self._pace = Pace(now_s)
         self._has_quorum = True
         origin = Origin(node.name, new_boot())
         self.shards = tuple(
             Shard(number, origin, options, draw=draw, now_s=now_s)
             for number in range(options.shards)
         )
+        self._overviews = Overviews(self.shards, options, draw=draw, now_s=now_s)
         self._check_quorum(now_s)
 
     # --- what there is --------------------------------------------------------------
@@ -94,7 +91,7 @@ class Core:
     @property
     def next_deadline_s(self) -> float:
         """When to be woken at the latest."""
-        return min(self._tick_at_s, self._push_at_s)
+        return self._pace.due_at_s
 
     def shard_of(self, name: str, key: Key | None = None) -> Shard:
         """Return where a value is, or a key of a value that is divided.
@@ -152,23 +149,23 @@ class Core:
 
     def wake(self, now_s: float) -> None:
         """Do what is due."""
-        for neighbour in self.neighbours.values():
-            if neighbour.unsaid is not None:
-                self._say(neighbour, neighbour.unsaid)
-            elif neighbour.logs is None:
-                self._ask(neighbour, now_s)
-        if now_s >= self._tick_at_s:
-            # The middle of the next tick: no rounding makes it this one again.
-            self._tick_at_s = (now_s // TICK_S + 1.5) * TICK_S
+        hello_at_s = self._say_hellos(now_s)
+        self._out += self._overviews.due(self.neighbours.values(), now_s)
+        round_at_s = min(hello_at_s, self._overviews.at_s)
+        push_at_s = NEVER
         for shard in self.shards:
             if now_s >= shard.next_deadline_s:
                 self._perform(shard, shard.wake(now_s), now_s)
                 if shard.is_refilled(now_s):
                     self._changes += shard.joined()
-        self._push_at_s = min(
-            [shard.next_deadline_s for shard in self.shards if shard.is_unpushed],
-            default=_NEVER,
-        )
+            machine = shard.machine
+            round_at_s = min(round_at_s, machine.round_at_s)
+            push_at_s = min(push_at_s, machine.push_at_s)
+        self._pace.woken(now_s, round_at_s=round_at_s, push_at_s=push_at_s)
+
+    def wake_soon(self, now_s: float) -> None:
+        """Have it woken at the next tick."""
+        self._pace.round_by(now_s + TICK_S)
 
     def wrote(self, shard: Shard, now_s: float) -> bool:
         """Note that a replica of a shard was written to.
@@ -176,12 +173,10 @@ class Core:
         Returns:
             Whether the deadline is another one now.
         """
+        before_s = self._pace.due_at_s
         self._perform(shard, shard.wrote(now_s), now_s)
-        at_s = shard.next_deadline_s
-        if at_s >= self._push_at_s:
-            return False
-        self._push_at_s = at_s
-        return True
+        self._pace.push_by(shard.machine.push_at_s)
+        return self._pace.due_at_s < before_s
 
     def peer_up(self, node: Origin, now_s: float) -> None:
         """Begin to replicate with a node."""
@@ -192,6 +187,7 @@ class Core:
             self.peer_down(before.node, now_s)
         neighbour = self.neighbours[node.name] = Neighbour(node)
         self._ask(neighbour, now_s)
+        self._pace.round_by(now_s + ASK_S)
         self._check_quorum(now_s)
 
     def peer_down(self, node: Origin, now_s: float) -> None:
@@ -227,14 +223,17 @@ class Core:
             self.dropped += 1
         elif isinstance(message, Hello):
             self._greeted(neighbour, message, now_s)
+        elif isinstance(message, Overview):
+            self._compare(neighbour, message, now_s)
         else:
             self._carry(neighbour, message, now_s, now_ms)
 
-    def unsaid(self, tell: Tell) -> None:
+    def unsaid(self, tell: Tell, now_s: float) -> None:
         """Note that a message could not be sent: a hello is due, the rest is lost."""
         neighbour = self._find(tell.to)
         if neighbour is not None and isinstance(tell.message, Hello):
             neighbour.unsaid = tell.message
+            self.wake_soon(now_s)
 
     # --- hellos ---------------------------------------------------------------------
 
@@ -248,6 +247,17 @@ class Core:
     def _say(self, neighbour: Neighbour, hello: Hello) -> None:
         neighbour.unsaid = None
         self._out.append(Tell(neighbour.node, hello))
+
+    def _say_hellos(self, now_s: float) -> float:
+        """Say hello to whom it is due; return when it is the next time."""
+        next_s = NEVER
+        for neighbour in self.neighbours.values():
+            if neighbour.unsaid is not None:
+                self._say(neighbour, neighbour.unsaid)
+            elif neighbour.logs is None:
+                self._ask(neighbour, now_s)
+                next_s = min(next_s, neighbour.asked_at_s + ASK_S)
+        return next_s
 
     def _ask(self, neighbour: Neighbour, now_s: float) -> None:
         if now_s - neighbour.asked_at_s >= ASK_S:
@@ -301,6 +311,19 @@ class Core:
 
     # --- frames ---------------------------------------------------------------------
 
+    def _compare(self, neighbour: Neighbour, overview: Overview, now_s: float) -> None:
+        logs = neighbour.logs
+        if (
+            logs is None
+            or len(overview.marks) != len(logs)
+            or overview.lives != lives_of(logs)
+        ):
+            self.dropped += 1
+            self._ask(neighbour, now_s)
+            return
+        for shard, effects in self._overviews.compare(neighbour, overview, now_s):
+            self._perform(shard, effects, now_s)
+
     def _carry(
         self, neighbour: Neighbour, carried: Carried, now_s: float, now_ms: int
     ) -> None:
@@ -337,6 +360,7 @@ class Core:
         news = shard.tail.take_news()
         if news or is_joined:
             self._take_news(shard, news, now_s, is_joined=is_joined)
+        self._pace.round_by(shard.machine.round_at_s)
 
     def _take_news(
         self, shard: Shard, news: list[Event], now_s: float, *, is_joined: bool
@@ -367,5 +391,5 @@ class Core:
             self._say(neighbour, self._hello(is_answer=True))
         self._changes += shard.seen(before, None)
         self._changes += shard.seen(shard.origin, self.node)
-        self._push_at_s = now_s
+        self._pace.push_by(now_s)
         self._perform(shard, effects, now_s)

@@ -70,6 +70,7 @@ class Neighbour:
         is_suspect: whether the membership suspects it.
         unsaid: the hello that it is to be told; None: it was told.
         asked_at_s: when it was asked for its hello.
+        compared_at_s: when its overview was looked at.
     """
 
     node: Origin
@@ -77,3 +78,4 @@ class Neighbour:
     is_suspect: bool = False
     unsaid: Hello | None = None
     asked_at_s: float = float("-inf")
+    compared_at_s: float = float("-inf")

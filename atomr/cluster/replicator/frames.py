@@ -4,6 +4,7 @@
 
     Hello ──▶   ◀── Hello (is_answer)     which life of each log speaks here
     Carried ──▶                           a frame of one shard's replication
+    Overview ──▶                          what is known of all shards, in brief
 
 A log's life is not its node's: a shard that has to begin anew takes a new boot id
 while the node and its links live on.  So the boot ids are said in a hello, and again
@@ -14,12 +15,20 @@ Pure.
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from hashlib import blake2b
+from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
 from atomr.crdt.wire import Amount
 from atomr.gossip.replication import Digest, Frame
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from atomr.crdt import Origin
+
+_encode = msgspec.msgpack.Encoder().encode
 
 
 class _Message(msgspec.Struct, frozen=True, array_like=True, gc=False, tag_field="t"):
@@ -52,7 +61,19 @@ class Carried(_Message, frozen=True, array_like=True, gc=False, tag=2):
     frame: Frame
 
 
-Message: TypeAlias = Hello | Carried
+class Overview(_Message, frozen=True, array_like=True, gc=False, tag=3):
+    """Says of all shards what the sender knows and holds: stands for their digests.
+
+    Attributes:
+        lives: stands for the boot ids of its hello: that may have been lost.
+        marks: see :func:`mark_of`; of each shard, in order.
+    """
+
+    lives: int
+    marks: tuple[int, ...]
+
+
+Message: TypeAlias = Hello | Carried | Overview
 
 
 def says_same(one: Digest | None, other: Digest) -> bool:
@@ -63,3 +84,17 @@ def says_same(one: Digest | None, other: Digest) -> bool:
         and one.vector == other.vector
         and one.retired == other.retired
     )
+
+
+def mark_of(digest: Digest) -> int:
+    """Return 64 bits that stand for a digest: equal where :func:`says_same` holds."""
+    return _hash((digest.vector, digest.retired, digest.state_hash))
+
+
+def lives_of(logs: Iterable[Origin]) -> int:
+    """Return 64 bits that stand for the present lives of a node's logs."""
+    return _hash([log.boot for log in logs])
+
+
+def _hash(value: object) -> int:
+    return int.from_bytes(blake2b(_encode(value), digest_size=8).digest(), "big")

@@ -43,7 +43,7 @@ class ReplicatorOptions:
         retire_after_s: a node that is dead for so long is given up: what it owned is
             dropped, and should it come back, it begins anew.
         retire_restarted_after_s: the same for a life whose node has begun another.
-        quiet_s: while all is equal, one digest for each shard in so long.
+        quiet_s: while all is equal, one message about all shards in so long.
         max_waiting: frames of peers that wait to be handled; one more is dropped,
             and comes again.
         replication: how fast logs are compared, and how much is sent at once.

@@ -243,7 +243,8 @@ class ReplicatorServer(GenServer):
     def _wake(self, now_s: float) -> None:
         self._wake_at_s = float("inf")
         self.core.wake(now_s)
-        self.watchers.catch_up()
+        if self.watchers.catch_up():
+            self.core.wake_soon(now_s)
         self.core.keep_views(self.watchers)
 
     # --- what goes out --------------------------------------------------------------
@@ -265,8 +266,9 @@ class ReplicatorServer(GenServer):
                 case Alarm():
                     self._report(out)
         changes = self.core.take_changes()
-        if changes:
-            self.watchers.tell(changes)
+        if changes and self.watchers.tell(changes):
+            self.core.wake_soon(trio.current_time())
+            self._arm()
 
     def _tell(self, tell: Tell) -> None:
         lane = Lane.BULK if tell.is_bulk else Lane.MSG
@@ -277,7 +279,7 @@ class ReplicatorServer(GenServer):
             later = PlainProcess(self._tell_later, tell)
             self._process.node.spawn(later, label="snapshot part", name=None)
         else:
-            self.core.unsaid(tell)
+            self.core.unsaid(tell, trio.current_time())
 
     async def _tell_later(self, tell: Tell) -> None:
         found = self._peers.link(tell.to)

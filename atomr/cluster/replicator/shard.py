@@ -13,12 +13,12 @@ Pure: the clock, the generator and the boot ids are arguments.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from atomr.cluster.replicator.changes import Changed, View
-from atomr.cluster.replicator.frames import says_same
-from atomr.crdt import Event, EventLog, Key, LogTail, Origin, OwnedMap, Replicated
-from atomr.crdt.wire import unpack
+from atomr.cluster.replicator.frames import mark_of, says_same
+from atomr.cluster.replicator.tail import Owned, Tail
+from atomr.crdt import Event, EventLog, Origin, OwnedMap, Replicated
 from atomr.gossip.replication import (
     Digest,
     Effect,
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 
 ReplicatedT = TypeVar("ReplicatedT", bound=Replicated)
 
-_OWNED = f"{OwnedMap.KIND}/"
 _CHECK_S = 1.0
 """So often it is looked at who is gone."""
 _TALK_S = 30.0
@@ -53,75 +52,8 @@ _TOLD_S = 1.0
 """Who still asks after so long did not hear it, or heard something older last."""
 _REFILL_S = 5.0
 """After a reset, for what peers have to come again before it counts as removed."""
-
-
-class Tail(LogTail):
-    """A log's tail that also remembers what was appended just now.
-
-    Attributes:
-        news: events, own ones and others', until somebody has looked at them.
-    """
-
-    __slots__ = ("news",)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.news: list[Event] = []
-
-    def append(self, event: Event) -> None:
-        """Add an event that was applied just now."""
-        super().append(event)
-        self.news.append(event)
-
-    def take_news(self) -> list[Event]:
-        """Return what is new, and forget that it is."""
-        news, self.news = self.news, []
-        return news
-
-
-class Owned:
-    """What a node owns in a shard, in case that others remove it.
-
-    Others bury what a node owns when it was away for long.  If it comes back and was
-    not retired yet, its log goes on, and it puts again what they have buried.
-    """
-
-    __slots__ = ("_bodies",)
-
-    def __init__(self) -> None:
-        self._bodies: dict[tuple[str, Key], bytes] = {}
-
-    def lost(
-        self, events: Iterable[Event], owner: Origin
-    ) -> list[tuple[str, Key, Any]]:
-        """Take events; return replica, key and value of what others have removed."""
-        bodies = self._bodies
-        lost: dict[tuple[str, Key], bytes] = {}
-        for event in events:
-            if not event.crdt.startswith(_OWNED):
-                continue
-            at = event.crdt, event.key
-            if event.dot.origin == owner:
-                lost.pop(at, None)
-                if event.body is None:
-                    bodies.pop(at, None)
-                else:
-                    bodies[at] = event.body
-            elif at in bodies and any(dot.origin == owner for dot in event.kills):
-                lost[at] = bodies[at]
-        return [(crdt, key, unpack(body)) for (crdt, key), body in lost.items()]
-
-    def absent(self, log: EventLog) -> list[tuple[str, Key, Any]]:
-        """Return the same after a snapshot, which may have removed anything."""
-        replicas = log.replicas()
-        return [
-            (crdt, key, unpack(body))
-            for (crdt, key), body in self._bodies.items()
-            if all(
-                entry.dot.origin != log.origin
-                for entry in replicas[crdt].cells().get(key, ())
-            )
-        ]
+_REST_S = 2.0
+"""A round is due so seldom while all hold the same; of all shards at the same time."""
 
 
 class Shard:
@@ -133,7 +65,6 @@ class Shard:
         machine: replicates it.
         nodes: of each peer's present life of this log, the node.
         views: what is watched, by the id of the replica.
-        is_unpushed: whether something was written that is on its way to nobody.
     """
 
     def __init__(
@@ -148,7 +79,6 @@ class Shard:
         self.number = number
         self.nodes: dict[Origin, Origin] = {}
         self.views: dict[str, View] = {}
-        self.is_unpushed = False
         self._options = options
         self._draw = draw
         self._has_quorum = True
@@ -169,7 +99,6 @@ class Shard:
         self._opened: dict[tuple[type[Replicated], str], Replicated] = {}
         self._heard: dict[Origin, Digest] = {}
         self._told: dict[Origin, tuple[Digest, float]] = {}
-        self._said_at_s = float("-inf")
         self._absent: dict[Origin, float] = {}
         self._talk_until_s = now_s
 
@@ -199,17 +128,30 @@ class Shard:
 
     def wrote(self, now_s: float) -> list[Effect]:
         """Return what is to be done after a replica was written to."""
-        self.is_unpushed = True
         return self._act(Wrote(), now_s)
 
     def wake(self, now_s: float) -> list[Effect]:
         """Return what is to be done now."""
         effects: list[Effect] = []
-        self.is_unpushed = False
         if now_s >= self._check_at_s:
             self._check_at_s = now_s + _CHECK_S
             effects += self._give_up(now_s)
-        return effects + self._act(Woke(), now_s)
+        is_round = now_s >= self.machine.round_at_s
+        effects += self._act(Woke(), now_s)
+        if is_round and not effects and self._is_at_rest(now_s):
+            # News, and peers that hold something else, end the rest.
+            self.machine.round_at_s = (now_s // _REST_S + 1.0) * _REST_S
+        return effects
+
+    def _is_at_rest(self, now_s: float) -> bool:
+        if now_s < self._talk_until_s:
+            return False
+        ours = self._digest()
+        return all(says_same(self._heard.get(peer), ours) for peer in self.nodes)
+
+    def _rouse(self, now_s: float) -> None:
+        soon_s = now_s + self._options.replication.round_s
+        self.machine.round_at_s = min(self.machine.round_at_s, soon_s)
 
     def receive(
         self, peer: Origin, frame: Frame, now_s: float, now_ms: int
@@ -226,20 +168,45 @@ class Shard:
         if isinstance(frame, Digest):
             self._heard[peer] = frame
             ours = self._digest()
-            if says_same(frame, ours) and not self._is_told(peer, ours, now_s):
+            if not says_same(frame, ours):
+                self._rouse(now_s)
+            elif not self._is_told(peer, ours, now_s):
                 # Else it would go on asking.
-                self._told[peer] = ours, now_s
-                effects.append(Send(peer, ours))
+                effects.append(self._tell(peer, ours, now_s))
         return effects
+
+    @property
+    def mark(self) -> int:
+        """What stands for the digest in an overview."""
+        return mark_of(self._digest())
+
+    def compare(self, peer: Origin, *, is_equal: bool, now_s: float) -> list[Effect]:
+        """Return what is to be done after an overview.
+
+        Args:
+            peer: the life of the log that sent it.
+            is_equal: whether its mark is ours.
+            now_s: our clock.
+        """
+        ours = self._digest(is_answer=False)
+        if is_equal and not self.machine.must_hear(peer):
+            self._heard[peer] = ours
+            return []
+        self._rouse(now_s)
+        return [self._tell(peer, ours, now_s)]
+
+    def _tell(self, peer: Origin, ours: Digest, now_s: float) -> Effect:
+        self._told[peer] = ours, now_s
+        return Send(peer, ours)
 
     def _is_told(self, peer: Origin, ours: Digest, now_s: float) -> bool:
         told, at_s = self._told.get(peer, (None, now_s))
         return says_same(told, ours) and now_s - at_s < _TOLD_S
 
-    def _digest(self) -> Digest:
+    def _digest(self, *, is_answer: bool = True) -> Digest:
         log = self.log
         retired = tuple(sorted(log.retired.items()))
-        return Digest(log.vector.pairs(), retired, log.state_hash, is_answer=True)
+        return Digest(log.vector.pairs(), retired, log.state_hash, is_answer)
 
     def peer_up(self, peer: Origin, node: Origin, now_s: float) -> list[Effect]:
         """Begin to replicate with a peer's log.
@@ -250,6 +217,7 @@ class Shard:
             now_s: our clock.
         """
         self.nodes[peer] = node
+        self._rouse(now_s)
         return self._act(PeerUp(peer), now_s)
 
     def peer_down(self, peer: Origin, now_s: float) -> list[Effect]:
@@ -272,15 +240,13 @@ class Shard:
 
     def _is_needless(self, effect: Effect, now_s: float) -> bool:
         # Who has said that it knows and holds the same learns nothing from a digest;
-        # as soon as it does not, its own digest says so.
+        # as soon as it does not, its own digest says so, and an overview finds out.
         if not isinstance(effect, Send) or not isinstance(effect.frame, Digest):
             return False
         ours = effect.frame
         is_equal = says_same(self._heard.get(effect.to), ours)
-        is_told = now_s - self._said_at_s < self._options.quiet_s
-        if is_equal and is_told and now_s >= self._talk_until_s:
+        if is_equal and now_s >= self._talk_until_s:
             return True
-        self._said_at_s = now_s
         self._told[effect.to] = ours, now_s
         return False
 

@@ -100,8 +100,9 @@ class Watchers:
         self._drop_empty(subject)
         return found
 
-    def tell(self, changes: Iterable[Changed]) -> None:
-        """Tell of changes, in their order."""
+    def tell(self, changes: Iterable[Changed]) -> bool:
+        """Tell of changes, in their order; return whether somebody missed any."""
+        is_behind = False
         for changed in changes:
             subject = changed.kind, changed.name
             watchers = self._by_subject.get(subject)
@@ -109,15 +110,24 @@ class Watchers:
                 for watcher in list(watchers.values()):
                     if not watcher.tell(changed):
                         del watchers[watcher.pid]
+                    is_behind = is_behind or watcher.missed > 0
                 self._drop_empty(subject)
+        return is_behind
 
-    def catch_up(self) -> None:
-        """Say to all what they missed, as far as they have room now."""
+    def catch_up(self) -> bool:
+        """Say to all what they missed, as far as they have room now.
+
+        Returns:
+            Whether somebody still does not know.
+        """
+        is_behind = False
         for subject, watchers in list(self._by_subject.items()):
             for watcher in list(watchers.values()):
                 if not watcher.catch_up(subject):
                     del watchers[watcher.pid]
+                is_behind = is_behind or watcher.missed > 0
             self._drop_empty(subject)
+        return is_behind
 
     def _drop_empty(self, subject: Subject) -> None:
         if not self._by_subject.get(subject, True):

@@ -64,7 +64,10 @@ class Replication:
         log: of the shard.
         options: how fast, how much.
         peers: who is alive, each with what it last said that it knows.
+        push_at_s: when what was written is sent; infinity: nothing was.
         received: events that came, how often they were new or known.
+        round_at_s: when the next round is due, unless there are news before; whoever
+            knows by other ways that all peers hold the same may put it off.
     """
 
     __slots__ = (
@@ -74,16 +77,16 @@ class Replication:
         "_draw",
         "_incoming",
         "_outgoing",
-        "_push_at_s",
         "_pushed",
         "_retiring",
-        "_round_at_s",
         "_settling",
         "_told",
         "log",
         "options",
         "peers",
+        "push_at_s",
         "received",
+        "round_at_s",
     )
 
     def __init__(
@@ -104,8 +107,8 @@ class Replication:
         self._outgoing = Outgoing(options)
         self._incoming: Incoming | None = None
         self._pushed = log.written
-        self._push_at_s = _NEVER
-        self._round_at_s = now_s + options.round_s * draw.random()
+        self.push_at_s = _NEVER
+        self.round_at_s = now_s + options.round_s * draw.random()
         self._told = log.tail.total
         self._busy_rounds = 0
         self._asked_peer: Origin | None = None
@@ -114,7 +117,11 @@ class Replication:
     @property
     def next_deadline_s(self) -> float:
         """When to be woken at the latest."""
-        return min(self._push_at_s, self._round_at_s)
+        return min(self.push_at_s, self.round_at_s)
+
+    def must_hear(self, peer: Origin) -> bool:
+        """Whether a peer's digest is waited for, be it the same as ours."""
+        return self._retiring.must_hear(peer)
 
     def handle(self, event: Event, now_s: float, *, now_ms: int = 0) -> list[Effect]:
         """Return what is to be done after an event, in that order.
@@ -125,11 +132,11 @@ class Replication:
             now_ms: its wall's, to see stamps from too far ahead; 0: unknown.
         """
         effects = self._respond(event, now_s, now_ms)
-        if self.log.written > self._pushed and self._push_at_s == _NEVER:
-            self._push_at_s = now_s + self.options.push_s
-        if now_s >= self._push_at_s:
+        if self.log.written > self._pushed and self.push_at_s == _NEVER:
+            self.push_at_s = now_s + self.options.push_s
+        if now_s >= self.push_at_s:
             effects += self._push()
-        if now_s >= self._round_at_s:
+        if now_s >= self.round_at_s:
             effects += self._round(now_s)
         if self.log.tail.total != self._told:
             self._hasten(now_s)
@@ -141,7 +148,7 @@ class Replication:
         self._settling.note(self._told, now_s)
         self._busy_rounds = self.options.busy_rounds
         soon_s = now_s + self.options.busy_round_s * (0.9 + 0.2 * self._draw.random())
-        self._round_at_s = min(self._round_at_s, soon_s)
+        self.round_at_s = min(self.round_at_s, soon_s)
 
     def _respond(self, event: Event, now_s: float, now_ms: int) -> list[Effect]:
         match event:
@@ -181,7 +188,7 @@ class Replication:
     # --- pushes and rounds ----------------------------------------------------------
 
     def _push(self) -> list[Effect]:
-        self._push_at_s = _NEVER
+        self.push_at_s = _NEVER
         log, batch = (
             self.log,
             Batch(self.options.batch_events, self.options.batch_bytes),
@@ -203,7 +210,7 @@ class Replication:
         self._busy_rounds = max(0, self._busy_rounds - 1)
         interval_s = options.busy_round_s if self._busy_rounds else options.round_s
         # Not all nodes at the same time, for ever.
-        self._round_at_s = now_s + interval_s * (0.9 + 0.2 * self._draw.random())
+        self.round_at_s = now_s + interval_s * (0.9 + 0.2 * self._draw.random())
         self._outgoing.drop_unused(now_s)
         effects = self._retiring.check(self.peers, now_s)
         effects += self._ask_again(now_s)

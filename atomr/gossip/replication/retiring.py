@@ -89,6 +89,10 @@ class Retiring:
         for heard in self._gone.values():
             heard.add(peer)
 
+    def must_hear(self, peer: Origin) -> bool:
+        """Return whether it has not told what it knows since somebody was gone."""
+        return any(peer not in heard for heard in self._gone.values())
+
     def learn(self, retired: Iterable[tuple[Origin, int]]) -> None:
         """Note what a peer has retired: it is gone here too."""
         for origin, seq in retired:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from heapq import heappop, heappush
 from itertools import pairwise
 
 import pytest
@@ -57,7 +59,7 @@ def test_messages_of_each_lane_arrive_in_its_order() -> None:
     pair = Pair()
     for number in range(3):
         for lane in Lane:
-            pair.a.put(lane, frames.Cancel(10 * lane + number))
+            pair.a.outlets.put(lane, frames.Cancel(10 * lane + number))
     pair.move()
     ids = [event.id for event in pair.heard if isinstance(event, frames.Cancel)]
     assert ids == [10, 11, 12, 30, 31, 32, 50, 51, 52]
@@ -66,9 +68,9 @@ def test_messages_of_each_lane_arrive_in_its_order() -> None:
 def test_ctl_overtakes_bulk_that_waits() -> None:
     pair = Pair()
     for _ in range(4):
-        pair.a.put(Lane.BULK, big(300_000))
+        pair.a.outlets.put(Lane.BULK, big(300_000))
     first = pair.a.data_to_send(65_536)
-    pair.a.put(Lane.CTL, frames.Probe(1))
+    pair.a.outlets.put(Lane.CTL, frames.Probe(1))
     second = pair.a.data_to_send(65_536)
     assert not any(
         isinstance(event, frames.Probe) for event in pair.b.receive(first, now_s=0.0)
@@ -86,7 +88,7 @@ def test_bulk_leaves_ctl_some_of_the_window() -> None:
     while data := pair.a.data_to_send(65_536):
         sent += len(data)
     assert sent < CONNECTION_WINDOW_BYTES
-    pair.a.put(Lane.CTL, frames.Probe(1))
+    pair.a.outlets.put(Lane.CTL, frames.Probe(1))
     assert pair.a.data_to_send(65_536) != b""
 
 
@@ -106,11 +108,11 @@ def test_a_lane_takes_its_limit_and_all_lanes_twice_theirs() -> None:
     protocol = LinkProtocol(dialed=True, now_s=0.0)
     with pytest.raises(LaneFullError) as caught:
         while True:
-            protocol.offer(Lane.CTL, big(10_000))
+            protocol.outlets.offer(Lane.CTL, big(10_000))
     assert caught.value.limit_bytes == LIMITS[Lane.CTL]
     with pytest.raises(LaneFullError) as caught:
         while True:
-            protocol.put(Lane.MSG, big(100_000))
+            protocol.outlets.put(Lane.MSG, big(100_000))
     assert 2 * QUEUE_BYTES < caught.value.queued_bytes < 2 * QUEUE_BYTES + 110_000
 
 
@@ -131,7 +133,7 @@ def test_a_stream_sends_its_window_and_then_what_is_read_of_it() -> None:
 def test_a_lane_is_never_short_of_window() -> None:
     pair = Pair()
     for _ in range(40):
-        pair.a.put(Lane.MSG, big(200_000))
+        pair.a.outlets.put(Lane.MSG, big(200_000))
         pair.move()
     tells = [event for event in pair.heard if isinstance(event, frames.Tell)]
     assert len(tells) == 40
@@ -168,7 +170,7 @@ def test_data_for_a_stream_that_was_left_is_dropped_and_the_link_goes_on() -> No
     late = pair.a.data_to_send(65_536)
     pair.b.receive(late, now_s=0.0)
     pair.move()
-    pair.a.put(Lane.MSG, frames.Cancel(1))
+    pair.a.outlets.put(Lane.MSG, frames.Cancel(1))
     pair.move()
     assert pair.heard[-1] == frames.Cancel(1)
 
@@ -201,7 +203,7 @@ def test_a_connection_may_come_in_any_pieces(data: st.DataObject) -> None:
     a = LinkProtocol(dialed=True, now_s=0.0)
     b = LinkProtocol(dialed=False, now_s=0.0)
     for number in range(20):
-        a.put(Lane.MSG, frames.Cancel(number))
+        a.outlets.put(Lane.MSG, frames.Cancel(number))
     whole = a.data_to_send(65_536)
     cuts = data.draw(st.lists(st.integers(0, len(whole)), max_size=10))
     edges = [0, *sorted(cuts), len(whole)]
@@ -241,7 +243,7 @@ def test_a_peer_that_answers_both_is_there() -> None:
     beats = Heartbeat(interval_s=1.0, timeout_s=5.0, now_s=0.0)
     assert beats.step(0.5) is None
     for second in range(1, 100):
-        assert beats.step(float(second)) == Beat(second)
+        assert beats.step(float(second)) == Beat(second, seen=second - 1)
         beats.ponged(second + 0.1)
         beats.probed(second, second + 0.25)
         assert beats.round_trip_s == 0.25
@@ -260,7 +262,7 @@ def test_a_peer_that_answers_one_of_them_is_down(answered: str, reason: Reason) 
             beats.ponged(second + 0.1)
         if answered == "probe":
             beats.probed(second, second + 0.1)
-    assert found[:2] == [Beat(1), Beat(2)]
+    assert found[:2] == [Beat(1), Beat(2, seen=answered == "probe")]
     assert reason in found
 
 
@@ -270,16 +272,121 @@ def test_a_node_that_stood_still_itself_accuses_nobody() -> None:
     beats.ponged(1.5)
     beats.probed(1, 1.5)
     # It was stopped for a minute: the answers are there, and not read yet.
-    assert beats.step(61.0) == Beat(2)
-    assert beats.step(62.0) == Beat(3)
-    assert beats.step(63.0) == Beat(4)
+    assert beats.step(61.0) == Beat(2, seen=1)
+    assert beats.step(62.0) == Beat(3, seen=1)
+    assert beats.step(63.0) == Beat(4, seen=1)
     # By now the peer has had its time.
     assert beats.step(64.0) == Reason.NO_PONG
 
 
-def test_a_timeout_below_the_interval_is_kept() -> None:
+def test_there_are_two_beats_within_a_short_timeout() -> None:
     beats = Heartbeat(interval_s=10.0, timeout_s=1.0, now_s=0.0)
-    assert beats.due_at == 1.0
+    assert beats.due_at == 0.5
+    assert beats.step(0.5) == Beat(1)
+
+
+def test_a_silent_peer_is_down_when_its_time_is_over_and_not_a_beat_later() -> None:
+    beats = Heartbeat(interval_s=1.0, timeout_s=2.6, now_s=0.0)
+    assert [beats.step(1.0), beats.step(2.0)] == [Beat(1), Beat(2)]
+    assert beats.due_at == 2.6
+    assert beats.step(2.6) == Reason.NO_PONG
+
+
+class Ends:
+    """Both ends of a link, whose words take a while.
+
+    Attributes:
+        sent: how many beats, by who sent them.
+    """
+
+    def __init__(self, *, began_at: tuple[float, float], takes_s: float) -> None:
+        dialed = {"a": True, "b": False}
+        self.ends = {
+            name: Heartbeat(
+                interval_s=1.0, timeout_s=5.0, now_s=at_s, dialed=dialed[name]
+            )
+            for name, at_s in zip("ab", began_at, strict=True)
+        }
+        self.takes_s = takes_s
+        self.sent = {"a": 0, "b": 0}
+        self.deaf: set[str] = set()
+        self.down: dict[str, tuple[float, Reason]] = {}
+        self._coming: list[tuple[float, int, str, object]] = []
+        self._number = 0
+        self.now_s = max(began_at)
+
+    def run(self, until_s: float) -> None:
+        while True:
+            up = {n: end for n, end in self.ends.items() if n not in self.down}
+            due = [(end.due_at, name) for name, end in up.items()]
+            ats = [at_s for at_s, _ in due] + [row[0] for row in self._coming]
+            at_s = min(ats, default=math.inf)
+            if at_s > until_s:
+                return
+            self.now_s = max(self.now_s, at_s)
+            if self._coming and self._coming[0][0] <= at_s:
+                _, _, name, what = heappop(self._coming)
+                if name not in self.down:
+                    self._hear(name, what)
+                continue
+            name = min(due)[1]
+            match self.ends[name].step(self.now_s):
+                case Beat() as beat:
+                    self.sent[name] += 1
+                    took_s = self.ends[name].round_trip_s or 0.0
+                    self._say(name, (beat.number, beat.seen, took_s))
+                case Reason() as reason:
+                    self.down[name] = (self.now_s, reason)
+
+    def _say(self, name: str, what: object) -> None:
+        self._number += 1
+        other = "b" if name == "a" else "a"
+        if other not in self.deaf:
+            row = (self.now_s + self.takes_s, self._number, other, what)
+            heappush(self._coming, row)
+
+    def _hear(self, name: str, what: object) -> None:
+        end = self.ends[name]
+        match what:
+            case (int(number), int(seen), float(took_s)):
+                end.asked(number, self.now_s, seen=seen, round_trip_s=took_s)
+                self._say(name, number)
+            case int(number):
+                end.ponged(self.now_s)
+                end.probed(number, self.now_s)
+
+
+@pytest.mark.parametrize("began_at", [(0.0, 0.0), (0.3, 0.0), (0.0, 0.9)])
+def test_of_two_ends_one_asks_for_both(began_at: tuple[float, float]) -> None:
+    pair = Ends(began_at=began_at, takes_s=0.01)
+    pair.run(10.0)
+    before = dict(pair.sent)
+    pair.run(110.0)
+    asked = {name: pair.sent[name] - before[name] for name in "ab"}
+    assert sorted(asked.values()) == [0, 100]
+    assert pair.down == {}
+    for end in pair.ends.values():
+        assert end.round_trip_s == pytest.approx(0.02)
+
+
+@pytest.mark.parametrize("deaf", ["a", "b", "ab"])
+def test_whichever_end_hears_nothing_both_know_within_the_timeout(deaf: str) -> None:
+    # Also the end that does not ask: that its answers are not seen, it is told.
+    pair = Ends(began_at=(0.0, 0.5), takes_s=0.01)
+    pair.run(20.5)
+    pair.deaf = set(deaf)
+    pair.run(40.0)
+    first_s = min(at_s for at_s, _ in pair.down.values())
+    assert first_s - 20.5 <= 5.0
+    assert {reason for _, reason in pair.down.values()} == {Reason.NO_PONG}
+    assert set(deaf) <= set(pair.down)
+
+
+def test_both_ask_where_answers_take_longer_than_an_interval() -> None:
+    pair = Ends(began_at=(0.0, 0.5), takes_s=0.8)
+    pair.run(60.0)
+    assert pair.down == {}
+    assert min(pair.sent.values()) > 20
 
 
 # --- identity ---------------------------------------------------------------------

@@ -128,7 +128,9 @@ async def test_trap_17_a_hello_for_another_cluster_than_the_certificates_is_refu
 ) -> None:
     async with open_node("b") as b:
         pipe, protocol = await connect(b, authority.credentials("a"))
-        protocol.put(Lane.CTL, frames.Hello(frames.VERSION, "prod", "a", 1, b"x" * 32))
+        protocol.outlets.put(
+            Lane.CTL, frames.Hello(frames.VERSION, "prod", "a", 1, b"x" * 32)
+        )
         await pipe.send(protocol.data_to_send(65_536))
         await until(lambda: b.refused)
         assert b.refused == ["wrong_cluster"]
@@ -151,7 +153,7 @@ async def test_a_first_message_that_is_no_good_hello_is_refused(
 ) -> None:
     async with open_node("b") as b:
         pipe, protocol = await connect(b, authority.credentials("a"))
-        protocol.put(Lane.CTL, frame)
+        protocol.outlets.put(Lane.CTL, frame)
         await pipe.send(protocol.data_to_send(65_536))
         await until(lambda: b.refused, within_s=1.0)
         assert b.refused == [reason]
@@ -189,7 +191,7 @@ async def test_a_hello_that_was_heard_elsewhere_opens_nothing(
     async with open_node("b") as b:
         for name, expected in (("mallory", "wrong_name"), ("a", "wrong_cookie")):
             pipe, protocol = await connect(b, authority.credentials(name))
-            protocol.put(Lane.CTL, heard[0])
+            protocol.outlets.put(Lane.CTL, heard[0])
             await pipe.send(protocol.data_to_send(65_536))
             await until(lambda expected=expected: expected in b.refused)  # type: ignore[misc]
             pipe.close()
