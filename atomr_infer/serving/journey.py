@@ -156,6 +156,7 @@ class Journey:
         holds, self._holds = self._holds, None
         if holds is not None:
             holds.end(self.report.used if self._asked else None)
+        self._serving.usage.note(self.report.spent, self.batch.asker)
         self.report.stop()
 
     async def _enter(self) -> None:

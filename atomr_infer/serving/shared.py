@@ -34,6 +34,7 @@ from atomr_infer.serving.names import MANAGER
 from atomr_infer.serving.prices import Prices
 from atomr_infer.serving.replacing import drain, replace
 from atomr_infer.serving.replica import Phase, ReplicaState
+from atomr_infer.serving.usage import UsageLedger
 from atomr_infer.serving.ways import Ways
 
 if TYPE_CHECKING:
@@ -85,6 +86,11 @@ class Serving:
         self.breakers = Breakers()
         self.gates = Gates()
         self.budgets = Budgets(self, node)
+        self.usage = UsageLedger(
+            node.file("usage.sqlite"),
+            cost=lambda spent: self.prices.cost(spent, self._by_name),
+        )
+        node.add(self.usage)
         self.key_ring = KeyRing(node.replicator)
         self.watchdog = Watchdog()
         self.prices = Prices()

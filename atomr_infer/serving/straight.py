@@ -262,6 +262,7 @@ class Straight:
         report.cost = serving.prices.cost(report.spent, serving.deployments)
         if self._entered.of_request is not None:
             self._end_request(report.used)
+        serving.usage.note(report.spent, self._batch.asker)
         report.stop()
 
     def _spent(self, usage: Usage) -> None:

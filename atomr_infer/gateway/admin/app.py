@@ -29,6 +29,7 @@ from atomr_infer.gateway.admin.shown import (
     shown_deployment,
     shown_tree,
 )
+from atomr_infer.gateway.admin.spending import SpendingRoutes
 from atomr_infer.gateway.keys import GatewayKeys
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ class AdminApp:
             ("POST", "/admin/credentials/<path:name>/renew", self._renew),
             ("GET", "/admin/tree", self._tree),
             *KeyRoutes(self._serving).routes(),
+            *SpendingRoutes(self._serving).routes(),
         ):
             app.add_url_rule(path, view_func=cast("Any", view), methods=[method])
         return app

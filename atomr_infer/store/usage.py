@@ -1,0 +1,221 @@
+"""The usage ledger: a row for each deployment that a finished request was made on.
+
+One SQLite database, a file or in memory.  Rows are written many at once, in a
+transaction, by whoever calls :meth:`UsageStore.add`: what is not written yet is lost
+with the process, what is written stays.  Rows that are too old, or too many, go.
+
+Everything here blocks; it runs in a thread, one call at a time.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Literal, get_args
+
+import attrs
+import msgspec
+
+from atomr_infer.store.trouble import StoreError, remedy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+MAX_AGE_S = 400 * 86_400
+"""How long a row is kept: last year's month can be looked up."""
+
+MAX_ROWS = 20_000_000
+"""How many are kept, about two gigabytes; the oldest go first."""
+
+MAX_NAMES = 5_000
+"""How many names a report has; those that cost least are one row together."""
+
+OTHERS = "(others)"
+
+By = Literal["deployment", "key", "team", "model"]
+"""What a report is by."""
+
+BY: tuple[str, ...] = get_args(By)
+
+_START = (
+    "PRAGMA busy_timeout = 1000",
+    "PRAGMA journal_mode = WAL",
+    "PRAGMA synchronous = NORMAL",
+    "CREATE TABLE IF NOT EXISTS usage ("
+    "number INTEGER PRIMARY KEY AUTOINCREMENT, at_s INTEGER NOT NULL, key TEXT,"
+    " team TEXT, deployment TEXT NOT NULL, model TEXT NOT NULL,"
+    " input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL,"
+    " microusd INTEGER) STRICT",
+    "CREATE INDEX IF NOT EXISTS usage_at ON usage (at_s)",
+    "SELECT at_s, key, team, deployment, model, input_tokens, output_tokens, microusd"
+    " FROM usage LIMIT 1",
+    # It writes, which a file or disk without room or rights refuses.
+    "PRAGMA user_version = 1",
+)
+
+
+@attrs.frozen
+class UsageRow:
+    """What a finished request used at one deployment.
+
+    Attributes:
+        at_s: Unix time of its end.
+        key: id of the virtual key that asked; None: it showed none.
+        team: of that key; None: it has none.
+        deployment: who is paid.
+        model: what its runtime was asked for.
+        input_tokens: cached ones included.
+        output_tokens: reasoning included.
+        microusd: what it cost; None: nobody knows.
+    """
+
+    at_s: int
+    key: str | None
+    team: str | None
+    deployment: str
+    model: str
+    input_tokens: int
+    output_tokens: int
+    microusd: int | None
+
+
+class UsageSum(msgspec.Struct, frozen=True):
+    """What was used since a time, by one name.
+
+    Attributes:
+        name: of the deployment, key, team or model; empty: of none.
+        requests: how many.
+        input_tokens: in total.
+        output_tokens: in total.
+        microusd: what those cost whose cost is known.
+        unpriced: how many have no known cost.
+    """
+
+    name: str
+    requests: int
+    input_tokens: int
+    output_tokens: int
+    microusd: int
+    unpriced: int
+
+    def plus(self, other: UsageSum) -> UsageSum:
+        """Return both together: what two nodes have counted."""
+        return UsageSum(
+            self.name,
+            self.requests + other.requests,
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            self.microusd + other.microusd,
+            self.unpriced + other.unpriced,
+        )
+
+
+class UsageStore:
+    """An open database.
+
+    Args:
+        path: its file; None: in memory.
+        max_age_s: how long a row is kept.
+        max_rows: how many are kept.
+
+    Raises:
+        StoreError: the file cannot be opened and written, or is another database.
+    """
+
+    def __init__(
+        self,
+        path: Path | None = None,
+        *,
+        max_age_s: int = MAX_AGE_S,
+        max_rows: int = MAX_ROWS,
+    ) -> None:
+        self.where = ":memory:" if path is None else str(path)
+        self._max_age_s = max_age_s
+        self._max_rows = max_rows
+        with self._told("opened"):
+            self._database = sqlite3.connect(self.where, check_same_thread=False)
+            try:
+                for statement in _START:
+                    self._database.execute(statement).fetchall()
+            except BaseException:
+                self._database.close()
+                raise
+
+    def add(self, rows: Sequence[UsageRow]) -> None:
+        """Write rows, all or none of them; the oldest beyond the limits go.
+
+        Raises:
+            StoreError: they could not be written.
+        """
+        newest_s = max(row.at_s for row in rows)
+        with self._told("written"), self._database as database:
+            database.executemany(
+                "INSERT INTO usage (at_s, key, team, deployment, model, input_tokens,"
+                " output_tokens, microusd) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                [attrs.astuple(row) for row in rows],
+            )
+            database.execute(
+                "DELETE FROM usage WHERE at_s < ?", (newest_s - self._max_age_s,)
+            )
+            database.execute(
+                "DELETE FROM usage WHERE number <= (SELECT max(number) FROM usage) - ?",
+                (self._max_rows,),
+            )
+
+    def sums(self, by: By, since_s: int) -> list[UsageSum]:
+        """Return what was used since a time, by name.
+
+        Raises:
+            StoreError: it cannot be read.
+            ValueError: there are no such names.
+        """
+        if by not in BY:
+            raise ValueError(f"sums({by!r}): expected one of {', '.join(BY)}")
+        query = (
+            f"SELECT coalesce({by}, ''), count(*), sum(input_tokens),"
+            " sum(output_tokens), coalesce(sum(microusd), 0),"
+            " count(*) - count(microusd) FROM usage WHERE at_s >= ?"
+            f" GROUP BY {by} ORDER BY 5 DESC, 2 DESC, 1"
+        )
+        with self._told("read"):
+            rows = self._database.execute(query, (since_s,)).fetchall()
+        return _bounded([UsageSum(*row) for row in rows])
+
+    def close(self) -> None:
+        """Close it."""
+        self._database.close()
+
+    @contextmanager
+    def _told(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            problem = f"the usage ledger {self.where} cannot be {what}"
+            raise StoreError(f"{problem}: {remedy(error)}") from error
+
+
+def _bounded(sums: list[UsageSum]) -> list[UsageSum]:
+    """Put the cheapest together where there are more than a message may hold."""
+    if len(sums) <= MAX_NAMES:
+        return sums
+    rest = UsageSum(OTHERS, 0, 0, 0, 0, 0)
+    for each in sums[MAX_NAMES:]:
+        rest = rest.plus(each)
+    return [*sums[:MAX_NAMES], rest]
+
+
+def together(reports: Sequence[Sequence[UsageSum]]) -> list[UsageSum]:
+    """Return what several nodes have counted as one report.
+
+    >>> one = UsageSum("a", 1, 10, 5, 7, 0)
+    >>> [total] = together([[one], [one]])
+    >>> total.requests, total.microusd
+    (2, 14)
+    """
+    found: dict[str, UsageSum] = {}
+    for report in reports:
+        for each in report:
+            before = found.get(each.name)
+            found[each.name] = each if before is None else before.plus(each)
+    return sorted(found.values(), key=lambda each: (-each.microusd, each.name))
