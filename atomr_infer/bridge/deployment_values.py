@@ -27,6 +27,7 @@ from atomr_infer.model.failover import (
     OnCut,
     Swap,
 )
+from atomr_infer.model.routing import Routing  # noqa: TC001 - msgspec reads it
 from atomr_infer.model.secret import (
     EnvSecret,
     FileSecret,
@@ -52,6 +53,8 @@ class ServingWire(Wire, frozen=True):
     max_queue: int
     queue_timeout_s: float
     priority_aging_s: float
+    routing: Routing
+    local_margin: float
     on_capacity_exhausted: OnCapacity
     swap: Swap
 

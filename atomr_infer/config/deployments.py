@@ -34,6 +34,7 @@ from atomr_infer.model.failover import (
     Swap,
 )
 
+from atomr_infer.model.routing import Routing
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
@@ -142,7 +143,11 @@ def read_deployment(reader: TableReader, folder: Path) -> Deployment:
 
 
 def _serving(table: TableReader) -> Serving:
-    members = {"on_capacity_exhausted": OnCapacity, "swap": Swap}
+    members = {
+        "on_capacity_exhausted": OnCapacity,
+        "routing": Routing,
+        "swap": Swap,
+    }
     converted = {
         key: table.member(key, kind)
         for key, kind in members.items()

@@ -36,6 +36,7 @@ from atomr_infer.model.validation import (
     non_empty,
     positive,
 )
+    not_negative,
 
 OptionValue = (
     str | int | float | bool | list["OptionValue"] | Mapping[str, "OptionValue"]
@@ -66,6 +67,15 @@ class Serving:
             time that it has waited so long, so that nobody waits for ever.
         on_capacity_exhausted: what becomes of a request when every permit is
             taken.  ``queue``: it waits; when the queue is full or the wait too
+        routing: who of several replicas takes a request.  ``least_tokens``,
+            ``least_requests``: the one with the least of them under way.
+            ``two_choices``: the better of two that are drawn.  ``fastest``: the one
+            whose first words came soonest of late, by its work.  ``weighted``: the
+            one with the fewest tokens for each of its places.  ``session``: the one
+            that has the conversation's other requests.  ``prefix``: the one that
+            has read the longest beginning of the prompt, unless it is busy.
+        local_margin: by what share the work of this node's replicas may exceed that
+            of another node's before a request goes there.
             long, a fallback may take it.  ``reject``: the client is told at
             once.  ``fallback``: a fallback is asked at once, and it waits only
             where there is none (left).
@@ -85,6 +95,10 @@ class Serving:
     priority_aging_s: float = attrs.field(default=10.0, validator=positive)
     on_capacity_exhausted: OnCapacity = attrs.field(
         default=OnCapacity.QUEUE, validator=attrs.validators.instance_of(OnCapacity)
+    routing: Routing = attrs.field(
+        default=Routing.LEAST_TOKENS, validator=attrs.validators.instance_of(Routing)
+    )
+    local_margin: float = attrs.field(default=0.5, validator=not_negative)
     )
     swap: Swap = attrs.field(
         default=Swap.BESIDE, validator=attrs.validators.instance_of(Swap)

@@ -16,9 +16,15 @@ import attrs
 
 from atomr_infer.model.routing import Routing
 from atomr_infer.policy.affinity import ReadPrefixes, rendezvous
+from atomr_infer.policy.token_estimate import estimate_prompt_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
+
+    from atomr_infer.model.batch import ExecuteBatch
+
+_BYTES_PER_TOKEN = 4
+_ANSWER_TOKENS = 256
 
 
 class Load(Protocol):
@@ -61,22 +67,6 @@ class Load(Protocol):
 
 
 R = TypeVar("R", bound=Load)
-
-
-def least_outstanding(replicas: Iterable[R], avoid: frozenset[R]) -> R | None:
-    """Return the replica with the least work, ready ones first.
-
-    A replica whose engine restarts still queues, so it is chosen when no ready
-    one is left; one that already failed this request (``avoid``) comes last.
-
-    Returns:
-        None when there is no replica at all.
-    """
-    return min(
-        replicas,
-        key=lambda r: (r in avoid, not r.ready, r.outstanding),
-        default=None,
-    )
 
 
 @attrs.frozen(kw_only=True)
@@ -210,6 +200,20 @@ class Chooser:
                 return replica.tokens / max(replica.limit, 1)
             case _:
                 return replica.tokens
+
+
+def size_of(batch: ExecuteBatch) -> int:
+    """Return about how many tokens a request has, prompt and answer.
+
+    For comparing the work of replicas only; what was not said is guessed.
+    """
+    source = batch.source
+    if source is not None:
+        prompt = len(source.body) // _BYTES_PER_TOKEN
+    else:
+        prompt = estimate_prompt_tokens(batch)
+    sampling = batch.sampling
+    return prompt + (sampling.max_tokens or _ANSWER_TOKENS) * sampling.n
 
 
 def needs_request(routing: Routing) -> bool:

@@ -29,6 +29,7 @@ from atomr.otp import DynamicSupervisor, Strategy, Supervisor
 from atomr.process import PlainProcess, stop
 from atomr_infer.config.secrets import Environ
 from atomr_infer.serving.deployment_manager import DeploymentManager
+from atomr_infer.serving.far.service import FarInference
 from atomr_infer.serving.names import DEPLOYMENTS, GATEWAYS, MANAGER, REQUESTS
 from atomr_infer.serving.node import ServingNode
 from atomr_infer.serving.shared import Serving
@@ -61,6 +62,7 @@ async def open_serving(
     """
     serving = Serving(ServingNode() if node is None else node)
     environ = Environ(os.environ if environ is None else environ)
+    serving.node.add(FarInference(serving))
     async with serving.node.open() as opened:
         # Stopped before the node's services, which its processes use.
         tree = await opened.start(

@@ -55,6 +55,7 @@ class Attempt:
         begun: the choices of which something has come.
         billed: whether its cost has been noted.
         warnings: what was approximated for its upstream.
+        route: which replica it is made on and why, for the client.
     """
 
     deployment: str
@@ -69,6 +70,7 @@ class Attempt:
     begun: set[int] = attrs.field(factory=set)
     billed: bool = False
     warnings: tuple[str, ...] = ()
+    route: bytes = b""
 
     def note(self, chunk: TokenChunk | RawChunk) -> bool:
         """Take a chunk; return whether it is the first one with content."""
@@ -209,10 +211,11 @@ class Delivery:
             ignored=attempt.ignored,
             warnings=attempt.warnings,
             recovered=self.recovered,
+            downgraded=report.downgraded,
             spent=tuple(report.spent),
             cost=report.cost,
-            downgraded=report.downgraded,
             asked_at=report.asked_at,
+            route=attempt.route,
         )
 
     async def finish(self, attempt: Attempt) -> None:

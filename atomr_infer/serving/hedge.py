@@ -18,7 +18,8 @@ from atomr_infer.model.batch import RawChunk
 if TYPE_CHECKING:
     from atomr_infer.model.batch import TokenChunk
     from atomr_infer.serving.delivery import Attempt
-    from atomr_infer.serving.leg import Leg, Receiver
+    from atomr_infer.serving.leg import Leg
+    from atomr_infer.serving.terms import Receiver
 
 # More than this before the first content, and it counts as content.
 _MAX_EARLY = 64

@@ -12,12 +12,13 @@ between chunks   here, ``timeouts.idle_s``
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import attrs
+import trio
 
 from atomr.errors import NoProcessError, ServerDownError
-from atomr.otp import call, cast
+from atomr.otp import call
 from atomr_infer.errors import (
     ContentFilterError,
     InferenceError,
@@ -28,63 +29,38 @@ from atomr_infer.errors import (
 )
 from atomr_infer.model.batch import FinishReason
 from atomr_infer.model.capabilities import Feature, check_request, needs_fetching
+from atomr_infer.policy.admission import UNCLAIMED, Claim
 from atomr_infer.policy.breaker import Outcome, outcome_of
 from atomr_infer.policy.key_pool import NOT_ASKED
+from atomr_infer.policy.replica_choice import size_of
 from atomr_infer.runtimes.contract import capabilities_of
 from atomr_infer.serving import messages
 from atomr_infer.serving.delivery import Attempt
+from atomr_infer.serving.far.asking import NothingSentError, hold_far
 from atomr_infer.serving.fresh_error import fresh, say_whose
 from atomr_infer.serving.gates import demand_for, enter, used_by
+from atomr_infer.serving.held import Held, Holding, Placed, give_back
 from atomr_infer.serving.inlining import inlined
 from atomr_infer.serving.permits import Ended
+from atomr_infer.serving.replica import ReplicaState
 from atomr_infer.serving.silence import Silence
+from atomr_infer.wire.nodes.frames import Kind
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
-    from types import TracebackType
 
     from atomr.refs import Pid
     from atomr_infer.model.batch import ExecuteBatch, RawChunk, TokenChunk
     from atomr_infer.model.deployment import Deployment
-    from atomr_infer.policy.breaker import Pass
+    from atomr_infer.model.embeddings import EmbedRequest
     from atomr_infer.policy.demand import TokenBound
-    from atomr_infer.serving.breakers import Guard
+    from atomr_infer.serving.far.replica import AnyReplica
     from atomr_infer.serving.gates import Holds
-    from atomr_infer.serving.replica import Lease, ReplicaState
+    from atomr_infer.serving.held import AnyHeld
+    from atomr_infer.serving.replica import Lease
+    from atomr_infer.serving.routing_table import Routed
     from atomr_infer.serving.shared import Serving
-
-
-@attrs.frozen(kw_only=True)
-class Terms:
-    """How a leg is asked.
-
-    Attributes:
-        may_wait: whether its queue may be waited in.
-        past_filter: True when an answer that a content filter ended is to be
-            asked for elsewhere, as long as the client has seen nothing.
-        continues: True when the request ends with the beginning of its answer.
-    """
-
-    may_wait: bool
-    past_filter: bool
-    continues: bool
-
-
-class Receiver(Protocol):
-    """Where the chunks of an attempt go."""
-
-    @property
-    def begun(self) -> bool:
-        """Whether the sink has been told that an answer starts."""
-        ...
-
-    def admitted(self) -> None:
-        """Take the news that the attempt has its permit."""
-        ...
-
-    async def chunk(self, chunk: TokenChunk | RawChunk, attempt: Attempt) -> None:
-        """Take the next chunk."""
-        ...
+    from atomr_infer.serving.terms import Receiver, Terms
 
 
 class Leg:
@@ -94,7 +70,15 @@ class Leg:
         deployment: who is asked.
         batch: what it is asked for.
         attempt: the present one, or the last; None: none was begun.
+        deadline_s: the request's, in trio's clock.
+        kind: what is wanted.
+        embeds: the texts, where that is vectors.
+        continues: True when the request ends with the beginning of its answer.
     """
+
+    kind = Kind.GENERATE
+    embeds: EmbedRequest | None = None
+    continues = False
 
     def __init__(  # noqa: PLR0913 - all but three by keyword
         self,
@@ -104,7 +88,8 @@ class Leg:
         *,
         deadline_s: float = math.inf,
         bound: TokenBound | None = None,
-        avoid: frozenset[ReplicaState] = frozenset(),
+        avoid: frozenset[AnyReplica] = frozenset(),
+        at: ReplicaState | None = None,
         asked: str | None = None,
     ) -> None:
         """Stand there, and ask nobody yet.
@@ -116,32 +101,33 @@ class Leg:
             deadline_s: the request's, in trio's clock.
             bound: the most tokens of a request that generates nothing.
             avoid: the replicas that have failed.
+            at: the only one that is asked; None: the routing table says it.
             asked: what it is asked for where its deployment names no model; None:
                 it is asked for the batch's model, whatever its deployment names.
         """
         self.deployment = deployment
         self.batch = batch
         self.attempt: Attempt | None = None
-        self._deadline_s = deadline_s
+        self.deadline_s = deadline_s
         self._bound = bound
         self._serving = serving
         self._failed_on = avoid
         self._asked = asked
-        self._replica: ReplicaState | None = None
+        self._at = at
+        self._routed: Routed | None = None
 
     def beside(self) -> Leg | None:
         """Return the same leg on another replica; None: there is no other."""
         avoid = self._failed_on
-        if self._replica is not None:
-            avoid |= {self._replica}
-        replicas = self._serving.replicas(self.deployment.name)
-        if not any(r.ready and r not in avoid for r in replicas):
+        if self._routed is not None:
+            avoid |= {self._routed.replica}
+        if not self._serving.has_other(self.deployment.name, avoid):
             return None
         return Leg(
             self._serving,
             self.deployment,
             self.batch,
-            deadline_s=self._deadline_s,
+            deadline_s=self.deadline_s,
             bound=self._bound,
             avoid=avoid,
             asked=self._asked,
@@ -164,25 +150,44 @@ class Leg:
         Cancellation: ends the generation, and gives everything back.
         """
         self.attempt = None
+        self.continues = terms.continues
         async with self.lease(pid, may_wait=terms.may_wait) as held:
             receiver.admitted()
-            self.attempt = held.attempt = await self._prepared(held, terms)
-            await self._run(held, self.attempt, receiver, terms)
+            self.attempt = held.attempt = await self.prepared(held)
+            await self.run(held, self.attempt, receiver, terms)
         return self.attempt
 
-    async def _prepared(self, held: Held, terms: Terms) -> Attempt:
+    async def prepared(self, held: AnyHeld) -> Attempt:
+        """Return the attempt that a permit is for.
+
+        Raises:
+            InferenceError: its model cannot serve the request.
+        """
+        if not isinstance(held, Held):
+            return self.attempted(held.ignored)  # it was looked at over there
         name, model = self.deployment.name, self.batch.model
         capabilities = capabilities_of(held.lease.runner, model)
-        if terms.continues and Feature.PREFILL not in capabilities.features:
+        if self.continues and Feature.PREFILL not in capabilities.features:
             raise UnsupportedFeatureError(
                 f"{name} cannot continue a text that it did not write"
             )
         ignored = check_request(self.batch, capabilities)
         if needs_fetching(self.batch, capabilities):
             self.batch = await inlined(self.batch, capabilities)
-        return Attempt(deployment=name, model=model, ignored=ignored)
+        return self.attempted(ignored)
 
-    def lease(self, pid: Pid, *, may_wait: bool) -> AbstractAsyncContextManager[Held]:
+    def attempted(self, ignored: tuple[str, ...] = ()) -> Attempt:
+        """Return an attempt at who is asked now."""
+        return Attempt(
+            deployment=self.deployment.name,
+            model=self.batch.model,
+            ignored=ignored,
+            route=b"" if self._routed is None else self._routed.route,
+        )
+
+    def lease(
+        self, pid: Pid, *, may_wait: bool
+    ) -> AbstractAsyncContextManager[AnyHeld]:
         """Return a block that holds a permit, and the breaker's leave to ask.
 
         Args:
@@ -195,14 +200,37 @@ class Leg:
 
         Cancellation: gives both back.
         """
-        return _Holding(self, pid, may_wait=may_wait)
+        return Holding(self, pid, may_wait=may_wait)
 
-    async def hold(self, pid: Pid, *, may_wait: bool) -> Held:
+    async def hold(self, pid: Pid, *, may_wait: bool) -> AnyHeld:
         """Take what :meth:`lease` holds; :meth:`let_go` gives it back."""
+        while True:
+            replica = self._at or self._chosen()
+            if isinstance(replica, ReplicaState):
+                return await self._hold_here(replica, pid, may_wait=may_wait)
+            try:
+                return await hold_far(self._serving, self, replica, may_wait=may_wait)
+            except NothingSentError as error:
+                self.avoid(replica)
+                if not self._serving.has_other(self.deployment.name, self._failed_on):
+                    raise error.error from error
+            except InferenceError:
+                self.avoid(replica)
+                raise
+
+    def _chosen(self) -> AnyReplica:
+        table = self._serving.askable(self.deployment.name)
+        self._routed = table.choose(self._failed_on, self.deployment, self.batch)
+        return self._routed.replica
+
+    async def _hold_here(
+        self, replica: ReplicaState, pid: Pid, *, may_wait: bool
+    ) -> Held:
         guard = self._serving.breakers.of(self.deployment.name)
         if guard is not None:
             guard.check()  # before the queue, which may be long
-        lease = await self._admitted(pid, may_wait=may_wait)
+        asked_at = trio.current_time()
+        lease = await self._admitted(replica, pid, may_wait=may_wait)
         if lease.model != self.deployment.model and self._asked is not None:
             # It was replaced while we were on our way.
             model = lease.model or self._asked
@@ -212,12 +240,13 @@ class Leg:
         if self.deployment.name in self._serving.gates.of_attempts:
             holds = await self._entered(lease, may_wait=may_wait)
         try:
-            return Held(lease, guard, holds)
+            placed = Placed(replica, size_of(self.batch), asked_at)
+            return Held(lease, guard, holds=holds, placed=placed)
         except InferenceError:
             if holds is not None:
                 holds.end(None)
-            self._avoid_replica()
-            self._release(lease, Ended.OTHERWISE)
+            self.avoid(replica)
+            give_back(lease, Ended.OTHERWISE)
             raise
 
     async def _entered(self, lease: Lease, *, may_wait: bool) -> Holds:
@@ -233,14 +262,14 @@ class Leg:
             return await enter(
                 self._serving.gates.of_attempts[self.deployment.name],
                 demand,
-                deadline_s=self._deadline_s,
+                deadline_s=self.deadline_s,
                 may_wait=may_wait,
             )
         except BaseException:
-            self._release(lease, Ended.OTHERWISE)
+            give_back(lease, Ended.OTHERWISE)
             raise
 
-    def let_go(self, held: Held, error: BaseException | None) -> None:
+    def let_go(self, held: AnyHeld, error: BaseException | None) -> None:
         """Give back a permit, and tell the breaker how it went."""
         ended, outcome = Ended.OTHERWISE, Outcome.UNKNOWN
         if error is None:
@@ -252,7 +281,7 @@ class Leg:
             if isinstance(error, RateLimitedError) and error.code not in NOT_ASKED:
                 ended = Ended.RATE_LIMITED
         held.report(outcome)
-        self._release(held.lease, ended)
+        held.release(ended)
         if held.holds is not None:
             used = None
             if held.attempt is not None:
@@ -262,35 +291,34 @@ class Leg:
                 )
             held.holds.end(used)
 
-    def avoid(self, replica: ReplicaState) -> None:
+    def avoid(self, replica: AnyReplica) -> None:
         """Ask another replica, if there is one: this one has failed."""
         self._failed_on |= {replica}
 
     def _avoid_replica(self) -> None:
-        assert self._replica is not None, "somebody was asked"
-        self.avoid(self._replica)
+        if self._routed is not None:
+            self.avoid(self._routed.replica)
 
-    def _release(self, lease: Lease, ended: Ended) -> None:
-        cast(lease.core, messages.Release(lease.ref, ended))
-
-    async def _admitted(self, pid: Pid, *, may_wait: bool) -> Lease:
-        name = self.deployment.name
-        replica = self._serving.askable(name).pick(self._failed_on)
-        self._replica = replica
+    async def _admitted(
+        self, replica: ReplicaState, pid: Pid, *, may_wait: bool
+    ) -> Lease:
         replica.arriving += 1
-        asked = messages.Admit(pid, self.batch.priority, may_wait)
+        claim = UNCLAIMED
+        if self.batch.asker is not None:
+            claim = Claim(self.batch.asker.shares, size_of(self.batch))
+        asked = messages.Admit(pid, self.batch.priority, may_wait, claim)
         try:
             lease = await call(replica.core, asked, timeout_s=None)
         except (NoProcessError, ServerDownError) as error:
-            raise NotReadyError(f"{name} is restarting") from error
+            raise NotReadyError(f"{self.deployment.name} is restarting") from error
         finally:
             replica.arriving -= 1
         if isinstance(lease, InferenceError):
             raise lease
         return lease
 
-    async def _run(
-        self, held: Held, attempt: Attempt, receiver: Receiver, terms: Terms
+    async def run(
+        self, held: AnyHeld, attempt: Attempt, receiver: Receiver, terms: Terms
     ) -> None:
         """Run one generation, and pass its chunks on."""
         lease, timeouts = held.lease, self.deployment.timeouts
@@ -321,62 +349,3 @@ class Leg:
         if chunk.finish_reason is FinishReason.CONTENT_FILTER:
             name = self.deployment.name
             raise ContentFilterError(f"{name} withheld its answer for its content")
-
-
-class _Holding:
-    """The block of a lease; by hand, because a generator costs more than a permit."""
-
-    __slots__ = ("_held", "_leg", "_may_wait", "_pid")
-
-    def __init__(self, leg: Leg, pid: Pid, *, may_wait: bool) -> None:
-        self._leg = leg
-        self._pid = pid
-        self._may_wait = may_wait
-        self._held: Held
-
-    async def __aenter__(self) -> Held:
-        self._held = await self._leg.hold(self._pid, may_wait=self._may_wait)
-        return self._held
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._leg.let_go(self._held, exc)
-
-
-class Held:
-    """A permit, with the breaker's leave to use it.
-
-    Attributes:
-        lease: the permit.
-        holds: what the deployment's gates gave; None: it has none.
-        attempt: the one that is made with it; None: none was begun.
-    """
-
-    def __init__(
-        self, lease: Lease, guard: Guard | None, holds: Holds | None = None
-    ) -> None:
-        """Ask the breaker.
-
-        Raises:
-            CircuitOpenError: the circuit is open.
-        """
-        self.lease = lease
-        self.holds = holds
-        self.attempt: Attempt | None = None
-        self._guard = guard
-        self._passed: Pass | None = None if guard is None else guard.admit()
-
-    def alive(self) -> None:
-        """Take the first content: a probe need not wait for the whole answer."""
-        if self._passed is not None and self._passed.probe:
-            self.report(Outcome.ANSWERED)
-
-    def report(self, outcome: Outcome) -> None:
-        """Tell the breaker how it went; the first report counts."""
-        passed, self._passed = self._passed, None
-        if self._guard is not None and passed is not None:
-            self._guard.report(passed, outcome)

@@ -21,8 +21,8 @@ from atomr_infer.policy.spending import interrupted_usage
 from atomr_infer.serving.delivery import Delivery
 from atomr_infer.serving.hedge import Race
 from atomr_infer.serving.journey import Journey
-from atomr_infer.serving.leg import Leg, Receiver, Terms
 from atomr_infer.serving.served import Served, Sink, Tried
+from atomr_infer.serving.terms import Receiver, Terms
 
 if TYPE_CHECKING:
     from atomr.refs import Pid
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from atomr_infer.model.failover import Fallback
     from atomr_infer.policy.hedging import HedgeBudget
     from atomr_infer.serving.first_attempt import Failed
+    from atomr_infer.serving.leg import Leg
     from atomr_infer.serving.shared import Serving
 
 __all__ = ["Served", "Sink", "run_request"]

@@ -8,15 +8,47 @@ of its coordinator, so that requests do not notice one.
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING
 
+import attrs
+
 from atomr_infer.errors import InferenceError, NotReadyError
-from atomr_infer.policy.replica_choice import least_outstanding
+from atomr_infer.model.routing import Routing
+from atomr_infer.policy.affinity import ReadPrefixes, prefix_blocks, session_of
+from atomr_infer.policy.replica_choice import (
+    Choice,
+    Chooser,
+    Wanted,
+    needs_request,
+    size_of,
+)
+from atomr_infer.serving.far.replica import AnyReplica, FarReplica
 from atomr_infer.serving.fresh_error import fresh
 from atomr_infer.serving.replica import Phase, ReplicaState
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from atomr.refs import Pid
+    from atomr_infer.model.batch import ExecuteBatch
+    from atomr_infer.model.deployment import Deployment, Serving
+
+
+@attrs.frozen(eq=False)
+class Routed:
+    """A replica that was chosen.
+
+    Attributes:
+        replica: the one.
+        route: which it is and why, for the client.
+    """
+
+    replica: AnyReplica
+    route: bytes
+
+
+_ANY = Wanted()
 
 
 class RoutingTable:
@@ -24,6 +56,10 @@ class RoutingTable:
 
     def __init__(self, deployment: str) -> None:
         self.deployment = deployment
+        self._node = ""
+        self._far_of: Mapping[str, tuple[FarReplica, ...]] = {}
+        self._sole: Routed | None = None
+        self._prefixes = ReadPrefixes()
         self._replicas: dict[Pid, ReplicaState] = {}
         self._gone: set[int] = set()
         self._last_error: InferenceError | None = None
@@ -36,26 +72,73 @@ class RoutingTable:
         """All replicas, first one first."""
         return tuple(sorted(self._replicas.values(), key=lambda state: state.number))
 
-    def pick(self, avoid: frozenset[ReplicaState]) -> ReplicaState:
+    @property
+    def far(self) -> tuple[FarReplica, ...]:
+        """The replicas of other nodes."""
+        return self._far_of.get(self.deployment, ())
+
+    def choose(
+        self, avoid: frozenset[AnyReplica], deployment: Deployment, batch: ExecuteBatch
+    ) -> Routed:
         """Return the replica that shall take the next attempt.
 
         Args:
             avoid: replicas on which this request has failed already; taken
                 only when there is no other.
+            deployment: whose policy it is.
+            batch: the request.
 
         Raises:
             InferenceError: no replica can serve, and why.
         """
-        states = self._replicas.values()
-        if len(states) == 1:
-            (only,) = states  # as most have, and there is nothing to choose
-            if only.phase is not Phase.FAILED:
-                return only
-        usable = [state for state in states if state.phase is not Phase.FAILED]
-        chosen = least_outstanding(usable, avoid)
-        if chosen is None:
+        sole = self._sole
+        if sole is not None and not self.far and sole.replica.phase is not Phase.FAILED:
+            return sole  # as most have, and there is nothing to choose
+        wanted = _wanted(deployment.serving.routing, batch)
+        found = self._found(avoid, deployment.serving, wanted)
+        if found is None:
             raise self.unavailable()
-        return chosen
+        if wanted.blocks:
+            self._prefixes.note(wanted.blocks, found.replica.label)
+        return found
+
+    def idle(self, serving: Serving) -> tuple[ReplicaState, bytes] | None:
+        """Return the replica of this node that is asked next, and why it is that one.
+
+        Returns:
+            None: none runs now, or the choice needs to know the request.
+        """
+        found = self._sole
+        if found is None or self.far:
+            if needs_request(serving.routing):
+                return None
+            found = self._found(frozenset(), serving, _ANY)
+        if found is None:
+            return None
+        replica = found.replica
+        if not isinstance(replica, ReplicaState) or not replica.ready:
+            return None
+        return replica, found.route
+
+    @property
+    def _everyone(self) -> tuple[AnyReplica, ...]:
+        return (*self._replicas.values(), *self.far)
+
+    def has_other(self, avoid: frozenset[AnyReplica]) -> bool:
+        """Whether some replica that is not among these can run a request now."""
+        return any(each.ready and each not in avoid for each in self._everyone)
+
+    def _found(
+        self, avoid: frozenset[AnyReplica], serving: Serving, wanted: Wanted
+    ) -> Routed | None:
+        usable = [each for each in self._everyone if each.phase is not Phase.FAILED]
+        chooser = Chooser(
+            routing=serving.routing,
+            local_margin=serving.local_margin,
+            prefixes=self._prefixes,
+        )
+        choice = chooser.choose(usable, avoid, wanted, random=random.random)
+        return None if choice is None else _routed(choice)
 
     def unavailable(self) -> InferenceError:
         """The error for a request that no replica can take."""
@@ -72,6 +155,16 @@ class RoutingTable:
         """Remember why an engine failed; called by whoever meets the failure."""
         self._last_error = error
 
+    def join(self, node: str, far_of: Mapping[str, tuple[FarReplica, ...]]) -> None:
+        """Be a table of a node; before it has a replica.
+
+        Args:
+            node: its name.
+            far_of: each deployment's replicas on other nodes, as of now.
+        """
+        self._node = node
+        self._far_of = far_of
+
     # --- the coordinator's ------------------------------------------------------
 
     @property
@@ -81,7 +174,9 @@ class RoutingTable:
 
     def add(self, replica: ReplicaState) -> None:
         """Take a replica whose engine core has started."""
+        replica.node = self._node
         self._replicas[replica.core] = replica
+        self._look()
         self._gone.discard(replica.number)
 
     def forget_gone(self, replicas: int) -> None:
@@ -91,7 +186,33 @@ class RoutingTable:
     def remove(self, core: Pid) -> ReplicaState:
         """Drop a replica whose engine core has ended, and return it."""
         replica = self._replicas.pop(core)
+        self._look()
         # Its successor may have come before the news of its end.
         if all(other.number != replica.number for other in self._replicas.values()):
             self._gone.add(replica.number)
         return replica
+
+    def _look(self) -> None:
+        """Note the replica that there is no choice beside."""
+        states = tuple(self._replicas.values())
+        self._sole = None
+        if len(states) == 1:
+            self._sole = _routed(Choice(states[0], "only", 1))
+
+
+def _routed(choice: Choice[AnyReplica]) -> Routed:
+    replica = choice.replica
+    node = replica.node if isinstance(replica.node, str) else replica.node.name
+    told = (
+        f"node={node}; replica={replica.number}; reason={choice.reason}; "
+        f"candidates={choice.candidates}"
+    )
+    return Routed(replica, told.encode())
+
+
+def _wanted(routing: Routing, batch: ExecuteBatch) -> Wanted:
+    return Wanted(
+        tokens=size_of(batch),
+        session=session_of(batch) if routing is Routing.SESSION else None,
+        blocks=prefix_blocks(batch) if routing is Routing.PREFIX else (),
+    )

@@ -61,6 +61,7 @@ class Served:
         spent: what the attempts used; known at the end only.
         cost: what they cost together, likewise; None: nobody knows.
         asked_at: when somebody was asked first, in trio's clock.
+        route: which replica answers and why, for the client.
     """
 
     request_id: str
@@ -70,10 +71,11 @@ class Served:
     ignored: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     recovered: bool = False
-    spent: tuple[Spent, ...] = ()
     downgraded: str = ""
+    spent: tuple[Spent, ...] = ()
     cost: Cost | None = None
     asked_at: float = attrs.field(default=math.nan, eq=False)
+    route: bytes = attrs.field(default=b"", eq=False)
 
 
 class Sink(Protocol):

@@ -16,6 +16,7 @@ import attrs
 
 from atomr.errors import CallError
 from atomr.otp import call
+from atomr.waking import Wakeup
 from atomr_infer.errors import InferenceError, NotReadyError
 from atomr_infer.model.secret import HeaderSecret
 from atomr_infer.policy.cost_estimate import estimate_request
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from atomr_infer.runtimes.credentials import Credentials
     from atomr_infer.serving.blueprint import Blueprint
     from atomr_infer.serving.node import ServingNode
+    from atomr_infer.serving.far.replica import AnyReplica, FarReplica
     from atomr_infer.serving.routing_table import RoutingTable
 
 
@@ -77,6 +79,8 @@ class Serving:
         self._failures: dict[str, InferenceError] = {}
         self._phases: dict[str, Phase] = {}
         self._blueprints: dict[str, Blueprint] = {}
+        self.far_replicas: dict[str, tuple[FarReplica, ...]] = {}
+        self.replicas_changed = Wakeup()
         self._key_headers: frozenset[str] = frozenset()
         self._hedges: dict[str, HedgeBudget] = {}
         self._turns: dict[str, int] = {}
@@ -124,16 +128,17 @@ class Serving:
             raise NotReadyError(f"{name} was stopped")
         return self._routing[name]
 
-    def idle_replica(self, name: str) -> ReplicaState | None:
-        """Return the replica that is asked next; None: none runs now."""
+    def idle_replica(self, deployment: Deployment) -> tuple[ReplicaState, bytes] | None:
+        """Return this node's replica that is asked next, and why; None: none runs."""
+        routing = self._routing.get(deployment.name)
+        if routing is None or deployment.name in self._failures:
+            return None
+        return routing.idle(deployment.serving)
+
+    def has_other(self, name: str, avoid: frozenset[AnyReplica]) -> bool:
+        """Whether a replica that is not among these can run a request now."""
         routing = self._routing.get(name)
-        if routing is None or name in self._failures:
-            return None
-        try:
-            replica = routing.pick(frozenset())
-        except InferenceError:
-            return None
-        return replica if replica.ready else None
+        return routing is not None and routing.has_other(avoid)
 
     @property
     def key_headers(self) -> frozenset[str]:
@@ -217,6 +222,9 @@ class Serving:
         known = self._routing | {routing.deployment: routing for routing in new}
         self._routing = {name: known[name] for name in self._by_name}
         for name in self._failures.keys() - self._by_name.keys():
+        self.replicas_changed.set()
+        for routing in new:
+            routing.join(self.node.name, self.far_replicas)
             del self._failures[name]
         for name in self._blueprints.keys() - self._by_name.keys():
             del self._blueprints[name]
@@ -242,6 +250,7 @@ class Serving:
         if name in self._by_name and name not in self._failures:
             self._phases[name] = phase
 
+        self.replicas_changed.set()
     def fail(self, name: str, error: InferenceError) -> None:
         """Answer every further request for this deployment with ``error``."""
         self._failures[name] = error
@@ -249,6 +258,7 @@ class Serving:
 
     # --- what programs and commands ask for --------------------------------------
 
+        self.replicas_changed.set()
     async def deploy(
         self,
         deployment: Deployment,
@@ -328,6 +338,10 @@ class Serving:
 
     async def estimate_cost(self, batch: ExecuteBatch) -> CostEstimate | None:
         """Return what a request may cost, before it is made; nothing is asked.
+
+    def usable_replicas(self, name: str) -> tuple[ReplicaState, ...]:
+        """Return those of a deployment that has not failed."""
+        return () if name in self._failures else self.replicas(name)
 
         Args:
             batch: the request; its ``model`` is the public name.

@@ -87,6 +87,7 @@ class Straight:
         serving: Serving,
         way: Way,
         permit: Permit,
+        route: bytes,
         passage: Passage,
         batch: ExecuteBatch,
         ends_at: float,
@@ -104,7 +105,7 @@ class Straight:
         self._ends_at = ends_at
         self._reread = reread
         self._entered = entered
-        self._attempt = Attempt(deployment=way.deployment.name, model=way.model)
+        self._attempt = Attempt(way.deployment.name, way.model, route=route)
         self._delivery: Delivery
         self.report = report
 
@@ -306,9 +307,9 @@ def straight(
         reread: returns it with its conversation.
     """
     way = _open(serving, batch)
-    replica = None if way is None else serving.idle_replica(way.deployment.name)
-    permit = None if replica is None else replica.permits.take()
-    if way is None or permit is None:
+    idle = None if way is None else serving.idle_replica(way.deployment)
+    permit = None if idle is None else idle[0].permits.take()
+    if way is None or idle is None or permit is None:
         return None
     deployment = way.deployment
     if permit.engine.model != deployment.model:
@@ -335,6 +336,7 @@ def straight(
         serving=serving,
         way=way,
         permit=permit,
+        route=idle[1],
         passage=passage,
         batch=routed,
         ends_at=ends_at,

@@ -7,6 +7,7 @@ stream, so a failed attempt can always be made again.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import attrs
@@ -22,20 +23,23 @@ from atomr_infer.model.capabilities import needs_fetching
 from atomr_infer.model.selectors import refuse_selectors
 from atomr_infer.policy.demand import TokenBound
 from atomr_infer.policy.token_estimate import estimate_input_tokens
-from atomr_infer.runtimes.contract import Embedder, TokenCounter, capabilities_of
-from atomr_infer.serving.delivery import Attempt
+from atomr_infer.runtimes.contract import (
+    Embedder,
+    ModelRunner,
+    TokenCounter,
+    capabilities_of,
+)
 from atomr_infer.serving.fresh_error import fresh
 from atomr_infer.serving.inlining import inlined
 from atomr_infer.serving.journey import Journey
 from atomr_infer.serving.served import Served
+from atomr_infer.wire.nodes.frames import Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from atomr.refs import Pid
     from atomr_infer.model.embeddings import Embeddings, EmbedRequest
-    from atomr_infer.runtimes.contract import ModelRunner
-    from atomr_infer.serving.leg import Held
+    from atomr_infer.serving.held import AnyHeld
+    from atomr_infer.serving.leg import Leg
     from atomr_infer.serving.shared import Serving
 
 T = TypeVar("T")
@@ -68,18 +72,15 @@ async def embed(serving: Serving, request: EmbedRequest) -> Found[Embeddings]:
 
     Cancellation: ends the request.
     """
+    bound = None if serving.gates.is_empty else bound_of(request)
+    asks = vectors_of(request)
+    call = _Call(serving, batch_of(request), asks, bound, embeds=request)
+    return await call.run()
 
-    async def ask(runner: ModelRunner, batch: ExecuteBatch) -> Embeddings:
-        if not isinstance(runner, Embedder):
-            raise _unsupported("embeddings")
-        model = batch.model
-        can = capabilities_of(runner, model)
-        if request.dialect in can.extra_of:
-            refuse_selectors(request.extra, can.selectors)
-        return await runner.embed(attrs.evolve(request, model=model))
 
-    # What the queue and the plan want to know of it.
-    asked = ExecuteBatch(
+def batch_of(request: EmbedRequest) -> ExecuteBatch:
+    """Return what the queue and the plan want to know of texts to embed."""
+    return ExecuteBatch(
         request_id=request.request_id,
         model=request.model,
         messages=(),
@@ -87,12 +88,10 @@ async def embed(serving: Serving, request: EmbedRequest) -> Found[Embeddings]:
         timeout_s=request.timeout_s,
         asker=request.asker,
     )
-    bound = None if serving.gates.is_empty else _bound_of(request)
-    call = _Call(serving, asked, ask, bound, usage_of=lambda found: found.usage)
-    return await call.run()
 
 
-def _bound_of(request: EmbedRequest) -> TokenBound:
+def bound_of(request: EmbedRequest) -> TokenBound:
+    """Return the most tokens that texts to embed have."""
     return TokenBound(sum(map(estimate_input_tokens, request.inputs)))
 
 
@@ -105,13 +104,74 @@ async def count_tokens(serving: Serving, batch: ExecuteBatch) -> Found[int]:
 
     Cancellation: ends the request.
     """
+    call = _Call(serving, batch, TOKENS, NO_TOKENS)
+    return await call.run()
 
-    async def ask(runner: ModelRunner, batch: ExecuteBatch) -> int:
-        if not isinstance(runner, TokenCounter):
-            raise _unsupported("counting tokens")
-        return await runner.count_tokens(batch)
 
-    return await _Call(serving, batch, ask, TokenBound(0)).run()
+@attrs.frozen
+class Asks(Generic[T]):
+    """What is asked of a runner.
+
+    Attributes:
+        ask: asks for a batch.
+        usage_of: what its answer used; None: nothing.
+    """
+
+    ask: Callable[[ModelRunner, ExecuteBatch], Awaitable[T]]
+    usage_of: Callable[[T], Usage | None] = lambda _: None
+
+
+def vectors_of(request: EmbedRequest) -> Asks[Embeddings]:
+    """Return how the vectors of some texts are asked for."""
+
+    async def ask(runner: ModelRunner, batch: ExecuteBatch) -> Embeddings:
+        if not isinstance(runner, Embedder):
+            raise _unsupported("embeddings")
+        model = batch.model
+        can = capabilities_of(runner, model)
+        if request.dialect in can.extra_of:
+            refuse_selectors(request.extra, can.selectors)
+        return await runner.embed(attrs.evolve(request, model=model))
+
+    return Asks(ask, lambda found: found.usage)
+
+
+async def _count(runner: ModelRunner, batch: ExecuteBatch) -> int:
+    if not isinstance(runner, TokenCounter):
+        raise _unsupported("counting tokens")
+    return await runner.count_tokens(batch)
+
+
+TOKENS = Asks(_count)
+"""How the tokens of a prompt are asked for."""
+
+NO_TOKENS = TokenBound(0)
+"""What counting uses."""
+
+
+async def once(leg: Leg, held: AnyHeld, asks: Asks[T]) -> T:
+    """Ask, for as long as a first token may take.
+
+    Raises:
+        InferenceError: it failed.
+
+    Cancellation: ends the request.
+    """
+    lease = held.lease
+    can = capabilities_of(lease.runner, leg.batch.model)
+    if needs_fetching(leg.batch, can) and isinstance(lease.runner, TokenCounter):
+        # Before the time runs: a slow URL is no upstream's silence.
+        leg.batch = await inlined(leg.batch, can)
+    bound_s = leg.deployment.timeouts.first_token_s
+    with trio.move_on_after(bound_s) as silence, lease.life.hold(silence):
+        held.attempt = leg.attempt = leg.attempted()
+        value = await asks.ask(lease.runner, leg.batch)
+        held.attempt.usage = asks.usage_of(value) or Usage()
+        return value
+    if lease.life.error is not None:
+        raise fresh(lease.life.error)
+    name = leg.deployment.name
+    raise UpstreamTimeoutError(f"{name} did not answer within {bound_s:g} s")
 
 
 def _unsupported(what: str) -> EndpointUnsupportedError:
@@ -127,14 +187,14 @@ class _Call(Generic[T]):
         self,
         serving: Serving,
         batch: ExecuteBatch,
-        ask: Callable[[ModelRunner, ExecuteBatch], Awaitable[T]],
+        asks: Asks[T],
         bound: TokenBound | None,
         *,
-        usage_of: Callable[[T], Usage | None] = lambda _: None,
+        embeds: EmbedRequest | None = None,
     ) -> None:
         self._journey = Journey(serving, batch, bound=bound)
-        self._ask = ask
-        self._usage_of = usage_of
+        self._asks = asks
+        self._embeds = embeds
         self._under_way = False
 
     async def run(self) -> Found[T]:
@@ -146,7 +206,7 @@ class _Call(Generic[T]):
                 value = await self._until_done(pid)
                 self._under_way = False
                 took_s = trio.current_time() - report.asked_at
-                self._journey.answered(self._usage_of(value))
+                self._journey.answered(self._asks.usage_of(value))
         finally:
             if self._under_way:
                 self._journey.broken_off()
@@ -156,33 +216,20 @@ class _Call(Generic[T]):
     async def _until_done(self, pid: Pid) -> T:
         journey = self._journey
         while True:
-            held: Held | None = None
+            leg = journey.leg
+            leg.attempt, leg.embeds = None, self._embeds
+            leg.kind = Kind.COUNT if self._embeds is None else Kind.EMBED
+            held: AnyHeld | None = None
             try:
                 may_wait = journey.plan.may_wait
-                async with journey.leg.lease(pid, may_wait=may_wait) as held:
+                async with leg.lease(pid, may_wait=may_wait) as held:
                     self._under_way = True
-                    return await self._once(held)
+                    return await once(leg, held, self._asks)
             except InferenceError as error:
                 self._under_way = False
-                await journey.turn(error, admitted=held is not None)
-
-    async def _once(self, held: Held) -> T:
-        """Ask, for as long as a first token may take."""
-        lease, leg = held.lease, self._journey.leg
-        can = capabilities_of(lease.runner, leg.batch.model)
-        if needs_fetching(leg.batch, can) and isinstance(lease.runner, TokenCounter):
-            # Before the time runs: a slow URL is no upstream's silence.
-            leg.batch = await inlined(leg.batch, can)
-        bound_s = leg.deployment.timeouts.first_token_s
-        with trio.move_on_after(bound_s) as silence, lease.life.hold(silence):
-            held.attempt = Attempt(leg.deployment.name, leg.batch.model)
-            value = await self._ask(lease.runner, leg.batch)
-            held.attempt.usage = self._usage_of(value) or Usage()
-            return value
-        if lease.life.error is not None:
-            raise fresh(lease.life.error)
-        name = leg.deployment.name
-        raise UpstreamTimeoutError(f"{name} did not answer within {bound_s:g} s")
+                # A node that was lost may have begun.
+                admitted = held is not None or leg.attempt is not None
+                await journey.turn(error, admitted=admitted)
 
     def _served(self) -> Served:
         journey = self._journey
@@ -195,4 +242,5 @@ class _Call(Generic[T]):
             spent=tuple(journey.report.spent),
             cost=journey.report.cost,
             asked_at=journey.report.asked_at,
+            route=b"" if journey.leg.attempt is None else journey.leg.attempt.route,
         )

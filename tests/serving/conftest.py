@@ -146,24 +146,37 @@ def way(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def open_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str) -> OpenTree:
+def lab_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[], Iterator[Distribution]]:
+    """Where the lab is installed."""
     info = tmp_path / "lab-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: lab\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(_ENTRY_POINTS)
     # What an engine's own interpreter imports the plugin from.
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
-    fresh = LabPlugin(passes=way == "straight")
-    for field in attrs.fields(LabPlugin):
-        monkeypatch.setattr(PLUGIN, field.name, getattr(fresh, field.name))
 
     def installed() -> Iterator[Distribution]:
         yield from distributions(path=[str(tmp_path)])
         yield from distributions()
 
+    return installed
+
+
+@pytest.fixture
+def open_tree(
+    lab_installed: Callable[[], Iterator[Distribution]],
+    monkeypatch: pytest.MonkeyPatch,
+    way: str,
+) -> OpenTree:
+    fresh = LabPlugin(passes=way == "straight")
+    for field in attrs.fields(LabPlugin):
+        monkeypatch.setattr(PLUGIN, field.name, getattr(fresh, field.name))
+
     @asynccontextmanager
     async def open_it(*deployments: Deployment) -> AsyncIterator[Tree]:
-        async with open_serving(environ={}, installed=installed) as serving:
+        async with open_serving(environ={}, installed=lab_installed) as serving:
             for deployment in deployments:
                 await serving.deploy(deployment)
             yield Tree(serving, PLUGIN)

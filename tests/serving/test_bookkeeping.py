@@ -13,6 +13,7 @@ from atomr.otp import ChildInfo, call, cast, which_children
 from atomr.process import current_node, kill, spawn, wait_exit, whereis
 from atomr.process.context import find_process
 from atomr_infer.errors import EngineCrashedError, InferenceError, OverloadedError
+from atomr_infer.model.batch import ExecuteBatch
 from atomr_infer.model.deployment import Deployment, RetryPolicy, Serving
 from atomr_infer.serving import messages
 from atomr_infer.serving.engine_life import EngineLife
@@ -45,7 +46,8 @@ TWO = Deployment(name="m", runtime="lab", serving=Serving(replicas=2))
 def from_the_table() -> Callable[[], object]:
     table = RoutingTable("m")
     table.note_error(CRASH)
-    return partial(table.pick, frozenset())
+    batch = ExecuteBatch(request_id="r", model="m", messages=())
+    return partial(table.choose, frozenset(), ONE, batch)
 
 
 def from_the_deployment() -> Callable[[], object]:

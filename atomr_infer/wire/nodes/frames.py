@@ -84,8 +84,6 @@ class Ask:
         replica: its number.
         left_s: seconds until nobody waits for the answer any more.
         may_wait: whether its queue may be waited in.
-        past_filter: True when an answer that a content filter ended is to be asked
-            for elsewhere.
         continues: True when the request ends with the beginning of its answer.
         request: the request, for the model as the runtime knows it.
     """
@@ -95,7 +93,6 @@ class Ask:
     replica: int
     left_s: float
     may_wait: bool
-    past_filter: bool = False
     continues: bool = False
     request: ExecuteBatch | EmbedRequest = attrs.field(repr=False)
 

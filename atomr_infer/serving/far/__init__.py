@@ -1,0 +1,1 @@
+"""Requests between nodes: who has which replicas, asking them, and answering."""
