@@ -33,8 +33,8 @@ from atomr_infer.model.failover import (
     OnCut,
     Swap,
 )
-
 from atomr_infer.model.routing import Routing
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path

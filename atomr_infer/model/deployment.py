@@ -34,9 +34,9 @@ from atomr_infer.model.validation import (
     at_most,
     identifier,
     non_empty,
+    not_negative,
     positive,
 )
-    not_negative,
 
 OptionValue = (
     str | int | float | bool | list["OptionValue"] | Mapping[str, "OptionValue"]
@@ -65,8 +65,6 @@ class Serving:
         queue_timeout_s: longest wait in that queue, in seconds.
         priority_aging_s: a request in the queue gains a step of priority each
             time that it has waited so long, so that nobody waits for ever.
-        on_capacity_exhausted: what becomes of a request when every permit is
-            taken.  ``queue``: it waits; when the queue is full or the wait too
         routing: who of several replicas takes a request.  ``least_tokens``,
             ``least_requests``: the one with the least of them under way.
             ``two_choices``: the better of two that are drawn.  ``fastest``: the one
@@ -76,6 +74,8 @@ class Serving:
             has read the longest beginning of the prompt, unless it is busy.
         local_margin: by what share the work of this node's replicas may exceed that
             of another node's before a request goes there.
+        on_capacity_exhausted: what becomes of a request when every permit is
+            taken.  ``queue``: it waits; when the queue is full or the wait too
             long, a fallback may take it.  ``reject``: the client is told at
             once.  ``fallback``: a fallback is asked at once, and it waits only
             where there is none (left).
@@ -93,12 +93,12 @@ class Serving:
     max_queue: int = attrs.field(default=256, validator=at_least(0))
     queue_timeout_s: float = attrs.field(default=60.0, validator=positive)
     priority_aging_s: float = attrs.field(default=10.0, validator=positive)
-    on_capacity_exhausted: OnCapacity = attrs.field(
-        default=OnCapacity.QUEUE, validator=attrs.validators.instance_of(OnCapacity)
     routing: Routing = attrs.field(
         default=Routing.LEAST_TOKENS, validator=attrs.validators.instance_of(Routing)
     )
     local_margin: float = attrs.field(default=0.5, validator=not_negative)
+    on_capacity_exhausted: OnCapacity = attrs.field(
+        default=OnCapacity.QUEUE, validator=attrs.validators.instance_of(OnCapacity)
     )
     swap: Swap = attrs.field(
         default=Swap.BESIDE, validator=attrs.validators.instance_of(Swap)

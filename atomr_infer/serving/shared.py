@@ -46,8 +46,8 @@ if TYPE_CHECKING:
     from atomr_infer.model.deployment import Deployment
     from atomr_infer.runtimes.credentials import Credentials
     from atomr_infer.serving.blueprint import Blueprint
-    from atomr_infer.serving.node import ServingNode
     from atomr_infer.serving.far.replica import AnyReplica, FarReplica
+    from atomr_infer.serving.node import ServingNode
     from atomr_infer.serving.routing_table import RoutingTable
 
 
@@ -78,9 +78,9 @@ class Serving:
         self._routing: dict[str, RoutingTable] = {}
         self._failures: dict[str, InferenceError] = {}
         self._phases: dict[str, Phase] = {}
-        self._blueprints: dict[str, Blueprint] = {}
         self.far_replicas: dict[str, tuple[FarReplica, ...]] = {}
         self.replicas_changed = Wakeup()
+        self._blueprints: dict[str, Blueprint] = {}
         self._key_headers: frozenset[str] = frozenset()
         self._hedges: dict[str, HedgeBudget] = {}
         self._turns: dict[str, int] = {}
@@ -219,12 +219,12 @@ class Serving:
             now = self._by_name.get(name)
             if now is not None and now.hedge != was.hedge:
                 self._hedges.pop(name, None)
-        known = self._routing | {routing.deployment: routing for routing in new}
-        self._routing = {name: known[name] for name in self._by_name}
-        for name in self._failures.keys() - self._by_name.keys():
         self.replicas_changed.set()
         for routing in new:
             routing.join(self.node.name, self.far_replicas)
+        known = self._routing | {routing.deployment: routing for routing in new}
+        self._routing = {name: known[name] for name in self._by_name}
+        for name in self._failures.keys() - self._by_name.keys():
             del self._failures[name]
         for name in self._blueprints.keys() - self._by_name.keys():
             del self._blueprints[name]
@@ -247,18 +247,18 @@ class Serving:
 
     def enter(self, name: str, phase: Phase) -> None:
         """Take a deployment's new phase."""
+        self.replicas_changed.set()
         if name in self._by_name and name not in self._failures:
             self._phases[name] = phase
 
-        self.replicas_changed.set()
     def fail(self, name: str, error: InferenceError) -> None:
         """Answer every further request for this deployment with ``error``."""
         self._failures[name] = error
         self._phases[name] = Phase.FAILED
+        self.replicas_changed.set()
 
     # --- what programs and commands ask for --------------------------------------
 
-        self.replicas_changed.set()
     async def deploy(
         self,
         deployment: Deployment,
@@ -336,12 +336,12 @@ class Serving:
             return await drain(name, drain_s)
         return await call(MANAGER, messages.Undeploy(name), timeout_s=None)
 
-    async def estimate_cost(self, batch: ExecuteBatch) -> CostEstimate | None:
-        """Return what a request may cost, before it is made; nothing is asked.
-
     def usable_replicas(self, name: str) -> tuple[ReplicaState, ...]:
         """Return those of a deployment that has not failed."""
         return () if name in self._failures else self.replicas(name)
+
+    async def estimate_cost(self, batch: ExecuteBatch) -> CostEstimate | None:
+        """Return what a request may cost, before it is made; nothing is asked.
 
         Args:
             batch: the request; its ``model`` is the public name.
