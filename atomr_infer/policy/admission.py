@@ -1,9 +1,14 @@
 """Who runs and who waits on one replica: permits, and a bounded queue.
 
-The higher priority goes first, and among equals who came first.  A waiter gains
-a step of priority each time that it has waited for ``aging_s``, so that nobody
-waits for ever.  All grow at the same pace, so the order of two waiters never
-changes, and the queue is a heap whose keys are constant.
+The higher priority goes first.  Within a priority the queue is fair between tenants,
+by their weights and by what their requests cost (:mod:`.fair_share`), and in order
+within one.  Between priorities those are compared whose turn it is: a waiter gains a
+step of priority each time that it has waited for ``aging_s``, so that nobody waits for
+ever.  All grow at the same pace, so the order of two waiters never changes.
+
+A queue that is full has room for who comes with a higher priority, or for a tenant
+that has less waiting than another: the last one of whom has most makes room
+(:meth:`AdmissionQueue.displace`).  Who runs is never stopped for anybody.
 
 The queue is a value machine: each call returns what happened, and the engine
 core performs it.
@@ -13,15 +18,15 @@ Pure: ``now`` is an argument.
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Hashable
 from enum import Enum
 from typing import Generic, TypeVar
 
-K = TypeVar("K", bound=Hashable)
+import attrs
 
-# A heap keeps who has left until they come up; past this it is made anew.
-_MAX_GONE = 64
+from atomr_infer.policy.fair_share import NOBODY, FairShare, Shares
+
+K = TypeVar("K", bound=Hashable)
 
 
 class Admission(Enum):
@@ -30,6 +35,36 @@ class Admission(Enum):
     GRANTED = "granted"
     QUEUED = "queued"
     REFUSED = "refused"
+
+
+@attrs.frozen
+class Claim:
+    """Whose turn a request takes, where it must wait.
+
+    Attributes:
+        shares: its tenant, from the top down, with weights.
+        cost: what its turn costs, above 0: tokens.
+    """
+
+    shares: Shares = NOBODY
+    cost: float = 1.0
+
+
+UNCLAIMED = Claim()
+"""Of nobody's requests."""
+
+
+@attrs.frozen
+class _Place:
+    """Where a waiter stands.
+
+    Attributes:
+        priority: that it came with.
+        rank: when it came, less what its priority is worth; then in which order.
+    """
+
+    priority: int
+    rank: tuple[float, int]
 
 
 class AdmissionQueue(Generic[K]):
@@ -50,8 +85,8 @@ class AdmissionQueue(Generic[K]):
         self._max_queue = max_queue
         self._aging_s = aging_s
         self._running: set[K] = set()
-        self._waiting: dict[K, int] = {}
-        self._heap: list[tuple[float, int, K]] = []
+        self._waiting: dict[K, _Place] = {}
+        self._levels: dict[int, FairShare[K]] = {}
         self._asked = 0
 
     @property
@@ -92,7 +127,13 @@ class AdmissionQueue(Generic[K]):
         self._limit = 0
 
     def ask(
-        self, key: K, *, now: float = 0.0, priority: int = 0, may_wait: bool = True
+        self,
+        key: K,
+        *,
+        now: float = 0.0,
+        priority: int = 0,
+        may_wait: bool = True,
+        claim: Claim = UNCLAIMED,
     ) -> Admission:
         """Ask for a permit under ``key``, which must be new.
 
@@ -101,6 +142,7 @@ class AdmissionQueue(Generic[K]):
             now: monotonic seconds.
             priority: higher goes first.
             may_wait: False refuses instead of queueing.
+            claim: whose turn it takes where it must wait.
         """
         if key in self._running or key in self._waiting:
             raise ValueError(f"{key!r} has asked already")
@@ -110,10 +152,44 @@ class AdmissionQueue(Generic[K]):
         if not may_wait or len(self._waiting) >= self._max_queue:
             return Admission.REFUSED
         self._asked += 1
-        self._waiting[key] = self._asked
-        rank = now - priority * self._aging_s
-        heapq.heappush(self._heap, (rank, self._asked, key))
+        rank = self._rank(now, priority), self._asked
+        self._waiting[key] = _Place(priority, rank)
+        level = self._levels.get(priority)
+        if level is None:
+            level = self._levels[priority] = FairShare()
+        level.push(key, claim.shares, claim.cost)
         return Admission.QUEUED
+
+    def displace(
+        self, *, now: float = 0.0, priority: int = 0, claim: Claim = UNCLAIMED
+    ) -> K | None:
+        """Let a waiter go, that a request which was refused can wait in its place.
+
+        Args:
+            now: monotonic seconds.
+            priority: the newcomer's.
+            claim: the newcomer's.
+
+        Returns:
+            Who waits no more; None: everybody has more of a right to wait.
+        """
+        if len(self._waiting) < self._max_queue:
+            return None
+        for level in sorted(self._levels):
+            waiting = self._levels[level]
+            if level > priority:
+                return None
+            last: K | None
+            if level == priority:
+                last = waiting.least_served(claim.shares)
+            else:
+                last = waiting.last()
+                if self._waiting[last].rank[0] <= self._rank(now, priority):
+                    last = None  # it has waited so long that it goes before
+            if last is not None:
+                self._take(last)
+                return last
+        return None
 
     def leave(self, key: K) -> list[K]:
         """Give back ``key``'s permit or place; return the waiters that may run.
@@ -122,22 +198,40 @@ class AdmissionQueue(Generic[K]):
         and a crash report of the same request do not free two permits.
         """
         self._running.discard(key)
-        if self._waiting.pop(key, None) is not None:
-            self._compact()
+        if key in self._waiting:
+            self._take(key)
         return self._promote()
 
-    def _compact(self) -> None:
-        if len(self._heap) - len(self._waiting) > _MAX_GONE + len(self._waiting):
-            self._heap = [e for e in self._heap if self._waiting.get(e[2]) == e[1]]
-            heapq.heapify(self._heap)
+    def _rank(self, now: float, priority: int) -> float:
+        return now - priority * self._aging_s
+
+    def _take(self, key: K) -> None:
+        """Let a waiter wait no more."""
+        level = self._waiting.pop(key).priority
+        waiting = self._levels[level]
+        waiting.remove(key)
+        if not waiting:
+            del self._levels[level]
 
     def _promote(self) -> list[K]:
         promoted = []
         while self._waiting and len(self._running) < self._limit:
-            _, asked, key = heapq.heappop(self._heap)
-            if self._waiting.get(key) != asked:
-                continue  # it has left
+            level = self._next()
+            waiting = self._levels[level]
+            key = waiting.pop()
+            if not waiting:
+                del self._levels[level]
             del self._waiting[key]
             self._running.add(key)
             promoted.append(key)
         return promoted
+
+    def _next(self) -> int:
+        """Return the priority from which the next one comes; somebody waits."""
+        if len(self._levels) == 1:
+            return next(iter(self._levels))
+        ranks = {
+            level: self._waiting[waiting.head()].rank
+            for level, waiting in self._levels.items()
+        }
+        return min(ranks, key=ranks.__getitem__)

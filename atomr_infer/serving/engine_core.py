@@ -153,12 +153,7 @@ class EngineCore(GenServer):
         if self._state.phase is Phase.FAILED:
             return Reply(self._failure())
         client = Requester(ref=Ref(), down=monitor(asked.requester))
-        admission = self._queue.ask(
-            client.ref,
-            now=trio.current_time(),
-            priority=asked.priority,
-            may_wait=asked.may_wait,
-        )
+        admission = self._ask(client.ref, asked)
         if admission is Admission.REFUSED:
             demonitor(client.down)
             return Reply(self._overloaded())
@@ -172,6 +167,19 @@ class EngineCore(GenServer):
             timeout_s, self_pid(), messages.QueueTimeout(client.ref)
         )
         return NoReply()
+
+    def _ask(self, ref: Ref, asked: messages.Admit) -> Admission:
+        """Ask the queue; where it is full, somebody may have to make room."""
+        now, priority, claim = trio.current_time(), asked.priority, asked.claim
+        ask = partial(self._queue.ask, ref, now=now, priority=priority, claim=claim)
+        admission = ask(may_wait=asked.may_wait)
+        if admission is Admission.REFUSED and asked.may_wait:
+            last = self._queue.displace(now=now, priority=priority, claim=claim)
+            if last is not None:
+                self._clients[last].answer(self._overloaded("displaced"))
+                self._leave(last)
+                admission = ask()
+        return admission
 
     def _estimate(
         self, batch: ExecuteBatch, price: Price | None
@@ -366,12 +374,12 @@ class EngineCore(GenServer):
     def _label(self) -> str:
         return f"{self._deployment.name}/{self._number}"
 
-    def _overloaded(self) -> OverloadedError:
+    def _overloaded(self, code: str = "queue_full") -> OverloadedError:
         serving = self._deployment.serving
         return OverloadedError(
             f"{self._deployment.name} is full: {self._queue.running} requests run "
             f"and {self._queue.waiting} of {serving.max_queue} wait",
-            code="queue_full",
+            code=code,
         )
 
     def _failure(self) -> NotReadyError:

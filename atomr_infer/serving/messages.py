@@ -11,6 +11,7 @@ from atomr_infer.model.batch import ExecuteBatch
 from atomr_infer.model.cost import CostEstimate
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.model.prices import Price
+from atomr_infer.policy.admission import UNCLAIMED, Claim
 from atomr_infer.runtimes.contract import ModelRunner, Progress
 from atomr_infer.serving.engine_life import EngineLife
 from atomr_infer.serving.permits import Ended, Permit
@@ -27,11 +28,13 @@ class Admit(Request[Lease | InferenceError]):
         requester: the request's process; its end gives the permit back.
         priority: higher goes first in the queue.
         may_wait: False refuses at once instead of queueing.
+        claim: whose turn it takes in the queue.
     """
 
     requester: Pid
     priority: int = 0
     may_wait: bool = True
+    claim: Claim = UNCLAIMED
 
 
 @attrs.frozen

@@ -5,7 +5,7 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from hypothesis.strategies import booleans, integers
 
-from atomr_infer.policy.admission import Admission, AdmissionQueue
+from atomr_infer.policy.admission import Admission, AdmissionQueue, Claim
 
 
 def test_a_closed_queue_grants_nothing_and_keeps_its_waiters() -> None:
@@ -85,7 +85,7 @@ def test_waiters_that_give_up_leave_nothing_behind() -> None:
     for key in range(10_000):
         queue.ask(key)
         queue.leave(key)
-    assert len(queue._heap) < 100
+    assert (queue._levels, queue._waiting) == ({}, {})
 
 
 def test_who_left_and_asks_again_stands_at_the_end() -> None:
@@ -173,3 +173,106 @@ class AdmissionMachine(RuleBasedStateMachine):
 
 TestAdmissionMachine = AdmissionMachine.TestCase
 TestAdmissionMachine.settings = settings(max_examples=100, deadline=None)
+
+
+# --- tenants -------------------------------------------------------------------------
+
+
+def of(name: str, weight: float = 1.0, cost: float = 1.0) -> Claim:
+    return Claim(((name, weight),), cost)
+
+
+def test_a_single_request_does_not_wait_behind_anothers_flood() -> None:
+    queue: AdmissionQueue[str] = AdmissionQueue(max_queue=300)
+    queue.open(1)
+    queue.ask("running", claim=of("flood"))
+    for number in range(200):
+        queue.ask(f"flood{number}", now=float(number), claim=of("flood"))
+    queue.ask("single", now=200.0, claim=of("other"))
+    assert queue.leave("running") == ["flood0"]
+    assert queue.leave("flood0") == ["single"]
+    assert queue.leave("single") == ["flood1"]
+
+
+def test_a_higher_priority_goes_before_a_tenants_share() -> None:
+    queue: AdmissionQueue[str] = AdmissionQueue(max_queue=9)
+    for key, priority, name in (
+        ("a1", 0, "a"),
+        ("a2", 1, "a"),
+        ("a3", 1, "a"),
+        ("b1", 1, "b"),
+        ("b2", 0, "b"),
+    ):
+        queue.ask(key, priority=priority, claim=of(name))
+    assert queue.open(5) == ["a2", "b1", "a3", "a1", "b2"]
+
+
+def test_whose_turn_it_is_says_how_long_a_priority_has_waited() -> None:
+    queue: AdmissionQueue[str] = AdmissionQueue(max_queue=9, aging_s=10.0)
+    queue.ask("old", now=0.0, claim=of("a"))
+    queue.ask("high", now=5.0, priority=1, claim=of("b"))
+    queue.ask("later", now=16.0, priority=1, claim=of("b"))
+    assert queue.open(1) == ["high"]
+    assert queue.leave("high") == ["old"], "it has waited for 10 s more than later"
+    assert queue.leave("old") == ["later"]
+
+
+# --- a full queue --------------------------------------------------------------------
+
+
+def full(*waiting: tuple[str, int, str]) -> AdmissionQueue[str]:
+    queue: AdmissionQueue[str] = AdmissionQueue(max_queue=len(waiting), aging_s=10.0)
+    queue.open(1)
+    queue.ask("running")
+    for key, priority, name in waiting:
+        queue.ask(key, priority=priority, claim=of(name))
+    return queue
+
+
+def test_the_last_of_the_longest_makes_room_for_another_tenant() -> None:
+    queue = full(("a1", 0, "a"), ("a2", 0, "a"), ("a3", 0, "a"))
+    assert queue.ask("b1", claim=of("b")) is Admission.REFUSED
+    assert queue.displace(claim=of("b")) == "a3"
+    assert queue.ask("b1", claim=of("b")) is Admission.QUEUED
+    assert queue.displace(claim=of("b")) is None, "b would have as many as a"
+    assert queue.displace(claim=of("a")) is None
+    assert queue.leave("running") == ["a1"]
+    assert queue.waiting == 2
+
+
+def test_a_lower_priority_makes_room_first_and_a_higher_one_never() -> None:
+    queue = full(("low", -1, "a"), ("high", 5, "b"), ("high2", 5, "b"))
+    assert queue.displace(priority=-1, claim=of("a")) is None
+    assert queue.displace(priority=0, claim=of("b")) == "low"
+    assert queue.ask("mid", priority=0, claim=of("b")) is Admission.QUEUED
+    assert queue.displace(priority=0, claim=of("c")) is None
+    assert queue.displace(priority=5, claim=of("b")) == "mid"
+
+
+def test_who_has_waited_so_long_that_it_goes_before_stays() -> None:
+    queue = full(("low", 0, "a"))
+    assert queue.displace(now=10.0, priority=1, claim=of("b")) is None
+    assert queue.displace(now=9.0, priority=1, claim=of("b")) == "low"
+
+
+def test_where_there_is_room_nobody_makes_any() -> None:
+    queue: AdmissionQueue[str] = AdmissionQueue(max_queue=2)
+    queue.ask("a", claim=of("a"))
+    assert queue.displace(priority=9, claim=of("b")) is None
+    nobody: AdmissionQueue[str] = AdmissionQueue(max_queue=0)
+    assert nobody.displace(priority=9) is None
+
+
+def test_nobody_waits_for_ever_behind_others() -> None:
+    """A low priority, while another tenant asks twice for each turn that there is."""
+    queue: AdmissionQueue[str] = AdmissionQueue(max_queue=1_000, aging_s=10.0)
+    queue.open(1)
+    queue.ask("running", claim=of("flood"), priority=5)
+    queue.ask("low", now=0.0, priority=0, claim=of("single"))
+    runs, now = "running", 0.0
+    while runs != "low":
+        now += 1.0
+        for number in range(2):
+            queue.ask(f"{now}-{number}", now=now, priority=5, claim=of("flood"))
+        [runs] = queue.leave(runs)
+        assert now <= 110.0
