@@ -27,6 +27,7 @@ from atomr_infer.model.failover import (
 )
 from atomr_infer.model.placement import Placement
 from atomr_infer.model.prices import Price
+from atomr_infer.model.routing import Routing
 from atomr_infer.model.secret import PooledSecret, SecretSource, alone, pooled
 from atomr_infer.model.validation import (
     InvalidValueError,
