@@ -18,6 +18,7 @@ from atomr_infer.config.credentials import (
 from atomr_infer.config.fallbacks import check_fallbacks, read_fallbacks
 from atomr_infer.config.placement import check_colocations, read_placement
 from atomr_infer.config.prices import read_price
+from atomr_infer.config.rate_limits import read_rate_limits
 from atomr_infer.config.reader import TableReader, type_name
 from atomr_infer.model.deployment import (
     Deployment,
@@ -59,6 +60,9 @@ _OTHER_WORDS = {
     "circuit_breaker": "did you mean [deployment.breaker]?",
     "hedge_after_s": "write after_s under [deployment.hedge]",
     "timeout": "see the keys of [deployment.timeouts]",
+    "rate_limit": "did you mean [deployment.rate_limits]?",
+    "rpm": "write requests_per_minute under [deployment.rate_limits]",
+    "tpm": "write tokens_per_minute under [deployment.rate_limits]",
     "gpus": "it belongs under [deployment.placement]",
     "region": "did you mean labels = { region = ... } under [deployment.placement]?",
 }
@@ -192,6 +196,7 @@ _SUB_TABLES = {
     "hedge": _hedge,
     "placement": read_placement,
     "price": read_price,
+    "rate_limits": read_rate_limits,
     "options": _options,
 }
 

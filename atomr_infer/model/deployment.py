@@ -27,6 +27,7 @@ from atomr_infer.model.failover import (
 )
 from atomr_infer.model.placement import Placement
 from atomr_infer.model.prices import Price
+from atomr_infer.model.rate_limits import RateLimits
 from atomr_infer.model.routing import Routing
 from atomr_infer.model.secret import PooledSecret, SecretSource, alone, pooled
 from atomr_infer.model.validation import (
@@ -188,6 +189,9 @@ class Deployment:
         breaker: when the upstream's endpoint counts as broken.
         hedge: when a second attempt is made because the first is slow.
         budget: what may be spent on it, by all nodes together.
+        rate_limits: how fast it may be asked, by all nodes together; None: as fast as
+            it goes.  They are its key's, for its model: deployments that share both
+            share them.
         placement: which nodes of a cluster may run it.
 
     >>> Deployment(name="tiny", runtime="mock").serves
@@ -233,6 +237,10 @@ class Deployment:
     hedge: HedgePolicy = attrs.field(factory=HedgePolicy)
     budget: tuple[Budget, ...] = attrs.field(
         default=(), converter=budgets, validator=are_budgets
+    )
+    rate_limits: RateLimits | None = attrs.field(
+        default=None,
+        validator=attrs.validators.optional(attrs.validators.instance_of(RateLimits)),
     )
     placement: Placement = attrs.field(factory=Placement)
 

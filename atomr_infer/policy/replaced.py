@@ -46,6 +46,7 @@ def keeps_engine(now: Deployment, wanted: Deployment, *, is_client: bool) -> boo
         breaker=now.breaker,
         serving=now.serving,
         placement=now.placement,
+        rate_limits=now.rate_limits,
         budget=now.budget,
     )
     return same == now

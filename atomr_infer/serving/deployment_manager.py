@@ -188,15 +188,18 @@ class DeploymentManager(GenServer):
         return None
 
     def _share_endpoint(self, source: EngineSource, expected: frozenset[str]) -> None:
-        """Let a deployment use the prices and the circuit of whom it asks."""
+        """Let a deployment use prices, circuit and rate limits of whom it asks."""
         name, endpoint = source.deployment.name, source.endpoint
+        asks = self._sources.asks(source)
+        self._serving.limits.check(source.deployment, asks, expected=expected)
         if endpoint is None:
             self._serving.breakers.remove(name)
             self._serving.prices.remove(name)
-            return
-        shown = f"{source.plugin.name} {endpoint}"
-        self._serving.breakers.add(source.deployment, shown, expected=expected)
-        self._serving.prices.add(source.deployment, endpoint)
+        else:
+            shown = f"{source.plugin.name} {endpoint}"
+            self._serving.breakers.add(source.deployment, shown, expected=expected)
+            self._serving.prices.add(source.deployment, endpoint)
+        self._serving.limits.add(source.deployment, asks)
 
     def _watch(self, name: str, tree: Pid) -> None:
         self._trees[name] = _Tree(tree, monitor(tree))
@@ -272,6 +275,8 @@ class DeploymentManager(GenServer):
         return None
 
     def _check_endpoint(self, source: EngineSource, expected: frozenset[str]) -> None:
+        asks = self._sources.asks(source)
+        self._serving.limits.check(source.deployment, asks, expected=expected)
         if source.endpoint is not None:
             shown = f"{source.plugin.name} {source.endpoint}"
             self._serving.breakers.check(source.deployment, shown, expected=expected)

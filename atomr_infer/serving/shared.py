@@ -31,6 +31,7 @@ from atomr_infer.serving.deploying import deploy
 from atomr_infer.serving.fresh_error import fresh
 from atomr_infer.serving.gates import Gates
 from atomr_infer.serving.key_ring import KeyRing
+from atomr_infer.serving.limiters import Limiters
 from atomr_infer.serving.names import MANAGER
 from atomr_infer.serving.prices import Prices
 from atomr_infer.serving.replacing import drain, replace
@@ -90,6 +91,7 @@ class Serving:
         self.breakers = Breakers()
         self.gates = Gates()
         self.budgets = Budgets(self, node)
+        self.limits = Limiters(self.gates, node)
         self.usage = UsageLedger(
             node.file("usage.sqlite"),
             cost=lambda spent: self.prices.cost(spent, self._by_name),
@@ -213,6 +215,7 @@ class Serving:
         for name in self._routing.keys() - self._by_name.keys():
             self.breakers.remove(name)
             self.prices.remove(name)
+            self.limits.remove(name)
             self._hedges.pop(name, None)
             self._turns.pop(name, None)
         for name, was in before.items():

@@ -16,7 +16,9 @@ from atomr_infer.model.secret import EnvSecret, FileSecret, Secret
 from atomr_infer.remote.credentials.build import make_credentials
 from atomr_infer.runtimes.contract import HasEndpoint, Host, RunnerContext
 from atomr_infer.runtimes.loader import ensure_available, load_runtime, plugin_ref
+from atomr_infer.serving.accounts import account_of
 from atomr_infer.serving.engine_context import EngineSource
+from atomr_infer.serving.limiters import Asks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -74,6 +76,14 @@ class Sources:
             context=self._context(deployment, plugin.host, keys),
             endpoint=self._endpoint(plugin, deployment),
             on_failure=on_failure,
+        )
+
+    def asks(self, source: EngineSource) -> Asks:
+        """Return whom a deployment asks, as its rate limits tell it apart."""
+        name, endpoint = source.plugin.name, source.endpoint
+        return Asks(
+            provider=name if endpoint is None else f"{name} {endpoint}",
+            account=account_of(source.deployment, self._environ),
         )
 
     def _endpoint(self, plugin: RuntimePlugin, deployment: Deployment) -> str | None:

@@ -129,7 +129,7 @@ class Core:
     # --- use ------------------------------------------------------------------------
 
     def try_acquire(
-        self, name: str, permits: int, now_s: float
+        self, name: str, permits: int, now_s: float, *, expected: bool = False
     ) -> Permits | Denied | None:
         """Use permits that are here; None: they must be asked for, or waited for.
 
@@ -142,18 +142,25 @@ class Core:
             return Denied(_NEVER)
         if not part.line.is_empty:
             return None
-        granted = self.escrow.take(name, permits, now_s=now_s)
+        granted = self.escrow.take(name, permits, now_s=now_s, expected=expected)
         return None if granted is None else Permits(name, permits, granted, part)
 
-    def wait(self, name: str, waiter: Waiter, now_s: float) -> None:
-        """Let somebody wait for permits; it may be answered at once.
+    def expect(self, name: str, permits: int) -> None:
+        """Count permits that somebody will wait for.
 
         Raises:
             KeyError: there is no such limit here.
-            ValueError: not at least 1 is wanted.
+            ValueError: ``permits`` is not at least 1.
+        """
+        self.escrow.expect(name, permits)
+
+    def wait(self, name: str, waiter: Waiter, now_s: float) -> None:
+        """Let somebody wait for permits that are expected; it may be answered at once.
+
+        Raises:
+            KeyError: there is no such limit here.
         """
         part = self.parts[name]
-        self.escrow.expect(name, waiter.permits)
         if part.line.is_longer_than(MAX_WAITING - 1):
             _answer(waiter, Denied(part.limit.tick_s))
             return
@@ -174,10 +181,13 @@ class Core:
         if part.line.head() is not None:
             self._serve(part, now_s)
 
-    def retry_after_s(self, name: str, now_s: float) -> float:
-        """Return when it is worth a try again, for who does not wait any longer."""
-        part = self.parts[name]
-        return max(part.limit.tick_s, part.line.told_s - now_s)
+    def retry_after_s(self, name: str, permits: int, now_s: float) -> float:
+        """Return when it is worth a try again, for who does not wait any longer.
+
+        Raises:
+            KeyError: there is no such limit here.
+        """
+        return self.escrow.retry_after_s(name, permits, now_s=now_s)
 
     # --- events ---------------------------------------------------------------------
 
@@ -238,7 +248,6 @@ class Core:
 
     def _wait_for(self, part: Part, denied: Denied, now_s: float) -> None:
         """Try again later; a home that is silent is to be asked again meanwhile."""
-        part.line.told_s = now_s + denied.retry_after_s
         part.line.retry_s = now_s + min(denied.retry_after_s, part.limit.lease_s)
 
     def _serve(self, part: Part, now_s: float) -> None:

@@ -45,17 +45,15 @@ class Line:
     Attributes:
         asked: those for whom the home has been asked, by ticket.
         retry_s: when the head is tried again; infinite: not before something changes.
-        told_s: when there may be enough, as was said last.
     """
 
-    __slots__ = ("_heap", "asked", "retry_s", "told_s")
+    __slots__ = ("_heap", "asked", "retry_s")
 
     def __init__(self) -> None:
         """Start empty."""
         self._heap: list[tuple[int, int, Waiter]] = []
         self.asked: dict[int, Waiter] = {}
         self.retry_s = float("inf")
-        self.told_s = 0.0
 
     @property
     def is_empty(self) -> bool:

@@ -182,6 +182,20 @@ class PermitService:
             self._core.add(limit, self.now_s(), past=past)
             self._act()
 
+    def replace(self, limit: Limit) -> None:
+        """Take part in a limit under other terms; who waits is denied.
+
+        What was used is used under the new terms, too.
+
+        Raises:
+            UnknownLimitError: there is no limit of its name here.
+        """
+        used = None
+        if self._core is not None:
+            used = self.state(limit.name).used
+        self.remove(limit.name)
+        self.add(limit, past=Past(used=used))
+
     def remove(self, name: str) -> None:
         """Take no part any more; who waits is denied.
 
@@ -205,12 +219,15 @@ class PermitService:
 
     # --- use ------------------------------------------------------------------------
 
-    def try_acquire(self, name: str, permits: int) -> Permits | Denied | None:
+    def try_acquire(
+        self, name: str, permits: int, *, expected: bool = False
+    ) -> Permits | Denied | None:
         """Use permits in place, without a message.
 
         Args:
             name: of the limit.
             permits: at least 1.
+            expected: True where :meth:`expect` has counted them.
 
         Returns:
             ``Permits``, which count as used from now on; ``Denied`` when nobody can
@@ -221,13 +238,33 @@ class PermitService:
             NotLimitingError: the service was not started yet.
             ValueError: ``permits`` is not at least 1.
         """
-        outcome = self._core_of(name).try_acquire(name, permits, self.now_s())
+        core, now_s = self._core_of(name), self.now_s()
+        outcome = core.try_acquire(name, permits, now_s, expected=expected)
         if self._server is not None:
             self._server.look()
         return outcome
 
+    def expect(self, name: str, permits: int) -> None:
+        """Count permits that somebody will acquire with ``expected``, and waits for.
+
+        Who lets people wait elsewhere says so here: how much other nodes leave to
+        this one depends on what it is asked for.
+
+        Raises:
+            UnknownLimitError: there is no such limit here.
+            NotLimitingError: the service was not started yet.
+            ValueError: ``permits`` is not at least 1.
+        """
+        self._core_of(name).expect(name, permits)
+
     async def acquire(
-        self, name: str, permits: int, *, deadline_s: float, priority: int = 0
+        self,
+        name: str,
+        permits: int,
+        *,
+        deadline_s: float,
+        priority: int = 0,
+        expected: bool = False,
     ) -> Permits | Denied:
         """Use permits; wait for them, in line, where they are not at hand.
 
@@ -236,6 +273,7 @@ class PermitService:
             permits: at least 1.
             deadline_s: when waiting is over, in trio's clock.
             priority: who goes first of those that wait here; higher first.
+            expected: True where :meth:`expect` has counted them.
 
         Returns:
             ``Denied`` when the deadline has passed, or nobody can ever have as many.
@@ -249,6 +287,8 @@ class PermitService:
         """
         core, ask = self._core_of(name), _Ask()
         waiter = Waiter(permits, priority, ask.put)
+        if not expected:
+            core.expect(name, permits)
         core.wait(name, waiter, self.now_s())
         self._act()
         try:
@@ -261,8 +301,19 @@ class PermitService:
         finally:
             waiter.is_over = True
         if ask.outcome is None:
-            return Denied(core.retry_after_s(name, self.now_s()))
+            if name not in self._limits:
+                return Denied(0.0)
+            return Denied(core.retry_after_s(name, permits, self.now_s()))
         return ask.outcome
+
+    def retry_after_s(self, name: str, permits: int) -> float:
+        """Return when it is worth a try again, as far as is known here.
+
+        Raises:
+            UnknownLimitError: there is no such limit here.
+            NotLimitingError: the service was not started yet.
+        """
+        return self._core_of(name).retry_after_s(name, permits, self.now_s())
 
     def settle(self, permits: Permits, used: int) -> None:
         """Say how many of them were used; the others are free again.

@@ -31,6 +31,7 @@ class _Part(Protocol):
     @property
     def overrun(self) -> int: ...
     def used(self, now_s: float) -> int: ...
+    def retry_after_s(self, permits: int, now_s: float) -> float: ...
     def take(self, permits: int, now_s: float) -> Granted | None: ...
     def expect(self, permits: int) -> None: ...
     def acquire(self, permits: int, now_s: float) -> Outcome: ...
@@ -106,10 +107,26 @@ class Escrow:
         """
         return self._parts[name].used(now_s)
 
+    def retry_after_s(self, name: str, permits: int, *, now_s: float) -> float:
+        """Return when there may be as many permits here, as a ``Denied`` would say.
+
+        Raises:
+            KeyError: there is no such limit here.
+        """
+        return self._parts[name].retry_after_s(permits, now_s)
+
     # --- use ------------------------------------------------------------------------
 
-    def take(self, name: str, permits: int, *, now_s: float) -> Granted | None:
+    def take(
+        self, name: str, permits: int, *, now_s: float, expected: bool = False
+    ) -> Granted | None:
         """Use permits that are here; nobody is asked for more.
+
+        Args:
+            name: of the limit.
+            permits: at least 1.
+            now_s: by the node's clock.
+            expected: True where :meth:`expect` has counted them.
 
         Returns:
             None when there are not as many here.
@@ -120,6 +137,8 @@ class Escrow:
         """
         part = self._asked(name, permits)
         granted = part.take(permits, now_s)
+        if granted is not None and not expected:
+            part.expect(permits)
         if part.next_deadline_s < self._due[name]:
             self._schedule(name, part)
         return granted

@@ -181,5 +181,7 @@ class Holdings:
     def free_at_s(self, permits: int) -> float:
         """Return when that many may be used, if nothing is lent or given back."""
         missing = permits - self.pool_free - self.floor_free
+        if missing <= 0:
+            return -_NEVER
         floor_s = self._floor_used.free_at_s(missing)
         return min(floor_s, self._pool_used.free_at_s(missing))

@@ -157,13 +157,14 @@ class Lessee:
         self._is_missed = self._is_missed or is_silent
         if is_silent or now_s < self._dry_until_s or len(self._waiters) >= MAX_WAITERS:
             self._wake_by(now_s + limit.tick_s)
-            return Denied(self._retry_after_s(permits, now_s))
+            return Denied(self.retry_after_s(permits, now_s))
         self._tickets += 1
         self._waiters.append(_Waiter(self._tickets, permits, now_s + limit.ask_s))
         self._wake_by(max(now_s, self._sent_s + limit.tick_s * _HURRY))
         return Asking(self._tickets)
 
-    def _retry_after_s(self, permits: int, now_s: float) -> float:
+    def retry_after_s(self, permits: int, now_s: float) -> float:
+        """Return when there may be as many here, if nothing is lent meanwhile."""
         free_s = self.holdings.free_at_s(permits) - now_s
         return max(self._limit.tick_s, min(free_s, self._limit.window_s))
 
@@ -358,7 +359,7 @@ class Lessee:
                 if now_s < waiter.until_s and heard_s < waiter.asked_s:
                     waiting.append(waiter)
                     continue
-                outcome = Denied(self._retry_after_s(waiter.permits, now_s))
+                outcome = Denied(self.retry_after_s(waiter.permits, now_s))
             effects.append(Answered(self._limit.name, waiter.ticket, outcome))
         self._waiters = waiting
         return effects

@@ -55,10 +55,13 @@ class Past:
         quiet_s: for how long, at least, no node of this name has run; infinite:
             there never was one.
         marks: the use log of the latest life, oldest first; empty: none was kept.
+        used: at most so many permits of this node were locked when the latest life
+            ended; None: that is not known.
     """
 
     quiet_s: float = 0.0
     marks: tuple[Mark, ...] = ()
+    used: int | None = None
 
 
 UNKNOWN = Past()
@@ -90,6 +93,8 @@ class Member:
         quiet_at_s = now_s - past.quiet_s
         floor = limit.floor if me.name in limit.voters else 0
         cooling = floor if past.quiet_s < _NEVER else 0
+        if past.used is not None:
+            cooling = min(cooling, past.used)
         if limit.use_log and past.marks:
             cooling = min(cooling, cooling_after(limit, past.marks))
         self._limit = limit
@@ -116,13 +121,16 @@ class Member:
         self._lessee.holdings.pass_time(now_s)
         return self._lessee.holdings.used
 
+    def retry_after_s(self, permits: int, now_s: float) -> float:
+        """Return when there may be as many here, if nothing is lent meanwhile."""
+        self._lessee.holdings.pass_time(now_s)
+        return self._lessee.retry_after_s(permits, now_s)
+
     # --- use ------------------------------------------------------------------------
 
     def take(self, permits: int, now_s: float) -> Granted | None:
         """Use permits that are here; None: there are not as many."""
         granted = self._lessee.take(permits, now_s)
-        if granted is not None:
-            self._lessee.expect(permits)
         self._hurry(now_s)
         return granted
 

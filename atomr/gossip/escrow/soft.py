@@ -88,12 +88,16 @@ class SoftLimit:
             return Denied(_NEVER)
         self._used.thaw(now_s)
         if self._used.count + self._elsewhere(now_s) + permits > limit.permits:
-            free_s = self._used.free_at_s(permits) - now_s
-            return Denied(max(INTERVAL_S, min(free_s, limit.window_s)))
+            return Denied(self.retry_after_s(permits, now_s))
         batch = self._used.add(permits, now_s)
         if self.next_deadline_s == _NEVER:
             self.next_deadline_s = now_s + INTERVAL_S
         return Granted(permits, 0, pool_batch=batch, floor_batch=None)
+
+    def retry_after_s(self, permits: int, now_s: float) -> float:
+        """Return when there may be as many, if nobody else asks."""
+        free_s = self._used.free_at_s(permits) - now_s
+        return max(INTERVAL_S, min(free_s, self._limit.window_s))
 
     def _elsewhere(self, now_s: float) -> int:
         """Return what peers have used; of a silent one, until it must be over."""
