@@ -17,7 +17,6 @@ Importing this module loads no web server; :meth:`Cluster.serve` does.
 
 from __future__ import annotations
 
-import os
 from collections.abc import (
     AsyncIterator,
     Callable,
@@ -27,26 +26,23 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, TypeAlias, TypedDict, Unpack
+from typing import TYPE_CHECKING, Unpack
 
-import attrs
 import trio
 
 from atomr.process import current_node
 from atomr.process.context import NODE
 from atomr_infer.config.gateway import GatewayConfig, GatewayOptions
 from atomr_infer.errors import ConfigError
-from atomr_infer.model.batch import (
-    ExecuteBatch,
-    FinishReason,
-    Message,
-    Role,
-    Sampling,
-    TokenChunk,
-    Usage,
-)
 from atomr_infer.model.validation import InvalidValueError
 from atomr_infer.serving.application import open_serving
+from atomr_infer.serving.conversation import (
+    ChatReply,
+    Conversation,
+    SamplingOptions,
+    reply_of,
+    request_of,
+)
 from atomr_infer.serving.request import run_request
 from atomr_infer.serving.sinks import ChunkStream, CollectingSink
 
@@ -57,6 +53,7 @@ if TYPE_CHECKING:
 
     from atomr.process import Node
     from atomr_infer.gateway.gateway import Gateway
+    from atomr_infer.model.batch import TokenChunk
     from atomr_infer.model.cost import CostEstimate
     from atomr_infer.model.deployment import Deployment
     from atomr_infer.model.secret import Secret
@@ -65,41 +62,9 @@ if TYPE_CHECKING:
     from atomr_infer.serving.replica import ReplicaState
     from atomr_infer.serving.shared import Readiness, Serving
 
-Conversation: TypeAlias = str | Iterable[Message | Mapping[str, str]]
-"""A prompt, or messages: values, or mappings with ``role`` and ``content``."""
+__all__ = ["ChatReply", "Cluster", "Conversation", "SamplingOptions"]
 
 _SCHEME = "inproc://"
-
-
-class SamplingOptions(TypedDict, total=False):
-    """The fields of :class:`~atomr_infer.model.batch.Sampling` as keywords."""
-
-    temperature: float
-    top_p: float
-    max_tokens: int
-    stop: tuple[str, ...]
-    seed: int
-    presence_penalty: float
-    frequency_penalty: float
-
-
-@attrs.frozen(kw_only=True)
-class ChatReply:
-    """A whole answer.
-
-    Attributes:
-        text: what the model said.
-        finish_reason: why it ended.
-        usage: tokens; None when the runtime did not say.
-        deployment: who answered.
-        attempts: tries that it took.
-    """
-
-    text: str
-    finish_reason: FinishReason | None
-    usage: Usage | None
-    deployment: str
-    attempts: int
 
 
 class Cluster:
@@ -211,14 +176,38 @@ class Cluster:
         with self.at_home():
             await self._serving.change(deployment)
 
-    async def undeploy(self, name: str) -> bool:
-        """Stop serving a deployment; its running requests end with an error.
+    async def replace(
+        self, *deployments: Deployment, expected: Iterable[str] = ()
+    ) -> None:
+        """Take other deployments for those of their names; they serve meanwhile.
+
+        They may differ in anything but the name: endpoint, keys, engine, replicas.
+        Requests that run keep the client or the engine that they began with.
+
+        Args:
+            deployments: the other ones; all of them become true, or none.
+            expected: names of those that come together with them.
+
+        Raises:
+            ConfigError: there is none of a name, or one cannot work as written.
+            InferenceError: an engine could not be opened.
+        """
+        with self.at_home():
+            await self._serving.replace(*deployments, expected=expected)
+
+    async def undeploy(self, name: str, *, drain_s: float = 0.0) -> bool:
+        """Stop serving a deployment: its name is nobody's at once.
+
+        Args:
+            name: the deployment's.
+            drain_s: how long its requests may still take, in seconds; what is left
+                then ends with an error.
 
         Returns:
             False when there is no deployment of that name.
         """
         with self.at_home():
-            return await self._serving.undeploy(name)
+            return await self._serving.undeploy(name, drain_s=drain_s)
 
     def renew_credentials(self, deployment: str) -> bool:
         """Read a deployment's keys anew; False when it is not there or has none."""
@@ -254,10 +243,10 @@ class Cluster:
         Cancellation: ends the generation.
         """
         collected = CollectingSink()
-        batch = _batch(model, conversation, sampling, stream=False)
+        batch = request_of(model, conversation, sampling, stream=False)
         with self.at_home():
             await run_request(self._serving, batch, collected)
-        return _reply(collected)
+        return reply_of(collected)
 
     async def estimate_cost(
         self,
@@ -273,7 +262,7 @@ class Cluster:
         Raises:
             ModelNotFoundError: nobody serves the model.
         """
-        batch = _batch(model, conversation, sampling, stream=False)
+        batch = request_of(model, conversation, sampling, stream=False)
         with self.at_home():
             return await self._serving.estimate_cost(batch)
 
@@ -293,7 +282,7 @@ class Cluster:
             InferenceError: from the iteration, when the request fails.  What
                 the block itself raises leaves it as it is, in no group.
         """
-        batch = _batch(model, conversation, sampling, stream=True)
+        batch = request_of(model, conversation, sampling, stream=True)
         chunks = ChunkStream()
         raised: BaseException | None = None
         async with trio.open_nursery() as nursery:
@@ -360,39 +349,3 @@ class Cluster:
             )
         self._gateways.append(gateway)
         return gateway
-
-
-def _reply(sink: CollectingSink) -> ChatReply:
-    return ChatReply(
-        text=sink.answer.choice().text,
-        finish_reason=sink.answer.choice().finish_reason,
-        usage=sink.answer.usage,
-        deployment=sink.served.deployment,
-        attempts=len(sink.served.attempts),
-    )
-
-
-def _batch(
-    model: str, conversation: Conversation, sampling: SamplingOptions, *, stream: bool
-) -> ExecuteBatch:
-    return ExecuteBatch(
-        request_id=os.urandom(12).hex(),
-        model=model,
-        messages=_messages(conversation),
-        sampling=Sampling(**sampling),
-        stream=stream,
-    )
-
-
-def _messages(conversation: Conversation) -> tuple[Message, ...]:
-    if isinstance(conversation, str):
-        return (Message(Role.USER, conversation),)
-    messages = tuple(
-        message
-        if isinstance(message, Message)
-        else Message(Role(message["role"]), message["content"])
-        for message in conversation
-    )
-    if not messages:
-        raise ValueError("the conversation is empty; give it at least one message")
-    return messages

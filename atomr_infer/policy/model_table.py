@@ -86,23 +86,22 @@ class ModelTable:
         return table
 
     def with_changed(
-        self, deployment: Deployment, *, expected: frozenset[str] = frozenset()
+        self, *deployments: Deployment, expected: frozenset[str] = frozenset()
     ) -> ModelTable:
-        """Return a table with ``deployment`` in the place of that of its name.
+        """Return a table with ``deployments`` in the places of those of their names.
 
         Args:
-            deployment: the other one.
+            deployments: the other ones.
             expected: names of deployments that will come.
 
         Raises:
-            ConfigError: it falls back to a deployment that is not there, or to
+            ConfigError: one falls back to a deployment that is not there, or to
                 itself by way of others.
         """
-        name = deployment.name
-        table = ModelTable(
-            tuple(deployment if d.name == name else d for d in self._deployments)
-        )
-        table.check_fallbacks(deployment, expected)
+        others = {deployment.name: deployment for deployment in deployments}
+        table = ModelTable(tuple(others.get(d.name, d) for d in self._deployments))
+        for deployment in deployments:
+            table.check_fallbacks(deployment, expected)
         return table
 
     def check_fallbacks(self, deployment: Deployment, expected: frozenset[str]) -> None:

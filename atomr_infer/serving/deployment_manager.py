@@ -122,11 +122,11 @@ class DeploymentManager(GenServer):
             case messages.Deploy():
                 return Reply(await self._deploy(request))
             case messages.Change(deployment=deployment):
-                return Reply(await self._change(deployment))
+                return Reply(self._change(deployment))
             case Replace():
-                return Reply(await self._replace(request))
-            case Commit(rebuild=rebuild):
-                return Reply(await self._commit(rebuild))
+                return Reply(self._replace(request))
+            case Commit():
+                return Reply(await self._commit(request))
             case messages.Drain(name=name):
                 return await self._drain(name, from_)
             case messages.Undeploy(name=name, only=only):
@@ -213,7 +213,7 @@ class DeploymentManager(GenServer):
 
     # --- changed ones --------------------------------------------------------------
 
-    async def _change(self, wanted: Deployment) -> AtomrError | None:
+    def _change(self, wanted: Deployment) -> AtomrError | None:
         try:
             now, _ = self._changeable(wanted)
             if not changes_while_serving(now, wanted):
@@ -247,32 +247,29 @@ class DeploymentManager(GenServer):
             raise NotReadyError(f"{name} has failed; deploy it anew")
         return now, self._trees[name].pid
 
-    async def _replace(self, asked: Replace) -> AtomrError | Rebuild | None:
-        wanted, expected = asked.deployment, asked.expected
-        serving = self._serving
+    def _replace(self, asked: Replace) -> AtomrError | tuple[Rebuild, ...]:
+        expected = asked.expected
         try:
-            now, tree = self._changeable(wanted)
-            table = serving.table.with_changed(wanted, expected=expected)
-            blueprint = serving.blueprint(wanted.name)
-            keeps_keys = (now.credential, now.credentials) == (
-                wanted.credential,
-                wanted.credentials,
-            )
-            source = self._sources.make(
-                wanted,
-                serving.routing(wanted.name).note_error,
-                keys=blueprint.keys if keeps_keys else None,
-            )
-            if not keeps_engine(now, wanted, is_client=source.is_client):
-                self._check_endpoint(source, expected)
-                return Rebuild(blueprint, source, tree, expected)
-            self._share_endpoint(source, expected)
+            self._serving.table.with_changed(*asked.deployments, expected=expected)
+            rebuilds = tuple(map(self._rebuild, asked.deployments))
+            for rebuild in rebuilds:
+                self._check_endpoint(rebuild.source, expected)
         except AtomrError as error:
             return error
-        serving.publish(table)
-        blueprint.reread(source)
-        await self._reshaping.reshape(tree, blueprint)
-        return None
+        return rebuilds
+
+    def _rebuild(self, wanted: Deployment) -> Rebuild:
+        now, tree = self._changeable(wanted)
+        blueprint = self._serving.blueprint(wanted.name)
+        keys = (wanted.credential, wanted.credentials)
+        keeps_keys = keys == (now.credential, now.credentials)
+        source = self._sources.make(
+            wanted,
+            self._serving.routing(wanted.name).note_error,
+            keys=blueprint.keys if keeps_keys else None,
+        )
+        keeps = keeps_engine(now, wanted, is_client=source.is_client)
+        return Rebuild(blueprint, source, tree, opens=not keeps)
 
     def _check_endpoint(self, source: EngineSource, expected: frozenset[str]) -> None:
         asks = self._sources.asks(source)
@@ -281,25 +278,37 @@ class DeploymentManager(GenServer):
             shown = f"{source.plugin.name} {source.endpoint}"
             self._serving.breakers.check(source.deployment, shown, expected=expected)
 
-    async def _commit(self, rebuild: Rebuild) -> AtomrError | None:
-        source, blueprint = rebuild.source, rebuild.blueprint
-        wanted, serving = source.deployment, self._serving
-        tree = self._trees.get(wanted.name)
-        if tree is None or tree.pid is not rebuild.tree:
-            return NotReadyError(f"{wanted.name} was stopped")
+    async def _commit(self, asked: Commit) -> AtomrError | None:
+        serving, expected = self._serving, asked.expected
+        wanted = [rebuild.wanted for rebuild in asked.rebuilds]
         try:
-            table = serving.table.with_changed(wanted, expected=rebuild.expected)
-            self._share_endpoint(source, rebuild.expected)
+            table = serving.table.with_changed(*wanted, expected=expected)
+            for rebuild in asked.rebuilds:
+                self._check_there(rebuild)
+                self._check_endpoint(rebuild.source, expected)
         except AtomrError as error:
             return error
-        keeps_limit = _asks_the_same(blueprint.source, source)
-        blueprint.source = source
+        limits = [_asks_the_same(r.blueprint.source, r.source) for r in asked.rebuilds]
+        for rebuild in asked.rebuilds:
+            self._share_endpoint(rebuild.source, expected)
+            if rebuild.opens:
+                rebuild.blueprint.source = rebuild.source
+            else:
+                rebuild.blueprint.reread(rebuild.source)
         serving.publish(table)
-        serving.hold(wanted.name, blueprint)
-        await self._reshaping.reshape(
-            tree.pid, blueprint, rebuild.contexts, keeps_limit=keeps_limit
-        )
+        for rebuild, keeps in zip(asked.rebuilds, limits, strict=True):
+            await self._reshaping.reshape(
+                rebuild.tree,
+                rebuild.blueprint,
+                rebuild.contexts,
+                keeps_limit=keeps or not rebuild.opens,
+            )
         return None
+
+    def _check_there(self, rebuild: Rebuild) -> None:
+        tree = self._trees.get(rebuild.wanted.name)
+        if tree is None or tree.pid is not rebuild.tree:
+            raise NotReadyError(f"{rebuild.wanted.name} was stopped")
 
     # --- those that go -------------------------------------------------------------
 

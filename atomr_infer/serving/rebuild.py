@@ -13,41 +13,49 @@ from atomr_infer.serving.engine_context import EngineContext, EngineSource
 
 @attrs.frozen(eq=False)
 class Rebuild:
-    """Engines that are to be made anew before a deployment becomes another.
+    """What is to be done before a deployment becomes another.
 
     Attributes:
         blueprint: what the deployment is made from until then.
         source: how an engine of the other one is opened.
         tree: the deployment's tree.
-        expected: as it was asked with.
+        opens: whether its engines are others; if not, nothing is to be done.
         contexts: those that are open, by the replica's number, and are to be run on.
     """
 
     blueprint: Blueprint
     source: EngineSource
     tree: Pid
-    expected: frozenset[str]
+    opens: bool
     contexts: dict[int, EngineContext] = attrs.field(factory=dict)
+
+    @property
+    def wanted(self) -> Deployment:
+        """What is to be served."""
+        return self.source.deployment
 
 
 @attrs.frozen
-class Replace(Request[Exception | Rebuild | None]):
-    """Take another deployment for the one of its name.
-
-    Answered with None when it is taken, and with what is to be opened first where
-    its engines are others.
+class Replace(Request[Exception | tuple[Rebuild, ...]]):
+    """Say what must be done before deployments become others; changes nothing.
 
     Attributes:
-        deployment: the other one.
-        expected: names of those that come or change together with it.
+        deployments: the other ones, of names that are served.
+        expected: names of those that come or change together with them.
     """
 
-    deployment: Deployment
-    expected: frozenset[str] = frozenset()
+    deployments: tuple[Deployment, ...]
+    expected: frozenset[str]
 
 
 @attrs.frozen(eq=False)
 class Commit(Request[Exception | None]):
-    """The engines of a rebuild are open: let them take the traffic."""
+    """What rebuilds open is open: let all of it take the traffic, in one step.
 
-    rebuild: Rebuild
+    Attributes:
+        rebuilds: what was done.
+        expected: as they were asked for with.
+    """
+
+    rebuilds: tuple[Rebuild, ...]
+    expected: frozenset[str]

@@ -17,8 +17,7 @@ one step is the deployment manager's.
 
 from __future__ import annotations
 
-import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
@@ -39,25 +38,190 @@ if TYPE_CHECKING:
     from atomr_infer.serving.engine_context import EngineContext, EngineSource
     from atomr_infer.serving.shared import Serving
 
-log = logging.getLogger(__name__)
-
 
 async def replace(
-    serving: Serving, wanted: Deployment, expected: frozenset[str]
+    serving: Serving, wanted: tuple[Deployment, ...], expected: frozenset[str]
 ) -> None:
-    """Take another deployment for the one of its name; see ``Serving.replace``."""
-    name = wanted.name
-    if name in serving.replacing:
-        raise NotReadyError(f"{name} is being replaced; ask again when it is done")
-    serving.replacing.add(name)
+    """Take other deployments for those of their names; see ``Serving.replace``."""
+    names = {deployment.name for deployment in wanted}
+    busy = names & serving.replacing
+    if busy:
+        raise NotReadyError(f"{min(busy)} is being replaced; ask again when it is done")
+    serving.replacing |= names
     try:
-        answer = await call(MANAGER, Replace(wanted, expected), timeout_s=None)
-        if isinstance(answer, Rebuild):
-            await rebuild_engines(answer)
-        elif answer is not None:
-            raise answer
+        await _replace(wanted, expected | names)
+    except (CallError, ChildError, StartError) as error:
+        # When all of the tree is being cancelled, so are we.
+        await trio.lowlevel.checkpoint_if_cancelled()
+        raise NotReadyError(
+            f"{', '.join(names)} was stopped while it was replaced"
+        ) from error
     finally:
-        serving.replacing.discard(name)
+        serving.replacing -= names
+
+
+async def _replace(wanted: tuple[Deployment, ...], expected: frozenset[str]) -> None:
+    rebuilds = await call(MANAGER, Replace(wanted, expected), timeout_s=None)
+    if isinstance(rebuilds, Exception):
+        raise rebuilds
+    opened: list[_Swap] = []
+    done = False
+    try:
+        for rebuild in sorted(rebuilds, key=_is_after):
+            if rebuild.opens:
+                _, running = await running_replicas(rebuild.tree)
+                kind = _After if _is_after(rebuild) else _Beside
+                swap = kind(rebuild, running)
+                opened.append(swap)
+                await swap.open()
+        refused = await _commit(rebuilds, expected)
+        if refused is not None:
+            raise refused
+        done = True
+    except AtomrError:
+        for back in reversed(opened):
+            await back.go_back()
+        raise
+    finally:
+        if not done:
+            with trio.CancelScope(shield=True), if_there():
+                for left in opened:
+                    await left.abandon()
+
+
+def _is_after(rebuild: Rebuild) -> bool:
+    return rebuild.blueprint.deployment.serving.swap is Swap.AFTER
+
+
+class _Swap(Protocol):
+    """How one deployment comes to other engines."""
+
+    async def open(self) -> None:
+        """Open them all.
+
+        Raises:
+            InferenceError: one cannot be opened.
+        """
+        ...
+
+    async def go_back(self) -> None:
+        """Be what it was, without a cut.
+
+        Raises:
+            InferenceError: an old engine cannot be opened again.
+        """
+        ...
+
+    async def abandon(self) -> None:
+        """Be what it was, at once; does nothing where that is so."""
+        ...
+
+
+class _Beside:
+    """Opens all beside those that serve."""
+
+    def __init__(self, rebuild: Rebuild, running: dict[int, Pid]) -> None:
+        self._rebuild = rebuild
+        self._running = running
+
+    async def open(self) -> None:
+        rebuild = self._rebuild
+        wanted = rebuild.wanted.serving.replicas
+        for number, supervisor in self._running.items():
+            if number < wanted:
+                context = rebuild.blueprint.context(number, rebuild.source)
+                rebuild.contexts[number] = context
+                await start_child(supervisor, context_spec(context))
+        for context in rebuild.contexts.values():
+            await _opened(context)
+
+    async def go_back(self) -> None:
+        await self.abandon()
+
+    async def abandon(self) -> None:
+        # It ends: a context is killed when it must be.
+        for number, context in self._rebuild.contexts.items():
+            await remove_child(self._running[number], context.child_id)
+        self._rebuild.contexts.clear()
+
+
+class _After:
+    """Closes and opens one after the other."""
+
+    def __init__(self, rebuild: Rebuild, running: dict[int, Pid]) -> None:
+        self._rebuild = rebuild
+        self._running = running
+        wanted = rebuild.wanted.serving.replicas
+        self._numbers = [number for number in running if number < wanted]
+
+    async def open(self) -> None:
+        for number in self._numbers:
+            await self._exchange(number, self._rebuild.source)
+
+    async def go_back(self) -> None:
+        for number in self._touched():
+            await self._exchange(number, self._rebuild.blueprint.source)
+
+    async def abandon(self) -> None:
+        # Does not wait until they are open again.
+        for number in self._touched():
+            source = self._rebuild.blueprint.source
+            context, last = await self._pause(number, source)
+            await self._start(number, context, last)
+
+    def _touched(self) -> list[int]:
+        """The replicas that have another context than they had."""
+        contexts, source = self._rebuild.blueprint.contexts, self._rebuild.source
+        return [n for n in self._numbers if contexts[n].source is source]
+
+    async def _exchange(self, number: int, source: EngineSource) -> None:
+        """Let a replica's requests end, close its engine and open another."""
+        context, last = await self._pause(number, source)
+        if last.life is not None:
+            # It ends: each request has a bound of its own.
+            await last.life.unused.wait()
+        await self._start(number, context, last)
+        await _opened(context)
+
+    async def _pause(
+        self, number: int, source: EngineSource
+    ) -> tuple[EngineContext, EngineContext]:
+        """Have a replica wait for another context; return that and the last one."""
+        blueprint = self._rebuild.blueprint
+        last, context = blueprint.contexts[number], blueprint.context(number, source)
+        blueprint.contexts[number] = context
+        core = engine_core_name(self._rebuild.wanted.name, number)
+        await call(core, messages.Pause(context.version), timeout_s=None)
+        if last.life is not None:
+            last.life.retire()
+        return context, last
+
+    async def _start(
+        self, number: int, context: EngineContext, last: EngineContext
+    ) -> None:
+        supervisor = self._running[number]
+        await remove_child(supervisor, last.child_id)
+        await start_child(supervisor, context_spec(context))
+
+
+async def _opened(context: EngineContext) -> None:
+    """Wait until a context has its first runner.
+
+    Raises:
+        InferenceError: it cannot be opened.
+    """
+    await context.decided.wait()
+    if context.error is not None:
+        raise fresh(context.error)
+
+
+async def _commit(
+    rebuilds: tuple[Rebuild, ...], expected: frozenset[str]
+) -> Exception | None:
+    # Shielded: the manager would go on, and nobody would know.
+    with trio.CancelScope(shield=True):
+        refused = await call(MANAGER, Commit(rebuilds, expected), timeout_s=None)
+    return refused  # noqa: RET504 - to the type checker a scope may swallow
 
 
 async def drain(name: str, drain_s: float) -> bool:
@@ -77,152 +241,3 @@ async def _end_now(name: str) -> bool:
     with trio.CancelScope(shield=True):
         found = await call(MANAGER, messages.Undeploy(name), timeout_s=None)
     return found  # noqa: RET504 - to the type checker a scope may swallow
-
-
-async def rebuild_engines(rebuild: Rebuild) -> None:
-    """Open a deployment's new engines, and let them take the traffic.
-
-    Raises:
-        ConfigError: it cannot be what it is to be any more.
-        InferenceError: an engine could not be opened; the old ones serve on.
-
-    Cancellation: the old ones serve on.
-    """
-    name = rebuild.source.deployment.name
-    try:
-        _, running = await running_replicas(rebuild.tree)
-        if rebuild.blueprint.deployment.serving.swap is Swap.AFTER:
-            await _After(rebuild, running).run()
-        else:
-            await _Beside(rebuild, running).run()
-    except (CallError, ChildError, StartError) as error:
-        # When all of the tree is being cancelled, so are we.
-        await trio.lowlevel.checkpoint_if_cancelled()
-        raise NotReadyError(f"{name} was stopped while it was replaced") from error
-
-
-class _Beside:
-    """Opens all, then lets them take the traffic."""
-
-    def __init__(self, rebuild: Rebuild, running: dict[int, Pid]) -> None:
-        self._rebuild = rebuild
-        self._running = running
-        wanted = rebuild.source.deployment.serving.replicas
-        self._numbers = [number for number in running if number < wanted]
-
-    async def run(self) -> None:
-        rebuild = self._rebuild
-        try:
-            for number in self._numbers:
-                context = rebuild.blueprint.context(number, rebuild.source)
-                rebuild.contexts[number] = context
-                await start_child(self._running[number], context_spec(context))
-            for context in rebuild.contexts.values():
-                await _opened(context)
-            refused = await _commit(rebuild)
-        except BaseException:
-            await self._abandon()
-            raise
-        if refused is not None:
-            await self._abandon()
-            raise refused
-
-    async def _abandon(self) -> None:
-        """Close what was opened.  It ends: a context is killed when it must be."""
-        with trio.CancelScope(shield=True):
-            for number, context in self._rebuild.contexts.items():
-                await remove_child(self._running[number], context.child_id)
-
-
-class _After:
-    """Closes and opens one after the other."""
-
-    def __init__(self, rebuild: Rebuild, running: dict[int, Pid]) -> None:
-        self._rebuild = rebuild
-        self._running = running
-        wanted = rebuild.source.deployment.serving.replicas
-        self._numbers = [number for number in running if number < wanted]
-
-    async def run(self) -> None:
-        done = False
-        try:
-            try:
-                for number in self._numbers:
-                    await self._exchange(number, self._rebuild.source)
-                refused = await _commit(self._rebuild)
-                if refused is not None:
-                    raise refused
-            except AtomrError as error:
-                log.warning("%s: back to what it was: %s", self._name, error)
-                for number in self._touched():
-                    await self._exchange(number, self._rebuild.blueprint.source)
-                raise
-            done = True
-        finally:
-            if not done:
-                await self._go_back()
-
-    @property
-    def _name(self) -> str:
-        return self._rebuild.source.deployment.name
-
-    def _touched(self) -> list[int]:
-        """The replicas that have another context than they had."""
-        contexts, source = self._rebuild.blueprint.contexts, self._rebuild.source
-        return [n for n in self._numbers if contexts[n].source is source]
-
-    async def _exchange(self, number: int, source: EngineSource) -> None:
-        """Let a replica's requests end, close its engine and open another."""
-        context, last = await self._pause(number, source)
-        if last.life is not None:
-            # It ends: each request has a bound of its own.
-            await last.life.unused.wait()
-        await self._open(number, context, last)
-        await _opened(context)
-
-    async def _pause(
-        self, number: int, source: EngineSource
-    ) -> tuple[EngineContext, EngineContext]:
-        """Have a replica wait for another context; return that and the last one."""
-        blueprint = self._rebuild.blueprint
-        last, context = blueprint.contexts[number], blueprint.context(number, source)
-        blueprint.contexts[number] = context
-        core = engine_core_name(self._name, number)
-        await call(core, messages.Pause(context.version), timeout_s=None)
-        if last.life is not None:
-            last.life.retire()
-        return context, last
-
-    async def _open(
-        self, number: int, context: EngineContext, last: EngineContext
-    ) -> None:
-        supervisor = self._running[number]
-        await remove_child(supervisor, last.child_id)
-        await start_child(supervisor, context_spec(context))
-
-    async def _go_back(self) -> None:
-        """Have the old engines opened again, at once; does not wait until they are."""
-        with trio.CancelScope(shield=True), if_there():
-            for number in self._touched():
-                context, last = await self._pause(
-                    number, self._rebuild.blueprint.source
-                )
-                await self._open(number, context, last)
-
-
-async def _opened(context: EngineContext) -> None:
-    """Wait until a context has its first runner.
-
-    Raises:
-        InferenceError: it cannot be opened.
-    """
-    await context.decided.wait()
-    if context.error is not None:
-        raise fresh(context.error)
-
-
-async def _commit(rebuild: Rebuild) -> Exception | None:
-    # Shielded: the manager would go on, and nobody would know.
-    with trio.CancelScope(shield=True):
-        refused = await call(MANAGER, Commit(rebuild), timeout_s=None)
-    return refused  # noqa: RET504 - likewise

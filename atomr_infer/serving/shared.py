@@ -299,28 +299,29 @@ class Serving:
             raise refused
 
     async def replace(
-        self, deployment: Deployment, *, expected: Iterable[str] = ()
+        self, *deployments: Deployment, expected: Iterable[str] = ()
     ) -> None:
-        """Take another deployment for the one of its name; it serves meanwhile.
+        """Take other deployments for those of their names; they serve meanwhile.
 
         What is looked up for each request, how many may run and wait, replicas and
         time-outs change in place.  What a client or an engine is made of has another
         one opened, which takes the traffic when all of them serve; requests that run
-        keep theirs to the end.  See :mod:`atomr_infer.serving.replacing`.
+        keep theirs to the end.  All of it becomes true in one step, or nothing does.
+        See :mod:`atomr_infer.serving.replacing`.
 
         Args:
-            deployment: the other one.
-            expected: names of those that come or change together with it.
+            deployments: the other ones.
+            expected: names of those that come together with them.
 
         Raises:
-            ConfigError: there is none of its name, or it cannot work as written;
+            ConfigError: there is none of a name, or one cannot work as written;
                 nothing was changed.
-            NotReadyError: it loads, is being replaced, or was stopped meanwhile.
+            NotReadyError: one loads, is being replaced, or was stopped meanwhile.
             InferenceError: an engine could not be opened; all is as it was.
 
         Cancellation: all is as it was.
         """
-        await replace(self, deployment, frozenset(expected))
+        await replace(self, deployments, frozenset(expected))
 
     async def undeploy(self, name: str, *, drain_s: float = 0.0) -> bool:
         """Stop serving a deployment: its name is nobody's at once.

@@ -271,12 +271,38 @@ async def test_two_of_one_endpoint_take_another_breaker_together(
     async with open_tree(first, second) as tree:
         with pytest.raises(ConfigError, match="its breaker differs from that of 'n'"):
             await tree.serving.replace(attrs.evolve(first, breaker=calm))
-        for each in (first, second):
-            wanted = attrs.evolve(each, breaker=calm)
-            await tree.serving.replace(wanted, expected=["m", "n"])
+        await tree.serving.replace(
+            *(attrs.evolve(each, breaker=calm) for each in (first, second))
+        )
         guard = tree.serving.breakers.of("m")
         assert guard is not None
         assert guard.breaker.policy == calm
+
+
+async def test_several_become_others_together_or_not_at_all(
+    open_tree: OpenTree, autojump_clock: MockClock
+) -> None:
+    n = attrs.evolve(M, name="n")
+    wanted = [attrs.evolve(each, model="other") for each in (M, n)]
+    async with open_tree(M, n) as tree:
+        tree.lab.plan = [MockScript(), EngineStartError("no")]
+        with pytest.raises(EngineStartError, match="no"):
+            await tree.serving.replace(*wanted)
+        assert tree.serving.deployments == {"m": M, "n": n}
+        assert [await contexts(name) for name in "mn"] == [["context"]] * 2
+        await tree.serving.replace(*wanted)
+        assert list(tree.serving.deployments.values()) == wanted
+
+
+async def test_two_swap_who_falls_back_to_whom(
+    open_tree: OpenTree, autojump_clock: MockClock
+) -> None:
+    n = attrs.evolve(M, name="n", fallbacks=("m",))
+    async with open_tree(M, n) as tree:
+        await tree.serving.replace(
+            attrs.evolve(M, fallbacks=("n",)), attrs.evolve(n, fallbacks=())
+        )
+        assert [d.name for d in tree.serving.table.deployments] == ["m", "n"]
 
 
 async def test_an_engine_without_place_for_two_ends_before_the_next_opens(
