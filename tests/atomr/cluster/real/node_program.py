@@ -10,6 +10,7 @@ input does, so it does not outlive whoever started it.
 from __future__ import annotations
 
 import json
+import random
 import resource
 import sys
 import time
@@ -27,6 +28,7 @@ from atomr.cluster import (
     PeerDown,
     PeerEvent,
     StaticSeeds,
+    budgets,
     open_cluster,
     singleton,
 )
@@ -57,6 +59,8 @@ class Config:
         voters: of the singleton; empty: there is none.
         lease_s: of the singleton.
         bare: links and members only, and nothing replicated.
+        budget_units: of the budget ``team``; 0: there is none.
+        budget_voters: who shares it.
     """
 
     name: str
@@ -66,6 +70,8 @@ class Config:
     voters: tuple[str, ...] = ()
     lease_s: float = 3.0
     bare: bool = False
+    budget_units: int = 0
+    budget_voters: tuple[str, ...] = ()
 
     def options(self) -> ClusterOptions:
         folder = Path(self.folder)
@@ -118,10 +124,16 @@ class Program:
             lease_s=config.lease_s,
             stop_s=config.lease_s / 5,
         )
+        self.budgets = budgets.BudgetService(
+            voters=config.budget_voters or (config.name,),
+            path=Path(config.folder) / f"{config.name}.sqlite",
+        )
         self.cluster: Cluster | None = None
         self._ends = trio.Event()
 
     def services(self) -> list[Any]:
+        if self.config.budget_units:
+            return [self.budgets]
         if self.config.bare:
             return [self.remote]
         services: list[Any] = [self.remote, self.replicator, self.registry]
@@ -129,6 +141,9 @@ class Program:
 
     async def run(self) -> None:
         telemetry.attach("told", ("atomr",), told)
+        if self.config.budget_units:
+            team = budgets.BudgetTerms(name="team", units=self.config.budget_units)
+            self.budgets.open(team)
         async with (
             open_node(self.config.name) as node,
             open_cluster(self.config.options(), self.services()) as cluster,
@@ -236,6 +251,39 @@ class Program:
     async def bill(self) -> Any:
         return await call(singleton.via("billing"), "bill")
 
+    async def spend(
+        self, log: str, units: int, *, calls: int, tasks: int, seed: int
+    ) -> int:
+        """Make calls that may cost so much; return how many were refused.
+
+        What a call cost is in the log when it begins, as its provider has it.
+        """
+        draw = random.Random(seed)
+        left = calls
+        refused = 0
+
+        async def work() -> None:
+            nonlocal left, refused
+            while left > 0:
+                left -= 1
+                reserved = await self.budgets.reserve("team", units, wait_s=2.0)
+                if isinstance(reserved, budgets.Refused):
+                    refused += 1
+                    continue
+                cost = draw.randint(units // 2, units)
+                with open(log, "a") as file:  # noqa: ASYNC230 - a line
+                    file.write(f"{cost}\n")
+                await trio.sleep(draw.uniform(0.0, 0.02))
+                self.budgets.settle(reserved, cost)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(tasks):
+                nursery.start_soon(work)
+        return refused
+
+    async def budget(self) -> dict[str, Any]:
+        return attrs.asdict(self.budgets.state("team"))
+
     async def cost(self) -> dict[str, float]:
         """Return what the process has used up to now."""
         used = resource.getrusage(resource.RUSAGE_SELF)
@@ -252,6 +300,7 @@ ORDERS: dict[str, Callable[..., Awaitable[Any]]] = {
         Program.ask,
         Program.asks,
         Program.bill,
+        Program.budget,
         Program.cost,
         Program.count,
         Program.get,
@@ -261,6 +310,7 @@ ORDERS: dict[str, Callable[..., Awaitable[Any]]] = {
         Program.peers,
         Program.put,
         Program.register,
+        Program.spend,
         Program.total,
         Program.watch,
         Program.why,
@@ -288,6 +338,6 @@ def say(**what: Any) -> None:
 
 if __name__ == "__main__":
     given = json.loads(sys.argv[1])
-    for field in ("seeds", "voters"):
+    for field in ("seeds", "voters", "budget_voters"):
         given[field] = tuple(given.get(field, ()))
     trio.run(Program(Config(**given)).run)
