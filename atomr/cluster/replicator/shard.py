@@ -164,9 +164,11 @@ class Shard:
             now_s: the node's clock.
             now_ms: the wall's.
         """
+        if isinstance(frame, Digest):
+            # First: what is asked of a peer that knows more is not needless.
+            self._heard[peer] = frame
         effects = self._act(Received(peer, frame), now_s, now_ms)
         if isinstance(frame, Digest):
-            self._heard[peer] = frame
             ours = self._digest()
             if not says_same(frame, ours):
                 self._rouse(now_s)

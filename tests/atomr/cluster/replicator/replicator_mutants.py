@@ -20,14 +20,14 @@ MUTANTS = (
     Mutant(
         "no digest is sent",
         Shard._is_needless,
-        "if is_equal and is_told",
-        "if is_told",
+        "if is_equal and ",
+        "if ",
         CUT,
     ),
     Mutant(
-        "a frame of an earlier life of a log is taken for one of the present",
-        Core._carry,
-        "or logs[number].boot != carried.boot",
+        "a hello that was lost is not asked for while all is silent",
+        Core._compare,
+        "or overview.lives != lives_of(logs)",
         "",
         RETURNING,
     ),
@@ -90,5 +90,5 @@ MUTANTS = (
 )
 
 if __name__ == "__main__":
-    number = survivors(MUTANTS, 100)
+    number = survivors(MUTANTS, 1_000)
     sys.exit(1 if number else 0)

@@ -80,6 +80,12 @@ def chaos(simulation: Simulation) -> None:
     simulation.run_until(lambda: all_meet(simulation), within_s=10.0)
     simulation.run_until(lambda: are_equal(simulation), within_s=10.0)
     check_names(simulation)
+    if world.is_durable:
+        # What was stored of it all is enough to begin with.
+        for name in simulation.names:
+            simulation.restart(name)
+        simulation.run_until(lambda: all_meet(simulation), within_s=10.0)
+        simulation.run_until(lambda: are_equal(simulation), within_s=10.0)
 
 
 def check_names(simulation: Simulation) -> None:

@@ -140,6 +140,25 @@ def test_an_overview_of_another_life_or_length_asks_for_a_hello() -> None:
     assert a.dropped == 2
 
 
+def test_a_frame_of_an_earlier_life_of_a_log_is_dropped_and_a_hello_asked_for() -> None:
+    cores = Cores("ab")
+    cores.run(5.0)
+    a, b = cores.cores.values()
+    log = b.shards[0].log
+    digest = Digest(((Origin("x", 1), 7),), (), 0, is_answer=False)
+    cores.heard = []
+    late = Carried(0, log.origin.boot - 1, digest)
+    a.receive(b.node, late, now_s=cores.now_s, now_ms=0)
+    cores.move()
+    assert a.dropped == 1
+    assert [type(message) for _, _, message in cores.heard] == [Hello, Hello]
+    # Of the present one it is taken: it knows more, and is asked.
+    cores.heard = []
+    a.receive(b.node, Carried(0, log.origin.boot, digest), now_s=cores.now_s, now_ms=0)
+    assert a.dropped == 1
+    assert len(a.take()) == 1
+
+
 def test_overviews_of_one_peer_are_looked_at_now_and_then() -> None:
     cores = Cores("ab", shards=2)
     cores.run(5.0)
