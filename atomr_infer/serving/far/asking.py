@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
-from atomr.errors import LinkError
+from atomr.errors import LinkDownError, LinkError
 from atomr_infer.errors import (
     InferenceError,
     InvalidRequestError,
@@ -279,12 +279,17 @@ class FarCall:
             except LinkError as error:
                 raise self._lost(error) from error
             if message is None:
-                raise self._lost("it ended the stream")
+                raise self._lost(None)
             value = self._joiner.take(message)
             if value is not None:
                 return value
 
-    def _lost(self, why: object) -> NodeLostError:
+    def _lost(self, error: LinkError | None) -> NodeLostError:
+        why = "its answer ended too early"
+        if isinstance(error, LinkDownError):
+            why = error.reason
+        elif error is not None:
+            why = "it broke its answer off"
         name = self.replica.node.name
         return NodeLostError(f"the node {name} was lost in the middle: {why}")
 
@@ -360,6 +365,7 @@ async def _opened(replica: FarReplica, opening: Opening) -> LinkStream:
         with trio.move_on_after(_STREAM_WAIT_S):
             return await link.begin_stream(SERVICE, opening)
     except LinkError as error:
-        raise NothingSentError(NotReadyError(f"the node {name}: {error}")) from error
+        gone = NotReadyError(f"the node {name} is out of reach")
+        raise NothingSentError(gone) from error
     full = f"all streams to the node {name} are in use"
     raise NothingSentError(OverloadedError(full, code="queue_full"))

@@ -2,21 +2,52 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
+import attrs
+import pytest
 import trio
 
-from atomr_infer.model.deployment import Deployment, Jitter, RetryPolicy
+from atomr_infer import errors
+from atomr_infer.model.batch import (
+    ExecuteBatch,
+    Message,
+    RawChunk,
+    Role,
+    TokenChunk,
+    Usage,
+)
+from atomr_infer.model.deployment import Deployment, Jitter, RetryPolicy, Serving
+from atomr_infer.model.embeddings import Embeddings, EmbedRequest
+from atomr_infer.model.failover import HedgePolicy, OnCut
+from atomr_infer.serving.far.asking import CREDIT_BYTES
 from atomr_infer.serving.served import Tried
-from tests.serving.acts import Player, says
+from atomr_infer.serving.whole_calls import count_tokens, embed
+from tests.serving.acts import STOP, USAGE, Act, Player, cut, fails, says, stalls
+from tests.serving.conftest import Collected
 from tests.serving.far.nodes import until
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from tests.serving.far.conftest import OpenFar
     from tests.serving.far.nodes import FarTree
 
 RETRY = RetryPolicy(max_attempts=3, backoff_s=0.01, jitter=Jitter.NONE)
 M = Deployment(name="m", runtime="lab", retry=RETRY)
+
+
+class Counter(Player):
+    """Reads, too."""
+
+    async def embed(self, request: EmbedRequest) -> Embeddings:
+        vectors = tuple((float(len(text)), 0.5) for text in request.inputs)
+        return Embeddings(vectors=vectors, usage=Usage(input_uncached=5))
+
+    async def count_tokens(self, batch: ExecuteBatch) -> int:
+        return len(batch.messages[0].text.split())
 
 
 async def at_rest(*trees: FarTree) -> None:
@@ -33,8 +64,11 @@ async def at_rest(*trees: FarTree) -> None:
         with trio.fail_after(30):
             while await tree.requests():  # noqa: ASYNC110 - it has no event
                 await trio.sleep(0.005)
-        for far in serving.far_replicas.get("m", ()):
-            assert far.link is None or len(far.link.dispatch.streams) == 0
+        for peer in serving.node.peers.all():
+            link = serving.node.peers.link(peer)
+            assert link is not None
+            streams = link.dispatch.streams
+            await until(lambda streams=streams: not len(streams), "streams are open")
 
 
 async def test_an_answer_of_another_node_is_the_same_and_says_whose_it_is(
@@ -51,4 +85,347 @@ async def test_an_answer_of_another_node_is_the_same_and_says_whose_it_is(
         assert far.result is not None
         assert far.result.attempts == (Tried("m"),)
         assert far.result.route == b"node=b; replica=0; reason=only; candidates=1"
+        await at_rest(a, b)
+
+
+async def test_what_fails_over_there_is_known_here_by_its_kind(
+    open_far: OpenFar,
+) -> None:
+    refused = errors.ContextLengthError("too long", code="too_long", status=400)
+    async with open_far("ab") as (a, b):
+        await b.deploy(M, Player([fails(refused), cut("Hel"), says("Hello")]))
+        a.know(M)
+        await a.sees(1)
+        with pytest.raises(errors.ContextLengthError) as caught:
+            await a.ask()
+        assert errors.encode(caught.value) == errors.encode(refused)
+        with pytest.raises(errors.StreamCutError):
+            await a.ask()
+        assert (await a.ask()).texts == ["Hello"]
+        await at_rest(a, b)
+
+
+async def test_before_its_first_words_a_request_is_tried_again_over_there(
+    open_far: OpenFar,
+) -> None:
+    broken = errors.UpstreamError("broken", status=500)
+    async with open_far("ab") as (a, b):
+        await b.deploy(M, Player([fails(broken), fails(broken), says("Hello")]))
+        a.know(M)
+        await a.sees(1)
+        answer = await a.ask()
+        assert answer.texts == ["Hello"]
+        assert answer.result is not None
+        assert [tried.error for tried in answer.result.attempts] == [
+            "upstream",
+            "upstream",
+            None,
+        ]
+        await at_rest(a, b)
+
+
+async def test_a_request_waits_in_the_queue_of_the_node_that_has_the_replica(
+    open_far: OpenFar,
+) -> None:
+    one = attrs.evolve(M, serving=Serving(max_concurrency=1, max_queue=1))
+    async with open_far("ab") as (a, b), trio.open_nursery() as nursery:
+        await b.deploy(one, Player([says("1", before_s=0.3), says("2")]))
+        a.know(one)
+        await a.sees(1)
+        (replica,) = b.serving.replicas("m")
+        answers = [Collected(), Collected()]
+        for answer in answers:
+            nursery.start_soon(partial(a.ask, sink=answer))
+        await until(lambda: (replica.running, replica.waiting) == (1, 1))
+        assert len(await b.requests()) == 2
+        with pytest.raises(errors.OverloadedError, match="m is full"):
+            await a.ask()
+        await until(lambda: all(answer.result for answer in answers))
+        assert sorted(answer.texts for answer in answers) == [["1"], ["2"]]
+        await at_rest(a, b)
+
+
+async def test_a_client_that_leaves_ends_the_work_over_there_at_once(
+    open_far: OpenFar,
+) -> None:
+    async with open_far("ab") as (a, b):
+        player = Player([stalls("Hel")])
+        await b.deploy(M, player)
+        a.know(M)
+        await a.sees(1)
+        sink = Collected()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lambda: a.ask(sink=sink))
+            await until(lambda: sink.texts == ["Hel"])
+            left_at = trio.current_time()
+            nursery.cancel_scope.cancel()
+        await until(lambda: player.active == 0)
+        # Milliseconds, where the machine has time.
+        assert trio.current_time() - left_at < 2.0
+        assert player.left == 1
+        await at_rest(a, b)
+
+
+async def test_vectors_and_counts_cross_as_well(open_far: OpenFar) -> None:
+    async with open_far("ab") as (a, b):
+        await b.deploy(M, Counter())
+        a.know(M)
+        await a.sees(1)
+        found = []
+        for tree in (a, b):
+            request = EmbedRequest(
+                request_id=f"e-{tree.name}", model="m", inputs=("one two", "three")
+            )
+            batch = ExecuteBatch(
+                request_id=f"c-{tree.name}",
+                model="m",
+                messages=(Message(Role.USER, "one two three"),),
+            )
+            with tree.here():
+                vectors = await embed(tree.serving, request)
+                count = await count_tokens(tree.serving, batch)
+            found.append((vectors.value, count.value, vectors.served.route))
+        (far_vectors, far_count, route), (near_vectors, near_count, _) = found
+        assert (far_vectors, far_count) == (near_vectors, near_count)
+        assert route == b"node=b; replica=0; reason=only; candidates=1"
+        await at_rest(a, b)
+
+
+async def test_a_request_has_no_more_time_over_there_than_it_has_here(
+    open_far: OpenFar,
+) -> None:
+    async with open_far("ab") as (a, b):
+        player = Player([Act(hangs=True)])
+        await b.deploy(M, player)
+        a.know(M)
+        await a.sees(1)
+        with pytest.raises(errors.DeadlineError):
+            await a.ask(timeout_s=0.2)
+        await until(lambda: player.left == 1)
+        await at_rest(a, b)
+
+
+# --- a node that goes ---------------------------------------------------------------
+
+
+async def test_what_had_no_bytes_is_answered_by_another_node(open_far: OpenFar) -> None:
+    async with open_far("abc") as (a, b, c), trio.open_nursery() as nursery:
+        silent = Player([Act(hangs=True)] * 9)
+        await b.deploy(M, silent)
+        a.know(M)
+        await a.sees(1)
+        answer = Collected()
+        nursery.start_soon(lambda: a.ask(sink=answer))
+        await until(lambda: silent.active == 1)
+        await c.deploy(M, Player([says("Hello")]))
+        await a.sees(2)
+        a.cut(b)
+        await until(lambda: answer.result is not None)
+        assert answer.result is not None
+        assert answer.texts == ["Hello"]
+        assert answer.result.attempts == (Tried("m", "node_lost"), Tried("m"))
+        assert answer.result.route.startswith(b"node=c; replica=0; ")
+        await until(lambda: silent.active == 0)
+        await at_rest(a, b, c)
+
+
+async def test_what_had_bytes_gets_an_explicit_error(open_far: OpenFar) -> None:
+    async with open_far("ab") as (a, b):
+        player = Player([stalls("Hel")])
+        await b.deploy(M, player)
+        a.know(M)
+        await a.sees(1)
+        sink = Collected()
+
+        async def ask() -> None:
+            with pytest.raises(errors.NodeLostError, match="the node b was lost"):
+                await a.ask(sink=sink)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            await until(lambda: sink.texts == ["Hel"])
+            a.cut(b)
+        await until(lambda: player.active == 0)
+        await a.sees(1)  # the link comes up again, and the table with it
+        assert (await a.ask()).texts == ["ok"]
+        await at_rest(a, b)
+
+
+async def test_or_goes_on_where_its_deployment_says_so(open_far: OpenFar) -> None:
+    later = attrs.evolve(RETRY, backoff_s=1.0)  # until the link is up again
+    match = attrs.evolve(M, on_cut=OnCut.RESTART_MATCH, retry=later)
+    async with open_far("ab") as (a, b):
+        player = Player([stalls("Hel"), says("Hello", " you")])
+        await b.deploy(match, player)
+        a.know(match)
+        await a.sees(1)
+        sink = Collected()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lambda: a.ask(sink=sink))
+            await until(lambda: sink.texts == ["Hel"])
+            a.cut(b)
+        assert sink.texts == ["Hel", "lo", " you"]
+        assert sink.result is not None
+        assert sink.result.recovered
+        await at_rest(a, b)
+
+
+async def test_a_request_that_may_have_run_is_not_made_again_where_that_is_forbidden(
+    open_far: OpenFar,
+) -> None:
+    once = attrs.evolve(M, retry=attrs.evolve(RETRY, idempotent=False))
+    async with open_far("ab") as (a, b), trio.open_nursery() as nursery:
+        player = Player([Act(hangs=True)])
+        await b.deploy(once, player)
+        a.know(once)
+        await a.sees(1)
+        caught: list[BaseException] = []
+
+        async def ask() -> None:
+            try:
+                await a.ask()
+            except errors.InferenceError as error:
+                caught.append(error)
+
+        nursery.start_soon(ask)
+        await until(lambda: player.active == 1)
+        a.cut(b)
+        await until(lambda: bool(caught))
+        assert isinstance(caught[0], errors.NodeLostError)
+        assert len(player.batches) == 1
+        await at_rest(a, b)
+
+
+async def test_a_replica_that_ends_leaves_the_tables_of_all_nodes(
+    open_far: OpenFar,
+) -> None:
+    async with open_far("abc") as (a, b, c):
+        two = attrs.evolve(M, serving=Serving(replicas=2))
+        await b.deploy(two, Player(), Player())
+        await c.deploy(M, Player())
+        a.know(M)
+        await a.sees(3)
+        with b.here():
+            await b.serving.undeploy("m")
+        await a.sees(1)
+        assert [r.label for r in a.serving.far_replicas["m"]] == ["c/0"]
+        await c.sees(0)
+        assert (await a.ask()).texts == ["ok"]
+        await at_rest(a, c)
+
+
+# --- who is asked -------------------------------------------------------------------
+
+
+async def test_this_nodes_replica_is_asked_until_it_has_no_place_left(
+    open_far: OpenFar,
+) -> None:
+    one = attrs.evolve(M, serving=Serving(max_concurrency=1))
+    async with open_far("ab") as (a, b), trio.open_nursery() as nursery:
+        near = Player([stalls("here"), says("here")])
+        await a.deploy(one, near)
+        await b.deploy(one, Player([says("there")] * 2))
+        await a.sees(1)
+        first = Collected()
+        nursery.start_soon(lambda: a.ask(sink=first))
+        await until(lambda: first.texts == ["here"])
+        second = await a.ask()
+        assert second.texts == ["there"]
+        assert second.result is not None
+        told = b"node=b; replica=0; reason=only_free; candidates=2"
+        assert second.result.route == told
+        nursery.cancel_scope.cancel()
+    assert near.left == 1
+
+
+async def test_what_a_node_has_to_do_is_known_to_the_others(open_far: OpenFar) -> None:
+    async with open_far("ab") as (a, b), trio.open_nursery() as nursery:
+        await b.deploy(M, Player([stalls("x")] * 3, max_concurrency=5))
+        a.know(M)
+        await a.sees(1)
+        (far,) = a.serving.far_replicas["m"]
+        for _ in range(3):
+            nursery.start_soon(lambda: b.ask("word " * 100))
+        await until(lambda: (far.outstanding, far.limit) == (3, 5))
+        assert far.tokens == b.serving.replicas("m")[0].tokens > 300
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_slow_first_attempt_is_hedged_on_another_node(
+    open_far: OpenFar,
+) -> None:
+    hedged = attrs.evolve(M, hedge=HedgePolicy(after_s=0.05, max_fraction=1.0))
+    async with open_far("ab") as (a, b):
+        slow = Player([Act(hangs=True)])
+        await a.deploy(hedged, slow)
+        await b.deploy(hedged, Player([says("there")]))
+        await a.sees(1)
+        answer = await a.ask()
+        assert answer.texts == ["there"]
+        assert slow.left == 1
+        await at_rest(a, b)
+
+
+# --- a client that reads slowly -------------------------------------------------------
+
+
+async def test_a_slow_client_holds_up_its_own_answer_and_nothing_is_buffered(
+    open_far: OpenFar,
+) -> None:
+    piece = TokenChunk(text="x" * 8_192)
+    long = Act((*(piece,) * 200, STOP, USAGE))
+
+    class Slow(Collected):
+        async def chunk(self, chunk: TokenChunk | RawChunk) -> None:
+            await Collected.chunk(self, chunk)
+            if len(self.chunks) == 3:
+                await go_on.wait()
+
+    async with open_far("ab") as (a, b), trio.open_nursery() as nursery:
+        given = 0
+
+        class Counting(Player):
+            def act(self, batch: ExecuteBatch) -> Act:
+                return long if batch.request_id == "a-0" else says("quick")
+
+            @asynccontextmanager
+            async def execute(self, batch: ExecuteBatch) -> AsyncIterator[Any]:
+                async with Player.execute(self, batch) as chunks:
+
+                    async def counted() -> AsyncIterator[Any]:
+                        nonlocal given
+                        async for chunk in chunks:
+                            given += len(chunk.text)
+                            yield chunk
+
+                    yield counted()
+
+        await b.deploy(M, Counting())
+        a.know(M)
+        await a.sees(1)
+        go_on, sink = trio.Event(), Slow()
+        nursery.start_soon(lambda: a.ask(sink=sink))
+        await until(lambda: len(sink.chunks) == 3)
+        await trio.sleep(0.2)
+        assert given <= 3 * 8_192 + CREDIT_BYTES + 2 * 8_192
+        quick = [await a.ask() for _ in range(5)]
+        assert [answer.texts for answer in quick] == [["quick"]] * 5
+        go_on.set()
+        await until(lambda: sink.result is not None)
+        assert sum(map(len, sink.texts)) == 200 * 8_192
+        await at_rest(a, b)
+
+
+async def test_a_large_request_and_a_large_answer_cross_in_pieces(
+    open_far: OpenFar,
+) -> None:
+    text = "0123456789abcdef" * 150_000
+    async with open_far("ab") as (a, b):
+        player = Player([says(text)])
+        await b.deploy(M, player)
+        a.know(M)
+        await a.sees(1)
+        answer = await a.ask(text)
+        assert answer.texts == [text]
+        assert player.batches[0].messages == (Message(Role.USER, text),)
         await at_rest(a, b)
