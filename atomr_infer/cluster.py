@@ -17,14 +17,6 @@ Importing this module loads no web server; :meth:`Cluster.serve` does.
 
 from __future__ import annotations
 
-from collections.abc import (
-    AsyncIterator,
-    Callable,
-    Iterable,
-    Iterator,
-    Mapping,
-    Sequence,
-)
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Unpack
 
@@ -49,6 +41,14 @@ from atomr_infer.serving.sinks import ChunkStream, CollectingSink
 if TYPE_CHECKING:
     import socket
     import ssl
+    from collections.abc import (
+        AsyncIterator,
+        Callable,
+        Iterable,
+        Iterator,
+        Mapping,
+        Sequence,
+    )
     from pathlib import Path
 
     from atomr.process import Node

@@ -48,6 +48,7 @@ from atomr_infer.gateway.refusals import (
     refuse,
 )
 from atomr_infer.gateway.routes import (
+    ASKS_A_MODEL,
     Action,
     NoRoute,
     Target,
@@ -72,6 +73,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# Whoever balances the load looks about so often.
+_ELSEWHERE_S = 5.0
+
 Operation = Callable[[Exchange, Target, Visitor], Awaitable[None]]
 Fail = Callable[[InferenceError], Awaitable[None]]
 WholeRoute = Callable[["Serving", Call, Target], Awaitable[WholeAnswer]]
@@ -82,6 +86,7 @@ class GatewayApp:
 
     Attributes:
         draining: True makes it say that it is not ready.
+        refusing: True makes it refuse whoever asks a model.
         silences: its streamed answers, while they are silent.
     """
 
@@ -94,21 +99,18 @@ class GatewayApp:
         *,
         cors: Cors | None = None,
     ) -> None:
-        self._cors = cors or Cors()
-        self.silences = Silences(limits.keepalive_s)
+        self.silences = Silences()
         self._serving = serving
-        self._door = door or Door()
         self._store = store or ResponseStore()
         self._conversations = Conversations(self._store)
-        self._tenants: Tenants | None = None
-        if self._door.needs_key and not limits.shared_references:
-            self._tenants = Tenants(serving, self._store)
-        self._backing = Backing(
-            serving, self._conversations, self.silences, self._tenants
-        )
-        self._limits = limits
+        self._tenants: Tenants | None
+        self._backing: Backing
+        self._limits: GatewayLimits
+        self.change(limits, door or Door(), cors or Cors())
         self._answering: set[Exchange] = set()
+        self._idle = trio.Event()
         self.draining = False
+        self.refusing = False
         self._operations: Mapping[Action, Operation] = {
             Action.INDEX: self._index,
             Action.HEALTH: self._healthz,
@@ -118,10 +120,33 @@ class GatewayApp:
             Action.MODEL: self._model,
         }
 
+    def change(self, limits: GatewayLimits, door: Door, cors: Cors) -> None:
+        """Take other settings; requests that have been let in keep theirs.
+
+        Args:
+            limits: what is accepted.
+            door: who is let in; another object than before, since what is known of
+                a connection's heads is known by it.
+            cors: which pages may read the answers.
+        """
+        self._limits, self._door, self._cors = limits, door, cors
+        shares = limits.shared_references or not door.needs_key
+        self._tenants = None if shares else Tenants(self._serving, self._store)
+        self._backing = Backing(
+            self._serving, self._conversations, self.silences, self._tenants
+        )
+        self.silences.change(limits.keepalive_s)
+
     @property
     def running(self) -> int:
         """Requests that are being answered."""
         return len(self._answering)
+
+    async def idle(self) -> None:
+        """Wait until no request is being answered."""
+        while self._answering:
+            self._idle = trio.Event()
+            await self._idle.wait()
 
     def close(self) -> None:
         """Let go of the files; no request may follow."""
@@ -167,6 +192,12 @@ class GatewayApp:
     async def _serve(
         self, exchange: Exchange, target: Target, asked: Asking, visitor: Visitor
     ) -> None:
+        if self.refusing and target.action in ASKS_A_MODEL:
+            error = NotReadyError(
+                "this node is draining: ask another one", retry_after_s=_ELSEWHERE_S
+            )
+            await answer_error(exchange, target.dialect, error, new_id())
+            return
         match target.action:
             case Action.GENERATE:
                 await self._generate(exchange, target, asked, visitor)
@@ -336,6 +367,8 @@ class GatewayApp:
             await exchange.run(work, stopped=stopped)
         finally:
             self._answering.discard(exchange)
+            if self.refusing and not self._answering:
+                self._idle.set()
 
     async def _call(
         self, exchange: Exchange, target: Target, asked: Asking, visitor: Visitor

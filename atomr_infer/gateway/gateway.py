@@ -18,11 +18,8 @@ from atomr_infer.gateway.app import GatewayApp
 from atomr_infer.serving.names import GATEWAYS
 
 if TYPE_CHECKING:
-    from atomr_infer.gateway.admin.everywhere import Everywhere
-    from atomr_infer.gateway.cors import Cors
-    from atomr_infer.gateway.door import Door
     from atomr_infer.gateway.listener import Application, Listener
-    from atomr_infer.gateway.reading import GatewayLimits
+    from atomr_infer.gateway.setup import Setup
     from atomr_infer.serving.shared import Serving
     from atomr_infer.store.responses import ResponseStore
 
@@ -38,18 +35,63 @@ class Gateway:
     """One address that is served."""
 
     def __init__(
-        self, url: str, app: GatewayApp, listener: Listener, stop: Stop
+        self, served: BesideAdmin, app: GatewayApp, listener: Listener, stop: Stop
     ) -> None:
-        self.url = url
+        self._served = served
         self._app = app
         self._listener = listener
         self._stop = stop
         self._closed = False
+        self._address = listener.address
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return url_of(self._address, tls=self._listener.tls is not None)
+
+    def change(self, setup: Setup) -> None:
+        """Take other settings, in one step.
+
+        Requests that have been let in keep theirs; a connection that is open keeps
+        its time-outs, and what it began with.
+        """
+        self._app.change(setup.limits, setup.door, setup.cors)
+        self._listener.change(setup.settings, setup.tls)
+        self._served.admin = setup.admin
 
     @property
     def running(self) -> int:
         """Requests that are being answered."""
         return self._app.running
+
+    @property
+    def draining(self) -> bool:
+        """Whether it says that it is not ready."""
+        return self._app.draining
+
+    async def hold_off(self, timeout_s: float, *, grace_s: float = 0.0) -> None:
+        """Do as :meth:`drain` does, but go on listening, and answer with errors.
+
+        :meth:`take_again` is the way back.
+
+        Args:
+            timeout_s: how long running answers may take, in seconds.
+            grace_s: how long requests are still taken before that.
+
+        Cancellation: leaves it where it is.
+        """
+        self._app.draining = True
+        if grace_s and not self._app.refusing:
+            await trio.sleep(grace_s)
+        self._app.refusing = True
+        with trio.move_on_after(timeout_s):
+            await self._app.idle()
+            return
+        self._app.end_all()
+
+    def take_again(self) -> None:
+        """Be ready again; requests that were ended stay so."""
+        self._app.draining = self._app.refusing = False
 
     async def drain(self, timeout_s: float, *, grace_s: float = 0.0) -> None:
         """Stop accepting, let running answers finish, tell the others, close.
@@ -67,7 +109,7 @@ class Gateway:
             return
         self._app.draining = True
         try:
-            if grace_s:
+            if grace_s and not self._app.refusing:
                 await trio.sleep(grace_s)
             await self._listener.stop_accepting()
             with trio.move_on_after(timeout_s):
@@ -86,26 +128,19 @@ class Gateway:
             self._app.close()
 
 
-async def open_gateway(  # noqa: PLR0913 - most by keyword, with a default
+async def open_gateway(
     serving: Serving,
     listener: Listener,
-    limits: GatewayLimits,
+    setup: Setup,
     *,
-    door: Door | None = None,
     store: ResponseStore | None = None,
-    cors: Cors | None = None,
-    admin: Everywhere | None = None,
 ) -> Gateway:
     """Serve ``listener``'s sockets in a process of the serving tree."""
-    app = GatewayApp(serving, limits, door, store, cors=cors)
-    host, port = listener.address
-    shown = f"[{host}]" if ":" in host else host
-    scheme = "http" if listener.tls is None else "https"
-    url = f"{scheme}://{shown}:{port}"
-    served = app if admin is None else BesideAdmin(app, admin)
+    app = GatewayApp(serving, setup.limits, setup.door, store, cors=setup.cors)
+    served = BesideAdmin(app, setup.admin)
     serve = partial(_serve, listener, app, served)
     spec = ChildSpec(
-        id=url,
+        id=url_of(listener.address, tls=listener.tls is not None),
         start=partial(PlainProcess, serve),
         restart=Restart.TRANSIENT,  # it ends normally when it has been drained
     )
@@ -113,7 +148,14 @@ async def open_gateway(  # noqa: PLR0913 - most by keyword, with a default
     pid = await start_child(supervisor, spec)
     # By pid: whoever drains may belong to no node, or to another one.
     stop = partial(terminate_child, supervisor, pid)
-    return Gateway(url=url, app=app, listener=listener, stop=stop)
+    return Gateway(served, app, listener, stop)
+
+
+def url_of(address: tuple[str, int], *, tls: bool) -> str:
+    """Return the address of a gateway as its clients write it."""
+    host, port = address
+    shown = f"[{host}]" if ":" in host else host
+    return f"{'https' if tls else 'http'}://{shown}:{port}"
 
 
 async def _serve(listener: Listener, app: GatewayApp, served: Application) -> None:

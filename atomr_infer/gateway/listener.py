@@ -126,6 +126,15 @@ class Listener:
         host, port = self._sockets[0].getsockname()[:2]
         return host, port
 
+    def change(self, settings: Http1Settings, tls: ssl.SSLContext | None) -> None:
+        """Take other settings, for the connections that come from now on.
+
+        Args:
+            settings: how long a connection is waited for.
+            tls: what a connection must begin with; None: with no TLS.
+        """
+        self._settings, self.tls = settings, tls
+
     @property
     def connections(self) -> int:
         """Open connections."""

@@ -12,6 +12,7 @@ from atomr_infer.gateway.http1.connection import Http1Settings
 from atomr_infer.gateway.keys import GatewayKeys
 from atomr_infer.gateway.listener import Listener
 from atomr_infer.gateway.reading import GatewayLimits
+from atomr_infer.gateway.setup import Setup
 from atomr_infer.store.responses import ResponseStore
 
 if TYPE_CHECKING:
@@ -50,29 +51,53 @@ async def open_on(  # noqa: PLR0913 - most by keyword
     Raises:
         ConfigError: the address cannot be bound, or the file cannot be used.
     """
+    setup = prepare(serving, config, keys=keys, admin_key=admin_key, tls=tls)
+    if sockets:
+        listener = Listener(sockets, setup.settings, tls)
+    else:
+        host, port = config.host, config.port
+        listener = await Listener.bind(host, port, setup.settings, tls=tls)
+    store = ResponseStore(response_store)
+    return await open_gateway(serving, listener, setup, store=store)
+
+
+def prepare(
+    serving: Serving,
+    config: GatewayConfig,
+    *,
+    keys: tuple[Secret, ...],
+    admin_key: Secret | None,
+    tls: ssl.SSLContext | None,
+) -> Setup:
+    """Return what a gateway is opened with, or told anew.
+
+    Args:
+        serving: the tree.
+        config: how it is to listen.
+        keys: those that open it.
+        admin_key: what opens the operators' routes.
+        tls: what connections begin with.
+
+    Raises:
+        ConfigError: the admin key is a client's too, or the operators' routes need
+            what is not installed.
+    """
     admin = None
     if admin_key is not None:
         admin = open_admin(serving, admin_key, clients=keys)
-    settings = Http1Settings(
-        write_timeout_s=config.write_timeout_s,
-        hypercorn_prefix="" if admin is None else ADMIN_PREFIX,
-    )
-    if sockets:
-        listener = Listener(sockets, settings, tls)
-    else:
-        listener = await Listener.bind(config.host, config.port, settings, tls=tls)
-    limits = GatewayLimits(
-        max_body_bytes=config.max_body_bytes,
-        keepalive_s=config.keepalive_s,
-        shared_references=config.shared_references,
-    )
     ring = serving.key_ring if config.virtual_keys else None
-    return await open_gateway(
-        serving,
-        listener,
-        limits,
+    return Setup(
+        limits=GatewayLimits(
+            max_body_bytes=config.max_body_bytes,
+            keepalive_s=config.keepalive_s,
+            shared_references=config.shared_references,
+        ),
         door=Door(GatewayKeys(keys), ring),
-        store=ResponseStore(response_store),
         cors=Cors(config.cors_origins),
+        settings=Http1Settings(
+            write_timeout_s=config.write_timeout_s,
+            hypercorn_prefix="" if admin is None else ADMIN_PREFIX,
+        ),
+        tls=tls,
         admin=admin,
     )

@@ -42,6 +42,10 @@ OPEN_TO_ALL = frozenset({Action.HEALTH, Action.READY, Action.OPENAPI})
 """What a probe asks for, which has no key, and what says how to ask."""
 
 
+ASKS_A_MODEL = frozenset({Action.GENERATE, Action.EMBED, Action.COUNT_TOKENS})
+"""What a node that drains leaves to others."""
+
+
 @attrs.frozen(kw_only=True)
 class Target:
     """A route that exists.

@@ -16,6 +16,7 @@ Cost: a look at each streamed answer every ``keepalive_s / 3`` seconds.
 
 from __future__ import annotations
 
+from math import inf
 from typing import Protocol
 
 import trio
@@ -56,12 +57,23 @@ class Silences:
         """
         self.watched: set[Silent] = set()
         self._look_every_s = keepalive_s / LOOKS
+        self._changed = trio.Event()
+
+    def change(self, keepalive_s: float) -> None:
+        """Take another longest silence, also for answers that are silent now."""
+        self._look_every_s = keepalive_s / LOOKS
+        self._changed.set()
 
     async def run(self) -> None:
         """Look until cancelled."""
-        while self._look_every_s:
-            await trio.sleep(self._look_every_s)
-            self._look()
+        while True:
+            wait_s = self._look_every_s or inf
+            with trio.move_on_after(wait_s) as waited:
+                await self._changed.wait()
+            if waited.cancelled_caught:
+                self._look()
+            else:
+                self._changed = trio.Event()
 
     def _look(self) -> None:
         for answer in self.watched:

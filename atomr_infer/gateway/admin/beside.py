@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING
 from atomr_infer.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from typing import Any
+
     from atomr_infer.gateway.admin.everywhere import Everywhere
     from atomr_infer.gateway.asgi_exchange import Receive, Scope, Send
     from atomr_infer.gateway.exchange import Exchange
@@ -24,21 +27,24 @@ ADMIN_PREFIX = "/admin/"
 
 
 class BesideAdmin:
-    """Two applications as one."""
+    """Two applications as one.
 
-    def __init__(self, clients: Application, admin: Everywhere) -> None:
+    Attributes:
+        handle: serves one HTTP request of a client's.
+        admin: the operators' routes; None: there are none now.
+    """
+
+    def __init__(self, clients: Application, admin: Everywhere | None) -> None:
+        # Not a method of ours: it would be one more call for each request.
+        self.handle: Callable[[Exchange], Coroutine[Any, Any, None]] = clients.handle
+        self.admin = admin
         self._clients = clients
-        self._admin = admin
-
-    async def handle(self, exchange: Exchange) -> None:
-        """Serve one HTTP request of a client's."""
-        await self._clients.handle(exchange)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one HTTP request, whosever it is."""
         is_admins = scope["type"] == "http" and scope["path"].startswith(ADMIN_PREFIX)
-        served = self._admin if is_admins else self._clients
-        await served(scope, receive, send)
+        admin = self.admin if is_admins else None
+        await (self._clients if admin is None else admin)(scope, receive, send)
 
 
 def open_admin(
