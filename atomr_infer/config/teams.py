@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from atomr_infer.config.rate_limits import read_rate_limits
 from atomr_infer.config.reader import TableReader, type_name
 from atomr_infer.model.team import Team
 
@@ -24,7 +25,9 @@ def read_teams(top: TableReader) -> tuple[Team, ...]:
     for table in _tables(top):
         if "name" not in table.content:
             raise table.fail("name", 'name is missing; write name = "NAME"')
-        team = table.read(Team)
+        limits = table.table("rate_limits")
+        converted = {} if limits is None else {"rate_limits": read_rate_limits(limits)}
+        team = table.read(Team, **converted)
         if team.name in teams:
             raise table.fail("name", f"there is a team {team.name!r} already")
         teams[team.name] = team

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import attrs
 
+from atomr_infer.model.rate_limits import RateLimits
 from atomr_infer.model.validation import positive
 from atomr_infer.model.virtual_key import short_name
 
@@ -19,7 +20,13 @@ class Team:
         name: how keys name it.
         weight: its share of a queue beside other teams, and beside keys that have
             none.
+        rate_limits: how fast its keys may ask, all of them together, on all nodes
+            together; left out: without limit.
     """
 
     name: str = attrs.field(validator=short_name)
     weight: float = attrs.field(default=1.0, validator=positive)
+    rate_limits: RateLimits | None = attrs.field(
+        default=None,
+        validator=attrs.validators.optional(attrs.validators.instance_of(RateLimits)),
+    )

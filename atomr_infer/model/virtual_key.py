@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from atomr_infer.model.budget import Budget, are_budgets
+from atomr_infer.model.budget import budgets as as_budgets
+from atomr_infer.model.rate_limits import RateLimits
 from atomr_infer.model.validation import (
     InvalidValueError,
     at_least,
@@ -93,6 +96,8 @@ class VirtualKey:
             none: all.
         priority: that of its requests; one may say less, none more.
         weight: its share of a queue beside its team's other keys, or beside teams.
+        rate_limits: how fast it may ask, on all nodes together; None: without limit.
+        budgets: what it may spend, on all nodes together.
 
     >>> VirtualKey.make_id(b"12345678")
     'key_3132333435363738'
@@ -117,6 +122,13 @@ class VirtualKey:
         default=0, validator=[at_least(-MAX_PRIORITY), at_most(MAX_PRIORITY)]
     )
     weight: float = attrs.field(default=1.0, validator=positive)
+    rate_limits: RateLimits | None = attrs.field(
+        default=None,
+        validator=attrs.validators.optional(attrs.validators.instance_of(RateLimits)),
+    )
+    budgets: tuple[Budget, ...] = attrs.field(
+        default=(), converter=as_budgets, validator=are_budgets
+    )
 
     @staticmethod
     def make_id(random: bytes) -> str:

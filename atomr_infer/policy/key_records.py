@@ -1,4 +1,4 @@
-"""Virtual keys as nodes and files keep them: plain values, and back.
+"""Virtual keys as plain values: as nodes and files keep them, and operators write them.
 
 A record that holds what this version does not know is refused, and its key opens
 nothing here: what is not known may be what the key must not do.
@@ -9,19 +9,27 @@ Pure.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from enum import Enum
+from typing import Any, TypeVar, get_type_hints
 
 import attrs
 
+from atomr_infer.model.budget import Budget
+from atomr_infer.model.rate_limits import RateLimits
+from atomr_infer.model.validation import InvalidValueError
 from atomr_infer.model.virtual_key import KeySecret, VirtualKey
+
+T = TypeVar("T")
+
+_SECRET = ("key", "shown", "created_at_s")
 
 
 class KeyRecordError(ValueError):
     """A record is none of a virtual key, or of a version that is not known."""
 
 
-_TERMS = tuple(field.name for field in attrs.fields(VirtualKey) if field.name != "id")
-_SECRET = ("key", "shown", "created_at_s")
+TERMS = tuple(field.name for field in attrs.fields(VirtualKey) if field.name != "id")
+"""The members of a key's terms."""
 
 
 def terms_record(key: VirtualKey) -> dict[str, object]:
@@ -30,11 +38,10 @@ def terms_record(key: VirtualKey) -> dict[str, object]:
     >>> terms_record(VirtualKey(id="key_0123456789abcdef", name="ci"))
     {'name': 'ci'}
     """
-    return {
-        name: _plain(getattr(key, name))
-        for name in _TERMS
-        if getattr(key, name) != getattr(attrs.fields(VirtualKey), name).default
-    }
+    plain = _plain(key)
+    assert isinstance(plain, dict), "an attrs value"
+    del plain["id"]
+    return plain
 
 
 def key_of(id_: object, record: object) -> VirtualKey:
@@ -43,11 +50,26 @@ def key_of(id_: object, record: object) -> VirtualKey:
     Raises:
         KeyRecordError: it is none, or holds what this version does not know.
     """
-    members = _members(record, _TERMS)
+    members = _members(record, TERMS)
     try:
-        return VirtualKey(id=id_, **members)  # type: ignore[arg-type] # it is checked
+        return VirtualKey(id=id_, **terms_of(members))  # type: ignore[arg-type] # it is checked
     except (TypeError, ValueError) as error:
         raise KeyRecordError(str(error)) from error
+
+
+def terms_of(members: Mapping[str, object]) -> dict[str, Any]:
+    """Return the members of a key's terms as values.
+
+    Raises:
+        InvalidValueError: limits or budgets are none.
+    """
+    terms = dict(members)
+    limits, budgets = terms.get("rate_limits"), terms.get("budgets")
+    if limits is not None:
+        terms["rate_limits"] = _value(RateLimits, "rate_limits", limits)
+    if isinstance(budgets, (list, tuple)):
+        terms["budgets"] = tuple(_value(Budget, "budgets", each) for each in budgets)
+    return terms
 
 
 def secret_record(secret: KeySecret) -> dict[str, object]:
@@ -69,7 +91,51 @@ def secret_of(digest: object, record: object) -> KeySecret:
 
 
 def _plain(value: object) -> object:
-    return list(value) if isinstance(value, tuple) else value
+    """Return a value as what JSON and MessagePack carry, without its defaults."""
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, tuple):
+        return [_plain(each) for each in value]
+    if not attrs.has(type(value)):
+        return value
+    fields = attrs.fields(type(value))  # type: ignore[arg-type] # it has some
+    given = [(f.name, getattr(value, f.name)) for f in fields]
+    unsaid = {f.name: f.default for f in fields}
+    return {name: _plain(each) for name, each in given if each != unsaid[name]}
+
+
+def _value(cls: type[T], name: str, members: object) -> T:
+    """Return an attrs value of plain members.
+
+    Raises:
+        InvalidValueError: it is none.
+    """
+    hints = get_type_hints(cls)
+    known = [field.name for field in attrs.fields(cls)]  # type: ignore[arg-type] # as above
+    if not isinstance(members, Mapping):
+        raise InvalidValueError(name, members, "is no table")
+    values: dict[str, Any] = {}
+    for member, value in members.items():
+        if member not in known:
+            problem = f"is unknown; use {', '.join(known)}"
+            raise InvalidValueError(name, member, problem)
+        values[member] = _typed(hints[member], f"{name}.{member}", value)
+    try:
+        return cls(**values)
+    except TypeError as error:
+        required = [f.name for f in attrs.fields(cls) if f.default is attrs.NOTHING]  # type: ignore[arg-type] # as above
+        problem = f"is not whole; it needs {', '.join(required)}"
+        raise InvalidValueError(name, members, problem) from error
+
+
+def _typed(hint: object, name: str, value: object) -> object:
+    if not (isinstance(hint, type) and issubclass(hint, Enum)):
+        return value
+    try:
+        return hint(value)
+    except ValueError as error:
+        words = " or ".join(repr(member.value) for member in hint)
+        raise InvalidValueError(name, value, f"is not allowed; use {words}") from error
 
 
 def _members(record: object, known: tuple[str, ...]) -> dict[str, Any]:

@@ -46,6 +46,8 @@ class Budgets:
         self._serving = serving
         self._of_deployments: dict[str, tuple[BudgetGate, ...]] = {}
         self._of_owners: dict[str, tuple[BudgetGate, ...]] = {}
+        self._of_keys: dict[str, tuple[BudgetGate, ...]] = {}
+        self._is_passed = False
 
     # --- which there are --------------------------------------------------------------
 
@@ -77,7 +79,24 @@ class Budgets:
             owner: self._gates(owner, wanted, before.get(owner, ()))
             for owner, wanted in by_owner.items()
         }
-        if self._of_owners and not before:
+        self._let_pass()
+
+    def give(self, owner: str, budgets: Iterable[Budget]) -> None:
+        """Take the budgets that a virtual key has of its own, in place of its last.
+
+        Args:
+            owner: whose they are, as ``key key_01ab...``: the same on all nodes.
+            budgets: none: it has none any more.
+        """
+        made = self._gates(owner, budgets, self._of_keys.pop(owner, ()))
+        if made:
+            self._of_keys[owner] = made
+            self._let_pass()
+
+    def _let_pass(self) -> None:
+        """Let requests pass these gates, from when there are some."""
+        if not self._is_passed and (self._of_owners or self._of_keys):
+            self._is_passed = True
             self._serving.gates.add_for_requests(self._of_asker)
 
     def _gates(
@@ -98,13 +117,17 @@ class Budgets:
         team = (
             () if asker.team is None else self._of_owners.get(f"team {asker.team}", ())
         )
-        return (*team, *self._of_owners.get(f"key {asker.key}", ()))
+        key = f"key {asker.key}"
+        configured, own = self._of_owners.get(key, ()), self._of_keys.get(key, ())
+        kinds = {gate.budget.kind for gate in configured}
+        # Of the same kind they have the same ledger: the configuration's is the one.
+        return (*team, *configured, *(g for g in own if g.budget.kind not in kinds))
 
     @property
     def gates(self) -> tuple[BudgetGate, ...]:
         """All of them: those of deployments, then those of teams and keys."""
         found: list[BudgetGate] = []
-        for by_name in (self._of_deployments, self._of_owners):
+        for by_name in (self._of_deployments, self._of_owners, self._of_keys):
             for gates in by_name.values():
                 found += gates
         return tuple(found)

@@ -70,6 +70,7 @@ if TYPE_CHECKING:
 
     from atomr.cluster.replicator import Replicator
     from atomr_infer.model.team import Team
+    from atomr_infer.serving.key_gates import KeyGates
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +82,10 @@ _REVOKED = "revoked"
 _ROTATED = "rotated"
 
 _BACK_S = 0.05
+
+_SKEW_S = 5.0
+"""By how much the clocks of nodes may differ, for a key to be known as newer than this
+program; one that is not waits a window for what may have been used before."""
 
 
 @attrs.frozen
@@ -109,9 +114,22 @@ class KeyRing:
     """
 
     def __init__(
-        self, replicator: Replicator, *, wall_s: Callable[[], float] = time.time
+        self,
+        replicator: Replicator,
+        gates: KeyGates | None = None,
+        *,
+        wall_s: Callable[[], float] = time.time,
     ) -> None:
+        """Make an empty ring.
+
+        Args:
+            replicator: where keys are kept.
+            gates: what keys may use; None: nobody keeps it.
+            wall_s: the wall's clock.
+        """
         self.table = KeyTable()
+        self._gates = gates
+        self._began_at_s = wall_s()
         self.find = self.table.find
         self.wall_s = wall_s
         self.is_taken = False
@@ -130,7 +148,10 @@ class KeyRing:
 
     def take_teams(self, teams: Iterable[Team]) -> None:
         """Take the teams that keys may name, from now on."""
+        teams = tuple(teams)
         self.table.take_teams(teams)
+        if self._gates is not None:
+            self._gates.take_teams(teams)
 
     # --- what operators do --------------------------------------------------------
 
@@ -155,7 +176,7 @@ class KeyRing:
             raise NoSuchTeamError(key.team, self.table.teams)
         self._replicating()
         self._keys.put(key.id, terms_record(key))
-        self.table.take_key(key)
+        self._take_key(key, is_new=True)
         return await self._issue(key)
 
     async def rotate(self, name: str, *, grace_s: float) -> Issued:
@@ -208,7 +229,7 @@ class KeyRing:
 
     def _revoke(self, key: VirtualKey) -> None:
         at_s = int(self.wall_s())
-        self.table.take_revoked(key.id, at_s)
+        self._take_revoked(key.id, at_s)
         self._replicating()
         self._end(_REVOKED, key.id, at_s)
 
@@ -239,6 +260,20 @@ class KeyRing:
         if len(found) != 1:
             raise NoSuchKeyError(name, found)
         return found[0]
+
+    # --- what they may use ----------------------------------------------------------
+
+    def _take_key(self, key: VirtualKey, *, is_new: bool) -> None:
+        if self.table.keys.get(key.id) == key:
+            return
+        self.table.take_key(key)
+        if self._gates is not None and self.table.revoked_at_s(key.id) is None:
+            self._gates.keep(key, is_new=is_new)
+
+    def _take_revoked(self, key: str, at_s: int) -> None:
+        self.table.take_revoked(key, at_s)
+        if self._gates is not None:
+            self._gates.end(key)
 
     # --- where they are kept --------------------------------------------------------
 
@@ -332,7 +367,9 @@ class KeyRing:
 
     def _heard_key(self, id_: object, record: object) -> None:
         try:
-            self.table.take_key(key_of(id_, record))
+            key = key_of(id_, record)
+            since_s = key.created_at_s - self._began_at_s
+            self._take_key(key, is_new=since_s > _SKEW_S)
         except KeyRecordError:
             self.table.close_key(str(id_))
             raise
@@ -340,7 +377,7 @@ class KeyRing:
     def _heard_end(self, element: object) -> None:
         match element:
             case (str(how), str(what), int(at_s)) if how == _REVOKED:
-                self.table.take_revoked(what, at_s)
+                self._take_revoked(what, at_s)
             case (str(how), str(what), int(at_s)) if how == _ROTATED:
                 self.table.take_end(_digest(what), at_s)
             case _:

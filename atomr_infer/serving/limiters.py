@@ -18,6 +18,7 @@ from atomr_infer.serving.limiter import MODES, RateGate, limit_name
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from atomr.cluster.permits import Past
     from atomr_infer.model.deployment import Deployment
     from atomr_infer.model.rate_limits import RateLimits
     from atomr_infer.policy.rate_permits import Counted
@@ -185,7 +186,14 @@ class Limiters:
 
     # --- keys of ours, and whatever else has limits ---------------------------------
 
-    def gate_of(self, owner: str, limits: RateLimits, *, longest_s: float) -> RateGate:
+    def gate_of(
+        self,
+        owner: str,
+        limits: RateLimits,
+        *,
+        longest_s: float,
+        is_new: bool = False,
+    ) -> RateGate:
         """Return the gate of a virtual key's limits, or a team's.
 
         With other limits than before it is another gate; :meth:`forget` ends it.
@@ -194,6 +202,8 @@ class Limiters:
             owner: whose they are, as ``key key_01ab...``: the same on all nodes.
             limits: the terms.
             longest_s: the longest that a request can take.
+            is_new: whether this node cannot have used anything of it: its owner did
+                not exist before this program.
         """
         shared = self._shared.get(owner)
         if shared is not None and shared.gate.limits == limits:
@@ -204,6 +214,7 @@ class Limiters:
             owner=owner,
             longest_s=longest_s,
             before=None if shared is None else shared.gate,
+            past=FIRST if is_new else None,
         )
         self._shared[owner] = _Shared(gate)
         return gate
@@ -223,6 +234,7 @@ class Limiters:
         owner: str,
         longest_s: float,
         before: RateGate | None = None,
+        past: Past | None = None,
     ) -> RateGate:
         """Take part in limits, in place of those before: what is used stays so."""
         gate = RateGate(
@@ -235,7 +247,7 @@ class Limiters:
                 old.discard(each.dimension)
                 self.service.replace(limit)
             else:
-                self.service.add(limit, past=self._past)
+                self.service.add(limit, past=self._past if past is None else past)
         for dimension in old:
             self.service.remove(limit_name(name, dimension))
         return gate

@@ -30,6 +30,7 @@ from atomr_infer.serving.budgets import Budgets
 from atomr_infer.serving.deploying import deploy
 from atomr_infer.serving.fresh_error import fresh
 from atomr_infer.serving.gates import Gates
+from atomr_infer.serving.key_gates import KeyGates
 from atomr_infer.serving.key_ring import KeyRing
 from atomr_infer.serving.limiters import Limiters
 from atomr_infer.serving.names import MANAGER
@@ -97,7 +98,7 @@ class Serving:
             cost=lambda spent: self.prices.cost(spent, self._by_name),
         )
         node.add(self.usage)
-        self.key_ring = KeyRing(node.replicator)
+        self.key_ring = KeyRing(node.replicator, KeyGates(self))
         self.watchdog = Watchdog()
         self.prices = Prices()
         self.started_at_s = int(time.time())

@@ -91,6 +91,8 @@ async def test_a_key_is_made_and_shown_once(serve: Serve) -> None:
         "weight": 2.5,
         "created_at_s": key["created_at_s"],
         "expires_at_s": key["created_at_s"] + 3600,
+        "rate_limits": None,
+        "budgets": [],
         "state": "open",
         "revoked_at_s": None,
         "secrets": [

@@ -18,6 +18,7 @@ from atomr_infer.gateway.admin.refused import RefusedError, json_answer
 from atomr_infer.gateway.admin.shown_keys import shown_key
 from atomr_infer.model.validation import InvalidValueError, not_negative
 from atomr_infer.model.virtual_key import VirtualKey
+from atomr_infer.policy.key_records import TERMS, terms_of
 from atomr_infer.serving.key_errors import (
     KeyOverError,
     KeyRingError,
@@ -72,11 +73,7 @@ class _Lifetime:
 
 
 _LIFETIME = "lifetime_s"
-_TERMS = tuple(
-    field.name
-    for field in attrs.fields(VirtualKey)
-    if field.name not in ("id", "created_at_s")
-)
+_GIVEN = tuple(name for name in TERMS if name != "created_at_s")
 
 
 class KeyRoutes:
@@ -102,7 +99,7 @@ class KeyRoutes:
         return json_answer({"keys": [shown_key(ring, key) for key in keys]})
 
     async def _create(self) -> Response:
-        members = await _body((*_TERMS, _LIFETIME))
+        members = await _body((*_GIVEN, _LIFETIME))
         with _refusals():
             key = self._key(members)
             issued = await self._ring.create(key)
@@ -119,7 +116,9 @@ class KeyRoutes:
                 problem = "lifetime_s stands beside expires_at_s; write one of the two"
                 raise RefusedError(400, "invalid_value", problem)
             members["expires_at_s"] = int(now_s + lifetime_s)
-        return VirtualKey(id=self._ring.new_id(), created_at_s=int(now_s), **members)
+        return VirtualKey(
+            id=self._ring.new_id(), created_at_s=int(now_s), **terms_of(members)
+        )
 
     async def _rotate(self, name: str) -> Response:
         members = await _body(("grace_s",))

@@ -25,6 +25,8 @@ def shown_key(ring: KeyRing, key: VirtualKey) -> Shown:
         "priority": 0,
         "weight": 1.0,
         "expires_at_s": None,
+        "rate_limits": None,
+        "budgets": [],
         **terms_record(key),
         "state": _state(ring, key, now_s),
         "revoked_at_s": ring.table.revoked_at_s(key.id),
