@@ -20,13 +20,16 @@ from typing import NoReturn
 
 import trio
 
+from atomr_infer.bridge.calls import answer_to
 from atomr_infer.bridge.deployment_values import deployment_from_wire
 from atomr_infer.bridge.frames import (
     PROTOCOL_VERSION,
     Cancel,
     Chunk,
     Close,
+    Count,
     Credit,
+    Embed,
     End,
     Execute,
     Failed,
@@ -144,7 +147,7 @@ class Server:
             case Open():
                 self._open = frame
                 self._opened.set()
-            case Execute():
+            case Execute() | Embed() | Count():
                 self._start(frame)
             case Credit(number, chunks):
                 if number in self._streams:
@@ -157,17 +160,24 @@ class Server:
             case Close():
                 self._closing.set()
 
-    def _start(self, frame: Execute) -> None:
+    def _start(self, frame: Execute | Embed | Count) -> None:
         # The parent executes only after Ready, so both are there.
         assert self._generations is not None
-        stream = self._streams[frame.stream] = ChildStream(frame.credit)
+        credit = frame.credit if isinstance(frame, Execute) else 0
+        stream = self._streams[frame.stream] = ChildStream(credit)
         self._generations.start_soon(self._generate, frame, stream)
 
-    async def _generate(self, frame: Execute, stream: ChildStream) -> None:
+    async def _generate(
+        self, frame: Execute | Embed | Count, stream: ChildStream
+    ) -> None:
         error: ErrorWire | None = None
         try:
             with stream.scope:
-                await self._forward(frame, stream)
+                if isinstance(frame, Execute):
+                    await self._forward(frame, stream)
+                else:
+                    assert self._runner is not None
+                    self._link.send_nowait(await answer_to(self._runner, frame))
         except Exception as raised:  # noqa: BLE001  a plugin's bug ends its stream, not the engine
             error = stream_error(raised)
         finally:

@@ -13,14 +13,18 @@ one msgpack array: the frame's tag and its fields.  The conversation::
       |-- Credit(n) * --------------->|
       |-- Cancel(n) ----------------->|   when the reader left early
       | <------------- End(n) --------|   exactly once: n is out of the engine
+      |-- Embed(n) or Count(n) ------>|
+      | <- Vectors(n) or Counted(n) --|
+      | <------------- End(n) --------|
       |-- Ping * -------------------->|
       | <------------- Pong * --------|   so its event loop runs
       | <------------- Failed --------|   the runner can serve no more
       |-- Close --------------------->|   then the child exits
 
 ``End`` is the only end of a stream: of one that ran out, of one that failed
-and of one that was cancelled.  A ``Cancel`` that crosses an ``End`` names a
-stream that is gone and is ignored.
+and of one that was cancelled.  A question has one answer, or an error in its
+``End``, and is cancelled as a stream is.  A ``Cancel`` that crosses an ``End``
+names a stream that is gone and is ignored.
 
 Pure.
 """
@@ -37,11 +41,13 @@ from atomr_infer.bridge.values import (
     BatchWire,
     CapabilitiesWire,
     ChunkWire,
+    EmbeddingsWire,
+    EmbedRequestWire,
     ErrorWire,
     ProgressWire,
 )
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 """Changes with every change of a frame; both sides must agree exactly."""
 
 MAX_FRAME_BYTES = 32 * 1024 * 1024
@@ -76,6 +82,20 @@ class Execute(_Frame, frozen=True):
     stream: int
     batch: BatchWire
     credit: int
+
+
+class Embed(_Frame, frozen=True):
+    """Turn texts into vectors."""
+
+    stream: int
+    request: EmbedRequestWire
+
+
+class Count(_Frame, frozen=True):
+    """Count the tokens of a request's prompt."""
+
+    stream: int
+    batch: BatchWire
 
 
 class Credit(_Frame, frozen=True):
@@ -133,6 +153,20 @@ class Chunk(_Frame, frozen=True):
     chunk: ChunkWire
 
 
+class Vectors(_Frame, frozen=True):
+    """The answer to ``Embed``."""
+
+    stream: int
+    embeddings: EmbeddingsWire
+
+
+class Counted(_Frame, frozen=True):
+    """The answer to ``Count``."""
+
+    stream: int
+    tokens: int
+
+
 class End(_Frame, frozen=True):
     """``stream`` is out of the engine; ``error`` says why it failed, if it did."""
 
@@ -150,8 +184,19 @@ class Pong(_Frame, frozen=True):
     """The answer to ``Ping``."""
 
 
-ParentFrame = Open | Execute | Credit | Cancel | Ping | Close
-ChildFrame = Hello | Starting | Ready | StartFailed | Chunk | End | Failed | Pong
+ParentFrame = Open | Execute | Embed | Count | Credit | Cancel | Ping | Close
+ChildFrame = (
+    Hello
+    | Starting
+    | Ready
+    | StartFailed
+    | Chunk
+    | Vectors
+    | Counted
+    | End
+    | Failed
+    | Pong
+)
 
 _F = TypeVar("_F")
 

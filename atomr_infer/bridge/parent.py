@@ -26,11 +26,12 @@ from __future__ import annotations
 import itertools
 import logging
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import trio
 
 from atomr_infer.bridge import reasons
+from atomr_infer.bridge.calls import ParentCall
 from atomr_infer.bridge.capture import OutputCapture
 from atomr_infer.bridge.deployment_values import deployment_to_wire
 from atomr_infer.bridge.frames import (
@@ -39,6 +40,9 @@ from atomr_infer.bridge.frames import (
     ChildFrame,
     Chunk,
     Close,
+    Count,
+    Counted,
+    Embed,
     End,
     Execute,
     Failed,
@@ -50,34 +54,30 @@ from atomr_infer.bridge.frames import (
     Ready,
     StartFailed,
     Starting,
+    Vectors,
     child_reader,
 )
 from atomr_infer.bridge.link import Link
 from atomr_infer.bridge.streams import ParentStream
 from atomr_infer.bridge.values import (
-    ErrorWire,
     batch_to_wire,
     capabilities_from_wire,
-    chunk_from_wire,
-    error_from_wire,
+    embed_request_to_wire,
     progress_from_wire,
 )
 from atomr_infer.bridge.vitals import Silence, describe_exit
-from atomr_infer.errors import (
-    InferenceError,
-    InvalidRequestError,
-    decode,
-    encode,
-)
+from atomr_infer.errors import InferenceError, InvalidRequestError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
+    from atomr_infer.bridge.frames import ParentFrame
     from atomr_infer.bridge.limits import BridgeLimits
     from atomr_infer.bridge.process import Child
     from atomr_infer.model.batch import ExecuteBatch
     from atomr_infer.model.capabilities import Capabilities
     from atomr_infer.model.deployment import Deployment
+    from atomr_infer.model.embeddings import Embeddings, EmbedRequest
     from atomr_infer.runtimes.contract import Progress, RunnerContext
 
 _log = logging.getLogger(__name__)
@@ -106,7 +106,7 @@ class BridgedRunner:
         self._limits = limits
         self._output = OutputCapture(child.output, deployment.name)
         self._numbers = itertools.count()
-        self._streams: dict[int, ParentStream] = {}
+        self._streams: dict[int, ParentStream | ParentCall] = {}
         self._capabilities: Capabilities | None = None
         self._progress: Progress | None = None
         self._error: InferenceError | None = None
@@ -149,12 +149,40 @@ class BridgedRunner:
         Cancellation: the exit waits, shielded, until the child says that the
             generation has stopped, at most ``cancel_s``; then it is killed.
         """
-        stream = self._start_stream(batch)
+        window = self._limits.window
+        stream = ParentStream(next(self._numbers), window, self._link.send_nowait)
+        self._begin(
+            stream, lambda: Execute(stream.number, batch_to_wire(batch), window)
+        )
         try:
             yield stream
         finally:
             if not stream.ended.is_set():
                 await self._stop_stream(stream)
+
+    async def embed(self, request: EmbedRequest) -> Embeddings:
+        """Have the child's runner turn texts into vectors.
+
+        Raises:
+            InferenceError: as :meth:`execute`; also when it embeds nothing.
+
+        Cancellation: as leaving a generation.
+        """
+        call = ParentCall(next(self._numbers))
+        self._begin(call, lambda: Embed(call.number, embed_request_to_wire(request)))
+        return cast("Embeddings", await self._ask(call))
+
+    async def count_tokens(self, batch: ExecuteBatch) -> int:
+        """Have the child's runner count a prompt's tokens.
+
+        Raises:
+            InferenceError: as :meth:`execute`; also when it counts nothing.
+
+        Cancellation: as leaving a generation.
+        """
+        call = ParentCall(next(self._numbers))
+        self._begin(call, lambda: Count(call.number, batch_to_wire(batch)))
+        return cast("int", await self._ask(call))
 
     async def failed(self) -> InferenceError:
         """Wait until the child is of no use any more, and return why."""
@@ -162,21 +190,27 @@ class BridgedRunner:
         assert self._error is not None
         return self._error
 
-    def _start_stream(self, batch: ExecuteBatch) -> ParentStream:
+    def _begin(
+        self, stream: ParentStream | ParentCall, frame: Callable[[], ParentFrame]
+    ) -> None:
         if self._error is not None:
-            raise _again(self._error)
-        number, window = next(self._numbers), self._limits.window
-        stream = ParentStream(number, window, self._link.send_nowait)
+            raise reasons.again(self._error)
         try:
-            self._link.send_nowait(Execute(number, batch_to_wire(batch), window))
+            self._link.send_nowait(frame())
         except FrameError as error:
             raise InvalidRequestError(
                 f"the request cannot be passed to the engine: {error}"
             ) from error
-        self._streams[number] = stream
-        return stream
+        self._streams[stream.number] = stream
 
-    async def _stop_stream(self, stream: ParentStream) -> None:
+    async def _ask(self, call: ParentCall) -> Embeddings | int:
+        try:
+            return await call.value()
+        finally:
+            if not call.ended.is_set():
+                await self._stop_stream(call)
+
+    async def _stop_stream(self, stream: ParentStream | ParentCall) -> None:
         self._link.send_nowait(Cancel(stream.number))
         bound_s = self._limits.cancel_s
         with trio.move_on_after(bound_s, shield=True):
@@ -210,7 +244,7 @@ class BridgedRunner:
         if not self._started.is_set():
             self._give_up(reasons.not_ready_in_time(self._name, bound_s, self._doing))
         if self._error is not None:
-            raise _again(self._error)
+            raise reasons.again(self._error)
 
     async def close(self) -> None:
         """End the child: ask, then SIGTERM, then SIGKILL; reap it.
@@ -290,7 +324,7 @@ class BridgedRunner:
         self._failed.set()
         self._started.set()
         for stream in self._streams.values():
-            stream.cut(_again(error))
+            stream.cut(reasons.again(error))
         self._streams.clear()
 
     def _give_up(self, error: InferenceError) -> None:
@@ -316,13 +350,13 @@ class BridgedRunner:
 
     def _handle(self, frame: ChildFrame) -> None:
         match frame:
-            case Chunk(number, chunk):
+            case Chunk(number) | Vectors(number) | Counted(number):
                 if number in self._streams:
-                    self._streams[number].push(chunk_from_wire(chunk))
+                    self._streams[number].take(frame)
             case End(number, error):
                 stream = self._streams.pop(number, None)
                 if stream is not None:
-                    stream.end(None if error is None else _decode(error))
+                    stream.end(None if error is None else reasons.told(error))
             case Starting(progress):
                 self._report(progress_from_wire(progress))
             case Hello(protocol):
@@ -331,7 +365,7 @@ class BridgedRunner:
                 self._capabilities = capabilities_from_wire(capabilities)
                 self._started.set()
             case StartFailed(error) | Failed(error):
-                self._fail(_decode(error))
+                self._fail(reasons.told(error))
             case Pong():
                 """Heard: the link has noted it."""
 
@@ -355,12 +389,3 @@ class BridgedRunner:
         if self._progress is None:
             return "starting"
         return self._progress.phase
-
-
-def _again(error: InferenceError) -> InferenceError:
-    """Return an equal error: one that many tasks raise would mix their tracebacks."""
-    return decode(encode(error))
-
-
-def _decode(error: ErrorWire) -> InferenceError:
-    return decode(error_from_wire(error))

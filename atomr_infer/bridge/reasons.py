@@ -11,11 +11,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from atomr_infer.bridge.frames import PROTOCOL_VERSION
+from atomr_infer.bridge.values import ErrorWire, error_from_wire
 from atomr_infer.errors import (
     EngineCrashedError,
     EngineHungError,
     EngineStartError,
+    InferenceError,
     NotReadyError,
+    decode,
+    encode,
 )
 
 if TYPE_CHECKING:
@@ -94,3 +98,13 @@ def hung_up(name: str) -> EngineCrashedError:
 def closed(name: str) -> NotReadyError:
     """The runner's block has been left."""
     return NotReadyError(f"the engine of deployment {name!r} is closed")
+
+
+def told(error: ErrorWire) -> InferenceError:
+    """What the child says of itself or of a stream."""
+    return decode(error_from_wire(error))
+
+
+def again(error: InferenceError) -> InferenceError:
+    """An equal error: one that many tasks raise would mix their tracebacks."""
+    return decode(encode(error))

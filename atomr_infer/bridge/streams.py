@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 import trio
 
-from atomr_infer.bridge.frames import Credit, FrameError
+from atomr_infer.bridge.frames import Chunk, Counted, Credit, FrameError, Vectors
+from atomr_infer.bridge.values import chunk_from_wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,6 +64,16 @@ class ParentStream:
             await self._wake.wait()
         self._grant()
         return self._chunks.popleft()
+
+    def take(self, frame: Chunk | Vectors | Counted) -> None:
+        """Take what the child says of this stream.
+
+        Raises:
+            FrameError: it is no chunk, or more than the child may send.
+        """
+        if not isinstance(frame, Chunk):
+            raise FrameError(f"{type(frame).__name__} in a stream of chunks")
+        self.push(chunk_from_wire(frame.chunk))
 
     def push(self, chunk: TokenChunk) -> None:
         """Take a chunk from the child.

@@ -12,6 +12,7 @@ Pure.
 
 from __future__ import annotations
 
+from array import array
 from typing import TYPE_CHECKING, TypeVar, cast
 
 import attrs
@@ -21,6 +22,8 @@ from atomr_infer.errors import ErrorRecord
 from atomr_infer.model.batch import ExecuteBatch, TokenChunk
 from atomr_infer.model.capabilities import Capabilities, Feature, ThinkingStyle
 from atomr_infer.model.dialect import Dialect
+from atomr_infer.model.embeddings import Embeddings, EmbedRequest
+from atomr_infer.model.usage import Usage
 from atomr_infer.runtimes.contract import Progress
 from atomr_infer.wire.codec import Codec
 
@@ -41,9 +44,26 @@ if TYPE_CHECKING:
     class ChunkWire(Wire, frozen=True):
         """:class:`TokenChunk`."""
 
+    class EmbedRequestWire(Wire, frozen=True):
+        """:class:`EmbedRequest`."""
+
+    class UsageWire(Wire, frozen=True):
+        """:class:`Usage`."""
+
 else:
     BatchWire = _CODEC.struct(ExecuteBatch)
     ChunkWire = _CODEC.struct(TokenChunk)
+    EmbedRequestWire = _CODEC.struct(EmbedRequest)
+    UsageWire = _CODEC.struct(Usage)
+
+
+class EmbeddingsWire(Wire, frozen=True):
+    """:class:`Embeddings`; ``packed`` is the vectors one after the other."""
+
+    packed: bytes
+    dimensions: int
+    usage: UsageWire
+    model: str | None
 
 
 class CapabilitiesWire(Wire, frozen=True):
@@ -111,6 +131,56 @@ def chunk_to_wire(chunk: TokenChunk) -> ChunkWire:
 def chunk_from_wire(wire: ChunkWire) -> TokenChunk:
     """Return the piece of an answer."""
     return cast("TokenChunk", _CODEC.from_wire(wire))
+
+
+def embed_request_to_wire(request: EmbedRequest) -> EmbedRequestWire:
+    """Return the wire form of texts to embed."""
+    lean = attrs.evolve(request, asker=None)
+    return cast("EmbedRequestWire", _CODEC.to_wire(lean))
+
+
+def embed_request_from_wire(wire: EmbedRequestWire) -> EmbedRequest:
+    """Return the texts to embed."""
+    return cast("EmbedRequest", _CODEC.from_wire(wire))
+
+
+def embeddings_to_wire(embeddings: Embeddings) -> EmbeddingsWire:
+    """Return the wire form of vectors.
+
+    Raises:
+        ValueError: they are not of one length.
+    """
+    vectors = embeddings.vectors
+    dimensions = len(vectors[0]) if vectors else 0
+    packed = array("d")
+    for vector in vectors:
+        if len(vector) != dimensions:
+            raise ValueError(f"vectors of {dimensions} and {len(vector)} dimensions")
+        packed.extend(vector)
+    return EmbeddingsWire(
+        packed=packed.tobytes(),
+        dimensions=dimensions,
+        usage=cast("UsageWire", _CODEC.to_wire(embeddings.usage)),
+        model=embeddings.model,
+    )
+
+
+def embeddings_from_wire(wire: EmbeddingsWire) -> Embeddings:
+    """Return the vectors.
+
+    Raises:
+        ValueError: the bytes are no whole vectors.
+    """
+    size = wire.dimensions
+    packed = array("d", wire.packed)
+    if (len(packed) % size if size > 0 else wire.packed or size) != 0:
+        raise ValueError(f"{len(packed)} numbers are no vectors of {size} dimensions")
+    starts = range(0, len(packed), size) if size else ()
+    return Embeddings(
+        vectors=tuple(tuple(packed[at : at + size]) for at in starts),
+        usage=cast("Usage", _CODEC.from_wire(wire.usage)),
+        model=wire.model,
+    )
 
 
 # --- the rest -------------------------------------------------------------------

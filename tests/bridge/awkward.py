@@ -27,6 +27,7 @@ from atomr_infer.errors import (
 from atomr_infer.model.batch import ExecuteBatch, FinishReason, TokenChunk, Usage
 from atomr_infer.model.capabilities import Capabilities, Feature
 from atomr_infer.model.dialect import Dialect
+from atomr_infer.model.embeddings import Embeddings, EmbedRequest
 from atomr_infer.runtimes.contract import Host, Progress, RunnerContext, RuntimePlugin
 
 if TYPE_CHECKING:
@@ -85,6 +86,28 @@ class AwkwardRunner:
                 with trio.CancelScope(shield=True):
                     await trio.sleep_forever()
             self.active -= 1
+
+    async def embed(self, request: EmbedRequest) -> Embeddings:
+        match request.inputs[0]:
+            case "stall":
+                self.active += 1
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    self.active -= 1
+            case "exit":
+                os._exit(3)
+            case "refuse":
+                raise ContextLengthError("too long", param="input")
+            case "ragged":
+                return Embeddings(vectors=((1.0,), (1.0, 2.0)), usage=Usage())
+        vectors = tuple((float(len(text)), 0.1) for text in request.inputs)
+        return Embeddings(
+            vectors=vectors, usage=Usage(input_uncached=len(vectors)), model="m"
+        )
+
+    async def count_tokens(self, batch: ExecuteBatch) -> int:
+        return len(batch.messages[-1].text.split())
 
     async def do_count(
         self, batch: ExecuteBatch, upto: str

@@ -1,0 +1,114 @@
+"""Questions with one value for an answer on their way over the bridge.
+
+Embeddings and counts of tokens are asked beside the streams, under numbers of
+the same row: the parent cancels them in the same way, and ``End`` is their end.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from atomr_infer.bridge.frames import (
+    ChildFrame,
+    Chunk,
+    Count,
+    Counted,
+    Embed,
+    FrameError,
+    Vectors,
+)
+from atomr_infer.bridge.values import (
+    batch_from_wire,
+    embed_request_from_wire,
+    embeddings_from_wire,
+    embeddings_to_wire,
+)
+from atomr_infer.errors import EndpointUnsupportedError, InternalError
+from atomr_infer.runtimes.contract import Embedder, ModelRunner, TokenCounter
+
+if TYPE_CHECKING:
+    from atomr_infer.errors import InferenceError
+    from atomr_infer.model.embeddings import Embeddings
+
+
+class ParentCall:
+    """What the parent knows of one question.
+
+    Attributes:
+        number: the question's number on the wire.
+        ended: set when it is out of the engine, however it ended.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.ended = trio.Event()
+        self._value: Embeddings | int | None = None
+        self._error: InferenceError | None = None
+
+    def take(self, frame: Chunk | Vectors | Counted) -> None:
+        """Take the answer.
+
+        Raises:
+            FrameError: it is no answer.
+        """
+        match frame:
+            case Counted():
+                self._value = frame.tokens
+            case Vectors():
+                try:
+                    self._value = embeddings_from_wire(frame.embeddings)
+                except ValueError as error:
+                    raise FrameError(str(error)) from error
+            case Chunk():
+                raise FrameError("a chunk for a question that has one answer")
+
+    def end(self, error: InferenceError | None) -> None:
+        """Note the end."""
+        self._error = error
+        self.ended.set()
+
+    def cut(self, error: InferenceError) -> None:
+        """End at once."""
+        if not self.ended.is_set():
+            self.end(error)
+
+    async def value(self) -> Embeddings | int:
+        """Wait for the answer and return it.
+
+        Raises:
+            InferenceError: it failed, or the child died.
+            InternalError: the child ended it without an answer.
+        """
+        await self.ended.wait()
+        if self._error is not None:
+            raise self._error
+        if self._value is None:
+            raise InternalError("the engine ended a question without an answer")
+        return self._value
+
+
+async def answer_to(runner: ModelRunner, frame: Embed | Count) -> ChildFrame:
+    """Ask a child's runner, and return what the parent is told.
+
+    Raises:
+        EndpointUnsupportedError: the runner does not do that.
+        InferenceError: as the runner raises it.
+    """
+    match frame:
+        case Embed(number, request):
+            if not isinstance(runner, Embedder):
+                raise _unsupported("embeddings")
+            embeddings = await runner.embed(embed_request_from_wire(request))
+            return Vectors(number, embeddings_to_wire(embeddings))
+        case Count(number, batch):
+            if not isinstance(runner, TokenCounter):
+                raise _unsupported("counting tokens")
+            return Counted(number, await runner.count_tokens(batch_from_wire(batch)))
+
+
+def _unsupported(what: str) -> EndpointUnsupportedError:
+    return EndpointUnsupportedError(
+        f"this model does not support {what}", code="unsupported", param="model"
+    )
