@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from atomr_infer.cli.of_a_gateway import Duration, as_json, fail, of_a_gateway, where
+from atomr_infer.cli.of_a_gateway import as_json, fail, of_a_gateway, where
+from atomr_infer.cli.parameters import Duration, Spend
 from atomr_infer.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 
@@ -50,11 +52,32 @@ def keys() -> None:
     metavar="N",
     help="Its share of a queue, beside its team's other keys.  [default: 1]",
 )
+@click.option("--rpm", type=int, metavar="N", help="Most requests per minute.")
+@click.option("--tpm", type=int, metavar="N", help="Most tokens per minute.")
+@click.option(
+    "--concurrent",
+    type=int,
+    metavar="N",
+    help="Most requests that are under way at once.",
+)
+@click.option(
+    "--budget",
+    "budgets",
+    type=Spend(),
+    multiple=True,
+    metavar="AMOUNT/TIME",
+    help="What it may spend per hour, day or month, in US dollars or tokens: "
+    "10.00/day, 5000000tokens/month.",
+)
 @as_json
 @of_a_gateway
-def create(
+def create(  # noqa: PLR0913 - all by keyword: an option each
     *,
     models: tuple[str, ...],
+    budgets: tuple[Mapping[str, object], ...],
+    rpm: int | None,
+    tpm: int | None,
+    concurrent: int | None,
     as_json: bool,
     config_path: Path | None,
     url: str | None,
@@ -66,6 +89,7 @@ def create(
     Examples:
       atomr-infer keys create --name ci --config atomr.toml
       atomr-infer keys create --name web --team web --models 'gpt-*' --expires 30d
+      atomr-infer keys create --name lab --rpm 60 --budget 10.00/day
       KEY=$(atomr-infer keys create --name job --priority -10 --config atomr.toml)
     """  # noqa: D301 - click wants the character itself, no backslash and a b
     from atomr_infer.cli.key_reports import print_issued  # noqa: PLC0415
@@ -73,6 +97,16 @@ def create(
     members = {name: value for name, value in terms.items() if value is not None}
     if models:
         members["models"] = [m.strip() for each in models for m in each.split(",")]
+    limits = {
+        "requests_per_minute": rpm,
+        "tokens_per_minute": tpm,
+        "max_concurrent": concurrent,
+    }
+    given = {name: value for name, value in limits.items() if value is not None}
+    if given:
+        members["rate_limits"] = given
+    if budgets:
+        members["budgets"] = budgets
     try:
         print_issued(where(config_path, url), members, as_json=as_json)
     except ConfigError as error:

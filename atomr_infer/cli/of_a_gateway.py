@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -16,9 +15,6 @@ if TYPE_CHECKING:
     from atomr_infer.cli.operators import Where
 
 F = TypeVar("F", bound="Callable[..., Any]")
-
-_UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
-_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhdw])")
 
 
 def of_a_gateway(command: F) -> F:
@@ -64,29 +60,3 @@ def fail(error: Exception) -> NoReturn:
     """Say why, in one sentence, and end."""
     click.echo(f"atomr-infer: {error}", err=True)
     sys.exit(1)
-
-
-class Duration(click.ParamType):  # type: ignore[type-arg] # generic of late
-    """A time such as ``30d``, ``12h``, ``90m``, ``45s`` or ``2w``, in seconds.
-
-    >>> Duration().convert("1.5h", None, None)
-    5400.0
-    """
-
-    name = "duration"
-
-    def convert(
-        self,
-        value: str,
-        param: click.Parameter | None,
-        ctx: click.Context | None,
-    ) -> float:
-        """Return the seconds.
-
-        Raises:
-            click.BadParameter: it is no such time.
-        """
-        found = _DURATION.fullmatch(value)
-        if found is None:
-            self.fail(f"{value!r} is no time such as 30d, 12h or 90m", param, ctx)
-        return float(found[1]) * _UNITS_S[found[2]]

@@ -81,8 +81,15 @@ async def test_keys_are_made_listed_rotated_and_revoked(
         assert re.fullmatch(r"the key 'ci', key_[0-9a-f]{16}, is revoked\n", out)
         assert not await opens(command.port, new)
 
-        code, out, _ = await keys("create", "--name", "ci", "--json")
-        assert (code, json.loads(out)["key"]["name"]) == (0, "ci")
+        more = ("--rpm", "60", "--budget", "1.50/day", "--budget", "9tokens/hour")
+        code, out, _ = await keys("create", "--name", "ci", *more, "--json")
+        made = json.loads(out)["key"]
+        assert (code, made["name"]) == (0, "ci")
+        assert made["rate_limits"] == {"requests_per_minute": 60}
+        assert made["budgets"] == [
+            {"per": "day", "usd": "1.5"},
+            {"per": "hour", "tokens": 9},
+        ]
         _, out, _ = await keys("list", "--json")
         states = [key["state"] for key in json.loads(out)["keys"]]
         assert sorted(states) == ["open", "revoked"]
@@ -117,6 +124,9 @@ WRONG = [
     (("create", "--name", "a", "--team", "no"), 1, "there is no team 'no'; there"),
     (("create",), 2, "Missing option '--name'"),
     (("create", "--name", "a", "--expires", "soon"), 2, "'soon' is no time such as"),
+    (("create", "--name", "a", "--budget", "a lot"), 2, "'a lot' is no amount such"),
+    (("create", "--name", "a", "--rpm", "0"), 1, "requests_per_minute: 0 must be at"),
+    (("create", "--name", "a", "--budget", "0/day"), 1, "usd: '0' is not above 0"),
 ]
 
 
