@@ -20,6 +20,7 @@ from atomr.cluster.budgets.account import Account, BudgetState, Reservation
 from atomr.cluster.budgets.errors import (
     ClosedBudgetError,
     NoVoterError,
+    ReclaimError,
     UnknownBudgetError,
 )
 from atomr.cluster.budgets.frames import Carried, Hello, Message
@@ -76,7 +77,7 @@ class Core:
         self.name = name
         self.voters = tuple(sorted(voters))
         self.accounts: dict[str, Account] = {}
-        self.find: Callable[[str], BudgetTerms | None] = _find_none
+        self.find: Callable[[str], BudgetTerms | None] = lambda _: None
         self.facts: list[Fact] = []
         self.sends: list[tuple[str, Message]] = []
         self.problem: str | None = None
@@ -213,6 +214,10 @@ class Core:
             nothing = Need(account.terms.name, ledger, seen=0, least=0, amount=0)
             self.sends.append((peer, Carried(nothing)))
 
+    def peer_down(self, name: str) -> None:
+        """Take note that a node is out of reach."""
+        self._vouching.present.pop(name, None)
+
     def _greeted(self, sender: str, hello: Hello, now_s: float) -> None:
         if self._vouching.greeted(sender, hello):
             for account in list(self.accounts.values()):
@@ -229,9 +234,7 @@ class Core:
     def take(self, name: str, units: int, now_s: float) -> Reservation | Refused | None:
         """Reserve what is at hand; None: others, or the disk, have to be asked.
 
-        Raises:
-            UnknownBudgetError: the budget is not open.
-            ValueError: ``units`` is not from 1 to 2**53.
+        It raises as :meth:`ask` does.
         """
         account = self.account(name)
         found = account.take(units, now_s)
@@ -274,10 +277,14 @@ class Core:
         """Begin to inherit from lost ledgers; a fact says what became of it.
 
         Raises:
+            ReclaimError: one of them is in use.
             UnknownBudgetError: the budget is not open.
             ValueError: a number is negative, or beyond 2**53.
         """
         account = self.account(name)
+        # Whoever began would believe nothing that it says any more.
+        for ledger in self._vouching.in_use(self.name).intersection(spent):
+            raise ReclaimError(name, ledger, "alive")
         effects = account.ledger.reclaim(spent, now_s, gone=gone)
         self._do(account, effects, now_s)
 
@@ -391,7 +398,3 @@ class Core:
         for name in write.budgets.keys() - self._closing:
             record = write.numbers[name], write.budgets[name]
             self._records.setdefault(name, record)
-
-
-def _find_none(_: str) -> None:
-    return None

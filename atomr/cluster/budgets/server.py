@@ -100,9 +100,7 @@ class BudgetServer(GenServer):
         self._service.ended(self)
 
     async def terminate(self, reason: ExitReason) -> None:
-        """Give back what is open, write it, and close the file."""
-        self.core.close(trio.current_time())
-        self._writer.want()
+        """Give back what nobody holds, and close the file."""
         if self._service.file_pid is not None:
             unlink(self._service.file_pid)
             await stop(self._service.file_pid)
@@ -146,8 +144,8 @@ class BudgetServer(GenServer):
                 )
             case PeerUp(peer):
                 self.core.peer_up(peer.name)
-            case PeerDown():
-                pass  # whoever asked it asks another one
+            case PeerDown(peer):
+                self.core.peer_down(peer.name)
             case _ if message is _WAKE:
                 self._wake_at_s = float("inf")
                 self.core.advance(now_s=self.now_s, wall_s=self.wall_s)

@@ -374,8 +374,8 @@ class BudgetService:
             ValueError: a number is negative, or beyond 2**53.
         """
         server = self._running()
-        ask = self._reclaims[name] = _Ask()
         server.core.reclaim(name, spent, gone=gone, now_s=server.now_s)
+        ask = self._reclaims[name] = _Ask()
         server.act()
         with trio.move_on_after(timeout_s):
             await ask.done.wait()

@@ -21,6 +21,7 @@ class Vouching:
 
     Attributes:
         heard: the first file that was heard of, by node.
+        present: the one that each node has that is up.
         lost: this node's first file, which is not the one that it has; empty: nobody
             knows of another one.
         is_vouched: whether it is certain that there was none.
@@ -36,6 +37,7 @@ class Vouching:
         "is_dirty",
         "is_vouched",
         "lost",
+        "present",
     )
 
     def __init__(self, stored: Stored, voters: int) -> None:
@@ -46,6 +48,7 @@ class Vouching:
             voters: how many there are, with this node.
         """
         self.heard = dict(stored.heard)
+        self.present: dict[str, str] = {}
         self.lost = ""
         self.is_vouched = stored.is_vouched or voters == 1
         self.is_dirty = False
@@ -61,6 +64,7 @@ class Vouching:
 
     def greeted(self, sender: str, hello: Hello) -> bool:
         """Take what a node said; True: the file is vouched for from now on."""
+        self.present[sender] = hello.file
         if sender not in self.heard:
             self.heard[sender] = hello.file
             self.is_dirty = True
@@ -84,6 +88,11 @@ class Vouching:
         return [
             (to, Hello(self._file, self.heard[to], is_answer=True)) for to in answers
         ]
+
+    def in_use(self, name: str) -> set[str]:
+        """Return the ids of ledgers that nodes have which are up, this one too."""
+        files = {**self.present, name: self._file}
+        return {f"{node}/{file}" for node, file in files.items()}
 
     def why(self, name: str) -> str:
         """Return why a node's part of a running budget is not made."""

@@ -55,7 +55,8 @@ class Writer:
     async def run(self) -> None:
         """Write whatever there is, again and again; close the file at the end.
 
-        Cancellation: what is left is written first, within some seconds.
+        Cancellation: what is left is written first, and what nobody holds is given
+        back, within some seconds.
         """
         try:
             while True:
@@ -66,6 +67,9 @@ class Writer:
                     self._wanted.set()
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + _END_S):
+                await self._write_all()
+                # What was on its way to the disk is there now, and given back.
+                self._core.close(trio.current_time())
                 await self._write_all()
                 await self._storage.close()
 
