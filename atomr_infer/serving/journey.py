@@ -156,7 +156,8 @@ class Journey:
         holds, self._holds = self._holds, None
         if holds is not None:
             holds.end(self.report.used if self._asked else None)
-        self._serving.usage.note(self.report.spent, self.batch.asker)
+        report = self.report
+        self._serving.usage.note(report.spent, self.batch.asker, report.cost)
         self.report.stop()
 
     async def _enter(self) -> None:

@@ -263,7 +263,7 @@ class Straight:
         report.cost = serving.prices.cost(report.spent, serving.deployments)
         if self._entered.of_request is not None:
             self._end_request(report.used)
-        serving.usage.note(report.spent, self._batch.asker)
+        serving.usage.note(report.spent, self._batch.asker, report.cost)
         report.stop()
 
     def _spent(self, usage: Usage) -> None:

@@ -12,6 +12,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Mapping
+from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import attrs
@@ -43,6 +44,9 @@ log = logging.getLogger(__name__)
 WRITE_EVERY_S = 1.0
 MAX_WAITING = 100_000
 """Requests that wait to be written; past that the oldest are lost, and counted."""
+
+_AT_ONCE = 500
+"""So many are made into rows before others have their turn: two milliseconds."""
 
 _RETRY_S = 10.0
 _END_S = 5.0
@@ -97,11 +101,13 @@ class Finished:
         at_s: Unix time.
         spent: of its attempts.
         asker: who asked; None: nobody whom we know.
+        cost: of all attempts together; None: nobody knows.
     """
 
     at_s: int
     spent: list[Spent]
     asker: Asker | None
+    cost: Cost | None
 
 
 class UsageLedger:
@@ -159,19 +165,20 @@ class UsageLedger:
 
     # --- writing ----------------------------------------------------------------------
 
-    def note(self, spent: list[Spent], asker: Asker | None) -> None:
+    def note(self, spent: list[Spent], asker: Asker | None, cost: Cost | None) -> None:
         """Take what a finished request used; does not wait.
 
         Args:
             spent: of its attempts; is not changed any more.
             asker: who asked; None: nobody whom we know.
+            cost: of all attempts together; None: nobody knows.
         """
         if not spent:
             return
         if len(self.waiting) >= MAX_WAITING:
             self.waiting.popleft()
             self.lost += 1
-        self.waiting.append(Finished(int(time.time()), spent, asker))
+        self.waiting.append(Finished(int(time.time()), spent, asker, cost))
         self._noted.set()
 
     async def run(self) -> None:
@@ -195,10 +202,14 @@ class UsageLedger:
     async def _write(self) -> bool:
         """Write what waits; False: it could not be."""
         async with self._lock:
-            return await self._write_rows()
+            # What comes meanwhile is written the next time.
+            for _ in range(0, max(1, len(self.waiting)), _AT_ONCE):
+                if not await self._write_rows():
+                    return False
+            return True
 
     async def _write_rows(self) -> bool:
-        finished = list(self.waiting)
+        finished = list(islice(self.waiting, _AT_ONCE))
         rows = [row for each in finished for row in self._rows(each)]
         try:
             store = await self._opened()
@@ -222,15 +233,30 @@ class UsageLedger:
 
     def _rows(self, finished: Finished) -> list[UsageRow]:
         """Return a row for each model of a deployment that was asked."""
-        asker = finished.asker
+        asker, spent = finished.asker, finished.spent
+        key, team = (None, None) if asker is None else (asker.key, asker.team)
+        if len(spent) == 1:  # as most have
+            [only] = spent
+            return [
+                UsageRow(
+                    finished.at_s,
+                    key,
+                    team,
+                    only.deployment,
+                    only.model,
+                    only.usage.prompt_tokens,
+                    only.usage.output_tokens,
+                    microusd(finished.cost),
+                )
+            ]
         asked: dict[tuple[str, str], list[Spent]] = {}
-        for each in finished.spent:
+        for each in spent:
             asked.setdefault((each.deployment, each.model), []).append(each)
         return [
             UsageRow(
                 at_s=finished.at_s,
-                key=None if asker is None else asker.key,
-                team=None if asker is None else asker.team,
+                key=key,
+                team=team,
                 deployment=deployment,
                 model=model,
                 input_tokens=sum(each.usage.prompt_tokens for each in own),

@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
-import attrs
 import msgspec
 
 from atomr_infer.store.trouble import StoreError, remedy
@@ -27,6 +26,9 @@ MAX_AGE_S = 400 * 86_400
 
 MAX_ROWS = 20_000_000
 """How many are kept, about two gigabytes; the oldest go first."""
+
+MAX_ROWS_IN_MEMORY = 200_000
+"""The same where there is no file, about twenty megabytes."""
 
 MAX_NAMES = 5_000
 """How many names a report has; those that cost least are one row together."""
@@ -55,9 +57,8 @@ _START = (
 )
 
 
-@attrs.frozen
-class UsageRow:
-    """What a finished request used at one deployment.
+class UsageRow(NamedTuple):
+    """What a finished request used at one deployment; one is made for each request.
 
     Attributes:
         at_s: Unix time of its end.
@@ -133,6 +134,8 @@ class UsageStore:
         self.where = ":memory:" if path is None else str(path)
         self._max_age_s = max_age_s
         self._max_rows = max_rows
+        if path is None:
+            self._max_rows = min(max_rows, MAX_ROWS_IN_MEMORY)
         with self._told("opened"):
             self._database = sqlite3.connect(self.where, check_same_thread=False)
             try:
@@ -153,7 +156,7 @@ class UsageStore:
             database.executemany(
                 "INSERT INTO usage (at_s, key, team, deployment, model, input_tokens,"
                 " output_tokens, microusd) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                [attrs.astuple(row) for row in rows],
+                rows,
             )
             database.execute(
                 "DELETE FROM usage WHERE at_s < ?", (newest_s - self._max_age_s,)

@@ -14,9 +14,10 @@ from atomr_infer.model.prices import Price, Rates
 from atomr_infer.serving.served import Spent
 from atomr_infer.serving.usage import MAX_WAITING, UsageLedger
 from atomr_infer.store.trouble import StoreError
-from atomr_infer.store.usage import UsageStore, UsageSum
+from atomr_infer.store.usage import UsageRow, UsageStore, UsageSum
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     import pytest
@@ -62,7 +63,7 @@ async def test_rows_wait_while_the_file_cannot_be_written(
     async with trio.open_nursery() as nursery:
         with caplog.at_level(logging.WARNING):
             nursery.start_soon(ledger.run)
-            ledger.note(SPENT, None)
+            ledger.note(SPENT, None, None)
             await trio.sleep(60.0)
             assert len(ledger.waiting) == 1
             is_full = False
@@ -79,7 +80,7 @@ async def test_rows_wait_while_the_file_cannot_be_written(
 async def test_what_waits_is_bounded() -> None:
     ledger = UsageLedger(None, cost=lambda _: None)
     for _ in range(MAX_WAITING + 3):
-        ledger.note(SPENT, None)
+        ledger.note(SPENT, None, None)
     assert (len(ledger.waiting), ledger.lost) == (MAX_WAITING, 3)
 
 
@@ -89,8 +90,28 @@ async def test_what_waits_is_written_at_the_end(tmp_path: Path) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ledger.run)
         await trio.lowlevel.checkpoint()
-        ledger.note(SPENT, None)
+        ledger.note(SPENT, None, None)
         nursery.cancel_scope.cancel()
     store = UsageStore(path)
     assert store.sums("deployment", 0) == [UsageSum("m", 1, 3, 2, 0, 1)]
     store.close()
+
+
+async def test_many_that_end_at_once_are_written_in_turns(
+    tmp_path: Path, autojump_clock: object
+) -> None:
+    written: list[int] = []
+
+    class Counting(UsageStore):
+        def add(self, rows: Sequence[UsageRow]) -> None:
+            written.append(len(rows))
+            super().add(rows)
+
+    ledger = UsageLedger(None, cost=lambda _: None, store=Counting)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ledger.run)
+        for _ in range(1_200):
+            ledger.note(SPENT, None, None)
+        await trio.sleep(5)
+        nursery.cancel_scope.cancel()
+    assert written == [500, 500, 200]
