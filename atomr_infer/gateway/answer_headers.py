@@ -37,6 +37,7 @@ OWN_HEADERS = (
     "x-atomr-native-finish-reason",
     "x-atomr-overhead-ms",
     "x-atomr-recovered",
+    "x-atomr-route",
     "x-atomr-warnings",
 )
 """What a program reads of an answer."""
@@ -94,6 +95,7 @@ def whole_headers(served: Served, dialect: Dialect) -> tuple[tuple[bytes, bytes]
         *_downgraded_headers(served),
         (b"x-atomr-deployment", served.deployment.encode()),
         (b"x-atomr-attempts", str(len(served.attempts)).encode()),
+        (b"x-atomr-route", served.route),
     )
 
 

@@ -2,7 +2,8 @@
 
 A client may shorten the time that its request has, never lengthen it, it may
 bring a key where a deployment asks for one, it may give up an error's status for a
-stream that is never silent for long, and it may ask what a stream cost.
+stream that is never silent for long, it may ask what a stream cost, and it may say
+which requests belong together.
 
 Pure.
 """
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from atomr_infer.model.batch import ExecuteBatch
     from atomr_infer.serving.shared import Serving
 
+SESSION_HEADER = "x-atomr-session"
+"""What a client calls its conversation, so that its requests go to one replica."""
+
 _TIMEOUTS = ("x-request-timeout", "x-stainless-timeout")
 """Seconds; the second is what the SDKs of OpenAI and Anthropic tell of their own."""
 
@@ -36,9 +40,12 @@ def with_wishes(
         batch: the request.
         headers: all of its headers, by lower-case name.
     """
-    keyed = serving.with_client_keys(batch, headers)
+    wished = serving.with_client_keys(batch, headers)
     timeout_s = timeout_of(headers)
-    return keyed if timeout_s is None else attrs.evolve(keyed, timeout_s=timeout_s)
+    if timeout_s is not None:
+        wished = attrs.evolve(wished, timeout_s=timeout_s)
+    session = headers.get(SESSION_HEADER)
+    return attrs.evolve(wished, session=session) if session else wished
 
 
 def wants_early_stream(headers: Mapping[str, str]) -> bool:

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
+from atomr_infer.config.node import NodeConfig
 from atomr_infer.gateway.answer_headers import native_finish_headers
 from atomr_infer.model.deployment import Deployment, RetryPolicy, Serving
 from atomr_infer.model.failover import BreakerPolicy
+from atomr_infer.model.routing import Routing
 from atomr_infer.testing.upstream_script import (
     Finish,
     HangBeforeHeaders,
@@ -60,6 +62,47 @@ async def ask(running: Running, route: Route, *, stream: bool = False) -> Answer
         client = Client(tcp)
         await client.send(route.request(CLOSE, stream=stream))
         return parse(await client.rest())
+
+
+# --- who answered ---------------------------------------------------------------
+
+
+@EVERY_ROUTE
+async def test_every_answer_says_which_replica_gave_it(
+    serve: Serve, route: Route
+) -> None:
+    streams = [True, False] if route in ROUTES.values() else [False]
+    async with (
+        provider(route.own, otherwise=Happy(text="one")) as (_, deployment),
+        serve(deployment) as running,
+    ):
+        answers = [await ask(running, route, stream=stream) for stream in streams]
+    told = f"node={NodeConfig().own_name}; replica=0; reason=only; candidates=1"
+    for answer in answers:
+        assert answer.status == 200
+        assert answer.headers["x-atomr-route"] == told
+
+
+async def test_requests_of_one_session_go_to_one_replica(serve: Serve) -> None:
+    spread = Serving(replicas=3, routing=Routing.SESSION)
+    route = ROUTES["chat"]
+    async with (
+        provider("openai", otherwise=Happy(text="one"), serving=spread) as (_, m),
+        serve(m) as running,
+    ):
+        routes: dict[str, set[str]] = {}
+        for number in range(16):
+            session = f"s{number % 8}"
+            told = f"x-atomr-session: {session}"
+            async with await trio.open_tcp_stream("127.0.0.1", running.port) as tcp:
+                client = Client(tcp)
+                await client.send(route.request(CLOSE, told))
+                answer = parse(await client.rest())
+            routes.setdefault(session, set()).add(answer.headers["x-atomr-route"])
+    assert all(len(found) == 1 for found in routes.values())
+    everywhere = set().union(*routes.values())
+    assert 1 < len(everywhere) <= 3
+    assert all("reason=session; candidates=3" in route for route in everywhere)
 
 
 # --- how much of the time was ours ----------------------------------------------
