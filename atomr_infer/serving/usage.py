@@ -24,6 +24,7 @@ from atomr.errors import LinkError
 from atomr.http2 import Service
 from atomr.process import PlainProcess
 from atomr_infer.model.asker import Asker
+from atomr_infer.model.cost import Cost
 from atomr_infer.policy.demand import microusd
 from atomr_infer.serving.served import Spent
 from atomr_infer.store.trouble import StoreError
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
     from atomr.cluster import Peers
     from atomr.http2 import Link
-    from atomr_infer.model.cost import Cost
 
 T = TypeVar("T")
 
