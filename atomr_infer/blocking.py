@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from atomr_infer.model.deployment import Deployment
     from atomr_infer.model.secret import Secret
     from atomr_infer.serving.replica import ReplicaState
-    from atomr_infer.serving.shared import Readiness
+    from atomr_infer.serving.readiness import Readiness
 
 T = TypeVar("T")
 

@@ -59,8 +59,9 @@ if TYPE_CHECKING:
     from atomr_infer.model.secret import Secret
     from atomr_infer.serving.breakers import Guard
     from atomr_infer.serving.node import ServingNode
+    from atomr_infer.serving.readiness import Readiness
     from atomr_infer.serving.replica import ReplicaState
-    from atomr_infer.serving.shared import Readiness, Serving
+    from atomr_infer.serving.shared import Serving
 
 __all__ = ["ChatReply", "Cluster", "Conversation", "SamplingOptions"]
 

@@ -104,6 +104,13 @@ class ModelTable:
             table.check_fallbacks(deployment, expected)
         return table
 
+    def with_in_its_place(self, deployment: Deployment) -> ModelTable:
+        """Return a table with ``deployment`` in the place of that of its name."""
+        name = deployment.name
+        return ModelTable(
+            tuple(deployment if d.name == name else d for d in self._deployments)
+        )
+
     def check_fallbacks(self, deployment: Deployment, expected: frozenset[str]) -> None:
         """Check what a deployment of this table falls back to.
 

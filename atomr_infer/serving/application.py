@@ -7,6 +7,7 @@
     ├─ key ring                  hears of virtual keys
     ├─ deployments (dynamic)     one supervisor per deployment
     ├─ deployment manager
+    ├─ placer                    where the node has others: its share of theirs
     ├─ requests (dynamic)        one lean process per request
     └─ gateways (dynamic)        one per listening address
 
@@ -32,12 +33,14 @@ from atomr_infer.serving.deployment_manager import DeploymentManager
 from atomr_infer.serving.far.service import FarInference
 from atomr_infer.serving.names import DEPLOYMENTS, GATEWAYS, MANAGER, REQUESTS
 from atomr_infer.serving.node import ServingNode
+from atomr_infer.serving.placing.opening import prepare_placing
 from atomr_infer.serving.shared import Serving
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
     from atomr_infer.runtimes.loader import Installed
+    from atomr_infer.serving.placing.placer import Placer
 
 
 @asynccontextmanager
@@ -63,12 +66,13 @@ async def open_serving(
     serving = Serving(ServingNode() if node is None else node)
     environ = Environ(os.environ if environ is None else environ)
     serving.node.add(FarInference(serving))
+    placer = await prepare_placing(serving, environ, installed)
     async with serving.node.open() as opened:
         # Stopped before the node's services, which its processes use.
         tree = await opened.start(
             ChildSpec(
                 id="atomr_infer",
-                start=partial(_root, serving, environ, installed),
+                start=partial(_root, serving, environ, installed, placer),
                 restart=Restart.TRANSIENT,
             )
         )
@@ -80,7 +84,10 @@ async def open_serving(
 
 
 def _root(
-    serving: Serving, environ: Mapping[str, str], installed: Installed
+    serving: Serving,
+    environ: Mapping[str, str],
+    installed: Installed,
+    placer: Placer | None,
 ) -> Supervisor:
     manager = partial(DeploymentManager, serving, environ, installed)
     return Supervisor(
@@ -89,8 +96,16 @@ def _root(
             ChildSpec(id="key_ring", start=partial(PlainProcess, serving.key_ring.run)),
             ChildSpec(id=DEPLOYMENTS, start=DynamicSupervisor, name=DEPLOYMENTS),
             ChildSpec(id=MANAGER, start=manager, name=MANAGER),
+            *_placers(placer),
             ChildSpec(id=REQUESTS, start=DynamicSupervisor, name=REQUESTS),
             ChildSpec(id=GATEWAYS, start=DynamicSupervisor, name=GATEWAYS),
         ],
         strategy=Strategy.ONE_FOR_ONE,
     )
+
+
+def _placers(placer: Placer | None) -> list[ChildSpec]:
+    """A node that has no others has none."""
+    if placer is None:
+        return []
+    return [ChildSpec(id="placer", start=partial(PlainProcess, placer.run))]

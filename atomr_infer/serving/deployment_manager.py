@@ -38,6 +38,7 @@ from atomr_infer.policy.replaced import keeps_engine
 from atomr_infer.serving import messages
 from atomr_infer.serving.blueprint import Blueprint
 from atomr_infer.serving.deployment_tree import deployment_spec
+from atomr_infer.serving.elsewhere import here, table_with
 from atomr_infer.serving.names import DEPLOYMENTS
 from atomr_infer.serving.rebuild import Commit, Rebuild, Replace
 from atomr_infer.serving.reshaping import Reshaping
@@ -92,7 +93,7 @@ class DeploymentManager(GenServer):
 
     async def init(self) -> None:
         """Take over what runs already: this may be a restart."""
-        known = {deployment.name for deployment in self._serving.table.deployments}
+        known = here(self._serving)
         for child in await which_children(DEPLOYMENTS):
             if child.pid is None:
                 continue
@@ -166,7 +167,7 @@ class DeploymentManager(GenServer):
                 f"{name} is draining: its last requests run; deploy it after them"
             )
         try:
-            table = self._serving.table.with_deployment(deployment, expected=expected)
+            table = table_with(self._serving, deployment, expected)
             routing = RoutingTable(name)
             source = self._sources.make(deployment, routing.note_error)
             self._share_endpoint(source, expected)
@@ -182,7 +183,7 @@ class DeploymentManager(GenServer):
             tree = await start_child(DEPLOYMENTS, spec)
         except AtomrError:
             log.exception("deployment %s has no processes", name)
-            self._serving.publish(self._serving.table.without(name))
+            self._serving.leave(name)
             return NotReadyError(f"{name} did not start; see the log")
         self._watch(name, tree)
         return None
@@ -327,8 +328,10 @@ class DeploymentManager(GenServer):
 
     def _take_out(self, name: str) -> _Tree | None:
         """Route to a deployment no more; return its tree, whose end means nothing."""
-        self._serving.publish(self._serving.table.without(name))
-        for other in self._serving.table.deployments:
+        self._serving.leave(name)
+        left = self._serving.table.deployments
+        is_gone = name not in self._serving.deployments
+        for other in left if is_gone else ():
             if any(fallback.to == name for fallback in other.fallbacks):
                 log.warning("%s falls back to %s, which is gone", other.name, name)
         # None: its tree gave up before, and only its name was left.

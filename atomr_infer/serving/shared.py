@@ -8,18 +8,14 @@ to the deployment manager as a call.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import attrs
 
-from atomr.errors import CallError
 from atomr.otp import call
 from atomr.waking import Wakeup
 from atomr_infer.errors import InferenceError, NotReadyError
 from atomr_infer.model.secret import HeaderSecret
-from atomr_infer.policy.cost_estimate import estimate_request
 from atomr_infer.policy.hedging import HedgeBudget
 from atomr_infer.policy.model_table import ModelTable, Route
 from atomr_infer.policy.replica_choice import MemberLoad, next_member
@@ -28,6 +24,7 @@ from atomr_infer.serving import messages
 from atomr_infer.serving.breakers import Breakers
 from atomr_infer.serving.budgets import Budgets
 from atomr_infer.serving.deploying import deploy
+from atomr_infer.serving.estimates import estimated
 from atomr_infer.serving.fresh_error import fresh
 from atomr_infer.serving.gates import Gates
 from atomr_infer.serving.key_gates import KeyGates
@@ -35,13 +32,15 @@ from atomr_infer.serving.key_ring import KeyRing
 from atomr_infer.serving.limiters import Limiters
 from atomr_infer.serving.names import MANAGER
 from atomr_infer.serving.prices import Prices
+from atomr_infer.serving.readiness import Readiness, readiness_of
 from atomr_infer.serving.replacing import drain, replace
 from atomr_infer.serving.replica import Phase, ReplicaState
+from atomr_infer.serving.routing_table import RoutingTable
 from atomr_infer.serving.usage import UsageLedger
 from atomr_infer.serving.ways import Ways
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from atomr_infer.model.batch import ExecuteBatch
     from atomr_infer.model.cost import CostEstimate
@@ -50,20 +49,7 @@ if TYPE_CHECKING:
     from atomr_infer.serving.blueprint import Blueprint
     from atomr_infer.serving.far.replica import AnyReplica, FarReplica
     from atomr_infer.serving.node import ServingNode
-    from atomr_infer.serving.routing_table import RoutingTable
-
-
-@attrs.frozen
-class Readiness:
-    """What ``/readyz`` says.
-
-    Attributes:
-        ready: True when something is deployed and all of it serves.
-        phases: each deployment's phase by name.
-    """
-
-    ready: bool
-    phases: Mapping[str, str]
+    from atomr_infer.serving.placing.alone import AnyOrders
 
 
 class Serving:
@@ -88,16 +74,18 @@ class Serving:
         self._turns: dict[str, int] = {}
         self._turn = 0
         self.draining: frozenset[str] = frozenset()
+        self.elsewhere: dict[str, Deployment] = {}
+        self.orders: AnyOrders
         self.replacing: set[str] = set()
         self.breakers = Breakers()
         self.gates = Gates()
         self.budgets = Budgets(self, node)
-        self.limits = Limiters(self.gates, node)
         self.usage = UsageLedger(
             node.file("usage.sqlite"),
             cost=lambda spent: self.prices.cost(spent, self._by_name),
         )
         node.add(self.usage)
+        self.limits = Limiters(self.gates, node)
         self.key_ring = KeyRing(node.replicator, KeyGates(self))
         self.watchdog = Watchdog()
         self.prices = Prices()
@@ -193,9 +181,11 @@ class Serving:
 
     def readiness(self) -> Readiness:
         """Return whether everything that was deployed serves."""
-        phases = {name: phase.value for name, phase in self._phases.items()}
-        serving = all(phase is Phase.SERVING for phase in self._phases.values())
-        return Readiness(ready=serving and bool(phases), phases=phases)
+        return readiness_of(self._phases, self.is_elsewhere)
+
+    def is_elsewhere(self, name: str) -> bool:
+        """Whether a deployment's names are served here, and only by other nodes."""
+        return name in self.elsewhere and name not in self._blueprints
 
     def is_loading(self, name: str) -> bool:
         """Whether a deployment does not serve yet."""
@@ -240,6 +230,23 @@ class Serving:
         self._phases = {
             name: self._phases.get(name, Phase.LOADING) for name in self._by_name
         }
+
+    def leave(self, name: str) -> None:
+        """Route to a deployment's replicas on this node no more.
+
+        Its names go on being served where other nodes have it.
+        """
+        self._blueprints.pop(name, None)
+        self._failures.pop(name, None)
+        self._phases.pop(name, None)
+        self.breakers.remove(name)
+        self.prices.remove(name)
+        other = self.elsewhere.get(name)
+        if other is None:
+            self.publish(self._table.without(name))
+        else:
+            # The replicas that end are in the table of before.
+            self.publish(self._table.with_in_its_place(other), RoutingTable(name))
 
     def hold(self, name: str, blueprint: Blueprint) -> None:
         """Keep what a published deployment is made from."""
@@ -357,15 +364,7 @@ class Serving:
         Raises:
             ModelNotFoundError: nobody serves the model.
         """
-        route = self._table.resolve(batch.model)
-        deployment = self._by_name[route.deployment]
-        routed = attrs.evolve(batch, model=route.model)
-        price = self.prices.price(deployment, route.model)
-        request = messages.EstimateCost(routed, price)
-        for replica in self.replicas(deployment.name):
-            with suppress(CallError):
-                return await call(replica.core, request, timeout_s=None)
-        return estimate_request(routed, price, max_output_tokens=None)
+        return await estimated(self, batch)
 
     def renew_credentials(self, name: str) -> bool:
         """Read a deployment's keys anew, take them for good, and make sessions anew.

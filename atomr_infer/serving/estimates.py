@@ -1,0 +1,31 @@
+"""What a request may cost, before it is made."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import attrs
+
+from atomr.errors import CallError
+from atomr.otp import call
+from atomr_infer.policy.cost_estimate import estimate_request
+from atomr_infer.serving import messages
+
+if TYPE_CHECKING:
+    from atomr_infer.model.batch import ExecuteBatch
+    from atomr_infer.model.cost import CostEstimate
+    from atomr_infer.serving.shared import Serving
+
+
+async def estimated(serving: Serving, batch: ExecuteBatch) -> CostEstimate | None:
+    """Return what a request may cost; see ``Serving.estimate_cost``."""
+    route = serving.table.resolve(batch.model)
+    deployment = serving.deployments[route.deployment]
+    routed = attrs.evolve(batch, model=route.model)
+    price = serving.prices.price(deployment, route.model)
+    request = messages.EstimateCost(routed, price)
+    for replica in serving.replicas(deployment.name):
+        with suppress(CallError):
+            return await call(replica.core, request, timeout_s=None)
+    return estimate_request(routed, price, max_output_tokens=None)

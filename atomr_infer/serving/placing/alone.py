@@ -1,0 +1,114 @@
+"""The deployments of a node that has no others: asked and told as in a cluster.
+
+There is no catalogue and nothing is placed: what is deployed runs here, a key in the
+program is as good as a variable's name, and whoever asks is told at once.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+import attrs
+
+from atomr.otp import call
+from atomr_infer.errors import ConfigError
+from atomr_infer.policy.placement import Placed
+from atomr_infer.serving import messages
+from atomr_infer.serving.names import MANAGER
+from atomr_infer.serving.placing.orders import Orders
+from atomr_infer.serving.placing.status import local_status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from atomr_infer.model.deployment import Deployment
+    from atomr_infer.serving.placing.records import Facts
+    from atomr_infer.serving.placing.status import DeploymentStatus
+    from atomr_infer.serving.replica import ReplicaState
+    from atomr_infer.serving.shared import Serving
+    from atomr_infer.serving.sources import Sources
+
+
+class LocalOrders:
+    """What :class:`Orders` does, on a node that has no others."""
+
+    def __init__(
+        self, serving: Serving, facts: Callable[[], Facts], sources: Sources
+    ) -> None:
+        self._serving = serving
+        self._facts = facts
+        self._sources = sources
+
+    def nodes(self) -> Mapping[str, Facts]:
+        """Return what this node is, by its name."""
+        return {self._serving.node.name: self._facts()}
+
+    def statuses(self) -> tuple[DeploymentStatus, ...]:
+        """Return all deployments, by name."""
+        return local_status(self._serving)
+
+    async def deploy(
+        self,
+        deployment: Deployment,
+        *,
+        progress: Callable[[ReplicaState], None] | None = None,
+        expected: Iterable[str] = (),
+        wait: bool = True,
+    ) -> None:
+        """Start serving a deployment; see ``Serving.deploy``.
+
+        Raises:
+            ConfigError: it cannot work as written; nothing was changed.
+            InferenceError: it could not be started; it was removed again.
+        """
+        if wait:
+            await self._serving.deploy(deployment, progress=progress, expected=expected)
+            return
+        asked = messages.Deploy(deployment, frozenset(expected))
+        refused = await call(MANAGER, asked, timeout_s=None)
+        if refused is not None:
+            raise refused
+
+    async def change(self, deployment: Deployment, *, wait: bool = True) -> None:
+        """Take another deployment for the one of its name; see ``Serving.replace``.
+
+        Raises:
+            ConfigError: there is none, or it cannot work as written.
+            InferenceError: an engine could not be opened; all is as it was.
+        """
+        await self._serving.replace(deployment)
+
+    async def scale(self, name: str, replicas: int, *, wait: bool = True) -> None:
+        """Have so many replicas of a deployment run.
+
+        Raises:
+            ConfigError: there is no deployment of that name, or no such number.
+            InferenceError: it is loading, or being replaced.
+        """
+        now = self._serving.deployments.get(name)
+        if now is None:
+            raise ConfigError(f"there is no deployment {name!r}")
+        try:
+            serving = attrs.evolve(now.serving, replicas=replicas)
+        except ValueError as error:
+            raise ConfigError(f"deployment {name!r}: {error}") from error
+        await self.change(attrs.evolve(now, serving=serving), wait=wait)
+
+    async def undeploy(self, name: str, *, wait: bool = True) -> bool:
+        """Stop serving a deployment; its running requests end with an error."""
+        return await self._serving.undeploy(name)
+
+    def explain(self, deployment: Deployment) -> Placed:
+        """Return that a deployment would run here.
+
+        Raises:
+            ConfigError: it cannot work as written.
+        """
+        self._sources.plugin(deployment)
+        replicas = ((),) * deployment.serving.replicas
+        name = self._serving.node.name
+        return Placed(deployment=deployment.name, nodes={name: replicas})
+
+
+AnyOrders: TypeAlias = Orders | LocalOrders
+"""What a node is asked for, whether it has others or not."""

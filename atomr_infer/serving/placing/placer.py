@@ -1,0 +1,171 @@
+"""The placer: has this node run its share of the cluster's deployments.
+
+It draws a picture of what all nodes have said whenever one says something, works out
+the plan, and gives each :class:`~atomr_infer.serving.placing.share.Share` its aim.
+Nobody is asked, and nobody leads: the others do the same with the same picture.
+
+A node that has just started does not know yet who else is there.  It waits for all
+voters, or ``settle_s``, before it starts what runs a number of times in all; what
+runs on every node needs no such patience.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import TYPE_CHECKING
+
+import trio
+
+from atomr.cluster.replicator import NotReplicatingError
+from atomr.errors import ReceiveTimeoutError
+from atomr.process import receive
+from atomr_infer.policy.placement import Wanted
+from atomr_infer.serving.placing.share import Aim, Share
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from atomr_infer.serving.placing.catalogue import Catalogue
+    from atomr_infer.serving.placing.picture import Known, Picture
+    from atomr_infer.serving.placing.records import Facts
+    from atomr_infer.serving.shared import Serving
+
+log = logging.getLogger(__name__)
+
+SETTLE_S = 5.0
+"""Long enough to dial the seeds and be told of all members, twice."""
+
+_LOOK_EVERY_S = 1.0
+_GATHER_S = 0.02
+
+
+class Placer:
+    """The process' state.
+
+    Attributes:
+        has_met: whether it knows who else is there, as far as that can be known.
+        looked: set when it looks at what is new the next time; then it is another.
+    """
+
+    def __init__(
+        self,
+        serving: Serving,
+        catalogue: Catalogue,
+        facts: Facts,
+        *,
+        met: Callable[[], bool],
+        settle_s: float = SETTLE_S,
+    ) -> None:
+        """Make one; its process runs :meth:`run`.
+
+        Args:
+            serving: the node's serving tree.
+            catalogue: the cluster's deployments.
+            facts: what the node is.
+            met: says whether all are there who should always be.
+            settle_s: how long they are waited for, in seconds.
+        """
+        self._serving = serving
+        self._catalogue = catalogue
+        self._facts = facts
+        self._met = met
+        self._settle_s = settle_s
+        self._shares: dict[str, Share] = {}
+        self._picture: Picture | None = None
+        self.has_met = False
+        self.looked = trio.Event()
+        self._started_at = 0.0
+
+    async def run(self) -> None:
+        """Follow the catalogue; never returns.
+
+        Cancellation: what runs goes on running.
+        """
+        self._started_at = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            for name in self._serving.deployments:
+                self._share(name, nursery)  # this may be a restart
+            while True:
+                try:
+                    self._follow(nursery)
+                except NotReplicatingError:
+                    log.info("the replicator is away; what runs goes on")
+                await self._news()
+
+    def _follow(self, nursery: trio.Nursery) -> None:
+        self._catalogue.subscribe()
+        self._catalogue.tell(self._facts)
+        self._settle()
+        picture = self._catalogue.draw(trio.current_time())
+        self._shares = {n: s for n, s in self._shares.items() if not s.is_over}
+        self._picture = picture
+        for name in picture.catalogue.keys() | self._shares.keys():
+            self._aim(name, picture, nursery)
+        self.looked.set()
+        self.looked = trio.Event()
+
+    def _settle(self) -> None:
+        waited_s = trio.current_time() - self._started_at
+        if not self.has_met:
+            self.has_met = waited_s >= self._settle_s or self._met()
+
+    def _aim(self, name: str, picture: Picture, nursery: trio.Nursery) -> None:
+        known = picture.catalogue.get(name)
+        share = self._shares.get(name)
+        if known is None:
+            if share is not None:
+                share.take(Aim(None))
+            return
+        if known.deployment is None:
+            return  # another version wrote it: what runs goes on
+        if share is None:
+            share = self._share(name, nursery)
+        share.take(self._wanted(name, known, picture, share))
+
+    def _wanted(self, name: str, known: Known, picture: Picture, share: Share) -> Aim:
+        gpus = picture.share(name)
+        now = share.gpus
+        if len(gpus) < len(now):
+            waits = not picture.may_end(name)
+        else:
+            waits = len(gpus) > len(now) and not self._may_begin(known)
+        if waits:
+            gpus = now
+        return Aim(known.deployment, gpus, known.entry.digest)
+
+    def _may_begin(self, known: Known) -> bool:
+        if self.has_met or known.deployment is None:
+            return self.has_met
+        wanted = Wanted(
+            name=known.deployment.name,
+            replicas=1,
+            placement=known.deployment.placement,
+            remote=known.entry.remote,
+        )
+        return wanted.everywhere
+
+    def _share(self, name: str, nursery: trio.Nursery) -> Share:
+        tell = partial(self._catalogue.claim, name)
+        share = Share(name, self._serving, tell, self._names)
+        self._shares[name] = share
+        nursery.start_soon(share.work)
+        return share
+
+    def _names(self) -> frozenset[str]:
+        return (
+            frozenset() if self._picture is None else frozenset(self._picture.catalogue)
+        )
+
+    async def _news(self) -> None:
+        """Wait until something is new, and for what comes right behind it."""
+        try:
+            await receive(timeout_s=_LOOK_EVERY_S)
+        except ReceiveTimeoutError:
+            return
+        await trio.sleep(_GATHER_S)
+        try:
+            while True:
+                await receive(timeout_s=0)
+        except ReceiveTimeoutError:
+            return
