@@ -25,6 +25,7 @@ from atomr_infer.model.deployment import Deployment, RetryPolicy, Serving, Timeo
 from atomr_infer.model.failover import BreakerPolicy, Fallback, HedgePolicy
 from atomr_infer.model.placement import Placement
 from atomr_infer.model.prices import Rates
+from atomr_infer.model.team import Team
 from atomr_infer.testing.mock_script import MockScript
 from atomr_infer.wire.openai import error_body
 from atomr_infer_anthropic.config import AnthropicOptions
@@ -69,6 +70,14 @@ _CLUSTER = """\
 Left out: the node has no others.
 A relative path is relative to the configuration; the cookie itself is refused."""
 
+_TEAM = (
+    "Write one for each team that virtual keys may name "
+    "([virtual keys](../how-to/virtual-keys.md)).\n"
+    "`[team.rate_limits]` behind it has the keys of `[deployment.rate_limits]`: how "
+    "fast its keys may ask, all of them together, on all nodes together.\n"
+    "What they may spend together is a `[[budget]]` with their name."
+)
+
 _PLACEMENT = """\
 Which nodes of a cluster run the replicas.
 Where a node has no others, nothing of it is looked at."""
@@ -77,6 +86,7 @@ _TABLES: tuple[tuple[str, str, type[attrs.AttrsInstance]], ...] = (
     ("[gateway]", "", GatewayConfig),
     ("[node]", "", NodeConfig),
     ("[cluster]", _CLUSTER, ClusterConfig),
+    ("[[team]]", _TEAM, Team),
     (
         "[[deployment]]",
         "Write one for each model or group of models; in programs it is the value "
@@ -164,6 +174,7 @@ _ELSEWHERE = frozenset(
         "options",
         "placement",
         "price",
+        "rate_limits",
         "retry",
         "serving",
         "source",
