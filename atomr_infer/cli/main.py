@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 
 from atomr_infer._version import VERSION
+from atomr_infer.cli.cost_report import cost_report
 from atomr_infer.cli.keys import keys
 from atomr_infer.cli.of_a_gateway import fail as _fail
 from atomr_infer.cli.of_a_gateway import of_a_gateway as _of_a_gateway
@@ -29,6 +30,7 @@ def cli() -> None:
 
 
 cli.add_command(keys)
+cli.add_command(cost_report)
 
 
 @cli.command()

@@ -29,6 +29,7 @@ async def test_help_names_every_command() -> None:
     assert [line.split()[0] for line in commands] == [
         "breaker",
         "cluster",
+        "cost-report",
         "keys",
         "rotate-credentials",
         "runtimes",

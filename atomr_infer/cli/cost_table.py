@@ -1,0 +1,57 @@
+"""What ``atomr-infer cost-report`` asks, and what it prints of the answer."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from atomr_infer.cli.operators import ask
+from atomr_infer.model.budget import usd_text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from atomr_infer.cli.operators import Where
+
+_UNBOUNDED = 10_000
+
+
+def print_costs(where: Where, by: str, since_s: int, *, as_json: bool) -> None:
+    """Print what was used since a time, as a table or as the JSON it answers.
+
+    Raises:
+        ConfigError: the gateway cannot be asked, or its ledger not be read.
+    """
+    answer = ask(where, "GET", "usage", by, str(since_s))
+    if as_json:
+        click.echo(json.dumps(answer, indent=2))
+        return
+    console = Console()
+    if not console.is_terminal:
+        console.width = _UNBOUNDED  # a line each, whole, for grep
+    console.print(_table(by, answer["usage"]))
+    for node, why in answer["missing"].items():
+        click.echo(f"warning: without what {node} has counted: {why}", err=True)
+
+
+def _table(by: str, sums: list[Mapping[str, Any]]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column(by)
+    for column in ("requests", "input", "output", "usd"):
+        table.add_column(column, justify="right")
+    table.add_column("without a price", justify="right")
+    for each in sums:
+        table.add_row(
+            Text(each["name"] or "-"),
+            str(each["requests"]),
+            str(each["input_tokens"]),
+            str(each["output_tokens"]),
+            usd_text(each["microusd"]) if each["microusd"] else "0",
+            str(each["unpriced"] or "-"),
+        )
+    return table
