@@ -99,6 +99,11 @@ class Seat:
             seeds_file=str(folder / SEEDS),
         )
 
+    @property
+    def alive_file(self) -> Path:
+        """The file that says when this worker ran last."""
+        return Path(self.folder, f"{self.node}.alive")
+
     def take_sockets(self) -> tuple[socket.socket, ...]:
         """Return the sockets; to be called once."""
         return tuple(socket.socket(fileno=number) for number in self.sockets)

@@ -119,7 +119,7 @@ async def _serve(
         trio.open_signal_receiver(*here.stop) as signals,
         open_hangups(here) as hangups,
     ):
-        node = _node(plan)
+        node = _node(plan, seat)
         async with Cluster.connect("inproc://serve", node=node) as cluster:
             cluster.key_ring.take_teams(plan.teams)
             cluster.budgets.take(plan.budgets)
@@ -175,10 +175,13 @@ async def _listen(
     )
 
 
-def _node(plan: ServePlan) -> ServingNode:
+def _node(plan: ServePlan, seat: Seat | None) -> ServingNode:
     """Return the node to stand on; what is wrong with it is said with its line."""
+    alive = None
+    if seat is not None and plan.node.state_dir is None:
+        alive = seat.alive_file
     try:
-        return make_node(plan.node, plan.cluster, os.environ)
+        return make_node(plan.node, plan.cluster, os.environ, alive=alive)
     except ConfigError as error:
         if plan.origin is not None and error.path is None:
             error.path = plan.origin.path

@@ -91,13 +91,13 @@ class Limiters:
 
     Attributes:
         service: has the permits.
+        past: what is known of earlier lives of this node; None: what it says itself.
     """
 
     def __init__(self, gates: Gates, node: ServingNode) -> None:
-        # Where nothing is kept, nobody knows what ran before; alone it is taken for
-        # nothing, as a person who tries a gateway out would wait a minute.
-        is_new = node.is_alone and node.state_dir is None
-        self._past = FIRST if is_new else None
+        self.past: Past | None = None
+        self._node = node
+        self._known: set[str] = set()
         self.service = PermitService()
         node.add(self.service)
         self._gates = gates
@@ -247,10 +247,18 @@ class Limiters:
                 old.discard(each.dimension)
                 self.service.replace(limit)
             else:
-                self.service.add(limit, past=self._past if past is None else past)
+                known = self._past_of(limit.name)
+                self.service.add(limit, past=known if past is None else past)
         for dimension in old:
             self.service.remove(limit_name(name, dimension))
         return gate
+
+    def _past_of(self, name: str) -> Past | None:
+        """Return what is known of a limit's uses; None: nothing."""
+        if name in self._known:
+            return None  # it was there, is gone, and is there again
+        self._known.add(name)
+        return self._node.past() if self.past is None else self.past
 
     def _limit(self, name: str, each: Counted, limits: RateLimits) -> Limit:
         floor = _CONCURRENT_FLOOR if each.dimension is Dimension.CONCURRENT else _FLOOR

@@ -10,6 +10,7 @@ A service is made before the node is opened, and plugged into it with :meth:`add
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -33,18 +34,21 @@ from atomr.process import open_node
 from atomr_infer.config.node import NodeConfig
 from atomr_infer.config.secrets import resolve_own
 from atomr_infer.errors import ConfigError, NotReadyError
+from atomr_infer.serving.alive import Alive
 from atomr_infer.serving.steering import Steering
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
 
     from atomr.cluster import Cluster, ClusterService, Discovery, Peers
+    from atomr.cluster.permits import Past
     from atomr.process import Node
     from atomr_infer.config.node import ClusterConfig
 
 _VALUES_FILE = "values.sqlite"
 _BOOT_FILE = "boot"
 _LOCK_FILE = "lock"
+_ALIVE_FILE = "alive"
 
 
 class ServingNode:
@@ -65,13 +69,18 @@ class ServingNode:
     """
 
     def __init__(
-        self, config: NodeConfig | None = None, options: ClusterOptions | None = None
+        self,
+        config: NodeConfig | None = None,
+        options: ClusterOptions | None = None,
+        *,
+        alive: Path | None = None,
     ) -> None:
         """Make a node that is not open yet.
 
         Args:
             config: who it is.
             options: how it finds others; None: it has none.
+            alive: the file that says when it ran last; None: one in its folder.
         """
         self.config = NodeConfig() if config is None else config
         self.name = self.config.own_name if options is None else options.name
@@ -90,9 +99,12 @@ class ServingNode:
             store=None if store is None else StoreOptions(store),
         )
         self.steering = Steering()
+        unknown_s = math.inf if options is None else 0.0
+        self._alive = Alive(alive or self.file(_ALIVE_FILE), unknown_s=unknown_s)
         self.add(self.remote)
         self.add(self.replicator)
         self.add(self.steering)
+        self.add(self._alive)
 
     def __repr__(self) -> str:
         return f"<ServingNode {self.name}>"
@@ -107,6 +119,14 @@ class ServingNode:
         """The other nodes; only while it is open."""
         assert self._peers is not None, "the node is open"
         return self._peers
+
+    def past(self) -> Past:
+        """Return what is known of what another process of this node has used.
+
+        Where nothing is kept nobody knows; alone it is taken for nothing, as a person
+        who tries a gateway out would wait a minute.
+        """
+        return self._alive.past()
 
     def file(self, name: str) -> Path | None:
         """Return where a service keeps something; None: nowhere."""
@@ -176,7 +196,11 @@ class ServingNode:
 
 
 def make_node(
-    config: NodeConfig, cluster: ClusterConfig | None, environ: Mapping[str, str]
+    config: NodeConfig,
+    cluster: ClusterConfig | None,
+    environ: Mapping[str, str],
+    *,
+    alive: Path | None = None,
 ) -> ServingNode:
     """Return the node that a configuration asks for; not open yet.
 
@@ -184,14 +208,15 @@ def make_node(
         config: who it is.
         cluster: None: it has no others.
         environ: where the cookie may be.
+        alive: the file that says when it ran last; None: one in its folder.
 
     Raises:
         ConfigError: the certificates or the cookie are not there, or do not fit the
             names.
     """
     if cluster is None:
-        return ServingNode(config)
-    node = ServingNode(config, _options(config, cluster, environ))
+        return ServingNode(config, alive=alive)
+    node = ServingNode(config, _options(config, cluster, environ), alive=alive)
     node.voters = tuple(sorted(cluster.voters))
     node.replace_after_s = cluster.replace_after_s
     return node
