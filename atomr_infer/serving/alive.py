@@ -74,21 +74,18 @@ class Alive:
         if self._path is None:
             return self._unknown_s
         try:
-            text = self._path.read_bytes()
+            note = msgspec.json.decode(self._path.read_bytes(), type=_Note)
         except FileNotFoundError:
             return math.inf
-        except OSError:
-            return 0.0
-        machine = _machine()
-        try:
-            alive = msgspec.json.decode(text, type=_Note)
-        except msgspec.DecodeError:
+        except (OSError, msgspec.DecodeError):
             return 0.0  # it was being written when the machine died
-        if machine is None:
-            return 0.0
-        if alive.machine != machine:
-            return self._started_s
-        return max(0.0, self._started_s - alive.until_s)
+        match _machine():
+            case None:
+                return 0.0
+            case note.machine:
+                return max(0.0, self._started_s - note.until_s)
+            case _:
+                return self._started_s
 
     # --- as a part of a cluster -------------------------------------------------------
 
