@@ -42,6 +42,7 @@ from atomr_infer.gateway.openapi import document
 from atomr_infer.gateway.reading import GatewayLimits, RefusedBodyError, read_body
 from atomr_infer.gateway.refusals import (
     CLOSE,
+    RETRY_SOON,
     answer_error,
     fail,
     new_id,
@@ -75,6 +76,8 @@ log = logging.getLogger(__name__)
 
 # Whoever balances the load looks about so often.
 _ELSEWHERE_S = 5.0
+
+_NOT_READY = 503
 
 Operation = Callable[[Exchange, Target, Visitor], Awaitable[None]]
 Fail = Callable[[InferenceError], Awaitable[None]]
@@ -185,7 +188,10 @@ class GatewayApp:
         visitor = asked.visitor or self._door.admitted(asked.digest)
         if visitor is None:
             why = self._door.refusal(asked.headers, asked.query, asked.digest)
-            await refuse(exchange, target.dialect, 401, why.message, code=why.code)
+            more = (RETRY_SOON,) if why.status == _NOT_READY else ()
+            await refuse(
+                exchange, target.dialect, why.status, why.message, *more, code=why.code
+            )
         else:
             await self._serve(exchange, target, asked, visitor)
 

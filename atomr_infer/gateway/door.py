@@ -36,10 +36,12 @@ class Refusal:
     Attributes:
         code: for programs.
         message: one sentence, for who wrote the request.
+        status: of HTTP; 503: the same request may be let in soon.
     """
 
     code: str
     message: str
+    status: int = 401
 
 
 class Door:
@@ -115,10 +117,12 @@ class Door:
             return _over(standing)
         key = presented_key(headers, query)
         if key is None or not is_whole(key):
-            problem = "is mistyped or cut: its checksum does not fit"
-        else:
-            problem = "is not known here"
-        return Refusal("invalid_api_key", f"the virtual key {problem}")
+            problem = "the virtual key is mistyped or cut: its checksum does not fit"
+            return Refusal("invalid_api_key", problem)
+        if self._ring.is_newcomer:
+            problem = "this node has just started, and may not know the virtual key yet"
+            return Refusal("not_ready", problem, 503)
+        return Refusal("invalid_api_key", "the virtual key is not known here")
 
     def without(
         self, headers: Mapping[str, str], names: Iterable[str]

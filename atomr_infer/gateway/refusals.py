@@ -17,6 +17,10 @@ CLOSE = (b"connection", b"close")
 """The header of a connection's last answer."""
 
 
+RETRY_SOON = (b"retry-after", b"1")
+"""The header of an answer to who should ask again."""
+
+
 def new_id() -> str:
     """Return the id of a new request."""
     return os.urandom(12).hex()

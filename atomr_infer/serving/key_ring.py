@@ -1,19 +1,7 @@
 """The virtual keys that this node knows, which are those of all nodes.
 
-They are kept in the node's replicated values, in three of them:
-
-======================  ============================================================
-``virtual keys``        a map: the terms of a key, by its id
-``virtual key secrets`` a map: whose a secret is, by its digest
-``virtual key ends``    a set that only grows: what was revoked, and what was rotated
-======================  ============================================================
-
-Of one map's value for a key, the later of two writes counts, and the other is lost.
-That must not be a revocation, or the only record of a secret that somebody was shown;
-so neither is a member of a key's terms.  An element of the set cannot be lost: a key
-that one node has revoked is revoked, on every node that has heard of it, whatever
-others did to it meanwhile.  And what is only ever added can be put again: what this
-node knows and its replicator has lost, with its file or for want of one, is.
+They are kept in the node's replicated values (:mod:`.key_facts`), as facts of which
+nothing is ever taken back.
 
 A request is looked up in a dictionary, and waits for nothing.  The ring's process
 keeps that dictionary true, some milliseconds behind what others write; what is
@@ -22,25 +10,14 @@ written here is in it at once.
 
 from __future__ import annotations
 
-import logging
+import math
 import secrets as system_random
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
 import trio
 
-from atomr.cluster.replicator import (
-    ABSENT,
-    Changed,
-    Missed,
-    NotReplicatingError,
-    NotStoredError,
-    ReplicatorError,
-)
-from atomr.core.messages import Down
-from atomr.crdt import GSet
-from atomr.process import monitor, receive
 from atomr_infer.model.key_secret import (
     SECRET_BYTES,
     digest_of,
@@ -49,13 +26,6 @@ from atomr_infer.model.key_secret import (
 )
 from atomr_infer.model.secret import Secret
 from atomr_infer.model.virtual_key import KeySecret, VirtualKey
-from atomr_infer.policy.key_records import (
-    KeyRecordError,
-    key_of,
-    secret_of,
-    secret_record,
-    terms_record,
-)
 from atomr_infer.policy.key_table import KeyTable
 from atomr_infer.serving.key_errors import (
     KeyOverError,
@@ -64,6 +34,7 @@ from atomr_infer.serving.key_errors import (
     NoSuchKeyError,
     NoSuchTeamError,
 )
+from atomr_infer.serving.key_facts import KeyFacts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -72,16 +43,9 @@ if TYPE_CHECKING:
     from atomr_infer.model.team import Team
     from atomr_infer.serving.key_gates import KeyGates
 
-log = logging.getLogger(__name__)
-
-_KEYS = "virtual keys"
-_SECRETS = "virtual key secrets"
-_ENDS = "virtual key ends"
-
-_REVOKED = "revoked"
-_ROTATED = "rotated"
-
-_BACK_S = 0.05
+_SETTLES_S = 5.0
+"""So long after its start a node of several does not say of a key that there is none:
+others tell it as soon as they are connected."""
 
 _SKEW_S = 5.0
 """By how much the clocks of nodes may differ, for a key to be known as newer than this
@@ -111,6 +75,7 @@ class KeyRing:
         wall_s: the wall's clock, Unix time in seconds.
         is_taken: whether a gateway of this node lets them in.
         find: :meth:`KeyTable.find` of the table.
+        facts: where keys are kept.
     """
 
     def __init__(
@@ -118,6 +83,7 @@ class KeyRing:
         replicator: Replicator,
         gates: KeyGates | None = None,
         *,
+        has_others: bool = False,
         wall_s: Callable[[], float] = time.time,
     ) -> None:
         """Make an empty ring.
@@ -125,18 +91,18 @@ class KeyRing:
         Args:
             replicator: where keys are kept.
             gates: what keys may use; None: nobody keeps it.
+            has_others: whether other nodes may know keys that this one does not.
             wall_s: the wall's clock.
         """
         self.table = KeyTable()
         self._gates = gates
         self._began_at_s = wall_s()
+        self._has_others = has_others
+        self._settles_at_s = math.inf if has_others else -math.inf
         self.find = self.table.find
         self.wall_s = wall_s
         self.is_taken = False
-        self._replicator = replicator
-        self._keys = replicator.open_map(_KEYS)
-        self._secrets = replicator.open_map(_SECRETS)
-        self._ends = replicator.open(GSet, _ENDS)
+        self.facts = KeyFacts(replicator, self)
 
     def __repr__(self) -> str:
         return f"<KeyRing: {len(self.table)}>"
@@ -144,7 +110,12 @@ class KeyRing:
     @property
     def is_stored(self) -> bool:
         """Whether keys outlive the node's processes, as far as is configured."""
-        return self._replicator.store is not None
+        return self.facts.is_stored
+
+    @property
+    def is_newcomer(self) -> bool:
+        """Whether other nodes may not have told it all keys yet."""
+        return self._has_others and trio.current_time() < self._settles_at_s
 
     def take_teams(self, teams: Iterable[Team]) -> None:
         """Take the teams that keys may name, from now on."""
@@ -174,8 +145,8 @@ class KeyRing:
                 raise KeyTakenError(other)
         if key.team is not None and key.team not in self.table.teams:
             raise NoSuchTeamError(key.team, self.table.teams)
-        self._replicating()
-        self._keys.put(key.id, terms_record(key))
+        self.facts.check()
+        self.facts.say_key(key)
         self._take_key(key, is_new=True)
         return await self._issue(key)
 
@@ -202,9 +173,9 @@ class KeyRing:
         ends_at_s = 0 if grace_s <= 0 else int(now_s + grace_s)
         for standing in before:
             if standing.is_open(now_s):
-                self._end(_ROTATED, standing.secret.digest.hex(), ends_at_s)
+                self.facts.say_rotated(standing.secret.digest, ends_at_s)
                 self.table.take_end(standing.secret.digest, ends_at_s)
-        await self._store()
+        await self.facts.store()
         return issued
 
     async def revoke(self, name: str) -> VirtualKey:
@@ -224,14 +195,14 @@ class KeyRing:
         """
         key = self._one(name)
         self._revoke(key)
-        await self._store()
+        await self.facts.store()
         return key
 
     def _revoke(self, key: VirtualKey) -> None:
         at_s = int(self.wall_s())
-        self._take_revoked(key.id, at_s)
-        self._replicating()
-        self._end(_REVOKED, key.id, at_s)
+        self.hear_revoked(key.id, at_s)
+        self.facts.check()
+        self.facts.say_revoked(key.id, at_s)
 
     async def _issue(self, key: VirtualKey) -> Issued:
         text = make_secret(system_random.token_bytes(SECRET_BYTES))
@@ -241,11 +212,11 @@ class KeyRing:
             shown=shown(text),
             created_at_s=int(self.wall_s()),
         )
-        self._replicating()
-        self._secrets.put(secret.digest.hex(), secret_record(secret))
+        self.facts.check()
+        self.facts.say_secret(secret)
         self.table.take_secret(secret)
         try:
-            is_stored = await self._store()
+            is_stored = await self.facts.store()
         except KeysNotKeptError:
             # Nobody will know it: it must not lie about, open, either.
             self.table.take_end(secret.digest, 0)
@@ -261,7 +232,23 @@ class KeyRing:
             raise NoSuchKeyError(name, found)
         return found[0]
 
-    # --- what they may use ----------------------------------------------------------
+    # --- what is heard --------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Keep the table true."""
+        self._settles_at_s = min(self._settles_at_s, trio.current_time() + _SETTLES_S)
+        await self.facts.run()
+
+    def hear_key(self, key: VirtualKey) -> None:
+        """Take a key's terms from another node, or from before."""
+        since_s = key.created_at_s - self._began_at_s
+        self._take_key(key, is_new=since_s > _SKEW_S)
+
+    def hear_revoked(self, key: str, at_s: int) -> None:
+        """Take that a key was revoked."""
+        self.table.take_revoked(key, at_s)
+        if self._gates is not None:
+            self._gates.end(key)
 
     def _take_key(self, key: VirtualKey, *, is_new: bool) -> None:
         if self.table.keys.get(key.id) == key:
@@ -269,123 +256,3 @@ class KeyRing:
         self.table.take_key(key)
         if self._gates is not None and self.table.revoked_at_s(key.id) is None:
             self._gates.keep(key, is_new=is_new)
-
-    def _take_revoked(self, key: str, at_s: int) -> None:
-        self.table.take_revoked(key, at_s)
-        if self._gates is not None:
-            self._gates.end(key)
-
-    # --- where they are kept --------------------------------------------------------
-
-    def _end(self, how: str, what: str, at_s: int) -> None:
-        self._ends.write(lambda ends: ends.add((how, what, at_s)))
-
-    def _replicating(self) -> None:
-        try:
-            self._replicator.running()
-        except NotReplicatingError as error:
-            raise KeysNotKeptError(str(error)) from error
-
-    async def _store(self) -> bool:
-        """Wait until what was written is on the disk; return whether there is one."""
-        if not self.is_stored:
-            await trio.lowlevel.checkpoint()
-            return False
-        try:
-            await self._replicator.sync()
-        except NotStoredError:
-            return False  # it goes on in memory alone, and has said so in the log
-        except ReplicatorError as error:
-            raise KeysNotKeptError(str(error)) from error
-        return True
-
-    # --- what is heard --------------------------------------------------------------
-
-    async def run(self) -> None:
-        """Keep the table true, over the lives of the replicator."""
-        while True:
-            server = self._replicator.server
-            if server is None:
-                await trio.sleep(_BACK_S)
-                continue
-            down = monitor(server.pid)
-            for handle in (self._keys, self._secrets, self._ends):
-                handle.subscribe()
-            self._merge()
-            while True:
-                told = await receive()
-                match told:
-                    case Changed():
-                        self._heard(told.name, told.key, told.new)
-                    case Missed():
-                        self._merge()
-                    case Down(ref=ref) if ref == down:
-                        break
-
-    def _merge(self) -> None:
-        """Hear all that is there, and put what is not."""
-        for key, record in self._keys.items():
-            self._heard(_KEYS, key, record)
-        for digest, record in self._secrets.items():
-            self._heard(_SECRETS, digest, record)
-        for element in self._ends.read().value:
-            self._heard(_ENDS, element, None)
-        self._put_again()
-
-    def _put_again(self) -> None:
-        table = self.table
-        for id_, key in table.keys.items():
-            if id_ not in self._keys:
-                self._keys.put(id_, terms_record(key))
-        for secret in table.secrets():
-            if secret.digest.hex() not in self._secrets:
-                self._secrets.put(secret.digest.hex(), secret_record(secret))
-        there = self._ends.read()
-        ended = [(_REVOKED, id_, at_s) for id_, at_s in table.revoked.items()]
-        ended += [(_ROTATED, d.hex(), at_s) for d, at_s in table.ends.items()]
-        for how, what, at_s in ended:
-            if (how, what, at_s) not in there:
-                self._end(how, what, at_s)
-
-    def _heard(self, name: str, key: Any, new: Any) -> None:  # noqa: ANN401 - anything
-        if new is ABSENT:
-            return  # nothing is ever taken back
-        try:
-            if name == _KEYS:
-                self._heard_key(key, new)
-            elif name == _SECRETS:
-                self.table.take_secret(secret_of(key, new))
-            else:
-                self._heard_end(key)
-        except KeyRecordError as error:
-            log.error(  # noqa: TRY400 - what is wrong is told by its words
-                "%s: %r cannot be read, so it opens nothing here: %s",
-                name,
-                key,
-                error,
-            )
-
-    def _heard_key(self, id_: object, record: object) -> None:
-        try:
-            key = key_of(id_, record)
-            since_s = key.created_at_s - self._began_at_s
-            self._take_key(key, is_new=since_s > _SKEW_S)
-        except KeyRecordError:
-            self.table.close_key(str(id_))
-            raise
-
-    def _heard_end(self, element: object) -> None:
-        match element:
-            case (str(how), str(what), int(at_s)) if how == _REVOKED:
-                self._take_revoked(what, at_s)
-            case (str(how), str(what), int(at_s)) if how == _ROTATED:
-                self.table.take_end(_digest(what), at_s)
-            case _:
-                raise KeyRecordError("it is no end of a key")
-
-
-def _digest(text: str) -> bytes:
-    try:
-        return bytes.fromhex(text)
-    except ValueError as error:
-        raise KeyRecordError("it is no digest") from error

@@ -86,7 +86,9 @@ class Serving:
         )
         node.add(self.usage)
         self.limits = Limiters(self.gates, node)
-        self.key_ring = KeyRing(node.replicator, KeyGates(self))
+        self.key_ring = KeyRing(
+            node.replicator, KeyGates(self), has_others=not node.is_alone
+        )
         self.watchdog = Watchdog()
         self.prices = Prices()
         self.started_at_s = int(time.time())

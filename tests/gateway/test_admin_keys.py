@@ -249,8 +249,8 @@ async def test_a_key_that_cannot_be_kept_is_not_shown(
             await trio.lowlevel.checkpoint()
             raise ShardStoreError(Path("values.sqlite"), "database or disk is full")
 
-        monkeypatch.setattr(ring._replicator, "store", object())
-        monkeypatch.setattr(ring._replicator, "sync", full)
+        monkeypatch.setattr(ring.facts._replicator, "store", object())
+        monkeypatch.setattr(ring.facts._replicator, "sync", full)
         answer = await admin(running, "POST", name="ci")
     assert (answer.status, answer.json["error"]["code"]) == (503, "keys_not_kept")
     assert "disk is full" in answer.json["error"]["message"]

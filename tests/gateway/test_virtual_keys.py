@@ -11,6 +11,7 @@ import attrs
 import pytest
 import trio
 
+from atomr.cluster.replicator import Replicator
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.model.secret import HeaderSecret, Secret
 from atomr_infer.model.team import Team
@@ -340,3 +341,36 @@ async def test_a_virtual_key_is_no_key_for_an_upstream(serve: Serve) -> None:
     assert [each.headers["authorization"] for each in upstream.requests] == [
         "Bearer their-own"
     ]
+
+
+# --- a node that has just started ---------------------------------------------------
+
+
+async def test_who_may_not_have_heard_of_a_key_yet_does_not_refuse_it_for_good(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(serve) as (running, ring):
+        key = await make(ring)
+        monkeypatch.setattr(ring, "_has_others", True)
+        monkeypatch.setattr(ring, "_settles_at_s", trio.current_time() + 60)
+        unknown, mistyped = (
+            await ask(running.port, NEVER),
+            await ask(running.port, NEVER[:-1]),
+        )
+        known = await ask(running.port, key)
+        anthropic = await request(
+            running.port, "POST", "/v1/messages", b"{}", x_api_key=NEVER
+        )
+        monkeypatch.setattr(ring, "_settles_at_s", trio.current_time())
+        settled = await ask(running.port, NEVER)
+    assert (unknown.status, unknown.headers["retry-after"]) == (503, "1")
+    assert unknown.json["error"]["code"] == "not_ready"
+    assert (anthropic.status, anthropic.json["error"]["type"]) == (
+        503,
+        "overloaded_error",
+    )
+    assert (mistyped.status, known.status, settled.status) == (401, 200, 401)
+
+
+def test_a_node_without_others_has_heard_of_all_keys() -> None:
+    assert not KeyRing(Replicator()).is_newcomer

@@ -141,8 +141,8 @@ def hear(ring: KeyRing, key: VirtualKey) -> None:
     secret = KeySecret(
         digest=digest_of(key.id), key=key.id, shown="sk-...", created_at_s=NOW_S
     )
-    ring._keys.put(key.id, terms_record(key))
-    ring._secrets.put(secret.digest.hex(), secret_record(secret))
+    ring.facts.keys.put(key.id, terms_record(key))
+    ring.facts.secrets.put(secret.digest.hex(), secret_record(secret))
 
 
 async def test_who_is_meant_must_be_clear() -> None:
@@ -204,13 +204,13 @@ async def test_what_a_replicator_has_lost_is_put_again() -> None:
         await ring.rotate("old", grace_s=0)
         lost = await ring.create(terms(ring, "lost"))
         await ring.revoke("lost")
-        server = ring._replicator.running()
+        server = ring.facts._replicator.running()
         kill(server.pid)
-        await until(lambda: ring._replicator.server not in (server, None))
-        await until(lambda: kept.key.id in ring._keys)
-        assert set(ring._keys) == {key.key.id for key in (kept, old, lost)}
-        assert len(ring._secrets) == 4
-        assert len(ring._ends.read()) == 2
+        await until(lambda: ring.facts._replicator.server not in (server, None))
+        await until(lambda: kept.key.id in ring.facts.keys)
+        assert set(ring.facts.keys) == {key.key.id for key in (kept, old, lost)}
+        assert len(ring.facts.secrets) == 4
+        assert len(ring.facts.ends.read()) == 2
         assert [is_open(ring, each) for each in (kept, old, lost)] == [
             True,
             False,
@@ -227,7 +227,7 @@ async def test_a_key_that_cannot_be_kept_is_not_handed_out(
             await trio.lowlevel.checkpoint()
             raise ShardStoreError(tmp_path / "values.sqlite", "disk is full")
 
-        monkeypatch.setattr(ring._replicator, "sync", full)
+        monkeypatch.setattr(ring.facts._replicator, "sync", full)
         with pytest.raises(KeysNotKeptError, match=r"cannot be kept now: .*full"):
             await ring.create(terms(ring))
         assert ring.table.is_over(next(iter(ring.table.keys)), NOW_S)
@@ -268,14 +268,14 @@ async def test_terms_that_cannot_be_read_close_the_key(
     async with open_ring() as (ring, _):
         issued = await ring.create(terms(ring))
         with caplog.at_level(logging.ERROR):
-            ring._keys.put(issued.key.id, record)
+            ring.facts.keys.put(issued.key.id, record)
             await until(lambda: not is_open(ring, issued))
             await until(lambda: "opens nothing here" in caplog.text)
         assert found(ring, issued) is None
-        ring._secrets.put("no digest", {"key": issued.key.id})
-        ring._secrets.put("00" * 32, {"key": "x", "shown": "y", "created_at_s": 1})
-        ring._ends.write(lambda ends: ends.add(("revoked", issued.key.id)))
-        ring._ends.write(lambda ends: ends.add(("rotated", "no digest", 1)))
+        ring.facts.secrets.put("no digest", {"key": issued.key.id})
+        ring.facts.secrets.put("00" * 32, {"key": "x", "shown": "y", "created_at_s": 1})
+        ring.facts.ends.write(lambda ends: ends.add(("revoked", issued.key.id)))
+        ring.facts.ends.write(lambda ends: ends.add(("rotated", "no digest", 1)))
         later = await ring.create(terms(ring, "later"))
         await until(lambda: caplog.text.count("opens nothing here") >= 5)
         assert is_open(ring, later)
@@ -284,7 +284,7 @@ async def test_terms_that_cannot_be_read_close_the_key(
 def test_a_ring_shows_no_more_than_its_size() -> None:
     assert repr(KeyRing(Replicator())) == "<KeyRing: 0>"
     with pytest.raises(ReplicatorError):
-        KeyRing(Replicator())._keys.put("a", 1)
+        KeyRing(Replicator()).facts.keys.put("a", 1)
 
 
 # --- two nodes -----------------------------------------------------------------------
