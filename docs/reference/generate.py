@@ -21,6 +21,7 @@ import attrs
 from atomr_infer import errors
 from atomr_infer.config.gateway import GatewayConfig
 from atomr_infer.config.node import ClusterConfig, NodeConfig
+from atomr_infer.model.budget import Budget
 from atomr_infer.model.deployment import Deployment, RetryPolicy, Serving, Timeouts
 from atomr_infer.model.failover import BreakerPolicy, Fallback, HedgePolicy
 from atomr_infer.model.placement import Placement
@@ -78,6 +79,10 @@ _TEAM = (
     "What they may spend together is a `[[budget]]` with their name."
 )
 
+_BUDGET = """\
+What may be spent on it by all nodes together ([why](../how-to/keep-a-budget.md)).
+A `[[budget]]` has the same keys, and the `team` or the `key` (its id) that spends."""
+
 _PLACEMENT = """\
 Which nodes of a cluster run the replicas.
 Where a node has no others, nothing of it is looked at."""
@@ -124,6 +129,7 @@ _TABLES: tuple[tuple[str, str, type[attrs.AttrsInstance]], ...] = (
         BreakerPolicy,
     ),
     ("[deployment.hedge]", "", HedgePolicy),
+    ("[[deployment.budget]]", _BUDGET, Budget),
     ("[deployment.placement]", _PLACEMENT, Placement),
     (
         '[deployment.options]` with `runtime = "openai"',
@@ -169,6 +175,7 @@ _TABLES: tuple[tuple[str, str, type[attrs.AttrsInstance]], ...] = (
 _ELSEWHERE = frozenset(
     {
         "breaker",
+        "budget",
         "hedge",
         "openai",
         "options",
@@ -184,6 +191,8 @@ _ELSEWHERE = frozenset(
 
 _TOML_TYPES = (
     ("bool", "true or false"),
+    ("Per", '`"hour"` or `"day"` or `"month"`'),
+    ("tuple[float", "array of numbers"),
     ("frozenset[Role]", "array of roles"),
     ("Mapping", "table"),
     ("PooledSecret", "array of tables"),

@@ -194,17 +194,14 @@ class BudgetServer(GenServer):
                     " what was spent since may be spent again",
                     fact.budget,
                 )
-                self._emit("rolled_back", fact)
-            case Reclaimed():
-                log.warning(
-                    "budget %r: %d units were inherited from %s",
-                    fact.budget,
-                    fact.units,
-                    ", ".join(fact.lost),
+                telemetry.emit(
+                    ("atomr", "budgets", "rolled_back"),
+                    metadata={"name": self._service.name, "budget": fact.budget},
                 )
-                self._emit("reclaimed", fact)
+            case Reclaimed():
+                self._report_reclaim(fact)
             case ReclaimFailed():
-                self._emit("reclaim_failed", fact)
+                pass  # who asked is told
         self._service.told(fact)
 
     def _report_overrun(self, fact: Overran) -> None:
@@ -219,10 +216,21 @@ class BudgetServer(GenServer):
                     number,
                     fact.uncovered,
                 )
-        self._emit("overran", fact)
-
-    def _emit(self, what: str, fact: Fact) -> None:
         telemetry.emit(
-            ("atomr", "budgets", what),
-            metadata={"name": self._service.name, **attrs.asdict(fact)},
+            ("atomr", "budgets", "overrun"),
+            {"excess": fact.excess, "uncovered": fact.uncovered},
+            {"name": self._service.name, "budget": fact.budget},
+        )
+
+    def _report_reclaim(self, fact: Reclaimed) -> None:
+        log.warning(
+            "budget %r: %d units were inherited from %s",
+            fact.budget,
+            fact.units,
+            ", ".join(fact.lost),
+        )
+        telemetry.emit(
+            ("atomr", "budgets", "reclaimed"),
+            {"units": fact.units},
+            {"name": self._service.name, "budget": fact.budget, "lost": fact.lost},
         )
