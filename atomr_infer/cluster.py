@@ -57,8 +57,11 @@ if TYPE_CHECKING:
     from atomr_infer.model.cost import CostEstimate
     from atomr_infer.model.deployment import Deployment
     from atomr_infer.model.secret import Secret
+    from atomr_infer.policy.placement import Placed
     from atomr_infer.serving.breakers import Guard
     from atomr_infer.serving.node import ServingNode
+    from atomr_infer.serving.placing.alone import AnyOrders
+    from atomr_infer.serving.placing.status import DeploymentStatus
     from atomr_infer.serving.readiness import Readiness
     from atomr_infer.serving.replica import ReplicaState
     from atomr_infer.serving.shared import Serving
@@ -146,23 +149,30 @@ class Cluster:
         *,
         progress: Callable[[ReplicaState], None] | None = None,
         expected: Iterable[str] = (),
+        wait: bool = True,
     ) -> None:
         """Start serving a deployment, and wait until it serves.
 
+        Where the node has others, all of them do their share, whichever is asked.
+
         Args:
             deployment: what to serve.
-            progress: called about ten times a second while it loads.
+            progress: called about ten times a second while it loads here.
             expected: names of deployments that will come, which it may fall
                 back to.
+            wait: False: return as soon as it is certain that it can work as written.
 
         Raises:
-            ConfigError: it cannot work as written; nothing was changed.
+            ConfigError: it cannot work as written, or no node can run it; nothing was
+                changed.
             InferenceError: it could not be started; it was removed again.
 
         Cancellation: removes it again.
         """
         with self.at_home():
-            await self._serving.deploy(deployment, progress=progress, expected=expected)
+            await self._serving.orders.deploy(
+                deployment, progress=progress, expected=expected, wait=wait
+            )
 
     async def change(self, deployment: Deployment) -> None:
         """Take another deployment for the one of its name, which serves on.
@@ -175,7 +185,7 @@ class Cluster:
             NotReadyError: it is loading.
         """
         with self.at_home():
-            await self._serving.change(deployment)
+            await self._serving.orders.change(deployment)
 
     async def replace(
         self, *deployments: Deployment, expected: Iterable[str] = ()
@@ -194,7 +204,7 @@ class Cluster:
             InferenceError: an engine could not be opened.
         """
         with self.at_home():
-            await self._serving.replace(*deployments, expected=expected)
+            await self._serving.orders.replace(*deployments, expected=expected)
 
     async def undeploy(self, name: str, *, drain_s: float = 0.0) -> bool:
         """Stop serving a deployment: its name is nobody's at once.
@@ -202,13 +212,41 @@ class Cluster:
         Args:
             name: the deployment's.
             drain_s: how long its requests may still take, in seconds; what is left
-                then ends with an error.
+                then ends with an error.  Where the node has others, each request
+                may take the time that it has anyway.
 
         Returns:
             False when there is no deployment of that name.
         """
         with self.at_home():
-            return await self._serving.undeploy(name, drain_s=drain_s)
+            return await self._serving.orders.undeploy(name, drain_s=drain_s)
+
+    async def scale(self, name: str, replicas: int) -> None:
+        """Have so many replicas of a deployment run.
+
+        Raises:
+            ConfigError: there is no deployment of that name, or no such number.
+            InferenceError: it could not be done.
+        """
+        with self.at_home():
+            await self._serving.orders.scale(name, replicas)
+
+    @property
+    def orders(self) -> AnyOrders:
+        """What this node is asked for: its own deployments, or those of a cluster."""
+        return self._serving.orders
+
+    def deployments(self) -> tuple[DeploymentStatus, ...]:
+        """All deployments of all nodes: state, where they run, why not elsewhere."""
+        return self._serving.orders.statuses()
+
+    def explain(self, deployment: Deployment) -> Placed:
+        """Where a deployment would run, and why not elsewhere; nothing is changed.
+
+        Raises:
+            ConfigError: it cannot work as written.
+        """
+        return self._serving.orders.explain(deployment)
 
     def renew_credentials(self, deployment: str) -> bool:
         """Read a deployment's keys anew; False when it is not there or has none."""

@@ -35,6 +35,7 @@ from atomr_infer.cluster import Cluster
 from atomr_infer.errors import ConfigError, InferenceError, decode, encode
 from atomr_infer.gateway.server_tls import server_context
 from atomr_infer.serving.node import make_node
+from atomr_infer.serving.placing.orders import Orders
 
 if TYPE_CHECKING:
     import socket
@@ -250,6 +251,24 @@ async def _unless_signalled(
 
 async def _load(cluster: Cluster, plan: ServePlan) -> None:
     """Load everything; the first failure ends it."""
+    if isinstance(cluster.orders, Orders):
+        await _load_share(cluster.orders, plan)
+    else:
+        await _load_all(cluster, plan)
+
+
+async def _load_share(orders: Orders, plan: ServePlan) -> None:
+    """Have all nodes serve what the file says, and load this node's share of it."""
+    for line in orders.declare(plan.deployments):
+        print_notice(line)
+    with LoadProgress() as progress:
+        names = [deployment.name for deployment in plan.deployments]
+        await orders.await_here(names, progress.show)
+        for name in names:
+            progress.done(name)
+
+
+async def _load_all(cluster: Cluster, plan: ServePlan) -> None:
     failure: ConfigError | InferenceError | None = None
     # All are deployed at once, so a fallback may come after who names it.
     names = frozenset(deployment.name for deployment in plan.deployments)

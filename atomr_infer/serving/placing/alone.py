@@ -69,14 +69,33 @@ class LocalOrders:
         if refused is not None:
             raise refused
 
-    async def change(self, deployment: Deployment, *, wait: bool = True) -> None:
-        """Take another deployment for the one of its name; see ``Serving.replace``.
+    async def replace(
+        self,
+        *deployments: Deployment,
+        expected: Iterable[str] = (),
+        wait: bool = True,
+    ) -> None:
+        """Take other deployments for those of their names; see ``Serving.replace``.
+
+        Args:
+            deployments: the other ones.
+            expected: names of those that come together with them.
+            wait: without effect: they are replaced when they serve.
 
         Raises:
-            ConfigError: there is none, or it cannot work as written.
+            ConfigError: there is none of a name, or one cannot work as written.
             InferenceError: an engine could not be opened; all is as it was.
         """
-        await self._serving.replace(deployment)
+        await self._serving.replace(*deployments, expected=expected)
+
+    async def change(self, deployment: Deployment) -> None:
+        """Take another for the deployment of its name; see ``Serving.change``.
+
+        Raises:
+            ConfigError: there is none, or it cannot become that one in place.
+            NotReadyError: it is loading.
+        """
+        await self._serving.change(deployment)
 
     async def scale(self, name: str, replicas: int, *, wait: bool = True) -> None:
         """Have so many replicas of a deployment run.
@@ -92,11 +111,19 @@ class LocalOrders:
             serving = attrs.evolve(now.serving, replicas=replicas)
         except ValueError as error:
             raise ConfigError(f"deployment {name!r}: {error}") from error
-        await self.change(attrs.evolve(now, serving=serving), wait=wait)
+        await self.replace(attrs.evolve(now, serving=serving), wait=wait)
 
-    async def undeploy(self, name: str, *, wait: bool = True) -> bool:
-        """Stop serving a deployment; its running requests end with an error."""
-        return await self._serving.undeploy(name)
+    async def undeploy(
+        self, name: str, *, wait: bool = True, drain_s: float = 0.0
+    ) -> bool:
+        """Stop serving a deployment; see ``Serving.undeploy``.
+
+        Args:
+            name: the deployment's.
+            wait: without effect: it is answered when it has ended.
+            drain_s: how long its requests may still take, in seconds.
+        """
+        return await self._serving.undeploy(name, drain_s=drain_s)
 
     def explain(self, deployment: Deployment) -> Placed:
         """Return that a deployment would run here.

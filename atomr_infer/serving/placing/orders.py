@@ -110,38 +110,66 @@ class Orders:
                 self._catalogue.remove(name)
             raise
 
-    async def change(self, deployment: Deployment, *, wait: bool = True) -> None:
-        """Have the cluster serve another deployment under a name that it serves.
+    async def replace(
+        self,
+        *deployments: Deployment,
+        expected: Iterable[str] = (),
+        wait: bool = True,
+    ) -> None:
+        """Have the cluster serve others under names that it serves.
+
+        Args:
+            deployments: the other ones.
+            expected: names of those that come together with them.
+            wait: until all that shall run serves, or has failed.
 
         Raises:
-            ConfigError: there is none, or it cannot work as written; nothing was
-                changed.
-            NotReadyError: it failed on all nodes that tried; it is in the catalogue
-                all the same, and what could not be changed serves on.
+            ConfigError: there is none of a name, or one cannot work as written;
+                nothing was changed.
+            NotReadyError: one failed on all nodes that tried; it is in the catalogue
+                all the same, and where it could not be changed the old one serves on.
         """
         picture = self.picture()
-        self._known(deployment.name, picture)
-        self._check(deployment, picture, frozenset())
-        digest = self._put(deployment, picture)
-        if wait:
-            await self._await(deployment.name, digest, None)
+        names = frozenset(expected) | {deployment.name for deployment in deployments}
+        for deployment in deployments:
+            self._known(deployment.name, picture)
+            self._check(deployment, picture, names)
+        digests = {each.name: self._put(each, picture) for each in deployments}
+        for name, digest in digests.items() if wait else ():
+            await self._await(name, digest, None)
+
+    async def change(self, deployment: Deployment) -> None:
+        """Have the cluster serve another under a name that it serves.
+
+        Raises:
+            ConfigError: as :meth:`replace` does.
+            NotReadyError: as :meth:`replace` does.
+        """
+        await self.replace(deployment)
 
     async def scale(self, name: str, replicas: int, *, wait: bool = True) -> None:
         """Have so many replicas of a deployment run.
 
         Raises:
             ConfigError: there is no deployment of that name, or no such number.
-            NotReadyError: as :meth:`change` does.
+            NotReadyError: as :meth:`replace` does.
         """
         now = self._known(name, self.picture())
         try:
             serving = attrs.evolve(now.serving, replicas=replicas)
         except ValueError as error:
             raise ConfigError(f"deployment {name!r}: {error}") from error
-        await self.change(attrs.evolve(now, serving=serving), wait=wait)
+        await self.replace(attrs.evolve(now, serving=serving), wait=wait)
 
-    async def undeploy(self, name: str, *, wait: bool = True) -> bool:
+    async def undeploy(
+        self, name: str, *, wait: bool = True, drain_s: float = 0.0
+    ) -> bool:
         """Have a deployment removed; its running requests may end.
+
+        Args:
+            name: the deployment's.
+            wait: until the last of its requests has ended, on all nodes.
+            drain_s: without effect: a request takes at most its ``total_s``.
 
         Returns:
             False when there is no deployment of that name.
