@@ -134,10 +134,12 @@ class Replication:
         effects = self._respond(event, now_s, now_ms)
         if self.log.written > self._pushed and self.push_at_s == _NEVER:
             self.push_at_s = now_s + self.options.push_s
-        if now_s >= self.push_at_s:
-            effects += self._push()
-        if now_s >= self.round_at_s:
-            effects += self._round(now_s)
+        # Not while others write: many writes in one turn go out together.
+        if not isinstance(event, Wrote):
+            if now_s >= self.push_at_s:
+                effects += self._push()
+            if now_s >= self.round_at_s:
+                effects += self._round(now_s)
         if self.log.tail.total != self._told:
             self._hasten(now_s)
         return effects

@@ -104,6 +104,25 @@ def test_a_write_is_pushed_in_time_though_a_round_comes_between() -> None:
     assert any(isinstance(message.frame, Push) for message in pushes)
 
 
+def test_writes_of_one_turn_go_out_together_however_long_it_takes() -> None:
+    cores = Cores("ab")
+    cores.run(5.0)
+    for number in range(10):
+        cores.put("a", f"k{number}")
+        cores.now_s += PUSH_S
+    a = cores.cores["a"]
+    assert a.take() == []
+    assert a.next_deadline_s < cores.now_s
+    cores.heard = []
+    cores.run(PUSH_S / 2)
+    [(_, _, carried)] = cores.heard
+    assert isinstance(carried, Carried)
+    assert isinstance(carried.frame, Push)
+    assert [event.key for event in carried.frame.events] == [
+        f"k{number}" for number in range(10)
+    ]
+
+
 def test_a_peer_that_holds_something_else_is_told_what_we_know() -> None:
     cores = Cores("ab", shards=2)
     cores.put("a", "k")
