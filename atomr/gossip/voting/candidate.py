@@ -33,6 +33,7 @@ from atomr.gossip.voting.frames import (
     Poll,
     Refused,
     Yield,
+    believed,
 )
 from atomr.gossip.voting.votes import Votes
 
@@ -241,6 +242,10 @@ class Candidate:
 
     def _begin(self, now_s: float) -> None:
         """Ask for the votes of a term of its own."""
+        if self._votes.are_over:
+            # A term without an epoch of its own would be two holders' at once.
+            self._back_off(now_s)
+            return
         self.phase = Phase.ASKING
         self._is_contested = False
         self._try_at = self._in(_ANSWER, now_s)
@@ -303,7 +308,9 @@ class Candidate:
         is_known = votes.granted(voter, frame)
         if self.phase is not Phase.ASKING:
             return
-        if is_known:
+        if is_known and votes.are_over:
+            self._give_up(now_s)
+        elif is_known:
             votes.rise()
             self._ask(self._terms.voters, now_s)
         elif votes.confirmed_until_s() - self._terms.stop_s > now_s:
@@ -323,7 +330,7 @@ class Candidate:
         if self.phase not in (Phase.WAITING, Phase.POLLING):
             return
         if frame.heir == self._me.name:
-            highest = max(self._votes.highest, frame.epoch)
+            highest = believed(self._votes.highest, frame.epoch)
             self._votes = Votes(self._terms, highest=highest)
             self._attempt += 1
             self._heir_of = GivenUp(candidate.name, candidate.boot, frame.attempt)

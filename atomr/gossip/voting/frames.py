@@ -15,8 +15,14 @@ import msgspec
 
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
 
-Epoch: TypeAlias = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
-"""Far from what a message can hold, so that none ends the counting."""
+LAST_EPOCH = (1 << 62) - 1
+
+Epoch: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=LAST_EPOCH)]
+"""Microseconds since 1970, mostly: there is room for 146,000 years."""
+
+MOST_AHEAD = 1 << 48
+"""Nine years: one message raises what a node knows by no more, so that no number that
+a peer makes up ends the counting at once."""
 
 Name: TypeAlias = Annotated[str, msgspec.Meta(max_length=128)]
 
@@ -163,6 +169,17 @@ class Refused(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="refus
     lease: Name
     boot: Count
     terms: Count
+
+
+def believed(known: int, said: int) -> int:
+    """Return the largest epoch that is known after a peer has said one.
+
+    Whoever was away for longer than that hears it again, and follows in steps.
+
+    >>> believed(5, 7), believed(5, 3), believed(5, LAST_EPOCH) == 5 + MOST_AHEAD
+    (7, 5, True)
+    """
+    return max(known, min(said, known + MOST_AHEAD))
 
 
 Frame: TypeAlias = Poll | Free | Ask | Granted | Busy | Yield | Refused

@@ -34,6 +34,7 @@ from atomr.gossip.voting.frames import (
     Poll,
     Refused,
     Yield,
+    believed,
 )
 
 if TYPE_CHECKING:
@@ -115,8 +116,9 @@ class Voter:
             return busy
         self._give(candidate, frame.attempt, now_s + self._terms.lapse_s)
         if frame.epoch > self.epoch:
-            self.epoch = frame.epoch
-            self._epoch_of = candidate, frame.attempt
+            self.epoch = believed(self.epoch, frame.epoch)
+            is_whole = self.epoch == frame.epoch
+            self._epoch_of = (candidate, frame.attempt) if is_whole else None
         is_yours = self._epoch_of == (candidate, frame.attempt)
         return Granted(
             self._terms.name,
@@ -154,7 +156,7 @@ class Voter:
 
     def gave_up(self, candidate: Origin, frame: Yield, now_s: float) -> None:
         """Take note that an attempt has ended: the vote is free at once."""
-        self.epoch = max(self.epoch, frame.epoch)
+        self.epoch = believed(self.epoch, frame.epoch)
         if self._give_up(GivenUp(candidate.name, candidate.boot, frame.attempt)):
             self._heir = frame.heir
             reserve_s = _RESERVE * self._terms.lease_s if frame.heir else 0.0

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from atomr.gossip.voting.frames import LAST_EPOCH, believed
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -48,13 +50,13 @@ class Votes:
 
     def free(self, voter: str, epoch: int) -> None:
         """Note that a voter would give its vote."""
-        self.highest = max(self.highest, epoch)
+        self.highest = believed(self.highest, epoch)
         self._busy.pop(voter, None)
         self._free.add(voter)
 
     def busy(self, voter: str, frame: Busy, now_s: float) -> None:
         """Note that a voter has given its vote to another."""
-        self.highest = max(self.highest, frame.epoch)
+        self.highest = believed(self.highest, frame.epoch)
         self._free.discard(voter)
         self._busy[voter] = now_s + frame.left_s
 
@@ -76,6 +78,11 @@ class Votes:
 
     # --- votes ----------------------------------------------------------------------
 
+    @property
+    def are_over(self) -> bool:
+        """Whether there is no epoch left: peers made them up, again and again."""
+        return self.highest >= LAST_EPOCH
+
     def rise(self) -> int:
         """Return an epoch for the term that no voter has said to know of."""
         self.epoch = self.highest = self.highest + 1
@@ -89,7 +96,7 @@ class Votes:
             Whether the voter knows of an epoch, not ours, that ours must exceed.
         """
         self._busy.pop(voter, None)
-        self.highest = max(self.highest, frame.epoch)
+        self.highest = believed(self.highest, frame.epoch)
         until_s = frame.sent_s + self._terms.lease_s
         self._until_s[voter] = max(until_s, self._until_s.get(voter, _NEVER))
         if frame.is_yours:

@@ -10,6 +10,8 @@ import pytest
 from atomr.crdt.origin import Origin
 from atomr.gossip import voting as v
 from atomr.gossip.voting.frames import (
+    LAST_EPOCH,
+    MOST_AHEAD,
     Ask,
     Busy,
     Free,
@@ -18,6 +20,8 @@ from atomr.gossip.voting.frames import (
     Poll,
     Refused,
     Yield,
+    decode,
+    encode,
 )
 
 TERMS = v.Terms("billing", ("a", "b", "c"), lease_s=6.0, stop_s=1.0)
@@ -125,6 +129,50 @@ def test_a_majority_is_told_the_epoch_before_the_term_begins() -> None:
     assert isinstance(again, Ask)
     effects = made.handle(v.Received("b", granted(again)), LATER_S)
     assert facts(effects) == [v.Won(31)]
+
+
+def test_an_epoch_that_a_peer_makes_up_ends_no_counting() -> None:
+    made, ask = asking()
+    lie = granted(ask, epoch=LAST_EPOCH, is_yours=False)
+    again = frame_to(made.handle(v.Received("b", lie), LATER_S), "c")
+    assert isinstance(again, Ask)
+    assert again.epoch == 10 + 1 + MOST_AHEAD + 1
+    # It can be said, and is believed by whoever has not heard the lie.
+    other = election("c")
+    assert decode(encode(again)) == again
+    answer = frame_to(other.handle(v.Received("a", again), LATER_S), "a")
+    assert isinstance(answer, Granted)
+    assert (answer.epoch, answer.is_yours) == (10 + MOST_AHEAD, False)
+    answer = frame_to(other.handle(v.Received("a", again), LATER_S), "a")
+    assert isinstance(answer, Granted)
+    assert (answer.epoch, answer.is_yours) == (again.epoch, True)
+    assert facts(made.handle(v.Received("c", answer), LATER_S)) == []
+    # Nor has its own vote followed yet: it is asked once more.
+    assert made.next_deadline_s is not None
+    effects = made.handle(v.Woke(), made.next_deadline_s)
+    assert facts(effects) == [v.Won(again.epoch)]
+
+
+def test_a_candidate_for_whom_no_epoch_is_left_asks_for_nothing() -> None:
+    made, ask = asking()
+    lie = granted(ask, epoch=LAST_EPOCH, is_yours=False)
+    now_s, seen = LATER_S, 0
+    for _ in range((LAST_EPOCH >> 48) + 2):
+        effects = made.handle(v.Received("b", lie), now_s)
+        for effect in effects:
+            if isinstance(effect, v.Send):
+                assert decode(encode(effect.message)) == effect.message
+                seen = max(seen, getattr(effect.message, "epoch", 0))
+    assert seen == LAST_EPOCH
+    assert made.phase in (v.Phase.WAITING, v.Phase.POLLING)
+    for _ in range(10):
+        assert made.next_deadline_s is not None
+        now_s = made.next_deadline_s
+        for effect in made.handle(v.Woke(), now_s):
+            assert isinstance(effect, v.Send)
+            assert isinstance(effect.message, Poll)
+            free = Free("billing", 7, effect.message.attempt, LAST_EPOCH)
+            made.handle(v.Received(effect.to, free), now_s)
 
 
 def test_an_answer_to_an_earlier_attempt_is_no_vote() -> None:
