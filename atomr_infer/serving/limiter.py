@@ -46,6 +46,10 @@ MODES = {
 _GRACE_S = 0.3
 """Who does not queue waits so long: another node has to be asked."""
 
+_ANSWER_SHARE = 0.1
+_ANSWER_S = 1.0
+"""Who queues leaves that share of its time, and so long at most, for its answer."""
+
 _STALE_S = 0.005
 """Permits that are older are taken anew before they are used."""
 
@@ -173,8 +177,11 @@ class RateGate:
 
         Cancellation: nothing is held.
         """
+        now_s = trio.current_time()
+        # Permits in the last moment would be used for an answer that nobody gets.
+        deadline_s -= min(_ANSWER_S, _ANSWER_SHARE * (deadline_s - now_s))
         if self.limits.on_exceeded is OnLimit.REJECT:
-            deadline_s = min(deadline_s, trio.current_time() + _GRACE_S)
+            deadline_s = min(deadline_s, now_s + _GRACE_S)
         try:
             self._expect(demand)
             with trio.move_on_at(deadline_s):
@@ -204,6 +211,9 @@ class RateGate:
         if self._is_resting:
             await trio.sleep_until(self._rests_until_s)
         while True:
+            there = self._take_all(demand, expected=True)
+            if there is not None:
+                return RateHold(self, there)
             taken: list[tuple[Counted, Permits]] = []
             first_s = math.inf
             try:
@@ -220,9 +230,6 @@ class RateGate:
                 return RateHold(self, taken)
             # The first ones are old by now: they count as used since then.
             _give_back(self.service, taken)
-            fresh = self._take_all(demand, expected=True)
-            if fresh is not None:
-                return RateHold(self, fresh)
 
     async def _wait(
         self, each: Counted, needed: int, demand: Demand, deadline_s: float

@@ -94,6 +94,7 @@ class PermitService:
         self._past = past
         self._clock = clock
         self._limits: dict[str, Limit] = {}
+        self._pasts: dict[str, Past] = {}
         self._core: Core | None = None
         self._server: PermitServer | None = None
         self._is_broken = False
@@ -130,8 +131,9 @@ class PermitService:
                 core.end()
             core = self._core = Core(Origin(origin.name, boot))
             past, self._past = self._past, UNKNOWN
-            for limit in self._limits.values():
-                core.add(limit, self.now_s(), past=past)
+            pasts, self._pasts = self._pasts, {}
+            for name, limit in self._limits.items():
+                core.add(limit, self.now_s(), past=pasts.get(name, past))
             self._is_broken = False
         self._server = server
         return core
@@ -181,6 +183,8 @@ class PermitService:
             past = UNKNOWN if past is None else past
             self._core.add(limit, self.now_s(), past=past)
             self._act()
+        elif past is not None:
+            self._pasts[limit.name] = past
 
     def replace(self, limit: Limit) -> None:
         """Take part in a limit under other terms; who waits is denied.

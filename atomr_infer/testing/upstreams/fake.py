@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote
 
 import attrs
@@ -18,6 +18,9 @@ from atomr_infer.testing.upstreams.openai import OpenAIDialect
 from atomr_infer.testing.upstreams.plan import plan, refuse
 from atomr_infer.testing.upstreams.server import RequestHead, ServerConnection
 from atomr_infer.testing.upstreams.steps import Step, answer_json
+
+if TYPE_CHECKING:
+    from atomr_infer.testing.upstreams.rate_limit import SlidingLimit
 
 
 @attrs.define(eq=False)
@@ -78,6 +81,7 @@ class FakeUpstream:
         base_url: what a client of the dialect is given; ``{origin}/v1`` for
             OpenAI's.
         otherwise: what requests past the script's end get.
+        limit: the rate limit that it keeps, before any script; None: there is none.
         api_keys: keys that it takes; empty: nobody is refused.  A test that
             rotates keys changes it.
         requests: every request so far, in order of arrival.
@@ -102,6 +106,7 @@ class FakeUpstream:
         """
         self._script = iter(script)
         self.otherwise: Behaviour = otherwise if otherwise is not None else Happy()
+        self.limit: SlidingLimit | None = None
         self._arrival = trio.Event()
         self.dialect: Dialect = dialect if dialect is not None else OpenAIDialect()
         self.origin = ""
@@ -184,7 +189,10 @@ class FakeUpstream:
         if isinstance(asked, Reply):
             return answer_json(200, asked.members)
         recorded.call = asked
-        behaviour = next(self._script, self.otherwise)
+        refusal = None
+        if self.limit is not None:
+            refusal = self.limit.judge(recorded.received_at)
+        behaviour = refusal or next(self._script, self.otherwise)
         return plan(behaviour, call=asked, dialect=self.dialect)
 
 
