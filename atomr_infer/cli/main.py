@@ -14,6 +14,7 @@ import click
 
 from atomr_infer._version import VERSION
 from atomr_infer.cli.cost_report import cost_report
+from atomr_infer.cli.explain import explain
 from atomr_infer.cli.keys import keys
 from atomr_infer.cli.of_a_gateway import fail as _fail
 from atomr_infer.cli.of_a_gateway import of_a_gateway as _of_a_gateway
@@ -31,6 +32,7 @@ def cli() -> None:
 
 cli.add_command(keys)
 cli.add_command(cost_report)
+cli.add_command(explain)
 
 
 @cli.command()

@@ -21,12 +21,14 @@ import attrs
 import trio
 
 from atomr_infer.config.node import ClusterConfig
+from atomr_infer.model.placement import Role
 from atomr_infer.model.secret import FileSecret
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, MutableMapping
 
     from atomr_infer.cli.plan import ServePlan
+    from atomr_infer.model.deployment import Deployment
 
 VARIABLE = "ATOMR_INFER_WORKER"
 
@@ -77,10 +79,12 @@ class Seat:
             node,
             name=self.node,
             state_dir=None if state is None else str(Path(state, self.node)),
+            roles=node.roles if self.number == 1 else _without_gpu(node.roles),
         )
         store = plan.gateway.response_store or str(folder / _RESPONSES)
         return attrs.evolve(
             plan,
+            deployments=tuple(map(_of_each_worker, plan.deployments)),
             node=own,
             cluster=self._cluster(folder),
             gateway=attrs.evolve(plan.gateway, response_store=store),
@@ -139,3 +143,19 @@ def worker_name(name: str, number: int) -> str:
     'ams-2'
     """
     return f"{name}-{number}"
+
+
+def _without_gpu(roles: tuple[str, ...]) -> tuple[str, ...]:
+    """The machine's GPUs are there once: the first worker has them."""
+    return tuple(role for role in roles if role != Role.GPU.value)
+
+
+def _of_each_worker(deployment: Deployment) -> Deployment:
+    """Return a deployment as each worker runs it, unless its file says otherwise.
+
+    One that is killed then costs nobody an answer.
+    """
+    placement = deployment.placement
+    if placement.everywhere is not None or placement.gpus:
+        return deployment
+    return attrs.evolve(deployment, placement=attrs.evolve(placement, everywhere=True))

@@ -30,6 +30,7 @@ async def test_help_names_every_command() -> None:
         "breaker",
         "cluster",
         "cost-report",
+        "explain",
         "keys",
         "rotate-credentials",
         "runtimes",

@@ -22,6 +22,7 @@ from werkzeug.exceptions import HTTPException
 from atomr.otp import supervision_tree
 from atomr.process import current_node
 from atomr_infer.gateway.admin.keys import KeyRoutes
+from atomr_infer.gateway.admin.placement import PlacementRoutes
 from atomr_infer.gateway.admin.refused import RefusedError
 from atomr_infer.gateway.admin.shown import (
     Shown,
@@ -71,8 +72,10 @@ class AdminApp:
             ("GET", "/admin/tree", self._tree),
             *KeyRoutes(self._serving).routes(),
             *SpendingRoutes(self._serving).routes(),
+            *PlacementRoutes(self._serving).routes(),
         ):
-            app.add_url_rule(path, view_func=cast("Any", view), methods=[method])
+            name = f"{method} {path}"
+            app.add_url_rule(path, name, cast("Any", view), methods=[method])
         return app
 
     async def _check_key(self) -> Response | None:
