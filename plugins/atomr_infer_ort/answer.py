@@ -1,0 +1,147 @@
+"""One answer on its way: from a step's logits to a chunk of text.
+
+Decides when the answer ends: a token that ends texts, a stop string, or
+``max_tokens``.  A token that ends texts is no part of the answer and is not
+counted; every other token is, those of a stop string too.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import msgspec
+
+from atomr_infer.model.batch import FinishReason, TokenChunk
+from atomr_infer_ort.text import Detokenizer, StopFinder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from atomr_infer_ort.sampling import Choice, Logits, Sampler
+    from atomr_infer_ort.tokens import ModelTokenizer
+
+_LEAST = -9999.0
+"""What OpenAI writes for a token that was impossible; JSON has no infinity."""
+
+
+@attrs.frozen(kw_only=True)
+class Ends:
+    """What ends an answer.
+
+    Attributes:
+        tokens: the model's own ends.
+        stops: the request's stop strings.
+        most: most tokens.
+    """
+
+    tokens: frozenset[int]
+    stops: Sequence[str]
+    most: int
+
+
+class Answer:
+    """One of a generation's answers.
+
+    Attributes:
+        index: which one.
+        token: the newest token, which the model has not read yet.
+        count: tokens that were made.
+        finished: whether it has ended.
+    """
+
+    def __init__(
+        self, index: int, sampler: Sampler, ends: Ends, tokenizer: ModelTokenizer
+    ) -> None:
+        self.index = index
+        self.token = -1
+        self.count = 0
+        self.finished = False
+        self._sampler = sampler
+        self._ends = ends
+        self._tokenizer = tokenizer
+        self._words = Detokenizer(tokenizer.decode)
+        self._stops = StopFinder(ends.stops)
+        self._made = 0  # characters that the tokens so far have given
+        self._shown = 0  # characters of those that were told
+        self._reports: deque[tuple[int, dict[str, Any]]] = deque()
+
+    def take(self, logits: Logits) -> TokenChunk | None:
+        """Choose the next token; return what is new to tell.
+
+        Raises:
+            EngineError: the model's output is no numbers.
+        """
+        choice = self._sampler.choose(logits)
+        self.token = choice.token
+        if choice.token in self._ends.tokens:
+            return self._finish(FinishReason.STOP, self._rest())
+        self.count += 1
+        self._note(choice)
+        return self._tell(self._words.push(choice.token))
+
+    def _tell(self, new: str) -> TokenChunk | None:
+        self._made += len(new)
+        told = self._stops.push(new)
+        if told.stop is not None:
+            return self._finish(FinishReason.STOP, told.text, told.stop)
+        if self.count >= self._ends.most:
+            return self._at_most(told.text)
+        return self._chunk(told.text) if told.text else None
+
+    def _at_most(self, text: str) -> TokenChunk:
+        last = self._stops.push(self._words.flush())
+        if last.stop is not None:
+            return self._finish(FinishReason.STOP, text + last.text, last.stop)
+        rest = last.text + self._stops.flush()
+        return self._finish(FinishReason.LENGTH, text + rest)
+
+    def _rest(self) -> str:
+        """What was held back when the model ended by itself."""
+        return self._stops.push(self._words.flush()).text + self._stops.flush()
+
+    def _finish(
+        self, reason: FinishReason, text: str, stop: str | None = None
+    ) -> TokenChunk:
+        self.finished = True
+        return attrs.evolve(self._chunk(text), finish_reason=reason, stop_sequence=stop)
+
+    def _chunk(self, text: str) -> TokenChunk:
+        self._shown += len(text)
+        return TokenChunk(text=text, index=self.index, logprobs=self._told_reports())
+
+    # --- probabilities ----------------------------------------------------------
+
+    def _note(self, choice: Choice) -> None:
+        if choice.logprob is None:
+            return
+        report = _report(self._tokenizer.name_of, choice.token, choice.logprob)
+        report["top_logprobs"] = [
+            _report(self._tokenizer.name_of, token, logprob)
+            for token, logprob in choice.top
+        ]
+        self._reports.append((self._made, report))
+
+    def _told_reports(self) -> bytes | None:
+        """Return the probabilities of the tokens whose text has been told."""
+        told = []
+        while self._reports and self._reports[0][0] < self._shown:
+            told.append(self._reports.popleft()[1])
+        if not told:
+            return None
+        return msgspec.json.encode({"content": told, "refusal": None})
+
+
+def _report(
+    name_of: Callable[[int], str], token: int, logprob: float
+) -> dict[str, Any]:
+    text = name_of(token)
+    # A part of a character has no text of its own.
+    whole = "\ufffd" not in text
+    return {
+        "token": text,
+        "logprob": max(logprob, _LEAST),
+        "bytes": list(text.encode()) if whole else None,
+    }

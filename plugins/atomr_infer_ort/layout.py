@@ -1,0 +1,175 @@
+"""A model's directory: which file is what, and what its settings say.
+
+The layout is the one that ``optimum-cli export onnx`` writes::
+
+    model.onnx                a model with a key-value cache, or an encoder
+    model.onnx_data           its weights, when they are kept beside it
+    config.json               sizes, the end-of-text token
+    generation_config.json    the sampling that its makers advise
+    tokenizer.json            the tokenizer
+    tokenizer_config.json     special tokens, the chat template
+    chat_template.jinja       the chat template, in newer exports
+    1_Pooling/config.json     an embedding model: how tokens become one vector
+    modules.json              ... and whether vectors are normalized
+
+The ``.onnx`` file may be in a folder ``onnx``.  All functions block.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from atomr_infer.errors import ConfigError, EngineStartError
+
+_NAMES = (
+    "model.onnx",
+    "decoder_model_merged.onnx",
+    "decoder_with_past_model.onnx",
+    "model_quantized.onnx",
+)
+"""The files that are looked for, in this order."""
+
+Json = dict[str, Any]
+
+
+@attrs.frozen(kw_only=True)
+class Layout:
+    """What a model's directory holds.
+
+    Attributes:
+        folder: the directory.
+        model: the ``.onnx`` file.
+        weights_bytes: size of the file and of the weights beside it.
+        tokenizer: ``tokenizer.json``.
+        config: ``config.json``.
+        generation: ``generation_config.json``; empty when there is none.
+        tokenizer_config: ``tokenizer_config.json``; empty when there is none.
+        chat_template: the template's text; None: it has none.
+        pooling: ``1_Pooling/config.json``; empty when there is none.
+        normalizes: whether ``modules.json`` lists a normalizing layer.
+        max_seq_length: longest text that ``sentence_bert_config.json`` allows.
+    """
+
+    folder: Path
+    model: Path
+    weights_bytes: int
+    tokenizer: Path
+    config: Json
+    generation: Json
+    tokenizer_config: Json
+    chat_template: str | None
+    pooling: Json
+    normalizes: bool
+    max_seq_length: int | None
+
+
+def read_layout(source: str, file: str | None = None) -> Layout:
+    """Return what is in a model's directory.
+
+    Args:
+        source: the directory.
+        file: the ``.onnx`` file inside it; None: the usual names are tried.
+
+    Raises:
+        ConfigError: a file is missing; says which, and what is there.
+        EngineStartError: a settings file is no JSON object.
+    """
+    folder = Path(source).expanduser()
+    if not folder.is_dir():
+        raise ConfigError(f"there is no model directory {str(folder)!r}")
+    model = _model_file(folder, file)
+    for needed in ("config.json", "tokenizer.json"):
+        if not (folder / needed).is_file():
+            raise ConfigError(
+                f"{str(folder)!r} has no {needed}; export the model with: "
+                "optimum-cli export onnx --model NAME FOLDER"
+            )
+    tokenizer_config = _json(folder / "tokenizer_config.json")
+    length = _json(folder / "sentence_bert_config.json").get("max_seq_length")
+    return Layout(
+        folder=folder,
+        model=model,
+        weights_bytes=_weights_bytes(model),
+        tokenizer=folder / "tokenizer.json",
+        config=_json(folder / "config.json"),
+        generation=_json(folder / "generation_config.json"),
+        tokenizer_config=tokenizer_config,
+        chat_template=_chat_template(folder, tokenizer_config),
+        pooling=_json(folder / "1_Pooling" / "config.json"),
+        normalizes=_normalizes(folder / "modules.json"),
+        max_seq_length=length if isinstance(length, int) else None,
+    )
+
+
+def _model_file(folder: Path, file: str | None) -> Path:
+    if file is not None:
+        found = folder / file
+        if not found.is_file():
+            raise ConfigError(f"there is no file {str(found)!r}{_instead(folder)}")
+        return found
+    for inside in (folder, folder / "onnx"):
+        for name in _NAMES:
+            if (inside / name).is_file():
+                return inside / name
+    raise ConfigError(
+        f"{str(folder)!r} holds no {' or '.join(_NAMES)}{_instead(folder)}"
+    )
+
+
+def _instead(folder: Path) -> str:
+    found = sorted(
+        path.relative_to(folder).as_posix() for path in folder.glob("**/*.onnx")
+    )
+    return f"; name one with file = ...: {', '.join(found)}" if found else ""
+
+
+def _weights_bytes(model: Path) -> int:
+    """The size of the model, and of the files beside it that begin with its name."""
+    beside = [
+        path
+        for path in model.parent.iterdir()
+        if path.name.startswith((f"{model.name}_data", f"{model.name}.data"))
+    ]
+    return sum(path.stat().st_size for path in (model, *beside))
+
+
+def _json(path: Path) -> Json:
+    if not path.is_file():
+        return {}
+    value = _read(path)
+    if not isinstance(value, dict):
+        raise EngineStartError(f"{str(path)!r} is not a JSON object")
+    return value
+
+
+def _read(path: Path) -> object:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise EngineStartError(f"{str(path)!r} cannot be read: {error}") from error
+
+
+def _normalizes(modules: Path) -> bool:
+    if not modules.is_file():
+        return False
+    listed = _read(modules)
+    return isinstance(listed, list) and any(
+        str(module.get("type", "")).endswith("Normalize")
+        for module in listed
+        if isinstance(module, dict)
+    )
+
+
+def _chat_template(folder: Path, tokenizer_config: Json) -> str | None:
+    apart = folder / "chat_template.jinja"
+    if apart.is_file():
+        return apart.read_text(encoding="utf-8")
+    found = tokenizer_config.get("chat_template")
+    if isinstance(found, list):  # several, each with a name
+        named = {one.get("name"): one.get("template") for one in found}
+        found = named.get("default")
+    return found if isinstance(found, str) else None

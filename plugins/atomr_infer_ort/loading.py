@@ -1,0 +1,145 @@
+"""Loading a model into ONNX Runtime.
+
+Blocks for as long as it takes; belongs in a worker thread.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from atomr_infer.errors import EngineStartError, InferenceError
+from atomr_infer.runtimes.contract import Progress
+from atomr_infer_ort.chat import ChatTemplate
+from atomr_infer_ort.embedding import EmbeddingModel, EmbedRunner, pooling_of
+from atomr_infer_ort.engine import Bounds, Engine
+from atomr_infer_ort.faults import load_error
+from atomr_infer_ort.layout import Layout, read_layout
+from atomr_infer_ort.memory import check_fits, free_bytes
+from atomr_infer_ort.model import CausalModel, probe
+from atomr_infer_ort.runner import OrtRunner, Words
+from atomr_infer_ort.sampling import defaults_of
+from atomr_infer_ort.session import open_session
+from atomr_infer_ort.tokens import ModelTokenizer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from atomr_infer_ort.options import Options
+    from atomr_infer_ort.session import Session
+
+_CACHE_SHARE = 0.25
+"""Of the free memory: a run holds the cache twice, before and behind it, and half
+of the memory is left to others."""
+
+_UNKNOWN_CONTEXT_TOKENS = 4096
+"""Bounds prompt and answer of a model that does not say how long its context is."""
+
+_CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "seq_length")
+
+
+def load(
+    options: Options, report: Callable[[Progress], None]
+) -> OrtRunner | EmbedRunner:
+    """Load a model; what it is, its inputs say.
+
+    Raises:
+        ConfigError: a file is missing.
+        EngineStartError: the model cannot be loaded or run, does not fit into
+            memory, is of no known layout, or a provider cannot be used.
+    """
+    report(Progress("reading the model's files"))
+    layout = read_layout(options.source, options.file)
+    if options.providers[0] == "cpu":
+        check_fits(str(layout.model), layout.weights_bytes, free_bytes())
+    tokenizer = ModelTokenizer(layout.tokenizer)
+    size = layout.weights_bytes
+    report(Progress("loading the model", 0, size))
+    session = open_session(layout.model, options)
+    report(Progress("loading the model", size, size))
+    names = {one.name for one in session.get_inputs()}
+    if any(name.startswith("past") for name in names):
+        return _causal(options, layout, tokenizer, session, report)
+    outputs = [one.name for one in session.get_outputs()]
+    if "logits" in outputs:
+        raise EngineStartError(
+            f"{str(layout.model)!r} has no key-value cache; export it with: "
+            "optimum-cli export onnx --task text-generation-with-past"
+        )
+    return _embedding(options, layout, tokenizer, session)
+
+
+def _causal(
+    options: Options,
+    layout: Layout,
+    tokenizer: ModelTokenizer,
+    session: Session,
+    report: Callable[[Progress], None],
+) -> OrtRunner:
+    on_gpu = options.providers[0] in {"cuda", "tensorrt"}
+    model = CausalModel(session, layout.config, device="cuda" if on_gpu else "cpu")
+    report(Progress("trying the model"))
+    try:
+        abilities = probe(model, tokenizer.size)
+    except InferenceError:
+        raise
+    except Exception as error:
+        # The library's errors have no common class but Exception.
+        raise load_error(str(layout.model), error) from error
+    context = _context_tokens(options, layout)
+    cache = options.cache_tokens or _cache_tokens(model, options.max_seqs * context)
+    context = min(context, cache)
+    words = Words(
+        tokenizer,
+        _template(layout),
+        tokenizer.end_tokens(
+            {**layout.config, **layout.generation}, layout.tokenizer_config
+        ),
+        defaults_of(layout.generation),
+    )
+    bounds = Bounds(
+        max_seqs=options.max_seqs,
+        prefill_tokens=options.prefill_tokens,
+        cache_tokens=cache,
+    )
+    engine = Engine(model, abilities, bounds)
+    return OrtRunner(engine, words, context_tokens=context, max_seqs=options.max_seqs)
+
+
+def _template(layout: Layout) -> ChatTemplate | None:
+    if layout.chat_template is None:
+        return None
+    return ChatTemplate(layout.chat_template, layout.tokenizer_config)
+
+
+def _context_tokens(options: Options, layout: Layout) -> int:
+    said = [
+        layout.config[key]
+        for key in _CONTEXT_KEYS
+        if isinstance(layout.config.get(key), int)
+    ]
+    own = said[0] if said else _UNKNOWN_CONTEXT_TOKENS
+    return min(own, options.context_tokens or own)
+
+
+def _cache_tokens(model: CausalModel, most: int) -> int:
+    """Return the tokens that the caches may hold, ``most`` at most."""
+    free = free_bytes()
+    if free is None:
+        return most
+    return max(1, min(most, int(free * _CACHE_SHARE) // model.bytes_per_token))
+
+
+def _embedding(
+    options: Options,
+    layout: Layout,
+    tokenizer: ModelTokenizer,
+    session: Session,
+) -> EmbedRunner:
+    pooling, normalize = pooling_of(options, layout)
+    model = EmbeddingModel(session, pooling=pooling, normalize=normalize)
+    context = _context_tokens(options, layout)
+    if layout.max_seq_length is not None:
+        context = min(context, layout.max_seq_length)
+    return EmbedRunner(
+        model, tokenizer, context_tokens=context, batch_tokens=options.batch_tokens
+    )

@@ -1,0 +1,229 @@
+"""What a deployment on ONNX Runtime may say, parsed and checked.
+
+Pure: whether a file is there is ``layout``'s question, and whether a provider is
+built in is ``session``'s.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from atomr_infer.errors import ConfigError
+
+if TYPE_CHECKING:
+    from atomr_infer.model.deployment import Deployment, OptionValue
+
+DEFAULT_MAX_SEQS = 8
+"""Sequences that are decoded in one step.  On two cores, eight give about four
+times the tokens of one; more gain little there and much on a GPU."""
+
+MAX_MAX_SEQS = 1024
+"""A step's memory is bounded by ``cache_tokens``; this catches a slip."""
+
+DEFAULT_PREFILL_TOKENS = 64
+"""A request that is cancelled waits for its step, and those beside it wait for a
+prompt's piece: 64 tokens of a small model take a fifth of a second on two cores."""
+
+DEFAULT_BATCH_TOKENS = 4096
+"""Texts that are embedded in one run, padding counted."""
+
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "nvtensorrtrtx": "NvTensorRTRTXExecutionProvider",
+    "rocm": "ROCMExecutionProvider",
+    "migraphx": "MIGraphXExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+    "dnnl": "DnnlExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+    "directml": "DmlExecutionProvider",
+    "qnn": "QNNExecutionProvider",
+    "xnnpack": "XnnpackExecutionProvider",
+    "webgpu": "WebGpuExecutionProvider",
+}
+"""What a configuration calls ONNX Runtime's execution providers."""
+
+
+class Pooling(Enum):
+    """How a text's vector is made of its tokens' vectors."""
+
+    AUTO = "auto"
+    MEAN = "mean"
+    CLS = "cls"
+    LAST = "last"
+
+
+class Normalize(Enum):
+    """Whether vectors are made as long as one."""
+
+    AUTO = "auto"
+    YES = "yes"
+    NO = "no"
+
+
+@attrs.frozen(kw_only=True)
+class Options:
+    """A deployment's model and options.
+
+    Attributes:
+        source: the model's directory.
+        file: the ``.onnx`` file inside the directory; None: the usual names are
+            tried.
+        providers: execution providers, the preferred first: ``cpu``, ``cuda``,
+            ``tensorrt``, ``openvino`` and others; one that cannot be used stops
+            the start.
+        provider_options: a table of ONNX Runtime's own options for each
+            provider: ``{ cuda = { device_id = "1" } }``.
+        threads: processor threads of one step; None: one for each core.
+        max_seqs: sequences that are decoded together in one step.
+        prefill_tokens: tokens of a prompt that are read in one step, beside the
+            sequences that are decoded.
+        cache_tokens: tokens that the key-value caches of all sequences hold;
+            None: what half of the free memory holds.  A request waits until its
+            prompt and ``max_tokens`` fit.
+        context_tokens: bounds prompt and answer of one request; None: the
+            model's own bound.
+        pooling: how a text's vector is made; ``auto``: as the model's files say.
+        normalize: whether vectors are made as long as one; ``auto``: as the
+            model's files say.
+        batch_tokens: tokens of texts that are embedded in one step, padding
+            counted.
+    """
+
+    source: str
+    file: str | None = None
+    providers: tuple[str, ...] = ("cpu",)
+    provider_options: Mapping[str, Mapping[str, str]] = attrs.field(factory=dict)
+    threads: int | None = None
+    max_seqs: int = DEFAULT_MAX_SEQS
+    prefill_tokens: int = DEFAULT_PREFILL_TOKENS
+    cache_tokens: int | None = None
+    context_tokens: int | None = None
+    pooling: Pooling = Pooling.AUTO
+    normalize: Normalize = Normalize.AUTO
+    batch_tokens: int = DEFAULT_BATCH_TOKENS
+
+
+def parse_options(deployment: Deployment) -> Options:
+    """Return what the deployment asks for.
+
+    Raises:
+        ConfigError: the model is missing, an option is unknown (with the nearest
+            name) or has a value that is not allowed.
+    """
+    if deployment.model is None:
+        raise ConfigError(
+            f"deployment {deployment.name!r}: ort needs a model: the path of a "
+            "directory with an .onnx file, config.json and tokenizer.json"
+        )
+    taken: dict[str, Any] = {}
+    for name, value in deployment.options.items():
+        if name not in _PARSERS:
+            raise ConfigError(_unknown_option(deployment.name, name))
+        try:
+            taken[name] = _PARSERS[name](value)
+        except _NotAllowedError as error:
+            raise ConfigError(
+                f"deployment {deployment.name!r}: {name} is {value!r}; {error}"
+            ) from error
+    options = Options(source=deployment.model, **taken)
+    _check_provider_options(deployment.name, options)
+    return options
+
+
+class _NotAllowedError(Exception):
+    """A value is not allowed; the text says what is."""
+
+
+def _unknown_option(deployment: str, name: str) -> str:
+    near = difflib.get_close_matches(name, _PARSERS, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(_PARSERS)}"
+    return f"deployment {deployment!r}: ort has no option {name!r}; {hint}"
+
+
+def _check_provider_options(deployment: str, options: Options) -> None:
+    for name in options.provider_options:
+        if name not in options.providers:
+            raise ConfigError(
+                f"deployment {deployment!r}: provider_options are given for {name!r}, "
+                f"which is not in providers: {', '.join(options.providers)}"
+            )
+
+
+# --- values -------------------------------------------------------------------
+
+
+def _file(value: OptionValue) -> str:
+    if isinstance(value, str) and value.endswith(".onnx") and not value.startswith("/"):
+        return value
+    raise _NotAllowedError("give an .onnx file's path inside the model's directory")
+
+
+def _whole(least: int, most: int) -> Callable[[OptionValue], int]:
+    def parse(value: OptionValue) -> int:
+        # A bool is an int to Python, and no number to a person.
+        is_number = isinstance(value, int) and not isinstance(value, bool)
+        if is_number and least <= value <= most:  # type: ignore[operator] # an int, as is_number says
+            return value  # type: ignore[return-value] # as above
+        raise _NotAllowedError(f"give a whole number from {least} to {most}")
+
+    return parse
+
+
+def _member(kind: type[Pooling | Normalize]) -> Callable[[OptionValue], Enum]:
+    def parse(value: OptionValue) -> Enum:
+        for member in kind:
+            if value == member.value:
+                return member
+        allowed = ", ".join(repr(member.value) for member in kind)
+        raise _NotAllowedError(f"give one of {allowed}")
+
+    return parse
+
+
+def _providers(value: OptionValue) -> tuple[str, ...]:
+    if not isinstance(value, list) or not value:
+        raise _NotAllowedError('give an array of names, such as ["cuda", "cpu"]')
+    for name in value:
+        if name not in PROVIDERS:
+            near = difflib.get_close_matches(str(name).lower(), PROVIDERS, n=1)
+            known = f"known: {', '.join(PROVIDERS)}"
+            hint = f"did you mean {near[0]!r}?" if near else known
+            raise _NotAllowedError(f"there is no provider {name!r}; {hint}")
+    if len(set(map(str, value))) < len(value):
+        raise _NotAllowedError("name each provider once")
+    return tuple(map(str, value))
+
+
+def _provider_options(value: OptionValue) -> dict[str, dict[str, str]]:
+    if not isinstance(value, Mapping):
+        raise _NotAllowedError("give a table with a table for each provider")
+    tables: dict[str, dict[str, str]] = {}
+    for name, table in value.items():
+        if not isinstance(table, Mapping) or not all(
+            isinstance(text, str) for text in table.values()
+        ):
+            raise _NotAllowedError(f"{name!r} must be a table of strings")
+        tables[name] = {key: str(text) for key, text in table.items()}
+    return tables
+
+
+_PARSERS: Mapping[str, Callable[[OptionValue], object]] = {
+    "file": _file,
+    "providers": _providers,
+    "provider_options": _provider_options,
+    "threads": _whole(1, 1024),
+    "max_seqs": _whole(1, MAX_MAX_SEQS),
+    "prefill_tokens": _whole(1, 1_000_000),
+    "cache_tokens": _whole(1, 1_000_000_000),
+    "context_tokens": _whole(1, 100_000_000),
+    "pooling": _member(Pooling),
+    "normalize": _member(Normalize),
+    "batch_tokens": _whole(1, 10_000_000),
+}

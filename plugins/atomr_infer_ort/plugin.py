@@ -1,0 +1,85 @@
+"""The runtime plugin ``ort``.
+
+ONNX Runtime runs models that were exported to ONNX, on a CPU and, with another
+build of the same package, on GPUs.  Its runners live in a child interpreter: a
+crash must stay a child's, and so must the memory of a model.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import trio
+
+from atomr_infer.runtimes.contract import (
+    Host,
+    ModelRunner,
+    Progress,
+    RunnerContext,
+    RuntimePlugin,
+)
+from atomr_infer_ort.options import parse_options
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from atomr_infer.model.deployment import Deployment
+
+PACKAGES = ("onnxruntime", "numpy", "tokenizers", "jinja2")
+"""What it imports.  ``onnxruntime`` is also what the GPU builds are called."""
+
+
+class OrtPlugin(RuntimePlugin):
+    """Directories with an ONNX file, in the layout of Optimum."""
+
+    name = "ort"
+    summary = "ONNX Runtime: exported chat and embedding models on this machine"
+    host = Host.CHILD_PROCESS
+
+    def missing(self) -> tuple[str, ...]:
+        """Return those of :data:`PACKAGES` that are not installed."""
+        return tuple(name for name in PACKAGES if not importlib.util.find_spec(name))
+
+    def validate(self, deployment: Deployment) -> None:
+        """Check the options."""
+        parse_options(deployment)
+
+    @asynccontextmanager
+    async def open_runner(
+        self, deployment: Deployment, context: RunnerContext
+    ) -> AsyncIterator[ModelRunner]:
+        """Load the model.
+
+        Raises:
+            ConfigError: the options are wrong, or a file, a package or an
+                execution provider is missing.
+            EngineStartError: the model cannot be loaded or does not fit.
+        """
+        options = parse_options(deployment)
+        token = trio.lowlevel.current_trio_token()
+
+        def report(progress: Progress) -> None:
+            token.run_sync_soon(context.progress, progress)
+
+        # Numpy and the engine are imported when a deployment is opened.
+        from atomr_infer_ort.loading import load  # noqa: PLC0415
+
+        # The engine cannot be interrupted while it loads.
+        runner = await trio.to_thread.run_sync(
+            load, options, report, abandon_on_cancel=True
+        )
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(runner.run)
+                yield runner
+                nursery.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            # The nursery is ours alone: what the block raised must leave it bare.
+            if len(group.exceptions) == 1:
+                raise group.exceptions[0] from group.exceptions[0].__cause__
+            raise
+
+
+PLUGIN = OrtPlugin()

@@ -1,0 +1,201 @@
+"""From a step's logits to the next token.
+
+In this order: penalties, temperature, ``top_k``, ``top_p``, a draw.  What is
+reported as a token's probability is the model's own, before any of these.
+
+Pure: the generator of random numbers is made from a seed that is passed in.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import numpy as np
+
+from atomr_infer.errors import EngineError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from atomr_infer.model.batch import Sampling
+
+Logits = np.ndarray[Any, np.dtype[np.float32]]
+"""One number for each token of the vocabulary."""
+
+_NUCLEUS = 1024
+"""Likeliest tokens that are sorted first for ``top_p``: seldom are more needed,
+and a sort of a whole vocabulary takes milliseconds."""
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    """How one sequence's tokens are chosen, with nothing left to a default.
+
+    Attributes:
+        temperature: 0: the likeliest token.
+        top_p: nucleus mass, above 0 up to 1.
+        top_k: how many tokens are considered; 0: all.
+        presence_penalty: taken once from what the answer holds already.
+        frequency_penalty: taken for each time that the answer holds it.
+        repetition_penalty: divides what the prompt or the answer holds; 1: off.
+        top_logprobs: alternatives to report; None: no probabilities.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    top_logprobs: int | None = None
+
+
+@attrs.frozen
+class Choice:
+    """A token, and what it competed with.
+
+    Attributes:
+        token: its number.
+        logprob: its log-probability; None: not asked for.
+        top: the likeliest tokens with their log-probabilities.
+    """
+
+    token: int
+    logprob: float | None = None
+    top: tuple[tuple[int, float], ...] = ()
+
+
+def defaults_of(generation: Mapping[str, Any]) -> Settings:
+    """Return what a model's ``generation_config.json`` advises."""
+    if generation.get("do_sample") is False:
+        return Settings(temperature=0.0)
+    advised = {
+        name: generation[name]
+        for name in ("temperature", "top_p", "top_k", "repetition_penalty")
+        if isinstance(generation.get(name), int | float)
+    }
+    return Settings(**advised)
+
+
+def settings_of(sampling: Sampling, defaults: Settings) -> Settings:
+    """Return a request's settings; what it does not say is the model's default."""
+    said = {
+        name: getattr(sampling, name)
+        for name in (
+            "temperature",
+            "top_p",
+            "top_k",
+            "presence_penalty",
+            "frequency_penalty",
+        )
+        if getattr(sampling, name) is not None
+    }
+    return attrs.evolve(defaults, top_logprobs=sampling.top_logprobs, **said)
+
+
+class Sampler:
+    """Chooses the tokens of one sequence.
+
+    Args:
+        settings: how.
+        prompt: the prompt's tokens, for the repetition penalty.
+        seed: numbers that make its draws repeatable.
+    """
+
+    def __init__(
+        self, settings: Settings, prompt: Iterable[int], seed: tuple[int, ...]
+    ) -> None:
+        self._settings = settings
+        self._random = np.random.Generator(np.random.PCG64(seed))
+        self._counts: Counter[int] = Counter()
+        penal = settings.repetition_penalty != 1.0
+        self._seen: set[int] = set(prompt) if penal else set()
+
+    def choose(self, logits: Logits) -> Choice:
+        """Return the next token, and remember it.
+
+        Raises:
+            EngineError: the model's output is no numbers.
+        """
+        if not np.isfinite(logits.max()):
+            raise EngineError("the model's output is not a number")
+        token = self._pick(self._penalized(logits))
+        self._counts[token] += 1
+        if self._settings.repetition_penalty != 1.0:
+            self._seen.add(token)
+        if self._settings.top_logprobs is None:
+            return Choice(token)
+        return _reported(token, logits, self._settings.top_logprobs)
+
+    def _penalized(self, logits: Logits) -> Logits:
+        settings = self._settings
+        presence, frequency = settings.presence_penalty, settings.frequency_penalty
+        if self._counts and (presence or frequency):
+            logits = logits.copy()
+            tokens = np.fromiter(self._counts.keys(), np.int64)
+            counts = np.fromiter(self._counts.values(), np.float32)
+            logits[tokens] -= presence + frequency * counts
+        if self._seen:
+            logits = logits.copy()
+            tokens = np.fromiter(self._seen, np.int64)
+            held, by = logits[tokens], settings.repetition_penalty
+            logits[tokens] = np.where(held > 0, held / by, held * by)
+        return logits
+
+    def _pick(self, logits: Logits) -> int:
+        settings = self._settings
+        if settings.temperature == 0 or settings.top_k == 1:
+            return int(logits.argmax())
+        tokens, logits = _likeliest(logits, settings.top_k)
+        # In double: at a tiny temperature, float32 overflows.
+        scaled = (logits.astype(np.float64) - logits.max()) / settings.temperature
+        shares = np.exp(scaled)
+        shares /= shares.sum()
+        if settings.top_p < 1:
+            kept = _nucleus(shares, settings.top_p)
+            tokens = kept if tokens is None else tokens[kept]
+            shares = shares[kept]
+        sums = np.cumsum(shares)
+        at = int(np.searchsorted(sums, self._random.random() * sums[-1], side="right"))
+        at = min(at, len(sums) - 1)
+        return at if tokens is None else int(tokens[at])
+
+
+_Tokens = np.ndarray[Any, np.dtype[np.int64]]
+_Shares = np.ndarray[Any, np.dtype[np.float64]]
+
+
+def _likeliest(logits: Logits, count: int) -> tuple[_Tokens | None, Logits]:
+    """Return the ``count`` likeliest tokens; None for all of them."""
+    if not 0 < count < len(logits):
+        return None, logits
+    tokens = np.sort(np.argpartition(logits, -count)[-count:])
+    return tokens, logits[tokens]
+
+
+def _nucleus(shares: _Shares, top_p: float) -> _Tokens:
+    """Return the fewest likeliest tokens that have ``top_p`` together, at least one."""
+    if len(shares) > _NUCLEUS:
+        first = np.argpartition(shares, -_NUCLEUS)[-_NUCLEUS:]
+        if shares[first].sum() >= top_p:
+            return first[_nucleus_of_all(shares[first], top_p)]
+    return _nucleus_of_all(shares, top_p)
+
+
+def _nucleus_of_all(shares: _Shares, top_p: float) -> _Tokens:
+    order = np.argsort(-shares, kind="stable")
+    sums = np.cumsum(shares[order])
+    return order[: int(np.searchsorted(sums, top_p)) + 1]
+
+
+def _reported(token: int, logits: Logits, count: int) -> Choice:
+    wide = logits.astype(np.float64)
+    logprobs = wide - wide.max()
+    logprobs -= np.log(np.exp(logprobs).sum())
+    top: tuple[tuple[int, float], ...] = ()
+    if count:
+        best = np.argsort(-logprobs, kind="stable")[:count]
+        top = tuple((int(one), float(logprobs[one])) for one in best)
+    return Choice(token, float(logprobs[token]), top)

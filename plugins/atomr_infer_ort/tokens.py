@@ -1,0 +1,82 @@
+"""A model's tokenizer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tokenizers import Tokenizer
+
+from atomr_infer.errors import EngineStartError, InvalidRequestError
+from atomr_infer_ort.chat import special_token
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+    from typing import Any
+
+
+class ModelTokenizer:
+    """``tokenizer.json``, without its own cutting and padding.
+
+    Raises:
+        EngineStartError: it cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._tokenizer = Tokenizer.from_file(str(path))
+        # The library raises a bare Exception.
+        except Exception as error:
+            raise EngineStartError(
+                f"the tokenizer {str(path)!r} cannot be read: {error}"
+            ) from error
+        # A text is refused when it is too long, and never cut in silence.
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+
+    @property
+    def size(self) -> int:
+        """How many tokens it knows."""
+        return int(self._tokenizer.get_vocab_size(with_added_tokens=True))
+
+    def encode(self, text: str, *, with_special: bool) -> list[int]:
+        """Return a text's tokens.
+
+        Args:
+            text: the text.
+            with_special: whether the tokens that begin and end a text are added.
+
+        Raises:
+            InvalidRequestError: it is not Unicode.
+        """
+        try:
+            found = self._tokenizer.encode(text, add_special_tokens=with_special)
+        except (TypeError, UnicodeError) as error:
+            raise InvalidRequestError(
+                "the request holds text that is not Unicode"
+            ) from error
+        return list(found.ids)
+
+    def decode(self, tokens: list[int]) -> str:
+        """Return the text of tokens, special ones left out."""
+        return str(self._tokenizer.decode(tokens, skip_special_tokens=True))
+
+    def name_of(self, token: int) -> str:
+        """Return a token's text on its own, special tokens included."""
+        return str(self._tokenizer.decode([token], skip_special_tokens=False))
+
+    def end_tokens(
+        self, settings: Mapping[str, Any], tokenizer_config: Mapping[str, Any]
+    ) -> frozenset[int]:
+        """Return the tokens that end an answer.
+
+        Args:
+            settings: ``generation_config.json`` over ``config.json``.
+            tokenizer_config: ``tokenizer_config.json``.
+        """
+        said = settings.get("eos_token_id")
+        numbers = said if isinstance(said, list) else [said]
+        found = {number for number in numbers if isinstance(number, int)}
+        text = special_token(tokenizer_config, "eos_token")
+        number = None if text is None else self._tokenizer.token_to_id(text)
+        return frozenset(found if number is None else found | {number})
