@@ -24,6 +24,8 @@ def most(budget: Budget, demand: Demand) -> int:
     Raises:
         UnknownCostError: that has no bound, or no known price.
     """
+    if not demand.input_tokens and demand.output_tokens == 0:
+        return 0  # tokens are counted, and nothing is made
     if demand.output_tokens is None:
         raise UnknownCostError(
             f"neither the request nor {demand.model!r} bounds its answer; send"

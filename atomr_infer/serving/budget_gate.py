@@ -11,7 +11,6 @@ from atomr import telemetry
 from atomr.cluster.budgets import (
     BudgetsError,
     BudgetTerms,
-    LedgerStoreError,
     Refused,
     Reservation,
 )
@@ -42,6 +41,9 @@ log = logging.getLogger(__name__)
 
 ASK_S = 2.0
 """How long a request waits for the disk and for other nodes, at most."""
+
+WARN_ASK_S = 0.25
+"""The same, for a budget that only warns."""
 
 THROTTLED_EVERY_S = 1.0
 """So often a budget that throttles lets a request through, on each node."""
@@ -202,7 +204,7 @@ class BudgetGate:
             ledger = self.ledger()
             found = self.service.try_reserve(ledger, units)
         except BudgetsError as error:
-            raise self._not_ready(error) from error
+            return self._unusable(error)
         if isinstance(found, Refused):
             return self._exceeded(ledger, units, found)
         return None if found is None else _Reserved(self, found)
@@ -217,14 +219,16 @@ class BudgetGate:
         Cancellation: nothing is held.
         """
         units = self._most(demand)
-        wait_s = max(0.0, min(ASK_S, deadline_s - trio.current_time()))
+        wait_s = max(0.0, min(self._ask_s, deadline_s - trio.current_time()))
         try:
             ledger = self.ledger()
             found = await self.service.reserve(ledger, units, wait_s=wait_s)
         except BudgetsError as error:
-            raise self._not_ready(error) from error
+            return self._unusable(error)
         if isinstance(found, Reservation):
             return _Reserved(self, found)
+        if found.remaining >= units or self._problem(ledger):
+            return self._out_of_reach(ledger, found)
         hold = self._exceeded(ledger, units, found)
         if hold is None:
             await self._throttled(ledger, units, found, deadline_s)
@@ -243,11 +247,33 @@ class BudgetGate:
         to = self.budget.downgrade_to
         return to is not None and demand.deployment in self._serving(to)
 
-    def _not_ready(self, error: BudgetsError) -> NotReadyError:
-        if isinstance(error, LedgerStoreError):
-            log.debug("budget of %s: %s", self.owner, error)
-            return NotReadyError(f"the budget of {self.owner} cannot be kept now")
-        return NotReadyError(f"the budget of {self.owner} cannot be used: {error}")
+    @property
+    def _ask_s(self) -> float:
+        """How long a request may wait: no longer than what it waits for is worth."""
+        return WARN_ASK_S if self.budget.on_exceeded is OnExceeded.WARN else ASK_S
+
+    def _problem(self, ledger: str) -> str | None:
+        is_known = self.service.is_running and self.service.is_open(ledger)
+        return self.service.state(ledger).problem if is_known else None
+
+    def _unusable(self, error: BudgetsError) -> Hold:
+        """Let a request through that is only to be told of, or refuse it for now."""
+        if self.budget.on_exceeded is OnExceeded.WARN:
+            return _Beyond(self, self._ledger)
+        raise NotReadyError(
+            f"the budget of {self.owner} cannot be kept: {error}"
+        ) from (error)
+
+    def _out_of_reach(self, ledger: str, refused: Refused) -> Hold:
+        """Do the same where others hold what is left."""
+        if self.budget.on_exceeded is OnExceeded.WARN:
+            return _Beyond(self, ledger)
+        left = self.budget.said(refused.remaining)
+        why = self._problem(ledger) or "other nodes hold it, and do not answer"
+        raise NotReadyError(
+            f"the budget of {self.owner}, {self.budget}, has {left} left, out of reach"
+            f" of this node: {why}"
+        )
 
     # --- when there is nothing left ---------------------------------------------------
 

@@ -9,12 +9,17 @@ import attrs
 import pytest
 import trio
 
-from atomr_infer.errors import BudgetExceededError
+from atomr_infer.errors import (
+    BudgetExceededError,
+    EndpointUnsupportedError,
+    NotReadyError,
+)
 from atomr_infer.model.asker import Asker
-from atomr_infer.model.batch import Sampling
+from atomr_infer.model.batch import ExecuteBatch, Message, Role, Sampling
 from atomr_infer.model.budget import Budget, OnExceeded, OwnedBudget, Per
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.model.prices import Price, Rates
+from atomr_infer.serving.whole_calls import count_tokens
 from atomr_infer.testing.mock_script import MockScript
 
 if TYPE_CHECKING:
@@ -255,3 +260,32 @@ async def test_a_budget_that_is_taken_away_holds_nobody_back(
         await tree.serving.change(deployment())
         await tree.ask(sampling=Sampling(max_tokens=500))
         assert tree.serving.budgets.shown() == []
+
+
+async def test_counting_tokens_costs_nothing(
+    open_tree: OpenTree, autojump_clock: object
+) -> None:
+    async with open_tree() as tree:
+        unpriced = attrs.evolve(deployment(budget=budget()), price=None)
+        await tree.serving.deploy(unpriced)
+        asked = ExecuteBatch(
+            request_id="r", model="m", messages=(Message(Role.USER, "one two"),)
+        )
+        # The lab's runtime cannot count: it was asked, all the same.
+        with pytest.raises(EndpointUnsupportedError):
+            await count_tokens(tree.serving, asked)
+        assert shown(tree)["spent"] == 0
+
+
+async def test_what_cannot_be_kept_is_refused_for_now_or_only_told(
+    open_tree: OpenTree, autojump_clock: object
+) -> None:
+    async with open_tree() as tree:
+        # As on a node that is none of the voters.
+        tree.serving.budgets.service._server.core.voters = ("x",)  # type: ignore[union-attr]
+        await tree.serving.deploy(deployment(budget=budget()))
+        with pytest.raises(NotReadyError, match="is none of the voters"):
+            await tree.ask(sampling=SHORT, timeout_s=5.0)
+        told = budget(on_exceeded=OnExceeded.WARN)
+        await tree.serving.change(deployment(budget=told))
+        await tree.ask(sampling=SHORT)

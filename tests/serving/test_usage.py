@@ -15,6 +15,8 @@ from atomr_infer.serving.served import Spent
 from atomr_infer.serving.usage import MAX_WAITING, UsageLedger
 from atomr_infer.store.trouble import StoreError
 from atomr_infer.store.usage import UsageRow, UsageStore, UsageSum
+from tests.atomr.cluster.loopback import open_mesh
+from tests.atomr.http2.conftest import Authority
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -115,3 +117,21 @@ async def test_many_that_end_at_once_are_written_in_turns(
         await trio.sleep(5)
         nursery.cancel_scope.cancel()
     assert written == [500, 500, 200]
+
+
+async def test_a_report_is_of_all_nodes_and_names_those_that_cannot_say(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    authority = Authority(tmp_path_factory.mktemp("authority"))
+    ledgers = {name: UsageLedger(None, cost=lambda _: None) for name in "abc"}
+    ledgers["c"] = UsageLedger(None, cost=lambda _: None, store=_broken)
+    async with open_mesh(authority, "abc", lambda name: [ledgers[name]]) as nodes:
+        for ledger in ledgers.values():
+            ledger.note(SPENT, None, None)
+        report = await nodes["a"].run(ledgers["a"].report, "deployment", 0)
+    assert report.sums == (UsageSum("m", 2, 6, 4, 0, 2),)
+    assert (report.nodes, report.missing) == (("a", "b"), {"c": "it is damaged"})
+
+
+def _broken(_: Path | None) -> UsageStore:
+    raise StoreError("it is damaged")
