@@ -48,6 +48,10 @@ if TYPE_CHECKING:
 
 ReplicatedT = TypeVar("ReplicatedT", bound=Replicated)
 
+MAX_ORIGINS = 4_096
+"""In a vector: some lives of 64 nodes.  More are made up by a peer, and all of them
+would be in each digest, which then fits into no message."""
+
 _WHOLE = Batch()
 
 
@@ -61,7 +65,8 @@ class Took:
         known: how many there were already.
         held: how many wait for others.
         dropped: how many were too early to wait.
-        refused: how many cannot be: they claim to be our own, or are no events.
+        refused: how many cannot be: they claim to be our own, are no events, or are
+            of more origins than there are nodes.
     """
 
     applied: tuple[Event, ...] = ()
@@ -202,12 +207,16 @@ class EventLog:
             return "known"
         if dot.origin == self.origin or dot.origin in self.retired:
             return "refused"
-        if not is_sound(event.body or b""):
+        if not is_sound(event.body or b"") or not (last or self._has_room()):
             return "refused"
         if dot.seq == last + 1 and self._are_known(event.kills):
             return None
         held = self._waiting.hold(event, applied=last)
         return {True: "held", False: "known", None: "dropped"}[held]
+
+    def _has_room(self) -> bool:
+        """Whether one more origin may be known; our own always may."""
+        return len(self.seen.vector) < MAX_ORIGINS
 
     def _are_known(self, dots: tuple[Dot, ...]) -> bool:
         vector, retired = self.seen.vector, self.retired
@@ -271,6 +280,8 @@ class EventLog:
         vector = dict(snapshot.vector)
         if vector.get(self.origin, 0) > self.written:
             raise MalformedError("a snapshot", "it knows events that we did not make")
+        if len(vector.keys() | self.seen.vector.keys()) > MAX_ORIGINS + 1:
+            raise MalformedError("a snapshot", f"more than {MAX_ORIGINS} origins in it")
         seen = context_of(self.seen.vector.items(), self.retired.items())
         their_seen = context_of(vector.items(), snapshot.retired)
         for crdt_id in {**self._replicas, **snapshot.cells}:

@@ -1,8 +1,8 @@
 """Events that came too early, until what they depend on is there.
 
-Bounded for each origin: what does not fit is dropped, and comes again when the next
-digest asks for it.  Without it, an event that overtakes another one on its way would
-be sent twice each time.
+Bounded for each origin, and in origins: what does not fit is dropped, and comes again
+when the next digest asks for it.  Without it, an event that overtakes another one on
+its way would be sent twice each time.
 
 Pure.
 """
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 MAX_EARLY = 256
 """At 2,000 events a second, what comes in during an eighth of one."""
+
+MAX_EARLY_ORIGINS = 1_024
+"""Of which some may wait; more are made up by a peer."""
 
 
 class Waiting:
@@ -46,13 +49,16 @@ class Waiting:
             applied: the last of its origin that is applied.
         """
         seq = event.dot.seq
-        if seq - applied > self.max_early:
+        if seq - applied > self.max_early or self._is_full(event.dot.origin):
             return None
         early = self._early.setdefault(event.dot.origin, {})
         if seq in early:
             return False
         early[seq] = event
         return True
+
+    def _is_full(self, origin: Origin) -> bool:
+        return len(self._early) >= MAX_EARLY_ORIGINS and origin not in self._early
 
     def origins(self) -> list[Origin]:
         """Return whose events wait."""

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from atomr.crdt import EventLog, Origin, VersionVector
     from atomr.gossip.replication.options import ReplicationOptions
 
+MAX_RETIRED = 1_024
+"""The latest that are remembered: all are in each digest."""
+
 _CHECK_S = 1.0
 """Looking for what an origin added takes as long as there are keys."""
 
@@ -95,8 +98,9 @@ class Retiring:
 
     def learn(self, retired: Iterable[tuple[Origin, int]]) -> None:
         """Note what a peer has retired: it is gone here too."""
+        vector = self._log.seen.vector
         for origin, seq in retired:
-            if seq == self._log.seen.vector.get(origin, 0):
+            if seq and seq == vector.get(origin, 0):
                 self.gone(origin)
 
     def check(
@@ -120,6 +124,11 @@ class Retiring:
                 del self._retired_at_s[origin]
                 self._log.forget(origin)
             self._gone.pop(origin, None)
+        # In the order in which they were retired here; most are of nodes that crash
+        # again and again, and whose earlier lives nobody will hear of.
+        for origin in list(self._log.retired)[:-MAX_RETIRED]:
+            self._retired_at_s.pop(origin, None)
+            self._log.forget(origin)
 
     def _try(
         self, origin: Origin, peers: Mapping[Origin, VersionVector], now_s: float

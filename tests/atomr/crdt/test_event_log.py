@@ -36,11 +36,19 @@ from atomr.crdt import (
     replicated,
     snapshots,
 )
+from atomr.crdt.event_log import MAX_ORIGINS
 from atomr.crdt.snapshots import Cell
+from atomr.crdt.waiting import MAX_EARLY_ORIGINS
 from atomr.crdt.wire import Entry, pack
 
 A, B, C = (Origin(name, 1) for name in "abc")
 KINDS: tuple[type[Replicated], ...] = (AWLWWMap, AWSet, GCounter, ORMap, OwnedMap)
+
+
+def made_up(number: int, *, seq: int = 1) -> Event:
+    """Return an event of an origin that nobody else knows."""
+    dot = Dot(Origin(f"x{number}", 1), seq)
+    return Event("aw_lww_map/m", "k", dot, (), 1, pack("v"))
 
 
 def whole(log: EventLog) -> Assembly:
@@ -541,3 +549,35 @@ def test_logs_become_equal_whatever_is_cut_doubled_and_shuffled(
 @settings(max_examples=5_000)
 def test_logs_become_equal_in_many_histories(steps: list[Step], tail: int) -> None:
     check_convergence(steps, tail)
+
+
+# --- origins that a peer makes up -----------------------------------------------------
+
+
+def test_there_is_an_end_to_the_origins_that_a_peer_can_make_up() -> None:
+    log = EventLog(A)
+    took = log.receive(made_up(number) for number in range(MAX_ORIGINS + 100))
+    assert (len(took.applied), took.refused) == (MAX_ORIGINS, 100)
+    assert len(log.vector) == MAX_ORIGINS
+    # What is known goes on, and so do our own.
+    assert len(log.receive([made_up(0, seq=2)]).applied) == 1
+    log.open(AWLWWMap, "m").put("own", 1)
+    assert log.written == 1
+    assert len(log.vector) == MAX_ORIGINS + 1
+
+
+def test_there_is_an_end_to_the_origins_of_events_that_wait() -> None:
+    log = EventLog(A)
+    took = log.receive(made_up(n, seq=2) for n in range(MAX_EARLY_ORIGINS + 100))
+    assert (took.held, took.dropped) == (MAX_EARLY_ORIGINS, 100)
+    assert log.waiting == MAX_EARLY_ORIGINS
+
+
+def test_a_snapshot_of_made_up_origins_is_refused_and_changes_nothing() -> None:
+    one, other = EventLog(A), EventLog(B)
+    one.receive(made_up(number) for number in range(MAX_ORIGINS))
+    other.receive(made_up(number) for number in range(-200, 0))
+    before = dict(other.vector)
+    with pytest.raises(MalformedError, match="more than 4096 origins"):
+        other.adopt(whole(one))
+    assert dict(other.vector) == before

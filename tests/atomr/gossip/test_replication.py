@@ -50,6 +50,7 @@ from atomr.gossip.replication import (
     decode,
     encode,
 )
+from atomr.gossip.replication.retiring import MAX_RETIRED
 from atomr.testing.simulation import Quality, Simulation, check
 from tests.atomr.gossip.replication_bars import heal_s, idle, propagation_s, traffic
 from tests.atomr.gossip.replication_scenarios import SCENARIOS
@@ -600,6 +601,29 @@ def test_a_retired_origin_is_forgotten_after_a_week() -> None:
     lab.run(5.0)
 
     assert lab.log("a").retired == lab.log("b").retired == {}
+
+
+def test_the_latest_of_many_retired_origins_are_remembered() -> None:
+    lab = Lab("a")
+    lives = [Origin("c", boot) for boot in range(MAX_RETIRED + 50)]
+    for life in lives:
+        lab.log("a").receive([LogEvent("aw_set/s", "x", Dot(life, 1), (), 0, None)])
+        lab.do("a", Gone(life))
+    lab.run(5.0)
+
+    assert list(lab.log("a").retired) == lives[50:]
+    assert list(lab.log("a").vector) == []
+
+
+def test_what_a_peer_says_to_have_retired_is_remembered_if_it_was_known() -> None:
+    lab = Lab("ab")
+    lab.meet()
+    made_up = tuple((Origin("x", boot), 0) for boot in range(100))
+    digest = Digest((), made_up, 0, is_answer=True)
+    lab.do("a", Received(lab.log("b").origin, digest))
+    lab.run(5.0)
+
+    assert lab.log("a").retired == {}
 
 
 def test_one_without_a_majority_for_a_week_must_reset_before_it_says_anything() -> None:
