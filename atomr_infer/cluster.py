@@ -53,12 +53,14 @@ if TYPE_CHECKING:
 
     from atomr.process import Node
     from atomr_infer.gateway.gateway import Gateway
+    from atomr_infer.gateway.setup import Setup
     from atomr_infer.model.batch import TokenChunk
     from atomr_infer.model.cost import CostEstimate
     from atomr_infer.model.deployment import Deployment
     from atomr_infer.model.secret import Secret
     from atomr_infer.policy.placement import Placed
     from atomr_infer.serving.breakers import Guard
+    from atomr_infer.serving.lifecycle import Lifecycle
     from atomr_infer.serving.node import ServingNode
     from atomr_infer.serving.placing.alone import AnyOrders
     from atomr_infer.serving.placing.status import DeploymentStatus
@@ -335,6 +337,36 @@ class Cluster:
             chunks.stop()
         if raised is not None:
             raise raised
+
+    def setup(
+        self,
+        config: GatewayConfig,
+        *,
+        keys: tuple[Secret, ...] = (),
+        admin_key: Secret | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> Setup:
+        """Return settings that a gateway of this cluster's can be told while it serves.
+
+        ``gateway.change(cluster.setup(config, ...))`` takes all of it in one step but
+        the address and the file of the responses.  The arguments are those of
+        :meth:`serve`.
+
+        Raises:
+            ConfigError: the keys do not go together.
+        """
+        from atomr_infer.gateway.opening import prepare  # noqa: PLC0415
+
+        return prepare(self._serving, config, keys=keys, admin_key=admin_key, tls=tls)
+
+    @property
+    def lifecycle(self) -> Lifecycle | None:
+        """What reloads and drains when operators ask; None: nothing does."""
+        return self._serving.lifecycle
+
+    @lifecycle.setter
+    def lifecycle(self, lifecycle: Lifecycle | None) -> None:
+        self._serving.lifecycle = lifecycle
 
     async def serve(
         self,

@@ -16,12 +16,11 @@ import attrs
 import trio
 
 from atomr_infer.cli.banner import print_notice
-from atomr_infer.cli.reload import take_changes
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
-    from atomr_infer.cli.plan import ServePlan
+    from atomr_infer.cli.reload import Reloader
     from atomr_infer.cluster import Cluster
 
 _STOP = (signal.SIGINT, signal.SIGTERM)
@@ -59,23 +58,19 @@ def open_hangups(
 
 
 async def renew_at(
-    hangups: AsyncIterator[int],
-    cluster: Cluster,
-    running: ServePlan,
-    plan: Callable[[], ServePlan],
+    hangups: AsyncIterator[int], cluster: Cluster, reloader: Reloader
 ) -> None:
     """Read keys and configuration anew at each signal; never returns.
 
     Args:
         hangups: the signals.
         cluster: what serves.
-        running: what it serves.
-        plan: reads the configuration.
+        reloader: its configuration.
     """
     async for _ in hangups:
         # First the keys: a model that is new may take minutes to load.
-        names = [deployment.name for deployment in running.deployments]
+        names = [deployment.name for deployment in reloader.plan.deployments]
         renewed = [name for name in names if cluster.renew_credentials(name)]
         told = ", ".join(renewed) or "no deployment has any"
         print_notice(f"SIGHUP: the keys are read anew: {told}")
-        running = await take_changes(cluster, running, plan, "SIGHUP")
+        await reloader.reload("SIGHUP")

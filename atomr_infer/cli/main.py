@@ -5,6 +5,7 @@ Each command's work is a module of its own; here is what they share.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from functools import partial
@@ -13,12 +14,15 @@ from pathlib import Path
 import click
 
 from atomr_infer._version import VERSION
+from atomr_infer.cli.check import check
 from atomr_infer.cli.cost_report import cost_report
 from atomr_infer.cli.explain import explain
 from atomr_infer.cli.keys import keys
+from atomr_infer.cli.of_a_gateway import as_json as _as_json
 from atomr_infer.cli.of_a_gateway import fail as _fail
 from atomr_infer.cli.of_a_gateway import of_a_gateway as _of_a_gateway
 from atomr_infer.cli.of_a_gateway import where as _where
+from atomr_infer.cli.steer import deployments, drain, reload
 from atomr_infer.errors import ConfigError, InferenceError
 
 _LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -30,9 +34,16 @@ def cli() -> None:
     """One gateway for your own models and everyone else's."""
 
 
-cli.add_command(keys)
-cli.add_command(cost_report)
-cli.add_command(explain)
+for command in (
+    check,
+    cost_report,
+    deployments,
+    drain,
+    explain,
+    keys,
+    reload,
+):
+    cli.add_command(command)
 
 
 @cli.command()
@@ -170,10 +181,10 @@ def certs(*, nodes: tuple[str, ...], name: str, folder: Path, days: int) -> None
 
 
 @cli.command()
+@_as_json
 @_of_a_gateway
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 def status(*, config_path: Path | None, url: str | None, as_json: bool) -> None:
-    """Show what a running gateway serves: load, circuits, keys.
+    """Show how a running gateway is: its configuration, load, circuits, keys.
 
     \b
     Examples:
@@ -196,9 +207,15 @@ def status(*, config_path: Path | None, url: str | None, as_json: bool) -> None:
     default="show",
     metavar="[show|open|close]",
 )
+@_as_json
 @_of_a_gateway
 def breaker(
-    *, deployment: str, to: str, config_path: Path | None, url: str | None
+    *,
+    deployment: str,
+    to: str,
+    as_json: bool,
+    config_path: Path | None,
+    url: str | None,
 ) -> None:
     """Show or force the circuit of DEPLOYMENT's endpoint.
 
@@ -214,16 +231,17 @@ def breaker(
     from atomr_infer.cli.status import print_circuit  # noqa: PLC0415
 
     try:
-        print_circuit(_where(config_path, url), deployment, to)
+        print_circuit(_where(config_path, url), deployment, to, as_json=as_json)
     except ConfigError as error:
         _fail(error)
 
 
 @cli.command()
 @click.argument("deployment")
+@_as_json
 @_of_a_gateway
 def rotate_credentials(
-    *, deployment: str, config_path: Path | None, url: str | None
+    *, deployment: str, as_json: bool, config_path: Path | None, url: str | None
 ) -> None:
     """Read DEPLOYMENT's keys anew, and take them for good.
 
@@ -238,10 +256,13 @@ def rotate_credentials(
     from atomr_infer.cli.operators import ask  # noqa: PLC0415
 
     try:
-        ask(_where(config_path, url), "POST", "credentials", deployment, "renew")
+        done = ask(_where(config_path, url), "POST", "credentials", deployment, "renew")
     except ConfigError as error:
         _fail(error)
-    click.echo(f"the keys of {deployment} are read anew")
+    if as_json:
+        click.echo(json.dumps(done, indent=2))
+    else:
+        click.echo(f"the keys of {deployment} are read anew")
 
 
 def main() -> None:

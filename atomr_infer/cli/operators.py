@@ -7,7 +7,7 @@ they work from wherever the gateway can be reached, with its admin key.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import attrs
 import msgspec
@@ -33,6 +33,7 @@ KEY_VARIABLE = "ATOMR_INFER_ADMIN_KEY"
 DEFAULT_URL = "http://127.0.0.1:8080"
 
 _TIMEOUTS = HttpTimeouts(connect_s=5.0, write_s=10.0, head_s=10.0, idle_s=10.0)
+_NO_QUERY: Mapping[str, str] = {}
 _MAX_BODY_BYTES = 64 * 1024 * 1024
 _OK = (200, 201)
 _ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1"}
@@ -87,7 +88,14 @@ def _url(gateway: GatewayConfig, path: Path) -> str:
     return f"{scheme}://{shown}:{gateway.port}"
 
 
-def ask(where: Where, method: str, *path: str, body: object = None) -> Any:  # noqa: ANN401 - JSON
+def ask(
+    where: Where,
+    method: str,
+    *path: str,
+    body: object = None,
+    query: Mapping[str, str] = _NO_QUERY,
+    timeout_s: float = 10.0,
+) -> Any:  # noqa: ANN401 - JSON
     """Ask one route, and return what it answers.
 
     Args:
@@ -95,24 +103,31 @@ def ask(where: Where, method: str, *path: str, body: object = None) -> Any:  # n
         method: in upper case.
         path: the segments behind ``/admin``; a deployment's name is one.
         body: sent as JSON; None: nothing is sent.
+        query: names and values.
+        timeout_s: how long the answer may take.
 
     Raises:
         ConfigError: the gateway refuses it, or no gateway answers.
     """
     asked = "/".join(quote(segment) for segment in ("admin", *path))
+    if query:
+        asked = f"{asked}?{urlencode(query)}"
+    timeouts = attrs.evolve(_TIMEOUTS, head_s=timeout_s)
     try:
-        return trio.run(_ask, where, method, f"/{asked}", body)
+        return trio.run(_ask, where, method, f"/{asked}", body, timeouts)
     except InferenceError as error:
         raise ConfigError(
             f"the gateway at {where.url} does not answer: {error.message}"
         ) from error
 
 
-async def _ask(where: Where, method: str, path: str, body: object) -> object:
+async def _ask(
+    where: Where, method: str, path: str, body: object, timeouts: HttpTimeouts
+) -> object:
     headers = [("authorization", f"Bearer {where.key.reveal()}")]
     sent = b"" if body is None else msgspec.json.encode(body)
     try:
-        client = HttpClient(where.url, headers=headers, timeouts=_TIMEOUTS)
+        client = HttpClient(where.url, headers=headers, timeouts=timeouts)
     except ValueError as error:
         raise ConfigError(f"cannot ask {where.url}: {error}") from error
     failure: Exception | None = None

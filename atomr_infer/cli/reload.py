@@ -1,113 +1,281 @@
-"""What a configuration that was changed changes in a server that runs.
+"""A configuration that was changed becomes that of a server that runs.
 
-A deployment that is new is served, and one that was changed in what is looked up for
-each request is changed.  Engines, keys and connections are left alone, since requests
-would end with them: what was changed in more or taken out, and the gateway's own
-table, take effect with a restart, and the operator is told so.
+SIGHUP, the file's change and ``POST /admin/reload`` are one: the configuration is
+read and checked as at the start, and then taken whole or not at all.
+
+1. What is new is deployed, as at the start; nobody could ask it before.
+2. What has changed is replaced, all of it in one step, when its new engines serve.
+3. The gateway's own settings change with it, in the same step.
+4. What was taken out is nobody's any more, and ends with its last request.
+
+Where 1 or 2 fails, what was new goes again, and all is as it was.  The last file that
+was refused is remembered until one is taken: ``atomr-infer status`` shows it.
 """
 
 from __future__ import annotations
 
+import logging
+import time
 from typing import TYPE_CHECKING
 
 import attrs
+import trio
 
+from atomr import telemetry
 from atomr_infer.cli.banner import print_notice
+from atomr_infer.config.differences import (
+    Difference,
+    Field,
+    Kind,
+    changed_fields,
+    deployment_differences,
+)
 from atomr_infer.errors import ConfigError, InferenceError
-from atomr_infer.model.deployment import Deployment, changes_while_serving
+from atomr_infer.gateway.server_tls import server_context
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import ssl
+    from collections.abc import Callable, Iterable
 
     from atomr_infer.cli.plan import ServePlan
     from atomr_infer.cluster import Cluster
+    from atomr_infer.config.gateway import GatewayConfig
+    from atomr_infer.gateway.gateway import Gateway
+    from atomr_infer.gateway.setup import Setup
+    from atomr_infer.model.deployment import Deployment
+
+log = logging.getLogger(__name__)
+
+# What a listening socket and an open file are made of.
+_BOUND = ("bind", "response_store")
 
 
 @attrs.frozen
-class Changes:
-    """What is different from what runs.
+class Refused:
+    """A configuration that was not taken.
 
     Attributes:
-        new: the deployments that do not run yet.
-        changed: those that can become what they shall be while they serve.
-        later: what takes effect with a restart, each in a few words.
+        reason: one sentence, with file and line.
+        at_epoch_s: when, by the wall clock.
     """
 
-    new: tuple[Deployment, ...]
-    changed: tuple[Deployment, ...]
-    later: tuple[str, ...]
+    reason: str
+    at_epoch_s: float
 
 
-def changes(running: ServePlan, wanted: ServePlan) -> Changes:
+@attrs.frozen
+class Reloaded:
+    """What came of a reload.
+
+    Attributes:
+        differences: between what ran and what the configuration says.
+        refused: why nothing was taken; None: it was.
+    """
+
+    differences: tuple[Difference, ...] = ()
+    refused: str | None = None
+
+
+def differences(running: ServePlan, wanted: ServePlan) -> tuple[Difference, ...]:
     """Compare what runs with what the configuration says now."""
-    runs = {deployment.name: deployment for deployment in running.deployments}
-    says = {deployment.name: deployment for deployment in wanted.deployments}
-    differ = [wanted for name, wanted in says.items() if runs.get(name) != wanted]
-    new = tuple(each for each in differ if each.name not in runs)
-    other = [each for each in differ if each.name in runs]
-    changed = [e for e in other if changes_while_serving(runs[e.name], e)]
-    later = [f"the changed deployment {e.name!r}" for e in other if e not in changed]
-    later += [f"the end of {name!r}" for name in runs if name not in says]
-    ours = (running.gateway, running.keys, running.admin_key)
-    if ours != (wanted.gateway, wanted.keys, wanted.admin_key):
-        later.append("[gateway]")
-    return Changes(new, tuple(changed), tuple(later))
+    found = list(deployment_differences(running.deployments, wanted.deployments))
+    found += _of_gateway(running, wanted)
+    for table in ("teams", "budgets"):
+        before, after = getattr(running, table), getattr(wanted, table)
+        if before != after:
+            found.append(Difference(Kind.CHANGED, f"[[{table.removesuffix('s')}]]"))
+    for table in ("node", "cluster"):
+        before, after = getattr(running, table), getattr(wanted, table)
+        if before != after:
+            fields = changed_fields(before, after)
+            found.append(Difference(Kind.CHANGED, f"[{table}]", fields, later=True))
+    return tuple(found)
 
 
-async def take_changes(
-    cluster: Cluster, running: ServePlan, plan: Callable[[], ServePlan], cause: str
-) -> ServePlan:
-    """Read the configuration anew, and serve what is new in it.
+def _of_gateway(running: ServePlan, wanted: ServePlan) -> list[Difference]:
+    fields = changed_fields(running.gateway, wanted.gateway)
+    later = tuple(field for field in fields if field.name in _BOUND)
+    now = [field for field in fields if field.name not in _BOUND]
+    told = {field.name for field in now}
+    for name, before, after in (
+        ("keys", running.keys, wanted.keys),
+        ("admin_key", running.admin_key, wanted.admin_key),
+    ):
+        if before != after and name not in told:
+            now.append(Field(name, "a key", "another key"))
+    what = "[gateway]"
+    found = [Difference(Kind.CHANGED, what, tuple(now))] if now else []
+    if later:
+        found.append(Difference(Kind.CHANGED, what, later, later=True))
+    return found
 
-    Args:
-        cluster: what serves.
-        running: what it serves.
-        plan: reads the configuration.
-        cause: why, for what the operator is told.
 
-    Returns:
-        What is served now.
+def tls_of(gateway: GatewayConfig) -> ssl.SSLContext | None:
+    """Return what connections begin with; None: no TLS.
+
+    Raises:
+        ConfigError: certificate or key cannot be used.
     """
-    try:
-        wanted = plan()
-        found = changes(running, wanted)
-    except ConfigError as error:
-        print_notice(f"{cause}: the configuration is not taken: {error}")
-        return running
-    if wanted.teams != running.teams:
-        cluster.key_ring.take_teams(wanted.teams)
-        print_notice(f"{cause}: the teams are changed")
-        running = attrs.evolve(running, teams=wanted.teams)
-    if wanted.budgets != running.budgets:
-        cluster.budgets.take(wanted.budgets)
-        print_notice(f"{cause}: the budgets of teams and keys are changed")
-        running = attrs.evolve(running, budgets=wanted.budgets)
-    names = frozenset(deployment.name for deployment in found.new)
-    for deployment in found.new:
-        try:
-            await cluster.deploy(deployment, expected=names)
-        except (ConfigError, InferenceError) as error:
-            print_notice(f"{cause}: {deployment.name} cannot be served: {error}")
-            continue
-        print_notice(f"{cause}: {deployment.name} is served now")
-        deployments = (*running.deployments, deployment)
-        running = attrs.evolve(running, deployments=deployments)
-    for deployment in found.changed:
-        try:
-            await cluster.change(deployment)
-        except (ConfigError, InferenceError) as error:
-            print_notice(f"{cause}: {deployment.name} is not changed: {error}")
-            continue
-        print_notice(f"{cause}: {deployment.name} is changed")
-        running = _with(running, deployment)
-    if found.later:
-        told = ", ".join(found.later)
-        print_notice(f"{cause}: takes effect with a restart: {told}")
-    return running
+    if gateway.certificate is None or gateway.private_key is None:
+        return None
+    return server_context(gateway.certificate, gateway.private_key)
 
 
-def _with(running: ServePlan, changed: Deployment) -> ServePlan:
-    deployments = tuple(
-        changed if each.name == changed.name else each for each in running.deployments
-    )
-    return attrs.evolve(running, deployments=deployments)
+class Reloader:
+    """The configuration of a server that runs.
+
+    Attributes:
+        plan: what it runs.
+        refused: the last configuration, if it was not taken.
+        taken_at_epoch_s: when what runs was taken, by the wall clock.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        gateway: Gateway,
+        plan: ServePlan,
+        again: Callable[[], ServePlan],
+        nursery: trio.Nursery,
+    ) -> None:
+        """Start with what runs.
+
+        Args:
+            cluster: what serves.
+            gateway: at which address.
+            plan: what is served.
+            again: reads the configuration; called in a thread.
+            nursery: where what was taken out ends.
+        """
+        self.plan = plan
+        self.refused: Refused | None = None
+        self.taken_at_epoch_s = time.time()
+        self._cluster = cluster
+        self._gateway = gateway
+        self._again = again
+        self._nursery = nursery
+        self._ending: dict[str, trio.Event] = {}
+        self._one_at_a_time = trio.Lock()
+
+    async def reload(
+        self, cause: str, *, dry_run: bool = False, quiet: bool = False
+    ) -> Reloaded:
+        """Read the configuration anew, and take it.
+
+        Args:
+            cause: why, for what the operator is told.
+            dry_run: True changes nothing, and tells nobody.
+            quiet: True tells nobody where nothing has changed.
+
+        Cancellation: deployments are as they were, or all as the file says.
+        """
+        async with self._one_at_a_time:
+            found: tuple[Difference, ...] = ()
+            try:
+                wanted = await trio.to_thread.run_sync(self._again)
+                tls = await trio.to_thread.run_sync(tls_of, wanted.gateway)
+                found = differences(self.plan, wanted)
+                setup = self._setup(wanted, tls)
+                if not dry_run:
+                    await self._take(wanted, setup)
+            except (ConfigError, InferenceError) as error:
+                if not dry_run:
+                    self._refuse(cause, str(error))
+                return Reloaded(found, str(error))
+            if not dry_run:
+                self._tell(cause, found, quiet=quiet)
+            return Reloaded(found)
+
+    def _setup(self, wanted: ServePlan, tls: ssl.SSLContext | None) -> Setup:
+        try:
+            return self._cluster.setup(
+                wanted.gateway, keys=wanted.keys, admin_key=wanted.admin_key, tls=tls
+            )
+        except ConfigError as error:
+            if wanted.origin is not None and error.path is None:
+                error.path = wanted.origin.path
+                error.line = wanted.origin.positions.line(("gateway", "admin_key"))
+            raise
+
+    async def _take(self, wanted: ServePlan, setup: Setup) -> None:
+        runs = {deployment.name: deployment for deployment in self.plan.deployments}
+        names = [deployment.name for deployment in wanted.deployments]
+        new = [d for d in wanted.deployments if d.name not in runs]
+        other = [d for d in wanted.deployments if runs.get(d.name, d) != d]
+        gone = [name for name in runs if name not in names]
+        started: list[str] = []
+        done = False
+        try:
+            await self._deploy(new, names, started)
+            if other:
+                await self._cluster.replace(*other, expected=names)
+            done = True
+        finally:
+            if not done:
+                self._remove(started)
+        # From here to the end nothing waits, and nothing can fail.
+        self._gateway.change(setup)
+        self._cluster.key_ring.take_teams(wanted.teams)
+        self._cluster.budgets.take(wanted.budgets)
+        bound = {name: getattr(self.plan.gateway, name) for name in _BOUND}
+        self.plan = attrs.evolve(
+            wanted,
+            gateway=attrs.evolve(wanted.gateway, **bound),
+            node=self.plan.node,
+            cluster=self.plan.cluster,
+        )
+        self._remove(gone)
+
+    async def _deploy(
+        self, new: Iterable[Deployment], names: list[str], started: list[str]
+    ) -> None:
+        """Start all at once, so that a remote one does not wait for a local one."""
+        failure: ConfigError | InferenceError | None = None
+        async with trio.open_nursery() as nursery:
+
+            async def start(deployment: Deployment) -> None:
+                nonlocal failure
+                ending = self._ending.get(deployment.name)
+                if ending is not None:
+                    await ending.wait()  # one of its name was just taken out
+                try:
+                    await self._cluster.deploy(deployment, expected=names)
+                except (ConfigError, InferenceError) as error:
+                    failure = failure or error
+                    nursery.cancel_scope.cancel()
+                else:
+                    started.append(deployment.name)
+
+            for deployment in new:
+                nursery.start_soon(start, deployment)
+        if failure is not None:
+            raise failure
+
+    def _remove(self, names: Iterable[str]) -> None:
+        for name in names:
+            self._ending[name] = trio.Event()
+            self._nursery.start_soon(self._end, name)
+
+    async def _end(self, name: str) -> None:
+        drain_s = self.plan.gateway.drain_timeout_s
+        try:
+            await self._cluster.undeploy(name, drain_s=drain_s)
+        finally:
+            self._ending.pop(name).set()
+        print_notice(f"{name} has ended")
+
+    def _refuse(self, cause: str, reason: str) -> None:
+        self.refused = Refused(reason, time.time())
+        print_notice(f"{cause}: the configuration is not taken: {reason}")
+        self._emit("refused", {"cause": cause, "reason": reason})
+
+    def _tell(self, cause: str, found: tuple[Difference, ...], *, quiet: bool) -> None:
+        self.refused, self.taken_at_epoch_s = None, time.time()
+        for difference in found:
+            print_notice(f"{cause}: {difference.line}")
+        if not found and not quiet:
+            print_notice(f"{cause}: nothing in the configuration has changed")
+        self._emit("taken", {"cause": cause, "differences": len(found)})
+
+    def _emit(self, what: str, about: dict[str, object]) -> None:
+        telemetry.emit(("atomr_infer", "configuration", what), {}, about)

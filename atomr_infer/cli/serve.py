@@ -29,17 +29,18 @@ from atomr_infer.cli.banner import (
     print_notice,
 )
 from atomr_infer.cli.hangup import open_hangups, renew_at, signals_here
+from atomr_infer.cli.lifecycle import ServeLifecycle
 from atomr_infer.cli.load_progress import LoadProgress
 from atomr_infer.cli.logs import configure_logging
+from atomr_infer.cli.reload import Reloader, tls_of
+from atomr_infer.cli.watch import watch_files
 from atomr_infer.cluster import Cluster
 from atomr_infer.errors import ConfigError, InferenceError, decode, encode
-from atomr_infer.gateway.server_tls import server_context
 from atomr_infer.serving.node import make_node
 from atomr_infer.serving.placing.orders import Orders
 
 if TYPE_CHECKING:
     import socket
-    import ssl
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from atomr_infer.cli.plan import ServePlan
@@ -133,10 +134,13 @@ async def _serve(
                 else:
                     seat.tell({"engines": engines})
                 async with trio.open_nursery() as nursery:
+                    reloader = Reloader(cluster, gateway, plan, again, nursery)
+                    cluster.lifecycle = ServeLifecycle(reloader, gateway, nursery)
+                    nursery.start_soon(watch_files, reloader)
                     if hangups is not None:
-                        nursery.start_soon(renew_at, hangups, cluster, plan, again)
+                        nursery.start_soon(renew_at, hangups, cluster, reloader)
                     name = (await _next(signals)).name
-                    await _drain(signals, name, gateway, plan.gateway)
+                    await _drain(signals, name, gateway, reloader.plan.gateway)
                     nursery.cancel_scope.cancel()
             print_notice("stopping")
     print_notice("stopped")
@@ -171,7 +175,7 @@ async def _listen(
         keys=plan.keys,
         admin_key=plan.admin_key,
         response_store=_path(plan.gateway.response_store),
-        tls=_tls(plan.gateway),
+        tls=tls_of(plan.gateway),
         sockets=sockets,
     )
 
@@ -188,12 +192,6 @@ def _node(plan: ServePlan, seat: Seat | None) -> ServingNode:
             error.path = plan.origin.path
             error.line = plan.origin.positions.line(("cluster",))
         raise
-
-
-def _tls(gateway: GatewayConfig) -> ssl.SSLContext | None:
-    if gateway.certificate is None or gateway.private_key is None:
-        return None
-    return server_context(gateway.certificate, gateway.private_key)
 
 
 def _spare_the_collector() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,39 +21,77 @@ _UNBOUNDED = 10_000
 
 
 def print_status(where: Where, *, as_json: bool) -> None:
-    """Print the deployments of a gateway, as a table or as the JSON it answers.
+    """Print how a gateway is, in words or as the JSON it answers.
 
     Raises:
         ConfigError: the gateway cannot be asked.
     """
-    answer = ask(where, "GET", "deployments")
+    answer = ask(where, "GET", "status")
     if as_json:
         click.echo(json.dumps(answer, indent=2))
         return
+    for line in _of_node(answer):
+        click.echo(line)
+    print_deployments(answer["deployments"])
+
+
+def print_deployments(deployments: list[Any]) -> None:
+    """Print deployments as a table."""
     console = Console()
     if not console.is_terminal:
         console.width = _UNBOUNDED  # a line per deployment, whole, for grep
-    console.print(_table(answer["deployments"]))
+    console.print(_table(deployments))
 
 
-def print_circuit(where: Where, deployment: str, to: str) -> None:
+def _of_node(answer: Any) -> list[str]:  # noqa: ANN401 - JSON
+    state = "ready" if answer["ready"] else "not ready"
+    if answer.get("draining"):
+        state = f"draining; {answer['running']} requests run"
+    lines = [f"node {answer['node']}: {state}"]
+    if answer["ending"]:
+        lines.append(f"ending with their last requests: {', '.join(answer['ending'])}")
+    configuration = answer.get("configuration")
+    if configuration is not None:
+        lines.append(f"configuration: {_configuration(configuration)}")
+    return [*lines, ""]
+
+
+def _configuration(told: Any) -> str:  # noqa: ANN401 - JSON
+    if told["state"] == "refused":
+        return f"refused since {_clock(told['refused_at_s'])}: {told['reason']}"
+    return f"{told['source']}, taken {_clock(told['taken_at_s'])}"
+
+
+def _clock(epoch_s: float) -> str:
+    at = datetime.fromtimestamp(epoch_s, UTC)
+    return at.strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def print_circuit(where: Where, deployment: str, to: str, *, as_json: bool) -> None:
     """Print a circuit and the steps that led there, or force it first.
 
     Args:
         where: the gateway.
         deployment: whose circuit.
         to: ``open`` or ``close``; ``show`` leaves it as it is.
+        as_json: whether JSON is printed.
 
     Raises:
         ConfigError: the gateway cannot be asked, or there is no circuit.
     """
     if to != "show":
         circuit = ask(where, "POST", "breakers", deployment, to)
+        if as_json:
+            click.echo(json.dumps(circuit, indent=2))
+            return
         click.echo(f"the circuit of {circuit['endpoint']} is {circuit['state']}")
         return
     circuit = ask(where, "GET", "deployments", deployment)["circuit"]
     if circuit is None:
         raise ConfigError(f"{deployment} asks no endpoint, so it has no circuit")
+    if as_json:
+        click.echo(json.dumps(circuit, indent=2))
+        return
     click.echo(f"the circuit of {circuit['endpoint']} is {_circuit(circuit)}")
     for step in circuit["history"]:
         moved = f"{step['before']} -> {step['after']}"

@@ -101,6 +101,8 @@ class GatewayConfig:
         shared_references: whether a client that shows one of the ``keys`` may name
             what a provider keeps for the account that all share (files, caches,
             vector stores) though it was not made for that key.
+        watch: whether the configuration is read anew when its file has changed, or
+            the certificate's, or one with a key of the gateway's.
         response_store: the SQLite file that keeps responses which later ones
             go on from by ``previous_response_id``; none: in memory.
 
@@ -126,6 +128,9 @@ class GatewayConfig:
     )
     admin_key: EnvSecret | FileSecret | None = None
     shared_references: bool = attrs.field(
+        default=False, validator=attrs.validators.instance_of(bool)
+    )
+    watch: bool = attrs.field(
         default=False, validator=attrs.validators.instance_of(bool)
     )
     response_store: str | None = attrs.field(default=None, validator=_path)

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from atomr_infer.runtimes.credentials import Credentials
     from atomr_infer.serving.blueprint import Blueprint
     from atomr_infer.serving.far.replica import AnyReplica, FarReplica
+    from atomr_infer.serving.lifecycle import Lifecycle
     from atomr_infer.serving.node import ServingNode
     from atomr_infer.serving.placing.alone import AnyOrders
 
@@ -73,6 +74,7 @@ class Serving:
         self._hedges: dict[str, HedgeBudget] = {}
         self._turns: dict[str, int] = {}
         self._turn = 0
+        self.lifecycle: Lifecycle | None = None
         self.draining: frozenset[str] = frozenset()
         self.elsewhere: dict[str, Deployment] = {}
         self.orders: AnyOrders

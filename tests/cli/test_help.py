@@ -28,10 +28,14 @@ async def test_help_names_every_command() -> None:
     commands = out.partition("Commands:\n")[2].splitlines()
     assert [line.split()[0] for line in commands] == [
         "breaker",
+        "check",
         "cluster",
         "cost-report",
+        "deployments",
+        "drain",
         "explain",
         "keys",
+        "reload",
         "rotate-credentials",
         "runtimes",
         "serve",

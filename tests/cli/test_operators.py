@@ -50,7 +50,10 @@ async def test_status_shows_each_deployment_on_a_line(serve: Start) -> None:
         url = f"http://127.0.0.1:{command.port}"
         code, out, err = await run_command("status", "--url", url, **SHOWN)
         assert (code, err) == (0, "")
-        head, line = out.splitlines()
+        node, configuration, _, head, line = out.splitlines()
+        assert node.startswith("node ")
+        assert node.endswith(": ready")
+        assert configuration.startswith("configuration: ")
         assert head.split()[:3] == ["deployment", "runtime", "phase"]
         assert line.split()[:5] == ["m", "mock", "serving", "0", "0"]
         assert line.split()[6:] == ["-", "-"]

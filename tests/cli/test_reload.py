@@ -1,125 +1,289 @@
-"""SIGHUP, after the configuration was changed: what is taken, and what is told."""
+"""A changed configuration becomes that of a server that runs, whole or not at all."""
 
 from __future__ import annotations
 
-import signal
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import attrs
+import pytest
+import trio
 
+from atomr import telemetry
 from atomr_infer.cli.plan import ServePlan
-from atomr_infer.cli.reload import Changes, changes
+from atomr_infer.cli.reload import Reloader, differences
+from atomr_infer.cluster import Cluster
 from atomr_infer.config.gateway import GatewayConfig
+from atomr_infer.config.node import NodeConfig
+from atomr_infer.errors import ConfigError
+from atomr_infer.gateway.gateway import Gateway
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.model.secret import Secret
-from tests.cli.conftest import mock_config
-from tests.gateway.http import chat, until
+from atomr_infer.model.team import Team
+from tests.gateway.http import Answer, chat, request, until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tests.cli.conftest import Start
+    from collections.abc import AsyncIterator
 
 M = Deployment(name="m", runtime="mock")
 N = Deployment(name="n", runtime="mock")
-PLAN = ServePlan(deployments=(M,), gateway=GatewayConfig(), source="atomr.toml")
-
-MORE = '[[deployment]]\nname = "n"\nruntime = "mock"\nfallbacks = ["o"]\n'
-LAST = '[[deployment]]\nname = "o"\nruntime = "mock"\n'
-
-
-def test_what_is_new_is_taken_and_what_was_changed_at_heart_waits() -> None:
-    other = attrs.evolve(M, model="x")
-    wanted = attrs.evolve(PLAN, deployments=(other, N))
-    later = ("the changed deployment 'm'",)
-    assert changes(PLAN, wanted) == Changes((N,), (), later)
-    assert changes(wanted, PLAN).later == (*later, "the end of 'n'")
+PLAN = ServePlan(
+    deployments=(M,), gateway=GatewayConfig(bind="127.0.0.1:0"), source="atomr.toml"
+)
+SLOW = attrs.evolve(M, options={"delay_s": 0.2, "tokens": 3})
+BROKEN = attrs.evolve(N, options={"weights": "none"})
 
 
-def test_what_is_looked_up_for_each_request_is_changed() -> None:
-    other = attrs.evolve(M, serves=("m", "alias"))
-    wanted = attrs.evolve(PLAN, deployments=(other,))
-    assert changes(PLAN, wanted) == Changes((), (other,), ())
+@attrs.define
+class Served:
+    """A gateway, and what its configuration says."""
+
+    cluster: Cluster
+    gateway: Gateway
+    reloader: Reloader
+    says: list[ServePlan | ConfigError]
+
+    @property
+    def port(self) -> int:
+        return int(self.gateway.url.rpartition(":")[2])
+
+    async def reload(self, said: ServePlan | ConfigError) -> list[str]:
+        """Reload, and return what differed, or why it was refused."""
+        self.says.append(said)
+        done = await self.reloader.reload("test")
+        if done.refused is not None:
+            return [done.refused]
+        return [difference.line for difference in done.differences]
 
 
-def test_what_says_the_same_changes_nothing() -> None:
-    same = attrs.evolve(PLAN, deployments=(Deployment(name="m", runtime="mock"),))
-    assert changes(PLAN, same) == Changes((), (), ())
+@asynccontextmanager
+async def serving(plan: ServePlan = PLAN) -> AsyncIterator[Served]:
+    says: list[ServePlan | ConfigError] = []
+
+    def again() -> ServePlan:
+        said = says[-1]
+        if isinstance(said, ConfigError):
+            raise said
+        return said
+
+    async with Cluster.connect("inproc://test") as cluster:
+        for deployment in plan.deployments:
+            await cluster.deploy(deployment)
+        gateway = await cluster.serve("127.0.0.1:0")
+        async with trio.open_nursery() as nursery:
+            reloader = Reloader(cluster, gateway, plan, again, nursery)
+            yield Served(cluster, gateway, reloader, says)
+            nursery.cancel_scope.cancel()
 
 
-def test_what_is_the_gateways_own_waits() -> None:
-    for wanted in (
-        attrs.evolve(PLAN, gateway=GatewayConfig(keepalive_s=1.0)),
-        attrs.evolve(PLAN, keys=(Secret("another"),)),
-        attrs.evolve(PLAN, admin_key=Secret("another")),
-    ):
-        assert changes(PLAN, wanted) == Changes((), (), ("[gateway]",))
+def test_what_differs_is_found_in_every_table() -> None:
+    wanted = attrs.evolve(
+        PLAN,
+        deployments=(attrs.evolve(M, serves=("m", "k")), N),
+        gateway=GatewayConfig(bind="127.0.0.1:1", keepalive_s=1.0),
+        keys=(Secret("sk-another"),),
+        teams=(Team(name="red"),),
+        node=NodeConfig(name="a"),
+    )
+    assert [difference.line for difference in differences(PLAN, wanted)] == [
+        '~ deployment \'m\': serves: ["m"] -> ["m", "k"]',
+        "+ deployment 'n' (mock)",
+        "~ [gateway]: keepalive_s: 15.0 -> 1.0, keys: a key -> another key",
+        '~ [gateway]: bind: "127.0.0.1:0" -> "127.0.0.1:1" (with a restart)',
+        "~ [[team]]",
+        '~ [node]: name: nothing -> "a" (with a restart)',
+    ]
+    assert differences(PLAN, PLAN) == ()
 
 
-async def test_a_new_deployment_is_served_without_a_restart(
-    write: Callable[[str], str], serve: Start
-) -> None:
-    async with serve() as command:
-        await command.serving()
-        assert (await chat(command.port, model="n")).status == 404
-        write(mock_config("tokens = 2") + MORE + LAST)
-        command.send(signal.SIGHUP)
-        await command.said("SIGHUP: n is served now")
-        await command.said("SIGHUP: o is served now")
-        await command.said("takes effect with a restart: the changed deployment 'm'\n")
-        assert (await chat(command.port, model="n")).status == 200
-        assert (await chat(command.port, model="m")).status == 200
-        command.send(signal.SIGHUP)
-        await until(lambda: command.stderr.count("takes effect") == 2, within_s=30)
-        command.send(signal.SIGTERM)
-        assert await command.ended() == 0
-    assert command.stderr.count("n is served now") == 1
-    assert "Traceback" not in command.stderr
+async def test_what_is_new_is_served_and_what_is_gone_is_not() -> None:
+    async with serving() as served:
+        lines = await served.reload(attrs.evolve(PLAN, deployments=(N,)))
+        assert lines == ["+ deployment 'n' (mock)", "- deployment 'm'"]
+        assert (await chat(served.port, model="n")).status == 200
+        assert (await chat(served.port, model="m")).status == 404
+        assert served.reloader.plan.deployments == (N,)
+        assert await served.reload(served.reloader.plan) == []
 
 
-async def test_a_configuration_that_cannot_work_leaves_all_as_it_was(
-    write: Callable[[str], str], serve: Start
-) -> None:
-    async with serve() as command:
-        await command.serving()
-        path = write(mock_config() + MORE)  # what it falls back to is not there
-        command.send(signal.SIGHUP)
-        await command.said(f"SIGHUP: the configuration is not taken: {path}:")
-        assert (await chat(command.port, model="m")).status == 200
-        assert (await chat(command.port, model="n")).status == 404
-        write(mock_config() + LAST)
-        command.send(signal.SIGHUP)
-        await command.said("SIGHUP: o is served now")
-        command.send(signal.SIGTERM)
-        assert await command.ended() == 0
-    assert "Traceback" not in command.stderr
+async def test_what_was_taken_out_ends_with_its_last_request() -> None:
+    async with serving(attrs.evolve(PLAN, deployments=(SLOW, N))) as served:
+        answers: list[Answer] = []
+
+        async def ask() -> None:
+            answers.append(await chat(served.port))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            await until(lambda: served.gateway.running == 1)
+            await served.reload(attrs.evolve(PLAN, deployments=(N,)))
+            assert (await chat(served.port)).status == 404
+        assert [answer.status for answer in answers] == [200]
+        # One of its name comes back when the last one has ended.
+        await served.reload(attrs.evolve(PLAN, deployments=(N, M)))
+        assert (await chat(served.port)).status == 200
 
 
-ALIAS = """\
-[[deployment]]
-name = "m"
-runtime = "mock"
-serves = ["m", "alias"]
-fallbacks = ["o"]
-retry = { max_attempts = 1 }
-[deployment.options]
-"""
+async def test_a_file_that_cannot_work_changes_nothing_and_is_remembered() -> None:
+    told: list[tuple[tuple[str, ...], object]] = []
+    name = ("atomr_infer", "configuration", "refused")
+    telemetry.attach(
+        "test", name, lambda event, _, about: told.append((event, about["reason"]))
+    )
+    try:
+        async with serving() as served:
+            problem = ConfigError("no such thing", path="atomr.toml", line=7)
+            assert await served.reload(problem) == ["atomr.toml:7: no such thing"]
+            refused = served.reloader.refused
+            assert refused is not None
+            assert refused.reason == "atomr.toml:7: no such thing"
+            assert (await chat(served.port)).status == 200
+            assert told == [(name, "atomr.toml:7: no such thing")]
+            assert await served.reload(PLAN) == []
+            assert served.reloader.refused is None
+    finally:
+        telemetry.detach("test")
 
 
-async def test_a_name_and_a_fallback_are_added_while_it_serves(
-    write: Callable[[str], str], serve: Start
-) -> None:
-    async with serve() as command:
-        await command.serving()
-        assert (await chat(command.port, model="alias")).status == 404
-        write(ALIAS + LAST)
-        command.send(signal.SIGHUP)
-        await command.said("SIGHUP: m is changed")
-        assert (await chat(command.port, model="alias")).status == 200
-        command.send(signal.SIGHUP)
-        await until(lambda: command.stderr.count("anew") == 2, within_s=30)
-        command.send(signal.SIGTERM)
-        assert await command.ended() == 0
-    assert command.stderr.index("o is served now") < command.stderr.index("is changed")
-    assert command.stderr.count("is changed") == 1
-    assert "takes effect with a restart" not in command.stderr
+async def test_one_that_cannot_be_started_leaves_all_as_it_was() -> None:
+    async with serving() as served:
+        o = attrs.evolve(N, name="o")
+        wanted = attrs.evolve(
+            PLAN,
+            deployments=(attrs.evolve(M, serves=("k",)), o, BROKEN),
+            gateway=attrs.evolve(PLAN.gateway, max_body_bytes=10),
+        )
+        (problem,) = await served.reload(wanted)
+        assert "weights" in problem
+        assert (await chat(served.port)).status == 200
+        await until(lambda: served.cluster.models() == ("m",))
+        assert served.reloader.plan is PLAN
+
+
+async def test_one_that_cannot_become_another_takes_what_is_new_back() -> None:
+    async with serving() as served:
+        worse = attrs.evolve(M, options={"weights": "none"})
+        (problem,) = await served.reload(attrs.evolve(PLAN, deployments=(worse, N)))
+        assert "weights" in problem
+        assert (await chat(served.port)).status == 200
+        await until(lambda: served.cluster.models() == ("m",))
+
+
+async def test_a_dry_run_says_all_and_changes_nothing() -> None:
+    async with serving() as served:
+        served.says.append(attrs.evolve(PLAN, deployments=(N,)))
+        done = await served.reloader.reload("test", dry_run=True)
+        assert len(done.differences) == 2
+        assert done.refused is None
+        assert served.cluster.models() == ("m",)
+        served.says.append(ConfigError("no"))
+        done = await served.reloader.reload("test", dry_run=True)
+        assert done.refused == "no"
+        assert served.reloader.refused is None
+
+
+async def test_the_gateways_own_settings_change_while_it_serves() -> None:
+    async with serving() as served:
+        gateway = attrs.evolve(
+            PLAN.gateway, max_body_bytes=20, cors_origins=("https://a.example",)
+        )
+        wanted = attrs.evolve(PLAN, gateway=gateway, keys=(Secret("sk-key"),))
+        assert len(await served.reload(wanted)) == 1
+        assert (await chat(served.port)).status == 401
+        key = {"authorization": "Bearer sk-key", "origin": "https://a.example"}
+        answer = await request(served.port, "GET", "/v1/models", b"", **key)
+        assert answer.status == 200
+        assert answer.headers["access-control-allow-origin"] == "https://a.example"
+        large = await request(
+            served.port, "POST", "/v1/chat/completions", b"x" * 30, **key
+        )
+        assert large.status == 413
+        await served.reload(PLAN)
+        assert (await chat(served.port)).status == 200
+
+
+async def test_operators_routes_come_and_go() -> None:
+    async with serving() as served:
+        key = {"authorization": "Bearer adm-1234"}
+        wanted = attrs.evolve(PLAN, admin_key=Secret("adm-1234"))
+        assert (
+            await request(served.port, "GET", "/admin/tree", b"", **key)
+        ).status == 404
+        await served.reload(wanted)
+        assert (
+            await request(served.port, "GET", "/admin/tree", b"", **key)
+        ).status == 200
+        await served.reload(PLAN)
+        assert (
+            await request(served.port, "GET", "/admin/tree", b"", **key)
+        ).status == 404
+
+
+async def test_an_admin_key_that_opens_the_gateway_is_refused() -> None:
+    async with serving() as served:
+        both = attrs.evolve(PLAN, keys=(Secret("k"),), admin_key=Secret("k"))
+        (problem,) = await served.reload(both)
+        assert problem.startswith("the admin key is one of the gateway's keys")
+        assert (await chat(served.port)).status == 200
+
+
+async def test_an_address_waits_for_a_restart_and_is_told_again() -> None:
+    async with serving() as served:
+        gateway = attrs.evolve(PLAN.gateway, bind="127.0.0.1:1")
+        wanted = attrs.evolve(PLAN, gateway=gateway)
+        for _ in range(2):
+            (line,) = await served.reload(wanted)
+            assert line.endswith("(with a restart)")
+        assert (await chat(served.port)).status == 200
+
+
+async def test_two_reloads_at_once_come_one_after_the_other() -> None:
+    async with serving() as served:
+        served.says.append(attrs.evolve(PLAN, deployments=(M, N)))
+        async with trio.open_nursery() as nursery:
+            for _ in range(2):
+                nursery.start_soon(served.reloader.reload, "test")
+        assert served.cluster.models() == ("m", "n")
+
+
+async def test_a_reload_that_is_given_up_leaves_all_as_it_was() -> None:
+    async with serving() as served:
+        slow = attrs.evolve(N, options={"load_s": 30.0})
+        served.says.append(attrs.evolve(PLAN, deployments=(M, slow)))
+        with trio.move_on_after(0.5) as patience:
+            await served.reloader.reload("test")
+        assert patience.cancelled_caught
+        await until(lambda: served.cluster.models() == ("m",))
+        assert await served.reload(PLAN) == []
+        assert (await chat(served.port)).status == 200
+
+
+@pytest.mark.parametrize("count", [10, pytest.param(200, marks=pytest.mark.slow)])
+async def test_many_reloads_under_load_cost_no_request(count: int) -> None:
+    plain = attrs.evolve(M, options={"delay_s": 0.01, "tokens": 20})
+    async with serving(attrs.evolve(PLAN, deployments=(plain,))) as served:
+        answers: list[Answer] = []
+        done = False
+
+        async def ask() -> None:
+            while not done:
+                answers.append(await chat(served.port, stream=True))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(4):
+                nursery.start_soon(ask)
+            await until(lambda: served.gateway.running == 4)
+            for number in range(count):
+                options = {**plain.options, "reply": f"answer {number}"}
+                others = (attrs.evolve(N, name=f"n{number}"),)
+                changed = attrs.evolve(plain, options=options)
+                lines = await served.reload(
+                    attrs.evolve(PLAN, deployments=(changed, *others))
+                )
+                assert len(lines) == (2 if not number else 3)
+            done = True
+        assert {answer.status for answer in answers} == {200}
+        assert all(answer.body.endswith(b"data: [DONE]\n\n") for answer in answers)
+        (replica,) = await served.cluster.replicas("m")
+        await until(lambda: not replica.outstanding)
+        assert len(answers) >= 4

@@ -22,6 +22,7 @@ from werkzeug.exceptions import HTTPException
 from atomr.otp import supervision_tree
 from atomr.process import current_node
 from atomr_infer.gateway.admin.keys import KeyRoutes
+from atomr_infer.gateway.admin.lifecycle import LifecycleRoutes
 from atomr_infer.gateway.admin.placement import PlacementRoutes
 from atomr_infer.gateway.admin.refused import RefusedError
 from atomr_infer.gateway.admin.shown import (
@@ -70,6 +71,7 @@ class AdminApp:
             ("POST", "/admin/breakers/<path:name>/<any(open,close):to>", self._force),
             ("POST", "/admin/credentials/<path:name>/renew", self._renew),
             ("GET", "/admin/tree", self._tree),
+            *LifecycleRoutes(self._serving).routes(),
             *KeyRoutes(self._serving).routes(),
             *SpendingRoutes(self._serving).routes(),
             *PlacementRoutes(self._serving).routes(),

@@ -1,0 +1,118 @@
+"""``atomr-infer check``: whether a configuration can work, as far as it is known here.
+
+Everything that ``serve`` looks at before it starts, and nothing that it starts: the
+file, the runtimes and their options, that each key is where it is said to be, the
+certificate with its key, and what the node and its cluster are made of.  No provider
+is asked, and no address is bound.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import attrs
+import click
+
+from atomr_infer.errors import ConfigError
+
+_CANNOT_WORK = 1
+
+
+@attrs.frozen
+class Checked:
+    """What was found.
+
+    Attributes:
+        source: where the configuration came from.
+        deployments: the name and the runtime of each.
+        notices: what an operator should know of it.
+    """
+
+    source: str
+    deployments: tuple[tuple[str, str], ...]
+    notices: tuple[str, ...]
+
+
+@click.command()
+@click.option(
+    "-c",
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="What to check.  [default: the provider keys of the environment]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+def check(*, config_path: Path | None, as_json: bool) -> None:
+    """Say whether a configuration can work; nothing is started and nobody is asked.
+
+    The exit status is 0 when it can, and 1 when it cannot; then the first thing that
+    stands in the way is said, with its line and the remedy.
+
+    \b
+    Examples:
+      atomr-infer check --config atomr.toml
+      atomr-infer check --config atomr.toml --json
+    """  # noqa: D301 - click wants the character itself, no backslash and a b
+    try:
+        found = checked(config_path)
+    except ConfigError as error:
+        _refuse(error, as_json=as_json)
+    if as_json:
+        click.echo(json.dumps({"ok": True, **attrs.asdict(found)}, indent=2))
+        return
+    for name, runtime in found.deployments:
+        click.echo(f"{name}: {runtime}")
+    for notice in found.notices:
+        click.echo(f"note: {notice}")
+    click.echo(f"{found.source} can be served")
+
+
+def _refuse(error: ConfigError, *, as_json: bool) -> None:
+    if as_json:
+        told = {
+            "message": error.message,
+            "path": error.path,
+            "line": error.line,
+        }
+        click.echo(json.dumps({"ok": False, "error": told}, indent=2))
+    else:
+        click.echo(f"atomr-infer: {error}", err=True)
+    sys.exit(_CANNOT_WORK)
+
+
+def checked(config_path: Path | None) -> Checked:
+    """Look at a configuration.
+
+    Raises:
+        ConfigError: it cannot work.
+    """
+    # Late: `atomr-infer --help` must not wait for the runtimes.
+    from atomr_infer.cli.plan import plan_serving  # noqa: PLC0415
+    from atomr_infer.cli.reload import tls_of  # noqa: PLC0415
+    from atomr_infer.serving.node import make_node  # noqa: PLC0415
+
+    plan = plan_serving(config_path=config_path, bind=None)
+    try:
+        tls_of(plan.gateway)
+        make_node(plan.node, plan.cluster, os.environ)
+    except ConfigError as error:
+        if plan.origin is not None and error.path is None:
+            where = ("gateway", error.setting) if error.setting else ("cluster",)
+            error.path = plan.origin.path
+            error.line = plan.origin.positions.line(where)
+        raise
+    if plan.admin_key is not None and plan.admin_key in plan.keys:
+        raise ConfigError(
+            "the admin key is one of the gateway's keys, so each client could use it; "
+            "give the operators one of their own",
+            path=None if plan.origin is None else plan.origin.path,
+        )
+    return Checked(
+        source=plan.source,
+        deployments=tuple((d.name, d.runtime) for d in plan.deployments),
+        notices=plan.notices,
+    )

@@ -1,0 +1,129 @@
+"""``reload``, ``drain``, ``deployments``: commands for a gateway that runs."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from atomr_infer.cli.of_a_gateway import as_json, fail, of_a_gateway, where
+from atomr_infer.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# A model that is new may take minutes to load.
+_RELOAD_S = 3600.0
+
+
+@click.command()
+@click.option(
+    "--dry-run", is_flag=True, help="Say what would change, and change nothing."
+)
+@as_json
+@of_a_gateway
+def reload(
+    *, dry_run: bool, as_json: bool, config_path: Path | None, url: str | None
+) -> None:
+    """Have a running gateway read its configuration anew.
+
+    It is taken whole or not at all.  Requests that run keep what they began with:
+    a changed deployment serves on while its new client or engine opens, and one
+    that was taken out ends with its last request.
+
+    \b
+    Examples:
+      atomr-infer reload --config atomr.toml
+      atomr-infer reload --config atomr.toml --dry-run
+      ATOMR_INFER_ADMIN_KEY=... atomr-infer reload --url https://models.example.org
+    """  # noqa: D301 - click wants the character itself, no backslash and a b
+    from atomr_infer.cli.operators import ask  # noqa: PLC0415
+
+    try:
+        done = ask(
+            where(config_path, url),
+            "POST",
+            "reload",
+            query={"dry_run": "true"} if dry_run else {},
+            timeout_s=_RELOAD_S,
+        )
+    except ConfigError as error:
+        fail(error)
+    if as_json:
+        click.echo(json.dumps(done, indent=2))
+        return
+    for difference in done["differences"]:
+        click.echo(difference["line"])
+    if not done["differences"]:
+        click.echo("nothing in the configuration has changed")
+
+
+@click.command()
+@click.option("--undo", is_flag=True, help="Take requests again.")
+@as_json
+@of_a_gateway
+def drain(
+    *, undo: bool, as_json: bool, config_path: Path | None, url: str | None
+) -> None:
+    """Have a running gateway send its clients elsewhere, and go on running.
+
+    /readyz answers 503 at once.  Requests are still taken for drain_grace_s; then
+    who asks is told to ask another node, and what runs has drain_timeout_s to end.
+    SIGTERM does the same, and ends the gateway.
+
+    \b
+    Examples:
+      atomr-infer drain --config atomr.toml
+      atomr-infer drain --undo --config atomr.toml
+    """  # noqa: D301 - click wants the character itself, no backslash and a b
+    from atomr_infer.cli.operators import ask  # noqa: PLC0415
+
+    path = ("drain", "undo") if undo else ("drain",)
+    try:
+        done = ask(where(config_path, url), "POST", *path)
+    except ConfigError as error:
+        fail(error)
+    if as_json:
+        click.echo(json.dumps(done, indent=2))
+    elif undo:
+        click.echo("requests are taken again")
+    else:
+        click.echo(_drains(done))
+
+
+def _drains(done: Any) -> str:  # noqa: ANN401 - JSON
+    grace = f"for {done['grace_s']:g} s more, then " if done["grace_s"] else ""
+    taken = f"requests are taken {grace}" if grace else "requests are "
+    return (
+        f"not ready any more; {taken}refused; {done['running']} running may end within "
+        f"{done['timeout_s']:g} s"
+    )
+
+
+@click.command()
+@click.argument("name", required=False)
+@as_json
+@of_a_gateway
+def deployments(
+    *, name: str | None, as_json: bool, config_path: Path | None, url: str | None
+) -> None:
+    """List what a running gateway serves, or show the deployment NAME whole.
+
+    \b
+    Examples:
+      atomr-infer deployments --config atomr.toml
+      atomr-infer deployments gpt --config atomr.toml --json
+    """  # noqa: D301 - click wants the character itself, no backslash and a b
+    from atomr_infer.cli.operators import ask  # noqa: PLC0415
+    from atomr_infer.cli.status import print_deployments  # noqa: PLC0415
+
+    try:
+        path = ("deployments",) if name is None else ("deployments", name)
+        found = ask(where(config_path, url), "GET", *path)
+    except ConfigError as error:
+        fail(error)
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+    else:
+        print_deployments([found] if name is not None else found["deployments"])
