@@ -3,7 +3,8 @@
     python -m tests.serving.far.node_program CONFIG
 
 Says where it listens, and answers each line on its standard input with what it holds.
-It ends when that does, so it does not outlive whoever started it.
+It ends when that does, so it does not outlive whoever started it; one that is
+``unasked`` runs until it is killed.
 """
 
 from __future__ import annotations
@@ -125,6 +126,8 @@ async def main(config: dict[str, Any]) -> None:
             serving.publish(table, RoutingTable("m"))
         gateway = await cluster.serve("127.0.0.1:0")
         say({"url": gateway.url, "address": node.cluster.address})
+        if config.get("unasked"):
+            await trio.sleep_forever()
         lines = trio.wrap_file(sys.stdin)
         while await lines.readline():
             say(await held(cluster, node))
