@@ -27,15 +27,15 @@ import attrs
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from atomr_infer.cli.certificates import make_folder  # noqa: E402
-from tests.benchmarks.bench_gateway import compiled, measure, provider  # noqa: E402
-from tests.benchmarks.gateway.processes import (  # noqa: E402
+from atomr_infer.cli.certificates import make_folder
+from tests.benchmarks.bench_gateway import compiled, measure, provider
+from tests.benchmarks.gateway.processes import (
     GATEWAY_CORE,
     Program,
     python,
     wait_until_ready,
 )
-from tests.serving.far.node_program import CLUSTER, Model  # noqa: E402
+from tests.serving.far.node_program import CLUSTER, Model
 
 LEVELS = (("plain", 1), ("plain", 16), ("plain", 64), ("stream", 16), ("stream", 64))
 
