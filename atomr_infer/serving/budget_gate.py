@@ -42,6 +42,9 @@ log = logging.getLogger(__name__)
 ASK_S = 2.0
 """How long a request waits for the disk and for other nodes, at most."""
 
+LOOKS = 200
+"""So often in a budget a node looks whether there is something to tell."""
+
 WARN_ASK_S = 0.25
 """The same, for a budget that only warns."""
 
@@ -78,10 +81,10 @@ class _Reserved:
         """Take what was used; where nobody knows, all that was reserved."""
         reservation = self._reservation
         units = used_up(self._gate.budget, used)
-        self._gate.service.settle(
-            reservation, reservation.units if units is None else units
-        )
-        self._gate.look(reservation.budget)
+        if units is None:
+            units = reservation.units
+        self._gate.service.settle(reservation, units)
+        self._gate.spent(reservation.budget, units)
 
     def cancel(self) -> None:
         """Give all back."""
@@ -143,6 +146,8 @@ class BudgetGate:
         self._alerts = AlertLevels(budget.alert_at)
         self._is_exceeded = False
         self._next_s = 0.0
+        self._unseen = 0
+        self._look_at = budget.units / LOOKS
 
     # --- the period -------------------------------------------------------------------
 
@@ -331,8 +336,12 @@ class BudgetGate:
         )
         self._emit("exceeded", remaining=refused.remaining)
 
-    def look(self, ledger: str) -> None:
+    def spent(self, ledger: str, units: int) -> None:
         """Tell when a share of it is spent that the operator wants to hear of."""
+        self._unseen += units
+        if self._unseen < self._look_at:
+            return  # to look costs more than to reserve
+        self._unseen = 0
         is_known = self.service.is_running and ledger == self._ledger
         if not (is_known and self._alerts.left):
             return

@@ -145,7 +145,7 @@ class Budgets:
     def _find(self, name: str) -> BudgetTerms | None:
         wall_s = self.service.wall_s()
         for gate in self.gates:
-            if name.startswith(gate.owner):
+            if name.startswith(f"{gate.owner}/"):
                 terms = gate.find(name, wall_s)
                 if terms is not None:
                     return terms

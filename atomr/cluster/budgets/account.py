@@ -175,10 +175,6 @@ class Account:
             problem=problem,
         )
 
-    def has_ended(self, wall_s: float) -> bool:
-        """Whether nothing more is reserved."""
-        return self.terms.ends_at_s is not None and wall_s >= self.terms.ends_at_s
-
     # --- use --------------------------------------------------------------------------
 
     def take(self, units: int, now_s: float) -> Reservation | Refused | None:

@@ -45,7 +45,8 @@ class BudgetTerms:
             next period on.
         begins_at_s: Unix time; 0: always.  What began after a node's file was made
             is known to that file.
-        ends_at_s: Unix time after which nothing more is reserved; None: never.
+        ends_at_s: Unix time; a week later its account is closed for good.  Whoever
+            reserves sees to it that nothing is reserved after it.  None: never.
         window_s: what is spent may be spent again so many seconds later; None: it
             is spent for good.
 
