@@ -267,3 +267,17 @@ async def test_nothing_but_the_admin_key_opens_them(serve: Serve, path: str) -> 
                     running.port, method, f"/admin/keys{path}", b"", **headers
                 )
                 assert answer.status == 401
+
+
+@pytest.mark.parametrize("path", ["", "/ci/rotate", "/ci/revoke"])
+async def test_keys_are_made_on_one_node_for_all(serve: Serve, path: str) -> None:
+    async with opened(serve) as running:
+        secret = (await admin(running, "POST", name="ci")).json["secret"]
+        answer = await admin(running, "POST", f"{path}?nodes=all")
+        listed = await admin(running, "GET", "?nodes=all")
+        assert await opens(running, secret)
+    [refused] = answer.json["nodes"].values()
+    assert (answer.status, refused["answer"]["error"]["code"]) == (400, "one_node")
+    [shown] = listed.json["nodes"].values()
+    assert [key["name"] for key in shown["answer"]["keys"]] == ["ci"]
+    assert len(shown["answer"]["keys"][0]["secrets"]) == 1

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
     App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+ALL_NODES = "cluster"
+"""Who asks, in place of an address, where all nodes are asked."""
+
 _NODES = "nodes"
 _ALL = "all"
 _TIMEOUT_S = 30.0
@@ -122,7 +125,7 @@ def _scope(order: Order, headers: list[tuple[bytes, bytes]]) -> dict[str, Any]:
         "query_string": order.query.encode(),
         "root_path": "",
         "headers": [(b"host", b"cluster"), *_kept(headers)],
-        "client": ("cluster", 0),
+        "client": (ALL_NODES, 0),
         "server": ("cluster", 0),
         "extensions": {},
         "state": {},

@@ -14,6 +14,7 @@ import attrs
 import msgspec
 from quart import Response, request
 
+from atomr_infer.gateway.admin.everywhere import ALL_NODES
 from atomr_infer.gateway.admin.refused import RefusedError, json_answer
 from atomr_infer.gateway.admin.shown_keys import shown_key
 from atomr_infer.model.validation import InvalidValueError, not_negative
@@ -129,6 +130,7 @@ class KeyRoutes:
         return self._issued(issued, 200)
 
     async def _revoke(self, name: str) -> Response:
+        _refuse_for_all()
         with _refusals():
             key = await self._ring.revoke(name)
         _tell("revoked", key)
@@ -176,6 +178,7 @@ async def _body(known: tuple[str, ...]) -> dict[str, Any]:
     Raises:
         RefusedError: it is no object, or has members that nothing reads.
     """
+    _refuse_for_all()
     raw = await request.get_data()
     try:
         members = msgspec.json.decode(raw) if raw else {}
@@ -190,6 +193,13 @@ async def _body(known: tuple[str, ...]) -> dict[str, Any]:
             problem = f"unknown member {name!r}; {hint}"
             raise RefusedError(400, "unknown_member", problem)
     return members
+
+
+def _refuse_for_all() -> None:
+    """Refuse ``?nodes=all``: each node would make a key, and secrets would travel."""
+    if request.remote_addr == ALL_NODES:
+        problem = "keys are those of all nodes; ask one of them, without ?nodes=all"
+        raise RefusedError(400, "one_node", problem)
 
 
 def _tell(did: str, key: VirtualKey) -> None:
