@@ -109,7 +109,7 @@ async def test_who_waits_longer_than_its_time_is_told_so(
         await deploy(tree, limited(requests_per_minute=1))
         await tree.ask()
         began_s = trio.current_time()
-        with pytest.raises(errors.RateLimitedError, match="come again in 52"):
+        with pytest.raises(errors.RateLimitedError, match="come again in 51"):
             await tree.ask(timeout_s=10.0)
         # A tenth of its time is left, in which an answer would have come.
         assert trio.current_time() - began_s == pytest.approx(9.0)

@@ -117,6 +117,10 @@ class VirtualCluster:
         self._nursery = nursery
         self._boot = 0
 
+    def tasks(self) -> int:
+        """Return how many nodes run, and how many frames are under way."""
+        return len(self._nursery.child_tasks) + len(self.net.nursery.child_tasks)
+
     async def start(self, service: PermitService, name: str) -> VirtualNode:
         """Start a node in a new life."""
         self._boot += 1
