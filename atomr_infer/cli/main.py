@@ -61,6 +61,11 @@ for command in (
     help="Where to listen.  [default: the file's, else 127.0.0.1:8080]",
 )
 @click.option(
+    "--watch/--no-watch",
+    default=None,
+    help="Read the file anew when it has changed.  [default: the file's, else not]",
+)
+@click.option(
     "--demo",
     is_flag=True,
     help="Serve the embedded demo model, whatever keys the environment holds.",
@@ -84,6 +89,7 @@ def serve(
     *,
     config_path: Path | None,
     bind: str | None,
+    watch: bool | None,
     demo: bool,
     workers: int,
     log_level: str,
@@ -107,10 +113,14 @@ def serve(
     from atomr_infer.cli.serve import run_serve  # noqa: PLC0415
     from atomr_infer.cli.workers import run_workers  # noqa: PLC0415
 
+    if watch and config_path is None:
+        raise click.UsageError("--watch needs a file: --config FILE")
     if demo and config_path is not None:
         raise click.UsageError("--demo and --config exclude each other")
     try:
-        again = partial(plan_serving, config_path=config_path, bind=bind, demo=demo)
+        again = partial(
+            plan_serving, config_path=config_path, bind=bind, demo=demo, watch=watch
+        )
         seat = take_seat(os.environ)
         if workers > 1 and seat is None:
             run_workers(again(), count=workers, arguments=sys.argv[2:])

@@ -78,6 +78,7 @@ def plan_serving(
     config_path: Path | None,
     bind: str | None,
     demo: bool = False,
+    watch: bool | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> ServePlan:
     """Decide what to serve.
@@ -86,6 +87,7 @@ def plan_serving(
         config_path: the file, when one was named.
         bind: overrides the file's address.
         demo: True asks for the demo model whatever the environment holds.
+        watch: overrides whether the file is watched.
         environ: where keys are looked for; None: ``os.environ``.
 
     Raises:
@@ -98,6 +100,8 @@ def plan_serving(
         plan = _without_file(environ, demo=demo)
     if bind is not None:
         plan = attrs.evolve(plan, gateway=_rebind(plan.gateway, bind))
+    if watch is not None:
+        plan = attrs.evolve(plan, gateway=attrs.evolve(plan.gateway, watch=watch))
     _refuse_itself(plan)
     return plan
 

@@ -8,6 +8,9 @@ read and checked as at the start, and then taken whole or not at all.
 3. The gateway's own settings change with it, in the same step.
 4. What was taken out is nobody's any more, and ends with its last request.
 
+On a node of a cluster the first two and the last are the catalogue's: what this file
+says is put into it, and every node does its share.
+
 Where 1 or 2 fails, what was new goes again, and all is as it was.  The last file that
 was refused is remembered until one is taken: ``atomr-infer status`` shows it.
 """
@@ -32,6 +35,7 @@ from atomr_infer.config.differences import (
 )
 from atomr_infer.errors import ConfigError, InferenceError
 from atomr_infer.gateway.server_tls import server_context
+from atomr_infer.serving.placing.orders import Orders
 
 if TYPE_CHECKING:
     import ssl
@@ -203,16 +207,14 @@ class Reloader:
         new = [d for d in wanted.deployments if d.name not in runs]
         other = [d for d in wanted.deployments if runs.get(d.name, d) != d]
         gone = [name for name in runs if name not in names]
-        started: list[str] = []
-        done = False
-        try:
-            await self._deploy(new, names, started)
-            if other:
-                await self._cluster.replace(*other, expected=names)
-            done = True
-        finally:
-            if not done:
-                self._remove(started)
+        if isinstance(self._cluster.orders, Orders):
+            gone = []  # the catalogue says so, and each node does its share
+            with self._cluster.at_home():
+                told = self._cluster.orders.declare(wanted.deployments)
+            for line in told:
+                print_notice(line)
+        else:
+            await self._serve(new, other, names)
         # From here to the end nothing waits, and nothing can fail.
         self._gateway.change(setup)
         self._cluster.key_ring.take_teams(wanted.teams)
@@ -225,6 +227,20 @@ class Reloader:
             cluster=self.plan.cluster,
         )
         self._remove(gone)
+
+    async def _serve(
+        self, new: list[Deployment], other: list[Deployment], names: list[str]
+    ) -> None:
+        started: list[str] = []
+        done = False
+        try:
+            await self._deploy(new, names, started)
+            if other:
+                await self._cluster.replace(*other, expected=names)
+            done = True
+        finally:
+            if not done:
+                self._remove(started)
 
     async def _deploy(
         self, new: Iterable[Deployment], names: list[str], started: list[str]

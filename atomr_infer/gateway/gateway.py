@@ -81,6 +81,7 @@ class Gateway:
         Cancellation: leaves it where it is.
         """
         self._app.draining = True
+        self._app.tell_nodes()
         if grace_s and not self._app.refusing:
             await trio.sleep(grace_s)
         self._app.refusing = True
@@ -92,6 +93,7 @@ class Gateway:
     def take_again(self) -> None:
         """Be ready again; requests that were ended stay so."""
         self._app.draining = self._app.refusing = False
+        self._app.tell_nodes()
 
     async def drain(self, timeout_s: float, *, grace_s: float = 0.0) -> None:
         """Stop accepting, let running answers finish, tell the others, close.
@@ -108,6 +110,7 @@ class Gateway:
         if self._closed:
             return
         self._app.draining = True
+        self._app.tell_nodes()
         try:
             if grace_s and not self._app.refusing:
                 await trio.sleep(grace_s)

@@ -317,9 +317,8 @@ class Serving:
 
         What is looked up for each request, how many may run and wait, replicas and
         time-outs change in place.  What a client or an engine is made of has another
-        one opened, which takes the traffic when all of them serve; requests that run
-        keep theirs to the end.  All of it becomes true in one step, or nothing does.
-        See :mod:`atomr_infer.serving.replacing`.
+        one opened, which takes the traffic when all serve; requests that run keep
+        theirs.  All of it becomes true in one step, or nothing does.
 
         Args:
             deployments: the other ones.
@@ -353,8 +352,9 @@ class Serving:
         return await call(MANAGER, messages.Undeploy(name), timeout_s=None)
 
     def usable_replicas(self, name: str) -> tuple[ReplicaState, ...]:
-        """Return those of a deployment that has not failed."""
-        return () if name in self._failures else self.replicas(name)
+        """Return those that other nodes may ask; none of a node that drains."""
+        drains = self.lifecycle is not None and self.lifecycle.is_draining
+        return () if drains or name in self._failures else self.replicas(name)
 
     async def estimate_cost(self, batch: ExecuteBatch) -> CostEstimate | None:
         """Return what a request may cost, before it is made; nothing is asked.
