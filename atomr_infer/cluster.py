@@ -36,19 +36,14 @@ from atomr_infer.serving.conversation import (
     request_of,
 )
 from atomr_infer.serving.request import run_request
-from atomr_infer.serving.sinks import ChunkStream, CollectingSink
+from atomr_infer.serving.sinks import CollectingSink, streamed
 
 if TYPE_CHECKING:
     import socket
     import ssl
-    from collections.abc import (
-        AsyncIterator,
-        Callable,
-        Iterable,
-        Iterator,
-        Mapping,
-        Sequence,
-    )
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+    from collections.abc import Sequence as Seq
+    from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
     from atomr.process import Node
@@ -153,16 +148,13 @@ class Cluster:
         expected: Iterable[str] = (),
         wait: bool = True,
     ) -> None:
-        """Start serving a deployment, and wait until it serves.
-
-        Where the node has others, all of them do their share, whichever is asked.
+        """Have a deployment served, by all nodes of the cluster; wait until it is.
 
         Args:
             deployment: what to serve.
             progress: called about ten times a second while it loads here.
-            expected: names of deployments that will come, which it may fall
-                back to.
-            wait: False: return as soon as it is certain that it can work as written.
+            expected: names of deployments that come, which it may fall back to.
+            wait: False: return when it is certain that it can work as written.
 
         Raises:
             ConfigError: it cannot work as written, or no node can run it; nothing was
@@ -180,7 +172,7 @@ class Cluster:
         """Take another deployment for the one of its name, which serves on.
 
         It may differ in what it serves, falls back to, costs, and in how it is
-        tried again and hedged; requests that run keep what they began with.
+        tried again and hedged.
 
         Raises:
             ConfigError: it differs in more, or there is none of its name.
@@ -214,8 +206,7 @@ class Cluster:
         Args:
             name: the deployment's.
             drain_s: how long its requests may still take, in seconds; what is left
-                then ends with an error.  Where the node has others, each request
-                may take the time that it has anyway.
+                then ends with an error.  In a cluster: as long as they have anyway.
 
         Returns:
             False when there is no deployment of that name.
@@ -239,7 +230,7 @@ class Cluster:
         return self._serving.orders
 
     def deployments(self) -> tuple[DeploymentStatus, ...]:
-        """All deployments of all nodes: state, where they run, why not elsewhere."""
+        """All deployments of all nodes: where they run, and why not elsewhere."""
         return self._serving.orders.statuses()
 
     def explain(self, deployment: Deployment) -> Placed:
@@ -307,13 +298,12 @@ class Cluster:
         with self.at_home():
             return await self._serving.estimate_cost(batch)
 
-    @asynccontextmanager
-    async def stream(
+    def stream(
         self,
         model: str,
         conversation: Conversation,
         **sampling: Unpack[SamplingOptions],
-    ) -> AsyncIterator[AsyncIterator[TokenChunk]]:
+    ) -> AbstractAsyncContextManager[AsyncIterator[TokenChunk]]:
         """Give the answer's chunks as they are made.
 
         Leaving the block early ends the generation; when the block has been
@@ -324,19 +314,7 @@ class Cluster:
                 the block itself raises leaves it as it is, in no group.
         """
         batch = request_of(model, conversation, sampling, stream=True)
-        chunks = ChunkStream()
-        raised: BaseException | None = None
-        async with trio.open_nursery() as nursery:
-            with self.at_home():
-                nursery.start_soon(chunks.run, self._serving, batch)
-            try:
-                yield chunks
-            except BaseException as error:  # noqa: BLE001 - raised again below
-                # Kept away from the nursery, which would wrap it in a group.
-                raised = error
-            chunks.stop()
-        if raised is not None:
-            raise raised
+        return streamed(self._serving, batch, self.at_home)
 
     def setup(
         self,
@@ -376,7 +354,7 @@ class Cluster:
         admin_key: Secret | None = None,
         response_store: Path | None = None,
         tls: ssl.SSLContext | None = None,
-        sockets: Sequence[socket.socket] = (),
+        sockets: Seq[socket.socket] = (),
         **options: Unpack[GatewayOptions],
     ) -> Gateway:
         """Serve the deployments over HTTP, in the background.

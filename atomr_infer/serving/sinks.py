@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import trio
@@ -11,6 +12,9 @@ from atomr_infer.model.collected import Collected
 from atomr_infer.serving.request import run_request
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from contextlib import AbstractContextManager
+
     from atomr_infer.model.batch import ExecuteBatch, RawChunk
     from atomr_infer.serving.served import Served
     from atomr_infer.serving.shared import Serving
@@ -89,3 +93,31 @@ class ChunkStream:
             if self._error is not None:
                 raise self._error from self._error.__cause__
             raise StopAsyncIteration from None
+
+
+@asynccontextmanager
+async def streamed(
+    serving: Serving,
+    batch: ExecuteBatch,
+    at_home: Callable[[], AbstractContextManager[None]],
+) -> AsyncIterator[ChunkStream]:
+    """Run a request for the length of the block, and give its chunks.
+
+    Args:
+        serving: the serving tree.
+        batch: the request.
+        at_home: a block in which names are looked up on the tree's node.
+    """
+    chunks = ChunkStream()
+    raised: BaseException | None = None
+    async with trio.open_nursery() as nursery:
+        with at_home():
+            nursery.start_soon(chunks.run, serving, batch)
+        try:
+            yield chunks
+        except BaseException as error:  # noqa: BLE001 - raised again below
+            # Kept away from the nursery, which would wrap it in a group.
+            raised = error
+        chunks.stop()
+    if raised is not None:
+        raise raised

@@ -125,6 +125,9 @@ class LocalOrders:
         """
         return await self._serving.undeploy(name, drain_s=drain_s)
 
+    async def leave(self) -> None:
+        """Return: there is nobody to take over."""
+
     def explain(self, deployment: Deployment) -> Placed:
         """Return that a deployment would run here.
 

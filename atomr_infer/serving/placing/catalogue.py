@@ -162,8 +162,9 @@ class Catalogue:
     # --- writing ------------------------------------------------------------------
 
     def tell(self, facts: Facts) -> None:
-        """Say what this node is."""
-        self._nodes.put(HERE, to_plain(facts))
+        """Say what this node is, where that is not said already."""
+        if dict(self._facts()).get(self.me) != facts:
+            self._nodes.put(HERE, to_plain(facts))
 
     def claim(self, name: str, claim: Claim | None) -> None:
         """Say what this node's share of a deployment is; None: it has none."""

@@ -16,7 +16,7 @@ import trio
 from atomr_infer.config.deployment_table import deployment_table
 from atomr_infer.errors import ConfigError, NotReadyError, PluginError
 from atomr_infer.policy.colocation import colocation_problem
-from atomr_infer.policy.deployment_state import State
+from atomr_infer.policy.deployment_state import HOLDS, State
 from atomr_infer.policy.model_table import ModelTable
 from atomr_infer.runtimes.contract import HasEndpoint
 from atomr_infer.serving.placing.records import digest_of
@@ -179,6 +179,27 @@ class Orders:
         while wait and self.picture().state(name) is not State.STOPPED:
             await self._news()
         return True
+
+    async def leave(self) -> None:
+        """Have other nodes take over, and wait until what they can take has ended here.
+
+        What no other node can run stays, and is not waited for.  There is no way back:
+        the node is to be closed behind it.
+        """
+        self._placer.leave()
+        while any(self._goes(name, self.picture()) for name in self._mine()):
+            await self._news()
+
+    def _mine(self) -> set[str]:
+        picture = self.picture()
+        return {name for name, nodes in picture.claims.items() if picture.me in nodes}
+
+    def _goes(self, name: str, picture: Picture) -> bool:
+        claim = picture.claims.get(name, {}).get(picture.me)
+        if claim is None or claim.state not in HOLDS | {State.DRAINING}:
+            return False
+        placed = picture.plan.get(name)
+        return placed is None or picture.me not in placed.nodes
 
     # --- a node's file ----------------------------------------------------------------
 

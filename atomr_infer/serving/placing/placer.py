@@ -15,6 +15,7 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING
 
+import msgspec
 import trio
 
 from atomr.cluster.replicator import NotReplicatingError
@@ -84,14 +85,19 @@ class Placer:
         """
         self._started_at = trio.current_time()
         async with trio.open_nursery() as nursery:
-            for name in self._serving.deployments:
-                self._share(name, nursery)  # this may be a restart
+            for name in self._serving.elsewhere:
+                self._share(name, nursery)  # this is a restart
             while True:
                 try:
                     self._follow(nursery)
                 except NotReplicatingError:
                     log.info("the replicator is away; what runs goes on")
                 await self._news()
+
+    def leave(self) -> None:
+        """Tell all nodes that this one is about to go."""
+        self._facts = msgspec.structs.replace(self._facts, leaving=True)
+        self._catalogue.tell(self._facts)
 
     def _follow(self, nursery: trio.Nursery) -> None:
         self._catalogue.subscribe()
@@ -100,6 +106,8 @@ class Placer:
         picture = self._catalogue.draw(trio.current_time())
         self._shares = {n: s for n, s in self._shares.items() if not s.is_over}
         self._picture = picture
+        for name, share in self._shares.items():
+            share.hear(picture.claims.get(name, {}).get(picture.me))
         for name in picture.catalogue.keys() | self._shares.keys():
             self._aim(name, picture, nursery)
         self.looked.set()

@@ -121,6 +121,11 @@ class Share:
         if self._scope is not None:
             self._scope.cancel()
 
+    def hear(self, claim: Claim | None) -> None:
+        """Take what all nodes hold to be this share; it is said again if need be."""
+        if claim != self._told:
+            self._tell(self._told)
+
     async def work(self) -> None:
         """Follow the aim until the deployment is gone, and nothing is left of it.
 
