@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import attrs
+import msgspec
 
 from atomr_infer.errors import (
     InvalidRequestError,
@@ -20,13 +21,14 @@ from atomr_infer.errors import (
     UpstreamConnectError,
 )
 from atomr_infer.model.asker import Asker
-from atomr_infer.model.cost import TokenRange, cost_of, estimate_cost
+from atomr_infer.model.cost import TEXT_BUCKETS, TokenRange, cost_of, estimate_cost
+from atomr_infer.model.dialect import Dialect
 from atomr_infer.policy.cost_estimate import estimate_request
 from atomr_infer.policy.key_pool import NOT_ASKED
 from atomr_infer.policy.token_estimate import estimate_prompt_tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from atomr_infer.model.batch import ExecuteBatch
     from atomr_infer.model.cost import Cost
@@ -128,11 +130,28 @@ def demand_of(
 
 
 def demand_within(
-    batch: ExecuteBatch, deployment: str, *, price: Price | None, bound: TokenBound
+    batch: ExecuteBatch,
+    deployment: str,
+    *,
+    price: Price | None,
+    bound: TokenBound,
+    caches: Collection[str] = (),
 ) -> Demand:
-    """Return the most that a request may use whose tokens were counted elsewhere."""
-    output = TokenRange(0, bound.output)
-    estimate = estimate_cost(price, prompt=TokenRange(0, bound.input), output=output)
+    """Return the most that a request may use whose tokens were counted elsewhere.
+
+    Args:
+        batch: the request; its conversation does not matter.
+        deployment: who is to be asked.
+        price: the model's; None: not known.
+        bound: its tokens.
+        caches: the buckets of caches that it may write to.
+    """
+    estimate = estimate_cost(
+        price,
+        prompt=TokenRange(0, bound.input),
+        output=TokenRange(0, bound.output),
+        buckets=TEXT_BUCKETS.union(caches),
+    )
     return Demand(
         deployment=deployment,
         model=batch.model,
@@ -142,6 +161,59 @@ def demand_within(
         output_tokens=bound.output,
         cost_microusd=None if estimate is None else microusd(estimate.high),
     )
+
+
+class _Lengths(msgspec.Struct):
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    n: int | None = None
+
+
+_decode_lengths = msgspec.json.Decoder(_Lengths).decode
+
+_BYTES_PER_TOKEN = 3
+_TOOL, _PER_TOOL = b'"input_schema"', 16
+"""Around a tool of Anthropic's is less than it is counted for."""
+
+_MEDIA = (b'"image', b'"document"', b'"file"', b'"input_audio"')
+_CACHES = ((b'"cache_control"', "cache_write_5m"), (b'"1h"', "cache_write_1h"))
+
+
+def demand_at_a_glance(
+    batch: ExecuteBatch,
+    deployment: str,
+    *,
+    price: Price | None,
+    max_output_tokens: int | None,
+) -> Demand | None:
+    """Return the most that a request may use whose conversation was not read.
+
+    Its bytes are a bound: what is written around each message is longer than what it
+    is counted for.  To read an agent's conversation takes longer than all the rest.
+
+    Args:
+        batch: the request with its ``source``.
+        deployment: who is to be asked.
+        price: the model's; None: not known.
+        max_output_tokens: the longest answer that the model can give; None: not known.
+
+    Returns:
+        None when its bytes say nothing: there are pictures, or files.
+    """
+    source = batch.source
+    if source is None or source.dialect not in (Dialect.OPENAI_CHAT, Dialect.ANTHROPIC):
+        return None
+    body = source.body
+    if any(word in body for word in _MEDIA):
+        return None
+    lengths = _decode_lengths(body)
+    most = lengths.max_completion_tokens or lengths.max_tokens or max_output_tokens
+    bound = TokenBound(
+        -(-len(body) // _BYTES_PER_TOKEN) + _PER_TOOL * body.count(_TOOL),
+        None if most is None else most * (lengths.n or 1),
+    )
+    caches = {bucket for word, bucket in _CACHES if word in body}
+    return demand_within(batch, deployment, price=price, bound=bound, caches=caches)
 
 
 def microusd(cost: Cost | None) -> int | None:

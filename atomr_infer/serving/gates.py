@@ -27,6 +27,7 @@ from atomr_infer.policy.demand import (
     Demand,
     TokenBound,
     Used,
+    demand_at_a_glance,
     demand_of,
     demand_within,
     used_of,
@@ -277,23 +278,30 @@ def demand_for(
     *,
     runner: ModelRunner | None = None,
     bound: TokenBound | None = None,
+    reread: Callable[[], ExecuteBatch] | None = None,
 ) -> Demand:
     """Return the most that a request may use at a deployment.
 
     Args:
         serving: knows the prices.
         deployment: who is to be asked.
-        batch: the request with its conversation, its model as its runtime knows it.
+        batch: the request, its model as its runtime knows it.
         runner: knows the model; None: nobody who does is there yet.
         bound: its tokens, where they are not those of a generation.
+        reread: returns it with its conversation; None: it has it.
     """
-    price = serving.prices.price(deployment, batch.model)
+    name, price = deployment.name, serving.prices.price(deployment, batch.model)
     if bound is not None:
-        return demand_within(batch, deployment.name, price=price, bound=bound)
+        return demand_within(batch, name, price=price, bound=bound)
     most = None
     if runner is not None:
         most = capabilities_of(runner, batch.model).max_output_tokens
-    return demand_of(batch, deployment.name, price=price, max_output_tokens=most)
+    if reread is not None and not batch.messages:
+        found = demand_at_a_glance(batch, name, price=price, max_output_tokens=most)
+        if found is not None:
+            return found
+        batch = reread().asked_for(batch.model)
+    return demand_of(batch, name, price=price, max_output_tokens=most)
 
 
 def used_by(

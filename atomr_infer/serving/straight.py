@@ -374,8 +374,8 @@ def _enter(
     of_attempt = gates.of_attempts.get(deployment.name, ())
     if not (of_request or of_attempt):
         return NOTHING_HELD
-    asked = batch if batch.messages else reread().asked_for(way.model)
-    demand = demand_for(serving, deployment, asked, runner=permit.engine.runner)
+    runner = permit.engine.runner
+    demand = demand_for(serving, deployment, batch, runner=runner, reread=reread)
     try:
         return enter_both(of_request, of_attempt, demand)
     except InferenceError:
