@@ -133,6 +133,7 @@ class GatewayApp:
             cors: which pages may read the answers.
         """
         self._limits, self._door, self._cors = limits, door, cors
+        self._serving.key_ring.is_taken = door.takes_virtual_keys
         shares = limits.shared_references or not door.needs_key
         self._tenants = None if shares else Tenants(self._serving, self._store)
         self._backing = Backing(

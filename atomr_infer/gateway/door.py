@@ -58,13 +58,16 @@ class Door:
         """
         self._keys = keys or GatewayKeys()
         self._ring = ring
-        if ring is not None:
-            ring.is_taken = True
 
     @property
     def needs_key(self) -> bool:
         """Whether a request must show a key."""
         return self._keys.needed or self._ring is not None
+
+    @property
+    def takes_virtual_keys(self) -> bool:
+        """Whether virtual keys open it."""
+        return self._ring is not None
 
     def visitor(
         self, headers: Mapping[str, str], query: Mapping[str, str]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.cli.conftest import run_command, start_command
-from tests.gateway.http import chat_body, request
+from tests.gateway.http import chat_body, request, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -150,3 +150,23 @@ async def test_the_help_of_each_has_an_example(command: str) -> None:
     assert (code, err) == (0, "")
     assert f"  atomr-infer keys {command} " in out.partition("Examples:\n")[2]
     assert "--json" in out
+
+
+async def test_sighup_takes_teams_anew(write: Callable[[str], str]) -> None:
+    config = write(CONFIG)
+    async with start_command("serve", "-c", config, **KEY) as command:
+        await command.serving()
+        to = ("-c", config, "--url", f"http://127.0.0.1:{command.port}")
+        create = ("keys", "create", "--name", "x", "--team", "ops")
+        code, _, err = await run_command(*create, *to, **KEY)
+        assert (code, "there is no team 'ops'; there are: web" in err) == (1, True)
+        write(CONFIG.replace('name = "web"', 'name = "ops"'))
+        command.send(signal.SIGHUP)
+        await command.said("SIGHUP: ~ [[team]]")
+        code, secret, _ = await run_command(*create, *to, **KEY)
+        assert code == 0
+        assert await opens(command.port, secret)
+        write(CONFIG)
+        command.send(signal.SIGHUP)
+        await until(lambda: command.stderr.count("SIGHUP: ~ [[team]]") == 2)
+        assert not await opens(command.port, secret), "its limits are not known"
