@@ -17,7 +17,7 @@ from atomr_infer.errors import (
 from atomr_infer.model.asker import Asker
 from atomr_infer.model.batch import ExecuteBatch, Message, Role, Sampling
 from atomr_infer.model.budget import Budget, OnExceeded, OwnedBudget, Per
-from atomr_infer.model.deployment import Deployment
+from atomr_infer.model.deployment import Deployment, RetryPolicy
 from atomr_infer.model.prices import Price, Rates
 from atomr_infer.serving.whole_calls import count_tokens
 from atomr_infer.testing.mock_script import MockScript
@@ -289,3 +289,117 @@ async def test_what_cannot_be_kept_is_refused_for_now_or_only_told(
         told = budget(on_exceeded=OnExceeded.WARN)
         await tree.serving.change(deployment(budget=told))
         await tree.ask(sampling=SHORT)
+
+
+# --- periods --------------------------------------------------------------------------
+
+DAY_S = 86_400.0
+
+
+def set_clock(tree: Tree, wall_s: float) -> None:
+    """Set the wall's clock; it stands still then."""
+    tree.serving.budgets.service.wall_s = lambda: wall_s
+
+
+def spent_in(tree: Tree, day: str) -> int:
+    return tree.serving.budgets.service.state(f"deployment m/usd/day/{day}").spent
+
+
+async def test_a_request_counts_where_it_began(
+    open_tree: OpenTree, autojump_clock: object
+) -> None:
+    async with open_tree() as tree:
+        tree.lab.plan = [MockScript(delay_s=1.0)]
+        set_clock(tree, 1_800_057_599.0)  # a second before midnight
+        await tree.serving.deploy(deployment(budget=budget()))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lambda: tree.ask(sampling=SHORT))
+            await trio.sleep(0.5)
+            set_clock(tree, 1_800_057_601.0)
+            await tree.ask(sampling=Sampling(max_tokens=150))
+        days = spent_in(tree, "2027-01-15"), spent_in(tree, "2027-01-16")
+        assert days[0] > 0
+        assert days[1] > 0
+        # All of the new day was there, while the old one's request was under way.
+        assert shown(tree)["ledger"].endswith("2027-01-16")
+
+
+async def test_a_clock_that_jumps_gives_no_day_twice(
+    open_tree: OpenTree, autojump_clock: object
+) -> None:
+    async with open_tree() as tree:
+        set_clock(tree, 1_800_000_000.0)
+        await tree.serving.deploy(deployment(budget=budget()))
+        await tree.ask(sampling=SHORT)
+        today = shown(tree)["spent"]
+        set_clock(tree, 1_800_000_000.0 + DAY_S)
+        await tree.ask(sampling=SHORT)
+        assert shown(tree)["spent"] == today
+        set_clock(tree, 1_800_000_000.0)
+        assert shown(tree)["spent"] == today
+        await tree.ask(sampling=SHORT)
+        assert shown(tree)["spent"] == 2 * today
+        # Back in what was tomorrow, what was spent of it is.
+        set_clock(tree, 1_800_000_000.0 + DAY_S)
+        assert shown(tree)["spent"] == today
+
+
+async def test_a_clock_that_is_set_far_back_opens_nothing_anew(
+    open_tree: OpenTree, autojump_clock: object
+) -> None:
+    async with open_tree() as tree:
+        set_clock(tree, 1_800_000_000.0)
+        await tree.serving.deploy(deployment(budget=budget()))
+        await tree.ask(sampling=SHORT)
+        set_clock(tree, 1_800_000_000.0 + 30 * DAY_S)
+        await tree.ask(sampling=SHORT)
+        set_clock(tree, 1_800_000_000.0)
+        with pytest.raises(NotReadyError, match="this machine's clock is behind"):
+            await tree.ask(sampling=SHORT, timeout_s=2.0)
+
+
+async def test_a_period_of_another_node_is_opened_if_it_is_near(
+    open_tree: OpenTree, autojump_clock: object
+) -> None:
+    async with open_tree() as tree:
+        set_clock(tree, 1_800_057_599.0)
+        await tree.serving.deploy(deployment(budget=budget()))
+        find = tree.serving.budgets.service.find
+        near = find("deployment m/usd/day/2027-01-16")
+        assert near is not None
+        assert (near.units, near.begins_at_s) == (200, 1_800_057_600.0)
+        assert find("deployment m/usd/day/2027-01-17") is None
+        assert find("deployment other/usd/day/2027-01-16") is None
+
+
+async def test_a_raised_budget_has_more_at_once(
+    open_tree: OpenTree, autojump_clock: object
+) -> None:
+    async with open_tree() as tree:
+        await tree.serving.deploy(deployment(budget=budget()))
+        await tree.ask(sampling=SHORT)
+        before = shown(tree)
+        await tree.serving.change(deployment(budget=budget(usd="0.001")))
+        await tree.ask(sampling=Sampling(max_tokens=500))
+        now = shown(tree)
+        assert (now["ledger"], now["limit"]) == (before["ledger"], 1_000)
+        assert now["spent"] > before["spent"]
+
+
+async def test_retries_and_fallbacks_are_charged_where_they_were_made(
+    open_tree: OpenTree, autojump_clock: object
+) -> None:
+    async with open_tree() as tree:
+        tree.lab.plan = [MockScript(fail_after=1), MockScript()]
+        once = RetryPolicy(max_attempts=1)
+        failing = deployment(fallbacks=["other"], retry=once, budget=budget())
+        await tree.serving.deploy(failing, expected=["other"])
+        await tree.serving.deploy(deployment("other", budget=budget()))
+        asked = await tree.ask(sampling=SHORT, stream=False)
+        assert asked.result is not None
+        assert asked.result.deployment == "other"
+        found: list[Any] = tree.serving.budgets.shown()
+        costs = {each["owner"]: each["spent"] for each in found}
+        assert costs["deployment m"] > 0
+        assert costs["deployment other"] > 0
+        assert all(each["reserved"] == 0 for each in found)
