@@ -23,11 +23,21 @@ class LinkRefusedError(LinkError):
     Attributes:
         reason: one word of ``atomr.http2.Reason``.
         detail: the same for people.
+        later_boot: of a later life of this node that the peer has a link with; None:
+            that is not why.
     """
 
-    def __init__(self, peer: object, reason: str, detail: str) -> None:
+    def __init__(
+        self,
+        peer: object,
+        reason: str,
+        detail: str,
+        *,
+        later_boot: int | None = None,
+    ) -> None:
         self.reason = reason
         self.detail = detail
+        self.later_boot = later_boot
         super().__init__(peer, f"refused, {reason}: {detail}")
 
 

@@ -78,6 +78,9 @@ class Reason(StrEnum):
     DUPLICATE = "duplicate"
     """There is a link with that node already."""
 
+    SUPERSEDED = "superseded"
+    """A later life of the node that dialed has a link: its boot id is greater."""
+
     UNREACHABLE = "unreachable"
     """Nobody listens at that address."""
 

@@ -106,14 +106,15 @@ async def greet_dialed(
 
 
 async def greet_accepted(
-    stream: trio.SocketStream, us: Self, *, admit: Callable[[Origin], bool]
+    stream: trio.SocketStream, us: Self, *, admit: Callable[[Origin], Origin | None]
 ) -> Greeted:
     """Make sure of a node that has dialed us.
 
     Args:
         stream: the connection; closed where this raises.
         us: who we are.
-        admit: asked last; False: there is a link with that node already.
+        admit: asked last; returns the life of that node, this or a later one, with
+            which there is a link that stays.
 
     Raises:
         LinkRefusedError: one side does not believe the other.
@@ -124,8 +125,9 @@ async def greet_accepted(
         await greeting.write()
         hello, early = await greeting.hear_hello()
         peer = Origin(hello.node, hello.boot)
-        if not admit(peer):
-            greeting.refuse(Reason.DUPLICATE, "there is a link with it already")
+        linked = admit(peer)
+        if linked is not None:
+            greeting.refuse_for(linked, peer)
         greeting.say_hello()
         await greeting.write()
     except BaseException:
@@ -252,17 +254,30 @@ class _Greeting:
         ):
             self.refuse(Reason.WRONG_COOKIE, "it does not know the cluster's cookie")
 
-    def refuse(self, reason: Reason, detail: str) -> NoReturn:
+    def refuse_for(self, linked: Origin, peer: Origin) -> NoReturn:
+        """End the handshake, as there is a link with the peer or a later life of it."""
+        if linked == peer:
+            self.refuse(Reason.DUPLICATE, "there is a link with it already")
+        said = f"{Reason.SUPERSEDED} {linked.boot}"
+        detail = f"{peer} is over: there is a link with {linked}"
+        self.refuse(Reason.SUPERSEDED, detail, said=said)
+
+    def refuse(self, reason: Reason, detail: str, *, said: str = "") -> NoReturn:
         """End the handshake, and tell the peer why in a word."""
-        self.protocol.leave(said=reason, fault=True)
+        self.protocol.leave(said=said or reason, fault=True)
         with suppress(OSError):
             # It has gone already: there is nobody to tell.
             self.pipe.send_nowait(self.protocol.data_to_send(0))
         raise self._error(reason, detail)
 
     def _refused(self, left: PeerLeft) -> LinkRefusedError:
-        if left.said in tuple(Reason):
-            return self._error(Reason(left.said), "the peer refuses this node")
+        said, _, boot = left.said.partition(" ")
+        if said == Reason.SUPERSEDED and boot.isdecimal():
+            why = f"the peer has a link with a later life of this node, boot {boot}"
+            reason = Reason.SUPERSEDED
+            return LinkRefusedError(self.peer, reason, why, later_boot=int(boot))
+        if said in tuple(Reason):
+            return self._error(Reason(said), "the peer refuses this node")
         return self._error(Reason.PEER_CLOSED, f"the peer left, code {left.code}")
 
     def _error(self, reason: Reason, detail: str) -> LinkRefusedError:

@@ -2,8 +2,9 @@
 
 The node with the lower name dials, by agreement of whoever calls :meth:`Links.dial`.
 Where both have dialed, each side sees both hellos, and both keep the connection that
-the lower name has dialed.  A node in a new life takes the place of its old one, and
-a peer that dials again has seen the old connection end: the new one counts.
+the lower name has dialed.  A node in a new life takes the place of its old one, which
+is refused from then on; and a peer that dials again has seen the old connection end:
+the new one counts.
 
 All tasks are in the nursery of :func:`open_links`; leaving its block says goodbye on
 every link.
@@ -293,19 +294,22 @@ class Links:
         options = self._options
         return Self(options.cluster, options.origin, options.cookie, self._credentials)
 
-    def _admit(self, peer: Origin, *, dialed: bool) -> bool:
-        """Return whether a new connection counts; where it does, the old one ends."""
+    def _admit(self, peer: Origin, *, dialed: bool) -> Origin | None:
+        """Return with whom there is a link that stays; else the old one ends."""
         link = self._links.get(peer.name)
         if link is None:
-            return True
+            return None
+        if peer.boot < link.peer.boot:
+            # Else two processes of one name take the link from each other for ever.
+            return link.peer
         ours_is_lower = self.origin.name < peer.name
         if link.peer == peer and link.dialed == ours_is_lower != dialed:
-            return False
+            return link.peer
         link.end(Reason.REPLACED, "another connection with that node took its place")
-        return True
+        return None
 
     def _begin(self, greeted: Greeted) -> Link:
-        if not self._admit(greeted.peer, dialed=greeted.protocol.dialed):
+        if self._admit(greeted.peer, dialed=greeted.protocol.dialed) is not None:
             # Another one was there first, while the hello was under way.
             greeted.pipe.close()
             return self._links[greeted.peer.name]

@@ -13,7 +13,7 @@ from atomr.cluster.members.switchboard import SERVICE, Redialing, Switchboard
 from atomr.cluster.options import ClusterOptions
 from atomr.cluster.service import ClusterService
 from atomr.crdt.origin import Origin
-from atomr.errors import ClusterError
+from atomr.errors import ClusterError, SupersededError
 from atomr.gossip.membership.draw import Draw
 from atomr.http2 import Credentials, LinkOptions, Links
 
@@ -101,6 +101,7 @@ class Station:
         self.links = links
         self.doors, self.opened = trio.Event(), trio.Event()
         self.switchboard.begin(self.origin, links)
+        self.switchboard.superseded = self._superseded
 
     def end(self) -> None:
         """End it; whom it knew is where the next one begins."""
@@ -108,6 +109,9 @@ class Station:
         self.known = tuple(m.address for m in members if m.status.is_live)
         self.links = None
         self.switchboard.end()
+
+    def _superseded(self, by: Origin) -> None:
+        self.fail(SupersededError(self.origin, by))
 
     def reload(self, credentials: Credentials) -> None:
         """Use other certificates from the next handshake on.

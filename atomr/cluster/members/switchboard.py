@@ -80,6 +80,7 @@ class Switchboard:
         members: takes what is for the membership.
         wake_dialer: called when somebody is due to be dialed.
         leave: has the membership say goodbye, once.
+        superseded: called with a later life of this node that a peer knows.
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class Switchboard:
         self.members: Callable[[Event], None] = _nobody
         self.wake_dialer: Callable[[], None] = _nothing
         self.leave: Callable[[], None] = _nothing
+        self.superseded: Callable[[Origin], None] = _nobody
 
     def _begin(self) -> None:
         self._book = AddressBook()
@@ -119,6 +121,7 @@ class Switchboard:
     def end(self) -> None:
         """End it."""
         self.members = _nobody
+        self.superseded = _nobody
         self.wake_dialer = self.leave = _nothing
         self._links = None
         self.peers.end()
@@ -267,6 +270,9 @@ class Switchboard:
             ("atomr", "peer", "unreachable"),
             metadata={"address": target.address, "reason": reason},
         )
+        later_boot = getattr(error, "later_boot", None)
+        if later_boot is not None:
+            self.superseded(Origin(self._name, later_boot))
         self._over(target, None)
 
     def _over(self, target: Target, link: Link | None) -> None:

@@ -134,6 +134,23 @@ async def test_a_node_in_a_new_life_takes_the_place_of_its_old_one(
         greeted.pipe.close()
 
 
+async def test_an_older_life_cannot_take_the_place_of_a_later_one(
+    open_node: OpenNode, authority: Authority
+) -> None:
+    async with open_node("a") as a, open_node("b", boot=2) as b:
+        link = await dial(a, b)
+        us = Self(CLUSTER, Origin("b", 1), COOKIE, authority.credentials("b"))
+        for _ in range(3):
+            stream = await trio.open_tcp_stream("127.0.0.1", a.port)
+            with pytest.raises(LinkRefusedError) as caught:
+                await greet_dialed(stream, us, node="a")
+            assert caught.value.reason == "superseded"
+            assert caught.value.later_boot == 2
+        assert a.links.get("b") is link
+        assert (a.ended, b.ended) == ([], [])
+        assert a.refused == ["superseded"] * 3
+
+
 async def test_a_peer_that_dials_again_has_lost_the_old_connection(
     open_node: OpenNode, authority: Authority
 ) -> None:

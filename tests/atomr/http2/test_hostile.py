@@ -288,7 +288,7 @@ async def test_a_node_that_was_dialed_cannot_attack_who_dialed_it(
     us = Self(CLUSTER, Origin("mallory", 9), COOKIE, authority.credentials("mallory"))
 
     async def answer() -> None:
-        peer = await greet_accepted(await listener.accept(), us, admit=lambda _: True)
+        peer = await greet_accepted(await listener.accept(), us, admit=lambda _: None)
         await attack(peer, data)
         with trio.fail_after(CLOSED_WITHIN_S):
             await closed(peer)
