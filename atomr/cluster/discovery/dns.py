@@ -123,7 +123,8 @@ class SrvSeeds:
         from dns.exception import DNSException  # noqa: PLC0415 - of an extra
 
         try:
-            answer = await self._resolver().resolve(
+            resolver = await self._resolver()
+            answer = await resolver.resolve(
                 f"{self.name.rstrip('.')}.", "SRV", lifetime=self.timeout_s
             )
         except (DNSException, OSError) as error:
@@ -132,12 +133,13 @@ class SrvSeeds:
         records: list[SRV] = sorted(answer, key=_order)
         return tuple(str(target) for r in records if (target := _target(r)) is not None)
 
-    def _resolver(self) -> Resolver:
+    async def _resolver(self) -> Resolver:
         from dns.asyncresolver import Resolver  # noqa: PLC0415 - of an extra
         from dns.nameserver import Do53Nameserver  # noqa: PLC0415 - of an extra
 
         if not self.nameservers:
-            return Resolver()
+            # Reads the system's settings, from files that may be on a slow disk.
+            return await trio.to_thread.run_sync(Resolver)
         resolver = Resolver(configure=False)
         given = [parse_address(text, default_port=53) for text in self.nameservers]
         resolver.nameservers = [Do53Nameserver(at.host, at.port) for at in given]

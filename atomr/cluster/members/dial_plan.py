@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 MAX_DIALS = 64
 """At once; members may name addresses that nobody answers at."""
 
+MAX_WANTED = 56
+MAX_ERRANDS = 32
+"""Of these: members that nobody answers at leave room to ask the seeds and the dead,
+without whom an island stays one; nor do errands take all."""
+
 PACE_S = 0.005
 """So long nobody is dialed after a dial was begun, for each: thousands of addresses
 that nobody answers at shall not keep a node busy."""
@@ -78,6 +83,7 @@ class DialPlan:
         "_most_s",
         "_own",
         "_rests_until",
+        "_running",
         "_wanted",
         "dialing",
     )
@@ -99,6 +105,7 @@ class DialPlan:
         self._most_s = max_redial_s
         self._wanted: dict[str, _Wanted] = {}
         self._errands: dict[Target, None] = {}
+        self._running: set[Target] = set()
         self._rests_until = -_NEVER
         self.dialing: set[Target] = set()
 
@@ -148,6 +155,7 @@ class DialPlan:
     def ended(self, target: Target, now_s: float) -> None:
         """Note that a dial has come to its end; without a link it has failed."""
         self.dialing.discard(target)
+        self._running.discard(target)
         wanted = self._wanted.get(target.name or "")
         if wanted is None or wanted.target != target or wanted.linked_at is not None:
             return
@@ -161,26 +169,42 @@ class DialPlan:
         if now_s < self._rests_until:
             return []
         due = [
-            wanted.target
+            wanted
             for wanted in self._wanted.values()
             if wanted.at <= now_s and wanted.target not in self.dialing
         ]
-        room = max(0, MAX_DIALS - len(self.dialing))
-        errands = list(self._errands)[: max(0, room - len(due))]
-        chosen = (due + errands)[:room]
-        for target in chosen:
+        # Who has waited longest first: not the same ones again and again.
+        due.sort(key=lambda wanted: wanted.at)
+        chosen = [wanted.target for wanted in due[: self._room_for_wanted]]
+        room = min(self._room_for_errands, self._room - len(chosen))
+        errands = list(self._errands)[:room]
+        for target in (*chosen, *errands):
             self._errands.pop(target, None)
-        self.dialing.update(chosen)
-        self._rests_until = now_s + PACE_S * len(chosen)
-        return chosen
+        self.dialing.update(chosen, errands)
+        self._running.update(errands)
+        self._rests_until = now_s + PACE_S * len(chosen + errands)
+        return chosen + errands
+
+    @property
+    def _room(self) -> int:
+        return MAX_DIALS - len(self.dialing)
+
+    @property
+    def _room_for_wanted(self) -> int:
+        wanted = len(self.dialing) - len(self._running)
+        return max(0, min(self._room, MAX_WANTED - wanted))
+
+    @property
+    def _room_for_errands(self) -> int:
+        return max(0, min(self._room, MAX_ERRANDS - len(self._running)))
 
     @property
     def due_at(self) -> float:
         """When somebody is due; infinity: never, or no sooner than a dial ends."""
-        if len(self.dialing) >= MAX_DIALS:
-            return _NEVER
-        if self._errands:
+        if self._errands and self._room_for_errands:
             return self._rests_until
+        if not self._room_for_wanted:
+            return _NEVER
         at = min(
             (w.at for w in self._wanted.values() if w.target not in self.dialing),
             default=_NEVER,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from atomr import telemetry
 from atomr.cluster.members.station import cluster_id
+from atomr.cluster.wake_timer import WakeTimer
 from atomr.errors import SupersededError
 from atomr.gossip.membership import (
     Changed,
@@ -20,7 +21,7 @@ from atomr.gossip.membership import (
     Woke,
 )
 from atomr.otp import GenServer
-from atomr.process import cancel_timer, current_node, self_pid, send, send_after
+from atomr.process import current_node, self_pid, send
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from atomr.cluster.members.station import Station
     from atomr.core.exits import ExitReason
     from atomr.gossip.membership import Effect
-    from atomr.process import TimerRef
 
 _log = logging.getLogger("atomr.cluster")
 
@@ -47,27 +47,25 @@ class MemberServer(GenServer):
             seeds=station.known,
             options=station.options.membership,
         )
-        self._timer: TimerRef | None = None
-        self._timer_at = 0.0
         self._foreign: set[int] = set()
 
     def init(self) -> None:
         """Join by whom the last life knew; seeds come later."""
         pid = self_pid()
-        self._pid = pid
         self._now = current_node().now
+        self._timer = WakeTimer(pid, Woke(), now=self._now)
         self._switchboard.peers.members = self._machine.members
         self._switchboard.members = lambda event: send(pid, event)
         self._switchboard.leave = self._leave
         self._perform(self._machine.start(self._now()))
-        self._arm()
+        self._timer.arm(self._machine.next_deadline_s)
 
     def handle_info(self, message: Event) -> None:
         """Take one step."""
         if isinstance(message, Woke):
-            self._timer = None
+            self._timer.fired()
         self._perform(self._machine.handle(message, self._now()))
-        self._arm()
+        self._timer.arm(self._machine.next_deadline_s)
 
     def terminate(self, reason: ExitReason) -> None:
         """Say goodbye, so that nobody has to find out."""
@@ -82,19 +80,6 @@ class MemberServer(GenServer):
 
     def _leave(self) -> None:
         self._perform(self._machine.handle(Leave(), self._now()))
-
-    def _arm(self) -> None:
-        at = self._machine.next_deadline_s
-        if self._timer is not None:
-            if at == self._timer_at:
-                return
-            # Also for a later time: most are of a probe that was answered at once.
-            cancel_timer(self._timer)
-            self._timer = None
-        if at is None:
-            return
-        self._timer_at = at
-        self._timer = send_after(max(0.0, at - self._now()), self._pid, Woke())
 
     def _perform(self, effects: Iterable[Effect]) -> None:
         for effect in effects:

@@ -162,12 +162,11 @@ class ClusterPubSub(Generic[M]):
                 node, and nowhere else.
         """
         nodes = self._nodes(topic)
-        published = None
-        if nodes:
-            published = Published(topic, msgspec.Raw(self._encode(message)))
+        # Also where there is nobody else: what cannot be sent is found at once.
+        published = Published(topic, msgspec.Raw(self._encode(message)))
         here = self.local_broadcast(topic, message)
         sent = 0
-        if published is not None and self._peers is not None:
+        if self._peers is not None:
             tell = self._peers.tell
             sent = sum(tell(node, self.service_name, published) for node in nodes)
         lost = len(nodes) - sent
@@ -212,7 +211,7 @@ class ClusterPubSub(Generic[M]):
             return
         try:
             message = self._decoder.decode(published.body)
-        except (msgspec.MsgspecError, RecursionError) as error:
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             telemetry.emit(
                 ("atomr", "pubsub", "refused"),
                 metadata={"name": self.name, "peer": link.peer, "problem": str(error)},

@@ -26,12 +26,12 @@ from atomr.cluster.peers import PeerDown, PeerEvent, PeerUp
 from atomr.cluster.singleton.frames import Here, Said
 from atomr.cluster.singleton.reasons import Standing
 from atomr.cluster.singleton.runner import Begin, Begun, End, Ended, Ready
+from atomr.cluster.wake_timer import WakeTimer
 from atomr.crdt.origin import Origin
 from atomr.gossip import voting
 from atomr.http2 import Lane
 from atomr.otp import GenServer
 from atomr.process import (
-    cancel_timer,
     current_node,
     kill,
     self_pid,
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 
     from atomr.cluster.peers import Peers
     from atomr.core.exits import ExitReason
-    from atomr.process import TimerRef
     from atomr.refs import Pid
 
 _log = logging.getLogger("atomr.cluster")
@@ -156,8 +155,6 @@ class SingletonServer(GenServer):
         self._differ: set[str] = set()
         self._problem = ""
         self._epoch = self._runner = 0
-        self._timer: TimerRef | None = None
-        self._timer_at = 0.0
         self._watching = ExitStack()
 
     def init(self) -> None:
@@ -169,6 +166,8 @@ class SingletonServer(GenServer):
         self._remote.name_of(self._me, self._names.singleton)
         self._pid = pid = self_pid()
         self._now = SleeplessClock(current_node().now)
+        woke = voting.Woke()
+        self._timer = WakeTimer(pid, woke, now=self._now, least_s=_GRAIN_S)
         # Each election has a number of its own, so it is none that ran before.
         started = wall_us()
         self._election = voting.Election(
@@ -187,7 +186,7 @@ class SingletonServer(GenServer):
             case Heard(sender, said):
                 self._hear(sender, said)
             case voting.Woke():
-                self._timer = None
+                self._timer.fired()
                 self._step(message)
             case PeerUp(peer):
                 self._tell(peer.name, self._here(asks=True))
@@ -270,7 +269,7 @@ class SingletonServer(GenServer):
 
     def _step(self, event: voting.Event) -> None:
         self._perform(self._election.handle(event, self._now()))
-        self._arm()
+        self._timer.arm(self._election.next_deadline_s)
 
     def _perform(self, effects: Iterable[voting.Effect]) -> None:
         for effect in effects:
@@ -290,16 +289,6 @@ class SingletonServer(GenServer):
         peer = self._peers.get(name)
         if peer is not None:
             self._peers.tell(peer, self._names.singleton, said, lane=Lane.CTL)
-
-    def _arm(self) -> None:
-        at = self._election.next_deadline_s
-        if at is None or (self._timer is not None and self._timer_at <= at):
-            return
-        if self._timer is not None:
-            cancel_timer(self._timer)
-        self._timer_at = at
-        delay_s = max(_GRAIN_S, at - self._now())
-        self._timer = send_after(delay_s, self._pid, voting.Woke())
 
     # --- the singleton --------------------------------------------------------------
 

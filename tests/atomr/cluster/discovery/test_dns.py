@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TypeAlias
 
+import dns.asyncresolver
 import dns.flags
 import dns.message
 import dns.rcode
@@ -180,6 +182,24 @@ async def test_a_wait_for_an_answer_can_be_cancelled() -> None:
         with trio.move_on_after(0.05) as scope, trio.fail_after(10.0):
             await seeds.find()
     assert scope.cancelled_caught
+
+
+async def test_the_systems_settings_are_not_read_in_the_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    readers: list[int] = []
+
+    class Noted(dns.asyncresolver.Resolver):
+        def __init__(self) -> None:
+            readers.append(threading.get_ident())
+            super().__init__(configure=False)
+            self.nameservers = ["127.0.0.1"]
+
+    monkeypatch.setattr(dns.asyncresolver, "Resolver", Noted)
+    with pytest.raises(DiscoveryError):
+        await SrvSeeds(NAME, timeout_s=0.01).find()
+    assert len(readers) == 1
+    assert readers[0] != threading.get_ident()
 
 
 # --- the system's resolver ------------------------------------------------------------

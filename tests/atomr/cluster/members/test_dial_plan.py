@@ -13,6 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from atomr.cluster.members.address_book import KEPT_S, MAX_AT_ONE, AddressBook
 from atomr.cluster.members.dial_plan import (
     MAX_DIALS,
+    MAX_ERRANDS,
+    MAX_WANTED,
     PACE_S,
     PATIENCE_S,
     STABLE_S,
@@ -141,14 +143,39 @@ def test_so_many_are_dialed_at_once_and_no_more() -> None:
     plan = plan_of("a")
     for number in range(MAX_DIALS + 9):
         plan.want(f"b{number}", f"b{number}:1", 0.0)
-    plan.run_errand(Target("seed:1", None))
     first = plan.due(0.0)
-    assert len(first) == MAX_DIALS
+    assert len(first) == MAX_WANTED
     assert plan.due_at == NEVER
     assert plan.due(9.0) == []
     plan.ended(first[0], 9.0)
     assert plan.due_at <= 9.0
-    assert len(plan.due(9.0)) == 1
+    # Who has waited since the beginning, and not who has just failed.
+    assert plan.due(9.0) == [member(f"b{MAX_WANTED}")]
+
+
+def test_members_that_nobody_answers_at_leave_room_for_errands() -> None:
+    plan = plan_of("a")
+    for number in range(MAX_DIALS + 9):
+        plan.want(f"b{number}", f"b{number}:1", 0.0)
+    plan.due(0.0)
+    seeds = [Target(f"seed{number}:1", None) for number in range(MAX_DIALS)]
+    for seed in seeds:
+        plan.run_errand(seed)
+    assert plan.due_at <= MAX_WANTED * PACE_S
+    room = MAX_DIALS - MAX_WANTED
+    assert plan.due(9.0) == seeds[:room]
+    assert plan.due_at == NEVER
+    plan.ended(seeds[0], 10.0)
+    assert plan.due(11.0) == [seeds[room]]
+
+
+def test_errands_leave_room_for_members() -> None:
+    plan = plan_of("a")
+    for number in range(MAX_DIALS):
+        plan.run_errand(Target(f"seed{number}:1", None))
+    assert len(plan.due(0.0)) == MAX_ERRANDS
+    plan.want("b", "b:1", 1.0)
+    assert plan.due(1.0) == [member("b")]
 
 
 def test_dials_are_paced() -> None:

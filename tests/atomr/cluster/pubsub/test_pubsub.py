@@ -12,6 +12,7 @@ import trio
 
 from atomr import telemetry
 from atomr.cluster.pubsub import ClusterPubSub, Reach
+from atomr.cluster.pubsub.frames import Published
 from atomr.cluster.replicator import NotReplicatingError, Replicator, ReplicatorOptions
 from atomr.core.mailbox_limit import MailboxLimit, Overflow
 from atomr.process import exit_process, kill, receive, spawn
@@ -179,6 +180,41 @@ async def test_a_message_of_another_type_is_refused_and_told(
             telemetry.detach("k")
         assert refused[0]["peer"] == a.node.origin
         assert b.heard == []
+
+
+async def test_text_that_is_none_is_refused_without_a_word_in_the_log(
+    authority: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_lab(authority) as lab:
+        a, b = await start(lab, "a", str), await start(lab, "b", str)
+        await lab.link("a", "b")
+        refused: list[Any] = []
+        await b.subscriber("weather")
+        await until(lambda: a.knows("weather", b))
+        telemetry.attach("k", ("atomr", "pubsub"), lambda _, __, d: refused.append(d))
+        try:
+            for _ in range(5):
+                no_text = Published("weather", msgspec.Raw(b"\xa1\xff"))
+                a.node.peers.tell(b.node.origin, a.news.service_name, no_text)
+            await until(lambda: len(refused) == 5)
+        finally:
+            telemetry.detach("k")
+        assert b.heard == []
+        assert caplog.text == ""
+        a.news.broadcast("weather", "rain")
+        await until(lambda: b.heard == ["rain"])
+
+
+async def test_what_cannot_be_encoded_goes_nowhere_on_a_node_alone_too(
+    authority: Authority,
+) -> None:
+    async with members(authority, "a") as (a,):
+        await a.subscriber("weather")
+        with pytest.raises(TypeError):
+            a.news.broadcast("weather", object())
+        a.news.broadcast("weather", Rain(1))
+        await until(lambda: a.heard)
+        assert a.heard == [Rain(1)]
 
 
 async def test_a_pubsub_without_a_replicator_says_so() -> None:
