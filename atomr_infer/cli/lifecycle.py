@@ -33,11 +33,6 @@ class ServeLifecycle:
         self._nursery = nursery
         self._draining: trio.CancelScope | None = None
 
-    @property
-    def is_draining(self) -> bool:
-        """Whether nobody is to be sent here any more."""
-        return self._gateway.draining
-
     def shown(self) -> Shown:
         """Return how the configuration stands, and whether it drains."""
         reloader = self._reloader

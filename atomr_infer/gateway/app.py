@@ -141,10 +141,6 @@ class GatewayApp:
         )
         self.silences.change(limits.keepalive_s)
 
-    def tell_nodes(self) -> None:
-        """Have other nodes hear whether it drains."""
-        self._serving.replicas_changed.set()
-
     @property
     def running(self) -> int:
         """Requests that are being answered."""

@@ -20,6 +20,7 @@ from atomr_infer.serving.names import GATEWAYS
 if TYPE_CHECKING:
     from atomr_infer.gateway.listener import Application, Listener
     from atomr_infer.gateway.setup import Setup
+    from atomr_infer.serving.far.service import FarInference
     from atomr_infer.serving.shared import Serving
     from atomr_infer.store.responses import ResponseStore
 
@@ -35,9 +36,16 @@ class Gateway:
     """One address that is served."""
 
     def __init__(
-        self, served: BesideAdmin, app: GatewayApp, listener: Listener, stop: Stop
+        self,
+        served: BesideAdmin,
+        app: GatewayApp,
+        *,
+        listener: Listener,
+        nodes: FarInference,
+        stop: Stop,
     ) -> None:
         self._served = served
+        self._nodes = nodes
         self._app = app
         self._listener = listener
         self._stop = stop
@@ -80,25 +88,30 @@ class Gateway:
 
         Cancellation: leaves it where it is.
         """
-        self._app.draining = True
-        self._app.tell_nodes()
+        self._say_not_ready()
         if grace_s and not self._app.refusing:
             await trio.sleep(grace_s)
         self._app.refusing = True
         with trio.move_on_after(timeout_s):
             await self._app.idle()
+            await self._nodes.idle()
             return
         self._app.end_all()
 
     def take_again(self) -> None:
         """Be ready again; requests that were ended stay so."""
         self._app.draining = self._app.refusing = False
-        self._app.tell_nodes()
+        self._nodes.come_back()
+
+    def _say_not_ready(self) -> None:
+        self._app.draining = True
+        self._nodes.leave()
 
     async def drain(self, timeout_s: float, *, grace_s: float = 0.0) -> None:
         """Stop accepting, let running answers finish, tell the others, close.
 
-        ``/readyz`` says 503 at once.  A gateway that is closed already stays so.
+        ``/readyz`` says 503 at once, and the other nodes send nothing more; what they
+        have sent may finish, too.  A gateway that is closed already stays so.
 
         Args:
             timeout_s: how long running answers may take, in seconds.
@@ -109,14 +122,14 @@ class Gateway:
         """
         if self._closed:
             return
-        self._app.draining = True
-        self._app.tell_nodes()
+        self._say_not_ready()
         try:
             if grace_s and not self._app.refusing:
                 await trio.sleep(grace_s)
             await self._listener.stop_accepting()
             with trio.move_on_after(timeout_s):
                 await self._listener.connections_done()
+                await self._nodes.idle()
                 return
             self._app.end_all()
             with trio.move_on_after(_TELL_S):
@@ -151,7 +164,7 @@ async def open_gateway(
     pid = await start_child(supervisor, spec)
     # By pid: whoever drains may belong to no node, or to another one.
     stop = partial(terminate_child, supervisor, pid)
-    return Gateway(served, app, listener, stop)
+    return Gateway(served, app, listener=listener, nodes=serving.far, stop=stop)
 
 
 def url_of(address: tuple[str, int], *, tls: bool) -> str:

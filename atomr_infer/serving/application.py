@@ -65,7 +65,8 @@ async def open_serving(
     """
     serving = Serving(ServingNode() if node is None else node)
     environ = Environ(os.environ if environ is None else environ)
-    serving.node.add(FarInference(serving))
+    serving.far = FarInference(serving)
+    serving.node.add(serving.far)
     placer = await prepare_placing(serving, environ, installed)
     async with serving.node.open() as opened:
         # Stopped before the node's services, which its processes use.

@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from atomr_infer.serving.gates import Holds
     from atomr_infer.serving.held import AnyHeld
     from atomr_infer.serving.replica import Lease
-    from atomr_infer.serving.routing_table import Routed
+    from atomr_infer.serving.routing_table import Routed, RoutingTable
     from atomr_infer.serving.shared import Serving
     from atomr_infer.serving.terms import Receiver, Terms
 
@@ -114,6 +114,7 @@ class Leg:
         self._failed_on = avoid
         self._asked = asked
         self._at = at
+        self._table: RoutingTable | None = None
         self._routed: Routed | None = None
 
     def beside(self) -> Leg | None:
@@ -121,7 +122,7 @@ class Leg:
         avoid = self._failed_on
         if self._routed is not None:
             avoid |= {self._routed.replica}
-        if not self._serving.has_other(self.deployment.name, avoid):
+        if self._table is None or not self._table.has_other(avoid):
             return None
         return Leg(
             self._serving,
@@ -212,14 +213,14 @@ class Leg:
                 return await hold_far(self._serving, self, replica, may_wait=may_wait)
             except NothingSentError as error:
                 self.avoid(replica)
-                if not self._serving.has_other(self.deployment.name, self._failed_on):
+                if self._table is None or not self._table.has_other(self._failed_on):
                     raise error.error from error
             except InferenceError:
                 self.avoid(replica)
                 raise
 
     def _chosen(self) -> AnyReplica:
-        table = self._serving.askable(self.deployment.name)
+        self._table = table = self._serving.askable(self.deployment.name)
         self._routed = table.choose(self._failed_on, self.deployment, self.batch)
         return self._routed.replica
 

@@ -16,11 +16,6 @@ Shown = Mapping[str, object]
 class Lifecycle(Protocol):
     """The program's configuration, and its end."""
 
-    @property
-    def is_draining(self) -> bool:
-        """Whether nobody is to be sent here any more."""
-        ...
-
     def shown(self) -> Shown:
         """Return how the configuration stands, and whether it drains."""
         ...

@@ -47,7 +47,8 @@ if TYPE_CHECKING:
     from atomr_infer.model.deployment import Deployment
     from atomr_infer.runtimes.credentials import Credentials
     from atomr_infer.serving.blueprint import Blueprint
-    from atomr_infer.serving.far.replica import AnyReplica, FarReplica
+    from atomr_infer.serving.far.replica import FarReplica
+    from atomr_infer.serving.far.service import FarInference
     from atomr_infer.serving.lifecycle import Lifecycle
     from atomr_infer.serving.node import ServingNode
     from atomr_infer.serving.placing.alone import AnyOrders
@@ -69,6 +70,7 @@ class Serving:
         self._phases: dict[str, Phase] = {}
         self.far_replicas: dict[str, tuple[FarReplica, ...]] = {}
         self.replicas_changed = Wakeup()
+        self.far: FarInference
         self._blueprints: dict[str, Blueprint] = {}
         self._key_headers: frozenset[str] = frozenset()
         self._hedges: dict[str, HedgeBudget] = {}
@@ -129,11 +131,6 @@ class Serving:
         if routing is None or deployment.name in self._failures:
             return None
         return routing.idle(deployment.serving)
-
-    def has_other(self, name: str, avoid: frozenset[AnyReplica]) -> bool:
-        """Whether a replica that is not among these can run a request now."""
-        routing = self._routing.get(name)
-        return routing is not None and routing.has_other(avoid)
 
     @property
     def key_headers(self) -> frozenset[str]:
@@ -352,9 +349,8 @@ class Serving:
         return await call(MANAGER, messages.Undeploy(name), timeout_s=None)
 
     def usable_replicas(self, name: str) -> tuple[ReplicaState, ...]:
-        """Return those that other nodes may ask; none of a node that drains."""
-        drains = self.lifecycle is not None and self.lifecycle.is_draining
-        return () if drains or name in self._failures else self.replicas(name)
+        """Return those of a deployment that has not failed."""
+        return () if name in self._failures else self.replicas(name)
 
     async def estimate_cost(self, batch: ExecuteBatch) -> CostEstimate | None:
         """Return what a request may cost, before it is made; nothing is asked.

@@ -18,6 +18,7 @@ import trio
 
 from atomr.errors import LinkError, NoProcessError, ProcessKilledError, StartError
 from atomr.process import attached
+from atomr.waking import Parked
 from atomr_infer.errors import (
     DeadlineError,
     InferenceError,
@@ -83,6 +84,13 @@ class Answering:
     def __init__(self, serving: Serving) -> None:
         self._serving = serving
         self._reading_bytes = 0
+        self._running = 0
+        self._ended = Parked()
+
+    async def idle(self) -> None:
+        """Wait until nothing is answered."""
+        while self._running:
+            await self._ended.wait()
 
     async def serve(self, stream: LinkStream, opening: Opening) -> None:
         """Serve one stream to its end.
@@ -90,6 +98,7 @@ class Answering:
         Cancellation: ends the work; it is that of a peer that has left.
         """
         answer = _Answer(self._serving, stream)
+        self._running += 1
         try:
             ask = await self._read(stream, opening)
             await answer.run(ask)
@@ -98,6 +107,9 @@ class Answering:
             stream.abort()
         except LinkError as error:
             log.info("the node %s is gone: %s", stream.link.peer, error)
+        finally:
+            self._running -= 1
+            self._ended.wake()
 
     async def _read(self, stream: LinkStream, opening: Opening) -> Ask:
         """Return what is asked.

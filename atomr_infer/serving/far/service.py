@@ -68,7 +68,24 @@ class FarInference:
         self._known: dict[tuple[Origin, str, int], FarReplica] = {}
         self._written: Mapping[Key, Entry | None] = {}
         self._told: tuple[Load, ...] = ()
+        self._leaves = False
         self._peers: Peers
+
+    # --- a node that goes -----------------------------------------------------------
+
+    def leave(self) -> None:
+        """Tell the other nodes to ask others; what they have asked runs on."""
+        self._leaves = True
+        self._serving.replicas_changed.set()
+
+    def come_back(self) -> None:
+        """Be asked by other nodes again."""
+        self._leaves = False
+        self._serving.replicas_changed.set()
+
+    async def idle(self) -> None:
+        """Wait until nothing runs here that other nodes have asked for."""
+        await self._answering.idle()
 
     # --- as a part of a cluster -----------------------------------------------------
 
@@ -109,7 +126,7 @@ class FarInference:
     def _write(self) -> None:
         now: dict[Key, Entry] = {
             (name, replica.number): Entry(replica.phase.value, VERSION)
-            for name in self._serving.deployments
+            for name in (() if self._leaves else self._serving.deployments)
             for replica in self._serving.usable_replicas(name)
         }
         for key in self._written.keys() - now.keys():

@@ -314,6 +314,30 @@ async def test_a_replica_that_ends_leaves_the_tables_of_all_nodes(
         await at_rest(a, c)
 
 
+async def test_a_node_that_drains_is_asked_no_more_and_ends_what_it_was_asked(
+    open_far: OpenFar,
+) -> None:
+    async with open_far("abc") as (a, b, c), trio.open_nursery() as nursery:
+        await b.deploy(M, Player([says("slow", " answer", before_s=0.5)]))
+        a.know(M)
+        await a.sees(1)
+        slow = Collected()
+        nursery.start_soon(partial(a.ask, sink=slow))
+        (replica,) = b.serving.replicas("m")
+        await until(lambda: replica.running == 1)
+        await c.deploy(M, Player())
+        b.serving.far.leave()
+        await a.sees(1)
+        assert (await a.ask()).texts == ["ok"]
+        with trio.fail_after(30):
+            await b.serving.far.idle()
+        await until(lambda: slow.result is not None)
+        assert slow.texts == ["slow", " answer"]
+        b.serving.far.come_back()
+        await a.sees(2)
+        await at_rest(a, b, c)
+
+
 # --- who is asked -------------------------------------------------------------------
 
 
