@@ -17,6 +17,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeAlias
 
 from atomr.cluster.budgets.account import Account, BudgetState, Reservation
+from atomr.cluster.budgets.closing import to_close
 from atomr.cluster.budgets.errors import (
     ClosedBudgetError,
     NoVoterError,
@@ -49,8 +50,8 @@ if TYPE_CHECKING:
 
 _NEVER = float("inf")
 
-KEEP_S = 7 * 86_400.0
-"""So long after its end a budget's account is kept: late calls, and questions."""
+LOOK_S = 3_600.0
+"""So often it is looked for budgets that are to be closed."""
 
 MARGIN_S = 600.0
 """A budget that began so shortly before a file counts as older than it: the clock of
@@ -84,6 +85,8 @@ class Core:
         self.next_deadline_s = _NEVER
         self._stored = stored
         self._kept = dict(stored.budgets)
+        self._armed: dict[str, Account] = {}
+        self._look_at_s = 0.0
         self._vouching = Vouching(stored, len(self.voters))
         self._closed_at_s = stored.closed_at_s
         self._closing: list[str] = []
@@ -141,7 +144,7 @@ class Core:
             return ()
         if terms.ends_at_s is not None and terms.ends_at_s <= self._closed_at_s:
             raise ClosedBudgetError(terms.name)
-        closed = self._close_old(wall_s)
+        closed = self._close_old(wall_s) if wall_s >= self._look_at_s else ()
         account = Account(
             terms,
             name=self.name,
@@ -159,20 +162,12 @@ class Core:
 
     def _close_old(self, wall_s: float) -> tuple[str, ...]:
         """Keep nothing more of budgets that ended long ago."""
-        ends = {name: kept.ends_at_s for name, kept in self._kept.items()}
-        ends |= {name: a.terms.ends_at_s for name, a in self.accounts.items()}
-        closed = []
-        for name, ends_at_s in ends.items():
-            if ends_at_s is None or ends_at_s + KEEP_S > wall_s:
-                continue
-            account = self.accounts.get(name)
-            if account is None or not account.reserved:
-                closed.append(name)
-                self._closed_at_s = max(self._closed_at_s, ends_at_s)
-        for name in closed:
-            self.accounts.pop(name, None)
-            self._kept.pop(name, None)
-            self._records.pop(name, None)
+        self._look_at_s = wall_s + LOOK_S
+        closed = to_close(self._kept, self.accounts, wall_s)
+        for name, ends_at_s in closed.items():
+            self._closed_at_s = max(self._closed_at_s, ends_at_s)
+            for held in (self.accounts, self._armed, self._kept, self._records):
+                held.pop(name, None)
         self._closing += closed
         self._is_dirty = self._is_dirty or bool(closed)
         return tuple(closed)
@@ -328,11 +323,13 @@ class Core:
 
     def advance(self, *, now_s: float, wall_s: float) -> None:
         """Do what is due."""
-        for account in list(self.accounts.values()):
+        for account in list(self._armed.values()):
             if account.next_s <= now_s:
                 self._do(account, account.recycle(now_s, wall_s), now_s)
                 self._do(account, account.ledger.advance(now_s), now_s)
-        nexts = (account.next_s for account in self.accounts.values())
+        armed = {name: a for name, a in self._armed.items() if a.next_s < _NEVER}
+        self._armed = armed
+        nexts = (account.next_s for account in armed.values())
         self.next_deadline_s = min(nexts, default=_NEVER)
 
     def _do(self, account: Account, effects: Sequence[Effect], now_s: float) -> None:
@@ -351,8 +348,11 @@ class Core:
         self._arm(account)
 
     def _arm(self, account: Account) -> None:
-        # Too early does no harm: it is looked at all accounts then.
-        self.next_deadline_s = min(self.next_deadline_s, account.next_s)
+        next_s = account.next_s
+        if next_s < _NEVER:
+            self._armed[account.terms.name] = account
+            # Too early does no harm: all that are armed are looked at then.
+            self.next_deadline_s = min(self.next_deadline_s, next_s)
 
     # --- the file ---------------------------------------------------------------------
 

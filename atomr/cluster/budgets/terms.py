@@ -34,6 +34,12 @@ def _is_name(_: object, field: attrs.Attribute[Any], value: Any) -> None:  # noq
         raise ValueError(f"{field.name}={value!r}: expected some text")
 
 
+KEEP_S = 7 * 86_400.0
+
+_PERIODS = 24
+"""Of so many an account is kept at most: hours would be many."""
+
+
 @attrs.frozen(kw_only=True)
 class BudgetTerms:
     """Units that all voters together may spend.
@@ -45,8 +51,9 @@ class BudgetTerms:
             next period on.
         begins_at_s: Unix time; 0: always.  What began after a node's file was made
             is known to that file.
-        ends_at_s: Unix time; a week later its account is closed for good.  Whoever
-            reserves sees to it that nothing is reserved after it.  None: never.
+        ends_at_s: Unix time; a week later, or 24 periods if they are shorter, its
+            account is closed for good.  Whoever reserves sees to it that nothing is
+            reserved after it.  None: never.
         window_s: what is spent may be spent again so many seconds later; None: it
             is spent for good.
 
@@ -68,6 +75,13 @@ class BudgetTerms:
             )
         if self.window_s is not None and self.window_s <= 0.0:
             raise ValueError(f"window_s={self.window_s!r}: expected more than 0")
+
+    @property
+    def kept_s(self) -> float:
+        """How long after its end its account is kept: late calls, and questions."""
+        if self.ends_at_s is None or not self.begins_at_s:
+            return KEEP_S
+        return min(KEEP_S, _PERIODS * (self.ends_at_s - self.begins_at_s))
 
     def share(self, name: str, voters: Sequence[str]) -> int:
         """Return the part of the units that a voter makes.
