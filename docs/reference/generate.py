@@ -26,6 +26,7 @@ from atomr_infer.model.deployment import Deployment, RetryPolicy, Serving, Timeo
 from atomr_infer.model.failover import BreakerPolicy, Fallback, HedgePolicy
 from atomr_infer.model.placement import Placement
 from atomr_infer.model.prices import Rates
+from atomr_infer.model.rate_limits import RateLimits
 from atomr_infer.model.team import Team
 from atomr_infer.testing.mock_script import MockScript
 from atomr_infer.wire.openai import error_body
@@ -118,6 +119,12 @@ _TABLES: tuple[tuple[str, str, type[attrs.AttrsInstance]], ...] = (
         Rates,
     ),
     ("[deployment.serving]", "", Serving),
+    (
+        "[deployment.rate_limits]",
+        "They are the key's, for the model, on all nodes together "
+        "([limit rates](../how-to/limit-rates.md)).",
+        RateLimits,
+    ),
     ("[deployment.timeouts]", "", Timeouts),
     ("[deployment.retry]", "", RetryPolicy),
     (
