@@ -11,6 +11,7 @@ import errno
 from math import inf
 from typing import TYPE_CHECKING
 
+import attrs
 import trio
 
 from atomr.cluster.members.boot_file import draw_boot
@@ -65,14 +66,25 @@ class LinksProcess(Startable):
 
     async def _listen(self) -> Sequence[trio.SocketListener]:
         station = self._station
-        host = station.options.listen_at.host
+        given = station.options.listen_at
         try:
-            listeners = await trio.open_tcp_listeners(station.port, host=host)
+            listeners = await self._listen_at(given.host, station.port)
         except OSError as error:
-            raise _not_listening(station.options.listen, error) from error
+            listen = str(attrs.evolve(given, port=station.port))
+            raise _not_listening(listen, error) from error
         # The next life has the same one.
         station.port = int(listeners[0].socket.getsockname()[1])
         return listeners
+
+    async def _listen_at(self, host: str, port: int) -> Sequence[trio.SocketListener]:
+        try:
+            return await trio.open_tcp_listeners(port, host=host)
+        except OSError as error:
+            is_any = self._station.options.listen_at.port == 0
+            if not (port and is_any and error.errno == errno.EADDRINUSE):
+                raise
+        # Somebody has taken the last life's port; others are told of the new one.
+        return await trio.open_tcp_listeners(0, host=host)
 
     async def _live(
         self, process: TaskProcess, listeners: Sequence[trio.SocketListener]

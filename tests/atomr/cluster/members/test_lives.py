@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,8 @@ import pytest
 import trio
 
 from atomr.cluster import PeerDown, PeerUp
+from atomr.cluster.members.links_process import LinksProcess
+from atomr.cluster.members.station import make_station
 from atomr.core.child_spec import ChildSpec
 from atomr.core.exits import KILL
 from atomr.crdt.origin import Origin
@@ -21,12 +24,35 @@ from tests.atomr.cluster.members.conftest import WITHIN_S, watched
 from tests.atomr.http2.conftest import Get, Put, until
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-    from atomr.cluster import Peers
+    from atomr.cluster import ClusterOptions, Peers
     from atomr.otp import TreeNode
     from atomr.refs import Pid
     from tests.atomr.cluster.members.conftest import OpenMember
+
+
+async def test_a_life_whose_port_was_taken_meanwhile_has_another_one(
+    options: Callable[..., ClusterOptions],
+) -> None:
+    taken = (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
+    port = int(taken.socket.getsockname()[1])
+    made = options("a", listen="127.0.0.1:0")
+    station = make_station(
+        made, (), draw=random.Random(0), now=lambda: 0.0, fail=lambda _: None
+    )
+    station.port = port
+    listeners = await LinksProcess(station)._listen()
+    assert station.port == int(listeners[0].socket.getsockname()[1])
+    assert station.port not in (0, port)
+    for listener in listeners:
+        await listener.aclose()
+    # One that was named stays the one: others know it.
+    station.options = options("a", listen=f"127.0.0.1:{port}")
+    station.port = port
+    with pytest.raises(OSError, match=f"listen='127.0.0.1:{port}': .*in use"):
+        await LinksProcess(station)._listen()
+    await taken.aclose()
 
 
 class Keeper(GenServer):

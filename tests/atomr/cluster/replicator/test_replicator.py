@@ -8,16 +8,36 @@ import pytest
 import trio
 
 from atomr import telemetry
-from atomr.cluster.replicator import NotReplicatingError, Replicator, ReplicatorOptions
+from atomr.cluster.replicator import (
+    ABSENT,
+    Changed,
+    NotReplicatingError,
+    Replicator,
+    ReplicatorOptions,
+)
 from atomr.cluster.replicator.facts import Alarm, Tell
 from atomr.cluster.replicator.frames import Carried, Hello
-from atomr.crdt import BadKeyError, Dot, Event, GCounter, Origin, PNCounter
+from atomr.crdt import (
+    AWLWWMap,
+    BadKeyError,
+    Dot,
+    Event,
+    GCounter,
+    Origin,
+    PNCounter,
+)
 from atomr.errors import short
 from atomr.gossip.replication import Diverged, Push, SnapshotPart, Suspicious
 from tests.atomr.cluster.replicator.lab import open_lab
 from tests.atomr.http2.conftest import Authority, until
 
 LATER = "snapshot part"
+
+
+def rests(replicator: Replicator, key: str) -> bool:
+    """Return whether the shard of a key has found that all hold the same."""
+    shard = replicator.running().core.shard_of("m", key)
+    return shard.machine.round_at_s > trio.current_time() + 0.3
 
 
 def knows(replicator: Replicator, name: str) -> bool:
@@ -124,6 +144,44 @@ async def test_peers_with_another_number_of_shards_are_left_alone(
     )
     said = f"replicator 'replicator' and that of {other.origin}: {problem}; nothing of"
     assert said in caplog.text
+
+
+async def test_what_differs_at_rest_is_found_told_and_repaired_on_all_nodes(
+    authority: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = ReplicatorOptions(shards=4, quiet_s=0.2)
+    a, b = Replicator(options), Replicator(options)
+    told: list[Any] = []
+    watched: list[Any] = []
+    telemetry.attach(
+        "k", ("atomr", "replicator", "alarm"), lambda _, __, d: told.append(d)
+    )
+    try:
+        async with open_lab(authority) as lab:
+            here = await lab.start("a", a)
+            await lab.start("b", b)
+            await lab.link("a", "b")
+            a.open_map("m").put("k", "v")
+            await until(lambda: "k" in b.open_map("m"))
+            await until(lambda: all(rests(r, "k") for r in (a, b)))
+            here.do(a.open_map("m").watch, watched.append)
+            # A bug that loses an entry, and nothing of the vector.
+            shard = b.running().core.shard_of("m", "k")
+            dot = Dot(a.running().core.shards[shard.number].origin, 1)
+            late = Event("aw_lww_map/m", "k", Dot(dot.origin, 9), (dot,))
+            shard.open(AWLWWMap, "m").apply(late)
+            assert "k" not in b.open_map("m")
+            # Nobody can know which is right: what one side has lost is removed.
+            await until(lambda: watched)
+            assert watched == [Changed("aw_lww_map", "m", "k", "v", ABSENT)]
+            one, other = (r.running().core.shards[shard.number] for r in (a, b))
+            await until(lambda: one.log.state_hash == other.log.state_hash)
+    finally:
+        telemetry.detach("k")
+    assert {(row["problem"], row["shard"]) for row in told} == {
+        ("diverged", shard.number)
+    }
+    assert "it is being repaired, and please report it" in caplog.text
 
 
 async def test_alarms_do_not_fill_the_log(
