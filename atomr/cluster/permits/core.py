@@ -81,6 +81,8 @@ class Core:
         self.sends: list[tuple[str, Frame]] = []
         self.marks: list[Mark] = []
         self.facts: list[TermsDiffer] = []
+        # Those whose lines are tried again at some time: few of many.
+        self._retrying: set[Part] = set()
 
     # --- limits ---------------------------------------------------------------------
 
@@ -100,7 +102,9 @@ class Core:
             KeyError: there is no such limit here.
         """
         self.escrow.remove(name)
-        self._deny_all(self.parts.pop(name))
+        part = self.parts.pop(name)
+        self._retrying.discard(part)
+        self._deny_all(part)
 
     def end(self) -> None:
         """Deny everybody who waits: this life is over."""
@@ -194,7 +198,7 @@ class Core:
     @property
     def next_deadline_s(self) -> float:
         """When :meth:`advance` is due; infinite: not before something else happens."""
-        due_s = min((part.line.retry_s for part in self.parts.values()), default=_NEVER)
+        due_s = min((part.line.retry_s for part in self._retrying), default=_NEVER)
         at_s = self.escrow.next_deadline_s
         return due_s if at_s is None else min(due_s, at_s)
 
@@ -208,9 +212,8 @@ class Core:
     def advance(self, now_s: float) -> None:
         """Do what is due."""
         self._perform(self.escrow.advance(now_s), now_s)
-        for part in self.parts.values():
-            if part.line.retry_s <= now_s:
-                self._serve(part, now_s)
+        for part in [p for p in self._retrying if p.line.retry_s <= now_s]:
+            self._serve(part, now_s)
 
     def persisted(self, mark: Mark) -> None:
         """A line of the use log has been written and synced."""
@@ -235,7 +238,7 @@ class Core:
         part = self.parts[name]
         line = part.line
         waiter = line.asked.pop(answered.ticket, None)
-        line.retry_s = now_s  # those behind it
+        self._try_again(part, now_s)  # for those behind it
         if isinstance(outcome, Granted):
             permits = Permits(name, outcome.permits, outcome, part)
             if waiter is None or waiter.is_over:
@@ -248,12 +251,18 @@ class Core:
 
     def _wait_for(self, part: Part, denied: Denied, now_s: float) -> None:
         """Try again later; a home that is silent is to be asked again meanwhile."""
-        part.line.retry_s = now_s + min(denied.retry_after_s, part.limit.lease_s)
+        wait_s = min(denied.retry_after_s, part.limit.lease_s)
+        self._try_again(part, now_s + wait_s)
+
+    def _try_again(self, part: Part, at_s: float) -> None:
+        part.line.retry_s = at_s
+        self._retrying.add(part)
 
     def _serve(self, part: Part, now_s: float) -> None:
         """Give to the head of a line, and those behind it, what there is."""
         name, line = part.limit.name, part.line
         line.retry_s = _NEVER
+        self._retrying.discard(part)
         most = MAX_ASKED if part.limit.mode is Mode.STRICT else 1
         while len(line.asked) < most and (head := line.head()) is not None:
             outcome = self.escrow.acquire(

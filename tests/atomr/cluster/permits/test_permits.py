@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -306,3 +307,24 @@ async def test_before_it_is_started_and_for_what_it_does_not_know_it_says_so(
             permits.try_acquire("rpm", 0)
         permits.remove("rpm")
         assert permits.limits == ()
+
+
+async def test_limits_that_nobody_waits_for_cost_the_others_nothing(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_virtual(random.Random(SEED)) as cluster:
+        permits = await alone(cluster)
+        for number in range(2_000):
+            permits.add(Limit(f"rpm {number}", 60, 60.0, voters=("a",)), past=FIRST)
+        looked_at = 0
+
+        def count(_: object, event: str, __: object) -> None:
+            nonlocal looked_at
+            looked_at += event in ("call", "c_call")
+
+        sys.setprofile(count)
+        got = permits.try_acquire("rpm", 1)
+        assert isinstance(got, Permits)
+        permits.settle(got, 1)
+        sys.setprofile(None)
+    assert looked_at < 200
