@@ -46,6 +46,9 @@ class ReplicatorOptions:
         quiet_s: while all is equal, one message about all shards in so long.
         max_waiting: frames of peers that wait to be handled; one more is dropped,
             and comes again.
+        max_log_events: the latest that are kept for peers that lack them, of all shards
+            together; who lacks more gets a snapshot of a shard.
+        max_log_bytes: and what takes more than that is dropped, too.
         replication: how fast logs are compared, and how much is sent at once.
 
     Raises:
@@ -59,13 +62,16 @@ class ReplicatorOptions:
     retire_restarted_after_s: float = 60.0
     quiet_s: float = 10.0
     max_waiting: int = 512
+    max_log_events: int = 100_000
+    max_log_bytes: int = 32 * 1024 * 1024
     replication: ReplicationOptions = REPLICATION
 
     def __attrs_post_init__(self) -> None:
         check_count("shards", self.shards, least=1)
         if self.shards > MAX_SHARDS:
             raise ValueError(f"shards={self.shards}: expected at most {MAX_SHARDS}")
-        check_count("max_waiting", self.max_waiting, least=1)
+        for name in ("max_waiting", "max_log_events", "max_log_bytes"):
+            check_count(name, getattr(self, name), least=1)
         for name in ("retire_after_s", "retire_restarted_after_s", "quiet_s"):
             check_seconds(name, getattr(self, name), zero=False)
 

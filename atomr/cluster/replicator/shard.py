@@ -87,7 +87,11 @@ class Shard:
         self._begin(origin, now_s)
 
     def _begin(self, origin: Origin, now_s: float) -> None:
-        self.tail = Tail()
+        options = self._options
+        self.tail = Tail(
+            max_events=max(1, options.max_log_events // options.shards),
+            max_bytes=max(1, options.max_log_bytes // options.shards),
+        )
         self.log = EventLog(origin, tail=self.tail)
         self.machine = Replication(
             self.log,

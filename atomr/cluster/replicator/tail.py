@@ -25,8 +25,8 @@ class Tail(LogTail):
 
     __slots__ = ("news",)
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, *, max_events: int, max_bytes: int) -> None:
+        super().__init__(max_events=max_events, max_bytes=max_bytes)
         self.news: list[Event] = []
 
     def append(self, event: Event) -> None:

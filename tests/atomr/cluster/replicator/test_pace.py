@@ -20,12 +20,12 @@ PUSH_S = 0.002
 class Cores:
     """Replicators whose messages arrive at once."""
 
-    def __init__(self, names: str, *, shards: int = 1) -> None:
+    def __init__(self, names: str, *, shards: int = 1, **more: int) -> None:
         self.now_s = 100.0
         self.woken = 0
         self.heard: list[tuple[str, str, object]] = []
         numbers = iter(range(1, 10_000))
-        options = ReplicatorOptions(shards=shards)
+        options = ReplicatorOptions(shards=shards, **more)  # type: ignore[arg-type]
         self.cores = {
             name: Core(
                 Origin(name, 1),
@@ -187,6 +187,26 @@ def test_overviews_of_one_peer_are_looked_at_now_and_then() -> None:
     for _ in range(10):
         a.receive(b.node, Overview(lives, (1, 2)), now_s=cores.now_s, now_ms=0)
     assert len(a.take()) == 2
+
+
+@pytest.mark.parametrize(
+    "bound", [{"max_log_events": 40}, {"max_log_bytes": 4 * 700}], ids=str
+)
+def test_what_all_shards_keep_for_peers_is_bounded_and_others_get_snapshots(
+    bound: dict[str, int],
+) -> None:
+    cores = Cores("ab", shards=4, **bound)
+    b = cores.cores["b"]
+    cores.cores["a"].peer_down(b.node, cores.now_s)
+    for number in range(400):
+        cores.put("a", f"k{number}")
+    kept = [len(shard.log.tail) for shard in cores.cores["a"].shards]
+    assert max(kept) <= 10
+    assert 0 < sum(kept) <= 40
+    cores.cores["a"].peer_up(b.node, cores.now_s)
+    cores.run(3.0)
+    found = [len(shard.open(AWLWWMap, "m")) for shard in b.shards]
+    assert sum(found) == 400
 
 
 def test_wakings_are_at_ticks_and_later_than_now() -> None:

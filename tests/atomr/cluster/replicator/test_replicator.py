@@ -313,6 +313,8 @@ async def test_a_map_reads_as_a_dictionary_does(authority: Authority) -> None:
         ({"shards": 2_000}, "at most 1024"),
         ({"quiet_s": 0}, "quiet_s=0"),
         ({"max_waiting": 0}, "max_waiting=0"),
+        ({"max_log_events": 0}, "max_log_events=0"),
+        ({"max_log_bytes": 0}, "max_log_bytes=0"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(
