@@ -312,7 +312,7 @@ class InternalError(InferenceError):
 
 @attrs.frozen
 class ErrorRecord:
-    """An :class:`InferenceError` as plain values, for the bridge's wire."""
+    """An :class:`InferenceError` as plain values, for the wires between processes."""
 
     kind: str
     message: str
@@ -320,6 +320,7 @@ class ErrorRecord:
     param: str | None = None
     retry_after_s: float | None = None
     status: int | None = None
+    downgrade_to: str | None = None
 
 
 def encode(error: InferenceError) -> ErrorRecord:
@@ -331,6 +332,7 @@ def encode(error: InferenceError) -> ErrorRecord:
         param=error.param,
         retry_after_s=error.retry_after_s,
         status=error.status,
+        downgrade_to=getattr(error, "downgrade_to", None),
     )
 
 
@@ -344,13 +346,16 @@ def decode(record: ErrorRecord) -> InferenceError:
     message = record.message
     if error_class is None:
         error_class, message = InternalError, f"{record.kind}: {record.message}"
-    return error_class(
+    error = error_class(
         message,
         code=record.code,
         param=record.param,
         retry_after_s=record.retry_after_s,
         status=record.status,
     )
+    if isinstance(error, BudgetExceededError):
+        error.downgrade_to = record.downgrade_to
+    return error
 
 
 def _by_kind() -> dict[str, type[InferenceError]]:

@@ -97,6 +97,7 @@ class ErrorWire(Wire, frozen=True):
     param: str | None
     retry_after_s: float | None
     status: int | None
+    downgrade_to: str | None = None
 
 
 def same_fields(source: object, target: type[_T]) -> _T:

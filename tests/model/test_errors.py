@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from atomr_infer.errors import (
+    BudgetExceededError,
     ConfigError,
     ErrorRecord,
     InferenceError,
@@ -62,3 +63,15 @@ def test_a_configuration_error_shows_its_place_in_front() -> None:
     assert str(ConfigError("no")) == "no"
     assert str(ConfigError("no", path="a.toml")) == "a.toml: no"
     assert str(ConfigError("no", path="a.toml", line=3)) == "a.toml:3: no"
+
+
+def test_where_a_spent_budget_sends_a_request_crosses_with_it() -> None:
+    error = BudgetExceededError("spent", code="budget_exceeded")
+    error.downgrade_to = "small"
+    came = decode(encode(error))
+    assert isinstance(came, BudgetExceededError)
+    assert (came.message, came.code, came.downgrade_to) == (
+        "spent",
+        "budget_exceeded",
+        "small",
+    )
