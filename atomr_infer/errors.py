@@ -353,7 +353,7 @@ def decode(record: ErrorRecord) -> InferenceError:
         retry_after_s=record.retry_after_s,
         status=record.status,
     )
-    if isinstance(error, BudgetExceededError):
+    if isinstance(error, BudgetExceededError) and record.downgrade_to is not None:
         error.downgrade_to = record.downgrade_to
     return error
 
