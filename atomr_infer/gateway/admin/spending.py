@@ -1,4 +1,4 @@
-"""The operators' routes for money: budgets, and what was used."""
+"""The operators' routes for what may be used: budgets, rate limits, and what was."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import attrs
 import msgspec
 
 from atomr_infer.gateway.admin.refused import RefusedError, json_answer
+from atomr_infer.serving.limiters import limits_shown
 from atomr_infer.store.trouble import StoreError
 from atomr_infer.store.usage import BY, By
 
@@ -31,10 +32,15 @@ class SpendingRoutes:
         """Give each route's method, path and view."""
         by = f"<any({','.join(BY)}):by>"
         yield "GET", "/admin/budgets", self._budgets
+        yield "GET", "/admin/limits", self._limits
         yield "GET", f"/admin/usage/{by}/<int:since_s>", self._usage
 
     async def _budgets(self) -> Response:
         return json_answer({"budgets": self._serving.budgets.shown()})
+
+    async def _limits(self) -> Response:
+        shown = [attrs.asdict(limit) for limit in limits_shown(self._serving)]
+        return json_answer({"node": self._serving.node.name, "limits": shown})
 
     async def _usage(self, by: By, since_s: int) -> Response:
         try:
