@@ -140,7 +140,8 @@ async def _serve(
                     if hangups is not None:
                         nursery.start_soon(renew_at, hangups, cluster, reloader)
                     name = (await _next(signals)).name
-                    await _drain(signals, name, gateway, reloader.plan.gateway)
+                    config = reloader.plan.gateway
+                    await _drain(signals, name, cluster, gateway, config)
                     nursery.cancel_scope.cancel()
             print_notice("stopping")
     print_notice("stopped")
@@ -310,7 +311,11 @@ async def _engines(cluster: Cluster, plan: ServePlan) -> dict[str, list[int]]:
 
 
 async def _drain(
-    signals: AsyncIterator[int], name: str, gateway: Gateway, config: GatewayConfig
+    signals: AsyncIterator[int],
+    name: str,
+    cluster: Cluster,
+    gateway: Gateway,
+    config: GatewayConfig,
 ) -> None:
     timeout_s, grace_s = config.drain_timeout_s, config.drain_grace_s
     running = gateway.running
@@ -324,4 +329,16 @@ async def _drain(
             f"{name}: no new requests; {running} running may finish within "
             f"{timeout_s:g} s (again to stop now)"
         )
-    await _unless_signalled(signals, partial(gateway.drain, timeout_s, grace_s=grace_s))
+
+    async def drain() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_hand_over, cluster, timeout_s + grace_s)
+            await gateway.drain(timeout_s, grace_s=grace_s)
+
+    await _unless_signalled(signals, drain)
+
+
+async def _hand_over(cluster: Cluster, within_s: float) -> None:
+    """Let other nodes take over; what they have not when time is up ends with us."""
+    with trio.move_on_after(within_s), cluster.at_home():
+        await cluster.orders.leave()

@@ -212,12 +212,20 @@ class Leg:
             try:
                 return await hold_far(self._serving, self, replica, may_wait=may_wait)
             except NothingSentError as error:
-                self.avoid(replica)
-                if self._table is None or not self._table.has_other(self._failed_on):
+                if not self._turns_from(replica):
                     raise error.error from error
+            except NotReadyError:
+                # It has gone or failed since it was heard of, and begun nothing.
+                if not self._turns_from(replica):
+                    raise
             except InferenceError:
                 self.avoid(replica)
                 raise
+
+    def _turns_from(self, replica: AnyReplica) -> bool:
+        """Avoid a replica; whether there is another one."""
+        self.avoid(replica)
+        return self._table is not None and self._table.has_other(self._failed_on)
 
     def _chosen(self) -> AnyReplica:
         self._table = table = self._serving.askable(self.deployment.name)

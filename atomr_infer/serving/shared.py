@@ -17,8 +17,7 @@ from atomr.waking import Wakeup
 from atomr_infer.errors import InferenceError, NotReadyError
 from atomr_infer.model.secret import HeaderSecret
 from atomr_infer.policy.hedging import HedgeBudget
-from atomr_infer.policy.model_table import ModelTable, Route
-from atomr_infer.policy.replica_choice import MemberLoad, next_member
+from atomr_infer.policy.model_table import ModelTable
 from atomr_infer.remote.http.watchdog import Watchdog
 from atomr_infer.serving import messages
 from atomr_infer.serving.breakers import Breakers
@@ -27,6 +26,7 @@ from atomr_infer.serving.deploying import deploy
 from atomr_infer.serving.estimates import estimated
 from atomr_infer.serving.fresh_error import fresh
 from atomr_infer.serving.gates import Gates
+from atomr_infer.serving.groups import Groups
 from atomr_infer.serving.key_gates import KeyGates
 from atomr_infer.serving.key_ring import KeyRing
 from atomr_infer.serving.limiters import Limiters
@@ -74,11 +74,11 @@ class Serving:
         self._blueprints: dict[str, Blueprint] = {}
         self._key_headers: frozenset[str] = frozenset()
         self._hedges: dict[str, HedgeBudget] = {}
-        self._turns: dict[str, int] = {}
-        self._turn = 0
+        self.groups = Groups(self)
         self.lifecycle: Lifecycle | None = None
         self.draining: frozenset[str] = frozenset()
         self.elsewhere: dict[str, Deployment] = {}
+        self.has_met = True  # those who tell it what is deployed
         self.orders: AnyOrders
         self.replacing: set[str] = set()
         self.breakers = Breakers()
@@ -153,25 +153,6 @@ class Serving:
             return batch
         return attrs.evolve(batch, client_headers={**batch.client_headers, **keys})
 
-    def choose(self, route: Route) -> Route:
-        """Return the member of a route's group that takes the next request."""
-        if not route.others:
-            return route
-        name = next_member(map(self._load, (each.deployment for each in route.group)))
-        self._turn += 1
-        self._turns[name] = self._turn
-        return next(each for each in route.group if each.deployment == name)
-
-    def _load(self, name: str) -> MemberLoad:
-        guard = self.breakers.of(name)
-        ready = [replica for replica in self.replicas(name) if replica.ready]
-        return MemberLoad(
-            name=name,
-            usable=bool(ready) and (guard is None or not guard.is_open),
-            outstanding=min((r.outstanding for r in ready), default=0),
-            turn=self._turns.get(name, 0),
-        )
-
     def hedge_budget(self, deployment: Deployment) -> HedgeBudget:
         """Return what a deployment's hedges are paid with."""
         budget = self._hedges.get(deployment.name)
@@ -182,7 +163,8 @@ class Serving:
 
     def readiness(self) -> Readiness:
         """Return whether everything that was deployed serves."""
-        return readiness_of(self._phases, self.is_elsewhere)
+        found = readiness_of(self._phases, self.is_elsewhere)
+        return attrs.evolve(found, ready=found.ready and self.has_met)
 
     def is_elsewhere(self, name: str) -> bool:
         """Whether a deployment's names are served here, and only by other nodes."""
@@ -209,7 +191,7 @@ class Serving:
             self.prices.remove(name)
             self.limits.remove(name)
             self._hedges.pop(name, None)
-            self._turns.pop(name, None)
+            self.groups.forget(name)
         for name, was in before.items():
             now = self._by_name.get(name)
             if now is not None and now.hedge != was.hedge:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
+from atomr.cluster.replicator import NotReplicatingError
 from atomr_infer.config.deployment_table import deployment_table
 from atomr_infer.errors import ConfigError, NotReadyError, PluginError
 from atomr_infer.policy.colocation import colocation_problem
@@ -186,9 +187,12 @@ class Orders:
         What no other node can run stays, and is not waited for.  There is no way back:
         the node is to be closed behind it.
         """
-        self._placer.leave()
-        while any(self._goes(name, self.picture()) for name in self._mine()):
-            await self._news()
+        try:
+            self._placer.leave()
+            while any(self._goes(name, self.picture()) for name in self._mine()):
+                await self._news()
+        except NotReplicatingError:
+            log.warning("the replicator is away: nobody takes over from this node")
 
     def _mine(self) -> set[str]:
         picture = self.picture()

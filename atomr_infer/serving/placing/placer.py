@@ -40,6 +40,9 @@ SETTLE_S = 5.0
 _LOOK_EVERY_S = 1.0
 _GATHER_S = 0.02
 
+_ALL_KNOW_S = 1.0
+"""How long a replica that another one takes over from stays: until nobody asks it."""
+
 
 class Placer:
     """The process' state.
@@ -73,8 +76,10 @@ class Placer:
         self._met = met
         self._settle_s = settle_s
         self._shares: dict[str, Share] = {}
+        self._taken_over_at: dict[str, float] = {}
         self._picture: Picture | None = None
-        self.has_met = False
+        # Until then it may not know of half of what others would have it serve.
+        self.has_met = serving.has_met = False
         self.looked = trio.Event()
         self._started_at = 0.0
 
@@ -117,6 +122,7 @@ class Placer:
         waited_s = trio.current_time() - self._started_at
         if not self.has_met:
             self.has_met = waited_s >= self._settle_s or self._met()
+            self._serving.has_met = self.has_met
 
     def _aim(self, name: str, picture: Picture, nursery: trio.Nursery) -> None:
         known = picture.catalogue.get(name)
@@ -135,12 +141,22 @@ class Placer:
         gpus = picture.share(name)
         now = share.gpus
         if len(gpus) < len(now):
-            waits = not picture.may_end(name)
+            waits = not self._may_end(name, picture)
         else:
             waits = len(gpus) > len(now) and not self._may_begin(known)
         if waits:
             gpus = now
+        else:
+            self._taken_over_at.pop(name, None)
         return Aim(known.deployment, gpus, known.entry.digest)
+
+    def _may_end(self, name: str, picture: Picture) -> bool:
+        """Whether those who take over serve, and all nodes can know of it."""
+        if not picture.may_end(name):
+            self._taken_over_at.pop(name, None)
+            return False
+        now = trio.current_time()
+        return now - self._taken_over_at.setdefault(name, now) >= _ALL_KNOW_S
 
     def _may_begin(self, known: Known) -> bool:
         if self.has_met or known.deployment is None:

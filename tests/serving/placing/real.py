@@ -44,7 +44,12 @@ class Node:
     address: str
     scope: trio.CancelScope
     ended: trio.Event = attrs.field(factory=trio.Event)
-    is_ready: bool = True
+    leaves: bool = False
+
+    @property
+    def is_ready(self) -> bool:
+        """What ``/readyz`` says."""
+        return self.cluster.readiness().ready and not self.leaves
 
     @property
     def port(self) -> int:
@@ -85,7 +90,7 @@ class Fleet:
     async def stop(self, name: str) -> None:
         """Stop it as ``serve`` does: others take over, what runs may end."""
         node = self.nodes.pop(name)
-        node.is_ready = False
+        node.leaves = True
         with node.cluster.at_home():
             await node.cluster.orders.leave()
             await node.gateway.drain(10.0)
