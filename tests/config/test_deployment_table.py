@@ -12,6 +12,7 @@ from atomr_infer.config.deployment_table import (
 )
 from atomr_infer.config.load import parse_config
 from atomr_infer.errors import ConfigError
+from atomr_infer.model.budget import Budget, OnExceeded, Per, Window
 from atomr_infer.model.deployment import (
     Deployment,
     Jitter,
@@ -29,6 +30,7 @@ from atomr_infer.model.failover import (
 )
 from atomr_infer.model.placement import Placement, Role
 from atomr_infer.model.prices import Price, Rates, Tier
+from atomr_infer.model.rate_limits import RateLimits
 from atomr_infer.model.secret import (
     EnvSecret,
     FileSecret,
@@ -67,6 +69,17 @@ WHOLE = Deployment(
         gpu_memory_gib=20.5,
         colocate_with="other",
         everywhere=False,
+    ),
+    rate_limits=RateLimits(requests_per_minute=60, max_concurrent=3),
+    budget=(
+        Budget(
+            per=Per.DAY,
+            usd="0.10",
+            on_exceeded=OnExceeded.DOWNGRADE,
+            downgrade_to="small",
+            alert_at=(),
+        ),
+        Budget(per=Per.MONTH, tokens=5, window=Window.ROLLING),
     ),
 )
 
