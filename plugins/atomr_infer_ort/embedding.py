@@ -324,7 +324,7 @@ class EmbedRunner:
             text.request.end(encode(error))
             text.request.left = True
         if isinstance(error, EngineCrashedError):
-            self._crash = error
+            self._crash = EngineCrashedError(error.message)
             self._crashed.set()
 
 

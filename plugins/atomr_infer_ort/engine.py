@@ -110,6 +110,7 @@ class Engine:
         self._running: list[_Running] = []
         self._work = trio.Event()
         self._turn = trio.CapacityLimiter(1)
+        self._closed = False
 
     @property
     def generations(self) -> set[Generation]:
@@ -117,16 +118,21 @@ class Engine:
         inside = {one.generation for one in self._running}
         if self._reading is not None:
             inside.add(self._reading.generation)
-        return inside | set(self._waiting)
+        inside.update(self._waiting)
+        return {one for one in inside if not one.ended.is_set()}
 
     def submit(self, generation: Generation) -> None:
         """Take a generation; it waits for its turn.
 
         Raises:
             EngineCrashedError: the engine can serve no more.
+            NotReadyError: it is closed.
         """
         if self.crash is not None:
             raise EngineCrashedError(self.crash.message)
+        # Its prompt was read while the engine was closed: nobody would end it.
+        if self._closed:
+            raise NotReadyError("the engine is closed")
         self._waiting.append(generation)
         self._work.set()
 
@@ -151,6 +157,7 @@ class Engine:
                 )
                 self._deliver(outcome)
         finally:
+            self._closed = True
             closed = NotReadyError("the engine is closed")
             gone = encode(closed if self.crash is None else self.crash)
             for generation in self.generations:
@@ -190,7 +197,7 @@ class Engine:
         for generation, error in outcome.failed:
             generation.end(error)
             if isinstance(error, EngineCrashedError):
-                self.crash = error
+                self.crash = EngineCrashedError(error.message)
                 self.crashed.set()
         for generation in self.generations:
             if all(answer.finished for answer in generation.answers):

@@ -36,18 +36,16 @@ PROVIDERS = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
-    "nvtensorrtrtx": "NvTensorRTRTXExecutionProvider",
     "rocm": "ROCMExecutionProvider",
     "migraphx": "MIGraphXExecutionProvider",
     "openvino": "OpenVINOExecutionProvider",
-    "dnnl": "DnnlExecutionProvider",
     "coreml": "CoreMLExecutionProvider",
     "directml": "DmlExecutionProvider",
-    "qnn": "QNNExecutionProvider",
-    "xnnpack": "XnnpackExecutionProvider",
-    "webgpu": "WebGpuExecutionProvider",
 }
 """What a configuration calls ONNX Runtime's execution providers."""
+
+_MEANT = {"gpu": "cuda", "nvidia": "cuda", "trt": "tensorrt", "amd": "migraphx"}
+"""Where the nearest name is not what was meant: ``gpu`` is near to ``cpu``."""
 
 
 class Pooling(Enum):
@@ -192,13 +190,19 @@ def _providers(value: OptionValue) -> tuple[str, ...]:
         raise _NotAllowedError('give an array of names, such as ["cuda", "cpu"]')
     for name in value:
         if name not in PROVIDERS:
-            near = difflib.get_close_matches(str(name).lower(), PROVIDERS, n=1)
-            known = f"known: {', '.join(PROVIDERS)}"
-            hint = f"did you mean {near[0]!r}?" if near else known
-            raise _NotAllowedError(f"there is no provider {name!r}; {hint}")
+            raise _NotAllowedError(_unknown_provider(str(name)))
     if len(set(map(str, value))) < len(value):
         raise _NotAllowedError("name each provider once")
     return tuple(map(str, value))
+
+
+def _unknown_provider(name: str) -> str:
+    low = name.lower()
+    near = [_MEANT[low]] if low in _MEANT else []
+    near += difflib.get_close_matches(low, PROVIDERS, n=1)
+    known = f"known: {', '.join(PROVIDERS)}"
+    hint = f"did you mean {near[0]!r}?" if near else known
+    return f"there is no provider {name!r}; {hint}"
 
 
 def _provider_options(value: OptionValue) -> dict[str, dict[str, str]]:

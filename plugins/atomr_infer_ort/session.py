@@ -29,7 +29,6 @@ _INSTALLS = {
     ),
     "openvino": "pip install onnxruntime-openvino, in place of onnxruntime",
     "directml": "pip install onnxruntime-directml, in place of onnxruntime",
-    "qnn": "pip install onnxruntime-qnn, in place of onnxruntime",
 }
 
 _ERROR_SEVERITY = 3

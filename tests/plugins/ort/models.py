@@ -50,6 +50,9 @@ def write_llama(folder: Path, shape: LlamaShape = SHAPE, seed: int = 1) -> Path:
         "eos_token": {"content": "</s>", "special": True},
         "chat_template": TEMPLATE,
     }
+    # Drawn tokens would now and then be the one that ends the answer.
+    greedy = {"do_sample": False}
     (folder / "config.json").write_text(json.dumps(config))
+    (folder / "generation_config.json").write_text(json.dumps(greedy))
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     return folder
