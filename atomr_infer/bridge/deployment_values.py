@@ -55,6 +55,7 @@ class ServingWire(Wire, frozen=True):
     priority_aging_s: float
     routing: Routing
     local_margin: float
+    weight: float
     on_capacity_exhausted: OnCapacity
     swap: Swap
 

@@ -76,6 +76,10 @@ class Serving:
             has read the longest beginning of the prompt, unless it is busy.
         local_margin: by what share the work of this node's replicas may exceed that
             of another node's before a request goes there.
+        weight: its share of the requests for a name that several deployments serve,
+            beside their weights, as 0.05 beside 0.95 for one that is tried; 0: none
+            while another one can answer.  Where all are equal, the one with the least
+            work is asked.
         on_capacity_exhausted: what becomes of a request when every permit is
             taken.  ``queue``: it waits; when the queue is full or the wait too
             long, a fallback may take it.  ``reject``: the client is told at
@@ -99,6 +103,7 @@ class Serving:
         default=Routing.LEAST_TOKENS, validator=attrs.validators.instance_of(Routing)
     )
     local_margin: float = attrs.field(default=0.5, validator=not_negative)
+    weight: float = attrs.field(default=1.0, validator=not_negative)
     on_capacity_exhausted: OnCapacity = attrs.field(
         default=OnCapacity.QUEUE, validator=attrs.validators.instance_of(OnCapacity)
     )

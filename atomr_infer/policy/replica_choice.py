@@ -19,7 +19,7 @@ from atomr_infer.policy.affinity import ReadPrefixes, rendezvous
 from atomr_infer.policy.token_estimate import estimate_prompt_tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Collection
 
     from atomr_infer.model.batch import ExecuteBatch
 
@@ -243,7 +243,7 @@ def _two_of(able: list[R], random: Callable[[], float]) -> list[R]:
 
 
 @attrs.frozen(kw_only=True)
-class MemberLoad:
+class Member:
     """What is known of one deployment of a group.
 
     Attributes:
@@ -251,22 +251,42 @@ class MemberLoad:
         usable: False while its circuit is open, or none of its engines runs.
         outstanding: the work of its least loaded replica.
         turn: when it was chosen last; a higher number is later.
+        weight: its share of the group's requests, beside the others' weights.
     """
 
     name: str
     usable: bool
     outstanding: int
     turn: int
+    weight: float = 1.0
 
 
-def next_member(members: Iterable[MemberLoad]) -> str:
+def next_member(members: Collection[Member], owed: dict[str, float]) -> str:
     """Return the deployment that a group's next request goes to.
 
-    The one with the least work; equals take turns.  One that cannot be used now
-    is chosen when all are so.
+    Of equal weights the one with the least work; equals take turns.  Where weights
+    differ they say who gets which share of the requests, whatever the work is.  One
+    that cannot be used now is chosen when all are so, and one of weight 0 when all
+    others cannot be used.
 
-    >>> busy = MemberLoad(name="a", usable=True, outstanding=2, turn=1)
-    >>> next_member([busy, attrs.evolve(busy, name="b", outstanding=0, turn=9)])
+    Args:
+        members: at least one.
+        owed: how much of its share each one lacks; it is changed.
+
+    >>> busy = Member(name="a", usable=True, outstanding=2, turn=1)
+    >>> next_member([busy, attrs.evolve(busy, name="b", outstanding=0, turn=9)], {})
     'b'
+    >>> few = attrs.evolve(busy, name="few", weight=1)
+    >>> many, owed = attrs.evolve(busy, name="many", weight=3), {}
+    >>> [next_member([few, many], owed) for _ in range(8)].count("few")
+    2
     """
-    return min(members, key=lambda m: (not m.usable, m.outstanding, m.turn)).name
+    usable = [member for member in members if member.usable] or members
+    able = [member for member in usable if member.weight] or usable
+    if len({member.weight for member in able}) == 1:
+        return min(able, key=lambda m: (m.outstanding, m.turn)).name
+    for member in able:
+        owed[member.name] = owed.get(member.name, 0.0) + member.weight
+    chosen = max(able, key=lambda m: owed[m.name])
+    owed[chosen.name] -= sum(member.weight for member in able)
+    return chosen.name

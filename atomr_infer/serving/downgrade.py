@@ -39,7 +39,7 @@ def downgraded(
     except ModelNotFoundError as unknown:
         log.warning("a budget's downgrade_to: %s", unknown)
         return None
-    group, route = route.group, serving.choose(route)
+    group, route = route.group, serving.groups.choose(route)
     if route.deployment in plan.visited:
         return None
     siblings = tuple(

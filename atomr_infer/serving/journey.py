@@ -85,7 +85,7 @@ class Journey:
         except InferenceError as error:
             log.info("request %s refused: %s", batch.request_id, error)
             raise
-        group, route = route.group, serving.choose(route)
+        group, route = route.group, serving.groups.choose(route)
         first = serving.deployments[route.deployment]
         siblings = tuple(
             Fallback(to=other.deployment, model=other.model)

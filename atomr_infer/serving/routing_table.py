@@ -124,6 +124,11 @@ class RoutingTable:
     def _everyone(self) -> tuple[AnyReplica, ...]:
         return (*self._replicas.values(), *self.far)
 
+    @property
+    def ready(self) -> tuple[AnyReplica, ...]:
+        """Those that can run a request now, on whatever node."""
+        return tuple(each for each in self._everyone if each.ready)
+
     def has_other(self, avoid: frozenset[AnyReplica]) -> bool:
         """Whether some replica that is not among these can run a request now."""
         return any(each.ready and each not in avoid for each in self._everyone)

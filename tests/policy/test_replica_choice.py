@@ -13,7 +13,7 @@ from atomr_infer.policy.affinity import ReadPrefixes
 from atomr_infer.policy.replica_choice import (
     Choice,
     Chooser,
-    MemberLoad,
+    Member,
     Wanted,
     next_member,
 )
@@ -190,14 +190,35 @@ def test_a_prompt_goes_to_who_has_read_its_beginning_unless_that_is_busy() -> No
     assert gone.reason == "prefix_new"
 
 
-def member(name: str, **more: int) -> MemberLoad:
+def member(name: str, **more: Any) -> Member:
     given = {"usable": True, "outstanding": 0, "turn": 0, **more}
-    return MemberLoad(name=name, **given)  # type: ignore[arg-type]
+    return Member(name=name, **given)
 
 
 def test_members_of_a_group_are_told_apart_by_use_then_work_then_turn() -> None:
     unusable = member("u", usable=False)
-    assert next_member([unusable, member("a", outstanding=5)]) == "a"
-    assert next_member([member("a", outstanding=1), member("b", turn=9)]) == "b"
-    assert next_member([member("a", turn=2), member("b", turn=1)]) == "b"
-    assert next_member([unusable]) == "u"
+    assert next_member([unusable, member("a", outstanding=5)], {}) == "a"
+    assert next_member([member("a", outstanding=1), member("b", turn=9)], {}) == "b"
+    assert next_member([member("a", turn=2), member("b", turn=1)], {}) == "b"
+    assert next_member([unusable], {}) == "u"
+
+
+def test_weights_that_differ_are_shares_whatever_the_work_is() -> None:
+    owed: dict[str, float] = {}
+    group = [
+        member("new", weight=0.05),
+        member("old", weight=0.9, outstanding=50),
+        member("other", weight=0.05, outstanding=2),
+    ]
+    first = [next_member(group, owed) for _ in range(20)]
+    assert [first.count(name) for name in ("new", "old", "other")] == [1, 18, 1]
+    many = first + [next_member(group, owed) for _ in range(180)]
+    assert [many.count(name) for name in ("new", "old", "other")] == [10, 180, 10]
+
+
+def test_a_weight_of_nothing_is_for_when_nobody_else_can_answer() -> None:
+    spare, usual = member("spare", weight=0), member("usual", weight=2, outstanding=9)
+    assert {next_member([spare, usual], {}) for _ in range(5)} == {"usual"}
+    broken = attrs.evolve(usual, usable=False)
+    assert next_member([spare, broken], {}) == "spare"
+    assert next_member([attrs.evolve(spare, usable=False), broken], {}) == "usual"
