@@ -21,6 +21,7 @@ from atomr import telemetry
 from atomr.cluster.permits import Denied, Mode, Permits, PermitsError
 from atomr_infer.errors import NotReadyError, RateLimitedError
 from atomr_infer.model.rate_limits import LimitMode, OnLimit
+from atomr_infer.policy.admission import UNCLAIMED, Claim
 from atomr_infer.policy.rate_permits import Dimension, counted
 from atomr_infer.policy.rate_tuning import Tuning
 from atomr_infer.serving.turnstile import Turnstile
@@ -185,7 +186,7 @@ class RateGate:
         try:
             self._expect(demand)
             with trio.move_on_at(deadline_s):
-                await self._line.come(demand.priority)
+                await self._line.come(demand.priority, _claim(demand))
                 try:
                     return await self._at_the_front(demand, deadline_s)
                 finally:
@@ -364,6 +365,14 @@ class RateGate:
 def limit_name(name: str, dimension: Dimension) -> str:
     """Return what one limit is called in the cluster."""
     return f"{name} {dimension.value}"
+
+
+def _claim(demand: Demand) -> Claim:
+    """Return whose turn a request takes in the line: it costs its tokens."""
+    if demand.asker is None:
+        return UNCLAIMED
+    tokens = demand.input_tokens + (demand.output_tokens or 0)
+    return Claim(demand.asker.shares, max(1, tokens))
 
 
 def _give_back(service: PermitService, taken: list[tuple[Counted, Permits]]) -> None:

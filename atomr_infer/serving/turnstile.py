@@ -1,24 +1,22 @@
-"""A line in which only so many are at the front, the most urgent first."""
+"""A line in which only so many are at the front, the most urgent first.
+
+Of those that are as urgent, tenants take turns (:mod:`atomr_infer.policy.fair_share`):
+a flood of one key's requests, of which each waits for a provider's limit, holds up
+another one's single request by one turn.
+"""
 
 from __future__ import annotations
 
-import heapq
-import itertools
-
-import attrs
 import trio
 
-
-@attrs.define(eq=False)
-class _Waiter:
-    turn: trio.Event = attrs.field(factory=trio.Event)
-    has_left: bool = False
+from atomr_infer.policy.admission import UNCLAIMED, Claim
+from atomr_infer.policy.fair_share import FairShare
 
 
 class Turnstile:
-    """Lets a few to the front at a time; of those as urgent, who came first."""
+    """Lets a few to the front at a time; of one tenant's, who came first."""
 
-    __slots__ = ("_free", "_heap", "_numbers", "length")
+    __slots__ = ("_free", "_levels", "length")
 
     def __init__(self, width: int) -> None:
         """Start empty.
@@ -27,40 +25,46 @@ class Turnstile:
             width: how many may be at the front at once.
         """
         self._free = width
-        self._heap: list[tuple[int, int, _Waiter]] = []
-        self._numbers = itertools.count()
+        self._levels: dict[int, FairShare[trio.Event]] = {}
         self.length = 0
 
-    async def come(self, priority: int) -> None:
+    async def come(self, priority: int, claim: Claim = UNCLAIMED) -> None:
         """Wait until it is one's turn; :meth:`go` ends it.
 
         Args:
             priority: higher goes first.
+            claim: whose turn it takes, and what it costs.
 
         Cancellation: the turn is the next one's.
         """
         self.length += 1
-        if self._free and not self._heap:
+        if self._free and not self._levels:
             self._free -= 1
             return
-        waiter = _Waiter()
-        heapq.heappush(self._heap, (-priority, next(self._numbers), waiter))
+        turn = trio.Event()
+        waiting = self._levels.setdefault(priority, FairShare())
+        waiting.push(turn, claim.shares, claim.cost)
         try:
-            await waiter.turn.wait()
+            await turn.wait()
         except BaseException:
-            waiter.has_left = True
-            if waiter.turn.is_set():
+            if turn.is_set():
                 self.go()
             else:
                 self.length -= 1
+                waiting.remove(turn)
+                if not waiting:
+                    del self._levels[priority]
             raise
 
     def go(self) -> None:
         """Leave the front to the next."""
         self.length -= 1
-        while self._heap:
-            _, _, waiter = heapq.heappop(self._heap)
-            if not waiter.has_left:
-                waiter.turn.set()
-                return
-        self._free += 1
+        if not self._levels:
+            self._free += 1
+            return
+        priority = max(self._levels)
+        waiting = self._levels[priority]
+        turn = waiting.pop()
+        if not waiting:
+            del self._levels[priority]
+        turn.set()

@@ -8,6 +8,7 @@ import pytest
 import trio
 import trio.testing
 
+from atomr_infer.policy.admission import Claim
 from atomr_infer.serving.turnstile import Turnstile
 
 if TYPE_CHECKING:
@@ -82,3 +83,23 @@ async def leave_or_come(
 ) -> None:
     with scope:
         await come(line, name, 0, came)
+
+
+async def test_tenants_take_turns_of_those_as_urgent() -> None:
+    line, came = Turnstile(1), list[str]()
+
+    async def pass_by(name: str, tenant: str) -> None:
+        await line.come(0, Claim(((tenant, 1.0),)))
+        came.append(name)
+        line.go()
+
+    async with trio.open_nursery() as nursery:
+        await line.come(0)
+        for number in range(9):
+            nursery.start_soon(pass_by, f"flood{number}", "flood")
+            await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(pass_by, "single", "single")
+        await trio.testing.wait_all_tasks_blocked()
+        line.go()
+    assert came.index("single") == 1
+    assert line.length == 0
