@@ -11,11 +11,15 @@ from typing import TYPE_CHECKING
 import attrs
 
 from atomr_infer.config.reader import TableReader, type_name
+from atomr_infer.errors import ModelNotFoundError
 from atomr_infer.model.budget import Budget, OnExceeded, OwnedBudget, Per, Window
+from atomr_infer.policy.model_table import ModelTable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from atomr_infer.config.reader import Origin
+    from atomr_infer.model.deployment import Deployment
     from atomr_infer.model.team import Team
 
 _MEMBERS = {"per": Per, "window": Window, "on_exceeded": OnExceeded}
@@ -72,6 +76,45 @@ def read_owned_budgets(
             raise table.fail("per", problem)
         found[owned.owner, kind] = owned
     return tuple(found.values())
+
+
+def check_downgrades(
+    deployments: Sequence[Deployment], owned: Sequence[OwnedBudget], origin: Origin
+) -> None:
+    """Refuse budgets that send requests to a model that nobody else serves.
+
+    Args:
+        deployments: all of the file, in its order.
+        owned: those of teams and virtual keys, in theirs.
+        origin: the file.
+
+    Raises:
+        ConfigError: at the first mistake.
+    """
+    table = ModelTable(tuple(deployments))
+    for index, deployment in enumerate(deployments):
+        for number, budget in enumerate(deployment.budget):
+            where = ("deployment", index, "budget", number, "downgrade_to")
+            others = _serving(table, budget, where, origin)
+            if others and others <= {deployment.name}:
+                problem = f"deployment {deployment.name!r}: downgrade_to: "
+                problem += f"{budget.downgrade_to!r} is served by the deployment itself"
+                raise origin.error(where, f"{problem}; name another model")
+    for number, each in enumerate(owned):
+        _serving(table, each.budget, ("budget", number, "downgrade_to"), origin)
+
+
+def _serving(
+    table: ModelTable, budget: Budget, where: tuple[str | int, ...], origin: Origin
+) -> set[str]:
+    """Return the deployments that a budget sends requests to."""
+    if budget.downgrade_to is None:
+        return set()
+    try:
+        route = table.resolve(budget.downgrade_to)
+    except ModelNotFoundError as error:
+        raise origin.error(where, f"downgrade_to: {error.message}") from error
+    return {each.deployment for each in route.group}
 
 
 def _check_team(table: TableReader, name: str, known: list[str]) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from atomr_infer.config.budgets import read_owned_budgets
+from atomr_infer.config.budgets import check_downgrades, read_owned_budgets
 from atomr_infer.config.credentials import read_admin_key, read_keys
 from atomr_infer.config.deployments import read_deployments
 from atomr_infer.config.gateway import GatewayConfig
@@ -94,13 +94,16 @@ def parse_config(text: str, path: str) -> Config:
     top.check_keys(("gateway", "node", "cluster", "deployment", "team", "budget"))
     folder = Path(path).parent
     teams = read_teams(top)
+    deployments = read_deployments(top, folder)
+    budgets = read_owned_budgets(top, teams)
+    check_downgrades(deployments, budgets, origin)
     return Config(
         gateway=_read_gateway(top.table("gateway"), folder),
-        deployments=read_deployments(top, folder),
+        deployments=deployments,
         node=read_node(top.table("node"), folder),
         cluster=read_cluster(top.table("cluster"), folder),
         teams=teams,
-        budgets=read_owned_budgets(top, teams),
+        budgets=budgets,
         origin=origin,
     )
 

@@ -127,7 +127,7 @@ class BudgetGate:
         owner: str,
         budget: Budget,
         *,
-        serving: Callable[[str], frozenset[str]],
+        serving: Callable[[str], frozenset[tuple[str, str]]],
     ) -> None:
         """Make a gate; its first ledger is opened when it is passed.
 
@@ -135,7 +135,7 @@ class BudgetGate:
             service: has the ledgers.
             owner: whose it is, as its ledgers are called.
             budget: how much it is.
-            serving: says which deployments serve a public name.
+            serving: says which deployments serve a public name, and as which model.
         """
         self.owner = owner
         self.budget = budget
@@ -250,7 +250,8 @@ class BudgetGate:
     def _is_other_model(self, demand: Demand) -> bool:
         """Whether it is what the budget sends requests to when it is spent."""
         to = self.budget.downgrade_to
-        return to is not None and demand.deployment in self._serving(to)
+        asked = demand.deployment, demand.model
+        return to is not None and asked in self._serving(to)
 
     @property
     def _ask_s(self) -> float:

@@ -132,13 +132,13 @@ class Budgets:
                 found += gates
         return tuple(found)
 
-    def _serving_names(self, model: str) -> frozenset[str]:
-        """Return the deployments that serve a public name; none: nobody does."""
+    def _serving_names(self, model: str) -> frozenset[tuple[str, str]]:
+        """Return who serves a public name, and as which model; none: nobody does."""
         try:
             route = self._serving.table.resolve(model)
         except ModelNotFoundError:
             return frozenset()
-        return frozenset(each.deployment for each in route.group)
+        return frozenset((each.deployment, each.model) for each in route.group)
 
     # --- what the service asks and tells ----------------------------------------------
 

@@ -20,14 +20,18 @@ log = logging.getLogger(__name__)
 
 
 def downgraded(
-    serving: Serving, plan: RoutePlan, error: BudgetExceededError
+    serving: Serving, plan: RoutePlan, error: BudgetExceededError, *, model: str
 ) -> tuple[RoutePlan, Fallback] | None:
     """Return the plan at the model that is asked in place of the one that was.
+
+    It may be another model of the same deployment, once.
 
     Args:
         serving: the tree that serves.
         plan: where the request stands.
         error: why it is sent elsewhere.
+        model: what it asks for there, as its runtime knows it; empty: it was sent
+            elsewhere before.
 
     Returns:
         None where there is no other model, or it was asked already.
@@ -40,7 +44,10 @@ def downgraded(
         log.warning("a budget's downgrade_to: %s", unknown)
         return None
     group, route = route.group, serving.groups.choose(route)
-    if route.deployment in plan.visited:
+    is_other = bool(model) and route.model != model
+    if route.deployment in plan.visited and not (
+        route.deployment == plan.leg.name and is_other
+    ):
         return None
     siblings = tuple(
         Fallback(to=other.deployment, model=other.model)

@@ -170,10 +170,11 @@ class Journey:
             )
             try:
                 self._holds = await enter(gates, demand, deadline_s=self._deadline)
-                return
             except BudgetExceededError as error:
                 if not self._downgrade(error):
                     raise
+            else:
+                return
 
     async def turn(
         self, error: InferenceError, *, admitted: bool, sent: Sent = Sent.NOTHING
@@ -217,7 +218,8 @@ class Journey:
 
     def _downgrade(self, error: BudgetExceededError) -> bool:
         """Ask another model, if the budget names one that was not asked yet."""
-        found = downgraded(self._serving, self.plan, error)
+        model = "" if self.report.downgraded else self.leg.batch.model
+        found = downgraded(self._serving, self.plan, error, model=model)
         if found is None:
             return False
         self.plan, to = found

@@ -31,6 +31,10 @@ per = "month"
 tokens = 1_000_000
 window = "rolling"
 alert_at = [0.9, 0.5]
+
+[[deployment]]
+name = "small"
+runtime = "mock"
 """,
         "a.toml",
     )
@@ -142,3 +146,28 @@ def test_a_budget_goes_from_node_to_node_as_it_is() -> None:
     table = '[[deployment.budget]]\nper = "day"\nusd = "0.1"\non_exceeded = "warn"\n'
     [deployment] = parse_config(DEPLOYMENT + table, "a.toml").deployments
     assert table_deployment(deployment_table(deployment)) == deployment
+
+
+DOWNGRADE = "per = 'day'\nusd = 1\non_exceeded = 'downgrade'\ndowngrade_to = '%s'\n"
+
+
+@pytest.mark.parametrize(
+    ("to", "message"),
+    [
+        ("smal", "downgrade_to: "),
+        ("tiny", "downgrade_to: 'tiny' is served by the deployment itself"),
+    ],
+)
+def test_a_downgrade_leads_to_another_model(to: str, message: str) -> None:
+    budget = "[[deployment.budget]]\n" + DOWNGRADE % to
+    with pytest.raises(ConfigError) as refused:
+        parse_config(DEPLOYMENT + budget, "a.toml")
+    assert message in str(refused.value)
+    assert refused.value.line == 8
+
+
+def test_a_teams_downgrade_leads_to_a_model() -> None:
+    team = "[[team]]\nname = 'web'\n[[budget]]\nteam = 'web'\n"
+    parse_config(DEPLOYMENT + team + DOWNGRADE % "tiny", "a.toml")
+    with pytest.raises(ConfigError, match="downgrade_to: "):
+        parse_config(DEPLOYMENT + team + DOWNGRADE % "other", "a.toml")

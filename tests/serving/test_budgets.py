@@ -224,6 +224,26 @@ async def test_a_teams_downgrade_asks_the_other_model(
         assert asked.result.downgraded.startswith("team web has a budget")
 
 
+async def test_a_teams_downgrade_may_be_another_model_of_the_same_deployment(
+    open_tree: OpenTree, autojump_clock: object
+) -> None:
+    async with open_tree() as tree:
+        await tree.serving.deploy(deployment("all", serves=("big", "small")))
+        wanted = budget(on_exceeded=OnExceeded.DOWNGRADE, downgrade_to="small")
+        tree.serving.budgets.take([OwnedBudget(team="web", budget=wanted)])
+        asker = Asker("key_1", team="web")
+        asked = await tree.ask(sampling=SHORT, asker=asker, model="big")
+        assert asked.result is not None
+        assert asked.result.downgraded == ""
+        assert shown(tree)["spent"] > 0
+        for_long = Sampling(max_tokens=500)
+        asked = await tree.ask(sampling=for_long, asker=asker, model="big")
+        assert asked.result is not None
+        [spent] = asked.result.spent
+        assert (spent.deployment, spent.model) == ("all", "small")
+        assert asked.result.downgraded.startswith("team web has a budget")
+
+
 async def test_a_client_that_leaves_pays_for_what_was_made(
     open_tree: OpenTree, autojump_clock: object
 ) -> None:
