@@ -38,10 +38,12 @@ from atomr.cluster.replicator import Replicator
 from atomr.crdt import PNCounter
 from atomr.http2 import Credentials
 from atomr.otp import DynamicSupervisor, GenServer, Reply, call, child, start_child
-from atomr.process import From, open_node, spawn
+from atomr.process import From, kill, open_node, spawn
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    from atomr.refs import Pid
 
 COOKIE = b"the cookie of all real nodes"
 CLUSTER = "real"
@@ -129,6 +131,7 @@ class Program:
             path=Path(config.folder) / f"{config.name}.sqlite",
         )
         self.cluster: Cluster | None = None
+        self.writer: Pid | None = None
         self._ends = trio.Event()
 
     def services(self) -> list[Any]:
@@ -235,6 +238,28 @@ class Program:
         notes = self.replicator.open_map("notes")
         notes.watch(lambda told: say(event="note", key=getattr(told, "key", None)))
 
+    async def write(self, per_s: float, keys: int) -> None:
+        """Put values into a map from now on, at a rate; 0: no longer."""
+        if self.writer is not None:
+            kill(self.writer)
+        self.writer = spawn(self._write, per_s, keys) if per_s else None
+
+    async def _write(self, per_s: float, keys: int) -> None:
+        notes, number = self.replicator.open_map("load"), 0
+        began_s = trio.current_time()
+        while True:
+            # At that rate in all, however late the machine is.
+            due = int((trio.current_time() - began_s) * per_s)
+            for _ in range(min(due - number, 100)):
+                notes.put(number * 7 % keys, [self.config.name, number])
+                number += 1
+            await trio.sleep(0.02)
+
+    async def marks(self) -> list[str]:
+        """Return what stands for all that is known and held, by shard."""
+        shards = self.replicator.running().core.shards
+        return [str(shard.mark) for shard in shards]
+
     async def count(self, by: int) -> None:
         counter = self.replicator.open(PNCounter, "hits")
         counter.write(lambda value: value.increment(by))
@@ -305,6 +330,7 @@ ORDERS: dict[str, Callable[..., Awaitable[Any]]] = {
         Program.count,
         Program.get,
         Program.holder,
+        Program.marks,
         Program.members,
         Program.names,
         Program.peers,
@@ -314,6 +340,7 @@ ORDERS: dict[str, Callable[..., Awaitable[Any]]] = {
         Program.total,
         Program.watch,
         Program.why,
+        Program.write,
     )
 }
 
@@ -326,6 +353,8 @@ def told(event: tuple[str, ...], _: Any, metadata: Any) -> None:
         say(event="refused", reason=metadata["reason"])
     elif event[1] == "link":
         say(event=f"link {event[2]}", peer=metadata["peer"].name)
+    elif event == ("atomr", "replicator", "alarm"):
+        say(event="alarm", problem=metadata["problem"], shard=metadata["shard"])
     elif event == ("atomr", "process", "crash"):
         say(event="crash", reason=repr(metadata["reason"]))
 
