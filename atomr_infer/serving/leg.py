@@ -261,6 +261,8 @@ class Leg:
     async def _entered(self, lease: Lease, *, may_wait: bool) -> Holds:
         """Pass the deployment's gates, or give back the permit."""
         try:
+            # First, as it takes its time: what gates give is for now.
+            await self._fetch(lease)
             demand = demand_for(
                 self._serving,
                 self.deployment,
@@ -277,6 +279,18 @@ class Leg:
         except BaseException:
             give_back(lease, Ended.OTHERWISE)
             raise
+
+    async def _fetch(self, lease: Lease) -> None:
+        """Put what the request names by URL into it, where its model fetches nothing.
+
+        Raises:
+            UnsupportedFeatureError: the model cannot do what is asked.
+            InferenceError: it could not be had.
+        """
+        capabilities = capabilities_of(lease.runner, self.batch.model)
+        if needs_fetching(self.batch, capabilities):
+            check_request(self.batch, capabilities)
+            self.batch = await inlined(self.batch, capabilities)
 
     def let_go(self, held: AnyHeld, error: BaseException | None) -> None:
         """Give back a permit, and tell the breaker how it went."""

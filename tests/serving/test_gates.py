@@ -17,15 +17,19 @@ from atomr.process import kill
 from atomr_infer import errors
 from atomr_infer.model.asker import Asker
 from atomr_infer.model.batch import ExecuteBatch, Message, Role, Sampling, Usage
+from atomr_infer.model.capabilities import Capabilities, Feature
 from atomr_infer.model.deployment import Deployment, RetryPolicy, Serving, Timeouts
 from atomr_infer.model.embeddings import Embeddings, EmbedRequest
 from atomr_infer.model.failover import HedgePolicy
+from atomr_infer.model.parts import ImagePart, Url
 from atomr_infer.model.prices import Price, Rates
 from atomr_infer.policy.demand import Demand, Used
 from atomr_infer.serving.names import REQUESTS
+from atomr_infer.serving.request import run_request
 from atomr_infer.serving.whole_calls import count_tokens, embed
 from tests.serving.acts import Act, Player, cut, fails, says, stalls
-from tests.serving.tallies import Tally
+from tests.serving.conftest import Collected
+from tests.serving.tallies import Tally, TallyHold
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
@@ -268,6 +272,38 @@ async def test_both_attempts_of_a_race_hold_and_end(
     assert of_requests.ends == [both]
     assert of_attempts.held == 0
     assert sorted(of_attempts.ends, key=str) == sorted([PROMPT_LOST, TOLD], key=str)
+
+
+async def test_what_is_fetched_for_a_model_is_there_before_it_passes_its_gates(
+    open_tree: OpenTree, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched_at: list[float] = []
+
+    async def fetch(batch: ExecuteBatch, _: Capabilities) -> ExecuteBatch:
+        await trio.sleep(9.0)
+        fetched_at.append(trio.current_time())
+        return attrs.evolve(batch, messages=(Message(Role.USER, "seen"),))
+
+    monkeypatch.setattr("atomr_infer.serving.leg.inlined", fetch)
+
+    class Timed(Tally):
+        def try_enter(self, demand: Demand) -> TallyHold | None:
+            assert fetched_at == [trio.current_time()]
+            return super().try_enter(demand)
+
+    async with open_tree() as tree:
+        player = Player(features=set(Feature) - {Feature.IMAGE_URLS})
+        tree.lab.plan = [player]
+        await tree.serving.deploy(ALONE)
+        gate = Timed(is_timed=True)
+        tree.serving.gates.add_for_attempts("m", gate)
+        picture = ImagePart(source=Url("https://x/a.png"))
+        batch = ExecuteBatch(
+            request_id="r", model="m", messages=(Message(Role.USER, (picture,)),)
+        )
+        await run_request(tree.serving, batch, Collected())
+    assert len(gate.demands) == 1
+    assert [batch.messages[0].text for batch in player.batches] == ["seen"]
 
 
 async def test_an_open_circuit_gives_back_what_the_gates_gave(

@@ -135,6 +135,7 @@ class Field:
         wanted = USED_SHARE * PERMITS
         with trio.fail_after(WINDOW_S + USED_WITHIN_S):
             while self.fullest(since_s, math.inf) < wanted:  # noqa: ASYNC110 - likewise
+                assert self.limit.refused == []
                 await trio.sleep(0.2)
 
     def total(self, kind: str) -> int:
