@@ -12,6 +12,7 @@ from atomr_infer.errors import OverloadedError
 from atomr_infer.model.asker import Asker
 from atomr_infer.model.batch import Sampling
 from atomr_infer.model.deployment import Deployment, RetryPolicy, Serving
+from atomr_infer.model.rate_limits import RateLimits
 from atomr_infer.testing.mock_script import MockScript
 from tests.serving.conftest import Tree
 
@@ -66,10 +67,21 @@ class Lane:
 
 
 @asynccontextmanager
-async def one_at_a_time(open_tree: OpenTree, *, max_queue: int) -> AsyncIterator[Lane]:
-    serving = Serving(max_concurrency=1, max_queue=max_queue, queue_timeout_s=600)
-    once = RetryPolicy(max_attempts=1)
-    deployment = Deployment(name="m", runtime="lab", serving=serving, retry=once)
+async def one_at_a_time(
+    open_tree: OpenTree,
+    *,
+    max_queue: int,
+    places: int = 1,
+    rate_limits: RateLimits | None = None,
+) -> AsyncIterator[Lane]:
+    serving = Serving(max_concurrency=places, max_queue=max_queue, queue_timeout_s=600)
+    deployment = Deployment(
+        name="m",
+        runtime="lab",
+        serving=serving,
+        retry=RetryPolicy(max_attempts=1),
+        rate_limits=rate_limits,
+    )
     async with open_tree() as tree:
         tree.lab.plan = [A_SECOND] * 100
         await tree.serving.deploy(deployment)
@@ -125,3 +137,17 @@ async def test_a_full_queue_has_room_for_a_higher_priority_and_runs_go_on(
         await lane.ask("low again", FLOOD)
         assert lane.refused[1:] == [("low again", "queue_full")]
     assert lane.done == ["runs", "high"]
+
+
+async def test_nor_does_it_where_both_wait_for_a_rate_limit(
+    open_tree: OpenTree, autojump_clock: MockClock
+) -> None:
+    one_a_second = RateLimits(requests_per_minute=60, window_s=1.0)
+    async with one_at_a_time(
+        open_tree, max_queue=100, places=20, rate_limits=one_a_second
+    ) as lane:
+        for number in range(40):
+            await lane.ask(f"flood{number}", FLOOD)
+        await lane.ask("single", SINGLE)
+    assert lane.done.index("single") <= 5
+    assert len(lane.done) == 41
