@@ -8,9 +8,11 @@ Pure.
 
 from __future__ import annotations
 
+from base64 import b64decode, b64encode
 from typing import TYPE_CHECKING
 
 import attrs
+import msgspec
 
 from atomr_infer.model.parts import RawJson, ReasoningPart, Signature, ToolCallPart
 
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
         ToolCallDelta,
         Usage,
     )
+
+
+_LISTS = ("annotations", "images", "media")
 
 
 @attrs.define(eq=False)
@@ -105,7 +110,8 @@ class Choice:
             self._thoughts.setdefault(block, _Thought()).add(chunk.reasoning)
         if chunk.logprobs is not None:
             self.logprobs.append(chunk.logprobs)
-        self._extra.update(chunk.extra)
+        for name, raw in chunk.extra.items():
+            self._extra[name] = joined_member(name, self._extra.get(name), raw)
         self._choice_extra.update(chunk.choice_extra)
         self.finish_reason = self.finish_reason or chunk.finish_reason
         self.native_finish = self.native_finish or chunk.native_finish
@@ -134,7 +140,7 @@ class Choice:
 
     @property
     def extra(self) -> Mapping[str, RawJson]:
-        """Further members of an OpenAI message; the last of each name."""
+        """Further members of an OpenAI message: lists and sound whole, else the last."""
         return self._extra
 
     @property
@@ -179,3 +185,37 @@ class Collected:
     def indices(self) -> tuple[int, ...]:
         """Which choices have begun, in order."""
         return tuple(sorted(self._choices))
+
+
+def joined_member(name: str, before: RawJson | None, after: RawJson) -> RawJson:
+    """Return what two pieces of a message's member make together.
+
+    >>> joined_member("images", b"[1]", b"[2,3]")
+    b'[1,2,3]'
+    >>> joined_member("audio", b'{"id":"a","data":"YWI="}', b'{"data":"Y2Q="}')
+    b'{"id":"a","data":"YWJjZA=="}'
+    >>> joined_member("x_vendor", b"1", b"2")
+    b'2'
+    """
+    if before is None:
+        return after
+    if name in _LISTS and before[:1] == after[:1] == b"[":
+        inner = [raw for raw in (before[1:-1].strip(), after[1:-1].strip()) if raw]
+        return b"[" + b",".join(inner) + b"]"
+    if name == "audio":
+        return _joined_sound(before, after)
+    return after
+
+
+def _joined_sound(before: RawJson, after: RawJson) -> RawJson:
+    try:
+        first = msgspec.json.decode(before, type=dict[str, object])
+        more = msgspec.json.decode(after, type=dict[str, object])
+        pieces = [b64decode(str(each.get("data", ""))) for each in (first, more)]
+    except ValueError:
+        return after  # it is none that we know
+    texts = [str(each.get("transcript") or "") for each in (first, more)]
+    whole = {**first, **more, "data": b64encode(b"".join(pieces)).decode()}
+    if any(texts):
+        whole["transcript"] = "".join(texts)
+    return msgspec.json.encode(whole)

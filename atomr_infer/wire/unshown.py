@@ -12,17 +12,25 @@ from atomr_infer.model.dialect import Dialect
 if TYPE_CHECKING:
     from atomr_infer.model.batch import TokenChunk
 
-NAMES = {"annotations": "citations", "images": "pictures", "audio": "sound"}
-"""What a chat's message may hold beside words, and what people call it."""
+NAMES = {
+    "annotations": "citations",
+    "images": "pictures",
+    "audio": "sound",
+    "media": "other media",
+}
+"""What an answer may hold beside words, and what people call it."""
 
 SHOWN: dict[Dialect, frozenset[str]] = {
-    Dialect.OPENAI_CHAT: frozenset(NAMES),
+    Dialect.OPENAI_CHAT: frozenset({"annotations", "images", "audio"}),
     Dialect.OPENAI_COMPLETIONS: frozenset(),
     Dialect.OPENAI_RESPONSES: frozenset({"annotations"}),
     Dialect.ANTHROPIC: frozenset(),
-    Dialect.GEMINI: frozenset({"annotations", "images"}),
+    Dialect.GEMINI: frozenset({"annotations", "images", "media"}),
 }
 """Which of them the answer of each dialect can hold."""
+
+# OpenAI's sound does not say what it is, as a part of Gemini's must.
+_SAYS_ITS_KIND = b'"mime_type"'
 
 _NOTHING = (b"null", b"[]", b"{}", b'""')
 
@@ -40,8 +48,14 @@ def unshown(chunk: TokenChunk, dialect: Dialect) -> tuple[str, ...]:
     return tuple(
         NAMES[name]
         for name, raw in chunk.extra.items()
-        if name in NAMES and name not in shown and raw not in _NOTHING
+        if name in NAMES and raw not in _NOTHING
+        if not (name in shown or _is_geminis_own(name, raw, dialect))
     )
+
+
+def _is_geminis_own(name: str, raw: bytes, dialect: Dialect) -> bool:
+    is_sound = name == "audio" and dialect is Dialect.GEMINI
+    return is_sound and _SAYS_ITS_KIND in raw
 
 
 def in_words(missed: tuple[str, ...]) -> str:

@@ -213,3 +213,33 @@ async def test_an_answer_without_any_says_nothing(serve: Serve, stream: bool) ->
     assert answer.status == 200
     assert "x-atomr-warnings" not in answer.headers
     assert b"x-atomr-warnings" not in answer.body
+
+
+async def test_a_streamed_response_has_those_that_come_behind_a_call(
+    serve: Serve,
+) -> None:
+    call = {"index": 0, "id": "c1", "function": {"name": "f", "arguments": "{}"}}
+    deltas = (
+        {"role": "assistant", "content": TEXT},
+        {"tool_calls": [{**call, "type": "function"}]},
+        {"annotations": NESTED},
+    )
+    choices: list[dict[str, Any]] = [{"index": 0, "delta": each} for each in deltas]
+    choices.append({"index": 0, "delta": {}, "finish_reason": "tool_calls"})
+    lines = b"".join(
+        b"data: %b\n\n" % json.dumps({"id": "c", "choices": [each]}).encode()
+        for each in choices
+    )
+    body = lines + b"data: [DONE]\n\n"
+    raw = RawAnswer(content_type="text/event-stream", body=body)
+    async with (
+        provider("openai", raw) as (_, deployment),
+        serve(deployment) as running,
+    ):
+        answer = await ask(running, "responses", stream=True)
+    events = answer.body.decode().split("\n\n")
+    (last,) = [e for e in events if e.startswith("event: response.completed")]
+    whole = json.loads(last.partition("data: ")[2])["response"]
+    said, called = whole["output"]
+    assert said["content"][0]["annotations"] == FLAT
+    assert called["name"] == "f"

@@ -532,7 +532,9 @@ def test_picture_in_an_answer_is_a_member_of_the_delta() -> None:
     assert msgspec.json.decode(chunks[0].extra["images"]) == [
         {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
     ]
-    assert len(chunks) == 3
+    heard = msgspec.json.decode(chunks[1].extra["audio"])
+    assert (heard["mime_type"], heard["data"]) == ("audio/wav", "AAAA")
+    assert len(chunks) == 4
 
 
 def test_logprobs_are_in_openais_form() -> None:

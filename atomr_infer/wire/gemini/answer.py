@@ -18,7 +18,7 @@ Source: Gemini API reference, "GenerateContentResponse".
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import attrs
 import msgspec
@@ -222,6 +222,9 @@ def _ending(choice: _Choice) -> dict[str, object]:
 # --- parts ------------------------------------------------------------------
 
 
+T = TypeVar("T")
+
+
 def _reasoning_parts(delta: ReasoningDelta | None) -> list[_Part]:
     if delta is None:
         return []
@@ -247,16 +250,33 @@ def _text_parts(chunk: TokenChunk) -> list[_Part]:
 
 
 def _media_parts(chunk: TokenChunk) -> list[_Part]:
-    """Return the pictures that an answer holds, where it has them inline."""
-    raw = chunk.extra.get("images")
+    """Return pictures, sound and more that an answer holds, where it is inline."""
+    if not chunk.extra:
+        return []
+    urls = [image.image_url.url for image in _read(chunk, "images", list[_Image])]
+    parts = [_inline(url) for url in urls if url.startswith("data:") and "," in url]
+    sound = _read(chunk, "audio", _Medium)
+    media = _read(chunk, "media", list[_Medium])
+    return parts + [
+        {"inlineData": {"mimeType": medium.mime_type, "data": medium.data}}
+        for medium in (*([sound] if sound else ()), *media)
+    ]
+
+
+def _read(chunk: TokenChunk, name: str, kind: type[T]) -> T | tuple[()]:
+    """Return a member of a message; nothing where it is none of ours."""
+    raw = chunk.extra.get(name)
     if raw is None:
-        return []
+        return ()
     try:
-        images = msgspec.json.decode(raw, type=list[_Image])
+        return msgspec.json.decode(raw, type=kind)
     except msgspec.DecodeError:
-        return []
-    urls = (image.image_url.url for image in images)
-    return [_inline(url) for url in urls if url.startswith("data:") and "," in url]
+        return ()
+
+
+class _Medium(msgspec.Struct):
+    mime_type: str
+    data: str
 
 
 class _ImageUrl(msgspec.Struct):

@@ -186,12 +186,21 @@ class PartReader:
         return TokenChunk(index=self._index, tool_calls=(delta,), model=self.model)
 
     def _media(self, blob: _Blob) -> Iterator[TokenChunk]:
-        if not blob.mime_type.startswith("image/"):
-            return
+        name, member = _medium(blob, self._new_id)
+        extra = {name: msgspec.json.encode(member)}
+        yield TokenChunk(index=self._index, extra=extra, model=self.model)
+
+
+def _medium(blob: _Blob, new_id: NewId) -> tuple[str, object]:
+    """Return a medium as a chat's message has it: the member's name, and it."""
+    if blob.mime_type.startswith("image/"):
         url = f"data:{blob.mime_type};base64,{blob.data}"
-        image = {"type": "image_url", "image_url": {"url": url}}
-        images = msgspec.json.encode([image])
-        yield TokenChunk(index=self._index, extra={"images": images}, model=self.model)
+        return "images", [{"type": "image_url", "image_url": {"url": url}}]
+    told = {"mime_type": blob.mime_type, "data": blob.data}
+    if blob.mime_type.startswith("audio/"):
+        sound = {"id": new_id(), "transcript": "", "expires_at": 0}
+        return "audio", {**sound, **told}
+    return "media", [told]
 
 
 def _signature(text: str | None) -> Signature | None:

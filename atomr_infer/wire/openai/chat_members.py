@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+# A chat's message has no place for it; see ``atomr_infer.wire.unshown``.
+_NO_MEMBER = "media"
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -43,7 +46,11 @@ def delta_members(chunk: TokenChunk) -> bytes:
         members.append(b'"tool_calls":' + _json(calls))
     if chunk.refusal:
         members.append(b'"refusal":' + _json(chunk.refusal))
-    members += [_json(name) + b":" + raw for name, raw in chunk.extra.items()]
+    members += [
+        _json(name) + b":" + raw
+        for name, raw in chunk.extra.items()
+        if name != _NO_MEMBER
+    ]
     return b",".join(member for member in members if member)
 
 
@@ -106,7 +113,11 @@ def message_members(choice: Choice) -> dict[str, object]:
     if calls:
         members["tool_calls"] = [call_members(call) for call in calls]
     members.update(
-        {name: msgspec.Raw(raw) for name, raw in choice.extra.items()},
+        {
+            name: msgspec.Raw(raw)
+            for name, raw in choice.extra.items()
+            if name != _NO_MEMBER
+        },
     )
     return members
 

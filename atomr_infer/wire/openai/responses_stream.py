@@ -112,6 +112,7 @@ class ResponseStreamEncoder:
         self._sequence = 0
         self._items: list[Members] = []
         self._said: _Said | None = None
+        self._last_said: _Said | None = None
         self._thought: _Thought | None = None
         self._calls: dict[int, _Call] = {}
         self._begun = facts.joined is not None
@@ -226,7 +227,10 @@ class ResponseStreamEncoder:
     def _cite(self, citations: Sequence[Citation]) -> Iterator[bytes]:
         """Say where the text that is open comes from."""
         said = self._said
-        if said is None or said.refusal:
+        if said is None:
+            self._cite_closed(citations)
+            return
+        if said.refusal:
             return
         for citation in citations:
             [annotation] = response_annotations([citation])
@@ -239,6 +243,15 @@ class ResponseStreamEncoder:
                 annotation=annotation,
             )
             said.citations.append(citation)
+
+    def _cite_closed(self, citations: Sequence[Citation]) -> None:
+        """Say it of the last text in the whole response: its own events are over."""
+        said = self._last_said
+        if said is None or said.refusal or not citations:
+            return
+        said.citations += citations
+        item = self._items[said.number]
+        self._items[said.number] = {**item, "content": [said.part()]}
 
     def _open_said(self, *, refusal: bool) -> bytes:
         identity = item_id("msg", self._facts, len(self._items))
@@ -256,6 +269,7 @@ class ResponseStreamEncoder:
         said, self._said = self._said, None
         if said is None:
             return b""
+        self._last_said = said
         where: Members = {
             "item_id": said.id,
             "output_index": said.number,
