@@ -13,6 +13,7 @@ import attrs
 from atomr.cluster.permits import FIRST, Limit, PermitService
 from atomr_infer.errors import ConfigError
 from atomr_infer.policy.rate_permits import Dimension
+from atomr_infer.serving.announced import AnnouncedLimits
 from atomr_infer.serving.limiter import MODES, RateGate, limit_name
 
 if TYPE_CHECKING:
@@ -92,15 +93,14 @@ class Limiters:
 
     Attributes:
         service: has the permits.
-        past: what is known of earlier lives of this node; None: what it says itself.
+        announced: takes part in those that other nodes use.
     """
 
     def __init__(self, gates: Gates, node: ServingNode) -> None:
-        self.past: Past | None = None
-        self._node = node
-        self._known: set[str] = set()
         self.service = PermitService()
         node.add(self.service)
+        self.announced = AnnouncedLimits(node, self.service)
+        node.add(self.announced)
         self._gates = gates
         self._voters = node.voters
         self._shared: dict[str, _Shared] = {}
@@ -243,23 +243,12 @@ class Limiters:
         )
         old = set() if before is None else {each.dimension for each in before.counted}
         for each in gate.counted:
+            old.discard(each.dimension)
             limit = self._limit(name, each, limits)
-            if each.dimension in old:
-                old.discard(each.dimension)
-                self.service.replace(limit)
-            else:
-                known = self._past_of(limit.name)
-                self.service.add(limit, past=known if past is None else past)
+            self.announced.use(limit, past=past)
         for dimension in old:
-            self.service.remove(limit_name(name, dimension))
+            self.announced.leave(limit_name(name, dimension))
         return gate
-
-    def _past_of(self, name: str) -> Past | None:
-        """Return what is known of a limit's uses; None: nothing."""
-        if name in self._known:
-            return None  # it was there, is gone, and is there again
-        self._known.add(name)
-        return self._node.past() if self.past is None else self.past
 
     def _limit(self, name: str, each: Counted, limits: RateLimits) -> Limit:
         floor = _CONCURRENT_FLOOR if each.dimension is Dimension.CONCURRENT else _FLOOR
@@ -274,7 +263,7 @@ class Limiters:
 
     def _close(self, name: str) -> None:
         for each in self._shared.pop(name).gate.counted:
-            self.service.remove(limit_name(name, each.dimension))
+            self.announced.leave(limit_name(name, each.dimension))
 
     # --- what operators see ---------------------------------------------------------
 

@@ -165,6 +165,10 @@ class PermitService:
         """The limits that this node takes part in."""
         return tuple(self._limits.values())
 
+    def limit(self, name: str) -> Limit | None:
+        """Return the terms of a limit; None: this node has no part in it."""
+        return self._limits.get(name)
+
     def add(self, limit: Limit, *, past: Past | None = None) -> None:
         """Take part in a limit; before the cluster is open, too.
 

@@ -210,7 +210,9 @@ class Member:
                 return lessee.granted(frame, now_s)
             case Closed():
                 return lessee.closed(frame, now_s)
-        return [TermsDiffer(frame.limit, sender)]
+        # A home that knows nothing of it has not been told yet, and is asked again.
+        is_unknown = isinstance(frame, Refused) and frame.terms == 0
+        return [] if is_unknown else [TermsDiffer(frame.limit, sender)]
 
     def _at_home(self, sender: str, frame: Open | Ask, now_s: float) -> list[Effect]:
         home = self._home

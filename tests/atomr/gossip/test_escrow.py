@@ -391,6 +391,18 @@ def test_a_limit_that_a_node_does_not_have_is_refused_there() -> None:
 
     assert {refused.terms for refused in one.sent(Refused)} == {0}
     assert one.sent(Grant) == []
+    assert [f for f in one.facts if isinstance(f[1], TermsDiffer)] == []
+
+
+def test_a_home_that_learns_of_a_limit_later_lends_then() -> None:
+    one = Lab()
+    one.nodes["a"].remove("rpm")
+    asking = one.acquire("b", 50)
+    one.nodes["a"].add(LIMIT, one.now_s, past=FIRST)
+    one.run(1.0)
+
+    assert isinstance(asking, Asking)
+    assert one.answers("b", asking) == [Granted(permits=50)]
 
 
 FRAMES: list[Frame] = [

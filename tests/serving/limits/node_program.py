@@ -99,7 +99,7 @@ class Program:
         """Serve until standard input ends."""
         async with open_serving(environ={}, node=self.node()) as tree:
             if self.config.is_first:
-                tree.limits.past = FIRST
+                tree.limits.announced.past = FIRST
             await tree.deploy(self.deployment())
             self.say("open")
             async with trio.open_nursery() as nursery:

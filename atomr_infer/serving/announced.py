@@ -1,0 +1,229 @@
+"""Which rate limits there are on any node, so that those who keep them know them all.
+
+A limit is lent by one of the voters, whichever its name falls to: that one has to know
+it, though it serves nothing that has it.  So each node says in a map that all share
+which limits it uses, and each voter takes part in all that are there.
+
+What nobody uses any more is kept for as long as its last uses count.
+"""
+
+from __future__ import annotations
+
+import logging
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import attrs
+import msgspec
+import trio
+
+from atomr.cluster.permits import Limit, Mode, Past
+from atomr.cluster.replicator import NotReplicatingError
+from atomr.core.child_spec import ChildSpec
+from atomr.process import PlainProcess, receive
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from atomr.cluster import Peers
+    from atomr.cluster.permits import PermitService
+    from atomr.http2 import Service
+    from atomr_infer.serving.node import ServingNode
+
+log = logging.getLogger(__name__)
+
+_MAP = "rate limits"
+_LOOK_S = 5.0
+_MARGIN = 1.1
+_LINGER_S = 10.0
+
+
+class Terms(msgspec.Struct, frozen=True):
+    """A limit, as a node says it to the others."""
+
+    name: str
+    permits: int
+    window_s: float
+    floor_fraction: float
+    mode: str
+
+
+@attrs.define
+class _Gone:
+    """A limit that is used no more.
+
+    Attributes:
+        since_s: since when, in trio's clock.
+    """
+
+    since_s: float
+
+
+class AnnouncedLimits:
+    """A part of a node: takes part in the limits that are used on any node.
+
+    Attributes:
+        service: has the permits.
+        past: what is known of this node's uses; None: what the node says itself.
+        followed: limits that other nodes use.
+    """
+
+    shares_life: ClassVar[bool] = False
+
+    def __init__(self, node: ServingNode, service: PermitService) -> None:
+        self.service = service
+        self.past: Past | None = None
+        self.followed: frozenset[str] = frozenset()
+        self._node = node
+        self._map = node.replicator.open_owned(_MAP)
+        self._mine: dict[str, Limit] = {}
+        self._gone: dict[str, _Gone] = {}
+        self._known: set[str] = set()
+        self._is_told = True
+        self._peers: Peers | None = None
+
+    # --- limits of this node ----------------------------------------------------------
+
+    def use(self, limit: Limit, *, past: Past | None = None) -> None:
+        """Take part in a limit that this node uses; again with other terms: replace it.
+
+        Args:
+            limit: its terms.
+            past: what is known of this node's uses of it; None: what the node knows.
+        """
+        name = limit.name
+        if self._gone.pop(name, None) is not None or self._there(name) is not None:
+            self._renew(limit)
+        else:
+            self.service.add(limit, past=self._past(name) if past is None else past)
+        self._known.add(name)
+        self._mine[name] = limit
+        self._tell()
+
+    def leave(self, name: str) -> None:
+        """Use a limit no more; it is there for as long as its uses count."""
+        del self._mine[name]
+        self._gone[name] = _Gone(trio.current_time())
+        self._tell()
+
+    def _renew(self, limit: Limit) -> None:
+        if self._there(limit.name) != limit:
+            self.service.replace(limit)
+
+    def _there(self, name: str) -> Limit | None:
+        return self.service.limit(name)
+
+    def _past(self, name: str) -> Past | None:
+        """Return what is known of a limit's uses; None: nothing."""
+        if name in self._known:
+            return None
+        return self._node.past() if self.past is None else self.past
+
+    def _tell(self) -> None:
+        self._is_told = False
+        try:
+            self._announce()
+        except NotReplicatingError:
+            return  # the process does it when the replicator is back
+
+    # --- as a part of a cluster -------------------------------------------------------
+
+    def services(self) -> Mapping[str, Service[Any]]:
+        """Return what is done with peers' messages: the replicator's is enough."""
+        return {}
+
+    def child(self, peers: Peers) -> ChildSpec:
+        """Return how its process is started."""
+        self._peers = peers
+        return ChildSpec(id=_MAP, start=lambda: PlainProcess(self.run))
+
+    async def run(self) -> None:
+        """Follow what other nodes say; never returns."""
+        self._is_told = False
+        self._map.subscribe()
+        while True:
+            self._announce()
+            self._follow()
+            with trio.move_on_after(_LOOK_S):
+                await receive()
+
+    def _announce(self) -> None:
+        """Say what this node uses, where it is not said."""
+        if self._is_told or self._peers is None:
+            return
+        me, origin = self._node.name, self._peers.origin
+        said = {key for key, owner, _ in self._map.items() if owner.name == me}
+        mine = {_key(name): limit for name, limit in self._mine.items()}
+        for key in said - mine.keys():
+            self._map.remove(key)
+        for key, limit in mine.items():
+            terms = msgspec.to_builtins(_terms(limit))
+            if self._map.get(key).get(origin) != terms:
+                self._map.put(key, terms)
+        self._is_told = True
+
+    def _follow(self) -> None:
+        """Take part in what others use, and in nothing that nobody does."""
+        if self._node.name not in self._node.voters:
+            self._end_gone(set())
+            return
+        used: dict[str, Limit] = {}
+        for _, _, value in self._map.items():
+            limit = self._limit(value)
+            if limit is not None:
+                used.setdefault(limit.name, limit)
+        now_s = trio.current_time()
+        self.followed = frozenset(used.keys() - self._mine.keys())
+        for name in self.followed:
+            limit = used[name]
+            if self._there(name) is None:
+                self.service.add(limit, past=self._past(name))
+                self._known.add(name)
+            else:
+                self._renew(limit)
+            self._gone.pop(name, None)
+        for limit in self.service.limits:
+            if limit.name not in used and limit.name not in self._mine:
+                self._gone.setdefault(limit.name, _Gone(now_s))
+        self._end_gone(set(used))
+
+    def _end_gone(self, used: set[str]) -> None:
+        now_s = trio.current_time()
+        for name, gone in list(self._gone.items()):
+            limit = self._there(name)
+            if name in used or limit is None:
+                del self._gone[name]
+            elif now_s - gone.since_s > limit.window_s * _MARGIN + _LINGER_S:
+                del self._gone[name]
+                self.service.remove(name)
+                self._known.discard(name)
+
+    def _limit(self, value: object) -> Limit | None:
+        try:
+            terms = msgspec.convert(value, Terms)
+            return Limit(
+                terms.name,
+                terms.permits,
+                terms.window_s,
+                voters=self._node.voters,
+                floor_fraction=terms.floor_fraction,
+                mode=Mode(terms.mode),
+            )
+        except (msgspec.ValidationError, ValueError) as error:
+            log.warning("a node has a rate limit that makes no sense: %s", error)
+            return None
+
+
+def _terms(limit: Limit) -> Terms:
+    return Terms(
+        name=limit.name,
+        permits=limit.permits,
+        window_s=limit.window_s,
+        floor_fraction=limit.floor_fraction,
+        mode=limit.mode.value,
+    )
+
+
+def _key(name: str) -> str:
+    """Return a key of bounded length."""
+    return blake2b(name.encode(), digest_size=16).hexdigest()
