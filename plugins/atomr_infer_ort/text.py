@@ -19,9 +19,12 @@ Decode = Callable[[list[int]], str]
 _BROKEN = "\ufffd"
 """How a decoder shows bytes that are no character, or are not one yet."""
 
-_MOST_WAITS = 3
-"""A character has four bytes at most: what is broken after three more tokens
-never heals."""
+_MOST_HELD = 3
+"""A character has four bytes at most, so three of it may be here without it."""
+
+_MOST_OPEN = 256
+"""Tokens after which bytes that are no text at all are told as they are: each
+token decodes all of them again."""
 
 
 class Detokenizer:
@@ -36,21 +39,20 @@ class Detokenizer:
         self._context: list[int] = []
         self._open: list[int] = []
         self._told = 0
-        self._waits = 0
 
     def push(self, token: int) -> str:
         """Take a token; return the text that is complete by it."""
         self._open.append(token)
         new = self._new()
-        if new.endswith(_BROKEN) and self._waits < _MOST_WAITS:
-            text = new.rstrip(_BROKEN)[self._told :]
+        if new.endswith(_BROKEN) and len(self._open) < _MOST_OPEN:
+            whole = new[: len(new) - _broken_at_end(new)]
+            text = whole[self._told :]
             self._told += len(text)
-            self._waits = 0 if text else self._waits + 1
             return text
         text = new[self._told :]
         if new:
             self._context, self._open = self._open, []
-            self._told = self._waits = 0
+            self._told = 0
         return text
 
     def flush(self) -> str:
@@ -60,6 +62,12 @@ class Detokenizer:
     def _new(self) -> str:
         known = self._decode(self._context)
         return self._decode(self._context + self._open)[len(known) :]
+
+
+def _broken_at_end(text: str) -> int:
+    """How many characters at the end may still become others."""
+    broken = len(text) - len(text.rstrip(_BROKEN))
+    return min(broken, _MOST_HELD)
 
 
 @attrs.frozen

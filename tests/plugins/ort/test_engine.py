@@ -187,9 +187,8 @@ async def test_answers_share_their_steps(runner: OrtRunner) -> None:
     async with trio.open_nursery() as nursery:
         for _ in range(8):
             nursery.start_soon(collect, runner, ask(max_tokens=40))
-    # A prompt is read in each of the first eight steps; the last one's answer
-    # takes 39 more.
-    assert runner.steps <= 8 + 39
+    # Alone, each would take 40.  A request that comes late finds others under way.
+    assert runner.steps < 2 * 40
 
 
 # --- ends ----------------------------------------------------------------------

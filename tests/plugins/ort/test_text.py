@@ -43,6 +43,13 @@ def test_a_character_that_is_never_completed_comes_at_the_end() -> None:
     assert pieces(first) == ["a", "", "", "", "\ufffd"]
 
 
+def test_garbage_without_an_end_is_told_as_it_is() -> None:
+    lead = TOKENIZER.encode("é").ids[0]
+    told = pieces([lead] * 600)
+    assert "".join(told) == "\ufffd" * 600
+    assert max(map(len, told)) <= 4
+
+
 def test_special_tokens_say_nothing() -> None:
     assert pieces([1, *TOKENIZER.encode("ab").ids, 2]) == ["", "a", "b", "", ""]
 
