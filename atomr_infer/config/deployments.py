@@ -37,7 +37,7 @@ from atomr_infer.model.failover import (
 from atomr_infer.model.routing import Routing
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
 _KEYS = tuple(field.name for field in attrs.fields(Deployment))
@@ -133,10 +133,9 @@ def read_deployment(reader: TableReader, folder: Path) -> Deployment:
         values["credential"] = read_credential(reader, folder)
     if "credentials" in values:
         values["credentials"] = read_credentials(reader, folder)
-    if "fallbacks" in values:
-        values["fallbacks"] = read_fallbacks(reader)
-    if "budget" in values:
-        values["budget"] = read_budgets(reader)
+    for key, read_them in _ARRAYS.items():
+        if key in values:
+            values[key] = read_them(reader)
     if "on_cut" in values:
         values["on_cut"] = reader.member("on_cut", OnCut)
     for key, read in _SUB_TABLES.items():
@@ -187,6 +186,11 @@ def _options(table: TableReader) -> Mapping[str, object]:
     # Only the runtime knows them; it is asked before anything starts.
     return table.content
 
+
+_ARRAYS: Mapping[str, Callable[[TableReader], object]] = {
+    "fallbacks": read_fallbacks,
+    "budget": read_budgets,
+}
 
 _SUB_TABLES = {
     "serving": _serving,

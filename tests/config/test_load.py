@@ -149,7 +149,8 @@ FIX = 'write credential = { env = "NAME_OF_A_VARIABLE" } or { file = "PATH" }'
         ("[gatewy]\n", "1: unknown key 'gatewy'; did you mean 'gateway'?"),
         ("[[deployments]]\n", "1: unknown key 'deployments'; "
          "did you mean 'deployment'?"),
-        ("x = 1\n", "1: unknown key 'x'; use gateway, node, cluster, deployment, team, budget"),
+        ("x = 1\n", "1: unknown key 'x'; use gateway, node, cluster, deployment, "
+         "team, budget"),
         ("[gateway]\n\nbnd = 1\n", "3: gateway: unknown key 'bnd'; "
          "did you mean 'bind'?"),
         (A + "modle = 1\n", "4: deployment 'a': unknown key 'modle'; "

@@ -48,9 +48,7 @@ _MEANINGS: dict[type[errors.InferenceError], _Meaning] = {
     errors.ModelNotAllowedError: _Meaning(
         403, "invalid_request_error", "model_not_found"
     ),
-    errors.BudgetExceededError: _Meaning(
-        402, "insufficient_quota", "budget_exceeded"
-    ),
+    errors.BudgetExceededError: _Meaning(402, "insufficient_quota", "budget_exceeded"),
     errors.RateLimitedError: _Meaning(429, "rate_limit_error", "rate_limit_exceeded"),
     errors.OverloadedError: _Meaning(503, "server_error", "overloaded"),
     errors.NotReadyError: _Meaning(503, "server_error", "not_ready"),
