@@ -85,7 +85,7 @@ What may be spent on it by all nodes together ([why](../how-to/keep-a-budget.md)
 A `[[budget]]` has the same keys, and the `team` or the `key` (its id) that spends."""
 
 _PLACEMENT = """\
-Which nodes of a cluster run the replicas.
+Which nodes of a cluster run the replicas ([placement](../explanation/placement.md)).
 Where a node has no others, nothing of it is looked at."""
 
 _TABLES: tuple[tuple[str, str, type[attrs.AttrsInstance]], ...] = (
