@@ -133,9 +133,7 @@ def read_deployment(reader: TableReader, folder: Path) -> Deployment:
         values["credential"] = read_credential(reader, folder)
     if "credentials" in values:
         values["credentials"] = read_credentials(reader, folder)
-    for key, read_them in _ARRAYS.items():
-        if key in values:
-            values[key] = read_them(reader)
+    values |= {k: read(reader) for k, read in _ARRAYS.items() if k in values}
     if "on_cut" in values:
         values["on_cut"] = reader.member("on_cut", OnCut)
     for key, read in _SUB_TABLES.items():
