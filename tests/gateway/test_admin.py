@@ -170,6 +170,7 @@ async def test_a_local_deployment_has_replicas_and_no_circuit(serve: Serve) -> N
                         "error": None,
                     }
                 ],
+                "elsewhere": [],
                 "circuit": None,
                 "keys": [],
             }

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from atomr.otp.tree import TreeNode
     from atomr_infer.model.deployment import Deployment
     from atomr_infer.serving.breakers import Guard
+    from atomr_infer.serving.far.replica import FarReplica
     from atomr_infer.serving.replica import ReplicaState
     from atomr_infer.serving.shared import Serving
 
@@ -22,7 +23,7 @@ Shown = dict[str, object]
 
 
 def shown_deployment(serving: Serving, deployment: Deployment) -> Shown:
-    """Return one deployment: phase, replicas, circuit, keys."""
+    """Return one deployment: phase, replicas here and elsewhere, circuit, keys."""
     name = deployment.name
     guard = serving.breakers.of(name)
     return {
@@ -31,6 +32,9 @@ def shown_deployment(serving: Serving, deployment: Deployment) -> Shown:
         "serves": list(deployment.serves),
         "phase": serving.readiness().phases[name],
         "replicas": [shown_replica(replica) for replica in serving.replicas(name)],
+        "elsewhere": [
+            shown_far_replica(replica) for replica in serving.far_replicas.get(name, ())
+        ],
         "circuit": None if guard is None else shown_circuit(guard),
         "keys": serving.key_states(name),
     }
@@ -47,6 +51,21 @@ def shown_replica(replica: ReplicaState) -> Shown:
         "starts": replica.starts,
         "engine_pid": replica.engine_pid,
         "error": None if replica.error is None else str(replica.error),
+    }
+
+
+def shown_far_replica(replica: FarReplica) -> Shown:
+    """Return one replica of another node, as this one has heard of it."""
+    now, told_at = trio.current_time(), replica.told_at
+    return {
+        "node": replica.node.name,
+        "number": replica.number,
+        "phase": replica.phase.value,
+        "reachable": replica.link is not None,
+        "outstanding": replica.outstanding,
+        "tokens": replica.tokens,
+        "limit": replica.limit,
+        "told_ago_s": _rounded(None if told_at is None else now - told_at),
     }
 
 

@@ -11,6 +11,7 @@ import pytest
 import trio
 
 from atomr_infer import errors
+from atomr_infer.gateway.admin.shown import shown_far_replica
 from atomr_infer.model.batch import (
     ExecuteBatch,
     Message,
@@ -373,6 +374,30 @@ async def test_what_a_node_has_to_do_is_known_to_the_others(open_far: OpenFar) -
         await until(lambda: (far.outstanding, far.limit) == (3, 5))
         assert far.tokens == b.serving.replicas("m")[0].tokens > 300
         nursery.cancel_scope.cancel()
+
+
+async def test_operators_see_what_a_node_has_heard_of_the_others(
+    open_far: OpenFar,
+) -> None:
+    async with open_far("ab") as (a, b):
+        await b.deploy(M, Player(max_concurrency=5))
+        a.know(M)
+        await a.sees(1)
+        (far,) = a.serving.far_replicas["m"]
+        await until(lambda: far.told_at is not None)
+        shown = shown_far_replica(far)
+        ago_s = shown.pop("told_ago_s")
+        assert isinstance(ago_s, float)
+        assert 0 <= ago_s < 60
+        assert shown == {
+            "node": "b",
+            "number": 0,
+            "phase": "serving",
+            "reachable": True,
+            "outstanding": 0,
+            "tokens": 0,
+            "limit": 5,
+        }
 
 
 async def test_a_slow_first_attempt_is_hedged_on_another_node(
