@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 import attrs
 
 from atomr.cluster.groups.roll import MAX_TIMES, Moved, Roll
-from atomr.cluster.groups.server import GroupServer
+from atomr.cluster.rows import RowsServer
 from atomr.core.checks import check_text
 from atomr.crdt.wire import check_key
 from atomr.errors import NotAProcessError
@@ -122,7 +122,7 @@ class ProcessGroups:
 
     def child(self, peers: Peers) -> ChildSpec:
         """Return how its process is started."""
-        return child(lambda: GroupServer(self), id=f"groups {self.name}")
+        return child(lambda: RowsServer(self, self.rows), id=f"groups {self.name}")
 
     # --- members --------------------------------------------------------------------
 
@@ -234,12 +234,20 @@ class ProcessGroups:
         if moved and self._monitors:
             self._tell(group, moved)
 
-    def refresh_all(self) -> None:
+    def look(self, key: Key) -> None:
+        """Take what the map says of a row, if it is one of ours."""
+        if (row := row_of(key)) is not None:
+            self.refresh(*row)
+
+    def look_at_all(self) -> None:
         """Take what the map says of all."""
         keys = [key for key, _, _ in self.rows.items()]
         for key in dict.fromkeys([*keys, *self.roll.rows()]):
-            if (row := row_of(key)) is not None:
-                self.refresh(*row)
+            self.look(key)
+
+    def format_status(self) -> object:
+        """Return how many groups there are."""
+        return {"groups": len(self.groups())}
 
     def check_pids(self) -> None:
         """Find out at the start, and not at the first member, whether pids can be made.

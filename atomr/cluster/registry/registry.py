@@ -28,8 +28,8 @@ import attrs
 
 from atomr.cluster.registry.claims import Claim, winner
 from atomr.cluster.registry.errors import NameConflictError
-from atomr.cluster.registry.server import RegistryServer
 from atomr.cluster.replicator.server import wall_ms
+from atomr.cluster.rows import RowsServer
 from atomr.core.checks import check_text
 from atomr.crdt import HybridClock, Key
 from atomr.crdt.wire import check_key
@@ -106,7 +106,7 @@ class ClusterRegistry:
 
     def child(self, peers: Peers) -> ChildSpec:
         """Return how its process is started."""
-        return child(lambda: RegistryServer(self), id=f"registry {self.name}")
+        return child(lambda: RowsServer(self, self.names), id=f"registry {self.name}")
 
     # --- of the running process -----------------------------------------------------
 
@@ -175,7 +175,7 @@ class ClusterRegistry:
 
     # --- for its own process --------------------------------------------------------
 
-    def settle(self, key: Key) -> None:
+    def look(self, key: Key) -> None:
         """Look whether a process of this node must give up its name."""
         held = self.held.get(key)
         found = winner(self.names.get(key))
@@ -190,6 +190,15 @@ class ClusterRegistry:
             keeper = self._pids.pid_of(owner, claim.number, claim.label)
             reason = NameConflictError(self.name, key, keeper)
             process.exit_signal(reason, None)
+
+    def look_at_all(self) -> None:
+        """Look at all names of this node."""
+        for key in list(self.held):
+            self.look(key)
+
+    def format_status(self) -> object:
+        """Return how many names this node's processes have."""
+        return {"held": len(self.held)}
 
     def check_pids(self) -> None:
         """Find out at the start, and not at the first name, whether pids can be made.
