@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import logging
+from typing import TYPE_CHECKING, Annotated
 
 import attrs
 import msgspec
+from quart import request
 
+from atomr.cluster.budgets import BudgetsError, ReclaimError, UnknownBudgetError
 from atomr_infer.gateway.admin.refused import RefusedError, json_answer
 from atomr_infer.serving.limiters import limits_shown
 from atomr_infer.store.trouble import StoreError
@@ -22,6 +25,28 @@ if TYPE_CHECKING:
     View = Callable[..., Awaitable[Response]]
 
 
+log = logging.getLogger(__name__)
+
+_Units = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
+
+
+class _Reclaim(msgspec.Struct, forbid_unknown_fields=True):
+    """What is known of ledgers whose files are lost.
+
+    Attributes:
+        ledger: the budget's period, as ``GET /admin/budgets`` names it.
+        spent: what each lost one spent of it, by its id.
+        gone: nodes that will not come back.
+    """
+
+    ledger: str
+    spent: dict[str, _Units]
+    gone: list[str] = []
+
+
+_decode = msgspec.json.Decoder(_Reclaim).decode
+
+
 class SpendingRoutes:
     """The routes over one serving tree."""
 
@@ -32,11 +57,35 @@ class SpendingRoutes:
         """Give each route's method, path and view."""
         by = f"<any({','.join(BY)}):by>"
         yield "GET", "/admin/budgets", self._budgets
+        yield "POST", "/admin/budgets/reclaim", self._reclaim
         yield "GET", "/admin/limits", self._limits
         yield "GET", f"/admin/usage/{by}/<int:since_s>", self._usage
 
     async def _budgets(self) -> Response:
         return json_answer({"budgets": self._serving.budgets.shown()})
+
+    async def _reclaim(self) -> Response:
+        try:
+            asked = _decode(await request.get_data())
+        except msgspec.MsgspecError as error:
+            raise RefusedError(400, "invalid_value", str(error)) from error
+        service = self._serving.budgets.service
+        try:
+            units = await service.reclaim(asked.ledger, asked.spent, gone=asked.gone)
+        except UnknownBudgetError as error:
+            raise RefusedError(404, "budget_not_found", str(error)) from error
+        except ReclaimError as error:
+            raise RefusedError(409, "not_reclaimed", str(error)) from error
+        except BudgetsError as error:
+            raise RefusedError(503, "budgets_not_kept", str(error)) from error
+        log.warning(
+            "admin at %s reclaimed %d units of %s from %s",
+            request.remote_addr,
+            units,
+            asked.ledger,
+            ", ".join(asked.spent),
+        )
+        return json_answer({"ledger": asked.ledger, "units": units})
 
     async def _limits(self) -> Response:
         shown = [attrs.asdict(limit) for limit in limits_shown(self._serving)]
