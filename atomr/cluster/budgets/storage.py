@@ -70,7 +70,7 @@ class FileStorage:
         """
         is_new = not await self._in_thread(self._path.exists)
         if is_new:
-            log.warning(
+            log.info(
                 "budgets' file %s is new: what an earlier file held is not known here",
                 self._path,
             )
