@@ -80,12 +80,13 @@ def find_gateway(
 
 
 def _url(gateway: GatewayConfig, path: Path) -> str:
-    if gateway.port == 0:
+    host, port = gateway.admin_address
+    if port == 0:
         raise ConfigError("bind takes any free port; give --url", path=str(path))
     scheme = "http" if gateway.certificate is None else "https"
-    host = _ANY_HOST.get(gateway.host, gateway.host)
+    host = _ANY_HOST.get(host, host)
     shown = f"[{host}]" if ":" in host else host
-    return f"{scheme}://{shown}:{gateway.port}"
+    return f"{scheme}://{shown}:{port}"
 
 
 def ask(

@@ -114,6 +114,8 @@ def _from_file(path: Path, environ: Mapping[str, str]) -> ServePlan:
         )
     validate_deployments(config.deployments, origin=config.origin)
     _check_credentials(config, environ)
+    if config.gateway.admin_bind is not None and config.gateway.admin_key is None:
+        raise _at(config, "admin_bind", "admin_bind needs an admin_key beside it")
     return ServePlan(
         deployments=config.deployments,
         gateway=config.gateway,
@@ -126,6 +128,13 @@ def _from_file(path: Path, environ: Mapping[str, str]) -> ServePlan:
         teams=config.teams,
         budgets=config.budgets,
     )
+
+
+def _at(config: Config, field: str, problem: str) -> ConfigError:
+    assert config.origin is not None, "it was read from a file"
+    where = ("gateway", field)
+    line = config.origin.positions.line(where)
+    return ConfigError(problem, path=config.origin.path, line=line)
 
 
 def _gateway_keys(config: Config, environ: Mapping[str, str]) -> tuple[Secret, ...]:

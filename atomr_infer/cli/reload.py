@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 # What a listening socket and an open file are made of.
-_BOUND = ("bind", "response_store")
+_BOUND = ("bind", "admin_bind", "response_store")
 
 
 @attrs.frozen

@@ -40,8 +40,7 @@ from atomr_infer.serving.node import make_node
 from atomr_infer.serving.placing.orders import Orders
 
 if TYPE_CHECKING:
-    import socket
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from atomr_infer.cli.plan import ServePlan
     from atomr_infer.cli.seat import Seat
@@ -153,19 +152,19 @@ async def _ready(
     """Listen, and load everything; None: a signal came first."""
     load = partial(_load, cluster, plan)
     if seat is None:
-        gateway = await _listen(cluster, plan, ())
+        gateway = await _listen(cluster, plan, None)
         return gateway if await _unless_signalled(signals, load) else None
     seat.tell({"address": cluster.address})
     # Others accept meanwhile: a worker that is not ready takes nothing from them.
     if not await _unless_signalled(signals, load):
         return None
-    return await _listen(cluster, plan, seat.take_sockets())
+    return await _listen(cluster, plan, seat)
 
 
-async def _listen(
-    cluster: Cluster, plan: ServePlan, sockets: Sequence[socket.socket]
-) -> Gateway:
-    return await cluster.serve(
+async def _listen(cluster: Cluster, plan: ServePlan, seat: Seat | None) -> Gateway:
+    # Several workers share one socket, and the operators' is not among them.
+    is_first = seat is None or seat.number == 1
+    gateway = await cluster.serve(
         plan.gateway.bind,
         max_body_bytes=plan.gateway.max_body_bytes,
         write_timeout_s=plan.gateway.write_timeout_s,
@@ -175,10 +174,14 @@ async def _listen(
         cors_origins=plan.gateway.cors_origins,
         keys=plan.keys,
         admin_key=plan.admin_key,
+        admin_bind=plan.gateway.admin_bind if is_first else None,
         response_store=_path(plan.gateway.response_store),
         tls=tls_of(plan.gateway),
-        sockets=sockets,
+        sockets=() if seat is None else seat.take_sockets(),
     )
+    if gateway.admin_url is not None:
+        print_notice(f"operators ask at {gateway.admin_url}")
+    return gateway
 
 
 def _node(plan: ServePlan, seat: Seat | None) -> ServingNode:

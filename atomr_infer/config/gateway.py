@@ -67,6 +67,7 @@ class GatewayOptions(TypedDict, total=False):
     keepalive_s: float
     shared_references: bool
     cors_origins: tuple[str, ...]
+    admin_bind: str | None
     virtual_keys: bool
 
 
@@ -98,6 +99,8 @@ class GatewayConfig:
             is then open to nobody without a key.
         admin_key: where the key that opens the operators' routes, ``/admin/...``,
             is found, a variable or a file; none: there are no such routes.
+        admin_bind: ``host:port`` of an address of the operators' routes alone; none:
+            they are on the clients' address, for this machine only.
         shared_references: whether a client that shows one of the ``keys`` may name
             what a provider keeps for the account that all share (files, caches,
             vector stores) though it was not made for that key.
@@ -127,6 +130,9 @@ class GatewayConfig:
         default=False, validator=attrs.validators.instance_of(bool)
     )
     admin_key: EnvSecret | FileSecret | None = None
+    admin_bind: str | None = attrs.field(
+        default=None, validator=attrs.validators.optional(_bind)
+    )
     shared_references: bool = attrs.field(
         default=False, validator=attrs.validators.instance_of(bool)
     )
@@ -145,10 +151,19 @@ class GatewayConfig:
     @property
     def host(self) -> str:
         """The host of ``bind``, without brackets."""
-        host, _, _ = self.bind.rpartition(":")
-        return host.removeprefix("[").removesuffix("]")
+        return _address(self.bind)[0]
 
     @property
     def port(self) -> int:
         """The port of ``bind``."""
-        return int(self.bind.rpartition(":")[2])
+        return _address(self.bind)[1]
+
+    @property
+    def admin_address(self) -> tuple[str, int]:
+        """Host and port at which operators ask."""
+        return _address(self.bind if self.admin_bind is None else self.admin_bind)
+
+
+def _address(bind: str) -> tuple[str, int]:
+    host, _, port = bind.rpartition(":")
+    return host.removeprefix("[").removesuffix("]"), int(port)

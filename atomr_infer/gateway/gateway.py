@@ -13,11 +13,13 @@ from atomr.core.child_spec import ChildSpec, Restart
 from atomr.errors import CallError, ChildNotFoundError
 from atomr.otp import start_child, terminate_child
 from atomr.process import PlainProcess, whereis
+from atomr_infer.gateway.admin.address import open_address
 from atomr_infer.gateway.admin.beside import BesideAdmin
 from atomr_infer.gateway.app import GatewayApp
 from atomr_infer.serving.names import GATEWAYS
 
 if TYPE_CHECKING:
+    from atomr_infer.gateway.admin.address import AdminAddress
     from atomr_infer.gateway.listener import Application, Listener
     from atomr_infer.gateway.setup import Setup
     from atomr_infer.serving.far.service import FarInference
@@ -42,10 +44,12 @@ class Gateway:
         *,
         listener: Listener,
         nodes: FarInference,
+        operators: AdminAddress | None,
         stop: Stop,
     ) -> None:
         self._served = served
         self._nodes = nodes
+        self._operators = operators
         self._app = app
         self._listener = listener
         self._stop = stop
@@ -65,7 +69,18 @@ class Gateway:
         """
         self._app.change(setup.limits, setup.door, setup.cors)
         self._listener.change(setup.settings, setup.tls)
-        self._served.admin = setup.admin
+        if self._operators is None:
+            self._served.admin = setup.admin
+        else:
+            self._operators.change(setup.admin, setup.tls)
+
+    @property
+    def admin_url(self) -> str | None:
+        """Where the operators' routes are; None: here, or nowhere."""
+        if self._operators is None:
+            return None
+        listener = self._operators.listener
+        return url_of(listener.address, tls=listener.tls is not None)
 
     @property
     def running(self) -> int:
@@ -137,6 +152,8 @@ class Gateway:
         finally:
             self._closed = True
             with trio.CancelScope(shield=True):
+                if self._operators is not None:
+                    await self._operators.close()
                 await self._listener.close()
                 # It may have ended by itself, or with a tree that gave up.
                 with contextlib.suppress(CallError, ChildNotFoundError):
@@ -150,10 +167,22 @@ async def open_gateway(
     setup: Setup,
     *,
     store: ResponseStore | None = None,
+    operators: Listener | None = None,
 ) -> Gateway:
-    """Serve ``listener``'s sockets in a process of the serving tree."""
+    """Serve ``listener``'s sockets in a process of the serving tree.
+
+    Args:
+        serving: the tree.
+        listener: bound.
+        setup: what it begins with.
+        store: keeps responses; None: memory.
+        operators: another one, for the operators' routes; None: they are beside.
+    """
     app = GatewayApp(serving, setup.limits, setup.door, store, cors=setup.cors)
-    served = BesideAdmin(app, setup.admin)
+    own = None
+    if operators is not None and setup.admin is not None:
+        own = await open_address(operators, setup.admin)
+    served = BesideAdmin(app, setup.admin if own is None else None)
     serve = partial(_serve, listener, app, served)
     spec = ChildSpec(
         id=url_of(listener.address, tls=listener.tls is not None),
@@ -164,7 +193,14 @@ async def open_gateway(
     pid = await start_child(supervisor, spec)
     # By pid: whoever drains may belong to no node, or to another one.
     stop = partial(terminate_child, supervisor, pid)
-    return Gateway(served, app, listener=listener, nodes=serving.far, stop=stop)
+    return Gateway(
+        served,
+        app,
+        listener=listener,
+        nodes=serving.far,
+        operators=own,
+        stop=stop,
+    )
 
 
 def url_of(address: tuple[str, int], *, tls: bool) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from atomr_infer.gateway.admin.address import OPERATORS
 from atomr_infer.gateway.admin.beside import ADMIN_PREFIX, open_admin
 from atomr_infer.gateway.cors import Cors
 from atomr_infer.gateway.door import Door
@@ -57,8 +58,13 @@ async def open_on(  # noqa: PLR0913 - most by keyword
     else:
         host, port = config.host, config.port
         listener = await Listener.bind(host, port, setup.settings, tls=tls)
+    operators = None
+    if config.admin_bind is not None and setup.admin is not None:
+        operators = await Listener.bind(*config.admin_address, OPERATORS, tls=tls)
     store = ResponseStore(response_store)
-    return await open_gateway(serving, listener, setup, store=store)
+    return await open_gateway(
+        serving, listener, setup, store=store, operators=operators
+    )
 
 
 def prepare(

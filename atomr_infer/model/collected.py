@@ -140,7 +140,7 @@ class Choice:
 
     @property
     def extra(self) -> Mapping[str, RawJson]:
-        """Further members of an OpenAI message: lists and sound whole, else the last."""
+        """Further members of an OpenAI message; lists and sound whole."""
         return self._extra
 
     @property

@@ -1,4 +1,4 @@
-"""The operators' routes beside the clients' on one address.
+"""The operators' routes beside the clients' on one address, for this machine alone.
 
 By composition: hypercorn serves both, and the path says whose a request is.
 Plain HTTP/1.1 is our own tier's until a path of the operators' is asked for
@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from atomr_infer.errors import ConfigError
+from atomr_infer.gateway.admin.address import is_from_here
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -21,6 +22,12 @@ if TYPE_CHECKING:
     from atomr_infer.gateway.listener import Application
     from atomr_infer.model.secret import Secret
     from atomr_infer.serving.shared import Serving
+
+_FORBIDDEN = 403
+_ELSEWHERE = (
+    b'{"error":{"message":"operators ask from the gateway\'s own machine, or at '
+    b'[gateway] admin_bind","type":"admin_error","param":null,"code":"not_from_here"}}'
+)
 
 ADMIN_PREFIX = "/admin/"
 """The paths of the operators' routes begin with it."""
@@ -44,7 +51,16 @@ class BesideAdmin:
         """Serve one HTTP request, whosever it is."""
         is_admins = scope["type"] == "http" and scope["path"].startswith(ADMIN_PREFIX)
         admin = self.admin if is_admins else None
+        if admin is not None and not is_from_here(scope):
+            await _refuse(send)
+            return
         await (self._clients if admin is None else admin)(scope, receive, send)
+
+
+async def _refuse(send: Send) -> None:
+    head = [(b"content-type", b"application/json"), (b"connection", b"close")]
+    await send({"type": "http.response.start", "status": _FORBIDDEN, "headers": head})
+    await send({"type": "http.response.body", "body": _ELSEWHERE})
 
 
 def open_admin(
