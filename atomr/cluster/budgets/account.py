@@ -33,6 +33,9 @@ _NEVER = float("inf")
 REFUSED_S = 1.0
 """After a refusal nobody is asked again for so long for as much."""
 
+AGAIN_S = 0.05
+"""So long after a refusal it is asked again, while a part of it is not made yet."""
+
 _LOOK_S = 60.0
 """A rolling budget looks so often at the wall's clock."""
 
@@ -58,6 +61,15 @@ class Reservation:
 
 
 Waiter: TypeAlias = "Callable[[Reservation | Refused], None]"
+
+
+@attrs.frozen
+class _Asked:
+    """Somebody who waits for units, until a deadline."""
+
+    units: int
+    deadline_s: float
+    waiter: Waiter
 
 
 @attrs.frozen(kw_only=True)
@@ -103,6 +115,8 @@ class Account:
     """
 
     __slots__ = (
+        "_again",
+        "_again_s",
         "_recycle_s",
         "_refused_s",
         "_waiting",
@@ -139,7 +153,9 @@ class Account:
         self.heard: set[str] = set()
         self.reserved = self.settled = 0
         self._recycle_s = _NEVER
-        self._waiting: dict[int, Waiter] = {}
+        self._waiting: dict[int, _Asked] = {}
+        self._again: list[_Asked] = []
+        self._again_s = _NEVER
         self._refused_s = -_NEVER
 
     # --- what is known ----------------------------------------------------------------
@@ -148,7 +164,8 @@ class Account:
     def next_s(self) -> float:
         """When it is due; infinite: not before something else happens."""
         at_s = self.ledger.next_deadline_s
-        return self._recycle_s if at_s is None else min(at_s, self._recycle_s)
+        own_s = min(self._recycle_s, self._again_s)
+        return own_s if at_s is None else min(at_s, own_s)
 
     @property
     def minted(self) -> int:
@@ -190,15 +207,38 @@ class Account:
         self, units: int, *, deadline_s: float, now_s: float, waiter: Waiter
     ) -> None:
         """Reserve, and tell the waiter what became of it, perhaps at once."""
-        outcome = self.ledger.hold(units, deadline_s=deadline_s, now_s=now_s)
+        self._ask(_Asked(units, deadline_s, waiter), now_s)
+
+    def _ask(self, asked: _Asked, now_s: float) -> None:
+        outcome = self.ledger.hold(
+            asked.units, deadline_s=asked.deadline_s, now_s=now_s
+        )
         if isinstance(outcome, Waiting):
-            self._waiting[outcome.ticket] = waiter
+            self._waiting[outcome.ticket] = asked
         else:
-            waiter(self._judge(outcome, now_s))
+            self._tell(asked, outcome, now_s)
 
     def answered(self, fact: Answered, now_s: float) -> None:
         """Tell who waited."""
-        self._waiting.pop(fact.ticket)(self._judge(fact.outcome, now_s))
+        self._tell(self._waiting.pop(fact.ticket), fact.outcome, now_s)
+
+    def _tell(self, asked: _Asked, outcome: Held | Refused, now_s: float) -> None:
+        again_s = now_s + AGAIN_S
+        is_made = self.minted >= self.terms.units
+        if isinstance(outcome, Held) or is_made or again_s > asked.deadline_s:
+            asked.waiter(self._judge(outcome, now_s))
+            return
+        # All voters have nothing, but one has not made its part yet.
+        self._again.append(asked)
+        self._again_s = min(self._again_s, again_s)
+
+    def ask_again(self, now_s: float) -> None:
+        """Ask for those who were refused while a part of it was not made yet."""
+        if now_s < self._again_s:
+            return
+        again, self._again, self._again_s = self._again, [], _NEVER
+        for asked in again:
+            self._ask(asked, now_s)
 
     def _judge(self, outcome: Held | Refused, now_s: float) -> Reservation | Refused:
         if isinstance(outcome, Held):

@@ -326,6 +326,7 @@ class Core:
         for account in list(self._armed.values()):
             if account.next_s <= now_s:
                 self._do(account, account.recycle(now_s, wall_s), now_s)
+                account.ask_again(now_s)
                 self._do(account, account.ledger.advance(now_s), now_s)
         armed = {name: a for name, a in self._armed.items() if a.next_s < _NEVER}
         self._armed = armed

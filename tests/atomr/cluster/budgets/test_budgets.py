@@ -471,3 +471,41 @@ def test_there_must_be_a_voter() -> None:
         BudgetService(voters=())
     with pytest.raises(TypeError, match="voters"):
         BudgetService(voters="abc")
+
+
+# --- the first use --------------------------------------------------------------------
+
+
+async def test_the_first_use_waits_until_all_voters_have_made_their_part(
+    autojump_clock: object,
+) -> None:
+    def prepare(node: SimNode) -> None:
+        node.service.find = {TEAM.name: TEAM}.get
+
+    async with open_lab("a", "b") as lab:
+        lab.prepare = prepare
+        for name in ("a", "b"):
+            await lab.start(name)
+        with lab.here("b"):
+            lab["b"].open(TEAM)  # a hears of it by b's asking
+        assert await spend(lab, "b", 2_900)
+        assert remaining(lab, "b") == 100
+        before_s = trio.current_time()
+        assert not await spend(lab, "b", 200)
+        assert trio.current_time() - before_s < 1  # nobody can have more
+
+
+async def test_while_a_voter_is_missing_a_refusal_waits_for_its_deadline(
+    autojump_clock: object,
+) -> None:
+    async with open_lab("a", "b", "c") as lab:
+        lab.prepare = opens(TEAM)
+        for name in ("a", "b"):
+            await lab.start(name)
+        assert await spend(lab, "a", 1_900)
+        before_s = trio.current_time()
+        assert not await spend(lab, "a", 500)
+        assert 4 < trio.current_time() - before_s <= 5
+        await lab.start("c")
+        await trio.sleep(2)  # who was just refused is not asked for again at once
+        assert await spend(lab, "a", 500)
