@@ -103,6 +103,7 @@ class Limiters:
         node.add(self.announced)
         self._gates = gates
         self._voters = node.voters
+        self._is_alone = node.is_alone
         self._shared: dict[str, _Shared] = {}
         self._of_deployments: dict[str, str] = {}
 
@@ -257,7 +258,8 @@ class Limiters:
             each.permits,
             each.window_s,
             voters=self._voters,
-            floor_fraction=1.0 if len(self._voters) == 1 else floor,
+            # Others may borrow of one voter, too; who is alone has nobody to lend to.
+            floor_fraction=1.0 if self._is_alone else floor,
             mode=MODES[limits.mode],
         )
 

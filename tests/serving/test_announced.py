@@ -29,7 +29,9 @@ COOKIE = {"COOKIE": "a secret of all nodes"}
 
 
 @asynccontextmanager
-async def two_trees(folder: Path) -> AsyncIterator[tuple[Serving, Serving]]:
+async def two_trees(
+    folder: Path, voters: tuple[str, ...] = ("a", "b")
+) -> AsyncIterator[tuple[Serving, Serving]]:
     """Two nodes with nothing deployed, that know each other."""
     authority = Authority(folder)
 
@@ -37,7 +39,7 @@ async def two_trees(folder: Path) -> AsyncIterator[tuple[Serving, Serving]]:
         files = authority.files(name)
         return ClusterConfig(
             name=CLUSTER,
-            voters=("a", "b"),
+            voters=voters,
             cookie=EnvSecret("COOKIE"),
             ca=str(files.ca),
             certificate=str(files.certificate),
@@ -96,3 +98,14 @@ async def test_a_deployment_that_comes_again_has_its_limits_uses_still(
         assert tree.serving.limits.service.limits == ()
         await tree.serving.deploy(deployment)
         await tree.ask()
+
+
+async def test_a_node_that_is_no_voter_borrows_of_the_only_one(tmp_path: Path) -> None:
+    limits = RateLimits(requests_per_minute=40)
+    async with two_trees(tmp_path, ("a",)) as (a, b):
+        for tree in (a, b):
+            tree.limits.gate_of("x", limits, longest_s=60.0, is_new=True)
+        got = await b.limits.service.acquire(
+            "x requests_per_minute", 30, deadline_s=trio.current_time() + 10.0
+        )
+    assert isinstance(got, Permits)
