@@ -161,6 +161,12 @@ def test_a_request_of_the_wrong_kind_is_refused() -> None:
             ask_of(encoded(attrs.evolve(ASK, kind=kind, request=request)))
 
 
+@pytest.mark.parametrize("left_s", [-1.0, float("nan"), float("inf"), 1e9])
+def test_a_request_has_some_time_left_and_not_for_ever(left_s: float) -> None:
+    with pytest.raises(FrameError, match="s left"):
+        ask_of(encoded(attrs.evolve(ASK, left_s=left_s)))
+
+
 @pytest.mark.parametrize("size_bytes", [0, -1, frames.MAX_VALUE_BYTES + 1])
 def test_a_credit_that_makes_no_sense_is_refused(size_bytes: int) -> None:
     with pytest.raises(FrameError, match=f"a credit of {size_bytes} bytes"):

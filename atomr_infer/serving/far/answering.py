@@ -180,7 +180,7 @@ class _Answer:
     async def _as_process(self, ask: Ask) -> None:
         try:
             async with attached(REQUESTS, id=ask.request.request_id) as pid:
-                with trio.move_on_after(max(ask.left_s, 0.0)) as scope:
+                with trio.move_on_after(ask.left_s) as scope:
                     await self._work(ask, pid)
         except (ProcessKilledError, NoProcessError, StartError) as error:
             raise NotReadyError("the node is shutting down") from error

@@ -33,6 +33,7 @@ from atomr_infer.model.embeddings import Embeddings
 from atomr_infer.policy.replica_choice import size_of
 from atomr_infer.serving.engine_life import EngineLife
 from atomr_infer.wire.nodes.frames import (
+    LONGEST_S,
     VERSION,
     Admitted,
     Ask,
@@ -76,9 +77,6 @@ _RENEW_BYTES = CREDIT_BYTES // 2
 
 # How long one waits for a stream while all are in use.
 _STREAM_WAIT_S = 5.0
-
-# For a request without a bound: a day.
-_LONGEST_S = 86_400.0
 
 # Nothing is looked at here: the serving node knows what its model can do.
 _EVERYTHING = Capabilities(features=frozenset(Feature))
@@ -349,7 +347,7 @@ def _asked(serving: Serving, leg: Leg, replica: FarReplica, *, may_wait: bool) -
         kind=leg.kind,
         deployment=leg.deployment.name,
         replica=replica.number,
-        left_s=min(leg.deadline_s - trio.current_time(), _LONGEST_S),
+        left_s=min(max(leg.deadline_s - trio.current_time(), 0.0), LONGEST_S),
         may_wait=may_wait,
         continues=leg.continues,
         request=request,

@@ -46,6 +46,10 @@ MAX_VALUE_BYTES = 64 * 1024 * 1024
 """Longest request or answer: room for a body with pictures and its conversation."""
 
 
+LONGEST_S = 86_400.0
+"""What a request may have left that has no bound of its own: a day."""
+
+
 class FrameError(ValueError):
     """Bytes that are no value of ours, or a value that no bytes can carry."""
 
@@ -210,6 +214,8 @@ def ask_of(data: bytes) -> Ask:
     embeds = isinstance(ask.request, EmbedRequest)
     if embeds is not (ask.kind is Kind.EMBED):
         raise FrameError(f"{ask.kind.value} with {type(ask.request).__name__}")
+    if not 0.0 <= ask.left_s <= LONGEST_S:
+        raise FrameError(f"{ask.left_s} s left")
     return ask
 
 
