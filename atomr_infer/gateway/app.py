@@ -29,7 +29,7 @@ from atomr_infer.gateway.asking import Asking, asking
 from atomr_infer.gateway.conversations import Conversations
 from atomr_infer.gateway.cors import Cors
 from atomr_infer.gateway.door import Door
-from atomr_infer.gateway.entitled import check_model
+from atomr_infer.gateway.entitled import check_model, discreet
 from atomr_infer.gateway.exchange import (
     ClientGoneError,
     Exchange,
@@ -303,11 +303,12 @@ class GatewayApp:
     ) -> None:
         key = visitor.key
         try:
-            if key is not None and key.models:
-                check_model(key, target.model or "", self._serving.table)
+            if key is not None:
+                check_model(key, target.model or "")
             body = model_object(self._serving, target.dialect, target.model or "")
         except InferenceError as error:
-            await answer_error(exchange, target.dialect, error, new_id())
+            told = discreet(error, visitor)
+            await answer_error(exchange, target.dialect, told, new_id())
             return
         await exchange.answer(200, body)
 
@@ -349,7 +350,7 @@ class GatewayApp:
                     await self._tenants.check(call, owner=visitor.owner)
                 found = await answer(self._serving, call, target)
             except InferenceError as error:
-                await tell(error)
+                await tell(discreet(error, visitor))
             except Exception:
                 log.exception("request %s: internal error", call.request_id)
                 await tell(

@@ -23,7 +23,7 @@ from atomr_infer.gateway.client_wishes import (
     with_wishes,
 )
 from atomr_infer.gateway.conversations import Conversations, is_kept
-from atomr_infer.gateway.entitled import entitled
+from atomr_infer.gateway.entitled import discreet, entitled
 from atomr_infer.gateway.silences import Silences
 from atomr_infer.gateway.tenants import Tenants
 from atomr_infer.serving.first_attempt import OrdinaryWayError
@@ -112,8 +112,7 @@ class Generation:
         if glanced is not None:
             if self._tenants is not None:
                 await self._tenants.check(self._call, owner=self._owner)
-            reread = partial(_conversation, self._ingress, self._call)
-            way = straight(self._serving, glanced.batch, reread=reread)
+            way = straight(self._serving, glanced.batch, reread=self._reread)
             if way is not None:
                 answer = self._answer_to(glanced)
                 try:
@@ -142,8 +141,10 @@ class Generation:
         return glanced if batch is glanced.batch else attrs.evolve(glanced, batch=batch)
 
     def _entitled(self, batch: ExecuteBatch) -> ExecuteBatch:
-        call = self._call
-        return entitled(batch, call.visitor, call.headers, self._serving.table)
+        return entitled(batch, self._call.visitor, self._call.headers)
+
+    def _reread(self) -> ExecuteBatch:
+        return self._entitled(self._ingress.parse(self._call).batch)
 
     def _answer_to(self, asked: Asked) -> StreamAnswer | WholeAnswer:
         answer: StreamAnswer | WholeAnswer
@@ -193,6 +194,7 @@ class Generation:
 
     async def fail(self, error: InferenceError) -> None:
         """Tell the client that it failed: by status, or inside its stream."""
+        error = discreet(error, self._call.visitor)
         if self._exchange.started:
             assert self._answer is not None, "only an answer starts an exchange"
             await self._answer.fail(error)
@@ -205,7 +207,3 @@ class Generation:
             *failed_headers(error),
         ]
         await self._exchange.answer(refusal.status, refusal.body, headers)
-
-
-def _conversation(ingress: Ingress, call: Call) -> ExecuteBatch:
-    return ingress.parse(call).batch

@@ -71,7 +71,7 @@ async def embeddings(serving: Serving, call: Call, target: Target) -> WholeAnswe
     if target.dialect is Dialect.GEMINI:
         return await _gemini_embeddings(serving, call, target)
     asked = openai_embeddings.parse_embeddings(call)
-    found = await embed(serving, _entitled(serving, call, asked.request))
+    found = await embed(serving, _entitled(call, asked.request))
     model = found.value.model or asked.request.model
     body = openai_embeddings.embeddings_body(asked, found.value, model)
     return WholeAnswer(body, _headers(found.served, target), found.took_s)
@@ -81,18 +81,18 @@ async def _gemini_embeddings(
     serving: Serving, call: Call, target: Target
 ) -> WholeAnswer:
     if target.verb == "batchEmbedContents":
-        request = _entitled(serving, call, gemini_embeddings.parse_batch_embed(call))
+        request = _entitled(call, gemini_embeddings.parse_batch_embed(call))
         found = await embed(serving, request)
         body = gemini_embeddings.batch_embedded(found.value)
     else:
-        request = _entitled(serving, call, gemini_embeddings.parse_embed(call))
+        request = _entitled(call, gemini_embeddings.parse_embed(call))
         found = await embed(serving, request)
         body = gemini_embeddings.embedded(found.value)
     return WholeAnswer(body, _headers(found.served, target), found.took_s)
 
 
-def _entitled(serving: Serving, call: Call, request: EmbedRequest) -> EmbedRequest:
-    return entitled(request, call.visitor, call.headers, serving.table)
+def _entitled(call: Call, request: EmbedRequest) -> EmbedRequest:
+    return entitled(request, call.visitor, call.headers)
 
 
 def _headers(served: Served, target: Target) -> tuple[tuple[bytes, bytes], ...]:
@@ -110,7 +110,7 @@ async def counts(serving: Serving, call: Call, target: Target) -> WholeAnswer:
         InferenceError: it cannot be answered.
     """
     batch = _counted_batch(call, target)
-    batch = entitled(batch, call.visitor, call.headers, serving.table)
+    batch = entitled(batch, call.visitor, call.headers)
     batch = with_wishes(serving, batch, call.headers)
     headers: _Headers
     took_s: float | None = None

@@ -58,6 +58,11 @@ class Visitor:
     key: VirtualKey | None = None
     asker: Asker | None = None
 
+    @property
+    def priority(self) -> int:
+        """That of its requests, which say nothing else; they may say less."""
+        return 0 if self.key is None else self.key.priority
+
 
 ANYBODY = Visitor()
 """Who comes where no key is needed."""

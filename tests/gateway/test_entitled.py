@@ -9,16 +9,13 @@ from atomr_infer.errors import (
     ModelNotAllowedError,
     ModelNotFoundError,
 )
-from atomr_infer.gateway.entitled import PRIORITY, entitled
+from atomr_infer.gateway.entitled import PRIORITY, discreet, entitled
 from atomr_infer.model.asker import ANYBODY, Asker, Visitor
 from atomr_infer.model.batch import ExecuteBatch
-from atomr_infer.model.deployment import Deployment
 from atomr_infer.model.embeddings import EmbedRequest
 from atomr_infer.model.virtual_key import VirtualKey
-from atomr_infer.policy.model_table import ModelTable
 
 ID = "key_0123456789abcdef"
-TABLE = ModelTable((Deployment(name="m", runtime="mock", serves=("m", "gpt-*")),))
 BATCH = ExecuteBatch(request_id="r", model="m", messages=())
 
 
@@ -46,36 +43,51 @@ def test_a_client_may_say_less_than_its_keys_priority_and_never_more(
 ) -> None:
     who = ANYBODY if own is None else visitor(priority=own)
     headers = {} if wish is None else {PRIORITY: wish}
-    assert entitled(BATCH, who, headers, TABLE).priority == priority
+    assert entitled(BATCH, who, headers).priority == priority
 
 
 @pytest.mark.parametrize("wish", ["", "high", "1.5", "9" * 5000])
 def test_a_priority_that_is_no_number_is_refused(wish: str) -> None:
     with pytest.raises(InvalidRequestError, match="is no whole number") as caught:
-        entitled(BATCH, visitor(), {PRIORITY: wish}, TABLE)
+        entitled(BATCH, visitor(), {PRIORITY: wish})
     assert caught.value.param == PRIORITY
     assert len(caught.value.message) < 100
 
 
 def test_a_request_says_who_asks() -> None:
-    asked = entitled(BATCH, visitor(team="web"), {}, TABLE)
+    asked = entitled(BATCH, visitor(team="web"), {})
     assert asked.asker == Asker(ID, "web")
     embedding = EmbedRequest(request_id="r", model="m", inputs=("x",))
-    assert entitled(embedding, visitor(), {}, TABLE).asker == Asker(ID)
+    assert entitled(embedding, visitor(), {}).asker == Asker(ID)
 
 
 def test_a_request_of_nobody_is_left_as_it_is() -> None:
-    assert entitled(BATCH, Visitor(b"digest of a configured key"), {}, TABLE) is BATCH
+    assert entitled(BATCH, Visitor(b"digest of a configured key"), {}) is BATCH
 
 
 def test_models_are_asked_for_by_their_public_names() -> None:
     allowed = visitor(models=("gpt-*", "nowhere"))
     gpt = ExecuteBatch(request_id="r", model="gpt-6", messages=())
-    assert entitled(gpt, allowed, {}, TABLE).model == "gpt-6"
+    assert entitled(gpt, allowed, {}).model == "gpt-6"
     with pytest.raises(ModelNotAllowedError, match="may not use the model 'm'; it may"):
-        entitled(BATCH, allowed, {}, TABLE)
-    nowhere = ExecuteBatch(request_id="r", model="nowhere", messages=())
-    with pytest.raises(
-        ModelNotFoundError, match=r"^the model 'nowhere' does not exist$"
+        entitled(BATCH, allowed, {})
+
+
+def test_who_may_use_some_models_hears_nothing_of_others() -> None:
+    named = ModelNotFoundError("the model 'x' does not exist; served are 'secret'")
+    heard = discreet(named, visitor(models=("gpt-*",)))
+    assert (heard.message, heard.param) == ("the model does not exist", "model")
+    other = InvalidRequestError("no")
+    for error, who in (
+        (named, visitor()),
+        (named, ANYBODY),
+        (other, visitor(models=("gpt-*",))),
     ):
-        entitled(nowhere, allowed, {}, TABLE)
+        assert discreet(error, who) is error
+
+
+def test_what_says_who_asks_already_is_left_as_it_is() -> None:
+    who = visitor(priority=3)
+    asked = entitled(BATCH, who, {})
+    assert entitled(asked, who, {}) is asked
+    assert entitled(asked, who, {PRIORITY: "1"}).priority == 1

@@ -217,6 +217,8 @@ def glance_at_messages(call: Call) -> Asked | None:
         dialect=Dialect.ANTHROPIC,
         client_headers=kept_headers(call.headers),
         source=Source(Dialect.ANTHROPIC, body, model, sole=sole),
+        priority=call.visitor.priority,
+        asker=call.visitor.asker,
     )
     return Asked(batch=batch)
 

@@ -215,6 +215,8 @@ def glance_at_chat_request(call: Call) -> Asked | None:
         stream=stream,
         dialect=Dialect.OPENAI_CHAT,
         source=Source(Dialect.OPENAI_CHAT, body, model, sole=True),
+        priority=call.visitor.priority,
+        asker=call.visitor.asker,
     )
     asked_usage = options is not None and bool(options.include_usage)
     return Asked(batch=batch, include_usage=asked_usage)
