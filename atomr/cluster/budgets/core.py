@@ -54,8 +54,7 @@ LOOK_S = 3_600.0
 """So often it is looked for budgets that are to be closed."""
 
 MARGIN_S = 600.0
-"""A budget that began so shortly before a file counts as older than it: the clock of
-whoever opened it may have been ahead."""
+"""A budget that begins so shortly after a file was made may be older: clocks differ."""
 
 Fact: TypeAlias = Overran | RolledBack | Reclaimed | ReclaimFailed
 
