@@ -225,5 +225,9 @@ class Catalogue:
         return next((d for o, d in found.items() if o.name == self.me), None)
 
     def conflicts(self, name: str) -> int:
-        """Return how many nodes have put another deployment at the same moment."""
-        return len(self._deployments.conflicts(name)) - 1
+        """Return how many other deployments were put at the same moment."""
+        values = self._deployments.conflicts(name)
+        entries = [from_plain(Entry, value, of=name) for value in values]
+        # Nodes with the same file put the same, each in its own name.
+        digests = {entry.digest for entry in entries if entry is not None}
+        return max(0, len(digests) - 1)
