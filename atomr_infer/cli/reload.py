@@ -202,7 +202,8 @@ class Reloader:
             raise
 
     async def _take(self, wanted: ServePlan, setup: Setup) -> None:
-        runs = {deployment.name: deployment for deployment in self.plan.deployments}
+        there = self._cluster.readiness().phases
+        runs = {d.name: d for d in self.plan.deployments if d.name in there}
         names = [deployment.name for deployment in wanted.deployments]
         new = [d for d in wanted.deployments if d.name not in runs]
         other = [d for d in wanted.deployments if runs.get(d.name, d) != d]

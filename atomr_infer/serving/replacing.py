@@ -11,6 +11,8 @@ old ones, which then end.  One that cannot be opened leaves all as it was::
 closes its engine and opens the new one, while requests wait in its queue.  Where one
 cannot be opened, the old ones are opened again.
 
+One that has failed is deployed anew; if it fails again it is not there any more.
+
 It runs in the task that asks for it, since it may take minutes; what must be done in
 one step is the deployment manager's.
 """
@@ -26,10 +28,12 @@ from atomr.otp import call, start_child
 from atomr_infer.errors import NotReadyError
 from atomr_infer.model.failover import Swap
 from atomr_infer.serving import messages
+from atomr_infer.serving.deploying import deploy
 from atomr_infer.serving.deployment_tree import context_spec
 from atomr_infer.serving.fresh_error import fresh
 from atomr_infer.serving.names import MANAGER, engine_core_name
 from atomr_infer.serving.rebuild import Commit, Rebuild, Replace
+from atomr_infer.serving.replica import Phase
 from atomr_infer.serving.reshaping import if_there, remove_child, running_replicas
 
 if TYPE_CHECKING:
@@ -48,8 +52,16 @@ async def replace(
     if busy:
         raise NotReadyError(f"{min(busy)} is being replaced; ask again when it is done")
     serving.replacing |= names
+    phases = serving.readiness().phases
+    failed = [each for each in wanted if phases.get(each.name) == Phase.FAILED.value]
     try:
-        await _replace(wanted, expected | names)
+        others = tuple(each for each in wanted if each not in failed)
+        if others:
+            await _replace(others, expected | names)
+        for each in failed:
+            # Nobody is served by it: there is nothing to keep.
+            await _end_now(each.name)
+            await deploy(serving, each, None, expected | names)
     except (CallError, ChildError, StartError) as error:
         # When all of the tree is being cancelled, so are we.
         await trio.lowlevel.checkpoint_if_cancelled()

@@ -17,6 +17,7 @@ from atomr_infer.errors import (
     EngineStartError,
     ModelNotFoundError,
     NotReadyError,
+    RateLimitedError,
 )
 from atomr_infer.errors import UpstreamError as Failed
 from atomr_infer.model.deployment import (
@@ -26,8 +27,14 @@ from atomr_infer.model.deployment import (
     Timeouts,
 )
 from atomr_infer.model.failover import BreakerPolicy, Swap
+from atomr_infer.model.secret import Secret
 from atomr_infer.policy.breaker import Circuit
-from atomr_infer.serving.names import DEPLOYMENTS, MANAGER, engine_core_name
+from atomr_infer.serving.names import (
+    DEPLOYMENTS,
+    MANAGER,
+    coordinator_name,
+    engine_core_name,
+)
 from atomr_infer.serving.replica import Phase
 from atomr_infer.testing.mock_script import MockScript
 from tests.serving.acts import Player, fails, says
@@ -466,6 +473,55 @@ async def test_who_is_loading_or_unknown_is_not_replaced(
         await trio.testing.wait_all_tasks_blocked()
         with pytest.raises(NotReadyError, match="m is loading"):
             await tree.serving.replace(OTHER)
+
+
+async def test_one_that_has_failed_is_deployed_anew(
+    open_tree: OpenTree, autojump_clock: MockClock
+) -> None:
+    async with open_tree(M) as tree:
+        while tree.serving.readiness().phases["m"] != "failed":
+            coordinator = whereis(coordinator_name("m"))
+            if coordinator is not None:
+                kill(coordinator)
+            await trio.testing.wait_all_tasks_blocked()
+        tree.lab.plan = [EngineStartError("no")]
+        with pytest.raises(EngineStartError, match="no"):
+            await tree.serving.replace(OTHER)
+        assert tree.serving.deployments == {}
+        await tree.serving.deploy(M)
+        assert (await tree.ask()).texts == ["one", " two"]
+
+
+async def test_keys_stay_as_they_are_judged_where_they_are_found_as_before(
+    open_tree: OpenTree, autojump_clock: MockClock
+) -> None:
+    keyed = attrs.evolve(M, credentials=(Secret("a"), Secret("b")))
+    async with open_tree(keyed) as tree:
+        keys = tree.serving.blueprint("m").keys
+        await tree.serving.replace(attrs.evolve(keyed, model="other"))
+        assert tree.serving.blueprint("m").keys is keys
+        await tree.serving.replace(attrs.evolve(keyed, credentials=(Secret("a"),)))
+        assert tree.serving.blueprint("m").keys is not keys
+        assert tree.serving.renew_credentials("m")
+
+
+async def test_a_limit_that_was_learnt_stays_with_its_upstream(
+    open_tree: OpenTree, autojump_clock: MockClock
+) -> None:
+    here = attrs.evolve(M, options={"endpoint": "https://a"})
+    async with open_tree() as tree:
+        limited = RateLimitedError("slow down")
+        tree.lab.plan = [Player([fails(limited)])]
+        await tree.serving.deploy(here)
+        with pytest.raises(RateLimitedError):
+            await tree.ask()
+        await trio.testing.wait_all_tasks_blocked()
+        learnt = (await tree.replica()).limit
+        await tree.serving.replace(attrs.evolve(here, model="other"))
+        assert (await tree.replica()).limit == learnt == 1
+        there = attrs.evolve(here, options={"endpoint": "https://b"})
+        await tree.serving.replace(there)
+        assert (await tree.replica()).limit > learnt
 
 
 async def test_a_manager_that_is_killed_forgets_no_replacement(
