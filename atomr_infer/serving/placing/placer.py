@@ -4,9 +4,9 @@ It draws a picture of what all nodes have said whenever one says something, work
 the plan, and gives each :class:`~atomr_infer.serving.placing.share.Share` its aim.
 Nobody is asked, and nobody leads: the others do the same with the same picture.
 
-A node that has just started does not know yet who else is there.  It waits for all
-voters, or ``settle_s``, before it starts what runs a number of times in all; what
-runs on every node needs no such patience.
+A node that has just started does not know yet who else is there, and what they run.
+It waits for all voters and a second more, or for ``settle_s``, before it starts what
+runs a number of times in all; what runs on every node needs no such patience.
 """
 
 from __future__ import annotations
@@ -39,6 +39,9 @@ SETTLE_S = 5.0
 
 _LOOK_EVERY_S = 1.0
 _GATHER_S = 0.02
+
+_HEAR_S = 1.0
+"""How long those whom a node has met may take to tell it what they run."""
 
 _ALL_KNOW_S = 1.0
 """How long a replica that another one takes over from stays: until nobody asks it."""
@@ -82,6 +85,7 @@ class Placer:
         self.has_met = serving.has_met = False
         self.looked = trio.Event()
         self._started_at = 0.0
+        self._met_at: float | None = None
 
     async def run(self) -> None:
         """Follow the catalogue; never returns.
@@ -119,10 +123,16 @@ class Placer:
         self.looked = trio.Event()
 
     def _settle(self) -> None:
-        waited_s = trio.current_time() - self._started_at
-        if not self.has_met:
-            self.has_met = waited_s >= self._settle_s or self._met()
-            self._serving.has_met = self.has_met
+        now = trio.current_time()
+        if self.has_met:
+            return
+        if not self._met():
+            self._met_at = None
+        elif self._met_at is None:
+            self._met_at = now
+        heard = self._met_at is not None and now - self._met_at >= _HEAR_S
+        self.has_met = heard or now - self._started_at >= self._settle_s
+        self._serving.has_met = self.has_met
 
     def _aim(self, name: str, picture: Picture, nursery: trio.Nursery) -> None:
         known = picture.catalogue.get(name)

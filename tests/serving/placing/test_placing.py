@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import trio
 
+from atomr_infer.errors import ConfigError, NotReadyError
 from atomr_infer.model.deployment import Deployment, Serving
+from atomr_infer.model.placement import Placement
+from atomr_infer.model.secret import EnvSecret
 from tests.serving.placing.world import open_places
 
 REMOTE: dict[str, Any] = {
@@ -178,3 +182,182 @@ async def test_a_change_reaches_all_nodes_and_can_be_undone(
         await places["a"].orders.change(remote())
         entry = places["b"].orders.picture().catalogue["gpt"].entry
         assert (entry.revision, entry.by) == (3, "a")
+
+
+# --- what a node's file says -----------------------------------------------------
+
+
+async def test_the_same_file_on_all_nodes_is_one_entry(autojump_clock: object) -> None:
+    async with open_places("a", "b") as places:
+        assert places["a"].orders.declare([remote()]) == (
+            "gpt is deployed, as revision 1",
+        )
+        assert places["b"].orders.declare([remote()]) == ()
+        await places.until(lambda: len(places.runs) == 2, within_s=10)
+        [status] = places["b"].orders.statuses()
+        assert (status.revision, status.by, status.conflicts) == (1, "a", ())
+
+
+async def test_a_file_that_is_read_again_changes_all_nodes(
+    autojump_clock: object,
+) -> None:
+    async with open_places("a", "b") as places:
+        places["a"].orders.declare([remote()])
+        wider = remote(serves=("gpt", "gpt-*"))
+        assert places["a"].orders.declare([wider]) == ("gpt is changed, as revision 2",)
+        await places.until(
+            lambda: "gpt-*" in places["b"].serving.table.names(), within_s=10
+        )
+
+
+async def test_a_node_with_last_weeks_file_undoes_nothing(
+    autojump_clock: object,
+) -> None:
+    async with open_places("a", "b") as places:
+        wider = remote(serves=("gpt", "gpt-*"))
+        places["a"].orders.declare([remote()])
+        places["a"].orders.declare([wider])
+        assert places["b"].orders.declare([remote()]) == (
+            "gpt stays as revision 2 has it, from a: what this node's file says is "
+            "older",
+        )
+        [status] = places["a"].orders.statuses()
+        assert status.revision == 2
+        assert status.conflicts == ("the file of b has older content",)
+
+
+async def test_an_older_text_that_is_written_anew_counts(
+    autojump_clock: object,
+) -> None:
+    async with open_places("a") as places:
+        orders = places["a"].orders
+        orders.declare([remote()])
+        orders.declare([remote(serves=("gpt", "gpt-*"))])
+        assert orders.declare([remote()]) == ("gpt is changed, as revision 3",)
+
+
+async def test_what_is_in_no_file_any_more_is_removed(autojump_clock: object) -> None:
+    async with open_places("a", "b") as places:
+        both = [remote(), local()]
+        places["a"].orders.declare(both)
+        places["b"].orders.declare(both)
+        await places.until(lambda: len(places.runs) == 2, within_s=10)
+        assert places["a"].orders.declare([remote()]) == (
+            "tiny stays: it stands in another node's file",
+        )
+        assert places["b"].orders.declare([remote()]) == ("tiny is removed",)
+        await places.until(
+            lambda: places.runs == {"a": {"gpt": 1}, "b": {"gpt": 1}}, within_s=10
+        )
+
+
+async def test_what_a_program_deployed_stays_beside_a_file(
+    autojump_clock: object,
+) -> None:
+    async with open_places("a") as places:
+        await places["a"].orders.deploy(local("by-hand"))
+        places["a"].orders.declare([remote()])
+        assert places["a"].orders.declare([]) == ("gpt is removed",)
+        names = [status.name for status in places["a"].orders.statuses()]
+        assert "by-hand" in names
+
+
+async def test_a_file_with_a_mistake_changes_nothing(autojump_clock: object) -> None:
+    async with open_places("a") as places:
+        bad = remote("bad", fallbacks=("nobody",))
+        with pytest.raises(ConfigError, match="cannot fall back to 'nobody'"):
+            places["a"].orders.declare([local(), bad])
+        assert places["a"].orders.statuses() == ()
+
+
+# --- what cannot work --------------------------------------------------------------
+
+
+async def test_what_cannot_start_is_told_by_each_node_and_removed_again(
+    autojump_clock: object,
+) -> None:
+    async with open_places("a", "b") as places:
+        wanted = remote(credential=EnvSecret("NOT_THERE"))
+        with pytest.raises(NotReadyError) as caught:
+            await places["a"].orders.deploy(wanted)
+        told = caught.value.message
+        assert told.startswith("gpt cannot be served: a: deployment 'gpt' has no")
+        assert told.count("the environment variable NOT_THERE is not set") == 2
+        assert places["b"].orders.statuses() == ()
+
+
+async def test_a_local_engine_that_fails_on_one_node_starts_on_another(
+    autojump_clock: object,
+) -> None:
+    async with open_places("a") as places:
+        await places.start("b", runtimes=("openai",))
+        await places["b"].orders.deploy(local())
+        assert places.runs == {"a": {"tiny": 1}}
+        [status] = places["b"].orders.statuses()
+        assert [p.detail for p in status.passed] == ["has no runtime 'mock'"]
+
+
+async def test_what_failed_is_tried_again_after_a_while(
+    autojump_clock: object,
+) -> None:
+    async with open_places("a") as places:
+        await places["a"].orders.deploy(
+            remote(credential=EnvSecret("LATER")), wait=False
+        )
+        await places.until(lambda: places["a"].state("gpt") == "failed", within_s=5)
+        assert places.runs == {}
+        [status] = places["a"].orders.statuses()
+        assert "LATER is not set" in status.reason
+        places.environ["LATER"] = "sk-1"
+        await places.until(lambda: bool(places.runs), within_s=12)
+        assert places["a"].state("gpt") == "serving"
+
+
+async def test_what_no_node_may_run_is_pending_until_one_comes(
+    autojump_clock: object,
+) -> None:
+    async with open_places("a", "b") as places:
+        wanted = local(placement=Placement(labels={"region": "eu"}))
+        with pytest.raises(ConfigError, match="cannot be placed: a: has no label"):
+            await places["a"].orders.deploy(wanted)
+        await places["a"].orders.deploy(wanted, wait=False)
+        assert places["b"].state("tiny") == "pending"
+        await places.start("c", labels={"region": "eu"})
+        await places.until(lambda: places.runs == {"c": {"tiny": 1}}, within_s=10)
+
+
+async def test_a_deploy_that_is_given_up_leaves_nothing(
+    autojump_clock: object,
+) -> None:
+    slow = local(options={"load_s": 1000.0})
+    async with open_places("a", "b") as places:
+        with trio.move_on_after(20):
+            await places["a"].orders.deploy(slow)
+            raise AssertionError("it does not serve so soon")
+        await trio.sleep(5)
+        assert places.runs == {}
+        assert places["b"].orders.statuses() == ()
+
+
+# --- a node that leaves --------------------------------------------------------------
+
+
+async def test_a_node_that_leaves_waits_until_others_have_taken_over(
+    autojump_clock: object,
+) -> None:
+    async with open_places("a", "b") as places:
+        await places["a"].orders.deploy(local())
+        await places["a"].orders.deploy(remote())
+        [holder] = [name for name, runs in places.runs.items() if "tiny" in runs]
+        [other] = {"a", "b"} - {holder}
+        await places[holder].orders.leave()
+        assert places.runs == {other: {"tiny": 1, "gpt": 1}}
+        assert set(places[holder].serving.table.names()) == {"tiny", "gpt"}
+
+
+async def test_the_last_node_does_not_wait_for_others(autojump_clock: object) -> None:
+    async with open_places("a") as places:
+        await places["a"].orders.deploy(local())
+        with trio.fail_after(1):
+            await places["a"].orders.leave()
+        assert places.runs == {"a": {"tiny": 1}}

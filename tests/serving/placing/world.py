@@ -201,6 +201,7 @@ class Places:
     def __init__(self, nursery: trio.Nursery, *, replace_after_s: float) -> None:
         self.world = World()
         self.all: dict[str, Place] = {}
+        self.environ: dict[str, str] = {}
         self._nursery = nursery
         self._replace_after_s = replace_after_s
 
@@ -234,7 +235,7 @@ class Places:
     ) -> None:
         node = ServingNode(NodeConfig(name=name))
         with trio.CancelScope() as scope:
-            async with open_serving(environ={}, node=node) as serving:
+            async with open_serving(environ=self.environ, node=node) as serving:
                 self.world.begin(name)
                 catalogue = Catalogue(
                     cast("Replicator", ModelReplicator(self.world, name)),
@@ -247,7 +248,7 @@ class Places:
                     Facts(**{"roles": ROLES, **facts}),
                     met=partial(self._met, name),
                 )
-                sources = Sources({}, distributions)
+                sources = Sources(self.environ, distributions)
                 orders = Orders(serving, catalogue, placer, sources)
                 spawn(placer.run)
                 task_status.started(Place(name, serving, orders, scope))
