@@ -1,9 +1,11 @@
 """The admission queue, against a naive model and by example."""
 
+from functools import partial
+
 import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-from hypothesis.strategies import booleans, integers
+from hypothesis.strategies import booleans, integers, sampled_from
 
 from atomr_infer.policy.admission import Admission, AdmissionQueue, Claim
 
@@ -82,7 +84,7 @@ def test_a_lower_limit_takes_no_permit_away() -> None:
 
 def test_waiters_that_give_up_leave_nothing_behind() -> None:
     queue: AdmissionQueue[int] = AdmissionQueue(max_queue=5)
-    for key in range(10_000):
+    for key in range(3_000):
         queue.ask(key)
         queue.leave(key)
     assert (queue._levels, queue._waiting) == ({}, {})
@@ -276,3 +278,97 @@ def test_nobody_waits_for_ever_behind_others() -> None:
             queue.ask(f"{now}-{number}", now=now, priority=5, claim=of("flood"))
         [runs] = queue.leave(runs)
         assert now <= 110.0
+
+
+class TenantMachine(RuleBasedStateMachine):
+    """Tenants, priorities and a full queue: nobody is lost, and rights are kept."""
+
+    MAX_QUEUE = 4
+    TENANTS = ("a", "b", "c")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queue: AdmissionQueue[int] = AdmissionQueue(
+            max_queue=self.MAX_QUEUE, aging_s=AGING_S
+        )
+        self.limit = 0
+        self.running: set[int] = set()
+        self.waiting: dict[int, tuple[int, str, int]] = {}  # priority, tenant, since
+        self.next = 0
+        self.now = 0
+
+    def _granted(self, keys: list[int]) -> None:
+        for key in keys:
+            del self.waiting[key]
+            self.running.add(key)
+
+    def _of(self, tenant: str, priority: int) -> int:
+        return sum(w[:2] == (priority, tenant) for w in self.waiting.values())
+
+    @rule(seconds=integers(0, 30))
+    def wait(self, seconds: int) -> None:
+        self.now += seconds
+
+    @rule(priority=integers(0, 2), tenant=sampled_from(TENANTS), cost=integers(1, 9))
+    def come(self, priority: int, tenant: str, cost: int) -> None:
+        key, self.next = self.next, self.next + 1
+        ask = partial(
+            self.queue.ask, key, now=self.now, priority=priority, claim=of(tenant)
+        )
+        outcome = ask()
+        if outcome is Admission.REFUSED:
+            assert len(self.waiting) == self.MAX_QUEUE
+            last = self.queue.displace(
+                now=self.now, priority=priority, claim=of(tenant)
+            )
+            if last is None:
+                self._nobody_makes_room(priority, tenant)
+                return
+            self._makes_room(last, priority, tenant)
+            outcome = ask()
+        if outcome is Admission.GRANTED:
+            self.running.add(key)
+        else:
+            assert outcome is Admission.QUEUED
+            self.waiting[key] = (priority, tenant, self.now)
+
+    def _makes_room(self, last: int, priority: int, tenant: str) -> None:
+        theirs, owner, since = self.waiting.pop(last)
+        if theirs == priority:
+            assert self._of(owner, priority) >= self._of(tenant, priority) + 1
+        else:
+            assert theirs < priority
+            assert self.now - since < (priority - theirs) * AGING_S
+
+    def _nobody_makes_room(self, priority: int, tenant: str) -> None:
+        most = max((self._of(each, priority) for each in self.TENANTS), default=0)
+        assert most <= self._of(tenant, priority) + 1
+
+    @rule(key=integers(0, 30))
+    def leave(self, key: int) -> None:
+        self.running.discard(key)
+        self.waiting.pop(key, None)
+        self._granted(self.queue.leave(key))
+
+    @rule(limit=integers(0, 3))
+    def open(self, limit: int) -> None:
+        self.limit = limit
+        self._granted(self.queue.open(limit))
+
+    @invariant()
+    def nobody_is_lost_and_nobody_waits_beside_a_free_permit(self) -> None:
+        assert self.queue.waiting == len(self.waiting)
+        assert self.queue.running == len(self.running)
+        assert not self.waiting or len(self.running) >= self.limit
+
+    def teardown(self) -> None:
+        self.queue.close()
+        for key in list(self.running):
+            self.running.discard(key)
+            self._granted(self.queue.leave(key))
+        self._granted(self.queue.open(100))
+        assert self.waiting == {}
+
+
+TestTenantMachine = TenantMachine.TestCase
+TestTenantMachine.settings = settings(max_examples=60, deadline=None)
