@@ -144,7 +144,14 @@ class Door:
         return {name: text for name, text in headers.items() if name not in own}
 
     def _is_ours(self, key: str) -> bool:
-        return (self._ring is not None and is_ours(key)) or self._keys.opens(key)
+        if self._keys.opens(key):
+            return True
+        # One that we have not heard of may be of a gateway behind this one.
+        return (
+            self._ring is not None
+            and is_ours(key)
+            and self._ring.find(digest_of(key)) is not None
+        )
 
 
 def _over(standing: Standing) -> Refusal:

@@ -334,13 +334,14 @@ async def test_a_virtual_key_is_no_key_for_an_upstream(serve: Serve) -> None:
         async with opened(serve, theirs) as (running, ring):
             key, old = await make(ring), await make(ring, "old")
             await ring.revoke("old")
-            for bearer in (key, old, "their-own"):
+            for bearer in (key, old, "their-own", NEVER):
                 more = {"x_api_key": key, "authorization": f"Bearer {bearer}"}
                 path = "/v1/chat/completions"
                 await request(running.port, "POST", path, chat_body(), **more)
     assert [each.headers["authorization"] for each in upstream.requests] == [
-        "Bearer their-own"
-    ]
+        "Bearer their-own",
+        f"Bearer {NEVER}",
+    ], "one that is not known may be of a gateway behind this one"
 
 
 # --- a node that has just started ---------------------------------------------------
