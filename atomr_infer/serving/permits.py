@@ -36,14 +36,18 @@ class Permit:
         ref: what it is known by.
         engine: what it runs on.
         generation: of the limit, when it was given.
+        tokens: about how many its request has, where somebody compares them.
     """
 
-    __slots__ = ("_permits", "engine", "generation", "ref")
+    __slots__ = ("_permits", "engine", "generation", "ref", "tokens")
 
-    def __init__(self, permits: Permits, ref: Ref, engine: ContextUp) -> None:
+    def __init__(
+        self, permits: Permits, ref: Ref, *, engine: ContextUp, tokens: int
+    ) -> None:
         self._permits = permits
         self.ref = ref
         self.engine = engine
+        self.tokens = tokens
         self.generation = permits.limit.generation
 
     @property
@@ -78,8 +82,12 @@ class Permits:
         self.engine: ContextUp | None = None
         self.left: Callable[[], None] | None = None
 
-    def take(self) -> Permit | None:
-        """Take a permit that is free; None: there is none for who does not wait."""
+    def take(self, tokens: int) -> Permit | None:
+        """Take a permit that is free; None: there is none for who does not wait.
+
+        Args:
+            tokens: about how many its request has; 0: nobody compares them.
+        """
         engine = self.engine
         if engine is None:
             return None
@@ -87,10 +95,12 @@ class Permits:
         if self.queue.ask(ref, may_wait=False) is not Admission.GRANTED:
             return None
         engine.life.enter()
-        return Permit(self, ref, engine)
+        self.state.tokens += tokens
+        return Permit(self, ref, engine=engine, tokens=tokens)
 
     def give_back(self, permit: Permit, ended: Ended) -> None:
         """Give a permit back; where somebody waits for it, the core hands it on."""
+        self.state.tokens -= permit.tokens
         if self.queue.waiting:
             self.freed(permit, ended)
             return

@@ -9,7 +9,7 @@ of its coordinator, so that requests do not notice one.
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import attrs
 
@@ -48,7 +48,8 @@ class Routed:
     route: bytes
 
 
-_ANY = Wanted()
+Idle: TypeAlias = tuple[ReplicaState, bytes, int]
+"""A replica, the route to it, and about how many tokens the request has there."""
 
 
 class RoutingTable:
@@ -102,23 +103,50 @@ class RoutingTable:
             self._prefixes.note(wanted.blocks, found.replica.label)
         return found
 
-    def idle(self, serving: Serving) -> tuple[ReplicaState, bytes] | None:
+    def idle(self, serving: Serving, batch: ExecuteBatch) -> Idle | None:
         """Return the replica of this node that is asked next, and why it is that one.
 
+        Args:
+            serving: the deployment's, with its policy.
+            batch: the request, which may lack its conversation.
+
         Returns:
-            None: none runs now, or the choice needs to know the request.
+            None: none runs now, or the choice needs to know the conversation.
         """
-        found = self._sole
-        if found is None or self.far:
-            if needs_request(serving.routing):
-                return None
-            found = self._found(frozenset(), serving, _ANY)
-        if found is None:
+        sole, far = self._sole, self.far
+        if sole is not None and not far:
+            tokens = 0  # there is nobody to compare it with
+        elif needs_request(serving.routing):
             return None
-        replica = found.replica
+        else:
+            tokens = size_of(batch)
+            if sole is None or not self._is_sole_enough(sole, far, serving, tokens):
+                sole = self._found(frozenset(), serving, Wanted(tokens=tokens))
+        if sole is None:
+            return None
+        replica = sole.replica
         if not isinstance(replica, ReplicaState) or not replica.ready:
             return None
-        return replica, found.route
+        return replica, sole.route, tokens
+
+    def _is_sole_enough(
+        self,
+        sole: Routed,
+        far: tuple[FarReplica, ...],
+        serving: Serving,
+        tokens: int,
+    ) -> bool:
+        """Whether a look at the tokens tells that this node's one replica is asked."""
+        if serving.routing is not Routing.LEAST_TOKENS:
+            return False
+        here = sole.replica
+        most = (here.tokens / (1 + serving.local_margin)) - tokens
+        if here.outstanding >= here.limit or not here.ready:
+            return False
+        for each in far:  # noqa: SIM110 - a generator would cost more than all of it
+            if each.told.tokens + each.sent_tokens < most:
+                return False
+        return True
 
     @property
     def _everyone(self) -> tuple[AnyReplica, ...]:

@@ -35,7 +35,7 @@ from atomr_infer.serving.prices import Prices
 from atomr_infer.serving.readiness import Readiness, readiness_of
 from atomr_infer.serving.replacing import drain, replace
 from atomr_infer.serving.replica import Phase, ReplicaState
-from atomr_infer.serving.routing_table import RoutingTable
+from atomr_infer.serving.routing_table import Idle, RoutingTable
 from atomr_infer.serving.usage import UsageLedger
 from atomr_infer.serving.ways import Ways
 
@@ -125,12 +125,12 @@ class Serving:
             raise NotReadyError(f"{name} was stopped")
         return self._routing[name]
 
-    def idle_replica(self, deployment: Deployment) -> tuple[ReplicaState, bytes] | None:
+    def idle_replica(self, deployment: Deployment, batch: ExecuteBatch) -> Idle | None:
         """Return this node's replica that is asked next, and why; None: none runs."""
         routing = self._routing.get(deployment.name)
         if routing is None or deployment.name in self._failures:
             return None
-        return routing.idle(deployment.serving)
+        return routing.idle(deployment.serving, batch)
 
     @property
     def key_headers(self) -> frozenset[str]:

@@ -307,8 +307,8 @@ def straight(
         reread: returns it with its conversation.
     """
     way = _open(serving, batch)
-    idle = None if way is None else serving.idle_replica(way.deployment)
-    permit = None if idle is None else idle[0].permits.take()
+    idle = None if way is None else serving.idle_replica(way.deployment, batch)
+    permit = None if idle is None else idle[0].permits.take(idle[2])
     if way is None or idle is None or permit is None:
         return None
     deployment = way.deployment

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from functools import partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -15,10 +16,13 @@ from atomr.refs import Pid, Ref
 from atomr_infer.errors import EngineCrashedError, NotReadyError
 from atomr_infer.model.batch import ExecuteBatch, Message, Role
 from atomr_infer.model.deployment import Deployment, Serving
+from atomr_infer.model.dialect import Dialect
 from atomr_infer.model.routing import Routing
+from atomr_infer.model.source import Source
 from atomr_infer.policy.admission import AdmissionQueue
+from atomr_infer.serving.engine_life import EngineLife
 from atomr_infer.serving.far.replica import FarReplica
-from atomr_infer.serving.permits import Permits
+from atomr_infer.serving.permits import Ended, Permits
 from atomr_infer.serving.replica import Phase, ReplicaState
 from atomr_infer.serving.routing_table import RoutingTable
 from atomr_infer.wire.nodes.loads import Load
@@ -93,11 +97,11 @@ def test_where_there_is_no_choice_none_is_made() -> None:
     routed = table.choose(frozenset(), M, BATCH)
     assert routed.route == b"node=a; replica=0; reason=only; candidates=1"
     assert table.choose(frozenset(), M, BATCH) is routed
-    idle = table.idle(M.serving)
+    idle = table.idle(M.serving, BATCH)
     assert idle is not None
     assert idle[1] is routed.route
     # With the one that asks, and the end of the count.
-    assert calls(partial(table.idle, M.serving)) <= 9
+    assert calls(partial(table.idle, M.serving, BATCH)) <= 9
     assert calls(partial(table.choose, frozenset(), M, BATCH)) <= 9
 
 
@@ -105,12 +109,12 @@ def test_a_table_without_a_replica_says_why() -> None:
     table = table_of()
     with pytest.raises(NotReadyError, match="m has no replica that can serve"):
         table.choose(frozenset(), M, BATCH)
-    assert table.idle(M.serving) is None
+    assert table.idle(M.serving, BATCH) is None
     failed = table_of(local(0, Phase.FAILED))
     failed.note_error(EngineCrashedError("killed"))
     with pytest.raises(EngineCrashedError, match="killed"):
         failed.choose(frozenset(), M, BATCH)
-    assert failed.idle(M.serving) is None
+    assert failed.idle(M.serving, BATCH) is None
 
 
 async def test_replicas_of_all_nodes_are_told_apart_by_their_work(
@@ -121,12 +125,48 @@ async def test_replicas_of_all_nodes_are_told_apart_by_their_work(
     table = table_of(busy, far("b", tokens=40_000), far("c", tokens=9_000))
     routed = table.choose(frozenset(), M, BATCH)
     assert routed.route == b"node=c; replica=0; reason=least_tokens; candidates=3"
-    assert table.idle(M.serving) is None  # it is on another node
+    assert table.idle(M.serving, BATCH) is None  # it is on another node
     busy.tokens = 9_000
     assert table.choose(frozenset(), M, BATCH).replica is busy
-    idle = table.idle(M.serving)
+    idle = table.idle(M.serving, BATCH)
     assert idle is not None
     assert idle[0] is busy
+
+
+async def test_a_look_at_the_others_is_enough_while_this_node_has_no_more_to_do(
+    autojump_clock: MockClock,
+) -> None:
+    source = Source(Dialect.OPENAI_CHAT, b"x" * 400, "m")
+    small = attrs.evolve(BATCH, messages=(), source=source)  # 356 tokens
+    here = local(0)
+    table = table_of(here, far("b", tokens=1_000), far("c", tokens=2_000))
+    for tokens, asked in ((0, True), (2_000, True), (2_034, True), (2_040, False)):
+        here.tokens = tokens
+        idle = table.idle(M.serving, small)
+        assert (idle is not None) is asked, tokens
+        chosen = table.choose(frozenset(), M, small).replica
+        assert (chosen is here) is asked, tokens
+    here.tokens = 0
+    idle = table.idle(M.serving, small)
+    assert idle is not None
+    assert idle[2] == 356
+    # Among three as well as among a hundred it costs a few calls.
+    assert calls(partial(table.idle, M.serving, small)) <= 40
+
+
+async def test_tokens_of_the_straight_way_are_counted_until_it_ends(
+    autojump_clock: MockClock,
+) -> None:
+    replica = local(0)
+    permits = replica.permits
+    permits.state = replica
+    engine: Any = SimpleNamespace(life=EngineLife())
+    permits.engine = engine
+    permit = permits.take(356)
+    assert permit is not None
+    assert replica.tokens == 356
+    permit.give_back(Ended.SUCCEEDED)
+    assert replica.tokens == 0
 
 
 async def test_what_was_sent_counts_until_its_node_counts_it(
@@ -156,8 +196,8 @@ async def test_a_choice_that_needs_the_request_is_not_made_on_the_straight_way(
 ) -> None:
     by_request = attrs.evolve(M, serving=Serving(routing=routing))
     two = table_of(local(0), local(1))
-    assert two.idle(by_request.serving) is None
-    assert table_of(local(0)).idle(by_request.serving) is not None
+    assert two.idle(by_request.serving, BATCH) is None
+    assert table_of(local(0)).idle(by_request.serving, BATCH) is not None
     one = {two.choose(frozenset(), by_request, named("x")).replica for _ in range(9)}
     assert len(one) == 1
     all_of_them = {
