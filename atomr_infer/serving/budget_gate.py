@@ -42,11 +42,11 @@ log = logging.getLogger(__name__)
 ASK_S = 2.0
 """How long a request waits for the disk and for other nodes, at most."""
 
-LOOKS = 200
-"""So often in a budget a node looks whether there is something to tell."""
-
 WARN_ASK_S = 0.25
 """The same, for a budget that only warns."""
+
+LOOKS = 200
+"""So often in a budget a node looks whether there is something to tell."""
 
 THROTTLED_EVERY_S = 1.0
 """So often a budget that throttles lets a request through, on each node."""
@@ -145,6 +145,7 @@ class BudgetGate:
         self._ledger = ""
         self._alerts = AlertLevels(budget.alert_at)
         self._is_exceeded = False
+        self._anew_at_s = float("inf")
         self._next_s = 0.0
         self._unseen = 0
         self._look_at = budget.units / LOOKS
@@ -167,10 +168,18 @@ class BudgetGate:
             name = ledger_name(self.owner, self.budget, period)
             self.service.open(self.terms(name, period))
             if name != self._ledger:
-                self._alerts = AlertLevels(self.budget.alert_at)
-                self._is_exceeded = False
+                self._tell_anew(wall_s)
             self._period, self._ledger = period, name
+        elif wall_s >= self._anew_at_s:
+            self._tell_anew(wall_s)
         return self._ledger
+
+    def _tell_anew(self, wall_s: float) -> None:
+        """Forget what was told: another period has begun, or a whole window passed."""
+        self._alerts = AlertLevels(self.budget.alert_at)
+        self._is_exceeded = False
+        rolls_s = window_s(self.budget)
+        self._anew_at_s = float("inf") if rolls_s is None else wall_s + rolls_s
 
     def terms(self, name: str, period: Period) -> BudgetTerms:
         """Return the terms of a period's ledger."""
@@ -203,10 +212,12 @@ class BudgetGate:
             NotReadyError: the ledger cannot be used now.
         """
         units = self._most(demand)
-        if not units or self._is_other_model(demand):
+        if units == 0 or self._is_other_model(demand):
             return _FREE
         try:
             ledger = self.ledger()
+            if units is None:
+                return _Beyond(self, ledger)
             found = self.service.try_reserve(ledger, units)
         except BudgetsError as error:
             return self._unusable(error)
@@ -224,6 +235,7 @@ class BudgetGate:
         Cancellation: nothing is held.
         """
         units = self._most(demand)
+        assert units is not None, "it was let through in place"
         wait_s = max(0.0, min(self._ask_s, deadline_s - trio.current_time()))
         try:
             ledger = self.ledger()
@@ -240,10 +252,17 @@ class BudgetGate:
             hold = _Beyond(self, ledger)
         return hold
 
-    def _most(self, demand: Demand) -> int:
+    def _most(self, demand: Demand) -> int | None:
+        """Return the most that a request may cost; None: it is told when it is known.
+
+        Raises:
+            BudgetExceededError: nobody knows, and it would have to be kept to.
+        """
         try:
             return most(self.budget, demand)
         except UnknownCostError as error:
+            if self.budget.on_exceeded is OnExceeded.WARN:
+                return None
             text = f"{self.owner} has a budget of {self.budget}, and {error}"
             raise BudgetExceededError(text, code="unknown_cost") from error
 

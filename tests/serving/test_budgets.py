@@ -16,7 +16,7 @@ from atomr_infer.errors import (
 )
 from atomr_infer.model.asker import Asker
 from atomr_infer.model.batch import ExecuteBatch, Message, Role, Sampling
-from atomr_infer.model.budget import Budget, OnExceeded, OwnedBudget, Per
+from atomr_infer.model.budget import Budget, OnExceeded, OwnedBudget, Per, Window
 from atomr_infer.model.deployment import Deployment, RetryPolicy
 from atomr_infer.model.prices import Price, Rates
 from atomr_infer.serving.whole_calls import count_tokens
@@ -144,6 +144,31 @@ async def test_warn_lets_it_through_and_says_so_once(
         ]
         assert len(told) == 1
         assert shown(tree)["spent"] > 0
+
+
+async def test_a_budget_that_warns_needs_no_bound_of_an_answer(
+    open_tree: OpenTree, autojump_clock: object
+) -> None:
+    async with open_tree() as tree:
+        wanted = budget(on_exceeded=OnExceeded.WARN)
+        await tree.serving.deploy(deployment(budget=wanted))
+        await tree.ask()
+        assert shown(tree)["spent"] > 0
+
+
+async def test_a_rolling_budget_tells_anew_after_a_window(
+    open_tree: OpenTree, autojump_clock: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_tree() as tree:
+        set_clock(tree, 1_800_000_000.0)
+        wanted = budget(on_exceeded=OnExceeded.WARN, window=Window.ROLLING)
+        await tree.serving.deploy(deployment(budget=wanted))
+        with caplog.at_level(logging.WARNING):
+            for day in (0, 0, 1, 1):
+                set_clock(tree, 1_800_000_000.0 + day * DAY_S)
+                await tree.ask(sampling=Sampling(max_tokens=500))
+        told = [r for r in caplog.records if "is spent but for" in r.message]
+        assert len(told) == 2
 
 
 async def test_throttle_lets_one_through_each_second(
