@@ -12,9 +12,11 @@ up, and an account whose number is no longer known is never opened again.
 
 from __future__ import annotations
 
-from typing import Annotated, TypeAlias, cast
+from typing import Annotated, TypeAlias
 
 import msgspec
+
+from atomr.gossip.codec import Codec
 
 NO_CAP = -1
 """A lessee may hold what it needs."""
@@ -149,22 +151,14 @@ class Used(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="used"):
 
 Frame: TypeAlias = Open | Offer | Ask | Grant | Closed | Refused | Used
 
-_ENCODER = msgspec.msgpack.Encoder()
-_DECODER = msgspec.msgpack.Decoder[Frame](Frame)
+_codec = Codec[Frame](Frame)
 
+encode = _codec.encode
+"""Returns the bytes of a frame."""
 
-def encode(frame: Frame) -> bytes:
-    """Return the bytes of a frame."""
-    return _ENCODER.encode(frame)
+decode = _codec.decode
+"""Returns the frame of these bytes.
 
-
-def decode(data: bytes) -> Frame:
-    """Return the frame of these bytes.
-
-    Raises:
-        msgspec.DecodeError: they are no frame.
-    """
-    try:
-        return cast(Frame, _DECODER.decode(data))
-    except UnicodeDecodeError as error:
-        raise msgspec.DecodeError(str(error)) from error
+Raises:
+    msgspec.DecodeError: they are no frame.
+"""

@@ -7,9 +7,11 @@ or come late.
 
 from __future__ import annotations
 
-from typing import Annotated, TypeAlias, cast
+from typing import Annotated, TypeAlias
 
 import msgspec
+
+from atomr.gossip.codec import Codec
 
 Units: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
 """Of whatever the budget counts: millionths of its currency."""
@@ -135,41 +137,26 @@ class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
     frozen: dict[str, str]
 
 
-_ENCODER = msgspec.msgpack.Encoder(order="sorted")
-_FRAMES = msgspec.msgpack.Decoder[Frame](Frame)
-_RECORDS = msgspec.msgpack.Decoder(Record)
+_frames = Codec[Frame](Frame, order="sorted")
+_records = Codec[Record](Record, order="sorted")
 
+encode = _frames.encode
+"""Returns the bytes of a frame."""
 
-def encode(frame: Frame) -> bytes:
-    """Return the bytes of a frame."""
-    return _ENCODER.encode(frame)
+decode = _frames.decode
+"""Returns the frame of these bytes.
 
+Raises:
+    msgspec.DecodeError: they are no frame.
+"""
 
-def decode(data: bytes) -> Frame:
-    """Return the frame of these bytes.
+encode_record = _records.encode
+"""Returns the bytes of a file."""
 
-    Raises:
-        msgspec.DecodeError: they are no frame.
-    """
-    try:
-        return cast(Frame, _FRAMES.decode(data))
-    except UnicodeDecodeError as error:
-        raise msgspec.DecodeError(str(error)) from error
+decode_record = _records.decode
+"""Returns what a file holds.
 
-
-def encode_record(record: Record) -> bytes:
-    """Return the bytes of a file."""
-    return _ENCODER.encode(record)
-
-
-def decode_record(data: bytes) -> Record:
-    """Return what a file holds.
-
-    Raises:
-        msgspec.DecodeError: it is damaged; a ledger that cannot read its file
-            must not start, as one that lost it.
-    """
-    try:
-        return _RECORDS.decode(data)
-    except UnicodeDecodeError as error:
-        raise msgspec.DecodeError(str(error)) from error
+Raises:
+    msgspec.DecodeError: it is damaged; a ledger that cannot read its file must not
+        start, as one that lost it.
+"""

@@ -24,6 +24,7 @@ import msgspec
 
 from atomr.crdt.origin import Origin
 from atomr.errors import AtomrError
+from atomr.gossip.codec import Codec
 from atomr.gossip.membership.member import Member, Text
 
 Word = Annotated[int, msgspec.Meta(ge=0)]
@@ -125,22 +126,14 @@ class Table(_Frame, frozen=True, array_like=True, gc=False, tag=7):
 
 Frame: TypeAlias = Ping | Ack | PingRequest | Nack | Gossip | Digest | Table
 
-_encoder = msgspec.msgpack.Encoder()
-_decoder: msgspec.msgpack.Decoder[Frame] = msgspec.msgpack.Decoder(Frame)
+_codec = Codec[Frame](Frame, malformed=FrameError)
 
+encode = _codec.encode
+"""Returns the bytes of a frame."""
 
-def encode(frame: Frame) -> bytes:
-    """Return the bytes of a frame."""
-    return _encoder.encode(frame)
+decode = _codec.decode
+"""Returns the frame of these bytes.
 
-
-def decode(content: bytes) -> Frame:
-    """Return the frame of these bytes.
-
-    Raises:
-        FrameError: they are none, or a field is beyond its bounds.
-    """
-    try:
-        return _decoder.decode(content)
-    except (msgspec.MsgspecError, ValueError) as error:
-        raise FrameError(f"decode({len(content)} bytes): {error}") from error
+Raises:
+    FrameError: they are none, or a field is beyond its bounds.
+"""

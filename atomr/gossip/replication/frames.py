@@ -19,6 +19,7 @@ Pure.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TypeAlias
 
 import msgspec
@@ -27,6 +28,7 @@ from atomr.crdt.errors import MalformedError
 from atomr.crdt.origin import Origin
 from atomr.crdt.snapshots import Chunk, Pairs
 from atomr.crdt.wire import Amount, Event
+from atomr.gossip.codec import Codec
 
 
 class _Frame(msgspec.Struct, frozen=True, array_like=True, gc=False, tag_field="t"):
@@ -107,22 +109,14 @@ class Reset(_Frame, frozen=True, array_like=True, gc=False, tag=6):
 
 Frame: TypeAlias = Push | Digest | Events | AskSnapshot | SnapshotPart | Reset
 
-_encoder = msgspec.msgpack.Encoder()
-_decoder: msgspec.msgpack.Decoder[Frame] = msgspec.msgpack.Decoder(Frame)
+_codec = Codec[Frame](Frame, malformed=partial(MalformedError, "a frame"))
 
+encode = _codec.encode
+"""Returns the bytes of a frame."""
 
-def encode(frame: Frame) -> bytes:
-    """Return the bytes of a frame."""
-    return _encoder.encode(frame)
+decode = _codec.decode
+"""Returns the frame of these bytes.
 
-
-def decode(content: bytes) -> Frame:
-    """Return the frame of these bytes.
-
-    Raises:
-        MalformedError: they are none.
-    """
-    try:
-        return _decoder.decode(content)
-    except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise MalformedError("a frame", str(error)) from error
+Raises:
+    MalformedError: they are none.
+"""

@@ -9,9 +9,11 @@ Who sent a frame is known from its link; the boot id says in which life.
 
 from __future__ import annotations
 
-from typing import Annotated, TypeAlias, cast
+from typing import Annotated, TypeAlias
 
 import msgspec
+
+from atomr.gossip.codec import Codec
 
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
 
@@ -184,22 +186,14 @@ def believed(known: int, said: int) -> int:
 
 Frame: TypeAlias = Poll | Free | Ask | Granted | Busy | Yield | Refused
 
-_ENCODER = msgspec.msgpack.Encoder()
-_DECODER = msgspec.msgpack.Decoder[Frame](Frame)
+_codec = Codec[Frame](Frame)
 
+encode = _codec.encode
+"""Returns the bytes of a frame."""
 
-def encode(frame: Frame) -> bytes:
-    """Return the bytes of a frame."""
-    return _ENCODER.encode(frame)
+decode = _codec.decode
+"""Returns the frame of these bytes.
 
-
-def decode(data: bytes) -> Frame:
-    """Return the frame of these bytes.
-
-    Raises:
-        msgspec.DecodeError: they are no frame.
-    """
-    try:
-        return cast(Frame, _DECODER.decode(data))
-    except UnicodeDecodeError as error:
-        raise msgspec.DecodeError(str(error)) from error
+Raises:
+    msgspec.DecodeError: they are no frame.
+"""
