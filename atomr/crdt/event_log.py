@@ -273,13 +273,17 @@ class EventLog:
 
         Raises:
             MalformedError: it is not whole, or knows events of ours that we did not
-                make; nothing was changed.
+                make, or more of an origin than was known when it was retired here;
+                nothing was changed.
         """
         if not snapshot.is_whole:
             raise MalformedError("a snapshot", "a part of it is not there")
         vector = dict(snapshot.vector)
         if vector.get(self.origin, 0) > self.written:
             raise MalformedError("a snapshot", "it knows events that we did not make")
+        if any(vector.get(origin, 0) > seq for origin, seq in self.retired.items()):
+            # What it holds of that would be here without being seen.
+            raise MalformedError("a snapshot", "it knows more of a retired origin")
         if len(vector.keys() | self.seen.vector.keys()) > MAX_ORIGINS + 1:
             raise MalformedError("a snapshot", f"more than {MAX_ORIGINS} origins in it")
         seen = context_of(self.seen.vector.items(), self.retired.items())

@@ -349,6 +349,9 @@ class Replication:
     def _take_part(
         self, sender: Origin, part: SnapshotPart, now_s: float
     ) -> list[Effect]:
+        vector = VersionVector(dict(part.chunk.vector))
+        if self._retiring.was_away(sender, vector):
+            return [Send(sender, Reset(sender))]
         try:
             return self._add_part(sender, part, now_s)
         except MalformedError as error:

@@ -31,6 +31,8 @@ class ReplicationOptions:
         retry_s: a snapshot's part is asked for again after that.
         retries: so often, and then its sender is given up.
         keep_s: a snapshot is kept for a peer so long after its last question.
+        away_s: while a node is away for less than that, nobody else is retired: it
+            may know more of him.
         forget_s: a retired origin is remembered for that long.
         reset_s: who had no majority for that long must reset.
 
@@ -54,6 +56,7 @@ class ReplicationOptions:
     retry_s: float = 1.0
     retries: int = 5
     keep_s: float = 30.0
+    away_s: float = 600.0
     forget_s: float = 7 * _DAY_S
     reset_s: float = 7 * _DAY_S
 

@@ -11,7 +11,8 @@ and put again what it owns.  So must a node that had no majority for a week: oth
 may have forgotten what it still remembers.
 
 Without a majority nothing is retired, so of two sides of a cut one goes on, and
-the other one waits.
+the other one waits.  Nor is anything while a node is away for a short time only: it
+may know more of who is gone than all others, and would have to reset.
 
 Pure.
 """
@@ -39,6 +40,8 @@ class Retiring:
     """The origins of one log that are gone, or are to go."""
 
     __slots__ = (
+        "_away_s",
+        "_away_since_s",
         "_check_at_s",
         "_forget_s",
         "_gone",
@@ -53,6 +56,8 @@ class Retiring:
         self._log = log
         self._forget_s = options.forget_s
         self._reset_s = options.reset_s
+        self._away_s = options.away_s
+        self._away_since_s: dict[str, float] = {}
         self._has_quorum = True
         self._lost_at_s: float | None = None
         self._gone: dict[Origin, set[Origin]] = {}
@@ -111,11 +116,32 @@ class Retiring:
             return []
         self._check_at_s = now_s + _CHECK_S
         self._forget(now_s)
-        if not self._has_quorum:
+        if not self._has_quorum or self._is_somebody_away(peers, now_s):
             return []
         return [
             effect for o in list(self._gone) for effect in self._try(o, peers, now_s)
         ]
+
+    def _is_somebody_away(
+        self, peers: Mapping[Origin, VersionVector], now_s: float
+    ) -> bool:
+        """Return whether a node that was here not long ago has no life here now.
+
+        It may know more of who is gone than all that are here, and would have to
+        begin anew when it is back, though it was away for a moment only.
+        """
+        here = {self._log.origin.name, *(peer.name for peer in peers)}
+        away = {
+            origin.name
+            for origin in self._log.seen.vector
+            if origin.name not in here and origin not in self._gone
+        }
+        since_s = self._away_since_s
+        for name in since_s.keys() - away:
+            del since_s[name]
+        return any(
+            now_s - since_s.setdefault(name, now_s) < self._away_s for name in away
+        )
 
     def _forget(self, now_s: float) -> None:
         # Some were learned from a snapshot: their week begins when they are seen.

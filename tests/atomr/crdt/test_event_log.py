@@ -554,6 +554,21 @@ def test_logs_become_equal_in_many_histories(steps: list[Step], tail: int) -> No
 # --- origins that a peer makes up -----------------------------------------------------
 
 
+def test_a_snapshot_that_knows_more_of_a_retired_origin_changes_nothing() -> None:
+    one, other = EventLog(A), EventLog(B)
+    one.receive([made_up(0), made_up(0, seq=2)])
+    other.receive([made_up(0)])
+    other.open(AWLWWMap, "m").remove("k")
+    assert other.retire(Origin("x0", 1))
+    before = dict(other.vector)
+    with pytest.raises(MalformedError, match="more of a retired origin"):
+        other.adopt(whole(one))
+    assert dict(other.vector) == before
+    assert "k" not in other.open(AWLWWMap, "m")
+    # What it holds is what it has seen: others take its snapshot.
+    EventLog(C).adopt(whole(other))
+
+
 def test_there_is_an_end_to_the_origins_that_a_peer_can_make_up() -> None:
     log = EventLog(A)
     took = log.receive(made_up(number) for number in range(MAX_ORIGINS + 100))

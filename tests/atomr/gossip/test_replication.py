@@ -592,6 +592,69 @@ def test_one_that_knows_more_of_a_retired_origin_is_told_to_reset() -> None:
     assert send == Send(Origin("d", 1), Reset(Origin("d", 1)))
 
 
+def test_a_snapshot_of_one_that_knows_more_is_answered_by_a_reset() -> None:
+    lab, dead = with_a_dead_node()
+    for name in "ab":
+        lab.do(name, Gone(dead))
+    lab.run(5.0)
+    d = EventLog(Origin("d", 1))
+    for seq in range(1, 4):
+        d.receive(
+            [LogEvent("aw_lww_map/m", f"d{seq}", Dot(dead, seq), (), seq, b"\x01")]
+        )
+    (chunk,) = d.snapshot()
+    part = SnapshotPart(1, chunk)
+    sent = lab.machines["a"].handle(Received(Origin("d", 1), part), lab.now_s)
+
+    assert sent == [Send(Origin("d", 1), Reset(Origin("d", 1)))]
+    assert "d3" not in lab.log("a").open(AWLWWMap, "m")
+
+
+def test_nobody_is_retired_while_another_node_is_away_for_a_moment() -> None:
+    lab = Lab("abcd", options=ReplicationOptions(away_s=60.0))
+    lab.meet()
+    lab.put("d", "d")
+    lab.log("c").open(OwnedMap, "members").put("all", "c")
+    lab.do("c", Wrote())
+    lab.run(1.0)
+    dead, away = lab.log("c").origin, lab.log("d").origin
+    machine = lab.machines.pop("d")
+    del lab.machines["c"]
+    for name in "ab":
+        lab.do(name, PeerDown(dead))
+        lab.do(name, PeerDown(away))
+        lab.do(name, Gone(dead))
+    lab.run(30.0)
+    assert dead in lab.log("a").vector
+    # It is back: what it knows counts, and then there is nothing to wait for.
+    lab.machines["d"] = machine
+    lab.meet()
+    lab.do("d", Gone(dead))
+    lab.run(5.0)
+    assert not any(dead in log.vector for log in map(lab.log, "abd"))
+    assert not any(isinstance(fact, MustReset) for _, fact in lab.facts)
+
+
+def test_who_is_away_for_long_is_waited_for_no_more() -> None:
+    lab = Lab("abcd", options=ReplicationOptions(away_s=60.0))
+    lab.meet()
+    lab.put("d", "d")
+    lab.log("c").open(OwnedMap, "members").put("all", "c")
+    lab.do("c", Wrote())
+    lab.run(1.0)
+    dead, away = lab.log("c").origin, lab.log("d").origin
+    for name in "cd":
+        del lab.machines[name]
+    for name in "ab":
+        lab.do(name, PeerDown(dead))
+        lab.do(name, PeerDown(away))
+        lab.do(name, Gone(dead))
+    lab.run(59.0)
+    assert dead in lab.log("a").vector
+    lab.run(5.0)
+    assert dead not in lab.log("a").vector
+
+
 def test_a_retired_origin_is_forgotten_after_a_week() -> None:
     lab, dead = with_a_dead_node()
     for name in "ab":
