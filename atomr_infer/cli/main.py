@@ -5,7 +5,6 @@ Each command's work is a module of its own; here is what they share.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from functools import partial
@@ -21,6 +20,7 @@ from atomr_infer.cli.keys import keys
 from atomr_infer.cli.of_a_gateway import as_json as _as_json
 from atomr_infer.cli.of_a_gateway import fail as _fail
 from atomr_infer.cli.of_a_gateway import of_a_gateway as _of_a_gateway
+from atomr_infer.cli.of_a_gateway import of_all_nodes as _of_all_nodes
 from atomr_infer.cli.of_a_gateway import where as _where
 from atomr_infer.cli.steer import deployments, drain, reload
 from atomr_infer.errors import ConfigError, InferenceError
@@ -192,19 +192,24 @@ def certs(*, nodes: tuple[str, ...], name: str, folder: Path, days: int) -> None
 
 @cli.command()
 @_as_json
+@_of_all_nodes
 @_of_a_gateway
-def status(*, config_path: Path | None, url: str | None, as_json: bool) -> None:
+def status(
+    *, config_path: Path | None, url: str | None, as_json: bool, all_nodes: bool
+) -> None:
     """Show how a running gateway is: its configuration, load, circuits, keys.
 
     \b
     Examples:
       atomr-infer status --config atomr.toml
+      atomr-infer status --config atomr.toml --all-nodes
       atomr-infer status --url https://models.example.org --json
     """  # noqa: D301 - click wants the character itself, no backslash and a b
     from atomr_infer.cli.status import print_status  # noqa: PLC0415
 
     try:
-        print_status(_where(config_path, url), as_json=as_json)
+        asked = _where(config_path, url, all_nodes=all_nodes)
+        print_status(asked, as_json=as_json)
     except ConfigError as error:
         _fail(error)
 
@@ -218,12 +223,14 @@ def status(*, config_path: Path | None, url: str | None, as_json: bool) -> None:
     metavar="[show|open|close]",
 )
 @_as_json
+@_of_all_nodes
 @_of_a_gateway
 def breaker(
     *,
     deployment: str,
     to: str,
     as_json: bool,
+    all_nodes: bool,
     config_path: Path | None,
     url: str | None,
 ) -> None:
@@ -235,13 +242,14 @@ def breaker(
     \b
     Examples:
       atomr-infer breaker gpt --config atomr.toml
-      atomr-infer breaker gpt open --config atomr.toml
+      atomr-infer breaker gpt open --config atomr.toml --all-nodes
       atomr-infer breaker gpt close --config atomr.toml
     """  # noqa: D301 - click wants the character itself, no backslash and a b
     from atomr_infer.cli.status import print_circuit  # noqa: PLC0415
 
     try:
-        print_circuit(_where(config_path, url), deployment, to, as_json=as_json)
+        asked = _where(config_path, url, all_nodes=all_nodes)
+        print_circuit(asked, deployment, to, as_json=as_json)
     except ConfigError as error:
         _fail(error)
 
@@ -249,9 +257,15 @@ def breaker(
 @cli.command()
 @click.argument("deployment")
 @_as_json
+@_of_all_nodes
 @_of_a_gateway
 def rotate_credentials(
-    *, deployment: str, as_json: bool, config_path: Path | None, url: str | None
+    *,
+    deployment: str,
+    as_json: bool,
+    all_nodes: bool,
+    config_path: Path | None,
+    url: str | None,
 ) -> None:
     """Read DEPLOYMENT's keys anew, and take them for good.
 
@@ -263,16 +277,17 @@ def rotate_credentials(
       atomr-infer rotate-credentials gpt --config atomr.toml
       ATOMR_INFER_ADMIN_KEY=... atomr-infer rotate-credentials gpt
     """  # noqa: D301 - click wants the character itself, no backslash and a b
-    from atomr_infer.cli.operators import ask  # noqa: PLC0415
+    from atomr_infer.cli.nodes import tell  # noqa: PLC0415
 
+    def show(_: object) -> None:
+        click.echo(f"the keys of {deployment} are read anew")
+
+    asked = "POST", "credentials", deployment, "renew"
     try:
-        done = ask(_where(config_path, url), "POST", "credentials", deployment, "renew")
+        whom = _where(config_path, url, all_nodes=all_nodes)
+        tell(whom, *asked, show=show, as_json=as_json)
     except ConfigError as error:
         _fail(error)
-    if as_json:
-        click.echo(json.dumps(done, indent=2))
-    else:
-        click.echo(f"the keys of {deployment} are read anew")
 
 
 def main() -> None:

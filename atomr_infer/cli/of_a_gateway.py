@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
+import attrs
 import click
 
 if TYPE_CHECKING:
@@ -44,7 +45,19 @@ def as_json(command: F) -> F:
     return option(command)
 
 
-def where(config_path: Path | None, url: str | None) -> Where:
+def of_all_nodes(command: F) -> F:
+    """Add the option ``--all-nodes``."""
+    option = click.option(
+        "--all-nodes",
+        is_flag=True,
+        help="All nodes of the gateway's cluster, and not the one that answers.",
+    )
+    return option(command)
+
+
+def where(
+    config_path: Path | None, url: str | None, *, all_nodes: bool = False
+) -> Where:
     """Return the gateway that is meant.
 
     Raises:
@@ -53,7 +66,8 @@ def where(config_path: Path | None, url: str | None) -> Where:
     # Late: `atomr-infer --help` must not wait for an HTTP client's import.
     from atomr_infer.cli.operators import find_gateway  # noqa: PLC0415
 
-    return find_gateway(config_path=config_path, url=url, environ=os.environ)
+    found = find_gateway(config_path=config_path, url=url, environ=os.environ)
+    return attrs.evolve(found, all_nodes=all_nodes)
 
 
 def fail(error: Exception) -> NoReturn:

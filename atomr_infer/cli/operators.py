@@ -46,10 +46,12 @@ class Where:
     Attributes:
         url: its address.
         key: the admin key.
+        all_nodes: whether all nodes of its cluster are meant.
     """
 
     url: str
     key: Secret = attrs.field(repr=False)
+    all_nodes: bool = False
 
 
 def find_gateway(
@@ -110,12 +112,53 @@ def ask(
     Raises:
         ConfigError: the gateway refuses it, or no gateway answers.
     """
+    return _read(where, *_answer(where, method, _path(path, query), body, timeout_s))
+
+
+def ask_all(
+    where: Where,
+    method: str,
+    *path: str,
+    query: Mapping[str, str] = _NO_QUERY,
+    timeout_s: float = 10.0,
+) -> dict[str, Any]:
+    """Ask one route of all nodes, and return what each answers, by its name.
+
+    Args:
+        where: a gateway of the cluster.
+        method: in upper case.
+        path: the segments behind ``/admin``.
+        query: names and values.
+        timeout_s: how long the answers may take.
+
+    Returns:
+        ``status`` and ``answer`` of each node.
+
+    Raises:
+        ConfigError: the gateway refuses it, or no gateway answers.
+    """
+    asked = _path(path, {**query, "nodes": "all"})
+    status, body = _answer(where, method, asked, None, timeout_s)
+    try:
+        nodes: dict[str, Any] = msgspec.json.decode(body)["nodes"]
+    except (msgspec.DecodeError, LookupError, TypeError):
+        # It is no answer of nodes, so it says why.
+        _read(where, status, body)
+        raise ConfigError(f"what answers at {where.url} is no gateway") from None
+    return nodes
+
+
+def _path(path: tuple[str, ...], query: Mapping[str, str]) -> str:
     asked = "/".join(quote(segment) for segment in ("admin", *path))
-    if query:
-        asked = f"{asked}?{urlencode(query)}"
+    return f"/{asked}?{urlencode(query)}" if query else f"/{asked}"
+
+
+def _answer(
+    where: Where, method: str, path: str, body: object, timeout_s: float
+) -> tuple[int, bytes]:
     timeouts = attrs.evolve(_TIMEOUTS, head_s=timeout_s)
     try:
-        return trio.run(_ask, where, method, f"/{asked}", body, timeouts)
+        return trio.run(_ask, where, method, path, body, timeouts)
     except InferenceError as error:
         raise ConfigError(
             f"the gateway at {where.url} does not answer: {error.message}"
@@ -124,7 +167,7 @@ def ask(
 
 async def _ask(
     where: Where, method: str, path: str, body: object, timeouts: HttpTimeouts
-) -> object:
+) -> tuple[int, bytes]:
     headers = [("authorization", f"Bearer {where.key.reveal()}")]
     sent = b"" if body is None else msgspec.json.encode(body)
     try:
@@ -144,7 +187,7 @@ async def _ask(
             failure = error  # raised below, bare: the client's block has a nursery
     if failure is not None:
         raise failure
-    return _read(where, *answered)
+    return answered
 
 
 def _read(where: Where, status: int, body: bytes) -> object:

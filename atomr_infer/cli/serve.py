@@ -190,12 +190,14 @@ def _node(plan: ServePlan, seat: Seat | None) -> ServingNode:
     if seat is not None and plan.node.state_dir is None:
         alive = seat.alive_file
     try:
-        return make_node(plan.node, plan.cluster, os.environ, alive=alive)
+        node = make_node(plan.node, plan.cluster, os.environ, alive=alive)
     except ConfigError as error:
         if plan.origin is not None and error.path is None:
             error.path = plan.origin.path
             error.line = plan.origin.positions.line(("cluster",))
         raise
+    node.shares_port = seat is not None
+    return node
 
 
 def _spare_the_collector() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from atomr_infer.cli.operators import ask
+from atomr_infer.cli.nodes import tell
 from atomr_infer.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -26,10 +25,10 @@ def print_status(where: Where, *, as_json: bool) -> None:
     Raises:
         ConfigError: the gateway cannot be asked.
     """
-    answer = ask(where, "GET", "status")
-    if as_json:
-        click.echo(json.dumps(answer, indent=2))
-        return
+    tell(where, "GET", "status", show=_show_status, as_json=as_json)
+
+
+def _show_status(answer: Any) -> None:  # noqa: ANN401 - JSON
     for line in _of_node(answer):
         click.echo(line)
     print_deployments(answer["deployments"])
@@ -79,19 +78,27 @@ def print_circuit(where: Where, deployment: str, to: str, *, as_json: bool) -> N
     Raises:
         ConfigError: the gateway cannot be asked, or there is no circuit.
     """
-    if to != "show":
-        circuit = ask(where, "POST", "breakers", deployment, to)
-        if as_json:
-            click.echo(json.dumps(circuit, indent=2))
-            return
-        click.echo(f"the circuit of {circuit['endpoint']} is {circuit['state']}")
-        return
-    circuit = ask(where, "GET", "deployments", deployment)["circuit"]
+    if to == "show":
+        asked: tuple[str, ...] = ("GET", "deployments", deployment)
+        tell(where, *asked, show=_show_circuit, of=_circuit_of, as_json=as_json)
+    else:
+        asked = ("POST", "breakers", deployment, to)
+        tell(where, *asked, show=_show_forced, as_json=as_json)
+
+
+def _show_forced(circuit: Any) -> None:  # noqa: ANN401 - JSON
+    click.echo(f"the circuit of {circuit['endpoint']} is {circuit['state']}")
+
+
+def _circuit_of(deployment: Any) -> Any:  # noqa: ANN401 - JSON
+    circuit = deployment["circuit"]
     if circuit is None:
-        raise ConfigError(f"{deployment} asks no endpoint, so it has no circuit")
-    if as_json:
-        click.echo(json.dumps(circuit, indent=2))
-        return
+        name = deployment["name"]
+        raise ConfigError(f"{name} asks no endpoint, so it has no circuit")
+    return circuit
+
+
+def _show_circuit(circuit: Any) -> None:  # noqa: ANN401 - JSON
     click.echo(f"the circuit of {circuit['endpoint']} is {_circuit(circuit)}")
     for step in circuit["history"]:
         moved = f"{step['before']} -> {step['after']}"

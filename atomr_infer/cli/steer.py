@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from atomr_infer.cli.of_a_gateway import as_json, fail, of_a_gateway, where
+from atomr_infer.cli.of_a_gateway import (
+    as_json,
+    fail,
+    of_a_gateway,
+    of_all_nodes,
+    where,
+)
 from atomr_infer.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -22,9 +27,15 @@ _RELOAD_S = 3600.0
     "--dry-run", is_flag=True, help="Say what would change, and change nothing."
 )
 @as_json
+@of_all_nodes
 @of_a_gateway
 def reload(
-    *, dry_run: bool, as_json: bool, config_path: Path | None, url: str | None
+    *,
+    dry_run: bool,
+    as_json: bool,
+    all_nodes: bool,
+    config_path: Path | None,
+    url: str | None,
 ) -> None:
     """Have a running gateway read its configuration anew.
 
@@ -38,21 +49,23 @@ def reload(
       atomr-infer reload --config atomr.toml --dry-run
       ATOMR_INFER_ADMIN_KEY=... atomr-infer reload --url https://models.example.org
     """  # noqa: D301 - click wants the character itself, no backslash and a b
-    from atomr_infer.cli.operators import ask  # noqa: PLC0415
+    from atomr_infer.cli.nodes import tell  # noqa: PLC0415
 
     try:
-        done = ask(
-            where(config_path, url),
+        tell(
+            where(config_path, url, all_nodes=all_nodes),
             "POST",
             "reload",
+            show=_show_reload,
+            as_json=as_json,
             query={"dry_run": "true"} if dry_run else {},
             timeout_s=_RELOAD_S,
         )
     except ConfigError as error:
         fail(error)
-    if as_json:
-        click.echo(json.dumps(done, indent=2))
-        return
+
+
+def _show_reload(done: Any) -> None:  # noqa: ANN401 - JSON
     for difference in done["differences"]:
         click.echo(difference["line"])
     if not done["differences"]:
@@ -62,9 +75,15 @@ def reload(
 @click.command()
 @click.option("--undo", is_flag=True, help="Take requests again.")
 @as_json
+@of_all_nodes
 @of_a_gateway
 def drain(
-    *, undo: bool, as_json: bool, config_path: Path | None, url: str | None
+    *,
+    undo: bool,
+    as_json: bool,
+    all_nodes: bool,
+    config_path: Path | None,
+    url: str | None,
 ) -> None:
     """Have a running gateway send its clients elsewhere, and go on running.
 
@@ -77,25 +96,25 @@ def drain(
       atomr-infer drain --config atomr.toml
       atomr-infer drain --undo --config atomr.toml
     """  # noqa: D301 - click wants the character itself, no backslash and a b
-    from atomr_infer.cli.operators import ask  # noqa: PLC0415
+    from atomr_infer.cli.nodes import tell  # noqa: PLC0415
 
     path = ("drain", "undo") if undo else ("drain",)
+    show = _show_undone if undo else _show_drain
+    asked = where(config_path, url, all_nodes=all_nodes)
     try:
-        done = ask(where(config_path, url), "POST", *path)
+        tell(asked, "POST", *path, show=show, as_json=as_json)
     except ConfigError as error:
         fail(error)
-    if as_json:
-        click.echo(json.dumps(done, indent=2))
-    elif undo:
-        click.echo("requests are taken again")
-    else:
-        click.echo(_drains(done))
 
 
-def _drains(done: Any) -> str:  # noqa: ANN401 - JSON
+def _show_undone(_: Any) -> None:  # noqa: ANN401 - JSON
+    click.echo("requests are taken again")
+
+
+def _show_drain(done: Any) -> None:  # noqa: ANN401 - JSON
     grace = f"for {done['grace_s']:g} s more, then " if done["grace_s"] else ""
     taken = f"requests are taken {grace}" if grace else "requests are "
-    return (
+    click.echo(
         f"not ready any more; {taken}refused; {done['running']} running may end within "
         f"{done['timeout_s']:g} s"
     )
@@ -104,9 +123,15 @@ def _drains(done: Any) -> str:  # noqa: ANN401 - JSON
 @click.command()
 @click.argument("name", required=False)
 @as_json
+@of_all_nodes
 @of_a_gateway
 def deployments(
-    *, name: str | None, as_json: bool, config_path: Path | None, url: str | None
+    *,
+    name: str | None,
+    as_json: bool,
+    all_nodes: bool,
+    config_path: Path | None,
+    url: str | None,
 ) -> None:
     """List what a running gateway serves, or show the deployment NAME whole.
 
@@ -115,15 +140,15 @@ def deployments(
       atomr-infer deployments --config atomr.toml
       atomr-infer deployments gpt --config atomr.toml --json
     """  # noqa: D301 - click wants the character itself, no backslash and a b
-    from atomr_infer.cli.operators import ask  # noqa: PLC0415
+    from atomr_infer.cli.nodes import tell  # noqa: PLC0415
     from atomr_infer.cli.status import print_deployments  # noqa: PLC0415
 
+    def show(found: Any) -> None:  # noqa: ANN401 - JSON
+        print_deployments([found] if name is not None else found["deployments"])
+
+    path = ("deployments",) if name is None else ("deployments", name)
     try:
-        path = ("deployments",) if name is None else ("deployments", name)
-        found = ask(where(config_path, url), "GET", *path)
+        asked = where(config_path, url, all_nodes=all_nodes)
+        tell(asked, "GET", *path, show=show, as_json=as_json)
     except ConfigError as error:
         fail(error)
-    if as_json:
-        click.echo(json.dumps(found, indent=2))
-    else:
-        print_deployments([found] if name is not None else found["deployments"])

@@ -64,6 +64,7 @@ class ServingNode:
         replicator: values that all nodes have.
         steering: what operators ask of all nodes.
         cluster: the open cluster; None: it is not open, or has no others.
+        shares_port: whether its clients' port is other nodes' too, of one machine.
         replace_after_s: how long another node must be away before its replicas run
             elsewhere, in seconds.
     """
@@ -89,6 +90,7 @@ class ServingNode:
         self.state_dir = None if folder is None else Path(folder)
         self.remote = RemoteProcesses(Messages())
         self.cluster: Cluster | None = None
+        self.shares_port = False
         self.replace_after_s = 30.0
         self._options = options
         self._peers: Peers | None = None

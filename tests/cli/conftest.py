@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 # Starting takes half a second of imports; this is for a machine that is busy.
-START_S = 30.0
+START_S = 90.0
 STOP_S = 10.0
 
 COMMAND = (sys.executable, "-m", "atomr_infer.cli")

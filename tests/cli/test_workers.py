@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from tests.cli.conftest import START_S, start_command
+from tests.cli.conftest import START_S, run_command, start_command
 from tests.gateway.http import chat, until
 
 if TYPE_CHECKING:
@@ -73,6 +73,28 @@ async def test_a_worker_that_is_killed_costs_nobody_an_answer(
         assert not runs(other)
     assert command.stderr.endswith("atomr-infer: stopped\n")
     assert "Traceback" not in command.stderr
+
+
+async def test_what_an_operator_does_is_done_by_all_workers(
+    write: Callable[[str], str],
+) -> None:
+    key = {"ADMIN": "adm-0123456789"}
+    admin = 'bind = "127.0.0.1:0"\nadmin_key = { env = "ADMIN" }'
+    config = write(CONFIG.replace('bind = "127.0.0.1:0"', admin))
+    async with start_command("serve", "-c", config, "--workers", "2", **key) as command:
+        await command.serving()
+        to = ("-c", config, "--url", f"http://127.0.0.1:{command.port}")
+        code, out, err = await run_command("status", "--all-nodes", *to, **key)
+        assert (code, err) == (0, "")
+        assert out.count("node w-1: ready") == out.count("node w-2: ready") == 1
+        code, out, err = await run_command("drain", *to, **key)
+        assert (code, err) == (0, "")
+        assert out.startswith("not ready any more")
+        code, out, err = await run_command("status", "--all-nodes", *to, **key)
+        assert out.count("draining; 0 requests run") == 2
+        code, out, err = await run_command("drain", "--undo", *to, **key)
+        assert (code, out, err) == (0, "requests are taken again\n", "")
+        assert [await ask(command) for _ in range(10)] == [200] * 10
 
 
 async def test_workers_end_with_a_parent_that_was_killed(

@@ -32,6 +32,12 @@ ALL_NODES = "cluster"
 _NODES = "nodes"
 _ALL = "all"
 _TIMEOUT_S = 30.0
+_RELOAD = "/admin/reload"
+# A model that is new may take minutes to load.
+_RELOAD_S = 3600.0
+_EACH_ITS_OWN = ("/admin/breakers/", "/admin/credentials/", _RELOAD, "/admin/drain")
+"""What is a process' own: the rest is the cluster's, whichever node is asked."""
+
 _GOOD = range(200, 300)
 _UNAUTHORIZED = 401
 _TOO_LARGE = 413
@@ -58,7 +64,8 @@ class Everywhere:
         """Serve one HTTP request."""
         query = str(scope.get("query_string", b""), "ascii", "replace")
         pairs = parse_qsl(query, keep_blank_values=True)
-        if (_NODES, _ALL) not in pairs:
+        is_all = (_NODES, _ALL) in pairs
+        if not (is_all or self._is_for_workers(scope)):
             await self._app(scope, receive, send)
             return
         body = await _body(receive)
@@ -73,13 +80,35 @@ class Everywhere:
             body=body,
         )
         done = await self._run(order, scope["headers"])
-        if done.status != _UNAUTHORIZED:
+        if is_all and done.status != _UNAUTHORIZED:
             done = await self._with_others(order, done)
+        elif not is_all and done.status in _GOOD:
+            done = await self._with_workers(order, done)
         await _answer(send, done)
+
+    def _is_for_workers(self, scope: Scope) -> bool:
+        """Whether others that answer on the same port have to do it too.
+
+        Whoever asks cannot say which of them takes the connection.
+        """
+        if not self._serving.node.shares_port or scope["method"] != "POST":
+            return False
+        return str(scope["path"]).startswith(_EACH_ITS_OWN)
+
+    async def _with_workers(self, order: Order, here: Done) -> Done:
+        """Have the others do it, and answer as one; the first that could not."""
+        others = await self._elsewhere(order)
+        bad = [done for done in others.values() if done.status not in _GOOD]
+        return bad[0] if bad else here
+
+    async def _elsewhere(self, order: Order) -> dict[str, Done]:
+        timeout_s = _RELOAD_S if order.path == _RELOAD else _TIMEOUT_S
+        steering = self._serving.node.steering
+        return await steering.elsewhere(order, timeout_s=timeout_s)
 
     async def _with_others(self, order: Order, here: Done) -> Done:
         node = self._serving.node
-        others = await node.steering.elsewhere(order, timeout_s=_TIMEOUT_S)
+        others = await self._elsewhere(order)
         all_done = {node.name: here, **others}
         bad = [done.status for done in all_done.values() if done.status not in _GOOD]
         shown = {

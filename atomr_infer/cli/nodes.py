@@ -1,0 +1,77 @@
+"""What the operators' commands print: of the node that is asked, or of all of them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from atomr_infer.cli.operators import ask, ask_all
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from atomr_infer.cli.operators import Where
+
+_GOOD = range(200, 300)
+_NO_QUERY: Mapping[str, str] = {}
+
+
+def _whole(answer: Any) -> Any:  # noqa: ANN401 - JSON
+    return answer
+
+
+def tell(  # noqa: PLR0913 - most by keyword
+    where: Where,
+    method: str,
+    *path: str,
+    show: Callable[[Any], None],
+    of: Callable[[Any], Any] = _whole,
+    as_json: bool = False,
+    query: Mapping[str, str] = _NO_QUERY,
+    timeout_s: float = 10.0,
+) -> None:
+    """Ask a route, and print what it answers.
+
+    Args:
+        where: the gateway, and whether all of its cluster's nodes are meant.
+        method: in upper case.
+        path: the segments behind ``/admin``.
+        show: prints one node's answer.
+        of: what of it is meant.
+        as_json: whether JSON is printed instead.
+        query: names and values.
+        timeout_s: how long the answer may take.
+
+    Raises:
+        ConfigError: the gateway refuses it, or no gateway answers.
+        SystemExit: a node could not do it, which has been printed.
+    """
+    if not where.all_nodes:
+        answer = of(ask(where, method, *path, query=query, timeout_s=timeout_s))
+        if as_json:
+            click.echo(json.dumps(answer, indent=2))
+        else:
+            show(answer)
+        return
+    nodes = ask_all(where, method, *path, query=query, timeout_s=timeout_s)
+    for done in nodes.values():
+        if done["status"] in _GOOD:
+            done["answer"] = of(done["answer"])
+    if as_json:
+        click.echo(json.dumps({"nodes": nodes}, indent=2))
+    else:
+        for name, done in nodes.items():
+            _print_node(name, done, show)
+    if not all(done["status"] in _GOOD for done in nodes.values()):
+        sys.exit(1)
+
+
+def _print_node(name: str, done: Any, show: Callable[[Any], None]) -> None:  # noqa: ANN401 - JSON
+    click.echo(click.style(f"[{name}]", bold=True))
+    if done["status"] in _GOOD:
+        show(done["answer"])
+    else:
+        click.echo(f"refused: {done['answer']['error']['message']}")
