@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import trio
+
 from atomr_infer.serving.routing_table import RoutingTable
 
 if TYPE_CHECKING:
@@ -19,6 +21,11 @@ if TYPE_CHECKING:
     from atomr_infer.model.deployment import Deployment
     from atomr_infer.policy.model_table import ModelTable
     from atomr_infer.serving.shared import Serving
+
+_MOVES_S = 10.0
+"""How long a request waits for a replica that no node has now."""
+
+_LOOK_EVERY_S = 0.05
 
 
 def know(serving: Serving, deployment: Deployment, expected: Collection[str]) -> None:
@@ -49,6 +56,32 @@ def forget(serving: Serving, name: str) -> None:
     serving.elsewhere.pop(name, None)
     if is_elsewhere:
         serving.leave(name)
+
+
+async def one_is_there(
+    serving: Serving, deployment: Deployment, deadline_s: float
+) -> None:
+    """Wait for a replica of a deployment that only other nodes can have.
+
+    As a request waits in the queue of an engine that loads here, so it does while an
+    engine moves from one node to another, or its node is out of sight.  Returns at
+    once where the deployment runs here, and when nobody has come in time.
+
+    Args:
+        serving: this node's tree.
+        deployment: whose replica.
+        deadline_s: until when the request is of use, in trio's clock.
+    """
+    wait_s = min(deployment.serving.queue_timeout_s, _MOVES_S)
+    until = min(trio.current_time() + wait_s, deadline_s)
+    name = deployment.name
+    if not serving.is_elsewhere(name):
+        return
+    while name in serving.deployments and trio.current_time() < until:
+        table = serving.routing(name)
+        if table.replicas or table.has_other(frozenset()):
+            return  # it may even be this node that has taken over
+        await trio.sleep(_LOOK_EVERY_S)
 
 
 def here(serving: Serving) -> set[str]:

@@ -36,6 +36,7 @@ from atomr_infer.policy.replica_choice import size_of
 from atomr_infer.runtimes.contract import capabilities_of
 from atomr_infer.serving import messages
 from atomr_infer.serving.delivery import Attempt
+from atomr_infer.serving.elsewhere import one_is_there
 from atomr_infer.serving.far.asking import NothingSentError, hold_far
 from atomr_infer.serving.fresh_error import fresh, say_whose
 from atomr_infer.serving.gates import demand_for, enter, used_by
@@ -206,7 +207,7 @@ class Leg:
     async def hold(self, pid: Pid, *, may_wait: bool) -> AnyHeld:
         """Take what :meth:`lease` holds; :meth:`let_go` gives it back."""
         while True:
-            replica = self._at or self._chosen()
+            replica = self._at or await self._found(may_wait=may_wait)
             if isinstance(replica, ReplicaState):
                 return await self._hold_here(replica, pid, may_wait=may_wait)
             try:
@@ -221,6 +222,15 @@ class Leg:
             except InferenceError:
                 self.avoid(replica)
                 raise
+
+    async def _found(self, *, may_wait: bool) -> AnyReplica:
+        try:
+            return self._chosen()
+        except NotReadyError:
+            if not may_wait:
+                raise
+        await one_is_there(self._serving, self.deployment, self.deadline_s)
+        return self._chosen()
 
     def _turns_from(self, replica: AnyReplica) -> bool:
         """Avoid a replica; whether there is another one."""

@@ -97,6 +97,12 @@ class Fleet:
         node.scope.cancel()
         await node.ended.wait()
 
+    async def kill(self, name: str) -> None:
+        """End it without a word to the others, who see its links end."""
+        node = self.nodes.pop(name)
+        node.scope.cancel()
+        await node.ended.wait()
+
     async def _run(
         self,
         name: str,

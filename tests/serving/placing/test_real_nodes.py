@@ -55,6 +55,17 @@ async def test_a_node_that_leaves_hands_its_replica_over_first(tmp_path: Path) -
         assert (await fleet.nodes[other].chat(model="tiny")).status == 200
 
 
+async def test_a_request_waits_for_a_replica_that_is_taken_over(
+    tmp_path: Path,
+) -> None:
+    async with open_fleet(tmp_path, "a", "b", replace_after_s=0.5) as fleet:
+        await fleet.nodes["a"].cluster.deploy(MOCK)
+        [holder] = [n for n, node in fleet.nodes.items() if node.runs()]
+        [other] = {"a", "b"} - {holder}
+        await fleet.kill(holder)
+        assert (await fleet.nodes[other].chat(model="tiny")).status == 200
+
+
 async def test_a_key_that_no_node_has_is_said_by_each_of_them(tmp_path: Path) -> None:
     async with open_fleet(tmp_path, "a", "b") as fleet:
         wanted = remote("http://127.0.0.1:9/v1", credential=EnvSecret("NOT_THERE"))
