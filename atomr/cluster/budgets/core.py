@@ -216,6 +216,8 @@ class Core:
         if self._vouching.greeted(sender, hello):
             for account in list(self.accounts.values()):
                 self._mint(account, now_s)
+        if self._vouching.asks_again(sender, hello):
+            self.peer_up(sender)
         self._answer_hellos()
 
     def _answer_hellos(self) -> None:
@@ -257,11 +259,7 @@ class Core:
     def settle(
         self, account: Account, held: Held, cost: int, *, now_s: float, wall_s: float
     ) -> None:
-        """End a reservation of this life.
-
-        Raises:
-            ValueError: ``cost`` is negative, or beyond 2**53.
-        """
+        """End a reservation of this life; it raises as ``Ledger.settle`` does."""
         effects = account.settle(held, cost, now_s=now_s, wall_s=wall_s)
         self._do(account, effects, now_s)
 

@@ -82,6 +82,11 @@ class Vouching:
         self.is_vouched = self.is_dirty = True
         return True
 
+    def asks_again(self, sender: str, hello: Hello) -> bool:
+        """Whether who says hello is to be asked: it may not have heard us before."""
+        is_known = self.is_vouched or self.lost or sender in self._vouchers
+        return not (hello.is_answer or is_known)
+
     def take_answers(self) -> list[tuple[str, Hello]]:
         """Return what is to be answered, now that the disk has what was heard."""
         answers, self._answers = self._answers, {}
