@@ -191,11 +191,15 @@ class RateGate:
                     return await self._at_the_front(demand, deadline_s)
                 finally:
                     self._line.go()
-            error = self._error(demand)
+            raise self._error(demand)  # noqa: TRY301 - told of below, as others are
         except PermitsError as gone:
             problem = f"the rate limits of {self.owner} are being changed"
             raise NotReadyError(problem) from gone
-        raise error
+        except RateLimitedError:
+            telemetry.emit(
+                ("atomr_infer", "rate_limit", "refused"), {}, {"owner": self.owner}
+            )
+            raise
 
     def _expect(self, demand: Demand) -> None:
         for each in self.counted:
@@ -286,9 +290,6 @@ class RateGate:
                     after_s = self.service.retry_after_s(name, needed)
                     wait_s = max(wait_s, after_s)
         wait_s = min(wait_s, self.limits.window_s)
-        telemetry.emit(
-            ("atomr_infer", "rate_limit", "refused"), {}, {"owner": self.owner}
-        )
         return RateLimitedError(
             f"the rate limit of {self.owner} is reached; come again in {wait_s:.3g} s",
             code=LIMITED,

@@ -328,3 +328,32 @@ async def test_limits_that_nobody_waits_for_cost_the_others_nothing(
         permits.settle(got, 1)
         sys.setprofile(None)
     assert looked_at < 200
+
+
+async def test_a_lease_ends_while_the_machine_sleeps(
+    autojump_clock: MockClock,
+) -> None:
+    slept_s = 0.0
+
+    def clock() -> float:
+        return trio.current_time() + slept_s
+
+    limit = Limit("rpm", 30, 60.0, voters=("a", "b"), floor_fraction=0.0)
+    lessee = next(name for name in limit.voters if name != limit.home)
+    async with open_virtual(random.Random(SEED)) as cluster:
+        for name in limit.voters:
+            permits = PermitService(
+                past=FIRST, clock=clock if name == lessee else trio.current_time
+            )
+            permits.add(limit)
+            await cluster.start(permits, name)
+        permits = cluster.net.nodes[lessee].service
+        got = await permits.acquire("rpm", 9, deadline_s=trio.current_time() + 2.0)
+        assert isinstance(got, Permits)
+        cluster.net.cuts = {frozenset(limit.voters)}
+        permits.settle(got, 0)
+        again = permits.try_acquire("rpm", 9)
+        assert isinstance(again, Permits)
+        permits.settle(again, 0)
+        slept_s = limit.lease_s
+        assert permits.try_acquire("rpm", 1) is None
