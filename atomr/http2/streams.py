@@ -40,6 +40,7 @@ class LinkStream:
         "_outlet",
         "_over",
         "_reader",
+        "_room",
         "link",
     )
 
@@ -54,6 +55,8 @@ class LinkStream:
         self._over = False
         self._error: Exception | None = None
         self._changed = Parked()
+        # Apart from who waits for messages: a write concerns them not at all.
+        self._room: Parked | None = None
 
     @property
     def stream_id(self) -> int:
@@ -79,7 +82,9 @@ class LinkStream:
             )
         await self.link.pause()
         while len(self._outlet.buffer) >= BACKLOG_BYTES and self._error is None:
-            await self._changed.wait()
+            if self._room is None:
+                self._room = Parked()
+            await self._room.wait()
         if self._error is not None:
             raise self._error
         if self._ended_here:
@@ -178,6 +183,8 @@ class LinkStream:
         if self._error is None:
             self._error = error
             self._changed.wake()
+            if self._room is not None:
+                self._room.wake()
 
     def broken_by_peer(self, code: str) -> None:
         """Note that the peer reset it."""
@@ -185,8 +192,9 @@ class LinkStream:
 
     def room(self) -> None:
         """Let a sender look again, where there is room."""
-        if len(self._outlet.buffer) < BACKLOG_BYTES:
-            self._changed.wake()
+        if self._room is not None and len(self._outlet.buffer) < BACKLOG_BYTES:
+            room, self._room = self._room, None
+            room.wake()
 
     def leave(self) -> None:
         """Let go of it on this side: what comes is dropped."""
