@@ -191,7 +191,7 @@ class RateGate:
                     return await self._at_the_front(demand, deadline_s)
                 finally:
                     self._line.go()
-            raise self._error(demand)  # noqa: TRY301 - told of below, as others are
+            raise self._error(demand)
         except PermitsError as gone:
             problem = f"the rate limits of {self.owner} are being changed"
             raise NotReadyError(problem) from gone
