@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import attrs
+import trio
 
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.model.secret import Secret
@@ -29,6 +30,7 @@ class Program:
         return {"configuration": {"state": "taken"}, "draining": self.draining}
 
     async def reload(self, cause: str, *, dry_run: bool) -> dict[str, object]:
+        await trio.lowlevel.checkpoint()  # as what reads a file does
         self.asked.append((cause, dry_run))
         return {"taken": self.reason is None, "reason": self.reason, "differences": []}
 
@@ -100,3 +102,15 @@ async def test_without_the_key_nothing_is_told_and_nothing_done(serve: Serve) ->
         ):
             assert (await request(running.port, method, path)).status == 401
         assert (program.asked, program.draining) == ([], False)
+
+
+async def test_what_takes_its_time_is_done_to_the_end_on_all_nodes(
+    serve: Serve,
+) -> None:
+    async with serve(M, admin_key=ADMIN) as running:
+        program = running.cluster.lifecycle = Program()
+        answer = await ask(running, "POST", "/admin/reload?nodes=all")
+        assert answer.status == 200
+        (told,) = answer.json["nodes"].values()
+        assert (told["status"], told["answer"]["taken"]) == (200, True)
+        assert len(program.asked) == 1

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote, urlencode
 
 import msgspec
+import trio
 
 from atomr_infer.serving.steering import Done, Order, refusal
 
@@ -129,7 +130,10 @@ class Everywhere:
         status, body = 500, b""
 
         async def receive() -> dict[str, Any]:
-            return sent.pop() if sent else {"type": "http.disconnect"}
+            if not sent:
+                # A disconnect would end what the route is still at work on.
+                await trio.sleep_forever()
+            return sent.pop()
 
         async def send(message: dict[str, Any]) -> None:
             nonlocal status, body

@@ -1,0 +1,75 @@
+"""A reload on one node of a cluster is every node's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+import trio
+
+from atomr_infer.cli.plan import ServePlan
+from atomr_infer.cli.reload import Reloader
+from atomr_infer.config.gateway import GatewayConfig
+from atomr_infer.model.deployment import Deployment
+from tests.serving.placing.real import open_fleet, until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.serving.placing.real import Node
+
+M = Deployment(name="m", runtime="mock", options={"reply": "old"})
+N = Deployment(name="n", runtime="mock")
+PLAN = ServePlan(
+    deployments=(), gateway=GatewayConfig(bind="127.0.0.1:0"), source="atomr.toml"
+)
+
+
+async def says_it(node: Node, text: bytes) -> None:
+    """Wait until a node answers so: the news is on its way."""
+    with trio.fail_after(30):
+        while text not in (await node.chat(model="m")).body:  # noqa: ASYNC110 - above
+            await trio.sleep(0.05)
+
+
+async def test_what_a_file_says_anew_is_served_by_all(tmp_path: Path) -> None:
+    says = [PLAN]
+    async with open_fleet(tmp_path, "a", "b") as fleet, trio.open_nursery() as nursery:
+        a, b = fleet.nodes["a"], fleet.nodes["b"]
+        reloader = Reloader(a.cluster, a.gateway, PLAN, lambda: says[-1], nursery)
+
+        async def reload(*deployments: Deployment) -> list[str]:
+            says.append(attrs.evolve(PLAN, deployments=deployments))
+            done = await reloader.reload("test")
+            assert done.refused is None
+            return [difference.line for difference in done.differences]
+
+        assert await reload(M, N) == [
+            "+ deployment 'm' (mock)",
+            "+ deployment 'n' (mock)",
+        ]
+        await until(lambda: set(b.cluster.models()) == {"m", "n"})
+        await says_it(b, b"old")
+        changed = attrs.evolve(M, options={"reply": "new"})
+        assert await reload(changed) == [
+            '~ deployment \'m\': options.reply: "old" -> "new"',
+            "- deployment 'n'",
+        ]
+        await until(lambda: set(b.cluster.models()) == {"m"})
+        await says_it(b, b"new")
+        assert reloader.plan.deployments == (changed,)
+        nursery.cancel_scope.cancel()
+
+
+async def test_one_that_no_node_can_run_changes_nothing(tmp_path: Path) -> None:
+    wrong = Deployment(name="x", runtime="nobodys")
+    async with open_fleet(tmp_path, "a") as fleet, trio.open_nursery() as nursery:
+        a = fleet.nodes["a"]
+        says = [attrs.evolve(PLAN, deployments=(M, wrong))]
+        reloader = Reloader(a.cluster, a.gateway, PLAN, lambda: says[-1], nursery)
+        done = await reloader.reload("test")
+        assert done.refused is not None
+        assert "nobodys" in done.refused
+        assert a.cluster.models() == ()
+        assert reloader.plan is PLAN
+        nursery.cancel_scope.cancel()
