@@ -62,6 +62,7 @@ async def _restart(fleet: Fleet, name: str) -> None:
     node = fleet.nodes[name]
     await until(lambda: set(node.cluster.models()) == {"gpt", "tiny"}, "it knows all")
     await until(lambda: node.runs().get("gpt") == 1, "it serves")
+    await until(lambda: node.is_ready, "it is ready")
 
 
 async def rolling(folder: Path, *, restarts: int) -> Clients:
@@ -73,6 +74,7 @@ async def rolling(folder: Path, *, restarts: int) -> Clients:
         await deploy(
             Deployment(name="gpt", runtime="openai", model="gpt", options=options)
         )
+        await until(lambda: all(node.is_ready for node in fleet.nodes.values()))
         clients = Clients(fleet)
         async with trio.open_nursery() as nursery:
             for number in range(CLIENTS):
