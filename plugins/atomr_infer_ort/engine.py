@@ -113,6 +113,11 @@ class Engine:
         self._closed = False
 
     @property
+    def bounds(self) -> Bounds:
+        """How much it takes on."""
+        return self._bounds
+
+    @property
     def generations(self) -> set[Generation]:
         """Those that wait or are worked on."""
         inside = {one.generation for one in self._running}

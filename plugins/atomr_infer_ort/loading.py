@@ -51,7 +51,9 @@ def load(
     layout = read_layout(options.source, options.file)
     if options.providers[0] == "cpu":
         check_fits(str(layout.model), layout.weights_bytes, free_bytes())
-    tokenizer = ModelTokenizer(layout.tokenizer)
+    known = layout.config.get("vocab_size")
+    vocabulary = known if isinstance(known, int) else None
+    tokenizer = ModelTokenizer(layout.tokenizer, vocabulary=vocabulary)
     size = layout.weights_bytes
     report(Progress("loading the model", 0, size))
     session = open_session(layout.model, options)

@@ -164,7 +164,8 @@ class CausalModel:
             Exception: as ONNX Runtime raises it.
         """
         binding = self._session.io_binding()
-        for name, value in self._feeds(rows).items():
+        feeds = self._feeds(rows)  # held until the run is over: it copies nothing
+        for name, value in feeds.items():
             binding.bind_cpu_input(name, value)
         for name, held in zip(self.cache_names, rows.cache.values, strict=True):
             binding.bind_ortvalue_input(name, held)

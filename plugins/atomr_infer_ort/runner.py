@@ -146,7 +146,7 @@ class OrtRunner:
 
         Cancellation: leaving waits, shielded, for the end of the current step.
         """
-        prompt = await self._prompt(batch)
+        prompt = await self._tokens(batch)
         generation = self._generation(batch, prompt)
         self._engine.submit(generation)
         try:
@@ -165,17 +165,6 @@ class OrtRunner:
     async def _tokens(self, batch: ExecuteBatch) -> list[int]:
         return await trio.to_thread.run_sync(self._words.prompt, batch)
 
-    async def _prompt(self, batch: ExecuteBatch) -> list[int]:
-        prompt = await self._tokens(batch)
-        if len(prompt) >= self._context_tokens:
-            raise ContextLengthError(
-                f"the prompt has {len(prompt)} tokens, and the model's context is "
-                f"{self._context_tokens} with the answer",
-                code="context_length_exceeded",
-                param="messages",
-            )
-        return prompt
-
     def _generation(self, batch: ExecuteBatch, prompt: Sequence[int]) -> Generation:
         sampling = batch.sampling
         if sampling.n > self._max_seqs:
@@ -184,9 +173,18 @@ class OrtRunner:
                 f"{sampling.n}",
                 param="n",
             )
+        # All answers have the prompt in the cache, each for itself.
+        cached = self._engine.bounds.cache_tokens // sampling.n
+        room = min(self._context_tokens, cached) - len(prompt)
+        if room < 1:
+            raise ContextLengthError(
+                f"the prompt has {len(prompt)} tokens, and the model's context is "
+                f"{len(prompt) + room} with the answer",
+                code="context_length_exceeded",
+                param="messages",
+            )
         settings = settings_of(sampling, self._words.defaults)
         _check(settings, sampling.max_tokens)
-        room = self._context_tokens - len(prompt)
         asked = sampling.max_tokens
         ends = Ends(
             tokens=self._words.ends,

@@ -18,11 +18,18 @@ if TYPE_CHECKING:
 class ModelTokenizer:
     """``tokenizer.json``, without its own cutting and padding.
 
+    Args:
+        path: the file.
+        vocabulary: tokens that the model knows; None: those of the tokenizer.
+
+    Attributes:
+        size: how many tokens there are.
+
     Raises:
         EngineStartError: it cannot be read.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, vocabulary: int | None = None) -> None:
         try:
             self._tokenizer = Tokenizer.from_file(str(path))
         # The library raises a bare Exception.
@@ -33,11 +40,8 @@ class ModelTokenizer:
         # A text is refused when it is too long, and never cut in silence.
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
-
-    @property
-    def size(self) -> int:
-        """How many tokens it knows."""
-        return int(self._tokenizer.get_vocab_size(with_added_tokens=True))
+        own = int(self._tokenizer.get_vocab_size(with_added_tokens=True))
+        self.size = own if vocabulary is None else min(own, vocabulary)
 
     def encode(self, text: str, *, with_special: bool) -> list[int]:
         """Return a text's tokens.
@@ -47,7 +51,8 @@ class ModelTokenizer:
             with_special: whether the tokens that begin and end a text are added.
 
         Raises:
-            InvalidRequestError: it is not Unicode.
+            InvalidRequestError: it is not Unicode, or holds a token that the
+                tokenizer has and the model has not.
         """
         try:
             found = self._tokenizer.encode(text, add_special_tokens=with_special)
@@ -55,7 +60,13 @@ class ModelTokenizer:
             raise InvalidRequestError(
                 "the request holds text that is not Unicode"
             ) from error
-        return list(found.ids)
+        tokens = list(found.ids)
+        # It would fail inside the engine, and end it for everybody.
+        if max(tokens, default=0) >= self.size:
+            raise InvalidRequestError(
+                "the request holds a token that the model does not have"
+            )
+        return tokens
 
     def decode(self, tokens: list[int]) -> str:
         """Return the text of tokens, special ones left out."""

@@ -13,7 +13,7 @@ importlib.import_module(sys.argv[1])
 print("\\n".join({name.partition(".")[0] for name in sys.modules}))
 """
 SERVERS = {"hypercorn", "h11", "h2", "wsproto"}
-ENGINES = {"mistralrs", "gguf", "numpy"}
+ENGINES = {"mistralrs", "gguf", "numpy", "onnxruntime", "tokenizers"}
 
 
 def loaded_by(module: str) -> set[str]:

@@ -34,6 +34,9 @@ class LlamaShape:
     epsilon: float = 1e-5
     # Without them, as in old exports, padded rows come out wrong.
     position_ids: bool = True
+    # One node for all of a layer's attention, as builders for GPUs write it: its
+    # rows begin at the left, whatever the mask says.
+    fused: bool = False
 
     @property
     def size(self) -> int:
@@ -106,6 +109,7 @@ class Graph:
     def model(
         self, inputs: list[onnx.ValueInfoProto], outputs: list[onnx.ValueInfoProto]
     ) -> onnx.ModelProto:
+        sets = [helper.make_opsetid("", OPSET), helper.make_opsetid("com.microsoft", 1)]
         graph = helper.make_graph(
             self.nodes,
             "graph",
@@ -113,9 +117,7 @@ class Graph:
             outputs,
             [numpy_helper.from_array(v, n) for n, v in self.constants.items()],
         )
-        return helper.make_model(
-            graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10
-        )
+        return helper.make_model(graph, opset_imports=sets, ir_version=10)
 
 
 def _tensor(name: str, kind: int, *shape: int | str) -> onnx.ValueInfoProto:
@@ -145,7 +147,8 @@ def llama(shape: LlamaShape, weights: Weights) -> onnx.ModelProto:
             if name.startswith(f"{layer}.")
         }
         normed = _rms(graph, value, own["norm1"], shape.epsilon)
-        attended = _attend(graph, shape, layer, own, (normed, cos, sin, bias))
+        attend = _attend_fused if shape.fused else _attend
+        attended = attend(graph, shape, layer, own, (normed, cos, sin, bias))
         value = graph.add("Add", value, attended)
         normed = _rms(graph, value, own["norm2"], shape.epsilon)
         gate = graph.add("MatMul", normed, own["gate"])
@@ -271,6 +274,39 @@ def _attend(
     shares = graph.add("Softmax", graph.add("Add", scores, bias), axis=-1)
     joined = graph.join_heads(graph.add("MatMul", shares, kept[1]), shape.hidden)
     return graph.add("MatMul", joined, own["o"])
+
+
+def _attend_fused(
+    graph: Graph,
+    shape: LlamaShape,
+    layer: int,
+    own: dict[str, str],
+    given: tuple[str, str, str, str],
+) -> str:
+    normed, cos, sin, _ = given
+    parts = []
+    for name, heads in (("q", shape.heads), ("k", shape.kv_heads)):
+        made = graph.add("MatMul", normed, own[name])
+        made = _turned(graph, graph.split_heads(made, heads, shape.size), cos, sin)
+        parts.append(graph.join_heads(made, heads * shape.size))
+    parts.append(graph.add("MatMul", normed, own["v"]))
+    names = [f"past_key_values.{layer}.{kind}" for kind in ("key", "value")]
+    lengths = graph.add("ReduceSum", "attention_mask", graph.ints(1), keepdims=0)
+    lengths = graph.add("Sub", lengths, graph.ints(1))
+    total = graph.add("Gather", graph.add("Shape", "attention_mask"), graph.ints(1))
+    counts = [graph.add("Cast", one, to=TensorProto.INT32) for one in (lengths, total)]
+    out = f"fused_{layer}"
+    graph.nodes.append(
+        helper.make_node(
+            "GroupQueryAttention",
+            [*parts, *names, *counts],
+            [out, f"present.{layer}.key", f"present.{layer}.value"],
+            domain="com.microsoft",
+            num_heads=shape.heads,
+            kv_num_heads=shape.kv_heads,
+        )
+    )
+    return graph.add("MatMul", out, own["o"])
 
 
 def _repeated(graph: Graph, shape: LlamaShape, kept: str) -> str:

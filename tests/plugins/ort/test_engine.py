@@ -38,6 +38,7 @@ from atomr_infer.model.capabilities import Feature
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.runtimes.contract import RunnerContext
 from atomr_infer_ort.generation import WINDOW
+from atomr_infer_ort.model import Abilities
 from atomr_infer_ort.plugin import PLUGIN
 from tests.plugins.ort.graphs import LlamaShape, llama_reference, random_llama
 from tests.plugins.ort.models import SHAPE, byte_tokenizer, write_llama
@@ -154,11 +155,19 @@ async def test_a_prompt_read_in_pieces_is_the_same_prompt(
     assert text_of(chunks) == decode(greedy(PROMPTS[2], 8))
 
 
-@pytest.mark.parametrize("position_ids", [True, False])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        SHAPE,
+        attrs.evolve(SHAPE, position_ids=False),
+        attrs.evolve(SHAPE, fused=True),
+        attrs.evolve(SHAPE, fused=True, position_ids=False),
+    ],
+    ids=["exported", "without positions", "fused", "fused, without positions"],
+)
 async def test_sequences_of_any_length_that_come_and_go_say_what_they_say_alone(
-    tmp_path: Path, position_ids: bool
+    tmp_path: Path, shape: LlamaShape
 ) -> None:
-    shape = attrs.evolve(SHAPE, position_ids=position_ids)
     folder = write_llama(tmp_path / "model", shape)
     counts = [40, 9, 25]
     said: dict[tuple[int, int], str] = {}
@@ -173,6 +182,7 @@ async def test_sequences_of_any_length_that_come_and_go_say_what_they_say_alone(
         said[turn, number] = text_of(chunks)
 
     async with opened(folder, max_seqs=5) as runner, trio.open_nursery() as nursery:
+        assert runner._engine._abilities == Abilities(pads=shape == SHAPE, pieces=True)
         for turn in range(3):
             for number in range(3):
                 nursery.start_soon(answer, runner, turn, number)
@@ -334,6 +344,15 @@ async def test_a_slow_reader_rests_and_loses_nothing(runner: OrtRunner) -> None:
         assert [chunk async for chunk in chunks] == alone
 
 
+async def test_answers_that_do_not_fit_together_end_sooner(llama_folder: Path) -> None:
+    async with opened(llama_folder, cache_tokens=100) as runner:
+        chunks = await collect(runner, bare("hello", n=4))
+        assert chunks[-1].usage is not None
+        assert chunks[-1].usage.output_tokens == 4 * (25 - 5)
+        with pytest.raises(ContextLengthError, match="model's context is 12 with"):
+            await collect(runner, bare("hello, world", n=8))
+
+
 async def test_requests_wait_for_room_in_the_cache(llama_folder: Path) -> None:
     async with opened(llama_folder, cache_tokens=100) as runner:
         assert runner.capabilities.context_tokens == 100
@@ -398,6 +417,20 @@ async def test_a_model_without_a_template_completes_and_does_not_chat(
         assert len(await collect(runner, bare("a", max_tokens=2))) > 0
         with pytest.raises(UnsupportedFeatureError, match="no chat template"):
             await collect(runner, ask())
+
+
+async def test_a_token_that_only_the_tokenizer_has_is_the_client_s_mistake(
+    tmp_path: Path,
+) -> None:
+    folder = write_llama(tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    # The byte of "z" is among the last ones.
+    config["vocab_size"] = int(TOKENIZER.encode("z").ids[0])
+    (folder / "config.json").write_text(json.dumps(config))
+    async with opened(folder) as runner:
+        with pytest.raises(InvalidRequestError, match="the model does not have"):
+            await collect(runner, bare("z"))
+        assert len(await collect(runner, bare("a", max_tokens=2))) > 0
 
 
 # --- the engine fails ----------------------------------------------------------------

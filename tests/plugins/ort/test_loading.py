@@ -9,9 +9,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from atomr_infer.errors import ConfigError, EngineStartError
+from atomr_infer.errors import ConfigError, EngineStartError, PluginError
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.runtimes.contract import Progress, RunnerContext
+from atomr_infer.runtimes.loader import ensure_available
 from atomr_infer_ort import loading
 from atomr_infer_ort.faults import load_error, step_error
 from atomr_infer_ort.layout import read_layout
@@ -249,6 +250,21 @@ def test_a_template_may_be_a_file_or_one_of_several(model: Path) -> None:
 
 class NoSuchFile(Exception):  # noqa: N818  the library's name
     """What ONNX Runtime raises for weights that are not beside their model."""
+
+
+def test_what_is_missing_is_named_with_the_command(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name: None if name == "onnxruntime" else True
+    )
+    assert PLUGIN.missing() == ("onnxruntime",)
+    with pytest.raises(PluginError) as caught:
+        ensure_available(PLUGIN)
+    assert str(caught.value) == (
+        "runtime 'ort' needs the package onnxruntime; run: pip install "
+        "'atomr-infer[ort]'"
+    )
 
 
 def test_errors_of_the_library_are_told_apart() -> None:
