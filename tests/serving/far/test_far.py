@@ -23,6 +23,7 @@ from atomr_infer.model.batch import (
 from atomr_infer.model.deployment import Deployment, Jitter, RetryPolicy, Serving
 from atomr_infer.model.embeddings import Embeddings, EmbedRequest
 from atomr_infer.model.failover import HedgePolicy, OnCut
+from atomr_infer.model.secret import HeaderSecret
 from atomr_infer.serving.far.asking import CREDIT_BYTES
 from atomr_infer.serving.served import Tried
 from atomr_infer.serving.whole_calls import count_tokens, embed
@@ -203,6 +204,26 @@ async def test_a_request_has_no_more_time_over_there_than_it_has_here(
         with pytest.raises(errors.DeadlineError):
             await a.ask(timeout_s=0.2)
         await until(lambda: player.left == 1)
+        await at_rest(a, b)
+
+
+async def test_a_clients_key_crosses_for_the_deployment_that_asks_for_it_alone(
+    open_far: OpenFar,
+) -> None:
+    own = attrs.evolve(M, credential=HeaderSecret("x-key"))
+    other = Deployment(name="o", runtime="lab", credential=HeaderSecret("x-other"))
+    async with open_far("ab") as (a, b):
+        player = Player()
+        await b.deploy(own, player)
+        a.know(own)
+        a.know(other)
+        await a.sees(1)
+        headers = {"x-key": "k-1", "x-other": "o-1", "anthropic-beta": "b"}
+        await a.ask(client_headers=headers)
+        assert player.batches[0].client_headers == {
+            "x-key": "k-1",
+            "anthropic-beta": "b",
+        }
         await at_rest(a, b)
 
 

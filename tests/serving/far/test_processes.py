@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -167,6 +168,43 @@ async def test_a_node_that_is_killed_under_load_costs_only_what_had_begun(
         again = await fleet.start("b", model)
         await a.sees("b/0", "c/0")
         await again.is_at_rest()
+
+
+async def test_a_node_that_stands_still_is_given_up_and_another_one_answers(
+    tmp_path: Path,
+) -> None:
+    opens, _ = PROVIDERS["openai"]
+    async with (
+        opens([HangBeforeHeaders()], otherwise=Happy(text="here I am")) as upstream,
+        open_fleet(tmp_path) as fleet,
+    ):
+        model = model_of(upstream, "openai")
+        b = await fleet.start("b", model)
+        a = await fleet.start("a", elsewhere(model))
+        await a.sees("b/0")
+        answers: list[Answer] = []
+
+        async def ask_one() -> None:
+            answers.append(await ask(a.port, ROUTES["chat"], stream=True))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask_one)
+            await upstream.wait_for_requests(1)
+            c = await fleet.start("c", model)
+            await a.sees("b/0", "c/0")
+            b.child.send_signal(signal.SIGSTOP)
+        (answer,) = answers
+        assert answer.status == 200
+        assert answer.headers["x-atomr-route"].startswith("node=c; replica=0; ")
+        assert answer.headers["x-atomr-attempts"] == "2"
+        assert answer.body.endswith(b"data: [DONE]\n\n")
+        await a.sees("c/0")
+        await a.is_at_rest()
+        await c.is_at_rest()
+        b.child.send_signal(signal.SIGCONT)
+        # What it was asked is nobody's any more, and it is one of them again.
+        await a.sees("b/0", "c/0")
+        await b.is_at_rest()
 
 
 async def test_a_cut_answer_is_made_whole_by_another_node_where_that_is_wanted(
