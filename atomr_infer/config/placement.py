@@ -8,8 +8,10 @@ from __future__ import annotations
 import difflib
 from typing import TYPE_CHECKING
 
+import attrs
+
 from atomr_infer.config.reader import TableReader, type_name
-from atomr_infer.model.placement import Placement, Role
+from atomr_infer.model.placement import Check, Placement, Role
 from atomr_infer.policy.colocation import colocation_problem
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ def read_placement(table: TableReader) -> Placement:
         ConfigError: a key is unknown, or a value is not allowed.
     """
     table.check_keys(
-        ("roles", "labels", "gpus", "gpu_memory_gib", "colocate_with", "everywhere"),
+        (field.name for field in attrs.fields(Placement)),
         also=_OTHER_WORDS,
     )
     converted: dict[str, object] = {}
@@ -45,6 +47,8 @@ def read_placement(table: TableReader) -> Placement:
         converted["roles"] = _roles(table)
     if "labels" in table.content:
         converted["labels"] = _labels(table)
+    if "check" in table.content:
+        converted["check"] = table.member("check", Check)
     everywhere = table.content.get("everywhere", True)
     if not isinstance(everywhere, bool):
         problem = f"everywhere is {type_name(everywhere)}, not true or false"

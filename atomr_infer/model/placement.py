@@ -20,6 +20,13 @@ from atomr_infer.model.validation import (
 )
 
 
+class Check(Enum):
+    """What is looked at before a node says that a deployment serves there."""
+
+    CONNECT = "connect"
+    NONE = "none"
+
+
 class Role(Enum):
     """What a node is there for."""
 
@@ -67,6 +74,10 @@ class Placement:
         gpu_memory_gib: memory that a replica takes of each of them; left out:
             all of it, so that nobody else gets that GPU.
         colocate_with: another deployment; only nodes that run it are taken.
+        check: what a node looks at before it says that it serves a provider's
+            deployment.  ``connect``: whether a connection can be made; where it
+            cannot, the deployment serves all the same, the reason is shown, and it is
+            tried again.  ``none``: nothing.
         everywhere: whether each node that fits runs ``serving.replicas`` copies;
             false: so many run in all.  Left out: true for a remote provider.
     """
@@ -85,6 +96,9 @@ class Placement:
     )
     colocate_with: str | None = attrs.field(
         default=None, validator=attrs.validators.optional(identifier)
+    )
+    check: Check = attrs.field(
+        default=Check.CONNECT, validator=attrs.validators.instance_of(Check)
     )
     everywhere: bool | None = attrs.field(
         default=None,

@@ -28,7 +28,7 @@ from atomr_infer.model.failover import (
     OnCapacity,
     OnCut,
 )
-from atomr_infer.model.placement import Placement, Role
+from atomr_infer.model.placement import Check, Placement, Role
 from atomr_infer.model.prices import Price, Rates, Tier
 from atomr_infer.model.rate_limits import RateLimits
 from atomr_infer.model.secret import (
@@ -69,6 +69,7 @@ WHOLE = Deployment(
         gpu_memory_gib=20.5,
         colocate_with="other",
         everywhere=False,
+        check=Check.NONE,
     ),
     rate_limits=RateLimits(requests_per_minute=60, max_concurrent=3),
     budget=(

@@ -6,7 +6,7 @@ import pytest
 
 from atomr_infer.config.load import parse_config
 from atomr_infer.errors import ConfigError
-from atomr_infer.model.placement import Placement, Role
+from atomr_infer.model.placement import Check, Placement, Role
 
 HEAD = '[[deployment]]\nname = "tiny"\nruntime = "mock"\n[deployment.placement]\n'
 
@@ -23,8 +23,10 @@ def test_all_keys_are_read() -> None:
     gpus = 2
     gpu_memory_gib = 40
     everywhere = false
+    check = "none"
     """
     assert placement(text) == Placement(
+        check=Check.NONE,
         roles={Role.GPU, Role.EGRESS},
         labels={"region": ("eu", "us"), "disk": ("fast",)},
         gpus=2,
@@ -47,6 +49,7 @@ def test_all_keys_are_read() -> None:
         ("labels = { region = [] }", "says nothing; name what the label may be"),
         ("gpus = -1", "gpus: -1 must be at least 0"),
         ("gpu_memory_gib = 4", "needs gpus; say how many a replica takes"),
+        ('check = "models"', "check: 'models' is not allowed; use 'connect' or"),
         ('everywhere = "yes"', "everywhere is a string, not true or false"),
         ('colocate_with = "tin"', "there is no deployment 'tin'"),
         ('colocate_with = "tiny"', "goes round in a circle: 'tiny', 'tiny'"),

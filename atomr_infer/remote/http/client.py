@@ -111,7 +111,7 @@ class HttpClient:
         way = Http2(http2)
         if connect is None:
             known = proxies_from(os.environ) if proxies is None else proxies
-            dialer = _dialer(url.origin, known.of(url.origin), ssl_context, way)
+            dialer = dialer_to(url.origin, known.of(url.origin), ssl_context, way)
         else:
             dialer = Dialer(origin=url.origin, connect=connect, http2=way)
         reader = None if dialer.tunnels else dialer.proxy
@@ -299,9 +299,10 @@ class _Block:
         await self._client.finish(self._exchange)
 
 
-def _dialer(
+def dialer_to(
     origin: Origin, proxy: Proxy | None, context: ssl.SSLContext | None, http2: Http2
 ) -> Dialer:
+    """Return the way to an origin; see :class:`HttpClient`."""
     if origin.tls:
         context = context or verifying_context()
         if http2 is not Http2.OFF:

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
-from atomr_infer.errors import ConfigError, InferenceError
+from atomr_infer.errors import ConfigError, InferenceError, UpstreamError
 from atomr_infer.model.deployment import Deployment
-from atomr_infer.model.placement import Placement
+from atomr_infer.model.placement import Check, Placement
 from atomr_infer.policy.deployment_state import Event, State, step
 from atomr_infer.policy.placement import Gpus
+from atomr_infer.remote.http.reaching import reach
 from atomr_infer.serving.elsewhere import forget, know
 from atomr_infer.serving.placing.records import Claim
 from atomr_infer.serving.replica import Phase
@@ -36,6 +37,7 @@ log = logging.getLogger(__name__)
 _LOOK_EVERY_S = 0.25
 _AGAIN_S = 5.0
 _MAX_AGAIN_S = 300.0
+_REACH_S = 5.0
 
 
 @attrs.frozen
@@ -101,6 +103,8 @@ class Share:
         self._scope: trio.CancelScope | None = None
         self._again_s = _AGAIN_S
         self._again_at: float | None = None
+        self._check_at = 0.0
+        self._unreached = ""
 
     @property
     def gpus(self) -> tuple[Gpus, ...]:
@@ -116,6 +120,7 @@ class Share:
             return
         if self.aim is None or aim.digest != self.aim.digest:
             self._again_s, self._again_at = _AGAIN_S, None
+            self._check_at, self._unreached = 0.0, ""
         self.aim = aim
         self._changed.set()
         if self._scope is not None:
@@ -221,16 +226,36 @@ class Share:
         """
         while not self._changed.is_set() and not self.is_over:
             if aim.local is not None:
+                await self._check(aim)
                 self._look(aim)
             with trio.move_on_after(_LOOK_EVERY_S if aim.local else inf):
                 await self._changed.wait()
+
+    async def _check(self, aim: Aim) -> None:
+        """Look whether its provider can be reached, once, or until it can."""
+        if aim.deployment is None or trio.current_time() < self._check_at:
+            return
+        if self._serving.readiness().phases.get(self.name) != Phase.SERVING.value:
+            return
+        self._check_at = inf
+        endpoint = self._serving.blueprint(self.name).source.endpoint
+        if endpoint is None or aim.deployment.placement.check is Check.NONE:
+            return
+        with trio.CancelScope() as self._scope:
+            self._unreached = await _unreached(endpoint)
+        self._scope = None
+        if self._unreached:
+            log.warning("%s: %s", self.name, self._unreached)
+            self._check_at = trio.current_time() + self._again_s
+            self._again_s = min(2 * self._again_s, _MAX_AGAIN_S)
 
     def _look(self, aim: Aim) -> None:
         phase = self._serving.readiness().phases.get(self.name)
         if phase == Phase.FAILED.value:
             self._serving.askable(self.name)  # raises why
         if phase == Phase.SERVING.value:
-            self._again_s = _AGAIN_S
+            if not self._unreached:
+                self._again_s = _AGAIN_S
             if self.state is State.LOADING:
                 self._enter(aim, Event.READY)
         elif self.state is State.SERVING:
@@ -272,5 +297,16 @@ class Share:
             gpus=() if failed else aim.gpus,
             serving=len(serving),
             digest=aim.digest,
-            reason=self._reason if failed else "",
+            reason=self._reason if failed else self._unreached,
         )
+
+
+async def _unreached(endpoint: str) -> str:
+    """Return why a provider cannot be reached; "": it can."""
+    try:
+        await reach(endpoint, within_s=_REACH_S)
+    except UpstreamError as error:
+        return error.message
+    except ValueError as error:
+        return f"its endpoint cannot be tried: {error}"
+    return ""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING
 
 import pytest
 
 from atomr_infer.errors import ConfigError, NotReadyError
 from atomr_infer.model.deployment import Deployment
-from atomr_infer.model.placement import Placement
+from atomr_infer.model.placement import Check, Placement
 from atomr_infer.model.secret import EnvSecret, Secret
+from atomr_infer.policy.deployment_state import State
 from atomr_infer.testing.upstream import open_openai_upstream
 from tests.serving.placing.real import open_fleet, until
 
@@ -91,3 +93,28 @@ async def test_what_has_no_place_is_said_with_the_reason(tmp_path: Path) -> None
             await fleet.nodes["b"].cluster.deploy(wanted)
         assert fleet.nodes["a"].cluster.explain(wanted).missing == 1
         await until(lambda: not fleet.nodes["a"].cluster.deployments())
+
+
+async def test_a_provider_out_of_reach_is_served_and_shown_until_it_is_there(
+    tmp_path: Path,
+) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    async with open_fleet(tmp_path, "a") as fleet:
+        node = fleet.nodes["a"]
+        await node.cluster.deploy(remote(f"http://127.0.0.1:{port}/v1"))
+        [status] = node.cluster.deployments()
+        assert status.state is State.SERVING
+        assert status.reason.startswith(f"a: no connection to http://127.0.0.1:{port}")
+        with socket.create_server(("127.0.0.1", port)):
+            # Tried again after five seconds.
+            await until(lambda: not node.cluster.deployments()[0].reason)
+
+
+async def test_a_provider_that_shall_not_be_tried_is_not(tmp_path: Path) -> None:
+    async with open_fleet(tmp_path, "a") as fleet:
+        node = fleet.nodes["a"]
+        quiet = Placement(check=Check.NONE)
+        await node.cluster.deploy(remote("http://127.0.0.1:9/v1", placement=quiet))
+        assert node.cluster.deployments()[0].reason == ""
