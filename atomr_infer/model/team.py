@@ -8,8 +8,7 @@ from __future__ import annotations
 import attrs
 
 from atomr_infer.model.rate_limits import RateLimits
-from atomr_infer.model.validation import positive
-from atomr_infer.model.virtual_key import short_name
+from atomr_infer.model.virtual_key import is_weight, short_name
 
 
 @attrs.frozen(kw_only=True)
@@ -25,7 +24,7 @@ class Team:
     """
 
     name: str = attrs.field(validator=short_name)
-    weight: float = attrs.field(default=1.0, validator=positive)
+    weight: float = attrs.field(default=1.0, validator=is_weight)
     rate_limits: RateLimits | None = attrs.field(
         default=None,
         validator=attrs.validators.optional(attrs.validators.instance_of(RateLimits)),

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 _ID = re.compile(r"key_[0-9a-f]{16}")
 _MAX_NAME_CHARS = 128
 _MAX_MODELS = 256
+_WEIGHTS = 0.001, 1000.0
 _DIGEST_BYTES = 32
 
 # The year 9999: dates end there.
@@ -58,6 +59,15 @@ def short_name(_: object, field: attrs.Attribute[str], value: object) -> None:
     identifier(_, field, value)
     if isinstance(value, str) and len(value) > _MAX_NAME_CHARS:
         problem = f"is longer than {_MAX_NAME_CHARS} characters"
+        raise InvalidValueError(field.name, value, problem)
+
+
+def is_weight(_: object, field: attrs.Attribute[Any], value: object) -> None:
+    """Require a share that clocks of a queue can be divided by."""
+    positive(_, field, value)
+    least, most = _WEIGHTS
+    if not isinstance(value, (int, float)) or not least <= value <= most:
+        problem = f"must be from {least:g} to {most:g}"
         raise InvalidValueError(field.name, value, problem)
 
 
@@ -121,7 +131,7 @@ class VirtualKey:
     priority: int = attrs.field(
         default=0, validator=[at_least(-MAX_PRIORITY), at_most(MAX_PRIORITY)]
     )
-    weight: float = attrs.field(default=1.0, validator=positive)
+    weight: float = attrs.field(default=1.0, validator=is_weight)
     rate_limits: RateLimits | None = attrs.field(
         default=None,
         validator=attrs.validators.optional(attrs.validators.instance_of(RateLimits)),

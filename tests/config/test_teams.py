@@ -25,6 +25,10 @@ def test_teams_are_read_in_order() -> None:
         ('[[team]]\nname = "a b"', "2: team[0]: name: 'a b' is not a name; use"),
         ('[[team]]\nname = "a"\nweight = 0', "3: team[0]: weight: 0 must be a number"),
         (
+            '[[team]]\nname = "a"\nweight = 1e9',
+            "3: team[0]: weight: 1000000000.0 must be from 0.001 to 1000",
+        ),
+        (
             '[[team]]\nname = "a"\nwieght = 2',
             "3: team[0]: unknown key 'wieght'; did you mean 'weight'?",
         ),

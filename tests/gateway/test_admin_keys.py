@@ -197,6 +197,13 @@ async def test_the_log_says_who_did_what_and_no_secret(
         ),
         (
             "",
+            b'{"name":"x","weight":5e-324}',
+            400,
+            "invalid_value",
+            "weight: 5e-324 must be from 0.001 to 1000",
+        ),
+        (
+            "",
             b'{"name":"x","lifetime_s":1e300}',
             400,
             "invalid_value",
