@@ -39,11 +39,12 @@ class Groups:
         serving = self._serving
         guard = serving.breakers.of(name)
         ready = serving.routing(name).ready
-        here = any(replica.is_local for replica in ready)
+        refuses = guard is not None and guard.is_open
+        # The circuit is this node's: others may reach the upstream.
+        usable = any(not (refuses and replica.is_local) for replica in ready)
         return Member(
             name=name,
-            # The breaker is this node's, and so are those whom it keeps from asking.
-            usable=bool(ready) and not (here and guard is not None and guard.is_open),
+            usable=usable,
             outstanding=min((replica.outstanding for replica in ready), default=0),
             turn=self._turns.get(name, 0),
             weight=serving.deployments[name].serving.weight,

@@ -20,6 +20,7 @@ import trio
 from atomr.errors import NoProcessError, ServerDownError
 from atomr.otp import call
 from atomr_infer.errors import (
+    CircuitOpenError,
     ContentFilterError,
     InferenceError,
     NotReadyError,
@@ -208,8 +209,13 @@ class Leg:
         """Take what :meth:`lease` holds; :meth:`let_go` gives it back."""
         while True:
             replica = self._at or await self._found(may_wait=may_wait)
-            if isinstance(replica, ReplicaState):
-                return await self._hold_here(replica, pid, may_wait=may_wait)
+            try:
+                if isinstance(replica, ReplicaState):
+                    return await self._hold_here(replica, pid, may_wait=may_wait)
+            except CircuitOpenError:
+                if not self._leaves():
+                    raise
+                continue
             try:
                 return await hold_far(self._serving, self, replica, may_wait=may_wait)
             except NothingSentError as error:
@@ -231,6 +237,13 @@ class Leg:
                 raise
         await one_is_there(self._serving, self.deployment, self.deadline_s)
         return self._chosen()
+
+    def _leaves(self) -> bool:
+        """Avoid this node's replicas: its circuit is open, another's may not be."""
+        if self._table is None or not self._table.far:
+            return False
+        self._failed_on |= frozenset(self._table.replicas)
+        return self._table.has_other(self._failed_on)
 
     def _turns_from(self, replica: AnyReplica) -> bool:
         """Avoid a replica; whether there is another one."""

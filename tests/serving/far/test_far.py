@@ -384,6 +384,29 @@ async def test_this_nodes_replica_is_asked_until_it_has_no_place_left(
     assert near.left == 1
 
 
+async def test_a_node_whose_circuit_is_open_lets_another_one_ask(
+    open_far: OpenFar,
+) -> None:
+    remote = attrs.evolve(M, options={"endpoint": "there"})
+    async with open_far("ab") as (a, b):
+        near = Player()
+        await a.deploy(remote, near)
+        await b.deploy(remote, Player([says("there")] * 9))
+        await a.sees(1)
+        guard = a.serving.breakers.of("m")
+        assert guard is not None
+        guard.force_open()
+        answer = await a.ask()
+        assert answer.texts == ["there"]
+        assert near.batches == []
+        other = b.serving.breakers.of("m")
+        assert other is not None
+        other.force_open()
+        with pytest.raises(errors.CircuitOpenError):
+            await a.ask()
+        await at_rest(a, b)
+
+
 async def test_what_a_node_has_to_do_is_known_to_the_others(open_far: OpenFar) -> None:
     async with open_far("ab") as (a, b), trio.open_nursery() as nursery:
         await b.deploy(M, Player([stalls("x")] * 3, max_concurrency=5))
