@@ -341,6 +341,7 @@ async def test_a_slow_reader_rests_and_loses_nothing(runner: OrtRunner) -> None:
         rested = runner.steps
         await trio.testing.wait_all_tasks_blocked(0.05)
         assert runner.steps == rested
+        assert not chunks.ended.is_set()
         assert [chunk async for chunk in chunks] == alone
 
 
@@ -351,6 +352,14 @@ async def test_answers_that_do_not_fit_together_end_sooner(llama_folder: Path) -
         assert chunks[-1].usage.output_tokens == 4 * (25 - 5)
         with pytest.raises(ContextLengthError, match="model's context is 12 with"):
             await collect(runner, bare("hello, world", n=8))
+
+
+async def test_requests_wait_for_a_row(llama_folder: Path) -> None:
+    async with opened(llama_folder, max_seqs=2) as runner:
+        async with trio.open_nursery() as nursery:
+            for _ in range(4):
+                nursery.start_soon(collect, runner, bare("hello", max_tokens=40))
+        assert 2 * 40 <= runner.steps <= 2 * 42
 
 
 async def test_requests_wait_for_room_in_the_cache(llama_folder: Path) -> None:
