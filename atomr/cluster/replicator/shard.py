@@ -52,7 +52,7 @@ _TOLD_S = 1.0
 """Who still asks after so long did not hear it, or heard something older last."""
 _REFILL_S = 5.0
 """After a reset, for what peers have to come again before it counts as removed."""
-_REST_S = 2.0
+_REST_S = 5.0
 """A round is due so seldom while all hold the same; of all shards at the same time."""
 
 
