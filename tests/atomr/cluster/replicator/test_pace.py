@@ -91,7 +91,7 @@ def test_replicators_that_agree_are_woken_some_times_in_ten_seconds() -> None:
 
 def test_a_write_is_pushed_in_time_though_a_round_comes_between() -> None:
     cores = Cores("ab")
-    cores.run(5.0)
+    cores.run(4.0)
     cores.put("a", "k")
     core, written_s = cores.cores["a"], cores.now_s
     assert core.next_deadline_s == pytest.approx(written_s + PUSH_S)
@@ -106,7 +106,7 @@ def test_a_write_is_pushed_in_time_though_a_round_comes_between() -> None:
 
 def test_writes_of_one_turn_go_out_together_however_long_it_takes() -> None:
     cores = Cores("ab")
-    cores.run(5.0)
+    cores.run(4.0)
     for number in range(10):
         cores.put("a", f"k{number}")
         cores.now_s += PUSH_S
@@ -128,7 +128,7 @@ def test_writes_of_one_turn_go_out_together_however_long_it_takes() -> None:
 def test_a_peer_that_holds_something_else_is_told_what_we_know() -> None:
     cores = Cores("ab", shards=2)
     cores.put("a", "k")
-    cores.run(5.0)
+    cores.run(4.0)
     a, b = cores.cores.values()
     shard = a.shard_of("m", "k")
     cores.heard = []
@@ -148,7 +148,7 @@ def test_a_peer_that_holds_something_else_is_told_what_we_know() -> None:
 
 def test_an_overview_of_another_life_or_length_asks_for_a_hello() -> None:
     cores = Cores("ab", shards=2)
-    cores.run(5.0)
+    cores.run(4.0)
     a, b = cores.cores.values()
     marks = tuple(shard.mark for shard in b.shards)
     lives = lives_of(shard.origin for shard in b.shards)
@@ -163,7 +163,7 @@ def test_an_overview_of_another_life_or_length_asks_for_a_hello() -> None:
 
 def test_a_frame_of_an_earlier_life_of_a_log_is_dropped_and_a_hello_asked_for() -> None:
     cores = Cores("ab")
-    cores.run(5.0)
+    cores.run(4.0)
     a, b = cores.cores.values()
     log = b.shards[0].log
     digest = Digest(((Origin("x", 1), 7),), (), 0, is_answer=False)
@@ -182,7 +182,7 @@ def test_a_frame_of_an_earlier_life_of_a_log_is_dropped_and_a_hello_asked_for() 
 
 def test_overviews_of_one_peer_are_looked_at_now_and_then() -> None:
     cores = Cores("ab", shards=2)
-    cores.run(5.0)
+    cores.run(4.0)
     a, b = cores.cores.values()
     lives = lives_of(shard.origin for shard in b.shards)
     cores.heard = []
