@@ -93,6 +93,7 @@ class Placer:
         Cancellation: what runs goes on running.
         """
         self._started_at = trio.current_time()
+        self._shares = {}
         async with trio.open_nursery() as nursery:
             for name in self._serving.elsewhere:
                 self._share(name, nursery)  # this is a restart

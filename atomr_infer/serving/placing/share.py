@@ -128,7 +128,8 @@ class Share:
 
     def hear(self, claim: Claim | None) -> None:
         """Take what all nodes hold to be this share; it is said again if need be."""
-        if claim != self._told:
+        # Before it has an aim, what is said is the last placer's, and still true.
+        if self.aim is not None and claim != self._told:
             self._tell(self._told)
 
     async def work(self) -> None:

@@ -361,3 +361,41 @@ async def test_the_last_node_does_not_wait_for_others(autojump_clock: object) ->
         with trio.fail_after(1):
             await places["a"].orders.leave()
         assert places.runs == {"a": {"tiny": 1}}
+
+
+# --- crashes -----------------------------------------------------------------------
+
+
+async def test_a_placer_that_crashes_takes_over_what_runs(
+    autojump_clock: object,
+) -> None:
+    async with open_places("a", "b") as places:
+        await places["a"].orders.deploy(local())
+        await places["a"].orders.deploy(remote())
+        before = places.runs
+        cores = {
+            (place.name, name): [r.core for r in place.serving.replicas(name)]
+            for place in places.all.values()
+            for name in ("tiny", "gpt")
+        }
+        for place in places.all.values():
+            place.crash_placer()
+        await trio.sleep(30)
+        assert places.runs == before
+        assert cores == {
+            (place.name, name): [r.core for r in place.serving.replicas(name)]
+            for place in places.all.values()
+            for name in ("tiny", "gpt")
+        }
+        assert places["a"].state("tiny") == places["a"].state("gpt") == "serving"
+
+
+async def test_what_was_removed_while_a_placer_was_down_ends(
+    autojump_clock: object,
+) -> None:
+    async with open_places("a") as places:
+        await places["a"].orders.deploy(local())
+        places["a"].crash_placer()
+        await places["a"].orders.undeploy("tiny", wait=False)
+        await places.until(lambda: places.runs == {}, within_s=10)
+        assert places["a"].serving.table.names() == ()

@@ -15,8 +15,19 @@ from typing import TYPE_CHECKING, Any, cast
 import attrs
 import trio
 
+from atomr.core.child_spec import ChildSpec
 from atomr.crdt import Origin
-from atomr.process import self_pid, send, spawn
+from atomr.otp import Strategy, Supervisor
+from atomr.process import (
+    Node,
+    PlainProcess,
+    current_node,
+    kill,
+    self_pid,
+    send,
+    whereis,
+)
+from atomr.process.context import NODE
 from atomr_infer.config.node import NodeConfig
 from atomr_infer.serving.application import open_serving
 from atomr_infer.serving.node import ServingNode
@@ -185,6 +196,15 @@ class Place:
     serving: Serving
     orders: Orders
     scope: trio.CancelScope
+    node: Node
+
+    def crash_placer(self) -> None:
+        """Kill it; its supervisor starts it again."""
+        token = NODE.set(self.node)
+        pid = whereis("placer")
+        NODE.reset(token)
+        assert pid is not None
+        kill(pid)
 
     def runs(self) -> dict[str, int]:
         """Replicas that are open here, by deployment."""
@@ -250,8 +270,12 @@ class Places:
                 )
                 sources = Sources(self.environ, distributions)
                 orders = Orders(serving, catalogue, placer, sources)
-                spawn(placer.run)
-                task_status.started(Place(name, serving, orders, scope))
+                here = current_node()
+                start = partial(PlainProcess, placer.run)
+                spec = ChildSpec(id="placer", start=start, name="placer")
+                top = partial(Supervisor, [spec], strategy=Strategy.ONE_FOR_ONE)
+                await here.start(ChildSpec(id="top", start=top))
+                task_status.started(Place(name, serving, orders, scope, here))
                 await trio.sleep_forever()
 
     def _met(self, name: str) -> bool:
