@@ -167,10 +167,22 @@ class _Answer:
 
     async def run(self, ask: Ask) -> None:
         """Make the request, and say how it went."""
+        outcome = "cancelled"
         try:
             await self._as_process(ask)
+            outcome = "completed"
         except InferenceError as error:
+            outcome = error.kind
             await self._say(self._told(error))
+        finally:
+            log.info(
+                "request %s of the node %s: deployment=%s/%d outcome=%s",
+                ask.request.request_id,
+                self._stream.link.peer.name,
+                ask.deployment,
+                ask.replica,
+                outcome,
+            )
         # So neither side has to reset a stream that is over.
         self._stream.end()
         with trio.move_on_after(_PART_WITHIN_S):

@@ -90,6 +90,29 @@ async def test_an_answer_of_another_node_is_the_same_and_says_whose_it_is(
         await at_rest(a, b)
 
 
+async def test_the_node_that_answers_logs_whose_request_it_was(
+    open_far: OpenFar, caplog: pytest.LogCaptureFixture
+) -> None:
+    refused = errors.ContextLengthError("too long", status=400)
+    caplog.set_level("INFO", "atomr_infer.serving.far.answering")
+    async with open_far("ab") as (a, b):
+        await b.deploy(M, Player([says("Hello"), fails(refused)]))
+        a.know(M)
+        await a.sees(1)
+        await a.ask()
+        with pytest.raises(errors.ContextLengthError):
+            await a.ask()
+        await at_rest(a, b)
+    assert [
+        record.getMessage()
+        for record in caplog.records
+        if record.name == "atomr_infer.serving.far.answering"
+    ] == [
+        "request a-0 of the node a: deployment=m/0 outcome=completed",
+        "request a-1 of the node a: deployment=m/0 outcome=context_length",
+    ]
+
+
 async def test_what_fails_over_there_is_known_here_by_its_kind(
     open_far: OpenFar,
 ) -> None:
