@@ -69,6 +69,7 @@ class FarInference:
         self._written: Mapping[Key, Entry | None] = {}
         self._told: tuple[Load, ...] = ()
         self._leaves = False
+        self._strange: set[Origin] = set()
         self._peers: Peers
 
     # --- a node that goes -----------------------------------------------------------
@@ -183,8 +184,11 @@ class FarInference:
         ours = self._serving.node.name
         known: dict[tuple[Origin, str, int], FarReplica] = {}
         for key, node, value in self._table.items():
+            if node.name == ours:
+                continue
             entry = entry_of(value)
-            if node.name == ours or entry is None or entry.version != VERSION:
+            if entry is None or entry.version != VERSION:
+                self._pass_over(node)
                 continue
             found = self._far_replica(node, key)
             if found is not None:
@@ -199,6 +203,11 @@ class FarInference:
             del far[name]
         for name, replicas in by_name.items():
             far[name] = tuple(sorted(replicas, key=lambda each: each.label))
+
+    def _pass_over(self, node: Origin) -> None:
+        if node not in self._strange:
+            self._strange.add(node)
+            log.warning("the node %s is of another version: it is not asked", node)
 
     def _far_replica(self, node: Origin, key: object) -> FarReplica | None:
         match key:

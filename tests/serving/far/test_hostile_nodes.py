@@ -316,7 +316,9 @@ async def test_a_node_that_sends_beyond_its_credit_fills_its_window_and_no_more(
 # --- what nodes tell of their replicas -----------------------------------------------
 
 
-async def test_a_table_of_another_version_is_not_looked_at(open_far: OpenFar) -> None:
+async def test_a_table_of_another_version_is_not_looked_at_and_told_once(
+    open_far: OpenFar, caplog: pytest.LogCaptureFixture
+) -> None:
     async with open_far("ab") as (a, b):
         table = b.serving.node.replicator.open_owned(TABLE)
         table.put(("m", 0), msgspec.to_builtins(Entry("serving", "another")))
@@ -327,6 +329,9 @@ async def test_a_table_of_another_version_is_not_looked_at(open_far: OpenFar) ->
         await a.sees(1)
         known = {r.number: r.phase.value for r in a.serving.far_replicas["m"]}
         assert known == {2: "loading", 3: "serving"}
+    told = [r.getMessage() for r in caplog.records if "another version" in r.message]
+    assert len(told) == 1
+    assert told[0].startswith("the node b#")
 
 
 async def test_loads_of_replicas_that_nobody_knows_are_dropped(
