@@ -21,6 +21,7 @@ import trio
 from atomr.cluster.replicator import NotReplicatingError
 from atomr.errors import ReceiveTimeoutError
 from atomr.process import receive
+from atomr_infer.policy.deployment_state import State
 from atomr_infer.policy.placement import Wanted
 from atomr_infer.serving.placing.share import Aim, Share
 
@@ -152,7 +153,9 @@ class Placer:
         gpus = picture.share(name)
         now = share.gpus
         if len(gpus) < len(now):
-            waits = not self._may_end(name, picture)
+            # One that failed has nothing that another would have to take over.
+            failed = share.state is State.FAILED
+            waits = not failed and not self._may_end(name, picture)
         else:
             waits = len(gpus) > len(now) and not self._may_begin(known)
         if waits:

@@ -273,7 +273,7 @@ class Share:
             await self._serving.undeploy(self.name)
         if self.state in (State.PLACING, State.LOADING, State.SERVING):
             self._enter(aim, Event.BROKE)
-        with trio.move_on_after(self._again_s):
+        with trio.move_on_at(self._again_at):
             await self._changed.wait()
 
     def _enter(self, aim: Aim, *events: Event) -> None:
