@@ -18,7 +18,6 @@ from atomr_infer.testing.upstream_script import (
 )
 from tests.gateway.dialects import EMBEDDINGS, PROVIDERS, ROUTES, Route
 from tests.gateway.http import Answer, parse, until
-from tests.gateway.http1 import Client
 from tests.serving.far.node_program import Model
 from tests.serving.far.processes import open_fleet
 
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 CLOSE = "connection: close"
+ASK_S = 60.0
 TOOLS = Happy(
     text="Let me see",
     tool_calls=(ToolCall(name="look", arguments=('{"at":', ' "the sky"}')),),
@@ -54,10 +54,10 @@ def elsewhere(model: Model) -> Model:
 
 
 async def ask(port: int, route: Route, *, stream: bool = False) -> Answer:
-    async with await trio.open_tcp_stream("127.0.0.1", port) as tcp:
-        client = Client(tcp)
-        await client.send(route.request(CLOSE, stream=stream))
-        return parse(await client.rest())
+    with trio.fail_after(ASK_S):
+        async with await trio.open_tcp_stream("127.0.0.1", port) as tcp:
+            await tcp.send_all(route.request(CLOSE, stream=stream))
+            return parse(b"".join([piece async for piece in tcp]))
 
 
 def shown(answer: Answer) -> tuple[int, str, bytes]:
