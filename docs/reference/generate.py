@@ -175,7 +175,8 @@ _TABLES: tuple[tuple[str, str, type[attrs.AttrsInstance]], ...] = (
     (
         '[deployment.options]` with `runtime = "ort"',
         "`model` is required: the path of a directory with an `.onnx` file, "
-        "`config.json` and `tokenizer.json` ([use ONNX models](../how-to/use-onnx.md)).",
+        "`config.json` and `tokenizer.json` "
+        "([use ONNX models](../how-to/use-onnx.md)).",
         OrtOptions,
     ),
     (
