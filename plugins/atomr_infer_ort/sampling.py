@@ -28,6 +28,9 @@ _NUCLEUS = 1024
 """Likeliest tokens that are sorted first for ``top_p``: seldom are more needed,
 and a sort of a whole vocabulary takes milliseconds."""
 
+_GREEDY = 1e-4
+"""Below this temperature, any token but the likeliest has a share of nothing."""
+
 
 @attrs.frozen(kw_only=True)
 class Settings:
@@ -146,25 +149,23 @@ class Sampler:
 
     def _pick(self, logits: Logits) -> int:
         settings = self._settings
-        if settings.temperature == 0 or settings.top_k == 1:
+        if settings.temperature < _GREEDY or settings.top_k == 1:
             return int(logits.argmax())
         tokens, logits = _likeliest(logits, settings.top_k)
-        # In double: at a tiny temperature, float32 overflows.
-        scaled = (logits.astype(np.float64) - logits.max()) / settings.temperature
-        shares = np.exp(scaled)
+        shares = np.exp((logits - logits.max()) / np.float32(settings.temperature))
         shares /= shares.sum()
         if settings.top_p < 1:
             kept = _nucleus(shares, settings.top_p)
             tokens = kept if tokens is None else tokens[kept]
             shares = shares[kept]
-        sums = np.cumsum(shares)
+        sums = np.cumsum(shares, dtype=np.float64)
         at = int(np.searchsorted(sums, self._random.random() * sums[-1], side="right"))
         at = min(at, len(sums) - 1)
         return at if tokens is None else int(tokens[at])
 
 
 _Tokens = np.ndarray[Any, np.dtype[np.int64]]
-_Shares = np.ndarray[Any, np.dtype[np.float64]]
+_Shares = np.ndarray[Any, np.dtype[np.float32]]
 
 
 def _likeliest(logits: Logits, count: int) -> tuple[_Tokens | None, Logits]:
@@ -186,16 +187,17 @@ def _nucleus(shares: _Shares, top_p: float) -> _Tokens:
 
 def _nucleus_of_all(shares: _Shares, top_p: float) -> _Tokens:
     order = np.argsort(-shares, kind="stable")
-    sums = np.cumsum(shares[order])
+    sums = np.cumsum(shares[order], dtype=np.float64)
     return order[: int(np.searchsorted(sums, top_p)) + 1]
 
 
 def _reported(token: int, logits: Logits, count: int) -> Choice:
-    wide = logits.astype(np.float64)
-    logprobs = wide - wide.max()
-    logprobs -= np.log(np.exp(logprobs).sum())
+    logprobs = logits - logits.max()
+    logprobs -= np.log(np.exp(logprobs).sum(dtype=np.float64)).astype(np.float32)
     top: tuple[tuple[int, float], ...] = ()
     if count:
-        best = np.argsort(-logprobs, kind="stable")[:count]
+        count = min(count, len(logits))
+        best = np.sort(np.argpartition(logits, -count)[-count:])
+        best = best[np.argsort(-logprobs[best], kind="stable")]
         top = tuple((int(one), float(logprobs[one])) for one in best)
     return Choice(token, float(logprobs[token]), top)

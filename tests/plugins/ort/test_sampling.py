@@ -54,7 +54,7 @@ def test_top_k_keeps_the_likeliest() -> None:
 
 
 @pytest.mark.parametrize(
-    ("top_p", "kept"), [(0.01, {0}), (0.5, {0}), (0.6, {0, 1}), (0.9, {0, 1, 2})]
+    ("top_p", "kept"), [(0.01, {0}), (0.49, {0}), (0.6, {0, 1}), (0.89, {0, 1, 2})]
 )
 def test_top_p_keeps_the_fewest_that_have_it(top_p: float, kept: set[int]) -> None:
     assert set(drawn(Settings(top_p=top_p), 300)) == kept
