@@ -183,18 +183,21 @@ class FarInference:
         """Make what the routing tables see of others equal to the replicated table."""
         ours = self._serving.node.name
         known: dict[tuple[Origin, str, int], FarReplica] = {}
+        strange: set[Origin] = set()
         for key, node, value in self._table.items():
             if node.name == ours:
                 continue
             entry = entry_of(value)
             if entry is None or entry.version != VERSION:
-                self._pass_over(node)
+                strange.add(node)
                 continue
             found = self._far_replica(node, key)
             if found is not None:
                 found.phase = _phase_of(entry)
                 known[node, found.deployment, found.number] = found
-        self._known = known
+        for node in strange - self._strange:
+            log.warning("the node %s is of another version: it is not asked", node)
+        self._known, self._strange = known, strange
         by_name: dict[str, list[FarReplica]] = {}
         for replica in known.values():
             by_name.setdefault(replica.deployment, []).append(replica)
@@ -203,11 +206,6 @@ class FarInference:
             del far[name]
         for name, replicas in by_name.items():
             far[name] = tuple(sorted(replicas, key=lambda each: each.label))
-
-    def _pass_over(self, node: Origin) -> None:
-        if node not in self._strange:
-            self._strange.add(node)
-            log.warning("the node %s is of another version: it is not asked", node)
 
     def _far_replica(self, node: Origin, key: object) -> FarReplica | None:
         match key:

@@ -326,9 +326,11 @@ async def test_a_table_of_another_version_is_not_looked_at_and_told_once(
         table.put("nonsense", 3)
         table.put(("m", 2), msgspec.to_builtins(Entry("of another version", VERSION)))
         table.put(("m", 3), msgspec.to_builtins(Entry("serving", VERSION)))
-        await a.sees(1)
-        known = {r.number: r.phase.value for r in a.serving.far_replicas["m"]}
+        far = a.serving.far_replicas
+        await until(lambda: len(far.get("m", ())) == 2, "all that can be read is here")
+        known = {r.number: r.phase.value for r in far["m"]}
         assert known == {2: "loading", 3: "serving"}
+        await until(lambda: bool(caplog.records))
     told = [r.getMessage() for r in caplog.records if "another version" in r.message]
     assert len(told) == 1
     assert told[0].startswith("the node b#")
