@@ -203,7 +203,11 @@ class Orders:
         if claim is None or claim.state not in HOLDS | {State.DRAINING}:
             return False
         placed = picture.plan.get(name)
-        return placed is None or picture.me not in placed.nodes
+        if placed is None:
+            return True
+        # Who is out of sight takes over from nobody: it may have left, too.
+        takers = placed.nodes.keys() - picture.away
+        return bool(takers) and picture.me not in takers
 
     # --- a node's file ----------------------------------------------------------------
 

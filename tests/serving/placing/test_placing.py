@@ -363,6 +363,26 @@ async def test_the_last_node_does_not_wait_for_others(autojump_clock: object) ->
         assert places.runs == {"a": {"tiny": 1}}
 
 
+async def test_nodes_that_all_leave_wait_for_nobody(autojump_clock: object) -> None:
+    async with open_places("a", "b") as places:
+        await places["a"].orders.deploy(local())
+        await places["a"].orders.deploy(remote())
+        with trio.fail_after(5):
+            async with trio.open_nursery() as nursery:
+                for place in places.all.values():
+                    nursery.start_soon(place.orders.leave)
+
+
+async def test_a_node_that_leaves_does_not_wait_for_one_that_is_gone(
+    autojump_clock: object,
+) -> None:
+    async with open_places("a", "b") as places:
+        await places["a"].orders.deploy(remote())
+        places.kill("b")
+        with trio.fail_after(5):
+            await places["a"].orders.leave()
+
+
 # --- crashes -----------------------------------------------------------------------
 
 
