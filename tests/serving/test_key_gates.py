@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from atomr.cluster.permits import Past
 from atomr_infer.errors import RateLimitedError
 from atomr_infer.model.asker import Asker
 from atomr_infer.model.batch import ExecuteBatch
@@ -42,6 +43,7 @@ async def test_a_new_keys_limit_is_there_at_once_and_one_for_two_nodes(
         for serving in (a, b):
             # As nodes that have been up for a minute: they know that it is new.
             serving.key_ring._began_at_s -= 60.0
+            serving.limits.announced.past = Past(quiet_s=61.0)
         key = VirtualKey(
             id=a.key_ring.new_id(),
             name="ci",
