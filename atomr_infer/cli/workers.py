@@ -183,6 +183,10 @@ class Crew:
         for process in self._running:
             process.send_signal(number)
 
+    def _is_ending(self) -> bool:
+        """Whether a signal, or a failure, ends them all."""
+        return self._stopping
+
     # --- one worker ----------------------------------------------------------------
 
     async def _work(self, worker: _Worker) -> None:
@@ -190,6 +194,8 @@ class Crew:
 
         Cancellation: ends it.
         """
+        if self._is_ending():
+            await trio.sleep_forever()  # nothing is to be started any more
         reading, telling = os.pipe()
         seat = attrs.evolve(
             worker.seat,
@@ -210,6 +216,9 @@ class Crew:
             finally:
                 os.close(telling)
             worker.process = process
+            if self._is_ending():
+                # The signal came while it was being started.
+                process.terminate()
             try:
                 await self._listen(worker, news)
                 await process.wait()
@@ -217,7 +226,7 @@ class Crew:
                 with trio.CancelScope(shield=True):
                     await _end(process)
                 self._gone(worker, process)
-        if self._stopping:
+        if self._is_ending():
             await trio.sleep_forever()  # nothing is to be started again
 
     async def _listen(self, worker: _Worker, news: trio.lowlevel.FdStream) -> None:
@@ -270,6 +279,8 @@ class Crew:
     async def _announce(self) -> None:
         """Print the banner once all serve."""
         await self._until(lambda: all(worker.ready for worker in self._workers))
+        if self._stopping:
+            return
         host, port = self._sockets[0].getsockname()[:2]
         scheme = "http" if self._plan.gateway.certificate is None else "https"
         shown = f"[{host}]" if ":" in host else host

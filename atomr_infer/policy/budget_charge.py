@@ -43,7 +43,13 @@ def most(budget: Budget, demand: Demand) -> int:
 
 def used_up(budget: Budget, used: Used) -> int | None:
     """Return what a request took of a budget; None: nobody knows."""
-    return used.cost_microusd if budget.is_money else used.total_tokens
+    units = used.cost_microusd if budget.is_money else used.total_tokens
+    # A provider may say anything; a ledger counts so far.
+    return None if units is None else min(units, MAX_UNITS)
+
+
+MAX_UNITS = 2**53
+"""More than a ledger can count is so much."""
 
 
 class AlertLevels:

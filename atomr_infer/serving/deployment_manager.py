@@ -316,7 +316,8 @@ class DeploymentManager(GenServer):
     async def _undeploy(self, name: str, only: Deployment | None) -> bool:
         found = self._serving.deployments.get(name)
         draining = self._draining.get(name)
-        if found is None and draining is not None and only is None:
+        is_known = found is not None and not self._serving.is_elsewhere(name)
+        if not is_known and draining is not None and only is None:
             await self._end_draining(name, draining)
             return True
         if found is None or (only is not None and found is not only):

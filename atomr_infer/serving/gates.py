@@ -19,6 +19,7 @@ the ordinary way.  A request that no gate is for pays for one test.
 from __future__ import annotations
 
 import math
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Protocol
 
 import trio
@@ -115,11 +116,17 @@ class Holds:
             used: what was used; None: nobody was asked.
         """
         holds, self._holds = self._holds, []
-        for hold in holds:
-            if used is None:
-                hold.cancel()
-            else:
-                hold.settle(used)
+        with ExitStack() as ending:
+            # Each ends, whatever another one makes of it.
+            for hold in reversed(holds):
+                ending.callback(_end, hold, used)
+
+
+def _end(hold: Hold, used: Used | None) -> None:
+    if used is None:
+        hold.cancel()
+    else:
+        hold.settle(used)
 
 
 class Entered:

@@ -294,7 +294,8 @@ class Leg:
                 bound=self._bound,
             )
             return await enter(
-                self._serving.gates.of_attempts[self.deployment.name],
+                # They may have gone meanwhile.
+                self._serving.gates.of_attempts.get(self.deployment.name, ()),
                 demand,
                 deadline_s=self.deadline_s,
                 may_wait=may_wait,

@@ -235,10 +235,22 @@ class Straight:
     def _end_attempt(self, holds: Holds, error: BaseException | None) -> None:
         """Tell the deployment's gates what the attempt used."""
         used = None
-        if not isinstance(error, NotPassedError):
-            deployment, attempt = self._way.deployment, self._attempt
-            used = used_by(self._serving, deployment, attempt, error, self._reread)
-        holds.end(used)
+        try:
+            if not isinstance(error, NotPassedError):
+                deployment, attempt = self._way.deployment, self._attempt
+                used = used_by(self._serving, deployment, attempt, error, self._known)
+        finally:
+            holds.end(used)
+
+    def _known(self) -> ExecuteBatch:
+        """Return the request with its conversation, as far as it can be read.
+
+        It is only counted: whoever cannot read it has told the client.
+        """
+        try:
+            return self._reread()
+        except InferenceError:
+            return self._batch
 
     def _end_request(self, used: Used | None) -> None:
         holds = self._entered.of_request
@@ -253,16 +265,18 @@ class Straight:
         return Failed(error, self._permit.replica, self.report, holds)
 
     def _stop(self, report: Report) -> None:
-        usage = self._usage(ours=report.outcome == "cancelled")
-        if report.outcome != "failed":
-            report.usage = usage
-        if usage is not None:
-            self._spent(usage)
-        report.first_chunk_at = self._delivery.first_chunk_at
         serving = self._serving
-        report.cost = serving.prices.cost(report.spent, serving.deployments)
-        if self._entered.of_request is not None:
-            self._end_request(report.used)
+        try:
+            usage = self._usage(ours=report.outcome == "cancelled")
+            if report.outcome != "failed":
+                report.usage = usage
+            if usage is not None:
+                self._spent(usage)
+            report.first_chunk_at = self._delivery.first_chunk_at
+            report.cost = serving.prices.cost(report.spent, serving.deployments)
+        finally:
+            if self._entered.of_request is not None:
+                self._end_request(report.used)
         serving.usage.note(report.spent, self._batch.asker, report.cost)
         report.stop()
 
@@ -283,10 +297,10 @@ class Straight:
             lost = attempt.is_under_way if ours else attempt.chars
             if not lost or attempt.complete:
                 return None
-            return interrupted_usage(self._reread(), attempt.chars, attempt.counted)
+            return interrupted_usage(self._known(), attempt.chars, attempt.counted)
         if not usage.estimated:
             return usage
-        prompt = interrupted_usage(self._reread(), 0).input_uncached
+        prompt = interrupted_usage(self._known(), 0).input_uncached
         return attrs.evolve(usage, input_uncached=prompt)
 
 
@@ -323,10 +337,16 @@ def straight(
     begin = getattr(permit.engine.runner, "passage", None)
     routed = batch.asked_for(way.model)
     passage = entered = None
-    if begin is not None:
-        entered = _enter(serving, way, permit, routed, reread)
+    try:
+        if begin is not None:
+            entered = _enter(serving, way, permit, routed, reread)
+            if entered is not None:
+                passage = begin(routed, total_at=ends_at)
+    except BaseException:
         if entered is not None:
-            passage = begin(routed, total_at=ends_at)
+            entered.cancel()
+        permit.give_back(Ended.OTHERWISE)
+        raise
     if entered is None or passage is None:
         if entered is not None:
             entered.cancel()
@@ -375,8 +395,9 @@ def _enter(
     if not (of_request or of_attempt):
         return NOTHING_HELD
     runner = permit.engine.runner
-    demand = demand_for(serving, deployment, batch, runner=runner, reread=reread)
     try:
+        # A body that a glance takes may be one that reading it refuses.
+        demand = demand_for(serving, deployment, batch, runner=runner, reread=reread)
         return enter_both(of_request, of_attempt, demand)
     except InferenceError:
         return None  # the ordinary way knows what to do about it

@@ -24,6 +24,7 @@ from atomr_infer.model.failover import HedgePolicy
 from atomr_infer.model.parts import ImagePart, Url
 from atomr_infer.model.prices import Price, Rates
 from atomr_infer.policy.demand import Demand, Used
+from atomr_infer.serving.gates import Holds
 from atomr_infer.serving.names import REQUESTS
 from atomr_infer.serving.request import run_request
 from atomr_infer.serving.whole_calls import count_tokens, embed
@@ -347,3 +348,28 @@ async def test_texts_to_embed_and_counts_of_tokens_pass_the_gates_too(
     assert of_requests.demands == of_attempts.demands == [embeds, counts]
     assert of_attempts.ends == [Used(input_tokens=4, cost_microusd=4), Used()]
     assert of_requests.ends == of_attempts.ends
+
+
+def test_each_hold_ends_whatever_another_one_makes_of_it() -> None:
+    ended: list[str] = []
+
+    class Broken:
+        def settle(self, used: Used) -> None:
+            ended.append("broken")
+            raise ValueError("more than it can count")
+
+        def cancel(self) -> None:
+            raise AssertionError("it is settled")
+
+    class Good(Broken):
+        def settle(self, used: Used) -> None:
+            ended.append("good")
+
+    holds = Holds()
+    for hold in (Good(), Broken(), Good()):
+        holds.add(hold)
+    with pytest.raises(ValueError, match="more than it can count"):
+        holds.end(Used(input_tokens=1))
+    assert ended == ["good", "broken", "good"]
+    holds.end(Used(input_tokens=1))
+    assert len(ended) == 3

@@ -184,7 +184,7 @@ class Share:
         self._scope = None
 
     async def _change(self, aim: Aim, wanted: Deployment) -> None:
-        if self.state is State.STOPPED:
+        if self.state in (State.STOPPED, State.FAILED):
             self._enter(aim, Event.PLACED, Event.STARTED)
         with trio.CancelScope() as self._scope:
             await self._serving.replace(wanted, expected=self._expected())
@@ -194,7 +194,7 @@ class Share:
     async def _end(self, aim: Aim) -> None:
         runs = self._runs
         if runs is not None:
-            if self.state is State.STOPPED:
+            if self.state in (State.STOPPED, State.FAILED):
                 self._enter(aim, Event.PLACED, Event.STARTED)
             self._enter(self._of, Event.UNPLACED)
             # Each of its requests has a bound of its own, which is this one.
@@ -269,12 +269,19 @@ class Share:
         self._reason = error.message
         self._again_at = trio.current_time() + self._again_s
         self._again_s = min(2 * self._again_s, _MAX_AGAIN_S)
-        if self._runs is not None:
+        # What it should become cannot be; what it was is better than nothing.
+        if self._runs is not None and not self._serves_on:
             await self._serving.undeploy(self.name)
         if self.state in (State.PLACING, State.LOADING, State.SERVING):
             self._enter(aim, Event.BROKE)
         with trio.move_on_at(self._again_at):
             await self._changed.wait()
+
+    @property
+    def _serves_on(self) -> bool:
+        """Whether what runs of it serves."""
+        phases = self._serving.readiness().phases
+        return phases.get(self.name) == Phase.SERVING.value
 
     def _enter(self, aim: Aim, *events: Event) -> None:
         for event in events:

@@ -419,3 +419,23 @@ async def test_what_was_removed_while_a_placer_was_down_ends(
         await places["a"].orders.undeploy("tiny", wait=False)
         await places.until(lambda: places.runs == {}, within_s=10)
         assert places["a"].serving.table.names() == ()
+
+
+async def test_a_revision_that_cannot_be_leaves_the_one_before_it_serving(
+    autojump_clock: object,
+) -> None:
+    async with open_places("a") as places:
+        place = places["a"]
+        await place.orders.deploy(remote())
+        bad = remote(credential=EnvSecret("NO_SUCH_KEY"))
+        with pytest.raises(NotReadyError, match="NO_SUCH_KEY is not set"):
+            await place.orders.replace(bad)
+        assert place.state("gpt") == "failed"
+        assert places.runs == {"a": {"gpt": 1}}
+        assert place.serving.readiness().phases["gpt"] == "serving"
+        await place.orders.replace(
+            remote(options={"endpoint": "http://127.0.0.1:8/v1"})
+        )
+        assert place.state("gpt") == "serving"
+        await place.orders.undeploy("gpt")
+        await places.until(lambda: not places.runs, within_s=10)
