@@ -104,7 +104,8 @@ def create(  # noqa: PLR0913 - all by keyword: an option each
     }
     given = {name: value for name, value in limits.items() if value is not None}
     if given:
-        members["rate_limits"] = given
+        # Whoever has a key is told, and does not wait for a minute without a word.
+        members["rate_limits"] = {**given, "on_exceeded": "reject"}
     if budgets:
         members["budgets"] = budgets
     try:

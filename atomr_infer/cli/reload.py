@@ -186,6 +186,13 @@ class Reloader:
                 if not dry_run:
                     self._refuse(cause, str(error))
                 return Reloaded(found, str(error))
+            except Exception as error:
+                # A boundary: whatever is wrong with us, what runs goes on.
+                log.exception("%s: the configuration could not be taken", cause)
+                told = f"internal error, which the log shows: {error}"
+                if not dry_run:
+                    self._refuse(cause, told)
+                return Reloaded(found, told)
             if not dry_run:
                 self._tell(cause, found, quiet=quiet)
             return Reloaded(found)

@@ -124,6 +124,16 @@ class TableReader:
             return build(**values)
         except InvalidValueError as error:
             raise self.fail(error.field, str(error)) from error
+        except TypeError as error:
+            raise self._of_another_type(error) from error
+
+    def _of_another_type(self, error: TypeError) -> Exception:
+        """Return what attrs' ``instance_of`` means, or what it is not."""
+        match error.args:
+            case (str(), attrs.Attribute(name=str(field)), type() as wanted, value):
+                name = _WANTED.get(wanted, f"a {wanted.__name__}")
+                return self.fail(field, f"{field} is {type_name(value)}, not {name}")
+        return error
 
     def read(self, build: type[A], **converted: object) -> A:
         """Make a value whose fields are this table's keys.
@@ -150,6 +160,13 @@ def type_name(value: object) -> str:
             return name
     return "a date or time"
 
+
+_WANTED: Mapping[type, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a string",
+}
 
 # In this order: to Python, a bool is an int.
 _TYPE_NAMES: tuple[tuple[type, str], ...] = (

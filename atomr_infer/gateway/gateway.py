@@ -20,10 +20,12 @@ from atomr_infer.serving.names import GATEWAYS
 
 if TYPE_CHECKING:
     from atomr_infer.gateway.admin.address import AdminAddress
+    from atomr_infer.gateway.admin.everywhere import Everywhere
     from atomr_infer.gateway.listener import Application, Listener
     from atomr_infer.gateway.setup import Setup
     from atomr_infer.serving.far.service import FarInference
     from atomr_infer.serving.shared import Serving
+    from atomr_infer.serving.steering import Steering
     from atomr_infer.store.responses import ResponseStore
 
 # After the drain's time is up, each client is told; this is for the bytes to
@@ -37,7 +39,7 @@ Stop = Callable[[], Awaitable[None]]
 class Gateway:
     """One address that is served."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - most by keyword
         self,
         served: BesideAdmin,
         app: GatewayApp,
@@ -46,6 +48,7 @@ class Gateway:
         nodes: FarInference,
         operators: AdminAddress | None,
         stop: Stop,
+        steering: Steering,
     ) -> None:
         self._served = served
         self._nodes = nodes
@@ -53,6 +56,8 @@ class Gateway:
         self._app = app
         self._listener = listener
         self._stop = stop
+        self._steering = steering
+        self._admin: Everywhere | None = None
         self._closed = False
         self._address = listener.address
 
@@ -69,10 +74,19 @@ class Gateway:
         """
         self._app.change(setup.limits, setup.door, setup.cors)
         self._listener.change(setup.settings, setup.tls)
+        self.take_orders(setup.admin)
         if self._operators is None:
             self._served.admin = setup.admin
         else:
             self._operators.change(setup.admin, setup.tls)
+
+    def take_orders(self, admin: Everywhere | None) -> None:
+        """Perform what peers' operators ask by these routes; None: by none."""
+        before, self._admin = self._admin, admin
+        if admin is not None:
+            self._steering.perform = admin.perform
+        elif before is not None and self._steering.perform == before.perform:
+            self._steering.perform = None
 
     @property
     def admin_url(self) -> str | None:
@@ -193,14 +207,17 @@ async def open_gateway(
     pid = await start_child(supervisor, spec)
     # By pid: whoever drains may belong to no node, or to another one.
     stop = partial(terminate_child, supervisor, pid)
-    return Gateway(
+    gateway = Gateway(
         served,
         app,
         listener=listener,
         nodes=serving.far,
         operators=own,
         stop=stop,
+        steering=serving.node.steering,
     )
+    gateway.take_orders(setup.admin)
+    return gateway
 
 
 def url_of(address: tuple[str, int], *, tls: bool) -> str:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from atomr_infer.serving.limiters import LONGEST_S
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -17,10 +19,6 @@ if TYPE_CHECKING:
     from atomr_infer.model.virtual_key import VirtualKey
     from atomr_infer.serving.gates import Gate
     from atomr_infer.serving.shared import Serving
-
-LONGEST_S = 900.0
-"""The longest that a request with a limit on what is under way is thought to take; the
-same on all nodes, and what ``timeouts.total_s`` is where nobody says."""
 
 
 class KeyGates:

@@ -30,6 +30,11 @@ if TYPE_CHECKING:
 _FLOOR = 0.1
 """What is divided among the nodes for good: what one has that is cut off."""
 
+LONGEST_S = 900.0
+"""The longest that a request with a limit on what is under way is thought to take,
+unless its deployment says more; the same on all nodes, and what ``timeouts.total_s`` is
+where nobody says."""
+
 _CONCURRENT_FLOOR = 0.5
 """Of what is under way at once, more: a home that was restarted lends nothing until
 all requests of before must have ended."""
@@ -99,6 +104,7 @@ class Limiters:
     def __init__(self, gates: Gates, node: ServingNode) -> None:
         self.service = PermitService()
         node.add(self.service)
+        self._node = node
         self.announced = AnnouncedLimits(node, self.service)
         node.add(self.announced)
         self._gates = gates
@@ -155,7 +161,8 @@ class Limiters:
                     name,
                     limits,
                     owner=f"{asks.provider}, model {_model(deployment)}",
-                    longest_s=deployment.timeouts.total_s,
+                    # The same for all that share it, where theirs is no longer.
+                    longest_s=max(LONGEST_S, deployment.timeouts.total_s),
                 )
             )
         elif shared.gate.limits != limits:
@@ -246,10 +253,18 @@ class Limiters:
         for each in gate.counted:
             old.discard(each.dimension)
             limit = self._limit(name, each, limits)
-            self.announced.use(limit, past=past)
+            self.announced.use(limit, past=self._past(each) if past is None else past)
         for dimension in old:
             self.announced.leave(limit_name(name, dimension))
         return gate
+
+    def _past(self, each: Counted) -> Past | None:
+        """Return what is known of a limit's uses; None: what the node knows."""
+        if each.dimension is not Dimension.CONCURRENT:
+            return None
+        # What a process had under way has ended with it.
+        known = self.announced.past or self._node.past()
+        return attrs.evolve(known, used=0)
 
     def _limit(self, name: str, each: Counted, limits: RateLimits) -> Limit:
         floor = _CONCURRENT_FLOOR if each.dimension is Dimension.CONCURRENT else _FLOOR

@@ -85,7 +85,10 @@ async def test_keys_are_made_listed_rotated_and_revoked(
         code, out, _ = await keys("create", "--name", "ci", *more, "--json")
         made = json.loads(out)["key"]
         assert (code, made["name"]) == (0, "ci")
-        assert made["rate_limits"] == {"requests_per_minute": 60}
+        assert made["rate_limits"] == {
+            "requests_per_minute": 60,
+            "on_exceeded": "reject",
+        }
         assert made["budgets"] == [
             {"per": "day", "usd": "1.5"},
             {"per": "hour", "tokens": 9},

@@ -151,6 +151,8 @@ FIX = 'write credential = { env = "NAME_OF_A_VARIABLE" } or { file = "PATH" }'
          "did you mean 'deployment'?"),
         ("x = 1\n", "1: unknown key 'x'; use gateway, node, cluster, deployment, "
          "team, budget"),
+        ('[gateway]\nwatch = "yes"\n', "2: gateway: watch is a string, "
+         "not true or false"),
         ("[gateway]\n\nbnd = 1\n", "3: gateway: unknown key 'bnd'; "
          "did you mean 'bind'?"),
         (A + "modle = 1\n", "4: deployment 'a': unknown key 'modle'; "

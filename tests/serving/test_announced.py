@@ -13,6 +13,7 @@ from atomr_infer.config.node import ClusterConfig, NodeConfig
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.model.rate_limits import OnLimit, RateLimits
 from atomr_infer.model.secret import EnvSecret
+from atomr_infer.policy.demand import Demand
 from atomr_infer.serving.application import open_serving
 from atomr_infer.serving.node import make_node
 from tests.atomr.http2.conftest import CLUSTER, Authority
@@ -109,3 +110,21 @@ async def test_a_node_that_is_no_voter_borrows_of_the_only_one(tmp_path: Path) -
             "x requests_per_minute", 30, deadline_s=trio.current_time() + 10.0
         )
     assert isinstance(got, Permits)
+
+
+async def test_what_a_dead_process_had_under_way_is_free_for_the_next_one(
+    tmp_path: Path,
+) -> None:
+    limits = RateLimits(max_concurrent=2, on_exceeded=OnLimit.REJECT)
+    config = NodeConfig(name="a", state_dir=str(tmp_path))
+    for _ in range(2):
+        node = make_node(config, None, {})
+        async with open_serving(environ={}, node=node) as serving:
+            gate = serving.limits.gate_of("key k", limits, longest_s=900.0)
+            await trio.lowlevel.checkpoint()
+            demand = Demand(deployment="m", model="m")
+            assert [gate.try_enter(demand) is None for _ in range(3)] == [
+                False,
+                False,
+                True,
+            ]

@@ -49,7 +49,7 @@ class Everywhere:
     """Operators' routes that answer for all nodes where that is asked."""
 
     def __init__(self, app: App, serving: Serving, key: Secret) -> None:
-        """Take orders of peers from now on.
+        """Make them; :meth:`perform` is for orders of peers.
 
         Args:
             app: the routes of this node, as an ASGI application.
@@ -59,7 +59,6 @@ class Everywhere:
         self._app = app
         self._serving = serving
         self._key = key
-        serving.node.steering.perform = self._perform
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one HTTP request."""
@@ -119,7 +118,7 @@ class Everywhere:
         status = bad[0] if bad else here.status
         return Done(status, msgspec.json.encode({_NODES: shown}))
 
-    async def _perform(self, order: Order) -> Done:
+    async def perform(self, order: Order) -> Done:
         """Do what a peer's operator asks; the peer has checked who it is."""
         bearer = f"Bearer {self._key.reveal()}".encode()
         return await self._run(order, [(b"authorization", bearer)])

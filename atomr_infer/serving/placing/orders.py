@@ -56,8 +56,17 @@ class Orders:
         self._sources = sources
 
     def picture(self) -> Picture:
-        """Return what this node knows of all deployments now."""
-        return self._catalogue.draw(trio.current_time())
+        """Return what this node knows of all deployments now.
+
+        Raises:
+            NotReadyError: it knows nothing for a moment.
+        """
+        try:
+            return self._catalogue.draw(trio.current_time())
+        except NotReplicatingError as error:
+            raise NotReadyError(
+                "the node's replicated values are away for a moment; try again"
+            ) from error
 
     def nodes(self) -> Mapping[str, Facts]:
         """Return what each node is that may be counted on, by name."""
@@ -191,7 +200,7 @@ class Orders:
             self._placer.leave()
             while any(self._goes(name, self.picture()) for name in self._mine()):
                 await self._news()
-        except NotReplicatingError:
+        except (NotReplicatingError, NotReadyError):
             log.warning("the replicator is away: nobody takes over from this node")
 
     def _mine(self) -> set[str]:
