@@ -202,6 +202,9 @@ async def test_four_nodes_use_a_providers_limit_up_and_are_never_refused(
         await trio.sleep(3.0)
         field.nodes["b"].kill()
         await trio.sleep(5.0)
+        with trio.move_on_after(20.0):
+            while field.nodes["d"].said["peers"]:  # noqa: ASYNC110 - another process
+                await trio.sleep(0.2)
         cut_off = field.nodes["d"].said["peers"]
         field.nodes["b"].config["is_first"] = False
         await field.start("b")

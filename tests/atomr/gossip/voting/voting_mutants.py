@@ -125,7 +125,7 @@ MUTANTS = (
     Mutant(
         "voters forget epochs",
         Voter.ask,
-        "self.epoch = frame.epoch",
+        "self.epoch = believed(self.epoch, frame.epoch)",
         "pass",
         BY_NAME["chaos"],
     ),
