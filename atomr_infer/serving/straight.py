@@ -243,10 +243,7 @@ class Straight:
             holds.end(used)
 
     def _known(self) -> ExecuteBatch:
-        """Return the request with its conversation, as far as it can be read.
-
-        It is only counted: whoever cannot read it has told the client.
-        """
+        """Return the request with its conversation, if it can be read: to count it."""
         try:
             return self._reread()
         except InferenceError:

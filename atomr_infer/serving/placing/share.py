@@ -193,7 +193,10 @@ class Share:
 
     async def _end(self, aim: Aim) -> None:
         runs = self._runs
-        if runs is not None:
+        is_refused = self.state is State.FAILED and aim.deployment is not None
+        if is_refused and self._serves_on:
+            await self._rest(aim)  # what runs is an earlier revision, and is kept
+        elif runs is not None:
             if self.state in (State.STOPPED, State.FAILED):
                 self._enter(aim, Event.PLACED, Event.STARTED)
             self._enter(self._of, Event.UNPLACED)
