@@ -179,8 +179,6 @@ async def test_no_window_has_too_many_uses_and_all_permits_come_back(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("tens", range(4))
-async def test_that_holds_for_forty_seeds(
-    autojump_clock: MockClock, tens: int
-) -> None:
+async def test_that_holds_for_forty_seeds(autojump_clock: MockClock, tens: int) -> None:
     used = [await play(100 + 10 * tens + seed) for seed in range(10)]
     assert sum(used) > 0
