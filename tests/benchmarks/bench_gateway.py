@@ -6,7 +6,9 @@
 A provider and a client in C (compiled here with ``cc``), and between them in turn:
 nginx, where it is installed (``apt-get install nginx-light``); the least proxy that
 trio allows (``gateway/floor.py``); and ``atomr-infer serve`` with an ``openai``
-deployment, a process of its own, everything that it does for a request switched on.
+deployment, a process of its own, everything that it does for a request switched on:
+a key check, routing, circuit breaker, a rate limit, a budget in dollars, usage, log
+and metrics.  "no limits" is the same without the rate limit and the budget.
 
 Each has a core of its own, and client and provider share another, where there are two.
 Measured is the CPU time of a gateway's whole process tree, user and system: for a
@@ -94,6 +96,24 @@ max_concurrency = 512
 endpoint = "http://127.0.0.1:{upstream}/v1"
 """
 
+# Far above what comes, so that nothing is refused: what counts is the counting.
+LIMITS = """
+[deployment.rate_limits]
+requests_per_minute = 50_000_000
+tokens_per_minute = 500_000_000_000
+
+[deployment.price]
+input = 0.10
+output = 0.40
+
+[[deployment.budget]]
+per = "day"
+usd = "1_000_000"
+
+[node]
+state_dir = "{folder}/state"
+"""
+
 Measures = dict[tuple[str, int], dict[str, float]]
 Start = Callable[[int, int, Path], Program]
 
@@ -111,20 +131,31 @@ def start_floor(port: int, upstream: int, folder: Path) -> Program:
 
 
 def start_atomr(port: int, upstream: int, folder: Path, *how: str | Path) -> Program:
-    config = folder / "atomr.toml"
-    config.write_text(ATOMR.format(port=port, upstream=upstream))
+    return start_serve(port, upstream, folder, ATOMR + LIMITS, *how)
+
+
+def start_without_limits(port: int, upstream: int, folder: Path) -> Program:
+    return start_serve(port, upstream, folder, ATOMR)
+
+
+def start_serve(
+    port: int, upstream: int, folder: Path, config: str, *how: str | Path
+) -> Program:
+    file = folder / f"atomr-{port}.toml"
+    file.write_text(config.format(port=port, upstream=upstream, folder=folder))
     command = [str(part) for part in how] or ["-m", "atomr_infer.cli"]
     return Program(
-        python(*command, "serve", "-c", str(config)),
+        python(*command, "serve", "-c", str(file)),
         GATEWAY_CORE,
         environment={"BENCH_KEY": KEY},
-        log=folder / "atomr.log",
+        log=folder / f"atomr-{port}.log",
     )
 
 
 GATEWAYS: dict[str, Start] = {
     "nginx": start_nginx,
     "floor": start_floor,
+    "no limits": start_without_limits,
     "atomr-infer": start_atomr,
 }
 
@@ -183,7 +214,7 @@ def run(names: list[str], rounds: int, seconds: float) -> dict[str, list[Measure
             started = stack.enter_context(GATEWAYS[name](port, upstream, folder))
             running[name] = (port, started)
             wait_for_port(port)
-            if name == "atomr-infer":
+            if GATEWAYS[name] in {start_without_limits, start_atomr}:
                 wait_until_ready(port)
         for _ in range(rounds):
             for measures in found.values():

@@ -66,7 +66,7 @@ static void ask(struct conn *c) {
     text[pad] = 0;
     int n = sprintf(body,
         "{\"model\":\"m\",\"messages\":[{\"role\":\"system\",\"content\":\"Be brief.\"},"
-        "{\"role\":\"user\",\"content\":\"%s\"}],\"temperature\":0.7%s}", text,
+        "{\"role\":\"user\",\"content\":\"%s\"}],\"temperature\":0.7,\"max_tokens\":200%s}", text,
         stream ? ",\"stream\":true,\"stream_options\":{\"include_usage\":true}" : "");
     int len = sprintf(out,
         "POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\n"
