@@ -32,15 +32,15 @@ from atomr_infer.errors import (
     encode,
 )
 from atomr_infer.model.batch import TokenChunk
-from atomr_infer_ort.answer import Answer
+from atomr_infer.runtimes.decoding.answer import Answer
+from atomr_infer.runtimes.decoding.generation import Generation
 from atomr_infer_ort.faults import step_error
-from atomr_infer_ort.generation import Generation
 from atomr_infer_ort.model import Abilities, CausalModel, Part, Rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from atomr_infer_ort.sampling import Logits
+    from atomr_infer.runtimes.decoding.sampling import Logits
 
 
 @attrs.frozen(kw_only=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -11,83 +10,18 @@ import trio
 from atomr_infer.errors import (
     ContextLengthError,
     InferenceError,
-    InvalidRequestError,
     UnsupportedFeatureError,
 )
 from atomr_infer.model.capabilities import Capabilities, Feature
-from atomr_infer_ort.answer import Answer, Ends
-from atomr_infer_ort.generation import Generation
-from atomr_infer_ort.sampling import Sampler, Settings, settings_of
+from atomr_infer.runtimes.decoding.words import SAMPLING
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from atomr_infer.model.batch import ExecuteBatch
-    from atomr_infer_ort.chat import ChatTemplate
+    from atomr_infer.runtimes.decoding.generation import Generation
+    from atomr_infer.runtimes.decoding.words import Words
     from atomr_infer_ort.engine import Engine
-    from atomr_infer_ort.tokens import ModelTokenizer
-
-SAMPLING = frozenset(
-    {
-        "temperature",
-        "top_p",
-        "top_k",
-        "max_tokens",
-        "stop",
-        "seed",
-        "presence_penalty",
-        "frequency_penalty",
-        "n",
-        "top_logprobs",
-    }
-)
-
-
-class Words:
-    """How a model's requests become tokens, and its tokens text.
-
-    Args:
-        tokenizer: the model's.
-        template: its chat template; None: it has none.
-        ends: the tokens that end an answer.
-        defaults: the sampling that its makers advise.
-    """
-
-    def __init__(
-        self,
-        tokenizer: ModelTokenizer,
-        template: ChatTemplate | None,
-        ends: frozenset[int],
-        defaults: Settings,
-    ) -> None:
-        self.tokenizer = tokenizer
-        self.template = template
-        self.ends = ends
-        self.defaults = defaults
-
-    def prompt(self, batch: ExecuteBatch) -> list[int]:
-        """Return a request's prompt as tokens; blocks for long ones.
-
-        Raises:
-            UnsupportedFeatureError: it holds what is not text, or is a chat and
-                the model has no template.
-            InvalidRequestError: the template refuses it, or it is empty.
-        """
-        if batch.prompt is not None:
-            tokens = self.tokenizer.encode(batch.prompt, with_special=True)
-        elif self.template is None:
-            raise UnsupportedFeatureError(
-                "this model has no chat template; ask it for a completion",
-                code="unsupported_parameter",
-                param="messages",
-            )
-        else:
-            # The template writes the special tokens itself.
-            text = self.template.render(batch.messages)
-            tokens = self.tokenizer.encode(text, with_special=False)
-        if not tokens:
-            raise InvalidRequestError("the prompt is empty", param="messages")
-        return tokens
 
 
 class OrtRunner:
@@ -183,43 +117,4 @@ class OrtRunner:
                 code="context_length_exceeded",
                 param="messages",
             )
-        settings = settings_of(sampling, self._words.defaults)
-        _check(settings, sampling.max_tokens)
-        asked = sampling.max_tokens
-        ends = Ends(
-            tokens=self._words.ends,
-            stops=sampling.stop,
-            most=room if asked is None else min(asked, room),
-        )
-        given = sampling.seed
-        seed = secrets.randbits(64) if given is None else given
-        # A seed may be negative, and numpy's may not.
-        seeds = (seed & (2**64 - 1), int(seed < 0))
-        answers = [
-            Answer(
-                index,
-                Sampler(settings, prompt, (*seeds, index)),
-                ends,
-                self._words.tokenizer,
-            )
-            for index in range(sampling.n)
-        ]
-        return Generation(prompt, answers, ends.most, self._engine.wake)
-
-
-def _check(settings: Settings, max_tokens: int | None) -> None:
-    """Refuse what the sampler cannot use.
-
-    Raises:
-        InvalidRequestError: names the value.
-    """
-    for name, value, is_allowed, allowed in (
-        ("max_tokens", max_tokens, max_tokens is None or max_tokens >= 1, "at least 1"),
-        ("temperature", settings.temperature, settings.temperature >= 0, "at least 0"),
-        ("top_p", settings.top_p, 0 < settings.top_p <= 1, "above 0 and at most 1"),
-        ("top_k", settings.top_k, settings.top_k >= 0, "at least 0"),
-    ):
-        if not is_allowed:
-            raise InvalidRequestError(
-                f"{name} is {value!r}; it must be {allowed}", param=name
-            )
+        return self._words.begin(batch, prompt, room=room, wake=self._engine.wake)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from tokenizers import Tokenizer
 
 from atomr_infer.errors import EngineStartError, InvalidRequestError
-from atomr_infer_ort.chat import special_token
+from atomr_infer.runtimes.decoding.chat import special_token
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -37,7 +37,7 @@ from atomr_infer.model.batch import (
 from atomr_infer.model.capabilities import Feature
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.runtimes.contract import RunnerContext
-from atomr_infer_ort.generation import WINDOW
+from atomr_infer.runtimes.decoding.generation import WINDOW
 from atomr_infer_ort.model import Abilities
 from atomr_infer_ort.plugin import PLUGIN
 from tests.plugins.ort.graphs import LlamaShape, llama_reference, random_llama

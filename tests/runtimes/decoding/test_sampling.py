@@ -9,7 +9,7 @@ import pytest
 
 from atomr_infer.errors import EngineError
 from atomr_infer.model.batch import Sampling
-from atomr_infer_ort.sampling import (
+from atomr_infer.runtimes.decoding.sampling import (
     Sampler,
     Settings,
     defaults_of,

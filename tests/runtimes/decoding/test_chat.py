@@ -11,7 +11,7 @@ from atomr_infer.errors import (
 )
 from atomr_infer.model.batch import Message, RawPart, Role
 from atomr_infer.model.parts import ReasoningPart, TextPart
-from atomr_infer_ort.chat import ChatTemplate
+from atomr_infer.runtimes.decoding.chat import ChatTemplate
 
 SAYS = {"bos_token": "<s>", "eos_token": {"content": "</s>"}}
 CHATML = (

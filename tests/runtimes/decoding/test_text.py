@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atomr_infer_ort.text import Detokenizer, StopFinder, Told
+from atomr_infer.runtimes.decoding.text import Detokenizer, StopFinder, Told
 from tests.plugins.ort.models import byte_tokenizer
 
 TOKENIZER = byte_tokenizer()

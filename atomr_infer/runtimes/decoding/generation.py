@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from atomr_infer.errors import InferenceError
-    from atomr_infer_ort.answer import Answer
+    from atomr_infer.runtimes.decoding.answer import Answer
 
 WINDOW = 64
 """Unread chunks at which a request's answers rest until they are read."""

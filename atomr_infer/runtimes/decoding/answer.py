@@ -15,13 +15,13 @@ import attrs
 import msgspec
 
 from atomr_infer.model.batch import FinishReason, TokenChunk
-from atomr_infer_ort.text import Detokenizer, StopFinder
+from atomr_infer.runtimes.decoding.text import Detokenizer, StopFinder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from atomr_infer_ort.sampling import Choice, Logits, Sampler
-    from atomr_infer_ort.tokens import ModelTokenizer
+    from atomr_infer.runtimes.decoding.sampling import Choice, Logits, Sampler
+    from atomr_infer.runtimes.decoding.tokenizer import Tokenizer
 
 _LEAST = -9999.0
 """What OpenAI writes for a token that was impossible; JSON has no infinity."""
@@ -53,7 +53,7 @@ class Answer:
     """
 
     def __init__(
-        self, index: int, sampler: Sampler, ends: Ends, tokenizer: ModelTokenizer
+        self, index: int, sampler: Sampler, ends: Ends, tokenizer: Tokenizer
     ) -> None:
         self.index = index
         self.token = -1
