@@ -5,10 +5,13 @@ Blocks for as long as it takes; belongs in a worker thread.
 
 from __future__ import annotations
 
+import importlib.metadata
 from typing import TYPE_CHECKING
 
 from atomr_infer.errors import ConfigError, EngineStartError
 from atomr_infer.runtimes.contract import Progress
+from atomr_infer.runtimes.memory import check_fits, free_bytes
+from atomr_infer.runtimes.weights import bytes_as_q8_0, weights_bytes
 from atomr_infer_mistralrs.faults import first_line
 from atomr_infer_mistralrs.models import Report, as_q8_0, cache_folder, locate
 from atomr_infer_mistralrs.options import HfDirectory, Options, Quantization
@@ -31,7 +34,8 @@ def load(
 
     Raises:
         ConfigError: a file or a package is missing.
-        EngineStartError: the model cannot be converted or loaded.
+        EngineStartError: the model cannot be converted or loaded, or is larger
+            than the memory that is free.
     """
     path = locate(options.source)
     in_situ = None
@@ -40,8 +44,20 @@ def load(
             in_situ = Quantization.Q8_0.value
         else:
             path = as_q8_0(path, cache_folder(environ), report)
+    if _runs_on_cpu():
+        needed = weights_bytes(path) if in_situ is None else bytes_as_q8_0(path)
+        check_fits(str(path), needed, free_bytes())
     report(Progress("loading the model"))
     return _open(path, in_situ, options.max_seqs)
+
+
+def _runs_on_cpu() -> bool:
+    # The builds for GPUs are distributions of other names, with the same module.
+    try:
+        importlib.metadata.distribution("mistralrs")
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def _open(path: Path, in_situ_quant: str | None, max_seqs: int) -> MistralRsRunner:

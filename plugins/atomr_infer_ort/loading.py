@@ -12,11 +12,11 @@ from atomr_infer.runtimes.contract import Progress
 from atomr_infer.runtimes.decoding.chat import ChatTemplate
 from atomr_infer.runtimes.decoding.sampling import defaults_of
 from atomr_infer.runtimes.decoding.words import Words
+from atomr_infer.runtimes.memory import check_fits, free_bytes
 from atomr_infer_ort.embedding import EmbeddingModel, EmbedRunner, pooling_of
 from atomr_infer_ort.engine import Bounds, Engine
 from atomr_infer_ort.faults import load_error
 from atomr_infer_ort.layout import Layout, read_layout
-from atomr_infer_ort.memory import check_fits, free_bytes
 from atomr_infer_ort.model import CausalModel, probe
 from atomr_infer_ort.runner import OrtRunner
 from atomr_infer_ort.session import open_session

@@ -20,6 +20,7 @@ from atomr_infer.model.deployment import Deployment
 from atomr_infer.runtimes.conformance import CHECKS, Check
 from atomr_infer.runtimes.conformance_case import ConformanceCase
 from atomr_infer.runtimes.contract import Progress, RunnerContext
+from atomr_infer_mistralrs.plugin import PLUGIN
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -219,3 +220,19 @@ async def test_a_missing_file_does_not_start() -> None:
     )
     assert type(error) is EngineStartError
     assert error.message == "there is no model file '/no/m.gguf'"
+
+
+async def test_a_model_larger_than_free_memory_is_refused_before_it_is_loaded(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    # Weights of a terabyte; the file system holds none of it.
+    with (tmp_path / "model.safetensors").open("wb") as weights:
+        weights.truncate(2**40)
+    told: list[Progress] = []
+    deployment = Deployment(name="m", runtime="mistralrs", model=str(tmp_path))
+    with pytest.raises(EngineStartError) as caught:
+        async with PLUGIN.open_runner(deployment, RunnerContext(progress=told.append)):
+            pass
+    assert "does not fit: its weights have 1048576 MiB, and " in caught.value.message
+    assert told == []

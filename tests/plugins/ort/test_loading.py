@@ -13,10 +13,10 @@ from atomr_infer.errors import ConfigError, EngineStartError, PluginError
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.runtimes.contract import Progress, RunnerContext
 from atomr_infer.runtimes.loader import ensure_available
+from atomr_infer.runtimes.memory import free_bytes
 from atomr_infer_ort import loading
 from atomr_infer_ort.faults import load_error, step_error
 from atomr_infer_ort.layout import read_layout
-from atomr_infer_ort.memory import check_fits, free_bytes
 from atomr_infer_ort.plugin import PLUGIN
 from tests.plugins.ort.models import write_llama
 
@@ -170,44 +170,6 @@ async def test_a_model_larger_than_free_memory_is_refused_before_it_is_loaded(
     free = free_bytes()
     assert free is not None
     assert "does not fit: its weights have 1048576 MiB, and " in caught.value.message
-
-
-def test_the_figures_are_told() -> None:
-    check_fits("m", 100, None)
-    check_fits("m", 100, 100)
-    with pytest.raises(EngineStartError) as caught:
-        check_fits("m", 3 * 2**20, 2**21)
-    assert caught.value.message == (
-        "the model 'm' does not fit: its weights have 3 MiB, and 2 MiB of memory are "
-        "free; use a smaller or a quantized model, or another machine"
-    )
-
-
-@pytest.mark.parametrize(
-    ("meminfo", "group", "free"),
-    [
-        ("MemFree: 1 kB\nMemAvailable:  2000 kB\n", {}, 2000 * 1024),
-        (
-            "MemAvailable: 2000 kB\n",
-            {"memory.max": "9000\n", "memory.current": "1000\n"},
-            8000,
-        ),
-        (
-            "MemAvailable: 2 kB\n",
-            {"memory.max": "max\n", "memory.current": "1000\n"},
-            2048,
-        ),
-        ("MemAvailable: 2 kB\n", {"memory.max": "5", "memory.current": "9"}, 0),
-        ("", {}, None),
-    ],
-)
-def test_what_is_free_is_the_lesser_of_machine_and_container(
-    tmp_path: Path, meminfo: str, group: dict[str, str], free: int | None
-) -> None:
-    (tmp_path / "meminfo").write_text(meminfo)
-    for name, text in group.items():
-        (tmp_path / name).write_text(text)
-    assert free_bytes(tmp_path / "meminfo", tmp_path) == free
 
 
 async def test_progress_is_told_with_bytes(model: Path) -> None:

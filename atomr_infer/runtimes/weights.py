@@ -1,0 +1,83 @@
+"""How many bytes a model's weights take, told from its files without loading them.
+
+A lower bound of what an engine needs: caches and buffers come on top.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_KINDS = (".safetensors", ".gguf", ".bin")
+"""Of the files of a directory, the first kind that is there counts: a model is often
+there twice."""
+
+_MAX_HEADER_BYTES = 100 * 2**20
+_Q8_0_BYTES_PER_WEIGHT = 34 / 32
+
+
+def weights_bytes(model: Path) -> int:
+    """Return the size of a model's weights: one file, or those of a directory.
+
+    Returns:
+        0: there are none of a known kind.
+
+    >>> from pathlib import Path
+    >>> weights_bytes(Path("/nowhere"))
+    0
+    """
+    return sum(file.stat().st_size for file in weight_files(model))
+
+
+def weight_files(model: Path) -> tuple[Path, ...]:
+    """Return the files that hold a model's weights, in order."""
+    if model.is_file():
+        return (model,)
+    for kind in _KINDS:
+        found = tuple(sorted(model.glob(f"*{kind}")))
+        if found:
+            return found
+    return ()
+
+
+def bytes_as_q8_0(model: Path) -> int:
+    """Return what a directory's matrices take when they are quantized to 8 bits.
+
+    A file whose header says nothing of use counts as it is.
+    """
+    return sum(map(_file_as_q8_0, weight_files(model)))
+
+
+def _file_as_q8_0(file: Path) -> int:
+    size = file.stat().st_size
+    header = _header(file) if file.suffix == ".safetensors" else None
+    if header is None:
+        return size
+    return int(sum(map(_tensor_as_q8_0, header.values())))
+
+
+def _tensor_as_q8_0(tensor: Any) -> float:  # noqa: ANN401 - JSON
+    shape, offsets = tensor.get("shape"), tensor.get("data_offsets")
+    if offsets is None:
+        return 0  # the file's own remarks
+    stays = len(shape) < 2
+    size: int = offsets[1] - offsets[0]
+    return size if stays else math.prod(shape) * _Q8_0_BYTES_PER_WEIGHT
+
+
+def _header(file: Path) -> dict[str, Any] | None:
+    """Return what a safetensors file says of its tensors; None: it makes no sense."""
+    try:
+        with file.open("rb") as opened:
+            (length,) = struct.unpack("<Q", opened.read(8))
+            if length > _MAX_HEADER_BYTES:
+                return None
+            header = json.loads(opened.read(length))
+    except (struct.error, ValueError):
+        return None  # the engine says what is wrong with it
+    return header if isinstance(header, dict) else None

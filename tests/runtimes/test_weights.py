@@ -1,0 +1,55 @@
+"""The size of a model's weights is told from its files."""
+
+from __future__ import annotations
+
+import json
+import struct
+from typing import TYPE_CHECKING
+
+from atomr_infer.runtimes.weights import bytes_as_q8_0, weight_files, weights_bytes
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def write_safetensors(path: Path, shapes: dict[str, list[int]]) -> Path:
+    """Write a file of float32 tensors; its data is a hole."""
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    at = 0
+    for name, shape in shapes.items():
+        size = 4
+        for side in shape:
+            size *= side
+        offsets = [at, at + size]
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": offsets}
+        at += size
+    text = json.dumps(header).encode()
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        file.truncate(8 + len(text) + at)
+    return path
+
+
+def test_a_file_counts_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "m.gguf").write_bytes(b"12345")
+    assert weights_bytes(tmp_path / "m.gguf") == 5
+
+
+def test_of_a_directory_one_kind_counts(tmp_path: Path) -> None:
+    for name in ("b.safetensors", "a.safetensors", "pytorch_model.bin", "config.json"):
+        (tmp_path / name).write_bytes(b"1234")
+    files = (tmp_path / "a.safetensors", tmp_path / "b.safetensors")
+    assert (weight_files(tmp_path), weights_bytes(tmp_path)) == (files, 8)
+
+
+def test_matrices_are_smaller_as_q8_0_and_vectors_are_not(tmp_path: Path) -> None:
+    write_safetensors(tmp_path / "m.safetensors", {"w": [64, 32], "norm": [32]})
+    assert bytes_as_q8_0(tmp_path) == 64 * 34 + 32 * 4
+    assert weights_bytes(tmp_path) > 64 * 32 * 4
+
+
+def test_a_file_that_makes_no_sense_counts_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "a.safetensors").write_bytes(b"short")
+    (tmp_path / "b.safetensors").write_bytes(b"\xff" * 20)
+    (tmp_path / "c.safetensors").write_bytes(struct.pack("<Q", 2) + b"[]")
+    assert bytes_as_q8_0(tmp_path) == 5 + 20 + 10
