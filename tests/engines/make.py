@@ -1,0 +1,43 @@
+"""``make engines``: the environments of engines, and the models that they run.
+
+With no argument, all of them; with names, those.  What is there is left alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+
+from tests.engines.environments import ENGINES, make
+from tests.engines.models import CONVERSIONS, convert
+from tests.engines.running import CommandError
+
+
+def main() -> int:
+    """Make what is asked for; return the exit status."""
+    known = [*ENGINES, *CONVERSIONS]
+    parser = argparse.ArgumentParser(prog="make engines", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(known))
+    names = parser.parse_args().names or known
+    if unknown := [name for name in names if name not in known]:
+        parser.error(f"there is no {unknown[0]!r}; known: {', '.join(known)}")
+    began = time.monotonic()
+    try:
+        for name in names:
+            if name in ENGINES:
+                print(f"{name}: {make(ENGINES[name])}", flush=True)
+                made_of_it = [c for c in CONVERSIONS.values() if c.engine == name]
+            else:
+                made_of_it = [CONVERSIONS[name]]
+            for conversion in made_of_it:
+                print(f"{conversion.name}: {convert(conversion)}", flush=True)
+    except CommandError as error:
+        print(f"make engines: {error}", file=sys.stderr)
+        return 1
+    print(f"make engines: done in {time.monotonic() - began:.0f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
