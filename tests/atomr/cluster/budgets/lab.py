@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -24,6 +25,8 @@ from atomr.crdt.origin import Origin
 from atomr.http2 import Lane
 from atomr.process import Node, open_node
 from atomr.process.context import NODE
+from atomr.testing.leftovers import leftovers
+from tests.atomr.cluster.post import Post
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -151,12 +154,12 @@ class Network:
         delay_s: how long one takes at most; later ones may come earlier.
     """
 
-    def __init__(self, draw: random.Random, nursery: trio.Nursery) -> None:
+    def __init__(self, draw: random.Random) -> None:
         self.draw = draw
+        self.post = Post()
         self.loss = 0.0
         self.delay_s = 0.002
         self.up: dict[str, SimNode] = {}
-        self._nursery = nursery
         self._sides: dict[str, int] = {}
 
     def reachable(self, name: str) -> list[Origin]:
@@ -171,12 +174,9 @@ class Network:
         for _ in range(2 if self.draw.random() < self.loss else 1):
             if self.draw.random() >= self.loss:
                 delay_s = self.draw.uniform(0.0, self.delay_s)
-                self._nursery.start_soon(self._deliver, sender, to, content, delay_s)
+                self.post.send(delay_s, partial(self._deliver, sender, to, content))
 
-    async def _deliver(
-        self, sender: Origin, to: Origin, content: bytes, delay_s: float
-    ) -> None:
-        await trio.sleep(delay_s)
+    def _deliver(self, sender: Origin, to: Origin, content: bytes) -> None:
         node = self.up.get(to.name)
         if node is not None and sender in self.reachable(to.name):
             with node.here():
@@ -247,7 +247,7 @@ class Lab:
 
     def __init__(self, seed: int, nursery: trio.Nursery) -> None:
         self.draw = random.Random(seed)
-        self.network = Network(self.draw, nursery)
+        self.network = Network(self.draw)
         self.disks: dict[str, Disk] = {}
         self.voters: tuple[str, ...] = ()
         self.wall_offset_s: dict[str, float] = {}
@@ -280,11 +280,13 @@ class Lab:
         self.prepare(node)
         try:
             with node.scope:
-                async with open_node(name) as node.node:
-                    await node.node.start(service.child(peers))
+                async with open_node(name) as opened:
+                    node.node = opened
+                    await opened.start(service.child(peers))
                     self.network.join(node)
                     task_status.started()
                     await trio.sleep_forever()
+            assert leftovers(opened) == ()
         finally:
             if self.network.up.get(name) is node:
                 self.network.leave(node)
@@ -326,6 +328,7 @@ async def open_lab(*names: str, seed: int = 0) -> AsyncIterator[Lab]:
     async with AsyncExitStack() as stack:
         nursery = await stack.enter_async_context(trio.open_nursery())
         lab = Lab(seed, nursery)
+        nursery.start_soon(lab.network.post.run)
         lab.voters = names
         yield lab
         for name in tuple(lab.network.up):

@@ -25,6 +25,8 @@ NAMES = ("a", "b", "c", "d")
 UNITS = 1_000_000
 TEAM = BudgetTerms(name="team", units=UNITS)
 CHAOS_S = 12.0
+LEAST = 250
+"""Units of the smallest call that spends what is left."""
 
 
 @attrs.define
@@ -89,7 +91,7 @@ async def chaos(lab: Lab, calls: Calls) -> None:
     """Make calls while nodes are killed, stopped and cut off."""
     draw = lab.draw
     async with trio.open_nursery() as nursery:
-        for _ in range(draw.randrange(200, 400)):
+        for _ in range(draw.randrange(50, 110)):
             nursery.start_soon(partial(_later, lab, calls, draw.uniform(0.0, CHAOS_S)))
         nursery.start_soon(_break, lab, calls)
 
@@ -97,7 +99,7 @@ async def chaos(lab: Lab, calls: Calls) -> None:
 async def _later(lab: Lab, calls: Calls, at_s: float) -> None:
     draw = lab.draw
     await trio.sleep(at_s)
-    units = draw.randint(10, 6_000)
+    units = draw.randint(10, 24_000)
     cost = int(units * draw.choice((0.1, 0.5, 1.0)))
     name = "a" if draw.random() < 0.5 else draw.choice(NAMES)
     await calls.make(lab, name, units, cost=cost, takes_s=draw.uniform(0.0, 1.5))
@@ -139,11 +141,11 @@ async def _break(lab: Lab, calls: Calls) -> None:
 
 async def spend_all(lab: Lab, calls: Calls) -> None:
     """Spend what there is, in ever smaller calls, until a whole round is refused."""
-    units, before = 4_000, -1
-    while units:
+    units, before = 16_000, -1
+    while units >= LEAST:
         before = calls.charged
         for name in NAMES:
-            for _ in range(8):
+            for _ in range(3):
                 await calls.make(lab, name, units, cost=units, takes_s=0.0)
         if calls.charged == before:
             units //= 4

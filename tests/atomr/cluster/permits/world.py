@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import Context, copy_context
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
@@ -19,6 +20,8 @@ from atomr.crdt import Origin
 from atomr.gossip.escrow import Frame, decode, encode
 from atomr.otp import Supervisor
 from atomr.process import open_node
+from atomr.testing.leftovers import leftovers
+from tests.atomr.cluster.post import Post
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -39,7 +42,7 @@ class Net:
     """
 
     draw: random.Random
-    nursery: trio.Nursery
+    post: Post = attrs.field(factory=Post)
     loss: float = 0.0
     twice: float = 0.0
     delay_s: float = 0.002
@@ -52,12 +55,9 @@ class Net:
         for _ in range(2 if self.draw.random() < self.twice else 1):
             if self.draw.random() >= self.loss:
                 delay_s = self.draw.uniform(0.0, self.delay_s)
-                self.nursery.start_soon(self._deliver, sender, to, data, delay_s)
+                self.post.send(delay_s, partial(self._deliver, sender, to, data))
 
-    async def _deliver(
-        self, sender: Origin, to: str, data: bytes, delay_s: float
-    ) -> None:
-        await trio.sleep(delay_s)
+    def _deliver(self, sender: Origin, to: str, data: bytes) -> None:
         node = self.nodes.get(to)
         if node is not None and frozenset((sender.name, to)) not in self.cuts:
             tell = node.service.services()[node.service.service_name].tell
@@ -119,7 +119,7 @@ class VirtualCluster:
 
     def tasks(self) -> int:
         """Return how many nodes run, and how many frames are under way."""
-        return len(self._nursery.child_tasks) + len(self.net.nursery.child_tasks)
+        return len(self._nursery.child_tasks) + len(self.net.post)
 
     async def start(self, service: PermitService, name: str) -> VirtualNode:
         """Start a node in a new life."""
@@ -148,6 +148,7 @@ class VirtualCluster:
                         VirtualNode(origin, service, copy_context(), scope, ended)
                     )
                     await trio.sleep_forever()
+            assert leftovers(node) == ()
         finally:
             known = self.net.nodes.get(origin.name)
             if known is not None and known.origin == origin:
@@ -159,6 +160,8 @@ class VirtualCluster:
 async def open_virtual(draw: random.Random) -> AsyncIterator[VirtualCluster]:
     """Open a cluster without nodes; they end with the block."""
     async with trio.open_nursery() as frames, trio.open_nursery() as nodes:
-        yield VirtualCluster(Net(draw, frames), nodes)
+        net = Net(draw)
+        frames.start_soon(net.post.run)
+        yield VirtualCluster(net, nodes)
         nodes.cancel_scope.cancel()
         frames.cancel_scope.cancel()
