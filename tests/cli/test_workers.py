@@ -5,11 +5,18 @@ from __future__ import annotations
 import os
 import re
 import signal
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import pytest
 import trio
 
+from atomr_infer.cli.plan import ServePlan
+from atomr_infer.cli.workers import Crew
+from atomr_infer.config.gateway import GatewayConfig
+from atomr_infer.config.node import NodeConfig
+from atomr_infer.model.deployment import Deployment
 from tests.cli.conftest import START_S, run_command, start_command
 from tests.gateway.http import chat, until
 
@@ -137,3 +144,49 @@ private_key = "w.key"
         with trio.fail_after(START_S):
             assert await command.ended(within_s=START_S) == 1
     assert "--workers makes a cluster of its own; leave [cluster] out" in command.stderr
+
+
+HEEDS = """\
+import json, os, signal
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
+os.write(json.loads(os.environ["ATOMR_INFER_WORKER"])["told"], b'{"engines": {}}\\n')
+signal.pause()
+"""
+
+
+@pytest.mark.parametrize("starts", [1, 3], ids=["at_first", "again"])
+async def test_a_stop_while_a_worker_starts_ends_that_one_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, starts: int
+) -> None:
+    plan = ServePlan(
+        deployments=(Deployment(name="m", runtime="mock"),),
+        gateway=GatewayConfig(bind="127.0.0.1:0"),
+        source="atomr.toml",
+        node=NodeConfig(name="w"),
+    )
+    command = (sys.executable, "-SEc", HEEDS)
+    crew = Crew(plan, command, count=2, folder=tmp_path)
+    spawn, spawned = trio.lowlevel.open_process, list[trio.Process]()
+
+    async def stopped_meanwhile(*args: Any, **options: Any) -> trio.Process:
+        process = await spawn(*args, **options)
+        spawned.append(process)
+        if len(spawned) == starts:
+            os.kill(os.getpid(), signal.SIGTERM)
+            with trio.fail_after(START_S):
+                await crew._until(lambda: crew._stopping)
+        return process
+
+    async def kill_one() -> None:
+        await crew._until(lambda: all(worker.ready for worker in crew._workers))
+        spawned[0].kill()  # it is started again
+
+    monkeypatch.setattr(trio.lowlevel, "open_process", stopped_meanwhile)
+    with trio.fail_after(START_S):
+        async with trio.open_nursery() as nursery:
+            if starts > 2:
+                nursery.start_soon(kill_one)
+            await crew.run()
+            nursery.cancel_scope.cancel()
+    assert len(spawned) >= starts
+    assert [process.poll() is None for process in spawned] == [False] * len(spawned)
