@@ -109,7 +109,7 @@ def cost_headers(cost: Cost | None) -> tuple[tuple[bytes, bytes], ...]:
     """Return the header that says what an answer cost; none where nobody knows."""
     if cost is None:
         return ()
-    return ((b"x-atomr-cost-usd", f"{cost.usd.normalize():f}".encode()),)
+    return ((b"x-atomr-cost-usd", cost.usd_text.encode()),)
 
 
 def cost_comment(cost: Cost | None) -> bytes:

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from decimal import Decimal
+from functools import cached_property, reduce
+from operator import add, attrgetter
 from typing import TYPE_CHECKING
 
 import attrs
 
 from atomr_infer.model.prices import (
+    BUCKETS,
     CONFIGURED,
     INPUT_BUCKETS,
     OUTPUT_BUCKETS,
@@ -21,6 +24,8 @@ from atomr_infer.model.prices import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from atomr_infer.model.usage import Usage
 
 REPORTED = "reported"
@@ -42,12 +47,12 @@ class Cost:
     parts: Mapping[str, int] = attrs.field(factory=dict, hash=False)
     estimated: bool = False
 
-    @property
+    @cached_property
     def pico_usd(self) -> int:
         """The total in pico-dollars."""
         return sum(self.parts.values())
 
-    @property
+    @cached_property
     def usd(self) -> Decimal:
         """The total in dollars, exactly.
 
@@ -56,11 +61,29 @@ class Cost:
         """
         return Decimal(self.pico_usd).scaleb(-12)
 
+    @cached_property
+    def usd_text(self) -> str:
+        """The total in dollars as it is shown, without an exponent.
+
+        >>> Cost(parts={"input_uncached": 150_000}).usd_text
+        '0.00000015'
+        """
+        return f"{self.usd.normalize():f}"
+
     def __add__(self, other: Cost) -> Cost:
         """Return both together: the attempts of one request."""
         names = self.parts.keys() | other.parts.keys()
         sums = {n: self.parts.get(n, 0) + other.parts.get(n, 0) for n in sorted(names)}
         return Cost(parts=sums, estimated=self.estimated or other.estimated)
+
+
+_NOTHING = Cost()
+_counts = attrgetter(*BUCKETS)
+
+
+def total_of(costs: Sequence[Cost]) -> Cost:
+    """Return several costs together: most requests have one."""
+    return costs[0] if len(costs) == 1 else reduce(add, costs, _NOTHING)
 
 
 def cost_of(usage: Usage, price: Price | None) -> Cost | None:
@@ -95,18 +118,18 @@ def cost_of(usage: Usage, price: Price | None) -> Cost | None:
         return Cost(parts={REPORTED: reported}, estimated=estimated)
     if price is None:
         return None
-    rates = price.rates_for(usage.prompt_tokens)
+    rates = price.rates_for(usage.prompt_tokens) if price.tiers else price.rates
     parts: dict[str, int] = {}
     if price.request is not None:
         parts[REQUEST] = price.request.pico_usd
-    for bucket in (*INPUT_BUCKETS, *OUTPUT_BUCKETS):
-        tokens: int = getattr(usage, bucket)
+    for bucket, tokens, pico_usd in zip(
+        BUCKETS, _counts(usage), rates.picos, strict=True
+    ):
         if tokens:
-            rate = rates.of(bucket)
-            if rate is None:
+            if pico_usd is None:
                 return None
-            if rate.pico_usd:
-                parts[bucket] = tokens * rate.pico_usd
+            if pico_usd:
+                parts[bucket] = tokens * pico_usd
     return Cost(parts=parts, estimated=estimated)
 
 
@@ -178,6 +201,33 @@ def estimate_cost(
         return CostEstimate(low=low, high=None)
     high = _both(price, prompt.high * inputs.high, output.high * outputs.high)
     return CostEstimate(low=low, high=high)
+
+
+def most_for_text(
+    price: Price | None, prompt_tokens: int, output_tokens: int | None
+) -> int | None:
+    """Return the most that a request of text may cost, in pico-dollars.
+
+    Args:
+        price: the model's; None: not known.
+        prompt_tokens: of its prompt, at most.
+        output_tokens: of all its answers, at most; None: nobody can say.
+
+    Returns:
+        None when nobody can say.
+
+    Laws: it is ``estimate_cost``'s ``high``, for any prompt up to that length.
+    """
+    if price is None or output_tokens is None:
+        return None
+    most: int | None = None
+    for above, input_pico_usd, output_pico_usd in price.text_ceilings:
+        if prompt_tokens <= above:
+            break
+        most = prompt_tokens * input_pico_usd + output_tokens * output_pico_usd
+    if most is not None and price.request is not None:
+        most += price.request.pico_usd
+    return most
 
 
 @attrs.frozen

@@ -24,6 +24,7 @@ Pure.
 from __future__ import annotations
 
 from decimal import Decimal, DecimalException
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -177,6 +178,12 @@ class Rates:
                 return rate
         return None
 
+    @cached_property
+    def picos(self) -> tuple[int | None, ...]:
+        """Pico-dollars for a token of each of ``BUCKETS``; None: not known."""
+        rates = map(self.of, BUCKETS)
+        return tuple(None if rate is None else rate.pico_usd for rate in rates)
+
     def over(self, base: Rates) -> Rates:
         """Return these rates, and ``base``'s where there is none here."""
         return Rates(**{**_given(base), **_given(self)})
@@ -206,6 +213,8 @@ INPUT_BUCKETS = (
     "tool_prompt",
 )
 OUTPUT_BUCKETS = ("output_text", "reasoning", "output_audio")
+BUCKETS = (*INPUT_BUCKETS, *OUTPUT_BUCKETS)
+"""All buckets of ``Usage``."""
 
 
 def _given(rates: Rates) -> dict[str, Rate]:
@@ -264,3 +273,29 @@ class Price:
             if low_tokens <= tier.above_prompt_tokens < high_tokens
         ]
         return (self.rates_for(low_tokens), *crossed)
+
+    @cached_property
+    def text_ceilings(self) -> tuple[tuple[int, int, int], ...]:
+        """The most that a token of text may cost, by the prompt's length.
+
+        For prompts longer than the first number, pico-dollars for a token of the
+        prompt and of the answer; the shortest first.  None of them: not known.
+        """
+        ceilings: list[tuple[int, int, int]] = []
+        most_in = most_out = 0
+        tables = [(-1, self.rates)]
+        tables += [
+            (tier.above_prompt_tokens, tier.rates.over(self.rates))
+            for tier in self.tiers
+        ]
+        for above, rates in tables:
+            text, answer = rates.of("input_uncached"), rates.of("output_text")
+            if text is None or answer is None:
+                return ()
+            # Nobody charges more for what is cached than for what is not, unless
+            # it is written here.
+            cached, thoughts = rates.cache_read or text, rates.reasoning or answer
+            most_in = max(most_in, text.pico_usd, cached.pico_usd)
+            most_out = max(most_out, answer.pico_usd, thoughts.pico_usd)
+            ceilings.append((above, most_in, most_out))
+        return tuple(ceilings)

@@ -12,7 +12,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import attrs
-import msgspec
 
 from atomr_infer.errors import (
     InvalidRequestError,
@@ -21,7 +20,13 @@ from atomr_infer.errors import (
     UpstreamConnectError,
 )
 from atomr_infer.model.asker import Asker
-from atomr_infer.model.cost import TEXT_BUCKETS, TokenRange, cost_of, estimate_cost
+from atomr_infer.model.cost import (
+    TEXT_BUCKETS,
+    TokenRange,
+    cost_of,
+    estimate_cost,
+    most_for_text,
+)
 from atomr_infer.model.dialect import Dialect
 from atomr_infer.policy.cost_estimate import estimate_request
 from atomr_infer.policy.key_pool import NOT_ASKED
@@ -146,12 +151,10 @@ def demand_within(
         bound: its tokens.
         caches: the buckets of caches that it may write to.
     """
-    estimate = estimate_cost(
-        price,
-        prompt=TokenRange(0, bound.input),
-        output=TokenRange(0, bound.output),
-        buckets=TEXT_BUCKETS.union(caches),
-    )
+    if caches:
+        most = _most_with_caches(price, bound, caches)
+    else:
+        most = most_for_text(price, bound.input, bound.output)
     return Demand(
         deployment=deployment,
         model=batch.model,
@@ -159,24 +162,43 @@ def demand_within(
         priority=batch.priority,
         input_tokens=bound.input,
         output_tokens=bound.output,
-        cost_microusd=None if estimate is None else microusd(estimate.high),
+        cost_microusd=None if most is None else -(-most // _PICO_PER_MICRO),
     )
 
 
-class _Lengths(msgspec.Struct):
-    max_tokens: int | None = None
-    max_completion_tokens: int | None = None
-    n: int | None = None
+def _most_with_caches(
+    price: Price | None, bound: TokenBound, caches: Collection[str]
+) -> int | None:
+    estimate = estimate_cost(
+        price,
+        prompt=TokenRange(0, bound.input),
+        output=TokenRange(0, bound.output),
+        buckets=TEXT_BUCKETS.union(caches),
+    )
+    if estimate is None or estimate.high is None:
+        return None
+    return estimate.high.pico_usd
 
-
-_decode_lengths = msgspec.json.Decoder(_Lengths).decode
 
 _BYTES_PER_TOKEN = 3
 _TOOL, _PER_TOOL = b'"input_schema"', 16
 """Around a tool of Anthropic's is less than it is counted for."""
 
-_MEDIA = (b'"image', b'"document"', b'"file"', b'"input_audio"')
-_CACHES = ((b'"cache_control"', "cache_write_5m"), (b'"1h"', "cache_write_1h"))
+
+def _has_media(body: bytes) -> bool:
+    return (
+        b'"image' in body
+        or b'"document"' in body
+        or b'"file"' in body
+        or b'"input_audio"' in body
+    )
+
+
+def _caches(body: bytes) -> tuple[str, ...]:
+    if b'"cache_control"' not in body:
+        return ()
+    longer = ("cache_write_1h",) if b'"1h"' in body else ()
+    return ("cache_write_5m", *longer)
 
 
 def demand_at_a_glance(
@@ -192,7 +214,8 @@ def demand_at_a_glance(
     is counted for.  To read an agent's conversation takes longer than all the rest.
 
     Args:
-        batch: the request with its ``source``.
+        batch: the request with its ``source``; its ``sampling`` says how long the
+            answers may be.
         deployment: who is to be asked.
         price: the model's; None: not known.
         max_output_tokens: the longest answer that the model can give; None: not known.
@@ -204,15 +227,16 @@ def demand_at_a_glance(
     if source is None or source.dialect not in (Dialect.OPENAI_CHAT, Dialect.ANTHROPIC):
         return None
     body = source.body
-    if any(word in body for word in _MEDIA):
+    if _has_media(body):
         return None
-    lengths = _decode_lengths(body)
-    most = lengths.max_completion_tokens or lengths.max_tokens or max_output_tokens
+    most = batch.sampling.max_tokens
+    if most is None:
+        most = max_output_tokens
     bound = TokenBound(
         -(-len(body) // _BYTES_PER_TOKEN) + _PER_TOOL * body.count(_TOOL),
-        None if most is None else most * (lengths.n or 1),
+        None if most is None else most * batch.sampling.n,
     )
-    caches = {bucket for word, bucket in _CACHES if word in body}
+    caches = _caches(body)
     return demand_within(batch, deployment, price=price, bound=bound, caches=caches)
 
 

@@ -101,8 +101,9 @@ class RateHold:
     def settle(self, used: Used) -> None:
         """Take what was used; a refusal tunes the limits down."""
         service = self._gate.service
+        now_s = service.now_s()
         for each, permits in self._taken:
-            service.settle(permits, each.used(used))
+            service.settle(permits, each.used(used), now_s=now_s)
         if used.limited:
             self._gate.refused(used.retry_after_s)
 
@@ -149,12 +150,13 @@ class RateGate:
         self.counted = counted(limits, longest_s=longest_s)
         self.longest_s = longest_s
         self.shadow = Shadow()
-        self._names = {
-            each.dimension: limit_name(name, each.dimension) for each in self.counted
-        }
+        self._named = tuple(
+            (limit_name(name, each.dimension), each) for each in self.counted
+        )
         width = _STRICT_WIDTH if limits.mode is LimitMode.STRICT else 1
         self._line = Turnstile(width)
         self._tuning = Tuning(limits.window_s)
+        self._is_tuned = False
         self._owed: dict[Dimension, int] = {}
         self._rests_until_s = -math.inf
 
@@ -202,10 +204,10 @@ class RateGate:
             raise
 
     def _expect(self, demand: Demand) -> None:
-        for each in self.counted:
+        for name, each in self._named:
             needed = each.needs(demand)
             if needed:
-                self.service.expect(self._names[each.dimension], needed)
+                self.service.expect(name, needed)
 
     async def _at_the_front(self, demand: Demand, deadline_s: float) -> Hold:
         """Take what is there, and wait for what is not.
@@ -222,10 +224,11 @@ class RateGate:
             taken: list[tuple[Counted, Permits]] = []
             first_s = math.inf
             try:
-                for each in self.counted:
+                for name, each in self._named:
                     needed = each.needs(demand)
                     if needed:
-                        got = await self._wait(each, needed, demand, deadline_s)
+                        self._pay(name, each, needed)
+                        got = await self._wait(name, needed, demand, deadline_s)
                         taken.append((each, got))
                         first_s = min(first_s, trio.current_time())
             except BaseException:
@@ -237,10 +240,8 @@ class RateGate:
             _give_back(self.service, taken)
 
     async def _wait(
-        self, each: Counted, needed: int, demand: Demand, deadline_s: float
+        self, name: str, needed: int, demand: Demand, deadline_s: float
     ) -> Permits:
-        name = self._names[each.dimension]
-        self._pay(each, needed)
         found = await self.service.acquire(
             name,
             needed,
@@ -262,16 +263,17 @@ class RateGate:
             expected: True where it was counted when it came.
         """
         taken: list[tuple[Counted, Permits]] = []
-        for each in self.counted:
+        service = self.service
+        now_s = service.now_s()
+        for name, each in self._named:
             needed = each.needs(demand)
             if not needed:
                 continue
-            self._pay(each, needed)
-            found = self.service.try_acquire(
-                self._names[each.dimension], needed, expected=expected
-            )
-            if not isinstance(found, Permits):
-                _give_back(self.service, taken)
+            if self._is_tuned:
+                self._pay(name, each, needed)
+            found = service.try_acquire(name, needed, expected=expected, now_s=now_s)
+            if type(found) is not Permits:
+                _give_back(service, taken)
                 return None
             taken.append((each, found))
         return taken
@@ -283,9 +285,8 @@ class RateGate:
         if denied is not None:
             wait_s = max(wait_s, denied.retry_after_s)
         else:
-            for each in self.counted:
+            for name, each in self._named:
                 needed = each.needs(demand)
-                name = self._names[each.dimension]
                 if needed:
                     after_s = self.service.retry_after_s(name, needed)
                     wait_s = max(wait_s, after_s)
@@ -305,7 +306,9 @@ class RateGate:
 
     @property
     def _is_resting(self) -> bool:
-        return trio.current_time() < self._rests_until_s
+        until_s = self._rests_until_s
+        # The clock is not looked at for nothing.
+        return until_s > -math.inf and trio.current_time() < until_s
 
     @property
     def withheld(self) -> float:
@@ -333,12 +336,13 @@ class RateGate:
             )
 
     def _owe(self, share: float) -> None:
+        self._is_tuned = True
         for each in self.counted:
             if each.dimension is not Dimension.CONCURRENT:
                 owed = self._owed.get(each.dimension, 0) + int(share * each.permits)
                 self._owed[each.dimension] = owed
 
-    def _pay(self, each: Counted, needed: int) -> None:
+    def _pay(self, name: str, each: Counted, needed: int) -> None:
         """Use permits up that are to be withheld, as many as are taken for requests."""
         share = self._tuning.due(trio.current_time())
         if share:
@@ -347,9 +351,9 @@ class RateGate:
         owed = self._owed.get(each.dimension, 0)
         if owed:
             paid = min(owed, needed)
-            name = self._names[each.dimension]
             if isinstance(self.service.try_acquire(name, paid, expected=True), Permits):
                 self._owed[each.dimension] = owed - paid
+        self._is_tuned = bool(self._tuning.share) or any(self._owed.values())
 
     # --- how it stands --------------------------------------------------------------
 
@@ -360,7 +364,8 @@ class RateGate:
 
     def used(self, each: Counted) -> int:
         """Return how many permits are used here; of a soft limit, in all."""
-        return self.service.state(self._names[each.dimension]).used
+        name = next(name for name, known in self._named if known == each)
+        return self.service.state(name).used
 
 
 def limit_name(name: str, dimension: Dimension) -> str:

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from atomr_infer.model.cost import Cost, cost_of
+from atomr_infer.model.cost import cost_of, total_of
 from atomr_infer.remote.prices_genai import find_price, load
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from atomr_infer.model.cost import Cost
     from atomr_infer.model.deployment import Deployment
     from atomr_infer.model.prices import Price
     from atomr_infer.serving.served import Spent
@@ -85,7 +86,7 @@ class Prices:
         Returns:
             None when one of them has no known cost.
         """
-        total = Cost()
+        costs = []
         for attempt in spent:
             deployment = deployments.get(attempt.deployment)
             price = None
@@ -94,8 +95,8 @@ class Prices:
             cost = cost_of(attempt.usage, price)
             if cost is None:
                 return None
-            total += cost
-        return total
+            costs.append(cost)
+        return total_of(costs)
 
 
 def _sells(endpoint: str) -> bool:

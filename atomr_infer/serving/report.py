@@ -146,7 +146,7 @@ class Report:
             measurements["duration_s"],
             measurements["prompt_tokens"],
             measurements["output_tokens"],
-            "unknown" if self.cost is None else f"${self.cost.usd.normalize():f}",
+            "unknown" if self.cost is None else f"${self.cost.usd_text}",
             " recovered" if self.recovered else "",
             f" error={self.error}" if self.error else "",
         )

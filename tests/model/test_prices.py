@@ -25,6 +25,7 @@ from atomr_infer.model.cost import (
     TokenRange,
     cost_of,
     estimate_cost,
+    most_for_text,
 )
 from atomr_infer.model.prices import (
     INPUT_BUCKETS,
@@ -249,6 +250,19 @@ def test_what_it_costs_in_the_end_is_between_the_bounds(
     assert estimate.low.pico_usd <= cost.pico_usd <= estimate.high.pico_usd
 
 
+@given(prices, tokens, tokens)
+def test_the_most_that_text_may_cost_is_the_estimates_upper_bound(
+    price: Price, prompt: int, output: int
+) -> None:
+    estimate = estimate_cost(
+        price, prompt=TokenRange(0, prompt), output=TokenRange(0, output)
+    )
+    assert estimate is not None
+    assert estimate.high is not None
+    assert most_for_text(price, prompt, output) == estimate.high.pico_usd
+    assert most_for_text(price, prompt, None) is None
+
+
 def test_an_estimate_by_example() -> None:
     estimate = estimate_cost(
         Price(rates=GPT, request=1),
@@ -279,6 +293,8 @@ def test_an_estimate_by_example() -> None:
 )
 def test_without_a_price_for_text_there_is_no_estimate(rates: Rates) -> None:
     span = TokenRange(1, 1)
+    assert most_for_text(Price(rates=rates), 1, 1) is None
+    assert most_for_text(None, 1, 1) is None
     assert estimate_cost(Price(rates=rates), prompt=span, output=span) is None
     assert estimate_cost(None, prompt=span, output=span) is None
 

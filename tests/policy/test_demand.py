@@ -42,7 +42,10 @@ tools = st.lists(
 def glanced(body: dict[str, Any]) -> ExecuteBatch:
     data = msgspec.json.encode(body)
     source = Source(Dialect.OPENAI_CHAT, data, "m", sole=True)
-    return ExecuteBatch(request_id="r", model="m", messages=(), source=source)
+    sampling = Sampling(max_tokens=body.get("max_tokens"))
+    return ExecuteBatch(
+        request_id="r", model="m", messages=(), source=source, sampling=sampling
+    )
 
 
 @given(messages=messages, tools=tools, tokens=st.none() | st.integers(1, 1000))

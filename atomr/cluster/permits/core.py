@@ -144,7 +144,8 @@ class Core:
         part = self.parts[name]
         if permits > part.limit.largest:
             return Denied(_NEVER)
-        if not part.line.is_empty:
+        line = part.line
+        if (line.heap or line.asked) and not line.is_empty:
             return None
         granted = self.escrow.take(name, permits, now_s=now_s, expected=expected)
         return None if granted is None else Permits(name, permits, granted, part)
@@ -171,8 +172,11 @@ class Core:
         part.line.add(waiter)
         self._serve(part, now_s)
 
-    def settle(self, permits: Permits, used: int, now_s: float) -> None:
+    def settle(self, permits: Permits, used: int, now_s: float) -> bool:
         """Say how many were used; of a limit that is gone, nothing is to be said.
+
+        Returns:
+            Whether somebody waited for it: then there may be something to do.
 
         Raises:
             ValueError: ``used`` is negative.
@@ -180,10 +184,12 @@ class Core:
         name = permits.limit
         part = self.parts.get(name)
         if part is None or part is not permits.part:
-            return
+            return False
         self.escrow.settle(name, permits.granted, used, now_s=now_s)
-        if part.line.head() is not None:
-            self._serve(part, now_s)
+        if not part.line.heap or part.line.head() is None:
+            return False
+        self._serve(part, now_s)
+        return True
 
     def retry_after_s(self, name: str, permits: int, now_s: float) -> float:
         """Return when it is worth a try again, for who does not wait any longer.

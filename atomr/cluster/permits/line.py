@@ -43,15 +43,16 @@ class Line:
     """The line in front of one limit.
 
     Attributes:
+        heap: those that wait, and some that have left.
         asked: those for whom the home has been asked, by ticket.
         retry_s: when the head is tried again; infinite: not before something changes.
     """
 
-    __slots__ = ("_heap", "asked", "retry_s")
+    __slots__ = ("asked", "heap", "retry_s")
 
     def __init__(self) -> None:
         """Start empty."""
-        self._heap: list[tuple[int, int, Waiter]] = []
+        self.heap: list[tuple[int, int, Waiter]] = []
         self.asked: dict[int, Waiter] = {}
         self.retry_s = float("inf")
 
@@ -59,37 +60,37 @@ class Line:
     def is_empty(self) -> bool:
         """Whether nobody waits; who has been asked for does."""
         self._drop_over()
-        return not (self._heap or self.asked)
+        return not (self.heap or self.asked)
 
     def is_longer_than(self, most: int) -> bool:
         """Whether more than so many wait; those that left are counted out only then."""
-        return len(self._heap) + len(self.asked) > most and self.length() > most
+        return len(self.heap) + len(self.asked) > most and self.length() > most
 
     def length(self) -> int:
         """Return how many wait."""
-        waiting = [waiter for _, _, waiter in self._heap] + [*self.asked.values()]
+        waiting = [waiter for _, _, waiter in self.heap] + [*self.asked.values()]
         return sum(not waiter.is_over for waiter in waiting)
 
     def add(self, waiter: Waiter) -> None:
         """Let somebody wait, in its place."""
-        heapq.heappush(self._heap, (-waiter.priority, waiter.number, waiter))
+        heapq.heappush(self.heap, (-waiter.priority, waiter.number, waiter))
 
     def head(self) -> Waiter | None:
         """Return who is next; None: nobody, or the home is asked for all of them."""
         self._drop_over()
-        return self._heap[0][2] if self._heap else None
+        return self.heap[0][2] if self.heap else None
 
     def take_head(self) -> None:
         """Take the head out."""
-        heapq.heappop(self._heap)
+        heapq.heappop(self.heap)
 
     def all(self) -> list[Waiter]:
         """Return everybody, and empty the line."""
-        waiting = [waiter for _, _, waiter in self._heap] + [*self.asked.values()]
-        self._heap.clear()
+        waiting = [waiter for _, _, waiter in self.heap] + [*self.asked.values()]
+        self.heap.clear()
         self.asked.clear()
         return [waiter for waiter in waiting if not waiter.is_over]
 
     def _drop_over(self) -> None:
-        while self._heap and self._heap[0][2].is_over:
-            heapq.heappop(self._heap)
+        while self.heap and self.heap[0][2].is_over:
+            heapq.heappop(self.heap)

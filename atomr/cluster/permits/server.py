@@ -50,6 +50,7 @@ class PermitServer(GenServer):
     Attributes:
         waiting: frames that wait to be handled.
         dropped: frames that were not, as too many waited.
+        wake_at_s: when its timer fires, by the clock that limits are kept by.
     """
 
     def __init__(self, service: PermitService, peers: Peers) -> None:
@@ -58,7 +59,7 @@ class PermitServer(GenServer):
         self._service = service
         self._peers = peers
         self._timer = TimerRef()
-        self._wake_at_s = _NEVER
+        self.wake_at_s = _NEVER
         self._core: Core
 
     def init(self) -> None:
@@ -101,7 +102,7 @@ class PermitServer(GenServer):
                     self.waiting -= 1
                     self._core.receive(peer.name, frame, service.now_s())
                 case _ if message is _WAKE:
-                    self._wake_at_s = _NEVER
+                    self.wake_at_s = _NEVER
                     self._core.advance(service.now_s())
                 case _:
                     super().handle_info(message)
@@ -121,13 +122,13 @@ class PermitServer(GenServer):
             facts, core.facts = core.facts, []
             for fact in facts:
                 self._report(fact)
-        if core.next_deadline_s < self._wake_at_s:
+        if core.next_deadline_s < self.wake_at_s:
             self._arm(core.next_deadline_s)
 
     def look(self) -> None:
         """Be woken in time for what a use has made due."""
         at_s = self._core.escrow.next_deadline_s
-        if at_s is not None and at_s < self._wake_at_s:
+        if at_s is not None and at_s < self.wake_at_s:
             self._arm(at_s)
 
     def _tell(self, name: str, frame: Frame) -> None:
@@ -138,7 +139,7 @@ class PermitServer(GenServer):
 
     def _arm(self, at_s: float) -> None:
         self._timer.cancel()
-        self._wake_at_s = at_s
+        self.wake_at_s = at_s
         delay_s = max(0.0, at_s - self._service.now_s()) + _ROUNDING_S
         self._timer = send_after(delay_s, self._process.pid, _WAKE)
 

@@ -117,7 +117,7 @@ class PermitService:
     def now_s(self) -> float:
         """Return the time by the clock that limits are kept by."""
         if self._clock is None:
-            self._clock = SleeplessClock(trio.current_time)
+            self._clock = SleeplessClock(trio.lowlevel.current_clock().current_time)
         return self._clock()
 
     def begin(self, server: PermitServer, origin: Origin) -> Core:
@@ -228,7 +228,12 @@ class PermitService:
     # --- use ------------------------------------------------------------------------
 
     def try_acquire(
-        self, name: str, permits: int, *, expected: bool = False
+        self,
+        name: str,
+        permits: int,
+        *,
+        expected: bool = False,
+        now_s: float | None = None,
     ) -> Permits | Denied | None:
         """Use permits in place, without a message.
 
@@ -236,6 +241,8 @@ class PermitService:
             name: of the limit.
             permits: at least 1.
             expected: True where :meth:`expect` has counted them.
+            now_s: what :meth:`now_s` has just said, for who needs several permits;
+                None: it is asked.
 
         Returns:
             ``Permits``, which count as used from now on; ``Denied`` when nobody can
@@ -246,10 +253,15 @@ class PermitService:
             NotLimitingError: the service was not started yet.
             ValueError: ``permits`` is not at least 1.
         """
-        core, now_s = self._core_of(name), self.now_s()
+        core = self._core
+        if core is None or name not in self._limits:
+            core = self._core_of(name)
+        if now_s is None:
+            now_s = self.now_s()
         outcome = core.try_acquire(name, permits, now_s, expected=expected)
-        if self._server is not None:
-            self._server.look()
+        server = self._server
+        if server is not None and core.escrow.due_s < server.wake_at_s:
+            server.look()
         return outcome
 
     def expect(self, name: str, permits: int) -> None:
@@ -323,17 +335,28 @@ class PermitService:
         """
         return self._core_of(name).retry_after_s(name, permits, self.now_s())
 
-    def settle(self, permits: Permits, used: int) -> None:
+    def settle(
+        self, permits: Permits, used: int, *, now_s: float | None = None
+    ) -> None:
         """Say how many of them were used; the others are free again.
 
         A second time it does nothing.  More than there were is locked as far as there
         is anything to lock, and else counted as overrun.
 
+        Args:
+            permits: what was acquired.
+            used: how many of them, at least 0.
+            now_s: what :meth:`now_s` has just said; None: it is asked.
+
         Raises:
             ValueError: ``used`` is negative.
         """
-        if self._core is not None:
-            self._core.settle(permits, used, self.now_s())
+        core = self._core
+        if core is None:
+            return
+        if now_s is None:
+            now_s = self.now_s()
+        if core.settle(permits, used, now_s):
             self._act()
 
     def _core_of(self, name: str) -> Core:

@@ -82,7 +82,8 @@ class Cooling:
         """
         if batch.is_gone:
             return 0
-        count = min(count, batch.count)
+        if count > batch.count:
+            count = batch.count
         batch.count -= count
         self.count -= count
         return count

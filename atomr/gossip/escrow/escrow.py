@@ -32,7 +32,7 @@ class _Part(Protocol):
     def overrun(self) -> int: ...
     def used(self, now_s: float) -> int: ...
     def retry_after_s(self, permits: int, now_s: float) -> float: ...
-    def take(self, permits: int, now_s: float) -> Granted | None: ...
+    def take(self, permits: int, now_s: float, *, expected: bool) -> Granted | None: ...
     def expect(self, permits: int) -> None: ...
     def acquire(self, permits: int, now_s: float) -> Outcome: ...
     def settle(self, granted: Granted, used: int, *, now_s: float) -> None: ...
@@ -42,9 +42,14 @@ class _Part(Protocol):
 
 
 class Escrow:
-    """The permits of one node, under any number of limits."""
+    """The permits of one node, under any number of limits.
 
-    __slots__ = ("_due", "_heap", "_me", "_order", "_parts")
+    Attributes:
+        due_s: when :meth:`advance` is due, or earlier: for who looks often.
+            :attr:`next_deadline_s` is exact.
+    """
+
+    __slots__ = ("_due", "_heap", "_me", "_order", "_parts", "due_s")
 
     def __init__(self, me: Origin) -> None:
         """Start without limits.
@@ -57,6 +62,7 @@ class Escrow:
         self._due: dict[str, float] = {}
         self._heap: list[tuple[float, int, str]] = []
         self._order = 0
+        self.due_s = _NEVER
 
     def add(self, limit: Limit, now_s: float, *, past: Past = UNKNOWN) -> None:
         """Take part in a limit.
@@ -135,10 +141,10 @@ class Escrow:
             KeyError: there is no such limit here.
             ValueError: ``permits`` is not at least 1.
         """
-        part = self._asked(name, permits)
-        granted = part.take(permits, now_s)
-        if granted is not None and not expected:
-            part.expect(permits)
+        part = self._parts[name]
+        if permits < 1:
+            raise _too_few(name, permits)
+        granted = part.take(permits, now_s, expected=expected)
         if part.next_deadline_s < self._due[name]:
             self._schedule(name, part)
         return granted
@@ -186,7 +192,7 @@ class Escrow:
 
     def _asked(self, name: str, permits: int) -> _Part:
         if permits < 1:
-            raise ValueError(f"acquire({name!r}, {permits!r}): expected at least 1")
+            raise _too_few(name, permits)
         return self._parts[name]
 
     def settle(self, name: str, granted: Granted, used: int, *, now_s: float) -> None:
@@ -212,8 +218,10 @@ class Escrow:
         while heap:
             due_s, _, name = heap[0]
             if self._due.get(name) == due_s:
+                self.due_s = due_s
                 return due_s
             heappop(heap)
+        self.due_s = _NEVER
         return None
 
     def advance(self, now_s: float) -> Sequence[Effect]:
@@ -246,6 +254,8 @@ class Escrow:
         if due_s < self._due[name]:
             self._due[name] = due_s
             self._order += 1
+            if due_s < self.due_s:
+                self.due_s = due_s
             heappush(self._heap, (due_s, self._order, name))
 
     def _take_due(self, now_s: float) -> list[str]:
@@ -258,6 +268,10 @@ class Escrow:
                 self._due[name] = _NEVER
                 names.append(name)
         return names
+
+
+def _too_few(name: str, permits: int) -> ValueError:
+    return ValueError(f"acquire({name!r}, {permits!r}): expected at least 1")
 
 
 def _unknown(sender: str, frame: Frame) -> list[Effect]:

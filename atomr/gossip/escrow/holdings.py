@@ -130,14 +130,16 @@ class Holdings:
         if permits <= pool:
             batch = self._pool_used.add(permits, now_s)
             return Granted(permits, 0, pool_batch=batch, floor_batch=None)
-        floor = permits - pool
-        if floor > self.floor_free:
+        floor, log = permits - pool, self._log
+        free = self._floor - self._floor_used.count
+        if floor > free or (log is not None and floor > log.room):
             return None
         pool_batch = self._pool_used.add(pool, now_s) if pool else None
         floor_batch = self._floor_used.add(floor, now_s)
-        if self._log is not None:
-            self._log.used += floor
-        self._due_s = min(self._due_s, self._floor_used.next_s)
+        if log is not None:
+            log.used += floor
+        if self._floor_used.next_s < self._due_s:
+            self._due_s = self._floor_used.next_s
         return Granted(pool, floor, pool_batch=pool_batch, floor_batch=floor_batch)
 
     def settle(self, granted: Granted, used: int, *, now_s: float) -> None:
@@ -147,11 +149,12 @@ class Holdings:
         if spare < 0:
             self._lock_more(-spare, now_s)
             return
-        if floor_batch is not None:
+        if spare and floor_batch is not None:
             spare -= self._floor_used.refund(floor_batch, min(spare, granted.floor))
-        if pool_batch is not None:
+        if spare and pool_batch is not None:
             self._pool_used.refund(pool_batch, min(spare, granted.pool))
-        self._due_s = min(self._due_s, now_s)
+        if now_s < self._due_s:
+            self._due_s = now_s
 
     def _lock_more(self, permits: int, now_s: float) -> None:
         """Lock what is free; what is not here was used all the same."""

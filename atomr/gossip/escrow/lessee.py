@@ -131,11 +131,16 @@ class Lessee:
 
     # --- use ------------------------------------------------------------------------
 
-    def take(self, permits: int, now_s: float) -> Granted | None:
+    def take(
+        self, permits: int, now_s: float, *, expected: bool = True
+    ) -> Granted | None:
         """Use permits that are here; None: there are not as many, or none so many."""
         granted = self.holdings.take(permits, now_s)
-        if granted is not None and self.next_deadline_s == _NEVER:
-            self._wake_by(now_s + self._limit.tick_s)
+        if granted is not None:
+            if not expected:
+                self._demand += permits
+            if self.next_deadline_s == _NEVER:
+                self._wake_by(now_s + self._limit.tick_s)
         return granted
 
     def expect(self, permits: int) -> None:

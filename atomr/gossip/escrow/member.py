@@ -128,10 +128,19 @@ class Member:
 
     # --- use ------------------------------------------------------------------------
 
-    def take(self, permits: int, now_s: float) -> Granted | None:
-        """Use permits that are here; None: there are not as many."""
-        granted = self._lessee.take(permits, now_s)
-        self._hurry(now_s)
+    def take(self, permits: int, now_s: float, *, expected: bool) -> Granted | None:
+        """Use permits that are here; None: there are not as many.
+
+        Args:
+            permits: how many.
+            now_s: by the node's clock.
+            expected: False where they are to be counted as demand, if they are here.
+        """
+        lessee = self._lessee
+        granted = lessee.take(permits, now_s, expected=expected)
+        is_due = lessee.next_deadline_s < self.next_deadline_s
+        if is_due or self._log is not None:
+            self._hurry(now_s)
         return granted
 
     def expect(self, permits: int) -> None:

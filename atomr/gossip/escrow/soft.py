@@ -73,7 +73,13 @@ class SoftLimit:
         self._used.thaw(now_s)
         return self._used.count + self._elsewhere(now_s)
 
-    def take(self, permits: int, now_s: float) -> Granted | None:
+    def take(
+        self,
+        permits: int,
+        now_s: float,
+        *,
+        expected: bool,
+    ) -> Granted | None:
         """Use permits if, as far as is known, there are as many."""
         outcome = self.acquire(permits, now_s)
         return outcome if isinstance(outcome, Granted) else None

@@ -182,8 +182,6 @@ class _Request(Struct, forbid_unknown_fields=True, gc=False):
 
 _decode = msgspec.json.Decoder(_Request).decode
 
-_PLAIN = Sampling()
-
 
 def glance_at_messages(call: Call) -> Asked | None:
     """Return a request without its conversation; None: it must be read whole.
@@ -212,7 +210,7 @@ def glance_at_messages(call: Call) -> Asked | None:
         request_id=call.request_id,
         model=model,
         messages=(),
-        sampling=_PLAIN,
+        sampling=Sampling(max_tokens=request.max_tokens),
         stream=request.stream or False,
         dialect=Dialect.ANTHROPIC,
         client_headers=kept_headers(call.headers),

@@ -211,7 +211,7 @@ def glance_at_chat_request(call: Call) -> Asked | None:
         request_id=call.request_id,
         model=model,
         messages=(),
-        sampling=_ONE if request.n in (None, 1) else Sampling(n=request.n),
+        sampling=_sampling(request),
         stream=stream,
         dialect=Dialect.OPENAI_CHAT,
         source=Source(Dialect.OPENAI_CHAT, body, model, sole=True),
@@ -220,3 +220,11 @@ def glance_at_chat_request(call: Call) -> Asked | None:
     )
     asked_usage = options is not None and bool(options.include_usage)
     return Asked(batch=batch, include_usage=asked_usage)
+
+
+def _sampling(request: _Request) -> Sampling:
+    """Return how long the answers may be: what limits and budgets ask for."""
+    most = request.max_completion_tokens or request.max_tokens
+    if most is None and request.n in (None, 1):
+        return _ONE
+    return Sampling(max_tokens=most, n=request.n or 1)
