@@ -25,6 +25,7 @@ import attrs
 import trio
 
 from atomr import telemetry
+from atomr.errors import AtomrError
 from atomr_infer.cli.banner import print_notice
 from atomr_infer.config.differences import (
     Difference,
@@ -284,9 +285,14 @@ class Reloader:
         drain_s = self.plan.gateway.drain_timeout_s
         try:
             await self._cluster.undeploy(name, drain_s=drain_s)
+        except AtomrError as error:
+            # The file is taken, and what runs goes on; a manager that comes after one
+            # that crashed ends what it was at.
+            print_notice(f"{name}: its end was not seen: {error}")
+        else:
+            print_notice(f"{name} has ended")
         finally:
             self._ending.pop(name).set()
-        print_notice(f"{name} has ended")
 
     def _refuse(self, cause: str, reason: str) -> None:
         self.refused = Refused(reason, time.time())

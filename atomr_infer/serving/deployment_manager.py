@@ -94,6 +94,7 @@ class DeploymentManager(GenServer):
     async def init(self) -> None:
         """Take over what runs already: this may be a restart."""
         known = here(self._serving)
+        self._serving.draining = frozenset()
         for child in await which_children(DEPLOYMENTS):
             if child.pid is None:
                 continue

@@ -10,6 +10,7 @@ import pytest
 import trio
 
 from atomr import telemetry
+from atomr.process import kill
 from atomr_infer.cli.plan import ServePlan
 from atomr_infer.cli.reload import Reloader, differences
 from atomr_infer.cluster import Cluster
@@ -20,6 +21,8 @@ from atomr_infer.gateway.gateway import Gateway
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.model.secret import Secret
 from atomr_infer.model.team import Team
+from atomr_infer.serving.names import MANAGER
+from atomr_infer.serving.steering import Order
 from tests.gateway.http import Answer, chat, request, until
 
 if TYPE_CHECKING:
@@ -124,6 +127,26 @@ async def test_what_was_taken_out_ends_with_its_last_request() -> None:
         assert (await chat(served.port)).status == 200
 
 
+async def test_a_crash_while_what_was_taken_out_ends_ends_no_server(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    slow = attrs.evolve(SLOW, options={"delay_s": 30.0})
+    async with serving(attrs.evolve(PLAN, deployments=(slow, N))) as served:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(chat, served.port)
+            await until(lambda: served.gateway.running == 1)
+            await served.reload(attrs.evolve(PLAN, deployments=(N,)))
+            await until(lambda: "m" in served.cluster._serving.draining)
+            with served.cluster.at_home():
+                kill(MANAGER)
+            # Who comes after it ends what nobody waits for any more.
+            await until(lambda: "m: its end was not seen" in capsys.readouterr().err)
+        await until(lambda: not served.cluster._serving.draining)
+        assert (await chat(served.port, model="n")).status == 200
+        await served.reload(attrs.evolve(PLAN, deployments=(N, M)))
+        assert (await chat(served.port)).status == 200
+
+
 async def test_a_file_that_cannot_work_changes_nothing_and_is_remembered() -> None:
     told: list[tuple[tuple[str, ...], object]] = []
     name = ("atomr_infer", "configuration", "refused")
@@ -217,6 +240,24 @@ async def test_operators_routes_come_and_go() -> None:
         assert (
             await request(served.port, "GET", "/admin/tree", b"", **key)
         ).status == 404
+
+
+async def test_who_performs_peers_orders_is_changed_by_what_is_taken_alone() -> None:
+    async with serving() as served:
+        steering = served.cluster._serving.node.steering
+        assert steering.perform is None
+        wanted = attrs.evolve(PLAN, admin_key=Secret("adm-1234"))
+        await served.reload(wanted)
+        performs = steering.perform
+        assert performs is not None
+        for other in (attrs.evolve(PLAN, admin_key=Secret("adm-5678")), PLAN):
+            served.says.append(other)
+            assert (await served.reloader.reload("test", dry_run=True)).refused is None
+            assert steering.perform == performs
+        order = Order(method="GET", path="/admin/tree", query="", body=b"")
+        assert (await performs(order)).status == 200
+        await served.reload(PLAN)
+        assert steering.perform is None
 
 
 async def test_an_admin_key_that_opens_the_gateway_is_refused() -> None:
