@@ -43,6 +43,13 @@ from atomr.errors.clusters import (
     DiscoveryError,
     SupersededError,
 )
+from atomr.errors.flows import (
+    BranchOpenedAgainError,
+    BufferFullError,
+    FlowError,
+    FlowRestartsError,
+    NoBranchError,
+)
 from atomr.errors.links import (
     LinkBusyError,
     LinkCallError,
@@ -87,6 +94,8 @@ __all__ = [
     "AtomrInternalError",
     "BadActionError",
     "BadReturnError",
+    "BranchOpenedAgainError",
+    "BufferFullError",
     "CallCycleError",
     "CallError",
     "CallTimeoutError",
@@ -98,6 +107,8 @@ __all__ = [
     "ClusterTimeoutError",
     "DependencyError",
     "DiscoveryError",
+    "FlowError",
+    "FlowRestartsError",
     "InitStoppedError",
     "InitTimeoutError",
     "LinkBusyError",
@@ -112,6 +123,7 @@ __all__ = [
     "MaxChildrenError",
     "NameTakenError",
     "NoApplicationError",
+    "NoBranchError",
     "NoConnectionError",
     "NoNodeError",
     "NoProcessError",

@@ -1,0 +1,174 @@
+"""Stages that need no task: they work in the task that asks them."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+import trio
+
+from atomr.errors import FlowRestartsError
+from atomr.flow.stage import Inline
+from atomr.flow.steps import begin, log_restarted, take
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from atomr.core.intensity import RestartIntensity
+    from atomr.flow.kill_switch import KillSwitch
+    from atomr.flow.stage import OpenStage, Stage
+    from atomr.flow.steps import Step
+
+T = TypeVar("T")
+
+
+class Fused(Inline[object]):
+    """All adjacent steps as one stage.
+
+    What a ``flat_map`` makes beyond the demand stays here until it is asked for.
+    """
+
+    def __init__(self, upstream: Stage[object], steps: tuple[Step, ...]) -> None:
+        super().__init__(upstream)
+        self._steps = begin(steps)
+        self._made: Sequence[object] = ()
+        self._given = 0
+        self._failure: Exception | None = None
+
+    async def pull(self, demand: int) -> Sequence[object]:
+        """Return what comes of the next events."""
+        while self._given == len(self._made):
+            if self._failure is not None:
+                raise self._failure
+            events = await self._upstream.pull(demand)
+            if not events:
+                return ()
+            self._made, self._failure = take(self._steps, events)
+            self._given = 0
+        made, given = self._made, self._given
+        if not given and len(made) <= demand:
+            self._made = ()
+            return made
+        self._given = min(given + demand, len(made))
+        return made[given : self._given]
+
+
+class Take(Inline[T]):
+    """Asks for so many events in all, and is over."""
+
+    def __init__(self, upstream: Stage[T], count: int) -> None:
+        super().__init__(upstream)
+        self._left = count
+
+    async def pull(self, demand: int) -> Sequence[T]:
+        """Return events until the count is reached; then close what is before."""
+        if not self._left:
+            return ()
+        events = await self._upstream.pull(min(demand, self._left))
+        self._left = self._left - len(events) if events else 0
+        if not self._left:
+            await self._upstream.close()
+        return events
+
+
+class Batch(Inline[T]):
+    """Waits until a batch is full, or the flow is over."""
+
+    def __init__(self, upstream: Stage[T], size: int) -> None:
+        super().__init__(upstream)
+        self._size = size
+        self._over = False
+
+    async def pull(self, demand: int) -> Sequence[tuple[T, ...]]:
+        """Return one batch."""
+        batch: list[T] = []
+        while len(batch) < self._size and not self._over:
+            events = await self._upstream.pull(self._size - len(batch))
+            self._over = not events
+            batch += events
+        return (tuple(batch),) if batch else ()
+
+
+class Throttle(Inline[T]):
+    """A bucket of permits: each event takes one, and they come back in time."""
+
+    def __init__(self, upstream: Stage[T], per_s: float, burst: int) -> None:
+        super().__init__(upstream)
+        self._per_s = per_s
+        self._burst = burst
+        self._permits = float(burst)
+        self._counted_at = trio.current_time()
+
+    async def pull(self, demand: int) -> Sequence[T]:
+        """Wait for a permit, and return as many events as there are permits."""
+        self._count()
+        if self._permits < 1:
+            await trio.sleep((1 - self._permits) / self._per_s)
+            self._count()
+            # What was slept for is there, whatever the floats say.
+            self._permits = max(self._permits, 1.0)
+        events = await self._upstream.pull(min(demand, int(self._permits)))
+        self._count()
+        self._permits -= len(events)
+        return events
+
+    def _count(self) -> None:
+        now = trio.current_time()
+        gained = (now - self._counted_at) * self._per_s
+        self._permits = min(self._permits + gained, float(self._burst))
+        self._counted_at = now
+
+
+class Until(Inline[T]):
+    """Passes events on until a switch says that it is over."""
+
+    def __init__(self, upstream: Stage[T], switch: KillSwitch) -> None:
+        super().__init__(upstream)
+        self._switch = switch
+
+    async def pull(self, demand: int) -> Sequence[T]:
+        """Return the next events; none when the switch was used meanwhile."""
+        events: Sequence[T] = ()
+        if not self._switch.used:
+            with self._switch.stopping():
+                events = await self._upstream.pull(demand)
+        if not events:
+            await self._upstream.close()
+            self._switch.raise_error()
+        return events
+
+
+class Restarted(Inline[T]):
+    """Opens what is before it anew when it fails."""
+
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        open_stage: OpenStage[T],
+        intensity: RestartIntensity,
+        backoff_s: float,
+    ) -> None:
+        super().__init__(open_stage(nursery))
+        self._open = partial(open_stage, nursery)
+        self._intensity = intensity
+        self._backoff_s = backoff_s
+
+    async def pull(self, demand: int) -> Sequence[T]:
+        """Return the next events of the stage that runs now."""
+        while True:
+            try:
+                return await self._upstream.pull(demand)
+            except Exception as error:  # noqa: BLE001 - a supervisor's boundary
+                await self._restart(error)
+
+    async def _restart(self, error: Exception) -> None:
+        """Close what failed, and open it anew, or give up."""
+        intensity = self._intensity = self._intensity.record(trio.current_time())
+        await self._upstream.close()
+        if intensity.exceeded:
+            raise FlowRestartsError(
+                intensity.max_restarts, intensity.max_seconds
+            ) from error
+        log_restarted(error)
+        await trio.sleep(self._backoff_s)
+        self._upstream = self._open()
