@@ -7,10 +7,14 @@ from typing import Any
 import pytest
 import trio
 
+from atomr.otp import which_children
+from atomr.process.context import NODE
 from atomr_infer.errors import ConfigError, NotReadyError
 from atomr_infer.model.deployment import Deployment, Serving
 from atomr_infer.model.placement import Placement
 from atomr_infer.model.secret import EnvSecret
+from atomr_infer.serving.elsewhere import know
+from atomr_infer.serving.names import DEPLOYMENTS
 from tests.serving.placing.world import open_places
 
 REMOTE: dict[str, Any] = {
@@ -439,3 +443,22 @@ async def test_a_revision_that_cannot_be_leaves_the_one_before_it_serving(
         assert place.state("gpt") == "serving"
         await place.orders.undeploy("gpt")
         await places.until(lambda: not places.runs, within_s=10)
+
+
+async def test_what_drains_here_ends_in_time_where_others_still_run_it(
+    autojump_clock: object,
+) -> None:
+    async with open_places("a") as places:
+        serving, deployment = places["a"].serving, local("tiny")
+        token = NODE.set(places["a"].node)
+        await serving.deploy(deployment)
+        permit = serving.replicas("tiny")[0].permits.take(0)
+        assert permit is not None
+        know(serving, deployment, ())
+        assert await serving.undeploy("tiny", drain_s=1.0)
+        assert [child.id for child in await which_children(DEPLOYMENTS)] == []
+        assert serving.draining == frozenset()
+        # It is asked from here all the same.
+        assert serving.is_elsewhere("tiny")
+        assert serving.table.resolve("tiny").deployment == "tiny"
+        NODE.reset(token)
