@@ -112,6 +112,7 @@ class DeploymentWire(Wire, frozen=True):
     name: str
     runtime: str
     model: str | None
+    interpreter: str | None
     serves: tuple[str, ...]
     credential: SecretSourceWire | None
     # msgspec cannot follow the recursive OptionValue; the plugin checks options.
@@ -132,6 +133,7 @@ def deployment_to_wire(deployment: Deployment) -> DeploymentWire:
         name=deployment.name,
         runtime=deployment.runtime,
         model=deployment.model,
+        interpreter=deployment.interpreter,
         serves=deployment.serves,
         credential=None if source is None else _source_to_wire(source),
         options=dict(deployment.options),
@@ -152,6 +154,7 @@ def deployment_from_wire(wire: DeploymentWire) -> Deployment:
         name=wire.name,
         runtime=wire.runtime,
         model=wire.model,
+        interpreter=wire.interpreter,
         serves=wire.serves,
         credential=None if source is None else _source_from_wire(source),
         options=wire.options,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from atomr_infer.bridge.interpreter import check_interpreter
 from atomr_infer.bridge.limits import DEFAULT_LIMITS, BridgeLimits
 from atomr_infer.bridge.parent import BridgedRunner
 from atomr_infer.bridge.process import start_child
@@ -28,7 +29,7 @@ async def open_bridged_runner(
     deployment: Deployment,
     context: RunnerContext,
     *,
-    python: str = sys.executable,
+    python: str | None = None,
     python_path: Sequence[str] = (),
     limits: BridgeLimits = DEFAULT_LIMITS,
 ) -> AsyncIterator[BridgedRunner]:
@@ -40,17 +41,21 @@ async def open_bridged_runner(
         deployment: what the runner is for; ``timeouts.load_s`` bounds entering.
         context: the credential goes to the child; progress comes from it.
         python: the child's interpreter; it needs this package and the plugin.
+            None: the one that the deployment names, else this one.
         python_path: folders that come first on the child's import path.
         limits: how patient to be.
 
     Raises:
-        EngineStartError: on entry, when the child is not ready in time, dies,
-            or says why it cannot open the runner.
+        EngineStartError: on entry, when the deployment's interpreter is of no use,
+            or the child is not ready in time, dies, or says why it cannot open the
+            runner.
         InferenceError: on entry, as the plugin raises it.
 
     Cancellation: leaving the block ends the child, by force if need be; it
         takes ``close_s + terminate_s`` at most, shielded.
     """
+    if python is None:
+        python = await _interpreter(plugin_ref, deployment)
     try:
         child = start_child(CHILD_MODULE, python=python, python_path=python_path)
     except OSError as error:
@@ -71,3 +76,11 @@ async def open_bridged_runner(
         if len(group.exceptions) == 1:
             raise group.exceptions[0] from group.exceptions[0].__cause__
         raise
+
+
+async def _interpreter(plugin_ref: str, deployment: Deployment) -> str:
+    own = deployment.interpreter
+    if own is None:
+        return sys.executable
+    await check_interpreter(own, plugin_ref, deployment.runtime)
+    return own

@@ -5,6 +5,7 @@ Pure.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
@@ -38,7 +39,6 @@ from atomr_infer.model.routing import Routing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
 _KEYS = tuple(field.name for field in attrs.fields(Deployment))
 _REQUIRED = ("name", "runtime")
@@ -51,6 +51,7 @@ _OTHER_WORDS = {
     "base_url": "a runtime's own settings belong under [deployment.options]",
     "provider": "did you mean 'runtime'?",
     "engine": "did you mean 'runtime'?",
+    "python": "did you mean 'interpreter'?",
     "models": "did you mean 'serves'?",
     "replicas": "it belongs under [deployment.serving]",
     "max_concurrency": "it belongs under [deployment.serving]",
@@ -117,7 +118,8 @@ def read_deployment(reader: TableReader, folder: Path) -> Deployment:
 
     Args:
         reader: its table.
-        folder: what a relative credential file is relative to.
+        folder: what the relative path of a credential's file, or of an interpreter,
+            is relative to.
 
     Raises:
         ConfigError: at the first mistake.
@@ -129,6 +131,8 @@ def read_deployment(reader: TableReader, folder: Path) -> Deployment:
     values = {**reader.content}
     if "serves" in values:
         _require_array(reader, "serves")
+    if "interpreter" in values:
+        values["interpreter"] = _interpreter(values["interpreter"], folder)
     if "credential" in values:
         values["credential"] = read_credential(reader, folder)
     if "credentials" in values:
@@ -141,6 +145,12 @@ def read_deployment(reader: TableReader, folder: Path) -> Deployment:
         if table is not None:
             values[key] = read(table)
     return reader.make(Deployment, values)
+
+
+def _interpreter(value: object, folder: Path) -> object:
+    if not isinstance(value, str) or not value:
+        return value  # refused with the others
+    return str(folder / Path(value).expanduser())
 
 
 def _serving(table: TableReader) -> Serving:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 from atomr_infer.errors import ConfigError
 from atomr_infer.policy.name_overlap import may_share_a_name
+from atomr_infer.runtimes.available import check_available
 from atomr_infer.runtimes.contract import HasEndpoint
-from atomr_infer.runtimes.loader import Installed, ensure_available, load_runtime
+from atomr_infer.runtimes.loader import Installed, load_runtime
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -50,10 +51,11 @@ def validate_deployments(
             plugin = plugins.get(deployment.runtime)
             if plugin is None:
                 plugin = load_runtime(deployment.runtime, installed)
-                ensure_available(plugin, installed)
                 plugins[deployment.runtime] = plugin
+            check_available(plugin, deployment, installed)
         except ConfigError as error:
-            _annotate(error, deployment, origin, ("deployment", index, "runtime"))
+            key = "runtime" if deployment.interpreter is None else "interpreter"
+            _annotate(error, deployment, origin, ("deployment", index, key))
             raise
         try:
             plugin.validate(deployment)

@@ -170,6 +170,10 @@ class Deployment:
         runtime: the plugin that runs it, by entry-point name: ``openai``, ...
         model: what the runtime is asked for: a path, a package, a provider's
             model name.  None: the name that the client used.
+        interpreter: the Python that runs a local engine's process, when that is of
+            another environment than this one: engines need versions of packages
+            that exclude each other.  It must have the same atomr-infer, and the
+            engine.  None: this one.
         serves: public model names; a name with ``*`` is a pattern such as
             ``gpt-*``.  Empty: ``(name,)``.  A pattern that ends in ``/*``
             (``openai/*``) takes its prefix off before the upstream is asked.
@@ -210,6 +214,9 @@ class Deployment:
     name: str = attrs.field(validator=identifier)
     runtime: str = attrs.field(validator=identifier)
     model: str | None = attrs.field(
+        default=None, validator=attrs.validators.optional(non_empty)
+    )
+    interpreter: str | None = attrs.field(
         default=None, validator=attrs.validators.optional(non_empty)
     )
     serves: tuple[str, ...] = attrs.field(

@@ -14,8 +14,9 @@ from atomr_infer.config.secrets import resolve
 from atomr_infer.errors import ConfigError, PluginError
 from atomr_infer.model.secret import EnvSecret, FileSecret, Secret
 from atomr_infer.remote.credentials.build import make_credentials
+from atomr_infer.runtimes.available import check_available
 from atomr_infer.runtimes.contract import HasEndpoint, Host, RunnerContext
-from atomr_infer.runtimes.loader import ensure_available, load_runtime, plugin_ref
+from atomr_infer.runtimes.loader import load_runtime, plugin_ref
 from atomr_infer.serving.accounts import account_of
 from atomr_infer.serving.engine_context import EngineSource
 from atomr_infer.serving.limiters import Asks
@@ -46,7 +47,7 @@ class Sources:
         with _foreign(deployment):
             plugin = load_runtime(deployment.runtime, self._installed)
             plugin.validate(deployment)
-            ensure_available(plugin, self._installed)
+            check_available(plugin, deployment, self._installed)
         return plugin
 
     def make(

@@ -124,6 +124,7 @@ def deployment(credential: SecretSource | None) -> Deployment:
         name="d",
         runtime="r",
         model="package:x/y",
+        interpreter="/venv/bin/python",
         serves=("a", "b/*"),
         credential=credential,
         options={"s": "é", "i": 1, "f": 0.5, "b": True, "l": [1, {"t": []}]},

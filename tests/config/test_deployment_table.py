@@ -44,6 +44,7 @@ WHOLE = Deployment(
     name="gpt",
     runtime="openai",
     model="gpt-5",
+    interpreter="/venv/bin/python",
     serves=("gpt-*", "openai/*"),
     credentials=(EnvSecret("A"), PooledSecret(FileSecret("/run/b"), weight=3)),
     price=Price(
