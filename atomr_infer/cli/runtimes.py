@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from atomr_infer.errors import PluginError
+from atomr_infer.runtimes.contract import Parametric
 from atomr_infer.runtimes.loader import ensure_available, list_runtimes, load_runtime
 
 _UNBOUNDED = 10_000
@@ -19,7 +20,7 @@ def print_runtimes() -> None:
         table.add_column(title, overflow="fold")
     for entry in list_runtimes():
         # As text: rich would take the [extra] of a pip command for markup.
-        table.add_row(*map(Text, (entry.name, *_row(entry.name))))
+        table.add_row(*map(Text, _row(entry.name)))
     console = Console()
     if not console.is_terminal:
         # A line per runtime, whole, for grep and for files.
@@ -27,13 +28,14 @@ def print_runtimes() -> None:
     console.print(table)
 
 
-def _row(name: str) -> tuple[str, str, str]:
+def _row(name: str) -> tuple[str, str, str, str]:
     try:
         plugin = load_runtime(name)
     except PluginError as error:
-        return "-", "-", str(error)
+        return name, "-", "-", str(error)
+    written = plugin.form if isinstance(plugin, Parametric) else name
     try:
         ensure_available(plugin)
     except PluginError as error:
-        return plugin.host.value, plugin.summary, str(error)
-    return plugin.host.value, plugin.summary, "ready"
+        return written, plugin.host.value, plugin.summary, str(error)
+    return written, plugin.host.value, plugin.summary, "ready"

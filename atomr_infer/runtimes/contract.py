@@ -248,6 +248,16 @@ class HasEndpoint(Protocol):
 
 
 @runtime_checkable
+class Parametric(Protocol):
+    """A plugin whose deployments write more behind its name."""
+
+    @property
+    def form(self) -> str:
+        """How that is written, for lists: ``python:<module>:<attribute>``."""
+        ...
+
+
+@runtime_checkable
 class RuntimePlugin(Protocol):
     """A kind of engine or provider.  Subclass it, or match its shape."""
 

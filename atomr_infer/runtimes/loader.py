@@ -24,7 +24,12 @@ from importlib.metadata import Distribution, EntryPoint, distributions
 import attrs
 
 from atomr_infer.errors import PluginError
-from atomr_infer.runtimes.contract import ENTRY_POINT_GROUP, Host, RuntimePlugin
+from atomr_infer.runtimes.contract import (
+    ENTRY_POINT_GROUP,
+    Host,
+    Parametric,
+    RuntimePlugin,
+)
 
 DISTRIBUTION_NAME = "atomr-infer"
 
@@ -68,12 +73,18 @@ def list_runtimes(installed: Installed = distributions) -> tuple[RuntimeEntry, .
 def load_runtime(name: str, installed: Installed = distributions) -> RuntimePlugin:
     """Import the plugin called ``name`` and check it against the contract.
 
+    Args:
+        name: as a deployment writes it; what is behind a colon is for the plugin,
+            if it takes such a thing (``Parametric``).
+        installed: where plugins are looked for.
+
     Raises:
         PluginError: no such runtime is registered (with the nearest name, or
             the install command), its module fails to import (the cause is
-            chained), or what it names is not a runtime plugin.
+            chained), what it names is not a runtime plugin, or the plugin takes
+            nothing behind its name.
     """
-    entry, point = _fetch(name, installed)
+    entry, point = _fetch(plugin_name(name), installed)
     try:
         plugin = point.load()
     except Exception as error:
@@ -82,7 +93,21 @@ def load_runtime(name: str, installed: Installed = distributions) -> RuntimePlug
             f"runtime {name!r} ({entry.value}, from {entry.distribution}) cannot be "
             f"imported: {type(error).__name__}: {error}"
         ) from error
-    return check_shape(plugin, entry)
+    found = check_shape(plugin, entry)
+    if name != entry.name and not isinstance(found, Parametric):
+        raise PluginError(
+            f"runtime {name!r}: {entry.name!r} takes nothing behind its name"
+        )
+    return found
+
+
+def plugin_name(runtime: str) -> str:
+    """Return the plugin of what a deployment writes in ``runtime``.
+
+    >>> plugin_name("python:my_model:answer")
+    'python'
+    """
+    return runtime.partition(":")[0]
 
 
 def plugin_ref(name: str, installed: Installed = distributions) -> str:
@@ -91,7 +116,7 @@ def plugin_ref(name: str, installed: Installed = distributions) -> str:
     Raises:
         PluginError: no such runtime is registered.
     """
-    return _fetch(name, installed)[0].value
+    return _fetch(plugin_name(name), installed)[0].value
 
 
 def ensure_available(

@@ -36,6 +36,10 @@ chat: Name three colours.
 stream:||Count| to| five.|
 error 404: model_not_found, model
 """,
+    "own_model.py": """\
+chat: Who is there? Who is there? 
+stream:|Say |this. |Say |||
+""",
     "remote_only_demo.py": """\
 happy path: 'Hello.'; the upstream was asked 1 time
 429, then success: 'Hello after a while.'; the upstream was asked 2 times
@@ -117,6 +121,7 @@ WITHOUT_A_MODEL = {
     "chat_room.py",
     "counter_server.py",
     "kv_store.py",
+    "own_model.py",
     "rate_limited_crawler.py",
     "remote_only_demo.py",
     "resource_pool.py",

@@ -20,6 +20,7 @@ from atomr_infer.policy.colocation import colocation_problem
 from atomr_infer.policy.deployment_state import HOLDS, State
 from atomr_infer.policy.model_table import ModelTable
 from atomr_infer.runtimes.contract import HasEndpoint
+from atomr_infer.runtimes.loader import plugin_name
 from atomr_infer.serving.placing.records import digest_of
 from atomr_infer.serving.placing.status import cluster_status
 
@@ -348,7 +349,7 @@ class Orders:
             plugin = self._sources.plugin(deployment)
         except PluginError:
             runtimes = {name for f in picture.facts.values() for name in f.runtimes}
-            if deployment.runtime not in runtimes:
+            if plugin_name(deployment.runtime) not in runtimes:
                 raise
             return False  # what is not installed everywhere is a local engine
         return isinstance(plugin, HasEndpoint)

@@ -21,6 +21,7 @@ from atomr_infer.model.deployment import Deployment
 from atomr_infer.model.placement import Role
 from atomr_infer.policy.deployment_state import HOLDS, State, whole
 from atomr_infer.policy.placement import Gpus, Placed, Site, Wanted, Why, plan
+from atomr_infer.runtimes.loader import plugin_name
 from atomr_infer.serving.placing.records import Claim, Entry, Facts
 
 _HARD = frozenset({Why.ROLE, Why.LABEL})
@@ -107,7 +108,7 @@ class Picture:
                 refusals[name] = claim.reason
         for name, known in self.catalogue.items():
             runtime = known.entry.table.get("runtime")
-            if facts.runtimes and runtime not in facts.runtimes:
+            if facts.runtimes and plugin_name(str(runtime)) not in facts.runtimes:
                 refusals.setdefault(name, f"has no runtime {runtime!r}")
         return Site(
             name=node,

@@ -1,0 +1,144 @@
+"""Calling code of the user's, whichever kind of function it is.
+
+An async function runs in the event loop, which is trio's; any other runs in the
+runner's thread (``thread``), and so does each step of a generator.  What it raises
+becomes an error of ours, which names the code and carries its words.
+"""
+
+from __future__ import annotations
+
+import inspect
+import traceback
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+)
+from contextlib import aclosing, contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, cast
+
+import trio
+
+from atomr_infer.errors import (
+    ConfigError,
+    EngineError,
+    InferenceError,
+    InternalError,
+    UnsupportedFeatureError,
+)
+
+if TYPE_CHECKING:
+    from atomr_infer_python.thread import PinnedThread
+
+_END = object()
+
+OUT_OF_MEMORY = "out_of_memory"
+"""The code of an error that came for want of memory."""
+
+Function = Callable[..., object]
+
+
+@contextmanager
+def as_ours(who: str) -> Iterator[None]:
+    """Turn what the user's code raises into an error of inference.
+
+    Raises:
+        InferenceError: always, when the block raises an exception.
+    """
+    try:
+        yield
+    except (InferenceError, ConfigError):
+        raise
+    except NotImplementedError as error:
+        text = f"{who} does not do that: {_words(error)}"
+        raise UnsupportedFeatureError(text) from error
+    except MemoryError as error:
+        text = f"{who} is out of memory: {_words(error)}"
+        raise EngineError(text, code=OUT_OF_MEMORY) from error
+    except (Exception, SystemExit) as error:
+        # Its traceback belongs into the log, which the process's output is.
+        traceback.print_exception(error)
+        raise EngineError(f"{who} failed: {_words(error)}") from error
+
+
+def _words(error: BaseException) -> str:
+    name = type(error).__name__
+    return " ".join(f"{name}: {error}".split()) if str(error) else name
+
+
+def runs_in_loop(function: Function) -> bool:
+    """Whether a function is async."""
+    called = function if inspect.isroutine(function) else type(function).__call__
+    found = (function, called)
+    return any(
+        inspect.iscoroutinefunction(one) or inspect.isasyncgenfunction(one)
+        for one in found
+    )
+
+
+async def result_of(
+    function: Function, *arguments: object, thread: PinnedThread
+) -> object:
+    """Call a function and return its value, awaited where it is to be.
+
+    Raises:
+        Exception: whatever it raises.
+    """
+    call = partial(function, *arguments)
+    made = call() if runs_in_loop(function) else await thread.run(call)
+    return await made if isinstance(made, Awaitable) else made
+
+
+async def pieces_of(
+    function: Function, *arguments: object, thread: PinnedThread, who: str
+) -> AsyncGenerator[object, None]:
+    """Call a function and yield what it yields, or the one text that it returns.
+
+    Raises:
+        Exception: whatever it raises.
+        InternalError: it returns what cannot be told piece by piece.
+    """
+    made = await result_of(function, *arguments, thread=thread)
+    if isinstance(made, AsyncIterator):
+        async with aclosing(_waits(made)) as waits:
+            async for piece in waits:
+                yield piece
+    elif isinstance(made, str):
+        yield made
+    elif isinstance(made, Iterable):
+        async with aclosing(_steps(iter(made), thread)) as steps:
+            async for piece in steps:
+                yield piece
+    else:
+        raise InternalError(
+            f"{who} returns {type(made).__name__}; an answer is yielded piece by "
+            "piece, or returned as one str"
+        )
+
+
+async def _waits(made: AsyncIterator[object]) -> AsyncGenerator[object, None]:
+    close = getattr(made, "aclose", None)
+    try:
+        async for piece in made:
+            yield piece
+    finally:
+        if close is not None:
+            await cast("Callable[[], Awaitable[None]]", close)()
+
+
+async def _steps(
+    made: Iterator[object], thread: PinnedThread
+) -> AsyncGenerator[object, None]:
+    close = getattr(made, "close", None)
+    try:
+        while (piece := await thread.run(partial(next, made, _END))) is not _END:
+            yield piece
+    finally:
+        if close is not None:
+            # It ends a generator where it stands, and frees what it holds.
+            with trio.CancelScope(shield=True):
+                await thread.run(cast("Callable[[], None]", close))

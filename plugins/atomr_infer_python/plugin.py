@@ -1,0 +1,146 @@
+"""The runtime plugin ``python``: a function or class that the user wrote.
+
+``runtime = "python:<module>:<attribute>"`` names it, and the deployment's options
+are its keyword arguments.  It runs in an interpreter of its own: it may hold its
+lock, fill its memory or crash, and the gateway goes on.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+import trio
+
+from atomr_infer.errors import ConfigError
+from atomr_infer.runtimes.contract import (
+    Host,
+    ModelRunner,
+    Progress,
+    RunnerContext,
+    RuntimePlugin,
+)
+from atomr_infer_python.abilities import Abilities, of_function, of_object
+from atomr_infer_python.calling import as_ours, result_of
+from atomr_infer_python.parameters import Parameters, check_options, parameters_of
+from atomr_infer_python.runner import PythonRunner
+from atomr_infer_python.target import (
+    FORM,
+    load_target,
+    parameters_of_source,
+    parse_target,
+)
+from atomr_infer_python.thread import PinnedThread
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from atomr_infer.model.deployment import Deployment
+
+
+class PythonPlugin(RuntimePlugin):
+    """Functions and classes that are found by name."""
+
+    name = "python"
+    summary = "a function or class of your own, of this module and this name"
+    host = Host.CHILD_PROCESS
+    form = FORM
+
+    def validate(self, deployment: Deployment) -> None:
+        """Look for the name, and check the options, without running any of it.
+
+        Raises:
+            ConfigError: there is no such name, or an option is not taken.
+        """
+        target = parse_target(deployment.runtime)
+        _options(str(target), parameters_of_source(target), deployment)
+
+    @asynccontextmanager
+    async def open_runner(
+        self, deployment: Deployment, context: RunnerContext
+    ) -> AsyncIterator[ModelRunner]:
+        """Import it, make it, load it; the block's end closes it.
+
+        Raises:
+            ConfigError: there is no such name, it cannot be called so, or an option
+                is not taken.
+            EngineError: its code fails.
+        """
+        target = parse_target(deployment.runtime)
+        who = str(target)
+        with PinnedThread(who) as thread:
+            context.progress(Progress(f"importing {target.module}"))
+            found = await thread.run(partial(load_target, target))
+            if isinstance(found, RuntimePlugin) and not isinstance(found, type):
+                async with found.open_runner(deployment, context) as runner:
+                    yield runner
+                return
+            abilities = await _made(who, found, deployment, thread)
+            async with _loaded(who, abilities, thread, context):
+                yield cast("ModelRunner", PythonRunner(who, abilities, thread))
+
+
+async def _made(
+    who: str, found: object, deployment: Deployment, thread: PinnedThread
+) -> Abilities:
+    """Make what the name stands for into functions, with the options.
+
+    Raises:
+        ConfigError: it is not callable, or not so.
+        EngineError: making it fails.
+    """
+    works = getattr(found, "generate", None) or getattr(found, "embed", None)
+    if works is not None and not isinstance(found, type):
+        if deployment.options:
+            raise ConfigError(f"{who} is made already, and takes no options")
+        return of_object(who, found)
+    if not callable(found):
+        raise ConfigError(
+            f"{who} is {found!r}; it must be a function, a class, or an object with "
+            "generate or embed"
+        )
+    options = _options(who, parameters_of(found), deployment)
+    if not isinstance(found, type):
+        return of_function(who, found, options)
+    with as_ours(who):
+        return of_object(who, await thread.run(partial(found, **options)))
+
+
+@asynccontextmanager
+async def _loaded(
+    who: str, abilities: Abilities, thread: PinnedThread, context: RunnerContext
+) -> AsyncIterator[None]:
+    if abilities.load is not None:
+        context.progress(Progress("loading"))
+        with as_ours(who):
+            await result_of(abilities.load, thread=thread)
+    try:
+        yield
+    finally:
+        if abilities.close is not None:
+            # The bridge bounds it.
+            with trio.CancelScope(shield=True), as_ours(who):
+                await result_of(abilities.close, thread=thread)
+
+
+def _options(
+    who: str, parameters: Parameters | None, deployment: Deployment
+) -> dict[str, Any]:
+    """Return the keyword arguments.
+
+    The deployment's ``model`` is one of them where one is called so.
+
+    Raises:
+        ConfigError: an option is not taken, or one that must be there is not.
+    """
+    options: dict[str, Any] = dict(deployment.options)
+    if parameters is None:
+        return options
+    if deployment.model is not None and "model" in parameters.options:
+        options.setdefault("model", deployment.model)
+    check_options(who, parameters, options)
+    return options
+
+
+PLUGIN = PythonPlugin()

@@ -1,0 +1,154 @@
+"""Code as users bring it: kinds of functions, and ways to be wrong."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import trio
+
+from atomr_infer.errors import EngineCrashedError, InvalidRequestError
+from atomr_infer.model.batch import FinishReason, TokenChunk, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from atomr_infer_python import Request
+
+NOT_CALLABLE = 7
+
+
+async def count(
+    request: Request, *, to: int = 100, gap_s: float = 0.0
+) -> AsyncIterator[str]:
+    for number in range(1, to + 1):
+        await trio.sleep(gap_s)
+        yield f"{number} "
+
+
+def count_in_thread(request: Request, *, to: int = 100) -> Iterator[str]:
+    for number in range(1, to + 1):
+        yield f"{number} "
+
+
+def whole(request: Request) -> str:
+    return f"{request.text}!"
+
+
+async def whole_async(request: Request) -> str:
+    await trio.lowlevel.checkpoint()
+    return f"{request.text}?"
+
+
+async def exact(request: Request) -> AsyncIterator[object]:
+    yield TokenChunk(text="all", finish_reason=FinishReason.CONTENT_FILTER)
+    yield Usage(input_uncached=11, output_text=22)
+
+
+async def exact_first(request: Request) -> AsyncIterator[object]:
+    yield Usage(input_uncached=11, output_text=22)
+    yield TokenChunk(text="all", finish_reason=FinishReason.CONTENT_FILTER)
+
+
+async def wrong(request: Request) -> AsyncIterator[object]:
+    yield "a "
+    yield ["b"]
+
+
+def returns_nothing(request: Request) -> None:
+    """Nothing comes of it."""
+
+
+async def raises(request: Request) -> AsyncIterator[str]:
+    yield "a "
+    match request.text:
+        case "bug":
+            raise ZeroDivisionError("in the code")
+        case "memory":
+            raise MemoryError
+        case "refuse":
+            raise InvalidRequestError("not that", param="messages")
+        case "absent":
+            raise NotImplementedError("no poems")
+        case "exit":
+            sys.exit(3)
+        case "poison":
+            raise EngineCrashedError("the device is lost")
+
+
+def takes_nothing() -> str:
+    return ""
+
+
+def needs(request: Request, *, path: str) -> str:
+    return path
+
+
+class Model:
+    """All of it, and where it ran."""
+
+    max_concurrency = 3
+    sampling = ("temperature",)
+    context_tokens = 100
+
+    def __init__(self, model: str = "none", *, step_s: float = 0.0) -> None:
+        self.model = model
+        self.step_s = step_s
+        self.threads = {threading.get_ident()}
+        self.open = 0
+        self.said = ""
+
+    def load(self) -> None:
+        self.threads.add(threading.get_ident())
+
+    def generate(self, request: Request) -> Iterator[str]:
+        self.open += 1
+        try:
+            for word in [self.model, *request.text.split(), str(request.temperature)]:
+                self.threads.add(threading.get_ident())
+                time.sleep(self.step_s)
+                yield f"{word} "
+            yield f"{len(self.threads)} {self.open}"
+        finally:
+            self.open -= 1
+
+    def embed(self, texts: list[str]) -> list[list[float]]:
+        if "odd" in texts:
+            return [[1.0], [2.0, 3.0]]
+        return [[float(len(text)), 0.5] for text in texts]
+
+    def count_tokens(self, text: str) -> int:
+        self.threads.add(threading.get_ident())
+        return len(text.split()) * 2
+
+    def close(self) -> None:
+        self.threads.add(threading.get_ident())
+        print(f"closed, {len(self.threads)} thread")
+
+
+class BadLoad:
+    """It cannot be loaded."""
+
+    def load(self) -> None:
+        raise FileNotFoundError("weights.bin")
+
+    async def generate(self, request: Request) -> AsyncIterator[str]:
+        yield "never"
+
+
+class Useless:
+    """It does nothing."""
+
+
+class BadNumber:
+    """What it says of itself makes no sense."""
+
+    max_concurrency = 0
+
+    async def generate(self, request: Request) -> AsyncIterator[str]:
+        yield "never"
+
+
+READY = Model("made")

@@ -1,0 +1,168 @@
+"""A name is looked for before anything runs; what is wrong comes with its remedy."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from atomr_infer.errors import ConfigError
+from atomr_infer.model.deployment import Deployment
+from atomr_infer.runtimes.plugin_check import check_plugin
+from atomr_infer_python.plugin import PLUGIN
+from atomr_infer_python.target import Target, load_target, parse_target
+from tests.plugins.python.conftest import OWN
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.plugins.python.conftest import Own
+
+
+def refusal(deployment: Deployment) -> str:
+    with pytest.raises(ConfigError) as caught:
+        PLUGIN.validate(deployment)
+    return str(caught.value)
+
+
+def named(runtime: str) -> Deployment:
+    return Deployment(name="own", runtime=runtime)
+
+
+@pytest.mark.parametrize(
+    ("runtime", "target"),
+    [
+        ("python:a.b:c", Target("a.b", "c")),
+        ("python:a:C.d", Target("a", "C.d")),
+        ("python:./x/a.py:c", Target("./x/a.py", "c")),
+        ("python:/x: y/a.py:c", Target("/x: y/a.py", "c")),
+    ],
+)
+def test_a_runtime_names_a_module_or_a_file(runtime: str, target: Target) -> None:
+    assert parse_target(runtime) == target
+
+
+@pytest.mark.parametrize(
+    "runtime",
+    ["python", "python:", "python:a", "python:a:", "python:a-b:c", "python::c"],
+)
+def test_another_form_is_refused_with_the_right_one(runtime: str) -> None:
+    assert refusal(named(runtime)) == (
+        f"runtime is {runtime!r}; write python:<module>:<attribute>, such as "
+        "python:my_model:answer, or python:models/my_model.py:answer for a file"
+    )
+
+
+def test_a_module_that_is_nowhere_is_refused_with_the_places(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = refusal(named("python:no_such_module:answer"))
+    assert said.startswith("there is no module 'no_such_module'; looked in ")
+    assert str(tmp_path) in said
+    assert sys.path[-1] in said
+    assert said.endswith("or name its file: python:path/to/file.py:name")
+
+
+@pytest.mark.parametrize(
+    ("runtime", "message"),
+    [
+        (f"python:{OWN}:cuont", "'cuont' (runtime {runtime}); did you mean 'count'?"),
+        (f"python:{OWN}:Modell", "did you mean 'Model'?"),
+        (f"python:{OWN}.py:x", "there is no file '"),
+        ("python:json.nothing:loads", "there is no module 'json.nothing'"),
+        ("python:json:lods", "(runtime python:json:lods); did you mean 'loads'?"),
+    ],
+)
+def test_a_name_that_is_not_there_is_refused(runtime: str, message: str) -> None:
+    assert message.format(runtime=runtime) in refusal(named(runtime))
+
+
+def test_looking_imports_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "heavy_package"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise SystemExit('imported')")
+    (package / "model.py").write_text(
+        "raise SystemExit('imported')\ndef answer(r): ..."
+    )
+    monkeypatch.chdir(tmp_path)
+    PLUGIN.validate(named("python:heavy_package.model:answer"))
+    assert "did you mean 'answer'?" in refusal(
+        named("python:heavy_package.model:answr")
+    )
+    assert "heavy_package" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from elsewhere import *",
+        "def __getattr__(name): ...",
+        "try:\n    import fast as answer\nexcept ImportError:\n    answer = None",
+        "for answer in (): ...",
+        "answer, other = 1, 2",
+        "if True:\n    class answer: ...",
+    ],
+)
+def test_what_only_a_run_tells_is_not_refused(
+    source: str, tmp_path: Path, own: Own
+) -> None:
+    file = tmp_path / "made.py"
+    file.write_text(source)
+    PLUGIN.validate(own("answer", file=file))
+
+
+def test_a_file_that_is_no_python_is_refused_with_the_line(
+    tmp_path: Path, own: Own
+) -> None:
+    file = tmp_path / "broken.py"
+    file.write_text("def answer(request):\n    yeild = (\n")
+    said = refusal(own("answer", file=file))
+    assert said.startswith(f"{file} is no Python: ")
+    assert "line 2" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("count", {"too": 3}, "takes no option 'too'; did you mean 'to'?"),
+        ("whole", {"zzz": 3}, "takes no option 'zzz'; it takes: none"),
+        ("needs", {}, "needs the option 'path'; write it under [deployment.options]"),
+        ("Model", {"steps": 1}, "takes no option 'steps'; did you mean 'step_s'?"),
+        ("Useless", {"a": 1}, "takes no option 'a'; it takes: none"),
+        (
+            "takes_nothing",
+            {},
+            "takes no request; write it as: async def answer(request): ...",
+        ),
+    ],
+)
+def test_options_are_what_the_code_takes(
+    own: Own, name: str, options: dict[str, int], message: str
+) -> None:
+    assert refusal(own(name, **options)) == f"{OWN}:{name} {message}"
+
+
+def test_the_model_is_an_option_where_one_is_called_so(own: Own) -> None:
+    PLUGIN.validate(own("Model", model="/weights"))
+    PLUGIN.validate(own("whole", model="/weights"))
+
+
+def test_an_import_that_fails_is_told_with_its_reason(tmp_path: Path) -> None:
+    file = tmp_path / "lacking.py"
+    file.write_text("import no_such_library\n\ndef answer(request): ...\n")
+    with pytest.raises(ConfigError) as caught:
+        load_target(Target(str(file), "answer"))
+    assert str(caught.value) == (
+        f"{file} cannot be imported: ModuleNotFoundError: No module named "
+        "'no_such_library'"
+    )
+    with pytest.raises(ConfigError, match=r"has no 'dmups' .*did you mean 'dumps'"):
+        load_target(Target("json", "dmups"))
+
+
+def test_the_plugin_conforms(own: Own) -> None:
+    check_plugin(PLUGIN, own("count"), heavy=("numpy", "jinja2", "ast_never"))
