@@ -19,14 +19,17 @@ from atomr_infer.model.asker import Asker
 from atomr_infer.model.batch import ExecuteBatch, Message, Role, Sampling, Usage
 from atomr_infer.model.capabilities import Capabilities, Feature
 from atomr_infer.model.deployment import Deployment, RetryPolicy, Serving, Timeouts
+from atomr_infer.model.dialect import Dialect
 from atomr_infer.model.embeddings import Embeddings, EmbedRequest
 from atomr_infer.model.failover import HedgePolicy
 from atomr_infer.model.parts import ImagePart, Url
 from atomr_infer.model.prices import Price, Rates
+from atomr_infer.model.source import Source
 from atomr_infer.policy.demand import Demand, Used
 from atomr_infer.serving.gates import Holds
 from atomr_infer.serving.names import REQUESTS
 from atomr_infer.serving.request import run_request
+from atomr_infer.serving.straight import straight
 from atomr_infer.serving.whole_calls import count_tokens, embed
 from tests.serving.acts import Act, Player, cut, fails, says, stalls
 from tests.serving.conftest import Collected
@@ -373,3 +376,48 @@ def test_each_hold_ends_whatever_another_one_makes_of_it() -> None:
     assert ended == ["good", "broken", "good"]
     holds.end(Used(input_tokens=1))
     assert len(ended) == 3
+
+
+def unreadable() -> ExecuteBatch:
+    raise errors.InvalidRequestError("'messages' is not valid UTF-8")
+
+
+@pytest.mark.parametrize("way", ["straight"], indirect=True)
+async def test_a_body_that_a_glance_takes_and_reading_refuses_holds_nothing(
+    open_tree: OpenTree,
+) -> None:
+    async with open_tree() as tree:
+        await open_with(tree, ALONE)
+        of_requests, of_attempts = gated(tree)
+        # Its bytes say nothing, so that it is read to be counted.
+        glanced = ExecuteBatch(request_id="r", model="m", messages=())
+        for _ in range(20):
+            assert straight(tree.serving, glanced, reread=unreadable) is None
+        assert (of_requests.demands, of_attempts.demands) == ([], [])
+        assert (await tree.replica()).outstanding == 0
+        await tree.ask()
+        assert len(tree.straight) == 1
+
+
+@pytest.mark.parametrize("way", ["straight"], indirect=True)
+async def test_one_that_is_broken_off_is_counted_as_far_as_it_can_be_read(
+    open_tree: OpenTree, autojump_clock: MockClock
+) -> None:
+    body = b'{"model": "m", "messages": [{"role": "user", "content": "\xff"}]}'
+    async with open_tree() as tree:
+        await open_with(tree, ALONE, stalls("one", " two"))
+        of_requests, of_attempts = gated(tree)
+        glanced = ExecuteBatch(
+            request_id="r",
+            model="m",
+            messages=(),
+            source=Source(Dialect.OPENAI_CHAT, body, "m"),
+        )
+        way = straight(tree.serving, glanced, reread=unreadable)
+        assert way is not None
+        with trio.move_on_after(1.0):
+            await way.run(Collected())
+        assert (of_requests.held, of_attempts.held) == (0, 0)
+        used = Used(output_tokens=2, cost_microusd=4)
+        assert (of_requests.ends, of_attempts.ends) == ([used], [used])
+        assert (await tree.replica()).outstanding == 0
