@@ -39,7 +39,7 @@ async def main() -> None:
     async with Cluster.connect("inproc://app") as cluster:
         await cluster.deploy(parrot)
         reply = await cluster.chat("parrot", "Who is there?")
-        print(f"chat: {reply.text}")
+        print(f"chat: {reply.text!r}")
         print("stream:", end="")
         async with cluster.stream("parrot", "Say this.", max_tokens=3) as chunks:
             async for chunk in chunks:

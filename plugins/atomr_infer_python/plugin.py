@@ -54,7 +54,9 @@ class PythonPlugin(RuntimePlugin):
             ConfigError: there is no such name, or an option is not taken.
         """
         target = parse_target(deployment.runtime)
-        _options(str(target), parameters_of_source(target), deployment)
+        # What another interpreter finds is not seen from here; a file is.
+        if deployment.interpreter is None or target.is_file:
+            _options(str(target), parameters_of_source(target), deployment)
 
     @asynccontextmanager
     async def open_runner(

@@ -37,7 +37,7 @@ stream:||Count| to| five.|
 error 404: model_not_found, model
 """,
     "own_model.py": """\
-chat: Who is there? Who is there? 
+chat: 'Who is there? Who is there? '
 stream:|Say |this. |Say |||
 """,
     "remote_only_demo.py": """\

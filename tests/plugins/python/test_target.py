@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+import attrs
 import pytest
 
 from atomr_infer.errors import ConfigError
@@ -149,6 +150,14 @@ def test_options_are_what_the_code_takes(
 def test_the_model_is_an_option_where_one_is_called_so(own: Own) -> None:
     PLUGIN.validate(own("Model", model="/weights"))
     PLUGIN.validate(own("whole", model="/weights"))
+
+
+def test_modules_of_another_interpreter_are_looked_for_there(own: Own) -> None:
+    elsewhere = attrs.evolve(named("python:only_there:answer"), interpreter="/py")
+    PLUGIN.validate(elsewhere)
+    assert "there is no file" in refusal(
+        attrs.evolve(named("python:/only/there.py:answer"), interpreter="/py")
+    )
 
 
 def test_an_import_that_fails_is_told_with_its_reason(tmp_path: Path) -> None:
