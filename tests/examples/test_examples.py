@@ -38,7 +38,7 @@ error 404: model_not_found, model
 """,
     "own_model.py": """\
 chat: 'Who is there? Who is there? '
-stream:|Say |this. |Say |||
+stream:|Say |this. |Say |
 """,
     "remote_only_demo.py": """\
 happy path: 'Hello.'; the upstream was asked 1 time
