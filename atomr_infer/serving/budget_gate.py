@@ -79,12 +79,14 @@ class _Reserved:
 
     def settle(self, used: Used) -> None:
         """Take what was used; where nobody knows, all that was reserved."""
-        reservation = self._reservation
-        units = used_up(self._gate.budget, used)
+        gate, reservation = self._gate, self._reservation
+        units = used_up(gate.budget, used)
         if units is None:
             units = reservation.units
-        self._gate.service.settle(reservation, units)
-        self._gate.spent(reservation.budget, units)
+        gate.service.settle(reservation, units)
+        gate.unseen += units
+        if gate.unseen >= gate.look_at:  # to look costs more than to reserve
+            gate.spent(reservation.budget)
 
     def cancel(self) -> None:
         """Give all back."""
@@ -117,6 +119,9 @@ class BudgetGate:
         owner: whose it is, as its ledgers are called.
         budget: how much it is.
         service: has the ledgers.
+        unseen: units that were spent since it was looked last whether there is
+            something to tell.
+        look_at: with so many of them it is looked again.
     """
 
     is_timed = False
@@ -147,8 +152,9 @@ class BudgetGate:
         self._is_exceeded = False
         self._anew_at_s = float("inf")
         self._next_s = 0.0
-        self._unseen = 0
-        self._look_at = budget.units / LOOKS
+        self._downgrades = budget.downgrade_to is not None
+        self.unseen = 0
+        self.look_at = budget.units / LOOKS
 
     # --- the period -------------------------------------------------------------------
 
@@ -211,8 +217,13 @@ class BudgetGate:
             BudgetExceededError: there is not enough, or nobody knows what it costs.
             NotReadyError: the ledger cannot be used now.
         """
-        units = self._most(demand)
-        if units == 0 or self._is_other_model(demand):
+        units: int | None
+        try:
+            units = most(self.budget, demand)
+        except UnknownCostError as error:
+            self._see_unknown(error)
+            units = None
+        if units == 0 or (self._downgrades and self._is_other_model(demand)):
             return _FREE
         try:
             ledger = self.ledger()
@@ -234,8 +245,7 @@ class BudgetGate:
 
         Cancellation: nothing is held.
         """
-        units = self._most(demand)
-        assert units is not None, "it was let through in place"
+        units = most(self.budget, demand)  # what is not known was let through in place
         wait_s = max(0.0, min(self._ask_s, deadline_s - trio.current_time()))
         try:
             ledger = self.ledger()
@@ -252,17 +262,13 @@ class BudgetGate:
             hold = _Beyond(self, ledger)
         return hold
 
-    def _most(self, demand: Demand) -> int | None:
-        """Return the most that a request may cost; None: it is told when it is known.
+    def _see_unknown(self, error: UnknownCostError) -> None:
+        """Let through what is charged when its cost is known, as a budget may do.
 
         Raises:
-            BudgetExceededError: nobody knows, and it would have to be kept to.
+            BudgetExceededError: it would have to be kept to.
         """
-        try:
-            return most(self.budget, demand)
-        except UnknownCostError as error:
-            if self.budget.on_exceeded is OnExceeded.WARN:
-                return None
+        if self.budget.on_exceeded is not OnExceeded.WARN:
             text = f"{self.owner} has a budget of {self.budget}, and {error}"
             raise BudgetExceededError(text, code="unknown_cost") from error
 
@@ -356,12 +362,9 @@ class BudgetGate:
         )
         self._emit("exceeded", remaining=refused.remaining)
 
-    def spent(self, ledger: str, units: int) -> None:
+    def spent(self, ledger: str) -> None:
         """Tell when a share of it is spent that the operator wants to hear of."""
-        self._unseen += units
-        if self._unseen < self._look_at:
-            return  # to look costs more than to reserve
-        self._unseen = 0
+        self.unseen = 0
         is_known = self.service.is_running and ledger == self._ledger
         if not (is_known and self._alerts.left):
             return

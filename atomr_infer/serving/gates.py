@@ -19,7 +19,6 @@ the ordinary way.  A request that no gate is for pays for one test.
 from __future__ import annotations
 
 import math
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Protocol
 
 import trio
@@ -38,7 +37,7 @@ from atomr_infer.policy.spending import interrupted_usage
 from atomr_infer.runtimes.contract import capabilities_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from atomr_infer.model.batch import ExecuteBatch
     from atomr_infer.model.deployment import Deployment
@@ -100,14 +99,11 @@ class Gate(Protocol):
 class Holds:
     """What several gates gave, which end together."""
 
-    __slots__ = ("_holds",)
+    __slots__ = ("_holds", "add")
 
     def __init__(self) -> None:
         self._holds: list[Hold] = []
-
-    def add(self, hold: Hold) -> None:
-        """Hold this, too."""
-        self._holds.append(hold)
+        self.add = self._holds.append
 
     def end(self, used: Used | None) -> None:
         """End all; the first call counts.
@@ -115,18 +111,17 @@ class Holds:
         Args:
             used: what was used; None: nobody was asked.
         """
-        holds, self._holds = self._holds, []
-        with ExitStack() as ending:
-            # Each ends, whatever another one makes of it.
-            for hold in reversed(holds):
-                ending.callback(_end, hold, used)
-
-
-def _end(hold: Hold, used: Used | None) -> None:
-    if used is None:
-        hold.cancel()
-    else:
-        hold.settle(used)
+        holds = self._holds
+        while holds:
+            hold = holds.pop()
+            try:
+                if used is None:
+                    hold.cancel()
+                else:
+                    hold.settle(used)
+            except BaseException:
+                self.end(used)  # each ends, whatever another one makes of it
+                raise
 
 
 class Entered:
@@ -191,6 +186,8 @@ class Gates:
 
     def for_request(self, batch: ExecuteBatch) -> tuple[Gate, ...]:
         """Return the gates that a request has to pass, in their order."""
+        if not self.of_requests:
+            return ()
         found = [gate for gates_of in self.of_requests for gate in gates_of(batch)]
         return _in_order(found)
 
@@ -205,13 +202,14 @@ def try_enter(gates: Iterable[Gate], demand: Demand) -> Holds | None:
         InferenceError: one of them refuses.
     """
     holds = Holds()
+    add = holds.add
     try:
         for gate in gates:
             hold = gate.try_enter(demand)
             if hold is None:
                 holds.end(None)
                 return None
-            holds.add(hold)
+            add(hold)
     except BaseException:
         holds.end(None)
         raise
@@ -219,7 +217,7 @@ def try_enter(gates: Iterable[Gate], demand: Demand) -> Holds | None:
 
 
 def enter_both(
-    of_request: Iterable[Gate], of_attempt: Iterable[Gate], demand: Demand
+    of_request: Collection[Gate], of_attempt: Collection[Gate], demand: Demand
 ) -> Entered | None:
     """Enter the gates of a request and of its first attempt in place, or none.
 
@@ -229,18 +227,20 @@ def enter_both(
     Raises:
         InferenceError: one of them refuses.
     """
-    request = try_enter(of_request, demand)
-    if request is None:
-        return None
+    request = None
+    if of_request:
+        request = try_enter(of_request, demand)
+        if request is None:
+            return None
+    if not of_attempt:
+        return Entered(request, None)
+    attempt = None
     try:
         attempt = try_enter(of_attempt, demand)
-    except BaseException:
-        request.end(None)
-        raise
-    if attempt is None:
-        request.end(None)
-        return None
-    return Entered(request, attempt)
+    finally:
+        if attempt is None and request is not None:
+            request.end(None)
+    return None if attempt is None else Entered(request, attempt)
 
 
 async def enter(
@@ -301,7 +301,7 @@ def demand_for(
     if bound is not None:
         return demand_within(batch, name, price=price, bound=bound)
     most = None
-    if runner is not None:
+    if runner is not None and batch.sampling.max_tokens is None:
         most = capabilities_of(runner, batch.model).max_output_tokens
     if reread is not None and not batch.messages:
         found = demand_at_a_glance(batch, name, price=price, max_output_tokens=most)

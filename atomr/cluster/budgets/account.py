@@ -203,6 +203,14 @@ class Account:
             return Refused(self.ledger.remaining)
         return None
 
+    def try_take(self, units: int) -> Reservation | None:
+        """Reserve what is at hand; None: :meth:`take` says more."""
+        held = self.ledger.try_hold(units)
+        if held is None:
+            return None
+        self.reserved += units
+        return Reservation(self.terms.name, units, held, self)
+
     def ask(
         self, units: int, *, deadline_s: float, now_s: float, waiter: Waiter
     ) -> None:
@@ -249,6 +257,23 @@ class Account:
     def _reserved(self, held: Held) -> Reservation:
         self.reserved += held.units
         return Reservation(self.terms.name, held.units, held, self)
+
+    def try_settle(self, held: Held, cost: int, wall_s: float) -> bool:
+        """End a reservation if that leaves nothing to do.
+
+        Returns:
+            False: nothing was done; :meth:`settle` does what is to be done.
+        """
+        slot = None if self.terms.window_s is None else int(wall_s // self._slot_s)
+        if slot is not None and cost and slot not in self.spent:
+            return False  # it is to be planned when that comes back
+        if not (held.is_open and self.ledger.try_settle(held, cost)):
+            return False
+        self.reserved -= held.units
+        self.settled += cost
+        if slot is not None and cost:
+            self.spent[slot] += cost
+        return True
 
     def settle(
         self, held: Held, cost: int, *, now_s: float, wall_s: float

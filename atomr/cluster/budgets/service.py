@@ -247,8 +247,12 @@ class BudgetService:
             UnknownBudgetError: the budget is not open.
             ValueError: ``units`` is not from 1 to 2**53.
         """
-        server = self._running()
-        return server.core.take(name, units, server.now_s)
+        server = self._server
+        if server is None:
+            raise NotRunningError(self.name)
+        account = server.core.accounts.get(name)
+        found = None if account is None else account.try_take(units)
+        return server.core.take(name, units, server.now_s) if found is None else found
 
     async def reserve(
         self, name: str, units: int, *, wait_s: float
@@ -317,8 +321,10 @@ class BudgetService:
         server, name = self._server, reservation.budget
         account = None if server is None else server.core.accounts.get(name)
         if server is not None and account is reservation.account:
-            now_s, wall_s = server.now_s, server.wall_s
-            held = reservation.held
+            wall_s, held = self.wall_s(), reservation.held
+            if account.try_settle(held, units, wall_s):
+                return
+            now_s = server.now_s
             server.core.settle(account, held, units, now_s=now_s, wall_s=wall_s)
             server.act()
             return

@@ -20,12 +20,14 @@ import msgspec
 from atomr.gossip.ledger.budget import MAX_UNITS
 from atomr.gossip.ledger.frames import Record, Row, decode_record, encode_record
 from atomr.gossip.ledger.matrix import Matrix
-from atomr.gossip.ledger.outcomes import Balance, Persist
+from atomr.gossip.ledger.outcomes import Balance, Held, Persist
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from atomr.gossip.ledger.frames import Need
+
+_NEVER = float("inf")
 
 
 class Book:
@@ -37,6 +39,8 @@ class Book:
         frozen: heirs of lost ledgers, by ledger.
         open: units that were taken, are on the disk, and are not spent.
         taking: units that were taken and are on their way to the disk.
+        low: with no less open, and
+        high: no more, a settlement leaves nothing to do.
     """
 
     __slots__ = (
@@ -49,7 +53,9 @@ class Book:
         "_seq",
         "_written",
         "frozen",
+        "high",
         "ledger",
+        "low",
         "matrix",
         "open",
         "taking",
@@ -74,6 +80,7 @@ class Book:
         self.frozen = dict(read.frozen)
         self.open = self.taking = self._seq = 0
         self._durable: Row | None = None if record is None else self.row
+        self.low, self.high = _NEVER, -_NEVER
         self._doubt = self.row.spent - self.row.released
         self._is_dirty = record is None
         self._is_reconciled = False
@@ -117,6 +124,25 @@ class Book:
         """Take rights to be spent; they are open once that is on the disk."""
         self._write(spent=self.row.spent + units)
         self.taking += units
+
+    def try_settle(self, held: Held, cost: int) -> bool:
+        """End a hold if that leaves nothing to do, as it does nearly always.
+
+        Returns:
+            False: nothing was done.
+        """
+        opened = self.open + held.units - cost
+        if not (self.low <= opened <= self.high and 0 <= cost <= held.units):
+            return False
+        if held.is_open:
+            held.is_open = False
+            self.open = opened
+        return True
+
+    def band(self, chunk: int) -> tuple[float, float]:
+        """Return how much may be open without anything to take or to give back."""
+        half, quarter = parts_of(chunk)
+        return quarter - self.coming if self.rights else 0, half + quarter
 
     def release(self, units: int) -> None:
         """Give open units back."""
@@ -306,6 +332,11 @@ class Book:
     def is_clean(self) -> bool:
         """Whether the disk has all."""
         return not self._is_dirty and self._written is None
+
+
+def parts_of(chunk: int) -> tuple[int, int]:
+    """Return half a chunk, which is taken at once, and a quarter, which is left."""
+    return (chunk + 1) // 2, (chunk + 3) // 4
 
 
 def _is_possible(row: Row) -> bool:

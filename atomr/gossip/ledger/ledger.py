@@ -20,9 +20,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from atomr.gossip.ledger.book import Book
+from atomr.gossip.ledger.answers import Answers
+from atomr.gossip.ledger.book import Book, parts_of
 from atomr.gossip.ledger.budget import check_units
 from atomr.gossip.ledger.calls import Calls
 from atomr.gossip.ledger.frames import (
@@ -69,6 +68,7 @@ class Ledger:
     """One node's part of one budget."""
 
     __slots__ = (
+        "_answers",
         "_book",
         "_budget",
         "_calls",
@@ -76,12 +76,10 @@ class Ledger:
         "_is_wanted",
         "_next_ask_s",
         "_next_tell_s",
-        "_owed",
         "_peers",
         "_reclaim",
         "_tells",
         "_work_s",
-        "_writing",
     )
 
     def __init__(
@@ -101,14 +99,13 @@ class Ledger:
         """
         self._budget = budget
         self._book = Book(ledger, record)
+        self._answers = Answers(budget.name, self._book)
         self._calls = Calls(budget.name, self._book)
         self._peers = Peers(budget, self._book, name=name)
         self._reclaim = Reclaim(budget, self._book)
         self._next_ask_s = -_NEVER
         self._next_tell_s = -_NEVER
         self._tells = _TOLD_TIMES
-        self._owed: list[Send] = []
-        self._writing: list[Send] = []
         self._is_wanted = False
         self._work_s = _NEVER
         self._effects: list[Effect] = []
@@ -168,15 +165,31 @@ class Ledger:
             ValueError: ``units`` is not from 1 to 2**53.
         """
         check_units("hold(units", units, least=1)
-        book = self._book
+        held = self.try_hold(units)
+        if held is not None:
+            return held
         self._is_wanted = True
-        if units <= book.open and not self._calls.units:
-            book.open -= units
-            return Held(units)
         if now_s >= deadline_s or self._calls.is_full:
             return Refused(self.remaining)
         self._work_s = now_s
         return Waiting(self._calls.add(units, until_s=deadline_s, now_s=now_s))
+
+    def try_hold(self, units: int) -> Held | None:
+        """Set units aside that are at hand: by that nothing becomes due.
+
+        Returns:
+            None where there are not as many, or others wait: :meth:`hold` says more.
+        """
+        book = self._book
+        if not 1 <= units <= book.open or self._calls.units:
+            return None
+        self._is_wanted = True
+        book.open -= units
+        return Held(units)
+
+    def try_settle(self, held: Held, cost: int) -> bool:
+        """End a hold if that leaves nothing to do; False: nothing was done."""
+        return self._book.try_settle(held, cost)
 
     def settle(self, held: Held, cost: int, *, now_s: float) -> Sequence[Effect]:
         """End a hold: the call cost that much.
@@ -188,7 +201,7 @@ class Ledger:
             ValueError: ``cost`` is negative, or beyond 2**53.
         """
         check_units("settle(cost", cost, least=0)
-        if not held.is_open:
+        if not held.is_open or self.try_settle(held, cost):
             return ()
         held.is_open = False
         self._book.open += max(0, held.units - cost)
@@ -273,7 +286,7 @@ class Ledger:
     def persisted(self, seq: int, now_s: float) -> Sequence[Effect]:
         """The record of that number is on the disk."""
         if self._book.persisted(seq):
-            self._answer(self._writing)
+            self._effects += self._answers.take_written()
             self._tells = _TOLD_TIMES
             self._next_tell_s = now_s
         return self._work(now_s)
@@ -289,7 +302,7 @@ class Ledger:
                 self._lend(sender, frame)
             case Freeze():
                 answer, facts = self._reclaim.asked(sender, frame)
-                self._owed.append(answer)
+                self._answers.add(answer)
                 self._effects += facts
             case Frozen():
                 self._hear(sender, frame, now_s)
@@ -305,20 +318,12 @@ class Ledger:
             if not self._book.merge(row):
                 self._effects.append(RolledBack(self._budget.name, self.ledger))
             if row.ledger == ledger and row != self._book.matrix.rows.get(ledger):
-                self._owe(sender)  # we know more: its file may be an old copy
+                self._answers.owe(sender)  # we know more: its file may be an old copy
 
     def _lend(self, sender: str, need: Need) -> None:
         """Move what a peer needs, and of the rest half; tell it in any case."""
         self._book.lend(need, waiting=self._calls.units)
-        self._owe(sender)
-
-    def _owe(self, sender: str) -> None:
-        """Answer with all rows, once the disk has ours."""
-        if all(owed.to != sender for owed in self._owed):
-            self._owed.append(Send(sender, self._told()))
-
-    def _told(self) -> Rows:
-        return Rows(self._budget.name, self.ledger, self._book.told)
+        self._answers.owe(sender)
 
     # --- work -----------------------------------------------------------------------
 
@@ -333,8 +338,17 @@ class Ledger:
         )
         self._ask(now_s)
         self._write(now_s)
+        self._set_band()
         effects, self._effects = self._effects, []
         return effects
+
+    def _set_band(self) -> None:
+        """Say how much may be open without anything to take, give back or ask for."""
+        book = self._book
+        chunk = self._budget.chunk(book.matrix.remaining + book.open)
+        is_low = bool(self._peers.names) and book.rights < _LOW_CHUNKS * chunk
+        is_busy = bool(self._calls.units) or self._reclaim.is_running or is_low
+        book.low, book.high = (_NEVER, -_NEVER) if is_busy else book.band(chunk)
 
     def _take(self) -> None:
         """Take half a chunk when less is left, or what those who wait lack.
@@ -343,7 +357,7 @@ class Ledger:
         """
         book = self._book
         chunk = self._budget.chunk(book.matrix.remaining + book.open)
-        half, quarter = (chunk + 1) // 2, (chunk + 3) // 4
+        half, quarter = parts_of(chunk)
         if not self._calls.units and book.open > half + quarter:
             book.release(book.open - half)
         short = self._calls.to_take(half)
@@ -376,22 +390,11 @@ class Ledger:
         persist = book.next_persist()
         if persist is not None:
             self._effects.append(persist)
-            self._writing += self._owed
-            self._owed.clear()
+            self._answers.written_with()
         elif book.is_clean:
-            self._answer(self._owed)
+            self._effects += self._answers.take_owed()
         if self._tells and now_s >= self._next_tell_s:
             self._tells -= 1
             self._next_tell_s = now_s + self._budget.ask_s
-            self._effects += [Send(peer, self._told()) for peer in self._peers.names]
-
-    def _answer(self, owed: list[Send]) -> None:
-        for answer in owed:
-            self._effects.append(Send(answer.to, self._current(answer.message)))
-        owed.clear()
-
-    def _current(self, frame: Frame) -> Frame:
-        """Return an answer as it is now that the disk has all."""
-        if isinstance(frame, Frozen):
-            return msgspec.structs.replace(frame, rows=self._book.told)
-        return self._told() if isinstance(frame, Rows) else frame
+            told = self._answers.told()
+            self._effects += [Send(peer, told) for peer in self._peers.names]
