@@ -10,6 +10,7 @@ the machine was started anew, the last process ended before that.
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from pathlib import Path
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
     from atomr.cluster import Peers
     from atomr.http2 import Service
+
+log = logging.getLogger(__name__)
 
 _EVERY_S = 2.0
 _MACHINE = Path("/proc/sys/kernel/random/boot_id")
@@ -64,6 +67,7 @@ class Alive:
         self._unknown_s = unknown_s
         self._started_s = _since_start_s()
         self._quiet_s = self._quiet_before_s()
+        self._is_blank = False
 
     def past(self) -> Past:
         """Return what is known of processes before this one, as of now."""
@@ -100,19 +104,40 @@ class Alive:
     async def run(self) -> None:
         """Note that we are alive, again and again; never returns.
 
+        On a disk that is full the file is emptied, which needs no room: whoever comes
+        next takes nothing for granted.
+
         Raises:
-            OSError: it cannot be written: a process that goes on unseen would have
-                its use forgotten.
+            OSError: it cannot be emptied either: a process that goes on unseen would
+                have its use forgotten.
 
         Cancellation: the last note says that it ends now.
         """
         try:
             while True:
                 # Written before it is true, so that a kill finds no gap.
-                self._write(_since_start_s() + 2 * _EVERY_S)
+                self._note(_since_start_s() + 2 * _EVERY_S)
                 await trio.sleep(_EVERY_S)
         finally:
-            self._write(_since_start_s())
+            self._note(_since_start_s())
+
+    def _note(self, until_s: float) -> None:
+        try:
+            self._write(until_s)
+        except OSError as error:
+            if not self._is_blank:
+                assert self._path is not None
+                self._path.write_bytes(b"")
+                log.error(  # noqa: TRY400 - what is wrong is told by its words
+                    "alive: %s; a process that is started now waits before it uses"
+                    " rate limits",
+                    error,
+                )
+            self._is_blank = True
+        else:
+            if self._is_blank:
+                log.warning("alive: %s is written again", self._path)
+            self._is_blank = False
 
     def _write(self, until_s: float) -> None:
         machine = _machine()

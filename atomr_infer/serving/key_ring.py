@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import secrets as system_random
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import attrs
@@ -148,7 +149,12 @@ class KeyRing:
         self.facts.check()
         self.facts.say_key(key)
         self._take_key(key, is_new=True)
-        return await self._issue(key)
+        try:
+            return await self._issue(key)
+        except KeysNotKeptError:
+            with suppress(KeysNotKeptError):  # nobody heard of it; else they hear this
+                self._revoke(key)
+            raise
 
     async def rotate(self, name: str, *, grace_s: float) -> Issued:
         """Give a key another secret, and end those that it has.
@@ -220,6 +226,9 @@ class KeyRing:
         except KeysNotKeptError:
             # Nobody will know it: it must not lie about, open, either.
             self.table.take_end(secret.digest, 0)
+            with suppress(KeysNotKeptError):
+                self.facts.check()
+                self.facts.say_rotated(secret.digest, 0)
             raise
         return Issued(key, Secret(text), is_stored)
 

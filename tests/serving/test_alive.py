@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import math
-from typing import TYPE_CHECKING
+import os
+from pathlib import Path
 
+import pytest
 import trio
 
 from atomr_infer.config.node import NodeConfig
 from atomr_infer.serving.alive import Alive
 from atomr_infer.serving.node import ServingNode
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    import pytest
 
 
 async def _run(file: Alive) -> None:
@@ -32,6 +30,21 @@ class _Clock:
         alive = "atomr_infer.serving.alive"
         monkeypatch.setattr(f"{alive}._since_start_s", lambda: self.now_s)
         monkeypatch.setattr(f"{alive}._machine", lambda: self.machine)
+
+
+class _Disk:
+    """Where nothing but an empty file finds room while it is full."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.is_full = False
+        write = Path.write_bytes
+
+        def write_bytes(path: Path, content: bytes) -> int:
+            if content and self.is_full:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+            return write(path, content)
+
+        monkeypatch.setattr(Path, "write_bytes", write_bytes)
 
 
 async def test_where_there_is_no_file_there_was_no_such_node(tmp_path: Path) -> None:
@@ -79,6 +92,39 @@ async def test_a_machine_that_was_started_anew_has_been_quiet_since(
 async def test_a_file_that_is_no_note_says_nothing(tmp_path: Path) -> None:
     (tmp_path / "alive").write_bytes(b'{"machine"')
     assert Alive(tmp_path / "alive").past().quiet_s < 1
+
+
+async def test_a_full_disk_ends_nobody_and_the_next_process_takes_nothing_for_granted(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    autojump_clock: object,
+) -> None:
+    clock = _Clock(monkeypatch)
+    disk = _Disk(monkeypatch)
+    file = Alive(tmp_path / "alive")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(file.run)
+        await trio.sleep(3)
+        disk.is_full = True
+        await trio.sleep(60)
+        clock.now_s += 600
+        assert Alive(tmp_path / "alive").past().quiet_s == 0
+        assert len(caplog.records) == 1
+        assert "No space left on device" in caplog.text
+        disk.is_full = False
+        await trio.sleep(3)
+        assert caplog.records[-1].message.endswith("alive is written again")
+        nursery.cancel_scope.cancel()
+    clock.now_s += 7
+    assert Alive(tmp_path / "alive").past().quiet_s == 7
+
+
+async def test_where_not_even_an_empty_file_can_be_it_does_not_go_on_unseen(
+    tmp_path: Path, autojump_clock: object
+) -> None:
+    with pytest.raises(FileNotFoundError):
+        await Alive(tmp_path / "nowhere" / "alive").run()
 
 
 async def test_a_node_that_keeps_nothing_is_new_where_it_has_no_others(

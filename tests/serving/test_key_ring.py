@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -227,10 +227,36 @@ async def test_a_key_that_cannot_be_kept_is_not_handed_out(
             await trio.lowlevel.checkpoint()
             raise ShardStoreError(tmp_path / "values.sqlite", "disk is full")
 
+        kept = await ring.create(terms(ring, "kept"))
+        sync = ring.facts._replicator.sync
         monkeypatch.setattr(ring.facts._replicator, "sync", full)
+        lost = terms(ring)
         with pytest.raises(KeysNotKeptError, match=r"cannot be kept now: .*full"):
-            await ring.create(terms(ring))
-        assert ring.table.is_over(next(iter(ring.table.keys)), NOW_S)
+            await ring.create(lost)
+        with pytest.raises(KeysNotKeptError):
+            await ring.rotate("kept", grace_s=0)
+        assert is_open(ring, kept)
+        # Other nodes heard of both: they hear that both are over.
+        ends: frozenset[Any] = ring.facts.ends.read().value
+        assert len(dict(ring.facts.secrets.items())) == 3
+        assert ("revoked", lost.id, NOW_S) in ends
+        assert [how for how, _, at_s in sorted(ends) if at_s == 0] == ["rotated"] * 2
+        monkeypatch.setattr(ring.facts._replicator, "sync", sync)
+        assert is_open(ring, await ring.create(terms(ring)))
+
+
+async def test_one_that_cannot_be_revoked_for_good_is_closed_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_ring(tmp_path) as (ring, _):
+
+        async def full() -> None:
+            await trio.lowlevel.checkpoint()
+            raise ShardStoreError(tmp_path / "values.sqlite", "disk is full")
+
+        await ring.create(terms(ring))
+        monkeypatch.setattr(ring.facts._replicator, "sync", full)
+        assert not ring.table.is_over(next(iter(ring.table.keys)), NOW_S)
         with pytest.raises(KeysNotKeptError):
             await ring.revoke("ci")
         assert ring.table.revoked_at_s(next(iter(ring.table.keys))) == NOW_S
