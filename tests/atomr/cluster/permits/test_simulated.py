@@ -67,13 +67,14 @@ class Run:
         )
         self.uses: list[Use] = []
         self.services: dict[str, PermitService] = {}
+        self.asking: dict[str, set[trio.CancelScope]] = {}
 
     async def start(self, name: str, *, is_first: bool) -> None:
         draw = self.draw
         clock = Clock(draw.uniform(0.0, 1e4), 1.0 + draw.uniform(-DRIFT, DRIFT))
         service = PermitService(past=FIRST if is_first else UNKNOWN, clock=clock)
         service.add(self.limit)
-        self.services[name] = service
+        self.services[name], self.asking[name] = service, set()
         await self.cluster.start(service, name)
 
     async def play(self) -> None:
@@ -87,11 +88,24 @@ class Run:
             for _ in range(3 * self.limit.permits):
                 nursery.start_soon(self.ask_once, self.draw.uniform(0.0, CHAOS_S))
 
+    async def kill(self, name: str) -> None:
+        """End a node, and all that it was asked."""
+        await self.net.nodes[name].kill()
+        for scope in self.asking[name]:
+            scope.cancel()
+
     async def ask_once(self, after_s: float) -> None:
-        """Ask for some permits, wait as long as is drawn, and settle what was used."""
+        """Ask a node, if it is up; what it does for us ends with it."""
         await trio.sleep(after_s)
+        name = self.draw.choice(self.limit.voters)
+        if name in self.net.nodes:
+            with trio.CancelScope() as scope:
+                self.asking[name].add(scope)
+                await self.use_some(self.services[name])
+
+    async def use_some(self, service: PermitService) -> None:
+        """Ask for some permits, wait as long as is drawn, and settle what was used."""
         draw, limit = self.draw, self.limit
-        service = self.services[draw.choice(limit.voters)]
         wanted = draw.randint(1, max(1, limit.permits // 8))
         patience_s = draw.choice((0.0, 0.5, 3.0))
         leaves_s = draw.choice((0.3, 9.0))
@@ -124,7 +138,7 @@ class Run:
                     self.net.cuts.clear()
                 case 2:
                     name = draw.choice(names)
-                    await self.net.nodes[name].kill()
+                    await self.kill(name)
                     await trio.sleep(draw.uniform(0.0, 0.5))
                     await self.start(name, is_first=False)
 
