@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 from atomr_infer.errors import EngineStartError, InferenceError
 from atomr_infer.runtimes.contract import Progress
 from atomr_infer.runtimes.decoding.chat import ChatTemplate
+from atomr_infer.runtimes.decoding.engine import Bounds
 from atomr_infer.runtimes.decoding.sampling import defaults_of
 from atomr_infer.runtimes.decoding.words import Words
 from atomr_infer.runtimes.memory import check_fits, free_bytes
 from atomr_infer_ort.embedding import EmbeddingModel, EmbedRunner, pooling_of
-from atomr_infer_ort.engine import Bounds, Engine
+from atomr_infer_ort.engine import OrtEngine
 from atomr_infer_ort.faults import load_error
 from atomr_infer_ort.layout import Layout, read_layout
 from atomr_infer_ort.model import CausalModel, probe
@@ -104,7 +105,7 @@ def _causal(
         prefill_tokens=options.prefill_tokens,
         cache_tokens=cache,
     )
-    engine = Engine(model, abilities, bounds)
+    engine = OrtEngine(model, abilities, bounds)
     return OrtRunner(engine, words, context_tokens=context, max_seqs=options.max_seqs)
 
 

@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from atomr_infer.model.batch import ExecuteBatch
     from atomr_infer.runtimes.decoding.generation import Generation
     from atomr_infer.runtimes.decoding.words import Words
-    from atomr_infer_ort.engine import Engine
+    from atomr_infer_ort.engine import OrtEngine
 
 
 class OrtRunner:
     """A :class:`~atomr_infer.runtimes.contract.ModelRunner` on ONNX Runtime."""
 
     def __init__(
-        self, engine: Engine, words: Words, *, context_tokens: int, max_seqs: int
+        self, engine: OrtEngine, words: Words, *, context_tokens: int, max_seqs: int
     ) -> None:
         self._engine = engine
         self._words = words
