@@ -52,7 +52,7 @@ class Cost:
         """The total in pico-dollars."""
         return sum(self.parts.values())
 
-    @cached_property
+    @property
     def usd(self) -> Decimal:
         """The total in dollars, exactly.
 
@@ -68,7 +68,7 @@ class Cost:
         >>> Cost(parts={"input_uncached": 150_000}).usd_text
         '0.00000015'
         """
-        return f"{self.usd.normalize():f}"
+        return f"{Decimal(self.pico_usd).scaleb(-12).normalize():f}"
 
     def __add__(self, other: Cost) -> Cost:
         """Return both together: the attempts of one request."""
@@ -131,6 +131,28 @@ def cost_of(usage: Usage, price: Price | None) -> Cost | None:
             if pico_usd:
                 parts[bucket] = tokens * pico_usd
     return Cost(parts=parts, estimated=estimated)
+
+
+def pico_usd_of(usage: Usage, price: Price | None) -> int | None:
+    """Return what a generation cost in all, in pico-dollars.
+
+    Laws: it is the total of what :func:`cost_of` returns.
+
+    >>> from atomr_infer.model.usage import Usage
+    >>> usage = Usage(input_uncached=10, output_text=5)
+    >>> pico_usd_of(usage, Price(rates=Rates(input=0.15, output=0.6)))
+    4500000
+    """
+    if price is None or price.tiers or usage.reported_usd is not None:
+        cost = cost_of(usage, price)
+        return None if cost is None else cost.pico_usd
+    total = 0 if price.request is None else price.request.pico_usd
+    for tokens, pico_usd in zip(_counts(usage), price.rates.picos, strict=True):
+        if tokens:
+            if pico_usd is None:
+                return None
+            total += tokens * pico_usd
+    return total
 
 
 @attrs.frozen

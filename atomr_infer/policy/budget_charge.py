@@ -31,7 +31,7 @@ def most(budget: Budget, demand: Demand) -> int:
             f"neither the request nor {demand.model!r} bounds its answer; send"
             " max_tokens"
         )
-    if not budget.is_money:
+    if budget.usd is None:
         return demand.input_tokens + demand.output_tokens
     if demand.cost_microusd is None:
         raise UnknownCostError(
@@ -43,9 +43,9 @@ def most(budget: Budget, demand: Demand) -> int:
 
 def used_up(budget: Budget, used: Used) -> int | None:
     """Return what a request took of a budget; None: nobody knows."""
-    units = used.cost_microusd if budget.is_money else used.total_tokens
+    units = used.total_tokens if budget.usd is None else used.cost_microusd
     # A provider may say anything; a ledger counts so far.
-    return None if units is None else min(units, MAX_UNITS)
+    return MAX_UNITS if units is not None and units > MAX_UNITS else units
 
 
 MAX_UNITS = 2**53

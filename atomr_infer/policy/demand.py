@@ -23,9 +23,9 @@ from atomr_infer.model.asker import Asker
 from atomr_infer.model.cost import (
     TEXT_BUCKETS,
     TokenRange,
-    cost_of,
     estimate_cost,
     most_for_text,
+    pico_usd_of,
 )
 from atomr_infer.model.dialect import Dialect
 from atomr_infer.policy.cost_estimate import estimate_request
@@ -184,21 +184,7 @@ _BYTES_PER_TOKEN = 3
 _TOOL, _PER_TOOL = b'"input_schema"', 16
 """Around a tool of Anthropic's is less than it is counted for."""
 
-
-def _has_media(body: bytes) -> bool:
-    return (
-        b'"image' in body
-        or b'"document"' in body
-        or b'"file"' in body
-        or b'"input_audio"' in body
-    )
-
-
-def _caches(body: bytes) -> tuple[str, ...]:
-    if b'"cache_control"' not in body:
-        return ()
-    longer = ("cache_write_1h",) if b'"1h"' in body else ()
-    return ("cache_write_5m", *longer)
+_MINUTES, _HOUR = ("cache_write_5m",), ("cache_write_1h",)
 
 
 def demand_at_a_glance(
@@ -227,8 +213,16 @@ def demand_at_a_glance(
     if source is None or source.dialect not in (Dialect.OPENAI_CHAT, Dialect.ANTHROPIC):
         return None
     body = source.body
-    if _has_media(body):
+    if (
+        b'"image' in body
+        or b'"document"' in body
+        or b'"file"' in body
+        or b'"input_audio"' in body
+    ):
         return None
+    caches: tuple[str, ...] = ()
+    if b'"cache_control"' in body:
+        caches = (*_MINUTES, *_HOUR) if b'"1h"' in body else _MINUTES
     most = batch.sampling.max_tokens
     if most is None:
         most = max_output_tokens
@@ -236,7 +230,6 @@ def demand_at_a_glance(
         -(-len(body) // _BYTES_PER_TOKEN) + _PER_TOOL * body.count(_TOOL),
         None if most is None else most * batch.sampling.n,
     )
-    caches = _caches(body)
     return demand_within(batch, deployment, price=price, bound=bound, caches=caches)
 
 
@@ -247,10 +240,11 @@ def microusd(cost: Cost | None) -> int | None:
 
 def used_of(usage: Usage, price: Price | None) -> Used:
     """Return what was used, by the tokens."""
+    pico_usd = pico_usd_of(usage, price)
     return Used(
         input_tokens=usage.prompt_tokens,
         output_tokens=usage.output_tokens,
-        cost_microusd=microusd(cost_of(usage, price)),
+        cost_microusd=None if pico_usd is None else -(-pico_usd // _PICO_PER_MICRO),
     )
 
 

@@ -72,7 +72,7 @@ class Counted:
                 needed = output
             case Dimension.TOKENS:
                 needed = demand.input_tokens + output
-        return min(needed, self.permits)
+        return min(self.permits, needed)
 
     def used(self, used: Used) -> int:
         """Return how many permits a request that is over has used."""

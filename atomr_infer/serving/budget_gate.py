@@ -232,9 +232,9 @@ class BudgetGate:
             found = self.service.try_reserve(ledger, units)
         except BudgetsError as error:
             return self._unusable(error)
-        if isinstance(found, Refused):
-            return self._exceeded(ledger, units, found)
-        return None if found is None else _Reserved(self, found)
+        if isinstance(found, Reservation):
+            return _Reserved(self, found)
+        return None if found is None else self._exceeded(ledger, units, found)
 
     async def enter(self, demand: Demand, *, deadline_s: float) -> Hold:
         """Reserve the most that a request may cost; ask for it if need be.

@@ -186,8 +186,6 @@ class Gates:
 
     def for_request(self, batch: ExecuteBatch) -> tuple[Gate, ...]:
         """Return the gates that a request has to pass, in their order."""
-        if not self.of_requests:
-            return ()
         found = [gate for gates_of in self.of_requests for gate in gates_of(batch)]
         return _in_order(found)
 

@@ -101,9 +101,8 @@ class RateHold:
     def settle(self, used: Used) -> None:
         """Take what was used; a refusal tunes the limits down."""
         service = self._gate.service
-        now_s = service.now_s()
         for each, permits in self._taken:
-            service.settle(permits, each.used(used), now_s=now_s)
+            service.settle(permits, each.used(used))
         if used.limited:
             self._gate.refused(used.retry_after_s)
 
@@ -164,7 +163,8 @@ class RateGate:
 
     def try_enter(self, demand: Demand) -> Hold | None:
         """Take permits that are at hand; None: they must be waited for."""
-        if self._line.length or self._is_resting:
+        rests = self._rests_until_s > -math.inf and self._is_resting
+        if self._line.length or rests:
             return self._passed_over(demand) if self.limits.shadow else None
         taken = self._take_all(demand)
         if taken is not None:
@@ -306,9 +306,7 @@ class RateGate:
 
     @property
     def _is_resting(self) -> bool:
-        until_s = self._rests_until_s
-        # The clock is not looked at for nothing.
-        return until_s > -math.inf and trio.current_time() < until_s
+        return trio.current_time() < self._rests_until_s
 
     @property
     def withheld(self) -> float:

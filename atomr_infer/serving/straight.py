@@ -236,7 +236,7 @@ class Straight:
         """Tell the deployment's gates what the attempt used."""
         used = None
         try:
-            if not isinstance(error, NotPassedError):
+            if error is None or not isinstance(error, NotPassedError):
                 deployment, attempt = self._way.deployment, self._attempt
                 used = used_by(self._serving, deployment, attempt, error, self._known)
         finally:
@@ -387,7 +387,7 @@ def _enter(
     if not (gates.of_requests or gates.of_attempts):
         return NOTHING_HELD
     deployment = way.deployment
-    of_request = gates.for_request(batch)
+    of_request = gates.for_request(batch) if gates.of_requests else ()
     of_attempt = gates.of_attempts.get(deployment.name, ())
     if not (of_request or of_attempt):
         return NOTHING_HELD

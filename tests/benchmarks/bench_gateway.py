@@ -94,6 +94,10 @@ max_concurrency = 512
 
 [deployment.options]
 endpoint = "http://127.0.0.1:{upstream}/v1"
+
+[deployment.price]
+input = 0.10
+output = 0.40
 """
 
 # Far above what comes, so that nothing is refused: what counts is the counting.
@@ -101,10 +105,6 @@ LIMITS = """
 [deployment.rate_limits]
 requests_per_minute = 50_000_000
 tokens_per_minute = 500_000_000_000
-
-[deployment.price]
-input = 0.10
-output = 0.40
 
 [[deployment.budget]]
 per = "day"

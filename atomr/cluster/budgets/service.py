@@ -321,10 +321,11 @@ class BudgetService:
         server, name = self._server, reservation.budget
         account = None if server is None else server.core.accounts.get(name)
         if server is not None and account is reservation.account:
-            wall_s, held = self.wall_s(), reservation.held
+            held = reservation.held
+            wall_s = 0.0 if account.terms.window_s is None else self.wall_s()
             if account.try_settle(held, units, wall_s):
                 return
-            now_s = server.now_s
+            now_s, wall_s = server.now_s, server.wall_s
             server.core.settle(account, held, units, now_s=now_s, wall_s=wall_s)
             server.act()
             return

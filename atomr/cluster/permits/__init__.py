@@ -8,7 +8,8 @@ from atomr.cluster.permits.errors import (
     PermitsError,
     UnknownLimitError,
 )
-from atomr.cluster.permits.outcomes import LimitState, Permits
+from atomr.cluster.permits.line import Permits
+from atomr.cluster.permits.outcomes import LimitState
 from atomr.cluster.permits.service import PermitService
 from atomr.gossip.escrow import FIRST, UNKNOWN, Denied, Limit, Mode, Past
 

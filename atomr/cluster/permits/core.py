@@ -12,10 +12,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import attrs
-
-from atomr.cluster.permits.line import Line, Waiter
-from atomr.cluster.permits.outcomes import LimitState, Permits
+from atomr.cluster.permits.line import Part, Permits, Waiter
+from atomr.cluster.permits.outcomes import LimitState
 from atomr.gossip.escrow import (
     UNKNOWN,
     Answered,
@@ -46,15 +44,6 @@ as those behind it could find what it waits for."""
 
 MAX_WAITING = 10_000
 """One more is denied at once: each is a task, and has a request in its hands."""
-
-
-@attrs.define(eq=False)
-class Part:
-    """This node's part in one limit; another one each time that it is added."""
-
-    limit: Limit
-    line: Line = attrs.field(factory=Line)
-    differs: set[str] = attrs.field(factory=set)
 
 
 class Core:
@@ -112,6 +101,7 @@ class Core:
             self._deny_all(part)
 
     def _deny_all(self, part: Part) -> None:
+        part.is_over = True
         for waiter in part.line.all():
             _answer(waiter, Denied(part.limit.tick_s))
 
@@ -148,7 +138,9 @@ class Core:
         if (line.heap or line.asked) and not line.is_empty:
             return None
         granted = self.escrow.take(name, permits, now_s=now_s, expected=expected)
-        return None if granted is None else Permits(name, permits, granted, part)
+        if granted is None:
+            return None
+        return Permits(name, permits, now_s, granted, part)
 
     def expect(self, name: str, permits: int) -> None:
         """Count permits that somebody will wait for.
@@ -181,11 +173,10 @@ class Core:
         Raises:
             ValueError: ``used`` is negative.
         """
-        name = permits.limit
-        part = self.parts.get(name)
-        if part is None or part is not permits.part:
+        part = permits.part
+        if part.is_over:
             return False
-        self.escrow.settle(name, permits.granted, used, now_s=now_s)
+        self.escrow.settle(permits.limit, permits.granted, used, now_s=now_s)
         if not part.line.heap or part.line.head() is None:
             return False
         self._serve(part, now_s)
@@ -246,7 +237,7 @@ class Core:
         waiter = line.asked.pop(answered.ticket, None)
         self._try_again(part, now_s)  # for those behind it
         if isinstance(outcome, Granted):
-            permits = Permits(name, outcome.permits, outcome, part)
+            permits = Permits(name, outcome.permits, now_s, outcome, part)
             if waiter is None or waiter.is_over:
                 self.escrow.settle(name, outcome, 0, now_s=now_s)
             else:
@@ -280,7 +271,8 @@ class Core:
             line.take_head()
             match outcome:
                 case Granted():
-                    _answer(head, Permits(name, head.permits, outcome, part))
+                    permits = Permits(name, head.permits, now_s, outcome, part)
+                    _answer(head, permits)
                 case Asking(ticket):
                     line.asked[ticket] = head
                 case Denied():

@@ -1,4 +1,4 @@
-"""Those who wait for permits of one limit, the most urgent first.
+"""A node's part in one limit: the permits that it gave, and those who wait for some.
 
 Who is at the head is asked for first, and nobody overtakes it: a large request is not
 starved by small ones.  Of those that are equally urgent, who came first goes first.
@@ -14,10 +14,26 @@ from collections.abc import Callable
 
 import attrs
 
-from atomr.cluster.permits.outcomes import Permits
-from atomr.gossip.escrow import Denied
+from atomr.gossip.escrow import Denied, Granted, Limit
 
 _numbers = itertools.count()
+
+
+@attrs.frozen(eq=False)
+class Permits:
+    """Permits that may be used, now; settle them when it is known how many were.
+
+    Attributes:
+        limit: its name.
+        count: how many.
+        at_s: since when they count as used.
+    """
+
+    limit: str
+    count: int
+    at_s: float
+    granted: Granted = attrs.field(repr=False)
+    part: Part = attrs.field(repr=False)
 
 
 @attrs.define(eq=False)
@@ -94,3 +110,20 @@ class Line:
     def _drop_over(self) -> None:
         while self.heap and self.heap[0][2].is_over:
             heapq.heappop(self.heap)
+
+
+@attrs.define(eq=False)
+class Part:
+    """This node's part in one limit; another one each time that it is added.
+
+    Attributes:
+        limit: its terms.
+        line: who waits.
+        differs: nodes that have other terms for it.
+        is_over: whether the limit was removed, or this life has ended.
+    """
+
+    limit: Limit
+    line: Line = attrs.field(factory=Line)
+    differs: set[str] = attrs.field(factory=set)
+    is_over: bool = False

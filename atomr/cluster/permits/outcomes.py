@@ -1,25 +1,10 @@
-"""What a node's part in limits gives, and what it tells of itself."""
+"""What a node's part in limits tells of itself."""
 
 from __future__ import annotations
 
 import attrs
 
-from atomr.gossip.escrow import Granted, Limit
-
-
-@attrs.frozen(eq=False)
-class Permits:
-    """Permits that may be used, now; settle them when it is known how many were.
-
-    Attributes:
-        limit: its name.
-        count: how many.
-    """
-
-    limit: str
-    count: int
-    granted: Granted = attrs.field(repr=False)
-    part: object = attrs.field(repr=False)
+from atomr.gossip.escrow import Limit
 
 
 @attrs.frozen

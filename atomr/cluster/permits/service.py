@@ -28,8 +28,7 @@ import trio
 from atomr.cluster.clock import SleeplessClock
 from atomr.cluster.permits.core import Core
 from atomr.cluster.permits.errors import NotLimitingError, UnknownLimitError
-from atomr.cluster.permits.line import Waiter
-from atomr.cluster.permits.outcomes import LimitState, Permits
+from atomr.cluster.permits.line import Permits, Waiter
 from atomr.cluster.permits.server import PermitServer
 from atomr.core.checks import check_text
 from atomr.crdt import Origin
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from atomr.cluster.peers import Peers
+    from atomr.cluster.permits.outcomes import LimitState
     from atomr.core.child_spec import ChildSpec
     from atomr.gossip.escrow import Limit, TermsDiffer
     from atomr.http2 import Link
@@ -335,18 +335,11 @@ class PermitService:
         """
         return self._core_of(name).retry_after_s(name, permits, self.now_s())
 
-    def settle(
-        self, permits: Permits, used: int, *, now_s: float | None = None
-    ) -> None:
+    def settle(self, permits: Permits, used: int) -> None:
         """Say how many of them were used; the others are free again.
 
         A second time it does nothing.  More than there were is locked as far as there
         is anything to lock, and else counted as overrun.
-
-        Args:
-            permits: what was acquired.
-            used: how many of them, at least 0.
-            now_s: what :meth:`now_s` has just said; None: it is asked.
 
         Raises:
             ValueError: ``used`` is negative.
@@ -354,9 +347,9 @@ class PermitService:
         core = self._core
         if core is None:
             return
-        if now_s is None:
-            now_s = self.now_s()
-        if core.settle(permits, used, now_s):
+        # What only gives back may do so as of any time since.
+        is_more = used > permits.count or permits.part.line.heap
+        if core.settle(permits, used, self.now_s() if is_more else permits.at_s):
             self._act()
 
     def _core_of(self, name: str) -> Core:
