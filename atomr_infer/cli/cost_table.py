@@ -10,11 +10,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from atomr_infer.cli.clock import clock
 from atomr_infer.cli.operators import ask
 from atomr_infer.model.budget import usd_text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from atomr_infer.cli.operators import Where
 
@@ -35,8 +36,16 @@ def print_costs(where: Where, by: str, since_s: int, *, as_json: bool) -> None:
     if not console.is_terminal:
         console.width = _UNBOUNDED  # a line each, whole, for grep
     console.print(_table(by, answer["usage"]))
-    for node, why in answer["missing"].items():
-        click.echo(f"warning: without what {node} has counted: {why}", err=True)
+    for line in _missing(answer):
+        click.echo(f"warning: {line}", err=True)
+
+
+def _missing(answer: Mapping[str, Any]) -> Iterator[str]:
+    """Say whose rows are not in the sums, and since when."""
+    since = answer.get("away_since_s", {})
+    for node, why in sorted(answer["missing"].items()):
+        away = f" (away since {clock(since[node])})" if node in since else ""
+        yield f"without what {node} has counted: {why}{away}"
 
 
 def _table(by: str, sums: list[Mapping[str, Any]]) -> Table:
@@ -51,7 +60,14 @@ def _table(by: str, sums: list[Mapping[str, Any]]) -> Table:
             str(each["requests"]),
             str(each["input_tokens"]),
             str(each["output_tokens"]),
-            usd_text(each["microusd"]) if each["microusd"] else "0",
+            _usd(each),
             str(each["unpriced"] or "-"),
         )
     return table
+
+
+def _usd(each: Mapping[str, Any]) -> str:
+    """Return a sum in dollars; what is less than a microdollar is not nothing."""
+    if not each["microusd"]:
+        return "0" if each["usd"] == "0" else "<0.000001"
+    return usd_text(each["microusd"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from atomr_infer.cli.clock import clock
 from atomr_infer.cli.nodes import tell
 from atomr_infer.errors import ConfigError
 
@@ -57,13 +57,8 @@ def _of_node(answer: Any) -> list[str]:  # noqa: ANN401 - JSON
 
 def _configuration(told: Any) -> str:  # noqa: ANN401 - JSON
     if told["state"] == "refused":
-        return f"refused since {_clock(told['refused_at_s'])}: {told['reason']}"
-    return f"{told['source']}, taken {_clock(told['taken_at_s'])}"
-
-
-def _clock(epoch_s: float) -> str:
-    at = datetime.fromtimestamp(epoch_s, UTC)
-    return at.strftime("%Y-%m-%d %H:%M:%S UTC")
+        return f"refused since {clock(told['refused_at_s'])}: {told['reason']}"
+    return f"{told['source']}, taken {clock(told['taken_at_s'])}"
 
 
 def print_circuit(where: Where, deployment: str, to: str, *, as_json: bool) -> None:

@@ -35,6 +35,7 @@ from atomr_infer.config.node import NodeConfig
 from atomr_infer.config.secrets import resolve_own
 from atomr_infer.errors import ConfigError, NotReadyError
 from atomr_infer.serving.alive import Alive
+from atomr_infer.serving.roster import Roster
 from atomr_infer.serving.steering import Steering
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ _VALUES_FILE = "values.sqlite"
 _BOOT_FILE = "boot"
 _LOCK_FILE = "lock"
 _ALIVE_FILE = "alive"
+_NODES_FILE = "nodes.json"
 
 
 class ServingNode:
@@ -63,6 +65,7 @@ class ServingNode:
         remote: processes of other nodes.
         replicator: values that all nodes have.
         steering: what operators ask of all nodes.
+        roster: which nodes there are, those that are away too.
         cluster: the open cluster; None: it is not open, or has no others.
         shares_port: whether its clients' port is other nodes' too, of one machine.
         replace_after_s: how long another node must be away before its replicas run
@@ -107,6 +110,9 @@ class ServingNode:
         self.add(self.replicator)
         self.add(self.steering)
         self.add(self._alive)
+        self.roster = Roster(self.file(_NODES_FILE), expected=lambda: self.voters)
+        if options is not None:
+            self.add(self.roster)
 
     def __repr__(self) -> str:
         return f"<ServingNode {self.name}>"

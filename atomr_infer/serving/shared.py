@@ -87,6 +87,7 @@ class Serving:
         self.usage = UsageLedger(
             node.file("usage.sqlite"),
             cost=lambda spent: self.prices.cost(spent, self._by_name),
+            away=node.roster.away,
         )
         node.add(self.usage)
         self.limits = Limiters(self.gates, node)

@@ -25,17 +25,24 @@ from atomr.http2 import Service
 from atomr.process import PlainProcess
 from atomr_infer.model.asker import Asker
 from atomr_infer.model.cost import Cost
-from atomr_infer.policy.demand import microusd
 from atomr_infer.serving.served import Spent
 from atomr_infer.store.trouble import StoreError
-from atomr_infer.store.usage import By, UsageRow, UsageStore, UsageSum, together
+from atomr_infer.store.usage import (
+    PICO_PER_MICRO,
+    By,
+    UsageRow,
+    UsageStore,
+    UsageSum,
+    together,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection, Iterable
     from pathlib import Path
 
     from atomr.cluster import Peers
     from atomr.http2 import Link
+    from atomr_infer.serving.roster import Away
 
 T = TypeVar("T")
 
@@ -85,12 +92,15 @@ class UsageReport:
     Attributes:
         sums: by name, of all nodes together.
         nodes: those that were asked and have answered.
-        missing: nodes that have not, with the reason.
+        missing: nodes that have not, or are not there, with the reason.
+        away_since_s: since when those are not there that are missing for that, Unix
+            time.
     """
 
     sums: tuple[UsageSum, ...]
     nodes: tuple[str, ...]
     missing: Mapping[str, str]
+    away_since_s: Mapping[str, int] = attrs.field(factory=dict)
 
 
 @attrs.frozen(eq=False)
@@ -125,6 +135,7 @@ class UsageLedger:
         path: Path | None,
         *,
         cost: Callable[[list[Spent]], Cost | None],
+        away: Callable[[], Iterable[Away]] = tuple,
         store: Callable[[Path | None], UsageStore] = UsageStore,
     ) -> None:
         """Make a ledger; its file is opened when there is something to write.
@@ -132,11 +143,13 @@ class UsageLedger:
         Args:
             path: of its file; None: in memory.
             cost: says what attempts cost together; None: nobody knows.
+            away: says which nodes are not there, and have counted all the same.
             store: opens the file.
         """
         self.waiting: deque[Finished] = deque()
         self.lost = 0
         self._cost = cost
+        self._away = away
         self._path = path
         self._make = store
         self._store: UsageStore | None = None
@@ -246,7 +259,7 @@ class UsageLedger:
                     only.model,
                     only.usage.prompt_tokens,
                     only.usage.output_tokens,
-                    microusd(finished.cost),
+                    *_amount(finished.cost),
                 )
             ]
         asked: dict[tuple[str, str], list[Spent]] = {}
@@ -254,14 +267,14 @@ class UsageLedger:
             asked.setdefault((each.deployment, each.model), []).append(each)
         return [
             UsageRow(
-                at_s=finished.at_s,
-                key=key,
-                team=team,
-                deployment=deployment,
-                model=model,
-                input_tokens=sum(each.usage.prompt_tokens for each in own),
-                output_tokens=sum(each.usage.output_tokens for each in own),
-                microusd=microusd(self._cost(own)),
+                finished.at_s,
+                key,
+                team,
+                deployment,
+                model,
+                sum(each.usage.prompt_tokens for each in own),
+                sum(each.usage.output_tokens for each in own),
+                *_amount(self._cost(own)),
             )
             for (deployment, model), own in asked.items()
         ]
@@ -320,10 +333,33 @@ class UsageLedger:
         async with trio.open_nursery() as nursery:
             for peer in peers.all():
                 nursery.start_soon(ask, peer.name)
-        sums = together(list(found.values()))
-        return UsageReport(tuple(sums), tuple(sorted(found)), missing)
+        gone = self._gone(since_s, found.keys() | missing.keys())
+        missing |= {each.name: each.why for each in gone}
+        return UsageReport(
+            sums=tuple(together(list(found.values()))),
+            nodes=tuple(sorted(found)),
+            missing=missing,
+            away_since_s={each.name: each.since_s for each in gone},
+        )
+
+    def _gone(self, since_s: int, asked: Collection[str]) -> list[Away]:
+        """Return who may have counted something since then, and is not there.
+
+        One that has left has counted nothing since; of one that is out of sight
+        nobody knows.
+        """
+        return [
+            each
+            for each in self._away()
+            if each.name not in asked and not (each.has_left and each.since_s < since_s)
+        ]
 
     async def _own(self, by: By, since_s: int) -> list[UsageSum]:
         await self._write()  # what has just ended is asked for, too
         store = await self._opened()
         return await self._in_thread(lambda: store.sums(by, since_s))
+
+
+def _amount(cost: Cost | None) -> tuple[int | None, int]:
+    """Return a cost in whole microdollars, and what is beyond; None: not known."""
+    return (None, 0) if cost is None else divmod(cost.pico_usd, PICO_PER_MICRO)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import contextmanager
+from decimal import Decimal
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import msgspec
@@ -48,13 +49,19 @@ _START = (
     "number INTEGER PRIMARY KEY AUTOINCREMENT, at_s INTEGER NOT NULL, key TEXT,"
     " team TEXT, deployment TEXT NOT NULL, model TEXT NOT NULL,"
     " input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL,"
-    " microusd INTEGER) STRICT",
+    " microusd INTEGER, picousd INTEGER NOT NULL DEFAULT 0) STRICT",
     "CREATE INDEX IF NOT EXISTS usage_at ON usage (at_s)",
     "SELECT at_s, key, team, deployment, model, input_tokens, output_tokens, microusd"
     " FROM usage LIMIT 1",
     # It writes, which a file or disk without room or rights refuses.
     "PRAGMA user_version = 1",
 )
+
+
+_SINCE_FIRST = ("picousd", "INTEGER NOT NULL DEFAULT 0")
+"""The column that the first version did not have: it rounded each request up."""
+
+PICO_PER_MICRO = 1_000_000
 
 
 class UsageRow(NamedTuple):
@@ -68,7 +75,8 @@ class UsageRow(NamedTuple):
         model: what its runtime was asked for.
         input_tokens: cached ones included.
         output_tokens: reasoning included.
-        microusd: what it cost; None: nobody knows.
+        microusd: what it cost, in whole microdollars; None: nobody knows.
+        picousd: what it cost beyond that, in millionths of a microdollar.
     """
 
     at_s: int
@@ -79,6 +87,7 @@ class UsageRow(NamedTuple):
     input_tokens: int
     output_tokens: int
     microusd: int | None
+    picousd: int = 0
 
 
 class UsageSum(msgspec.Struct, frozen=True):
@@ -89,8 +98,10 @@ class UsageSum(msgspec.Struct, frozen=True):
         requests: how many.
         input_tokens: in total.
         output_tokens: in total.
-        microusd: what those cost whose cost is known.
+        microusd: what those cost whose cost is known, in whole microdollars.
         unpriced: how many have no known cost.
+        picousd: what they cost beyond that, in millionths of a microdollar: many that
+            cost little are not nothing, and not a microdollar each.
     """
 
     name: str
@@ -99,17 +110,31 @@ class UsageSum(msgspec.Struct, frozen=True):
     output_tokens: int
     microusd: int
     unpriced: int
+    picousd: int = 0
 
     def plus(self, other: UsageSum) -> UsageSum:
-        """Return both together: what two nodes have counted."""
+        """Return both together: what two nodes have counted.
+
+        >>> half = UsageSum("a", 1, 10, 5, 0, 0, picousd=500_000)
+        >>> half.plus(half).microusd
+        1
+        """
+        more, picousd = divmod(self.picousd + other.picousd, PICO_PER_MICRO)
         return UsageSum(
             self.name,
             self.requests + other.requests,
             self.input_tokens + other.input_tokens,
             self.output_tokens + other.output_tokens,
-            self.microusd + other.microusd,
+            self.microusd + other.microusd + more,
             self.unpriced + other.unpriced,
+            picousd,
         )
+
+    @property
+    def usd(self) -> Decimal:
+        """The cost in dollars, exactly."""
+        picousd = self.microusd * PICO_PER_MICRO + self.picousd
+        return Decimal(picousd).scaleb(-12).normalize()
 
 
 class UsageStore:
@@ -141,9 +166,16 @@ class UsageStore:
             try:
                 for statement in _START:
                     self._database.execute(statement).fetchall()
+                self._add_column(*_SINCE_FIRST)
             except BaseException:
                 self._database.close()
                 raise
+
+    def _add_column(self, name: str, kind: str) -> None:
+        """Give a file of an earlier version what it lacks; that one goes on with it."""
+        columns = self._database.execute("PRAGMA table_info(usage)").fetchall()
+        if name not in [column[1] for column in columns]:
+            self._database.execute(f"ALTER TABLE usage ADD COLUMN {name} {kind}")
 
     def add(self, rows: Sequence[UsageRow]) -> None:
         """Write rows, all or none of them; the oldest beyond the limits go.
@@ -155,7 +187,7 @@ class UsageStore:
         with self._told("written"), self._database as database:
             database.executemany(
                 "INSERT INTO usage (at_s, key, team, deployment, model, input_tokens,"
-                " output_tokens, microusd) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                " output_tokens, microusd, picousd) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 rows,
             )
             database.execute(
@@ -178,12 +210,12 @@ class UsageStore:
         query = (
             f"SELECT coalesce({by}, ''), count(*), sum(input_tokens),"
             " sum(output_tokens), coalesce(sum(microusd), 0),"
-            " count(*) - count(microusd) FROM usage WHERE at_s >= ?"
-            f" GROUP BY {by} ORDER BY 5 DESC, 2 DESC, 1"
+            " count(*) - count(microusd), sum(picousd) FROM usage WHERE at_s >= ?"
+            f" GROUP BY {by} ORDER BY 5 DESC, 7 DESC, 2 DESC, 1"
         )
         with self._told("read"):
             rows = self._database.execute(query, (since_s,)).fetchall()
-        return _bounded([UsageSum(*row) for row in rows])
+        return _bounded([_carried(UsageSum(*row)) for row in rows])
 
     def close(self) -> None:
         """Close it."""
@@ -196,6 +228,11 @@ class UsageStore:
         except sqlite3.Error as error:
             problem = f"the usage ledger {self.where} cannot be {what}"
             raise StoreError(f"{problem}: {remedy(error)}") from error
+
+
+def _carried(total: UsageSum) -> UsageSum:
+    """Return a sum in which what makes whole microdollars is among them."""
+    return UsageSum(total.name, 0, 0, 0, 0, 0).plus(total)
 
 
 def _bounded(sums: list[UsageSum]) -> list[UsageSum]:
@@ -221,4 +258,4 @@ def together(reports: Sequence[Sequence[UsageSum]]) -> list[UsageSum]:
         for each in report:
             before = found.get(each.name)
             found[each.name] = each if before is None else before.plus(each)
-    return sorted(found.values(), key=lambda each: (-each.microusd, each.name))
+    return sorted(found.values(), key=lambda each: (-each.usd, each.name))

@@ -42,6 +42,37 @@ def test_sums_are_by_name_and_the_dearest_comes_first() -> None:
         ]
 
 
+def test_requests_that_cost_less_than_a_microdollar_are_summed_exactly() -> None:
+    third = row(microusd=0, picousd=333_333)
+    with closing(UsageStore()) as store:
+        store.add([third] * 4)
+        [total] = store.sums("deployment", 0)
+    assert total == UsageSum("d", 4, 40, 20, 1, 0, picousd=333_332)
+    assert f"{total.plus(total).usd:f}" == "0.000002666664"
+
+
+def test_a_file_of_the_version_that_rounded_up_is_read_and_written(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "usage.sqlite"
+    with closing(sqlite3.connect(path)) as old:
+        old.execute(
+            "CREATE TABLE usage (number INTEGER PRIMARY KEY AUTOINCREMENT,"
+            " at_s INTEGER NOT NULL, key TEXT, team TEXT, deployment TEXT NOT NULL,"
+            " model TEXT NOT NULL, input_tokens INTEGER NOT NULL,"
+            " output_tokens INTEGER NOT NULL, microusd INTEGER) STRICT"
+        )
+        old.execute("INSERT INTO usage VALUES (1, 1000, NULL, NULL, 'd', 'm', 1, 1, 7)")
+        old.commit()
+    for _ in range(2):
+        with closing(UsageStore(path)) as store:
+            store.add([row(microusd=0, picousd=250_000)])
+    with closing(UsageStore(path)) as store:
+        assert store.sums("deployment", 0) == [
+            UsageSum("d", 3, 21, 11, 7, 0, picousd=500_000)
+        ]
+
+
 def test_what_has_no_known_cost_is_counted_apart() -> None:
     with closing(UsageStore()) as store:
         store.add([row(), row(microusd=None)])

@@ -13,14 +13,16 @@ from atomr.cluster.budgets import BudgetsError, ReclaimError, UnknownBudgetError
 from atomr_infer.gateway.admin.refused import RefusedError, json_answer
 from atomr_infer.serving.limiters import limits_shown
 from atomr_infer.store.trouble import StoreError
-from atomr_infer.store.usage import BY, By
+from atomr_infer.store.usage import BY, PICO_PER_MICRO, By
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
     from quart import Response
 
+    from atomr_infer.gateway.admin.shown import Shown
     from atomr_infer.serving.shared import Serving
+    from atomr_infer.store.usage import UsageSum
 
     View = Callable[..., Awaitable[Response]]
 
@@ -100,7 +102,15 @@ class SpendingRoutes:
             {
                 "by": by,
                 "since_s": since_s,
-                "usage": msgspec.to_builtins(report.sums),
+                "usage": [_shown_sum(each) for each in report.sums],
                 **attrs.asdict(report, filter=attrs.filters.exclude("sums")),
             }
         )
+
+
+def _shown_sum(each: UsageSum) -> Shown:
+    """Return a sum: exact in dollars, and rounded, this once, in microdollars."""
+    shown: Shown = msgspec.to_builtins(each)
+    del shown["picousd"]
+    up = each.picousd * 2 >= PICO_PER_MICRO
+    return {**shown, "microusd": each.microusd + up, "usd": f"{each.usd:f}"}
