@@ -48,6 +48,8 @@ def know(serving: Serving, deployment: Deployment, expected: Collection[str]) ->
         serving.elsewhere[name] = deployment
         serving.publish(table, RoutingTable(name))
     serving.elsewhere[name] = deployment
+    if serving.is_elsewhere(name):
+        serving.prices.expect(deployment)
 
 
 def forget(serving: Serving, name: str) -> None:

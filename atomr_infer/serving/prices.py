@@ -16,7 +16,7 @@ from atomr_infer.model.cost import cost_of, total_of
 from atomr_infer.remote.prices_genai import find_price, load
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from atomr_infer.model.cost import Cost
     from atomr_infer.model.deployment import Deployment
@@ -28,9 +28,15 @@ _MAX_REMEMBERED = 1000
 
 
 class Prices:
-    """Prices by deployment and model."""
+    """Prices by deployment and model.
+
+    Attributes:
+        endpoint_of: returns the address that a deployment asks which other nodes
+            run; None: it asks none, or nobody here knows its runtime.
+    """
 
     def __init__(self) -> None:
+        self.endpoint_of: Callable[[Deployment], str | None] = _nowhere
         self._endpoints: dict[str, str] = {}
         self._found: dict[tuple[str, str], tuple[float, Price | None]] = {}
 
@@ -44,6 +50,14 @@ class Prices:
         self._endpoints[deployment.name] = endpoint
         if deployment.price is None and _sells(endpoint):
             load()
+
+    def expect(self, deployment: Deployment) -> None:
+        """Take the address that other nodes ask for a deployment."""
+        endpoint = self.endpoint_of(deployment)
+        if endpoint is None:
+            self.remove(deployment.name)
+        else:
+            self.add(deployment, endpoint)
 
     def remove(self, name: str) -> None:
         """Forget a deployment that is gone."""
@@ -97,6 +111,10 @@ class Prices:
                 return None
             costs.append(cost)
         return total_of(costs)
+
+
+def _nowhere(_: Deployment) -> None:
+    return None
 
 
 def _sells(endpoint: str) -> bool:

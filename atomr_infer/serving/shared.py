@@ -231,6 +231,7 @@ class Serving:
         else:
             # The replicas that end are in the table of before.
             self.publish(self._table.with_in_its_place(other), RoutingTable(name))
+            self.prices.expect(other)
 
     def hold(self, name: str, blueprint: Blueprint) -> None:
         """Keep what a published deployment is made from."""

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from atomr.errors import AtomrError
 from atomr_infer.config.node import ROLES
 from atomr_infer.model.placement import Role
+from atomr_infer.runtimes.contract import HasEndpoint
 from atomr_infer.runtimes.loader import list_runtimes
 from atomr_infer.serving.inventory import Inventory, read_inventory
 from atomr_infer.serving.placing.alone import LocalOrders
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from atomr_infer.config.node import NodeConfig
+    from atomr_infer.model.deployment import Deployment
     from atomr_infer.runtimes.loader import Installed
     from atomr_infer.serving.node import ServingNode
     from atomr_infer.serving.shared import Serving
@@ -41,6 +44,7 @@ async def prepare_placing(
         None: the node has no others, and nothing is placed.
     """
     sources, node = Sources(environ, installed), serving.node
+    serving.prices.endpoint_of = partial(_endpoint_of, sources)
     if node.is_alone:
         # Asked for seldom, and not looked up before.
         facts = partial(facts_of, node.config, Inventory(), installed)
@@ -59,6 +63,14 @@ async def prepare_placing(
     )
     serving.orders = Orders(serving, catalogue, placer, sources)
     return placer
+
+
+def _endpoint_of(sources: Sources, deployment: Deployment) -> str | None:
+    try:
+        plugin = sources.plugin(deployment)
+    except AtomrError:
+        return None  # it is for nodes that can run it
+    return plugin.endpoint(deployment) if isinstance(plugin, HasEndpoint) else None
 
 
 def _met_all_voters(node: ServingNode) -> bool:

@@ -11,7 +11,7 @@ from atomr.otp import which_children
 from atomr.process.context import NODE
 from atomr_infer.errors import ConfigError, NotReadyError
 from atomr_infer.model.deployment import Deployment, Serving
-from atomr_infer.model.placement import Placement
+from atomr_infer.model.placement import Check, Placement
 from atomr_infer.model.secret import EnvSecret
 from atomr_infer.serving.elsewhere import know
 from atomr_infer.serving.names import DEPLOYMENTS
@@ -462,3 +462,34 @@ async def test_what_drains_here_ends_in_time_where_others_still_run_it(
         assert serving.is_elsewhere("tiny")
         assert serving.table.resolve("tiny").deployment == "tiny"
         NODE.reset(token)
+
+
+async def test_what_a_model_of_other_nodes_costs_is_known_where_it_is_asked(
+    autojump_clock: object,
+) -> None:
+    """What it costs is a matter of budgets of keys, which are kept by who is asked."""
+    sold = remote(
+        options={"endpoint": "https://api.openai.com/v1"},
+        model="gpt-4o",
+        credential=EnvSecret("KEY"),
+        placement=Placement(check=Check.NONE),
+    )
+    async with open_places() as places:
+        places.environ["KEY"] = "sk-1"
+        await places.start("a")
+        await places.start("edge", roles=("edge",))
+        edge, here = places["edge"].serving, places["a"].serving
+        await places["a"].orders.deploy(sold)
+        assert edge.is_elsewhere("gpt")
+        price = here.prices.price(here.deployments["gpt"], "gpt-4o")
+        assert price is not None
+        assert edge.prices.price(edge.deployments["gpt"], "gpt-4o") == price
+        # One that ran here, and runs elsewhere alone now.
+        token = NODE.set(places["a"].node)
+        await here.undeploy("gpt")
+        NODE.reset(token)
+        assert here.is_elsewhere("gpt")
+        assert here.prices.price(here.deployments["gpt"], "gpt-4o") == price
+        await places["a"].orders.undeploy("gpt", wait=False)
+        await places.until(lambda: not edge.deployments, within_s=20)
+        assert edge.prices.price(sold, "gpt-4o") is None
