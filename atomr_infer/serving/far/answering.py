@@ -173,7 +173,11 @@ class _Answer:
             outcome = "completed"
         except InferenceError as error:
             outcome = error.kind
-            await self._say(self._told(error))
+            with trio.move_on_after(_PART_WITHIN_S) as last:
+                await self._say(self._told(error))
+            if last.cancelled_caught:
+                self._stream.abort()  # nobody takes what is on its way
+                return
         finally:
             log.info(
                 "request %s of the node %s: deployment=%s/%d outcome=%s",

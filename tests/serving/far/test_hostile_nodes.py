@@ -140,6 +140,25 @@ async def test_credit_that_makes_no_sense_ends_the_work(
         await until(lambda: (replica.outstanding, replica.tokens) == (0, 0))
 
 
+async def test_a_last_word_that_nobody_takes_is_given_up(
+    open_far: OpenFar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answering, "_PART_WITHIN_S", 0.05)
+    more = (STREAM_WINDOW_BYTES + BACKLOG_BYTES) // 8_192 + 16
+    async with open_far("ab") as (a, b):
+        await b.deploy(M, Player([says(*("x" * 8_192,) * more)]))
+        asked = opening(attrs.evolve(ASK, left_s=0.3))
+        stream = await a.link(b).begin_stream(SERVICE, asked)
+        await stream.send(encoded(Credit(16 * STREAM_WINDOW_BYTES)))
+        # It fills its window, and is late; that it is cannot be said either.
+        await until(lambda: len(b.link(a).dispatch.streams) == 1)
+        await until(lambda: len(b.link(a).dispatch.streams) == 0, within_s=10.0)
+        with trio.fail_after(10):
+            await b.serving.far.idle()
+        assert a.link(b).down is None
+        stream.abort()
+
+
 async def test_a_request_that_never_comes_whole_is_given_up(
     open_far: OpenFar, monkeypatch: pytest.MonkeyPatch
 ) -> None:
