@@ -134,7 +134,9 @@ async def _serve(
                     seat.tell({"engines": engines})
                 async with trio.open_nursery() as nursery:
                     reloader = Reloader(cluster, gateway, plan, again, nursery)
-                    cluster.lifecycle = ServeLifecycle(reloader, gateway, nursery)
+                    cluster.lifecycle = ServeLifecycle(
+                        cluster, reloader, gateway, nursery
+                    )
                     nursery.start_soon(watch_files, reloader)
                     if hangups is not None:
                         nursery.start_soon(renew_at, hangups, cluster, reloader)
@@ -336,6 +338,8 @@ async def _drain(
         )
 
     async def drain() -> None:
+        with cluster.at_home():
+            cluster.orders.begin_leaving()  # first: what moves is asked until then
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_hand_over, cluster, timeout_s + grace_s)
             await gateway.drain(timeout_s, grace_s=grace_s)

@@ -89,6 +89,8 @@ def drain(
 
     /readyz answers 503 at once.  Requests are still taken for drain_grace_s; then
     who asks is told to ask another node, and what runs has drain_timeout_s to end.
+    Replicas move to other nodes of a cluster that may run them, and are asked until
+    they serve there; what no other node can run stays.
     SIGTERM does the same, and ends the gateway.
 
     \b
@@ -118,6 +120,15 @@ def _show_drain(done: Any) -> None:  # noqa: ANN401 - JSON
         f"not ready any more; {taken}refused; {done['running']} running may end within "
         f"{done['timeout_s']:g} s"
     )
+    for move in done["deployments"]:
+        click.echo(f"{move['deployment']} {_moved(move)}")
+
+
+def _moved(move: Any) -> str:  # noqa: ANN401 - JSON
+    if not move["to"]:
+        return f"stays, and is asked no more: {move['reason']}"
+    to = ", ".join(move["to"])
+    return f"is served by {to} too" if move["is_there"] else f"moves to {to}"
 
 
 @click.command()

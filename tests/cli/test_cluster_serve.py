@@ -51,7 +51,10 @@ runtime = "mock"
 class Three:
     """Configurations of nodes that find each other, and what runs of them."""
 
-    def __init__(self, folder: Path, stack: AsyncExitStack) -> None:
+    def __init__(
+        self, folder: Path, stack: AsyncExitStack, *, config: str = CONFIG
+    ) -> None:
+        self._config = config
         make_folder(folder, cluster="dev", nodes=NAMES)
         self._folder = folder
         self._stack = stack
@@ -74,7 +77,9 @@ class Three:
         path = self._folder / f"{name}.toml"
         port = self._ports[NAMES.index(name)]
         seeds = ", ".join(f'"127.0.0.1:{other}"' for other in self._ports)
-        text = CONFIG.format(name=name, folder=self._folder, port=port, seeds=seeds)
+        text = self._config.format(
+            name=name, folder=self._folder, port=port, seeds=seeds
+        )
         path.write_text(text)
         return path
 

@@ -22,6 +22,7 @@ from atomr.core.child_spec import ChildSpec
 from atomr.http2 import Lane, Service
 from atomr.process import PlainProcess, receive
 from atomr.waking import Wakeup
+from atomr_infer.errors import NotReadyError
 from atomr_infer.serving.far.answering import Answering
 from atomr_infer.serving.far.asking import SERVICE
 from atomr_infer.serving.far.replica import FarReplica
@@ -75,7 +76,11 @@ class FarInference:
     # --- a node that goes -----------------------------------------------------------
 
     def leave(self) -> None:
-        """Tell the other nodes to ask others; what they have asked runs on."""
+        """Tell the other nodes to ask others; what they have asked runs on.
+
+        What nobody else has yet, and another node is about to have, is asked here
+        until it is there.
+        """
         self._leaves = True
         self._serving.replicas_changed.set()
 
@@ -116,6 +121,8 @@ class FarInference:
                 message = await receive()
                 if isinstance(message, (Changed, Missed)):
                     self._look_at_all()
+                    if self._leaves:
+                        self._write()
 
     # --- what this node has ---------------------------------------------------------
 
@@ -127,7 +134,8 @@ class FarInference:
     def _write(self) -> None:
         now: dict[Key, Entry] = {
             (name, replica.number): Entry(replica.phase.value, VERSION)
-            for name in (() if self._leaves else self._serving.deployments)
+            for name in self._serving.deployments
+            if not self._leaves or self._is_awaited(name)
             for replica in self._serving.usable_replicas(name)
         }
         for key in self._written.keys() - now.keys():
@@ -136,6 +144,16 @@ class FarInference:
             if self._written.get(key) != entry:
                 self._table.put(key, msgspec.to_builtins(entry))
         self._written = now
+
+    def _is_awaited(self, name: str) -> bool:
+        """Whether a deployment moves to a node which does not have it yet."""
+        far = self._serving.far_replicas.get(name, ())
+        if any(replica.phase is Phase.SERVING for replica in far):
+            return False
+        try:
+            return self._serving.orders.goes(name)
+        except NotReadyError:
+            return False
 
     async def _tell_loads(self) -> None:
         turn = 0

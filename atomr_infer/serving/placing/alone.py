@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from atomr_infer.model.deployment import Deployment
+    from atomr_infer.serving.placing.leaving import Move
     from atomr_infer.serving.placing.records import Facts
     from atomr_infer.serving.placing.status import DeploymentStatus
     from atomr_infer.serving.replica import ReplicaState
@@ -125,8 +126,19 @@ class LocalOrders:
         """
         return await self._serving.undeploy(name, drain_s=drain_s)
 
+    def begin_leaving(self) -> tuple[Move, ...]:
+        """Return that all stays: there is nobody to take over."""
+        return ()
+
+    def stay(self) -> None:
+        """Do nothing: nobody was told that it goes."""
+
     async def leave(self) -> None:
         """Return: there is nobody to take over."""
+
+    def goes(self, _: str) -> bool:
+        """Return that nothing goes elsewhere."""
+        return False
 
     def explain(self, deployment: Deployment) -> Placed:
         """Return that a deployment would run here.

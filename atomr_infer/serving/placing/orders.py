@@ -17,10 +17,11 @@ from atomr.cluster.replicator import NotReplicatingError
 from atomr_infer.config.deployment_table import deployment_table
 from atomr_infer.errors import ConfigError, NotReadyError, PluginError
 from atomr_infer.policy.colocation import colocation_problem
-from atomr_infer.policy.deployment_state import HOLDS, State
+from atomr_infer.policy.deployment_state import State
 from atomr_infer.policy.model_table import ModelTable
 from atomr_infer.runtimes.contract import HasEndpoint
 from atomr_infer.runtimes.loader import plugin_name
+from atomr_infer.serving.placing.leaving import goes, mine, moves
 from atomr_infer.serving.placing.records import digest_of
 from atomr_infer.serving.placing.status import cluster_status
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from atomr_infer.model.deployment import Deployment
     from atomr_infer.policy.placement import Placed
     from atomr_infer.serving.placing.catalogue import Catalogue
+    from atomr_infer.serving.placing.leaving import Move
     from atomr_infer.serving.placing.picture import Picture
     from atomr_infer.serving.placing.placer import Placer
     from atomr_infer.serving.placing.records import Facts
@@ -191,33 +193,45 @@ class Orders:
             await self._news()
         return True
 
-    async def leave(self) -> None:
-        """Have other nodes take over, and wait until what they can take has ended here.
+    def begin_leaving(self) -> tuple[Move, ...]:
+        """Tell all nodes that this one is about to go; :meth:`stay` is the way back.
 
-        What no other node can run stays, and is not waited for.  There is no way back:
-        the node is to be closed behind it.
+        Returns:
+            What becomes of what runs here; nothing while that cannot be known.
         """
         try:
             self._placer.leave()
-            while any(self._goes(name, self.picture()) for name in self._mine()):
-                await self._news()
+            return moves(self.picture())
         except (NotReplicatingError, NotReadyError):
             log.warning("the replicator is away: nobody takes over from this node")
+            return ()
 
-    def _mine(self) -> set[str]:
-        picture = self.picture()
-        return {name for name, nodes in picture.claims.items() if picture.me in nodes}
+    def stay(self) -> None:
+        """Tell all nodes that this one does not go; what others have, they keep."""
+        try:
+            self._placer.stay()
+        except NotReplicatingError:
+            log.info("the replicator is away; all nodes are told when it is back")
 
-    def _goes(self, name: str, picture: Picture) -> bool:
-        claim = picture.claims.get(name, {}).get(picture.me)
-        if claim is None or claim.state not in HOLDS | {State.DRAINING}:
-            return False
-        placed = picture.plan.get(name)
-        if placed is None:
-            return True
-        # Who is out of sight takes over from nobody: it may have left, too.
-        takers = placed.nodes.keys() - picture.away
-        return bool(takers) and picture.me not in takers
+    async def leave(self) -> None:
+        """Have other nodes take over, and wait until what they can take has ended here.
+
+        What no other node can run stays, and is not waited for.
+        """
+        self.begin_leaving()
+        try:
+            while any(self.goes(name) for name in mine(self.picture())):
+                await self._news()
+        except NotReadyError:
+            log.warning("the replicator is away: nobody takes over from this node")
+
+    def goes(self, name: str) -> bool:
+        """Whether a replica runs here that another node takes over, or that ends.
+
+        Raises:
+            NotReadyError: nobody knows for a moment.
+        """
+        return goes(name, self.picture())
 
     # --- a node's file ----------------------------------------------------------------
 

@@ -110,6 +110,11 @@ class Placer:
         self._facts = msgspec.structs.replace(self._facts, leaving=True)
         self._catalogue.tell(self._facts)
 
+    def stay(self) -> None:
+        """Tell all nodes that this one does not go."""
+        self._facts = msgspec.structs.replace(self._facts, leaving=False)
+        self._catalogue.tell(self._facts)
+
     def _follow(self, nursery: trio.Nursery) -> None:
         self._catalogue.subscribe()
         self._catalogue.tell(self._facts)

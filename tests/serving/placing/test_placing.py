@@ -15,6 +15,7 @@ from atomr_infer.model.placement import Check, Placement
 from atomr_infer.model.secret import EnvSecret
 from atomr_infer.serving.elsewhere import know
 from atomr_infer.serving.names import DEPLOYMENTS
+from atomr_infer.serving.placing.leaving import Move
 from tests.serving.placing.world import open_places
 
 REMOTE: dict[str, Any] = {
@@ -357,6 +358,37 @@ async def test_a_node_that_leaves_waits_until_others_have_taken_over(
         await places[holder].orders.leave()
         assert places.runs == {other: {"tiny": 1, "gpt": 1}}
         assert set(places[holder].serving.table.names()) == {"tiny", "gpt"}
+
+
+async def test_who_is_about_to_go_says_what_moves_and_what_stays_and_may_stay(
+    autojump_clock: object,
+) -> None:
+    only_a = local(name="big", placement=Placement(labels={"at": ("a",)}))
+    async with open_places() as places:
+        await places.start("a", labels={"at": "a"})
+        await places["a"].orders.deploy(local())
+        await places["a"].orders.deploy(only_a)
+        await places.start("b", labels={"at": "b"})
+        await places["a"].orders.deploy(remote())
+        await trio.sleep(5)
+        orders = places["a"].orders
+        assert orders.begin_leaving() == (
+            Move(
+                deployment="big",
+                reason="b: has the label 'at' = 'b', not 'a'",
+            ),
+            Move(deployment="gpt", to=("b",), is_there=True),
+            Move(deployment="tiny", to=("b",)),
+        )
+        assert orders.goes("tiny")
+        await orders.leave()
+        assert places.runs == {"a": {"big": 1}, "b": {"gpt": 1, "tiny": 1}}
+        orders.stay()
+        await trio.sleep(5)
+        assert places.runs == {
+            "a": {"big": 1, "gpt": 1},
+            "b": {"gpt": 1, "tiny": 1},
+        }
 
 
 async def test_the_last_node_does_not_wait_for_others(autojump_clock: object) -> None:
