@@ -290,7 +290,9 @@ class BudgetGate:
     def _unusable(self, error: BudgetsError) -> Hold:
         """Let a request through that is only to be told of, or refuse it for now."""
         if self.budget.on_exceeded is OnExceeded.WARN:
-            return _Beyond(self, self._ledger)
+            # The one that it is now: the last one that was open may be another day's.
+            period = period_at(self.budget, self.service.wall_s())
+            return _Beyond(self, ledger_name(self.owner, self.budget, period))
         raise NotReadyError(
             f"the budget of {self.owner} cannot be kept: {error}"
         ) from (error)

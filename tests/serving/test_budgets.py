@@ -336,6 +336,26 @@ async def test_what_cannot_be_kept_is_refused_for_now_or_only_told(
         await tree.ask(sampling=SHORT)
 
 
+async def test_what_is_only_told_is_charged_to_its_own_day_once_that_can_be_opened(
+    open_tree: OpenTree, autojump_clock: object
+) -> None:
+    async with open_tree() as tree:
+        set_clock(tree, 1_800_000_000.0)
+        told = budget(on_exceeded=OnExceeded.WARN)
+        await tree.serving.deploy(deployment(budget=told))
+        await tree.ask(sampling=SHORT)
+        cost = spent_in(tree, "2027-01-15")
+        core = tree.serving.budgets.service._server.core  # type: ignore[union-attr]
+        voters, core.voters = core.voters, ("x",)
+        set_clock(tree, 1_800_000_000.0 + DAY_S)
+        for _ in range(2):
+            await tree.ask(sampling=SHORT)
+        assert spent_in(tree, "2027-01-15") == cost
+        core.voters = voters
+        assert shown(tree)["ledger"].endswith("2027-01-16")
+        assert shown(tree)["spent"] == 2 * cost
+
+
 # --- periods --------------------------------------------------------------------------
 
 DAY_S = 86_400.0

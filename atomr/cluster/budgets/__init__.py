@@ -7,6 +7,7 @@ from atomr.cluster.budgets.account import BudgetState, Reservation
 from atomr.cluster.budgets.errors import (
     BudgetsError,
     ClosedBudgetError,
+    DamagedBudgetError,
     LedgerStoreError,
     NotRunningError,
     NoVoterError,
@@ -23,6 +24,7 @@ __all__ = [
     "BudgetTerms",
     "BudgetsError",
     "ClosedBudgetError",
+    "DamagedBudgetError",
     "LedgerStoreError",
     "NoVoterError",
     "NotRunningError",

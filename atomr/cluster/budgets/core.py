@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, TypeAlias
 from atomr.cluster.budgets.account import Account, BudgetState, Reservation
 from atomr.cluster.budgets.closing import to_close
 from atomr.cluster.budgets.errors import (
+    BudgetsError,
     ClosedBudgetError,
+    DamagedBudgetError,
     NoVoterError,
     ReclaimError,
     UnknownBudgetError,
@@ -132,7 +134,7 @@ class Core:
         Raises:
             NoVoterError: this node has no part in budgets.
             ClosedBudgetError: its time has been over for long.
-            msgspec.DecodeError: the file is damaged.
+            DamagedBudgetError: what the file holds of it cannot be read.
         """
         if self.name not in self.voters:
             raise NoVoterError(self.name, self.voters)
@@ -143,6 +145,8 @@ class Core:
             return ()
         if terms.ends_at_s is not None and terms.ends_at_s <= self._closed_at_s:
             raise ClosedBudgetError(terms.name)
+        if terms.name in self._stored.damaged:
+            raise DamagedBudgetError(terms.name, self._stored.damaged[terms.name])
         closed = self._close_old(wall_s) if wall_s >= self._look_at_s else ()
         account = Account(
             terms,
@@ -314,7 +318,7 @@ class Core:
             return None
         try:
             self.open(terms, now_s=now_s, wall_s=wall_s)
-        except (ClosedBudgetError, NoVoterError):
+        except BudgetsError:
             return None
         return self.accounts[name]
 
@@ -327,8 +331,7 @@ class Core:
                 self._do(account, account.ledger.advance(now_s), now_s)
         armed = {name: a for name, a in self._armed.items() if a.next_s < _NEVER}
         self._armed = armed
-        nexts = (account.next_s for account in armed.values())
-        self.next_deadline_s = min(nexts, default=_NEVER)
+        self.next_deadline_s = min((a.next_s for a in armed.values()), default=_NEVER)
 
     def _do(self, account: Account, effects: Sequence[Effect], now_s: float) -> None:
         for effect in effects:
@@ -394,5 +397,4 @@ class Core:
         self.problem = problem
         self._closing += write.closed
         for name in write.budgets.keys() - self._closing:
-            record = write.numbers[name], write.budgets[name]
-            self._records.setdefault(name, record)
+            self._records.setdefault(name, (write.numbers[name], write.budgets[name]))

@@ -57,6 +57,24 @@ class ClosedBudgetError(BudgetsError):
         )
 
 
+class DamagedBudgetError(BudgetsError):
+    """What the file holds of a budget cannot be read; others are not touched by it.
+
+    Attributes:
+        budget: its name.
+        problem: what is wrong with it.
+    """
+
+    def __init__(self, budget: str, problem: str) -> None:
+        self.budget = budget
+        self.problem = problem
+        super().__init__(
+            f"budget {budget!r}: its record in the file is damaged ({problem}); nothing"
+            " is spent from it here until its next period, or until the file is moved"
+            " away and what this node held is reclaimed"
+        )
+
+
 class NoVoterError(BudgetsError):
     """This node is none of those that share the budgets.
 

@@ -37,6 +37,7 @@ class Stored:
         closed_at_s: budgets that ended by then are closed for good.
         heard: the first file that was heard of, by node.
         budgets: what is kept of each.
+        damaged: what is wrong with those that cannot be read, by name.
     """
 
     file: str
@@ -45,6 +46,7 @@ class Stored:
     closed_at_s: float = 0.0
     heard: Mapping[str, str] = attrs.field(factory=dict)
     budgets: Mapping[str, Kept] = attrs.field(factory=dict)
+    damaged: Mapping[str, str] = attrs.field(factory=dict)
 
 
 @attrs.frozen(kw_only=True)

@@ -19,20 +19,18 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import attrs
 import trio
 
 from atomr.cluster.budgets.account import Reservation
-from atomr.cluster.budgets.core import Fact
+from atomr.cluster.budgets.asks import Ask
 from atomr.cluster.budgets.errors import (
-    ClosedBudgetError,
+    BudgetsError,
     LedgerStoreError,
     NotRunningError,
-    NoVoterError,
     ReclaimError,
 )
 from atomr.cluster.budgets.frames import Message
@@ -45,9 +43,10 @@ from atomr.http2.services import check_service
 from atomr.otp import child
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from atomr.cluster.budgets.account import BudgetState
+    from atomr.cluster.budgets.core import Fact
     from atomr.cluster.budgets.storage import Storage
     from atomr.cluster.budgets.terms import BudgetTerms
     from atomr.cluster.peers import Peers
@@ -57,23 +56,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("atomr.cluster.budgets")
 
+MAX_OWED = 64
+"""Of so many budgets that are not open it is known what is to be charged."""
+
 RECLAIM_S = 10.0
 """Others answer within milliseconds; one that restarts within seconds."""
-
-
-@attrs.define(eq=False)
-class _Ask:
-    """Somebody who waits for an answer, or has left."""
-
-    answer: Reservation | Fact | Refused | None = None
-    done: trio.Event = attrs.field(factory=trio.Event)
-    left: Callable[[Reservation], None] | None = None
-
-    def put(self, answer: Reservation | Fact | Refused) -> None:
-        if self.left is not None and isinstance(answer, Reservation):
-            self.left(answer)
-        self.answer = answer
-        self.done.set()
 
 
 class BudgetService:
@@ -133,9 +120,9 @@ class BudgetService:
         self.wall_s = wall_s
         self._server: BudgetServer | None = None
         self._terms: dict[str, BudgetTerms] = {}
-        self._owed: list[tuple[str, int]] = []
-        self._reclaims: dict[str, _Ask] = {}
-        self._asks: set[_Ask] = set()
+        self._owed: Counter[str] = Counter()
+        self._reclaims: dict[str, Ask] = {}
+        self._asks: set[Ask] = set()
 
     # --- as a part of a cluster -------------------------------------------------------
 
@@ -157,7 +144,7 @@ class BudgetService:
         for name, terms in tuple(self._terms.items()):
             try:
                 self.open(terms)
-            except (NoVoterError, ClosedBudgetError) as error:
+            except BudgetsError as error:
                 del self._terms[name]
                 log.warning("%s: %s", self.name, error)
         self._charge_owed(server)
@@ -203,13 +190,14 @@ class BudgetService:
         Raises:
             NoVoterError: this node is none of the voters.
             ClosedBudgetError: its time has been over for long.
+            DamagedBudgetError: what the file holds of it cannot be read.
         """
         server = self._server
         if server is not None:
             closed = server.core.open(terms, now_s=server.now_s, wall_s=server.wall_s)
             for name in closed:
                 self._terms.pop(name, None)
-            server.act()
+            self._charge_owed(server)
         self._terms[terms.name] = terms
 
     def is_open(self, name: str) -> bool:
@@ -286,7 +274,7 @@ class BudgetService:
     async def _wait(
         self, server: BudgetServer, name: str, *, units: int, wait_s: float
     ) -> Reservation | Refused:
-        ask = _Ask()
+        ask = Ask()
         server.core.ask(
             name,
             units,
@@ -335,18 +323,29 @@ class BudgetService:
             self.charge(name, units - reservation.units)
 
     def _charge_owed(self, server: BudgetServer) -> None:
-        """Charge what calls of earlier lives cost beyond what was reserved."""
-        owed, self._owed = self._owed, []
-        for name, units in owed:
+        """Charge what was spent while a budget was not open here."""
+        for name in tuple(self._owed):
             account = server.core.accounts.get(name)
             if account is not None:
+                units = self._owed.pop(name)
                 now_s, wall_s = server.now_s, server.wall_s
                 server.core.settle(account, Held(0), units, now_s=now_s, wall_s=wall_s)
         server.act()
 
     def charge(self, name: str, units: int) -> None:
-        """Charge what was spent without a reservation; beyond what there is too."""
-        self._owed.append((name, units))
+        """Charge what was spent without a reservation; beyond what there is too.
+
+        Of a budget that is not open here it is charged when it is.
+        """
+        self._owed[name] += units
+        if len(self._owed) > MAX_OWED:
+            oldest = next(iter(self._owed))
+            log.error(
+                "budget %r: %d were spent, and are charged to nobody: it was not"
+                " opened here since",
+                oldest,
+                self._owed.pop(oldest),
+            )
         if self._server is not None:
             self._charge_owed(self._server)
 
@@ -382,7 +381,7 @@ class BudgetService:
         """
         server = self._running()
         server.core.reclaim(name, spent, gone=gone, now_s=server.now_s)
-        ask = self._reclaims[name] = _Ask()
+        ask = self._reclaims[name] = Ask()
         server.act()
         with trio.move_on_after(timeout_s):
             await ask.done.wait()

@@ -22,7 +22,7 @@ from atomr.cluster.budgets.kept import Kept, Stored
 from atomr.gossip.ledger import decode_record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from atomr.cluster.budgets.kept import Write
@@ -60,6 +60,23 @@ _START = (
 
 _encode = msgspec.msgpack.Encoder(order="sorted").encode
 _decode = msgspec.msgpack.Decoder(Kept).decode
+
+
+def _read_all(
+    rows: Iterable[tuple[str, bytes]],
+) -> tuple[dict[str, Kept], dict[str, str]]:
+    """Return what is kept of each budget, and what is wrong with the others."""
+    budgets, damaged = dict[str, Kept](), dict[str, str]()
+    for name, data in rows:
+        try:
+            kept = _decode(data)
+            decode_record(kept.record)
+        except (msgspec.MsgspecError, ValueError, TypeError) as error:
+            # The others are whole: one is no reason to spend from none.
+            damaged[name] = str(error)
+        else:
+            budgets[name] = kept
+    return budgets, damaged
 
 
 class LedgerStore:
@@ -127,10 +144,8 @@ class LedgerStore:
             about = self._about()
             heard = dict(self._database.execute("SELECT name, file FROM voter"))
             rows = self._database.execute("SELECT name, kept FROM budget").fetchall()
+        budgets, damaged = _read_all(rows)
         try:
-            budgets = {name: _decode(kept) for name, kept in rows}
-            for kept in budgets.values():
-                decode_record(kept.record)
             return Stored(
                 file=str(about["file"]),
                 made_at_s=float(about["made_at_s"]),
@@ -138,8 +153,9 @@ class LedgerStore:
                 closed_at_s=float(about.get("closed_at_s", 0.0)),
                 heard=heard,
                 budgets=budgets,
+                damaged=damaged,
             )
-        except (msgspec.MsgspecError, LookupError, ValueError, TypeError) as error:
+        except (LookupError, ValueError, TypeError) as error:
             raise LedgerStoreError(self.path, f"{error}; {_DAMAGED}") from error
 
     def write(self, write: Write) -> None:

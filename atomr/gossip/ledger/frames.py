@@ -152,11 +152,17 @@ Raises:
 
 encode_record = _records.encode
 """Returns the bytes of a file."""
+_decode_record = _records.decode
 
-decode_record = _records.decode
-"""Returns what a file holds.
 
-Raises:
-    msgspec.DecodeError: it is damaged; a ledger that cannot read its file must not
-        start, as one that lost it.
-"""
+def decode_record(data: bytes) -> Record:
+    """Return what a file holds.
+
+    Raises:
+        msgspec.DecodeError: it is damaged; a ledger that cannot read its file must not
+            start, as one that lost it.
+    """
+    record: Record = _decode_record(data)
+    if all(row.ledger != record.ledger for row in record.rows):
+        raise msgspec.ValidationError(f"it lacks the row of {record.ledger!r}")
+    return record

@@ -123,6 +123,22 @@ async def test_a_cost_beyond_what_was_held_is_charged_and_told(
         assert remaining(lab, "a") <= 10
 
 
+async def test_what_is_charged_before_a_budget_is_open_is_charged_when_it_is(
+    autojump_clock: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_lab("a") as lab:
+        await lab.start("a")
+        with lab.here("a"):
+            lab["a"].charge("team", 300)
+            lab["a"].charge("team", 400)
+            lab["a"].open(TEAM)
+            assert lab["a"].state("team").spent == 700
+            for number in range(100):  # nobody opens these, and they are not kept
+                lab["a"].charge(f"gone {number}", 1)
+        assert len(lab["a"]._owed) == 64
+        assert "'gone 35': 1 were spent" in caplog.text
+
+
 async def test_a_restart_knows_what_was_spent(autojump_clock: object) -> None:
     async with open_lab("a") as lab:
         lab.prepare = opens(TEAM)

@@ -11,12 +11,20 @@ from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 import trio
 
 from atomr.cluster import open_alone
-from atomr.cluster.budgets import BudgetService, BudgetTerms, Reservation
+from atomr.cluster.budgets import (
+    BudgetService,
+    BudgetTerms,
+    DamagedBudgetError,
+    Reservation,
+    UnknownBudgetError,
+)
 from atomr.errors import StartError
+from atomr.gossip.ledger.frames import Record, encode_record
 from atomr.process import open_node
 
 if TYPE_CHECKING:
@@ -113,17 +121,32 @@ async def test_a_damaged_file_is_no_new_one(tmp_path: Path) -> None:
     assert path.read_bytes().startswith(b"this is no database")
 
 
-async def test_a_damaged_record_is_no_new_one(tmp_path: Path) -> None:
+ROWLESS = msgspec.msgpack.encode((encode_record(Record("a/x", (), {})), None, {}))
+
+
+@pytest.mark.parametrize("kept", [b"\x93\xc4\x03abc\xc0\x80", b"?", ROWLESS])
+async def test_a_damaged_record_is_no_new_one_and_others_go_on(
+    tmp_path: Path, kept: bytes
+) -> None:
     path = tmp_path / "budgets.sqlite"
+    other = BudgetTerms(name="other", units=1_000)
     async with running(path) as budgets:
-        await budgets.reserve("team", 500, wait_s=5.0)
+        budgets.open(other)
+        for name in ("team", "other"):
+            reserved = await budgets.reserve(name, 500, wait_s=5.0)
+            assert isinstance(reserved, Reservation)
+            budgets.settle(reserved, 500)
     with closing(sqlite3.connect(path)) as database:
-        database.execute("UPDATE budget SET kept = x'93c403616263c080'")
+        database.execute("UPDATE budget SET kept = ? WHERE name = 'team'", (kept,))
         database.commit()
-    with pytest.raises(StartError) as failed:
-        async with running(path):
-            raise AssertionError("it does not start")
-    assert "it is damaged" in problem_of(failed.value)
+    for _ in range(2):  # it is damaged still, after a life that left it alone
+        async with running(path) as budgets:
+            budgets.open(other)
+            with pytest.raises(DamagedBudgetError, match="'team'"):
+                budgets.open(TEAM)
+            with pytest.raises(UnknownBudgetError):
+                budgets.try_reserve("team", 1)
+            assert budgets.state("other").remaining == 500
 
 
 async def test_a_file_of_a_later_version_is_left_alone(tmp_path: Path) -> None:
