@@ -33,6 +33,7 @@ from atomr_infer.wire.openai import error_body
 from atomr_infer_anthropic.config import AnthropicOptions
 from atomr_infer_gemini.config import GeminiOptions
 from atomr_infer_litellm.config import LiteLLMOptions
+from atomr_infer_llamacpp.options import Options as LlamaCppOptions
 from atomr_infer_mistralrs.options import Options as MistralRsOptions
 from atomr_infer_openai.config import OpenAIOptions
 from atomr_infer_ort.options import Options as OrtOptions
@@ -171,6 +172,12 @@ _TABLES: tuple[tuple[str, str, type[attrs.AttrsInstance]], ...] = (
         "Face's layout, or `package:NAME/FILE.gguf` for a file in an installed Python "
         "package.",
         MistralRsOptions,
+    ),
+    (
+        '[deployment.options]` with `runtime = "llamacpp"',
+        "`model` is required: the path of a `.gguf` file "
+        "([use GGUF files](../how-to/use-gguf.md)).",
+        LlamaCppOptions,
     ),
     (
         '[deployment.options]` with `runtime = "ort"',

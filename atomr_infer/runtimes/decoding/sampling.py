@@ -9,7 +9,7 @@ Pure: the generator of random numbers is made from a seed that is passed in.
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 import numpy as np
@@ -98,6 +98,22 @@ def settings_of(sampling: Sampling, defaults: Settings) -> Settings:
     return attrs.evolve(defaults, top_logprobs=sampling.top_logprobs, **said)
 
 
+class Constraint(Protocol):
+    """What an answer must be like: which token may come next."""
+
+    def allows(self, token: int) -> bool:
+        """Whether a token may."""
+        ...
+
+    def masked(self, logits: Logits) -> Logits:
+        """Return logits, those of tokens that may not at minus infinity."""
+        ...
+
+    def accept(self, token: int) -> None:
+        """Go on behind a token, which may come."""
+        ...
+
+
 class Sampler:
     """Chooses the tokens of one sequence.
 
@@ -105,12 +121,18 @@ class Sampler:
         settings: how.
         prompt: the prompt's tokens, for the repetition penalty.
         seed: numbers that make its draws repeatable.
+        constraint: what the answer must be like; None: anything.
     """
 
     def __init__(
-        self, settings: Settings, prompt: Iterable[int], seed: tuple[int, ...]
+        self,
+        settings: Settings,
+        prompt: Iterable[int],
+        seed: tuple[int, ...],
+        constraint: Constraint | None = None,
     ) -> None:
         self._settings = settings
+        self._constraint = constraint
         self._random = np.random.Generator(np.random.PCG64(seed))
         self._counts: Counter[int] = Counter()
         penal = settings.repetition_penalty != 1.0
@@ -124,13 +146,26 @@ class Sampler:
         """
         if not np.isfinite(logits.max()):
             raise EngineError("the model's output is not a number")
-        token = self._pick(self._penalized(logits))
+        token = self._allowed(self._penalized(logits))
         self._counts[token] += 1
         if self._settings.repetition_penalty != 1.0:
             self._seen.add(token)
         if self._settings.top_logprobs is None:
             return Choice(token)
         return _reported(token, logits, self._settings.top_logprobs)
+
+    def _allowed(self, logits: Logits) -> int:
+        token = self._pick(logits)
+        if self._constraint is None:
+            return token
+        # To look at one is cheap; to look at all of them takes milliseconds.
+        if not self._constraint.allows(token):
+            masked = self._constraint.masked(logits)
+            if masked.max() == -np.inf:
+                raise EngineError("the model has no token that the schema allows")
+            token = self._pick(masked)
+        self._constraint.accept(token)
+        return token
 
     def _penalized(self, logits: Logits) -> Logits:
         settings = self._settings

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from atomr_infer.model.batch import ExecuteBatch
     from atomr_infer.runtimes.decoding.chat import ChatTemplate
+    from atomr_infer.runtimes.decoding.sampling import Constraint
     from atomr_infer.runtimes.decoding.tokenizer import Tokenizer
 
 SAMPLING = frozenset(
@@ -87,6 +88,7 @@ class Words:
         *,
         room: int,
         wake: Callable[[], None],
+        constraints: Callable[[], Constraint] | None = None,
     ) -> Generation:
         """Return a request's answers, of which none has a token yet.
 
@@ -95,6 +97,7 @@ class Words:
             prompt: its tokens.
             room: most tokens of an answer.
             wake: called when the engine may have something to do.
+            constraints: makes what each answer must be like; None: anything.
 
         Raises:
             InvalidRequestError: a value is out of its range.
@@ -114,7 +117,15 @@ class Words:
         seeds = (seed & (2**64 - 1), int(seed < 0))
         answers = [
             Answer(
-                index, Sampler(settings, prompt, (*seeds, index)), ends, self.tokenizer
+                index,
+                Sampler(
+                    settings,
+                    prompt,
+                    (*seeds, index),
+                    None if constraints is None else constraints(),
+                ),
+                ends,
+                self.tokenizer,
             )
             for index in range(sampling.n)
         ]

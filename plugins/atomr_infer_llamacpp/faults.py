@@ -1,0 +1,42 @@
+"""llama.cpp's failures as errors of ours.
+
+The library answers with numbers, and writes the reason to its log, which is the
+engine's output.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from atomr_infer.errors import EngineCrashedError, EngineError, InferenceError
+
+OUT_OF_MEMORY = "out_of_memory"
+"""The code of an error that came for want of memory."""
+
+NO_SLOT = 1
+ABORTED = 2
+
+
+def decode_error(status: int) -> InferenceError:
+    """Return why the sequences of a run ended.
+
+    >>> decode_error(NO_SLOT).code
+    'out_of_memory'
+    """
+    if status == NO_SLOT:
+        return EngineError(
+            "the key-value cache has no room; lower max_seqs or raise cache_tokens",
+            code=OUT_OF_MEMORY,
+        )
+    if status == ABORTED:
+        return EngineError("the run was stopped")
+    return EngineCrashedError(
+        f"llama_decode gave {status}; the engine's output, in the log, says why"
+    )
+
+
+def step_error(error: Exception) -> InferenceError:
+    """Return why a sequence ended by what was raised in a step."""
+    if isinstance(error, InferenceError):
+        return error
+    return EngineCrashedError(f"llama.cpp failed: {type(error).__name__}: {error}")

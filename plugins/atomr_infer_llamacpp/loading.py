@@ -1,0 +1,122 @@
+"""Loading a GGUF into llama.cpp.
+
+Blocks for as long as it takes; belongs in a worker thread.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import llama_cpp
+
+from atomr_infer.errors import ConfigError
+from atomr_infer.runtimes.contract import Progress
+from atomr_infer.runtimes.decoding.chat import ChatTemplate
+from atomr_infer.runtimes.decoding.engine import Bounds
+from atomr_infer.runtimes.decoding.sampling import Settings
+from atomr_infer.runtimes.decoding.words import Words
+from atomr_infer.runtimes.memory import check_fits, free_bytes
+from atomr_infer.runtimes.weights import weights_bytes
+from atomr_infer_llamacpp.engine import LlamaEngine
+from atomr_infer_llamacpp.logs import log_warnings
+from atomr_infer_llamacpp.model import LlamaContext, LlamaModel
+from atomr_infer_llamacpp.runner import LlamaRunner
+from atomr_infer_llamacpp.tokens import LlamaTokenizer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from atomr_infer_llamacpp.options import Options
+
+ALL_LAYERS = -1
+
+_CACHE_SHARE = 0.25
+"""Of the free memory, for the cache of key-value pairs."""
+
+_UNKNOWN_CONTEXT_TOKENS = 4096
+"""Bounds prompt and answer of a model that does not say how long its context is."""
+
+
+@contextmanager
+def loaded(
+    options: Options, report: Callable[[Progress], None]
+) -> Iterator[LlamaRunner]:
+    """Load a model; the block's end frees it.
+
+    Raises:
+        ConfigError: there is no such file, or layers are to be on a GPU that the
+            build does not know.
+        EngineStartError: the model cannot be loaded or does not fit into memory.
+    """
+    log_warnings()
+    path = Path(options.source).expanduser()
+    if not path.is_file():
+        raise ConfigError(f"there is no model file {str(path)!r}")
+    layers = _gpu_layers(options)
+    size = weights_bytes(path)
+    if layers == 0:
+        check_fits(str(path), size, free_bytes())
+
+    def note(share: float) -> None:
+        report(Progress("loading the model", int(share * size), size))
+
+    model = LlamaModel(path, gpu_layers=layers, report=note)
+    try:
+        bounds, context_tokens = _bounds(options, model)
+        context = LlamaContext(
+            model,
+            cache_tokens=bounds.cache_tokens,
+            batch_tokens=max(bounds.max_seqs, bounds.prefill_tokens),
+            max_seqs=bounds.max_seqs,
+            threads=options.threads or len(os.sched_getaffinity(0)),
+        )
+        try:
+            engine = LlamaEngine(context, bounds)
+            yield LlamaRunner(model, engine, _words(model), context_tokens)
+        finally:
+            context.close()
+    finally:
+        model.close()
+
+
+def _gpu_layers(options: Options) -> int:
+    has_gpu = bool(llama_cpp.llama_supports_gpu_offload())
+    if options.gpu_layers and not has_gpu:
+        raise ConfigError(
+            f"gpu_layers is {options.gpu_layers}, and this build of llama-cpp-python "
+            "knows no GPU; build it with one, such as "
+            'CMAKE_ARGS="-DGGML_CUDA=on" pip install --force-reinstall '
+            "llama-cpp-python, or leave gpu_layers out"
+        )
+    if options.gpu_layers is not None:
+        return options.gpu_layers
+    return ALL_LAYERS if has_gpu else 0
+
+
+def _bounds(options: Options, model: LlamaModel) -> tuple[Bounds, int]:
+    own = model.context_tokens or _UNKNOWN_CONTEXT_TOKENS
+    context = min(own, options.context_tokens or own)
+    cache = options.cache_tokens
+    if cache is None:
+        cache = options.max_seqs * context
+        free = free_bytes()
+        if free is not None:
+            most = int(free * _CACHE_SHARE) // model.cache_bytes_per_token
+            cache = min(cache, max(most, 1))
+    bounds = Bounds(
+        max_seqs=options.max_seqs,
+        prefill_tokens=options.prefill_tokens,
+        cache_tokens=cache,
+    )
+    return bounds, min(context, cache)
+
+
+def _words(model: LlamaModel) -> Words:
+    tokenizer = LlamaTokenizer(model)
+    text = model.chat_template
+    special = tokenizer.special_tokens()
+    template = None if text is None else ChatTemplate(text, special)
+    return Words(tokenizer, template, tokenizer.end_tokens(), Settings())

@@ -1,0 +1,105 @@
+"""What a deployment on llama.cpp may say, parsed and checked.
+
+Pure: whether a file is there is ``loading``'s question.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+import attrs
+
+from atomr_infer.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from atomr_infer.model.deployment import Deployment, OptionValue
+
+DEFAULT_MAX_SEQS = 8
+"""Sequences that are decoded in one step; on two cores, eight give about half as many
+tokens again as one, and each has its own pace."""
+
+MAX_MAX_SEQS = 256
+"""More sequences than the library's own bound cannot be told apart."""
+
+DEFAULT_PREFILL_TOKENS = 128
+"""Those beside a prompt wait for its piece: 128 tokens of a small model take a fifth
+of a second on two cores."""
+
+
+@attrs.frozen(kw_only=True)
+class Options:
+    """A deployment's model and options.
+
+    Attributes:
+        source: the path of a ``.gguf`` file; of a split one, of its first part.
+        gpu_layers: layers that are kept on a GPU; left out: all of them where the
+            build has one, else none.
+        threads: processor threads of one step; left out: one for each core.
+        max_seqs: sequences that are decoded together in one step.
+        prefill_tokens: tokens of a prompt that are read in one step, beside the
+            sequences that are decoded.
+        cache_tokens: tokens that the key-value cache holds, of all sequences; left
+            out: what they may need, up to a quarter of the free memory.  A request
+            waits until its prompt and ``max_tokens`` fit.
+        context_tokens: bounds prompt and answer of one request; left out: the
+            model's own bound.
+    """
+
+    source: str
+    gpu_layers: int | None = None
+    threads: int | None = None
+    max_seqs: int = DEFAULT_MAX_SEQS
+    prefill_tokens: int = DEFAULT_PREFILL_TOKENS
+    cache_tokens: int | None = None
+    context_tokens: int | None = None
+
+
+_RANGES: Mapping[str, tuple[int, int]] = {
+    "gpu_layers": (0, 100_000),
+    "threads": (1, 1024),
+    "max_seqs": (1, MAX_MAX_SEQS),
+    "prefill_tokens": (1, 1_000_000),
+    "cache_tokens": (1, 1_000_000_000),
+    "context_tokens": (1, 100_000_000),
+}
+
+
+def parse_options(deployment: Deployment) -> Options:
+    """Return what the deployment asks for.
+
+    Raises:
+        ConfigError: the model is missing or is no GGUF, an option is unknown (with
+            the nearest name) or has a value that is not allowed.
+    """
+    model = deployment.model
+    if model is None or not model.lower().endswith(".gguf"):
+        said = "" if model is None else f", and model is {model!r}"
+        raise ConfigError(
+            f"deployment {deployment.name!r}: llamacpp needs the path of a .gguf "
+            f"file as its model{said}"
+        )
+    taken = {
+        name: _number(deployment.name, name, value)
+        for name, value in deployment.options.items()
+    }
+    return Options(source=model, **taken)
+
+
+def _number(deployment: str, name: str, value: OptionValue) -> int:
+    if name not in _RANGES:
+        near = difflib.get_close_matches(name, _RANGES, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(_RANGES)}"
+        raise ConfigError(
+            f"deployment {deployment!r}: llamacpp has no option {name!r}; {hint}"
+        )
+    least, most = _RANGES[name]
+    # A bool is an int to Python, and no number to a person.
+    if type(value) is int and least <= value <= most:
+        return value
+    raise ConfigError(
+        f"deployment {deployment!r}: {name} is {value!r}; give a whole number from "
+        f"{least} to {most}"
+    )
