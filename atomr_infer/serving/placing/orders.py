@@ -152,12 +152,7 @@ class Orders:
             await self._await(name, digest, None)
 
     async def change(self, deployment: Deployment) -> None:
-        """Have the cluster serve another under a name that it serves.
-
-        Raises:
-            ConfigError: as :meth:`replace` does.
-            NotReadyError: as :meth:`replace` does.
-        """
+        """Have the cluster serve another; raises as :meth:`replace`."""
         await self.replace(deployment)
 
     async def scale(self, name: str, replicas: int, *, wait: bool = True) -> None:
