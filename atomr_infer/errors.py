@@ -77,6 +77,7 @@ class InferenceError(AtomrError):
         status: the upstream's HTTP status; None when there was none.
         attempts: how often the request was made before this was told; 0: it was
             not, or this is the error of one attempt.
+        final: True when who raised it has tried all that could be tried.
     """
 
     kind: ClassVar[str] = "inference"
@@ -100,6 +101,7 @@ class InferenceError(AtomrError):
         self.retry_after_s = retry_after_s
         self.status = status
         self.attempts = 0
+        self.final = False
         super().__init__(message)
 
 

@@ -12,10 +12,13 @@ from importlib.metadata import distributions
 from typing import TYPE_CHECKING
 
 from atomr_infer.errors import ConfigError
+from atomr_infer.policy.composition import check_composition, check_served
+from atomr_infer.policy.model_table import ModelTable
 from atomr_infer.policy.name_overlap import may_share_a_name
 from atomr_infer.runtimes.available import check_available
 from atomr_infer.runtimes.contract import HasEndpoint
 from atomr_infer.runtimes.loader import Installed, load_runtime
+from atomr_infer.runtimes.others import Composes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -64,7 +67,31 @@ def validate_deployments(
             _annotate(error, deployment, origin, ("deployment", index, *place))
             raise
     _check_fallback_models(deployments, plugins, origin)
+    _check_composed(deployments, plugins, origin)
     return plugins
+
+
+def _check_composed(
+    deployments: Sequence[Deployment],
+    plugins: Mapping[str, RuntimePlugin],
+    origin: Origin | None,
+) -> None:
+    """Refuse a deployment that asks for what nobody serves, or asks itself."""
+    asks = {}
+    for deployment in deployments:
+        plugin = plugins[deployment.runtime]
+        if isinstance(plugin, Composes):
+            asks[deployment.name] = plugin.asks(deployment)
+    table = ModelTable(tuple(deployments))
+    for index, deployment in enumerate(deployments):
+        try:
+            check_served(table, asks.get(deployment.name, ()))
+            if asks:
+                check_composition(deployments, asks, deployment.name)
+        except ConfigError as error:
+            where = ("deployment", index, "options")
+            _annotate(error, deployment, origin, where)
+            raise
 
 
 def _check_fallback_models(

@@ -38,6 +38,7 @@ OWN_HEADERS = (
     "x-atomr-overhead-ms",
     "x-atomr-recovered",
     "x-atomr-route",
+    "x-atomr-stages",
     "x-atomr-warnings",
 )
 """What a program reads of an answer."""
@@ -81,6 +82,8 @@ def served_headers(
         warnings.append("ignored by this model: " + ", ".join(served.ignored))
     if warnings:
         found.append((b"x-atomr-warnings", header_text("; ".join(warnings))))
+    if served.stages:
+        found.append((b"x-atomr-stages", header_text(", ".join(served.stages))))
     if served.recovered:
         found.append((b"x-atomr-recovered", b"true"))
     if served.model != asked.batch.model:

@@ -83,7 +83,7 @@ def retry_wait_s(
     ...     RateLimitedError("slow"), 0.0) is None
     True
     """
-    if not error.retryable or attempt.content_sent:
+    if error.final or not error.retryable or attempt.content_sent:
         return None
     if attempt.number >= policy.max_attempts:
         return None

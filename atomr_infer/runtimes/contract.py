@@ -49,6 +49,7 @@ import attrs
 
 from atomr_infer.model.secret import Secret
 from atomr_infer.runtimes.credentials import Credentials
+from atomr_infer.runtimes.others import Others
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
@@ -101,11 +102,14 @@ class RunnerContext:
             deployment names none, and in a child process.
         progress: call it as the start advances; cheap, never blocks, to be
             called from the trio thread.
+        others: the other deployments, for a plugin that ``Composes``; None: for all
+            the rest.
     """
 
     credential: Secret | None = None
     credentials: Credentials | None = None
     progress: Callable[[Progress], None] = _discard
+    others: Others | None = None
 
 
 class ModelRunner(Protocol):

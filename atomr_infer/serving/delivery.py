@@ -216,6 +216,7 @@ class Delivery:
             cost=report.cost,
             asked_at=report.asked_at,
             route=attempt.route,
+            stages=tuple(map(str, report.stages)),
         )
 
     async def finish(self, attempt: Attempt) -> None:

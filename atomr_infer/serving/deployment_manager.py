@@ -86,7 +86,7 @@ class DeploymentManager(GenServer):
         self, serving: Serving, environ: Mapping[str, str], installed: Installed
     ) -> None:
         self._serving = serving
-        self._sources = Sources(environ, installed)
+        self._sources = Sources(environ, installed, serving)
         self._trees: dict[str, _Tree] = {}
         self._draining: dict[str, _Draining] = {}
         self._reshaping = Reshaping()

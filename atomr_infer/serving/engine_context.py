@@ -65,6 +65,7 @@ class EngineSource:
         endpoint: whom the runner asks; None: nobody that others ask too.
         on_failure: told why an engine failed, at once: a message could be lost
             with an engine core that is stopped because of that failure.
+        asks: the models that its runners ask other deployments for.
     """
 
     plugin: RuntimePlugin
@@ -73,6 +74,7 @@ class EngineSource:
     context: RunnerContext
     endpoint: str | None
     on_failure: Callable[[InferenceError], None]
+    asks: tuple[str, ...] = ()
 
     @property
     def is_client(self) -> bool:

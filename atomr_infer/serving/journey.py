@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import random
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
 import attrs
@@ -36,9 +36,10 @@ from atomr_infer.serving.leg import Leg
 from atomr_infer.serving.names import REQUESTS
 from atomr_infer.serving.report import Report, with_chain
 from atomr_infer.serving.served import Spent, Tried
+from atomr_infer.serving.stages import CURRENT, Stage
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
     from atomr.refs import Pid
     from atomr_infer.model.batch import ExecuteBatch, Usage
@@ -99,6 +100,8 @@ class Journey:
         else:
             self.report = failed.report
         self._serving = serving
+        # None: it is inside no other one, and nothing is inside it (yet).
+        self._stage = CURRENT.get()
         # For a fallback without a model of its own: the name without a prefix.
         self._asked_model = route.model if first.model is None else batch.model
         self._bound_s = first.timeouts.total_s
@@ -131,9 +134,8 @@ class Journey:
         report = self.report
         try:
             async with attached(REQUESTS, id=self.batch.request_id) as pid:
-                with trio.CancelScope(deadline=self._deadline) as scope:
-                    if self._serving.gates.of_requests and self._holds is None:
-                        await self._enter()
+                with trio.CancelScope(deadline=self._deadline) as scope, self._staged():
+                    await self._enter()
                     yield pid
             if scope.cancelled_caught:
                 bound_s = self._bound_s
@@ -149,19 +151,44 @@ class Journey:
             report.outcome = "cancelled"
             raise
 
+    @contextmanager
+    def _staged(self) -> Iterator[None]:
+        """Be what requests belong to that are made inside this one."""
+        if self._stage is None:
+            self._stage = Stage(self.batch.model)
+        self.report.stages = self._stage.stages
+        token = CURRENT.set(self._stage)
+        try:
+            yield
+        finally:
+            CURRENT.reset(token)
+
     def stop(self) -> None:
         """Tell how it went, and what it cost."""
-        deployments = self._serving.deployments
-        self.report.cost = self._serving.prices.cost(self.report.spent, deployments)
+        deployments, prices = self._serving.deployments, self._serving.prices
+        self.report.cost = prices.cost(self.report.spent, deployments)
         holds, self._holds = self._holds, None
         if holds is not None:
             holds.end(self.report.used if self._asked else None)
-        report = self.report
+        report, stage = self.report, self._stage
         self._serving.usage.note(report.spent, self.batch.asker, report.cost)
+        if stage is not None:
+            if stage.stages:
+                # What those inside it used is in the ledger already.
+                spent = (*report.spent, *stage.all_spent())
+                report.cost = prices.cost(spent, deployments)
+            stage.ended(report, self.leg.deployment.runtime)
         self.report.stop()
 
     async def _enter(self) -> None:
-        """Pass the request's gates."""
+        """Pass the request's gates.
+
+        Those of a request that asks others are passed by what it asks.
+        """
+        if self._holds is not None or not self._serving.gates.of_requests:
+            return
+        if self._serving.asked_by(self.leg.deployment.name):
+            return
         gates = self._serving.gates.for_request(self.batch)
         while gates:
             leg = self.leg
@@ -268,6 +295,8 @@ class Journey:
     def spent(self, leg: Leg, usage: Usage) -> None:
         """Note what an attempt used."""
         name, model = leg.deployment.name, leg.batch.model
+        if self._serving.asked_by(name):
+            return  # it was used, and is paid for, by those that it asked
         self.report.spent.append(Spent(name, model, usage))
 
     def _leg(self, deployment: Deployment, model: str, *, asked: str | None) -> Leg:

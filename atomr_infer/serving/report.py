@@ -26,6 +26,7 @@ from atomr_infer.model.batch import Usage
 from atomr_infer.model.cost import Cost
 from atomr_infer.policy.demand import Used, microusd
 from atomr_infer.serving.served import Spent, Tried
+from atomr_infer.serving.stages import Stage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -52,7 +53,8 @@ class Report:
         downgraded: why another model answers; empty: it is the one that was asked.
         tried: every attempt.
         spent: what the attempts used.
-        cost: what they cost together; None: nobody knows.
+        cost: what they and its stages cost together; None: nobody knows.
+        stages: the requests inside it, so far.
     """
 
     request_id: str
@@ -69,6 +71,7 @@ class Report:
     tried: list[Tried] = attrs.field(factory=list)
     spent: list[Spent] = attrs.field(factory=list)
     cost: Cost | None = None
+    stages: list[Stage] = attrs.field(factory=list)
 
     @property
     def used(self) -> Used:
@@ -133,10 +136,11 @@ class Report:
             tried=tuple(self.tried),
             spent=tuple(self.spent),
             cost=self.cost,
+            stages=tuple(self.stages),
         )
         log.info(
             "request %s model=%s deployment=%s outcome=%s attempts=%d "
-            "ttft=%s total=%.3fs prompt=%d output=%d cost=%s%s%s",
+            "ttft=%s total=%.3fs prompt=%d output=%d cost=%s%s%s%s",
             self.request_id,
             self.model,
             self.deployment,
@@ -147,6 +151,7 @@ class Report:
             measurements["prompt_tokens"],
             measurements["output_tokens"],
             "unknown" if self.cost is None else f"${self.cost.usd_text}",
+            f" stages=[{', '.join(map(str, self.stages))}]" if self.stages else "",
             " recovered" if self.recovered else "",
             f" error={self.error}" if self.error else "",
         )

@@ -62,6 +62,7 @@ class Served:
         cost: what they cost together, likewise; None: nobody knows.
         asked_at: when somebody was asked first, in trio's clock.
         route: which replica answers and why, for the client.
+        stages: the requests inside it, each in words, as far as they have come.
     """
 
     request_id: str
@@ -76,6 +77,7 @@ class Served:
     cost: Cost | None = None
     asked_at: float = attrs.field(default=math.nan, eq=False)
     route: bytes = attrs.field(default=b"", eq=False)
+    stages: tuple[str, ...] = attrs.field(default=(), eq=False)
 
 
 class Sink(Protocol):

@@ -233,6 +233,11 @@ class Serving:
             self.publish(self._table.with_in_its_place(other), RoutingTable(name))
             self.prices.expect(other)
 
+    def asked_by(self, name: str) -> tuple[str, ...]:
+        """Return the models that a deployment here asks others for; none: a model."""
+        blueprint = self._blueprints.get(name)
+        return () if blueprint is None else blueprint.source.asks
+
     def hold(self, name: str, blueprint: Blueprint) -> None:
         """Keep what a published deployment is made from."""
         self._blueprints[name] = blueprint

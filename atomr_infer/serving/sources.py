@@ -9,17 +9,22 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import attrs
+
 from atomr.errors import AtomrError
 from atomr_infer.config.secrets import resolve
 from atomr_infer.errors import ConfigError, PluginError
 from atomr_infer.model.secret import EnvSecret, FileSecret, Secret
+from atomr_infer.policy.composition import check_composition
 from atomr_infer.remote.credentials.build import make_credentials
 from atomr_infer.runtimes.available import check_available
 from atomr_infer.runtimes.contract import HasEndpoint, Host, RunnerContext
 from atomr_infer.runtimes.loader import load_runtime, plugin_ref
+from atomr_infer.runtimes.others import Composes
 from atomr_infer.serving.accounts import account_of
 from atomr_infer.serving.engine_context import EngineSource
 from atomr_infer.serving.limiters import Asks
+from atomr_infer.serving.others import OtherDeployments
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -29,14 +34,18 @@ if TYPE_CHECKING:
     from atomr_infer.runtimes.contract import RuntimePlugin
     from atomr_infer.runtimes.credentials import Credentials
     from atomr_infer.runtimes.loader import Installed
+    from atomr_infer.serving.shared import Serving
 
 
 class Sources:
     """Makes sources from one environment and one set of installed runtimes."""
 
-    def __init__(self, environ: Mapping[str, str], installed: Installed) -> None:
+    def __init__(
+        self, environ: Mapping[str, str], installed: Installed, serving: Serving
+    ) -> None:
         self._environ = environ
         self._installed = installed
+        self._serving = serving
 
     def plugin(self, deployment: Deployment) -> RuntimePlugin:
         """Return a deployment's runtime, which would run it.
@@ -70,14 +79,42 @@ class Sources:
         plugin = self.plugin(deployment)
         if keys is None:
             keys = make_credentials(deployment, self._environ, self._installed)
+        asks = self._asked_others(plugin, deployment)
+        context = self._context(deployment, plugin.host, keys)
+        if asks:
+            context = attrs.evolve(context, others=OtherDeployments(self._serving))
         return EngineSource(
             plugin=plugin,
             plugin_ref=plugin_ref(deployment.runtime, self._installed),
             deployment=deployment,
-            context=self._context(deployment, plugin.host, keys),
+            context=context,
             endpoint=self._endpoint(plugin, deployment),
             on_failure=on_failure,
+            asks=asks,
         )
+
+    def _asked_others(
+        self, plugin: RuntimePlugin, deployment: Deployment
+    ) -> tuple[str, ...]:
+        """Return the models that it asks others for.
+
+        Raises:
+            ConfigError: it would ask itself by way of others.
+        """
+        asks: tuple[str, ...] = ()
+        if isinstance(plugin, Composes):
+            with _foreign(deployment):
+                asks = plugin.asks(deployment)
+        known = {
+            name: other
+            for name, other in self._serving.deployments.items()
+            if name != deployment.name
+        }
+        asked = {name: self._serving.asked_by(name) for name in known}
+        asked[deployment.name] = asks
+        if any(asked.values()):
+            check_composition((*known.values(), deployment), asked, deployment.name)
+        return asks
 
     def asks(self, source: EngineSource) -> Asks:
         """Return whom a deployment asks, as its rate limits tell it apart."""

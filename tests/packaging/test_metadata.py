@@ -66,7 +66,9 @@ def test_each_plugin_has_exactly_one_entry_point(
     registered = lines(setup["options.entry_points"][ENTRY_POINT_GROUP])
     modules = Counter(line.split(" = ")[1].split(".")[0] for line in registered)
 
-    assert modules == dict.fromkeys([*plugins, "atomr_infer"], 1)
+    # The mock, and those that are made of others.
+    assert modules.pop("atomr_infer") >= 1
+    assert modules == dict.fromkeys(plugins, 1)
 
 
 @pytest.mark.parametrize("name", [entry.name for entry in list_runtimes()])

@@ -43,7 +43,7 @@ async def prepare_placing(
     Returns:
         None: the node has no others, and nothing is placed.
     """
-    sources, node = Sources(environ, installed), serving.node
+    sources, node = Sources(environ, installed, serving), serving.node
     serving.prices.endpoint_of = partial(_endpoint_of, sources)
     if node.is_alone:
         # Asked for seldom, and not looked up before.

@@ -268,7 +268,7 @@ class Places:
                     Facts(**{"roles": ROLES, **facts}),
                     met=partial(self._met, name),
                 )
-                sources = Sources(self.environ, distributions)
+                sources = Sources(self.environ, distributions, serving)
                 orders = Orders(serving, catalogue, placer, sources)
                 here = current_node()
                 start = partial(PlainProcess, placer.run)

@@ -1,0 +1,72 @@
+"""The runtimes of pipelines: ``runtime = "cascade"``."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from atomr_infer.errors import ConfigError
+from atomr_infer.pipeline.cascade import CascadeRunner
+from atomr_infer.pipeline.judges import Judges
+from atomr_infer.pipeline.options import CascadeOptions, from_table
+from atomr_infer.runtimes.contract import Host, RuntimePlugin
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from atomr_infer.model.deployment import Deployment
+    from atomr_infer.runtimes.contract import RunnerContext
+
+# What is of whom a deployment asks, and has no meaning at one that asks others.
+_OF_MODELS = ("model", "credential", "credentials", "price", "budget", "rate_limits")
+
+
+class CascadePlugin(RuntimePlugin):
+    """Deployments that ask a cheap model first."""
+
+    name = "cascade"
+    summary = "a cheap model first, and a dearer one where its answer will not do"
+    host = Host.IN_PROCESS
+
+    def asks(self, deployment: Deployment) -> tuple[str, ...]:
+        """Return the models of its stages and judges."""
+        return _options(deployment).asks()
+
+    def validate(self, deployment: Deployment) -> None:
+        """Refuse options that nothing reads, and what belongs to its stages.
+
+        Raises:
+            ConfigError: names the option, its value and what is allowed.
+        """
+        refuse_models_own(deployment)
+        Judges(_options(deployment).stages)
+
+    @asynccontextmanager
+    async def open_runner(
+        self, deployment: Deployment, context: RunnerContext
+    ) -> AsyncIterator[CascadeRunner]:
+        """Open a runner, which has nothing to load."""
+        assert context.others is not None, "who composes is given the others"
+        options = _options(deployment)
+        yield CascadeRunner(options, context.others, Judges(options.stages))
+
+
+def refuse_models_own(deployment: Deployment) -> None:
+    """Refuse what says how one model is asked, at a deployment that asks others.
+
+    Raises:
+        ConfigError: names the member.
+    """
+    for name in _OF_MODELS:
+        if getattr(deployment, name):
+            raise ConfigError(
+                f"{name} has no meaning for the runtime {deployment.runtime!r}, which "
+                "asks other deployments; write it there"
+            )
+
+
+def _options(deployment: Deployment) -> CascadeOptions:
+    return from_table(CascadeOptions, deployment.options, where="options")
+
+
+CASCADE = CascadePlugin()

@@ -1,0 +1,85 @@
+"""What a runner needs that asks other deployments: a pipeline's.
+
+A plugin that :class:`Composes` gets :class:`Others` with its context.  What it asks
+goes the way of every request: routing, limits, budgets, retries, fallbacks, costs and
+cancellation hold by themselves, and are those of the deployment that is asked.
+
+A runner asks inside a block of :meth:`Others.asking`, and enters that block where it
+begins a generation: the block holds the tasks of what is asked.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
+    from atomr_infer.model.batch import ExecuteBatch, TokenChunk
+    from atomr_infer.model.deployment import Deployment
+    from atomr_infer.model.embeddings import Embeddings, EmbedRequest
+
+
+class Stream(Protocol):
+    """The chunks of one answer, which is under way from the start."""
+
+    def __aiter__(self) -> Stream: ...
+
+    async def __anext__(self) -> TokenChunk:
+        """Return the next chunk; what comes next waits until it is asked for.
+
+        Raises:
+            InferenceError: it failed.
+        """
+        ...
+
+    async def close(self) -> None:
+        """End the generation, if it is not over; what it used is billed."""
+        ...
+
+    def judge(self, verdict: str) -> None:
+        """Say what became of the answer, for the log and the client's headers."""
+        ...
+
+
+class Asking(Protocol):
+    """A block in which others are asked."""
+
+    def generate(self, batch: ExecuteBatch) -> Stream:
+        """Ask who serves ``batch.model``; its ``request_id`` is the runner's.
+
+        Raises:
+            InferenceError: deployments ask each other too deep.
+        """
+        ...
+
+    async def embed(self, request: EmbedRequest) -> Embeddings:
+        """Ask who serves ``request.model`` for vectors.
+
+        Raises:
+            InferenceError: it failed.
+
+        Cancellation: ends it.
+        """
+        ...
+
+
+class Others(Protocol):
+    """The deployments of the gateway, by their public names."""
+
+    def asking(self) -> AbstractAsyncContextManager[Asking]:
+        """Return a block in which they are asked; its end ends what is asked."""
+        ...
+
+
+@runtime_checkable
+class Composes(Protocol):
+    """A plugin whose runners ask other deployments; it lives in this process."""
+
+    def asks(self, deployment: Deployment) -> tuple[str, ...]:
+        """Return the public names of the models that it asks, each once.
+
+        Raises:
+            ConfigError: its options cannot be read.
+        """
+        ...

@@ -1,0 +1,26 @@
+"""Functions that judge answers, as an operator's module has them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+if TYPE_CHECKING:
+    from atomr_infer.model.batch import ExecuteBatch
+
+NOT_A_FUNCTION = 7
+
+
+def wants_digits(batch: ExecuteBatch, text: str) -> bool | str:
+    assert batch.model == "auto"
+    return any(c.isdigit() for c in text) or "there are no digits"
+
+
+async def waits_and_refuses(batch: ExecuteBatch, text: str) -> bool:
+    await trio.lowlevel.checkpoint()
+    return batch.model == text
+
+
+def crashes(batch: ExecuteBatch, text: str) -> bool:
+    raise KeyError(text)
