@@ -58,6 +58,8 @@ class ServingWire(Wire, frozen=True):
     weight: float
     on_capacity_exhausted: OnCapacity
     swap: Swap
+    idle_stop_s: float | None
+    probe_s: float | None
 
 
 class TimeoutsWire(Wire, frozen=True):

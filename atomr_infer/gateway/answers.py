@@ -21,6 +21,7 @@ from atomr_infer.gateway.answer_headers import (
     STREAM_HEADERS,
     cost_comment,
     cost_headers,
+    header_text,
     native_finish_headers,
     overhead_headers,
     request_id_headers,
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 __all__ = ["StreamAnswer", "WholeAnswer"]
 
 _EVENTS = "text/event-stream"
+_LOADING = b": x-atomr-loading: %s\n\n"
 
 
 class _Answer:
@@ -138,11 +140,13 @@ class StreamAnswer(_Answer):
         quiet: see :class:`~atomr_infer.gateway.silences.Silent`.
         watched: the streams that are kept open; it joins them when it begins.
         tells_cost: whether what it cost stands in a comment behind it.
+        awaited: says what it waits for before its first chunk; "": for nothing.
     """
 
     quiet = BUSY
     tells_cost = False
     watched: set[Silent]
+    awaited: Callable[[], str] = str
     _warning = b""
     _encoder: StreamEncoder | None = None
     _first: bytes | None = None
@@ -178,6 +182,11 @@ class StreamAnswer(_Answer):
     def keep_alive(self) -> None:
         """Send what its client does not see, between two events."""
         keepalive = self._ingress.keepalive
+        if self._first is None and self._encoder is None and keepalive.strip():
+            awaited = self.awaited()
+            keepalive = (
+                _LOADING % header_text(awaited) if awaited else b""
+            ) + keepalive
         if self._exchange.started:
             self._exchange.nudge(keepalive)
             return

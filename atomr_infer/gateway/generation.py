@@ -29,6 +29,7 @@ from atomr_infer.gateway.tenants import Tenants
 from atomr_infer.serving.first_attempt import OrdinaryWayError
 from atomr_infer.serving.request import run_request
 from atomr_infer.serving.shared import Serving
+from atomr_infer.serving.starting import starting
 from atomr_infer.serving.straight import straight
 
 if TYPE_CHECKING:
@@ -177,6 +178,7 @@ class Generation:
             asked = attrs.evolve(asked, batch=batch)
         answer = self._answer_to(asked)
         if isinstance(answer, StreamAnswer) and wants_early_stream(self._call.headers):
+            answer.awaited = partial(starting, self._serving, batch.model)
             answer.begin_early()
         if is_kept(asked):
             answer.keep = partial(

@@ -90,6 +90,12 @@ class Serving:
             them serve.  ``after``: one replica after the other lets its requests
             end, closes its engine and opens the new one, while requests wait; for
             engines of which two do not fit.
+        idle_stop_s: when nobody has asked a replica for so long, its engine is
+            stopped and its memory is free; the next request starts it again, and
+            waits for it, up to ``timeouts.load_s``.  None: it runs on.
+        probe_s: how often each engine is asked for one token, to see that it
+            answers: one that says nothing within ``timeouts.first_token_s`` is
+            started anew, as one that hangs is.  None: it is not.
     """
 
     replicas: int = attrs.field(default=1, validator=[at_least(1), at_most(256)])
@@ -109,6 +115,12 @@ class Serving:
     )
     swap: Swap = attrs.field(
         default=Swap.BESIDE, validator=attrs.validators.instance_of(Swap)
+    )
+    idle_stop_s: float | None = attrs.field(
+        default=None, validator=attrs.validators.optional(positive)
+    )
+    probe_s: float | None = attrs.field(
+        default=None, validator=attrs.validators.optional(positive)
     )
 
 

@@ -1,7 +1,8 @@
 """Who takes the next request: which replica, and which deployment of a group.
 
 A replica that has failed this request already comes last, then those that cannot run
-now, then those without a free place; among equals the policy decides.  Going to
+now, then those without a free place, beside those whose engine a request would wake;
+among equals the policy decides.  Going to
 another node costs a hop, and its load is known a moment late: one of this node is
 taken as long as it has not clearly more to do.
 
@@ -33,6 +34,11 @@ class Load(Protocol):
     @property
     def ready(self) -> bool:
         """True when its engine can run now."""
+        ...
+
+    @property
+    def asleep(self) -> bool:
+        """True when a request would have its engine started."""
         ...
 
     @property
@@ -227,8 +233,9 @@ def _by(measure: Callable[[Load], float]) -> Callable[[Load], tuple[float, int]]
 
 def _standing(replica: R, avoid: frozenset[R]) -> tuple[bool, bool, bool]:
     """Return what is wrong with a replica, the worst first."""
-    is_full = replica.outstanding >= replica.limit
-    return (replica in avoid, not replica.ready, is_full)
+    asleep = replica.asleep
+    is_full = asleep or replica.outstanding >= replica.limit
+    return (replica in avoid, not (replica.ready or asleep), is_full)
 
 
 def _preferred(key: bytes, able: list[R]) -> R:

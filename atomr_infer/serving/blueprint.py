@@ -56,4 +56,4 @@ class Blueprint:
         """Take a source with which the engines that run are what they are to be."""
         self.source = source
         for context in self.contexts.values():
-            context.source = source
+            context.reread(source)

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_TAKING = (Phase.SERVING, Phase.WAKING, Phase.ASLEEP)
+
 
 class Coordinator(GenServer):
     """Routes attempts to the replicas of one deployment."""
@@ -152,14 +154,14 @@ class Coordinator(GenServer):
     def _phase(self) -> Phase:
         """The best of the replicas' phases is the deployment's."""
         phases = self._phases()
-        order = (Phase.SERVING, Phase.RESTARTING, Phase.LOADING)
+        order = (*_TAKING, Phase.RESTARTING, Phase.LOADING)
         return next((phase for phase in order if phase in phases), Phase.FAILED)
 
     def _answer_awaiting(self) -> None:
         phases = self._phases()
         if not self._awaiting or {Phase.LOADING, Phase.RESTARTING} & set(phases):
             return
-        serves = Phase.SERVING in phases
+        serves = not set(phases).isdisjoint(_TAKING)
         for from_ in self._awaiting:
             # Each is raised, so each is an error of its own.
             from_.reply(None if serves else self._table.unavailable())

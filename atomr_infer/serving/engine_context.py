@@ -11,6 +11,10 @@ has never run: a deployment that cannot start should say so at once.
 A replica whose deployment is changed gets another context beside this one.  When
 the core has taken that one's runner, this one's life is retired, and it ends with
 the last request that runs on it.
+
+One whose life dozes closes its runner, waits until it is woken, and opens another
+one.  Where that fails it goes on waiting: memory that others have now may be free
+the next time.
 """
 
 from __future__ import annotations
@@ -44,6 +48,7 @@ from atomr_infer.runtimes.contract import (
 from atomr_infer.serving import messages
 from atomr_infer.serving.engine_life import EngineLife
 from atomr_infer.serving.names import engine_core_name
+from atomr_infer.serving.probing import Probing
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
@@ -106,11 +111,17 @@ class EngineContext:
         self.error: InferenceError | None = None
         self.life: EngineLife | None = None
         self._core = engine_core_name(source.deployment.name, number)
+        self._probing = Probing(self._core, source.deployment)
 
     @property
     def child_id(self) -> str:
         """What it is called under its replica's supervisor."""
         return _CHILD if self.version == 0 else f"{_CHILD}-{self.version}"
+
+    def reread(self, source: EngineSource) -> None:
+        """Take a source with which its engine is what it is to be."""
+        self.source = source
+        self._probing.reread(source.deployment)
 
     def follows(self, child_id: str) -> bool:
         """Whether it has taken the place of another child of its supervisor.
@@ -125,8 +136,22 @@ class EngineContext:
 
     async def __call__(self) -> None:
         """Open, report, wait for the runner's failure, and end with it."""
-        if self._is_retired():
-            return  # restarted with its core, which has no use for it
+        nap: trio.Event | None = None
+        while not self._is_retired():  # restarted with its core, it is of no use
+            nap = await self._run_once(before=None if nap is None else self.life)
+            if nap is None:
+                return
+            await nap.wait()
+
+    async def _run_once(self, before: EngineLife | None) -> trio.Event | None:
+        """Open a runner and live with it.
+
+        Args:
+            before: the life that dozed; None: it is no rest that this ends.
+
+        Returns:
+            What tells the end of the rest that follows; None: the context ends.
+        """
         context = attrs.evolve(self.source.context, progress=self._report)
         try:
             async with self.source.open(context) as runner:
@@ -135,15 +160,23 @@ class EngineContext:
             error = self._typed(unwrap(raised))
             self._note(error)
             if self._is_retired():
-                return
+                return None
+            if before is not None and self.life is before:
+                return self._stays_asleep(before, error)
             if self.life is not None and error.retryable:
                 raise error from error.__cause__
             self._cannot_open(error)
-            return
+            return None
         if failure is not None:
             self._note(failure)
             if not self._is_retired():
                 raise failure
+        return None if self.life is None or self._is_retired() else self.life.nap
+
+    def _stays_asleep(self, before: EngineLife, error: InferenceError) -> trio.Event:
+        nap = before.nap = trio.Event()
+        cast(self._core, messages.StaysAsleep(error, self.version))
+        return nap
 
     def _is_retired(self) -> bool:
         return self.life is not None and self.life.retired
@@ -177,7 +210,7 @@ class EngineContext:
         """Report the runner, and end its generations before it is closed.
 
         Returns:
-            Why it failed; None: it is not used any more.
+            Why it failed; None: it is not used any more, or not for now.
         """
         life = self.life = EngineLife()
         name, model = self.source.deployment.name, self.source.deployment.model
@@ -186,7 +219,7 @@ class EngineContext:
             cast(self._core, up)
             self.decided.set()
             with life.serves:
-                failure = await runner.failed()
+                failure = await self._probing.failed(runner, life)
                 life.end(failure)
                 return failure
             return None

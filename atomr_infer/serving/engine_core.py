@@ -14,6 +14,9 @@ while when the upstream answers 429 (:mod:`atomr_infer.policy.concurrency`).
 When its deployment is changed (``Adopt``), queue and permits stay.  If that took
 another engine, it is there already, and the next permit is for it; the last one is
 retired, and those who run on it count until they end.
+
+An engine that nobody asks may be stopped, and started by the next request
+(:mod:`atomr_infer.serving.idling`).
 """
 
 from __future__ import annotations
@@ -35,61 +38,72 @@ from atomr.process import (
     whereis,
 )
 from atomr.refs import Pid, Ref
-from atomr_infer.errors import InferenceError, NotReadyError, OverloadedError
+from atomr_infer.errors import InferenceError
 from atomr_infer.policy.admission import Admission, AdmissionQueue
 from atomr_infer.policy.concurrency import AdaptiveLimit
-from atomr_infer.policy.cost_estimate import estimate_request
-from atomr_infer.runtimes.contract import capabilities_of
 from atomr_infer.serving import messages
+from atomr_infer.serving.estimates import estimate_on
+from atomr_infer.serving.fresh_error import fresh
+from atomr_infer.serving.idling import Idling
 from atomr_infer.serving.names import MANAGER, coordinator_name
 from atomr_infer.serving.permits import Ended, Permit, Permits
 from atomr_infer.serving.replica import Lease, Phase, ReplicaState
-from atomr_infer.serving.requester import Requester
+from atomr_infer.serving.requester import (
+    Requester,
+    not_available,
+    overloaded,
+    refused_asleep,
+    waited_too_long,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from atomr_infer.model.batch import ExecuteBatch
-    from atomr_infer.model.cost import CostEstimate
     from atomr_infer.model.deployment import Deployment
-    from atomr_infer.model.prices import Price
     from atomr_infer.serving.blueprint import Blueprint
 
 log = logging.getLogger(__name__)
 
 
 class EngineCore(GenServer):
-    """Admits requests to one replica's engine."""
+    """Admits requests to one replica's engine.
+
+    Attributes:
+        permits: who runs, and on what.
+        state: what others see of it.
+    """
 
     def __init__(self, blueprint: Blueprint, number: int) -> None:
         self._blueprint = blueprint
         self._number = number
-        serving = self._deployment.serving
+        serving = self.deployment.serving
         self._queue: AdmissionQueue[Ref] = AdmissionQueue(
             max_queue=serving.max_queue, aging_s=serving.priority_aging_s
         )
-        self._permits = Permits(self._queue)
+        self.permits = Permits(self._queue)
         self._clients: dict[Ref, Requester] = {}
         self._by_monitor: dict[Ref, Requester] = {}
         self._context: Ref | None = None
         self._version = blueprint.contexts[number].version
         self._beside: messages.ContextUp | None = None
-        self._state: ReplicaState
+        self.state: ReplicaState
+        self._idling = Idling(self)
 
     def init(self) -> None:
         """Announce the replica to its coordinator."""
-        self._state = ReplicaState(
-            number=self._number, core=self_pid(), permits=self._permits
+        self.state = ReplicaState(
+            number=self._number, core=self_pid(), permits=self.permits
         )
-        self._permits.state = self._state
-        self._permits.freed = partial(_tell_freed, self_pid())
+        self.permits.state = self.state
+        self.permits.freed = partial(_tell_freed, self_pid())
         self._announce()
-        if self._number >= self._deployment.serving.replicas:
+        if self._number >= self.deployment.serving.replicas:
             # The last core was told to retire, and has ended otherwise.
             cast(self_pid(), messages.Retire())
 
     @property
-    def _deployment(self) -> Deployment:
+    def deployment(self) -> Deployment:
+        """What it is a replica of, as of now."""
         return self._blueprint.deployment
 
     # --- requests -------------------------------------------------------------
@@ -99,8 +113,8 @@ class EngineCore(GenServer):
         match request:
             case messages.Admit():
                 return self._admit(request, from_)
-            case messages.EstimateCost(batch=batch, price=price):
-                return Reply(self._estimate(batch, price))
+            case messages.EstimateCost():
+                return Reply(estimate_on(self.permits.engine, request))
             case messages.Adopt():
                 self._adopt(request)
                 return Reply(None)
@@ -118,10 +132,10 @@ class EngineCore(GenServer):
             case messages.Freed(permit=permit, ended=ended):
                 self._freed(permit, ended)
             case messages.Announce():
-                self._permits.left = None
+                self.permits.left = None
                 self._announce()
             case messages.Retire() | messages.Left():
-                self._permits.left = partial(_tell_left, self_pid())
+                self.permits.left = partial(cast, self_pid(), messages.Left())
                 self._tell_idle()
             case _:
                 self._take_news(message)
@@ -134,38 +148,52 @@ class EngineCore(GenServer):
             case messages.ContextFailed(error=error, version=version):
                 if version == self._version:
                     self._context_failed(error)
+            case messages.StaysAsleep(error=error, version=version):
+                if version == self._version:
+                    self._idling.stays_asleep(error)
             case messages.ContextProgress(progress=progress, version=version):
-                if version == self._version or self._permits.engine is None:
-                    self._state.progress = progress
+                if version == self._version or self.permits.engine is None:
+                    self.state.progress = progress
             case _:
                 raise TypeError(f"EngineCore does not know the message {message!r}")
 
     def handle_info(self, message: object) -> None:
         """Take the end of a requester or of the engine's context."""
         if isinstance(message, messages.QueueTimeout):
-            self._give_up(message.ref)
+            self._give_up(message)
+        elif isinstance(message, messages.LookIdle):
+            self._idling.look(message.life)
         elif isinstance(message, Down):
             self._down(message)
         else:
             super().handle_info(message)
 
     def _admit(self, asked: messages.Admit, from_: From) -> Reply | NoReply:
-        if self._state.phase is Phase.FAILED:
-            return Reply(self._failure())
-        client = Requester(ref=Ref(), down=monitor(asked.requester))
+        if self.state.phase is Phase.FAILED:
+            return Reply(not_available(self.deployment, self.state.error))
+        refused = self._idling.wake(asked)
+        if refused is not None:
+            return Reply(refused)
+        client = Requester(Ref(), monitor(asked.requester), asked.is_probe)
         admission = self._ask(client.ref, asked)
         if admission is Admission.REFUSED:
             demonitor(client.down)
-            return Reply(self._overloaded())
+            asleep = self._idling.waking and not asked.may_wait
+            return Reply(
+                refused_asleep(self.deployment)
+                if asleep
+                else overloaded(self.deployment, self._queue)
+            )
         self._clients[client.ref] = client
         self._by_monitor[client.down] = client
         if admission is Admission.GRANTED:
             return Reply(self._lease(client.ref))
         client.waiting = from_
-        timeout_s = self._deployment.serving.queue_timeout_s
-        client.timer = send_after(
-            timeout_s, self_pid(), messages.QueueTimeout(client.ref)
-        )
+        timeout_s = self.deployment.serving.queue_timeout_s
+        if self._idling.waking:
+            timeout_s = max(timeout_s, self.deployment.timeouts.load_s)
+        late = messages.QueueTimeout(client.ref, timeout_s)
+        client.timer = send_after(timeout_s, self_pid(), late)
         return NoReply()
 
     def _ask(self, ref: Ref, asked: messages.Admit) -> Admission:
@@ -176,20 +204,12 @@ class EngineCore(GenServer):
         if admission is Admission.REFUSED and asked.may_wait:
             last = self._queue.displace(now=now, priority=priority, claim=claim)
             if last is not None:
-                self._clients[last].answer(self._overloaded("displaced"))
+                self._clients[last].answer(
+                    overloaded(self.deployment, self._queue, "displaced")
+                )
                 self._leave(last)
                 admission = ask()
         return admission
-
-    def _estimate(
-        self, batch: ExecuteBatch, price: Price | None
-    ) -> CostEstimate | None:
-        longest = None
-        engine = self._permits.engine
-        if engine is not None:
-            able = capabilities_of(engine.runner, batch.model)
-            longest = able.max_output_tokens
-        return estimate_request(batch, price, max_output_tokens=longest)
 
     def _leave(self, ref: Ref) -> None:
         client = self._clients.pop(ref, None)
@@ -199,9 +219,8 @@ class EngineCore(GenServer):
         demonitor(client.down)
         del self._by_monitor[client.down]
         self._grant(self._queue.leave(ref))
-        if client.life is not None:
-            client.life.leave()
-        if self._permits.left is not None:
+        client.leave()
+        if self.permits.left is not None:
             self._tell_idle()
 
     def _release(self, ref: Ref, ended: Ended) -> None:
@@ -209,37 +228,31 @@ class EngineCore(GenServer):
         if client is None:
             return
         self._leave(ref)
-        engine = self._permits.engine
+        engine = self.permits.engine
         if engine is not None and engine.life is client.life:
             self._tune(client.generation, ended)
 
     def _freed(self, permit: Permit, ended: Ended) -> None:
         self._grant(self._queue.leave(permit.ref))
         permit.engine.life.leave()
-        if permit.engine is self._permits.engine:
+        if permit.engine is self.permits.engine:
             self._tune(permit.generation, ended)
-        if self._permits.left is not None:
+        if self.permits.left is not None:
             self._tell_idle()
 
     def _tune(self, generation: int, ended: Ended) -> None:
-        permits = self._permits
+        permits = self.permits
         before = permits.limit.limit
         self._grant(permits.tune(generation, ended))
         if permits.limit.limit != before:
-            log.info("%s: %d requests at once", self._label(), permits.limit.limit)
+            log.info("%s: %d requests at once", self.label(), permits.limit.limit)
 
-    def _give_up(self, ref: Ref) -> None:
-        client = self._clients.get(ref)
+    def _give_up(self, late: messages.QueueTimeout) -> None:
+        client = self._clients.get(late.ref)
         if client is None or client.waiting is None:
             return
-        waited_s = self._deployment.serving.queue_timeout_s
-        client.answer(
-            OverloadedError(
-                f"{self._deployment.name} has no free place: waited {waited_s:g} s",
-                code="queue_timeout",
-            )
-        )
-        self._leave(ref)
+        client.answer(waited_too_long(self.deployment, late.waited_s))
+        self._leave(late.ref)
 
     def _grant(self, refs: Iterable[Ref]) -> None:
         for ref in refs:
@@ -247,12 +260,11 @@ class EngineCore(GenServer):
             client.answer(self._lease(ref))
 
     def _lease(self, ref: Ref) -> Lease:
-        engine = self._permits.engine
+        engine = self.permits.engine
         assert engine is not None, "the queue is open only with an engine"
         client = self._clients[ref]
-        client.generation = self._permits.limit.generation
-        client.life = engine.life
-        engine.life.enter()
+        client.generation = self.permits.limit.generation
+        client.enter(engine.life)
         return Lease(
             ref=ref,
             core=self_pid(),
@@ -271,66 +283,71 @@ class EngineCore(GenServer):
             self._beside = message  # it is run on when we are told so
         else:
             self._run_on(message)
-            self._permits.limit = AdaptiveLimit(self._most(message))
-            self._grant(self._queue.open(self._permits.limit.limit))
+            self.permits.limit = AdaptiveLimit(message.most(self.deployment))
+            self._grant(self._queue.open(self.permits.limit.limit))
 
     def _run_on(self, engine: messages.ContextUp) -> None:
         if self._context is not None:
             demonitor(self._context)
         self._context = monitor(engine.context)
-        self._permits.engine = engine
-        self._state.starts += 1
-        self._state.engine_pid = getattr(engine.runner, "pid", None)
-        self._state.progress = None
-        self._enter(Phase.SERVING, None)
-
-    def _most(self, engine: messages.ContextUp) -> int:
-        most = self._deployment.serving.max_concurrency
-        return engine.runner.capabilities.max_concurrency if most is None else most
+        self.permits.engine = engine
+        self.state.starts += 1
+        self.state.engine_pid = getattr(engine.runner, "pid", None)
+        self.state.progress = None
+        self._idling.begin(engine.life)
+        self.enter(Phase.SERVING, None)
 
     def _adopt(self, asked: messages.Adopt) -> None:
-        serving = self._deployment.serving
+        serving = self.deployment.serving
         self._queue.reshape(
             max_queue=serving.max_queue, aging_s=serving.priority_aging_s
         )
-        last, beside = self._permits.engine, self._beside
+        last, beside = self.permits.engine, self._beside
         if asked.version > self._version:
+            self._idling.end()
             self._version, self._beside = asked.version, None
             if beside is not None and beside.life.error is None:
                 self._run_on(beside)
             else:
-                self._let_go()
-                self._enter(Phase.RESTARTING, None)
-        engine = self._permits.engine
+                self.let_go()
+                self.enter(Phase.RESTARTING, None)
+        engine = self.permits.engine
         if engine is not None:
             if not asked.keeps_limit:
-                self._permits.limit = AdaptiveLimit(self._most(engine))
-            self._permits.limit.resize(self._most(engine))
-            self._grant(self._queue.open(self._permits.limit.limit))
+                self.permits.limit = AdaptiveLimit(engine.most(self.deployment))
+            self.permits.limit.resize(engine.most(self.deployment))
+            self._grant(self._queue.open(self.permits.limit.limit))
+            self._idling.look(engine.life)
         # Last: who was given a permit for it is counted by now.
         if last is not None and last is not engine:
             last.life.retire()
 
     def _pause(self, version: int) -> None:
-        last, self._version = self._permits.engine, version
-        self._let_go()
-        self._enter(Phase.LOADING, None)
+        last, self._version = self.permits.engine, version
+        self.let_go()
+        self._idling.end()
+        self.enter(Phase.LOADING, None)
         if last is not None:
             last.life.retire()
 
-    def _let_go(self) -> None:
+    def let_go(self) -> None:
+        """Give no permit for the engine that is there."""
         if self._context is not None:
             demonitor(self._context)
         self._context = None
-        self._permits.engine = None
-        self._state.engine_pid = None
+        self.permits.engine = None
+        self.state.engine_pid = None
         self._queue.close()
 
     def _context_failed(self, error: InferenceError) -> None:
-        self._enter(Phase.FAILED, error)
+        self.enter(Phase.FAILED, error)
+        self.answer_waiting(not_available(self.deployment, self.state.error))
+
+    def answer_waiting(self, error: InferenceError) -> None:
+        """Tell those that wait that they need not."""
         for ref, client in list(self._clients.items()):
             if client.waiting is not None:
-                client.answer(self._failure())
+                client.answer(fresh(error))
                 self._leave(ref)
 
     def _down(self, down: Down) -> None:
@@ -341,55 +358,40 @@ class EngineCore(GenServer):
             self._context_down(down.reason)
 
     def _context_down(self, reason: ExitReason) -> None:
-        self._let_go()
+        self.let_go()
         if not is_abnormal(reason):
             return  # its supervisor stops it, and then us
         error = reason if isinstance(reason, InferenceError) else None
         log.warning(
             "%s: the engine is gone (%s); it restarts, %d requests wait",
-            self._label(),
+            self.label(),
             reason,
             self._queue.waiting,
         )
-        self._enter(Phase.RESTARTING, error)
+        self.enter(Phase.RESTARTING, error)
 
     # --- what others see --------------------------------------------------------
 
     def _announce(self) -> None:
-        name = coordinator_name(self._deployment.name)
+        name = coordinator_name(self.deployment.name)
         if whereis(name) is not None:
-            cast(name, messages.ReplicaUp(self._state))
+            cast(name, messages.ReplicaUp(self.state))
 
     def _tell_idle(self) -> None:
         if not self._queue.outstanding and whereis(MANAGER) is not None:
-            name = self._deployment.name
-            cast(MANAGER, messages.ReplicaIdle(self._state.core, name, self._number))
+            name = self.deployment.name
+            cast(MANAGER, messages.ReplicaIdle(self.state.core, name, self._number))
 
-    def _enter(self, phase: Phase, error: InferenceError | None) -> None:
-        self._state.phase = phase
-        self._state.error = error
-        name = coordinator_name(self._deployment.name)
-        cast(name, messages.ReplicaChanged(self._state.core))
+    def enter(self, phase: Phase, error: InferenceError | None) -> None:
+        """Be in a phase, and say so."""
+        self.state.phase = phase
+        self.state.error = error
+        name = coordinator_name(self.deployment.name)
+        cast(name, messages.ReplicaChanged(self.state.core))
 
-    def _label(self) -> str:
-        return f"{self._deployment.name}/{self._number}"
-
-    def _overloaded(self, code: str = "queue_full") -> OverloadedError:
-        serving = self._deployment.serving
-        return OverloadedError(
-            f"{self._deployment.name} is full: {self._queue.running} requests run "
-            f"and {self._queue.waiting} of {serving.max_queue} wait",
-            code=code,
-        )
-
-    def _failure(self) -> NotReadyError:
-        return NotReadyError(
-            f"{self._deployment.name} is not available: {self._state.error}"
-        )
-
-
-def _tell_left(core: Pid) -> None:
-    cast(core, messages.Left())
+    def label(self) -> str:
+        """Return what it is called in the log."""
+        return f"{self.deployment.name}/{self._number}"
 
 
 def _tell_freed(core: Pid, permit: Permit, ended: Ended) -> None:

@@ -7,6 +7,9 @@ of the engine it runs on, and is cancelled when that ends.
 
 One that another runner has taken the place of is *retired*: nobody new uses it, and
 it is closed when the last permit that was given for it has come back.
+
+One that nobody has used for long may *doze*: its runner is closed, and another one
+is opened when somebody needs it.
 """
 
 from __future__ import annotations
@@ -29,32 +32,55 @@ class EngineLife:
     Attributes:
         error: why it ended; None while it lasts.
         users: permits that were given for it and are not back.
+        uses: permits that were given for it in all, but those for probes.
+        probes: those of the users that are probes.
         retired: whether nobody begins to use it any more.
         unused: set when it is retired, and nobody uses it.
-        serves: cancelled then; in it one waits for the runner's failure.
+        serves: cancelled then, and when it dozes; in it one waits for the runner's
+            failure.
+        nap: set when it has dozed for long enough; None: it does not doze.
     """
 
     def __init__(self) -> None:
         self.error: InferenceError | None = None
         self.users = 0
+        self.uses = 0
+        self.probes = 0
+        self.nap: trio.Event | None = None
         self.unused = trio.Event()
         self.serves = trio.CancelScope()
         self.retired = False
         self._scopes: set[trio.CancelScope] = set()
 
-    def enter(self) -> None:
+    def enter(self, *, is_probe: bool = False) -> None:
         """Count a permit that is given."""
         self.users += 1
+        if is_probe:
+            self.probes += 1
+        else:
+            self.uses += 1
 
-    def leave(self) -> None:
+    def leave(self, *, is_probe: bool = False) -> None:
         """Count a permit that is back."""
         self.users -= 1
+        self.probes -= is_probe
         self._look()
 
     def retire(self) -> None:
         """Take the news that nobody will begin to use it."""
         self.retired = True
+        self.wake()
         self._look()
+
+    def doze(self) -> None:
+        """Have its runner closed until :meth:`wake`; nobody uses it."""
+        self.nap = trio.Event()
+        self.serves.cancel()
+
+    def wake(self) -> None:
+        """Have another runner opened, where this one's is closed or being closed."""
+        if self.nap is not None:
+            self.nap.set()
 
     def _look(self) -> None:
         if self.retired and not self.users:

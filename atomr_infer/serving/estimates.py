@@ -10,12 +10,29 @@ import attrs
 from atomr.errors import CallError
 from atomr.otp import call
 from atomr_infer.policy.cost_estimate import estimate_request
+from atomr_infer.runtimes.contract import capabilities_of
 from atomr_infer.serving import messages
 
 if TYPE_CHECKING:
     from atomr_infer.model.batch import ExecuteBatch
     from atomr_infer.model.cost import CostEstimate
     from atomr_infer.serving.shared import Serving
+
+
+def estimate_on(
+    engine: messages.ContextUp | None, asked: messages.EstimateCost
+) -> CostEstimate | None:
+    """Return what a request may cost on an engine; None: its price is not known.
+
+    Args:
+        engine: the replica's; None: it has none now.
+        asked: the request and the model's price.
+    """
+    longest = None
+    if engine is not None:
+        able = capabilities_of(engine.runner, asked.batch.model)
+        longest = able.max_output_tokens
+    return estimate_request(asked.batch, asked.price, max_output_tokens=longest)
 
 
 async def estimated(serving: Serving, batch: ExecuteBatch) -> CostEstimate | None:

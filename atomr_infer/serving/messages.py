@@ -29,12 +29,15 @@ class Admit(Request[Lease | InferenceError]):
         priority: higher goes first in the queue.
         may_wait: False refuses at once instead of queueing.
         claim: whose turn it takes in the queue.
+        is_probe: True when it is for nobody: it only looks whether the engine
+            answers.
     """
 
     requester: Pid
     priority: int = 0
     may_wait: bool = True
     claim: Claim = UNCLAIMED
+    is_probe: bool = False
 
 
 @attrs.frozen
@@ -55,9 +58,26 @@ class Freed:
 
 @attrs.frozen
 class QueueTimeout:
-    """A request has waited as long as its deployment allows."""
+    """A request has waited as long as its deployment allows.
+
+    Attributes:
+        ref: the request's.
+        waited_s: how long that is, in seconds.
+    """
 
     ref: Ref
+    waited_s: float
+
+
+@attrs.frozen(eq=False)
+class LookIdle:
+    """Look whether an engine has been used of late.
+
+    Attributes:
+        life: the engine's.
+    """
+
+    life: EngineLife
 
 
 @attrs.frozen
@@ -139,6 +159,11 @@ class ContextUp:
     version: int
     model: str | None
 
+    def most(self, deployment: Deployment) -> int:
+        """Return how many generations may run on it at once."""
+        most = deployment.serving.max_concurrency
+        return self.runner.capabilities.max_concurrency if most is None else most
+
 
 @attrs.frozen
 class ContextFailed:
@@ -146,6 +171,14 @@ class ContextFailed:
 
     error: InferenceError
     version: int = 0
+
+
+@attrs.frozen
+class StaysAsleep:
+    """An engine that was stopped for want of requests could not be started."""
+
+    error: InferenceError
+    version: int
 
 
 # --- to a coordinator ---------------------------------------------------------

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from atomr_infer.serving.replica import Phase
+from atomr_infer.serving.replica import TAKES_REQUESTS, Phase
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +21,8 @@ class Readiness:
     """What ``/readyz`` says.
 
     Attributes:
-        ready: True when something is deployed, and all of it that runs here serves.
+        ready: True when something is deployed, and all of it that runs here serves,
+            or would be started by a request.
         phases: each deployment's phase by name; ``elsewhere`` where others run it.
     """
 
@@ -43,7 +44,7 @@ def readiness_of(
     """
     here = {name for name in phases if not is_elsewhere(name)}
     return Readiness(
-        ready=bool(phases) and all(phases[name] is Phase.SERVING for name in here),
+        ready=bool(phases) and all(phases[name] in TAKES_REQUESTS for name in here),
         phases={
             name: phase.value if name in here else ELSEWHERE
             for name, phase in phases.items()

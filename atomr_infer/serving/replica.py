@@ -30,8 +30,14 @@ class Phase(Enum):
 
     LOADING = "loading"
     SERVING = "serving"
+    ASLEEP = "asleep"
+    WAKING = "waking"
     RESTARTING = "restarting"
     FAILED = "failed"
+
+
+TAKES_REQUESTS = frozenset({Phase.SERVING, Phase.ASLEEP, Phase.WAKING})
+"""The phases in which a request is answered, if need be after a start."""
 
 
 @attrs.define(eq=False)
@@ -92,6 +98,11 @@ class ReplicaState:
     def ready(self) -> bool:
         """True when its engine can run now."""
         return self.phase is Phase.SERVING
+
+    @property
+    def asleep(self) -> bool:
+        """True when a request would have its engine started."""
+        return self.phase is Phase.ASLEEP
 
     @property
     def running(self) -> int:

@@ -14,7 +14,7 @@ from h2.connection import H2Connection
 from h2.events import DataReceived, StreamEnded
 
 from atomr_infer.gateway.silences import BUSY, LOOKS, Silences
-from atomr_infer.model.deployment import Deployment, Timeouts
+from atomr_infer.model.deployment import Deployment, Serving, Timeouts
 from atomr_infer.testing.upstream_script import (
     ErrorInStream,
     HangBeforeHeaders,
@@ -23,7 +23,7 @@ from atomr_infer.testing.upstream_script import (
     server_error,
 )
 from tests.gateway.dialects import ROUTES, Route, provider
-from tests.gateway.http import chat_body, parse, unchunk
+from tests.gateway.http import chat_body, parse, unchunk, until
 from tests.gateway.http1 import Client, post
 
 if TYPE_CHECKING:
@@ -333,6 +333,23 @@ async def test_a_quick_error_keeps_its_status_in_an_early_stream(serve: Serve) -
         async with asking(running, asked) as client:
             answer = parse(await client.rest())
     assert answer.status == 502
+
+
+async def test_who_waits_for_an_engine_hears_what_it_does(serve: Serve) -> None:
+    rests = Deployment(
+        name="m",
+        runtime="mock",
+        options={"load_s": 0.3},
+        serving=Serving(idle_stop_s=0.1),
+    )
+    async with serve(rests, keepalive_s=SOON_S) as running:
+        phases = running.cluster.readiness
+        await until(lambda: phases().phases["m"] == "asleep")
+        asked = post(ROUTES["chat"].path, chat_body(stream=True), CLOSE, EARLY)
+        body = await whole_body(running, asked)
+    told = b": x-atomr-loading: m is waking: reading the script\n\n: keepalive\n\n"
+    assert body.startswith(told)
+    assert body.endswith(b"data: [DONE]\n\n")
 
 
 async def test_who_leaves_an_early_stream_ends_its_request(serve: Serve) -> None:

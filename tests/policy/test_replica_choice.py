@@ -31,6 +31,7 @@ class Replica:
     ready: bool = True
     first_s: float = 0.0
     is_local: bool = True
+    asleep: bool = False
 
 
 def far(label: str, tokens: int = 0, **more: Any) -> Replica:

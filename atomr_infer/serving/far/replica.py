@@ -68,6 +68,11 @@ class FarReplica:
         return self.phase is Phase.SERVING and self.link is not None
 
     @property
+    def asleep(self) -> bool:
+        """True when a request would have its engine started."""
+        return self.phase is Phase.ASLEEP and self.link is not None
+
+    @property
     def outstanding(self) -> int:
         """Requests running, waiting and on their way from here."""
         return self.told.outstanding + self.sent

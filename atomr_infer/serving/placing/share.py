@@ -25,7 +25,7 @@ from atomr_infer.policy.placement import Gpus
 from atomr_infer.remote.http.reaching import reach
 from atomr_infer.serving.elsewhere import forget, know
 from atomr_infer.serving.placing.records import Claim
-from atomr_infer.serving.replica import Phase
+from atomr_infer.serving.replica import TAKES_REQUESTS, Phase
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_TAKING = frozenset(phase.value for phase in TAKES_REQUESTS)
 _LOOK_EVERY_S = 0.25
 _AGAIN_S = 5.0
 _MAX_AGAIN_S = 300.0
@@ -257,7 +258,7 @@ class Share:
         phase = self._serving.readiness().phases.get(self.name)
         if phase == Phase.FAILED.value:
             self._serving.askable(self.name)  # raises why
-        if phase == Phase.SERVING.value:
+        if phase in _TAKING:
             if not self._unreached:
                 self._again_s = _AGAIN_S
             if self.state is State.LOADING:
@@ -284,7 +285,7 @@ class Share:
     def _serves_on(self) -> bool:
         """Whether what runs of it serves."""
         phases = self._serving.readiness().phases
-        return phases.get(self.name) == Phase.SERVING.value
+        return phases.get(self.name) in _TAKING
 
     def _enter(self, aim: Aim, *events: Event) -> None:
         for event in events:
@@ -302,7 +303,8 @@ class Share:
             return None
         self._of = aim
         failed = self.state is State.FAILED
-        serving = [r for r in self._serving.replicas(self.name) if r.ready]
+        replicas = self._serving.replicas(self.name)
+        serving = [r for r in replicas if r.phase in TAKES_REQUESTS]
         return Claim(
             state=self.state,
             gpus=() if failed else aim.gpus,

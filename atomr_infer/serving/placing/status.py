@@ -8,7 +8,7 @@ import attrs
 
 from atomr_infer.policy.deployment_state import State
 from atomr_infer.policy.placement import Gpus, Passed
-from atomr_infer.serving.replica import Phase
+from atomr_infer.serving.replica import TAKES_REQUESTS, Phase
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -21,6 +21,8 @@ _STATES = {
     Phase.LOADING: State.LOADING,
     Phase.RESTARTING: State.LOADING,
     Phase.SERVING: State.SERVING,
+    Phase.ASLEEP: State.SERVING,
+    Phase.WAKING: State.SERVING,
     Phase.FAILED: State.FAILED,
 }
 
@@ -177,7 +179,7 @@ def _local(deployment: Deployment, serving: Serving) -> DeploymentStatus:
         node=serving.node.name,
         state=state,
         replicas=deployment.serving.replicas,
-        serving=sum(replica.ready for replica in replicas),
+        serving=sum(replica.phase in TAKES_REQUESTS for replica in replicas),
         reason=reason,
     )
     return DeploymentStatus(
