@@ -37,6 +37,7 @@ from atomr_infer_llamacpp.options import Options as LlamaCppOptions
 from atomr_infer_mistralrs.options import Options as MistralRsOptions
 from atomr_infer_openai.config import OpenAIOptions
 from atomr_infer_ort.options import Options as OrtOptions
+from atomr_infer_vllm.options import Options as VllmOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -185,6 +186,13 @@ _TABLES: tuple[tuple[str, str, type[attrs.AttrsInstance]], ...] = (
         "`config.json` and `tokenizer.json` "
         "([use ONNX models](../how-to/use-onnx.md)).",
         OrtOptions,
+    ),
+    (
+        '[deployment.options]` with `runtime = "vllm"',
+        "`model` is required: a directory in Hugging Face's layout, or a name on its "
+        "hub; with adapters, `weights` stands for it "
+        "([use vLLM](../how-to/use-vllm.md)).",
+        VllmOptions,
     ),
     (
         '[deployment.options]` with `runtime = "mock"',

@@ -68,6 +68,8 @@ def test_a_block_of_python_prints_what_the_page_says(
 
 @pytest.mark.parametrize(("text", "output"), list(blocks("toml")))
 def test_a_block_of_toml_is_accepted(text: str, output: str | None) -> None:
+    # A page names the reader's own environment.
+    text = re.sub(r"(?m)^interpreter = .*$", f'interpreter = "{sys.executable}"', text)
     config = parse_config(text, "atomr.toml")
     validate_deployments(config.deployments, origin=config.origin)
 

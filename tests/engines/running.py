@@ -82,7 +82,8 @@ def _lines(output: IO[bytes]) -> list[str]:
     size = os.fstat(output.fileno()).st_size
     begin = max(0, size - 20_000)
     text = os.pread(output.fileno(), size - begin, begin).decode(errors="replace")
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    lines = (line.strip() for line in text.splitlines())
+    return [line for line in lines if line and not line.startswith("WARNING")]
 
 
 @contextmanager

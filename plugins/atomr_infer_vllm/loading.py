@@ -1,0 +1,202 @@
+"""Starting an engine of vLLM's, and what its runner is given of it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from atomr_infer.errors import ConfigError
+from atomr_infer.runtimes.contract import Progress
+from atomr_infer.runtimes.memory import check_fits, free_bytes
+from atomr_infer.runtimes.weights import weights_bytes
+from atomr_infer_vllm.embedding import VllmEmbedder
+from atomr_infer_vllm.faults import start_error
+from atomr_infer_vllm.options import (
+    Options,
+    Task,
+    engine_arguments,
+    refuse_unknown_arguments,
+)
+from atomr_infer_vllm.runner import Parts, VllmRunner, Watched
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from atomr_infer_vllm.loop import LoopThread
+
+    Report = Callable[[Progress], None]
+
+
+def prepare(deployment: str, options: Options, report: Report) -> Any:  # noqa: ANN401  AsyncEngineArgs
+    """Import vLLM and return its engine's arguments; blocks for seconds.
+
+    Raises:
+        ConfigError: vLLM cannot be imported, or has no argument of that name, or a
+            file is missing.
+        EngineStartError: the weights do not fit into memory.
+    """
+    _set_environment(options)
+    _check_files(deployment, options)
+    report(Progress("importing vLLM"))
+    try:
+        from vllm import AsyncEngineArgs  # noqa: PLC0415  not to list runtimes
+        from vllm.platforms import current_platform  # noqa: PLC0415
+    except ImportError as error:
+        raise ConfigError(
+            f"vLLM cannot be imported ({error}); run: pip install 'atomr-infer[vllm]'"
+        ) from error
+    known = frozenset(AsyncEngineArgs.__dataclass_fields__)
+    refuse_unknown_arguments(deployment, options, known)
+    on_cpu = current_platform.is_cpu()
+    if on_cpu:
+        needed = weights_bytes(Path(options.weights).expanduser())
+        check_fits(options.weights, needed, free_bytes())
+    arguments = engine_arguments(options, on_cpu=on_cpu)
+    return AsyncEngineArgs(**arguments, disable_log_stats=False)
+
+
+def _set_environment(options: Options) -> None:
+    # It would tell its makers who uses it.
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    # A fork of a process with threads may stand still.
+    os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
+    if options.cpu_cache_gib is not None:
+        os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(options.cpu_cache_gib)
+
+
+def _check_files(deployment: str, options: Options) -> None:
+    weights = Path(options.weights).expanduser()
+    if options.weights.startswith(("/", "./", "../", "~")) and not weights.exists():
+        raise ConfigError(f"deployment {deployment!r}: there is no model {weights}")
+    for name, path in options.lora.items():
+        if not Path(path).is_dir():
+            raise ConfigError(
+                f"deployment {deployment!r}: there is no adapter {path} for {name!r}"
+            )
+
+
+async def start(
+    arguments: Any,  # noqa: ANN401  AsyncEngineArgs
+    options: Options,
+) -> Any:  # noqa: ANN401  AsyncLLM
+    """Start the engine, in its loop; takes half a minute and more.
+
+    Raises:
+        EngineStartError: it cannot.
+    """
+    from vllm.v1.engine.async_llm import AsyncLLM  # noqa: PLC0415  as above
+
+    try:
+        return AsyncLLM.from_engine_args(arguments)
+    except Exception as error:
+        raise start_error(options.weights, error) from error
+
+
+def runner_of(
+    loop: LoopThread,
+    engine: Any,  # noqa: ANN401  AsyncLLM
+    options: Options,
+) -> VllmRunner | VllmEmbedder:
+    """Return the runner of an engine that has started.
+
+    Raises:
+        ConfigError: the chat template or the tool parser is not there.
+    """
+    life = Watched(loop, engine)
+    bounds = {
+        "context_tokens": engine.model_config.max_model_len,
+        "max_seqs": options.max_seqs,
+    }
+    if options.task is Task.EMBED:
+        return VllmEmbedder(life, _pooling_params, **bounds)
+    return VllmRunner(life, _parts(engine, options), **bounds)
+
+
+def _parts(engine: Any, options: Options) -> Parts:  # noqa: ANN401  AsyncLLM
+    tokenizer = engine.get_tokenizer()
+    return Parts(
+        tokenizer=tokenizer,
+        chat_template=_chat_template(tokenizer, options),
+        defaults=engine.model_config.get_diff_sampling_param(),
+        sampling_params=_sampling_params,
+        adapters=_adapters(options),
+        parser=_parser(tokenizer, options),
+    )
+
+
+def _chat_template(tokenizer: Any, options: Options) -> str | None:  # noqa: ANN401  HF's
+    if options.chat_template is not None:
+        try:
+            return Path(options.chat_template).expanduser().read_text(encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(f"the chat template cannot be read: {error}") from error
+    template: str | None = getattr(tokenizer, "chat_template", None)
+    return template
+
+
+def _sampling_params(
+    arguments: Mapping[str, Any], structured: Mapping[str, Any]
+) -> object:
+    from vllm import SamplingParams  # noqa: PLC0415
+    from vllm.sampling_params import (  # noqa: PLC0415
+        RequestOutputKind,
+        StructuredOutputsParams,
+    )
+
+    known = {
+        k: v for k, v in arguments.items() if k in SamplingParams.__struct_fields__
+    }
+    return SamplingParams(
+        **known,
+        output_kind=RequestOutputKind.DELTA,
+        structured_outputs=StructuredOutputsParams(**structured)
+        if structured
+        else None,
+    )
+
+
+def _pooling_params(dimensions: int | None) -> object:
+    from vllm import PoolingParams  # noqa: PLC0415
+
+    return PoolingParams(task="embed", dimensions=dimensions)
+
+
+def _adapters(options: Options) -> dict[str, object]:
+    if not options.lora:
+        return {}
+    from vllm.lora.request import LoRARequest  # noqa: PLC0415
+
+    return {
+        name: LoRARequest(name, number, path)
+        for number, (name, path) in enumerate(options.lora.items(), start=1)
+    }
+
+
+def _parser(
+    tokenizer: Any,  # noqa: ANN401  HF's
+    options: Options,
+) -> Callable[[Sequence[Mapping[str, Any]]], tuple[object, object]] | None:
+    if options.tool_parser is None:
+        return None
+    from vllm.entrypoints.openai.chat_completion.protocol import (  # noqa: PLC0415
+        ChatCompletionRequest,
+    )
+    from vllm.tool_parsers import ToolParserManager  # noqa: PLC0415
+
+    try:
+        kind = ToolParserManager.get_tool_parser(options.tool_parser)
+    except KeyError as error:
+        known = {*ToolParserManager.tool_parsers, *ToolParserManager.lazy_parsers}
+        raise ConfigError(
+            f"vLLM has no tool parser {options.tool_parser!r}; known: "
+            f"{', '.join(sorted(known))}"
+        ) from error
+
+    def make(tools: Sequence[Mapping[str, Any]]) -> tuple[object, object]:
+        request = ChatCompletionRequest(
+            messages=[{"role": "user", "content": ""}], model="", tools=list(tools)
+        )
+        return kind(tokenizer, request.tools), request
+
+    return make

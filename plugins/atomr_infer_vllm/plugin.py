@@ -1,0 +1,84 @@
+"""The runtime plugin ``vllm``.
+
+vLLM is an engine for GPUs, with a build for CPUs.  Its pins exclude most other
+packages' versions, so it has an environment of its own, whose interpreter a
+deployment names (``interpreter``).  Its core and workers are processes of their
+own, below the child that the bridge starts.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import trio
+
+from atomr_infer.runtimes.contract import (
+    Host,
+    ModelRunner,
+    Progress,
+    RunnerContext,
+    RuntimePlugin,
+)
+from atomr_infer_vllm.options import parse_options
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from atomr_infer.model.deployment import Deployment
+
+SHUTDOWN_S = 8.0
+"""How long the engine's processes may take to end; the bridge kills what is left."""
+
+
+class VllmPlugin(RuntimePlugin):
+    """Models in Hugging Face's layout on vLLM."""
+
+    name = "vllm"
+    summary = "vLLM: chat and embedding models on GPUs, or on a CPU, on this machine"
+    host = Host.CHILD_PROCESS
+
+    def missing(self) -> tuple[str, ...]:
+        """Return ``("vllm",)`` when it is not installed."""
+        return () if importlib.util.find_spec("vllm") else ("vllm",)
+
+    def validate(self, deployment: Deployment) -> None:
+        """Check the options."""
+        parse_options(deployment)
+
+    @asynccontextmanager
+    async def open_runner(
+        self, deployment: Deployment, context: RunnerContext
+    ) -> AsyncIterator[ModelRunner]:
+        """Start the engine with the model.
+
+        Raises:
+            ConfigError: the options are wrong, or a file or a package is missing.
+            EngineStartError: the engine cannot start.
+        """
+        options = parse_options(deployment)
+        token = trio.lowlevel.current_trio_token()
+
+        def report(progress: Progress) -> None:
+            token.run_sync_soon(context.progress, progress)
+
+        # These import what belongs to vLLM's environment.
+        from atomr_infer_vllm.loading import prepare, runner_of, start  # noqa: PLC0415
+        from atomr_infer_vllm.loop import LoopThread  # noqa: PLC0415
+
+        arguments = await trio.to_thread.run_sync(
+            prepare, deployment.name, options, report, abandon_on_cancel=True
+        )
+        context.progress(Progress("starting the engine"))
+        loop = LoopThread()
+        engine = await loop.run(lambda: start(arguments, options))
+        try:
+            yield runner_of(loop, engine, options)
+        finally:
+            with trio.move_on_after(SHUTDOWN_S, shield=True):
+                await trio.to_thread.run_sync(engine.shutdown, abandon_on_cancel=True)
+            await loop.stop()
+
+
+PLUGIN = VllmPlugin()

@@ -1,0 +1,270 @@
+"""The runner of a model that generates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+import attrs
+import trio
+
+from atomr_infer.errors import (
+    EngineCrashedError,
+    InferenceError,
+    InvalidRequestError,
+    UnsupportedFeatureError,
+)
+from atomr_infer.model.capabilities import ALL_SAMPLING, Capabilities, Feature
+from atomr_infer.model.dialect import Dialect
+from atomr_infer_vllm.answer import Answer
+from atomr_infer_vllm.conversation import tools_of, turns_of
+from atomr_infer_vllm.faults import first_line, to_inference_error
+from atomr_infer_vllm.generation import Generation
+from atomr_infer_vllm.parsing import StreamedCalls
+from atomr_infer_vllm.sampling import Asked, asked_of
+from atomr_infer_vllm.tools import forced_of, refuse_undecided
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator
+
+    from atomr_infer.model.batch import ExecuteBatch
+    from atomr_infer_vllm.loop import LoopThread
+
+WATCH_EVERY_S = 0.2
+"""How often the engine is asked whether its core has died: streams hear it by
+themselves, and an idle engine has none."""
+
+
+class Engine(Protocol):
+    """What is used of vLLM's ``AsyncLLM``."""
+
+    errored: bool
+
+    def get_num_unfinished_requests(self) -> int:
+        """How many requests it has, those that wait included."""
+        ...
+
+    def generate(
+        self, prompt: object, sampling_params: object, request_id: str, **more: object
+    ) -> AsyncGenerator[Any, None]:
+        """Make an answer; cancelling the iteration drops it."""
+        ...
+
+    def encode(
+        self, prompt: object, pooling_params: object, request_id: str
+    ) -> AsyncIterator[Any]:
+        """Make a vector."""
+        ...
+
+    def shutdown(self) -> None:
+        """End its processes; blocks for seconds."""
+        ...
+
+
+@attrs.frozen(kw_only=True)
+class Parts:
+    """What of vLLM a runner is given, so that nothing here imports it.
+
+    Attributes:
+        tokenizer: the model's, of Hugging Face's.
+        chat_template: its chat template; None: it has none.
+        defaults: the sampling that its makers advise.
+        sampling_params: makes vLLM's ``SamplingParams`` of its arguments, and of
+            those of ``StructuredOutputsParams``.
+        adapters: a ``LoRARequest`` by the model name that a client asks for.
+        parser: makes a tool parser, and vLLM's form of the request, of tools.
+    """
+
+    tokenizer: Any
+    chat_template: str | None
+    defaults: Mapping[str, Any]
+    sampling_params: Callable[[Mapping[str, Any], Mapping[str, Any]], object]
+    adapters: Mapping[str, object]
+    parser: Callable[[Sequence[Mapping[str, Any]]], tuple[object, object]] | None
+
+
+class Watched:
+    """The life of an engine, which is over when its core has died."""
+
+    def __init__(self, loop: LoopThread, engine: Engine) -> None:
+        self.loop = loop
+        self.engine = engine
+        self.active = 0
+
+    async def failed(self) -> InferenceError:
+        """Return when the engine's core has died."""
+        # It has no event that one could wait for.
+        while not self.engine.errored:  # noqa: ASYNC110
+            await trio.sleep(WATCH_EVERY_S)
+        return EngineCrashedError("vLLM's engine core died; the log says why")
+
+    def check(self) -> None:
+        """Refuse work that nobody would do.
+
+        Raises:
+            EngineCrashedError: the engine's core has died.
+        """
+        if self.engine.errored:
+            raise EngineCrashedError("vLLM's engine core died; the log says why")
+
+
+class VllmRunner:
+    """A :class:`~atomr_infer.runtimes.contract.ModelRunner` on vLLM."""
+
+    def __init__(
+        self, life: Watched, parts: Parts, *, context_tokens: int, max_seqs: int
+    ) -> None:
+        self._life = life
+        self._parts = parts
+        self._context_tokens = context_tokens
+        features = {
+            Feature.COMPLETIONS,
+            Feature.LOGPROBS,
+            Feature.COUNT_TOKENS,
+            Feature.JSON_OBJECT,
+            Feature.STRUCTURED_OUTPUT,
+        }
+        if parts.chat_template is not None:
+            features |= {Feature.CHAT, Feature.TOOLS, Feature.PARALLEL_TOOLS}
+        self.capabilities = Capabilities(
+            features=frozenset(features),
+            sampling=ALL_SAMPLING,
+            max_concurrency=max_seqs,
+            context_tokens=context_tokens,
+            extra_of=frozenset({Dialect.OPENAI_CHAT, Dialect.OPENAI_COMPLETIONS}),
+            max_n=max_seqs,
+        )
+
+    @property
+    def active(self) -> int:
+        """Generations in the engine, those that wait included."""
+        return self._life.active
+
+    async def failed(self) -> InferenceError:
+        """Return when the engine's core has died."""
+        return await self._life.failed()
+
+    @asynccontextmanager
+    async def execute(self, batch: ExecuteBatch) -> AsyncIterator[Generation]:
+        """Run one generation.
+
+        Raises:
+            UnsupportedFeatureError: on entry: parts that are not text, or tools that
+                nothing would find in the answer.
+            InvalidRequestError: on entry or from the iteration: the chat template or
+                the engine refuses the request.
+            ContextLengthError: on entry: the prompt is too long.
+            EngineError: from the iteration: the engine failed.
+            EngineCrashedError: on entry or from the iteration: its core has died.
+
+        Cancellation: leaving waits, shielded, until the engine has been told to drop
+            it.
+        """
+        self._life.check()
+        prompt = await self._tokens(batch)
+        generation = self._start(batch, prompt)
+        self._life.active += 1
+        try:
+            yield generation
+        finally:
+            await generation.leave()
+            self._life.active -= 1
+
+    def _start(self, batch: ExecuteBatch, prompt: list[int]) -> Generation:
+        forced = forced_of(batch)
+        asked = asked_of(
+            batch,
+            prompt_tokens=len(prompt),
+            context_tokens=self._context_tokens,
+            defaults=self._parts.defaults,
+            forced=forced,
+        )
+        params = self._params(asked)
+        answer = Answer(
+            batch.request_id,
+            len(prompt),
+            top_logprobs=batch.sampling.top_logprobs or 0,
+            forced=forced,
+            parsers=() if forced else self._parsers(batch),
+            warnings=asked.ignored,
+        )
+        engine, adapter = self._life.engine, self._parts.adapters.get(batch.model)
+        return Generation(
+            self._life.loop,
+            lambda: engine.generate(
+                {"prompt_token_ids": prompt},
+                params,
+                batch.request_id,
+                lora_request=adapter,
+                # vLLM serves the lowest first.
+                priority=0,
+            ),
+            answer,
+        )
+
+    def _params(self, asked: Asked) -> object:
+        try:
+            return self._parts.sampling_params(asked.arguments, asked.structured)
+        except (ValueError, TypeError) as error:
+            raise InvalidRequestError(first_line(error)) from error
+        except Exception as error:
+            # vLLM checks the values, and has classes of its own for that.
+            raise to_inference_error(error) from error
+
+    def _parsers(self, batch: ExecuteBatch) -> Sequence[StreamedCalls]:
+        tools = tools_of(batch)
+        if not tools or self._parts.parser is None:
+            return ()
+        return [
+            StreamedCalls(
+                *self._parts.parser(tools), f"call-{batch.request_id}-{index}"
+            )
+            for index in range(batch.sampling.n)
+        ]
+
+    # --- the prompt -----------------------------------------------------------------
+
+    async def count_tokens(self, batch: ExecuteBatch) -> int:
+        """Return the tokens of a request's prompt.
+
+        Raises:
+            InferenceError: it is no prompt of this model's.
+        """
+        return len(await self._tokens(batch))
+
+    async def _tokens(self, batch: ExecuteBatch) -> list[int]:
+        tokens = await trio.to_thread.run_sync(self._prompt, batch)
+        if not tokens:
+            raise InvalidRequestError("the prompt is empty", param="messages")
+        return tokens
+
+    def _prompt(self, batch: ExecuteBatch) -> list[int]:
+        if batch.prompt is not None:
+            return list(self._parts.tokenizer.encode(batch.prompt))
+        if self._parts.chat_template is None:
+            raise UnsupportedFeatureError(
+                "this model has no chat template; ask it for a completion",
+                code="unsupported_parameter",
+                param="messages",
+            )
+        tools = tools_of(batch)
+        refuse_undecided(batch, None if self._parts.parser is None else "one")
+        turns = turns_of(batch.messages)
+        try:
+            text = self._parts.tokenizer.apply_chat_template(
+                turns,
+                tools=tools or None,
+                chat_template=self._parts.chat_template,
+                add_generation_prompt=True,
+                tokenize=False,
+            )
+        except Exception as error:
+            # A template is a stranger's code, and computes with what the client wrote.
+            raise InvalidRequestError(
+                f"the model's chat template refuses the conversation: "
+                f"{first_line(error)}",
+                param="messages",
+            ) from error
+        # The template writes the special tokens itself.
+        return list(self._parts.tokenizer.encode(text, add_special_tokens=False))
