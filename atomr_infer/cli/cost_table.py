@@ -6,20 +6,18 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from atomr_infer.cli.clock import clock
 from atomr_infer.cli.operators import ask
+from atomr_infer.cli.tables import print_table
 from atomr_infer.model.budget import usd_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from atomr_infer.cli.operators import Where
-
-_UNBOUNDED = 10_000
 
 
 def print_costs(where: Where, by: str, since_s: int, *, as_json: bool) -> None:
@@ -32,10 +30,7 @@ def print_costs(where: Where, by: str, since_s: int, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(answer, indent=2))
         return
-    console = Console()
-    if not console.is_terminal:
-        console.width = _UNBOUNDED  # a line each, whole, for grep
-    console.print(_table(by, answer["usage"]))
+    print_table(_table(by, answer["usage"]))
     for line in _missing(answer):
         click.echo(f"warning: {line}", err=True)
 

@@ -66,6 +66,7 @@ class ServeLifecycle:
             "taken": done.refused is None and not dry_run,
             "reason": done.refused,
             "differences": [_shown(each) for each in done.differences],
+            "notes": list(done.notes),
         }
 
     def drain(self) -> Shown:

@@ -33,9 +33,11 @@ from atomr_infer.config.differences import (
     Kind,
     changed_fields,
     deployment_differences,
+    table_differences,
 )
 from atomr_infer.errors import ConfigError, InferenceError
 from atomr_infer.gateway.server_tls import server_context
+from atomr_infer.model.budget import budgets_by_name
 from atomr_infer.serving.placing.orders import Orders
 
 if TYPE_CHECKING:
@@ -75,20 +77,23 @@ class Reloaded:
     Attributes:
         differences: between what ran and what the configuration says.
         refused: why nothing was taken; None: it was.
+        notes: what the cluster's catalogue makes of it, where that is not what the
+            configuration says.
     """
 
     differences: tuple[Difference, ...] = ()
     refused: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 def differences(running: ServePlan, wanted: ServePlan) -> tuple[Difference, ...]:
     """Compare what runs with what the configuration says now."""
     found = list(deployment_differences(running.deployments, wanted.deployments))
     found += _of_gateway(running, wanted)
-    for table in ("teams", "budgets"):
-        before, after = getattr(running, table), getattr(wanted, table)
-        if before != after:
-            found.append(Difference(Kind.CHANGED, f"[[{table.removesuffix('s')}]]"))
+    teams = ({team.name: team for team in plan.teams} for plan in (running, wanted))
+    found += table_differences("[[team]]", *teams)
+    budgets = (budgets_by_name(plan.budgets) for plan in (running, wanted))
+    found += table_differences("[[budget]]", *budgets)
     for table in ("node", "cluster"):
         before, after = getattr(running, table), getattr(wanted, table)
         if before != after:
@@ -176,13 +181,14 @@ class Reloader:
         """
         async with self._one_at_a_time:
             found: tuple[Difference, ...] = ()
+            notes: tuple[str, ...] = ()
             try:
                 wanted = await trio.to_thread.run_sync(self._again)
                 tls = await trio.to_thread.run_sync(tls_of, wanted.gateway)
                 found = differences(self.plan, wanted)
                 setup = self._setup(wanted, tls)
                 if not dry_run:
-                    await self._take(wanted, setup)
+                    notes = await self._take(wanted, setup)
             except (ConfigError, InferenceError) as error:
                 if not dry_run:
                     self._refuse(cause, str(error))
@@ -195,8 +201,8 @@ class Reloader:
                     self._refuse(cause, told)
                 return Reloaded(found, told)
             if not dry_run:
-                self._tell(cause, found, quiet=quiet)
-            return Reloaded(found)
+                self._tell(cause, found, notes, quiet=quiet)
+            return Reloaded(found, notes=notes)
 
     def _setup(self, wanted: ServePlan, tls: ssl.SSLContext | None) -> Setup:
         try:
@@ -209,19 +215,19 @@ class Reloader:
                 error.line = wanted.origin.positions.line(("gateway", "admin_key"))
             raise
 
-    async def _take(self, wanted: ServePlan, setup: Setup) -> None:
+    async def _take(self, wanted: ServePlan, setup: Setup) -> tuple[str, ...]:
+        """Take a configuration; return what the catalogue makes of it."""
         there = self._cluster.readiness().phases
         runs = {d.name: d for d in self.plan.deployments if d.name in there}
         names = [deployment.name for deployment in wanted.deployments]
         new = [d for d in wanted.deployments if d.name not in runs]
         other = [d for d in wanted.deployments if runs.get(d.name, d) != d]
         gone = [name for name in runs if name not in names]
+        notes: tuple[str, ...] = ()
         if isinstance(self._cluster.orders, Orders):
             gone = []  # the catalogue says so, and each node does its share
             with self._cluster.at_home():
-                told = self._cluster.orders.declare(wanted.deployments)
-            for line in told:
-                print_notice(line)
+                notes = self._cluster.orders.declare(wanted.deployments)
         else:
             await self._serve(new, other, names)
         # From here to the end nothing waits, and nothing can fail.
@@ -236,6 +242,7 @@ class Reloader:
             cluster=self.plan.cluster,
         )
         self._remove(gone)
+        return notes
 
     async def _serve(
         self, new: list[Deployment], other: list[Deployment], names: list[str]
@@ -299,11 +306,18 @@ class Reloader:
         print_notice(f"{cause}: the configuration is not taken: {reason}")
         self._emit("refused", {"cause": cause, "reason": reason})
 
-    def _tell(self, cause: str, found: tuple[Difference, ...], *, quiet: bool) -> None:
+    def _tell(
+        self,
+        cause: str,
+        found: tuple[Difference, ...],
+        notes: tuple[str, ...],
+        *,
+        quiet: bool,
+    ) -> None:
         self.refused, self.taken_at_epoch_s = None, time.time()
-        for difference in found:
-            print_notice(f"{cause}: {difference.line}")
-        if not found and not quiet:
+        for line in (*(difference.line for difference in found), *notes):
+            print_notice(f"{cause}: {line}")
+        if not (found or notes or quiet):
             print_notice(f"{cause}: nothing in the configuration has changed")
         self._emit("taken", {"cause": cause, "differences": len(found)})
 

@@ -5,18 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from atomr_infer.cli.clock import clock
 from atomr_infer.cli.nodes import tell
+from atomr_infer.cli.spending_tables import budgets_table, limits_table
+from atomr_infer.cli.tables import print_table
 from atomr_infer.errors import ConfigError
 
 if TYPE_CHECKING:
     from atomr_infer.cli.operators import Where
-
-_UNBOUNDED = 10_000
 
 
 def print_status(where: Where, *, as_json: bool) -> None:
@@ -32,14 +31,15 @@ def _show_status(answer: Any) -> None:  # noqa: ANN401 - JSON
     for line in _of_node(answer):
         click.echo(line)
     print_deployments(answer["deployments"])
+    for table in (limits_table(answer["limits"]), budgets_table(answer["budgets"])):
+        if table is not None:
+            click.echo()
+            print_table(table)
 
 
 def print_deployments(deployments: list[Any]) -> None:
     """Print deployments as a table."""
-    console = Console()
-    if not console.is_terminal:
-        console.width = _UNBOUNDED  # a line per deployment, whole, for grep
-    console.print(_table(deployments))
+    print_table(_table(deployments))
 
 
 def _of_node(answer: Any) -> list[str]:  # noqa: ANN401 - JSON
@@ -52,6 +52,10 @@ def _of_node(answer: Any) -> list[str]:  # noqa: ANN401 - JSON
     configuration = answer.get("configuration")
     if configuration is not None:
         lines.append(f"configuration: {_configuration(configuration)}")
+    for away in answer["away"]:
+        since = clock(away["since_s"])
+        lines.append(f"node {away['name']}: away since {since}: {away['why']}")
+    lines += [f"problem: {problem}" for problem in answer["problems"]]
     return [*lines, ""]
 
 

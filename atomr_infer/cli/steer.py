@@ -68,7 +68,9 @@ def reload(
 def _show_reload(done: Any) -> None:  # noqa: ANN401 - JSON
     for difference in done["differences"]:
         click.echo(difference["line"])
-    if not done["differences"]:
+    for note in done["notes"]:
+        click.echo(f"note: {note}")
+    if not (done["differences"] or done["notes"]):
         click.echo("nothing in the configuration has changed")
 
 

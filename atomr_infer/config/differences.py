@@ -112,6 +112,40 @@ def deployment_differences(
     return tuple(found)
 
 
+def table_differences(
+    table: str, now: Mapping[str, object], wanted: Mapping[str, object]
+) -> tuple[Difference, ...]:
+    """Compare tables that are told apart by a name: changes, what comes, what goes.
+
+    Args:
+        table: as it is written: ``[[team]]``.
+        now: what runs, by name.
+        wanted: what is to be.
+
+    >>> table_differences("[[team]]", {}, {"web": object()})[0].line
+    "+ [[team]] 'web'"
+    """
+    found = [
+        Difference(Kind.CHANGED, f"{table} {name!r}", fields)
+        for name, after in wanted.items()
+        if name in now and (fields := changed_fields(now[name], after))
+    ]
+    for kind, one, other in ((Kind.ADDED, wanted, now), (Kind.REMOVED, now, wanted)):
+        gone = [name for name in one if name not in other]
+        found += [Difference(kind, f"{table} {name!r}") for name in gone]
+    return tuple(found)
+
+
+def said(value: object) -> dict[str, str]:
+    """Return the fields of a value that are given, as people read them.
+
+    >>> from atomr_infer.model.team import Team
+    >>> said(Team(name="web", weight=2.0))
+    {'name': '"web"', 'weight': '2.0'}
+    """
+    return {name: each.shown for name, each in _flat(value).items()}
+
+
 def changed_fields(
     before: object, after: object, *, only: Iterable[str] | None = None
 ) -> tuple[Field, ...]:

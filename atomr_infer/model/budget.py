@@ -12,11 +12,14 @@ import zoneinfo
 from datetime import UTC, tzinfo
 from decimal import Decimal, DecimalException
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from atomr_infer.model.validation import InvalidValueError, non_empty
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 MAX_UNITS = 1 << 53
 """Nine billion dollars; more fits no ledger."""
@@ -270,6 +273,11 @@ def are_budgets(_: object, field: attrs.Attribute[Any], value: object) -> None:
             problem = f"is the second one of {each.kind}; write one of them"
             raise InvalidValueError(field.name, str(each), problem)
         seen.add(each.kind)
+
+
+def budgets_by_name(owned: Iterable[OwnedBudget]) -> dict[str, OwnedBudget]:
+    """Return budgets by what tells one from the others: ``team web, usd/day``."""
+    return {f"{each.owner}, {each.budget.kind}": each for each in owned}
 
 
 @attrs.frozen(kw_only=True)

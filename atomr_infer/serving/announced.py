@@ -23,7 +23,7 @@ from atomr.core.child_spec import ChildSpec
 from atomr.process import PlainProcess, receive
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from atomr.cluster import Peers
     from atomr.cluster.permits import PermitService
@@ -125,6 +125,22 @@ class AnnouncedLimits:
             self._announce()
         except NotReplicatingError:
             return  # the process does it when the replicator is back
+
+    def others(self) -> Iterator[tuple[Limit, tuple[str, ...]]]:
+        """Yield the limits that other nodes use and this one does not, with the nodes.
+
+        Nothing, while the replicator is away.
+        """
+        found: dict[str, tuple[Limit, list[str]]] = {}
+        try:
+            for _, owner, value in self._map.items():
+                limit = self._limit(value)
+                if limit is not None and limit.name not in self._mine:
+                    found.setdefault(limit.name, (limit, []))[1].append(owner.name)
+        except NotReplicatingError:
+            return
+        for limit, nodes in found.values():
+            yield limit, tuple(sorted(nodes))
 
     # --- as a part of a cluster -------------------------------------------------------
 

@@ -71,6 +71,8 @@ class Budgets:
 
     def take(self, owned: Iterable[OwnedBudget]) -> None:
         """Take the budgets of teams and virtual keys, in place of those from before."""
+        owned = tuple(owned)
+        self._serving.node.agreement.take_budgets(owned)
         by_owner: dict[str, list[Budget]] = {}
         for each in owned:
             by_owner.setdefault(each.owner, []).append(each.budget)

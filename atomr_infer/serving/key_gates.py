@@ -49,6 +49,8 @@ class KeyGates:
 
     def take_teams(self, teams: Iterable[Team]) -> None:
         """Keep the limits of teams, in place of those from before."""
+        teams = tuple(teams)
+        self._serving.node.agreement.take_teams(teams)
         limits = {_team(team.name): team.rate_limits for team in teams}
         gone = [each for each in self._limited if each.startswith(_TEAM)]
         for owner in {*gone, *limits}:

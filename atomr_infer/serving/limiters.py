@@ -55,6 +55,8 @@ class ShownLimit:
         withheld: what share of it is withheld after a provider's refusals.
         shadow_refusals: requests that were not refused, as it is a shadow; None: it
             is none.
+        nodes: those that use it, where this one does not: what is used there, they
+            say.
     """
 
     owner: str
@@ -66,6 +68,7 @@ class ShownLimit:
     mode: str
     withheld: float
     shadow_refusals: int | None
+    nodes: tuple[str, ...] = ()
 
 
 @attrs.frozen
@@ -285,12 +288,14 @@ class Limiters:
     # --- what operators see ---------------------------------------------------------
 
     def shown(self) -> list[ShownLimit]:
-        """Return all limits, as they stand on this node."""
-        return [
+        """Return all limits, as they stand on this node; then those of others alone."""
+        mine = [
             _shown(shared.gate, each)
             for _, shared in sorted(self._shared.items())
             for each in shared.gate.counted
         ]
+        others = [_shown_other(*each) for each in self.announced.others()]
+        return [*mine, *sorted(others, key=lambda each: (each.owner, each.counts))]
 
 
 def _model(deployment: Deployment) -> str:
@@ -317,4 +322,20 @@ def _shown(gate: RateGate, each: Counted) -> ShownLimit:
         mode=limits.mode.value,
         withheld=gate.withheld,
         shadow_refusals=gate.shadow.refused if limits.shadow else None,
+    )
+
+
+def _shown_other(limit: Limit, nodes: tuple[str, ...]) -> ShownLimit:
+    owner, _, counts = limit.name.rpartition(" ")
+    return ShownLimit(
+        owner=owner,
+        counts=counts,
+        limit=limit.permits,
+        window_s=limit.window_s,
+        used=0,
+        waiting=0,
+        mode=limit.mode.value,
+        withheld=0.0,
+        shadow_refusals=None,
+        nodes=nodes,
     )

@@ -34,6 +34,7 @@ from atomr.process import open_node
 from atomr_infer.config.node import NodeConfig
 from atomr_infer.config.secrets import resolve_own
 from atomr_infer.errors import ConfigError, NotReadyError
+from atomr_infer.serving.agreed import Agreement
 from atomr_infer.serving.alive import Alive
 from atomr_infer.serving.roster import Roster
 from atomr_infer.serving.steering import Steering
@@ -66,6 +67,7 @@ class ServingNode:
         replicator: values that all nodes have.
         steering: what operators ask of all nodes.
         roster: which nodes there are, those that are away too.
+        agreement: what the nodes' files have to say alike.
         cluster: the open cluster; None: it is not open, or has no others.
         shares_port: whether its clients' port is other nodes' too, of one machine.
         replace_after_s: how long another node must be away before its replicas run
@@ -111,8 +113,10 @@ class ServingNode:
         self.add(self.steering)
         self.add(self._alive)
         self.roster = Roster(self.file(_NODES_FILE), expected=lambda: self.voters)
+        self.agreement = Agreement(self)
         if options is not None:
             self.add(self.roster)
+            self.add(self.agreement)
 
     def __repr__(self) -> str:
         return f"<ServingNode {self.name}>"

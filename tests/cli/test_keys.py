@@ -165,11 +165,11 @@ async def test_sighup_takes_teams_anew(write: Callable[[str], str]) -> None:
         assert (code, "there is no team 'ops'; there are: web" in err) == (1, True)
         write(CONFIG.replace('name = "web"', 'name = "ops"'))
         command.send(signal.SIGHUP)
-        await command.said("SIGHUP: ~ [[team]]")
+        await command.said("SIGHUP: + [[team]] 'ops'")
         code, secret, _ = await run_command(*create, *to, **KEY)
         assert code == 0
         assert await opens(command.port, secret)
         write(CONFIG)
         command.send(signal.SIGHUP)
-        await until(lambda: command.stderr.count("SIGHUP: ~ [[team]]") == 2)
+        await until(lambda: command.stderr.count("SIGHUP: + [[team]] 'web'") == 1)
         assert not await opens(command.port, secret), "its limits are not known"

@@ -18,7 +18,9 @@ from atomr_infer.config.gateway import GatewayConfig
 from atomr_infer.config.node import NodeConfig
 from atomr_infer.errors import ConfigError
 from atomr_infer.gateway.gateway import Gateway
+from atomr_infer.model.budget import Budget, OwnedBudget, Per
 from atomr_infer.model.deployment import Deployment
+from atomr_infer.model.rate_limits import RateLimits
 from atomr_infer.model.secret import Secret
 from atomr_infer.model.team import Team
 from atomr_infer.serving.names import MANAGER
@@ -86,6 +88,7 @@ def test_what_differs_is_found_in_every_table() -> None:
         gateway=GatewayConfig(bind="127.0.0.1:1", keepalive_s=1.0),
         keys=(Secret("sk-another"),),
         teams=(Team(name="red"),),
+        budgets=(OwnedBudget(budget=Budget(per=Per.DAY, usd="10"), team="red"),),
         node=NodeConfig(name="a"),
     )
     assert [difference.line for difference in differences(PLAN, wanted)] == [
@@ -93,10 +96,33 @@ def test_what_differs_is_found_in_every_table() -> None:
         "+ deployment 'n' (mock)",
         "~ [gateway]: keepalive_s: 15.0 -> 1.0, keys: a key -> another key",
         '~ [gateway]: bind: "127.0.0.1:0" -> "127.0.0.1:1" (with a restart)',
-        "~ [[team]]",
+        "+ [[team]] 'red'",
+        "+ [[budget]] 'team red, usd/day'",
         '~ [node]: name: nothing -> "a" (with a restart)',
     ]
     assert differences(PLAN, PLAN) == ()
+
+
+def test_what_differs_in_a_team_or_a_budget_is_told_key_by_key() -> None:
+    def plan(weight: float, usd: str, rpm: int) -> ServePlan:
+        limits = RateLimits(requests_per_minute=rpm)
+        budget = Budget(per=Per.DAY, usd=usd)
+        return attrs.evolve(
+            PLAN,
+            teams=(Team(name="red", weight=weight, rate_limits=limits),),
+            budgets=(OwnedBudget(budget=budget, team="red"),),
+        )
+
+    before, after = plan(1.0, "10", 60), plan(2.0, "20", 30)
+    assert [difference.line for difference in differences(before, after)] == [
+        "~ [[team]] 'red': rate_limits.requests_per_minute: 60 -> 30, "
+        "weight: 1.0 -> 2.0",
+        '~ [[budget]] \'team red, usd/day\': budget.usd: "10" -> "20"',
+    ]
+    assert [difference.line for difference in differences(before, PLAN)] == [
+        "- [[team]] 'red'",
+        "- [[budget]] 'team red, usd/day'",
+    ]
 
 
 async def test_what_is_new_is_served_and_what_is_gone_is_not() -> None:

@@ -56,6 +56,7 @@ async def test_sighup_and_the_command_are_one(
             "taken": True,
             "reason": None,
             "differences": [],
+            "notes": [],
         }
         write("[[deployment]\n")
         code, _, err = await run_command("reload", *url, **SHOWN)

@@ -39,6 +39,7 @@ async def test_a_budget_is_shown_as_it_stands(serve: Serve) -> None:
         assert 0 < spent < 50
         assert budget == {
             "owner": "deployment m",
+            "name": "deployment m",
             "budget": "1,000 tokens per month",
             "unit": "tokens",
             "limit": 1_000,

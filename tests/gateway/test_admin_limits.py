@@ -53,6 +53,8 @@ async def test_a_client_is_told_when_to_come_again_and_an_operator_why(
                     "mode": "escrow",
                     "withheld": 0.0,
                     "shadow_refusals": None,
+                    "nodes": [],
+                    "name": "mock, model m",
                 }
             ],
         }

@@ -9,6 +9,7 @@ from quart import request
 
 from atomr_infer.gateway.admin.refused import RefusedError, json_answer
 from atomr_infer.gateway.admin.shown import shown_deployment
+from atomr_infer.gateway.admin.standing import shown_standing
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -51,6 +52,7 @@ class LifecycleRoutes:
                     shown_deployment(serving, d) for d in serving.deployments.values()
                 ],
                 "ending": sorted(serving.draining),
+                **shown_standing(serving),
             }
         )
 

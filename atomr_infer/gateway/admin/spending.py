@@ -11,7 +11,7 @@ from quart import request
 
 from atomr.cluster.budgets import BudgetsError, ReclaimError, UnknownBudgetError
 from atomr_infer.gateway.admin.refused import RefusedError, json_answer
-from atomr_infer.serving.limiters import limits_shown
+from atomr_infer.gateway.admin.standing import shown_budgets, shown_limits
 from atomr_infer.store.trouble import StoreError
 from atomr_infer.store.usage import BY, PICO_PER_MICRO, By
 
@@ -64,7 +64,7 @@ class SpendingRoutes:
         yield "GET", f"/admin/usage/{by}/<int:since_s>", self._usage
 
     async def _budgets(self) -> Response:
-        return json_answer({"budgets": self._serving.budgets.shown()})
+        return json_answer({"budgets": shown_budgets(self._serving)})
 
     async def _reclaim(self) -> Response:
         try:
@@ -90,7 +90,7 @@ class SpendingRoutes:
         return json_answer({"ledger": asked.ledger, "units": units})
 
     async def _limits(self) -> Response:
-        shown = [attrs.asdict(limit) for limit in limits_shown(self._serving)]
+        shown = shown_limits(self._serving)
         return json_answer({"node": self._serving.node.name, "limits": shown})
 
     async def _usage(self, by: By, since_s: int) -> Response:
