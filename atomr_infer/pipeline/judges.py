@@ -71,10 +71,10 @@ def find_validator(name: str) -> Validator:
             found = getattr(found, part)
     except Exception as error:
         raise ConfigError(
-            f"validator {name!r}: {type(error).__name__}: {error}"
+            f"stages: validator {name!r}: {type(error).__name__}: {error}"
         ) from error
     if not callable(found):
-        raise ConfigError(f"validator {name!r} is {found!r}, and no function")
+        raise ConfigError(f"stages: validator {name!r} is {found!r}, and no function")
     return cast("Validator", found)
 
 

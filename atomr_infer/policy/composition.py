@@ -44,12 +44,12 @@ def check_composition(
     def walk(name: str, row: tuple[str, ...]) -> None:
         if name in row:
             told = " -> ".join((*row[row.index(name) :], name))
-            raise ConfigError(f"deployment {first!r} would ask itself: {told}")
+            raise ConfigError(f"deployment {first!r}: it would ask itself: {told}")
         row = (*row, name)
         if sum(1 for each in row if asks.get(each)) > MAX_DEPTH:
             told = " -> ".join(row)
             most = f"{MAX_DEPTH} in a row at most"
-            raise ConfigError(f"deployment {first!r} asks others, {most}: {told}")
+            raise ConfigError(f"deployment {first!r}: it asks others, {most}: {told}")
         for other in after(name):
             walk(other, row)
 

@@ -40,6 +40,19 @@ error 404: model_not_found, model
 chat: 'Who is there? Who is there? '
 stream:|Say |this. |Say |
 """,
+    "cascade.py": """\
+  small (mock): accepted, $0.000001
+  together: $0.0000010
+Say hello. -> Say hello.
+  small (mock): refused: matches, $0.0000025
+  large (openai): completed, $0.00005
+  together: $0.0000525
+What is 17 times 23? -> 17 times 23 is 391.
+  small (mock): refused: matches, $0.000002
+  large (openai): failed, $0
+  together: $0.0000020
+And 17 times 24? -> And 17 times 24?
+""",
     "remote_only_demo.py": """\
 happy path: 'Hello.'; the upstream was asked 1 time
 429, then success: 'Hello after a while.'; the upstream was asked 2 times
@@ -118,6 +131,7 @@ Counter restarts: 1
 
 
 WITHOUT_A_MODEL = {
+    "cascade.py",
     "chat_room.py",
     "counter_server.py",
     "kv_store.py",
