@@ -10,6 +10,7 @@ nodes together is never more than the budget, in a partition and after a crash t
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from atomr import telemetry
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from atomr_infer.model.deployment import Deployment
     from atomr_infer.serving.node import ServingNode
     from atomr_infer.serving.shared import Serving
+
+SETTLES_S = 10.0
+"""So long after the start what others have not said yet is no problem."""
 
 
 class Budgets:
@@ -48,6 +52,7 @@ class Budgets:
         self._of_owners: dict[str, tuple[BudgetGate, ...]] = {}
         self._of_keys: dict[str, tuple[BudgetGate, ...]] = {}
         self._is_passed = False
+        self._began_s = time.monotonic()
 
     # --- which there are --------------------------------------------------------------
 
@@ -161,11 +166,16 @@ class Budgets:
         )
 
     def shown(self) -> list[Mapping[str, object]]:
-        """Return all of them as operators look at them."""
-        return [_shown(gate) for gate in self.gates]
+        """Return all of them as operators look at them.
+
+        What others have to be asked at a start is no problem before they had time to
+        answer.
+        """
+        settled_s = time.monotonic() - self._began_s
+        return [_shown(gate, is_new=settled_s < SETTLES_S) for gate in self.gates]
 
 
-def _shown(gate: BudgetGate) -> Mapping[str, object]:
+def _shown(gate: BudgetGate, *, is_new: bool) -> Mapping[str, object]:
     """Return one budget's present period."""
     shown: dict[str, object] = {"owner": gate.owner, "budget": str(gate.budget)}
     try:
@@ -182,5 +192,5 @@ def _shown(gate: BudgetGate) -> Mapping[str, object]:
         "remaining": state.remaining,
         "reserved": state.reserved,
         "overrun": state.overrun,
-        "problem": state.problem,
+        "problem": None if is_new else state.problem,
     }

@@ -14,12 +14,16 @@ from atomr_infer.model.placement import Placement
 from atomr_infer.model.rate_limits import RateLimits
 from atomr_infer.model.secret import Secret
 from atomr_infer.model.team import Team
+from atomr_infer.serving import budgets
 from tests.atomr.http2.conftest import Authority
+from tests.gateway.http import chat
 from tests.gateway.test_admin_everywhere import KEY, admin, node_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
+
+    import pytest
 
 WITHIN_S = 30.0
 LIMITED = Deployment(
@@ -121,3 +125,29 @@ async def test_a_node_that_left_is_shown_with_its_time(tmp_path: Path) -> None:
         usage = await nodes.shown("usage/deployment/0")
         assert usage["missing"] == {"b": "it has left"}
         assert usage["away_since_s"] == {"b": away["since_s"]}
+
+
+async def test_what_a_budget_waits_for_is_named_and_no_problem_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    awaited = "a has a new file, and waits for b to say that it had none before"
+    first = node_of(Authority(tmp_path), "a")
+    async with Cluster.connect("inproc://a", environ={}, node=first) as a:
+        gateway = await a.serve("127.0.0.1:0", admin_key=Secret(KEY))
+        port = int(gateway.url.rpartition(":")[2])
+        nodes = Two(a, a, port)
+        limited = Deployment(
+            name="m", runtime="mock", budget=(Budget(per=Per.MONTH, tokens=10_000),)
+        )
+        await a.deploy(limited)
+        shown = await nodes.shown()
+        assert (shown["problems"], shown["budgets"][0]["problem"]) == ([], None)
+        refused = await chat(port, model="m", max_tokens=5)
+        assert refused.status == 503
+        assert awaited in refused.json["error"]["message"]
+        monkeypatch.setattr(budgets, "SETTLES_S", 0.0)
+        shown = await nodes.shown()
+        assert shown["budgets"][0]["problem"] == awaited
+        assert shown["problems"] == [
+            f"budget of deployment m, 10,000 tokens per month: {awaited}"
+        ]

@@ -121,7 +121,9 @@ class Core:
         """Return why this node's part was not made; None: it was."""
         if account.own_minted or not account.terms.units or self._may_mint(account):
             return None
-        return self._vouching.why(self.name)
+        known = account.heard if self._vouching.is_vouched else self._vouching.vouchers
+        awaited = [v for v in self.voters if v != self.name and v not in known]
+        return self._vouching.why(self.name, awaited)
 
     def open(
         self, terms: BudgetTerms, *, now_s: float, wall_s: float

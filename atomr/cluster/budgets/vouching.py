@@ -13,7 +13,11 @@ from typing import TYPE_CHECKING
 from atomr.cluster.budgets.frames import Hello
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from atomr.cluster.budgets.kept import Stored
+
+_COUNT = {1: "one", 2: "two", 3: "three"}
 
 
 class Vouching:
@@ -99,11 +103,30 @@ class Vouching:
         files = {**self.present, name: self._file}
         return {f"{node}/{file}" for node, file in files.items()}
 
-    def why(self, name: str) -> str:
-        """Return why a node's part of a running budget is not made."""
+    @property
+    def vouchers(self) -> frozenset[str]:
+        """The nodes that have vouched for this one's file."""
+        return frozenset(self._vouchers)
+
+    def why(self, name: str, awaited: Sequence[str]) -> str:
+        """Return why a node's part of a running budget is not made.
+
+        Args:
+            name: the node's.
+            awaited: the voters that have not said what they know, sorted.
+        """
         if self.lost:
             return (
                 f"{name} has lost its file: its part comes back with the next period,"
                 f" or by a reclaim of {f'{name}/{self.lost}'!r}"
             )
-        return f"{name} has a new file, and waits for a majority of the voters"
+        needed = self._voters // 2 + 1 - (self._voters - len(awaited))
+        whom = (
+            awaited[0]
+            if len(awaited) == 1
+            else f"{_COUNT.get(needed, needed)} of {', '.join(awaited)}"
+        )
+        return (
+            f"{name} has a new file, and waits for {whom} to say that it had none"
+            " before"
+        )
