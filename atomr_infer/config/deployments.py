@@ -57,6 +57,8 @@ _OTHER_WORDS = {
     "max_concurrency": "it belongs under [deployment.serving]",
     "fallback": "did you mean 'fallbacks'?",
     "budgets": "write [[deployment.budget]]",
+    "max_tokens": "did you mean 'default_max_tokens'?",
+    "max_output_tokens": "did you mean 'default_max_tokens'?",
     "retries": "see the keys of [deployment.retry]",
     "circuit_breaker": "did you mean [deployment.breaker]?",
     "hedge_after_s": "write after_s under [deployment.hedge]",

@@ -193,6 +193,9 @@ class Deployment:
             one answers, and the others when it fails.
         credential: where the upstream's key is found; None: none is needed.
         price: what its models cost; None: what is known of the provider's.
+        default_max_tokens: the longest answer to a request that does not say how
+            long it may be: the upstream is asked for so much, and limits and budgets
+            set so much aside.  None: as long as the model makes it.
         credentials: several keys that are used in turn; one that is refused or
             limited is left alone for a while.
         options: what only this runtime understands; checked by it.
@@ -239,6 +242,9 @@ class Deployment:
     price: Price | None = attrs.field(
         default=None,
         validator=attrs.validators.optional(attrs.validators.instance_of(Price)),
+    )
+    default_max_tokens: int | None = attrs.field(
+        default=None, validator=attrs.validators.optional(at_least(1))
     )
     credentials: tuple[PooledSecret, ...] = attrs.field(
         default=(), converter=pooled, validator=alone
@@ -294,6 +300,7 @@ def changes_while_serving(now: Deployment, wanted: Deployment) -> bool:
         wanted,
         serves=now.serves,
         price=now.price,
+        default_max_tokens=now.default_max_tokens,
         # Its runner knows whether requests may be sent again.
         retry=attrs.evolve(now.retry, idempotent=wanted.retry.idempotent),
         fallbacks=now.fallbacks,

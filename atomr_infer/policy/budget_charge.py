@@ -29,7 +29,7 @@ def most(budget: Budget, demand: Demand) -> int:
     if demand.output_tokens is None:
         raise UnknownCostError(
             f"neither the request nor {demand.model!r} bounds its answer; send"
-            " max_tokens"
+            f" max_tokens, or write default_max_tokens for {demand.deployment!r}"
         )
     if budget.usd is None:
         return demand.input_tokens + demand.output_tokens

@@ -38,6 +38,7 @@ def keeps_engine(now: Deployment, wanted: Deployment, *, is_client: bool) -> boo
         wanted,
         serves=now.serves,
         price=now.price,
+        default_max_tokens=now.default_max_tokens,
         retry=_retry(now.retry, wanted.retry, is_client=is_client),
         timeouts=_timeouts(now.timeouts, wanted.timeouts, is_client=is_client),
         fallbacks=now.fallbacks,

@@ -31,6 +31,7 @@ from atomr_infer.errors import (
 from atomr_infer.model.batch import FinishReason
 from atomr_infer.model.capabilities import Feature, check_request, needs_fetching
 from atomr_infer.policy.admission import UNCLAIMED, Claim
+from atomr_infer.policy.answer_length import bounded
 from atomr_infer.policy.breaker import Outcome, outcome_of
 from atomr_infer.policy.key_pool import NOT_ASKED
 from atomr_infer.policy.replica_choice import size_of
@@ -108,7 +109,7 @@ class Leg:
                 it is asked for the batch's model, whatever its deployment names.
         """
         self.deployment = deployment
-        self.batch = batch
+        self.batch = batch if bound else bounded(batch, deployment)
         self.attempt: Attempt | None = None
         self.deadline_s = deadline_s
         self._bound = bound

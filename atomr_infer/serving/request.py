@@ -15,6 +15,7 @@ import trio
 
 from atomr_infer.errors import InferenceError
 from atomr_infer.model.failover import FallbackReason, OnCut
+from atomr_infer.policy.answer_length import bounded
 from atomr_infer.policy.recovery import continued
 from atomr_infer.policy.route_plan import Sent
 from atomr_infer.policy.spending import interrupted_usage
@@ -227,7 +228,7 @@ class _Request:
             batch = continued(attrs.evolve(journey.batch, model=model), transcript)
             if batch is None:
                 raise journey.given_up()
-            journey.leg.batch = batch
+            journey.leg.batch = bounded(batch, journey.leg.deployment)
 
     def _note_lost(self, leg: Leg, *, silent: bool = False) -> None:
         """Count an attempt that ended before its upstream could say.

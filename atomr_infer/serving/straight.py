@@ -53,7 +53,6 @@ if TYPE_CHECKING:
     from atomr_infer.model.batch import ExecuteBatch, Usage
     from atomr_infer.model.cost import Cost
     from atomr_infer.policy.breaker import Pass
-    from atomr_infer.policy.demand import Used
     from atomr_infer.runtimes.contract import Passage
     from atomr_infer.serving.gates import Holds
     from atomr_infer.serving.permits import Permit
@@ -136,7 +135,8 @@ class Straight:
         try:
             await self._run()
         except NotPassedError as error:
-            self._end_request(None)
+            if self._entered.of_request is not None:
+                self._entered.of_request.end(None)
             raise OrdinaryWayError from error
         except InferenceError as error:
             if self._delivery.sent is Sent.NOTHING:
@@ -249,11 +249,6 @@ class Straight:
         except InferenceError:
             return self._batch
 
-    def _end_request(self, used: Used | None) -> None:
-        holds = self._entered.of_request
-        if holds is not None:
-            holds.end(used)
-
     def _failed(self, error: InferenceError) -> Failed:
         usage = self._usage(ours=isinstance(error, DeadlineError))
         if usage is not None:
@@ -273,7 +268,7 @@ class Straight:
             report.cost = serving.prices.cost(report.spent, serving.deployments)
         finally:
             if self._entered.of_request is not None:
-                self._end_request(report.used)
+                self._entered.of_request.end(report.used)
         serving.usage.note(report.spent, self._batch.asker, report.cost)
         report.stop()
 
@@ -370,9 +365,10 @@ def _open(serving: Serving, batch: ExecuteBatch) -> Way | None:
         return None
     if batch.stream and way.deployment.on_cut is not OnCut.ERROR:
         return None
+    if way.deployment.default_max_tokens and batch.sampling.max_tokens is None:
+        return None  # its bytes lack what is to be sent
     guard = serving.breakers.of(way.deployment.name)
-    is_closed = guard is None or guard.breaker.state is Circuit.CLOSED
-    return way if is_closed else None
+    return way if guard is None or guard.breaker.state is Circuit.CLOSED else None
 
 
 def _enter(
@@ -391,10 +387,11 @@ def _enter(
     of_attempt = gates.of_attempts.get(deployment.name, ())
     if not (of_request or of_attempt):
         return NOTHING_HELD
-    runner = permit.engine.runner
     try:
         # A body that a glance takes may be one that reading it refuses.
-        demand = demand_for(serving, deployment, batch, runner=runner, reread=reread)
+        demand = demand_for(
+            serving, deployment, batch, runner=permit.engine.runner, reread=reread
+        )
         return enter_both(of_request, of_attempt, demand)
     except InferenceError:
         return None  # the ordinary way knows what to do about it

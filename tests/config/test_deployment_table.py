@@ -46,6 +46,7 @@ WHOLE = Deployment(
     model="gpt-5",
     interpreter="/venv/bin/python",
     serves=("gpt-*", "openai/*"),
+    default_max_tokens=4096,
     credentials=(EnvSecret("A"), PooledSecret(FileSecret("/run/b"), weight=3)),
     price=Price(
         rates=Rates(input=0.15, output=0.6, cache_read="0.075"),

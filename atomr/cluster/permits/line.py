@@ -31,7 +31,7 @@ class Permits:
 
     limit: str
     count: int
-    at_s: float
+    at_s: float = attrs.field(repr=False)
     granted: Granted = attrs.field(repr=False)
     part: Part = attrs.field(repr=False)
 
