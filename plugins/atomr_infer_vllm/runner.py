@@ -26,7 +26,7 @@ from atomr_infer_vllm.sampling import Asked, asked_of
 from atomr_infer_vllm.tools import forced_of, refuse_undecided
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 
     from atomr_infer.model.batch import ExecuteBatch
     from atomr_infer_vllm.loop import LoopThread
@@ -34,6 +34,11 @@ if TYPE_CHECKING:
 WATCH_EVERY_S = 0.2
 """How often the engine is asked whether its core has died: streams hear it by
 themselves, and an idle engine has none."""
+
+
+LOG_EVERY_S = 10.0
+"""How often the engine writes its figures to the log, while it has work: tokens per
+second, requests that run and that wait, how full the cache is."""
 
 
 class Engine(Protocol):
@@ -55,6 +60,10 @@ class Engine(Protocol):
         self, prompt: object, pooling_params: object, request_id: str
     ) -> AsyncIterator[Any]:
         """Make a vector."""
+        ...
+
+    def do_log_stats(self) -> Coroutine[Any, Any, None]:
+        """Log what was done since the last time."""
         ...
 
     def shutdown(self) -> None:
@@ -94,9 +103,13 @@ class Watched:
 
     async def failed(self) -> InferenceError:
         """Return when the engine's core has died."""
+        log_at = trio.current_time() + LOG_EVERY_S
         # It has no event that one could wait for.
-        while not self.engine.errored:  # noqa: ASYNC110
+        while not self.engine.errored:
             await trio.sleep(WATCH_EVERY_S)
+            if trio.current_time() >= log_at:
+                log_at += LOG_EVERY_S
+                await self.loop.run(self.engine.do_log_stats)
         return EngineCrashedError("vLLM's engine core died; the log says why")
 
     def check(self) -> None:
@@ -197,8 +210,6 @@ class VllmRunner:
                 params,
                 batch.request_id,
                 lora_request=adapter,
-                # vLLM serves the lowest first.
-                priority=0,
             ),
             answer,
         )
