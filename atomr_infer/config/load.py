@@ -19,6 +19,7 @@ import attrs
 
 from atomr_infer.config.budgets import check_downgrades, read_owned_budgets
 from atomr_infer.config.credentials import read_admin_key, read_keys
+from atomr_infer.config.default_runtime import with_runtimes
 from atomr_infer.config.deployments import read_deployments
 from atomr_infer.config.gateway import GatewayConfig
 from atomr_infer.config.node import (
@@ -53,6 +54,7 @@ class Config:
         cluster: whose other nodes it finds; None: it has no others.
         teams: what virtual keys may share.
         budgets: those of teams and of virtual keys.
+        chosen: why each runtime was chosen that the file does not name.
         origin: the file behind it, for errors that are found later; None for
             a configuration that a program made.
     """
@@ -63,6 +65,7 @@ class Config:
     cluster: ClusterConfig | None = None
     teams: tuple[Team, ...] = ()
     budgets: tuple[OwnedBudget, ...] = ()
+    chosen: tuple[str, ...] = ()
     origin: Origin | None = attrs.field(default=None, eq=False, repr=False)
 
 
@@ -94,6 +97,7 @@ def parse_config(text: str, path: str) -> Config:
     top.check_keys(("gateway", "node", "cluster", "deployment", "team", "budget"))
     folder = Path(path).parent
     teams = read_teams(top)
+    top, chosen = with_runtimes(top)
     deployments = read_deployments(top, folder)
     budgets = read_owned_budgets(top, teams)
     check_downgrades(deployments, budgets, origin)
@@ -104,6 +108,7 @@ def parse_config(text: str, path: str) -> Config:
         cluster=read_cluster(top.table("cluster"), folder),
         teams=teams,
         budgets=budgets,
+        chosen=chosen,
         origin=origin,
     )
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from atomr_infer.model.deployment import Deployment, OptionValue
 from atomr_infer.model.secret import EnvSecret, PluginSecret, SecretSource
 from atomr_infer.remote.credentials.keys import fixed
+from atomr_infer.runtimes.by_model import Fit, Machine, named_as
 from atomr_infer.runtimes.contract import Host, ModelRunner, RunnerContext
 from atomr_infer_gemini.config import check_deployment, parse_options
 from atomr_infer_gemini.runner import open_gemini_runner
@@ -40,6 +41,10 @@ class GeminiPlugin:
     def missing(self) -> tuple[str, ...]:
         """Nothing: the client is part of the base install."""
         return ()
+
+    def suits(self, model: str, machine: Machine) -> Fit | None:
+        """Tell Google's models by their names."""
+        return named_as(model, _SERVES, "Google's models are called so")
 
     def validate(self, deployment: Deployment) -> None:
         """Refuse unknown or wrong options, and Google itself without a key.

@@ -16,6 +16,7 @@ import trio
 
 from atomr_infer.errors import ConfigError
 from atomr_infer.model.deployment import Deployment, Timeouts
+from atomr_infer.runtimes.by_model import Fit, Form, Machine, form_of
 from atomr_infer.runtimes.contract import Host, Progress, RunnerContext, RuntimePlugin
 from atomr_infer_mistralrs.loading import load
 from atomr_infer_mistralrs.models import locate
@@ -43,6 +44,15 @@ class MistralRsPlugin(RuntimePlugin):
     def missing(self) -> tuple[str, ...]:
         """Return ``("mistralrs",)`` when it is not installed."""
         return () if _installed("mistralrs") else ("mistralrs",)
+
+    def suits(self, model: str, machine: Machine) -> Fit | None:
+        """Take GGUF files, and safetensors where no engine for GPUs is better."""
+        form = form_of(model)
+        if form is Form.GGUF:
+            return Fit(30, f"it runs {form.value} on CPUs and GPUs")
+        if form is Form.SAFETENSORS:
+            return Fit(20, f"it runs {form.value} on CPUs and GPUs")
+        return None
 
     def validate(self, deployment: Deployment) -> None:
         """Check the model's form and the options."""

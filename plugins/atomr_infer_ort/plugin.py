@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from atomr_infer.runtimes.by_model import Fit, Form, Machine, form_of
 from atomr_infer.runtimes.contract import (
     Host,
     ModelRunner,
@@ -41,6 +42,11 @@ class OrtPlugin(RuntimePlugin):
     def missing(self) -> tuple[str, ...]:
         """Return those of :data:`PACKAGES` that are not installed."""
         return tuple(name for name in PACKAGES if not importlib.util.find_spec(name))
+
+    def suits(self, model: str, machine: Machine) -> Fit | None:
+        """Take what was exported to ONNX."""
+        form = form_of(model)
+        return Fit(50, f"it runs {form.value}") if form is Form.ONNX else None
 
     def validate(self, deployment: Deployment) -> None:
         """Check the options."""

@@ -46,13 +46,20 @@ async def test_help_names_every_command() -> None:
 async def test_help_of_serve_names_every_option_and_shows_examples() -> None:
     code, out, err = await run_command("serve", "--help")
     assert (code, err) == (0, "")
-    for option in ("--config FILE", "--bind HOST:PORT", "--demo", "--log-level"):
+    for option in (
+        "--config FILE",
+        "--bind HOST:PORT",
+        "--demo",
+        "--local [MODEL]",
+        "--log-level",
+    ):
         assert option in out
     lines = [line.strip() for line in out.splitlines()]
-    examples = lines[lines.index("Examples:") + 1 :][:3]
+    examples = lines[lines.index("Examples:") + 1 :][:4]
     assert examples == [
         "atomr-infer serve",
         "OPENAI_API_KEY=sk-... atomr-infer serve",
+        "atomr-infer serve --local models/tiny.gguf",
         "atomr-infer serve --config atomr.toml --bind 0.0.0.0:8080",
     ]
 

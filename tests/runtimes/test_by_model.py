@@ -1,0 +1,122 @@
+"""A model's name or file tells which runtime takes it, and people can override it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from atomr_infer.errors import PluginError
+from atomr_infer.runtimes.by_model import (
+    Fit,
+    Form,
+    Machine,
+    choose_runtime,
+    form_of,
+    this_machine,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.runtimes.conftest import Site
+
+
+@pytest.mark.parametrize(
+    ("model", "runtime", "why"),
+    [
+        ("gpt-5", "openai", "OpenAI's models are called so"),
+        ("claude-opus-4", "anthropic", "Anthropic's models are called so"),
+        ("gemini-3-pro", "gemini", "Google's models are called so"),
+    ],
+)
+def test_a_providers_names_are_known(model: str, runtime: str, why: str) -> None:
+    chosen = choose_runtime(model)
+    assert chosen is not None
+    assert (chosen.runtime, chosen.why, chosen.better) == (runtime, why, ())
+
+
+def test_a_name_that_says_nothing_chooses_nothing() -> None:
+    assert choose_runtime("my-model") is None
+
+
+@pytest.mark.parametrize(
+    ("file", "form"),
+    [
+        ("model.onnx", Form.ONNX),
+        ("onnx/model.onnx", Form.ONNX),
+        ("model-00001-of-00002.safetensors", Form.SAFETENSORS),
+        ("config.json", None),
+    ],
+)
+def test_a_directory_is_what_its_files_are(
+    tmp_path: Path, file: str, form: Form | None
+) -> None:
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).touch()
+    assert form_of(str(tmp_path)) is form
+    assert form_of("M.GGUF") is Form.GGUF
+
+
+def test_gpus_are_seen_where_they_are_not_hidden(tmp_path: Path) -> None:
+    assert this_machine({}, tmp_path) == Machine(has_gpu=False)
+    (tmp_path / "nvidiactl").touch()
+    assert this_machine({}, tmp_path) == Machine(has_gpu=False)
+    (tmp_path / "nvidia0").touch()
+    assert this_machine({}, tmp_path) == Machine(has_gpu=True)
+    assert this_machine({"CUDA_VISIBLE_DEVICES": "1"}, tmp_path).has_gpu
+    assert not this_machine({"CUDA_VISIBLE_DEVICES": ""}, tmp_path).has_gpu
+
+
+_PLUGIN = """\
+from atomr_infer.runtimes.by_model import Fit
+from atomr_infer.runtimes.contract import Host, RuntimePlugin
+
+class Plugin(RuntimePlugin):
+    name, summary, host = {name!r}, "s", Host.IN_PROCESS
+    def missing(self): return {missing!r}
+    def validate(self, deployment): pass
+    def open_runner(self, deployment, context): raise NotImplementedError
+    def suits(self, model, machine):
+        return Fit({rank} + machine.has_gpu * {on_gpu}, "it can")
+
+PLUGIN = Plugin()
+"""
+
+
+def test_the_best_that_is_here_is_taken_and_a_better_one_is_told_of(
+    site: Site, plugin_module: Callable[[str, str], None]
+) -> None:
+    for name, rank, on_gpu, missing in (
+        ("near", 30, 0, ()),
+        ("far", 20, 20, ()),
+        ("absent", 35, 0, ("absent-engine",)),
+    ):
+        code = _PLUGIN.format(name=name, rank=rank, on_gpu=on_gpu, missing=missing)
+        plugin_module(f"by_model_{name}", code)
+        site.add(name, entry_points=f"{name} = by_model_{name}:PLUGIN")
+    installed = site.installed
+    chosen = choose_runtime("m", Machine(), installed)
+    assert chosen is not None
+    assert (chosen.runtime, chosen.why) == ("near", "it can")
+    (better,) = chosen.better
+    assert better.startswith("absent would suit better (it can): ")
+    assert better.endswith("run: pip install absent-engine")
+    on_gpu_too = choose_runtime("m", Machine(has_gpu=True), installed)
+    assert on_gpu_too is not None
+    assert on_gpu_too.runtime == "far"
+
+
+def test_when_none_that_takes_it_is_here_the_command_is_named(
+    site: Site, plugin_module: Callable[[str, str], None]
+) -> None:
+    code = _PLUGIN.format(name="a", rank=1, on_gpu=0, missing=("engine",))
+    plugin_module("by_model_alone", code)
+    site.add("a", entry_points="a = by_model_alone:PLUGIN")
+    with pytest.raises(PluginError, match="run: pip install engine"):
+        choose_runtime("m", Machine(), site.installed)
+
+
+def test_a_fit_says_why() -> None:
+    assert Fit(30, "x") == Fit(rank=30, why="x")
