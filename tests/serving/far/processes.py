@@ -83,6 +83,7 @@ class Process:
                 and not held["streams"]
                 and all(replica[1:] == [0, 0] for replica in held["replicas"])
                 and all(far[2] == 0 for far in held["far"])
+                and held["waiting"] == held["used"] == held["reserved"] == 0
             )
         )
 

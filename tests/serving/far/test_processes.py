@@ -130,18 +130,21 @@ async def test_a_node_that_is_killed_under_load_costs_only_what_had_begun(
 ) -> None:
     opens, _ = PROVIDERS["openai"]
     words = Happy(tokens=("word ",) * 20, delay_s=0.02)
+    chat = ROUTES["chat"]
+    route = attrs.evolve(chat, members={**chat.members, "max_tokens": 50})
     answers: list[Answer] = []
     async with opens((), otherwise=words) as upstream, open_fleet(tmp_path) as fleet:
-        model = model_of(upstream, "openai")
+        model = model_of(upstream, "openai", limited=True)
         b = await fleet.start("b", model)
         c = await fleet.start("c", model)
         a = await fleet.start("a", elsewhere(model))
         await a.sees("b/0", "c/0")
+        first, others_first = await a.held(), await c.held()
         stop = False
 
         async def keep_asking() -> None:
             while not stop:
-                answers.append(await ask(a.port, ROUTES["chat"], stream=True))
+                answers.append(await ask(a.port, route, stream=True))
 
         async with trio.open_nursery() as nursery:
             for _ in range(12):
@@ -168,6 +171,13 @@ async def test_a_node_that_is_killed_under_load_costs_only_what_had_begun(
         again = await fleet.start("b", model)
         await a.sees("b/0", "c/0")
         await again.is_at_rest()
+        # Nothing is left: not a process of requests or links, and of a's no socket.
+        await a.until(lambda held: open_in(held) == open_in(first))
+        await c.until(lambda held: held["processes"] == others_first["processes"])
+
+
+def open_in(held: dict[str, Any]) -> tuple[int, int]:
+    return held["processes"], held["sockets"]
 
 
 async def test_a_node_that_stands_still_is_given_up_and_another_one_answers(
