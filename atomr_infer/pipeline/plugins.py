@@ -1,4 +1,4 @@
-"""The runtimes of pipelines: ``runtime = "cascade"``."""
+"""The runtimes of pipelines: ``runtime = "cascade"``, ``runtime = "cache"``."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from atomr_infer.errors import ConfigError
+from atomr_infer.pipeline.cache import CacheRunner, open_cache
 from atomr_infer.pipeline.cascade import CascadeRunner
 from atomr_infer.pipeline.judges import Judges
-from atomr_infer.pipeline.options import CascadeOptions, from_table
+from atomr_infer.pipeline.options import CacheOptions, CascadeOptions, from_table
 from atomr_infer.runtimes.contract import Host, RuntimePlugin
 
 if TYPE_CHECKING:
@@ -69,4 +70,40 @@ def _options(deployment: Deployment) -> CascadeOptions:
     return from_table(CascadeOptions, deployment.options, where="options")
 
 
+class CachePlugin(RuntimePlugin):
+    """Deployments that give an answer again."""
+
+    name = "cache"
+    summary = "another deployment's answers, given again to requests that are the same"
+    host = Host.IN_PROCESS
+
+    def asks(self, deployment: Deployment) -> tuple[str, ...]:
+        """Return the model whose answers it keeps."""
+        return (_cache_options(deployment).model,)
+
+    def validate(self, deployment: Deployment) -> None:
+        """Refuse options that nothing reads, and what belongs to who is asked.
+
+        Raises:
+            ConfigError: names the option, its value and what is allowed.
+        """
+        refuse_models_own(deployment)
+        _cache_options(deployment)
+
+    @asynccontextmanager
+    async def open_runner(
+        self, deployment: Deployment, context: RunnerContext
+    ) -> AsyncIterator[CacheRunner]:
+        """Open a runner with nothing in it; what it holds goes with it."""
+        assert context.others is not None, "who composes is given the others"
+        options = _cache_options(deployment)
+        async with open_cache(options, context.others) as runner:
+            yield runner
+
+
+def _cache_options(deployment: Deployment) -> CacheOptions:
+    return from_table(CacheOptions, deployment.options, where="options")
+
+
 CASCADE = CascadePlugin()
+CACHE = CachePlugin()

@@ -53,6 +53,10 @@ class Asking(Protocol):
         """
         ...
 
+    def note(self, model: str, verdict: str) -> None:
+        """Say that nobody was asked for a model's answer, and why."""
+        ...
+
     async def embed(self, request: EmbedRequest) -> Embeddings:
         """Ask who serves ``request.model`` for vectors.
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
-from atomr_infer.errors import InternalError
+from atomr_infer.errors import InferenceError, InternalError
 from atomr_infer.policy.composition import MAX_DEPTH
 from atomr_infer.serving.sinks import ChunkStream
 from atomr_infer.serving.stages import CURRENT, Stage
@@ -42,6 +42,9 @@ class StageStream(ChunkStream):
         CURRENT.set(self._stage)  # this task's own
         try:
             await super().run(serving, batch)
+            if isinstance(self._error, InferenceError):
+                # It was tried as often as its own deployment says.
+                self._error.final = True
         finally:
             self._ended.set()
 
@@ -79,12 +82,21 @@ class AskingOthers:
         self._nursery.start_soon(stream.run, self._serving, inner)
         return stream
 
+    def note(self, model: str, verdict: str) -> None:
+        """Say that nobody was asked for a model's answer, and why."""
+        outer = CURRENT.get()
+        if outer is not None:
+            outer.stages.append(Stage(model, outer.depth + 1, verdict=verdict))
+
     async def embed(self, request: EmbedRequest) -> Embeddings:
         """Ask who serves ``request.model`` for vectors."""
         token = CURRENT.set(_entered(request.model))
         try:
             inner = attrs.evolve(request, request_id=_inner_id(request.request_id))
             return (await embed(self._serving, inner)).value
+        except InferenceError as error:
+            error.final = True
+            raise
         finally:
             CURRENT.reset(token)
 

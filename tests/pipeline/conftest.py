@@ -10,11 +10,16 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
 import pytest
+import trio
 
+from atomr_infer.errors import UpstreamError
 from atomr_infer.model.batch import ExecuteBatch, Message, RawChunk, Role, TokenChunk
+from atomr_infer.model.capabilities import Capabilities, Feature
 from atomr_infer.model.collected import Collected
 from atomr_infer.model.deployment import Deployment, RetryPolicy
+from atomr_infer.model.embeddings import Embeddings, EmbedRequest
 from atomr_infer.model.prices import Price, Rates
+from atomr_infer.model.usage import Usage
 from atomr_infer.serving.application import open_serving
 from atomr_infer.serving.request import run_request
 from atomr_infer.serving.served import Served, Spent
@@ -25,6 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
+
+    from atomr_infer.runtimes.contract import RunnerContext
 
 
 # A dollar for a thousand tokens read, and two for a thousand written.
@@ -143,6 +150,7 @@ OpenTree: TypeAlias = "Callable[..., AbstractAsyncContextManager[Tree]]"
 _ENTRY_POINTS = """\
 [atomr_infer.runtimes]
 seen = tests.pipeline.conftest:SEEN
+vectors = tests.pipeline.conftest:VECTORS
 """
 
 
@@ -151,8 +159,49 @@ class _Seen(MockPlugin):
     name = "seen"
 
 
+class VectorRunner(MockRunner):
+    """Embeds a text as its length, and remembers what it was asked.
+
+    Attributes:
+        embedded: the inputs of each request.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedded: list[tuple[object, ...]] = []
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities(features=frozenset({Feature.EMBEDDINGS}))
+
+    async def embed(self, request: EmbedRequest) -> Embeddings:
+        self.embedded.append(request.inputs)
+        await trio.sleep(1.0)
+        if "bad" in request.inputs:
+            raise UpstreamError("it cannot be embedded")
+        vectors = tuple((float(len(each)),) for each in request.inputs)
+        return Embeddings(
+            vectors=vectors, usage=Usage(input_uncached=len(request.inputs))
+        )
+
+
+@attrs.frozen
+class _Vectors(_Seen):
+    name = "vectors"
+
+    @asynccontextmanager
+    async def open_runner(
+        self, deployment: Deployment, context: RunnerContext
+    ) -> AsyncIterator[VectorRunner]:
+        del deployment, context
+        runner = VectorRunner()
+        self.on_open(runner)
+        yield runner
+
+
 OPENED: list[MockRunner] = []
 SEEN = _Seen(OPENED.append)
+VECTORS = _Vectors(OPENED.append)
 
 
 @pytest.fixture
@@ -174,7 +223,7 @@ def open_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OpenTree:
         async with open_serving(environ={}, installed=installed) as serving:
             for deployment in deployments:
                 await serving.deploy(deployment)
-                if deployment.runtime == SEEN.name:
+                if deployment.runtime in (SEEN.name, VECTORS.name):
                     runners[deployment.name] = OPENED[-1]
             paid: list[Spent] = []
             note = serving.usage.note
