@@ -7,18 +7,16 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from atomr_infer.cli.operators import ask
+from atomr_infer.cli.tables import print_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from atomr_infer.cli.operators import Where
-
-_UNBOUNDED = 10_000
 
 
 def print_issued(where: Where, terms: Mapping[str, object], *, as_json: bool) -> None:
@@ -47,16 +45,26 @@ def print_revoked(where: Where, key: str, *, as_json: bool) -> None:
     _warn(answer)
 
 
+def print_changed(
+    where: Where, key: str, members: Mapping[str, object], *, as_json: bool
+) -> None:
+    """Give a key other terms, and print them; raises as :func:`print_issued`."""
+    answer = ask(where, "PATCH", "keys", key, body=members)
+    if as_json:
+        click.echo(json.dumps(answer, indent=2))
+        return
+    click.echo(f"{_called(answer)} is changed:")
+    print_table(_table([answer["key"]]))
+    _warn(answer)
+
+
 def print_keys(where: Where, *, as_json: bool) -> None:
     """Print all keys, as a table or as JSON; raises as :func:`print_issued`."""
     answer = ask(where, "GET", "keys")
     if as_json:
         click.echo(json.dumps(answer, indent=2))
         return
-    console = Console()
-    if not console.is_terminal:
-        console.width = _UNBOUNDED  # a line per key, whole, for grep
-    console.print(_table(answer["keys"]))
+    print_table(_table(answer["keys"]))
 
 
 def _print_secret(answer: Any, did: str, *, as_json: bool) -> None:  # noqa: ANN401 - JSON
@@ -88,6 +96,8 @@ def _table(keys: list[Any]) -> Table:
         "models",
         "priority",
         "expires",
+        "limits",
+        "budgets",
         "secrets",
     ):
         table.add_column(title, overflow="fold")
@@ -106,8 +116,31 @@ def _row(key: Any) -> tuple[str, ...]:  # noqa: ANN401 - JSON
         ",".join(key["models"]) or "*",
         str(key["priority"]),
         _day(key["expires_at_s"]),
+        _limits(key["rate_limits"]),
+        ", ".join(map(_budget, key["budgets"])) or "-",
         ", ".join(is_open) or "-",
     )
+
+
+_SHORT = {
+    "requests_per_minute": "{} rpm",
+    "tokens_per_minute": "{} tpm",
+    "input_tokens_per_minute": "{} input tpm",
+    "output_tokens_per_minute": "{} output tpm",
+    "max_concurrent": "{} at once",
+}
+
+
+def _limits(limits: Mapping[str, Any] | None) -> str:
+    given = limits or {}
+    told = [said.format(given[name]) for name, said in _SHORT.items() if name in given]
+    return ", ".join(told) or "-"
+
+
+def _budget(budget: Mapping[str, Any]) -> str:
+    rolling = "rolling " if budget.get("window") == "rolling" else ""
+    amount = f"${budget['usd']}" if "usd" in budget else f"{budget['tokens']}tokens"
+    return f"{amount}/{rolling}{budget['per']}"
 
 
 def _day(at_s: int | None) -> str:

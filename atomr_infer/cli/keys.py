@@ -6,12 +6,12 @@ is for who reads, and on standard error.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from atomr_infer.cli.of_a_gateway import as_json, fail, of_a_gateway, where
-from atomr_infer.cli.parameters import Duration, Spend
+from atomr_infer.cli.parameters import NONE, Duration, OrNone, Spend
 from atomr_infer.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def keys() -> None:
-    """Make, list, rotate and revoke virtual keys."""
+    """Make, list, change, rotate and revoke virtual keys."""
 
 
 @keys.command()
@@ -95,23 +95,33 @@ def create(  # noqa: PLR0913 - all by keyword: an option each
     from atomr_infer.cli.key_reports import print_issued  # noqa: PLC0415
 
     members = {name: value for name, value in terms.items() if value is not None}
+    members |= _limits(rpm=rpm, tpm=tpm, concurrent=concurrent)
     if models:
-        members["models"] = [m.strip() for each in models for m in each.split(",")]
-    limits = {
-        "requests_per_minute": rpm,
-        "tokens_per_minute": tpm,
-        "max_concurrent": concurrent,
-    }
-    given = {name: value for name, value in limits.items() if value is not None}
-    if given:
-        # Whoever has a key is told, and does not wait for a minute without a word.
-        members["rate_limits"] = {**given, "on_exceeded": "reject"}
+        members["models"] = _names(models)
     if budgets:
         members["budgets"] = budgets
     try:
         print_issued(where(config_path, url), members, as_json=as_json)
     except ConfigError as error:
         fail(error)
+
+
+_LIMITS = {
+    "rpm": "requests_per_minute",
+    "tpm": "tokens_per_minute",
+    "concurrent": "max_concurrent",
+}
+
+
+def _limits(**options: int | str | None) -> dict[str, object]:
+    """Return the member that the given limits are; none: there is none."""
+    given = {
+        _LIMITS[option]: _or_null(value)
+        for option, value in options.items()
+        if value is not None
+    }
+    # Whoever has a key is told, and does not wait for a minute without a word.
+    return {"rate_limits": {**given, "on_exceeded": "reject"}} if given else {}
 
 
 @keys.command("list")
@@ -131,6 +141,85 @@ def list_(*, as_json: bool, config_path: Path | None, url: str | None) -> None:
         print_keys(where(config_path, url), as_json=as_json)
     except ConfigError as error:
         fail(error)
+
+
+@keys.command()
+@click.argument("key", metavar="ID")
+@click.option("--team", metavar="TEAM", help="A [[team]] of the configuration.")
+@click.option(
+    "--models", multiple=True, metavar="NAME,...", help="All that it may ask for."
+)
+@click.option(
+    "--expires",
+    "lifetime_s",
+    type=OrNone(Duration()),
+    metavar="TIME",
+    help="When it ends, from now: 30d, 12h, 90m.",
+)
+@click.option("--priority", type=int, metavar="N", help="That of its requests.")
+@click.option("--weight", type=float, metavar="N", help="Its share of a queue.")
+@click.option("--rpm", type=OrNone(click.INT), metavar="N", help="Requests per minute.")
+@click.option("--tpm", type=OrNone(click.INT), metavar="N", help="Tokens per minute.")
+@click.option(
+    "--concurrent", type=OrNone(click.INT), metavar="N", help="Requests at once."
+)
+@click.option(
+    "--budget",
+    "budgets",
+    type=OrNone(Spend()),
+    multiple=True,
+    metavar="AMOUNT/TIME",
+    help="All budgets that it has from now on.",
+)
+@as_json
+@of_a_gateway
+def change(  # noqa: PLR0913 - all by keyword: an option each
+    *,
+    key: str,
+    models: tuple[str, ...],
+    budgets: tuple[Mapping[str, object] | str, ...],
+    lifetime_s: float | str | None,
+    as_json: bool,
+    config_path: Path | None,
+    url: str | None,
+    **terms: Any,  # noqa: ANN401 - of several types
+) -> None:
+    """Give the key ID other terms, on all nodes; its secret stays.
+
+    What is not given stays as it is.  The word none takes a team, a limit, the
+    budgets, the models or the end away.
+
+    \b
+    Examples:
+      atomr-infer keys change ci --rpm 60 --budget 20.00/day --config atomr.toml
+      atomr-infer keys change ci --expires none --tpm none --config atomr.toml
+    """  # noqa: D301 - click wants the character itself, no backslash and a b
+    from atomr_infer.cli.key_reports import print_changed  # noqa: PLC0415
+
+    members = _limits(**{name: terms.pop(name) for name in _LIMITS})
+    members |= {
+        name: _or_null(each) for name, each in terms.items() if each is not None
+    }
+    if models:
+        members["models"] = None if models == (NONE,) else _names(models)
+    if budgets:
+        members["budgets"] = None if budgets == (NONE,) else budgets
+    if lifetime_s == NONE:
+        members["expires_at_s"] = None
+    elif lifetime_s is not None:
+        members["lifetime_s"] = lifetime_s
+    try:
+        print_changed(where(config_path, url), key, members, as_json=as_json)
+    except ConfigError as error:
+        fail(error)
+
+
+def _or_null(value: object) -> object:
+    return None if value == NONE else value
+
+
+def _names(models: tuple[str, ...]) -> list[str]:
+    return [name.strip() for each in models for name in each.split(",")]
 
 
 @keys.command()

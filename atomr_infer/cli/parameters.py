@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -39,6 +39,39 @@ class Duration(click.ParamType):  # type: ignore[type-arg] # generic of late
         if found is None:
             self.fail(f"{value!r} is no time such as 30d, 12h or 90m", param, ctx)
         return float(found[1]) * _UNITS_S[found[2]]
+
+
+NONE = "none"
+"""What takes a term away."""
+
+
+class OrNone(click.ParamType):  # type: ignore[type-arg] # as above
+    """A value of another type, or ``none``.
+
+    >>> OrNone(click.INT).convert("none", None, None)
+    'none'
+    >>> OrNone(click.INT).convert("5", None, None)
+    5
+    """
+
+    def __init__(self, inner: click.ParamType) -> None:  # type: ignore[type-arg] # as above
+        self.name = inner.name
+        self._inner = inner
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401 - as the base class has it
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Any:  # noqa: ANN401 - as above
+        """Return the value, or the word.
+
+        Raises:
+            click.BadParameter: it is neither.
+        """
+        if value == NONE:
+            return NONE
+        return self._inner.convert(value, param, ctx)
 
 
 class Spend(click.ParamType):  # type: ignore[type-arg] # as above

@@ -15,13 +15,16 @@ from typing import Any, TypeVar, get_type_hints
 import attrs
 
 from atomr_infer.model.budget import Budget
-from atomr_infer.model.rate_limits import RateLimits
+from atomr_infer.model.rate_limits import PER_MINUTE, RateLimits
 from atomr_infer.model.validation import InvalidValueError
 from atomr_infer.model.virtual_key import KeySecret, VirtualKey
 
 T = TypeVar("T")
 
 _SECRET = ("key", "shown", "created_at_s")
+
+
+_LIMITS = {*PER_MINUTE, "max_concurrent"}
 
 
 class KeyRecordError(ValueError):
@@ -70,6 +73,33 @@ def terms_of(members: Mapping[str, object]) -> dict[str, Any]:
     if isinstance(budgets, (list, tuple)):
         terms["budgets"] = tuple(_value(Budget, "budgets", each) for each in budgets)
     return terms
+
+
+def changed_terms(key: VirtualKey, members: Mapping[str, object]) -> dict[str, Any]:
+    """Return the terms that a key is given, as values.
+
+    Args:
+        key: as it is.
+        members: None: as a new key has it.  Those of ``rate_limits`` are put beside
+            those that the key has; None takes one of them away.
+
+    Raises:
+        InvalidValueError: limits or budgets are none.
+
+    >>> key = VirtualKey(id="key_0123456789abcdef", name="ci", priority=3)
+    >>> changed_terms(key, {"priority": None})
+    {'priority': 0}
+    """
+    given = dict(members)
+    limits = given.get("rate_limits")
+    if isinstance(limits, Mapping):
+        now = terms_record(key).get("rate_limits")
+        merged = {**(now if isinstance(now, Mapping) else {}), **limits}
+        kept = {name: each for name, each in merged.items() if each is not None}
+        given["rate_limits"] = kept if _LIMITS & kept.keys() else None
+    unsaid = {field.name: field.default for field in attrs.fields(VirtualKey)}
+    terms = terms_of(given)
+    return {n: unsaid[n] if each is None else each for n, each in terms.items()}
 
 
 def secret_record(secret: KeySecret) -> dict[str, object]:

@@ -109,6 +109,16 @@ class KeyTable:
             return (self._keys[name],)
         return tuple(key for key in self._keys.values() if key.name == name)
 
+    def called(self, owner: str) -> str:
+        """Return whose limits or budgets are meant, as people call it.
+
+        >>> KeyTable().called("team web")
+        'team web'
+        """
+        kind, _, id_ = owner.partition(" ")
+        key = self._keys.get(id_) if kind == "key" else None
+        return owner if key is None else f"key {key.name!r}"
+
     def is_over(self, key: str, wall_s: float) -> bool:
         """Whether no secret of a key opens anything."""
         return not any(each.is_open(wall_s) for each in self.standings(key))

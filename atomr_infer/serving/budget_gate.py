@@ -133,6 +133,7 @@ class BudgetGate:
         budget: Budget,
         *,
         serving: Callable[[str], frozenset[tuple[str, str]]],
+        called: Callable[[str], str] = str,
     ) -> None:
         """Make a gate; its first ledger is opened when it is passed.
 
@@ -141,11 +142,13 @@ class BudgetGate:
             owner: whose it is, as its ledgers are called.
             budget: how much it is.
             serving: says which deployments serve a public name, and as which model.
+            called: says what people call an owner.
         """
         self.owner = owner
         self.budget = budget
         self.service = service
         self._serving = serving
+        self._called = called
         self._period = Period("", 0.0, 0.0)
         self._ledger = ""
         self._alerts = AlertLevels(budget.alert_at)
@@ -155,6 +158,11 @@ class BudgetGate:
         self._downgrades = budget.downgrade_to is not None
         self.unseen = 0
         self.look_at = budget.units / LOOKS
+
+    @property
+    def called(self) -> str:
+        """Whose it is, as people are told."""
+        return self._called(self.owner)
 
     # --- the period -------------------------------------------------------------------
 
@@ -269,7 +277,7 @@ class BudgetGate:
             BudgetExceededError: it would have to be kept to.
         """
         if self.budget.on_exceeded is not OnExceeded.WARN:
-            text = f"{self.owner} has a budget of {self.budget}, and {error}"
+            text = f"{self.called} has a budget of {self.budget}, and {error}"
             raise BudgetExceededError(text, code="unknown_cost") from error
 
     def _is_other_model(self, demand: Demand) -> bool:
@@ -294,7 +302,7 @@ class BudgetGate:
             period = period_at(self.budget, self.service.wall_s())
             return _Beyond(self, ledger_name(self.owner, self.budget, period))
         raise NotReadyError(
-            f"the budget of {self.owner} cannot be kept: {error}"
+            f"the budget of {self.called} cannot be kept: {error}"
         ) from (error)
 
     def _out_of_reach(self, ledger: str, refused: Refused) -> Hold:
@@ -304,7 +312,7 @@ class BudgetGate:
         left = self.budget.said(refused.remaining)
         why = self._problem(ledger) or "other nodes hold it, and do not answer"
         raise NotReadyError(
-            f"the budget of {self.owner}, {self.budget}, has {left} left, out of reach"
+            f"the budget of {self.called}, {self.budget}, has {left} left, out of reach"
             f" of this node: {why}"
         )
 
@@ -328,7 +336,7 @@ class BudgetGate:
     def _error(self, units: int, refused: Refused) -> BudgetExceededError:
         budget = self.budget
         text = (
-            f"{self.owner} has a budget of {budget}; {budget.said(refused.remaining)}"
+            f"{self.called} has a budget of {budget}; {budget.said(refused.remaining)}"
             f" of it is left, and the request may cost {budget.said(units)}"
         )
         error = BudgetExceededError(text, code="budget_exceeded")
@@ -357,7 +365,7 @@ class BudgetGate:
         self._is_exceeded = True
         log.warning(
             "the budget of %s, %s, is spent but for %s: %s",
-            self.owner,
+            self.called,
             self.budget,
             self.budget.said(refused.remaining),
             _SAID[self.budget.on_exceeded],
@@ -376,7 +384,7 @@ class BudgetGate:
         if level is not None:
             log.warning(
                 "the budget of %s, %s: %.0f %% of it is spent",
-                self.owner,
+                self.called,
                 self.budget,
                 100.0 * level,
             )

@@ -112,9 +112,13 @@ class Budgets:
         same = {gate.budget: gate for gate in known}
         service, names = self.service, self._serving_names
         return tuple(
-            same.get(budget) or BudgetGate(service, owner, budget, serving=names)
+            same.get(budget)
+            or BudgetGate(service, owner, budget, serving=names, called=self._called)
             for budget in wanted
         )
+
+    def _called(self, owner: str) -> str:
+        return self._serving.key_ring.table.called(owner)
 
     def _of_asker(self, batch: ExecuteBatch) -> Iterable[BudgetGate]:
         """Return the budgets of who asks: its team's, and its key's."""

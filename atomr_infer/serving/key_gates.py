@@ -38,7 +38,8 @@ class KeyGates:
                 has used nothing of it before.
         """
         owner = _key(key.id)
-        self._limit(owner, key.rate_limits, is_new=is_new)
+        called = f"key {key.name!r}"
+        self._limit(owner, key.rate_limits, is_new=is_new, called=called)
         self._serving.budgets.give(owner, key.budgets)
 
     def end(self, key: str) -> None:
@@ -57,14 +58,19 @@ class KeyGates:
             self._limit(owner, limits.get(owner))
 
     def _limit(
-        self, owner: str, limits: RateLimits | None, *, is_new: bool = False
+        self,
+        owner: str,
+        limits: RateLimits | None,
+        *,
+        is_new: bool = False,
+        called: str = "",
     ) -> None:
         if limits is None:
             if self._limited.pop(owner, None) is not None:
                 self._serving.limits.forget(owner)
             return
         self._limited[owner] = self._serving.limits.gate_of(
-            owner, limits, longest_s=LONGEST_S, is_new=is_new
+            owner, limits, longest_s=LONGEST_S, is_new=is_new, called=called
         )
         if not self._is_passed:
             self._is_passed = True

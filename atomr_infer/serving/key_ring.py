@@ -14,7 +14,7 @@ import math
 import secrets as system_random
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import trio
@@ -38,7 +38,7 @@ from atomr_infer.serving.key_errors import (
 from atomr_infer.serving.key_facts import KeyFacts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from atomr.cluster.replicator import Replicator
     from atomr_infer.model.team import Team
@@ -144,8 +144,7 @@ class KeyRing:
         for other in self.table.named(key.name):
             if not self.table.is_over(other.id, self.wall_s()):
                 raise KeyTakenError(other)
-        if key.team is not None and key.team not in self.table.teams:
-            raise NoSuchTeamError(key.team, self.table.teams)
+        self._check_team(key)
         self.facts.check()
         self.facts.say_key(key)
         self._take_key(key, is_new=True)
@@ -170,7 +169,7 @@ class KeyRing:
 
         Cancellation: as for :meth:`create`; the present secrets may stay.
         """
-        key = self._one(name)
+        key = self.one(name)
         now_s = self.wall_s()
         if self.table.is_over(key.id, now_s):
             raise KeyOverError(key)
@@ -183,6 +182,35 @@ class KeyRing:
                 self.table.take_end(standing.secret.digest, ends_at_s)
         await self.facts.store()
         return issued
+
+    async def change(self, name: str, terms: Mapping[str, Any]) -> VirtualKey:
+        """Give a key other terms, at once here and soon everywhere.
+
+        Of two that are given it on two nodes at the same time the last one counts.
+
+        Args:
+            name: its id, or its name.
+            terms: members of :class:`VirtualKey`, but for its id, name and age.
+
+        Raises:
+            NoSuchKeyError: there is none, or several have the name.
+            KeyOverError: it is revoked; one that has expired may be given more time.
+            NoSuchTeamError: its team is not configured here.
+            KeysNotKeptError: its terms cannot be kept; they may be known already.
+            InvalidValueError: one of the terms is none; nothing was changed.
+
+        Cancellation: it is changed; it may not be stored.
+        """
+        key = self.one(name)
+        if self.table.revoked_at_s(key.id) is not None:
+            raise KeyOverError(key)
+        changed = attrs.evolve(key, **terms)
+        self._check_team(changed)
+        self.facts.check()
+        self.facts.say_key(changed)
+        self._take_key(changed, is_new=False)
+        await self.facts.store()
+        return changed
 
     async def revoke(self, name: str) -> VirtualKey:
         """Close a key for good, at once here and soon everywhere.
@@ -199,7 +227,7 @@ class KeyRing:
 
         Cancellation: it is closed; it may not be stored.
         """
-        key = self._one(name)
+        key = self.one(name)
         self._revoke(key)
         await self.facts.store()
         return key
@@ -232,7 +260,16 @@ class KeyRing:
             raise
         return Issued(key, Secret(text), is_stored)
 
-    def _one(self, name: str) -> VirtualKey:
+    def _check_team(self, key: VirtualKey) -> None:
+        if key.team is not None and key.team not in self.table.teams:
+            raise NoSuchTeamError(key.team, self.table.teams)
+
+    def one(self, name: str) -> VirtualKey:
+        """Return the key of that id, or name; of several the one that is not over.
+
+        Raises:
+            NoSuchKeyError: there is none, or several have the name.
+        """
         found = self.table.named(name)
         if len(found) > 1:
             now_s = self.wall_s()
@@ -260,8 +297,11 @@ class KeyRing:
             self._gates.end(key)
 
     def _take_key(self, key: VirtualKey, *, is_new: bool) -> None:
-        if self.table.keys.get(key.id) == key:
+        before = self.table.keys.get(key.id)
+        if before == key:
             return
+        if before is not None and before.rate_limits is None:
+            is_new = True  # nothing was counted before
         self.table.take_key(key)
         if self._gates is not None and self.table.revoked_at_s(key.id) is None:
             self._gates.keep(key, is_new=is_new)

@@ -115,7 +115,8 @@ class RateGate:
     """Keeps all rate limits of one owner.
 
     Attributes:
-        owner: whose they are, as people are told.
+        owner: whose they are.
+        called: the same, as people are told.
         limits: the terms.
         counted: what is counted, in the order in which it is taken.
         service: has the permits.
@@ -133,6 +134,7 @@ class RateGate:
         name: str,
         owner: str,
         longest_s: float,
+        called: str = "",
     ) -> None:
         """Make a gate; its limits have been added to the service.
 
@@ -140,9 +142,11 @@ class RateGate:
             service: has the permits.
             limits: the terms.
             name: the limits' in the cluster, but for what they count.
-            owner: whose they are, as people are told.
+            owner: whose they are.
             longest_s: the longest that a request can take.
+            called: whose they are, as people are told; "": as ``owner``.
         """
+        self.called = called or owner
         self.service = service
         self.limits = limits
         self.owner = owner
@@ -195,7 +199,7 @@ class RateGate:
                     self._line.go()
             raise self._error(demand)
         except PermitsError as gone:
-            problem = f"the rate limits of {self.owner} are being changed"
+            problem = f"the rate limits of {self.called} are being changed"
             raise NotReadyError(problem) from gone
         except RateLimitedError:
             telemetry.emit(
@@ -292,14 +296,14 @@ class RateGate:
                     wait_s = max(wait_s, after_s)
         wait_s = min(wait_s, self.limits.window_s)
         return RateLimitedError(
-            f"the rate limit of {self.owner} is reached; come again in {wait_s:.3g} s",
+            f"the rate limit of {self.called} is reached; come again in {wait_s:.3g} s",
             code=LIMITED,
             retry_after_s=wait_s,
         )
 
     def _passed_over(self, demand: Demand) -> Hold:
         """Let somebody through whom a limit would have kept waiting, or refused."""
-        self.shadow.tell(self.owner, self._error(demand))
+        self.shadow.tell(self.called, self._error(demand))
         return RateHold(self, [])
 
     # --- a provider that refuses ----------------------------------------------------
@@ -324,7 +328,7 @@ class RateGate:
             self._owe(share)
             log.warning(
                 "%s refused although its limit was kept; %d %% of it is withheld",
-                self.owner,
+                self.called,
                 100 * self._tuning.share,
             )
             telemetry.emit(

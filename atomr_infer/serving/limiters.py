@@ -205,6 +205,7 @@ class Limiters:
         *,
         longest_s: float,
         is_new: bool = False,
+        called: str = "",
     ) -> RateGate:
         """Return the gate of a virtual key's limits, or a team's.
 
@@ -216,6 +217,7 @@ class Limiters:
             longest_s: the longest that a request can take.
             is_new: whether this node cannot have used anything of it: its owner did
                 not exist before this program.
+            called: whose they are, as people are told; "": as ``owner``.
         """
         shared = self._shared.get(owner)
         if shared is not None and shared.gate.limits == limits:
@@ -227,6 +229,7 @@ class Limiters:
             longest_s=longest_s,
             before=None if shared is None else shared.gate,
             past=FIRST if is_new else None,
+            called=called,
         )
         self._shared[owner] = _Shared(gate)
         return gate
@@ -238,7 +241,7 @@ class Limiters:
 
     # --- limits of the cluster ------------------------------------------------------
 
-    def _open(
+    def _open(  # noqa: PLR0913 - most by keyword
         self,
         name: str,
         limits: RateLimits,
@@ -247,10 +250,16 @@ class Limiters:
         longest_s: float,
         before: RateGate | None = None,
         past: Past | None = None,
+        called: str = "",
     ) -> RateGate:
         """Take part in limits, in place of those before: what is used stays so."""
         gate = RateGate(
-            self.service, limits, name=name, owner=owner, longest_s=longest_s
+            self.service,
+            limits,
+            name=name,
+            owner=owner,
+            longest_s=longest_s,
+            called=called,
         )
         old = set() if before is None else {each.dimension for each in before.counted}
         for each in gate.counted:

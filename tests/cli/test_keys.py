@@ -82,8 +82,8 @@ async def test_keys_are_made_listed_rotated_and_revoked(
         assert not await opens(command.port, new)
 
         more = ("--rpm", "60", "--budget", "1.50/day", "--budget", "9tokens/hour")
-        code, out, _ = await keys("create", "--name", "ci", *more, "--json")
-        made = json.loads(out)["key"]
+        code, made_json, _ = await keys("create", "--name", "ci", *more, "--json")
+        made = json.loads(made_json)["key"]
         assert (code, made["name"]) == (0, "ci")
         assert made["rate_limits"] == {
             "requests_per_minute": 60,
@@ -93,6 +93,25 @@ async def test_keys_are_made_listed_rotated_and_revoked(
             {"per": "day", "usd": "1.5"},
             {"per": "hour", "tokens": 9},
         ]
+        _, out, _ = await keys("list")
+        line = next(line for line in out.splitlines() if " open " in line)
+        assert " 60 rpm  $1.5/day, 9tokens/hour  " in line
+
+        other = ("--tpm", "100", "--rpm", "none", "--budget", "none", "--models", "x")
+        code, out, err = await keys("change", "ci", *other, "--expires", "1d")
+        assert (code, err) == (0, LOST)
+        said, _, line = out.splitlines()
+        assert re.fullmatch(r"the key 'ci', key_[0-9a-f]{16}, is changed:", said)
+        assert " x " in line
+        assert "Z  100 tpm  -  " in line
+        no = ("--models", "none", "--tpm", "none", "--expires", "none")
+        code, out, _ = await keys("change", "ci", *no, "--json")
+        changed = json.loads(out)["key"]
+        kept = ("models", "rate_limits", "expires_at_s", "budgets")
+        assert [changed[name] for name in kept] == [[], None, None, []]
+        assert await opens(command.port, json.loads(made_json)["secret"])
+        code, _, err = await keys("change", "ci")
+        assert (code, "give one of team" in err) == (1, True)
         _, out, _ = await keys("list", "--json")
         states = [key["state"] for key in json.loads(out)["keys"]]
         assert sorted(states) == ["open", "revoked"]
@@ -123,6 +142,8 @@ async def test_a_key_outlives_a_kill_right_after_it_was_shown(
 WRONG = [
     (("revoke", "x"), 1, "refuses: there is no virtual key 'x'"),
     (("rotate", "x"), 1, "refuses: there is no virtual key 'x'"),
+    (("change", "x", "--rpm", "1"), 1, "refuses: there is no virtual key 'x'"),
+    (("change", "x", "--rpm", "many"), 2, "'many' is not a valid integer"),
     (("create", "--name", "a b"), 1, "refuses: name: 'a b' is not a name"),
     (("create", "--name", "a", "--team", "no"), 1, "there is no team 'no'; there"),
     (("create",), 2, "Missing option '--name'"),
@@ -147,7 +168,7 @@ async def test_what_cannot_be_done_is_one_sentence(
             assert "Traceback" not in found[2]
 
 
-@pytest.mark.parametrize("command", ["create", "list", "rotate", "revoke"])
+@pytest.mark.parametrize("command", ["create", "list", "change", "rotate", "revoke"])
 async def test_the_help_of_each_has_an_example(command: str) -> None:
     code, out, err = await run_command("keys", command, "--help")
     assert (code, err) == (0, "")

@@ -101,6 +101,10 @@ async def test_a_key_of_one_gateway_opens_the_other_until_it_is_revoked(
         new = await keys(second, "rotate", "ci", "--grace", "0s")
         await becomes(first, new, 200)
         assert await status(first, old) == 401
+        await keys(second, "change", "ci", "--models", "other")
+        await becomes(first, new, 403)
+        await keys(first, "change", "ci", "--models", "none")
+        await becomes(second, new, 200)
         await keys(second, "revoke", "ci")
         assert await becomes(first, new, 401) < REVOKED_WITHIN_S
         assert await status(second, new) == 401

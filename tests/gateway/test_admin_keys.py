@@ -288,3 +288,89 @@ async def test_keys_are_made_on_one_node_for_all(serve: Serve, path: str) -> Non
     [shown] = listed.json["nodes"].values()
     assert [key["name"] for key in shown["answer"]["keys"]] == ["ci"]
     assert len(shown["answer"]["keys"][0]["secrets"]) == 1
+
+
+async def change(running: Running, key: str, **members: object) -> Answer:
+    body = json.dumps(members).encode()
+    return await request(
+        running.port,
+        "PATCH",
+        f"/admin/keys/{key}",
+        body,
+        authorization=f"Bearer {ADMIN}",
+        content_length=str(len(body)),
+    )
+
+
+async def test_a_keys_terms_are_changed_and_its_secret_stays(serve: Serve) -> None:
+    async with opened(serve) as running:
+        made = (await admin(running, "POST", name="ci", models=["m"])).json
+        secret = made["secret"]
+        assert await opens(running, secret)
+        answer = await change(
+            running,
+            "ci",
+            models=["x"],
+            priority=3,
+            rate_limits={"requests_per_minute": 5, "on_exceeded": "reject"},
+            budgets=[{"per": "day", "usd": "1"}],
+            lifetime_s=60,
+        )
+        assert answer.status == 200, answer.json
+        key = answer.json["key"]
+        assert (key["id"], key["models"], key["priority"]) == (
+            made["key"]["id"],
+            ["x"],
+            3,
+        )
+        assert key["budgets"] == [{"per": "day", "usd": "1"}]
+        assert 55 <= key["expires_at_s"] - time.time() <= 61
+        assert not await opens(running, secret)
+
+        # What is not given stays, and limits are put beside those that it has.
+        answer = await change(
+            running, "ci", models=None, rate_limits={"max_concurrent": 1}
+        )
+        key = answer.json["key"]
+        assert key["rate_limits"] == {
+            "requests_per_minute": 5,
+            "max_concurrent": 1,
+            "on_exceeded": "reject",
+        }
+        assert (key["models"], key["priority"]) == ([], 3)
+        answer = await change(running, "ci", rate_limits=None, budgets=None)
+        assert answer.json["key"]["rate_limits"] is None
+        assert await opens(running, secret)
+
+
+async def test_a_key_that_has_expired_is_given_more_time(serve: Serve) -> None:
+    async with opened(serve) as running:
+        made = (await admin(running, "POST", name="ci", lifetime_s=0)).json
+        assert not await opens(running, made["secret"])
+        answer = await change(running, "ci", lifetime_s=60)
+        assert (answer.status, answer.json["key"]["state"]) == (200, "open")
+        assert await opens(running, made["secret"])
+
+
+WRONG_CHANGES: list[tuple[dict[str, object], int, str]] = [
+    ({"priority": 1000}, 400, "invalid_value"),
+    ({"name": "b"}, 400, "unknown_member"),
+    ({"rate_limits": {"requests_per_minute": 0}}, 400, "invalid_value"),
+    ({"team": "no"}, 400, "team_not_found"),
+    ({}, 400, "missing_member"),
+    ({"lifetime_s": 5, "expires_at_s": 5}, 400, "invalid_value"),
+]
+
+
+async def test_a_change_that_cannot_be_changes_nothing(serve: Serve) -> None:
+    async with opened(serve) as running:
+        made = (await admin(running, "POST", name="ci")).json["key"]
+        for members, status, code in WRONG_CHANGES:
+            answer = await change(running, "ci", **members)
+            assert (answer.status, answer.json["error"]["code"]) == (status, code)
+        [key] = (await admin(running, "GET")).json["keys"]
+        assert key == made
+        assert (await change(running, "x", priority=1)).status == 404
+        await admin(running, "POST", "/ci/revoke")
+        answer = await change(running, made["id"], priority=1)
+        assert (answer.status, answer.json["error"]["code"]) == (409, "key_over")

@@ -53,7 +53,7 @@ async def test_a_keys_limit_is_its_own(serve: Serve) -> None:
         answer = await ask(running, a)
     assert answer.json["error"]["code"] == "rate_limit_exceeded"
     assert int(answer.headers["retry-after"]) > 1
-    assert "key key_" in answer.json["error"]["message"]
+    assert "the rate limit of key 'a' is reached" in answer.json["error"]["message"]
 
 
 async def test_a_team_shares_its_limit(serve: Serve) -> None:

@@ -1,4 +1,4 @@
-"""The operators' routes for virtual keys: make, list, rotate, revoke.
+"""The operators' routes for virtual keys: make, list, change, rotate, revoke.
 
 A secret is in one answer, that to who made it, and in no other; the log says who
 asked for what, and never the secret.
@@ -19,7 +19,7 @@ from atomr_infer.gateway.admin.refused import RefusedError, json_answer
 from atomr_infer.gateway.admin.shown_keys import shown_key
 from atomr_infer.model.validation import InvalidValueError, not_negative
 from atomr_infer.model.virtual_key import VirtualKey
-from atomr_infer.policy.key_records import TERMS, terms_of
+from atomr_infer.policy.key_records import TERMS, changed_terms, terms_of
 from atomr_infer.serving.key_errors import (
     KeyOverError,
     KeyRingError,
@@ -75,6 +75,7 @@ class _Lifetime:
 
 _LIFETIME = "lifetime_s"
 _GIVEN = tuple(name for name in TERMS if name != "created_at_s")
+_CHANGED = tuple(name for name in _GIVEN if name != "name")
 
 
 class KeyRoutes:
@@ -91,6 +92,7 @@ class KeyRoutes:
         """Yield each route's method, path and view."""
         yield "GET", "/admin/keys", self._list
         yield "POST", "/admin/keys", self._create
+        yield "PATCH", "/admin/keys/<path:name>", self._change
         yield "POST", "/admin/keys/<path:name>/rotate", self._rotate
         yield "POST", "/admin/keys/<path:name>/revoke", self._revoke
 
@@ -111,15 +113,33 @@ class KeyRoutes:
         if "name" not in members:
             raise RefusedError(400, "missing_member", "name is missing")
         now_s = self._ring.wall_s()
-        lifetime_s = _Lifetime(lifetime_s=members.pop(_LIFETIME, None)).lifetime_s
-        if lifetime_s is not None:
-            if "expires_at_s" in members:
-                problem = "lifetime_s stands beside expires_at_s; write one of the two"
-                raise RefusedError(400, "invalid_value", problem)
-            members["expires_at_s"] = int(now_s + lifetime_s)
+        self._take_lifetime(members)
         return VirtualKey(
             id=self._ring.new_id(), created_at_s=int(now_s), **terms_of(members)
         )
+
+    async def _change(self, name: str) -> Response:
+        members = await _body((*_CHANGED, _LIFETIME))
+        with _refusals():
+            if not members:
+                known = ", ".join((*_CHANGED, _LIFETIME))
+                raise RefusedError(400, "missing_member", f"give one of {known}")
+            self._take_lifetime(members)
+            terms = changed_terms(self._ring.one(name), members)
+            key = await self._ring.change(name, terms)
+        _tell("changed", key)
+        shown = shown_key(self._ring, key)
+        return json_answer({"key": shown, "warnings": self._warnings()})
+
+    def _take_lifetime(self, members: dict[str, Any]) -> None:
+        """Put the time of the end in place of a lifetime from now on."""
+        lifetime_s = _Lifetime(lifetime_s=members.pop(_LIFETIME, None)).lifetime_s
+        if lifetime_s is None:
+            return
+        if "expires_at_s" in members:
+            problem = "lifetime_s stands beside expires_at_s; write one of the two"
+            raise RefusedError(400, "invalid_value", problem)
+        members["expires_at_s"] = int(self._ring.wall_s() + lifetime_s)
 
     async def _rotate(self, name: str) -> Response:
         members = await _body(("grace_s",))

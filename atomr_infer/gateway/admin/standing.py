@@ -37,33 +37,25 @@ def problems(serving: Serving) -> Iterator[str]:
     for status in statuses:
         for conflict in status.conflicts:
             yield f"deployment {status.name}: {conflict}"
-    for budget in serving.budgets.shown():
+    for budget in shown_budgets(serving):
         if budget["problem"]:
-            whose = f"budget of {budget['owner']}, {budget['budget']}"
+            whose = f"budget of {budget['name']}, {budget['budget']}"
             yield f"{whose}: {budget['problem']}"
 
 
 def shown_limits(serving: Serving) -> list[Shown]:
     """Return all rate limits, with the names of the keys whose they are."""
+    called = serving.key_ring.table.called
     return [
-        {**attrs.asdict(limit), "name": name_of(serving, limit.owner)}
+        {**attrs.asdict(limit), "name": called(limit.owner)}
         for limit in limits_shown(serving)
     ]
 
 
 def shown_budgets(serving: Serving) -> list[Shown]:
     """Return all budgets, with the names of the keys whose they are."""
+    called = serving.key_ring.table.called
     return [
-        {**budget, "name": name_of(serving, str(budget["owner"]))}
+        {**budget, "name": called(str(budget["owner"]))}
         for budget in serving.budgets.shown()
     ]
-
-
-def name_of(serving: Serving, owner: str) -> str:
-    """Return whose a limit or a budget is, as people call it.
-
-    An operator may see what a key is called, which who asks with another one may not.
-    """
-    kind, _, id_ = owner.partition(" ")
-    key = serving.key_ring.table.keys.get(id_) if kind == "key" else None
-    return owner if key is None else f"key {key.name!r}"
