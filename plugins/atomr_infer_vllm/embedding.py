@@ -95,13 +95,17 @@ class VllmEmbedder:
         import asyncio  # noqa: PLC0415
 
         params = self._pooling_params(request.dimensions)
-        async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(
-                    self._encode(one, params, f"{request.request_id}-{number}")
-                )
-                for number, one in enumerate(request.inputs)
-            ]
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(
+                        self._encode(one, params, f"{request.request_id}-{number}")
+                    )
+                    for number, one in enumerate(request.inputs)
+                ]
+        except ExceptionGroup as errors:
+            # The first one cancelled the others.
+            raise errors.exceptions[0] from errors.exceptions[0].__cause__
         return [task.result() for task in tasks]
 
     async def _encode(

@@ -48,6 +48,7 @@ def prepare(deployment: str, options: Options, report: Report) -> Any:  # noqa: 
         ) from error
     known = frozenset(AsyncEngineArgs.__dataclass_fields__)
     refuse_unknown_arguments(deployment, options, known)
+    _parser_kind(options)  # before the minute that a start takes
     on_cpu = current_platform.is_cpu()
     if on_cpu:
         needed = weights_bytes(Path(options.weights).expanduser())
@@ -69,6 +70,11 @@ def _check_files(deployment: str, options: Options) -> None:
     weights = Path(options.weights).expanduser()
     if options.weights.startswith(("/", "./", "../", "~")) and not weights.exists():
         raise ConfigError(f"deployment {deployment!r}: there is no model {weights}")
+    template = options.chat_template
+    if template is not None and not Path(template).expanduser().is_file():
+        raise ConfigError(
+            f"deployment {deployment!r}: there is no chat template {template}"
+        )
     for name, path in options.lora.items():
         if not Path(path).is_dir():
             raise ConfigError(
@@ -177,21 +183,12 @@ def _parser(
     tokenizer: Any,  # noqa: ANN401  HF's
     options: Options,
 ) -> Callable[[Sequence[Mapping[str, Any]]], tuple[object, object]] | None:
-    if options.tool_parser is None:
+    kind = _parser_kind(options)
+    if kind is None:
         return None
     from vllm.entrypoints.openai.chat_completion.protocol import (  # noqa: PLC0415
         ChatCompletionRequest,
     )
-    from vllm.tool_parsers import ToolParserManager  # noqa: PLC0415
-
-    try:
-        kind = ToolParserManager.get_tool_parser(options.tool_parser)
-    except KeyError as error:
-        known = {*ToolParserManager.tool_parsers, *ToolParserManager.lazy_parsers}
-        raise ConfigError(
-            f"vLLM has no tool parser {options.tool_parser!r}; known: "
-            f"{', '.join(sorted(known))}"
-        ) from error
 
     def make(tools: Sequence[Mapping[str, Any]]) -> tuple[object, object]:
         request = ChatCompletionRequest(
@@ -200,3 +197,18 @@ def _parser(
         return kind(tokenizer, request.tools), request
 
     return make
+
+
+def _parser_kind(options: Options) -> Any:  # noqa: ANN401  a class of vLLM's
+    if options.tool_parser is None:
+        return None
+    from vllm.tool_parsers import ToolParserManager  # noqa: PLC0415
+
+    try:
+        return ToolParserManager.get_tool_parser(options.tool_parser)
+    except KeyError as error:
+        known = {*ToolParserManager.tool_parsers, *ToolParserManager.lazy_parsers}
+        raise ConfigError(
+            f"vLLM has no tool parser {options.tool_parser!r}; known: "
+            f"{', '.join(sorted(known))}"
+        ) from error

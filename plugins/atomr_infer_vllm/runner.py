@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Protocol
@@ -131,6 +132,7 @@ class VllmRunner:
         self._life = life
         self._parts = parts
         self._context_tokens = context_tokens
+        self._numbers = itertools.count()
         features = {
             Feature.COMPLETIONS,
             Feature.LOGPROBS,
@@ -203,12 +205,14 @@ class VllmRunner:
             warnings=asked.ignored,
         )
         engine, adapter = self._life.engine, self._parts.adapters.get(batch.model)
+        # A request may be here twice: hedged, or made again.
+        request_id = f"{batch.request_id}-{next(self._numbers)}"
         return Generation(
             self._life.loop,
             lambda: engine.generate(
                 {"prompt_token_ids": prompt},
                 params,
-                batch.request_id,
+                request_id,
                 lora_request=adapter,
             ),
             answer,
