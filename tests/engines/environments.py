@@ -133,6 +133,12 @@ def how_to_make(name: str) -> str:
     return f"the environment of {name} is not made; run: make engines ARGS={name}"
 
 
+def others(engine: Engine) -> list[Path]:
+    """Environments of the same engine that are made of something else."""
+    made = engine.folder.parent.glob(f"{engine.name}-*/{_MADE}")
+    return sorted(file.parent for file in made if file.parent != engine.folder)
+
+
 def make(engine: Engine) -> Path:
     """Make what is missing of an engine's environment; return its interpreter.
 

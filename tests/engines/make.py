@@ -9,7 +9,7 @@ import argparse
 import sys
 import time
 
-from tests.engines.environments import ENGINES, make
+from tests.engines.environments import ENGINES, make, others
 from tests.engines.models import CONVERSIONS, convert
 from tests.engines.running import CommandError
 
@@ -27,6 +27,8 @@ def main() -> int:
         for name in names:
             if name in ENGINES:
                 print(f"{name}: {make(ENGINES[name])}", flush=True)
+                for other in others(ENGINES[name]):
+                    print(f"{name}: {other} is another version's; nothing here uses it")
                 made_of_it = [c for c in CONVERSIONS.values() if c.engine == name]
             else:
                 made_of_it = [CONVERSIONS[name]]

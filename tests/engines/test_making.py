@@ -17,6 +17,7 @@ from tests.engines.environments import (
     how_to_make,
     interpreter_of,
     make,
+    others,
 )
 from tests.engines.running import CommandError, locked, run
 
@@ -106,9 +107,12 @@ def test_an_environment_is_made_once_and_has_this_checkout(small: Small) -> None
     )
     root = Path(__file__).parents[2]
     assert Path(said.stdout.strip()) == root / "atomr_infer" / "__init__.py"
+    assert others(small) == []
     # What goes in has changed: the old interpreter is not taken for the new one.
+    old = small.folder
     small.file.write_text("# something\n")
     assert interpreter_of("small") is None
+    assert others(small) == [old]
 
 
 @pytest.mark.slow
