@@ -24,6 +24,7 @@ from atomr_infer.model.rate_limits import LimitMode, OnLimit
 from atomr_infer.policy.admission import UNCLAIMED, Claim
 from atomr_infer.policy.rate_permits import Dimension, counted
 from atomr_infer.policy.rate_tuning import Tuning
+from atomr_infer.serving.known_full import KnownFull
 from atomr_infer.serving.turnstile import Turnstile
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ class RateGate:
 
     is_timed = True
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - most by keyword
         self,
         service: PermitService,
         limits: RateLimits,
@@ -135,6 +136,7 @@ class RateGate:
         owner: str,
         longest_s: float,
         called: str = "",
+        has_others: bool = True,
     ) -> None:
         """Make a gate; its limits have been added to the service.
 
@@ -145,6 +147,7 @@ class RateGate:
             owner: whose they are.
             longest_s: the longest that a request can take.
             called: whose they are, as people are told; "": as ``owner``.
+            has_others: whether other nodes may have permits.
         """
         self.called = called or owner
         self.service = service
@@ -156,6 +159,8 @@ class RateGate:
         self._named = tuple(
             (limit_name(name, each.dimension), each) for each in self.counted
         )
+        needs = tuple(each.needs for each in self.counted)
+        self._full = KnownFull(needs, has_others=has_others)
         width = _STRICT_WIDTH if limits.mode is LimitMode.STRICT else 1
         self._line = Turnstile(width)
         self._tuning = Tuning(limits.window_s)
@@ -187,9 +192,13 @@ class RateGate:
         now_s = trio.current_time()
         # Permits in the last moment would be used for an answer that nobody gets.
         deadline_s -= min(_ANSWER_S, _ANSWER_SHARE * (deadline_s - now_s))
-        if self.limits.on_exceeded is OnLimit.REJECT:
+        rejects = self.limits.on_exceeded is OnLimit.REJECT
+        if rejects:
             deadline_s = min(deadline_s, now_s + _GRACE_S)
         try:
+            if rejects and self._full.refuses(demand, now_s):
+                await trio.lowlevel.checkpoint()
+                raise self._error(demand)
             self._expect(demand)
             with trio.move_on_at(deadline_s):
                 await self._line.come(demand.priority, _claim(demand))
@@ -197,6 +206,7 @@ class RateGate:
                     return await self._at_the_front(demand, deadline_s)
                 finally:
                     self._line.go()
+            self._full.note(demand, trio.current_time())
             raise self._error(demand)
         except PermitsError as gone:
             problem = f"the rate limits of {self.called} are being changed"
@@ -254,6 +264,7 @@ class RateGate:
             expected=True,
         )
         if isinstance(found, Denied):
+            self._full.note(demand, trio.current_time())
             raise self._error(demand, found)
         return found
 

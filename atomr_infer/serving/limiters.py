@@ -260,6 +260,7 @@ class Limiters:
             owner=owner,
             longest_s=longest_s,
             called=called,
+            has_others=not self._is_alone,
         )
         old = set() if before is None else {each.dimension for each in before.counted}
         for each in gate.counted:

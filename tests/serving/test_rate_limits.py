@@ -91,10 +91,12 @@ async def test_a_limit_that_rejects_says_when_to_come_again(
         await tree.ask()
         await trio.sleep(20.0)
         await tree.ask()
+        began_s = trio.current_time()
         with pytest.raises(
             errors.RateLimitedError, match="the rate limit of lab a, model m is reached"
         ) as caught:
             await tree.ask()
+        assert trio.current_time() == began_s  # nobody else can have any
         assert caught.value.code == "rate_limit_exceeded"
         assert caught.value.retry_after_s == pytest.approx(40.3, abs=0.5)
         await trio.sleep(caught.value.retry_after_s or 0.0)
