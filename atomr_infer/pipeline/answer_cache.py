@@ -103,7 +103,7 @@ class AnswerCache(Generic[V]):
 def is_deterministic(batch: ExecuteBatch) -> bool:
     """Whether the client asks for the answer that is always the same.
 
-    >>> from atomr_infer.model.batch import Sampling
+    >>> from atomr_infer.model.batch import ExecuteBatch, Sampling
     >>> ask = ExecuteBatch(request_id="r", model="m", messages=())
     >>> is_deterministic(ask)
     False
