@@ -1,0 +1,84 @@
+"""An engine's process dies under load: who has heard nothing is asked for again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import trio
+
+from atomr_infer.cluster import Cluster
+from atomr_infer.errors import EngineCrashedError, EngineHungError, InferenceError
+from atomr_infer.model.deployment import Deployment
+
+DYING = Path(__file__).with_name("dying.py")
+EACH = 4
+WITHIN_S = 120.0  # of a busy machine
+
+
+@pytest.mark.parametrize(
+    ("how", "error", "message"),
+    [
+        pytest.param("kill", EngineCrashedError, "killed by SIGKILL (9)", id="killed"),
+        pytest.param(
+            "memory",
+            EngineCrashedError,
+            "killed by SIGABRT (6)",
+            id="out of memory",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "poison",
+            EngineCrashedError,
+            "an illegal memory access",
+            id="poisoned",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "stop",
+            EngineHungError,
+            "did not answer for 15 s and was killed",
+            id="stopped",
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+async def test_who_has_heard_something_is_told_and_the_others_are_answered(
+    tmp_path: Path, how: str, error: type[InferenceError], message: str
+) -> None:
+    deployment = Deployment(
+        name="m",
+        runtime=f"python:{DYING}:answer",
+        options={"sign": str(tmp_path / "died")},
+    )
+    told: list[InferenceError] = []
+    said: list[str] = []
+    begun = 0
+
+    async def talk(cluster: Cluster, all_begun: trio.Event) -> None:
+        nonlocal begun
+        with pytest.raises(InferenceError) as caught:
+            async with cluster.stream("m", "talk") as chunks:
+                async for chunk in chunks:
+                    assert chunk.text == "so far "
+                    begun += 1
+                    if begun == EACH:
+                        all_begun.set()
+        told.append(caught.value)
+
+    async def ask(cluster: Cluster, text: str) -> None:
+        said.append((await cluster.chat("m", text)).text)
+
+    with trio.fail_after(WITHIN_S):
+        async with Cluster.connect("inproc://app") as cluster:
+            await cluster.deploy(deployment)
+            async with trio.open_nursery() as nursery:
+                all_begun = trio.Event()
+                for _ in range(EACH):
+                    nursery.start_soon(talk, cluster, all_begun)
+                    nursery.start_soon(ask, cluster, "wait")
+                await all_begun.wait()
+                nursery.start_soon(ask, cluster, how)
+    assert [type(one) for one in told] == [error] * EACH
+    assert all(message in one.message for one in told), told
+    assert said == ["so good"] * (EACH + 1)
