@@ -32,6 +32,7 @@ from atomr_infer.cli.hangup import open_hangups, renew_at, signals_here
 from atomr_infer.cli.lifecycle import ServeLifecycle
 from atomr_infer.cli.load_progress import LoadProgress
 from atomr_infer.cli.logs import configure_logging
+from atomr_infer.cli.other_state import other_state
 from atomr_infer.cli.reload import Reloader, tls_of
 from atomr_infer.cli.watch import watch_files
 from atomr_infer.cluster import Cluster
@@ -74,6 +75,8 @@ def run_serve(
     mark = "" if seat is None else f"worker {seat.number}: "
     configure_logging(log_level, mark=mark)
     mark_notices(mark)
+    for told in other_state(plan, workers=1) if seat is None else ():
+        print_notice(told)
     try:
         trio.run(_serve_in_its_place, plan, again, seat)
     except* KeyboardInterrupt:

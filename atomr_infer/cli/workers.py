@@ -16,14 +16,11 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
@@ -36,13 +33,16 @@ from atomr.process import PlainProcess, open_node
 from atomr_infer.cli.banner import print_banner, print_line_end, print_notice
 from atomr_infer.cli.certificates import make_folder
 from atomr_infer.cli.hangup import signals_here
+from atomr_infer.cli.other_state import other_state
 from atomr_infer.cli.seat import CLUSTER, COOKIE, SEEDS, Seat
+from atomr_infer.cli.worker_folder import worker_folder
 from atomr_infer.errors import ConfigError
 from atomr_infer.gateway.listener import bind_sockets
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from pathlib import Path
 
     from atomr_infer.cli.plan import ServePlan
 
@@ -314,12 +314,11 @@ def run_workers(plan: ServePlan, *, count: int, arguments: Sequence[str]) -> Non
             " node by itself, with a configuration of its own"
         )
     command = (sys.executable, "-m", "atomr_infer.cli", "serve", *arguments)
-    folder = Path(tempfile.mkdtemp(prefix="atomr-infer-"))
-    try:
+    for told in other_state(plan, workers=count):
+        print_notice(told)
+    with worker_folder() as folder:
         crew = Crew(plan, command, count=count, folder=folder)
         trio.run(crew.run)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _furnish(folder: Path, nodes: Sequence[str]) -> None:
