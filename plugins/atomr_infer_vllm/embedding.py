@@ -76,14 +76,11 @@ class VllmEmbedder:
 
         Cancellation: the engine drops the request.
         """
-        self._life.check()
-        self._life.active += 1
-        try:
-            outputs = await self._life.loop.run(lambda: self._encode_all(request))
-        except Exception as error:
-            raise to_inference_error(error) from error
-        finally:
-            self._life.active -= 1
+        with self._life.counted():
+            try:
+                outputs = await self._life.loop.run(lambda: self._encode_all(request))
+            except Exception as error:
+                raise to_inference_error(error) from error
         read = sum(len(output.prompt_token_ids) for output in outputs)
         return Embeddings(
             vectors=tuple(tuple(o.outputs.data.tolist()) for o in outputs),

@@ -76,8 +76,12 @@ class VllmPlugin(RuntimePlugin):
         try:
             yield runner_of(loop, engine, options)
         finally:
-            with trio.move_on_after(SHUTDOWN_S, shield=True):
-                await trio.to_thread.run_sync(engine.shutdown, abandon_on_cancel=True)
+            # What is left of a dead one is killed with this process, which is sooner.
+            if not engine.errored:
+                with trio.move_on_after(SHUTDOWN_S, shield=True):
+                    await trio.to_thread.run_sync(
+                        engine.shutdown, abandon_on_cancel=True
+                    )
             await loop.stop()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
@@ -27,7 +27,7 @@ from atomr_infer_vllm.sampling import Asked, asked_of
 from atomr_infer_vllm.tools import forced_of, refuse_undecided
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+    from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator
 
     from atomr_infer.model.batch import ExecuteBatch
     from atomr_infer_vllm.loop import LoopThread
@@ -101,26 +101,39 @@ class Watched:
         self.loop = loop
         self.engine = engine
         self.active = 0
+        self._died = trio.Event()
 
     async def failed(self) -> InferenceError:
         """Return when the engine's core has died."""
         log_at = trio.current_time() + LOG_EVERY_S
-        # It has no event that one could wait for.
-        while not self.engine.errored:
-            await trio.sleep(WATCH_EVERY_S)
+        while not (self._died.is_set() or self.engine.errored):
+            with trio.move_on_after(WATCH_EVERY_S):
+                await self._died.wait()
             if trio.current_time() >= log_at:
                 log_at += LOG_EVERY_S
                 await self.loop.run(self.engine.do_log_stats)
         return EngineCrashedError("vLLM's engine core died; the log says why")
 
-    def check(self) -> None:
-        """Refuse work that nobody would do.
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        """Count a request, and hear at once when it meets a dead engine.
+
+        Who asks again must find the next engine, or wait for it, and not this one.
 
         Raises:
-            EngineCrashedError: the engine's core has died.
+            EngineCrashedError: on entry: the engine's core has died.
         """
         if self.engine.errored:
+            self._died.set()
             raise EngineCrashedError("vLLM's engine core died; the log says why")
+        self.active += 1
+        try:
+            yield
+        except EngineCrashedError:
+            self._died.set()
+            raise
+        finally:
+            self.active -= 1
 
 
 class VllmRunner:
@@ -176,15 +189,13 @@ class VllmRunner:
         Cancellation: leaving waits, shielded, until the engine has been told to drop
             it.
         """
-        self._life.check()
-        prompt = await self._tokens(batch)
-        generation = self._start(batch, prompt)
-        self._life.active += 1
-        try:
-            yield generation
-        finally:
-            await generation.leave()
-            self._life.active -= 1
+        with self._life.counted():
+            prompt = await self._tokens(batch)
+            generation = self._start(batch, prompt)
+            try:
+                yield generation
+            finally:
+                await generation.leave()
 
     def _start(self, batch: ExecuteBatch, prompt: list[int]) -> Generation:
         forced = forced_of(batch)

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 import trio
 
-from atomr_infer.errors import EngineError
+from atomr_infer.errors import EngineCrashedError, EngineError
 from atomr_infer.model.batch import FinishReason, TokenChunk, Usage
 from atomr_infer_vllm.answer import Answer
 from atomr_infer_vllm.generation import WINDOW, Generation
 from atomr_infer_vllm.loop import LoopThread
+from atomr_infer_vllm.runner import WATCH_EVERY_S, Watched
+from atomr_infer_vllm.runner import Engine as EngineShape
 from tests.plugins.vllm.shapes import Completion, Output
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
+
+    from trio.testing import MockClock
 
 
 @pytest.fixture
@@ -114,6 +118,58 @@ async def test_an_answer_without_an_end_is_an_error(loop: LoopThread) -> None:
     with pytest.raises(EngineError, match="without saying why"):
         await anext(answer)
     await answer.leave()
+
+
+class Core:
+    """An engine whose core may die."""
+
+    def __init__(self) -> None:
+        self.errored = False
+        self.logged = 0
+
+    async def do_log_stats(self) -> None:
+        self.logged += 1
+
+
+def watched(loop: LoopThread, core: Core) -> Watched:
+    return Watched(loop, cast(EngineShape, core))
+
+
+async def test_an_idle_engine_that_dies_is_noticed(
+    loop: LoopThread, autojump_clock: MockClock
+) -> None:
+    core = Core()
+    life = watched(loop, core)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(life.failed)
+        await trio.sleep(1)
+        assert nursery.child_tasks
+        core.errored = True
+        died_at = trio.current_time()
+    assert trio.current_time() - died_at <= WATCH_EVERY_S
+
+
+async def test_who_meets_a_dead_engine_tells_it_at_once(
+    loop: LoopThread, autojump_clock: MockClock
+) -> None:
+    life = watched(loop, Core())
+    began = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(life.failed)
+        with pytest.raises(EngineCrashedError), life.counted():
+            assert life.active == 1
+            raise EngineCrashedError("dead")
+    assert (life.active, trio.current_time() - began) == (0, 0)
+
+
+async def test_a_dead_engine_takes_no_requests(loop: LoopThread) -> None:
+    core = Core()
+    core.errored = True
+    life = watched(loop, core)
+    with pytest.raises(EngineCrashedError), life.counted():
+        raise AssertionError
+    assert life.active == 0
+    assert isinstance(await life.failed(), EngineCrashedError)
 
 
 async def test_a_call_is_cancelled_with_its_caller(loop: LoopThread) -> None:
