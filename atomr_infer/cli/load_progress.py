@@ -15,6 +15,7 @@ from rich.progress import (
     TaskID,
     TextColumn,
     TimeElapsedColumn,
+    TimeRemainingColumn,
 )
 
 from atomr_infer.cli.banner import notice_mark
@@ -46,6 +47,7 @@ class LoadProgress:
             BarColumn(),
             TextColumn("{task.fields[amount]}", markup=False),
             TimeElapsedColumn(),
+            TimeRemainingColumn(),
             console=Console(file=sys.stderr),
             transient=True,
         )

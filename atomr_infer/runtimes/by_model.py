@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import attrs
 
 from atomr_infer.errors import PluginError
+from atomr_infer.runtimes.hub_files import PREFIX
 from atomr_infer.runtimes.loader import (
     Installed,
     ensure_available,
@@ -105,6 +106,8 @@ def form_of(model: str) -> Form | None:
     """
     if model.lower().endswith(".gguf"):
         return Form.GGUF
+    if model.startswith(PREFIX):
+        return Form.SAFETENSORS  # most of a hub's models are
     folder = Path(model).expanduser()
     if any(folder.glob("*.onnx")) or any(folder.glob("onnx/*.onnx")):
         return Form.ONNX

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 
 from atomr_infer.errors import ConfigError, EngineStartError
 from atomr_infer.runtimes.contract import Progress
+from atomr_infer.runtimes.hub import fetch_model, hub_of
+from atomr_infer.runtimes.hub_files import HubModel
 from atomr_infer.runtimes.memory import check_fits, free_bytes
 from atomr_infer.runtimes.weights import bytes_as_q8_0, weights_bytes
 from atomr_infer_mistralrs.faults import first_line
 from atomr_infer_mistralrs.models import Report, as_q8_0, cache_folder, locate
-from atomr_infer_mistralrs.options import HfDirectory, Options, Quantization
+from atomr_infer_mistralrs.options import Options, Quantization, Source
 from atomr_infer_mistralrs.runner import MistralRsRunner
 
 if TYPE_CHECKING:
@@ -23,24 +25,35 @@ if TYPE_CHECKING:
 
     import mistralrs
 
+    from atomr_infer.model.secret import Secret
+
 UNKNOWN_CONTEXT_TOKENS = 4096
 """Bounds answers of a model that does not say how long its context is."""
 
 
 def load(
-    options: Options, report: Report, environ: Mapping[str, str]
+    options: Options,
+    report: Report,
+    environ: Mapping[str, str],
+    token: Secret | None = None,
 ) -> MistralRsRunner:
-    """Find the model, convert it where that is asked for, and load it.
+    """Find or fetch the model, convert it where that is asked for, and load it.
+
+    Args:
+        options: the model, and how it is run.
+        report: told how far it has come.
+        environ: where the caches and the hub are named.
+        token: opens models of a hub that are not public.
 
     Raises:
         ConfigError: a file or a package is missing.
-        EngineStartError: the model cannot be converted or loaded, or is larger
-            than the memory that is free.
+        EngineStartError: the model cannot be fetched, converted or loaded, or is
+            larger than the memory that is free.
     """
-    path = locate(options.source)
+    path = _found(options.source, report, environ, token)
     in_situ = None
     if options.quantization is Quantization.Q8_0:
-        if isinstance(options.source, HfDirectory):
+        if path.is_dir():
             in_situ = Quantization.Q8_0.value
         else:
             path = as_q8_0(path, cache_folder(environ), report)
@@ -49,6 +62,15 @@ def load(
         check_fits(str(path), needed, free_bytes())
     report(Progress("loading the model"))
     return _open(path, in_situ, options.max_seqs)
+
+
+def _found(
+    source: Source, report: Report, environ: Mapping[str, str], token: Secret | None
+) -> Path:
+    if not isinstance(source, HubModel):
+        return locate(source)
+    weights = ".gguf" if source.file is not None else ".safetensors"
+    return fetch_model(hub_of(environ, token), source, (weights,), report)
 
 
 def _runs_on_cpu() -> bool:

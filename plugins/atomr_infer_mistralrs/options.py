@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import attrs
 
 from atomr_infer.errors import ConfigError
+from atomr_infer.runtimes.hub_files import PREFIX as HUB_PREFIX
+from atomr_infer.runtimes.hub_files import HubModel, parse_hub_model
 
 if TYPE_CHECKING:
     from atomr_infer.model.deployment import Deployment, OptionValue
@@ -57,14 +59,16 @@ class PackagedFile:
 
     Attributes:
         distribution: its name, as pip knows it.
-        file: the file's name, with folders where one is not enough.
+        file: the file's name, with folders where one is not enough; empty: the
+            only one that ends with ``.gguf``.
     """
 
     distribution: str
     file: str
 
 
-Source = GgufFile | HfDirectory | PackagedFile
+LocalSource = GgufFile | HfDirectory | PackagedFile
+Source = LocalSource | HubModel
 
 
 @attrs.frozen(kw_only=True)
@@ -142,10 +146,13 @@ def _source(deployment: Deployment) -> Source:
     if model is None:
         raise ConfigError(
             f"deployment {deployment.name!r}: mistralrs needs a model: the path of a "
-            ".gguf file or of a Hugging Face directory, or package:NAME/FILE.gguf"
+            ".gguf file or of a Hugging Face directory, package:NAME/FILE.gguf, or "
+            "hf:ORGANISATION/NAME"
         )
     if model.startswith(PACKAGE_PREFIX):
         return _packaged(deployment.name, model)
+    if model.startswith(HUB_PREFIX):
+        return _of_hub(deployment.name, model)
     if model.lower().endswith(".gguf"):
         return GgufFile(model)
     return HfDirectory(model)
@@ -153,9 +160,16 @@ def _source(deployment: Deployment) -> Source:
 
 def _packaged(deployment: str, model: str) -> PackagedFile:
     distribution, _, file = model.removeprefix(PACKAGE_PREFIX).partition("/")
-    if not distribution or not file.lower().endswith(".gguf"):
+    if not distribution or (file and not file.lower().endswith(".gguf")):
         raise ConfigError(
             f"deployment {deployment!r}: model is {model!r}; "
             f"write {PACKAGE_PREFIX}NAME/FILE.gguf"
         )
     return PackagedFile(distribution, file)
+
+
+def _of_hub(deployment: str, model: str) -> HubModel:
+    try:
+        return parse_hub_model(model)
+    except ConfigError as error:
+        raise ConfigError(f"deployment {deployment!r}: {error}") from error

@@ -20,7 +20,7 @@ from atomr_infer.runtimes.by_model import Fit, Form, Machine, form_of
 from atomr_infer.runtimes.contract import Host, Progress, RunnerContext, RuntimePlugin
 from atomr_infer_mistralrs.loading import load
 from atomr_infer_mistralrs.models import locate
-from atomr_infer_mistralrs.options import Quantization, parse_options
+from atomr_infer_mistralrs.options import PackagedFile, Quantization, parse_options
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -76,7 +76,12 @@ class MistralRsPlugin(RuntimePlugin):
 
         # The engine cannot be interrupted while it loads.
         yield await trio.to_thread.run_sync(
-            load, options, report, os.environ, abandon_on_cancel=True
+            load,
+            options,
+            report,
+            os.environ,
+            context.credential,
+            abandon_on_cancel=True,
         )
 
     def demo_deployment(self) -> Deployment | None:
@@ -90,8 +95,10 @@ class MistralRsPlugin(RuntimePlugin):
             options={"quantization": Quantization.Q8_0.value},
             timeouts=Timeouts(first_token_s=DEMO_SILENCE_S, idle_s=DEMO_SILENCE_S),
         )
+        source = parse_options(deployment).source
+        assert isinstance(source, PackagedFile), "the demo's is a package"
         try:
-            locate(parse_options(deployment).source)
+            locate(source)
         except ConfigError:
             return None
         return deployment

@@ -13,6 +13,8 @@ from atomr_infer.runtimes.decoding.chat import ChatTemplate
 from atomr_infer.runtimes.decoding.engine import Bounds
 from atomr_infer.runtimes.decoding.sampling import defaults_of
 from atomr_infer.runtimes.decoding.words import Words
+from atomr_infer.runtimes.hub import fetch_model, hub_of
+from atomr_infer.runtimes.hub_files import PREFIX, parse_hub_model
 from atomr_infer.runtimes.memory import check_fits, free_bytes
 from atomr_infer_ort.embedding import EmbeddingModel, EmbedRunner, pooling_of
 from atomr_infer_ort.engine import OrtEngine
@@ -24,10 +26,14 @@ from atomr_infer_ort.session import open_session
 from atomr_infer_ort.tokens import ModelTokenizer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
+    from atomr_infer.model.secret import Secret
     from atomr_infer_ort.options import Options
     from atomr_infer_ort.session import Session
+
+_WEIGHTS = (".onnx", ".onnx_data")
+_NO_ENVIRON: Mapping[str, str] = {}
 
 _CACHE_SHARE = 0.25
 """Of the free memory: a run holds the cache twice, before and behind it, and half
@@ -40,7 +46,10 @@ _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "seq_length"
 
 
 def load(
-    options: Options, report: Callable[[Progress], None]
+    options: Options,
+    report: Callable[[Progress], None],
+    environ: Mapping[str, str] = _NO_ENVIRON,
+    token: Secret | None = None,
 ) -> OrtRunner | EmbedRunner:
     """Load a model; what it is, its inputs say.
 
@@ -49,8 +58,12 @@ def load(
         EngineStartError: the model cannot be loaded or run, does not fit into
             memory, is of no known layout, or a provider cannot be used.
     """
+    source = options.source
+    if source.startswith(PREFIX):
+        hub, model = hub_of(environ, token), parse_hub_model(source)
+        source = str(fetch_model(hub, model, _WEIGHTS, report))
     report(Progress("reading the model's files"))
-    layout = read_layout(options.source, options.file)
+    layout = read_layout(source, options.file)
     if options.providers[0] == "cpu":
         check_fits(str(layout.model), layout.weights_bytes, free_bytes())
     known = layout.config.get("vocab_size")

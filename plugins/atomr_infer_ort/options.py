@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from atomr_infer.errors import ConfigError
+from atomr_infer.runtimes.hub_files import PREFIX, parse_hub_model
 
 if TYPE_CHECKING:
     from atomr_infer.model.deployment import Deployment, OptionValue
@@ -118,8 +119,14 @@ def parse_options(deployment: Deployment) -> Options:
     if deployment.model is None:
         raise ConfigError(
             f"deployment {deployment.name!r}: ort needs a model: the path of a "
-            "directory with an .onnx file, config.json and tokenizer.json"
+            "directory with an .onnx file, config.json and tokenizer.json, or "
+            "hf:ORGANISATION/NAME"
         )
+    if deployment.model.startswith(PREFIX):
+        try:
+            parse_hub_model(deployment.model)
+        except ConfigError as error:
+            raise ConfigError(f"deployment {deployment.name!r}: {error}") from error
     taken: dict[str, Any] = {}
     for name, value in deployment.options.items():
         if name not in _PARSERS:

@@ -8,6 +8,7 @@ crash must stay a child's, and so must the memory of a model.
 from __future__ import annotations
 
 import importlib.util
+import os
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -74,7 +75,12 @@ class OrtPlugin(RuntimePlugin):
 
         # The engine cannot be interrupted while it loads.
         runner = await trio.to_thread.run_sync(
-            load, options, report, abandon_on_cancel=True
+            load,
+            options,
+            report,
+            os.environ,
+            context.credential,
+            abandon_on_cancel=True,
         )
         try:
             async with trio.open_nursery() as nursery:

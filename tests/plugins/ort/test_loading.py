@@ -10,7 +10,9 @@ import pytest
 from onnx import TensorProto, helper
 
 from atomr_infer.errors import ConfigError, EngineStartError, PluginError
+from atomr_infer.model.capabilities import Feature
 from atomr_infer.model.deployment import Deployment
+from atomr_infer.model.secret import Secret
 from atomr_infer.runtimes.contract import Progress, RunnerContext
 from atomr_infer.runtimes.loader import ensure_available
 from atomr_infer.runtimes.memory import free_bytes
@@ -19,6 +21,7 @@ from atomr_infer_ort.faults import load_error, step_error
 from atomr_infer_ort.layout import read_layout
 from atomr_infer_ort.plugin import PLUGIN
 from tests.plugins.ort.models import write_llama
+from tests.runtimes.fake_hub import REPO, FakeHub, serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +33,12 @@ pytestmark = pytest.mark.engine
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     return write_llama(tmp_path / "model")
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    """Return the files of a directory, by their names."""
+    files = (file for file in folder.iterdir() if file.is_file())
+    return {file.name: file.read_bytes() for file in files}
 
 
 async def start(
@@ -170,6 +179,21 @@ async def test_a_model_larger_than_free_memory_is_refused_before_it_is_loaded(
     free = free_bytes()
     assert free is not None
     assert "does not fit: its weights have 1048576 MiB, and " in caught.value.message
+
+
+async def test_a_model_of_a_hub_is_fetched_and_loaded(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Progress] = []
+    context = RunnerContext(credential=Secret("hf-1"), progress=told.append)
+    deployment = Deployment(name="d", runtime="ort", model=f"hf:{REPO}")
+    with serving(FakeHub(files_in(model), token="hf-1")) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        monkeypatch.setenv("ATOMR_INFER_CACHE", str(tmp_path / "cache"))
+        async with PLUGIN.open_runner(deployment, context) as runner:
+            assert Feature.CHAT in runner.capabilities.features
+    assert told[0] == Progress("asking for org/tiny")
+    assert told[-1] == Progress("trying the model")
 
 
 async def test_progress_is_told_with_bytes(model: Path) -> None:

@@ -1,0 +1,394 @@
+"""Models of a hub (Hugging Face's, or one that speaks as it does), fetched once.
+
+They lie in a cache that all processes of a user share::
+
+    ${ATOMR_INFER_CACHE:-${XDG_CACHE_HOME:-~/.cache}/atomr-infer}/hub/ORG--NAME/
+        refs/REVISION           the commit that a branch was, when it was asked last
+        COMMIT/...              the files; each is whole, and its digest was right
+        COMMIT/.whole           the list of those that are whole together
+        COMMIT/....partial      what has come of a file; a later try goes on from there
+        lock                    held by whoever fetches
+
+A file that is there was checked against the digest that the hub says.  Where the hub
+cannot be reached, what is whole in the cache serves.
+
+All functions block; they belong in a worker thread.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import logging
+import shutil
+import time
+import urllib.error
+import urllib.request
+from contextlib import contextmanager
+from http.client import HTTPException, HTTPMessage, HTTPResponse
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+from urllib.parse import quote, urlsplit
+
+import attrs
+
+from atomr_infer.errors import ConfigError, EngineStartError
+from atomr_infer.model.secret import Secret
+from atomr_infer.runtimes.contract import Progress
+from atomr_infer.runtimes.hub_files import (
+    ENDPOINT,
+    HubFile,
+    HubModel,
+    commit_of,
+    file_path,
+    files_of,
+    revision_path,
+    tree_path,
+    wanted_files,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+log = logging.getLogger(__name__)
+
+_SILENCE_S = 30.0
+_PIECE_BYTES = 1 << 20
+_MAX_LIST_BYTES = 32 << 20
+_TELL_EVERY_S = 0.2
+_TRIES = 5
+_MIB = 2**20
+_TOO_BIG = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_RESUMED = 206
+_WHOLE = ".whole"
+
+
+@attrs.frozen
+class Hub:
+    """Where models are fetched from, and kept.
+
+    Attributes:
+        endpoint: the hub's address.
+        folder: the cache.
+        token: opens models that are not public; None: there is none.
+        is_offline: whether nobody is asked.
+        pause_s: between two tries, times their number.
+    """
+
+    endpoint: str
+    folder: Path
+    token: Secret | None = None
+    is_offline: bool = False
+    pause_s: float = 1.0
+
+
+def hub_of(environ: Mapping[str, str], token: Secret | None) -> Hub:
+    """Return the hub that the environment names: ``HF_ENDPOINT``, ``HF_HUB_OFFLINE``.
+
+    Args:
+        environ: the environment.
+        token: the deployment's credential.
+    """
+    own = environ.get("ATOMR_INFER_CACHE")
+    shared = environ.get("XDG_CACHE_HOME") or "~/.cache"
+    folder = Path(own) if own else Path(shared) / "atomr-infer"
+    return Hub(
+        endpoint=(environ.get("HF_ENDPOINT") or ENDPOINT).rstrip("/"),
+        folder=folder.expanduser() / "hub",
+        token=token,
+        is_offline=environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"),
+    )
+
+
+def fetch_model(
+    hub: Hub,
+    model: HubModel,
+    weights: tuple[str, ...],
+    report: Callable[[Progress], None],
+) -> Path:
+    """Return where a model's file or directory is, fetched if it is not there.
+
+    Args:
+        hub: whom to ask.
+        model: what is wanted.
+        weights: the endings of files with weights that the engine reads.
+        report: told how many bytes have come.
+
+    Raises:
+        ConfigError: the model, its revision or its file is not there, or it is not
+            public and the token does not open it.
+        EngineStartError: it could not be fetched, or the disk is full.
+    """
+    home = hub.folder / model.repo.replace("/", "--")
+    try:
+        if hub.is_offline:
+            return _kept(home, model, "HF_HUB_OFFLINE is set")
+        home.mkdir(parents=True, exist_ok=True)
+        with _locked(home / "lock", report):
+            return _Fetching(hub, model, home, report).run(weights)
+    except OSError as error:
+        if error.errno in _TOO_BIG:
+            raise _full(home, None) from error
+        raise EngineStartError(
+            f"the cache {str(home)!r} cannot be used: {error}"
+        ) from (error)
+
+
+class _Fetching:
+    def __init__(
+        self,
+        hub: Hub,
+        model: HubModel,
+        home: Path,
+        report: Callable[[Progress], None],
+    ) -> None:
+        self._hub = hub
+        self._model = model
+        self._home = home
+        self._report = report
+        self._phase = f"fetching {model.repo}"
+        self._done = 0
+        self._total = 0
+        self._told_at = 0.0
+        self._opener = urllib.request.build_opener(_Redirects())
+
+    def run(self, weights: tuple[str, ...]) -> Path:
+        self._report(Progress(f"asking for {self._model.repo}"))
+        try:
+            commit = commit_of(self._json(revision_path(self._model)))
+        except _UnreachableError as error:
+            return _kept(self._home, self._model, str(error))
+        folder = self._home / commit
+        kept = _whole(folder, self._model)
+        if kept is None:
+            try:
+                listed = files_of(self._json(tree_path(self._model, commit)))
+                self._fetch_all(folder, wanted_files(self._model, listed, weights))
+            except _UnreachableError as error:
+                raise EngineStartError(str(error)) from error
+            kept = _whole(folder, self._model)
+        ref = self._home / "refs" / quote(self._model.revision, safe="")
+        ref.parent.mkdir(exist_ok=True)
+        ref.write_text(commit)
+        assert kept is not None, "it was fetched in the lines above"
+        return kept
+
+    def _json(self, path: str) -> Any:  # noqa: ANN401 - JSON
+        with self._open(path) as answer:
+            body = answer.read(_MAX_LIST_BYTES + 1)
+        if len(body) > _MAX_LIST_BYTES:
+            raise EngineStartError("the model hub's answer has no end")
+        try:
+            return json.loads(body)
+        except ValueError as error:
+            raise EngineStartError("the model hub's answer is no JSON") from error
+
+    @contextmanager
+    def _open(self, path: str, *, at: int = 0) -> Iterator[HTTPResponse]:
+        request = urllib.request.Request(self._hub.endpoint + path)
+        if self._hub.token is not None:
+            bearer = f"Bearer {self._hub.token.reveal()}"
+            request.add_unredirected_header("authorization", bearer)
+        if at:
+            request.add_header("range", f"bytes={at}-")
+        try:
+            with self._opener.open(request, timeout=_SILENCE_S) as answer:
+                yield answer
+        except urllib.error.HTTPError as error:
+            with error:
+                raise self._refused(error.code) from error
+        except urllib.error.URLError as error:
+            raise self._unreachable(error.reason) from error
+        except (HTTPException, ConnectionError, TimeoutError) as error:
+            raise self._unreachable(repr(error)) from error
+
+    def _unreachable(self, why: object) -> _UnreachableError:
+        return _UnreachableError(
+            f"the model hub {urlsplit(self._hub.endpoint).netloc} cannot be reached: "
+            f"{why}"
+        )
+
+    def _refused(self, status: int) -> Exception:
+        model = self._model
+        if status in (401, 403):
+            opens = "the deployment's credential does not open it"
+            if self._hub.token is None:
+                opens = 'name a token: credential = { env = "HF_TOKEN" }'
+            return ConfigError(
+                f"the model {model.repo!r} is not public, or not there: {opens}"
+            )
+        if status == 404:
+            return ConfigError(
+                f"the hub has no model {model.repo!r} with the revision "
+                f"{model.revision!r}"
+            )
+        return _UnreachableError(f"the model hub answers {status} for {model.repo!r}")
+
+    def _fetch_all(self, folder: Path, files: tuple[HubFile, ...]) -> None:
+        folder.mkdir(exist_ok=True)
+        missing = [file for file in files if not (folder / file.path).exists()]
+        self._total = sum(file.size for file in files)
+        self._done = self._total - sum(file.size for file in missing)
+        needed = sum(f.size - _size(_partial(folder / f.path)) for f in missing)
+        if shutil.disk_usage(folder).free < needed:
+            raise _full(folder, needed)
+        for file in missing:
+            self._fetch(file, folder)
+        whole = folder / _WHOLE
+        before = set(whole.read_text().splitlines()) if whole.exists() else set()
+        names = before | {file.path for file in files}
+        if self._model.file is None:
+            names.add("*")
+        fresh = folder / f"{_WHOLE}.partial"
+        fresh.write_text("\n".join(sorted(names)))
+        fresh.rename(whole)
+
+    def _fetch(self, file: HubFile, folder: Path) -> None:
+        target = folder / file.path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        begun = self._done
+        for number in range(1, _TRIES + 1):
+            try:
+                self._receive(file, folder, begun)
+            except _UnreachableError:
+                if number == _TRIES:
+                    raise
+                log.warning("%s: cut off; it goes on from there", self._phase)
+                time.sleep(number * self._hub.pause_s)
+            else:
+                break
+        partial = _partial(target)
+        self._check(file, partial)
+        partial.rename(target)
+        self._done = begun + file.size
+
+    def _receive(self, file: HubFile, folder: Path, begun: int) -> None:
+        """Append what is missing of a file to what has come of it."""
+        partial = _partial(folder / file.path)
+        at = _size(partial)
+        if at == file.size and partial.exists():
+            return
+        path = file_path(self._model, folder.name, file.path)
+        with self._open(path, at=at) as answer:
+            if answer.status != _RESUMED:
+                at = 0  # it sends all of it
+            with partial.open("ab" if at else "wb") as out:
+                while piece := answer.read(_PIECE_BYTES):
+                    at += len(piece)
+                    if at > file.size:
+                        break
+                    out.write(piece)
+                    self._tell(begun + at)
+        if at < file.size:
+            raise self._unreachable(f"it sent {at} of {file.size} bytes")
+        if at > file.size:
+            partial.unlink()
+            raise EngineStartError(f"{file.path!r} is longer than the hub says")
+
+    def _tell(self, done: int) -> None:
+        now = time.monotonic()
+        if done == self._total or now - self._told_at > _TELL_EVERY_S:
+            self._told_at = now
+            self._report(Progress(self._phase, done, self._total))
+
+    def _check(self, file: HubFile, partial: Path) -> None:
+        expected = file.sha256 or file.git_sha1
+        if _digest(file, partial) != expected:
+            partial.unlink()
+            raise EngineStartError(
+                f"{file.path!r} of {self._model.repo!r} is damaged: its digest is not "
+                f"{expected}; it was removed"
+            )
+
+
+class _UnreachableError(Exception):
+    """The hub could not be asked, or did not finish."""
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows to where files lie; the token stays with the hub."""
+
+    max_redirections = 5
+
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: HTTPMessage,
+        newurl: str,
+    ) -> urllib.request.Request | None:
+        new = super().redirect_request(req, fp, code, msg, headers, newurl)
+        if new is not None and new.host == req.host and new.type == req.type:
+            new.unredirected_hdrs.update(req.unredirected_hdrs)
+        return new
+
+
+def _kept(home: Path, model: HubModel, why: str) -> Path:
+    """Return what is in the cache of a model that cannot be asked for.
+
+    Raises:
+        EngineStartError: it is not there, or not whole.
+    """
+    ref = home / "refs" / quote(model.revision, safe="")
+    commit = ref.read_text().strip() if ref.exists() else model.revision
+    found = _whole(home / commit, model)
+    if found is None:
+        raise EngineStartError(
+            f"the model {model.repo!r} is not in the cache {str(home)!r}, and {why}"
+        )
+    log.info("%s is taken from the cache: %s", model.repo, why)
+    return found
+
+
+def _whole(folder: Path, model: HubModel) -> Path | None:
+    """Return where a model is that has come whole; None: it has not."""
+    whole = folder / _WHOLE
+    names = whole.read_text().splitlines() if whole.exists() else []
+    if (model.file or "*") not in names:
+        return None
+    return folder if model.file is None else folder / model.file
+
+
+def _digest(file: HubFile, partial: Path) -> str:
+    digest = hashlib.sha256()
+    if file.sha256 is None:
+        digest = hashlib.sha1(b"blob %d\0" % file.size, usedforsecurity=False)
+    with partial.open("rb") as content:
+        while piece := content.read(_PIECE_BYTES):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _partial(target: Path) -> Path:
+    return target.with_name(f"{target.name}.partial")
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _full(folder: Path, needed_bytes: int | None) -> EngineStartError:
+    free_mib = shutil.disk_usage(folder).free // _MIB
+    needed = (
+        "more is" if needed_bytes is None else f"{needed_bytes // _MIB + 1} MiB are"
+    )
+    return EngineStartError(
+        f"the disk of {str(folder)!r} is full: {free_mib} MiB are free, and {needed} "
+        "needed; free some space, or set ATOMR_INFER_CACHE to another folder"
+    )
+
+
+@contextmanager
+def _locked(file: Path, report: Callable[[Progress], None]) -> Iterator[None]:
+    """Hold the lock, which the kernel drops when its holder dies."""
+    with file.open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            report(Progress("waiting for another process that fetches the model"))
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,131 @@
+"""A model hub on a loopback port: what it has, and how it misbehaves."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+COMMIT = "0123456789" * 4
+REPO = "org/tiny"
+
+
+@attrs.define
+class FakeHub:
+    """What a hub has.
+
+    Attributes:
+        files: content by path.
+        token: what opens it; None: everybody may ask.
+        cuts: after how many bytes the next files are cut off.
+        damage: paths whose content is not what the list says.
+        more: bytes that are sent behind each file.
+        no_range: whether it sends a file whole, whatever is asked.
+        elsewhere: where files are sent from; "": from here.
+        entries: what stands in the list besides.
+        asked: path, range and authorization of each request.
+        url: where it is.
+    """
+
+    files: dict[str, bytes]
+    token: str | None = None
+    cuts: list[int] = attrs.field(factory=list)
+    damage: set[str] = attrs.field(factory=set)
+    more: bytes = b""
+    no_range: bool = False
+    elsewhere: str = ""
+    entries: list[Any] = attrs.field(factory=list)
+    asked: list[tuple[str, str | None, str | None]] = attrs.field(factory=list)
+    url: str = ""
+
+    def listing(self) -> list[Any]:
+        """Return the list of files."""
+        return [self._entry(path) for path in self.files] + self.entries
+
+    def _entry(self, path: str) -> dict[str, Any]:
+        content = self.files[path]
+        sha1 = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+        entry: dict[str, Any] = {
+            "type": "file",
+            "path": path,
+            "size": len(content),
+            "oid": sha1,
+        }
+        if not path.endswith(".json"):
+            entry["lfs"] = {"oid": hashlib.sha256(content).hexdigest()}
+        return entry
+
+
+@contextmanager
+def serving(hub: FakeHub) -> Iterator[FakeHub]:
+    """Serve a hub while the block runs."""
+
+    class Handler(_Handler):
+        of = hub
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    hub.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        yield hub
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    of: FakeHub
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+    def do_GET(self) -> None:
+        hub, headers = self.of, self.headers
+        auth = headers.get("authorization")
+        hub.asked.append((self.path, headers.get("range"), auth))
+        file = f"/{REPO}/resolve/{COMMIT}/"
+        if hub.token is not None and auth != f"Bearer {hub.token}":
+            self._send(401, b"")
+        elif self.path == f"/api/models/{REPO}/revision/main":
+            self._send(200, json.dumps({"sha": COMMIT}).encode())
+        elif self.path == f"/api/models/{REPO}/tree/{COMMIT}?recursive=true":
+            self._send(200, json.dumps(hub.listing()).encode())
+        elif self.path.startswith(file) and hub.elsewhere:
+            self._send(302, b"", location=hub.elsewhere + self.path)
+        elif self.path.startswith(file):
+            self._send_file(self.path.removeprefix(file))
+        else:
+            self._send(404, b"")
+
+    def _send(self, status: int, body: bytes, **headers: str) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _send_file(self, path: str) -> None:
+        hub = self.of
+        body = hub.files[path] + hub.more
+        if path in hub.damage:
+            body = body[::-1]
+        asked = self.headers.get("range")
+        status, at = 200, 0
+        if asked is not None and not hub.no_range:
+            status, at = 206, int(asked.removeprefix("bytes=").removesuffix("-"))
+        body = body[at:]
+        self.send_response(status)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[: hub.cuts.pop(0)] if hub.cuts else body)
