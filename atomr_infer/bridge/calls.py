@@ -17,6 +17,7 @@ from atomr_infer.bridge.frames import (
     Counted,
     Embed,
     FrameError,
+    Text,
     Vectors,
 )
 from atomr_infer.bridge.values import (
@@ -47,7 +48,7 @@ class ParentCall:
         self._value: Embeddings | int | None = None
         self._error: InferenceError | None = None
 
-    def take(self, frame: Chunk | Vectors | Counted) -> None:
+    def take(self, frame: Chunk | Text | Vectors | Counted) -> None:
         """Take the answer.
 
         Raises:
@@ -61,7 +62,7 @@ class ParentCall:
                     self._value = embeddings_from_wire(frame.embeddings)
                 except ValueError as error:
                     raise FrameError(str(error)) from error
-            case Chunk():
+            case Chunk() | Text():
                 raise FrameError("a chunk for a question that has one answer")
 
     def end(self, error: InferenceError | None) -> None:

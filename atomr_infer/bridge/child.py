@@ -42,6 +42,7 @@ from atomr_infer.bridge.frames import (
     Ready,
     StartFailed,
     Starting,
+    Text,
     parent_reader,
 )
 from atomr_infer.bridge.lineage import OrphanedError, die_with_parent, guard_group
@@ -53,6 +54,7 @@ from atomr_infer.bridge.values import (
     capabilities_to_wire,
     chunk_to_wire,
     error_to_wire,
+    is_bare_text,
     progress_to_wire,
 )
 from atomr_infer.errors import (
@@ -191,7 +193,13 @@ class Server:
                 # A request in a child has no source, so no answer is raw.
                 assert isinstance(chunk, TokenChunk), chunk
                 await stream.take_credit()
-                self._link.send_nowait(Chunk(frame.stream, chunk_to_wire(chunk)))
+                self._link.send_nowait(_frame_of(frame.stream, chunk))
+
+
+def _frame_of(number: int, chunk: TokenChunk) -> Text | Chunk:
+    if is_bare_text(chunk):
+        return Text(number, chunk.text, chunk.index)
+    return Chunk(number, chunk_to_wire(chunk))
 
 
 def load_plugin(plugin_ref: str) -> RuntimePlugin:

@@ -9,7 +9,7 @@ one msgpack array: the frame's tag and its fields.  The conversation::
       | <------------- Progress * ----|
       | <- Ready ---- or StartFailed -|
       |-- Execute(n, credit) -------->|
-      | <------------- Chunk(n) * ----|   never more than the credit allows
+      | <--- Text(n) or Chunk(n) * ---|   never more than the credit allows
       |-- Credit(n) * --------------->|
       |-- Cancel(n) ----------------->|   when the reader left early
       | <------------- End(n) --------|   exactly once: n is out of the engine
@@ -47,7 +47,7 @@ from atomr_infer.bridge.values import (
     ProgressWire,
 )
 
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
 """Changes with every change of a frame; both sides must agree exactly."""
 
 MAX_FRAME_BYTES = 32 * 1024 * 1024
@@ -153,6 +153,14 @@ class Chunk(_Frame, frozen=True):
     chunk: ChunkWire
 
 
+class Text(_Frame, frozen=True):
+    """A chunk that holds nothing but text, which nearly all do; costs one credit."""
+
+    stream: int
+    text: str
+    index: int
+
+
 class Vectors(_Frame, frozen=True):
     """The answer to ``Embed``."""
 
@@ -191,6 +199,7 @@ ChildFrame = (
     | Ready
     | StartFailed
     | Chunk
+    | Text
     | Vectors
     | Counted
     | End

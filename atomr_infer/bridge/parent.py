@@ -54,6 +54,7 @@ from atomr_infer.bridge.frames import (
     Ready,
     StartFailed,
     Starting,
+    Text,
     Vectors,
     child_reader,
 )
@@ -350,7 +351,7 @@ class BridgedRunner:
 
     def _handle(self, frame: ChildFrame) -> None:
         match frame:
-            case Chunk(number) | Vectors(number) | Counted(number):
+            case Text(number) | Chunk(number) | Vectors(number) | Counted(number):
                 if number in self._streams:
                     self._streams[number].take(frame)
             case End(number, error):

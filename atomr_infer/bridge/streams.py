@@ -13,14 +13,21 @@ from typing import TYPE_CHECKING, NoReturn
 
 import trio
 
-from atomr_infer.bridge.frames import Chunk, Counted, Credit, FrameError, Vectors
+from atomr_infer.bridge.frames import (
+    Chunk,
+    Counted,
+    Credit,
+    FrameError,
+    Text,
+    Vectors,
+)
 from atomr_infer.bridge.values import chunk_from_wire
+from atomr_infer.model.batch import TokenChunk
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from atomr_infer.errors import InferenceError
-    from atomr_infer.model.batch import TokenChunk
 
 
 class ParentStream:
@@ -65,12 +72,15 @@ class ParentStream:
         self._grant()
         return self._chunks.popleft()
 
-    def take(self, frame: Chunk | Vectors | Counted) -> None:
+    def take(self, frame: Chunk | Text | Vectors | Counted) -> None:
         """Take what the child says of this stream.
 
         Raises:
             FrameError: it is no chunk, or more than the child may send.
         """
+        if isinstance(frame, Text):
+            self.push(TokenChunk(text=frame.text, index=frame.index))
+            return
         if not isinstance(frame, Chunk):
             raise FrameError(f"{type(frame).__name__} in a stream of chunks")
         self.push(chunk_from_wire(frame.chunk))
@@ -126,13 +136,21 @@ class ChildStream:
 
     def __init__(self, credit: int) -> None:
         self.scope = trio.CancelScope()
-        self._credit = trio.Semaphore(credit)
+        self._credit = credit
+        self._more = trio.Event()
 
     async def take_credit(self) -> None:
-        """Wait until one more chunk may be sent."""
-        await self._credit.acquire()
+        """Wait until one more chunk may be sent; at once, when it may.
+
+        A semaphore would have the other tasks run each time, which the runner does
+        for its chunks anyway.
+        """
+        while not self._credit:
+            self._more = trio.Event()
+            await self._more.wait()
+        self._credit -= 1
 
     def add_credit(self, chunks: int) -> None:
         """The reader has room for ``chunks`` more."""
-        for _ in range(chunks):
-            self._credit.release()
+        self._credit += chunks
+        self._more.set()

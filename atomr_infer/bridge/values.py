@@ -129,6 +129,23 @@ def chunk_to_wire(chunk: TokenChunk) -> ChunkWire:
     return cast("ChunkWire", _CODEC.to_wire(chunk))
 
 
+def is_bare_text(chunk: TokenChunk) -> bool:
+    """Whether a piece of an answer holds nothing but text.
+
+    >>> is_bare_text(TokenChunk(text="a", index=1)), is_bare_text(TokenChunk(model="m"))
+    (True, False)
+    """
+    return all(getattr(chunk, name) == default for name, default in _BESIDE_TEXT)
+
+
+_BARE = TokenChunk()
+_BESIDE_TEXT = tuple(
+    (field.name, getattr(_BARE, field.name))
+    for field in attrs.fields(TokenChunk)
+    if field.name not in {"text", "index"}
+)
+
+
 def chunk_from_wire(wire: ChunkWire) -> TokenChunk:
     """Return the piece of an answer."""
     return cast("TokenChunk", _CODEC.from_wire(wire))

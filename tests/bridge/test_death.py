@@ -163,7 +163,7 @@ async def test_an_answer_over_the_child_s_own_cap_costs_one_stream(
 ) -> None:
     async with bridged() as runner:
         async with runner.execute(ask(f"big {33 * 2**20}")) as chunks:
-            with pytest.raises(InferenceError, match="the answer is lost: Chunk has"):
+            with pytest.raises(InferenceError, match="the answer is lost: Text has"):
                 await anext(chunks)
         async with runner.execute(ask("count 1")) as chunks:
             assert len([chunk async for chunk in chunks]) == 2
