@@ -91,14 +91,19 @@ def checked(config_path: Path | None) -> Checked:
         ConfigError: it cannot work.
     """
     # Late: `atomr-infer --help` must not wait for the runtimes.
+    from atomr_infer.cli.cluster_files import (  # noqa: PLC0415
+        check_cluster_files,
+        node_of,
+    )
+    from atomr_infer.cli.other_state import other_state  # noqa: PLC0415
     from atomr_infer.cli.plan import plan_serving  # noqa: PLC0415
     from atomr_infer.cli.reload import tls_of  # noqa: PLC0415
-    from atomr_infer.serving.node import make_node  # noqa: PLC0415
 
     plan = plan_serving(config_path=config_path, bind=None)
     try:
         tls_of(plan.gateway)
-        make_node(plan.node, plan.cluster, os.environ)
+        files = check_cluster_files(plan, os.environ)
+        node_of(plan, os.environ)
     except ConfigError as error:
         if plan.origin is not None and error.path is None:
             where = ("gateway", error.setting) if error.setting else ("cluster",)
@@ -114,5 +119,5 @@ def checked(config_path: Path | None) -> Checked:
     return Checked(
         source=plan.source,
         deployments=tuple((d.name, d.runtime) for d in plan.deployments),
-        notices=plan.notices,
+        notices=(*plan.notices, *files, *other_state(plan, workers=1)),
     )

@@ -40,6 +40,7 @@ class LoadProgress:
             sys.stderr is not None
             and sys.stderr.isatty()
             and os.environ.get("TERM") != "dumb"
+            and not notice_mark()  # several at once would draw over each other
         )
         self._progress = Progress(
             SpinnerColumn(),

@@ -28,6 +28,7 @@ from atomr_infer.cli.banner import (
     print_line_end,
     print_notice,
 )
+from atomr_infer.cli.cluster_files import SOON_DAYS, check_cluster_files, node_of
 from atomr_infer.cli.hangup import open_hangups, renew_at, signals_here
 from atomr_infer.cli.lifecycle import ServeLifecycle
 from atomr_infer.cli.load_progress import LoadProgress
@@ -37,7 +38,6 @@ from atomr_infer.cli.reload import Reloader, tls_of
 from atomr_infer.cli.watch import watch_files
 from atomr_infer.cluster import Cluster
 from atomr_infer.errors import ConfigError, InferenceError, decode, encode
-from atomr_infer.serving.node import make_node
 from atomr_infer.serving.placing.orders import Orders
 
 if TYPE_CHECKING:
@@ -194,13 +194,11 @@ def _node(plan: ServePlan, seat: Seat | None) -> ServingNode:
     alive = None
     if seat is not None and plan.node.state_dir is None:
         alive = seat.alive_file
-    try:
-        node = make_node(plan.node, plan.cluster, os.environ, alive=alive)
-    except ConfigError as error:
-        if plan.origin is not None and error.path is None:
-            error.path = plan.origin.path
-            error.line = plan.origin.positions.line(("cluster",))
-        raise
+    if seat is None:
+        for note in check_cluster_files(plan, os.environ, within_days=SOON_DAYS):
+            print_notice(note)
+    node = node_of(plan, os.environ, alive=alive)
+    node.roster.quiet = seat is not None  # their parent tells it
     node.shares_port = seat is not None
     return node
 
