@@ -32,7 +32,9 @@ class Judges:
             ConfigError: there is no such function.
         """
         named = {stage.validator for stage in stages if stage.validator is not None}
-        self._validators = {name: find_validator(name) for name in named}
+        self._validators = {
+            name: find_function(name, what="stages: validator") for name in named
+        }
 
     async def judge(
         self,
@@ -58,8 +60,12 @@ class Judges:
         return None
 
 
-def find_validator(name: str) -> Validator:
+def find_function(name: str, *, what: str) -> Callable[..., object]:
     """Return the function of ``python:<module>:<name>``.
+
+    Args:
+        name: the whole of it.
+        what: the option that names it, for messages.
 
     Raises:
         ConfigError: it cannot be imported, or is none.
@@ -71,11 +77,11 @@ def find_validator(name: str) -> Validator:
             found = getattr(found, part)
     except Exception as error:
         raise ConfigError(
-            f"stages: validator {name!r}: {type(error).__name__}: {error}"
+            f"{what} {name!r}: {type(error).__name__}: {error}"
         ) from error
     if not callable(found):
-        raise ConfigError(f"stages: validator {name!r} is {found!r}, and no function")
-    return cast("Validator", found)
+        raise ConfigError(f"{what} {name!r} is {found!r}, and no function")
+    return cast("Callable[..., object]", found)
 
 
 async def _asked(validator: Validator, batch: ExecuteBatch, text: str) -> str | None:

@@ -56,6 +56,24 @@ def from_table(kind: type[T], given: object, *, where: str) -> T:
         raise ConfigError(f"{where}: {error}") from error
 
 
+def tables(kind: type[T], given: object, *, where: str) -> tuple[T, ...]:
+    """Return values from a list of tables; a text is a table with its ``model``.
+
+    Raises:
+        ConfigError: it is no list, or a table of it is wrong.
+    """
+    if isinstance(given, str | Mapping) or not isinstance(given, Iterable):
+        raise ConfigError(f"{where} is no list of tables")
+    return tuple(
+        from_table(
+            kind,
+            {"model": each} if isinstance(each, str) else each,
+            where=f"{where}[{number}]",
+        )
+        for number, each in enumerate(given)
+    )
+
+
 def names(given: object) -> tuple[str, ...]:
     """Take a list of texts."""
     if isinstance(given, str) or not isinstance(given, Iterable):
@@ -79,14 +97,16 @@ def one_of(*allowed: str) -> Callable[[object, attrs.Attribute[str], str], None]
     return check
 
 
-def _pattern(_: object, field: attrs.Attribute[str], value: object) -> None:
+def is_pattern(_: object, field: attrs.Attribute[str], value: object) -> None:
+    """Require a regular expression."""
     try:
         re.compile(str(value))
     except re.error as error:
         raise InvalidValueError(field.name, value, f"is no pattern: {error}") from error
 
 
-def _target(_: object, field: attrs.Attribute[str], value: object) -> None:
+def is_target(_: object, field: attrs.Attribute[str], value: object) -> None:
+    """Require the name of a function of the operator's."""
     form = re.compile(r"python:[\w.]+:\w[\w.]*")
     if not isinstance(value, str) or form.fullmatch(value) is None:
         raise InvalidValueError(
@@ -176,9 +196,9 @@ class CascadeStage:
     json: bool = attrs.field(
         default=False, validator=attrs.validators.instance_of(bool)
     )
-    matches: str | None = attrs.field(default=None, validator=_optional(_pattern))
+    matches: str | None = attrs.field(default=None, validator=_optional(is_pattern))
     min_logprob: float | None = attrs.field(default=None, validator=_optional(_number))
-    validator: str | None = attrs.field(default=None, validator=_optional(_target))
+    validator: str | None = attrs.field(default=None, validator=_optional(is_target))
     classifier: Classifier | None = attrs.field(default=None, converter=_classifier)
 
     def rules(self) -> tuple[str, ...]:
@@ -192,16 +212,7 @@ class CascadeStage:
 
 
 def _stages(given: object) -> tuple[CascadeStage, ...]:
-    if isinstance(given, str | Mapping) or not isinstance(given, Iterable):
-        raise ConfigError("stages is no list of tables")
-    return tuple(
-        from_table(
-            CascadeStage,
-            {"model": each} if isinstance(each, str) else each,
-            where=f"stages[{number}]",
-        )
-        for number, each in enumerate(given)
-    )
+    return tables(CascadeStage, given, where="stages")
 
 
 @attrs.frozen(kw_only=True)

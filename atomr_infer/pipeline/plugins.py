@@ -1,4 +1,4 @@
-"""The runtimes of pipelines: ``runtime = "cascade"``, ``runtime = "cache"``."""
+"""The runtimes of pipelines: ``cascade``, ``cache`` and ``router``."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 from atomr_infer.errors import ConfigError
 from atomr_infer.pipeline.cache import CacheRunner, open_cache
 from atomr_infer.pipeline.cascade import CascadeRunner
-from atomr_infer.pipeline.judges import Judges
+from atomr_infer.pipeline.gating import RouterOptions
+from atomr_infer.pipeline.judges import Judges, find_function
 from atomr_infer.pipeline.options import CacheOptions, CascadeOptions, from_table
+from atomr_infer.pipeline.router import RouterRunner
 from atomr_infer.runtimes.contract import Host, RuntimePlugin
 
 if TYPE_CHECKING:
@@ -105,5 +107,41 @@ def _cache_options(deployment: Deployment) -> CacheOptions:
     return from_table(CacheOptions, deployment.options, where="options")
 
 
+class RouterPlugin(RuntimePlugin):
+    """Deployments that ask a specialist."""
+
+    name = "router"
+    summary = "the specialist that a request is for, by rules, a model or a function"
+    host = Host.IN_PROCESS
+
+    def asks(self, deployment: Deployment) -> tuple[str, ...]:
+        """Return the specialists, the gate's model, and the default."""
+        return _router_options(deployment).asks()
+
+    def validate(self, deployment: Deployment) -> None:
+        """Refuse options that nothing reads, and what belongs to who is asked.
+
+        Raises:
+            ConfigError: names the option, its value and what is allowed.
+        """
+        refuse_models_own(deployment)
+        options = _router_options(deployment)
+        if isinstance(options.gate, str):
+            find_function(options.gate, what="gate")
+
+    @asynccontextmanager
+    async def open_runner(
+        self, deployment: Deployment, context: RunnerContext
+    ) -> AsyncIterator[RouterRunner]:
+        """Open a runner, which has nothing to load."""
+        assert context.others is not None, "who composes is given the others"
+        yield RouterRunner(_router_options(deployment), context.others)
+
+
+def _router_options(deployment: Deployment) -> RouterOptions:
+    return from_table(RouterOptions, deployment.options, where="options")
+
+
+ROUTER = RouterPlugin()
 CASCADE = CascadePlugin()
 CACHE = CachePlugin()

@@ -24,3 +24,17 @@ async def waits_and_refuses(batch: ExecuteBatch, text: str) -> bool:
 
 def crashes(batch: ExecuteBatch, text: str) -> bool:
     raise KeyError(text)
+
+
+def scores(batch: ExecuteBatch) -> dict[str, float]:
+    text = batch.messages[-1].text
+    return {"code": float("def" in text), "law": 0.6, "art": 0.5}
+
+
+async def says_law(batch: ExecuteBatch) -> str:
+    await trio.lowlevel.checkpoint()
+    return f"Law, as {batch.request_id} is."
+
+
+def chooses_nothing(batch: ExecuteBatch) -> str:
+    raise ValueError(batch.model)
