@@ -163,11 +163,14 @@ class Network:
         self._sides: dict[str, int] = {}
 
     def reachable(self, name: str) -> list[Origin]:
-        side = self._sides.get(name, 0)
+        if name not in self.up:
+            return []
+        sides = self._sides
+        side = sides.get(name, 0)
         return [
             node.peers.origin
             for other, node in self.up.items()
-            if other != name and name in self.up and self._sides.get(other, 0) == side
+            if other != name and sides.get(other, 0) == side
         ]
 
     def carry(self, sender: Origin, to: Origin, content: bytes) -> None:
@@ -179,10 +182,9 @@ class Network:
     def _deliver(self, sender: Origin, to: Origin, content: bytes) -> None:
         node = self.up.get(to.name)
         if node is not None and sender in self.reachable(to.name):
-            with node.here():
-                told = node.service.services()["budgets"].tell
-                assert told is not None
-                told(FromPeer(sender), _decode(content))  # type: ignore[arg-type]
+            token = NODE.set(node.node)
+            node.tell(FromPeer(sender), _decode(content))
+            NODE.reset(token)
 
     def split(self, *names: str) -> None:
         """Cut these off from the others."""
@@ -229,6 +231,9 @@ class SimNode:
         self.name = name
         self.service = service
         self.peers = peers
+        tell = service.services()["budgets"].tell
+        assert tell is not None
+        self.tell: Any = tell
         self.node: Node | None = None
         self.scope = trio.CancelScope()
         self.ended = trio.Event()

@@ -60,10 +60,7 @@ class Net:
     def _deliver(self, sender: Origin, to: str, data: bytes) -> None:
         node = self.nodes.get(to)
         if node is not None and frozenset((sender.name, to)) not in self.cuts:
-            tell = node.service.services()[node.service.service_name].tell
-            assert tell is not None
-            link: Any = FakeLink(sender)
-            node.context.run(tell, link, decode(data))
+            node.context.run(node.tell, FakeLink(sender), decode(data))
 
 
 @attrs.frozen
@@ -98,6 +95,10 @@ class VirtualNode:
     context: Context
     scope: trio.CancelScope
     ended: trio.Event
+    tell: Any = None
+
+    def __attrs_post_init__(self) -> None:
+        self.tell = self.service.services()[self.service.service_name].tell
 
     def do(self, call: Callable[..., R], *args: Any) -> R:
         """Call a function as code of this node."""
