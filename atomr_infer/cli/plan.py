@@ -217,10 +217,10 @@ def _without_file(environ: Mapping[str, str], *, demo: bool) -> ServePlan:
 def _why(deployment: Deployment) -> tuple[str, ...]:
     """Say why a runtime runs the model of this machine that was found."""
     chosen = choose_runtime(deployment.model or deployment.name)
-    if chosen is None or chosen.runtime != deployment.runtime:
-        return ()
     has_gpu = this_machine(os.environ).has_gpu
     seen = "a GPU is here" if has_gpu else "no NVIDIA GPU is here"
+    if chosen is None or chosen.runtime != deployment.runtime:
+        return (f"{deployment.runtime}, because it has a model at hand; {seen}",)
     return (f"{deployment.runtime}, because {chosen.why}; {seen}", *chosen.better)
 
 

@@ -179,7 +179,8 @@ class Deployment:
 
     Attributes:
         name: unique in its cluster; letters, digits and ``. _ - / :``.
-        runtime: the plugin that runs it, by entry-point name: ``openai``, ...
+        runtime: the plugin that runs it, by entry-point name: ``openai``, ...  A
+            file may leave it out where the model's name or file tells it.
         model: what the runtime is asked for: a path, a package, a provider's
             model name.  None: the name that the client used.
         interpreter: the Python that runs a local engine's process, when that is of

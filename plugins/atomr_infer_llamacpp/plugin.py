@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from atomr_infer.runtimes.by_model import Fit, Form, Machine, form_of
 from atomr_infer.runtimes.contract import (
     Host,
     ModelRunner,
@@ -45,6 +46,11 @@ class LlamaCppPlugin(RuntimePlugin):
             for name, module in PACKAGES.items()
             if importlib.util.find_spec(module) is None
         )
+
+    def suits(self, model: str, machine: Machine) -> Fit | None:
+        """Take GGUF files: they are its own format."""
+        form = form_of(model)
+        return Fit(40, f"{form.value} is its own format") if form is Form.GGUF else None
 
     def validate(self, deployment: Deployment) -> None:
         """Check the model's form and the options."""

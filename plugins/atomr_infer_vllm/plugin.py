@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from atomr_infer.runtimes.by_model import Fit, Form, Machine, form_of
 from atomr_infer.runtimes.contract import (
     Host,
     ModelRunner,
@@ -42,6 +43,15 @@ class VllmPlugin(RuntimePlugin):
     def missing(self) -> tuple[str, ...]:
         """Return ``("vllm",)`` when it is not installed."""
         return () if importlib.util.find_spec("vllm") else ("vllm",)
+
+    def suits(self, model: str, machine: Machine) -> Fit | None:
+        """Take safetensors: gladly where there is a GPU, and where nobody else does."""
+        form = form_of(model)
+        if form is not Form.SAFETENSORS:
+            return None
+        if machine.has_gpu:
+            return Fit(40, f"a GPU is here, and it runs {form.value} on it")
+        return Fit(10, f"it runs {form.value} on CPUs too")
 
     def validate(self, deployment: Deployment) -> None:
         """Check the options."""

@@ -11,10 +11,12 @@ from atomr_infer.runtimes.by_model import (
     Fit,
     Form,
     Machine,
+    Suits,
     choose_runtime,
     form_of,
     this_machine,
 )
+from atomr_infer.runtimes.loader import load_runtime
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,6 +61,29 @@ def test_a_directory_is_what_its_files_are(
     assert form_of("M.GGUF") is Form.GGUF
     assert form_of("hf:org/tiny") is Form.SAFETENSORS
     assert form_of("hf:org/tiny/t.gguf") is Form.GGUF
+
+
+def test_the_runtimes_of_this_machine_say_what_they_are_good_for(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "model.safetensors").touch()
+
+    def ranks(model: str, *, has_gpu: bool) -> dict[str, int]:
+        machine, found = Machine(has_gpu=has_gpu), {}
+        for name in ("llamacpp", "mistralrs", "ort", "vllm"):
+            plugin = load_runtime(name)
+            assert isinstance(plugin, Suits)
+            fit = plugin.suits(model, machine)
+            if fit is not None:
+                found[name] = fit.rank
+        return found
+
+    folder = str(tmp_path)
+    assert ranks(folder, has_gpu=True) == {"mistralrs": 20, "vllm": 40}
+    assert ranks(folder, has_gpu=False) == {"mistralrs": 20, "vllm": 10}
+    assert ranks("m.gguf", has_gpu=False) == {"llamacpp": 40, "mistralrs": 30}
+    (tmp_path / "model.onnx").touch()
+    assert ranks(folder, has_gpu=True) == {"ort": 50}
 
 
 def test_gpus_are_seen_where_they_are_not_hidden(tmp_path: Path) -> None:

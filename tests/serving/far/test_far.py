@@ -26,6 +26,7 @@ from atomr_infer.model.embeddings import Embeddings, EmbedRequest
 from atomr_infer.model.failover import HedgePolicy, OnCut
 from atomr_infer.model.secret import HeaderSecret
 from atomr_infer.serving.far.asking import CREDIT_BYTES
+from atomr_infer.serving.replica import Phase
 from atomr_infer.serving.served import Tried
 from atomr_infer.serving.whole_calls import count_tokens, embed
 from tests.serving.acts import STOP, USAGE, Act, Player, cut, fails, says, stalls
@@ -550,4 +551,21 @@ async def test_a_large_request_and_a_large_answer_cross_in_pieces(
         answer = await a.ask(text)
         assert answer.texts == [text]
         assert player.batches[0].messages == (Message(Role.USER, text),)
+        await at_rest(a, b)
+
+
+async def test_an_engine_of_another_node_that_rests_is_started_by_a_request_here(
+    open_far: OpenFar, autojump_clock: MockClock
+) -> None:
+    rests = attrs.evolve(M, serving=Serving(idle_stop_s=1.0))
+    async with open_far("ab") as (a, b):
+        await b.deploy(rests, Player([says("Hello")]), Player([says("Hello", " you")]))
+        a.know(rests)
+        await a.sees(1)
+        (replica,) = b.serving.replicas("m")
+        await until(lambda: replica.phase is Phase.ASLEEP, "it does not rest")
+        (far,) = a.serving.far_replicas["m"]
+        await until(lambda: far.phase is Phase.ASLEEP, "nobody is told that it rests")
+        assert (await a.ask()).texts == ["Hello", " you"]
+        assert replica.starts == 2
         await at_rest(a, b)
