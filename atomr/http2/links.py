@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from logging import DEBUG, WARNING
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
@@ -32,6 +31,7 @@ from atomr.http2.heartbeat import Heartbeat
 from atomr.http2.identity import MIN_COOKIE_BYTES, node_uri
 from atomr.http2.link import Link
 from atomr.http2.running import run_link
+from atomr.http2.said_often import SaidOften
 from atomr.http2.services import Service
 from atomr.http2.tls import Credentials
 
@@ -169,6 +169,7 @@ class Links:
         self._observer = observer
         self._nursery = nursery
         self._links: dict[str, Link] = {}
+        self._said = SaidOften()
         self._dialing: dict[str, trio.Lock] = {}
         self._handshakes = 0
 
@@ -357,8 +358,13 @@ class Links:
 
     def _refused(self, error: LinkRefusedError) -> None:
         # That both sides dial at once happens.
-        level = DEBUG if error.reason == Reason.DUPLICATE else WARNING
-        log.log(level, "%s", error)
+        if error.reason == Reason.DUPLICATE:
+            log.debug("%s", error)
+        else:
+            more = self._said.now((error.peer, error.reason), trio.current_time())
+            if more is not None:
+                again = f" ({more} times more since this was said last)" if more else ""
+                log.warning("%s%s", error, again)
         telemetry.emit(
             ("atomr", "link", "refused"),
             metadata={

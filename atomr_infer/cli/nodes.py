@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from atomr_infer.cli.operators import ask, ask_all
+from atomr_infer.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from atomr_infer.cli.operators import Where
 
 _GOOD = range(200, 300)
+_NOT_THERE = 404
 _NO_QUERY: Mapping[str, str] = {}
 
 
@@ -59,7 +61,7 @@ def tell(  # noqa: PLR0913 - most by keyword
     nodes = ask_all(where, method, *path, query=query, timeout_s=timeout_s)
     for done in nodes.values():
         if done["status"] in _GOOD:
-            done["answer"] = of(done["answer"])
+            _take_part(done, of)
     if as_json:
         click.echo(json.dumps({"nodes": nodes}, indent=2))
     else:
@@ -67,6 +69,15 @@ def tell(  # noqa: PLR0913 - most by keyword
             _print_node(name, done, show)
     if not all(done["status"] in _GOOD for done in nodes.values()):
         sys.exit(1)
+
+
+def _take_part(done: dict[str, Any], of: Callable[[Any], Any]) -> None:
+    """Put what is meant in place of a node's answer; what is not there is its error."""
+    try:
+        done["answer"] = of(done["answer"])
+    except ConfigError as error:
+        told = {"message": str(error), "code": "not_there"}
+        done.update(status=_NOT_THERE, answer={"error": told})
 
 
 def _print_node(name: str, done: Any, show: Callable[[Any], None]) -> None:  # noqa: ANN401 - JSON

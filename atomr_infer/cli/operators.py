@@ -15,7 +15,7 @@ import trio
 
 from atomr_infer.cli.plan import admin_key_of
 from atomr_infer.config.load import load_config
-from atomr_infer.config.secrets import resolve
+from atomr_infer.config.secrets import resolve_own
 from atomr_infer.errors import ConfigError, InferenceError
 from atomr_infer.model.secret import EnvSecret, Secret
 from atomr_infer.remote.http.client import HttpClient
@@ -68,8 +68,7 @@ def find_gateway(
         ConfigError: the configuration or the key is not there.
     """
     if config_path is None:
-        key = resolve(EnvSecret(KEY_VARIABLE), environ, deployment=None)
-        return Where(url or DEFAULT_URL, key)
+        return Where(url or DEFAULT_URL, _key_of_environment(environ))
     config = load_config(config_path)
     found = admin_key_of(config, environ)
     if found is None:
@@ -79,6 +78,15 @@ def find_gateway(
             path=str(config_path),
         )
     return Where(url or _url(config.gateway, config_path), found)
+
+
+def _key_of_environment(environ: Mapping[str, str]) -> Secret:
+    lacking = "the operators' routes ask for the gateway's admin key"
+    try:
+        return resolve_own(EnvSecret(KEY_VARIABLE), environ, lacking=lacking)
+    except ConfigError as error:
+        more = "or name the gateway's configuration: --config FILE"
+        raise ConfigError(f"{error}, {more}") from error
 
 
 def _url(gateway: GatewayConfig, path: Path) -> str:

@@ -55,7 +55,8 @@ def _check_origins(_: object, field: attrs.Attribute[Any], value: object) -> Non
     for origin in value:
         known = isinstance(origin, str) and _ORIGIN.fullmatch(origin)
         if origin != "*" and not known:
-            problem = 'is not an origin such as "https://app.example"; or write "*"'
+            known_one = 'is not an origin such as "https://app.example"'
+            problem = f'{known_one}; write an array of them, or "*"'
             raise InvalidValueError(field.name, origin, problem)
 
 

@@ -1,0 +1,47 @@
+"""What the commands print that ask all nodes, and where no key is known."""
+
+from __future__ import annotations
+
+import pytest
+
+from atomr_infer.cli import nodes
+from atomr_infer.cli.operators import Where, find_gateway
+from atomr_infer.cli.status import print_circuit
+from atomr_infer.errors import ConfigError
+from atomr_infer.model.secret import Secret
+
+CIRCUIT = {
+    "endpoint": "http://x",
+    "state": "closed",
+    "refuses": False,
+    "history": [],
+}
+
+
+def test_without_a_key_the_message_says_both_ways_to_give_one() -> None:
+    with pytest.raises(ConfigError) as caught:
+        find_gateway(config_path=None, url=None, environ={})
+    assert str(caught.value) == (
+        "the operators' routes ask for the gateway's admin key: the environment "
+        "variable ATOMR_INFER_ADMIN_KEY is not set; set it with: export "
+        "ATOMR_INFER_ADMIN_KEY=..., or name the gateway's configuration: --config FILE"
+    )
+
+
+def test_a_node_on_which_a_deployment_has_no_circuit_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = {
+        "a": {"status": 200, "answer": {"name": "m", "circuit": CIRCUIT}},
+        "b": {"status": 200, "answer": {"name": "m", "circuit": None}},
+    }
+    monkeypatch.setattr(nodes, "ask_all", lambda *_, **__: answers)
+    where = Where("http://127.0.0.1:1", Secret("adm-0123456789"), all_nodes=True)
+    with pytest.raises(SystemExit):
+        print_circuit(where, "m", "show", as_json=False)
+    assert capsys.readouterr().out.splitlines() == [
+        "[a]",
+        "the circuit of http://x is closed",
+        "[b]",
+        "refused: m asks no endpoint, so it has no circuit",
+    ]
