@@ -24,6 +24,7 @@ from atomr import telemetry
 from atomr_infer.errors import InferenceError, decode, encode
 from atomr_infer.model.batch import Usage
 from atomr_infer.model.cost import Cost
+from atomr_infer.model.prices import PICO
 from atomr_infer.policy.demand import Used, microusd
 from atomr_infer.serving.served import Spent, Tried
 from atomr_infer.serving.stages import Stage
@@ -126,7 +127,7 @@ class Report:
             "attempts": len(self.tried),
             "prompt_tokens": 0 if usage is None else usage.prompt_tokens,
             "output_tokens": 0 if usage is None else usage.output_tokens,
-            "cost_usd": math.nan if self.cost is None else float(self.cost.usd),
+            "cost_usd": math.nan if self.cost is None else self.cost.pico_usd / PICO,
         }
         self._emit(
             "stop",
