@@ -27,6 +27,7 @@ import trio
 from atomr import telemetry
 from atomr.errors import AtomrError
 from atomr_infer.cli.banner import print_notice
+from atomr_infer.cli.changed_limits import changed_limits
 from atomr_infer.config.differences import (
     Difference,
     Field,
@@ -77,8 +78,8 @@ class Reloaded:
     Attributes:
         differences: between what ran and what the configuration says.
         refused: why nothing was taken; None: it was.
-        notes: what the cluster's catalogue makes of it, where that is not what the
-            configuration says.
+        notes: what the cluster makes of it, where that is not what the configuration
+            says, or takes its time.
     """
 
     differences: tuple[Difference, ...] = ()
@@ -228,6 +229,7 @@ class Reloader:
             gone = []  # the catalogue says so, and each node does its share
             with self._cluster.at_home():
                 notes = self._cluster.orders.declare(wanted.deployments)
+            notes = (*notes, *changed_limits(self.plan, wanted))
         else:
             await self._serve(new, other, names)
         # From here to the end nothing waits, and nothing can fail.

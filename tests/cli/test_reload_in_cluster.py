@@ -11,6 +11,7 @@ from atomr_infer.cli.plan import ServePlan
 from atomr_infer.cli.reload import Reloader
 from atomr_infer.config.gateway import GatewayConfig
 from atomr_infer.model.deployment import Deployment
+from atomr_infer.model.rate_limits import RateLimits
 from tests.serving.placing.real import open_fleet, until
 
 if TYPE_CHECKING:
@@ -58,6 +59,37 @@ async def test_what_a_file_says_anew_is_served_by_all(tmp_path: Path) -> None:
         await until(lambda: set(b.cluster.models()) == {"m"})
         await says_it(b, b"new")
         assert reloader.plan.deployments == (changed,)
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_the_catalogue_has_newer_and_a_changed_limit_are_told(
+    tmp_path: Path,
+) -> None:
+    def limited(rpm: int) -> Deployment:
+        limits = RateLimits(requests_per_minute=rpm)
+        return attrs.evolve(N, rate_limits=limits)
+
+    says = [PLAN]
+    async with open_fleet(tmp_path, "a") as fleet, trio.open_nursery() as nursery:
+        a = fleet.nodes["a"]
+        reloader = Reloader(a.cluster, a.gateway, PLAN, lambda: says[-1], nursery)
+
+        async def reload(*deployments: Deployment) -> tuple[str, ...]:
+            says.append(attrs.evolve(PLAN, deployments=deployments))
+            done = await reloader.reload("test")
+            assert done.refused is None
+            return done.notes
+
+        await reload(M, limited(60))
+        with a.cluster.at_home():
+            newer = attrs.evolve(M, options={"reply": "newer"})
+            await a.cluster.orders.replace(newer, wait=False)
+        assert await reload(M, limited(30)) == (
+            "m stays as revision 2 has it, from a: what this node's file says is older",
+            "n is changed, as revision 2",
+            "the rate limit of deployment 'n' is another one: for 60 s most of it is "
+            "withheld, as what the nodes have used of the old one counts",
+        )
         nursery.cancel_scope.cancel()
 
 
