@@ -176,8 +176,8 @@ _TABLES: tuple[tuple[str, str, type[attrs.AttrsInstance]], ...] = (
     ),
     (
         '[deployment.options]` with `runtime = "llamacpp"',
-        "`model` is required: the path of a `.gguf` file "
-        "([use GGUF files](../how-to/use-gguf.md)).",
+        "`model` is required: the path of a `.gguf` file, or one of a hub or of a "
+        "Python package ([use GGUF files](../how-to/use-gguf.md)).",
         LlamaCppOptions,
     ),
     (

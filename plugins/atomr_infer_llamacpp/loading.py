@@ -18,7 +18,10 @@ from atomr_infer.runtimes.decoding.chat import ChatTemplate
 from atomr_infer.runtimes.decoding.engine import Bounds
 from atomr_infer.runtimes.decoding.sampling import Settings
 from atomr_infer.runtimes.decoding.words import Words
+from atomr_infer.runtimes.hub import fetch_model, hub_of
+from atomr_infer.runtimes.hub_files import HubModel
 from atomr_infer.runtimes.memory import check_fits, free_bytes
+from atomr_infer.runtimes.packaged import PackagedFile, locate_packaged
 from atomr_infer.runtimes.weights import weights_bytes
 from atomr_infer_llamacpp.engine import LlamaEngine
 from atomr_infer_llamacpp.logs import log_warnings
@@ -27,9 +30,10 @@ from atomr_infer_llamacpp.runner import LlamaRunner
 from atomr_infer_llamacpp.tokens import LlamaTokenizer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
-    from atomr_infer_llamacpp.options import Options
+    from atomr_infer.model.secret import Secret
+    from atomr_infer_llamacpp.options import Options, Source
 
 ALL_LAYERS = -1
 
@@ -42,9 +46,18 @@ _UNKNOWN_CONTEXT_TOKENS = 4096
 
 @contextmanager
 def loaded(
-    options: Options, report: Callable[[Progress], None]
+    options: Options,
+    report: Callable[[Progress], None],
+    environ: Mapping[str, str],
+    token: Secret | None = None,
 ) -> Iterator[LlamaRunner]:
     """Load a model; the block's end frees it.
+
+    Args:
+        options: the model, and how it is run.
+        report: told how far it has come.
+        environ: where caches and the hub are named.
+        token: opens models of a hub that are not public.
 
     Raises:
         ConfigError: there is no such file, or layers are to be on a GPU that the
@@ -52,9 +65,7 @@ def loaded(
         EngineStartError: the model cannot be loaded or does not fit into memory.
     """
     log_warnings()
-    path = Path(options.source).expanduser()
-    if not path.is_file():
-        raise ConfigError(f"there is no model file {str(path)!r}")
+    path = _found(options.source, report, environ, token)
     layers = _gpu_layers(options)
     size = weights_bytes(path)
     if layers == 0:
@@ -80,6 +91,24 @@ def loaded(
             context.close()
     finally:
         model.close()
+
+
+def _found(
+    source: Source,
+    report: Callable[[Progress], None],
+    environ: Mapping[str, str],
+    token: Secret | None,
+) -> Path:
+    match source:
+        case PackagedFile():
+            return locate_packaged(source)
+        case HubModel():
+            return fetch_model(hub_of(environ, token), source, (".gguf",), report)
+        case Path():
+            path = source.expanduser()
+            if not path.is_file():
+                raise ConfigError(f"there is no model file {str(path)!r}")
+            return path
 
 
 def _gpu_layers(options: Options) -> int:

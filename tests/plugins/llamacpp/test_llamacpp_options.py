@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from atomr_infer.errors import ConfigError, EngineCrashedError, EngineError
 from atomr_infer.model.deployment import Deployment, OptionValue
+from atomr_infer.runtimes.hub_files import HubModel
+from atomr_infer.runtimes.packaged import PackagedFile
 from atomr_infer.runtimes.plugin_check import check_plugin
 from atomr_infer_llamacpp.faults import NO_SLOT, decode_error, step_error
-from atomr_infer_llamacpp.options import Options, parse_options
+from atomr_infer_llamacpp.options import Options, Source, parse_options
 from atomr_infer_llamacpp.plugin import PLUGIN
 
 if TYPE_CHECKING:
@@ -26,7 +29,9 @@ def said(
 
 def test_options_are_taken_as_they_are_written() -> None:
     found = parse_options(said({"gpu_layers": 0, "threads": 2, "cache_tokens": 9}))
-    assert found == Options(source="/m.gguf", gpu_layers=0, threads=2, cache_tokens=9)
+    assert found == Options(
+        source=Path("/m.gguf"), gpu_layers=0, threads=2, cache_tokens=9
+    )
 
 
 @pytest.mark.parametrize(
@@ -36,8 +41,33 @@ def test_a_model_that_is_no_gguf_is_refused(model: str | None, end: str) -> None
     with pytest.raises(ConfigError) as caught:
         parse_options(said({}, model))
     assert str(caught.value) == (
-        f"deployment 'd': llamacpp needs the path of a .gguf file as its model{end}"
+        "deployment 'd': llamacpp needs the path of a .gguf file, "
+        "hf:ORGANISATION/NAME/FILE.gguf or package:NAME/FILE.gguf as its model"
+        f"{end}"
     )
+
+
+@pytest.mark.parametrize(
+    ("model", "source"),
+    [
+        ("package:tiny/t.gguf", PackagedFile("tiny", "t.gguf")),
+        ("hf:org/tiny@v1/t.gguf", HubModel("org/tiny", "v1", "t.gguf")),
+    ],
+)
+def test_a_file_may_be_a_package_s_or_a_hub_s(model: str, source: Source) -> None:
+    assert parse_options(said({}, model)) == Options(source=source)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("hf:org/tiny", "'d': model is 'hf:org/tiny'; name one .gguf file of it"),
+        ("package:tiny/t.bin", "'d': model is .*; write package:NAME/FILE.gguf"),
+    ],
+)
+def test_a_source_that_is_no_file_is_refused(model: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_options(said({}, model))
 
 
 @pytest.mark.parametrize(

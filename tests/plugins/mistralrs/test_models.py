@@ -18,9 +18,10 @@ from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter, quants
 
 from atomr_infer.errors import ConfigError, EngineStartError
 from atomr_infer.runtimes.contract import Progress
+from atomr_infer.runtimes.packaged import PackagedFile
 from atomr_infer_mistralrs import models, requantize
 from atomr_infer_mistralrs.models import as_q8_0, cache_folder, locate
-from atomr_infer_mistralrs.options import GgufFile, HfDirectory, PackagedFile
+from atomr_infer_mistralrs.options import GgufFile, HfDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,12 +7,12 @@ import pytest
 from atomr_infer.errors import ConfigError
 from atomr_infer.model.deployment import Deployment, OptionValue
 from atomr_infer.runtimes.hub_files import HubModel
+from atomr_infer.runtimes.packaged import PackagedFile
 from atomr_infer_mistralrs.options import (
     DEFAULT_MAX_SEQS,
     GgufFile,
     HfDirectory,
     Options,
-    PackagedFile,
     Quantization,
     Source,
     parse_options,
