@@ -286,6 +286,15 @@ def test_what_a_model_could_answer_by_makes_another_request(
     assert key_of(changed, shared_by="key") != key_of(PLAIN, shared_by="key")
 
 
+def test_two_members_are_not_one_that_holds_both() -> None:
+    keys = {
+        key_of(attrs.evolve(PLAIN, extra=extra), shared_by="key")
+        for extra in ({"x": b"1", "y": b"2"}, {"x": b"1'y'2"})
+    }
+
+    assert len(keys) == 2
+
+
 def test_what_is_of_the_transport_makes_no_other_request() -> None:
     changed = attrs.evolve(
         PLAIN, request_id="x", stream=False, priority=3, timeout_s=1.0, session="s"

@@ -401,6 +401,25 @@ async def test_an_answer_may_be_sent_when_its_beginning_was_judged(
     assert heard.verdicts == ["small (refused: refusal='one two')", "large"]
 
 
+async def test_a_stage_that_is_refused_early_has_ended_before_the_next_is_asked(
+    open_tree: OpenTree, autojump_clock: MockClock
+) -> None:
+    running: list[int] = []
+
+    class Looking(Heard):
+        async def chunk(self, chunk: Any) -> None:
+            await super().chunk(chunk)
+            running.append(tree.runners["small"].active)
+
+    small = model("small", reply="one two " * 50, delay_s=1.0)
+    stage = {"model": "small", "refusals": ["one two"]}
+    auto = cascade(stage, "large", stream="commit", commit_chars=6)
+    async with open_tree(small, LARGE, auto) as tree:
+        heard = await tree.ask(heard=Looking())
+    assert heard.text == "a large answer"
+    assert set(running) == {0}
+
+
 async def test_what_was_sent_early_cannot_be_taken_back(open_tree: OpenTree) -> None:
     small = model("small", reply="one two three four", fail_after=3)
     options: dict[str, Any] = {"stream": "commit", "commit_chars": 6}
