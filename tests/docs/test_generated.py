@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.engine import every
+
 if TYPE_CHECKING:
     from types import ModuleType
 
@@ -47,6 +49,12 @@ def test_the_table_of_losses_is_not_stale() -> None:
 
     assert page == lossiness.page(), (
         "it is stale; run: python docs/reference/generate_lossiness.py"
+    )
+
+
+def test_the_table_of_engines_is_what_their_tests_assert() -> None:
+    assert every.PAGE.read_text(encoding="utf-8") == every.page(), (
+        "it is stale; run: python -m tests.engine.every"
     )
 
 
