@@ -221,6 +221,8 @@ class EngineContext:
             with life.serves:
                 failure = await self._probing.failed(runner, life)
                 life.end(failure)
+                # Before it is closed: who asks meanwhile is to wait for the next.
+                cast(self._core, messages.ContextFails(failure, self.version))
                 return failure
             return None
         finally:

@@ -148,6 +148,9 @@ class EngineCore(GenServer):
             case messages.ContextFailed(error=error, version=version):
                 if version == self._version:
                     self._context_failed(error)
+            case messages.ContextFails(error=error, version=version):
+                if version == self._version:
+                    self._context_down(error)
             case messages.StaysAsleep(error=error, version=version):
                 if version == self._version:
                     self._idling.stays_asleep(error)
@@ -362,12 +365,8 @@ class EngineCore(GenServer):
         if not is_abnormal(reason):
             return  # its supervisor stops it, and then us
         error = reason if isinstance(reason, InferenceError) else None
-        log.warning(
-            "%s: the engine is gone (%s); it restarts, %d requests wait",
-            self.label(),
-            reason,
-            self._queue.waiting,
-        )
+        said = "%s: the engine is gone (%s); it restarts, %d requests wait"
+        log.warning(said, self.label(), reason, self._queue.waiting)
         self.enter(Phase.RESTARTING, error)
 
     # --- what others see --------------------------------------------------------

@@ -174,6 +174,14 @@ class ContextFailed:
 
 
 @attrs.frozen
+class ContextFails:
+    """The engine can serve no more, and is being closed, which may take seconds."""
+
+    error: InferenceError
+    version: int
+
+
+@attrs.frozen
 class StaysAsleep:
     """An engine that was stopped for want of requests could not be started."""
 

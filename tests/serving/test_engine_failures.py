@@ -56,6 +56,24 @@ async def test_a_request_after_the_crash_waits_for_the_new_engine(
         assert (await tree.ask()).texts == ["one", " two"]
 
 
+async def test_a_request_waits_while_the_failed_engine_is_closed(
+    open_tree: OpenTree, autojump_clock: MockClock
+) -> None:
+    async with open_tree() as tree:
+        tree.lab.close_s = 5.0
+        await tree.serving.deploy(M)
+        tree.lab.runners[0].fail(CRASH)
+        while (await tree.replica()).phase is not Phase.RESTARTING:
+            await trio.lowlevel.checkpoint()
+        assert tree.lab.opened == 1
+        asked_at = trio.current_time()
+        answer = await tree.ask()
+        assert answer.texts == ["one", " two"]
+        assert len(answer.served[0].attempts) == 1
+        assert trio.current_time() - asked_at >= 4.0
+        tree.lab.close_s = 0.0
+
+
 async def test_a_stream_that_has_begun_ends_with_the_engines_error(
     open_tree: OpenTree, autojump_clock: MockClock
 ) -> None:

@@ -64,6 +64,6 @@ async def test_vectors_are_those_of_another_engine() -> None:
                 request_id="c", model="tiny", messages=(Message(Role.USER, "hi"),)
             )
             with pytest.raises(EndpointUnsupportedError):
-                async with runner.execute(chat):
-                    pass
+                async with runner.execute(chat) as chunks:
+                    await anext(chunks)
             assert runner.active == 0
