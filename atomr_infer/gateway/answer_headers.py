@@ -23,7 +23,14 @@ STREAM_HEADERS = (
 )
 """What every stream has beside its media type (W1)."""
 
-OWN_HEADERS = (
+RATE_HEADERS = tuple(
+    f"x-ratelimit-{what}-{counts}"
+    for counts in ("requests", "tokens")
+    for what in ("limit", "remaining", "reset")
+)
+"""What an answer to a virtual key with rate limits has, as OpenAI's has."""
+
+OWN_HEADERS: tuple[str, ...] = (
     "x-request-id",
     "request-id",
     "retry-after",
@@ -40,6 +47,7 @@ OWN_HEADERS = (
     "x-atomr-route",
     "x-atomr-stages",
     "x-atomr-warnings",
+    *RATE_HEADERS,
 )
 """What a program reads of an answer."""
 
@@ -127,6 +135,23 @@ def cost_comment(cost: Cost | None) -> bytes:
 def warning_comment(text: str) -> bytes:
     """Return the comment for what became known when the headers were gone."""
     return b": x-atomr-warnings: %s\n\n" % header_text(text)
+
+
+def rate_headers(
+    counts: str, *, limit: int, used: int, window_s: float
+) -> tuple[tuple[bytes, bytes], ...]:
+    """Return the headers that say what is left of a rate limit, as OpenAI's do.
+
+    >>> rate_headers("requests", limit=5, used=2, window_s=60.0)[1]
+    (b'x-ratelimit-remaining-requests', b'3')
+    """
+    # In a sliding window all is there again when the last use is a window old.
+    reset_s = window_s if used else 0.0
+    told = (("limit", str(limit)), ("remaining", str(max(0, limit - used))))
+    return tuple(
+        (f"x-ratelimit-{what}-{counts}".encode(), text.encode())
+        for what, text in (*told, ("reset", f"{reset_s:g}s"))
+    )
 
 
 def overhead_headers(overhead_s: float) -> tuple[tuple[bytes, bytes], ...]:

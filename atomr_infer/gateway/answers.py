@@ -41,7 +41,7 @@ from atomr_infer.wire.openai.responses_items import (
 from atomr_infer.wire.unshown import in_words, unshown
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from atomr_infer.errors import InferenceError
     from atomr_infer.gateway.exchange import Exchange
@@ -67,11 +67,13 @@ class _Answer:
         note: remembers what the upstream keeps of an answer, and says whether it
             did; None: it need not.
         read_at: when the request was read, in trio's clock.
+        room: says what is left of the rate limit of who asks; None: it has none.
     """
 
     cost: Cost | None = None
     keep: Callable[[bytes], Awaitable[bool]] | None = None
     note: Callable[[tuple[str, ...]], Awaitable[bool]] | None = None
+    room: Callable[[], Iterable[tuple[bytes, bytes]]] | None = None
     read_at: float
     _begun_at: float
 
@@ -99,6 +101,7 @@ class _Answer:
         return [
             *served_headers(served, self._asked, self._ingress.dialect),
             *overhead_headers(before_s + since_s),
+            *(() if self.room is None else self.room()),
         ]
 
     def _passed_on(self) -> None:

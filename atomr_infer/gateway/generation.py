@@ -24,6 +24,7 @@ from atomr_infer.gateway.client_wishes import (
 )
 from atomr_infer.gateway.conversations import Conversations, is_kept
 from atomr_infer.gateway.entitled import discreet, entitled
+from atomr_infer.gateway.room import room_of
 from atomr_infer.gateway.silences import Silences
 from atomr_infer.gateway.tenants import Tenants
 from atomr_infer.serving.first_attempt import OrdinaryWayError
@@ -156,6 +157,7 @@ class Generation:
         else:
             answer = WholeAnswer(self._exchange, self._ingress, asked)
         answer.read_at = self._read_at
+        answer.room = room_of(self._serving, self._call.visitor.asker)
         if self._tenants is not None:
             answer.note = partial(self._tenants.note, owner=self._owner)
         self._answer = answer

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from atomr_infer.model.team import Team
     from atomr_infer.model.virtual_key import VirtualKey
     from atomr_infer.serving.gates import Gate
+    from atomr_infer.serving.limiter import RateGate
     from atomr_infer.serving.shared import Serving
 
 
@@ -26,7 +27,7 @@ class KeyGates:
 
     def __init__(self, serving: Serving) -> None:
         self._serving = serving
-        self._limited: dict[str, Gate] = {}
+        self._limited: dict[str, RateGate] = {}
         self._is_passed = False
 
     def keep(self, key: VirtualKey, *, is_new: bool = False) -> None:
@@ -75,6 +76,10 @@ class KeyGates:
         if not self._is_passed:
             self._is_passed = True
             self._serving.gates.add_for_requests(self._of_asker)
+
+    def limits_of(self, key: str) -> RateGate | None:
+        """Return the gate of a virtual key's own limits; None: it has none."""
+        return self._limited.get(_key(key))
 
     def _of_asker(self, batch: ExecuteBatch) -> Iterable[Gate]:
         """Return the limits of who asks: its team's, and its key's."""

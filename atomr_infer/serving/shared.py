@@ -91,8 +91,9 @@ class Serving:
         )
         node.add(self.usage)
         self.limits = Limiters(self.gates, node)
+        self.key_gates = KeyGates(self)
         self.key_ring = KeyRing(
-            node.replicator, KeyGates(self), has_others=not node.is_alone
+            node.replicator, self.key_gates, has_others=not node.is_alone
         )
         self.watchdog = Watchdog()
         self.prices = Prices()

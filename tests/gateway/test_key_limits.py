@@ -97,3 +97,29 @@ async def test_of_a_revoked_key_nothing_is_left(serve: Serve) -> None:
 def kept(cluster: Cluster) -> tuple[int, int]:
     serving = cluster._serving
     return len(serving.limits.shown()), len(serving.budgets.gates)
+
+
+async def test_an_answer_says_what_is_left_of_the_keys_own_limit(serve: Serve) -> None:
+    limits = RateLimits(requests_per_minute=5, tokens_per_minute=10_000)
+    async with opened(serve) as (running, ring):
+        limited = await make(ring, "a", rate_limits=limits)
+        free = await make(ring, "free")
+        for stream in (False, True):
+            answer = await ask(running, limited, max_tokens=5, stream=stream)
+            assert answer.status == 200
+            told = {
+                name: value
+                for name, value in answer.headers.items()
+                if name.startswith("x-ratelimit-")
+            }
+            left = int(told.pop("x-ratelimit-remaining-tokens"))
+            assert 9_000 < left < 10_000
+            assert told == {
+                "x-ratelimit-limit-requests": "5",
+                "x-ratelimit-remaining-requests": "3" if stream else "4",
+                "x-ratelimit-reset-requests": "60s",
+                "x-ratelimit-limit-tokens": "10000",
+                "x-ratelimit-reset-tokens": "60s",
+            }
+        answer = await ask(running, free, max_tokens=5)
+    assert not [name for name in answer.headers if name.startswith("x-ratelimit-")]
