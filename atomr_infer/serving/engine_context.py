@@ -219,14 +219,16 @@ class EngineContext:
             cast(self._core, up)
             self.decided.set()
             with life.serves:
-                failure = await self._probing.failed(runner, life)
-                life.end(failure)
-                # Before it is closed: who asks meanwhile is to wait for the next.
-                cast(self._core, messages.ContextFails(failure, self.version))
-                return failure
+                return await self._probing.failed(runner, life, self._fails)
             return None
         finally:
             life.end(NotReadyError(f"{name} was stopped"))
+
+    def _fails(self, failure: InferenceError) -> None:
+        # Before it is closed: who asks meanwhile is to wait for the next one.
+        cast(self._core, messages.ContextFails(failure, self.version))
+        assert self.life is not None
+        self.life.end(failure)
 
     def _report(self, progress: Progress) -> None:
         cast(self._core, messages.ContextProgress(progress, self.version))

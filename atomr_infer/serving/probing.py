@@ -28,6 +28,8 @@ from atomr_infer.serving import messages
 from atomr_infer.serving.permits import Ended
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from atomr_infer.model.deployment import Deployment
     from atomr_infer.runtimes.contract import ModelRunner
     from atomr_infer.serving.engine_life import EngineLife
@@ -58,25 +60,35 @@ class Probing:
         self._deployment = deployment
         self._wait.cancel()
 
-    async def failed(self, runner: ModelRunner, life: EngineLife) -> InferenceError:
+    async def failed(
+        self,
+        runner: ModelRunner,
+        life: EngineLife,
+        tell: Callable[[InferenceError], None],
+    ) -> InferenceError:
         """Wait until a runner is of no use any more: it says so, or does not answer.
 
         Args:
             runner: the one.
             life: its.
+            tell: called with what is returned, before anybody else does anything: a
+                permit that comes back is not to be given for it again.
 
         Cancellation: ends a probe that runs.
         """
         found: list[InferenceError] = []
         async with trio.open_nursery() as nursery:
 
-            async def say() -> None:
-                found.append(await runner.failed())
+            def end(error: InferenceError) -> None:
+                tell(error)
+                found.append(error)
                 nursery.cancel_scope.cancel()
 
+            async def say() -> None:
+                end(await runner.failed())
+
             async def probe() -> None:
-                found.append(await self._unanswered(runner, life))
-                nursery.cancel_scope.cancel()
+                end(await self._unanswered(runner, life))
 
             nursery.start_soon(say)
             nursery.start_soon(probe)
