@@ -8,12 +8,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from atomr import telemetry
-from atomr.cluster.budgets import (
-    BudgetsError,
-    BudgetTerms,
-    Refused,
-    Reservation,
-)
+from atomr.cluster.budgets import BudgetsError, BudgetTerms, Refused, Reservation
 from atomr_infer.errors import BudgetExceededError, NotReadyError
 from atomr_infer.model.budget import OnExceeded
 from atomr_infer.policy.budget_charge import (
@@ -22,12 +17,7 @@ from atomr_infer.policy.budget_charge import (
     most,
     used_up,
 )
-from atomr_infer.policy.budget_period import (
-    Period,
-    ledger_name,
-    period_at,
-    window_s,
-)
+from atomr_infer.policy.budget_period import Period, ledger_name, period_at, window_s
 
 if TYPE_CHECKING:
     from collections.abc import Callable
