@@ -49,6 +49,11 @@ class LlamaEngine(Engine[Place]):
         """How many sequences hold a place in the cache."""
         return self._bounds.max_seqs - len(self._free)
 
+    @property
+    def cached_tokens(self) -> int:
+        """Tokens in the cache by the library's own count; while no step runs."""
+        return sum(map(self._context.holds, range(self._bounds.max_seqs)))
+
     def _place(self, generation: Generation) -> Place:
         return Place(self._free.pop())
 

@@ -65,6 +65,11 @@ class LlamaRunner:
         """Sequences that hold a place in the engine's cache."""
         return self._engine.sequences
 
+    @property
+    def cached_tokens(self) -> int:
+        """Tokens in the engine's cache; to be asked for while nothing runs."""
+        return self._engine.cached_tokens
+
     async def failed(self) -> InferenceError:
         """Return when a run of the model has failed."""
         await self._engine.crashed.wait()

@@ -81,6 +81,7 @@ class Engine:
         lines.append(f"options = {{ {self.options} }}")
         # A busy machine is slow, and no test is about that.
         lines.append("timeouts = { first_token_s = 600, idle_s = 600 }")
+        lines.append("serving = { queue_timeout_s = 600 }")
         return "\n".join(lines) + "\n"
 
 

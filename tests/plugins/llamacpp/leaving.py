@@ -1,7 +1,8 @@
 """Run by llama.cpp's interpreter: what leaving costs, by the engine's own count.
 
-Prints JSON: for each case the sequences that are held while it runs and when the
-block has been left, and the seconds of processor between.
+Prints JSON: for each case the sequences that are held while it runs, what is held in
+sequences and cached tokens when the block has been left, and the seconds of processor
+between.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ async def main(model: str) -> None:
         for case in (leave_in_prefill, leave_in_decode):
             held, began = await case(runner)
             took_s = time.process_time() - began
-            found[case.__name__] = [held, runner.sequences, took_s]
+            left = runner.sequences + runner.cached_tokens
+            found[case.__name__] = [held, left, took_s]
     print(json.dumps(found))
 
 
