@@ -115,6 +115,13 @@ ROUTES = (
     ),
     Route(
         method="post",
+        path="/v1/rerank",
+        summary="Rank documents by a query",
+        request=schemas.RERANK,
+        answer=schemas.RERANK_ANSWER,
+    ),
+    Route(
+        method="post",
         path="/v1/messages",
         summary="Create a message",
         request=schemas.MESSAGES,

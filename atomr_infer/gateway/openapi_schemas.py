@@ -164,6 +164,19 @@ EMBEDDINGS = _object(
     user=_or_null(_TEXT),
 )
 
+RERANK = _object(
+    "model",
+    "query",
+    "documents",
+    model=_MODEL,
+    query=_TEXT,
+    documents=_list(
+        {"anyOf": [_TEXT, {"type": "object", "required": ["text"]}]}, least=1
+    ),
+    top_n=_bounded(_WHOLE, 1, 2**20),
+    return_documents={"type": "boolean"},
+)
+
 _TURN = _object("role", "content", role=_one_of("user", "assistant"), content=_TEXT)
 
 COUNT_TOKENS = _object(
@@ -255,6 +268,7 @@ RESPONSE_ANSWER = _object(
     usage=_USAGE,
 )
 DELETED = _object("id", "deleted", id=_TEXT, deleted={"const": True})
+RERANK_ANSWER = _object("results", results=_list({"type": "object"}))
 EMBEDDINGS_ANSWER = _object("data", data=_list({"type": "object"}))
 MESSAGE_ANSWER = _object(
     "id",

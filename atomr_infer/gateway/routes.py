@@ -104,6 +104,7 @@ _PATHS: Mapping[str, Mapping[str, Target]] = {
         "POST": Target(action=Action.COUNT_TOKENS, dialect=Dialect.ANTHROPIC)
     },
     "/v1/embeddings": {"POST": Target(action=Action.EMBED)},
+    "/v1/rerank": {"POST": Target(action=Action.EMBED, verb="rerank")},
 }
 
 _RESPONSES = "/v1/responses/"
@@ -120,7 +121,14 @@ _GEMINI_VERBS: Mapping[str, Action] = {
 
 _TWO_VERSIONS = ("/v1/v1/", "/v1/v1beta/", "/v1beta/v1/", "/v1beta/v1beta/")
 
-_OPENAI_ROOTS = ("/chat/", "/completions", "/embeddings", "/responses", "/models")
+_OPENAI_ROOTS = (
+    "/chat/",
+    "/completions",
+    "/embeddings",
+    "/rerank",
+    "/responses",
+    "/models",
+)
 
 
 def endpoints() -> tuple[str, ...]:

@@ -28,6 +28,7 @@ from atomr_infer.wire.gemini import models as gemini_models
 from atomr_infer.wire.gemini.request import parse_count
 from atomr_infer.wire.openai import embeddings as openai_embeddings
 from atomr_infer.wire.openai import models as openai_models
+from atomr_infer.wire.openai import rerank
 
 if TYPE_CHECKING:
     from atomr_infer.gateway.routes import Target
@@ -70,10 +71,20 @@ async def embeddings(serving: Serving, call: Call, target: Target) -> WholeAnswe
     """
     if target.dialect is Dialect.GEMINI:
         return await _gemini_embeddings(serving, call, target)
+    if target.verb == "rerank":
+        return await _ranked(serving, call, target)
     asked = openai_embeddings.parse_embeddings(call)
     found = await embed(serving, _entitled(call, asked.request))
     model = found.value.model or asked.request.model
     body = openai_embeddings.embeddings_body(asked, found.value, model)
+    return WholeAnswer(body, _headers(found.served, target), found.took_s)
+
+
+async def _ranked(serving: Serving, call: Call, target: Target) -> WholeAnswer:
+    asked = rerank.parse_rerank(call)
+    found = await embed(serving, _entitled(call, asked.request))
+    model = found.value.model or asked.request.model
+    body = rerank.rerank_body(asked, found.value, model)
     return WholeAnswer(body, _headers(found.served, target), found.took_s)
 
 

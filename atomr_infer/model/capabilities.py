@@ -41,6 +41,7 @@ class Feature(Enum):
     CHAT = "chat"
     COMPLETIONS = "bare text completions"
     EMBEDDINGS = "embeddings"
+    RERANK = "reranking"
     COUNT_TOKENS = "counting tokens"
     TOOLS = "tools"
     PARALLEL_TOOLS = "parallel tool calls"

@@ -20,7 +20,7 @@ Vector = tuple[float, ...]
 
 @attrs.frozen(kw_only=True)
 class EmbedRequest:
-    """Texts to embed.
+    """Texts to embed, or to judge.
 
     Attributes:
         request_id: unique per request; appears in every log line about it.
@@ -30,6 +30,9 @@ class EmbedRequest:
         task: what the vectors are for, in Gemini's words
             (``RETRIEVAL_QUERY``, ...); None: not said.
         title: the document's title, for Gemini's retrieval tasks.
+        query: what each text is judged by (``Feature.RERANK``): its vector is then
+            one number from 0 to 1, higher for a better answer to it; None: the
+            texts are embedded.
         user: whom the client serves, for the provider's abuse checks.
         dialect: whose words ``extra`` is.
         extra: further members of the request as raw JSON by member name.
@@ -44,6 +47,7 @@ class EmbedRequest:
     dimensions: int | None = None
     task: str | None = None
     title: str | None = None
+    query: str | None = None
     user: str | None = None
     dialect: Dialect = Dialect.OPENAI_CHAT
     extra: Mapping[str, RawJson] = attrs.field(factory=dict, hash=False)

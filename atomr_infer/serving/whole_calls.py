@@ -19,7 +19,7 @@ from atomr_infer.errors import (
     UpstreamTimeoutError,
 )
 from atomr_infer.model.batch import ExecuteBatch, Usage
-from atomr_infer.model.capabilities import needs_fetching
+from atomr_infer.model.capabilities import Feature, needs_fetching
 from atomr_infer.model.selectors import refuse_selectors
 from atomr_infer.policy.demand import TokenBound
 from atomr_infer.policy.token_estimate import estimate_input_tokens
@@ -92,7 +92,8 @@ def batch_of(request: EmbedRequest) -> ExecuteBatch:
 
 def bound_of(request: EmbedRequest) -> TokenBound:
     """Return the most tokens that texts to embed have."""
-    return TokenBound(sum(map(estimate_input_tokens, request.inputs)))
+    query = 0 if request.query is None else estimate_input_tokens(request.query)
+    return TokenBound(sum(query + estimate_input_tokens(x) for x in request.inputs))
 
 
 async def count_tokens(serving: Serving, batch: ExecuteBatch) -> Found[int]:
@@ -129,6 +130,8 @@ def vectors_of(request: EmbedRequest) -> Asks[Embeddings]:
             raise _unsupported("embeddings")
         model = batch.model
         can = capabilities_of(runner, model)
+        if request.query is not None and Feature.RERANK not in can.features:
+            raise _unsupported(Feature.RERANK.value)
         if request.dialect in can.extra_of:
             refuse_selectors(request.extra, can.selectors)
         return await runner.embed(attrs.evolve(request, model=model))

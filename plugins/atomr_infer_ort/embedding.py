@@ -34,6 +34,7 @@ from atomr_infer.model.embeddings import Embeddings, EmbedRequest
 from atomr_infer.model.usage import Usage
 from atomr_infer_ort.faults import step_error
 from atomr_infer_ort.options import Normalize, Pooling
+from atomr_infer_ort.ranking import KNOWN, RankingModel, padded, positions
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -52,7 +53,6 @@ MAX_CONCURRENCY = 256
 
 _HIDDEN = ("last_hidden_state", "token_embeddings")
 _POOLED = ("sentence_embedding",)
-_KNOWN = {"input_ids", "attention_mask", "token_type_ids", "position_ids"}
 
 
 def pooling_of(options: Options, layout: Layout) -> tuple[Pooling, bool]:
@@ -83,7 +83,7 @@ class EmbeddingModel:
         self._normalize = normalize
         outputs = [one.name for one in session.get_outputs()]
         found = [name for name in (*_POOLED, *_HIDDEN) if name in outputs]
-        if not found or not {"input_ids"} <= self._inputs <= _KNOWN:
+        if not found or not {"input_ids"} <= self._inputs <= KNOWN:
             raise EngineStartError(
                 "the model is neither a causal language model nor one that makes "
                 f"embeddings: its inputs are {', '.join(sorted(self._inputs))}, its "
@@ -97,18 +97,12 @@ class EmbeddingModel:
         Raises:
             Exception: as ONNX Runtime raises it.
         """
-        width = max(map(len, texts))
-        ids = np.zeros((len(texts), width), np.int64)
-        mask = np.zeros_like(ids)
-        for row, tokens in enumerate(texts):
-            ids[row, : len(tokens)] = tokens
-            mask[row, : len(tokens)] = 1
-        columns = np.broadcast_to(np.arange(width, dtype=np.int64), ids.shape)
+        ids, mask = padded(texts)
         feeds = {
             "input_ids": ids,
             "attention_mask": mask,
             "token_type_ids": np.zeros_like(ids),
-            "position_ids": np.ascontiguousarray(columns),
+            "position_ids": positions(ids),
         }
         feeds = {name: feeds[name] for name in feeds if name in self._inputs}
         [made] = self._session.run([self._output], feeds)
@@ -160,13 +154,14 @@ class EmbedRunner:
 
     def __init__(
         self,
-        model: EmbeddingModel,
+        model: EmbeddingModel | RankingModel,
         tokenizer: ModelTokenizer,
         *,
         context_tokens: int,
         batch_tokens: int,
     ) -> None:
         self._model = model
+        self._ranks = isinstance(model, RankingModel)
         self._tokenizer = tokenizer
         self._context_tokens = context_tokens
         self._batch_tokens = batch_tokens
@@ -179,7 +174,7 @@ class EmbedRunner:
         self.runs = 0
         self.active = 0
         self.capabilities = Capabilities(
-            features=frozenset({Feature.EMBEDDINGS}),
+            features=frozenset({Feature.RERANK if self._ranks else Feature.EMBEDDINGS}),
             sampling=frozenset(),
             max_concurrency=MAX_CONCURRENCY,
             context_tokens=context_tokens,
@@ -235,11 +230,26 @@ class EmbedRunner:
         return Embeddings(vectors=vectors, usage=usage)
 
     def _tokens(self, request: EmbedRequest) -> list[list[int]]:
-        return [self._one(number, text) for number, text in enumerate(request.inputs)]
+        if self._ranks != (request.query is not None):
+            does = "ranks documents" if self._ranks else "makes embeddings"
+            raise EndpointUnsupportedError(
+                f"the model {request.model!r} {does}; it does nothing else",
+                code="unsupported",
+                param="model",
+            )
+        return [
+            self._one(number, text, request.query)
+            for number, text in enumerate(request.inputs)
+        ]
 
-    def _one(self, number: int, text: str | tuple[int, ...]) -> list[int]:
-        where = f"input[{number}]"
-        if isinstance(text, str):
+    def _one(
+        self, number: int, text: str | tuple[int, ...], query: str | None
+    ) -> list[int]:
+        where = f"input[{number}]" if query is None else f"documents[{number}]"
+        if query is not None:
+            words = str(text)
+            tokens = self._tokenizer.encode(query, with_special=True, behind=words)
+        elif isinstance(text, str):
             tokens = self._tokenizer.encode(text, with_special=True)
         else:
             tokens = list(text)

@@ -16,11 +16,16 @@ from atomr_infer.runtimes.decoding.words import Words
 from atomr_infer.runtimes.hub import fetch_model, hub_of
 from atomr_infer.runtimes.hub_files import PREFIX, parse_hub_model
 from atomr_infer.runtimes.memory import check_fits, free_bytes
-from atomr_infer_ort.embedding import EmbeddingModel, EmbedRunner, pooling_of
+from atomr_infer_ort.embedding import (
+    EmbeddingModel,
+    EmbedRunner,
+    pooling_of,
+)
 from atomr_infer_ort.engine import OrtEngine
 from atomr_infer_ort.faults import load_error
 from atomr_infer_ort.layout import Layout, read_layout
 from atomr_infer_ort.model import CausalModel, probe
+from atomr_infer_ort.ranking import RankingModel
 from atomr_infer_ort.runner import OrtRunner
 from atomr_infer_ort.session import open_session
 from atomr_infer_ort.tokens import ModelTokenizer
@@ -77,6 +82,16 @@ def load(
     if any(name.startswith("past") for name in names):
         return _causal(options, layout, tokenizer, session, report)
     outputs = [one.name for one in session.get_outputs()]
+    ranks = [
+        o for o in session.get_outputs() if o.name == "logits" and len(o.shape) == 2
+    ]
+    if ranks:
+        return EmbedRunner(
+            RankingModel(session),
+            tokenizer,
+            context_tokens=_context_tokens(options, layout),
+            batch_tokens=options.batch_tokens,
+        )
     if "logits" in outputs:
         raise EngineStartError(
             f"{str(layout.model)!r} has no key-value cache; export it with: "

@@ -43,19 +43,25 @@ class ModelTokenizer:
         own = int(self._tokenizer.get_vocab_size(with_added_tokens=True))
         self.size = own if vocabulary is None else min(own, vocabulary)
 
-    def encode(self, text: str, *, with_special: bool) -> list[int]:
-        """Return a text's tokens.
+    def encode(
+        self, text: str, *, with_special: bool, behind: str | None = None
+    ) -> list[int]:
+        """Return a text's tokens, or those of two.
 
         Args:
             text: the text.
             with_special: whether the tokens that begin and end a text are added.
+            behind: a second text, which the model reads together with the first;
+                None: there is none.
 
         Raises:
             InvalidRequestError: it is not Unicode, or holds a token that the
                 tokenizer has and the model has not.
         """
         try:
-            found = self._tokenizer.encode(text, add_special_tokens=with_special)
+            found = self._tokenizer.encode(
+                text, behind, add_special_tokens=with_special
+            )
         except (TypeError, UnicodeError) as error:
             raise InvalidRequestError(
                 "the request holds text that is not Unicode"

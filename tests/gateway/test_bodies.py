@@ -29,6 +29,7 @@ ROUTES = {
     "openai": "/v1/chat/completions",
     "responses": "/v1/responses",
     "embeddings": "/v1/embeddings",
+    "rerank": "/v1/rerank",
     "anthropic": "/v1/messages",
     "count": "/v1/messages/count_tokens",
     "gemini": "/v1beta/models/m:generateContent",
