@@ -1,15 +1,13 @@
 """What a node's part in budgets decides: accounts, the file, and who makes what.
 
-All accounts are written together: what is to be written waits until the file is free,
-and one sync serves it all.
+All accounts are written together, when the file is free: one sync serves them all.
 
 A voter makes its part of a budget once.  What it made is in its file; a budget that
 began after the file was made is made without asking anybody.  For one that was running
 by then, a majority of the voters has to have heard of no earlier file of this node: or
 its part may have been made, and spent, by a life whose file is lost.
 
-Pure: times are arguments; ``now_s`` is of the node's monotonic clock, ``wall_s`` is
-Unix time.
+Pure: times are arguments; ``now_s`` is a monotonic clock's, ``wall_s`` is Unix time.
 """
 
 from __future__ import annotations
@@ -331,9 +329,9 @@ class Core:
                 self._do(account, account.recycle(now_s, wall_s), now_s)
                 account.ask_again(now_s)
                 self._do(account, account.ledger.advance(now_s), now_s)
-        armed = {name: a for name, a in self._armed.items() if a.next_s < _NEVER}
-        self._armed = armed
-        self.next_deadline_s = min((a.next_s for a in armed.values()), default=_NEVER)
+        armed = [a for a in self._armed.values() if a.next_s < _NEVER]
+        self._armed = {account.terms.name: account for account in armed}
+        self.next_deadline_s = min((a.next_s for a in armed), default=_NEVER)
 
     def _do(self, account: Account, effects: Sequence[Effect], now_s: float) -> None:
         for effect in effects:
