@@ -52,8 +52,8 @@ if TYPE_CHECKING:
     from atomr_infer.gateway.gateway import Gateway as TrioGateway
     from atomr_infer.model.deployment import Deployment
     from atomr_infer.model.secret import Secret
-    from atomr_infer.serving.readiness import Readiness
-    from atomr_infer.serving.replica import ReplicaState
+    from atomr_infer.serving.replicas.readiness import Readiness
+    from atomr_infer.serving.replicas.replica import ReplicaState
 
 T = TypeVar("T")
 

@@ -28,15 +28,15 @@ from atomr_infer.config.gateway import GatewayConfig, GatewayOptions
 from atomr_infer.errors import ConfigError
 from atomr_infer.model.validation import InvalidValueError
 from atomr_infer.serving.application import open_serving
-from atomr_infer.serving.conversation import (
+from atomr_infer.serving.requests.conversation import (
     ChatReply,
     Conversation,
     SamplingOptions,
     reply_of,
     request_of,
 )
-from atomr_infer.serving.request import run_request
-from atomr_infer.serving.sinks import CollectingSink, streamed
+from atomr_infer.serving.requests.request import run_request
+from atomr_infer.serving.requests.sinks import CollectingSink, streamed
 
 if TYPE_CHECKING:
     import socket
@@ -54,13 +54,13 @@ if TYPE_CHECKING:
     from atomr_infer.model.deployment import Deployment
     from atomr_infer.model.secret import Secret
     from atomr_infer.policy.placement import Placed
-    from atomr_infer.serving.breakers import Guard
     from atomr_infer.serving.lifecycle import Lifecycle
+    from atomr_infer.serving.limits.breakers import Guard
     from atomr_infer.serving.node import ServingNode
     from atomr_infer.serving.placing.alone import AnyOrders
     from atomr_infer.serving.placing.status import DeploymentStatus
-    from atomr_infer.serving.readiness import Readiness
-    from atomr_infer.serving.replica import ReplicaState
+    from atomr_infer.serving.replicas.readiness import Readiness
+    from atomr_infer.serving.replicas.replica import ReplicaState
     from atomr_infer.serving.shared import Serving
 
 __all__ = ["ChatReply", "Cluster", "Conversation", "SamplingOptions"]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from atomr_infer.runtimes.contract import Progress as Step
-    from atomr_infer.serving.replica import ReplicaState
+    from atomr_infer.serving.replicas.replica import ReplicaState
 
 # A deployment's name and a replica's number.
 _Bar = tuple[str, int]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from atomr_infer.errors import InferenceError
     from atomr_infer.model.cost import Cost
-    from atomr_infer.serving.request import Served
+    from atomr_infer.serving.requests.request import Served
     from atomr_infer.wire.ingress import Asked
 
 STREAM_HEADERS = (

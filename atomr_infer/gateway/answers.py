@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from atomr_infer.gateway.exchange import Exchange
     from atomr_infer.gateway.silences import Silent
     from atomr_infer.model.cost import Cost
-    from atomr_infer.serving.request import Served
+    from atomr_infer.serving.requests.request import Served
     from atomr_infer.wire.ingress import AnswerBuilder, StreamEncoder
 
 __all__ = ["StreamAnswer", "WholeAnswer"]

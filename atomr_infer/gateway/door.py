@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from atomr_infer.policy.key_table import Standing
-    from atomr_infer.serving.key_ring import KeyRing
+    from atomr_infer.serving.limits.key_ring import KeyRing
 
 
 @attrs.frozen

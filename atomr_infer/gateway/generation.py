@@ -27,16 +27,16 @@ from atomr_infer.gateway.entitled import discreet, entitled
 from atomr_infer.gateway.room import room_of
 from atomr_infer.gateway.silences import Silences
 from atomr_infer.gateway.tenants import Tenants
-from atomr_infer.serving.first_attempt import OrdinaryWayError
-from atomr_infer.serving.request import run_request
+from atomr_infer.serving.replicas.starting import starting
+from atomr_infer.serving.requests.first_attempt import OrdinaryWayError
+from atomr_infer.serving.requests.request import run_request
+from atomr_infer.serving.requests.straight import straight
 from atomr_infer.serving.shared import Serving
-from atomr_infer.serving.starting import starting
-from atomr_infer.serving.straight import straight
 
 if TYPE_CHECKING:
     from atomr_infer.gateway.exchange import Exchange
     from atomr_infer.model.batch import ExecuteBatch
-    from atomr_infer.serving.first_attempt import Failed
+    from atomr_infer.serving.requests.first_attempt import Failed
     from atomr_infer.wire.ingress import Asked, Call, Ingress
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from atomr_infer.model.asker import Asker
-    from atomr_infer.serving.limiter import RateGate
+    from atomr_infer.serving.limits.limiter import RateGate
     from atomr_infer.serving.shared import Serving
 
 _COUNTS = {Dimension.REQUESTS: "requests", Dimension.TOKENS: "tokens"}

@@ -19,7 +19,7 @@ from atomr_infer.gateway.client_wishes import with_wishes
 from atomr_infer.gateway.entitled import entitled
 from atomr_infer.model.dialect import Dialect
 from atomr_infer.policy.token_estimate import estimate_prompt_tokens
-from atomr_infer.serving.whole_calls import count_tokens, embed
+from atomr_infer.serving.requests.whole_calls import count_tokens, embed
 from atomr_infer.wire.anthropic import ingress as anthropic
 from atomr_infer.wire.anthropic import models as anthropic_models
 from atomr_infer.wire.gemini import counting as gemini_counting
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from atomr_infer.model.batch import ExecuteBatch
     from atomr_infer.model.embeddings import EmbedRequest
     from atomr_infer.model.virtual_key import VirtualKey
-    from atomr_infer.serving.served import Served
+    from atomr_infer.serving.requests.served import Served
     from atomr_infer.serving.shared import Serving
     from atomr_infer.wire.ingress import Call
 

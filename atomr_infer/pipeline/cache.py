@@ -31,7 +31,7 @@ from atomr_infer.pipeline.answer_cache import (
     size_of_vector,
 )
 from atomr_infer.pipeline.cascade import CAPABILITIES
-from atomr_infer.serving.fresh_error import fresh
+from atomr_infer.serving.replicas.fresh_error import fresh
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterable

@@ -4,7 +4,7 @@ The lower of the two tiers of a remote replica.  The engine core above it is
 stable; a session is made anew when the upstream refuses a key, when a key is
 changed where it is kept, and on demand (``Credentials.renew``).  What else it is
 made of, its endpoint and options, another runner has in a session of its own
-(:mod:`atomr_infer.serving.replacing`).
+(:mod:`atomr_infer.serving.deployments.replacing`).
 
 Made anew means another *generation*: a client of its own with connections of
 its own.  New attempts use the new one.  Those that run keep the generation and

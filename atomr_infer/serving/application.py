@@ -29,7 +29,7 @@ from atomr.core.child_spec import ChildSpec, Restart
 from atomr.otp import DynamicSupervisor, Strategy, Supervisor
 from atomr.process import PlainProcess, stop
 from atomr_infer.config.secrets import Environ
-from atomr_infer.serving.deployment_manager import DeploymentManager
+from atomr_infer.serving.deployments.deployment_manager import DeploymentManager
 from atomr_infer.serving.far.service import FarInference
 from atomr_infer.serving.names import DEPLOYMENTS, GATEWAYS, MANAGER, REQUESTS
 from atomr_infer.serving.node import ServingNode

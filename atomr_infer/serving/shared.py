@@ -19,25 +19,25 @@ from atomr_infer.model.secret import HeaderSecret
 from atomr_infer.policy.hedging import HedgeBudget
 from atomr_infer.policy.model_table import ModelTable
 from atomr_infer.remote.http.watchdog import Watchdog
-from atomr_infer.serving import messages
-from atomr_infer.serving.breakers import Breakers
-from atomr_infer.serving.budgets import Budgets
-from atomr_infer.serving.deploying import deploy
-from atomr_infer.serving.estimates import estimated
-from atomr_infer.serving.fresh_error import fresh
-from atomr_infer.serving.gates import Gates
-from atomr_infer.serving.groups import Groups
-from atomr_infer.serving.key_gates import KeyGates
-from atomr_infer.serving.key_ring import KeyRing
-from atomr_infer.serving.limiters import Limiters
+from atomr_infer.serving.deployments.deploying import deploy
+from atomr_infer.serving.deployments.groups import Groups
+from atomr_infer.serving.deployments.replacing import drain, replace
+from atomr_infer.serving.limits.breakers import Breakers
+from atomr_infer.serving.limits.budgets import Budgets
+from atomr_infer.serving.limits.gates import Gates
+from atomr_infer.serving.limits.key_gates import KeyGates
+from atomr_infer.serving.limits.key_ring import KeyRing
+from atomr_infer.serving.limits.limiters import Limiters
 from atomr_infer.serving.names import MANAGER
-from atomr_infer.serving.prices import Prices
-from atomr_infer.serving.readiness import Readiness, readiness_of
-from atomr_infer.serving.replacing import drain, replace
-from atomr_infer.serving.replica import Phase, ReplicaState
-from atomr_infer.serving.routing_table import Idle, RoutingTable
-from atomr_infer.serving.usage import UsageLedger
-from atomr_infer.serving.ways import Ways
+from atomr_infer.serving.replicas import messages
+from atomr_infer.serving.replicas.estimates import estimated
+from atomr_infer.serving.replicas.fresh_error import fresh
+from atomr_infer.serving.replicas.readiness import Readiness, readiness_of
+from atomr_infer.serving.replicas.replica import Phase, ReplicaState
+from atomr_infer.serving.replicas.routing_table import Idle, RoutingTable
+from atomr_infer.serving.requests.prices import Prices
+from atomr_infer.serving.requests.usage import UsageLedger
+from atomr_infer.serving.requests.ways import Ways
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -46,12 +46,12 @@ if TYPE_CHECKING:
     from atomr_infer.model.cost import CostEstimate
     from atomr_infer.model.deployment import Deployment
     from atomr_infer.runtimes.credentials import Credentials
-    from atomr_infer.serving.blueprint import Blueprint
-    from atomr_infer.serving.far.replica import FarReplica
     from atomr_infer.serving.far.service import FarInference
     from atomr_infer.serving.lifecycle import Lifecycle
     from atomr_infer.serving.node import ServingNode
     from atomr_infer.serving.placing.alone import AnyOrders
+    from atomr_infer.serving.replicas.blueprint import Blueprint
+    from atomr_infer.serving.replicas.far_replica import FarReplica
 
 
 class Serving:

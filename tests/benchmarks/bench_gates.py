@@ -30,7 +30,7 @@ from atomr_infer.model.rate_limits import RateLimits
 from atomr_infer.model.usage import Usage
 from atomr_infer.policy.demand import used_of
 from atomr_infer.serving.application import open_serving
-from atomr_infer.serving.gates import demand_for, enter_both
+from atomr_infer.serving.limits.gates import demand_for, enter_both
 from atomr_infer.wire.ingress import Call
 from atomr_infer.wire.openai.chat_glance import glance_at_chat_request
 

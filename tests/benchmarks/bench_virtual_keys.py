@@ -26,7 +26,7 @@ from atomr_infer.gateway.door import Door
 from atomr_infer.model.key_secret import digest_of, make_secret
 from atomr_infer.model.virtual_key import KeySecret, VirtualKey
 from atomr_infer.policy.admission import AdmissionQueue, Claim
-from atomr_infer.serving.key_ring import KeyRing
+from atomr_infer.serving.limits.key_ring import KeyRing
 from tests.serving.test_key_ring import is_open, terms, two_nodes
 
 if TYPE_CHECKING:

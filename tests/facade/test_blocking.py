@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from atomr_infer.cluster import ChatReply
     from atomr_infer.model.batch import TokenChunk
     from atomr_infer.model.deployment import OptionValue
-    from atomr_infer.serving.replica import ReplicaState
+    from atomr_infer.serving.replicas.replica import ReplicaState
     from tests.facade.waiting import WaitingPlugin
 
 

@@ -20,7 +20,7 @@ from atomr_infer.errors import (
 from atomr_infer.model.batch import FinishReason, Message, Role, TokenChunk, Usage
 from atomr_infer.model.deployment import Deployment, RetryPolicy
 from atomr_infer.model.secret import EnvSecret
-from atomr_infer.serving.replica import Phase
+from atomr_infer.serving.replicas.replica import Phase
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from trio.testing import MockClock
 
     from atomr_infer.model.deployment import OptionValue
-    from atomr_infer.serving.replica import ReplicaState
+    from atomr_infer.serving.replicas.replica import ReplicaState
     from tests.facade.waiting import WaitingPlugin
 
 

@@ -14,7 +14,7 @@ from atomr_infer.model.placement import Placement
 from atomr_infer.model.rate_limits import RateLimits
 from atomr_infer.model.secret import Secret
 from atomr_infer.model.team import Team
-from atomr_infer.serving import budgets
+from atomr_infer.serving.limits import budgets
 from tests.atomr.http2.conftest import Authority
 from tests.gateway.http import chat
 from tests.gateway.test_admin_everywhere import KEY, admin, node_of

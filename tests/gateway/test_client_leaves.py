@@ -25,7 +25,7 @@ from atomr_infer.model.deployment import Serving
 from atomr_infer.model.failover import BreakerPolicy
 from atomr_infer.model.usage import Usage
 from atomr_infer.policy.breaker import Circuit
-from atomr_infer.serving.served import Tried
+from atomr_infer.serving.requests.served import Tried
 from atomr_infer.testing.upstream_script import (
     HangBeforeHeaders,
     HangMidStream,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from atomr_infer.cluster import Cluster
-    from atomr_infer.serving.key_ring import KeyRing
+    from atomr_infer.serving.limits.key_ring import KeyRing
     from tests.gateway.conftest import Running, Serve
 
 MOCK = Deployment(name="m", runtime="mock")

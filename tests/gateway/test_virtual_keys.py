@@ -16,7 +16,7 @@ from atomr_infer.model.deployment import Deployment
 from atomr_infer.model.secret import HeaderSecret, Secret
 from atomr_infer.model.team import Team
 from atomr_infer.model.virtual_key import VirtualKey
-from atomr_infer.serving.key_ring import KeyRing
+from atomr_infer.serving.limits.key_ring import KeyRing
 from atomr_infer.testing.upstream import open_openai_upstream
 from atomr_infer.testing.upstream_script import Happy
 from tests.gateway.dialects import provider

@@ -21,8 +21,8 @@ from atomr_infer.model.embeddings import Embeddings, EmbedRequest
 from atomr_infer.model.prices import Price, Rates
 from atomr_infer.model.usage import Usage
 from atomr_infer.serving.application import open_serving
-from atomr_infer.serving.request import run_request
-from atomr_infer.serving.served import Served, Spent
+from atomr_infer.serving.requests.request import run_request
+from atomr_infer.serving.requests.served import Served, Spent
 from atomr_infer.serving.shared import Serving
 from atomr_infer.testing.mock import MockPlugin, MockRunner
 

@@ -25,7 +25,7 @@ from atomr_infer.model.batch import (
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.model.embeddings import EmbedRequest
 from atomr_infer.pipeline.answer_cache import AnswerCache, key_of
-from atomr_infer.serving.whole_calls import embed
+from atomr_infer.serving.requests.whole_calls import embed
 from tests.pipeline.conftest import Heard, OpenTree, Tree, VectorRunner, model
 
 if TYPE_CHECKING:

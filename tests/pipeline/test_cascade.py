@@ -437,7 +437,7 @@ async def test_what_was_sent_early_cannot_be_taken_back(open_tree: OpenTree) -> 
 async def test_cascades_may_be_stages_and_all_of_it_is_told(
     open_tree: OpenTree, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("INFO", "atomr_infer.serving.report")
+    caplog.set_level("INFO", "atomr_infer.serving.requests.report")
     inner = cascade({"model": "small", "min_chars": 99}, "large", name="inner")
     outer = cascade({"model": "inner", "refusals": ["a large"]}, "best")
     best = model("best", reply="the best answer")

@@ -13,7 +13,7 @@ from atomr_infer.errors import ConfigError, InternalError
 from atomr_infer.model.budget import Budget, Per
 from atomr_infer.model.failover import Fallback
 from atomr_infer.policy.composition import MAX_DEPTH
-from atomr_infer.serving import others
+from atomr_infer.serving.requests import others
 from tests.pipeline.conftest import OpenTree, cascade, model
 
 if TYPE_CHECKING:

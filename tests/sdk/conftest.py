@@ -12,7 +12,7 @@ import pytest
 from atomr_infer.cluster import Cluster
 from atomr_infer.model.deployment import Deployment, RetryPolicy
 from atomr_infer.model.secret import Secret
-from atomr_infer.serving.replica import ReplicaState
+from atomr_infer.serving.replicas.replica import ReplicaState
 from atomr_infer.testing.upstream import FakeUpstream, open_openai_upstream
 from tests.sdk.clients import AsyncioClient, Client, SyncClient, TrioClient
 

@@ -22,7 +22,7 @@ from anthropic import Anthropic, AsyncAnthropic
 from atomr_infer.cluster import Cluster
 from atomr_infer.model.deployment import Deployment, RetryPolicy
 from atomr_infer.model.secret import Secret
-from atomr_infer.serving.replica import ReplicaState
+from atomr_infer.serving.replicas.replica import ReplicaState
 from atomr_infer.testing import upstream_script as script
 from atomr_infer.testing.upstream import (
     FakeUpstream,

@@ -18,15 +18,15 @@ import trio
 from atomr_infer.errors import InferenceError
 from atomr_infer.model.batch import ExecuteBatch, Message, RawChunk, Role, TokenChunk
 from atomr_infer.serving.application import open_serving
-from atomr_infer.serving.first_attempt import OrdinaryWayError
-from atomr_infer.serving.request import Served, run_request
+from atomr_infer.serving.requests.first_attempt import OrdinaryWayError
+from atomr_infer.serving.requests.request import Served, run_request
+from atomr_infer.serving.requests.straight import straight
 from atomr_infer.serving.shared import Serving
-from atomr_infer.serving.straight import straight
 from tests.serving.lab import PLUGIN, LabPlugin
 
 if TYPE_CHECKING:
     from atomr_infer.model.deployment import Deployment
-    from atomr_infer.serving.replica import ReplicaState
+    from atomr_infer.serving.replicas.replica import ReplicaState
 
 _ENTRY_POINTS = """\
 [atomr_infer.runtimes]

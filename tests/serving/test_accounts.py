@@ -16,7 +16,7 @@ from atomr_infer.model.secret import (
     PluginSecret,
     Secret,
 )
-from atomr_infer.serving.accounts import account_of
+from atomr_infer.serving.deployments.accounts import account_of
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,12 +15,12 @@ from atomr.process.context import find_process
 from atomr_infer.errors import EngineCrashedError, InferenceError, OverloadedError
 from atomr_infer.model.batch import ExecuteBatch
 from atomr_infer.model.deployment import Deployment, RetryPolicy, Serving
-from atomr_infer.serving import messages
-from atomr_infer.serving.engine_life import EngineLife
 from atomr_infer.serving.names import DEPLOYMENTS, coordinator_name, engine_core_name
 from atomr_infer.serving.node import ServingNode
-from atomr_infer.serving.replica import Lease, Phase
-from atomr_infer.serving.routing_table import RoutingTable
+from atomr_infer.serving.replicas import messages
+from atomr_infer.serving.replicas.engine_life import EngineLife
+from atomr_infer.serving.replicas.replica import Lease, Phase
+from atomr_infer.serving.replicas.routing_table import RoutingTable
 from atomr_infer.serving.shared import Serving as Shared
 from atomr_infer.testing.mock_script import MockScript
 from tests.serving.conftest import forgotten, until

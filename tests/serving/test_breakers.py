@@ -13,7 +13,7 @@ from atomr_infer import errors
 from atomr_infer.model.deployment import Deployment, RetryPolicy, Serving, Timeouts
 from atomr_infer.model.failover import BreakerPolicy
 from atomr_infer.policy.breaker import Circuit
-from atomr_infer.serving.served import Tried
+from atomr_infer.serving.requests.served import Tried
 from tests.serving.acts import Act, Player, fails, says, stalls
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from trio.testing import MockClock
 
-    from atomr_infer.serving.breakers import Guard
+    from atomr_infer.serving.limits.breakers import Guard
     from tests.serving.conftest import OpenTree, Tree
 
 POLICY = BreakerPolicy(max_failures=3, open_s=10.0)

@@ -19,7 +19,7 @@ from atomr_infer.model.batch import ExecuteBatch, Message, Role, Sampling
 from atomr_infer.model.budget import Budget, OnExceeded, OwnedBudget, Per, Window
 from atomr_infer.model.deployment import Deployment, RetryPolicy
 from atomr_infer.model.prices import Price, Rates
-from atomr_infer.serving.whole_calls import count_tokens
+from atomr_infer.serving.requests.whole_calls import count_tokens
 from atomr_infer.testing.mock_script import MockScript
 
 if TYPE_CHECKING:

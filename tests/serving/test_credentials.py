@@ -18,7 +18,7 @@ from atomr_infer.model.secret import (
     SecretSource,
 )
 from atomr_infer.serving.application import open_serving
-from atomr_infer.serving.request import run_request
+from atomr_infer.serving.requests.request import run_request
 from atomr_infer.testing import upstream_script as script
 from atomr_infer.testing.upstream import open_openai_upstream
 from tests.serving.conftest import Collected

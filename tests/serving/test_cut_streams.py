@@ -27,7 +27,7 @@ from atomr_infer.model.dialect import Dialect
 from atomr_infer.model.failover import BreakerPolicy, OnCut
 from atomr_infer.model.parts import Signature
 from atomr_infer.model.source import Source
-from atomr_infer.serving.served import Spent, Tried
+from atomr_infer.serving.requests.served import Spent, Tried
 from tests.serving.acts import STOP, USAGE, Act, Player, cut, fails, says, stalls
 from tests.serving.conftest import Collected
 

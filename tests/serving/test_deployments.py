@@ -15,9 +15,9 @@ from atomr_infer.errors import (
     PluginError,
 )
 from atomr_infer.model.deployment import Deployment
-from atomr_infer.serving import messages
 from atomr_infer.serving.names import DEPLOYMENTS, MANAGER, coordinator_name
-from atomr_infer.serving.routing_table import RoutingTable
+from atomr_infer.serving.replicas import messages
+from atomr_infer.serving.replicas.routing_table import RoutingTable
 from atomr_infer.testing.mock_script import MockScript
 from tests.serving.conftest import until
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from trio.testing import MockClock
 
     from atomr.refs import Pid
-    from atomr_infer.serving.replica import ReplicaState
+    from atomr_infer.serving.replicas.replica import ReplicaState
     from tests.serving.conftest import OpenTree, Tree
 
 M = Deployment(name="m", runtime="lab")

@@ -18,7 +18,7 @@ from atomr_infer.errors import (
 )
 from atomr_infer.model.deployment import Deployment, RetryPolicy, Serving
 from atomr_infer.serving.names import REQUESTS
-from atomr_infer.serving.replica import Phase
+from atomr_infer.serving.replicas.replica import Phase
 from atomr_infer.testing.mock_script import MockScript
 from tests.serving.conftest import Collected, OpenTree, Tree, until
 

@@ -21,7 +21,7 @@ from atomr_infer.model.deployment import (
 )
 from atomr_infer.model.failover import Fallback, FallbackReason, OnCapacity, OnCut
 from atomr_infer.serving.names import REQUESTS
-from atomr_infer.serving.served import Tried
+from atomr_infer.serving.requests.served import Tried
 from tests.serving.acts import USAGE, Act, Player, cut, fails, says, stalls
 
 if TYPE_CHECKING:

@@ -26,11 +26,11 @@ from atomr_infer.model.parts import ImagePart, Url
 from atomr_infer.model.prices import Price, Rates
 from atomr_infer.model.source import Source
 from atomr_infer.policy.demand import Demand, Used
-from atomr_infer.serving.gates import Holds
+from atomr_infer.serving.limits.gates import Holds
 from atomr_infer.serving.names import REQUESTS
-from atomr_infer.serving.request import run_request
-from atomr_infer.serving.straight import straight
-from atomr_infer.serving.whole_calls import count_tokens, embed
+from atomr_infer.serving.requests.request import run_request
+from atomr_infer.serving.requests.straight import straight
+from atomr_infer.serving.requests.whole_calls import count_tokens, embed
 from tests.serving.acts import Act, Player, cut, fails, says, stalls
 from tests.serving.conftest import Collected
 from tests.serving.tallies import Tally, TallyHold
@@ -288,7 +288,7 @@ async def test_what_is_fetched_for_a_model_is_there_before_it_passes_its_gates(
         fetched_at.append(trio.current_time())
         return attrs.evolve(batch, messages=(Message(Role.USER, "seen"),))
 
-    monkeypatch.setattr("atomr_infer.serving.leg.inlined", fetch)
+    monkeypatch.setattr("atomr_infer.serving.requests.leg.inlined", fetch)
 
     class Timed(Tally):
         def try_enter(self, demand: Demand) -> TallyHold | None:

@@ -17,7 +17,7 @@ from atomr_infer.model.dialect import Dialect
 from atomr_infer.model.failover import HedgePolicy, OnCapacity, OnCut
 from atomr_infer.model.source import Source
 from atomr_infer.serving.names import REQUESTS
-from atomr_infer.serving.served import Spent, Tried
+from atomr_infer.serving.requests.served import Spent, Tried
 from tests.serving.acts import USAGE, Act, Player, cut, fails, says, stalls
 from tests.serving.conftest import Collected
 

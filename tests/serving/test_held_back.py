@@ -11,8 +11,8 @@ from atomr_infer.model.batch import (
     ToolCallDelta,
 )
 from atomr_infer.model.failover import OnCut
-from atomr_infer.serving.delivery import Attempt, Delivery
-from atomr_infer.serving.report import Report
+from atomr_infer.serving.requests.delivery import Attempt, Delivery
+from atomr_infer.serving.requests.report import Report
 from tests.serving.conftest import Collected
 
 LONG = "x" * (9 * 1024 * 1024)

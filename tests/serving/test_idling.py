@@ -18,7 +18,7 @@ from atomr_infer.errors import (
 )
 from atomr_infer.model.deployment import Deployment, RetryPolicy, Serving, Timeouts
 from atomr_infer.model.failover import OnCapacity, Swap
-from atomr_infer.serving.replica import Phase
+from atomr_infer.serving.replicas.replica import Phase
 from atomr_infer.testing.mock_script import MockScript
 from tests.gateway.http import until as really_until
 from tests.serving.conftest import Collected, until

@@ -16,7 +16,7 @@ from atomr_infer.model.parts import (
     Url,
 )
 from atomr_infer.model.source import Source
-from atomr_infer.serving.inlining import inlined
+from atomr_infer.serving.requests.inlining import inlined
 
 PNG = Inline("image/png", "AA==")
 

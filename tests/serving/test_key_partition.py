@@ -15,8 +15,8 @@ from atomr.crdt import AWLWWMap, Delta, GSet, Key, Origin, Replicated
 from atomr.process import spawn
 from atomr_infer.model.key_secret import digest_of
 from atomr_infer.model.virtual_key import VirtualKey
-from atomr_infer.serving.key_errors import KeyRingError
-from atomr_infer.serving.key_ring import Issued, KeyRing
+from atomr_infer.serving.limits.key_errors import KeyRingError
+from atomr_infer.serving.limits.key_ring import Issued, KeyRing
 from tests.atomr.cluster.replicator.lab import Lab, LabNode, open_lab
 from tests.atomr.http2.conftest import Authority
 from tests.gateway.http import until

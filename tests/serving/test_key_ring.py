@@ -19,14 +19,14 @@ from atomr_infer.model.virtual_key import KeySecret, VirtualKey
 from atomr_infer.policy.key_records import secret_record, terms_record
 from atomr_infer.policy.key_table import End
 from atomr_infer.serving.application import open_serving
-from atomr_infer.serving.key_errors import (
+from atomr_infer.serving.limits.key_errors import (
     KeyOverError,
     KeysNotKeptError,
     KeyTakenError,
     NoSuchKeyError,
     NoSuchTeamError,
 )
-from atomr_infer.serving.key_ring import KeyRing
+from atomr_infer.serving.limits.key_ring import KeyRing
 from atomr_infer.serving.node import ServingNode, make_node
 from tests.gateway.http import until
 from tests.serving.test_node import _Places
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from atomr_infer.policy.key_table import Standing
-    from atomr_infer.serving.key_ring import Issued
+    from atomr_infer.serving.limits.key_ring import Issued
     from atomr_infer.serving.shared import Serving
 
 NOW_S = 1_800_000_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from atomr_infer.policy.demand import Demand
-from atomr_infer.serving.known_full import KNOWN_S, KnownFull
+from atomr_infer.serving.limits.known_full import KNOWN_S, KnownFull
 
 
 def ask(tokens: int) -> Demand:

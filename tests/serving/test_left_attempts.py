@@ -18,7 +18,7 @@ from atomr import telemetry
 from atomr_infer.errors import DeadlineError
 from atomr_infer.model.batch import RawChunk, TokenChunk, Usage
 from atomr_infer.model.deployment import Deployment, Timeouts
-from atomr_infer.serving.served import Spent, Tried
+from atomr_infer.serving.requests.served import Spent, Tried
 from tests.serving.acts import Act, Player, stalls
 
 if TYPE_CHECKING:

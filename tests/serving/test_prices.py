@@ -16,9 +16,9 @@ from atomr_infer.model.cost import Cost
 from atomr_infer.model.deployment import Deployment, RetryPolicy
 from atomr_infer.model.prices import Price, Rates
 from atomr_infer.serving.application import open_serving
-from atomr_infer.serving.prices import Prices
-from atomr_infer.serving.request import run_request
-from atomr_infer.serving.served import Spent
+from atomr_infer.serving.requests.prices import Prices
+from atomr_infer.serving.requests.request import run_request
+from atomr_infer.serving.requests.served import Spent
 from atomr_infer.testing.mock_script import MockScript
 from tests.serving.conftest import Collected
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from trio.testing import MockClock
 
-    from atomr_infer.serving.served import Served
+    from atomr_infer.serving.requests.served import Served
     from tests.serving.conftest import OpenTree, Tree
 
 PRICE = Price(rates=Rates(input=1, output=10))
@@ -181,7 +181,9 @@ def test_the_table_is_loaded_ahead_and_only_where_it_can_be_needed(
     endpoint: str, price: Price | None, loads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded: list[None] = []
-    monkeypatch.setattr("atomr_infer.serving.prices.load", lambda: loaded.append(None))
+    monkeypatch.setattr(
+        "atomr_infer.serving.requests.prices.load", lambda: loaded.append(None)
+    )
     Prices().add(openai(price), endpoint)
     assert len(loaded) == loads
 
@@ -194,7 +196,7 @@ async def test_what_is_remembered_is_bounded_and_looked_up_again(
     def find(model: str, endpoint: str, *, now: object) -> None:
         asked.append(model)
 
-    monkeypatch.setattr("atomr_infer.serving.prices.find_price", find)
+    monkeypatch.setattr("atomr_infer.serving.requests.prices.find_price", find)
     prices = Prices()
     prices.add(openai(), "https://api.openai.com/v1")
     for _ in range(3):

@@ -35,7 +35,7 @@ from atomr_infer.serving.names import (
     coordinator_name,
     engine_core_name,
 )
-from atomr_infer.serving.replica import Phase
+from atomr_infer.serving.replicas.replica import Phase
 from atomr_infer.testing.mock_script import MockScript
 from tests.serving.acts import Player, fails, says
 from tests.serving.conftest import until

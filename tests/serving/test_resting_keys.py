@@ -14,7 +14,7 @@ from atomr_infer.model.deployment import Deployment, RetryPolicy, Serving
 from atomr_infer.model.failover import Fallback
 from atomr_infer.model.secret import Secret
 from atomr_infer.serving.application import open_serving
-from atomr_infer.serving.request import run_request
+from atomr_infer.serving.requests.request import run_request
 from atomr_infer.testing import upstream_script as script
 from atomr_infer.testing.upstream import open_openai_upstream
 from tests.gateway.http import until

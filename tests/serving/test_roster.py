@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from atomr.crdt import Origin
+from atomr_infer.serving.requests.usage import UsageLedger
 from atomr_infer.serving.roster import (
     LEFT,
     MAX_REMEMBERED,
@@ -18,7 +19,6 @@ from atomr_infer.serving.roster import (
     Away,
     Roster,
 )
-from atomr_infer.serving.usage import UsageLedger
 from atomr_infer.store.usage import UsageSum
 from tests.atomr.cluster.loopback import LoopbackPeers, open_loopback
 from tests.atomr.http2.conftest import Authority

@@ -9,7 +9,7 @@ import trio
 import trio.testing
 
 from atomr_infer.policy.admission import Claim
-from atomr_infer.serving.turnstile import Turnstile
+from atomr_infer.serving.limits.turnstile import Turnstile
 
 if TYPE_CHECKING:
     from trio.testing import MockClock

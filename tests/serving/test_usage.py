@@ -11,8 +11,8 @@ from atomr_infer.model.asker import Asker
 from atomr_infer.model.batch import Usage
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.model.prices import Price, Rates
-from atomr_infer.serving.served import Spent
-from atomr_infer.serving.usage import MAX_WAITING, UsageLedger
+from atomr_infer.serving.requests.served import Spent
+from atomr_infer.serving.requests.usage import MAX_WAITING, UsageLedger
 from atomr_infer.store.trouble import StoreError
 from atomr_infer.store.usage import UsageRow, UsageStore, UsageSum
 from tests.atomr.cluster.loopback import open_mesh

@@ -9,7 +9,7 @@ import pytest
 
 from atomr_infer.model.cost import Cost
 from atomr_infer.model.usage import Usage
-from atomr_infer.serving.served import Spent
+from atomr_infer.serving.requests.served import Spent
 from atomr_infer.testing.wall.heard import Heard, Reply, hear
 from atomr_infer.testing.wall.judging import Observed, judge
 from atomr_infer.testing.wall.scenarios import (

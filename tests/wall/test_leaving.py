@@ -27,7 +27,7 @@ from atomr_infer.testing.wall.scenarios import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from atomr_infer.serving.served import Spent
+    from atomr_infer.serving.requests.served import Spent
 
 WITHIN_S = 0.1
 NEVER = Expected(kind=Kind.DELIVERED)

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from atomr_infer.gateway.asgi_exchange import Receive, Scope, Send
     from atomr_infer.model.deployment import Deployment
     from atomr_infer.model.secret import Secret
-    from atomr_infer.serving.breakers import Guard
+    from atomr_infer.serving.limits.breakers import Guard
     from atomr_infer.serving.shared import Serving
 
 log = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from atomr_infer.gateway.admin.shown_keys import shown_key
 from atomr_infer.model.validation import InvalidValueError, not_negative
 from atomr_infer.model.virtual_key import VirtualKey
 from atomr_infer.policy.key_records import TERMS, changed_terms, terms_of
-from atomr_infer.serving.key_errors import (
+from atomr_infer.serving.limits.key_errors import (
     KeyOverError,
     KeyRingError,
     KeysNotKeptError,
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
     from atomr_infer.gateway.admin.shown import Shown
-    from atomr_infer.serving.key_ring import Issued, KeyRing
+    from atomr_infer.serving.limits.key_ring import Issued, KeyRing
     from atomr_infer.serving.shared import Serving
 
     View = Callable[..., Awaitable[Response]]

@@ -14,9 +14,9 @@ import trio
 if TYPE_CHECKING:
     from atomr.otp.tree import TreeNode
     from atomr_infer.model.deployment import Deployment
-    from atomr_infer.serving.breakers import Guard
-    from atomr_infer.serving.far.replica import FarReplica
-    from atomr_infer.serving.replica import ReplicaState
+    from atomr_infer.serving.limits.breakers import Guard
+    from atomr_infer.serving.replicas.far_replica import FarReplica
+    from atomr_infer.serving.replicas.replica import ReplicaState
     from atomr_infer.serving.shared import Serving
 
 Shown = dict[str, object]

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from atomr_infer.gateway.admin.shown import Shown
     from atomr_infer.model.virtual_key import VirtualKey
     from atomr_infer.policy.key_table import Standing
-    from atomr_infer.serving.key_ring import KeyRing
+    from atomr_infer.serving.limits.key_ring import KeyRing
 
 
 def shown_key(ring: KeyRing, key: VirtualKey) -> Shown:

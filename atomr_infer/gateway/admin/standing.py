@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from atomr_infer.errors import InferenceError
-from atomr_infer.serving.limiters import limits_shown
+from atomr_infer.serving.limits.limiters import limits_shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -26,11 +26,11 @@ from atomr_infer.errors import (
     UpstreamProtocolError,
 )
 from atomr_infer.model.embeddings import EmbedRequest
-from atomr_infer.serving.far.asking import CREDIT_BYTES
-from atomr_infer.serving.leg import Leg
 from atomr_infer.serving.names import REQUESTS
-from atomr_infer.serving.terms import Terms
-from atomr_infer.serving.whole_calls import (
+from atomr_infer.serving.requests.far_attempt import CREDIT_BYTES
+from atomr_infer.serving.requests.leg import Leg
+from atomr_infer.serving.requests.terms import Terms
+from atomr_infer.serving.requests.whole_calls import (
     NO_TOKENS,
     TOKENS,
     batch_of,
@@ -59,10 +59,10 @@ if TYPE_CHECKING:
     from atomr.http2 import LinkStream
     from atomr.refs import Pid
     from atomr_infer.model.batch import RawChunk, TokenChunk
-    from atomr_infer.serving.delivery import Attempt
-    from atomr_infer.serving.replica import ReplicaState
+    from atomr_infer.serving.replicas.replica import ReplicaState
+    from atomr_infer.serving.requests.delivery import Attempt
+    from atomr_infer.serving.requests.whole_calls import Asks
     from atomr_infer.serving.shared import Serving
-    from atomr_infer.serving.whole_calls import Asks
     from atomr_infer.wire.nodes.frames import Answer, Ask, Opening
 
 log = logging.getLogger(__name__)

@@ -24,9 +24,9 @@ from atomr.process import PlainProcess, receive
 from atomr.waking import Wakeup
 from atomr_infer.errors import NotReadyError
 from atomr_infer.serving.far.answering import Answering
-from atomr_infer.serving.far.asking import SERVICE
-from atomr_infer.serving.far.replica import FarReplica
-from atomr_infer.serving.replica import Phase
+from atomr_infer.serving.replicas.far_replica import FarReplica
+from atomr_infer.serving.replicas.replica import Phase
+from atomr_infer.serving.requests.far_attempt import SERVICE
 from atomr_infer.wire.nodes.frames import VERSION, Opening
 from atomr_infer.wire.nodes.loads import Entry, Load, Loads, changed, entry_of
 

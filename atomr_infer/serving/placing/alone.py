@@ -13,21 +13,21 @@ import attrs
 from atomr.otp import call
 from atomr_infer.errors import ConfigError
 from atomr_infer.policy.placement import Placed
-from atomr_infer.serving import messages
 from atomr_infer.serving.names import MANAGER
 from atomr_infer.serving.placing.orders import Orders
 from atomr_infer.serving.placing.status import local_status
+from atomr_infer.serving.replicas import messages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from atomr_infer.model.deployment import Deployment
+    from atomr_infer.serving.deployments.sources import Sources
     from atomr_infer.serving.placing.leaving import Move
     from atomr_infer.serving.placing.records import Facts
     from atomr_infer.serving.placing.status import DeploymentStatus
-    from atomr_infer.serving.replica import ReplicaState
+    from atomr_infer.serving.replicas.replica import ReplicaState
     from atomr_infer.serving.shared import Serving
-    from atomr_infer.serving.sources import Sources
 
 
 class LocalOrders:

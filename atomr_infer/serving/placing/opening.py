@@ -12,13 +12,13 @@ from atomr_infer.config.node import ROLES
 from atomr_infer.model.placement import Role
 from atomr_infer.runtimes.contract import HasEndpoint
 from atomr_infer.runtimes.loader import list_runtimes
+from atomr_infer.serving.deployments.sources import Sources
 from atomr_infer.serving.inventory import Inventory, read_inventory
 from atomr_infer.serving.placing.alone import LocalOrders
 from atomr_infer.serving.placing.catalogue import Catalogue
 from atomr_infer.serving.placing.orders import Orders
 from atomr_infer.serving.placing.placer import Placer
 from atomr_infer.serving.placing.records import Facts
-from atomr_infer.serving.sources import Sources
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

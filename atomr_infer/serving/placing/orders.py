@@ -30,15 +30,15 @@ if TYPE_CHECKING:
 
     from atomr_infer.model.deployment import Deployment
     from atomr_infer.policy.placement import Placed
+    from atomr_infer.serving.deployments.sources import Sources
     from atomr_infer.serving.placing.catalogue import Catalogue
     from atomr_infer.serving.placing.leaving import Move
     from atomr_infer.serving.placing.picture import Picture
     from atomr_infer.serving.placing.placer import Placer
     from atomr_infer.serving.placing.records import Facts
     from atomr_infer.serving.placing.status import DeploymentStatus
-    from atomr_infer.serving.replica import ReplicaState
+    from atomr_infer.serving.replicas.replica import ReplicaState
     from atomr_infer.serving.shared import Serving
-    from atomr_infer.serving.sources import Sources
 
     Progress = Callable[[ReplicaState], None]
 

@@ -23,9 +23,9 @@ from atomr_infer.model.placement import Check, Placement
 from atomr_infer.policy.deployment_state import Event, State, step
 from atomr_infer.policy.placement import Gpus
 from atomr_infer.remote.http.reaching import reach
-from atomr_infer.serving.elsewhere import forget, know
 from atomr_infer.serving.placing.records import Claim
-from atomr_infer.serving.replica import TAKES_REQUESTS, Phase
+from atomr_infer.serving.replicas.replica import TAKES_REQUESTS, Phase
+from atomr_infer.serving.requests.elsewhere import forget, know
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection

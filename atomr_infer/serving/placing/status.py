@@ -8,7 +8,7 @@ import attrs
 
 from atomr_infer.policy.deployment_state import State
 from atomr_infer.policy.placement import Gpus, Passed
-from atomr_infer.serving.replica import TAKES_REQUESTS, Phase
+from atomr_infer.serving.replicas.replica import TAKES_REQUESTS, Phase
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from atomr_infer.model.cost import Cost
-from atomr_infer.serving.served import Spent
+from atomr_infer.serving.requests.served import Spent
 from atomr_infer.testing.wall.heard import Heard
 from atomr_infer.testing.wall.scenarios import (
     FALLBACK_USAGE,

@@ -16,7 +16,7 @@ from atomr_infer.model.deployment import Deployment, Jitter, RetryPolicy, Timeou
 from atomr_infer.model.failover import BreakerPolicy, Fallback
 from atomr_infer.model.prices import Price
 from atomr_infer.model.secret import Secret
-from atomr_infer.serving.served import Spent
+from atomr_infer.serving.requests.served import Spent
 from atomr_infer.testing import upstream as kit
 from atomr_infer.testing.wall.asking import MODEL, ask
 from atomr_infer.testing.wall.heard import hear

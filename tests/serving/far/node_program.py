@@ -35,7 +35,7 @@ from atomr_infer.model.rate_limits import RateLimits
 from atomr_infer.model.secret import Secret
 from atomr_infer.serving.names import REQUESTS
 from atomr_infer.serving.node import ServingNode
-from atomr_infer.serving.routing_table import RoutingTable
+from atomr_infer.serving.replicas.routing_table import RoutingTable
 
 COOKIE = b"a cookie of nodes that answer for each other"
 CLUSTER = "far"

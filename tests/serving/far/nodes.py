@@ -22,8 +22,8 @@ from atomr_infer.model.batch import ExecuteBatch, Message, Role
 from atomr_infer.serving.application import open_serving
 from atomr_infer.serving.names import REQUESTS
 from atomr_infer.serving.node import ServingNode
-from atomr_infer.serving.request import run_request
-from atomr_infer.serving.routing_table import RoutingTable
+from atomr_infer.serving.replicas.routing_table import RoutingTable
+from atomr_infer.serving.requests.request import run_request
 from atomr_infer.serving.shared import Serving
 from tests.serving.conftest import Collected
 from tests.serving.lab import LabPlugin

@@ -25,10 +25,10 @@ from atomr_infer.model.deployment import Deployment, Jitter, RetryPolicy, Servin
 from atomr_infer.model.embeddings import Embeddings, EmbedRequest
 from atomr_infer.model.failover import HedgePolicy, OnCut
 from atomr_infer.model.secret import HeaderSecret
-from atomr_infer.serving.far.asking import CREDIT_BYTES
-from atomr_infer.serving.replica import Phase
-from atomr_infer.serving.served import Tried
-from atomr_infer.serving.whole_calls import count_tokens, embed
+from atomr_infer.serving.replicas.replica import Phase
+from atomr_infer.serving.requests.far_attempt import CREDIT_BYTES
+from atomr_infer.serving.requests.served import Tried
+from atomr_infer.serving.requests.whole_calls import count_tokens, embed
 from tests.serving.acts import STOP, USAGE, Act, Player, cut, fails, says, stalls
 from tests.serving.conftest import Collected
 from tests.serving.far.nodes import until

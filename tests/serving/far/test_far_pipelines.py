@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from atomr_infer.model.deployment import Deployment
-from atomr_infer.serving.stages import CURRENT
+from atomr_infer.serving.requests.stages import CURRENT
 from tests.serving.far.test_far import at_rest
 
 if TYPE_CHECKING:

@@ -18,10 +18,11 @@ from atomr.http2.streams import BACKLOG_BYTES
 from atomr_infer import errors
 from atomr_infer.model.batch import ExecuteBatch, Message, Role, TokenChunk
 from atomr_infer.model.deployment import Deployment, RetryPolicy
-from atomr_infer.serving.far import answering, asking
+from atomr_infer.serving.far import answering
 from atomr_infer.serving.far.answering import Answering
-from atomr_infer.serving.far.asking import SERVICE
 from atomr_infer.serving.far.service import LOADS, TABLE
+from atomr_infer.serving.requests import far_attempt
+from atomr_infer.serving.requests.far_attempt import SERVICE
 from atomr_infer.wire.nodes.frames import (
     VERSION,
     Admitted,
@@ -290,7 +291,7 @@ async def test_a_node_that_hangs_costs_no_more_than_the_request_has(
 async def test_an_answer_without_an_end_is_cut_off(
     open_liar: OpenLiar, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(asking, "Joiner", partial(Joiner, max_bytes=1_000_000))
+    monkeypatch.setattr(far_attempt, "Joiner", partial(Joiner, max_bytes=1_000_000))
 
     async def endless(stream: LinkStream) -> None:
         await saying(*HELLO)(stream)

@@ -20,11 +20,11 @@ from atomr_infer.model.dialect import Dialect
 from atomr_infer.model.routing import Routing
 from atomr_infer.model.source import Source
 from atomr_infer.policy.admission import AdmissionQueue
-from atomr_infer.serving.engine_life import EngineLife
-from atomr_infer.serving.far.replica import FarReplica
-from atomr_infer.serving.permits import Ended, Permits
-from atomr_infer.serving.replica import Phase, ReplicaState
-from atomr_infer.serving.routing_table import RoutingTable
+from atomr_infer.serving.replicas.engine_life import EngineLife
+from atomr_infer.serving.replicas.far_replica import FarReplica
+from atomr_infer.serving.replicas.permits import Ended, Permits
+from atomr_infer.serving.replicas.replica import Phase, ReplicaState
+from atomr_infer.serving.replicas.routing_table import RoutingTable
 from atomr_infer.wire.nodes.loads import Load
 
 if TYPE_CHECKING:

@@ -31,12 +31,12 @@ from atomr_infer.model.failover import OnCut
 from atomr_infer.model.routing import Routing
 from atomr_infer.serving.application import open_serving
 from atomr_infer.serving.far.answering import Answering
-from atomr_infer.serving.far.replica import FarReplica
 from atomr_infer.serving.names import REQUESTS
 from atomr_infer.serving.node import ServingNode
-from atomr_infer.serving.replica import Phase
-from atomr_infer.serving.request import run_request
-from atomr_infer.serving.routing_table import RoutingTable
+from atomr_infer.serving.replicas.far_replica import FarReplica
+from atomr_infer.serving.replicas.replica import Phase
+from atomr_infer.serving.replicas.routing_table import RoutingTable
+from atomr_infer.serving.requests.request import run_request
 from atomr_infer.wire.nodes.frames import Opening
 from tests.serving.conftest import Collected
 from tests.serving.lab import PLUGIN, LabPlugin

@@ -28,11 +28,11 @@ from atomr_infer.model.rate_limits import LimitMode, RateLimits
 from atomr_infer.model.secret import Secret
 from atomr_infer.serving.application import open_serving
 from atomr_infer.serving.node import ServingNode
-from atomr_infer.serving.request import run_request
+from atomr_infer.serving.requests.request import run_request
 
 if TYPE_CHECKING:
     from atomr_infer.model.batch import RawChunk, TokenChunk
-    from atomr_infer.serving.served import Served
+    from atomr_infer.serving.requests.served import Served
     from atomr_infer.serving.shared import Serving as Tree
 
 COOKIE = b"a cookie of nodes that share limits"

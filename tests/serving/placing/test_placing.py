@@ -13,9 +13,9 @@ from atomr_infer.errors import ConfigError, NotReadyError
 from atomr_infer.model.deployment import Deployment, Serving
 from atomr_infer.model.placement import Check, Placement
 from atomr_infer.model.secret import EnvSecret
-from atomr_infer.serving.elsewhere import know
 from atomr_infer.serving.names import DEPLOYMENTS
 from atomr_infer.serving.placing.leaving import Move
+from atomr_infer.serving.requests.elsewhere import know
 from tests.serving.placing.world import open_places
 
 REMOTE: dict[str, Any] = {

@@ -30,13 +30,13 @@ from atomr.process import (
 from atomr.process.context import NODE
 from atomr_infer.config.node import NodeConfig
 from atomr_infer.serving.application import open_serving
+from atomr_infer.serving.deployments.sources import Sources
 from atomr_infer.serving.node import ServingNode
 from atomr_infer.serving.placing.catalogue import Catalogue
 from atomr_infer.serving.placing.orders import Orders
 from atomr_infer.serving.placing.placer import Placer
 from atomr_infer.serving.placing.records import Facts
 from atomr_infer.serving.shared import Serving
-from atomr_infer.serving.sources import Sources
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator

@@ -1,0 +1,1 @@
+"""What is deployed: its trees, and how they change while they serve."""

@@ -1,0 +1,351 @@
+"""All rate limits of a serving tree: those of providers' keys, and those of ours.
+
+A provider's limit is on a key, for a model, at an address: deployments that share all
+three share the limit, on all nodes.  A key is known by a digest of it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from atomr.cluster.permits import FIRST, Limit, PermitService
+from atomr_infer.errors import ConfigError
+from atomr_infer.policy.rate_permits import Dimension
+from atomr_infer.serving.limits.announced import AnnouncedLimits
+from atomr_infer.serving.limits.limiter import MODES, RateGate, limit_name
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from atomr.cluster.permits import Past
+    from atomr_infer.model.deployment import Deployment
+    from atomr_infer.model.rate_limits import RateLimits
+    from atomr_infer.policy.rate_permits import Counted
+    from atomr_infer.serving.limits.gates import Gates
+    from atomr_infer.serving.node import ServingNode
+    from atomr_infer.serving.shared import Serving
+
+_FLOOR = 0.1
+"""What is divided among the nodes for good: what one has that is cut off."""
+
+LONGEST_S = 900.0
+"""The longest that a request with a limit on what is under way is thought to take,
+unless its deployment says more; the same on all nodes, and what ``timeouts.total_s`` is
+where nobody says."""
+
+_CONCURRENT_FLOOR = 0.5
+"""Of what is under way at once, more: a home that was restarted lends nothing until
+all requests of before must have ended."""
+
+
+@attrs.frozen(kw_only=True)
+class ShownLimit:
+    """One limit, as an operator sees it on one node.
+
+    Attributes:
+        owner: whose it is.
+        counts: what is counted, as it is written in a configuration.
+        limit: how much there is in a window.
+        window_s: how long that is.
+        used: how much is used on this node now; of a soft limit, on all.
+        waiting: requests that wait here.
+        mode: how nodes keep it together.
+        withheld: what share of it is withheld after a provider's refusals.
+        shadow_refusals: requests that were not refused, as it is a shadow; None: it
+            is none.
+        nodes: those that use it, where this one does not: what is used there, they
+            say.
+    """
+
+    owner: str
+    counts: str
+    limit: int
+    window_s: float
+    used: int
+    waiting: int
+    mode: str
+    withheld: float
+    shadow_refusals: int | None
+    nodes: tuple[str, ...] = ()
+
+
+@attrs.frozen
+class Asks:
+    """Whom a deployment asks, as far as limits want to know.
+
+    Attributes:
+        provider: its runtime and address, as errors say it.
+        account: a digest of its key, or what stands for it.
+    """
+
+    provider: str
+    account: str
+
+    def limiter(self, deployment: Deployment) -> str:
+        """Return what the limits are called in the cluster, but for what they count."""
+        return f"{self.provider} {self.account} {_model(deployment)}"
+
+
+@attrs.define
+class _Shared:
+    """A gate, and who passes it."""
+
+    gate: RateGate
+    users: set[str] = attrs.field(factory=set)
+
+
+class Limiters:
+    """The gates that keep rate limits, by what they are called in the cluster.
+
+    Attributes:
+        service: has the permits.
+        announced: takes part in those that other nodes use.
+    """
+
+    def __init__(self, gates: Gates, node: ServingNode) -> None:
+        self.service = PermitService()
+        node.add(self.service)
+        self._node = node
+        self.announced = AnnouncedLimits(node, self.service)
+        node.add(self.announced)
+        self._gates = gates
+        self._voters = node.voters
+        self._is_alone = node.is_alone
+        self._shared: dict[str, _Shared] = {}
+        self._of_deployments: dict[str, str] = {}
+
+    # --- deployments ----------------------------------------------------------------
+
+    def check(
+        self, deployment: Deployment, asks: Asks, *, expected: Collection[str] = ()
+    ) -> None:
+        """Refuse a deployment that :meth:`add` cannot take.
+
+        Args:
+            deployment: whose attempts.
+            asks: whom it asks.
+            expected: names of those that change together with it.
+
+        Raises:
+            ConfigError: another one with the same key and model has other limits.
+        """
+        shared = self._shared.get(asks.limiter(deployment))
+        if shared is None or shared.gate.limits == deployment.rate_limits:
+            return
+        others = sorted(shared.users.difference({deployment.name}, expected))
+        if others:
+            raise ConfigError(
+                f"deployment {deployment.name!r}: its rate limits differ from those of"
+                f" {others[0]!r}, which has the same key and model; give both the same"
+                " [deployment.rate_limits]"
+            )
+
+    def add(self, deployment: Deployment, asks: Asks) -> None:
+        """Let the attempts at a deployment pass its rate limits, if it has some.
+
+        Those that share them have the same ones from now on.
+
+        Args:
+            deployment: whose attempts.
+            asks: whom it asks.
+        """
+        limits, name = deployment.rate_limits, asks.limiter(deployment)
+        before = self._of_deployments.get(deployment.name)
+        if before is not None and (before != name or limits is None):
+            self.remove(deployment.name)
+        if limits is None:
+            return
+        shared = self._shared.get(name)
+        if shared is None:
+            shared = self._shared[name] = _Shared(
+                self._open(
+                    name,
+                    limits,
+                    owner=f"{asks.provider}, model {_model(deployment)}",
+                    # The same for all that share it, where theirs is no longer.
+                    longest_s=max(LONGEST_S, deployment.timeouts.total_s),
+                )
+            )
+        elif shared.gate.limits != limits:
+            self._renew(name, shared, limits)
+        if deployment.name not in shared.users:
+            shared.users.add(deployment.name)
+            self._of_deployments[deployment.name] = name
+            self._gates.add_for_attempts(deployment.name, shared.gate)
+
+    def _renew(self, name: str, shared: _Shared, limits: RateLimits) -> None:
+        """Take other limits for those that have the same key and model."""
+        gate = shared.gate
+        shared.gate = self._open(
+            name, limits, owner=gate.owner, longest_s=gate.longest_s, before=gate
+        )
+        for user in shared.users:
+            self._gates.remove_for_attempts(user, gate)
+            self._gates.add_for_attempts(user, shared.gate)
+
+    def remove(self, deployment: str) -> None:
+        """Forget a deployment, and limits that nobody uses any more."""
+        name = self._of_deployments.pop(deployment, None)
+        if name is None:
+            return
+        shared = self._shared[name]
+        self._gates.remove_for_attempts(deployment, shared.gate)
+        shared.users.discard(deployment)
+        if not shared.users:
+            self._close(name)
+
+    # --- keys of ours, and whatever else has limits ---------------------------------
+
+    def gate_of(
+        self,
+        owner: str,
+        limits: RateLimits,
+        *,
+        longest_s: float,
+        is_new: bool = False,
+        called: str = "",
+    ) -> RateGate:
+        """Return the gate of a virtual key's limits, or a team's.
+
+        With other limits than before it is another gate; :meth:`forget` ends it.
+
+        Args:
+            owner: whose they are, as ``key key_01ab...``: the same on all nodes.
+            limits: the terms.
+            longest_s: the longest that a request can take.
+            is_new: whether this node cannot have used anything of it: its owner did
+                not exist before this program.
+            called: whose they are, as people are told; "": as ``owner``.
+        """
+        shared = self._shared.get(owner)
+        if shared is not None and shared.gate.limits == limits:
+            return shared.gate
+        gate = self._open(
+            owner,
+            limits,
+            owner=owner,
+            longest_s=longest_s,
+            before=None if shared is None else shared.gate,
+            past=FIRST if is_new else None,
+            called=called,
+        )
+        self._shared[owner] = _Shared(gate)
+        return gate
+
+    def forget(self, owner: str) -> None:
+        """End the limits of :meth:`gate_of`; who holds permits of them holds on."""
+        if owner in self._shared:
+            self._close(owner)
+
+    # --- limits of the cluster ------------------------------------------------------
+
+    def _open(  # noqa: PLR0913 - most by keyword
+        self,
+        name: str,
+        limits: RateLimits,
+        *,
+        owner: str,
+        longest_s: float,
+        before: RateGate | None = None,
+        past: Past | None = None,
+        called: str = "",
+    ) -> RateGate:
+        """Take part in limits, in place of those before: what is used stays so."""
+        gate = RateGate(
+            self.service,
+            limits,
+            name=name,
+            owner=owner,
+            longest_s=longest_s,
+            called=called,
+            has_others=not self._is_alone,
+        )
+        old = set() if before is None else {each.dimension for each in before.counted}
+        for each in gate.counted:
+            old.discard(each.dimension)
+            limit = self._limit(name, each, limits)
+            self.announced.use(limit, past=self._past(each) if past is None else past)
+        for dimension in old:
+            self.announced.leave(limit_name(name, dimension))
+        return gate
+
+    def _past(self, each: Counted) -> Past | None:
+        """Return what is known of a limit's uses; None: what the node knows."""
+        if each.dimension is not Dimension.CONCURRENT:
+            return None
+        # What a process had under way has ended with it.
+        known = self.announced.past or self._node.past()
+        return attrs.evolve(known, used=0)
+
+    def _limit(self, name: str, each: Counted, limits: RateLimits) -> Limit:
+        floor = _CONCURRENT_FLOOR if each.dimension is Dimension.CONCURRENT else _FLOOR
+        return Limit(
+            limit_name(name, each.dimension),
+            each.permits,
+            each.window_s,
+            voters=self._voters,
+            # Others may borrow of one voter, too; who is alone has nobody to lend to.
+            floor_fraction=1.0 if self._is_alone else floor,
+            mode=MODES[limits.mode],
+        )
+
+    def _close(self, name: str) -> None:
+        for each in self._shared.pop(name).gate.counted:
+            self.announced.leave(limit_name(name, each.dimension))
+
+    # --- what operators see ---------------------------------------------------------
+
+    def shown(self) -> list[ShownLimit]:
+        """Return all limits, as they stand on this node; then those of others alone."""
+        mine = [
+            _shown(shared.gate, each)
+            for _, shared in sorted(self._shared.items())
+            for each in shared.gate.counted
+        ]
+        others = [_shown_other(*each) for each in self.announced.others()]
+        return [*mine, *sorted(others, key=lambda each: (each.owner, each.counts))]
+
+
+def _model(deployment: Deployment) -> str:
+    """Return the model, or the names that its clients use for its models."""
+    return deployment.model or " ".join(sorted(deployment.serves))
+
+
+def limits_shown(serving: Serving) -> list[ShownLimit]:
+    """Return all rate limits, as they stand on this node."""
+    return serving.limits.shown()
+
+
+def _shown(gate: RateGate, each: Counted) -> ShownLimit:
+    limits = gate.limits
+    return ShownLimit(
+        owner=gate.owner,
+        counts=each.dimension.value,
+        limit=each.permits,
+        window_s=each.window_s
+        if each.dimension is Dimension.CONCURRENT
+        else limits.window_s,
+        used=gate.used(each),
+        waiting=gate.waiting,
+        mode=limits.mode.value,
+        withheld=gate.withheld,
+        shadow_refusals=gate.shadow.refused if limits.shadow else None,
+    )
+
+
+def _shown_other(limit: Limit, nodes: tuple[str, ...]) -> ShownLimit:
+    owner, _, counts = limit.name.rpartition(" ")
+    return ShownLimit(
+        owner=owner,
+        counts=counts,
+        limit=limit.permits,
+        window_s=limit.window_s,
+        used=0,
+        waiting=0,
+        mode=limit.mode.value,
+        withheld=0.0,
+        shadow_refusals=None,
+        nodes=nodes,
+    )

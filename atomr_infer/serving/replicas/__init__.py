@@ -1,0 +1,1 @@
+"""A copy of a deployment that serves, and who of several takes a request."""

@@ -1,0 +1,234 @@
+"""The engine's context: the restartable tier of one replica.
+
+It owns what can break: the child process with the weights, or the client with
+its connections.  It opens the runner, reports it to the engine core, and ends
+with the runner's error; its supervisor then starts a new one.
+
+A start that fails is reported, and not tried again, when the error says that
+trying again is useless (a missing file, a refused option) or when the engine
+has never run: a deployment that cannot start should say so at once.
+
+A replica whose deployment is changed gets another context beside this one.  When
+the core has taken that one's runner, this one's life is retired, and it ends with
+the last request that runs on it.
+
+One whose life dozes closes its runner, waits until it is woken, and opens another
+one.  Where that fails it goes on waiting: memory that others have now may be free
+the next time.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import attrs
+import trio
+
+from atomr.core.exits import unwrap
+from atomr.otp import cast
+from atomr.process import self_pid
+from atomr_infer.bridge import open_bridged_runner
+from atomr_infer.errors import (
+    ConfigError,
+    EngineError,
+    EngineStartError,
+    InferenceError,
+    NotReadyError,
+)
+from atomr_infer.model.deployment import Deployment
+from atomr_infer.runtimes.contract import (
+    Host,
+    ModelRunner,
+    Progress,
+    RunnerContext,
+    RuntimePlugin,
+)
+from atomr_infer.serving.names import engine_core_name
+from atomr_infer.serving.replicas import messages
+from atomr_infer.serving.replicas.engine_life import EngineLife
+from atomr_infer.serving.replicas.probing import Probing
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
+log = logging.getLogger(__name__)
+
+_CHILD = "context"
+
+
+@attrs.frozen(eq=False)
+class EngineSource:
+    """Everything that is needed to open a deployment's runner, any number of times.
+
+    Attributes:
+        plugin: the loaded runtime.
+        plugin_ref: ``module:attribute``, for a child process to import.
+        deployment: what to run.
+        context: credential; its ``progress`` is replaced per start.
+        endpoint: whom the runner asks; None: nobody that others ask too.
+        on_failure: told why an engine failed, at once: a message could be lost
+            with an engine core that is stopped because of that failure.
+        asks: the models that its runners ask other deployments for.
+    """
+
+    plugin: RuntimePlugin
+    plugin_ref: str
+    deployment: Deployment
+    context: RunnerContext
+    endpoint: str | None
+    on_failure: Callable[[InferenceError], None]
+    asks: tuple[str, ...] = ()
+
+    @property
+    def is_client(self) -> bool:
+        """Whether its runners are clients in this process."""
+        return self.plugin.host is Host.IN_PROCESS
+
+    def open(self, context: RunnerContext) -> AbstractAsyncContextManager[ModelRunner]:
+        """Open a runner where the plugin wants it."""
+        if self.plugin.host is Host.CHILD_PROCESS:
+            return open_bridged_runner(self.plugin_ref, self.deployment, context)
+        return self.plugin.open_runner(self.deployment, context)
+
+
+class EngineContext:
+    """A plain process that holds one open runner.
+
+    Attributes:
+        source: what it opens.
+        version: which context of its replica it is; a newer one has a higher one.
+        decided: set when it has opened its first runner, or cannot.
+        error: why it cannot.
+        life: that of its last runner; None: it has opened none.
+    """
+
+    def __init__(self, source: EngineSource, number: int, version: int) -> None:
+        self.source = source
+        self.version = version
+        self.decided = trio.Event()
+        self.error: InferenceError | None = None
+        self.life: EngineLife | None = None
+        self._core = engine_core_name(source.deployment.name, number)
+        self._probing = Probing(self._core, source.deployment)
+
+    @property
+    def child_id(self) -> str:
+        """What it is called under its replica's supervisor."""
+        return _CHILD if self.version == 0 else f"{_CHILD}-{self.version}"
+
+    def reread(self, source: EngineSource) -> None:
+        """Take a source with which its engine is what it is to be."""
+        self.source = source
+        self._probing.reread(source.deployment)
+
+    def follows(self, child_id: str) -> bool:
+        """Whether it has taken the place of another child of its supervisor.
+
+        Args:
+            child_id: what the other one is called.
+        """
+        if child_id == _CHILD:
+            return self.version > 0
+        name, _, version = child_id.partition("-")
+        return name == _CHILD and int(version) < self.version
+
+    async def __call__(self) -> None:
+        """Open, report, wait for the runner's failure, and end with it."""
+        nap: trio.Event | None = None
+        while not self._is_retired():  # restarted with its core, it is of no use
+            nap = await self._run_once(before=None if nap is None else self.life)
+            if nap is None:
+                return
+            await nap.wait()
+
+    async def _run_once(self, before: EngineLife | None) -> trio.Event | None:
+        """Open a runner and live with it.
+
+        Args:
+            before: the life that dozed; None: it is no rest that this ends.
+
+        Returns:
+            What tells the end of the rest that follows; None: the context ends.
+        """
+        context = attrs.evolve(self.source.context, progress=self._report)
+        try:
+            async with self.source.open(context) as runner:
+                failure = await self._live(runner)
+        except Exception as raised:  # noqa: BLE001 - a plugin may raise anything
+            error = self._typed(unwrap(raised))
+            self._note(error)
+            if self._is_retired():
+                return None
+            if before is not None and self.life is before:
+                return self._stays_asleep(before, error)
+            if self.life is not None and error.retryable:
+                raise error from error.__cause__
+            self._cannot_open(error)
+            return None
+        if failure is not None:
+            self._note(failure)
+            if not self._is_retired():
+                raise failure
+        return None if self.life is None or self._is_retired() else self.life.nap
+
+    def _stays_asleep(self, before: EngineLife, error: InferenceError) -> trio.Event:
+        nap = before.nap = trio.Event()
+        cast(self._core, messages.StaysAsleep(error, self.version))
+        return nap
+
+    def _is_retired(self) -> bool:
+        return self.life is not None and self.life.retired
+
+    def _note(self, error: InferenceError) -> None:
+        if self._is_retired():
+            # Nobody is served by it any more but those who began there.
+            log.warning("%s: an engine that was replaced failed: %s", self._core, error)
+        elif self.life is not None or self.version == 0:
+            # Who opens one beside another is told, and the other one serves.
+            self.source.on_failure(error)
+
+    def _cannot_open(self, error: InferenceError) -> None:
+        self.error = error
+        self.decided.set()
+        cast(self._core, messages.ContextFailed(error, self.version))
+
+    def _typed(self, raised: BaseException) -> InferenceError:
+        if isinstance(raised, InferenceError):
+            return raised
+        log.error("%s: the runtime failed", self._core, exc_info=raised)
+        # What the operator wrote wrong is said as it is; the rest is a bug.
+        told = isinstance(raised, ConfigError)
+        what = str(raised) if told else f"{type(raised).__name__}: {raised}"
+        error_class = EngineStartError if self.life is None else EngineError
+        error = error_class(what if told else f"the runtime failed: {what}")
+        error.__cause__ = raised
+        return error
+
+    async def _live(self, runner: ModelRunner) -> InferenceError | None:
+        """Report the runner, and end its generations before it is closed.
+
+        Returns:
+            Why it failed; None: it is not used any more, or not for now.
+        """
+        life = self.life = EngineLife()
+        name, model = self.source.deployment.name, self.source.deployment.model
+        try:
+            up = messages.ContextUp(self_pid(), runner, life, self.version, model)
+            cast(self._core, up)
+            self.decided.set()
+            with life.serves:
+                return await self._probing.failed(runner, life, self._fails)
+            return None
+        finally:
+            life.end(NotReadyError(f"{name} was stopped"))
+
+    def _fails(self, failure: InferenceError) -> None:
+        # Before it is closed: who asks meanwhile is to wait for the next one.
+        cast(self._core, messages.ContextFails(failure, self.version))
+        assert self.life is not None
+        self.life.end(failure)
+
+    def _report(self, progress: Progress) -> None:
+        cast(self._core, messages.ContextProgress(progress, self.version))

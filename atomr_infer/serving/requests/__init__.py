@@ -1,0 +1,1 @@
+"""A request's way: over deployments and attempts, to its answer and its bill."""

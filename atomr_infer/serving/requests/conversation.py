@@ -1,0 +1,93 @@
+"""A chat as a program writes it, and the whole answer to it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, TypeAlias, TypedDict
+
+import attrs
+
+from atomr_infer.model.batch import (
+    ExecuteBatch,
+    FinishReason,
+    Message,
+    Role,
+    Sampling,
+    Usage,
+)
+
+if TYPE_CHECKING:
+    from atomr_infer.serving.requests.sinks import CollectingSink
+
+Conversation: TypeAlias = str | Iterable[Message | Mapping[str, str]]
+"""A prompt, or messages: values, or mappings with ``role`` and ``content``."""
+
+
+class SamplingOptions(TypedDict, total=False):
+    """The fields of :class:`~atomr_infer.model.batch.Sampling` as keywords."""
+
+    temperature: float
+    top_p: float
+    max_tokens: int
+    stop: tuple[str, ...]
+    seed: int
+    presence_penalty: float
+    frequency_penalty: float
+
+
+@attrs.frozen(kw_only=True)
+class ChatReply:
+    """A whole answer.
+
+    Attributes:
+        text: what the model said.
+        finish_reason: why it ended.
+        usage: tokens; None when the runtime did not say.
+        deployment: who answered.
+        attempts: tries that it took.
+    """
+
+    text: str
+    finish_reason: FinishReason | None
+    usage: Usage | None
+    deployment: str
+    attempts: int
+
+
+def reply_of(sink: CollectingSink) -> ChatReply:
+    """Return what a sink has collected."""
+    return ChatReply(
+        text=sink.answer.choice().text,
+        finish_reason=sink.answer.choice().finish_reason,
+        usage=sink.answer.usage,
+        deployment=sink.served.deployment,
+        attempts=len(sink.served.attempts),
+    )
+
+
+def request_of(
+    model: str, conversation: Conversation, sampling: SamplingOptions, *, stream: bool
+) -> ExecuteBatch:
+    """Return the request for the answer to a conversation."""
+    return ExecuteBatch(
+        request_id=os.urandom(12).hex(),
+        model=model,
+        messages=_messages(conversation),
+        sampling=Sampling(**sampling),
+        stream=stream,
+    )
+
+
+def _messages(conversation: Conversation) -> tuple[Message, ...]:
+    if isinstance(conversation, str):
+        return (Message(Role.USER, conversation),)
+    messages = tuple(
+        message
+        if isinstance(message, Message)
+        else Message(Role(message["role"]), message["content"])
+        for message in conversation
+    )
+    if not messages:
+        raise ValueError("the conversation is empty; give it at least one message")
+    return messages

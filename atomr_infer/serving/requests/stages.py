@@ -1,0 +1,88 @@
+"""Requests inside a request: what a runner asks of other deployments.
+
+Each is a request of its own, with its place in the tree, its limits, retries, costs
+and line in the log.  A :class:`Stage` says which request it belongs to, so that the
+outer one can tell what its stages did and cost; it is found by a context variable,
+as an inner request is made in a task of the outer one's.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+import attrs
+import trio
+
+from atomr_infer.model.cost import Cost
+from atomr_infer.serving.requests.served import Spent
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from atomr_infer.serving.requests.report import Report
+
+
+@attrs.define(eq=False)
+class Stage:
+    """A request and the requests inside it.
+
+    Attributes:
+        model: the name that it asks for.
+        depth: how many requests it is inside of.
+        deployment: who answered, or was asked last; "" until it has ended.
+        runtime: that one's.
+        outcome: ``completed``, ``cancelled`` or ``failed``; "" until it has ended.
+        verdict: what became of its answer, in the words of who asked for it.
+        duration_s: from its beginning to its end.
+        spent: what it used itself.
+        cost: what that and its own stages cost; None: nobody knows, or not yet.
+        stages: the requests inside it, in the order in which they began.
+    """
+
+    model: str = ""
+    depth: int = 0
+    deployment: str = ""
+    runtime: str = ""
+    outcome: str = ""
+    verdict: str = ""
+    duration_s: float = 0.0
+    spent: tuple[Spent, ...] = ()
+    cost: Cost | None = None
+    stages: list[Stage] = attrs.field(factory=list)
+
+    def ended(self, report: Report, runtime: str) -> None:
+        """Take what is known at the request's end."""
+        self.deployment, self.runtime = report.deployment, runtime
+        self.outcome = report.outcome
+        self.duration_s = trio.current_time() - report.started_at
+        self.spent = tuple(report.spent)
+        self.cost = report.cost
+
+    def all_spent(self) -> Iterator[Spent]:
+        """Yield what the stages inside it used, to any depth."""
+        for stage in self.stages:
+            yield from stage.spent
+            yield from stage.all_spent()
+
+    def __str__(self) -> str:
+        """Return who was asked, how long it took, what it cost, what became of it.
+
+        >>> str(Stage(model="small", verdict="refused: finish=length"))
+        'small (refused: finish=length)'
+        """
+        told = self.verdict or ("" if self.outcome == "completed" else self.outcome)
+        words = [self.deployment or self.model]
+        if self.outcome:
+            words.append(f"{self.runtime} {self.duration_s:.3f}s")
+        if self.cost is not None:
+            words.append(f"${self.cost.usd_text}")
+        if told:
+            words.append(f"({told})")
+        if self.stages:
+            words.append(f"[{', '.join(map(str, self.stages))}]")
+        return " ".join(words)
+
+
+CURRENT: ContextVar[Stage | None] = ContextVar("CURRENT", default=None)
+"""The request that this task is of, where it or another one has stages."""
