@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from atomr_infer.errors import ConfigError
+from atomr_infer.runtimes.hub_files import PREFIX, parse_hub_model
 
 if TYPE_CHECKING:
     from atomr_infer.model.deployment import Deployment, OptionValue
@@ -52,7 +53,7 @@ class Options:
 
     Attributes:
         weights: the model's directory, in Hugging Face's layout, or its name on the
-            hub; instead of ``model``, where clients choose among adapters by name.
+            hub, with ``hf:`` before it or not; instead of ``model``, where clients choose among adapters by name.
         task: what the model is for: ``generate``, or ``embed``.
         dtype: the numbers' type: ``auto``, ``bfloat16``, ``float16``, ``float32``.
         quantization: how the weights are quantized, in vLLM's words; None: as the
@@ -118,6 +119,7 @@ def parse_options(deployment: Deployment) -> Options:
         )
     taken.setdefault("weights", deployment.model)
     options = Options(**taken)
+    _weights(options)
     _check_adapters(deployment, options)
     return options
 
@@ -245,6 +247,23 @@ _PARSERS: Mapping[str, Callable[[OptionValue], object]] = {
 # --- to vLLM's terms ------------------------------------------------------------
 
 
+def _weights(options: Options) -> dict[str, str]:
+    """Return vLLM's arguments for where the weights are; it asks the hub itself.
+
+    Raises:
+        ConfigError: they are one file of a model, or are not named as models are.
+    """
+    if not options.weights.startswith(PREFIX):
+        return {"model": options.weights}
+    model = parse_hub_model(options.weights)
+    if model.file is not None:
+        raise ConfigError(
+            f"the model is {options.weights!r}, one file; vllm reads whole models: "
+            f"{PREFIX}{model.repo}"
+        )
+    return {"model": model.repo, "revision": model.revision}
+
+
 def engine_arguments(options: Options, *, on_cpu: bool) -> dict[str, Any]:
     """Return the arguments of vLLM's ``AsyncEngineArgs``.
 
@@ -255,7 +274,7 @@ def engine_arguments(options: Options, *, on_cpu: bool) -> dict[str, Any]:
     embeds = options.task is Task.EMBED
     arguments: dict[str, Any] = {
         **options.engine,
-        "model": options.weights,
+        **_weights(options),
         "runner": "pooling" if embeds else "generate",
         "dtype": options.dtype,
         "max_num_seqs": options.max_seqs,

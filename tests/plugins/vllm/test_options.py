@@ -104,6 +104,13 @@ def test_a_model_must_be_named() -> None:
     assert "vllm needs a model" in refused(deployment(None))
 
 
+def test_a_model_of_a_hub_may_have_a_revision_and_is_no_single_file() -> None:
+    arguments = engine_arguments(Options(weights="hf:org/tiny@v1"), on_cpu=True)
+    assert (arguments["model"], arguments["revision"]) == ("org/tiny", "v1")
+    one_file = refused(deployment("hf:org/tiny/tiny.gguf"))
+    assert "vllm reads whole models: hf:org/tiny" in one_file
+
+
 def test_an_adapter_that_nobody_can_ask_for_is_refused() -> None:
     found = deployment(None, weights="/m", lora={"dogs": "/d"})
     assert "nobody can ask for the adapter 'dogs'; add it to serves" in refused(found)
