@@ -53,7 +53,8 @@ class Options:
 
     Attributes:
         weights: the model's directory, in Hugging Face's layout, or its name on the
-            hub, with ``hf:`` before it or not; instead of ``model``, where clients choose among adapters by name.
+            hub, with ``hf:`` before it or not; instead of ``model``, where clients
+            choose among adapters by name.
         task: what the model is for: ``generate``, or ``embed``.
         dtype: the numbers' type: ``auto``, ``bfloat16``, ``float16``, ``float32``.
         quantization: how the weights are quantized, in vLLM's words; None: as the
