@@ -298,6 +298,7 @@ def children() -> set[str]:
     return set(listed.read_text().split())
 
 
+@pytest.mark.slow
 async def test_no_descriptor_and_no_zombie_is_left_over_twenty_lives(
     bridged: Opener, ask: Ask
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import attrs
+import pytest
 import trio
 
 from atomr_infer.cli.plan import ServePlan
@@ -33,6 +34,7 @@ async def says_it(node: Node, text: bytes) -> None:
             await trio.sleep(0.05)
 
 
+@pytest.mark.slow
 async def test_what_a_file_says_anew_is_served_by_all(tmp_path: Path) -> None:
     says = [PLAN]
     async with open_fleet(tmp_path, "a", "b") as fleet, trio.open_nursery() as nursery:

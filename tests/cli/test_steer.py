@@ -6,6 +6,7 @@ import json
 import signal
 from typing import TYPE_CHECKING
 
+import pytest
 import trio
 
 from atomr_infer.testing import upstream_script as script
@@ -71,6 +72,7 @@ async def test_sighup_and_the_command_are_one(
     assert "Traceback" not in command.stderr
 
 
+@pytest.mark.slow
 async def test_a_watched_file_is_taken_when_it_is_whole(
     write: Callable[[str], str], serve: Start, tmp_path: Path
 ) -> None:
@@ -97,6 +99,7 @@ async def test_a_watched_file_is_taken_when_it_is_whole(
     assert "Traceback" not in command.stderr
 
 
+@pytest.mark.slow
 async def test_an_endpoint_is_another_one_while_streams_run(
     write: Callable[[str], str],
 ) -> None:
@@ -127,6 +130,7 @@ async def test_an_endpoint_is_another_one_while_streams_run(
             assert answers[0].body.endswith(b"data: [DONE]\n\n")
 
 
+@pytest.mark.slow
 async def test_a_drained_gateway_says_so_and_can_take_requests_again(
     serve: Start,
 ) -> None:

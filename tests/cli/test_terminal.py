@@ -91,6 +91,7 @@ async def test_a_bar_moves_while_a_model_loads_and_is_gone_after(config: str) ->
     assert COLOUR.search(loading) is not None
 
 
+@pytest.mark.slow
 async def test_no_color_means_no_colour(config: str) -> None:
     shown = await run(config, NO_COLOR="1")
     assert "m: reading the script" in shown
@@ -124,6 +125,7 @@ async def test_a_file_gets_plain_lines_whatever_colour_is_forced(config: str) ->
     assert command.stderr.splitlines()[:2] == ["m: reading the script", "m: ready"]
 
 
+@pytest.mark.slow
 async def test_log_lines_go_above_the_bar_and_not_into_it(
     write: Callable[[str], str],
 ) -> None:
@@ -156,6 +158,7 @@ async def test_what_ctrl_c_shows_has_a_line_of_its_own(config: str) -> None:
     assert "Ctrl-C stops.\r\n\r\natomr-infer: stopping\r\n" in command.stdout
 
 
+@pytest.mark.slow
 async def test_the_banner_is_one_piece(config: str) -> None:
     shown = CONTROL.sub("", await run(config)).replace("\r", "")
     banner = shown[shown.index("atomr-infer 0") : shown.index("Ctrl-C stops.")]
@@ -171,6 +174,7 @@ async def test_the_banner_is_one_piece(config: str) -> None:
     ]
 
 
+@pytest.mark.slow
 async def test_a_server_without_standard_error_serves(config: str) -> None:
     async with trio.open_nursery() as nursery:
         process = await trio.lowlevel.open_process(

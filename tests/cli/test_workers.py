@@ -82,6 +82,7 @@ async def test_a_worker_that_is_killed_costs_nobody_an_answer(
     assert "Traceback" not in command.stderr
 
 
+@pytest.mark.slow
 async def test_what_an_operator_does_is_done_by_all_workers(
     write: Callable[[str], str],
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import trio
 
 from atomr_infer.cluster import Cluster
@@ -22,8 +23,6 @@ from tests.gateway.test_admin_everywhere import KEY, admin, node_of
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
-
-    import pytest
 
 WITHIN_S = 30.0
 LIMITED = Deployment(
@@ -127,6 +126,7 @@ async def test_a_node_that_left_is_shown_with_its_time(tmp_path: Path) -> None:
         assert usage["away_since_s"] == {"b": away["since_s"]}
 
 
+@pytest.mark.slow
 async def test_what_a_budget_waits_for_is_named_and_no_problem_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -76,7 +76,7 @@ def test_options_are_taken() -> None:
         (
             deployment(None),
             "ort needs a model: the path of a directory with an .onnx file, "
-            "config.json and tokenizer.json",
+            "config.json and tokenizer.json, or hf:ORGANISATION/NAME",
         ),
         (
             deployment(thread=2),

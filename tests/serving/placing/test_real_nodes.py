@@ -31,6 +31,7 @@ def remote(url: str, **more: object) -> Deployment:
     )
 
 
+@pytest.mark.slow
 async def test_what_one_node_deploys_every_node_answers_for(tmp_path: Path) -> None:
     async with open_openai_upstream() as upstream, open_fleet(tmp_path, "a", "b") as f:
         a, b = f.nodes["a"], f.nodes["b"]
@@ -57,6 +58,7 @@ async def test_a_node_that_leaves_hands_its_replica_over_first(tmp_path: Path) -
         assert (await fleet.nodes[other].chat(model="tiny")).status == 200
 
 
+@pytest.mark.slow
 async def test_a_request_waits_for_a_replica_that_is_taken_over(
     tmp_path: Path,
 ) -> None:
@@ -87,6 +89,7 @@ async def test_a_key_in_the_program_is_refused_in_a_cluster(tmp_path: Path) -> N
             await fleet.nodes["a"].cluster.deploy(wanted)
 
 
+@pytest.mark.slow
 async def test_what_has_no_place_is_said_with_the_reason(tmp_path: Path) -> None:
     async with open_fleet(tmp_path, "a", "b") as fleet:
         wanted = Deployment(name="big", runtime="mock", placement=Placement(gpus=1))
@@ -96,6 +99,7 @@ async def test_what_has_no_place_is_said_with_the_reason(tmp_path: Path) -> None
         await until(lambda: not fleet.nodes["a"].cluster.deployments())
 
 
+@pytest.mark.slow
 async def test_a_provider_out_of_reach_is_served_and_shown_until_it_is_there(
     tmp_path: Path,
 ) -> None:

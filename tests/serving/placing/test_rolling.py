@@ -92,6 +92,7 @@ async def test_twenty_rolling_restarts_fail_nobody(tmp_path: Path) -> None:
     assert set(clients.answers) == {("gpt", 200), ("tiny", 200)}
 
 
+@pytest.mark.slow
 async def test_a_rolling_restart_fails_nobody(tmp_path: Path) -> None:
     clients = await rolling(tmp_path, restarts=3)
     assert clients.failed == []
