@@ -30,7 +30,7 @@ from atomr_infer.pipeline.answer_cache import (
     size_of_chunk,
     size_of_vector,
 )
-from atomr_infer.pipeline.cascade import CAPABILITIES
+from atomr_infer.pipeline.asking_runner import CAPABILITIES, AskingRunner
 from atomr_infer.serving.replicas.fresh_error import fresh
 
 if TYPE_CHECKING:
@@ -153,61 +153,31 @@ class Flight:
                 await self._ended.wait()
 
 
-class CacheRunner:
+class CacheRunner(AskingRunner):
     """Answers from what is there, joins what is under way, or asks."""
 
     def __init__(
         self, options: CacheOptions, others: Others, nursery: trio.Nursery
     ) -> None:
+        super().__init__(others)
         self._options = options
-        self._others = others
         self._nursery = nursery
         self._answers: AnswerCache[tuple[TokenChunk, ...]]
         self._answers = AnswerCache(options.max_bytes, options.ttl_s)
         self._vectors: AnswerCache[Vector]
         self._vectors = AnswerCache(options.max_bytes, options.ttl_s)
         self._flights: dict[bytes, Flight] = {}
-        self._active = 0
 
     @property
     def capabilities(self) -> Capabilities:
         """Everything: who is asked says what it cannot do."""
         return _CAPABILITIES
 
-    @property
-    def active(self) -> int:
-        """Generations whose block is open."""
-        return self._active
-
-    async def failed(self) -> InferenceError:
-        """Never: it holds nothing that can fail."""
-        await trio.sleep_forever()
-
-    @asynccontextmanager
-    async def execute(
-        self, batch: ExecuteBatch
-    ) -> AsyncIterator[AsyncIterator[TokenChunk]]:
-        """Answer a request, from the cache where the same one was answered.
-
-        Raises:
-            InferenceError: that of who is asked.
-        """
-        self._active += 1
-        try:
-            async with (
-                self._others.asking() as asking,
-                self._answer(
-                    attrs.evolve(batch, model=self._options.model), asking
-                ) as chunks,
-            ):
-                yield chunks
-        finally:
-            self._active -= 1
-
     @asynccontextmanager
     async def _answer(
         self, batch: ExecuteBatch, asking: Asking
     ) -> AsyncIterator[AsyncIterator[TokenChunk]]:
+        batch = attrs.evolve(batch, model=self._options.model)
         if self._options.requests != "all" and not is_deterministic(batch):
             yield asking.generate(batch)
             return

@@ -13,11 +13,10 @@ of :meth:`Others.asking`, which is the generation's own.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 import attrs
-import trio
 
 from atomr_infer.errors import (
     BudgetExceededError,
@@ -26,30 +25,17 @@ from atomr_infer.errors import (
     UpstreamError,
 )
 from atomr_infer.model.batch import TokenChunk
-from atomr_infer.model.capabilities import ALL_SAMPLING, Capabilities, Feature
-from atomr_infer.model.dialect import Dialect
+from atomr_infer.pipeline.asking_runner import AskingRunner
 from atomr_infer.pipeline.judging import judge, judge_beginning
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
+    from contextlib import AbstractAsyncContextManager
 
     from atomr_infer.model.batch import ExecuteBatch
     from atomr_infer.pipeline.judges import Judges
     from atomr_infer.pipeline.options import CascadeOptions, CascadeStage
     from atomr_infer.runtimes.others import Asking, Others, Stream
-
-# Its stages have bounds of their own.
-_CONCURRENCY = 10_000
-
-_NO_STAGES_OWN = frozenset({Feature.EMBEDDINGS, Feature.COUNT_TOKENS})
-
-CAPABILITIES = Capabilities(
-    features=frozenset(Feature) - _NO_STAGES_OWN,
-    sampling=ALL_SAMPLING,
-    extra_of=frozenset(Dialect),
-    max_concurrency=_CONCURRENCY,
-)
-"""Whatever is asked is let through: each stage says itself what it cannot do."""
 
 
 @attrs.frozen
@@ -67,46 +53,18 @@ class _Refused:
     chunks: Sequence[TokenChunk]
 
 
-class CascadeRunner:
+class CascadeRunner(AskingRunner):
     """Asks one stage after the other until an answer is accepted."""
 
     def __init__(self, options: CascadeOptions, others: Others, judges: Judges) -> None:
+        super().__init__(others)
         self._options = options
-        self._others = others
         self._judges = judges
-        self._active = 0
 
-    @property
-    def capabilities(self) -> Capabilities:
-        """Everything: its stages say what they cannot do."""
-        return CAPABILITIES
-
-    @property
-    def active(self) -> int:
-        """Generations whose block is open."""
-        return self._active
-
-    async def failed(self) -> InferenceError:
-        """Never: it holds nothing that can fail."""
-        await trio.sleep_forever()
-
-    @asynccontextmanager
-    async def execute(
-        self, batch: ExecuteBatch
-    ) -> AsyncIterator[AsyncIterator[TokenChunk]]:
-        """Answer a request by the first stage whose answer is accepted.
-
-        Raises:
-            InferenceError: that of the last stage.
-        """
-        self._active += 1
-        try:
-            async with self._others.asking() as asking:
-                run = _Run(self._options, asking, self._judges, batch)
-                async with aclosing(run.chunks()) as chunks:
-                    yield chunks
-        finally:
-            self._active -= 1
+    def _answer(
+        self, batch: ExecuteBatch, asking: Asking
+    ) -> AbstractAsyncContextManager[AsyncIterator[TokenChunk]]:
+        return aclosing(_Run(self._options, asking, self._judges, batch).chunks())
 
 
 class _Run:

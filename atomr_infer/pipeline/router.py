@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 from typing import TYPE_CHECKING, cast
 
 import attrs
@@ -16,7 +16,8 @@ import trio
 
 from atomr_infer.errors import InferenceError
 from atomr_infer.model.batch import ExecuteBatch, Message, Role, Sampling
-from atomr_infer.pipeline.cascade import CAPABILITIES, goes_on_after
+from atomr_infer.pipeline.asking_runner import AskingRunner
+from atomr_infer.pipeline.cascade import goes_on_after
 from atomr_infer.pipeline.gating import Gate, asked_of, scores_of
 from atomr_infer.pipeline.judges import find_function
 from atomr_infer.pipeline.judging import text_of
@@ -29,16 +30,16 @@ if TYPE_CHECKING:
         Callable,
         Mapping,
     )
+    from contextlib import AbstractAsyncContextManager
 
     from atomr_infer.model.batch import TokenChunk
-    from atomr_infer.model.capabilities import Capabilities
     from atomr_infer.pipeline.gating import RouterOptions
     from atomr_infer.runtimes.others import Asking, Others
 
 log = logging.getLogger(__name__)
 
 
-class RouterRunner:
+class RouterRunner(AskingRunner):
     """Asks whom a request is for."""
 
     def __init__(self, options: RouterOptions, others: Others) -> None:
@@ -47,47 +48,18 @@ class RouterRunner:
         Raises:
             ConfigError: there is none of that name.
         """
+        super().__init__(others)
         self._options = options
-        self._others = others
-        self._active = 0
         self._function: Callable[..., object] | None = None
         if isinstance(options.gate, str):
             self._function = find_function(options.gate, what="gate")
 
-    @property
-    def capabilities(self) -> Capabilities:
-        """Everything: who is asked says what it cannot do."""
-        return CAPABILITIES
+    def _answer(
+        self, batch: ExecuteBatch, asking: Asking
+    ) -> AbstractAsyncContextManager[AsyncIterator[TokenChunk]]:
+        return aclosing(self._chunks(batch, asking))
 
-    @property
-    def active(self) -> int:
-        """Generations whose block is open."""
-        return self._active
-
-    async def failed(self) -> InferenceError:
-        """Never: it holds nothing that can fail."""
-        await trio.sleep_forever()
-
-    @asynccontextmanager
-    async def execute(
-        self, batch: ExecuteBatch
-    ) -> AsyncIterator[AsyncIterator[TokenChunk]]:
-        """Answer a request by whom it is for.
-
-        Raises:
-            InferenceError: that of the last one who was asked.
-        """
-        self._active += 1
-        try:
-            async with (
-                self._others.asking() as asking,
-                aclosing(self._answer(batch, asking)) as chunks,
-            ):
-                yield chunks
-        finally:
-            self._active -= 1
-
-    async def _answer(
+    async def _chunks(
         self, batch: ExecuteBatch, asking: Asking
     ) -> AsyncGenerator[TokenChunk, None]:
         chosen = self._options.by_rules(batch) or await self._gated(batch, asking)
