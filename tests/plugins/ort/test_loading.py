@@ -54,7 +54,7 @@ async def start(
 def other_graph(inputs: list[str], output: str, *shape: int) -> onnx.ModelProto:
     """A model that is no language model: its output is its first input."""
     tensors = [
-        helper.make_tensor_value_info(name, TensorProto.INT64, ["b", "t"])
+        helper.make_tensor_value_info(name, TensorProto.INT64, ["b", "t", *shape])
         for name in inputs
     ]
     made = helper.make_tensor_value_info(output, TensorProto.INT64, ["b", "t", *shape])
@@ -77,8 +77,9 @@ def with_text(name: str, text: str) -> Callable[[Path], None]:
     return write
 
 
-def with_graph(inputs: list[str], output: str) -> Callable[[Path], None]:
-    return lambda folder: onnx.save(other_graph(inputs, output), folder / "model.onnx")
+def with_graph(inputs: list[str], output: str, *shape: int) -> Callable[[Path], None]:
+    model = other_graph(inputs, output, *shape)
+    return lambda folder: onnx.save(model, folder / "model.onnx")
 
 
 @pytest.mark.parametrize(
@@ -113,7 +114,7 @@ def with_graph(inputs: list[str], output: str) -> Callable[[Path], None]:
             "ONNX Runtime cannot load .*: InvalidProtobuf: .*Protobuf parsing failed",
         ),
         (
-            with_graph(["input_ids", "attention_mask"], "logits"),
+            with_graph(["input_ids", "attention_mask"], "logits", 8),
             EngineStartError,
             "has no key-value cache; export it with: optimum-cli export onnx --task "
             "text-generation-with-past",
