@@ -17,8 +17,8 @@ from atomr_infer.runtimes.decoding.engine import (
     Reading,
     Running,
 )
+from atomr_infer_ort.causal import Abilities, Causal, Part, Rows
 from atomr_infer_ort.faults import step_error
-from atomr_infer_ort.model import Abilities, CausalModel, Part, Rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,9 +30,7 @@ if TYPE_CHECKING:
 class OrtEngine(Engine[Part]):
     """One model on ONNX Runtime, and the sequences in it."""
 
-    def __init__(
-        self, model: CausalModel, abilities: Abilities, bounds: Bounds
-    ) -> None:
+    def __init__(self, model: Causal, abilities: Abilities, bounds: Bounds) -> None:
         super().__init__(bounds)
         self._model = model
         self._abilities = abilities

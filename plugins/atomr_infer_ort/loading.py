@@ -16,6 +16,7 @@ from atomr_infer.runtimes.decoding.words import Words
 from atomr_infer.runtimes.hub import fetch_model, hub_of
 from atomr_infer.runtimes.hub_files import PREFIX, parse_hub_model
 from atomr_infer.runtimes.memory import check_fits, free_bytes
+from atomr_infer_ort.causal import probe
 from atomr_infer_ort.embedding import (
     EmbeddingModel,
     EmbedRunner,
@@ -24,7 +25,7 @@ from atomr_infer_ort.embedding import (
 from atomr_infer_ort.engine import OrtEngine
 from atomr_infer_ort.faults import load_error
 from atomr_infer_ort.layout import Layout, read_layout
-from atomr_infer_ort.model import CausalModel, probe
+from atomr_infer_ort.model import CausalModel
 from atomr_infer_ort.ranking import RankingModel
 from atomr_infer_ort.runner import OrtRunner
 from atomr_infer_ort.session import open_session

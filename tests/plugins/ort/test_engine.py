@@ -38,7 +38,7 @@ from atomr_infer.model.capabilities import Feature
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.runtimes.contract import RunnerContext
 from atomr_infer.runtimes.decoding.generation import WINDOW
-from atomr_infer_ort.model import Abilities
+from atomr_infer_ort.causal import Abilities
 from atomr_infer_ort.plugin import PLUGIN
 from tests.plugins.ort.graphs import LlamaShape, llama_reference, random_llama
 from tests.plugins.ort.models import SHAPE, byte_tokenizer, write_llama
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from atomr_infer_ort.model import CausalModel, Rows
+    from atomr_infer_ort.causal import Causal, Rows
     from atomr_infer_ort.runner import OrtRunner
 
 pytestmark = pytest.mark.engine
@@ -451,7 +451,7 @@ class Breaking:
     left: int
 
     def install(self, runner: OrtRunner) -> None:
-        model: CausalModel = runner._engine._model
+        model: Causal = runner._engine._model
         run = model.run
 
         def failing(rows: Rows) -> Any:
@@ -502,7 +502,7 @@ async def test_want_of_memory_costs_the_batch_and_not_the_engine(
 
 
 async def test_output_that_is_no_number_costs_one_request(runner: OrtRunner) -> None:
-    model: CausalModel = runner._engine._model
+    model: Causal = runner._engine._model
     run = model.run
 
     def poisoned(rows: Rows) -> Any:
