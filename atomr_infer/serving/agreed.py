@@ -3,18 +3,23 @@
 A limit or a budget is kept by all nodes together, and each takes its terms from its
 own file.  So each says in a map that all share what its file says, and every node can
 tell an operator what does not agree.
+
+A file is said whole: beside the pieces stands a digest of all of them, and what
+another node says is compared once the pieces that have come are those of its digest.
 """
 
 from __future__ import annotations
 
 import logging
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import msgspec
 import trio
 
 from atomr.cluster.replicator import NotReplicatingError
 from atomr.core.child_spec import ChildSpec
-from atomr.process import PlainProcess, receive
+from atomr.process import PlainProcess, receive, self_pid, send
 from atomr_infer.config.differences import NOTHING, said
 from atomr_infer.model.budget import budgets_by_name
 
@@ -23,6 +28,7 @@ if TYPE_CHECKING:
 
     from atomr.cluster import Peers
     from atomr.http2 import Service
+    from atomr.refs import Pid
     from atomr_infer.model.budget import OwnedBudget
     from atomr_infer.model.team import Team
     from atomr_infer.serving.node import ServingNode
@@ -45,6 +51,7 @@ class Agreement:
         self._map = node.replicator.open_owned(_MAP)
         self._mine: dict[str, dict[str, str]] = {}
         self._is_taken = False
+        self._pid: Pid | None = None
         self._told: frozenset[str] = frozenset()
 
     def take_teams(self, teams: Iterable[Team]) -> None:
@@ -63,10 +70,9 @@ class Agreement:
             **{f"{what} {name}": each for name, each in terms.items()},
         }
         self._is_taken = True
-        try:
-            self._announce()
-        except NotReplicatingError:
-            return  # the process does it when the replicator is there
+        if self._pid is not None:
+            # Not in place: what else the file says is taken before the process runs.
+            send(self._pid, _TAKEN)
 
     def problems(self) -> tuple[str, ...]:
         """Return what does not agree, one sentence each.
@@ -85,11 +91,13 @@ class Agreement:
         theirs: dict[str, dict[str, Any]] = {}
         for key, owner, value in self._map.items():
             theirs.setdefault(owner.name, {})[str(key)] = value
-        mine = theirs.pop(self._node.name, {})
+        theirs.pop(self._node.name, None)
+        mine = self._mine
         for node, terms in sorted(theirs.items()):
+            if terms.pop(_WHOLE, None) != _digest(terms):
+                continue  # it has said more than has come, or less
             for name in sorted(mine.keys() | terms.keys()):
-                if name != _IS_SAID:
-                    yield from _differ(name, mine.get(name), node, terms.get(name))
+                yield from _differ(name, mine.get(name), node, terms.get(name))
 
     # --- as a part of a cluster -------------------------------------------------------
 
@@ -103,23 +111,27 @@ class Agreement:
 
     async def run(self) -> None:
         """Say it again where it was lost, and log what does not agree; no return."""
+        self._pid = self_pid()
         self._map.subscribe()
         while True:
             self._announce()
-            await trio.sleep(_GATHER_S)
-            found = frozenset(self.problems())
-            for problem in sorted(found - self._told):
-                log.warning("%s", problem)
-            self._told = found
-            with trio.move_on_after(_LOOK_S):
+            new = self._told != frozenset(self.problems())
+            with trio.move_on_after(_GATHER_S if new else _LOOK_S):
                 await receive()
+                continue
+            self._tell(frozenset(self.problems()))
+
+    def _tell(self, found: frozenset[str]) -> None:
+        for problem in sorted(found - self._told):
+            log.warning("%s", problem)
+        self._told = found
 
     def _announce(self) -> None:
         if not self._is_taken:
             return
         me = self._node.name
         there = {k: v for k, owner, v in self._map.items() if owner.name == me}
-        wanted: dict[str, object] = {_IS_SAID: True, **self._mine}
+        wanted: dict[str, object] = {_WHOLE: _digest(self._mine), **self._mine}
         for key in there.keys() - wanted.keys():
             self._map.remove(key)
         for key, terms in wanted.items():
@@ -127,8 +139,17 @@ class Agreement:
                 self._map.put(key, terms)
 
 
-_IS_SAID = ""
-"""A key that says that a file was read: it may have neither teams nor budgets."""
+_TAKEN = "the file is taken"
+"""What the process is told when it has something else to say."""
+
+_WHOLE = ""
+"""The key of the digest: there even where a file has neither teams nor budgets."""
+
+
+def _digest(terms: Mapping[str, object]) -> bytes:
+    """Return a digest of all that a file says."""
+    encoded = msgspec.msgpack.encode(terms, order="deterministic")
+    return blake2b(encoded, digest_size=16).digest()
 
 
 def _differ(name: str, mine: Any, node: str, theirs: Any) -> Iterator[str]:  # noqa: ANN401 - of any version

@@ -81,12 +81,12 @@ async def test_what_the_files_of_two_nodes_say_differently_is_a_problem(
         shown = await nodes.shown()
         assert (shown["problems"], shown["away"]) == ([], [])
         take(nodes.a, 60, "10")
-        # What a file says arrives piece by piece; this is all of it.
-        both = [
+        # What a file says is compared once all of it is there.
+        shown = await nodes.until(lambda shown: bool(shown["problems"]))
+        assert shown["problems"] == [
             'budget of team web, usd/day: budget.usd is "10" here, and "20" on b',
             "team web: rate_limits.requests_per_minute is 60 here, and 50 on b",
         ]
-        await nodes.until(lambda shown: shown["problems"] == both)
         take(nodes.b, 60, "10")
         shown = await nodes.until(lambda shown: not shown["problems"])
         [limit], [budget] = shown["limits"], shown["budgets"]
