@@ -9,10 +9,7 @@ from typing import TYPE_CHECKING
 
 from atomr_infer.errors import EngineStartError, InferenceError
 from atomr_infer.runtimes.contract import Progress
-from atomr_infer.runtimes.decoding.chat import ChatTemplate
 from atomr_infer.runtimes.decoding.engine import Bounds
-from atomr_infer.runtimes.decoding.sampling import defaults_of
-from atomr_infer.runtimes.decoding.words import Words
 from atomr_infer.runtimes.hub import fetch_model, hub_of
 from atomr_infer.runtimes.hub_files import PREFIX, parse_hub_model
 from atomr_infer.runtimes.memory import check_fits, free_bytes
@@ -29,7 +26,7 @@ from atomr_infer_ort.model import CausalModel
 from atomr_infer_ort.ranking import RankingModel
 from atomr_infer_ort.runner import OrtRunner
 from atomr_infer_ort.session import open_session
-from atomr_infer_ort.tokens import ModelTokenizer
+from atomr_infer_ort.words import context_tokens, tokenizer_of, words_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -37,6 +34,7 @@ if TYPE_CHECKING:
     from atomr_infer.model.secret import Secret
     from atomr_infer_ort.options import Options
     from atomr_infer_ort.session import Session
+    from atomr_infer_ort.tokens import ModelTokenizer
 
 _WEIGHTS = (".onnx", ".onnx_data")
 _NO_ENVIRON: Mapping[str, str] = {}
@@ -44,11 +42,6 @@ _NO_ENVIRON: Mapping[str, str] = {}
 _CACHE_SHARE = 0.25
 """Of the free memory: a run holds the cache twice, before and behind it, and half
 of the memory is left to others."""
-
-_UNKNOWN_CONTEXT_TOKENS = 4096
-"""Bounds prompt and answer of a model that does not say how long its context is."""
-
-_CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "seq_length")
 
 
 def load(
@@ -72,9 +65,7 @@ def load(
     layout = read_layout(source, options.file)
     if options.providers[0] == "cpu":
         check_fits(str(layout.model), layout.weights_bytes, free_bytes())
-    known = layout.config.get("vocab_size")
-    vocabulary = known if isinstance(known, int) else None
-    tokenizer = ModelTokenizer(layout.tokenizer, vocabulary=vocabulary)
+    tokenizer = tokenizer_of(layout)
     size = layout.weights_bytes
     report(Progress("loading the model", 0, size))
     session = open_session(layout.model, options)
@@ -90,7 +81,7 @@ def load(
         return EmbedRunner(
             RankingModel(session),
             tokenizer,
-            context_tokens=_context_tokens(options, layout),
+            context_tokens=context_tokens(layout, options.context_tokens),
             batch_tokens=options.batch_tokens,
         )
     if "logits" in outputs:
@@ -118,17 +109,10 @@ def _causal(
     except Exception as error:
         # The library's errors have no common class but Exception.
         raise load_error(str(layout.model), error) from error
-    context = _context_tokens(options, layout)
+    context = context_tokens(layout, options.context_tokens)
     cache = options.cache_tokens or _cache_tokens(model, options.max_seqs * context)
     context = min(context, cache)
-    words = Words(
-        tokenizer,
-        _template(layout),
-        tokenizer.end_tokens(
-            {**layout.config, **layout.generation}, layout.tokenizer_config
-        ),
-        defaults_of(layout.generation),
-    )
+    words = words_of(layout, tokenizer)
     bounds = Bounds(
         max_seqs=options.max_seqs,
         prefill_tokens=options.prefill_tokens,
@@ -136,22 +120,6 @@ def _causal(
     )
     engine = OrtEngine(model, abilities, bounds)
     return OrtRunner(engine, words, context_tokens=context, max_seqs=options.max_seqs)
-
-
-def _template(layout: Layout) -> ChatTemplate | None:
-    if layout.chat_template is None:
-        return None
-    return ChatTemplate(layout.chat_template, layout.tokenizer_config)
-
-
-def _context_tokens(options: Options, layout: Layout) -> int:
-    said = [
-        layout.config[key]
-        for key in _CONTEXT_KEYS
-        if isinstance(layout.config.get(key), int)
-    ]
-    own = said[0] if said else _UNKNOWN_CONTEXT_TOKENS
-    return min(own, options.context_tokens or own)
 
 
 def _cache_tokens(model: CausalModel, most: int) -> int:
@@ -170,7 +138,7 @@ def _embedding(
 ) -> EmbedRunner:
     pooling, normalize = pooling_of(options, layout)
     model = EmbeddingModel(session, pooling=pooling, normalize=normalize)
-    context = _context_tokens(options, layout)
+    context = context_tokens(layout, options.context_tokens)
     if layout.max_seq_length is not None:
         context = min(context, layout.max_seq_length)
     return EmbedRunner(
