@@ -35,6 +35,8 @@ class Usage:
         output_text: output tokens that are part of the answer.
         reasoning: output tokens spent on hidden or separate reasoning.
         output_audio: sound in the answer.
+        drafted: tokens that a draft model proposed; no bucket, and in no total.
+        drafts_accepted: those of them that are part of the answer.
         estimated: True when the upstream did not say and we counted.
         interrupted: True when the generation was cut or cancelled, so that more
             may have been made than was counted.
@@ -51,6 +53,8 @@ class Usage:
     output_text: int = 0
     reasoning: int = 0
     output_audio: int = 0
+    drafted: int = 0
+    drafts_accepted: int = 0
     estimated: bool = False
     interrupted: bool = False
     reported_usd: Decimal | None = None

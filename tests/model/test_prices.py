@@ -39,7 +39,8 @@ from atomr_infer.model.usage import Usage
 
 BUCKETS = (*INPUT_BUCKETS, *OUTPUT_BUCKETS)
 FLAGS = ("estimated", "interrupted")
-OTHERS = (*FLAGS, "reported_usd")
+DRAFTS = ("drafted", "drafts_accepted")
+OTHERS = (*FLAGS, *DRAFTS, "reported_usd")
 
 GPT = Rates(input=0.15, output=0.6, cache_read=0.075)
 

@@ -15,6 +15,7 @@ import attrs
 import msgspec
 
 from atomr_infer.model.batch import FinishReason, TokenChunk
+from atomr_infer.runtimes.decoding.speculation import SpeculativeDecoder
 from atomr_infer.runtimes.decoding.text import Detokenizer, StopFinder
 
 if TYPE_CHECKING:
@@ -45,20 +46,38 @@ class Ends:
 class Answer:
     """One of a generation's answers.
 
+    Args:
+        index: which one.
+        sampler: chooses its tokens.
+        ends: what ends it.
+        tokenizer: the model's.
+        drafts: tokens that a draft may propose at once; 0: there is none.
+
     Attributes:
         index: which one.
         token: the newest token, which the model has not read yet.
         count: tokens that were made.
         finished: whether it has ended.
+        drafts: what a draft proposes; None: nothing.
     """
 
     def __init__(
-        self, index: int, sampler: Sampler, ends: Ends, tokenizer: Tokenizer
+        self,
+        index: int,
+        sampler: Sampler,
+        ends: Ends,
+        tokenizer: Tokenizer,
+        *,
+        drafts: int = 0,
     ) -> None:
         self.index = index
         self.token = -1
         self.count = 0
         self.finished = False
+        self.drafts: SpeculativeDecoder | None = None
+        # What constrains an answer follows its tokens, and cannot go back.
+        if drafts and not sampler.is_constrained:
+            self.drafts = SpeculativeDecoder(sampler, most=drafts)
         self._sampler = sampler
         self._ends = ends
         self._tokenizer = tokenizer
@@ -74,7 +93,15 @@ class Answer:
         Raises:
             EngineError: the model's output is no numbers.
         """
-        choice = self._sampler.choose(logits)
+        return self.put(self._sampler.choose(logits))
+
+    @property
+    def left(self) -> int:
+        """Tokens that it may still get."""
+        return self._ends.most - self.count
+
+    def put(self, choice: Choice) -> TokenChunk | None:
+        """Take the next token; return what is new to tell."""
         self.token = choice.token
         if choice.token in self._ends.tokens:
             return self._finish(FinishReason.STOP, self._rest())

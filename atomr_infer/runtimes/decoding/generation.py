@@ -115,4 +115,10 @@ class Generation:
 
     def _usage(self) -> Usage:
         made = sum(answer.count for answer in self.answers)
-        return Usage(input_uncached=len(self.prompt), output_text=made)
+        drafts = [each.drafts for each in self.answers if each.drafts is not None]
+        return Usage(
+            input_uncached=len(self.prompt),
+            output_text=made,
+            drafted=sum(each.drafted for each in drafts),
+            drafts_accepted=sum(each.accepted for each in drafts),
+        )

@@ -17,12 +17,15 @@ import numpy as np
 from atomr_infer.errors import EngineError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from atomr_infer.model.batch import Sampling
 
 Logits = np.ndarray[Any, np.dtype[np.float32]]
 """One number for each token of the vocabulary."""
+
+Shares = np.ndarray[Any, np.dtype[np.float64]]
+"""The probability of each token of the vocabulary."""
 
 _NUCLEUS = 1024
 """Likeliest tokens that are sorted first for ``top_p``: seldom are more needed,
@@ -144,15 +147,48 @@ class Sampler:
         Raises:
             EngineError: the model's output is no numbers.
         """
-        if not np.isfinite(logits.max()):
-            raise EngineError("the model's output is not a number")
-        token = self._allowed(self._penalized(logits))
+        _check(logits)
+        return self.keep(self._allowed(self._penalized(logits)), logits)
+
+    def keep(self, token: int, logits: Logits) -> Choice:
+        """Take a token for the next one, and remember it."""
         self._counts[token] += 1
         if self._settings.repetition_penalty != 1.0:
             self._seen.add(token)
         if self._settings.top_logprobs is None:
             return Choice(token)
         return _reported(token, logits, self._settings.top_logprobs)
+
+    @property
+    def is_constrained(self) -> bool:
+        """Whether what comes next depends on more than logits and settings."""
+        return self._constraint is not None
+
+    def shares(self, logits: Logits, behind: Sequence[int] = ()) -> Shares:
+        """Return what :meth:`choose` draws from, where nothing constrains it.
+
+        Args:
+            logits: the model's.
+            behind: tokens that would be there and are not kept yet.
+
+        Raises:
+            EngineError: the model's output is no numbers.
+        """
+        _check(logits)
+        logits = self._penalized(logits, behind)
+        dense: Shares = np.zeros(len(logits))
+        tokens, shares = self._weighed(logits)
+        dense[slice(None) if tokens is None else tokens] = shares
+        dense /= dense.sum()
+        return dense
+
+    def draw(self, shares: Shares) -> int:
+        """Draw a token."""
+        return _drawn(shares, self.roll())
+
+    def roll(self) -> float:
+        """Draw a number from 0 up to 1."""
+        return float(self._random.random())
 
     def _allowed(self, logits: Logits) -> int:
         token = self._pick(logits)
@@ -167,25 +203,38 @@ class Sampler:
         self._constraint.accept(token)
         return token
 
-    def _penalized(self, logits: Logits) -> Logits:
+    def _penalized(self, logits: Logits, behind: Sequence[int] = ()) -> Logits:
         settings = self._settings
         presence, frequency = settings.presence_penalty, settings.frequency_penalty
-        if self._counts and (presence or frequency):
+        held = self._counts + Counter(behind) if behind else self._counts
+        if held and (presence or frequency):
             logits = logits.copy()
-            tokens = np.fromiter(self._counts.keys(), np.int64)
-            counts = np.fromiter(self._counts.values(), np.float32)
+            tokens = np.fromiter(held.keys(), np.int64)
+            counts = np.fromiter(held.values(), np.float32)
             logits[tokens] -= presence + frequency * counts
-        if self._seen:
+        if settings.repetition_penalty != 1.0 and (self._seen or behind):
             logits = logits.copy()
-            tokens = np.fromiter(self._seen, np.int64)
-            held, by = logits[tokens], settings.repetition_penalty
-            logits[tokens] = np.where(held > 0, held / by, held * by)
+            tokens = np.fromiter(self._seen.union(behind), np.int64)
+            was, by = logits[tokens], settings.repetition_penalty
+            logits[tokens] = np.where(was > 0, was / by, was * by)
         return logits
 
     def _pick(self, logits: Logits) -> int:
-        settings = self._settings
-        if settings.temperature < _GREEDY or settings.top_k == 1:
+        if self._is_greedy:
             return int(logits.argmax())
+        tokens, shares = self._weighed(logits)
+        at = _drawn(shares, self.roll())
+        return at if tokens is None else int(tokens[at])
+
+    @property
+    def _is_greedy(self) -> bool:
+        return self._settings.temperature < _GREEDY or self._settings.top_k == 1
+
+    def _weighed(self, logits: Logits) -> tuple[_Tokens | None, _Shares]:
+        """Return the tokens that may be drawn, None for all, and their weights."""
+        settings = self._settings
+        if self._is_greedy:
+            return np.array([logits.argmax()]), np.ones(1, np.float32)
         tokens, logits = _likeliest(logits, settings.top_k)
         shares = np.exp((logits - logits.max()) / np.float32(settings.temperature))
         shares /= shares.sum()
@@ -193,14 +242,23 @@ class Sampler:
             kept = _nucleus(shares, settings.top_p)
             tokens = kept if tokens is None else tokens[kept]
             shares = shares[kept]
-        sums = np.cumsum(shares, dtype=np.float64)
-        at = int(np.searchsorted(sums, self._random.random() * sums[-1], side="right"))
-        at = min(at, len(sums) - 1)
-        return at if tokens is None else int(tokens[at])
+        return tokens, shares
+
+
+def _check(logits: Logits) -> None:
+    if not np.isfinite(logits.max()):
+        raise EngineError("the model's output is not a number")
 
 
 _Tokens = np.ndarray[Any, np.dtype[np.int64]]
 _Shares = np.ndarray[Any, np.dtype[np.float32]]
+
+
+def _drawn(weights: _Shares | Shares, roll: float) -> int:
+    """Return which of some weights a number from 0 up to 1 falls on."""
+    sums = np.cumsum(weights, dtype=np.float64)
+    at = int(np.searchsorted(sums, roll * sums[-1], side="right"))
+    return min(at, len(sums) - 1)
 
 
 def _likeliest(logits: Logits, count: int) -> tuple[_Tokens | None, Logits]:

@@ -43,6 +43,7 @@ class Words:
         template: its chat template; None: it has none.
         ends: the tokens that end an answer.
         defaults: the sampling that its makers advise.
+        drafts: tokens that a draft model may propose at once; 0: there is none.
     """
 
     def __init__(
@@ -51,11 +52,14 @@ class Words:
         template: ChatTemplate | None,
         ends: frozenset[int],
         defaults: Settings,
+        *,
+        drafts: int = 0,
     ) -> None:
         self.tokenizer = tokenizer
         self.template = template
         self.ends = ends
         self.defaults = defaults
+        self.drafts = drafts
 
     def prompt(self, batch: ExecuteBatch) -> list[int]:
         """Return a request's prompt as tokens; blocks for long ones.
@@ -126,6 +130,7 @@ class Words:
                 ),
                 ends,
                 self.tokenizer,
+                drafts=self.drafts,
             )
             for index in range(sampling.n)
         ]

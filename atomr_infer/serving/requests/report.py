@@ -127,6 +127,8 @@ class Report:
             "attempts": len(self.tried),
             "prompt_tokens": 0 if usage is None else usage.prompt_tokens,
             "output_tokens": 0 if usage is None else usage.output_tokens,
+            "drafted_tokens": 0 if usage is None else usage.drafted,
+            "drafts_accepted": 0 if usage is None else usage.drafts_accepted,
             "cost_usd": math.nan if self.cost is None else self.cost.pico_usd / PICO,
         }
         self._emit(
