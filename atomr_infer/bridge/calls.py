@@ -1,6 +1,6 @@
 """Questions with one value for an answer on their way over the bridge.
 
-Embeddings and counts of tokens are asked beside the streams, under numbers of
+Embeddings, counts of tokens and tensors are asked beside the streams, under numbers of
 the same row: the parent cancels them in the same way, and ``End`` is their end.
 """
 
@@ -17,7 +17,10 @@ from atomr_infer.bridge.frames import (
     Counted,
     Embed,
     FrameError,
+    Infer,
+    Tensors,
     Text,
+    Told,
     Vectors,
 )
 from atomr_infer.bridge.values import (
@@ -25,13 +28,22 @@ from atomr_infer.bridge.values import (
     embed_request_from_wire,
     embeddings_from_wire,
     embeddings_to_wire,
+    infer_request_from_wire,
+    inferred_from_wire,
+    inferred_to_wire,
 )
 from atomr_infer.errors import EndpointUnsupportedError, InternalError
-from atomr_infer.runtimes.contract import Embedder, ModelRunner, TokenCounter
+from atomr_infer.runtimes.contract import (
+    Embedder,
+    ModelRunner,
+    TensorRunner,
+    TokenCounter,
+)
 
 if TYPE_CHECKING:
     from atomr_infer.errors import InferenceError
     from atomr_infer.model.embeddings import Embeddings
+    from atomr_infer.model.tensors import Inferred
 
 
 class ParentCall:
@@ -45,10 +57,10 @@ class ParentCall:
     def __init__(self, number: int) -> None:
         self.number = number
         self.ended = trio.Event()
-        self._value: Embeddings | int | None = None
+        self._value: Embeddings | Inferred | int | None = None
         self._error: InferenceError | None = None
 
-    def take(self, frame: Chunk | Text | Vectors | Counted) -> None:
+    def take(self, frame: Told) -> None:
         """Take the answer.
 
         Raises:
@@ -57,9 +69,9 @@ class ParentCall:
         match frame:
             case Counted():
                 self._value = frame.tokens
-            case Vectors():
+            case Vectors() | Tensors():
                 try:
-                    self._value = embeddings_from_wire(frame.embeddings)
+                    self._value = _value_of(frame)
                 except ValueError as error:
                     raise FrameError(str(error)) from error
             case Chunk() | Text():
@@ -75,7 +87,7 @@ class ParentCall:
         if not self.ended.is_set():
             self.end(error)
 
-    async def value(self) -> Embeddings | int:
+    async def value(self) -> Embeddings | Inferred | int:
         """Wait for the answer and return it.
 
         Raises:
@@ -90,7 +102,13 @@ class ParentCall:
         return self._value
 
 
-async def answer_to(runner: ModelRunner, frame: Embed | Count) -> ChildFrame:
+def _value_of(frame: Vectors | Tensors) -> Embeddings | Inferred:
+    if isinstance(frame, Vectors):
+        return embeddings_from_wire(frame.embeddings)
+    return inferred_from_wire(frame.inferred)
+
+
+async def answer_to(runner: ModelRunner, frame: Embed | Count | Infer) -> ChildFrame:
     """Ask a child's runner, and return what the parent is told.
 
     Raises:
@@ -107,6 +125,11 @@ async def answer_to(runner: ModelRunner, frame: Embed | Count) -> ChildFrame:
             if not isinstance(runner, TokenCounter):
                 raise _unsupported("counting tokens")
             return Counted(number, await runner.count_tokens(batch_from_wire(batch)))
+        case Infer(number, tensors):
+            if not isinstance(runner, TensorRunner):
+                raise _unsupported("raw tensors")
+            inferred = await runner.infer(infer_request_from_wire(tensors))
+            return Tensors(number, inferred_to_wire(inferred))
 
 
 def _unsupported(what: str) -> EndpointUnsupportedError:

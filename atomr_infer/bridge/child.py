@@ -35,6 +35,7 @@ from atomr_infer.bridge.frames import (
     Failed,
     FrameError,
     Hello,
+    Infer,
     Open,
     ParentFrame,
     Ping,
@@ -149,7 +150,7 @@ class Server:
             case Open():
                 self._open = frame
                 self._opened.set()
-            case Execute() | Embed() | Count():
+            case Execute() | Embed() | Count() | Infer():
                 self._start(frame)
             case Credit(number, chunks):
                 if number in self._streams:
@@ -162,7 +163,7 @@ class Server:
             case Close():
                 self._closing.set()
 
-    def _start(self, frame: Execute | Embed | Count) -> None:
+    def _start(self, frame: Execute | Embed | Count | Infer) -> None:
         # The parent executes only after Ready, so both are there.
         assert self._generations is not None
         credit = frame.credit if isinstance(frame, Execute) else 0
@@ -170,7 +171,7 @@ class Server:
         self._generations.start_soon(self._generate, frame, stream)
 
     async def _generate(
-        self, frame: Execute | Embed | Count, stream: ChildStream
+        self, frame: Execute | Embed | Count | Infer, stream: ChildStream
     ) -> None:
         error: ErrorWire | None = None
         try:

@@ -13,8 +13,8 @@ one msgpack array: the frame's tag and its fields.  The conversation::
       |-- Credit(n) * --------------->|
       |-- Cancel(n) ----------------->|   when the reader left early
       | <------------- End(n) --------|   exactly once: n is out of the engine
-      |-- Embed(n) or Count(n) ------>|
-      | <- Vectors(n) or Counted(n) --|
+      |-- Embed(n), Count(n), Infer(n) >|
+      | <- Vectors, Counted, Tensors -|
       | <------------- End(n) --------|
       |-- Ping * -------------------->|
       | <------------- Pong * --------|   so its event loop runs
@@ -44,10 +44,12 @@ from atomr_infer.bridge.values import (
     EmbeddingsWire,
     EmbedRequestWire,
     ErrorWire,
+    InferredWire,
+    InferRequestWire,
     ProgressWire,
 )
 
-PROTOCOL_VERSION = 4
+PROTOCOL_VERSION = 5
 """Changes with every change of a frame; both sides must agree exactly."""
 
 MAX_FRAME_BYTES = 32 * 1024 * 1024
@@ -96,6 +98,13 @@ class Count(_Frame, frozen=True):
 
     stream: int
     batch: BatchWire
+
+
+class Infer(_Frame, frozen=True):
+    """Run the model on tensors."""
+
+    stream: int
+    request: InferRequestWire
 
 
 class Credit(_Frame, frozen=True):
@@ -175,6 +184,13 @@ class Counted(_Frame, frozen=True):
     tokens: int
 
 
+class Tensors(_Frame, frozen=True):
+    """The answer to ``Infer``."""
+
+    stream: int
+    inferred: InferredWire
+
+
 class End(_Frame, frozen=True):
     """``stream`` is out of the engine; ``error`` says why it failed, if it did."""
 
@@ -192,20 +208,11 @@ class Pong(_Frame, frozen=True):
     """The answer to ``Ping``."""
 
 
-ParentFrame = Open | Execute | Embed | Count | Credit | Cancel | Ping | Close
-ChildFrame = (
-    Hello
-    | Starting
-    | Ready
-    | StartFailed
-    | Chunk
-    | Text
-    | Vectors
-    | Counted
-    | End
-    | Failed
-    | Pong
-)
+Told = Chunk | Text | Vectors | Counted | Tensors
+"""What a child says of one stream or question before its ``End``."""
+
+ParentFrame = Open | Execute | Embed | Count | Infer | Credit | Cancel | Ping | Close
+ChildFrame = Hello | Starting | Ready | StartFailed | Told | End | Failed | Pong
 
 _F = TypeVar("_F")
 

@@ -38,24 +38,22 @@ from atomr_infer.bridge.frames import (
     PROTOCOL_VERSION,
     Cancel,
     ChildFrame,
-    Chunk,
     Close,
     Count,
-    Counted,
     Embed,
     End,
     Execute,
     Failed,
     FrameError,
     Hello,
+    Infer,
     Open,
     Ping,
     Pong,
     Ready,
     StartFailed,
     Starting,
-    Text,
-    Vectors,
+    Told,
     child_reader,
 )
 from atomr_infer.bridge.link import Link
@@ -64,6 +62,7 @@ from atomr_infer.bridge.values import (
     batch_to_wire,
     capabilities_from_wire,
     embed_request_to_wire,
+    infer_request_to_wire,
     progress_from_wire,
 )
 from atomr_infer.bridge.vitals import Silence, describe_exit
@@ -79,6 +78,7 @@ if TYPE_CHECKING:
     from atomr_infer.model.capabilities import Capabilities
     from atomr_infer.model.deployment import Deployment
     from atomr_infer.model.embeddings import Embeddings, EmbedRequest
+    from atomr_infer.model.tensors import Inferred, InferRequest
     from atomr_infer.runtimes.contract import Progress, RunnerContext
 
 _log = logging.getLogger(__name__)
@@ -165,25 +165,22 @@ class BridgedRunner:
         """Have the child's runner turn texts into vectors.
 
         Raises:
-            InferenceError: as :meth:`execute`; also when it embeds nothing.
+            InferenceError: as :meth:`execute`; also when it does no such thing.
 
         Cancellation: as leaving a generation.
         """
-        call = ParentCall(next(self._numbers))
-        self._begin(call, lambda: Embed(call.number, embed_request_to_wire(request)))
-        return cast("Embeddings", await self._ask(call))
+        found = await self._ask(lambda n: Embed(n, embed_request_to_wire(request)))
+        return cast("Embeddings", found)
 
     async def count_tokens(self, batch: ExecuteBatch) -> int:
-        """Have the child's runner count a prompt's tokens.
+        """Have the child's runner count a prompt's tokens; fails as :meth:`embed`."""
+        found = await self._ask(lambda n: Count(n, batch_to_wire(batch)))
+        return cast("int", found)
 
-        Raises:
-            InferenceError: as :meth:`execute`; also when it counts nothing.
-
-        Cancellation: as leaving a generation.
-        """
-        call = ParentCall(next(self._numbers))
-        self._begin(call, lambda: Count(call.number, batch_to_wire(batch)))
-        return cast("int", await self._ask(call))
+    async def infer(self, request: InferRequest) -> Inferred:
+        """Have the child's runner take tensors; fails as :meth:`embed`."""
+        found = await self._ask(lambda n: Infer(n, infer_request_to_wire(request)))
+        return cast("Inferred", found)
 
     async def failed(self) -> InferenceError:
         """Wait until the child is of no use any more, and return why."""
@@ -204,7 +201,11 @@ class BridgedRunner:
             ) from error
         self._streams[stream.number] = stream
 
-    async def _ask(self, call: ParentCall) -> Embeddings | int:
+    async def _ask(
+        self, frame: Callable[[int], ParentFrame]
+    ) -> Embeddings | Inferred | int:
+        call = ParentCall(next(self._numbers))
+        self._begin(call, lambda: frame(call.number))
         try:
             return await call.value()
         finally:
@@ -350,10 +351,11 @@ class BridgedRunner:
         self._give_up(reasons.hung_up(self._name))
 
     def _handle(self, frame: ChildFrame) -> None:
+        if isinstance(frame, Told):
+            if frame.stream in self._streams:
+                self._streams[frame.stream].take(frame)
+            return
         match frame:
-            case Text(number) | Chunk(number) | Vectors(number) | Counted(number):
-                if number in self._streams:
-                    self._streams[number].take(frame)
             case End(number, error):
                 stream = self._streams.pop(number, None)
                 if stream is not None:

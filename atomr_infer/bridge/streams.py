@@ -15,11 +15,10 @@ import trio
 
 from atomr_infer.bridge.frames import (
     Chunk,
-    Counted,
     Credit,
     FrameError,
     Text,
-    Vectors,
+    Told,
 )
 from atomr_infer.bridge.values import chunk_from_wire
 from atomr_infer.model.batch import TokenChunk
@@ -72,7 +71,7 @@ class ParentStream:
         self._grant()
         return self._chunks.popleft()
 
-    def take(self, frame: Chunk | Text | Vectors | Counted) -> None:
+    def take(self, frame: Told) -> None:
         """Take what the child says of this stream.
 
         Raises:

@@ -23,6 +23,7 @@ from atomr_infer.model.batch import ExecuteBatch, TokenChunk
 from atomr_infer.model.capabilities import Capabilities, Feature, ThinkingStyle
 from atomr_infer.model.dialect import Dialect
 from atomr_infer.model.embeddings import Embeddings, EmbedRequest
+from atomr_infer.model.tensors import Inferred, InferRequest, Signature
 from atomr_infer.model.usage import Usage
 from atomr_infer.runtimes.contract import Progress
 from atomr_infer.wire.codec import Codec
@@ -50,11 +51,23 @@ if TYPE_CHECKING:
     class UsageWire(Wire, frozen=True):
         """:class:`Usage`."""
 
+    class InferRequestWire(Wire, frozen=True):
+        """:class:`InferRequest`."""
+
+    class InferredWire(Wire, frozen=True):
+        """:class:`Inferred`."""
+
+    class SignatureWire(Wire, frozen=True):
+        """:class:`Signature`."""
+
 else:
     BatchWire = _CODEC.struct(ExecuteBatch)
     ChunkWire = _CODEC.struct(TokenChunk)
     EmbedRequestWire = _CODEC.struct(EmbedRequest)
     UsageWire = _CODEC.struct(Usage)
+    InferRequestWire = _CODEC.struct(InferRequest)
+    InferredWire = _CODEC.struct(Inferred)
+    SignatureWire = _CODEC.struct(Signature)
 
 
 class EmbeddingsWire(Wire, frozen=True):
@@ -64,6 +77,7 @@ class EmbeddingsWire(Wire, frozen=True):
     dimensions: int
     usage: UsageWire
     model: str | None
+    labels: tuple[str, ...] = ()
 
 
 class CapabilitiesWire(Wire, frozen=True):
@@ -77,6 +91,7 @@ class CapabilitiesWire(Wire, frozen=True):
     thinking: ThinkingStyle
     passes: tuple[Dialect, ...]
     extra_of: tuple[Dialect, ...]
+    signature: SignatureWire | None = None
 
 
 class ProgressWire(Wire, frozen=True):
@@ -180,6 +195,7 @@ def embeddings_to_wire(embeddings: Embeddings) -> EmbeddingsWire:
         dimensions=dimensions,
         usage=cast("UsageWire", _CODEC.to_wire(embeddings.usage)),
         model=embeddings.model,
+        labels=embeddings.labels,
     )
 
 
@@ -198,7 +214,33 @@ def embeddings_from_wire(wire: EmbeddingsWire) -> Embeddings:
         vectors=tuple(tuple(packed[at : at + size]) for at in starts),
         usage=cast("Usage", _CODEC.from_wire(wire.usage)),
         model=wire.model,
+        labels=wire.labels,
     )
+
+
+def infer_request_to_wire(request: InferRequest) -> InferRequestWire:
+    """Return the wire form of tensors for a model."""
+    lean = attrs.evolve(request, asker=None)
+    return cast("InferRequestWire", _CODEC.to_wire(lean))
+
+
+def infer_request_from_wire(wire: InferRequestWire) -> InferRequest:
+    """Return the tensors for the model."""
+    return cast("InferRequest", _CODEC.from_wire(wire))
+
+
+def inferred_to_wire(inferred: Inferred) -> InferredWire:
+    """Return the wire form of what a model gave."""
+    return cast("InferredWire", _CODEC.to_wire(inferred))
+
+
+def inferred_from_wire(wire: InferredWire) -> Inferred:
+    """Return what the model gave.
+
+    Raises:
+        ValueError: a tensor has more or fewer bytes than its shape says.
+    """
+    return cast("Inferred", _CODEC.from_wire(wire))
 
 
 # --- the rest -------------------------------------------------------------------
@@ -215,7 +257,14 @@ def capabilities_to_wire(capabilities: Capabilities) -> CapabilitiesWire:
         thinking=capabilities.thinking,
         passes=_sorted(capabilities.passes),
         extra_of=_sorted(capabilities.extra_of),
+        signature=_signature(capabilities.signature),
     )
+
+
+def _signature(signature: Signature | None) -> SignatureWire | None:
+    if signature is None:
+        return None
+    return cast("SignatureWire", _CODEC.to_wire(signature))
 
 
 def _sorted(dialects: frozenset[Dialect]) -> tuple[Dialect, ...]:
@@ -233,6 +282,7 @@ def capabilities_from_wire(wire: CapabilitiesWire) -> Capabilities:
         thinking=wire.thinking,
         passes=frozenset(wire.passes),
         extra_of=frozenset(wire.extra_of),
+        signature=None if wire.signature is None else _CODEC.from_wire(wire.signature),
     )
 
 

@@ -19,6 +19,7 @@ from atomr_infer.errors import (
 )
 from atomr_infer.model.batch import ExecuteBatch
 from atomr_infer.model.embeddings import EmbedRequest
+from atomr_infer.model.tensors import InferRequest
 from atomr_infer.model.virtual_key import MAX_PRIORITY
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from atomr_infer.model.asker import Visitor
     from atomr_infer.model.virtual_key import VirtualKey
 
-R = TypeVar("R", ExecuteBatch, EmbedRequest)
+R = TypeVar("R", ExecuteBatch, EmbedRequest, InferRequest)
 
 PRIORITY = "x-atomr-priority"
 """The header in which a client says that its request may wait."""

@@ -27,6 +27,7 @@ from atomr_infer.model.parts import (
     Url,
 )
 from atomr_infer.model.selectors import refuse_selectors
+from atomr_infer.model.tensors import Signature
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -42,6 +43,8 @@ class Feature(Enum):
     COMPLETIONS = "bare text completions"
     EMBEDDINGS = "embeddings"
     RERANK = "reranking"
+    CLASSIFY = "classifying texts"
+    INFER = "raw tensors"
     COUNT_TOKENS = "counting tokens"
     TOOLS = "tools"
     PARALLEL_TOOLS = "parallel tool calls"
@@ -91,6 +94,7 @@ class Capabilities:
         max_n: most answers to one request; None: its provider says it.
         selectors: members by which a request would choose another model, endpoint
             or price there; such a one is refused.
+        signature: the tensors that it takes and gives (``INFER``).
     """
 
     features: frozenset[Feature] = _PLAIN
@@ -104,6 +108,7 @@ class Capabilities:
     url_prefixes: tuple[str, ...] = ()
     max_n: int | None = None
     selectors: frozenset[str] = frozenset()
+    signature: Signature | None = None
 
 
 # Members that are about the request's bookkeeping and not about the answer.

@@ -33,6 +33,8 @@ class EmbedRequest:
         query: what each text is judged by (``Feature.RERANK``): its vector is then
             one number from 0 to 1, higher for a better answer to it; None: the
             texts are embedded.
+        classifies: True when each text's vector shall be the probabilities of the
+            model's labels (``Feature.CLASSIFY``).
         user: whom the client serves, for the provider's abuse checks.
         dialect: whose words ``extra`` is.
         extra: further members of the request as raw JSON by member name.
@@ -48,6 +50,7 @@ class EmbedRequest:
     task: str | None = None
     title: str | None = None
     query: str | None = None
+    classifies: bool = False
     user: str | None = None
     dialect: Dialect = Dialect.OPENAI_CHAT
     extra: Mapping[str, RawJson] = attrs.field(factory=dict, hash=False)
@@ -64,8 +67,11 @@ class Embeddings:
         vectors: one for each input, all of the same length.
         usage: tokens that were read.
         model: the model that served, when the upstream says it.
+        labels: what the numbers of a vector are the probabilities of, where texts
+            were classified.
     """
 
     vectors: tuple[Vector, ...] = attrs.field(repr=False)
     usage: Usage
     model: str | None = None
+    labels: tuple[str, ...] = ()

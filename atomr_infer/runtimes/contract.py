@@ -35,8 +35,8 @@ What the conformance suite (``atomr_infer.runtimes.conformance``) checks:
     answered by ``RawChunk`` only or by ``TokenChunk`` only, and the promises
     above hold for both.
 
-Some runners do more than generate: see :class:`ModelAware`, :class:`Embedder`
-and :class:`TokenCounter`.
+Some runners do more than generate: see :class:`ModelAware`, :class:`Embedder`,
+:class:`TokenCounter` and :class:`TensorRunner`.
 """
 
 from __future__ import annotations
@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from atomr_infer.model.capabilities import Capabilities
     from atomr_infer.model.deployment import Deployment
     from atomr_infer.model.embeddings import Embeddings, EmbedRequest
+    from atomr_infer.model.tensors import Inferred, InferRequest
 
 ENTRY_POINT_GROUP = "atomr_infer.runtimes"
 
@@ -223,6 +224,24 @@ class TokenCounter(Protocol):
 
         Raises:
             InferenceError: it failed.
+        """
+        ...
+
+
+@runtime_checkable
+class TensorRunner(Protocol):
+    """A runner that takes tensors (``Feature.INFER``, with its ``signature``)."""
+
+    async def infer(self, request: InferRequest) -> Inferred:
+        """Return the outputs that are wanted; ``describes`` is never set here.
+
+        The tensors fit the signature: :func:`~atomr_infer.model.tensors.check_tensors`
+        was called.  Sizes that belong together may still differ.
+
+        Raises:
+            InferenceError: it failed.
+
+        Cancellation: stops the engine.
         """
         ...
 

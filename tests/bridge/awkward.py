@@ -28,6 +28,13 @@ from atomr_infer.model.batch import ExecuteBatch, FinishReason, TokenChunk, Usag
 from atomr_infer.model.capabilities import Capabilities, Feature
 from atomr_infer.model.dialect import Dialect
 from atomr_infer.model.embeddings import Embeddings, EmbedRequest
+from atomr_infer.model.tensors import (
+    Datatype,
+    Inferred,
+    InferRequest,
+    Signature,
+    TensorSpec,
+)
 from atomr_infer.runtimes.contract import Host, Progress, RunnerContext, RuntimePlugin
 
 if TYPE_CHECKING:
@@ -41,6 +48,10 @@ CAPABILITIES = Capabilities(
     max_concurrency=16,
     context_tokens=4096,
     extra_of=frozenset({Dialect.OPENAI_CHAT}),
+    signature=Signature(
+        inputs=(TensorSpec("x", Datatype.INT8, (-1,)),),
+        outputs=(TensorSpec("y", Datatype.INT8, (-1,)),),
+    ),
 )
 
 
@@ -105,6 +116,12 @@ class AwkwardRunner:
         return Embeddings(
             vectors=vectors, usage=Usage(input_uncached=len(vectors)), model="m"
         )
+
+    async def infer(self, request: InferRequest) -> Inferred:
+        [tensor] = request.inputs
+        if request.outputs == ("refuse",):
+            raise EngineError("no such kernel", code="xid_13")
+        return Inferred(outputs=(tensor, tensor), usage=Usage(input_uncached=1))
 
     async def count_tokens(self, batch: ExecuteBatch) -> int:
         return len(batch.messages[-1].text.split())

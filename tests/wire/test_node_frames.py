@@ -21,6 +21,14 @@ from atomr_infer.model.dialect import Dialect
 from atomr_infer.model.embeddings import Embeddings, EmbedRequest
 from atomr_infer.model.secret import EnvSecret, HeaderSecret
 from atomr_infer.model.source import Source
+from atomr_infer.model.tensors import (
+    Datatype,
+    Inferred,
+    InferRequest,
+    Signature,
+    Tensor,
+    TensorSpec,
+)
 from atomr_infer.model.usage import Usage
 from atomr_infer.wire.nodes import frames
 from atomr_infer.wire.nodes.frames import (
@@ -106,6 +114,20 @@ def test_texts_to_embed_arrive_as_they_were_sent(request: EmbedRequest) -> None:
     assert ask_of(encoded(ask)) == ask
 
 
+def test_tensors_arrive_as_they_were_sent_and_lies_do_not() -> None:
+    tensor = Tensor("x", Datatype.INT16, (1, 2), b"\x01\x00\x02\x00")
+    request = InferRequest(request_id="r", model="m", inputs=(tensor,), outputs=("y",))
+    ask = attrs.evolve(ASK, kind=Kind.INFER, request=request)
+    assert ask_of(encoded(ask)) == ask
+    spec = TensorSpec("x", Datatype.INT16, (-1, 2))
+    answer = Inferred(
+        outputs=(tensor,), usage=Usage(), signature=Signature((spec,), (spec,))
+    )
+    assert answer_of(encoded(answer)) == answer
+    with pytest.raises(FrameError, match="not a value"):
+        ask_of(encoded(ask).replace(b"INT16", b"INT32"))
+
+
 @given(ANSWERS)
 @settings(max_examples=100, deadline=None)
 def test_an_answer_arrives_as_it_was_given(answer: Any) -> None:
@@ -156,6 +178,7 @@ def test_a_request_of_the_wrong_kind_is_refused() -> None:
     for kind, request in (
         (Kind.EMBED, BATCH),
         (Kind.COUNT, EmbedRequest(request_id="r", model="m", inputs=("x",))),
+        (Kind.INFER, BATCH),
     ):
         with pytest.raises(FrameError, match=f"{kind.value} with"):
             ask_of(encoded(attrs.evolve(ASK, kind=kind, request=request)))

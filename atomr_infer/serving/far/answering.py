@@ -25,7 +25,8 @@ from atomr_infer.errors import (
     NotReadyError,
     UpstreamProtocolError,
 )
-from atomr_infer.model.embeddings import EmbedRequest
+from atomr_infer.model.batch import ExecuteBatch
+from atomr_infer.model.tensors import InferRequest
 from atomr_infer.serving.names import REQUESTS
 from atomr_infer.serving.requests.far_attempt import CREDIT_BYTES
 from atomr_infer.serving.requests.leg import Leg
@@ -36,6 +37,7 @@ from atomr_infer.serving.requests.whole_calls import (
     batch_of,
     bound_of,
     once,
+    tensors_of,
     vectors_of,
 )
 from atomr_infer.wire.nodes.frames import (
@@ -210,14 +212,22 @@ class _Answer:
             raise NotReadyError(f"the node does not know the deployment {name!r}")
         request, replica = ask.request, self._replica(ask)
         ends_at = trio.current_time() + ask.left_s
-        if isinstance(request, EmbedRequest):
+        if not isinstance(request, ExecuteBatch):
             bound = None if serving.gates.is_empty else bound_of(request)
-            batch, asks = batch_of(request), vectors_of(request)
             leg = Leg(
-                serving, deployment, batch, deadline_s=ends_at, bound=bound, at=replica
+                serving,
+                deployment,
+                batch_of(request),
+                deadline_s=ends_at,
+                bound=bound,
+                at=replica,
             )
-            vectors = await self._once(leg, pid, ask, asks)
-            await self._say(vectors)
+            if isinstance(request, InferRequest):
+                inferred = await self._once(leg, pid, ask, tensors_of(request))
+                await self._say(inferred)
+            else:
+                vectors = await self._once(leg, pid, ask, vectors_of(request))
+                await self._say(vectors)
         elif ask.kind is Kind.COUNT:
             leg = Leg(
                 serving,

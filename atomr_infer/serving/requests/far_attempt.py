@@ -30,6 +30,7 @@ from atomr_infer.errors import (
 from atomr_infer.model.batch import RawChunk, TokenChunk
 from atomr_infer.model.capabilities import Capabilities, Feature
 from atomr_infer.model.embeddings import Embeddings
+from atomr_infer.model.tensors import Inferred
 from atomr_infer.policy.replica_choice import size_of
 from atomr_infer.serving.replicas.engine_life import EngineLife
 from atomr_infer.wire.nodes.frames import (
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from atomr.http2 import LinkStream
     from atomr_infer.model.batch import ExecuteBatch, Usage
     from atomr_infer.model.embeddings import EmbedRequest
+    from atomr_infer.model.tensors import InferRequest
     from atomr_infer.runtimes.contract import ModelRunner
     from atomr_infer.serving.replicas.far_replica import FarReplica
     from atomr_infer.serving.requests.delivery import Attempt
@@ -77,6 +79,8 @@ _RENEW_BYTES = CREDIT_BYTES // 2
 
 # How long one waits for a stream while all are in use.
 _STREAM_WAIT_S = 5.0
+
+_LAST = Refused | Failed | Ended | Embeddings | Inferred | Count
 
 # Nothing is looked at here: the serving node knows what its model can do.
 _EVERYTHING = Capabilities(features=frozenset(Feature))
@@ -205,6 +209,13 @@ class FarCall:
             raise self._nonsense(f"a {type(found).__name__} for vectors")
         return found
 
+    async def infer(self, _: InferRequest) -> Inferred:
+        """Return what came of the tensors of the request, which has been sent."""
+        found = await self._next()
+        if not isinstance(found, Inferred):
+            raise self._nonsense(f"a {type(found).__name__} for tensors")
+        return found
+
     async def count_tokens(self, _: ExecuteBatch) -> int:
         """Return the tokens of the request, which has been sent."""
         found = await self._next()
@@ -264,7 +275,7 @@ class FarCall:
         except FrameError as error:
             raise self._nonsense(str(error)) from error
         self._size_bytes = len(data)
-        self._over = isinstance(answer, Refused | Failed | Ended | Embeddings | Count)
+        self._over = isinstance(answer, _LAST)
         if isinstance(answer, Failed):
             self.counted = answer.counted
             raise error_of(answer.error)
@@ -336,13 +347,13 @@ async def hold_far(
 
 
 def _asked(serving: Serving, leg: Leg, replica: FarReplica, *, may_wait: bool) -> Ask:
-    request: ExecuteBatch | EmbedRequest
-    if leg.embeds is None:
+    request: ExecuteBatch | EmbedRequest | InferRequest
+    if leg.whole is None:
         told = leg.batch.client_headers
         told = headers_for(leg.deployment, told, serving.key_headers)
         request = attrs.evolve(leg.batch, client_headers=told)
     else:
-        request = attrs.evolve(leg.embeds, model=leg.batch.model)
+        request = attrs.evolve(leg.whole, model=leg.batch.model)
     return Ask(
         kind=leg.kind,
         deployment=leg.deployment.name,

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from atomr_infer.model.batch import ExecuteBatch, RawChunk, TokenChunk
     from atomr_infer.model.deployment import Deployment
     from atomr_infer.model.embeddings import EmbedRequest
+    from atomr_infer.model.tensors import InferRequest
     from atomr_infer.policy.demand import TokenBound
     from atomr_infer.serving.limits.gates import Holds
     from atomr_infer.serving.replicas.far_replica import AnyReplica
@@ -75,12 +76,12 @@ class Leg:
         attempt: the present one, or the last; None: none was begun.
         deadline_s: the request's, in trio's clock.
         kind: what is wanted.
-        embeds: the texts, where that is vectors.
+        whole: what is asked instead of the batch, where that is no generation.
         continues: True when the request ends with the beginning of its answer.
     """
 
     kind = Kind.GENERATE
-    embeds: EmbedRequest | None = None
+    whole: EmbedRequest | InferRequest | None = None
     continues = False
 
     def __init__(  # noqa: PLR0913 - all but three by keyword

@@ -1,4 +1,4 @@
-"""Requests whose answer is one value: embeddings, a count of tokens.
+"""Requests whose answer is one value: embeddings, tensors, a count of tokens.
 
 They take the same way as a generation: a process of the ``requests`` supervisor,
 the queue and its permits, the breaker, retries and fallbacks.  Only there is no
@@ -20,12 +20,19 @@ from atomr_infer.errors import (
 )
 from atomr_infer.model.batch import ExecuteBatch, Usage
 from atomr_infer.model.capabilities import Feature, needs_fetching
+from atomr_infer.model.embeddings import Embeddings, EmbedRequest
 from atomr_infer.model.selectors import refuse_selectors
+from atomr_infer.model.tensors import (
+    Inferred,
+    InferRequest,
+    check_tensors,
+)
 from atomr_infer.policy.demand import TokenBound
 from atomr_infer.policy.token_estimate import estimate_input_tokens
 from atomr_infer.runtimes.contract import (
     Embedder,
     ModelRunner,
+    TensorRunner,
     TokenCounter,
     capabilities_of,
 )
@@ -37,7 +44,6 @@ from atomr_infer.wire.nodes.frames import Kind
 
 if TYPE_CHECKING:
     from atomr.refs import Pid
-    from atomr_infer.model.embeddings import Embeddings, EmbedRequest
     from atomr_infer.serving.requests.held import AnyHeld
     from atomr_infer.serving.requests.leg import Leg
     from atomr_infer.serving.shared import Serving
@@ -74,12 +80,30 @@ async def embed(serving: Serving, request: EmbedRequest) -> Found[Embeddings]:
     """
     bound = None if serving.gates.is_empty else bound_of(request)
     asks = vectors_of(request)
-    call = _Call(serving, batch_of(request), asks, bound, embeds=request)
+    call = _Call(serving, batch_of(request), asks, bound, whole=request)
     return await call.run()
 
 
-def batch_of(request: EmbedRequest) -> ExecuteBatch:
-    """Return what the queue and the plan want to know of texts to embed."""
+async def infer(serving: Serving, request: InferRequest) -> Found[Inferred]:
+    """Run a model on tensors, or say what it takes.
+
+    Args:
+        serving: the tree that serves.
+        request: what is asked; its ``model`` is the public name.
+
+    Raises:
+        InferenceError: it failed; also when the model takes no tensors, or none like
+            these.
+
+    Cancellation: ends the request.
+    """
+    asks = tensors_of(request)
+    call = _Call(serving, batch_of(request), asks, NO_TOKENS, whole=request)
+    return await call.run()
+
+
+def batch_of(request: EmbedRequest | InferRequest) -> ExecuteBatch:
+    """Return what the queue and the plan want to know of what is no generation."""
     return ExecuteBatch(
         request_id=request.request_id,
         model=request.model,
@@ -90,8 +114,10 @@ def batch_of(request: EmbedRequest) -> ExecuteBatch:
     )
 
 
-def bound_of(request: EmbedRequest) -> TokenBound:
-    """Return the most tokens that texts to embed have."""
+def bound_of(request: EmbedRequest | InferRequest) -> TokenBound:
+    """Return the most tokens that texts to embed have; tensors have none."""
+    if isinstance(request, InferRequest):
+        return NO_TOKENS
     query = 0 if request.query is None else estimate_input_tokens(request.query)
     return TokenBound(sum(query + estimate_input_tokens(x) for x in request.inputs))
 
@@ -132,9 +158,28 @@ def vectors_of(request: EmbedRequest) -> Asks[Embeddings]:
         can = capabilities_of(runner, model)
         if request.query is not None and Feature.RERANK not in can.features:
             raise _unsupported(Feature.RERANK.value)
+        if request.classifies and Feature.CLASSIFY not in can.features:
+            raise _unsupported(Feature.CLASSIFY.value)
         if request.dialect in can.extra_of:
             refuse_selectors(request.extra, can.selectors)
         return await runner.embed(attrs.evolve(request, model=model))
+
+    return Asks(ask, lambda found: found.usage)
+
+
+def tensors_of(request: InferRequest) -> Asks[Inferred]:
+    """Return how a model is asked for tensors, or for what it takes."""
+
+    async def ask(runner: ModelRunner, batch: ExecuteBatch) -> Inferred:
+        can = capabilities_of(runner, batch.model)
+        if not isinstance(runner, TensorRunner) or Feature.INFER not in can.features:
+            raise _unsupported(Feature.INFER.value)
+        # None: it is another node's, which looks at it there.
+        if can.signature is not None:
+            if request.describes:
+                return Inferred(signature=can.signature)
+            check_tensors(request, can.signature)
+        return await runner.infer(attrs.evolve(request, model=batch.model))
 
     return Asks(ask, lambda found: found.usage)
 
@@ -183,6 +228,13 @@ def _unsupported(what: str) -> EndpointUnsupportedError:
     )
 
 
+_KINDS = {
+    type(None): Kind.COUNT,
+    EmbedRequest: Kind.EMBED,
+    InferRequest: Kind.INFER,
+}
+
+
 class _Call(Generic[T]):
     """One request over its attempts."""
 
@@ -193,11 +245,11 @@ class _Call(Generic[T]):
         asks: Asks[T],
         bound: TokenBound | None,
         *,
-        embeds: EmbedRequest | None = None,
+        whole: EmbedRequest | InferRequest | None = None,
     ) -> None:
         self._journey = Journey(serving, batch, bound=bound)
         self._asks = asks
-        self._embeds = embeds
+        self._whole = whole
         self._under_way = False
 
     async def run(self) -> Found[T]:
@@ -220,8 +272,8 @@ class _Call(Generic[T]):
         journey = self._journey
         while True:
             leg = journey.leg
-            leg.attempt, leg.embeds = None, self._embeds
-            leg.kind = Kind.COUNT if self._embeds is None else Kind.EMBED
+            leg.attempt, leg.whole = None, self._whole
+            leg.kind = _KINDS[type(self._whole)]
             held: AnyHeld | None = None
             try:
                 may_wait = journey.plan.may_wait

@@ -35,6 +35,7 @@ from atomr_infer.errors import ErrorRecord, InferenceError, decode, encode
 from atomr_infer.model.batch import ExecuteBatch, RawChunk, TokenChunk, Usage
 from atomr_infer.model.embeddings import Embeddings, EmbedRequest
 from atomr_infer.model.secret import HeaderSecret
+from atomr_infer.model.tensors import Inferred, InferRequest
 from atomr_infer.wire.codec import Codec
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class Kind(Enum):
     GENERATE = "generate"
     EMBED = "embed"
     COUNT = "count"
+    INFER = "infer"
 
 
 class Opening(
@@ -98,7 +100,7 @@ class Ask:
     left_s: float
     may_wait: bool
     continues: bool = False
-    request: ExecuteBatch | EmbedRequest = attrs.field(repr=False)
+    request: ExecuteBatch | EmbedRequest | InferRequest = attrs.field(repr=False)
 
 
 @attrs.frozen
@@ -162,7 +164,15 @@ class Credit:
 
 
 Answer = (
-    Admitted | Refused | TokenChunk | RawChunk | Ended | Failed | Embeddings | Count
+    Admitted
+    | Refused
+    | TokenChunk
+    | RawChunk
+    | Ended
+    | Failed
+    | Embeddings
+    | Inferred
+    | Count
 )
 """What a serving node says."""
 
@@ -175,7 +185,7 @@ def _decoder(*classes: type) -> msgspec.msgpack.Decoder[Any]:
 
 
 _ANSWERS = _decoder(
-    Admitted, Refused, TokenChunk, RawChunk, Ended, Failed, Embeddings, Count
+    Admitted, Refused, TokenChunk, RawChunk, Ended, Failed, Embeddings, Inferred, Count
 )
 _ASKS = _decoder(Ask)
 _CREDITS = _decoder(Credit)
@@ -204,6 +214,9 @@ def encoded(value: Ask | Credit | Answer) -> bytes:
     return data
 
 
+_ASKED: Mapping[Kind, type] = {Kind.EMBED: EmbedRequest, Kind.INFER: InferRequest}
+
+
 def ask_of(data: bytes) -> Ask:
     """Return what is asked.
 
@@ -211,8 +224,7 @@ def ask_of(data: bytes) -> Ask:
         FrameError: it is no :class:`Ask`.
     """
     ask: Ask = _decoded(_ASKS, data)
-    embeds = isinstance(ask.request, EmbedRequest)
-    if embeds is not (ask.kind is Kind.EMBED):
+    if type(ask.request) is not _ASKED.get(ask.kind, ExecuteBatch):
         raise FrameError(f"{ask.kind.value} with {type(ask.request).__name__}")
     if not 0.0 <= ask.left_s <= LONGEST_S:
         raise FrameError(f"{ask.left_s} s left")

@@ -21,14 +21,23 @@ from atomr_infer.model.batch import (
     TokenChunk,
     Usage,
 )
+from atomr_infer.model.capabilities import Capabilities, Feature
 from atomr_infer.model.deployment import Deployment, Jitter, RetryPolicy, Serving
 from atomr_infer.model.embeddings import Embeddings, EmbedRequest
 from atomr_infer.model.failover import HedgePolicy, OnCut
 from atomr_infer.model.secret import HeaderSecret
+from atomr_infer.model.tensors import (
+    Datatype,
+    Inferred,
+    InferRequest,
+    Signature,
+    Tensor,
+    TensorSpec,
+)
 from atomr_infer.serving.replicas.replica import Phase
 from atomr_infer.serving.requests.far_attempt import CREDIT_BYTES
 from atomr_infer.serving.requests.served import Tried
-from atomr_infer.serving.requests.whole_calls import count_tokens, embed
+from atomr_infer.serving.requests.whole_calls import count_tokens, embed, infer
 from tests.serving.acts import STOP, USAGE, Act, Player, cut, fails, says, stalls
 from tests.serving.conftest import Collected
 from tests.serving.far.nodes import until
@@ -54,6 +63,27 @@ class Counter(Player):
 
     async def count_tokens(self, batch: ExecuteBatch) -> int:
         return len(batch.messages[0].text.split())
+
+
+X = Tensor("x", Datatype.INT8, (2,), b"\x01\x02")
+TAKES = Signature(
+    inputs=(TensorSpec("x", Datatype.INT8, (2,)),),
+    outputs=(TensorSpec("y", Datatype.INT8, (2,)),),
+)
+
+
+class Adder(Player):
+    """Takes tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        features = frozenset({Feature.INFER})
+        self.capabilities = Capabilities(features=features, signature=TAKES)
+
+    async def infer(self, request: InferRequest) -> Inferred:
+        assert (request.model, request.describes) == ("m", False)
+        [x] = request.inputs
+        return Inferred(outputs=(attrs.evolve(x, name="y"),))
 
 
 async def at_rest(*trees: FarTree) -> None:
@@ -220,6 +250,35 @@ async def test_vectors_and_counts_cross_as_well(open_far: OpenFar) -> None:
         (far_vectors, far_count, route), (near_vectors, near_count, _) = found
         assert (far_vectors, far_count) == (near_vectors, near_count)
         assert route == b"node=b; replica=0; reason=only; candidates=1"
+        await at_rest(a, b)
+
+
+async def test_tensors_cross_as_well_and_what_a_model_takes(open_far: OpenFar) -> None:
+    asked = InferRequest(request_id="i", model="m", inputs=(X,))
+    wrong = attrs.evolve(asked, inputs=(attrs.evolve(X, name="z"),))
+    async with open_far("ab") as (a, b):
+        await b.deploy(M, Adder())
+        a.know(M)
+        await a.sees(1)
+        for tree in (a, b):
+            with tree.here():
+                found = await infer(tree.serving, asked)
+                told = await infer(tree.serving, attrs.evolve(asked, describes=True))
+                with pytest.raises(errors.InvalidRequestError, match="'z' is no input"):
+                    await infer(tree.serving, wrong)
+            assert found.value == Inferred(outputs=(attrs.evolve(X, name="y"),))
+            assert told.value == Inferred(signature=TAKES)
+        await at_rest(a, b)
+
+
+async def test_who_takes_no_tensors_says_so_over_there(open_far: OpenFar) -> None:
+    asked = InferRequest(request_id="i", model="m", inputs=(X,))
+    async with open_far("ab") as (a, b):
+        await b.deploy(M, Counter())
+        a.know(M)
+        await a.sees(1)
+        with a.here(), pytest.raises(errors.EndpointUnsupportedError, match="raw tens"):
+            await infer(a.serving, asked)
         await at_rest(a, b)
 
 
