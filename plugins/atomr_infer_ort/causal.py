@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import attrs
 import numpy as np
@@ -19,6 +19,7 @@ from atomr_infer.errors import EngineStartError
 
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping
+    from typing import Self
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -59,16 +60,26 @@ class Part:
         cache: the cache that holds it.
         row: its row there.
         pad: columns of the row that are padding.
+        cut: columns at the row's end that are not the sequence's any more.
     """
 
     cache: Cache
     row: int = 0
     pad: int = 0
+    cut: int = 0
 
     @property
     def length(self) -> int:
         """Tokens of the sequence that are in the cache."""
-        return self.cache.width - self.pad
+        return self.cache.width - self.pad - self.cut
+
+    def moved(self, cache: Cache, row: int, pad: int) -> Self:
+        """Return the sequence as it is in another cache, whole."""
+        return attrs.evolve(self, cache=cache, row=row, pad=pad, cut=0)
+
+    def shortened(self, length: int) -> Self:
+        """Return the sequence's beginning, of so many tokens."""
+        return attrs.evolve(self, cut=self.cut + self.length - length)
 
 
 @attrs.frozen
@@ -106,8 +117,45 @@ class Causal(Protocol):
         ...
 
 
-def feeds_of(rows: Rows, inputs: Container[str]) -> dict[str, Array]:
-    """Return what a run is given beside its cache; ``inputs``: what it takes."""
+class Scores(Causal, Protocol):
+    """A model that tells the logits behind each of some new tokens."""
+
+    def score(self, rows: Rows) -> tuple[Array, Cache]:
+        """Return the logits behind all new tokens, and the whole cache.
+
+        Raises:
+            Exception: as the engine raises it.
+        """
+        ...
+
+
+PartT = TypeVar("PartT", bound=Part)
+
+
+def in_one_cache(model: Causal, parts: Sequence[PartT]) -> list[PartT]:
+    """Return sequences as the rows of one cache, in their order."""
+    first = parts[0].cache
+    stay = first.rows == len(parts) and all(
+        part.cache is first and part.row == row and not part.cut
+        for row, part in enumerate(parts)
+    )
+    if stay:
+        return list(parts)
+    cache = model.gather(parts)
+    return [
+        part.moved(cache, row, cache.width - part.length)
+        for row, part in enumerate(parts)
+    ]
+
+
+def feeds_of(rows: Rows, inputs: Container[str], *, keep: int = 1) -> dict[str, Array]:
+    """Return what a run is given beside its cache.
+
+    Args:
+        rows: what it computes.
+        inputs: what it takes.
+        keep: new tokens, the last ones, behind which logits are wanted.
+    """
     tokens = np.array(rows.tokens, np.int64)
     new = tokens.shape[1]
     pads = np.array(rows.pads, np.int64)[:, None]
@@ -117,7 +165,7 @@ def feeds_of(rows: Rows, inputs: Container[str]) -> dict[str, Array]:
         "attention_mask": (columns >= pads).astype(np.int64),
         "position_ids": np.ascontiguousarray(columns[:, rows.cache.width :] - pads),
         "use_cache_branch": np.array([rows.cache.width > 0]),
-        "num_logits_to_keep": np.array(1, np.int64),
+        "num_logits_to_keep": np.array(keep, np.int64),
     }
     return {name: feeds[name] for name in feeds if name in inputs}
 

@@ -17,7 +17,7 @@ from atomr_infer.runtimes.decoding.engine import (
     Reading,
     Running,
 )
-from atomr_infer_ort.causal import Abilities, Causal, Part, Rows
+from atomr_infer_ort.causal import Abilities, Causal, Part, Rows, in_one_cache
 from atomr_infer_ort.faults import step_error
 
 if TYPE_CHECKING:
@@ -79,25 +79,13 @@ class OrtEngine(Engine[Part]):
         return list(by_length.values())
 
     def _decode(self, together: Sequence[Running[Part]], outcome: Outcome) -> None:
-        self._bring_together(together)
+        parts = in_one_cache(self._model, [one.place for one in together])
         tokens = [[one.answer.token] for one in together]
-        pads = [one.place.pad for one in together]
-        logits, cache = self._model.run(Rows(tokens, together[0].place.cache, pads))
-        for row, one in enumerate(together):
-            one.place = Part(cache, row, pads[row])
+        pads = [part.pad for part in parts]
+        logits, cache = self._model.run(Rows(tokens, parts[0].cache, pads))
+        for row, (one, part) in enumerate(zip(together, parts, strict=True)):
+            one.place = part.moved(cache, row, part.pad)
             outcome.take(one.generation, one.answer, logits[row])
-
-    def _bring_together(self, together: Sequence[Running[Part]]) -> None:
-        first = together[0].place.cache
-        stay = first.rows == len(together) and all(
-            one.place.cache is first and one.place.row == row
-            for row, one in enumerate(together)
-        )
-        if stay:
-            return
-        cache = self._model.gather([one.place for one in together])
-        for row, one in enumerate(together):
-            one.place = Part(cache, row, cache.width - one.place.length)
 
     def _read_on(self, reading: Reading[Part], outcome: Outcome) -> None:
         generation, done = reading.generation, reading.done
@@ -106,12 +94,20 @@ class OrtEngine(Engine[Part]):
             upto = min(upto, done + self._bounds.prefill_tokens)
         piece = generation.prompt[done:upto]
         try:
-            logits, cache = self._model.run(Rows([piece], reading.place.cache, [0]))
-            reading.place, reading.done = Part(cache), upto
+            logits = self._read(reading, piece)
+            reading.done = upto
             if reading.is_read:
-                self._begin(reading, logits[0], outcome)
+                self._begin(reading, logits, outcome)
         except Exception as error:  # noqa: BLE001  as in _step
             outcome.failed.append((generation, step_error(error)))
+
+    def _read(self, reading: Reading[Part], piece: Sequence[int]) -> Logits:
+        """Read a piece of a prompt; return the logits behind it."""
+        place = reading.place
+        logits, cache = self._model.run(Rows([piece], place.cache, [place.pad]))
+        reading.place = place.moved(cache, place.row, place.pad)
+        behind: Logits = logits[0]
+        return behind
 
     def _begin(self, reading: Reading[Part], logits: Logits, outcome: Outcome) -> None:
         """All answers go on from the one prompt."""

@@ -111,10 +111,21 @@ class CausalModel:
         Raises:
             Exception: as ONNX Runtime raises it.
         """
+        logits, cache = self._run(rows, keep=1)
+        return logits[:, -1], cache
+
+    def score(self, rows: Rows) -> tuple[Array, Cache]:
+        """Compute new tokens, and the logits behind each of them.
+
+        Raises:
+            Exception: as ONNX Runtime raises it.
+        """
+        return self._run(rows, keep=len(rows.tokens[0]))
+
+    def _run(self, rows: Rows, *, keep: int) -> tuple[Array, Cache]:
         binding = self._session.io_binding()
-        feeds = feeds_of(
-            rows, self._inputs
-        )  # held until the run is over: it copies nothing
+        # Held until the run is over: it copies nothing.
+        feeds = feeds_of(rows, self._inputs, keep=keep)
         for name, value in feeds.items():
             binding.bind_cpu_input(name, value)
         for name, held in zip(self.cache_names, rows.cache.values, strict=True):
@@ -124,7 +135,7 @@ class CausalModel:
             binding.bind_output(name, self._device)
         self._session.run_with_iobinding(binding)
         logits, *present = binding.get_outputs()
-        last = logits.numpy()[:, -1]
+        last = logits.numpy()[:, -keep:]
         width = rows.cache.width + len(rows.tokens[0])
         cache = Cache(present, rows.cache.rows, width)
         return last.astype(np.float32, copy=False), cache
@@ -143,7 +154,8 @@ class CausalModel:
                 key = id(part.cache)
                 if key not in sources:
                     sources[key] = part.cache.values[layer].numpy()
-                own = sources[key][part.row, :, part.pad :]
+                upto = part.pad + part.length
+                own = sources[key][part.row, :, part.pad : upto]
                 target[row, :, width - part.length :] = own
             gathered.append(self._value(target))
         return Cache(gathered, len(parts), width)

@@ -32,15 +32,22 @@ def tokenizer_of(layout: Layout) -> ModelTokenizer:
     return ModelTokenizer(layout.tokenizer, vocabulary=vocabulary)
 
 
-def words_of(layout: Layout, tokenizer: ModelTokenizer) -> Words:
-    """Return how a causal model's requests become tokens."""
+def words_of(layout: Layout, tokenizer: ModelTokenizer, *, drafts: int = 0) -> Words:
+    """Return how a causal model's requests become tokens.
+
+    Args:
+        layout: the model's directory.
+        tokenizer: its tokenizer.
+        drafts: tokens that a draft model may propose at once; 0: there is none.
+    """
     template = None
     if layout.chat_template is not None:
         template = ChatTemplate(layout.chat_template, layout.tokenizer_config)
     ends = tokenizer.end_tokens(
         {**layout.config, **layout.generation}, layout.tokenizer_config
     )
-    return Words(tokenizer, template, ends, defaults_of(layout.generation))
+    defaults = defaults_of(layout.generation)
+    return Words(tokenizer, template, ends, defaults, drafts=drafts)
 
 
 def context_tokens(layout: Layout, asked: int | None) -> int:
