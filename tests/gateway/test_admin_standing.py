@@ -15,7 +15,7 @@ from atomr_infer.model.placement import Placement
 from atomr_infer.model.rate_limits import RateLimits
 from atomr_infer.model.secret import Secret
 from atomr_infer.model.team import Team
-from atomr_infer.serving.limits import budgets
+from atomr_infer.serving.limits import budget_gate, budgets
 from tests.atomr.http2.conftest import Authority
 from tests.gateway.http import chat
 from tests.gateway.test_admin_everywhere import KEY, admin, node_of
@@ -30,6 +30,12 @@ LIMITED = Deployment(
     runtime="mock",
     rate_limits=RateLimits(requests_per_minute=7),
     placement=Placement(everywhere=False),
+)
+BUDGETED = Deployment(
+    name="m",
+    runtime="mock",
+    budget=(Budget(per=Per.MONTH, tokens=10_000),),
+    placement=Placement(everywhere=True),
 )
 
 
@@ -127,6 +133,31 @@ async def test_a_node_that_left_is_shown_with_its_time(tmp_path: Path) -> None:
         assert usage["away_since_s"] == {"b": away["since_s"]}
 
 
+async def test_a_request_at_the_start_waits_for_a_voter_that_is_starting_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budget_gate, "ASK_S", 0.01)  # is over before b is there
+    authority = Authority(tmp_path)
+    first = node_of(authority, "a")
+    async with Cluster.connect("inproc://a", environ={}, node=first) as a:
+        gateway = await a.serve("127.0.0.1:0")
+        port = int(gateway.url.rpartition(":")[2])
+        await a.deploy(BUDGETED)
+        statuses: list[int] = []
+
+        async def ask() -> None:
+            statuses.append((await chat(port, model="m", max_tokens=5)).status)
+
+        second = node_of(authority, "b", a.address)
+        with trio.fail_after(WITHIN_S):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(ask)
+                async with Cluster.connect("inproc://b", environ={}, node=second):
+                    while not statuses:  # noqa: ASYNC110 - above
+                        await trio.sleep(0.02)
+        assert statuses == [200]
+
+
 @pytest.mark.slow
 async def test_what_a_budget_waits_for_is_named_and_no_problem_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -137,10 +168,8 @@ async def test_what_a_budget_waits_for_is_named_and_no_problem_at_once(
         gateway = await a.serve("127.0.0.1:0", admin_key=Secret(KEY))
         port = int(gateway.url.rpartition(":")[2])
         nodes = Two(a, a, port)
-        limited = Deployment(
-            name="m", runtime="mock", budget=(Budget(per=Per.MONTH, tokens=10_000),)
-        )
-        await a.deploy(limited)
+        monkeypatch.setattr(budget_gate, "SETTLES_S", 0.0)
+        await a.deploy(BUDGETED)
         shown = await nodes.shown()
         assert (shown["problems"], shown["budgets"][0]["problem"]) == ([], None)
         refused = await chat(port, model="m", max_tokens=5)

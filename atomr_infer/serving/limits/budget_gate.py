@@ -32,8 +32,11 @@ log = logging.getLogger(__name__)
 ASK_S = 2.0
 """How long a request waits for the disk and for other nodes, at most."""
 
+SETTLES_S = 10.0
+"""So long after the start others are waited for, that have to say what they know."""
+
 WARN_ASK_S = 0.25
-"""The same, for a budget that only warns."""
+"""How long a request waits for a budget that only warns."""
 
 LOOKS = 200
 """So often in a budget a node looks whether there is something to tell."""
@@ -145,6 +148,7 @@ class BudgetGate:
         self._is_exceeded = False
         self._anew_at_s = float("inf")
         self._next_s = 0.0
+        self._settles_at_s = trio.current_time() + SETTLES_S
         self._downgrades = budget.downgrade_to is not None
         self.unseen = 0
         self.look_at = budget.units / LOOKS
@@ -278,8 +282,14 @@ class BudgetGate:
 
     @property
     def _ask_s(self) -> float:
-        """How long a request may wait: no longer than what it waits for is worth."""
-        return WARN_ASK_S if self.budget.on_exceeded is OnExceeded.WARN else ASK_S
+        """How long a request may wait: no longer than what it waits for is worth.
+
+        At the start that is a voter that may be starting, too: until it has said what
+        it knows, this node's part may not be made.
+        """
+        if self.budget.on_exceeded is OnExceeded.WARN:
+            return WARN_ASK_S
+        return max(ASK_S, self._settles_at_s - trio.current_time())
 
     def _problem(self, ledger: str) -> str | None:
         is_known = self.service.is_running and self.service.is_open(ledger)

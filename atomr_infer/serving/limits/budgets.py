@@ -17,7 +17,7 @@ from atomr import telemetry
 from atomr.cluster.budgets import BudgetsError, BudgetService, BudgetTerms
 from atomr_infer.errors import ModelNotFoundError
 from atomr_infer.policy.budget_period import owner_of
-from atomr_infer.serving.limits.budget_gate import BudgetGate
+from atomr_infer.serving.limits.budget_gate import SETTLES_S, BudgetGate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     from atomr_infer.model.deployment import Deployment
     from atomr_infer.serving.node import ServingNode
     from atomr_infer.serving.shared import Serving
-
-SETTLES_S = 10.0
-"""So long after the start what others have not said yet is no problem."""
 
 
 class Budgets:
