@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from atomr_infer.errors import EngineStartError, InferenceError
+import attrs
+
+from atomr_infer.errors import ConfigError, EngineStartError, InferenceError
 from atomr_infer.runtimes.contract import Progress
 from atomr_infer.runtimes.decoding.engine import Bounds
 from atomr_infer.runtimes.hub import fetch_model, hub_of
 from atomr_infer.runtimes.hub_files import PREFIX, parse_hub_model
 from atomr_infer.runtimes.memory import check_fits, free_bytes
-from atomr_infer_ort.causal import probe
+from atomr_infer_ort.causal import Abilities, Rows, probe
+from atomr_infer_ort.drafting import DraftingEngine
 from atomr_infer_ort.embedding import (
     EmbeddingModel,
     EmbedRunner,
@@ -25,7 +28,8 @@ from atomr_infer_ort.layout import Layout, read_layout
 from atomr_infer_ort.model import CausalModel
 from atomr_infer_ort.ranking import RankingModel
 from atomr_infer_ort.runner import OrtRunner
-from atomr_infer_ort.session import open_session
+from atomr_infer_ort.session import Session, open_session
+from atomr_infer_ort.tokens import ModelTokenizer
 from atomr_infer_ort.words import context_tokens, tokenizer_of, words_of
 
 if TYPE_CHECKING:
@@ -33,8 +37,6 @@ if TYPE_CHECKING:
 
     from atomr_infer.model.secret import Secret
     from atomr_infer_ort.options import Options
-    from atomr_infer_ort.session import Session
-    from atomr_infer_ort.tokens import ModelTokenizer
 
 _WEIGHTS = (".onnx", ".onnx_data")
 _NO_ENVIRON: Mapping[str, str] = {}
@@ -57,22 +59,25 @@ def load(
         EngineStartError: the model cannot be loaded or run, does not fit into
             memory, is of no known layout, or a provider cannot be used.
     """
-    source = options.source
-    if source.startswith(PREFIX):
+
+    def on_disk(source: str) -> str:
+        if not source.startswith(PREFIX):
+            return source
         hub, model = hub_of(environ, token), parse_hub_model(source)
-        source = str(fetch_model(hub, model, _WEIGHTS, report))
-    report(Progress("reading the model's files"))
-    layout = read_layout(source, options.file)
-    if options.providers[0] == "cpu":
-        check_fits(str(layout.model), layout.weights_bytes, free_bytes())
+        return str(fetch_model(hub, model, _WEIGHTS, report))
+
+    layout, session = _opened(on_disk(options.source), options.file, options, report)
     tokenizer = tokenizer_of(layout)
-    size = layout.weights_bytes
-    report(Progress("loading the model", 0, size))
-    session = open_session(layout.model, options)
-    report(Progress("loading the model", size, size))
-    names = {one.name for one in session.get_inputs()}
-    if any(name.startswith("past") for name in names):
-        return _causal(options, layout, tokenizer, session, report)
+    if _is_causal(session):
+        report(Progress("trying the model"))
+        model = _causal_model(options, layout, tokenizer, session)
+        draft = None
+        if options.draft is not None:
+            source = on_disk(options.draft)
+            draft = _draft(source, options, tokenizer, model, report)
+        return _causal(options, layout, model, draft)
+    if options.draft is not None:
+        raise ConfigError(f"{str(layout.model)!r} makes no text that can be drafted")
     outputs = [one.name for one in session.get_outputs()]
     ranks = [
         o for o in session.get_outputs() if o.name == "logits" and len(o.shape) == 2
@@ -92,16 +97,42 @@ def load(
     return _embedding(options, layout, tokenizer, session)
 
 
-def _causal(
-    options: Options,
-    layout: Layout,
-    tokenizer: ModelTokenizer,
-    session: Session,
-    report: Callable[[Progress], None],
-) -> OrtRunner:
+def _opened(
+    source: str, file: str | None, options: Options, report: Callable[[Progress], None]
+) -> tuple[Layout, Session]:
+    report(Progress("reading the model's files"))
+    layout = read_layout(source, file)
+    if options.providers[0] == "cpu":
+        check_fits(str(layout.model), layout.weights_bytes, free_bytes())
+    size = layout.weights_bytes
+    report(Progress("loading the model", 0, size))
+    session = open_session(layout.model, options)
+    report(Progress("loading the model", size, size))
+    return layout, session
+
+
+def _is_causal(session: Session) -> bool:
+    return any(one.name.startswith("past") for one in session.get_inputs())
+
+
+# --- language models ------------------------------------------------------------
+
+
+@attrs.frozen(eq=False)
+class _Causal:
+    """A language model, and what is known of it."""
+
+    model: CausalModel
+    abilities: Abilities
+    tokenizer: ModelTokenizer
+    context_tokens: int
+
+
+def _causal_model(
+    options: Options, layout: Layout, tokenizer: ModelTokenizer, session: Session
+) -> _Causal:
     on_gpu = options.providers[0] in {"cuda", "tensorrt"}
     model = CausalModel(session, layout.config, device="cuda" if on_gpu else "cpu")
-    report(Progress("trying the model"))
     try:
         abilities = probe(model, tokenizer.size)
     except InferenceError:
@@ -110,24 +141,77 @@ def _causal(
         # The library's errors have no common class but Exception.
         raise load_error(str(layout.model), error) from error
     context = context_tokens(layout, options.context_tokens)
-    cache = options.cache_tokens or _cache_tokens(model, options.max_seqs * context)
+    return _Causal(model, abilities, tokenizer, context)
+
+
+def _draft(
+    source: str,
+    options: Options,
+    tokenizer: ModelTokenizer,
+    verifier: _Causal,
+    report: Callable[[Progress], None],
+) -> _Causal:
+    layout, session = _opened(source, options.draft_file, options, report)
+    shown = str(layout.model)
+    if not _is_causal(session):
+        raise ConfigError(f"draft: {shown!r} is no language model with a cache")
+    own = tokenizer_of(layout)
+    if not own.same_as(tokenizer):
+        raise ConfigError(f"draft: the tokenizer of {shown!r} is another one")
+    draft = _causal_model(options, layout, own, session)
+    drafted, known = _vocabulary(draft.model), _vocabulary(verifier.model)
+    if drafted != known:
+        raise ConfigError(
+            f"draft: {shown!r} knows {drafted} tokens, and the model {known}"
+        )
+    if not (draft.abilities.pieces and verifier.abilities.pieces):
+        raise ConfigError(
+            "draft: one of the models reads single tokens only, and a draft is judged "
+            "in one run"
+        )
+    return draft
+
+
+def _vocabulary(model: CausalModel) -> int:
+    """Return how many tokens a model's logits are of."""
+    logits, _ = model.run(Rows([[0]], model.empty(), [0]))
+    return int(logits.shape[-1])
+
+
+def _causal(
+    options: Options,
+    layout: Layout,
+    own: _Causal,
+    draft: _Causal | None,
+) -> OrtRunner:
+    both = [own] if draft is None else [own, draft]
+    context = min(one.context_tokens for one in both)
+    of_a_token = sum(one.model.bytes_per_token for one in both)
+    cache = options.cache_tokens or _cache_tokens(
+        of_a_token, options.max_seqs * context
+    )
     context = min(context, cache)
-    words = words_of(layout, tokenizer)
+    drafts = 0 if draft is None else options.draft_tokens
+    words = words_of(layout, own.tokenizer, drafts=drafts)
     bounds = Bounds(
         max_seqs=options.max_seqs,
         prefill_tokens=options.prefill_tokens,
         cache_tokens=cache,
     )
-    engine = OrtEngine(model, abilities, bounds)
+    engine = OrtEngine(own.model, own.abilities, bounds)
+    if draft is not None:
+        pads = own.abilities.pads and draft.abilities.pads
+        abilities = attrs.evolve(own.abilities, pads=pads)
+        engine = DraftingEngine(own.model, draft.model, abilities, bounds)
     return OrtRunner(engine, words, context_tokens=context, max_seqs=options.max_seqs)
 
 
-def _cache_tokens(model: CausalModel, most: int) -> int:
+def _cache_tokens(bytes_per_token: int, most: int) -> int:
     """Return the tokens that the caches may hold, ``most`` at most."""
     free = free_bytes()
     if free is None:
         return most
-    return max(1, min(most, int(free * _CACHE_SHARE) // model.bytes_per_token))
+    return max(1, min(most, int(free * _CACHE_SHARE) // bytes_per_token))
 
 
 def _embedding(

@@ -30,6 +30,9 @@ DEFAULT_PREFILL_TOKENS = 64
 """A request that is cancelled waits for its step, and those beside it wait for a
 prompt's piece: 64 tokens of a small model take a fifth of a second on two cores."""
 
+DEFAULT_DRAFT_TOKENS = 4
+"""Tokens that a draft proposes at once, at most."""
+
 DEFAULT_BATCH_TOKENS = 4096
 """Texts that are embedded in one run, padding counted."""
 
@@ -88,6 +91,11 @@ class Options:
             prompt and ``max_tokens`` fit.
         context_tokens: bounds prompt and answer of one request; None: the
             model's own bound.
+        draft: the directory, or the hub's name, of a small model with the same
+            tokenizer: it proposes tokens, of which the model takes those that leave
+            its answers as they are; None: there is none.
+        draft_file: the ``.onnx`` file inside that directory; None: as for ``file``.
+        draft_tokens: how many tokens are proposed at once, at most.
         pooling: how a text's vector is made; ``auto``: as the model's files say.
         normalize: whether vectors are made as long as one; ``auto``: as the
             model's files say.
@@ -104,6 +112,9 @@ class Options:
     prefill_tokens: int = DEFAULT_PREFILL_TOKENS
     cache_tokens: int | None = None
     context_tokens: int | None = None
+    draft: str | None = None
+    draft_file: str | None = None
+    draft_tokens: int = DEFAULT_DRAFT_TOKENS
     pooling: Pooling = Pooling.AUTO
     normalize: Normalize = Normalize.AUTO
     batch_tokens: int = DEFAULT_BATCH_TOKENS
@@ -139,6 +150,7 @@ def parse_options(deployment: Deployment) -> Options:
             ) from error
     options = Options(source=deployment.model, **taken)
     _check_provider_options(deployment.name, options)
+    _check_draft(deployment, options)
     return options
 
 
@@ -161,6 +173,16 @@ def _check_provider_options(deployment: str, options: Options) -> None:
             )
 
 
+def _check_draft(deployment: Deployment, options: Options) -> None:
+    if options.draft is not None:
+        return
+    for name in ("draft_file", "draft_tokens"):
+        if name in deployment.options:
+            raise ConfigError(
+                f"deployment {deployment.name!r}: {name} has no effect without draft"
+            )
+
+
 # --- values -------------------------------------------------------------------
 
 
@@ -168,6 +190,17 @@ def _file(value: OptionValue) -> str:
     if isinstance(value, str) and value.endswith(".onnx") and not value.startswith("/"):
         return value
     raise _NotAllowedError("give an .onnx file's path inside the model's directory")
+
+
+def _folder(value: OptionValue) -> str:
+    if isinstance(value, str) and value:
+        if value.startswith(PREFIX):
+            try:
+                parse_hub_model(value)
+            except ConfigError as error:
+                raise _NotAllowedError(str(error)) from error
+        return value
+    raise _NotAllowedError("give the path of a model's directory")
 
 
 def _whole(least: int, most: int) -> Callable[[OptionValue], int]:
@@ -234,6 +267,9 @@ _PARSERS: Mapping[str, Callable[[OptionValue], object]] = {
     "prefill_tokens": _whole(1, 1_000_000),
     "cache_tokens": _whole(1, 1_000_000_000),
     "context_tokens": _whole(1, 100_000_000),
+    "draft": _folder,
+    "draft_file": _file,
+    "draft_tokens": _whole(1, 64),
     "pooling": _member(Pooling),
     "normalize": _member(Normalize),
     "batch_tokens": _whole(1, 10_000_000),

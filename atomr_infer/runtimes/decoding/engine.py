@@ -95,6 +95,10 @@ class Outcome:
         except InferenceError as error:  # the others are well
             self.failed.append((generation, error))
             return
+        self.tell(generation, chunk)
+
+    def tell(self, generation: Generation, chunk: TokenChunk | None) -> None:
+        """Note what is new of an answer; None: nothing is."""
         if chunk is not None:
             self.chunks.append((generation, chunk))
 

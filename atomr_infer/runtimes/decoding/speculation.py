@@ -79,7 +79,11 @@ class SpeculativeDecoder:
             logits: the draft's, behind what it has proposed so far.
         """
         behind = tuple(each.token for each in self._proposed)
-        shares = self._sampler.shares(logits, behind)
+        if np.isfinite(logits.max()):
+            shares = self._sampler.shares(logits, behind)
+        else:
+            # Whatever is proposed is judged: a draft that breaks costs time only.
+            shares = np.full(len(logits), 1 / len(logits))
         token = self._sampler.draw(shares)
         self._proposed.append(_Drafted(token, shares))
         return token
