@@ -25,7 +25,6 @@ from atomr_infer.model.batch import (
     TokenChunk,
 )
 from atomr_infer.model.deployment import Deployment
-from atomr_infer.model.usage import Usage
 from atomr_infer.runtimes.contract import RunnerContext
 from atomr_infer_ort.plugin import PLUGIN
 from tests.plugins.ort.graphs import LlamaShape, llama, random_llama
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from atomr_infer.model.usage import Usage
     from atomr_infer_ort.causal import Rows
     from atomr_infer_ort.model import CausalModel
     from atomr_infer_ort.runner import OrtRunner
