@@ -90,8 +90,6 @@ def served_headers(
         warnings.append("ignored by this model: " + ", ".join(served.ignored))
     if warnings:
         found.append((b"x-atomr-warnings", header_text("; ".join(warnings))))
-    if served.stages:
-        found.append((b"x-atomr-stages", header_text(", ".join(served.stages))))
     if served.recovered:
         found.append((b"x-atomr-recovered", b"true"))
     if served.model != asked.batch.model:
@@ -104,6 +102,7 @@ def whole_headers(served: Served, dialect: Dialect) -> tuple[tuple[bytes, bytes]
     return (
         *request_id_headers(served.request_id, dialect),
         *_downgraded_headers(served),
+        *_stages_headers(served),
         (b"x-atomr-deployment", served.deployment.encode()),
         (b"x-atomr-attempts", str(len(served.attempts)).encode()),
         (b"x-atomr-route", served.route),
@@ -114,6 +113,12 @@ def _downgraded_headers(served: Served) -> tuple[tuple[bytes, bytes], ...]:
     if not served.downgraded:
         return ()
     return ((b"x-atomr-downgraded", header_text(served.downgraded)),)
+
+
+def _stages_headers(served: Served) -> tuple[tuple[bytes, bytes], ...]:
+    if not served.stages:
+        return ()
+    return ((b"x-atomr-stages", header_text(", ".join(served.stages))),)
 
 
 def cost_headers(cost: Cost | None) -> tuple[tuple[bytes, bytes], ...]:

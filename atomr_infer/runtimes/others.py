@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from contextlib import AbstractAsyncContextManager
 
     from atomr_infer.model.batch import ExecuteBatch, TokenChunk
@@ -42,8 +43,29 @@ class Stream(Protocol):
         ...
 
 
+class Made(Protocol):
+    """A request that was made of others, and has ended: who was asked, what it cost."""
+
+    def split(self, weights: Sequence[int]) -> Sequence[Made]:
+        """Return its parts, where it was made for several requests.
+
+        Args:
+            weights: how much of it was for each, at least 0; for one at least more.
+        """
+        ...
+
+
 class Asking(Protocol):
     """A block in which others are asked."""
+
+    @property
+    def made(self) -> Sequence[Made]:
+        """What was asked for vectors in this block, the last one last."""
+        ...
+
+    def take_part(self, part: Made, verdict: str) -> None:
+        """Say that another block asked for this one, too, and what its part is."""
+        ...
 
     def generate(self, batch: ExecuteBatch) -> Stream:
         """Ask who serves ``batch.model``; its ``request_id`` is the runner's.

@@ -12,7 +12,7 @@ import attrs
 import pytest
 import trio
 
-from atomr_infer.errors import UpstreamError
+from atomr_infer.errors import InvalidRequestError, UpstreamError
 from atomr_infer.model.batch import ExecuteBatch, Message, RawChunk, Role, TokenChunk
 from atomr_infer.model.capabilities import Capabilities, Feature
 from atomr_infer.model.collected import Collected
@@ -179,6 +179,8 @@ class VectorRunner(MockRunner):
         await trio.sleep(1.0)
         if "bad" in request.inputs:
             raise UpstreamError("it cannot be embedded")
+        if "refused" in request.inputs:
+            raise InvalidRequestError("it is no text")
         vectors = tuple((float(len(each)),) for each in request.inputs)
         return Embeddings(
             vectors=vectors, usage=Usage(input_uncached=len(request.inputs))

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from atomr_infer.model.batch import ExecuteBatch
     from atomr_infer.model.embeddings import Embeddings, EmbedRequest
+    from atomr_infer.runtimes.others import Made
     from atomr_infer.serving.shared import Serving
 
 _NUMBERS = count(1)
@@ -72,6 +73,12 @@ class AskingOthers:
         self._serving = serving
         self._nursery = nursery
         self._streams: list[StageStream] = []
+        self._made: list[Stage] = []
+
+    @property
+    def made(self) -> tuple[Stage, ...]:
+        """What was asked for vectors in this block, the last one last."""
+        return tuple(self._made)
 
     def generate(self, batch: ExecuteBatch) -> StageStream:
         """Ask who serves ``batch.model``."""
@@ -88,9 +95,22 @@ class AskingOthers:
         if outer is not None:
             outer.stages.append(Stage(model, outer.depth + 1, verdict=verdict))
 
+    def take_part(self, part: Made, verdict: str) -> None:
+        """Say that another block asked for this one, too, and what its part is."""
+        outer = CURRENT.get()
+        if outer is not None and isinstance(part, Stage):
+            serving, spent = self._serving, (*part.spent, *part.all_spent())
+            cost = serving.prices.cost(spent, serving.deployments)
+            depth = outer.depth + 1
+            outer.stages.append(
+                attrs.evolve(part, depth=depth, verdict=verdict, cost=cost)
+            )
+
     async def embed(self, request: EmbedRequest) -> Embeddings:
         """Ask who serves ``request.model`` for vectors."""
-        token = CURRENT.set(_entered(request.model))
+        stage = _entered(request.model)
+        self._made.append(stage)
+        token = CURRENT.set(stage)
         try:
             inner = attrs.evolve(request, request_id=_inner_id(request.request_id))
             return (await embed(self._serving, inner)).value

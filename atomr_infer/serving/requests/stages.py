@@ -15,10 +15,11 @@ import attrs
 import trio
 
 from atomr_infer.model.cost import Cost
+from atomr_infer.policy.shared_usage import split_usage
 from atomr_infer.serving.requests.served import Spent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from atomr_infer.serving.requests.report import Report
 
@@ -58,6 +59,29 @@ class Stage:
         self.duration_s = trio.current_time() - report.started_at
         self.spent = tuple(report.spent)
         self.cost = report.cost
+
+    def split(self, weights: Sequence[int]) -> tuple[Stage, ...]:
+        """Return the parts of a request that was made for several others.
+
+        What they cost is for who knows the prices to say.
+
+        Args:
+            weights: how much of it was for each, at least 0; for one at least more.
+        """
+        used = [split_usage(each.usage, weights) for each in self.spent]
+        inner = [stage.split(weights) for stage in self.stages]
+        return tuple(
+            attrs.evolve(
+                self,
+                spent=tuple(
+                    attrs.evolve(whole, usage=parts[number])
+                    for whole, parts in zip(self.spent, used, strict=True)
+                ),
+                cost=None,
+                stages=[parts[number] for parts in inner],
+            )
+            for number in range(len(weights))
+        )
 
     def all_spent(self) -> Iterator[Spent]:
         """Yield what the stages inside it used, to any depth."""

@@ -298,4 +298,5 @@ class _Call(Generic[T]):
             cost=journey.report.cost,
             asked_at=journey.report.asked_at,
             route=b"" if journey.leg.attempt is None else journey.leg.attempt.route,
+            stages=tuple(map(str, journey.report.stages)),
         )
