@@ -57,10 +57,12 @@ class Front:
     Attributes:
         events: in the order in which they can be applied.
         more: whether there are others, beside the newest.
+        after: how many of the latest events were not looked at.
     """
 
     events: tuple[Event, ...]
     more: bool = False
+    after: int = 0
 
 
 def size_bytes(event: Event) -> int:
@@ -98,6 +100,11 @@ class LogTail:
 
     def __len__(self) -> int:
         return len(self._events)
+
+    @property
+    def newest(self) -> Event | None:
+        """The event that was applied last; None: there is none."""
+        return self._events[-1] if self._events else None
 
     def append(self, event: Event) -> None:
         """Add an event that was applied just now."""
@@ -140,40 +147,70 @@ class LogTail:
         Cost: of the events since the oldest that he lacks, or of those before it
             where they are fewer.
         """
-        known = known.to_dict() if isinstance(known, VersionVector) else dict(known)
+        behind = self.behind(known, vector)
+        return None if behind is None else self.front(known, batch, latest=behind)
+
+    def behind(
+        self, known: Mapping[Origin, int], vector: Mapping[Origin, int]
+    ) -> int | None:
+        """Return how many of the latest events there are from the first he lacks.
+
+        Args:
+            known: how many events of each origin he has.
+            vector: how many there are.
+
+        Returns:
+            0: he lacks none.  None: he needs a snapshot.
+        """
+        known = _plain(known)
         get = known.get
         if any(get(origin, 0) < seq for origin, seq in self.base.items()):
             return None
         missing = sum([max(0, seq - get(o, 0)) for o, seq in vector.items()])
-        if missing > len(self._events) // 2:
-            return self._from_oldest(known, missing, batch)
-        return self._from_newest(known, missing, batch)
+        events = self._events
+        if missing > len(events) // 2:
+            return self._from_oldest(known)
+        if missing:
+            for behind, event in enumerate(reversed(events), 1):
+                origin, seq = event.dot.origin, event.dot.seq
+                # One that was retired with a snapshot may have events here still.
+                if get(origin, 0) < seq <= vector.get(origin, 0):
+                    missing -= 1
+                    if not missing:
+                        return behind
+        return 0
 
-    def _from_oldest(
-        self, known: Mapping[Origin, int], missing: int, batch: Batch
-    ) -> Front:
-        lacks: list[Event] = []
-        for event in islice(self._events, max(0, len(self._events) - batch.newest)):
+    def _from_oldest(self, known: Mapping[Origin, int]) -> int:
+        for index, event in enumerate(self._events):
             if event.dot.seq > known.get(event.dot.origin, 0):
-                lacks.append(event)
-                if len(lacks) == batch.events:
-                    break
-        front = _front(lacks, batch)
-        return Front(front.events, missing > len(front.events) + batch.newest)
+                return len(self._events) - index
+        return 0
 
-    def _from_newest(
-        self, known: Mapping[Origin, int], missing: int, batch: Batch
-    ) -> Front:
-        lacks: list[Event] = []
-        for age, event in enumerate(reversed(self._events)):
-            if not missing:
-                break
+    def front(self, known: Mapping[Origin, int], batch: Batch, *, latest: int) -> Front:
+        """Return what somebody lacks of the latest events, from the front.
+
+        Args:
+            known: how many events of each origin he has.
+            batch: how much of it at once.
+            latest: of so many, less the newest of the batch.
+        """
+        known = _plain(known)
+        number = len(self._events)
+        first: list[Event] = []
+        size = 0
+        start, end = max(0, number - latest), max(0, number - batch.newest)
+        for index, event in enumerate(islice(self._events, start, end), start):
             if event.dot.seq > known.get(event.dot.origin, 0):
-                missing -= 1
-                if age >= batch.newest:
-                    lacks.append(event)
-        lacks.reverse()
-        return _front(lacks, batch)
+                size += size_bytes(event)
+                if first and (len(first) == batch.events or size > batch.bytes):
+                    return Front(tuple(first), more=True, after=number - index)
+                first.append(event)
+        return Front(tuple(first), after=min(number, batch.newest))
+
+
+def _plain(known: Mapping[Origin, int]) -> Mapping[Origin, int]:
+    """Return a dictionary, which is looked at ten times as fast."""
+    return known.to_dict() if isinstance(known, VersionVector) else known
 
 
 def _front(events: list[Event], batch: Batch) -> Front:

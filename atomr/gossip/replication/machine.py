@@ -6,7 +6,9 @@ answers with what we lack, and with what it knows when it lacks something; it is
 slow, and makes good whatever was lost.
 
 No peer has a queue here, and nothing waits for an answer: a peer that is dead, slow
-or cut off costs nothing, and is brought up from the log when it is back.
+or cut off costs nothing, and is brought up from the log when it is back.  Of what is
+under way to a peer only its end is remembered, so that a slow one is not sent the
+same again for each of its digests.
 
 Pure: the clocks and the generator are arguments.
 
@@ -20,6 +22,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from atomr.crdt import Batch, EventLog, MalformedError, Origin, Took, VersionVector
+from atomr.gossip.replication.answers import Answers
 from atomr.gossip.replication.events import (
     Applied,
     Diverged,
@@ -47,13 +50,14 @@ from atomr.gossip.replication.frames import (
 )
 from atomr.gossip.replication.options import ReplicationOptions
 from atomr.gossip.replication.retiring import Retiring
-from atomr.gossip.replication.settling import Settling
 from atomr.gossip.replication.transfers import Incoming, Outgoing
 
 if TYPE_CHECKING:
     from atomr.gossip.membership.draw import Draw
 
 _NEVER = float("inf")
+_LATE_FACTOR = 2.0
+"""Of the time of a node that cannot keep up, a third at most is between two rounds."""
 _DEFAULTS = ReplicationOptions()
 
 
@@ -68,9 +72,12 @@ class Replication:
         received: events that came, how often they were new or known.
         round_at_s: when the next round is due, unless there are news before; whoever
             knows by other ways that all peers hold the same may put it off.
+        late_s: by how much whoever runs this is behind its time; it asks and tells
+            the more seldom, as what it would ask for waits to be read.
     """
 
     __slots__ = (
+        "_answers",
         "_asked_at_s",
         "_asked_peer",
         "_busy_rounds",
@@ -79,8 +86,8 @@ class Replication:
         "_outgoing",
         "_pushed",
         "_retiring",
-        "_settling",
         "_told",
+        "late_s",
         "log",
         "options",
         "peers",
@@ -101,9 +108,10 @@ class Replication:
         self.options = options
         self.peers: dict[Origin, VersionVector] = {}
         self.received = {"applied": 0, "known": 0, "dropped": 0, "refused": 0}
+        self.late_s = 0.0
         self._draw = draw
         self._retiring = Retiring(log, options)
-        self._settling = Settling(options.settle_s)
+        self._answers = Answers(log, options)
         self._outgoing = Outgoing(options)
         self._incoming: Incoming | None = None
         self._pushed = log.written
@@ -118,6 +126,10 @@ class Replication:
     def next_deadline_s(self) -> float:
         """When to be woken at the latest."""
         return min(self.push_at_s, self.round_at_s)
+
+    def wait_s(self, peer: Origin) -> float:
+        """Return for how long what a peer was sent is on its way; the peer is up."""
+        return self._answers.wait_s(peer)
 
     def must_hear(self, peer: Origin) -> bool:
         """Whether a peer's digest is waited for, be it the same as ours."""
@@ -147,10 +159,15 @@ class Replication:
     def _hasten(self, now_s: float) -> None:
         """Tell of news by some rounds that come sooner."""
         self._told = self.log.tail.total
-        self._settling.note(self._told, now_s)
+        self._answers.note(now_s)
         self._busy_rounds = self.options.busy_rounds
-        soon_s = now_s + self.options.busy_round_s * (0.9 + 0.2 * self._draw.random())
+        soon_s = now_s + self._interval_s(self.options.busy_round_s)
         self.round_at_s = min(self.round_at_s, soon_s)
+
+    def _interval_s(self, interval_s: float) -> float:
+        # Not all nodes at the same time, for ever.
+        drawn_s = interval_s * (0.9 + 0.2 * self._draw.random())
+        return drawn_s + _LATE_FACTOR * self.late_s
 
     def _respond(self, event: Event, now_s: float, now_ms: int) -> list[Effect]:
         match event:
@@ -176,11 +193,13 @@ class Replication:
         for older in [p for p in self.peers if p.name == peer.name]:
             self._forget_peer(older)
         self.peers[peer] = VersionVector()
+        self._answers.peer_up(peer)
         self._retiring.back(peer)
         return [Send(peer, self._digest())]
 
     def _forget_peer(self, peer: Origin) -> None:
         self.peers.pop(peer, None)
+        self._answers.peer_down(peer)
         self._outgoing.drop(peer)
         if self._incoming is not None and self._incoming.peer == peer:
             self._incoming = None
@@ -191,10 +210,8 @@ class Replication:
 
     def _push(self) -> list[Effect]:
         self.push_at_s = _NEVER
-        log, batch = (
-            self.log,
-            Batch(self.options.batch_events, self.options.batch_bytes),
-        )
+        log, options = self.log, self.options
+        batch = Batch(options.batch_events, options.batch_bytes)
         # What is more than one frame comes with the rounds, at the pace of each peer.
         events = log.tail.own_since(log.origin, self._pushed, batch).events
         self._pushed = log.written
@@ -211,15 +228,13 @@ class Replication:
         options = self.options
         self._busy_rounds = max(0, self._busy_rounds - 1)
         interval_s = options.busy_round_s if self._busy_rounds else options.round_s
-        # Not all nodes at the same time, for ever.
-        self.round_at_s = now_s + interval_s * (0.9 + 0.2 * self._draw.random())
+        self.round_at_s = now_s + self._interval_s(interval_s)
         self._outgoing.drop_unused(now_s)
         effects = self._retiring.check(self.peers, now_s)
         effects += self._ask_again(now_s)
         peers = list(self.peers)
-        number = min(self.options.fanout, len(peers))
         digest = self._digest()
-        chosen = self._draw.sample(peers, number)
+        chosen = self._draw.sample(peers, min(options.fanout, len(peers)))
         return effects + [Send(peer, digest) for peer in chosen]
 
     def _digest(self, *, is_answer: bool = False) -> Digest:
@@ -288,20 +303,19 @@ class Replication:
 
     def _answer(self, peer: Origin, digest: Digest, now_s: float) -> list[Effect]:
         log = self.log
-        vector = VersionVector(dict(digest.vector))
+        known = vector = VersionVector(dict(digest.vector))
         if self._retiring.was_away(peer, vector):
             return [Send(peer, Reset(peer))]
-        known = vector
         if digest.retired:
             known |= VersionVector(dict(digest.retired))
         if peer in self.peers:
             self.peers[peer] = known
             self._retiring.heard(peer)
+            self._answers.heard(peer, known, now_s)
         self._retiring.learn(digest.retired)
         if vector == log.vector:
             return self._compare(peer, vector, digest.state_hash, now_s)
-        effects: list[Effect] = []
-        effects += self._send_missing(peer, known, now_s)
+        effects = self._send_missing(peer, known, now_s)
         if not digest.is_answer and self._lacks(vector) and self._may_ask(peer, now_s):
             effects.append(self._ask(peer, now_s))
         return effects
@@ -318,13 +332,10 @@ class Replication:
     def _send_missing(
         self, peer: Origin, known: VersionVector, now_s: float
     ) -> list[Effect]:
-        options, log = self.options, self.log
-        newest = self._settling.newest(log.tail.total, now_s)
-        batch = Batch(options.batch_events, options.batch_bytes, newest)
-        front = log.diff(known, batch)
-        if front is None:
+        answer = self._answers.missing(peer, known, now_s)
+        if answer is None:
             return self._offer(peer, now_s)
-        return [Send(peer, Events(front.events, front.more))] if front.events else []
+        return [Send(peer, answer)] if answer.events else []
 
     def _lacks(self, vector: VersionVector) -> bool:
         seen, retired = self.log.seen.vector, self.log.retired

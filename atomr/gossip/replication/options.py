@@ -22,7 +22,10 @@ class ReplicationOptions:
         busy_rounds: news are told by so many rounds.
         fanout: a digest goes to so many peers.
         settle_s: events that came within it are on their way to all by pushes, and
-            are not sent in answer to a digest.
+            are not sent in answer to a digest; to a peer that is slow, within as long
+            as it was measured to take.
+        resend_s: but within no more than that; then what a peer was sent, and does
+            not have, is sent again.
         batch_events: events in one frame at most.
         batch_bytes: bytes in one frame, about.
         chunk_bytes: bytes of one part of a snapshot, about.
@@ -49,6 +52,7 @@ class ReplicationOptions:
     busy_rounds: int = 4
     fanout: int = 2
     settle_s: float = 0.05
+    resend_s: float = 8.0
     batch_events: int = 500
     batch_bytes: int = 128 * 1024
     chunk_bytes: int = 64 * 1024

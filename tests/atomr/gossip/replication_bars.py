@@ -14,7 +14,7 @@ import attrs
 
 from atomr.crdt import AWLWWMap
 from atomr.gossip.replication import Applied, PeerDown, PeerUp, Wrote
-from atomr.testing.simulation import Quality, Simulation
+from atomr.testing.simulation import GOOD, Quality, Simulation
 from tests.atomr.gossip.replication_world import (
     CODEC,
     ReplicaNode,
@@ -165,3 +165,73 @@ def _tell(
 
 def _act(event: PeerDown | PeerUp, node: ReplicaNode, now_s: float) -> list[object]:
     return node.act(event, now_s)
+
+
+@attrs.frozen
+class Slowed:
+    """What came of a node that hears all late.
+
+    Attributes:
+        slow: how often an event came to it, on average.
+        others: and to another one, at most.
+        equal_after_s: how long after the last write all were equal.
+        waits_s: how long the others give it.
+    """
+
+    slow: float
+    others: float
+    equal_after_s: float
+    waits_s: set[float]
+
+
+def slowed(
+    late_s: float,
+    seed: int,
+    *,
+    lossy: Quality | None = None,
+    then_quick_s: float = 0.0,
+) -> Slowed:
+    """Let all five write, fifty times a second, while one hears all late.
+
+    Args:
+        late_s: by how much.
+        seed: of the simulation.
+        lossy: for the last two seconds its links are so.
+        then_quick_s: for so long it hears in time again, while all write.
+    """
+    simulation = cluster(5, seed)
+    slow, *others = simulation.names
+    late = Quality(delay_s=late_s, jitter_s=0.0, in_order=True)
+    simulation.set_quality(late, to=slow)
+    _write_evenly(simulation, 20.0)
+    if lossy is not None:
+        simulation.set_quality(lossy, to=slow)
+        _write_evenly(simulation, 2.0)
+        simulation.set_quality(late, to=slow)
+    if then_quick_s:
+        simulation.set_quality(GOOD, to=slow)
+        _write_evenly(simulation, then_quick_s)
+    took_s = simulation.run_until(lambda: are_equal(simulation), within_s=30.0)
+    # What is under way comes, too.
+    simulation.run(2 * late_s)
+    copies = {
+        name: 1 + received["known"] / received["applied"]
+        for name in simulation.names
+        for received in [simulation.node(name).machine.received]
+    }
+    origin = simulation.node(slow).log.origin
+    return Slowed(
+        copies[slow],
+        max(copies[name] for name in others),
+        took_s,
+        {simulation.node(name).machine.wait_s(origin) for name in others},
+    )
+
+
+def _write_evenly(simulation: Simulation, for_s: float, per_s: int = 50) -> None:
+    draw = simulation.random
+    for at in range(int(for_s * per_s)):
+        name, key = draw.choice(simulation.names), draw.randrange(1_000)
+        at_s = simulation.now_s + at / per_s
+        simulation.at(at_s, partial(simulation.do, name, partial(_put, key)))
+    simulation.run(for_s)

@@ -8,9 +8,9 @@ from atomr.crdt import (
     LogTail,
     Replicated,
     joining,
-    log_tail,
 )
 from atomr.gossip.replication import Replication
+from atomr.gossip.replication.flight import Flight
 from atomr.gossip.replication.retiring import Retiring
 from tests.atomr.gossip.mutants import Mutant
 from tests.atomr.gossip.replication_scenarios import SCENARIOS
@@ -22,9 +22,9 @@ CHAOS, RETIREMENT, ROLLING = SCENARIOS
 MUTANTS = (
     Mutant(
         "trap 1: the newest events are sent, not the first",
-        log_tail._front,
-        "first = tuple(events[: batch.events])",
-        "first = tuple(events[-batch.events :])",
+        LogTail.front,
+        "max(0, number - latest)",
+        "max(0, number - min(latest, batch.events))",
         CHAOS,
     ),
     Mutant(
@@ -64,7 +64,7 @@ MUTANTS = (
     ),
     Mutant(
         "trap 6: a log that begins too late is sent all the same",
-        LogTail.since,
+        LogTail.behind,
         "get(origin, 0) < seq for origin, seq",
         "False for origin, seq",
         CHAOS,
@@ -82,6 +82,13 @@ MUTANTS = (
         "seen = context_of(self.seen.vector.items(), self.retired.items())",
         "seen = context_of(self.seen.vector.items())",
         RETIREMENT,
+    ),
+    Mutant(
+        "what a peer was sent once is not sent again, whatever became of it",
+        Flight.is_under_way,
+        "return False",
+        "return first <= self._position",
+        CHAOS,
     ),
     Mutant(
         "a snapshot is joined with its first chunk",
