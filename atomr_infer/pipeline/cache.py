@@ -20,7 +20,7 @@ import trio
 
 from atomr_infer.errors import InferenceError, NotReadyError
 from atomr_infer.model.capabilities import Capabilities, Feature
-from atomr_infer.model.embeddings import Embeddings
+from atomr_infer.model.embeddings import Embeddings, Vector
 from atomr_infer.model.usage import Usage
 from atomr_infer.pipeline.answer_cache import (
     AnswerCache,
@@ -31,14 +31,16 @@ from atomr_infer.pipeline.answer_cache import (
     size_of_vector,
 )
 from atomr_infer.pipeline.asking_runner import CAPABILITIES, AskingRunner
+from atomr_infer.pipeline.vector_flights import VectorFlight, is_of_who_began
 from atomr_infer.serving.replicas.fresh_error import fresh
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+    from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 
     from atomr_infer.model.batch import ExecuteBatch, TokenChunk
-    from atomr_infer.model.embeddings import EmbedRequest, Vector
+    from atomr_infer.model.embeddings import EmbedRequest
     from atomr_infer.pipeline.options import CacheOptions
+    from atomr_infer.pipeline.vector_flights import Inputs
     from atomr_infer.runtimes.others import Asking, Others
 
 _CAPABILITIES: Capabilities = attrs.evolve(
@@ -167,6 +169,7 @@ class CacheRunner(AskingRunner):
         self._vectors: AnswerCache[Vector]
         self._vectors = AnswerCache(options.max_bytes, options.ttl_s)
         self._flights: dict[bytes, Flight] = {}
+        self._texts: dict[bytes, VectorFlight] = {}
 
     @property
     def capabilities(self) -> Capabilities:
@@ -216,40 +219,102 @@ class CacheRunner(AskingRunner):
     async def embed(self, request: EmbedRequest) -> Embeddings:
         """Return vectors, of which only those are asked for that are not there.
 
+        What another request asks for already is waited for.
+
         Raises:
             InferenceError: that of who is asked.
 
-        Cancellation: ends what is asked.
+        Cancellation: ends what is asked, unless others wait for it, too.
         """
         request = attrs.evolve(request, model=self._options.model)
         key = key_of(request, shared_by=self._options.shared_by)
         keys = [key_of_input(key, each) for each in request.inputs]
-        found = {k: self._vectors.get(k, trio.current_time()) for k in keys}
-        lacking = {
-            k: each
-            for k, each in zip(keys, request.inputs, strict=True)
-            if found[k] is None
-        }
-        usage, model = Usage(), None
+        wanted = dict(zip(keys, request.inputs, strict=True))
+        now = trio.current_time()
+        kept = {k: self._vectors.get(k, now) for k in wanted}
+        found = {k: vector for k, vector in kept.items() if vector is not None}
+        lacking = {k: each for k, each in wanted.items() if k not in found}
+        run = _Vectors(found)
         async with self._others.asking() as asking:
-            if not lacking:
-                asking.note(request.model, "hit")
+            if lacking:
+                await self._ask_for(lacking, request, run, asking)
             else:
-                asked = attrs.evolve(request, inputs=tuple(lacking.values()))
-                new = await asking.embed(asked)
-                usage, model = new.usage, new.model
-                found |= dict(zip(lacking, self._kept(lacking, new), strict=True))
-        vectors = [found[k] for k in keys]
+                asking.note(request.model, "hit")
         return Embeddings(
-            vectors=tuple(v for v in vectors if v is not None), usage=usage, model=model
+            vectors=tuple(run.found[k] for k in keys), usage=run.usage, model=run.model
         )
 
-    def _kept(self, keys: Iterable[bytes], new: Embeddings) -> tuple[Vector, ...]:
-        """Keep the vectors that are new."""
+    async def _ask_for(
+        self, lacking: Inputs, request: EmbedRequest, run: _Vectors, asking: Asking
+    ) -> None:
+        """Wait for what others ask for already, and ask for the rest meanwhile."""
+        known = {k: self._texts[k] for k in lacking if k in self._texts}
+        joined = {k: flight for k, flight in known.items() if not flight.is_left}
+        rest = {k: each for k, each in lacking.items() if k not in joined}
+        own = [self._begin(rest, request)] if rest else []
+        others = list(dict.fromkeys(joined.values()))
+        for flight in others:
+            flight.join()
+        try:
+            if others:
+                asking.note(request.model, "joined")
+            for flight in others:
+                try:
+                    run.found |= (await flight.result())[1]
+                except InferenceError as error:
+                    if not is_of_who_began(error):
+                        raise
+            again = {k: lacking[k] for k in joined if k not in run.found}
+            if again:
+                own.append(self._begin(again, request))
+            for flight in own:
+                run.take(*await flight.result())
+        finally:
+            for flight in (*others, *own):
+                await flight.leave()
+
+    def _begin(self, wanted: Inputs, request: EmbedRequest) -> VectorFlight:
+        """Ask for some texts, in a task of the cache; joined."""
+        flight = VectorFlight(wanted)
+        flight.join()
+        self._texts.update(dict.fromkeys(wanted, flight))
+        self._nursery.start_soon(self._fly_for, flight, request)
+        return flight
+
+    async def _fly_for(self, flight: VectorFlight, request: EmbedRequest) -> None:
+        try:
+            await flight.run(self._others, request, self._keep)
+        finally:
+            for key in flight.wanted:
+                if self._texts.get(key) is flight:
+                    del self._texts[key]
+
+    def _keep(self, vectors: Mapping[bytes, Vector]) -> None:
         now = trio.current_time()
-        for key, vector in zip(keys, new.vectors, strict=True):
+        for key, vector in vectors.items():
             self._vectors.put(key, vector, size_of_vector(vector), now)
-        return new.vectors
+
+
+@attrs.define(eq=False)
+class _Vectors:
+    """The vectors of one request, as far as they are there.
+
+    Attributes:
+        found: them, by what their texts are known by.
+        usage: what was used to have them.
+        model: the model that served.
+    """
+
+    found: dict[bytes, Vector]
+    usage: Usage = attrs.field(factory=Usage)
+    model: str | None = None
+
+    def take(self, new: Embeddings, vectors: Mapping[bytes, Vector]) -> None:
+        """Take what was asked for."""
+        # What the upstream says of the price is lost where there is none to add to.
+        self.usage = new.usage if self.usage == Usage() else self.usage + new.usage
+        self.model = new.model
+        self.found |= vectors
 
 
 @asynccontextmanager

@@ -12,7 +12,7 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atomr_infer.errors import InferenceError, UpstreamError
+from atomr_infer.errors import InferenceError, InvalidRequestError, UpstreamError
 from atomr_infer.model.asker import Asker
 from atomr_infer.model.batch import (
     ExecuteBatch,
@@ -22,11 +22,18 @@ from atomr_infer.model.batch import (
     Sampling,
     TextPart,
 )
-from atomr_infer.model.deployment import Deployment
+from atomr_infer.model.deployment import Deployment, RetryPolicy
 from atomr_infer.model.embeddings import EmbedRequest
 from atomr_infer.pipeline.answer_cache import AnswerCache, key_of
 from atomr_infer.serving.requests.whole_calls import embed
-from tests.pipeline.conftest import Heard, OpenTree, Tree, VectorRunner, model
+from tests.pipeline.conftest import (
+    PRICE,
+    Heard,
+    OpenTree,
+    Tree,
+    VectorRunner,
+    model,
+)
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
@@ -255,6 +262,109 @@ async def test_of_texts_to_embed_only_those_are_asked_for_that_are_not_there(
         assert runner.embedded[:2] == [("a", "bbb"), ("cc",)]
         # Tried as often as its own deployment says, and not that often again.
         assert runner.embedded[2:] == [("bad",)] * 3
+
+
+async def vectors_of(tree: Tree, *texts: str, **more: Any) -> Any:
+    request = EmbedRequest(request_id=texts[0], model="auto", inputs=texts, **more)
+    return await embed(tree.serving, request)
+
+
+async def each_of(tree: Tree, *requests: tuple[str, ...]) -> list[Any]:
+    """Ask for vectors, each a tenth of a second after the one before."""
+    found: dict[int, Any] = {}
+
+    async def ask(number: int) -> None:
+        try:
+            found[number] = await vectors_of(tree, *requests[number])
+        except InferenceError as error:
+            found[number] = error
+
+    async with trio.open_nursery() as nursery:
+        for number in range(len(requests)):
+            nursery.start_soon(ask, number)
+            await trio.sleep(0.1)
+    return [found[number] for number in range(len(requests))]
+
+
+def embedder() -> Deployment:
+    return Deployment(
+        name="small",
+        runtime="vectors",
+        price=PRICE,
+        retry=RetryPolicy(max_attempts=1),
+    )
+
+
+def embedded(tree: Tree) -> list[tuple[object, ...]]:
+    runner = tree.runners["small"]
+    assert isinstance(runner, VectorRunner)
+    return runner.embedded
+
+
+async def test_a_text_that_is_being_embedded_is_not_asked_for_again(
+    open_tree: OpenTree, autojump_clock: MockClock
+) -> None:
+    async with open_tree(embedder(), cache()) as tree:
+        found = await each_of(tree, ("a", "bbb"), ("bbb", "cc"), ("a", "cc"))
+        assert embedded(tree) == [("a", "bbb"), ("cc",)]
+        assert [name for name, _ in tree.ledger()] == ["small", "small"]
+    vectors = [[v[0] for v in each.value.vectors] for each in found]
+    assert vectors == [[1.0, 3.0], [3.0, 2.0], [1.0, 2.0]]
+    # Who began pays, and each text is read once.
+    assert [each.value.usage.prompt_tokens for each in found] == [2, 1, 0]
+    told = [[stage.partition(" ")[2] for stage in each.served.stages] for each in found]
+    assert [["joined" in stage for stage in each] for each in told] == [
+        [False], [True, False], [True],
+    ]  # fmt: skip
+
+
+async def test_whose_text_is_wrong_is_nobody_elses_failure(
+    open_tree: OpenTree, autojump_clock: MockClock
+) -> None:
+    async with open_tree(embedder(), cache()) as tree:
+        wrong, joined = await each_of(tree, ("a", "refused"), ("a", "bb"))
+        assert embedded(tree) == [("a", "refused"), ("bb",), ("a",)]
+    assert isinstance(wrong, InvalidRequestError)
+    assert [v[0] for v in joined.value.vectors] == [1.0, 2.0]
+
+
+async def test_an_upstream_that_is_down_is_not_asked_again_by_those_who_joined(
+    open_tree: OpenTree, autojump_clock: MockClock
+) -> None:
+    async with open_tree(embedder(), cache()) as tree:
+        one, other = await each_of(tree, ("a", "bad"), ("a",))
+        assert embedded(tree) == [("a", "bad")]
+        assert isinstance(one, UpstreamError)
+        assert isinstance(other, UpstreamError)
+        assert one is not other
+        # And nothing of it is kept.
+        await each_of(tree, ("a",))
+        assert embedded(tree) == [("a", "bad"), ("a",)]
+
+
+async def test_who_began_may_leave_and_with_the_last_one_the_embedding_ends(
+    open_tree: OpenTree, autojump_clock: MockClock
+) -> None:
+    async with open_tree(embedder(), cache()) as tree:
+
+        async def leave(text: str, after_s: float) -> None:
+            with trio.move_on_after(after_s):
+                await vectors_of(tree, text)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(leave, "a", 0.5)
+            await trio.sleep(0.1)
+            found = await vectors_of(tree, "a", timeout_s=5.0)
+        assert [v[0] for v in found.value.vectors] == [1.0]
+        assert embedded(tree) == [("a",)]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(leave, "bb", 0.5)
+            nursery.start_soon(leave, "bb", 0.6)
+        [replica] = tree.serving.replicas("small")
+        assert replica.outstanding == 0
+        # One that comes when it has been left asks anew.
+        assert (await vectors_of(tree, "bb")).value.vectors == ((2.0,),)
+        assert embedded(tree) == [("a",), ("bb",), ("bb",)]
 
 
 # --- what is the same ---------------------------------------------------------------
