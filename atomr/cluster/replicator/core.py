@@ -149,11 +149,13 @@ class Core:
 
     def wake(self, now_s: float) -> None:
         """Do what is due."""
+        put_off_s = self._pace.put_off_s(now_s)
         hello_at_s = self._say_hellos(now_s)
         self._out += self._overviews.due(self.neighbours.values(), now_s)
         round_at_s = min(hello_at_s, self._overviews.at_s)
         push_at_s = NEVER
         for shard in self.shards:
+            shard.machine.put_off_s = put_off_s
             if now_s >= shard.next_deadline_s:
                 self._perform(shard, shard.wake(now_s), now_s)
                 if shard.is_refilled(now_s):

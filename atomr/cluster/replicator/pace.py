@@ -3,6 +3,9 @@
 Rounds of all shards are due at ticks, so that one waking does for all of them; while
 nothing is written and all agree, nothing is due for seconds.
 
+A replicator that is woken late has a loop that others keep busy, or frames to read
+that were there before: it shall not add to either by asking for more.
+
 Pure.
 """
 
@@ -12,6 +15,11 @@ TICK_S = 0.05
 
 NEVER = float("inf")
 
+_IN_TIME_S = 0.01
+"""A loop that does its work is late by no more than that."""
+_LATE_FACTOR = 2.0
+"""A node that cannot keep up asks once in three times as long as it takes to hear."""
+
 
 class Pace:
     """The next wakings of one replicator.
@@ -20,12 +28,14 @@ class Pace:
         push_at_s: when what was written is sent; infinity: nothing was.
     """
 
-    __slots__ = ("_tick_at_s", "push_at_s")
+    __slots__ = ("_late_s", "_tick_at_s", "_woken_at_s", "push_at_s")
 
     def __init__(self, now_s: float) -> None:
         """Be due at once."""
         self._tick_at_s = now_s
         self.push_at_s = NEVER
+        self._late_s = 0.0
+        self._woken_at_s = now_s
 
     @property
     def due_at_s(self) -> float:
@@ -40,6 +50,17 @@ class Pace:
     def push_by(self, at_s: float) -> None:
         """Be woken then, or before."""
         self.push_at_s = min(self.push_at_s, at_s)
+
+    def put_off_s(self, now_s: float) -> float:
+        """Return how much later than else the next rounds are to be.
+
+        To be called when it is woken, before it has done what is due.  Who was late
+        once is not for good: half of the time that passes is taken off.
+        """
+        faded_s = self._late_s - (now_s - self._woken_at_s) / 2
+        self._late_s = max(0.0, faded_s, now_s - self.due_at_s - _IN_TIME_S)
+        self._woken_at_s = now_s
+        return _LATE_FACTOR * self._late_s
 
     def woken(self, now_s: float, *, round_at_s: float, push_at_s: float) -> None:
         """Be woken next when the next of these is due.

@@ -28,7 +28,8 @@ from atomr.cluster.replicator.core import Core
 from atomr.cluster.replicator.durable import Durability
 from atomr.cluster.replicator.errors import NotStoredError
 from atomr.cluster.replicator.facts import Alarm, Reborn, Tell
-from atomr.cluster.replicator.frames import Carried, Message
+from atomr.cluster.replicator.frames import Message
+from atomr.cluster.replicator.inbox import Inbox
 from atomr.cluster.replicator.watchers import Watchers
 from atomr.core.messages import PassesBounds
 from atomr.crdt import Origin
@@ -84,14 +85,12 @@ class ReplicatorServer(GenServer):
     Attributes:
         core: what it decides.
         watchers: who is told of changes.
-        waiting: frames that wait to be handled.
-        overrun: frames that were dropped, as too many waited.
+        inbox: messages of peers that wait to be handled.
     """
 
     def __init__(self, replicator: Replicator, peers: Peers) -> None:
         self.watchers = Watchers()
-        self.waiting = 0
-        self.overrun = 0
+        self.inbox = Inbox(replicator.options.max_waiting)
         self._replicator = replicator
         self._peers = peers
         self._timer = TimerRef()
@@ -181,8 +180,8 @@ class ReplicatorServer(GenServer):
                 for replica in shard.log.replicas().values()
             ),
             "neighbours": sorted(core.neighbours),
-            "waiting": self.waiting,
-            "overrun": self.overrun,
+            "waiting": self.inbox.waiting,
+            "overrun": self.inbox.overrun,
         }
 
     @property
@@ -194,14 +193,10 @@ class ReplicatorServer(GenServer):
 
     def arrive(self, peer: Origin, message: Message) -> None:
         """Take a message of a peer; called by the task that reads the link."""
-        most = self._replicator.options.max_waiting
-        if self.waiting >= (most if isinstance(message, Carried) else 2 * most):
-            # Whatever a frame says is said again, and a hello is asked for; the
-            # reader must not wait.
-            self.overrun += 1
-            return
-        self.waiting += 1
-        self._process.deliver(_Arrived(peer, message))
+        # Whatever a frame says is said again, and a hello is asked for; the reader
+        # must not wait.
+        if self.inbox.arrived(peer, message):
+            self._process.deliver(_Arrived(peer, message))
 
     async def handle_info(self, message: object) -> NoReply:
         """Do what is to be done after a frame, a piece of news, or in its time."""
@@ -209,8 +204,8 @@ class ReplicatorServer(GenServer):
         now_s = trio.current_time()
         match message:
             case _Arrived(peer, frame):
-                self.waiting -= 1
-                self.core.receive(peer, frame, now_s=now_s, now_ms=wall_ms())
+                latest = self.inbox.take(peer, frame)
+                self.core.receive(peer, latest, now_s=now_s, now_ms=wall_ms())
             case PeerUp(peer):
                 self.core.peer_up(peer, now_s)
                 self.core.judged(peer, is_suspect=peer in self._suspects)

@@ -154,7 +154,7 @@ class Shard:
         return all(says_same(self._heard.get(peer), ours) for peer in self.nodes)
 
     def _rouse(self, now_s: float) -> None:
-        soon_s = now_s + self._options.replication.round_s
+        soon_s = now_s + self._options.replication.round_s + self.machine.put_off_s
         self.machine.round_at_s = min(self.machine.round_at_s, soon_s)
 
     def receive(

@@ -56,8 +56,6 @@ if TYPE_CHECKING:
     from atomr.gossip.membership.draw import Draw
 
 _NEVER = float("inf")
-_LATE_FACTOR = 2.0
-"""Of the time of a node that cannot keep up, a third at most is between two rounds."""
 _DEFAULTS = ReplicationOptions()
 
 
@@ -72,8 +70,8 @@ class Replication:
         received: events that came, how often they were new or known.
         round_at_s: when the next round is due, unless there are news before; whoever
             knows by other ways that all peers hold the same may put it off.
-        late_s: by how much whoever runs this is behind its time; it asks and tells
-            the more seldom, as what it would ask for waits to be read.
+        put_off_s: rounds come by so much later; for whoever runs this and is behind
+            its time: what it would ask for waits to be read.
     """
 
     __slots__ = (
@@ -87,11 +85,11 @@ class Replication:
         "_pushed",
         "_retiring",
         "_told",
-        "late_s",
         "log",
         "options",
         "peers",
         "push_at_s",
+        "put_off_s",
         "received",
         "round_at_s",
     )
@@ -108,7 +106,7 @@ class Replication:
         self.options = options
         self.peers: dict[Origin, VersionVector] = {}
         self.received = {"applied": 0, "known": 0, "dropped": 0, "refused": 0}
-        self.late_s = 0.0
+        self.put_off_s = 0.0
         self._draw = draw
         self._retiring = Retiring(log, options)
         self._answers = Answers(log, options)
@@ -161,13 +159,12 @@ class Replication:
         self._told = self.log.tail.total
         self._answers.note(now_s)
         self._busy_rounds = self.options.busy_rounds
-        soon_s = now_s + self._interval_s(self.options.busy_round_s)
-        self.round_at_s = min(self.round_at_s, soon_s)
+        interval_s = self._interval_s(self.options.busy_round_s)
+        self.round_at_s = min(self.round_at_s, now_s + interval_s)
 
     def _interval_s(self, interval_s: float) -> float:
         # Not all nodes at the same time, for ever.
-        drawn_s = interval_s * (0.9 + 0.2 * self._draw.random())
-        return drawn_s + _LATE_FACTOR * self.late_s
+        return interval_s * (0.9 + 0.2 * self._draw.random()) + self.put_off_s
 
     def _respond(self, event: Event, now_s: float, now_ms: int) -> list[Effect]:
         match event:
@@ -334,7 +331,7 @@ class Replication:
     ) -> list[Effect]:
         answer = self._answers.missing(peer, known, now_s)
         if answer is None:
-            return self._offer(peer, now_s)
+            return self._offer(peer, now_s, known=known)
         return [Send(peer, answer)] if answer.events else []
 
     def _lacks(self, vector: VersionVector) -> bool:
@@ -351,11 +348,17 @@ class Replication:
 
     # --- snapshots ------------------------------------------------------------------
 
-    def _offer(self, peer: Origin, now_s: float) -> list[Effect]:
-        if self._outgoing.is_fetching(peer, now_s):
+    def _offer(
+        self, peer: Origin, now_s: float, *, known: VersionVector | None = None
+    ) -> list[Effect]:
+        outgoing = self._outgoing
+        if outgoing.is_fetching(peer, now_s):
             return []
-        chunks = self.log.snapshot(chunk_bytes=self.options.chunk_bytes)
-        return [self._outgoing.offer(peer, chunks, now_s)]
+        offer = None if known is None else outgoing.offer_again(peer, known, now_s)
+        if offer is None:
+            chunks = self.log.snapshot(chunk_bytes=self.options.chunk_bytes)
+            offer = outgoing.offer(peer, chunks, now_s)
+        return [offer]
 
     def _take_part(
         self, sender: Origin, part: SnapshotPart, now_s: float
@@ -373,28 +376,25 @@ class Replication:
         self, sender: Origin, part: SnapshotPart, now_s: float
     ) -> list[Effect]:
         incoming = self._incoming
-        if incoming is None or (
-            incoming.peer == sender and part.snapshot > incoming.number
-        ):
-            incoming = Incoming.begin(sender, part, now_s)
+        if incoming is None or incoming.is_older_than(sender, part):
+            incoming = Incoming.begin(sender, part, self.options, now_s)
         if incoming.peer != sender or incoming.number != part.snapshot:
             return []
         self._incoming = incoming
-        incoming.tries = 0
-        if not incoming.assembly.add(part.chunk):
+        if not incoming.add(part.chunk, now_s):
+            return []
+        if not incoming.assembly.is_whole:
             return [incoming.ask(now_s)]
         self._incoming = None
         took = self.log.adopt(incoming.assembly)
-        joined: list[Effect] = [Joined(sender)]
         # What was written since is in its log.
-        return joined + self._take(sender, took) + [self._ask(sender, now_s)]
+        return [Joined(sender), *self._take(sender, took), self._ask(sender, now_s)]
 
     def _ask_again(self, now_s: float) -> list[Effect]:
         incoming = self._incoming
-        if incoming is None or now_s - incoming.asked_at_s < self.options.retry_s:
+        if incoming is None or not incoming.is_due(now_s):
             return []
-        incoming.tries += 1
-        if incoming.tries > self.options.retries:
+        if incoming.tries >= self.options.retries:
             self._incoming = None
             return []
-        return [incoming.ask(now_s)]
+        return [incoming.ask_again(now_s)]

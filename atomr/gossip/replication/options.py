@@ -31,7 +31,8 @@ class ReplicationOptions:
         chunk_bytes: bytes of one part of a snapshot, about.
         ask_s: who has asked one peer for what it lacks waits so long before it asks
             another one.
-        retry_s: a snapshot's part is asked for again after that.
+        retry_s: a snapshot's part is asked for again after that, or after up to four
+            times as long where parts take longer.
         retries: so often, and then its sender is given up.
         keep_s: a snapshot is kept for a peer so long after its last question.
         away_s: while a node is away for less than that, nobody else is retired: it

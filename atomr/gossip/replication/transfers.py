@@ -15,11 +15,17 @@ import attrs
 
 from atomr.crdt.origin import Origin
 from atomr.crdt.snapshots import Assembly, Chunk
+from atomr.crdt.version_vector import VersionVector
 from atomr.gossip.replication.events import Effect, Send
 from atomr.gossip.replication.frames import AskSnapshot, SnapshotPart
+from atomr.gossip.replication.timeout import Timeout
 
 if TYPE_CHECKING:
     from atomr.gossip.replication.options import ReplicationOptions
+
+
+_MOST_RETRIES = 4.0
+"""A part that does not come is waited for so many times ``retry_s`` at most."""
 
 
 @attrs.define
@@ -27,6 +33,7 @@ class _Outgoing:
     number: int
     chunks: tuple[Chunk, ...]
     used_at_s: float
+    wait_s: float
 
 
 class Outgoing:
@@ -46,13 +53,39 @@ class Outgoing:
     def is_fetching(self, peer: Origin, now_s: float) -> bool:
         """Return whether a peer asked for a part just now."""
         outgoing = self._by_peer.get(peer)
-        return outgoing is not None and now_s - outgoing.used_at_s < self._retry_s
+        return outgoing is not None and now_s - outgoing.used_at_s < outgoing.wait_s
 
     def offer(self, peer: Origin, chunks: tuple[Chunk, ...], now_s: float) -> Effect:
         """Return the first part of a new snapshot, for a peer."""
         self._number += 1
-        self._by_peer[peer] = _Outgoing(self._number, chunks, now_s)
+        self._by_peer[peer] = _Outgoing(self._number, chunks, now_s, self._retry_s)
         return Send(peer, SnapshotPart(self._number, chunks[0]))
+
+    def offer_again(
+        self, peer: Origin, known: VersionVector, now_s: float
+    ) -> Effect | None:
+        """Return the first part of the one that a peer has not asked more of.
+
+        A slow one may be about to ask: a newer snapshot would have it begin again, and
+        never come to an end.  It gets twice as long as the last time.
+
+        Args:
+            peer: who.
+            known: what it says that it knows.
+            now_s: the time.
+
+        Returns:
+            None: there is none from which it would learn anything.
+        """
+        outgoing = self._by_peer.get(peer)
+        if outgoing is None:
+            return None
+        first = outgoing.chunks[0]
+        if VersionVector(dict(first.vector)) <= known:
+            return None
+        outgoing.used_at_s = now_s
+        outgoing.wait_s = min(2 * outgoing.wait_s, self._keep_s)
+        return Send(peer, SnapshotPart(outgoing.number, first))
 
     def answer(self, peer: Origin, frame: AskSnapshot, now_s: float) -> list[Effect]:
         """Return the part that was asked for; nothing, if it is of no use any more."""
@@ -61,7 +94,7 @@ class Outgoing:
             return []
         if frame.part >= len(outgoing.chunks):
             return []
-        outgoing.used_at_s = now_s
+        outgoing.used_at_s, outgoing.wait_s = now_s, self._retry_s
         part = SnapshotPart(outgoing.number, outgoing.chunks[frame.part])
         return [Send(peer, part)]
 
@@ -85,23 +118,58 @@ class Incoming:
         number: which of its snapshots.
         assembly: what is there.
         asked_at_s: when we asked for the next part.
-        tries: how often.
+        timeout: how long that takes to come.
+        tries: how often we have asked again.
     """
 
     peer: Origin
     number: int
     assembly: Assembly
     asked_at_s: float
+    timeout: Timeout
     tries: int = 0
 
     @classmethod
-    def begin(cls, peer: Origin, part: SnapshotPart, now_s: float) -> Incoming:
+    def begin(
+        cls, peer: Origin, part: SnapshotPart, options: ReplicationOptions, now_s: float
+    ) -> Incoming:
         """Begin to fetch a snapshot, of which some part has come.
 
         Raises:
             MalformedError: it has no parts, or too many.
         """
-        return cls(peer, part.snapshot, Assembly(part.chunk), now_s)
+        retry_s = options.retry_s
+        timeout = Timeout(least_s=retry_s, most_s=_MOST_RETRIES * retry_s)
+        return cls(peer, part.snapshot, Assembly(part.chunk), now_s, timeout)
+
+    def is_older_than(self, sender: Origin, part: SnapshotPart) -> bool:
+        """Return whether its sender has begun another one since."""
+        return self.peer == sender and part.snapshot > self.number
+
+    def add(self, chunk: Chunk, now_s: float) -> bool:
+        """Add a part; return whether it was not there.
+
+        Raises:
+            MalformedError: it is of another snapshot, or holds what that has not seen.
+        """
+        before = self.assembly.next_number
+        self.assembly.add(chunk)
+        if self.assembly.next_number == before:
+            return False
+        if before and not self.tries:
+            self.timeout.took(now_s - self.asked_at_s)
+        self.tries = 0
+        return True
+
+    def is_due(self, now_s: float) -> bool:
+        """Return whether it is time to ask again."""
+        return now_s - self.asked_at_s >= self.timeout.wait_s
+
+    def ask_again(self, now_s: float) -> Effect:
+        """Return the question for the next part once more."""
+        self.timeout.expired()
+        self.tries += 1
+        return self.ask(now_s)
 
     def ask(self, now_s: float) -> Effect:
         """Return the question for the next part."""

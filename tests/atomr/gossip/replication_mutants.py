@@ -30,8 +30,9 @@ MUTANTS = (
     Mutant(
         "trap 1: the vector is taken from the sender, whatever of it came",
         Replication._answer,
-        "effects: list[Effect] = []",
-        "effects: list[Effect] = []; log.seen.join(type(log.seen)(dict(vector)))",
+        "effects = self._send_missing(peer, known, now_s)",
+        "effects = self._send_missing(peer, known, now_s);"
+        " log.seen.join(type(log.seen)(dict(vector)))",
         CHAOS,
     ),
     Mutant(

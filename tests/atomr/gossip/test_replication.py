@@ -382,6 +382,37 @@ def test_a_sender_that_hangs_is_given_up_after_some_tries() -> None:
     assert len(lab.sent(SnapshotPart)) <= 30
 
 
+def test_a_peer_that_takes_seconds_for_each_part_comes_to_an_end() -> None:
+    lab = with_snapshot_under_way({AskSnapshot, SnapshotPart})
+    asked_by_b: deque[tuple[float, Frame]] = deque()
+    a, b = lab.machines["a"], lab.machines["b"]
+    sent = 0
+    for step in range(1_000):
+        lab.now_s = 10.0 + step / 10
+        for effect in b.handle(Woke(), lab.now_s):
+            if isinstance(effect, Send):
+                asked_by_b.append((lab.now_s, effect.frame))
+        # All that b says is as old as it is slow.
+        while asked_by_b and asked_by_b[0][0] <= lab.now_s - 3.0:
+            _, frame = asked_by_b.popleft()
+            for effect in a.handle(Received(b.log.origin, frame), lab.now_s):
+                if not isinstance(effect, Send):
+                    continue
+                sent += isinstance(effect.frame, SnapshotPart)
+                follows = b.handle(Received(a.log.origin, effect.frame), lab.now_s)
+                asked_by_b.extend(
+                    (lab.now_s, each.frame)
+                    for each in follows
+                    if isinstance(each, Send)
+                )
+        if b.log.vector == a.log.vector:
+            break
+    assert b.log.vector == a.log.vector
+    assert lab.now_s < 50.0
+    # Eleven parts, and less than three times each.
+    assert sent < 33
+
+
 def test_a_snapshot_is_not_kept_for_a_peer_that_is_gone_or_asks_no_more() -> None:
     lab = with_snapshot_under_way({AskSnapshot})
     a = lab.machines["a"]

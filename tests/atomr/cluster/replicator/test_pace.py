@@ -227,3 +227,43 @@ def test_wakings_are_at_ticks_and_later_than_now() -> None:
         # A round that is due by a hair is not late twice at the same time.
         pace.woken(now_s, round_at_s=now_s, push_at_s=NEVER)
         assert pace.due_at_s > now_s
+
+
+def test_who_is_woken_late_puts_its_rounds_off_for_a_while() -> None:
+    pace = Pace(10.0)
+    assert pace.put_off_s(10.009) == 0.0
+    pace.woken(10.009, round_at_s=11.0, push_at_s=NEVER)
+    late_s = 2.0
+    now_s = pace.due_at_s + late_s + 0.01
+    assert pace.put_off_s(now_s) == pytest.approx(2 * late_s)
+    pace.woken(now_s, round_at_s=now_s + 1.0, push_at_s=NEVER)
+    assert pace.put_off_s(now_s + 1.0) == pytest.approx(2 * (late_s - 0.5))
+    pace.woken(now_s + 1.0, round_at_s=now_s + 10.0, push_at_s=NEVER)
+    assert pace.put_off_s(now_s + 4.0) == 0.0
+
+
+def test_a_node_whose_loop_is_late_asks_the_more_seldom() -> None:
+    asked = []
+    for late_s in (0.0, 1.0):
+        cores = Cores("abc")
+        a = cores.cores["a"]
+        cores.run(3.0)
+        cores.heard.clear()
+        end_s = cores.now_s + 8.0
+        while cores.now_s < end_s:
+            a.shards[0].open(AWLWWMap, "m").put("k", cores.now_s)
+            a.wrote(a.shards[0], cores.now_s)
+            cores.now_s = a.next_deadline_s + late_s
+            a.wake(cores.now_s)
+            cores.move()
+        asked.append(
+            sum(
+                isinstance(message, Carried)
+                and isinstance(message.frame, Digest)
+                and not message.frame.is_answer
+                for name, _, message in cores.heard
+                if name == "a"
+            )
+        )
+    in_time, late = asked
+    assert 0 < late < in_time / 10
