@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from atomr_infer.gateway.gateway import Gateway as TrioGateway
     from atomr_infer.model.deployment import Deployment
     from atomr_infer.model.secret import Secret
+    from atomr_infer.model.tensors import Inferred, Tensor
     from atomr_infer.serving.replicas.readiness import Readiness
     from atomr_infer.serving.replicas.replica import ReplicaState
 
@@ -160,13 +161,17 @@ class Cluster:
         conversation: Conversation,
         **sampling: Unpack[SamplingOptions],
     ) -> ChatReply:
-        """Return the whole answer to a conversation.
-
-        Raises:
-            InferenceError: the request failed.
-        """
+        """Return the whole answer to a conversation, or raise ``InferenceError``."""
         return self._loop.run(
             partial(self._inner.chat, model, conversation, **sampling)
+        )
+
+    def infer(
+        self, model: str, *inputs: Tensor, outputs: Iterable[str] = ()
+    ) -> Inferred:
+        """Return what a model makes of tensors, or raise ``InferenceError``."""
+        return self._loop.run(
+            partial(self._inner.infer, model, *inputs, outputs=outputs)
         )
 
     def stream(

@@ -37,12 +37,12 @@ from atomr_infer.serving.requests.conversation import (
 )
 from atomr_infer.serving.requests.request import run_request
 from atomr_infer.serving.requests.sinks import CollectingSink, streamed
+from atomr_infer.serving.requests.whole_calls import infer_one
 
 if TYPE_CHECKING:
     import socket
     import ssl
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-    from collections.abc import Sequence as Seq
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from atomr_infer.model.cost import CostEstimate
     from atomr_infer.model.deployment import Deployment
     from atomr_infer.model.secret import Secret
+    from atomr_infer.model.tensors import Inferred, Tensor
     from atomr_infer.policy.placement import Placed
     from atomr_infer.serving.lifecycle import Lifecycle
     from atomr_infer.serving.limits.breakers import Guard
@@ -99,9 +100,8 @@ class Cluster:
         Args:
             address: ``inproc://NAME``: a cluster of this process alone.
             environ: where credentials are looked up; None: ``os.environ``.
-            node: the node that it stands on, which may be one of several; see
-                :func:`~atomr_infer.serving.node.make_node`.  None: one that has no
-                others, and keeps nothing.
+            node: the node that it stands on, which may be one of several, as
+                ``serving.node.make_node`` makes it; None: one alone, of no memory.
 
         Raises:
             ConfigError: the address is of another kind, or the node cannot be opened.
@@ -128,10 +128,8 @@ class Cluster:
     def at_home(self) -> Iterator[None]:
         """Look process names up on this cluster's node, whatever task this is.
 
-        A task belongs to the node that was opened last around it: that may be
-        another cluster's, or none where the task is older than the cluster.
-        The methods here do it themselves; a gateway's, and atomr's own
-        (``supervision_tree("deployments")``), need it in such a task.
+        A task belongs to the node that was opened last around it: another cluster's,
+        or none.  The methods here do it themselves; a gateway's and atomr's need it.
         """
         outer = NODE.get()
         NODE.set(self._node)
@@ -189,9 +187,7 @@ class Cluster:
         They may differ in anything but the name: endpoint, keys, engine, replicas.
         Requests that run keep the client or the engine that they began with.
 
-        Args:
-            deployments: the other ones; all of them become true, or none.
-            expected: names of those that come together with them.
+        All of them become true, or none; those ``expected`` come with them.
 
         Raises:
             ConfigError: there is none of a name, or one cannot work as written.
@@ -205,8 +201,8 @@ class Cluster:
 
         Args:
             name: the deployment's.
-            drain_s: how long its requests may still take, in seconds; what is left
-                then ends with an error.  In a cluster: as long as they have anyway.
+            drain_s: how long its requests may still take; what is left then ends
+                with an error.  In a cluster: as long as they have anyway.
 
         Returns:
             False when there is no deployment of that name.
@@ -280,16 +276,26 @@ class Cluster:
             await run_request(self._serving, batch, collected)
         return reply_of(collected)
 
+    async def infer(
+        self, model: str, *inputs: Tensor, outputs: Iterable[str] = ()
+    ) -> Inferred:
+        """Return what a model makes of tensors: the named outputs, or all.
+
+        Raises:
+            InferenceError: it failed, or the model takes others; it says which.
+
+        Cancellation: ends the request.
+        """
+        with self.at_home():
+            return await infer_one(self._serving, model, inputs, tuple(outputs))
+
     async def estimate_cost(
         self,
         model: str,
         conversation: Conversation,
         **sampling: Unpack[SamplingOptions],
     ) -> CostEstimate | None:
-        """Return what :meth:`chat` may cost; nothing is asked of any upstream.
-
-        Returns:
-            None when the model's price is not known.
+        """Return what :meth:`chat` may cost, None where no price is known.
 
         Raises:
             ModelNotFoundError: nobody serves the model.
@@ -324,11 +330,9 @@ class Cluster:
         admin_key: Secret | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> Setup:
-        """Return settings that a gateway of this cluster's can be told while it serves.
+        """Return settings for ``gateway.change``; the arguments are :meth:`serve`'s.
 
-        ``gateway.change(cluster.setup(config, ...))`` takes all of it in one step but
-        the address and the file of the responses.  The arguments are those of
-        :meth:`serve`.
+        It takes all of it in one step but the address and the responses' file.
 
         Raises:
             ConfigError: the keys do not go together.
@@ -354,7 +358,7 @@ class Cluster:
         admin_key: Secret | None = None,
         response_store: Path | None = None,
         tls: ssl.SSLContext | None = None,
-        sockets: Seq[socket.socket] = (),
+        sockets: Iterable[socket.socket] = (),
         **options: Unpack[GatewayOptions],
     ) -> Gateway:
         """Serve the deployments over HTTP, in the background.
@@ -365,13 +369,10 @@ class Cluster:
             admin_key: opens the operators' routes, ``/admin/...``, and nothing
                 else; None: there are none.
             response_store: the SQLite file that keeps responses; None: memory.
-            tls: a server's context, as ``atomr_infer.gateway.server_tls`` makes
-                one; None: HTTP without TLS.
-            sockets: that listen already, instead of ``bind``; they become the
-                gateway's.
+            tls: a context of ``gateway.server_tls``; None: HTTP without TLS.
+            sockets: that listen already, for ``bind``; they become the gateway's.
             **options: those of the configuration's ``[gateway]`` table that are
-                no files, under the same names; what is not named has the same
-                default.
+                no files, under the same names and with the same defaults.
 
         Returns:
             The gateway; ``gateway.url`` is its address.
@@ -379,7 +380,6 @@ class Cluster:
         Raises:
             ConfigError: the address cannot be bound, or a value is not allowed.
         """
-        # Here, so that a program that embeds no server does not load one.
         from atomr_infer.gateway.opening import open_on  # noqa: PLC0415
 
         try:
@@ -394,7 +394,7 @@ class Cluster:
                 admin_key=admin_key,
                 response_store=response_store,
                 tls=tls,
-                sockets=sockets,
+                sockets=tuple(sockets),
             )
         self._gateways.append(gateway)
         return gateway

@@ -21,21 +21,14 @@ from atomr_infer.errors import (
     InvalidRequestError,
     NotReadyError,
 )
-from atomr_infer.gateway.answer_headers import (
-    overhead_headers,
-)
+from atomr_infer.gateway.answer_headers import overhead_headers
 from atomr_infer.gateway.asgi_exchange import AsgiExchange, Receive, Scope, Send
 from atomr_infer.gateway.asking import Asking, asking
 from atomr_infer.gateway.conversations import Conversations
 from atomr_infer.gateway.cors import Cors
 from atomr_infer.gateway.door import Door
 from atomr_infer.gateway.entitled import check_model, discreet
-from atomr_infer.gateway.exchange import (
-    ClientGoneError,
-    Exchange,
-    Headers,
-    Work,
-)
+from atomr_infer.gateway.exchange import ClientGoneError, Exchange, Headers, Work
 from atomr_infer.gateway.generation import Backing, Generation
 from atomr_infer.gateway.ingresses import INGRESSES
 from atomr_infer.gateway.openapi import document
@@ -58,6 +51,7 @@ from atomr_infer.gateway.routes import (
 )
 from atomr_infer.gateway.silences import Silences
 from atomr_infer.gateway.tenants import Tenants
+from atomr_infer.gateway.tensor_routes import tensors
 from atomr_infer.gateway.whole_routes import (
     WholeAnswer,
     counts,
@@ -212,6 +206,8 @@ class GatewayApp:
                 await self._whole(exchange, target, asked, visitor, embeddings)
             case Action.COUNT_TOKENS:
                 await self._whole(exchange, target, asked, visitor, counts)
+            case Action.TENSORS:
+                await self._whole(exchange, target, asked, visitor, tensors)
             case Action.RESPONSE | Action.FORGET_RESPONSE:
                 await self._stored(exchange, target, owner=visitor.owner)
             case action:
@@ -271,6 +267,7 @@ class GatewayApp:
             "version": VERSION,
             "models": names if key is None else key.visible(names),
             "endpoints": endpoints(),
+            "extensions": ["binary_tensor_data"],
         }
         await exchange.answer(200, msgspec.json.encode(members))
 
@@ -346,7 +343,7 @@ class GatewayApp:
 
         async def work() -> None:
             try:
-                if self._tenants is not None:
+                if self._tenants is not None and target.is_json:
                     await self._tenants.check(call, owner=visitor.owner)
                 found = await answer(self._serving, call, target)
             except InferenceError as error:
@@ -383,7 +380,9 @@ class GatewayApp:
     ) -> Call | None:
         """Read a request; None: it was refused."""
         try:
-            body = await read_body(exchange, asked.headers, self._limits)
+            body = await read_body(
+                exchange, asked.headers, self._limits, any_kind=not target.is_json
+            )
         except RefusedBodyError as error:
             await refuse(exchange, target.dialect, error.status, error.message)
             return None

@@ -144,7 +144,8 @@ class Exchange(ABC):
         """Send the last piece of the body."""
 
     async def answer(self, status: int, body: bytes, headers: Headers = ()) -> None:
-        """Send a whole JSON answer."""
+        """Send a whole answer; JSON, where no header names another kind."""
         length = (b"content-length", b"%d" % len(body))
-        await self.start(status, [JSON, length, *headers])
+        kind = () if any(name == JSON[0] for name, _ in headers) else (JSON,)
+        await self.start(status, [*kind, length, *headers])
         await self.end(body)

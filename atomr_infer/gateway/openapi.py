@@ -56,6 +56,23 @@ def _gemini(verb: str, summary: str, request: Schema, answer: Schema) -> Route:
     )
 
 
+def _tensors(
+    method: str,
+    path: str,
+    summary: str,
+    answer: Schema,
+    request: Schema | None = None,
+) -> Route:
+    return Route(
+        method=method,
+        path=f"/v2{path}",
+        summary=summary,
+        request=request,
+        answer=answer,
+        dialect=Dialect.OPEN_INFERENCE,
+    )
+
+
 ROUTES = (
     Route(method="get", path="/healthz", summary="Is it alive", answer=schemas.ALIVE),
     Route(
@@ -122,6 +139,13 @@ ROUTES = (
     ),
     Route(
         method="post",
+        path="/v1/classify",
+        summary="Classify texts",
+        request=schemas.CLASSIFY,
+        answer=schemas.CLASSIFIED,
+    ),
+    Route(
+        method="post",
         path="/v1/messages",
         summary="Create a message",
         request=schemas.MESSAGES,
@@ -162,6 +186,14 @@ ROUTES = (
         schemas.BATCH_EMBED_CONTENTS,
         schemas.BATCH_EMBEDDED,
     ),
+    _tensors("get", "", "Tell who serves tensors", schemas.INDEX),
+    _tensors("get", "/health/live", "Is it alive", schemas.ALIVE),
+    _tensors("get", "/health/ready", "Does it serve", schemas.READINESS),
+    _tensors("get", "/models/{model}", "Show what it takes", schemas.DESCRIBED),
+    _tensors("get", "/models/{model}/ready", "Does it serve", schemas.MODEL_READY),
+    _tensors(
+        "post", "/models/{model}/infer", "Run it", schemas.INFERRED, schemas.INFER
+    ),
 )
 
 
@@ -194,7 +226,7 @@ def _operation(route: Route) -> dict[str, object]:
     if route.streams:
         answers[_EVENTS] = {"schema": schemas.EVENT}
     failure = {_JSON: {"schema": schemas.ERRORS[route.dialect]}}
-    if route.path == "/readyz":
+    if route.answer is schemas.READINESS:
         failure = {_JSON: {"schema": route.answer}}
     operation: dict[str, object] = {
         "summary": route.summary,

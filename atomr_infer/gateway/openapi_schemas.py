@@ -9,6 +9,7 @@ Pure.
 from __future__ import annotations
 
 from atomr_infer.model.dialect import Dialect
+from atomr_infer.model.tensors import Datatype
 
 Schema = dict[str, object]
 
@@ -85,6 +86,7 @@ ERRORS: dict[Dialect, Schema] = {
     Dialect.OPENAI_RESPONSES: _OPENAI_ERROR,
     Dialect.ANTHROPIC: _ANTHROPIC_ERROR,
     Dialect.GEMINI: _GEMINI_ERROR,
+    Dialect.OPEN_INFERENCE: _object("error", error=_TEXT),
 }
 """The error envelope of each dialect."""
 
@@ -175,6 +177,32 @@ RERANK = _object(
     ),
     top_n=_bounded(_WHOLE, 1, 2**20),
     return_documents={"type": "boolean"},
+)
+
+CLASSIFY = _object(
+    "model",
+    "input",
+    model=_MODEL,
+    input={"anyOf": [_TEXT, _list(_TEXT, least=1)]},
+    user=_or_null(_TEXT),
+)
+
+_TENSOR = _object(
+    "name",
+    "shape",
+    "datatype",
+    "data",
+    name=_TEXT,
+    shape=_list({"type": "integer", "minimum": 0}),
+    datatype=_one_of(*(kind.value for kind in Datatype)),
+    data={"type": "array"},
+)
+
+INFER = _object(
+    "inputs",
+    id=_or_null(_TEXT),
+    inputs=_list(_TENSOR, least=1),
+    outputs=_list(_object("name", name=_TEXT)),
 )
 
 _TURN = _object("role", "content", role=_one_of("user", "assistant"), content=_TEXT)
@@ -268,6 +296,11 @@ RESPONSE_ANSWER = _object(
     usage=_USAGE,
 )
 DELETED = _object("id", "deleted", id=_TEXT, deleted={"const": True})
+CLASSIFIED = _object("labels", "data", data=_list({"type": "object"}))
+INFERRED = _object("model_name", "outputs", outputs=_list({"type": "object"}))
+DESCRIBED = _object("name", "inputs", "outputs", inputs=_list({"type": "object"}))
+MODEL_READY = _object("name", "ready", ready={"const": True})
+INDEX = _object("name", "version", "extensions", name=_TEXT, version=_TEXT)
 RERANK_ANSWER = _object("results", results=_list({"type": "object"}))
 EMBEDDINGS_ANSWER = _object("data", data=_list({"type": "object"}))
 MESSAGE_ANSWER = _object(

@@ -58,9 +58,19 @@ class RefusedBodyError(Exception):
 
 
 async def read_body(
-    exchange: Exchange, headers: Mapping[str, str], limits: GatewayLimits
+    exchange: Exchange,
+    headers: Mapping[str, str],
+    limits: GatewayLimits,
+    *,
+    any_kind: bool = False,
 ) -> bytes:
     """Return a request's JSON, without its encoding.
+
+    Args:
+        exchange: the request.
+        headers: by lower-case name.
+        limits: what is accepted.
+        any_kind: whether it need not be JSON.
 
     Raises:
         RefusedBodyError: it is too large, too slow, no JSON by its media type,
@@ -78,7 +88,7 @@ async def read_body(
     coding = headers.get("content-encoding")
     if coding is not None:
         body = await _decoded(body, coding, limits.max_body_bytes)
-    if not is_json(headers.get("content-type"), body):
+    if not any_kind and not is_json(headers.get("content-type"), body):
         kind = headers["content-type"][:60]
         problem = f"the body must be application/json, not {kind!r}"
         raise RefusedBodyError(415, problem)

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from atomr_infer.gateway.answer_headers import failed_headers, request_id_headers
-from atomr_infer.gateway.ingresses import INGRESSES
+from atomr_infer.gateway.ingresses import REFUSING
 
 if TYPE_CHECKING:
     from atomr_infer.errors import InferenceError
@@ -30,7 +30,7 @@ async def answer_error(
     exchange: Exchange, dialect: Dialect, error: InferenceError, request_id: str
 ) -> None:
     """Answer with an error of inference."""
-    answer = INGRESSES[dialect].refuse(error, request_id)
+    answer = REFUSING[dialect].refuse(error, request_id)
     more = (*request_id_headers(request_id, dialect), *failed_headers(error))
     await exchange.answer(answer.status, answer.body, [*answer.headers, *more])
 
@@ -52,7 +52,7 @@ async def refuse(
     code: str | None = None,
 ) -> None:
     """Answer what HTTP itself refuses, and end the connection."""
-    answer = INGRESSES[dialect].plain(status, message, new_id(), code=code)
+    answer = REFUSING[dialect].plain(status, message, new_id(), code=code)
     # Whatever the client still sends of its body is not read: close.
     headers = [CLOSE, *answer.headers, *more]
     await exchange.answer(status, answer.body, headers)

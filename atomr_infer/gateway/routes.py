@@ -34,6 +34,7 @@ class Action(Enum):
     GENERATE = "generate"
     EMBED = "embed"
     COUNT_TOKENS = "count tokens"
+    TENSORS = "tensors"
     RESPONSE = "response"
     FORGET_RESPONSE = "forget response"
 
@@ -42,7 +43,9 @@ OPEN_TO_ALL = frozenset({Action.HEALTH, Action.READY, Action.OPENAPI})
 """What a probe asks for, which has no key, and what says how to ask."""
 
 
-ASKS_A_MODEL = frozenset({Action.GENERATE, Action.EMBED, Action.COUNT_TOKENS})
+ASKS_A_MODEL = frozenset(
+    {Action.GENERATE, Action.EMBED, Action.COUNT_TOKENS, Action.TENSORS}
+)
 """What a node that drains leaves to others."""
 
 
@@ -54,13 +57,18 @@ class Target:
         action: what it does.
         dialect: whose format it reads and writes.
         model: the model's name, or a stored response's, where the path holds it.
-        verb: Gemini's action, where the path holds it.
+        verb: Gemini's action, or what is asked of tensors, where the path holds it.
     """
 
     action: Action
     dialect: Dialect = Dialect.OPENAI_CHAT
     model: str | None = None
     verb: str | None = None
+
+    @property
+    def is_json(self) -> bool:
+        """Whether its body is JSON, which may name what upstreams keep."""
+        return self.action is not Action.TENSORS
 
 
 @attrs.frozen(kw_only=True)
@@ -105,6 +113,14 @@ _PATHS: Mapping[str, Mapping[str, Target]] = {
     },
     "/v1/embeddings": {"POST": Target(action=Action.EMBED)},
     "/v1/rerank": {"POST": Target(action=Action.EMBED, verb="rerank")},
+    "/v1/classify": {"POST": Target(action=Action.EMBED, verb="classify")},
+    "/v2": {"GET": Target(action=Action.INDEX, dialect=Dialect.OPEN_INFERENCE)},
+    "/v2/health/live": {
+        "GET": Target(action=Action.HEALTH, dialect=Dialect.OPEN_INFERENCE)
+    },
+    "/v2/health/ready": {
+        "GET": Target(action=Action.READY, dialect=Dialect.OPEN_INFERENCE)
+    },
 }
 
 _RESPONSES = "/v1/responses/"
@@ -119,6 +135,12 @@ _GEMINI_VERBS: Mapping[str, Action] = {
     "batchEmbedContents": Action.EMBED,
 }
 
+_TENSORS = "/v2/models/"
+
+# Behind a model's name; one version stands for all, since none has a number.
+_TENSOR_VERBS = {"/infer": ("POST", "infer"), "/ready": ("GET", "ready")}
+_VERSION = "/versions/1"
+
 _TWO_VERSIONS = ("/v1/v1/", "/v1/v1beta/", "/v1beta/v1/", "/v1beta/v1beta/")
 
 _OPENAI_ROOTS = (
@@ -126,6 +148,7 @@ _OPENAI_ROOTS = (
     "/completions",
     "/embeddings",
     "/rerank",
+    "/classify",
     "/responses",
     "/models",
 )
@@ -139,6 +162,11 @@ def endpoints() -> tuple[str, ...]:
     listed += ["GET /v1/responses/{id}", "DELETE /v1/responses/{id}"]
     listed += ["GET /v1/models", "GET /v1/models/{model}"]
     listed += [f"POST /v1beta/models/{{model}}:{verb}" for verb in _GEMINI_VERBS]
+    listed += [f"GET {_TENSORS}{{model}}"]
+    listed += [
+        f"{method} {_TENSORS}{{model}}{ending}"
+        for ending, (method, _) in _TENSOR_VERBS.items()
+    ]
     return tuple(listed)
 
 
@@ -196,6 +224,8 @@ def _models(path: str, headers: Mapping[str, str]) -> Mapping[str, Target] | Non
             "GET": Target(action=Action.RESPONSE, model=name),
             "DELETE": Target(action=Action.FORGET_RESPONSE, model=name),
         }
+    if path.startswith(_TENSORS):
+        return _tensors(path.removeprefix(_TENSORS))
     for prefix in _GEMINI_MODELS:
         if path.startswith(prefix):
             return _model(path.removeprefix(prefix), dialect)
@@ -215,6 +245,21 @@ def _model(name: str, dialect: Dialect) -> Mapping[str, Target]:
     return {"GET": Target(action=Action.MODEL, dialect=dialect, model=name)}
 
 
+def _tensors(rest: str) -> Mapping[str, Target]:
+    """Return the routes of ``NAME``, of ``NAME/infer`` and of ``NAME/ready``."""
+    method, verb = "GET", "describe"
+    for ending, asked in _TENSOR_VERBS.items():
+        if rest.endswith(ending):
+            rest, (method, verb) = rest.removesuffix(ending), asked
+    target = Target(
+        action=Action.TENSORS,
+        dialect=Dialect.OPEN_INFERENCE,
+        model=rest.removesuffix(_VERSION),
+        verb=verb,
+    )
+    return {method: target}
+
+
 def dialect_of(path: str, headers: Mapping[str, str]) -> Dialect:
     """Return the dialect that a caller of ``path`` speaks.
 
@@ -225,6 +270,8 @@ def dialect_of(path: str, headers: Mapping[str, str]) -> Dialect:
     """
     if path.startswith("/v1beta/") or path.rpartition(":")[2] in _GEMINI_VERBS:
         return Dialect.GEMINI
+    if path == "/v2" or path.startswith("/v2/"):
+        return Dialect.OPEN_INFERENCE
     if path.startswith("/v1/messages") or "anthropic-version" in headers:
         return Dialect.ANTHROPIC
     if "x-goog-api-key" in headers:

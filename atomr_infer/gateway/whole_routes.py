@@ -5,6 +5,7 @@ Each dialect has its own request and answer; what lies between them is the same.
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import attrs
@@ -26,9 +27,9 @@ from atomr_infer.wire.gemini import counting as gemini_counting
 from atomr_infer.wire.gemini import embeddings as gemini_embeddings
 from atomr_infer.wire.gemini import models as gemini_models
 from atomr_infer.wire.gemini.request import parse_count
+from atomr_infer.wire.openai import classify, rerank
 from atomr_infer.wire.openai import embeddings as openai_embeddings
 from atomr_infer.wire.openai import models as openai_models
-from atomr_infer.wire.openai import rerank
 
 if TYPE_CHECKING:
     from atomr_infer.gateway.routes import Target
@@ -73,6 +74,8 @@ async def embeddings(serving: Serving, call: Call, target: Target) -> WholeAnswe
         return await _gemini_embeddings(serving, call, target)
     if target.verb == "rerank":
         return await _ranked(serving, call, target)
+    if target.verb == "classify":
+        return await _classified(serving, call, target)
     asked = openai_embeddings.parse_embeddings(call)
     found = await embed(serving, _entitled(call, asked.request))
     model = found.value.model or asked.request.model
@@ -85,6 +88,16 @@ async def _ranked(serving: Serving, call: Call, target: Target) -> WholeAnswer:
     found = await embed(serving, _entitled(call, asked.request))
     model = found.value.model or asked.request.model
     body = rerank.rerank_body(asked, found.value, model)
+    return WholeAnswer(body, _headers(found.served, target), found.took_s)
+
+
+async def _classified(serving: Serving, call: Call, target: Target) -> WholeAnswer:
+    request = _entitled(call, classify.parse_classify(call))
+    found = await embed(serving, request)
+    model = found.value.model or request.model
+    body = classify.classified_body(
+        request, found.value, model=model, created_s=int(time.time())
+    )
     return WholeAnswer(body, _headers(found.served, target), found.took_s)
 
 

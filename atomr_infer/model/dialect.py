@@ -16,3 +16,4 @@ class Dialect(Enum):
     OPENAI_RESPONSES = "openai-responses"
     ANTHROPIC = "anthropic"
     GEMINI = "gemini"
+    OPEN_INFERENCE = "open-inference"

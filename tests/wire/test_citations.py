@@ -87,4 +87,4 @@ def test_citations_that_come_twice_are_told_once() -> None:
 
 
 def test_each_dialect_says_what_its_answers_hold() -> None:
-    assert set(SHOWN) == set(Dialect)
+    assert set(SHOWN) == set(Dialect) - {Dialect.OPEN_INFERENCE}  # writes no text

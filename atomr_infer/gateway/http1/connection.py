@@ -30,7 +30,7 @@ from atomr_infer.gateway.http1.client_socket import ClientSocket
 from atomr_infer.gateway.http1.exchange import Http1Exchange
 from atomr_infer.gateway.http1.head import BadRequestError, HeadLimits
 from atomr_infer.gateway.http1.reader import RequestReader
-from atomr_infer.gateway.ingresses import INGRESSES
+from atomr_infer.gateway.ingresses import REFUSING
 from atomr_infer.gateway.lanes import Handover, Lane, lane_of
 from atomr_infer.gateway.routes import dialect_of
 
@@ -273,8 +273,8 @@ class Connection:
     # --- how it ends ------------------------------------------------------------
 
     async def _refuse(self, error: BadRequestError) -> None:
-        ingress = INGRESSES[dialect_of(error.target, {})]
-        body = ingress.plain(error.status, error.message, "").body
+        refusing = REFUSING[dialect_of(error.target, {})]
+        body = refusing.plain(error.status, error.message, "").body
         head = answer_head(
             error.status,
             [JSON, (b"content-length", b"%d" % len(body))],

@@ -30,7 +30,8 @@ from atomr_infer.wire.openai.chat_messages import parse_messages
 if TYPE_CHECKING:
     from atomr_infer.wire.ingress import Call
 
-_MAX_NAME = 256
+MAX_NAME = 256
+"""Characters of a model's name."""
 _MAX_N = 128  # OpenAI's own bound
 _MAX_MESSAGES = 10_000
 _MAX_TOP_LOGPROBS = 20
@@ -73,9 +74,9 @@ def model_name(root: Fields) -> str:
     model = root.required("model", str, "a string")
     if not model:
         raise invalid("model", "must not be empty")
-    if len(model) > _MAX_NAME or not model.isprintable():
+    if len(model) > MAX_NAME or not model.isprintable():
         # It goes into logs and errors, and is compared with every name served.
-        raise invalid("model", f"must be at most {_MAX_NAME} printable characters")
+        raise invalid("model", f"must be at most {MAX_NAME} printable characters")
     root.refuse_other_model()
     return model
 

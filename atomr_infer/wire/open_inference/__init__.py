@@ -1,0 +1,1 @@
+"""The Open Inference Protocol (KServe's second): tensors over HTTP."""
