@@ -104,6 +104,13 @@ ENGINES = {
                 "CMAKE_BUILD_PARALLEL_LEVEL": str(os.cpu_count() or 1),
             },
         ),
+        Engine(
+            name="tensorrt",
+            module="tensorrt_rtx",
+            cost="450 MB, about 20 seconds",
+            # The tokenizer's own requirements are those of downloading models.
+            arguments=("--no-deps",),
+        ),
     )
 }
 
