@@ -65,16 +65,17 @@ def packaged(distribution: str, name: str) -> Path | None:
 def smollm2_folder() -> Path | None:
     """The chat model's directory; None: its package is not installed."""
     source = packaged(*SMOLLM2)
-    return None if source is None else _once("smollm2", source, _write_smollm2)
+    return None if source is None else once("smollm2", source, write_smollm2)
 
 
 def minilm_folder() -> Path | None:
     """The embedding model's directory; None: its package is not installed."""
     source = packaged(*MINILM)
-    return None if source is None else _once("minilm", source, _write_minilm)
+    return None if source is None else once("minilm", source, _write_minilm)
 
 
-def _once(name: str, source: Path, write: Callable[[Path, Path], None]) -> Path:
+def once(name: str, source: Path, write: Callable[[Path, Path], None]) -> Path:
+    """A model's directory, which is written when it is not there."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     folder = Path(os.environ.get("ATOMR_INFER_CACHE") or Path(cache) / "atomr-infer")
     folder = folder / "tests"
@@ -94,7 +95,8 @@ def _once(name: str, source: Path, write: Callable[[Path, Path], None]) -> Path:
 # --- SmolLM2 --------------------------------------------------------------------
 
 
-def _write_smollm2(source: Path, folder: Path) -> None:
+def write_smollm2(source: Path, folder: Path, *, fused: bool = False) -> None:
+    """Write the chat model; ``fused``: with one node for a layer's attention."""
     reader = GGUFReader(source)
 
     def field(name: str) -> Any:
@@ -112,6 +114,7 @@ def _write_smollm2(source: Path, folder: Path) -> None:
         context=field("llama.context_length"),
         theta=field("llama.rope.freq_base"),
         epsilon=field("llama.attention.layer_norm_rms_epsilon"),
+        fused=fused,
     )
     onnx.save(
         llama(shape, _smollm2_weights(reader, shape)),
