@@ -1,8 +1,7 @@
 """The file in which budgets outlive their node: a SQLite database.
 
-What is written at once is one transaction, in WAL mode and synced: after a kill or a
-loss of power all of it is there, or none.  The file is locked for as long as it is
-open: two processes with one file would each spend the same rights.
+What is written at once is there as a whole, or not at all, and the file is this
+process's while it is open: two with one file would each spend the same rights.
 
 Everything here blocks; it runs in a thread, one call at a time.
 """
@@ -10,49 +9,29 @@ Everything here blocks; it runs in a thread, one call at a time.
 from __future__ import annotations
 
 import secrets
-import sqlite3
 import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from atomr.cluster.budgets.errors import LedgerStoreError
 from atomr.cluster.budgets.kept import Kept, Stored
+from atomr.cluster.locked_file import LockedFile
 from atomr.gossip.ledger import decode_record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
     from pathlib import Path
 
     from atomr.cluster.budgets.kept import Write
 
 FORMAT = 1
 
-_LOCKED = "another process has it open; end that one, or name another file"
 _DAMAGED = (
     "it is damaged, or no such file; move it away, and what this node held comes back"
     " by a reclaim, or with the next period"
 )
-_RIGHTS = "this user must be able to write it and its folder"
-_REMEDIES = {
-    sqlite3.SQLITE_BUSY: _LOCKED,
-    sqlite3.SQLITE_LOCKED: _LOCKED,
-    sqlite3.SQLITE_PERM: _RIGHTS,
-    sqlite3.SQLITE_READONLY: _RIGHTS,
-    sqlite3.SQLITE_CANTOPEN: _RIGHTS,
-    sqlite3.SQLITE_CORRUPT: _DAMAGED,
-    sqlite3.SQLITE_NOTADB: _DAMAGED,
-    sqlite3.SQLITE_ERROR: _DAMAGED,  # a table that is not as we made it
-    sqlite3.SQLITE_FULL: "make room on its disk",
-    sqlite3.SQLITE_IOERR: "its disk refuses: look for room, quotas and limits",
-}
-
-_START = (
-    # Before the first read: the lock is taken with it, and kept.
-    "PRAGMA locking_mode = EXCLUSIVE",
-    "PRAGMA journal_mode = WAL",
-    "PRAGMA synchronous = FULL",
+_TABLES = (
     "CREATE TABLE IF NOT EXISTS about (key TEXT PRIMARY KEY, value NOT NULL)",
     "CREATE TABLE IF NOT EXISTS voter (name TEXT PRIMARY KEY, file TEXT NOT NULL)",
     "CREATE TABLE IF NOT EXISTS budget (name TEXT PRIMARY KEY, kept BLOB NOT NULL)",
@@ -95,42 +74,25 @@ class LedgerStore:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with self._told():
-            self._database = sqlite3.connect(
-                path, check_same_thread=False, isolation_level=None, timeout=0
-            )
-        try:
-            self._begin()
-        except BaseException:
-            self._database.close()
-            raise
-
-    def _begin(self) -> None:
-        with self._told():
-            for statement in _START:
-                self._database.execute(statement).fetchall()
-            # Taken with the first write, and kept until the file is closed.
-            with self._transaction():
-                found = self._about().get("format")
-                if found is None:
-                    self._set_about(
-                        format=FORMAT, file=secrets.token_hex(8), made_at_s=time.time()
-                    )
-                elif found != FORMAT:
-                    problem = f"its format is {found}, and ours {FORMAT}"
-                    raise LedgerStoreError(self.path, problem)
-                else:
-                    # A file that cannot be written says so now.
-                    self._set_about(format=FORMAT)
-            (sound,) = self._database.execute("PRAGMA quick_check(1)").fetchone()
-        if sound != "ok":
-            raise LedgerStoreError(self.path, f"{sound}; {_DAMAGED}")
+        self._file = LockedFile(path, _TABLES, damaged=_DAMAGED, error=LedgerStoreError)
+        with self._file.beginning():
+            found = self._about().get("format")
+            if found is None:
+                self._set_about(
+                    format=FORMAT, file=secrets.token_hex(8), made_at_s=time.time()
+                )
+            elif found != FORMAT:
+                problem = f"its format is {found}, and ours {FORMAT}"
+                raise LedgerStoreError(self.path, problem)
+            else:
+                # A file that cannot be written says so now.
+                self._set_about(format=FORMAT)
 
     def _about(self) -> dict[str, str | int | float]:
-        return dict(self._database.execute("SELECT key, value FROM about"))
+        return dict(self._file.database.execute("SELECT key, value FROM about"))
 
     def _set_about(self, **values: str | float) -> None:
-        self._database.executemany(
+        self._file.database.executemany(
             "INSERT OR REPLACE INTO about VALUES (?, ?)", values.items()
         )
 
@@ -140,10 +102,12 @@ class LedgerStore:
         Raises:
             LedgerStoreError: it cannot be read, or is nothing of ours.
         """
-        with self._told():
+        with self._file.reading():
             about = self._about()
-            heard = dict(self._database.execute("SELECT name, file FROM voter"))
-            rows = self._database.execute("SELECT name, kept FROM budget").fetchall()
+            heard = dict(self._file.database.execute("SELECT name, file FROM voter"))
+            rows = self._file.database.execute(
+                "SELECT name, kept FROM budget"
+            ).fetchall()
         budgets, damaged = _read_all(rows)
         try:
             return Stored(
@@ -166,8 +130,8 @@ class LedgerStore:
         """
         kept = [(name, _encode(kept)) for name, kept in write.budgets.items()]
         closed = [(name,) for name in write.closed]
-        execute = self._database.executemany
-        with self._told(), self._transaction():
+        execute = self._file.database.executemany
+        with self._file.writing():
             execute("DELETE FROM budget WHERE name = ?", closed)
             execute("INSERT OR REPLACE INTO budget VALUES (?, ?)", kept)
             execute("INSERT OR REPLACE INTO voter VALUES (?, ?)", write.heard.items())
@@ -177,25 +141,4 @@ class LedgerStore:
 
     def close(self) -> None:
         """Close the file; another process may open it then."""
-        self._database.close()
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._database.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._database.execute("COMMIT")
-        except BaseException:
-            if self._database.in_transaction:
-                self._database.execute("ROLLBACK")
-            raise
-
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-            advice = _REMEDIES.get(code)
-            text = str(error) if advice is None else f"{error}; {advice}"
-            raise LedgerStoreError(self.path, text) from error
+        self._file.close()

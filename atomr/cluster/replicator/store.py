@@ -4,53 +4,32 @@ Of each shard there is a snapshot, in parts, and behind it the events that came 
 in the order in which they were applied.  Both are as peers would send them, so a node
 that starts again reads its file as it would hear a peer.
 
-What is written at once is one transaction, in WAL mode and synced: after a kill or a
-loss of power all of it is there, or none.  The file is locked for as long as it is
-open: two processes that write one file would each write over what the other knows.
+What is written at once is there as a whole, or not at all, and the file is this
+process's while it is open.
 
 Everything here blocks; it runs in a thread, one call at a time.
 """
 
 from __future__ import annotations
 
-import sqlite3
 import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import attrs
 import msgspec
 
+from atomr.cluster.locked_file import LockedFile
 from atomr.cluster.replicator.errors import ShardStoreError
 from atomr.crdt import Chunk, Event
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 FORMAT = 1
 
-_LOCKED = "another process has it open; end that one, or name another file"
 _DAMAGED = "it is damaged, or no such file; move it away, and peers fill a new one"
-_RIGHTS = "this user must be able to write it and its folder"
-_REMEDIES = {
-    sqlite3.SQLITE_BUSY: _LOCKED,
-    sqlite3.SQLITE_LOCKED: _LOCKED,
-    sqlite3.SQLITE_PERM: _RIGHTS,
-    sqlite3.SQLITE_READONLY: _RIGHTS,
-    sqlite3.SQLITE_CANTOPEN: _RIGHTS,
-    sqlite3.SQLITE_CORRUPT: _DAMAGED,
-    sqlite3.SQLITE_NOTADB: _DAMAGED,
-    sqlite3.SQLITE_ERROR: _DAMAGED,  # a table that is not as we made it
-    sqlite3.SQLITE_FULL: "make room on its disk",
-    sqlite3.SQLITE_IOERR: "its disk refuses: look for room, quotas and limits",
-}
-
-_START = (
-    # Before the first read: the lock is taken with it, and kept.
-    "PRAGMA locking_mode = EXCLUSIVE",
-    "PRAGMA journal_mode = WAL",
-    "PRAGMA synchronous = FULL",
+_TABLES = (
     "CREATE TABLE IF NOT EXISTS about (key TEXT PRIMARY KEY, value INTEGER NOT NULL)",
     "CREATE TABLE IF NOT EXISTS part (shard INTEGER NOT NULL,"
     " number INTEGER NOT NULL, body BLOB NOT NULL, PRIMARY KEY (shard, number))",
@@ -96,33 +75,15 @@ class ShardStore:
 
     def __init__(self, path: Path, shards: int) -> None:
         self.path = path
-        self.written_at_s: int | None = None
-        with self._told():
-            self._database = sqlite3.connect(
-                path, check_same_thread=False, isolation_level=None, timeout=0
-            )
-        try:
-            self._begin(shards)
-        except BaseException:
-            self._database.close()
-            raise
-
-    def _begin(self, shards: int) -> None:
-        with self._told():
-            for statement in _START:
-                self._database.execute(statement).fetchall()
-            # Taken with the first write, and kept until the file is closed.
-            with self._transaction():
-                self._check_about("format", FORMAT)
-                self._check_about("shards", shards)
-                self.written_at_s = self._about("written_at")
-            (found,) = self._database.execute("PRAGMA quick_check(1)").fetchone()
-        if found != "ok":
-            raise ShardStoreError(self.path, f"{found}; {_DAMAGED}")
+        self._file = LockedFile(path, _TABLES, damaged=_DAMAGED, error=ShardStoreError)
+        with self._file.beginning():
+            self._check_about("format", FORMAT)
+            self._check_about("shards", shards)
+            self.written_at_s = self._about("written_at")
 
     def _about(self, key: str) -> int | None:
         query = "SELECT value FROM about WHERE key = ?"
-        row = self._database.execute(query, (key,)).fetchone()
+        row = self._file.database.execute(query, (key,)).fetchone()
         return None if row is None else int(row[0])
 
     def _check_about(self, key: str, expected: int) -> None:
@@ -137,7 +98,7 @@ class ShardStore:
             )
 
     def _set_about(self, key: str, value: int) -> None:
-        self._database.execute(
+        self._file.database.execute(
             "INSERT OR REPLACE INTO about VALUES (?, ?)", (key, value)
         )
 
@@ -147,7 +108,7 @@ class ShardStore:
         Raises:
             ShardStoreError: it cannot be read, or is nothing of ours.
         """
-        with self._told():
+        with self._file.reading():
             parts = self._bodies("SELECT body FROM part WHERE shard = ?", shard)
             batches = self._bodies("SELECT body FROM event WHERE shard = ?", shard)
         try:
@@ -159,7 +120,7 @@ class ShardStore:
             raise ShardStoreError(self.path, f"{error}; {_DAMAGED}") from error
 
     def _bodies(self, query: str, shard: int) -> list[bytes]:
-        rows = self._database.execute(f"{query} ORDER BY number", (shard,))
+        rows = self._file.database.execute(f"{query} ORDER BY number", (shard,))
         return [body for (body,) in rows]
 
     def write(
@@ -176,15 +137,16 @@ class ShardStore:
         Raises:
             ShardStoreError: it could not be written; nothing was.
         """
-        with self._told(), self._transaction():
+        database = self._file.database
+        with self._file.writing():
             for shard, parts in anew.items():
-                self._database.execute("DELETE FROM event WHERE shard = ?", (shard,))
-                self._database.execute("DELETE FROM part WHERE shard = ?", (shard,))
-                self._database.executemany(
+                database.execute("DELETE FROM event WHERE shard = ?", (shard,))
+                database.execute("DELETE FROM part WHERE shard = ?", (shard,))
+                database.executemany(
                     "INSERT INTO part VALUES (?, ?, ?)",
                     [(shard, part.number, _encode(part)) for part in parts],
                 )
-            self._database.executemany(
+            database.executemany(
                 "INSERT INTO event (shard, body) VALUES (?, ?)",
                 [(shard, _encode(tuple(some))) for shard, some in events.items()],
             )
@@ -192,25 +154,4 @@ class ShardStore:
 
     def close(self) -> None:
         """Close the file; another process may open it then."""
-        self._database.close()
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._database.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._database.execute("COMMIT")
-        except BaseException:
-            if self._database.in_transaction:
-                self._database.execute("ROLLBACK")
-            raise
-
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-            advice = _REMEDIES.get(code)
-            text = str(error) if advice is None else f"{error}; {advice}"
-            raise ShardStoreError(self.path, text) from error
+        self._file.close()

@@ -147,7 +147,7 @@ def in_file_parts(path: Path, replicator: Replicator) -> set[int]:
     durability = replicator.running()._durability
     assert durability is not None
     assert durability._store is not None
-    rows = durability._store._database.execute("SELECT DISTINCT shard FROM part")
+    rows = durability._store._file.database.execute("SELECT DISTINCT shard FROM part")
     return {shard for (shard,) in rows.fetchall()}
 
 
@@ -288,7 +288,7 @@ def fill_disk(replicator: Replicator) -> None:
     durability = replicator.running()._durability
     assert durability is not None
     assert durability._store is not None
-    database = durability._store._database
+    database = durability._store._file.database
     (pages,) = database.execute("PRAGMA page_count").fetchone()
     database.execute(f"PRAGMA max_page_count = {pages}").fetchall()
 
@@ -366,7 +366,7 @@ def rows(replicator: Replicator) -> int:
     durability = replicator.running()._durability
     assert durability is not None
     assert durability._store is not None
-    found = durability._store._database.execute("SELECT COUNT(*) FROM event")
+    found = durability._store._file.database.execute("SELECT COUNT(*) FROM event")
     return int(found.fetchone()[0])
 
 
@@ -409,5 +409,5 @@ async def test_many_that_wait_for_the_disk_share_a_write(tmp_path: Path) -> None
         durability = replicator.running()._durability
         assert durability is not None
         assert durability._store is not None
-        rows = durability._store._database.execute("SELECT COUNT(*) FROM event")
+        rows = durability._store._file.database.execute("SELECT COUNT(*) FROM event")
         assert rows.fetchone()[0] <= 4
