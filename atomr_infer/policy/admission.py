@@ -202,6 +202,18 @@ class AdmissionQueue(Generic[K]):
             self._take(key)
         return self._promote()
 
+    def charge(self, claim: Claim, *, cost: float, priority: int = 0) -> None:
+        """Make a tenant pay what a turn has cost in the place of what was thought.
+
+        Args:
+            claim: with what the turn was asked for.
+            cost: what it has cost.
+            priority: with which it was asked for.
+        """
+        level = self._levels.get(priority)
+        if level is not None:
+            level.charge(claim.shares, cost - claim.cost)
+
     def _rank(self, now: float, priority: int) -> float:
         return now - priority * self._aging_s
 

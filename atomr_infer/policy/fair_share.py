@@ -148,6 +148,34 @@ class FairShare(Generic[K]):
         self._take(key, path)
         return key
 
+    def charge(self, shares: Shares, more: float) -> None:
+        """Make a tenant pay for what its turns cost beyond what was thought.
+
+        While nobody waits there is nothing to pay with.
+
+        Args:
+            shares: whose turns they were.
+            more: how much more they cost; less than 0: how much less.
+        """
+        above = self._top
+        for name, weight in shares:
+            if not above.size:
+                return
+            tenant = above.below.get(name)
+            if tenant is None:
+                # It was not ahead of who is served now; what it owes puts it there.
+                tenant = above.below[name] = _Tenant(weight=weight, finish=above.now)
+            tenant.finish = max(above.now, tenant.finish) + more / weight
+            if tenant.turn:
+                tenant.start = max(above.now, tenant.start + more / weight)
+                self._turns += 1
+                tenant.turn = self._turns
+                heapq.heappush(above.heap, (tenant.start, tenant.turn, name))
+            elif not tenant.is_ahead:
+                _rest(above, name)
+            _tidy(above)
+            above = tenant
+
     def remove(self, key: K) -> bool:
         """Let a request wait no more; return whether it did."""
         if key not in self._shares:

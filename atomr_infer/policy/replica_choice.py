@@ -15,9 +15,13 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import attrs
 
+from atomr_infer.model.embeddings import EmbedRequest
 from atomr_infer.model.routing import Routing
 from atomr_infer.policy.affinity import ReadPrefixes, rendezvous
-from atomr_infer.policy.token_estimate import estimate_prompt_tokens
+from atomr_infer.policy.token_estimate import (
+    estimate_input_tokens,
+    estimate_prompt_tokens,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -220,6 +224,19 @@ def size_of(batch: ExecuteBatch) -> int:
         prompt = estimate_prompt_tokens(batch)
     sampling = batch.sampling
     return prompt + (sampling.max_tokens or _ANSWER_TOKENS) * sampling.n
+
+
+def cost_of_turn(batch: ExecuteBatch, whole: object) -> int:
+    """Return about how many tokens a request has that waits for its turn, at least 1.
+
+    Args:
+        batch: the request, as far as it generates.
+        whole: what is asked instead; texts to embed are counted.
+    """
+    if not isinstance(whole, EmbedRequest):
+        return max(1, size_of(batch))
+    query = 0 if whole.query is None else estimate_input_tokens(whole.query)
+    return max(1, sum(query + estimate_input_tokens(text) for text in whole.inputs))
 
 
 def needs_request(routing: Routing) -> bool:

@@ -177,6 +177,32 @@ def test_who_waits_all_the_time_gets_its_share(draw: DataObject) -> None:
         assert abs(gained[x] - gained[y]) <= most[x] + most[y]
 
 
+def test_what_a_turn_has_cost_counts_and_not_what_was_thought() -> None:
+    queue: FairShare[str] = FairShare()
+    flood(queue, "a", 100)
+    flood(queue, "b", 100)
+    had: Counter[str] = Counter()
+    for _ in range(60):
+        name = queue.pop()[0]
+        cost = 9.0 if name == "a" else 1.0
+        queue.charge(one(name), cost - 1.0)
+        had[name] += int(cost)
+    assert abs(had["a"] - had["b"]) <= 10
+
+
+def test_who_is_not_there_pays_when_it_comes_and_gets_back_what_was_too_much() -> None:
+    queue: FairShare[str] = FairShare()
+    queue.charge(one("a"), 5.0)  # nobody waits: there is nothing to pay with
+    flood(queue, "b", 20)
+    queue.charge(one("a"), 3.0)
+    queue.push("a0", one("a"))
+    assert served(queue, 5) == "bbbab"
+    queue.charge(one("b"), 10.0)
+    queue.charge(one("b"), -10.5)
+    queue.push("a1", one("a"))
+    assert served(queue, 2) == "ba"
+
+
 SHARES: tuple[Shares, ...] = (
     one("a"),
     one("b", 2.0),

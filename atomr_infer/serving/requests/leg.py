@@ -34,7 +34,7 @@ from atomr_infer.policy.admission import UNCLAIMED, Claim
 from atomr_infer.policy.answer_length import bounded
 from atomr_infer.policy.breaker import Outcome, outcome_of
 from atomr_infer.policy.key_pool import NOT_ASKED
-from atomr_infer.policy.replica_choice import size_of
+from atomr_infer.policy.replica_choice import cost_of_turn, size_of
 from atomr_infer.runtimes.contract import capabilities_of
 from atomr_infer.serving.limits.gates import demand_for, enter, used_by
 from atomr_infer.serving.replicas import messages
@@ -353,8 +353,8 @@ class Leg:
     ) -> Lease:
         replica.arriving += 1
         claim = UNCLAIMED
-        if self.batch.asker is not None:
-            claim = Claim(self.batch.asker.shares, size_of(self.batch))
+        if (asker := self.batch.asker) is not None:
+            claim = Claim(asker.shares, cost_of_turn(self.batch, self.whole))
         asked = messages.Admit(pid, self.batch.priority, may_wait, claim)
         try:
             lease = await call(replica.core, asked, timeout_s=None)
