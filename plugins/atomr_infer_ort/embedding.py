@@ -34,15 +34,17 @@ from atomr_infer.model.embeddings import Embeddings, EmbedRequest
 from atomr_infer.model.usage import Usage
 from atomr_infer_ort.faults import step_error
 from atomr_infer_ort.options import Normalize, Pooling
-from atomr_infer_ort.ranking import KNOWN, RankingModel, padded, positions
+from atomr_infer_ort.ranking import KNOWN, padded, positions
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from atomr_infer.errors import ErrorRecord
     from atomr_infer.model.batch import ExecuteBatch, TokenChunk
+    from atomr_infer_ort.classifying import ClassifyingModel
     from atomr_infer_ort.layout import Layout
     from atomr_infer_ort.options import Options
+    from atomr_infer_ort.ranking import RankingModel
     from atomr_infer_ort.session import Session
     from atomr_infer_ort.tokens import ModelTokenizer
 
@@ -50,6 +52,12 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 MAX_CONCURRENCY = 256
 """Requests whose texts are batched together; they cost little while they wait."""
+
+_DOES = {
+    Feature.EMBEDDINGS: "makes embeddings",
+    Feature.RERANK: "ranks documents",
+    Feature.CLASSIFY: "classifies texts",
+}
 
 _HIDDEN = ("last_hidden_state", "token_embeddings")
 _POOLED = ("sentence_embedding",)
@@ -75,6 +83,9 @@ class EmbeddingModel:
     Raises:
         EngineStartError: it is no model that makes vectors of texts.
     """
+
+    feature = Feature.EMBEDDINGS
+    labels: tuple[str, ...] = ()
 
     def __init__(self, session: Session, *, pooling: Pooling, normalize: bool) -> None:
         self._session = session
@@ -154,14 +165,13 @@ class EmbedRunner:
 
     def __init__(
         self,
-        model: EmbeddingModel | RankingModel,
+        model: EmbeddingModel | RankingModel | ClassifyingModel,
         tokenizer: ModelTokenizer,
         *,
         context_tokens: int,
         batch_tokens: int,
     ) -> None:
         self._model = model
-        self._ranks = isinstance(model, RankingModel)
         self._tokenizer = tokenizer
         self._context_tokens = context_tokens
         self._batch_tokens = batch_tokens
@@ -174,7 +184,7 @@ class EmbedRunner:
         self.runs = 0
         self.active = 0
         self.capabilities = Capabilities(
-            features=frozenset({Feature.RERANK if self._ranks else Feature.EMBEDDINGS}),
+            features=frozenset({model.feature}),
             sampling=frozenset(),
             max_concurrency=MAX_CONCURRENCY,
             context_tokens=context_tokens,
@@ -192,7 +202,8 @@ class EmbedRunner:
             EndpointUnsupportedError: always.
         """
         raise EndpointUnsupportedError(
-            f"the model {batch.model!r} makes embeddings; it does not write text",
+            f"the model {batch.model!r} {_DOES[self._model.feature]}; it does not "
+            "write text",
             code="unsupported",
             param="model",
         )
@@ -227,11 +238,11 @@ class EmbedRunner:
                 param="dimensions",
             )
         usage = Usage(input_uncached=sum(map(len, texts)))
-        return Embeddings(vectors=vectors, usage=usage)
+        return Embeddings(vectors=vectors, usage=usage, labels=self._model.labels)
 
     def _tokens(self, request: EmbedRequest) -> list[list[int]]:
-        if self._ranks != (request.query is not None):
-            does = "ranks documents" if self._ranks else "makes embeddings"
+        if _asked_for(request) is not self._model.feature:
+            does = _DOES[self._model.feature]
             raise EndpointUnsupportedError(
                 f"the model {request.model!r} {does}; it does nothing else",
                 code="unsupported",
@@ -336,6 +347,12 @@ class EmbedRunner:
         if isinstance(error, EngineCrashedError):
             self._crash = EngineCrashedError(error.message)
             self._crashed.set()
+
+
+def _asked_for(request: EmbedRequest) -> Feature:
+    if request.query is not None:
+        return Feature.RERANK
+    return Feature.CLASSIFY if request.classifies else Feature.EMBEDDINGS
 
 
 def choose(waiting: Sequence[_Text], batch_tokens: int) -> list[_Text]:

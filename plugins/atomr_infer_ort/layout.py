@@ -33,6 +33,8 @@ _NAMES = (
 )
 """The files that are looked for, in this order."""
 
+_WORDS = ("config.json", "tokenizer.json")
+
 Json = dict[str, Any]
 
 
@@ -78,11 +80,9 @@ def read_layout(source: str, file: str | None = None) -> Layout:
         ConfigError: a file is missing; says which, and what is there.
         EngineStartError: a settings file is no JSON object.
     """
-    folder = Path(source).expanduser()
-    if not folder.is_dir():
-        raise ConfigError(f"there is no model directory {str(folder)!r}")
+    folder = _folder(source)
     model = _model_file(folder, file)
-    for needed in ("config.json", "tokenizer.json"):
+    for needed in _WORDS:
         if not (folder / needed).is_file():
             raise ConfigError(
                 f"{str(folder)!r} has no {needed}; export the model with: "
@@ -93,7 +93,7 @@ def read_layout(source: str, file: str | None = None) -> Layout:
     return Layout(
         folder=folder,
         model=model,
-        weights_bytes=_weights_bytes(model),
+        weights_bytes=weights_bytes(model),
         tokenizer=folder / "tokenizer.json",
         config=_json(folder / "config.json"),
         generation=_json(folder / "generation_config.json"),
@@ -103,6 +103,27 @@ def read_layout(source: str, file: str | None = None) -> Layout:
         normalizes=_normalizes(folder / "modules.json"),
         max_seq_length=length if isinstance(length, int) else None,
     )
+
+
+def model_file(source: str, file: str | None = None) -> Path:
+    """Return the ``.onnx`` file of a model's directory, whatever else is there.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    return _model_file(_folder(source), file)
+
+
+def has_words(source: str) -> bool:
+    """Whether a model's directory says anything of texts: a tokenizer, sizes."""
+    return any((_folder(source) / needed).is_file() for needed in _WORDS)
+
+
+def _folder(source: str) -> Path:
+    folder = Path(source).expanduser()
+    if not folder.is_dir():
+        raise ConfigError(f"there is no model directory {str(folder)!r}")
+    return folder
 
 
 def _model_file(folder: Path, file: str | None) -> Path:
@@ -127,8 +148,8 @@ def _instead(folder: Path) -> str:
     return f"; name one with file = ...: {', '.join(found)}" if found else ""
 
 
-def _weights_bytes(model: Path) -> int:
-    """The size of the model, and of the files beside it that begin with its name."""
+def weights_bytes(model: Path) -> int:
+    """Return the size of a model, and of the files beside it that bear its name."""
     beside = [
         path
         for path in model.parent.iterdir()

@@ -16,6 +16,7 @@ from atomr_infer.runtimes.hub import fetch_model, hub_of
 from atomr_infer.runtimes.hub_files import PREFIX, parse_hub_model
 from atomr_infer.runtimes.memory import check_fits, free_bytes
 from atomr_infer_ort.causal import Abilities, Rows, probe
+from atomr_infer_ort.classifying import ClassifyingModel
 from atomr_infer_ort.drafting import DraftingEngine
 from atomr_infer_ort.embedding import (
     EmbeddingModel,
@@ -24,16 +25,24 @@ from atomr_infer_ort.embedding import (
 )
 from atomr_infer_ort.engine import OrtEngine
 from atomr_infer_ort.faults import load_error
-from atomr_infer_ort.layout import Layout, read_layout
+from atomr_infer_ort.layout import (
+    Layout,
+    has_words,
+    model_file,
+    read_layout,
+    weights_bytes,
+)
 from atomr_infer_ort.model import CausalModel
 from atomr_infer_ort.ranking import RankingModel
 from atomr_infer_ort.runner import OrtRunner
 from atomr_infer_ort.session import Session, open_session
+from atomr_infer_ort.tensors import OrtTensorRunner
 from atomr_infer_ort.tokens import ModelTokenizer
 from atomr_infer_ort.words import context_tokens, tokenizer_of, words_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from atomr_infer.model.secret import Secret
     from atomr_infer_ort.options import Options
@@ -51,7 +60,7 @@ def load(
     report: Callable[[Progress], None],
     environ: Mapping[str, str] = _NO_ENVIRON,
     token: Secret | None = None,
-) -> OrtRunner | EmbedRunner:
+) -> OrtRunner | EmbedRunner | OrtTensorRunner:
     """Load a model; what it is, its inputs say.
 
     Raises:
@@ -66,7 +75,13 @@ def load(
         hub, model = hub_of(environ, token), parse_hub_model(source)
         return str(fetch_model(hub, model, _WEIGHTS, report))
 
-    layout, session = _opened(on_disk(options.source), options.file, options, report)
+    folder = on_disk(options.source)
+    if options.tensors or not has_words(folder):
+        session = _session(model_file(folder, options.file), options, report)
+        return OrtTensorRunner(
+            session, joins=options.join_requests, on_cpu=options.providers == ("cpu",)
+        )
+    layout, session = _opened(folder, options.file, options, report)
     tokenizer = tokenizer_of(layout)
     if _is_causal(session):
         report(Progress("trying the model"))
@@ -78,23 +93,28 @@ def load(
         return _causal(options, layout, model, draft)
     if options.draft is not None:
         raise ConfigError(f"{str(layout.model)!r} makes no text that can be drafted")
-    outputs = [one.name for one in session.get_outputs()]
-    ranks = [
-        o for o in session.get_outputs() if o.name == "logits" and len(o.shape) == 2
-    ]
-    if ranks:
-        return EmbedRunner(
-            RankingModel(session),
-            tokenizer,
-            context_tokens=context_tokens(layout, options.context_tokens),
-            batch_tokens=options.batch_tokens,
-        )
-    if "logits" in outputs:
+    return _reading(options, layout, tokenizer, session)
+
+
+def _reading(
+    options: Options, layout: Layout, tokenizer: ModelTokenizer, session: Session
+) -> EmbedRunner:
+    """Return the runner of a model that reads texts and writes none."""
+    logits = [one.shape for one in session.get_outputs() if one.name == "logits"]
+    if not logits:
+        return _embedding(options, layout, tokenizer, session)
+    if len(logits[0]) != 2:  # rows and labels
         raise EngineStartError(
             f"{str(layout.model)!r} has no key-value cache; export it with: "
             "optimum-cli export onnx --task text-generation-with-past"
         )
-    return _embedding(options, layout, tokenizer, session)
+    ranks = logits[0][-1] == 1
+    return EmbedRunner(
+        RankingModel(session) if ranks else ClassifyingModel(session, layout.config),
+        tokenizer,
+        context_tokens=context_tokens(layout, options.context_tokens),
+        batch_tokens=options.batch_tokens,
+    )
 
 
 def _opened(
@@ -102,13 +122,19 @@ def _opened(
 ) -> tuple[Layout, Session]:
     report(Progress("reading the model's files"))
     layout = read_layout(source, file)
+    return layout, _session(layout.model, options, report)
+
+
+def _session(
+    model: Path, options: Options, report: Callable[[Progress], None]
+) -> Session:
+    size = weights_bytes(model)
     if options.providers[0] == "cpu":
-        check_fits(str(layout.model), layout.weights_bytes, free_bytes())
-    size = layout.weights_bytes
+        check_fits(str(model), size, free_bytes())
     report(Progress("loading the model", 0, size))
-    session = open_session(layout.model, options)
+    session = open_session(model, options)
     report(Progress("loading the model", size, size))
-    return layout, session
+    return session
 
 
 def _is_causal(session: Session) -> bool:

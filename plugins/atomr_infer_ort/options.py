@@ -101,6 +101,10 @@ class Options:
             model's files say.
         batch_tokens: tokens of texts that are embedded in one step, padding
             counted.
+        tensors: whether the model takes tensors, and no texts; a directory without
+            ``config.json`` and ``tokenizer.json`` does so anyway.
+        join_requests: whether tensors of several requests share a run, by their
+            first dimension, which must then be rows that are each for themselves.
     """
 
     source: str
@@ -118,6 +122,8 @@ class Options:
     pooling: Pooling = Pooling.AUTO
     normalize: Normalize = Normalize.AUTO
     batch_tokens: int = DEFAULT_BATCH_TOKENS
+    tensors: bool = False
+    join_requests: bool = False
 
 
 def parse_options(deployment: Deployment) -> Options:
@@ -214,6 +220,12 @@ def _whole(least: int, most: int) -> Callable[[OptionValue], int]:
     return parse
 
 
+def _yes_or_no(value: OptionValue) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise _NotAllowedError("give true or false")
+
+
 def _member(kind: type[Pooling | Normalize]) -> Callable[[OptionValue], Enum]:
     def parse(value: OptionValue) -> Enum:
         for member in kind:
@@ -273,4 +285,6 @@ _PARSERS: Mapping[str, Callable[[OptionValue], object]] = {
     "pooling": _member(Pooling),
     "normalize": _member(Normalize),
     "batch_tokens": _whole(1, 10_000_000),
+    "tensors": _yes_or_no,
+    "join_requests": _yes_or_no,
 }

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from atomr_infer.errors import EngineStartError
+from atomr_infer.model.capabilities import Feature
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +26,9 @@ class RankingModel:
     Raises:
         EngineStartError: it says more than one, or has inputs that are not known.
     """
+
+    feature = Feature.RERANK
+    labels: tuple[str, ...] = ()
 
     def __init__(self, session: Session) -> None:
         self._session = session

@@ -16,7 +16,6 @@ from atomr_infer.cluster import Cluster
 from atomr_infer.errors import (
     ContextLengthError,
     EndpointUnsupportedError,
-    EngineStartError,
 )
 from atomr_infer.model.capabilities import Feature
 from atomr_infer.model.deployment import Deployment
@@ -123,12 +122,6 @@ async def test_a_pair_that_is_too_long_is_refused_and_not_cut(tmp_path: Path) ->
     async with opened(write_ranking(tmp_path)) as runner:
         with pytest.raises(ContextLengthError, match=r"documents\[1\] has 35 tokens"):
             await runner.embed(asked("a", "a " * 30))
-
-
-async def test_a_classifier_is_refused_with_its_figures(tmp_path: Path) -> None:
-    with pytest.raises(EngineStartError, match="says 3 numbers of a text"):
-        async with opened(write_ranking(tmp_path, labels=3)):
-            pass
 
 
 async def test_it_ranks_behind_the_bridge(tmp_path: Path) -> None:

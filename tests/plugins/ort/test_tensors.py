@@ -1,0 +1,316 @@
+"""Any ONNX file takes tensors: what it makes of them is what numpy makes."""
+
+from __future__ import annotations
+
+import json
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import numpy as np
+import onnx
+import pytest
+import trio
+import trio.testing
+from onnx import TensorProto
+
+from atomr_infer.cluster import Cluster
+from atomr_infer.errors import (
+    EndpointUnsupportedError,
+    EngineStartError,
+    InvalidRequestError,
+    NotReadyError,
+)
+from atomr_infer.model.batch import ExecuteBatch
+from atomr_infer.model.deployment import Deployment
+from atomr_infer.model.tensors import (
+    Datatype,
+    Inferred,
+    InferRequest,
+    Signature,
+    Tensor,
+    TensorSpec,
+)
+from atomr_infer.runtimes.contract import RunnerContext
+from atomr_infer_ort.plugin import PLUGIN
+from atomr_infer_ort.tensors import MAX_JOINED_ROWS, Asked, choose
+from tests.gateway.http import request
+from tests.plugins.ort.bert import BertShape, random_bert, write_bert
+from tests.plugins.ort.graphs import Array, Graph, _tensor
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.engine
+
+TABLE = np.random.default_rng(5).standard_normal((4, 3)).astype(np.float32)
+
+
+def gather(batch: str = "batch") -> onnx.ModelProto:
+    """``y = table[index] * scale``, by rows; ``words`` are given back."""
+    graph = Graph()
+    rows = graph.add("Gather", graph.weight("table", TABLE), "index")
+    graph.named("Mul", "y", rows, graph.add("Unsqueeze", "scale", graph.ints(1)))
+    graph.named("Identity", "said", "words")
+    return graph.model(
+        [
+            _tensor("index", TensorProto.INT64, batch),
+            _tensor("scale", TensorProto.FLOAT, batch),
+            _tensor("words", TensorProto.STRING, batch),
+        ],
+        [
+            _tensor("y", TensorProto.FLOAT, batch, 3),
+            _tensor("said", TensorProto.STRING, batch),
+        ],
+    )
+
+
+def summed() -> onnx.ModelProto:
+    """One number of all rows: they are not each for themselves."""
+    graph = Graph()
+    graph.named("ReduceSum", "y", "x", keepdims=1)
+    return graph.model(
+        [_tensor("x", TensorProto.FLOAT, "rows")],
+        [_tensor("y", TensorProto.FLOAT, "one")],
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    onnx.save(gather(), tmp_path / "model.onnx")
+    return tmp_path
+
+
+def deployment(folder: Path, **options: Any) -> Deployment:
+    return Deployment(
+        name="t", runtime="ort", model=str(folder), options={"threads": 1, **options}
+    )
+
+
+@asynccontextmanager
+async def opened(folder: Path, **options: Any) -> AsyncIterator[Any]:
+    wanted = deployment(folder, **options)
+    async with PLUGIN.open_runner(wanted, RunnerContext()) as runner:
+        yield runner
+
+
+def asked(*index: int, outputs: tuple[str, ...] = ()) -> InferRequest:
+    return InferRequest(
+        request_id="r",
+        model="t",
+        inputs=(
+            Tensor.of("index", np.array(index, np.int64)),
+            Tensor.of("scale", np.full(len(index), 2, np.float32)),
+            Tensor.of_texts("words", [f"é{number}" for number in index]),
+        ),
+        outputs=outputs,
+    )
+
+
+def expected(*index: int) -> Array:
+    made: Array = TABLE[list(index)] * np.float32(2)
+    return made
+
+
+def array(tensor: Tensor) -> Array:
+    return np.array(tensor.values(), np.float32).reshape(tensor.shape)
+
+
+async def test_what_comes_out_is_what_numpy_makes(folder: Path) -> None:
+    async with opened(folder) as runner:
+        assert runner.capabilities.signature == Signature(
+            inputs=(
+                TensorSpec("index", Datatype.INT64, (-1,)),
+                TensorSpec("scale", Datatype.FP32, (-1,)),
+                TensorSpec("words", Datatype.BYTES, (-1,)),
+            ),
+            outputs=(
+                TensorSpec("y", Datatype.FP32, (-1, 3)),
+                TensorSpec("said", Datatype.BYTES, (-1,)),
+            ),
+        )
+        found = await runner.infer(asked(1, 3))
+        assert [each.name for each in found.outputs] == ["y", "said"]
+        assert np.array_equal(array(found.output("y")), expected(1, 3))
+        assert found.output("said") == Tensor.of_texts("said", ["é1", "é3"])
+        alone = await runner.infer(asked(0, outputs=("said",)))
+        assert alone == Inferred(outputs=(Tensor.of_texts("said", ["é0"]),))
+        assert (runner.runs, runner.active) == (2, 0)
+
+
+async def test_requests_that_wait_share_a_run(folder: Path) -> None:
+    found: dict[int, Inferred] = {}
+
+    async def ask(runner: Any, number: int) -> None:
+        index = [number % 4] * (number + 1)
+        found[number] = await runner.infer(asked(*index, outputs=("y",)))
+
+    async with opened(folder, join_requests=True) as runner:
+        async with trio.open_nursery() as nursery:
+            for number in range(6):
+                nursery.start_soon(ask, runner, number)
+        # The first went alone, and the others met while it ran; or all met.
+        assert runner.runs <= 2
+    for number, each in found.items():
+        index = [number % 4] * (number + 1)
+        assert np.array_equal(array(each.output("y")), expected(*index))
+
+
+async def test_they_do_not_unless_the_deployment_says_so(folder: Path) -> None:
+    async with opened(folder) as runner, trio.open_nursery() as nursery:
+        for _ in range(4):
+            nursery.start_soon(runner.infer, asked(1))
+        await trio.testing.wait_all_tasks_blocked()
+    assert runner.runs == 4
+
+
+async def test_values_that_it_cannot_compute_with_are_their_clients_fault_alone(
+    folder: Path,
+) -> None:
+    failed: list[str] = []
+    found: list[Inferred] = []
+
+    async def ask(runner: Any, index: int) -> None:
+        try:
+            found.append(await runner.infer(asked(index)))
+        except InvalidRequestError as error:
+            failed.append(error.message)
+
+    async with opened(folder, join_requests=True) as runner:
+        async with trio.open_nursery() as nursery:
+            for index in (0, 99, 1, 2):
+                nursery.start_soon(ask, runner, index)
+        assert (await runner.infer(asked(3))).outputs
+    assert len(found) == 3
+    [problem] = failed
+    assert problem.startswith("the model cannot compute with this: ")
+    assert "out of data bounds" in problem
+
+
+async def test_rows_that_are_not_what_they_seem_are_run_alone(tmp_path: Path) -> None:
+    onnx.save(summed(), tmp_path / "model.onnx")
+    found: dict[int, list[float]] = {}
+
+    async def ask(runner: Any, number: int) -> None:
+        x = Tensor.of("x", np.array([number, 1], np.float32))
+        wanted = InferRequest(request_id="r", model="t", inputs=(x,))
+        found[number] = (await runner.infer(wanted)).output("y").values()
+
+    async with (
+        opened(tmp_path, join_requests=True) as runner,
+        trio.open_nursery() as nursery,
+    ):
+        for number in range(4):
+            nursery.start_soon(ask, runner, number)
+    assert found == {number: [number + 1.0] for number in range(4)}
+
+
+async def test_a_request_that_leaves_is_in_no_further_run(folder: Path) -> None:
+    async with opened(folder) as runner:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(runner.infer, asked(1))
+            await trio.testing.wait_all_tasks_blocked(0.0)
+            nursery.start_soon(runner.infer, asked(2))
+            nursery.cancel_scope.cancel()
+        assert runner.active == 0
+        assert (await runner.infer(asked(3))).outputs
+        assert runner.runs <= 2
+
+
+async def test_a_closed_engine_says_so(folder: Path) -> None:
+    async with opened(folder) as runner:
+        pass
+    with pytest.raises(NotReadyError, match="the engine is closed"):
+        await runner.infer(asked(1))
+
+
+async def test_bytes_that_are_no_text_are_refused(folder: Path) -> None:
+    wrong = attrs.evolve(
+        asked(1),
+        inputs=(*asked(1).inputs[:2], Tensor.of_texts("words", [b"\xff"])),
+    )
+    async with opened(folder) as runner:
+        with pytest.raises(InvalidRequestError, match="'words' holds bytes"):
+            await runner.infer(wrong)
+
+
+async def test_it_writes_no_text(folder: Path) -> None:
+    batch = ExecuteBatch(request_id="r", model="t", messages=())
+    async with opened(folder) as runner:
+        with pytest.raises(EndpointUnsupportedError, match="'t' takes tensors"):
+            async with runner.execute(batch):
+                pass
+
+
+async def test_a_model_of_texts_takes_tensors_where_that_is_wanted(
+    tmp_path: Path,
+) -> None:
+    shape = BertShape()
+    write_bert(tmp_path, shape, random_bert(shape))
+    async with opened(tmp_path, tensors=True) as runner:
+        ids = np.array([[2, 4, 3]], np.int64)
+        tensors = (
+            Tensor.of("input_ids", ids),
+            Tensor.of("attention_mask", np.ones_like(ids)),
+            Tensor.of("token_type_ids", np.zeros_like(ids)),
+        )
+        wanted = InferRequest(request_id="r", model="t", inputs=tensors)
+        found = await runner.infer(wanted)
+    assert found.output("last_hidden_state").shape == (1, 3, shape.hidden)
+
+
+async def test_a_kind_that_no_array_has_stops_the_start(tmp_path: Path) -> None:
+    graph = Graph()
+    graph.named("Identity", "y", "x")
+    kinds = [_tensor(name, TensorProto.BFLOAT16, 1) for name in ("x", "y")]
+    onnx.save(graph.model(kinds[:1], kinds[1:]), tmp_path / "model.onnx")
+    with pytest.raises(EngineStartError, match=r"'x' of the model is tensor\(bfloat16"):
+        async with opened(tmp_path):
+            pass
+
+
+def waits(*shape: int, outputs: tuple[str, ...] = ("y",)) -> Asked:
+    return Asked({"x": np.zeros(shape), "z": np.zeros(shape[:1])}, outputs)
+
+
+def test_the_next_run_is_the_first_and_those_like_it() -> None:
+    first, other = waits(2, 3), waits(5, 3)
+    wide, deep = waits(2, 4), waits(2, 3, outputs=("q",))
+    uneven = Asked({"x": np.zeros((2, 3)), "z": np.zeros(1)}, ("y",))
+    many = waits(MAX_JOINED_ROWS - 1, 3)
+    assert choose([first, wide, uneven, deep, many, other]) == [first, other]
+    assert choose([uneven, first]) == [uneven]
+    one = waits(1, 3)
+    assert choose([many, first, one]) == [many, one]
+
+
+async def test_programs_and_clients_ask_across_the_bridge(folder: Path) -> None:
+    async with Cluster.connect("inproc://tensors") as cluster:
+        await cluster.deploy(deployment(folder))
+        found = await cluster.infer("t", *asked(2).inputs, outputs=("y",))
+        assert np.array_equal(array(found.output("y")), expected(2))
+        with pytest.raises(InvalidRequestError) as caught:
+            await cluster.infer("t", *asked(2).inputs[:2])
+        assert caught.value.message == (
+            "'words' is missing; the model takes 'index' INT64 [-1], 'scale' FP32 [-1],"
+            " 'words' BYTES [-1]"
+        )
+        gateway = await cluster.serve("127.0.0.1:0")
+        port = int(gateway.url.rpartition(":")[2])
+        ask = partial(request, port)
+        told = await ask("GET", "/v2/models/t")
+        assert (told.json["platform"], len(told.json["inputs"])) == ("ort", 3)
+        body = {
+            "inputs": [
+                {"name": "index", "shape": [1], "datatype": "INT64", "data": [1]},
+                {"name": "scale", "shape": [1], "datatype": "FP32", "data": [2]},
+                {"name": "words", "shape": [1], "datatype": "BYTES", "data": ["é"]},
+            ]
+        }
+        path = "/v2/models/t/infer"
+        answer = await ask("POST", path, json.dumps(body).encode())
+        y, said = answer.json["outputs"]
+        assert y["data"] == [float(value) for value in expected(1).ravel()]
+        assert (y["shape"], said["data"]) == ([1, 3], ["é"])
