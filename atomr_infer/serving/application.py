@@ -7,6 +7,7 @@
     ├─ key ring                  hears of virtual keys
     ├─ deployments (dynamic)     one supervisor per deployment
     ├─ deployment manager
+    ├─ hot swaps (dynamic)       one process per deployment that is taken over
     ├─ placer                    where the node has others: its share of theirs
     ├─ requests (dynamic)        one lean process per request
     └─ gateways (dynamic)        one per listening address
@@ -31,7 +32,13 @@ from atomr.process import PlainProcess, stop
 from atomr_infer.config.secrets import Environ
 from atomr_infer.serving.deployments.deployment_manager import DeploymentManager
 from atomr_infer.serving.far.service import FarInference
-from atomr_infer.serving.names import DEPLOYMENTS, GATEWAYS, MANAGER, REQUESTS
+from atomr_infer.serving.names import (
+    DEPLOYMENTS,
+    GATEWAYS,
+    HOT_SWAPS,
+    MANAGER,
+    REQUESTS,
+)
 from atomr_infer.serving.node import ServingNode
 from atomr_infer.serving.placing.opening import prepare_placing
 from atomr_infer.serving.shared import Serving
@@ -97,6 +104,7 @@ def _root(
             ChildSpec(id="key_ring", start=partial(PlainProcess, serving.key_ring.run)),
             ChildSpec(id=DEPLOYMENTS, start=DynamicSupervisor, name=DEPLOYMENTS),
             ChildSpec(id=MANAGER, start=manager, name=MANAGER),
+            ChildSpec(id=HOT_SWAPS, start=DynamicSupervisor, name=HOT_SWAPS),
             *_placers(placer),
             ChildSpec(id=REQUESTS, start=DynamicSupervisor, name=REQUESTS),
             ChildSpec(id=GATEWAYS, start=DynamicSupervisor, name=GATEWAYS),

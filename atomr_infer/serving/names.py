@@ -6,6 +6,7 @@ MANAGER = "deployment_manager"
 DEPLOYMENTS = "deployments"
 REQUESTS = "requests"
 GATEWAYS = "gateways"
+HOT_SWAPS = "hot_swaps"
 
 
 def coordinator_name(deployment: str) -> str:

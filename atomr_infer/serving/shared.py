@@ -21,6 +21,7 @@ from atomr_infer.policy.model_table import ModelTable
 from atomr_infer.remote.http.watchdog import Watchdog
 from atomr_infer.serving.deployments.deploying import deploy
 from atomr_infer.serving.deployments.groups import Groups
+from atomr_infer.serving.deployments.hot_swap import HotSwaps
 from atomr_infer.serving.deployments.replacing import drain, replace
 from atomr_infer.serving.limits.breakers import Breakers
 from atomr_infer.serving.limits.budgets import Budgets
@@ -75,6 +76,7 @@ class Serving:
         self._key_headers: frozenset[str] = frozenset()
         self._hedges: dict[str, HedgeBudget] = {}
         self.groups = Groups(self)
+        self.hot_swaps = HotSwaps(self)
         self.lifecycle: Lifecycle | None = None
         self.draining: frozenset[str] = frozenset()
         self.elsewhere: dict[str, Deployment] = {}

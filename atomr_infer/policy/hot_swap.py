@@ -1,0 +1,173 @@
+"""When a deployment that takes over gets more of the requests, and when none.
+
+The one that comes gets a share of the requests, in steps.  A step is over when it has
+lasted, and enough requests were counted; too many failures end all of it at once.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING
+
+import attrs
+
+from atomr_infer.errors import (
+    DeadlineError,
+    EngineError,
+    InferenceError,
+    InternalError,
+    NotReadyError,
+    OverloadedError,
+    RateLimitedError,
+    UpstreamError,
+)
+from atomr_infer.model.validation import (
+    InvalidValueError,
+    at_least,
+    not_negative,
+    positive,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+
+_LEAST_S = 0.001
+
+
+class Phase(Enum):
+    """How far a swap is."""
+
+    LOADING = "loading"
+    VERIFYING = "verifying"
+    SHIFTING = "shifting"
+    PROMOTING = "promoting"
+    SWAPPED = "swapped"
+    ROLLING_BACK = "rolling back"
+    ROLLED_BACK = "rolled back"
+
+
+ENDS = (Phase.SWAPPED, Phase.ROLLED_BACK)
+"""Phases after which nothing changes."""
+
+
+class Turn(Enum):
+    """What is done now."""
+
+    WAIT = "wait"
+    GO_ON = "go on"
+    GO_BACK = "go back"
+
+
+def _steps(given: Iterable[float]) -> tuple[float, ...]:
+    steps = tuple(given)
+    return steps if steps and steps[-1] == 1.0 else (*steps, 1.0)
+
+
+def _rise(
+    _: object, field: attrs.Attribute[tuple[float, ...]], steps: tuple[float, ...]
+) -> None:
+    if list(steps) != sorted(set(steps)) or not 0 < steps[0] <= steps[-1] == 1:
+        problem = "must rise from above 0 to at most 1"
+        raise InvalidValueError(field.name, list(steps), problem)
+
+
+@attrs.frozen(kw_only=True)
+class SwapPlan:
+    """How carefully one deployment takes over from another.
+
+    Attributes:
+        steps: its shares of the requests, one after the other; the last one is 1.
+        step_s: how long a step lasts at least.
+        min_requests: how many requests a step counts at least.
+        patience_s: a step with fewer requests is over after so long.
+        max_error_rate: the share of a step's requests that may fail.
+        probe: what it is asked before it gets any request; None: nothing.
+        probe_timeout_s: how long its answer may take.
+        drain_s: how long requests of who goes may still take.
+    """
+
+    steps: tuple[float, ...] = attrs.field(
+        default=(0.05, 0.25, 0.5, 1.0), converter=_steps, validator=_rise
+    )
+    step_s: float = attrs.field(default=30.0, validator=not_negative)
+    min_requests: int = attrs.field(default=20, validator=at_least(0))
+    patience_s: float = attrs.field(default=300.0, validator=positive)
+    max_error_rate: float = attrs.field(default=0.02, validator=not_negative)
+    probe: str | None = "Reply with the word yes."
+    probe_timeout_s: float = attrs.field(default=60.0, validator=positive)
+    drain_s: float = attrs.field(default=300.0, validator=not_negative)
+
+
+@attrs.frozen
+class Tally:
+    """The requests of a step that who comes was asked.
+
+    Attributes:
+        requests: how many ended, those that were cancelled not counted.
+        failures: those that failed by its fault.
+    """
+
+    requests: int = 0
+    failures: int = 0
+
+    def plus(self, errors: Iterable[str | None]) -> Tally:
+        """Return the tally with some attempts more.
+
+        Args:
+            errors: the ``kind`` of each one's error; None: it answered.
+
+        >>> Tally().plus([None, "upstream", "content_filter", "cancelled"])
+        Tally(requests=3, failures=1)
+        """
+        ended = [kind for kind in errors if kind != "cancelled"]
+        failed = sum(kind in _FAULTS for kind in ended)
+        return Tally(self.requests + len(ended), self.failures + failed)
+
+
+def turn(plan: SwapPlan, tally: Tally, lasted_s: float) -> Turn:
+    """Return what becomes of a step.
+
+    Failures that would be too many of ``min_requests`` are too many at once.
+
+    >>> plan = SwapPlan(min_requests=10, max_error_rate=0.1, step_s=30.0)
+    >>> turn(plan, Tally(1, 1), 0.5), turn(plan, Tally(2, 2), 0.5)
+    (<Turn.WAIT: 'wait'>, <Turn.GO_BACK: 'go back'>)
+    >>> turn(plan, Tally(10, 1), 29.0), turn(plan, Tally(10, 1), 30.0)
+    (<Turn.WAIT: 'wait'>, <Turn.GO_ON: 'go on'>)
+    """
+    if tally.failures > plan.max_error_rate * max(tally.requests, plan.min_requests):
+        return Turn.GO_BACK
+    enough = tally.requests >= plan.min_requests or lasted_s >= plan.patience_s
+    return Turn.GO_ON if enough and lasted_s >= plan.step_s else Turn.WAIT
+
+
+def wait_s(plan: SwapPlan, lasted_s: float) -> float:
+    """Return after how long a step is looked at again, whatever is counted."""
+    bounds = (bound - lasted_s for bound in (plan.step_s, plan.patience_s))
+    least = min((bound for bound in bounds if bound > 0), default=0.0)
+    # What rounding leaves of a bound may be too little for the clock to move.
+    return max(least, _LEAST_S) if least else 0.0
+
+
+def _all_below(kind: type[InferenceError]) -> Iterator[type[InferenceError]]:
+    yield kind
+    for below in kind.__subclasses__():
+        yield from _all_below(below)
+
+
+_FAULTS = frozenset(
+    each.kind
+    for kind in (
+        RateLimitedError,
+        OverloadedError,
+        NotReadyError,
+        UpstreamError,
+        DeadlineError,
+        EngineError,
+        InternalError,
+    )
+    for each in _all_below(kind)
+)
