@@ -1,7 +1,8 @@
 """What a reload that changes a rate limit costs, in words.
 
-Where several nodes keep a limit together, nobody knows at once how much of the new one
-the others have used: it is lent sparingly for a window.
+Other numbers cost nothing.  With another window or another mode it is another limit,
+and where several nodes keep it together, nobody knows at once how much of it the others
+have used: it is lent sparingly for a window.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def changed_limits(running: ServePlan, wanted: ServePlan) -> Iterator[str]:
-    """Yield one sentence for each rate limit that is another one."""
+    """Yield one sentence for each rate limit that begins anew."""
     yield from _changed("deployment", running.deployments, wanted.deployments)
     yield from _changed("team", running.teams, wanted.teams)
 
@@ -30,7 +31,9 @@ def _changed(
     limits = {each.name: each.rate_limits for each in before}
     for each in after:
         old, new = limits.get(each.name), each.rate_limits
-        if old is None or new is None or old == new:
+        if old is None or new is None:
+            continue
+        if (old.window_s, old.mode) == (new.window_s, new.mode):
             continue
         window_s = max(old.window_s, new.window_s)
         yield (

@@ -67,8 +67,8 @@ async def test_what_a_file_says_anew_is_served_by_all(tmp_path: Path) -> None:
 async def test_what_the_catalogue_has_newer_and_a_changed_limit_are_told(
     tmp_path: Path,
 ) -> None:
-    def limited(rpm: int) -> Deployment:
-        limits = RateLimits(requests_per_minute=rpm)
+    def limited(rpm: int, window_s: float = 60.0) -> Deployment:
+        limits = RateLimits(requests_per_minute=rpm, window_s=window_s)
         return attrs.evolve(N, rate_limits=limits)
 
     says = [PLAN]
@@ -86,9 +86,13 @@ async def test_what_the_catalogue_has_newer_and_a_changed_limit_are_told(
         with a.cluster.at_home():
             newer = attrs.evolve(M, options={"reply": "newer"})
             await a.cluster.orders.replace(newer, wait=False)
-        assert await reload(M, limited(30)) == (
-            "m stays as revision 2 has it, from a: what this node's file says is older",
-            "n is changed, as revision 2",
+        stays = (
+            "m stays as revision 2 has it, from a: what this node's file says is older"
+        )
+        assert await reload(M, limited(30)) == (stays, "n is changed, as revision 2")
+        assert await reload(M, limited(30, window_s=30.0)) == (
+            stays,
+            "n is changed, as revision 3",
             "the rate limit of deployment 'n' is another one: for 60 s most of it is "
             "withheld, as what the nodes have used of the old one counts",
         )

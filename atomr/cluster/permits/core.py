@@ -84,6 +84,20 @@ class Core:
         self.escrow.add(limit, now_s, past=past)
         self.parts[limit.name] = Part(limit)
 
+    def resize(self, limit: Limit, now_s: float) -> None:
+        """Take other terms; what is used stays so, and who waits goes on waiting.
+
+        Raises:
+            KeyError: there is no such limit here.
+            ValueError: more than the permits and their division differs.
+        """
+        effects = self.escrow.resize(limit, now_s)
+        part = self.parts[limit.name]
+        part.limit = limit
+        part.differs.clear()
+        self._perform(effects, now_s)
+        self._serve(part, now_s)
+
     def remove(self, name: str) -> None:
         """Take no part any more; who waits is denied.
 

@@ -191,15 +191,26 @@ class PermitService:
             self._pasts[limit.name] = past
 
     def replace(self, limit: Limit) -> None:
-        """Take part in a limit under other terms; who waits is denied.
+        """Take part in a limit under other terms.
 
-        What was used is used under the new terms, too.
+        What was used is used under the new terms, too.  Where only the number of
+        permits differs, or how they are divided, all goes on: what is free of more is
+        there at once, fewer hold as soon as nodes hear of it, and who waits goes on
+        waiting.  Else what others have used is not known, a window is waited for, and
+        who waits is denied.
 
         Raises:
             UnknownLimitError: there is no limit of its name here.
         """
+        core, before = self._core, self._limits.get(limit.name)
+        if core is not None and before is not None and before.may_become(limit):
+            self._limits[limit.name] = limit
+            self._told = {fact for fact in self._told if fact.limit != limit.name}
+            core.resize(limit, self.now_s())
+            self._act()
+            return
         used = None
-        if self._core is not None:
+        if core is not None:
             used = self.state(limit.name).used
         self.remove(limit.name)
         self.add(limit, past=Past(used=used))

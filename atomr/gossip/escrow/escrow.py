@@ -36,6 +36,7 @@ class _Part(Protocol):
     def expect(self, permits: int) -> None: ...
     def acquire(self, permits: int, now_s: float) -> Outcome: ...
     def settle(self, granted: Granted, used: int, *, now_s: float) -> None: ...
+    def resize(self, limit: Limit, now_s: float) -> list[Effect]: ...
     def advance(self, now_s: float) -> list[Effect]: ...
     def receive(self, sender: str, frame: Frame, now_s: float) -> list[Effect]: ...
     def persisted(self, mark: Mark) -> None: ...
@@ -49,7 +50,7 @@ class Escrow:
             :attr:`next_deadline_s` is exact.
     """
 
-    __slots__ = ("_due", "_heap", "_me", "_order", "_parts", "due_s")
+    __slots__ = ("_due", "_heap", "_limits", "_me", "_order", "_parts", "due_s")
 
     def __init__(self, me: Origin) -> None:
         """Start without limits.
@@ -59,6 +60,7 @@ class Escrow:
         """
         self._me = me
         self._parts: dict[str, _Part] = {}
+        self._limits: dict[str, Limit] = {}
         self._due: dict[str, float] = {}
         self._heap: list[tuple[float, int, str]] = []
         self._order = 0
@@ -85,8 +87,30 @@ class Escrow:
         else:
             part = Member(limit, self._me, past=past, now_s=now_s)
         self._parts[name] = part
+        self._limits[name] = limit
         self._due[name] = _NEVER
         self._schedule(name, part)
+
+    def resize(self, limit: Limit, now_s: float) -> Sequence[Effect]:
+        """Take other terms of a limit; what was used, or lent, stays so.
+
+        Args:
+            limit: its terms from now on.
+            now_s: by the node's clock.
+
+        Raises:
+            KeyError: there is no such limit here.
+            ValueError: the terms differ in more than the number of permits and how
+                they are divided (:meth:`Limit.may_become`); nothing was changed.
+        """
+        name = limit.name
+        part = self._parts[name]
+        if not self._limits[name].may_become(limit):
+            raise ValueError(f"resize({name!r}): expected the same but for its permits")
+        self._limits[name] = limit
+        effects = part.resize(limit, now_s)
+        self._schedule(name, part)
+        return effects
 
     def remove(self, name: str) -> None:
         """Take no part any more; what is lent comes back when its lease has lapsed.
@@ -95,6 +119,7 @@ class Escrow:
             KeyError: there is no such limit here.
         """
         del self._parts[name]
+        del self._limits[name]
         del self._due[name]
 
     def overrun(self, name: str) -> int:

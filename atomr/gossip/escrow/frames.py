@@ -93,6 +93,8 @@ class Grant(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="grant")
         granted: total lent.
         echo_s: the latest ``sent_s`` that the home has seen.
         cap: hold no more than that, as permits cool; ``NO_CAP``: no matter.
+        is_firm: whether what is beyond it may not be used any more, either: the limit
+            was lowered, and is not what it was when that was lent.
     """
 
     limit: str
@@ -101,6 +103,7 @@ class Grant(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="grant")
     granted: Count
     echo_s: float
     cap: int
+    is_firm: bool = False
 
 
 class Closed(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="closed"):

@@ -41,43 +41,67 @@ class Holdings:
         granted: largest total that the account of now was granted.
         returned: total that was given back.
         until_s: when the lease ends.
+        most: what is held beyond that is given back before it is used; infinite: as
+            much as was lent.
         overrun: permits used beyond what was granted, in total.
     """
 
     __slots__ = (
+        "_cooling_s",
         "_due_s",
         "_floor",
         "_floor_used",
+        "_forgotten",
+        "_forgotten_s",
         "_log",
         "_pool_used",
         "granted",
+        "most",
         "overrun",
         "returned",
         "until_s",
     )
 
     def __init__(
-        self, limit: Limit, *, floor: int, cooling: int, at_s: float, log: UseLog | None
+        self,
+        limit: Limit,
+        *,
+        floor: int,
+        cooling: float,
+        at_s: float,
+        log: UseLog | None,
     ) -> None:
         """Start with the floor only.
 
         Args:
             limit: its terms.
             floor: permits owned for good.
-            cooling: how many of them an earlier life may have used.
+            cooling: how many an earlier life may have used, whose floor may have been
+                larger; infinite: nobody knows.
             at_s: when, at the latest; not after now.
             log: says how far the floor may be used; None: as far as it goes.
         """
         times = {"cooling_s": limit.cooling_s, "batch_s": limit.batch_s}
+        self._cooling_s = limit.cooling_s
         self._floor_used = Cooling(**times)
         self._pool_used = Cooling(**times)
         self._floor = floor
         self._log = log
         self.granted = self.returned = self.overrun = 0
         self.until_s = -_NEVER
+        self.most = _NEVER
         self._due_s = -_NEVER
-        if cooling:
-            self._floor_used.add(cooling, at_s)
+        self._forgotten = cooling
+        self._forgotten_s = at_s
+        self._lock_forgotten(floor, at_s)
+
+    def _lock_forgotten(self, most: int, now_s: float) -> None:
+        """Lock what an earlier life may have used, of permits that were not here."""
+        if now_s < self._forgotten_s + self._cooling_s and most > 0:
+            used = int(min(most, self._forgotten))
+            self._forgotten -= used
+            if used:
+                self._floor_used.add(used, self._forgotten_s)
 
     @property
     def held(self) -> int:
@@ -101,8 +125,8 @@ class Holdings:
 
     @property
     def floor_free(self) -> int:
-        """What is owned for good and may be used."""
-        free = self._floor - self._floor_used.count
+        """What is owned for good and may be used; a smaller floor may be overused."""
+        free = max(0, self._floor - self._floor_used.count)
         return free if self._log is None else min(free, self._log.room)
 
     @property
@@ -116,7 +140,15 @@ class Holdings:
         self._pool_used.thaw(now_s)
         if now_s >= self.until_s:
             self.returned = self.granted - self._pool_used.count
+        elif self.held > self.most:
+            self.give_back(self.held - int(self.most))
         self._set_due()
+
+    def resize(self, floor: int, now_s: float) -> None:
+        """Own another floor for good; what is locked of it stays so."""
+        self._lock_forgotten(floor - self._floor, now_s)
+        self._floor = floor
+        self.pass_time(now_s)
 
     def _set_due(self) -> None:
         ends_s = self.until_s if self.held > self._pool_used.count else _NEVER
@@ -177,6 +209,7 @@ class Holdings:
     def drop(self) -> None:
         """Hold nothing of the account any more, and begin another."""
         self._pool_used.forget()
+        self.most = _NEVER
         self.granted = self.returned = 0
         self.until_s = -_NEVER
         self._set_due()

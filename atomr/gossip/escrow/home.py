@@ -16,6 +16,9 @@ cooled.  An account that another one replaces is closed in the same way.  A home
 that starts does not know what its earlier life lent, and lends nothing for as
 long.
 
+Where the pool becomes smaller than what is out, each lessee is told its part of it
+(:attr:`Account.most`), until enough has come back.
+
 Pure: times are arguments, in seconds of the home's monotonic clock.
 """
 
@@ -50,9 +53,19 @@ class Account:
         lapse_s: when the lease has ended for certain, by the home's clock.
         want: how many more the lessee could use.
         rate: what it is asked for a second.
+        most: of what is out, so much may be used; None: all of it.
     """
 
-    __slots__ = ("echo_s", "granted", "lapse_s", "number", "rate", "returned", "want")
+    __slots__ = (
+        "echo_s",
+        "granted",
+        "lapse_s",
+        "most",
+        "number",
+        "rate",
+        "returned",
+        "want",
+    )
 
     def __init__(self, number: int) -> None:
         """Start with nothing lent."""
@@ -60,6 +73,7 @@ class Account:
         self.granted = self.returned = self.want = 0
         self.echo_s = self.lapse_s = -_NEVER
         self.rate = 0.0
+        self.most: int | None = None
 
     @property
     def out(self) -> int:
@@ -74,7 +88,15 @@ class Home:
         accounts: the live ones, by the lessee's name.
     """
 
-    __slots__ = ("_boot", "_closing", "_limit", "_numbers", "_offered", "accounts")
+    __slots__ = (
+        "_boot",
+        "_closing",
+        "_forgotten_s",
+        "_limit",
+        "_numbers",
+        "_offered",
+        "accounts",
+    )
 
     def __init__(self, limit: Limit, *, boot: int, at_s: float) -> None:
         """Start to lend what an earlier life may have lent when it is safe.
@@ -90,8 +112,13 @@ class Home:
         self._offered: dict[str, tuple[int, int, int]] = {}
         self.accounts: dict[str, Account] = {}
         self._closing = Cooling(cooling_s=limit.cooling_s, batch_s=limit.batch_s)
-        if at_s > -_NEVER and limit.pool:
-            self._closing.add(limit.pool, at_s + limit.lapse_s)
+        self._forgotten_s = at_s + limit.lapse_s
+        self._lock_forgotten(limit.pool, at_s)
+
+    def _lock_forgotten(self, permits: int, now_s: float) -> None:
+        """Lend what an earlier life may have lent, whose pool is not known, later."""
+        if now_s < self._forgotten_s + self._limit.cooling_s and permits > 0:
+            self._closing.add(permits, self._forgotten_s)
 
     @property
     def free(self) -> int:
@@ -108,6 +135,24 @@ class Home:
 
     def _closes_s(self, account: Account) -> float:
         return account.lapse_s + self._limit.cooling_s
+
+    def resize(self, limit: Limit, now_s: float) -> list[Effect]:
+        """Lend another pool; where more is out than it has, each has a part of it."""
+        self._lock_forgotten(limit.pool - self._limit.pool, now_s)
+        self._limit = limit
+        self._close_lapsed(now_s)
+        out = sum(account.out for account in self.accounts.values())
+        left = max(0, limit.pool - self._closing.count)
+        for account in self.accounts.values():
+            # Of what it may hold now: another change before may have lowered that.
+            holds = account.out if account.most is None else account.most
+            part = account.out * left // max(1, out)
+            account.most = min(holds, part) if out > left else None
+        effects = self.lend(now_s)
+        for lessee, account in self.accounts.items():
+            if account.most is not None:
+                effects.append(Send(lessee, self._grant(account, NO_CAP)))
+        return effects
 
     # --- accounts -------------------------------------------------------------------
 
@@ -188,6 +233,9 @@ class Home:
             asked_by: gets an answer in any case; it renews its lease.
         """
         self._close_lapsed(now_s)
+        if self.free >= 0:
+            for account in self.accounts.values():
+                account.most = None
         heard = {n: a for n, a in self.accounts.items() if now_s < a.lapse_s}
         wanting = {n: a for n, a in heard.items() if a.want}
         claims = [self._claim(account) for account in wanting.values()]
@@ -230,5 +278,6 @@ class Home:
             account.number,
             account.granted,
             account.echo_s,
-            cap,
+            cap if account.most is None else account.most,
+            is_firm=account.most is not None,
         )

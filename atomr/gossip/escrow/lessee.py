@@ -176,6 +176,13 @@ class Lessee:
     def _wake_by(self, at_s: float) -> None:
         self.next_deadline_s = min(self.next_deadline_s, at_s)
 
+    def resize(self, limit: Limit, floor: int, now_s: float) -> None:
+        """Take other terms, with another floor; what is lent stays so."""
+        self._limit = limit
+        self.holdings.resize(floor, now_s)
+        self._dry_until_s = -_NEVER
+        self._wake_by(now_s)
+
     # --- time -----------------------------------------------------------------------
 
     def advance(self, now_s: float) -> list[Effect]:
@@ -324,10 +331,11 @@ class Lessee:
             return []
         self.holdings.pass_time(now_s)
         self.holdings.renew(frame.granted, frame.echo_s, self._limit.lease_s)
-        self.holdings.pass_time(now_s)
         if frame.echo_s >= self._answered_s:
             self._answered_s = frame.echo_s
             self._cap = frame.cap
+            self.holdings.most = frame.cap if frame.is_firm else _NEVER
+        self.holdings.pass_time(now_s)
         if frame.echo_s >= self._sent_s:
             self._unanswered_s = _NEVER
         effects = self._answer(now_s, heard_s=frame.echo_s)

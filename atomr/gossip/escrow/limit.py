@@ -123,6 +123,17 @@ class Limit:
         """More than that no voter can ever hold at once."""
         return self.pool + self.floor
 
+    def may_become(self, other: Limit) -> bool:
+        """Whether other terms can be taken while this limit is in use.
+
+        The number of permits may change, and how they are divided; what is locked for
+        a window, or lent, is so under both.  A use log is of one floor.
+        """
+        same = attrs.evolve(
+            other, permits=self.permits, floor_fraction=self.floor_fraction
+        )
+        return same == self and not self.use_log
+
     @cached_property
     def home(self) -> str:
         """The voter that lends, by rendezvous hashing: the same on each node."""

@@ -91,16 +91,17 @@ class Member:
     def __init__(self, limit: Limit, me: Origin, *, past: Past, now_s: float) -> None:
         """Start with the floor, as far as earlier lives have not used it."""
         quiet_at_s = now_s - past.quiet_s
-        floor = limit.floor if me.name in limit.voters else 0
-        cooling = floor if past.quiet_s < _NEVER else 0
+        floor = _floor_of(me.name, limit)
+        cooling = _NEVER if past.quiet_s < _NEVER else 0.0
         if past.used is not None:
             cooling = min(cooling, past.used)
         if limit.use_log and past.marks:
             cooling = min(cooling, cooling_after(limit, past.marks))
+        inherited = int(min(cooling, floor))
         self._limit = limit
         self._me = me.name
         self._log = log = (
-            UseLog(limit, me.boot, used=cooling) if limit.use_log and floor else None
+            UseLog(limit, me.boot, used=inherited) if limit.use_log and floor else None
         )
         holdings = Holdings(
             limit, floor=floor, cooling=cooling, at_s=quiet_at_s, log=log
@@ -110,6 +111,16 @@ class Member:
         self._home = Home(limit, boot=me.boot, at_s=quiet_at_s) if is_home else None
         self._outbox: list[Effect] = []
         self.next_deadline_s = _NEVER if log is None else now_s
+
+    def resize(self, limit: Limit, now_s: float) -> list[Effect]:
+        """Take other terms, with the same home: what is used, or lent, stays so."""
+        self._limit = limit
+        self._lessee.resize(limit, _floor_of(self._me, limit), now_s)
+        home = self._home
+        effects = [] if home is None else home.resize(limit, now_s)
+        effects = self._deliver_here(effects, now_s)
+        self._schedule(now_s)
+        return effects
 
     @property
     def overrun(self) -> int:
@@ -258,3 +269,8 @@ class Member:
         home_s = _NEVER if self._home is None else self._home.next_deadline_s(now_s)
         due_s = min(self._lessee.next_deadline_s, home_s)
         self.next_deadline_s = now_s if self._outbox else due_s
+
+
+def _floor_of(name: str, limit: Limit) -> int:
+    """Return what a node owns for good: only the voters do."""
+    return limit.floor if name in limit.voters else 0

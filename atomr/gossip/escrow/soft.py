@@ -68,6 +68,12 @@ class SoftLimit:
         self._seq = self._told = self.overrun = 0
         self.next_deadline_s = _NEVER
 
+    def resize(self, limit: Limit, now_s: float) -> list[Effect]:
+        """Take another number of permits; what was used stays so."""
+        self._limit = limit
+        self.next_deadline_s = min(self.next_deadline_s, now_s + INTERVAL_S)
+        return []
+
     def used(self, now_s: float) -> int:
         """Permits that are locked, here and as far as is known elsewhere."""
         self._used.thaw(now_s)

@@ -22,7 +22,7 @@ from tests.atomr.gossip.mutants import Mutant
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-REQUESTS, TOKENS, LEASES, HAMMER, RESTARTS = SCENARIOS
+REQUESTS, TOKENS, LEASES, HAMMER, RESTARTS, CHANGED = SCENARIOS
 
 
 def _derived(name: str) -> Callable[..., Any]:
@@ -62,15 +62,15 @@ MUTANTS = (
     Mutant(
         "trap 20: a restarted node has its floor at once",
         Member.__init__,
-        "cooling = floor if past.quiet_s < _NEVER else 0",
-        "cooling = 0",
+        "cooling = _NEVER if past.quiet_s < _NEVER else 0.0",
+        "cooling = 0.0",
         REQUESTS,
     ),
     Mutant(
         "a restarted home lends at once",
         Home.__init__,
-        "at_s > -_NEVER and limit.pool",
-        "at_s < -_NEVER and limit.pool",
+        "self._lock_forgotten(limit.pool, at_s)",
+        "pass",
         REQUESTS,
     ),
     Mutant(
@@ -177,5 +177,48 @@ MUTANTS = (
         "out = sum(account.out for account in self.accounts.values())",
         "out = sum(a.out for a in self.accounts.values() if a.want)",
         REQUESTS,
+    ),
+    Mutant(
+        "who holds more than a lowered limit goes on with it",
+        Home.resize,
+        "account.most = min(holds, part) if out > left else None",
+        "account.most = None",
+        CHANGED,
+    ),
+    Mutant(
+        "each may hold as much as all",
+        Home.resize,
+        "part = account.out * left // max(1, out)",
+        "part = left",
+        CHANGED,
+    ),
+    Mutant(
+        "a firm cap is kept to when there is time",
+        Lessee.granted,
+        "frame.cap if frame.is_firm else _NEVER",
+        "_NEVER",
+        CHANGED,
+    ),
+    Mutant(
+        "a larger pool has what an earlier life lent of it",
+        Home.resize,
+        "self._lock_forgotten(limit.pool - self._limit.pool, now_s)",
+        "pass",
+        CHANGED,
+        first_seed=395,
+    ),
+    Mutant(
+        "a larger floor has what an earlier life used of it",
+        Holdings.resize,
+        "self._lock_forgotten(floor - self._floor, now_s)",
+        "pass",
+        CHANGED,
+    ),
+    Mutant(
+        "a floor that is lowered stays",
+        Holdings.resize,
+        "self._floor = floor",
+        "self._floor = max(floor, self._floor)",
+        CHANGED,
     ),
 )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
+import attrs
+
 from atomr.gossip.escrow import Limit, Mode
 from atomr.testing.simulation import (
     Crash,
@@ -170,6 +172,43 @@ def restarts(simulation: Simulation) -> None:
     world.check()
 
 
+def changed(simulation: Simulation) -> None:
+    """The limit is raised or lowered, twice, on one node after the other.
+
+    While nodes differ there is as much as under the one or the other.  What there is
+    under the last terms holds when all have taken them, and leases of before are over.
+    """
+    draw = simulation.random
+    limit = _limit(simulation, use_log=False)
+    terms = dict.fromkeys(limit.voters, limit)
+    world = World(simulation, limit, limit_of=lambda name: terms[name])
+    world.add(*limit.voters, rates=_rates(simulation, limit))
+    window_s, within_s = limit.window_s, 6.0 * limit.window_s
+    _load(world, within_s)
+    simulation.plan(_faults(simulation, limit, within_s))
+    limits = [limit]
+    first_s = 1.5 * window_s
+    changes_s = first_s, first_s + draw.choice((1.0, 2.5 * window_s))
+    for at_s in changes_s:
+        limit = attrs.evolve(
+            limit,
+            permits=draw.choice((5, 30, 40, 100, 150)),
+            floor_fraction=draw.choice((0.0, 0.1, 0.3, 1.0)),
+        )
+        limits.append(limit)
+        for name in limit.voters:
+            take_s = at_s + draw.uniform(0.0, 1.0)
+            simulation.at(take_s, partial(world.change, terms, name, limit))
+    simulation.start()
+    simulation.run(within_s)
+    most = len(limit.voters) * max(each.floor for each in limits)
+    world.check_within(0.0, within_s, most + max(each.pool for each in limits))
+    for each, to_s in zip(limits, (*changes_s, within_s), strict=True):
+        took_s = world.took_s.get(each, 0.0)
+        lapsed_s = took_s + limit.lapse_s / (1.0 - DRIFT) if took_s else 0.0
+        world.check_within(lapsed_s, to_s, each.permits)
+
+
 def steady(world: World, within_s: float, *, share: float) -> None:
     """Offer evenly half more than the limit, a share of it to the last voter."""
     draw = world.simulation.random
@@ -186,4 +225,5 @@ SCENARIOS = (
     Scenario("limits.leases", leases),
     Scenario("limits.hammer", hammer),
     Scenario("limits.restarts", restarts),
+    Scenario("limits.changed", changed),
 )

@@ -131,6 +131,7 @@ class World:
         uses: in the order of their times.
         offered: permits asked for.
         denied: permits that were refused.
+        took_s: when the last node took terms that are not those of the start.
     """
 
     def __init__(
@@ -146,6 +147,7 @@ class World:
         self._limit_of = limit_of or (lambda _: limit)
         self.uses: list[Use] = []
         self.offered = self.denied = 0
+        self.took_s: dict[Limit, float] = {}
         self._lives: dict[str, int] = {}
         self._waiting: dict[tuple[str, int, int], tuple[int, Later | None]] = {}
         simulation.use_codec(CODEC)
@@ -178,6 +180,16 @@ class World:
         else:
             self._note(node, outcome, permits, later)
         return ()
+
+    def change(self, terms: dict[str, Limit], name: str, limit: Limit) -> None:
+        """Let a node take other terms, now, or when it is up again."""
+        terms[name] = limit
+        self.took_s[limit] = self.simulation.now_s
+        self.simulation.do(name, partial(self._change, limit=limit))
+
+    def _change(self, node: Node, now_s: float, *, limit: Limit) -> Iterable[object]:
+        self.took_s[limit] = self.simulation.now_s  # it may have been paused
+        return node.perform(node.escrow.resize(limit, now_s))
 
     def _see(self, name: str, fact: object) -> None:
         if isinstance(fact, Answered):
@@ -220,6 +232,12 @@ class World:
         """Return the most permits used in any window, by true time."""
         window_s = window_s or self.limit.window_s
         return worst_window(self.uses, window_s - ROUNDING_S)
+
+    def check_within(self, from_s: float, to_s: float, permits: int) -> None:
+        """Check the windows that begin, and end, between two times."""
+        uses = [use for use in self.uses if from_s <= use.at_s < to_s]
+        worst = worst_window(uses, self.limit.window_s - ROUNDING_S)
+        assert worst <= permits, f"{worst} of {permits} from {from_s} s to {to_s} s"
 
     def check(self) -> None:
         worst = self.worst_window()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import msgspec
 import pytest
 from hypothesis import given
@@ -639,6 +640,50 @@ def test_a_strict_node_that_found_its_home_silent_asks_it_again() -> None:
 
     assert sent[-1] >= 58
     assert len(sent) <= 60
+
+
+# --- other terms --------------------------------------------------------------------
+
+
+def change(made: Lab, permits: int) -> None:
+    limit = attrs.evolve(made.limit, permits=permits)
+    for name, node in made.nodes.items():
+        made.deliver(name, node.resize(limit, made.now_s))
+
+
+def test_a_raised_limit_has_what_is_new_at_once_and_the_rest_after_its_window() -> None:
+    made = lab()
+    assert made.use("b", 100) == 56
+    change(made, 90)
+    assert made.use("b", 100) == 81 + 3 - 56
+    made.run_to(60.0)
+    assert made.use("b", 100) < 84 - 28
+    made.run_to(130.0)
+    assert made.use("b", 100) == 84
+
+
+def test_a_lowered_limit_holds_at_once_whoever_holds_more() -> None:
+    made = lab()
+    assert isinstance(made.acquire("b", 40), Granted)  # 2 of them of its floor
+    made.run_to(59.0)  # all are locked still
+    change(made, 30)
+    made.run_to(100.0)  # and have cooled
+    assert made.use("b", 100) == 28
+    assert made.use("c", 100) == 1
+    assert made.use("a", 100) == 1
+
+
+def test_other_terms_than_the_number_are_not_taken_in_passing() -> None:
+    made = lab()
+    node = made.nodes["a"]
+    for other in (
+        attrs.evolve(made.limit, window_s=30.0),
+        attrs.evolve(made.limit, mode=Mode.STRICT),
+    ):
+        with pytest.raises(ValueError, match="expected the same but for its permits"):
+            node.resize(other, 0.0)
+    logged = attrs.evolve(made.limit, use_log=True)
+    assert not logged.may_become(logged)
 
 
 # --- runs ---------------------------------------------------------------------------

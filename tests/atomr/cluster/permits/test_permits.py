@@ -7,6 +7,7 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
+import attrs
 import pytest
 import trio
 import trio.testing
@@ -199,6 +200,51 @@ async def test_each_mode_admits_as_much_as_there_is(
                     nursery.start_soon(ask, permits)
                     await trio.sleep(0.05)
     assert 30 <= admitted <= (45 if mode is Mode.SOFT else 30)
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+async def test_a_raised_limit_lets_who_waits_through_at_once(
+    autojump_clock: MockClock, mode: Mode
+) -> None:
+    limit = attrs.evolve(THREE, mode=mode)
+    async with open_virtual(random.Random(SEED)) as cluster:
+        nodes = await three(cluster, limit)
+        permits = nodes["b"]
+        began_s = trio.current_time()
+        first = await permits.acquire("rpm", limit.largest, deadline_s=began_s + 5.0)
+        assert isinstance(first, Permits)
+        found: list[Permits | object] = []
+
+        async def wait() -> None:
+            found.append(await permits.acquire("rpm", 25, deadline_s=began_s + 50.0))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            await trio.sleep(1.0)
+            assert found == []
+            for each in nodes.values():
+                each.replace(attrs.evolve(limit, permits=90))
+            await trio.sleep(1.0)
+            assert isinstance(found[0], Permits)
+        assert permits.state("rpm").differs == ()
+
+
+async def test_a_lowered_limit_holds_at_once(autojump_clock: MockClock) -> None:
+    async with open_virtual(random.Random(SEED)) as cluster:
+        nodes = await three(cluster, THREE)
+        late_s = trio.current_time() + 5.0
+        first = await nodes["b"].acquire("rpm", 20, deadline_s=late_s)
+        assert isinstance(first, Permits)
+        nodes["b"].settle(first, 0)  # lent, and free
+        for each in nodes.values():
+            each.replace(attrs.evolve(THREE, permits=5))
+        await trio.sleep(THREE.lapse_s)
+        used = 0
+        for permits in nodes.values():
+            at_s = trio.current_time() + 1.0
+            while isinstance(await permits.acquire("rpm", 1, deadline_s=at_s), Permits):
+                used += 1
+        assert used == 5
 
 
 async def test_a_strict_limit_gives_nothing_while_its_home_is_cut_off(
