@@ -94,7 +94,8 @@ class PlanCausal:
         """
         self._device.use()
         try:
-            return self._run(rows)
+            with self._lane.settled():
+                return self._run(rows)
         except InferenceError:
             raise
         # The library's bindings raise what they like where they are misused.

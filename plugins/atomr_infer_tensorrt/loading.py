@@ -19,6 +19,7 @@ from atomr_infer.runtimes.decoding.engine import Bounds
 from atomr_infer.runtimes.hub import fetch_model, hub_of
 from atomr_infer.runtimes.hub_files import PREFIX, parse_hub_model
 from atomr_infer_ort.causal import PAST, cache_shape, probe
+from atomr_infer_ort.classifying import ClassifyingModel
 from atomr_infer_ort.embedding import EmbeddingModel, EmbedRunner, pooling_of
 from atomr_infer_ort.engine import OrtEngine
 from atomr_infer_ort.layout import Layout, read_layout
@@ -107,6 +108,8 @@ def load(
         source = str(fetch_model(hub, model, _WEIGHTS, report))
     report(Progress("reading the model's files"))
     place = find_model(source, options.file)
+    if options.tensors:
+        place = attrs.evolve(place, layout=None)
     plan = _plan(options, backend, place, report, environ=environ)
     check_bindings(plan, str(place.file))
     if place.layout is None:
@@ -291,16 +294,19 @@ def _texts(
     runs = PlanRuns(plan, backend.device, lanes=1)
     # It has what models of texts ask of a session.
     session = cast("Session", PlanSession(runs))
-    ranks = any(
-        one.name == "logits" and len(one.shape) == len(("rows", "numbers"))
+    labels = [
+        one.shape[-1]
         for one in session.get_outputs()
-    )
-    pooling, normalize = pooling_of(options.for_texts, layout)
-    model = (
-        RankingModel(session)
-        if ranks
-        else EmbeddingModel(session, pooling=pooling, normalize=normalize)
-    )
+        if one.name == "logits" and len(one.shape) == len(("rows", "labels"))
+    ]
+    model: EmbeddingModel | RankingModel | ClassifyingModel
+    if not labels:
+        pooling, normalize = pooling_of(options.for_texts, layout)
+        model = EmbeddingModel(session, pooling=pooling, normalize=normalize)
+    elif labels == [1]:
+        model = RankingModel(session)
+    else:
+        model = ClassifyingModel(session, layout.config)
     return EmbedRunner(
         model,
         tokenizer_of(layout),

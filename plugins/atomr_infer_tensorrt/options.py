@@ -64,6 +64,7 @@ class Options:
         profiles: the shapes that the plan takes: an array of tables, with a table of
             ``least``, ``usual`` and ``most`` for each input whose sizes vary; empty:
             made for the kind of model.
+        tensors: whether the model takes tensors, though a tokenizer is beside it.
         max_batch: rows of one run.
         join_requests: whether tensors of several requests share a run, by their
             first dimension; only for a model whose rows are each for themselves.
@@ -94,6 +95,7 @@ class Options:
     device: int = 0
     precision: Precision = Precision.MODEL
     profiles: tuple[Profile, ...] = ()
+    tensors: bool = False
     max_batch: int = DEFAULT_MAX_BATCH
     join_requests: bool = False
     contexts: int = DEFAULT_CONTEXTS
@@ -282,6 +284,7 @@ _PARSERS: Mapping[str, Callable[[OptionValue], object]] = {
     "device": _whole(0, 1023),
     "precision": _member(Precision),
     "profiles": _profiles,
+    "tensors": _yes_or_no,
     "max_batch": _whole(1, 65_536),
     "join_requests": _yes_or_no,
     "contexts": _whole(1, 64),

@@ -11,6 +11,7 @@ All functions block, and belong in worker threads.
 from __future__ import annotations
 
 import queue
+from contextlib import contextmanager
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ from atomr_infer.errors import (
 from atomr_infer_tensorrt.shapes import choose_profile
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from atomr_infer_tensorrt.plan import (
         Array,
@@ -175,6 +176,18 @@ class Lane:
             self.stream.download(staged, self._on_device[binding.name].address)
         return staged.view(binding.dtype).reshape(shape)
 
+    @contextmanager
+    def settled(self) -> Iterator[None]:
+        """Wait for what was begun when the block fails.
+
+        Copies that are still under way would read what the next run writes.
+        """
+        try:
+            yield
+        except BaseException:
+            self.stream.wait()
+            raise
+
     def close(self) -> None:
         """Give all of it back."""
         self.context.close()
@@ -230,7 +243,8 @@ class PlanRuns:
         lane = self._idle.get()
         try:
             self.device.use()
-            return self._run(lane, wanted, feeds)
+            with lane.settled():
+                return self._run(lane, wanted, feeds)
         except InferenceError:
             raise
         # The library's bindings raise what they like where they are misused.
