@@ -35,6 +35,7 @@ from atomr_infer_ort.layout import (
 from atomr_infer_ort.model import CausalModel
 from atomr_infer_ort.ranking import RankingModel
 from atomr_infer_ort.runner import OrtRunner
+from atomr_infer_ort.schemas import Schemas
 from atomr_infer_ort.session import Session, open_session
 from atomr_infer_ort.tensors import OrtTensorRunner
 from atomr_infer_ort.tokens import ModelTokenizer
@@ -229,7 +230,13 @@ def _causal(
         pads = own.abilities.pads and draft.abilities.pads
         abilities = attrs.evolve(own.abilities, pads=pads)
         engine = DraftingEngine(own.model, draft.model, abilities, bounds)
-    return OrtRunner(engine, words, context_tokens=context, max_seqs=options.max_seqs)
+    return OrtRunner(
+        engine,
+        words,
+        context_tokens=context,
+        max_seqs=options.max_seqs,
+        schemas=Schemas(own.tokenizer, words.ends),
+    )
 
 
 def _cache_tokens(bytes_per_token: int, most: int) -> int:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from atomr_infer.model.deployment import Deployment
 
-PACKAGES = ("onnxruntime", "numpy", "tokenizers", "jinja2")
+PACKAGES = ("onnxruntime", "numpy", "tokenizers", "jinja2", "llguidance")
 """What it imports.  ``onnxruntime`` is also what the GPU builds are called."""
 
 

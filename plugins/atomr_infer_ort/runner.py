@@ -16,29 +16,39 @@ from atomr_infer.model.capabilities import Capabilities, Feature
 from atomr_infer.runtimes.decoding.words import SAMPLING
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from atomr_infer.model.batch import ExecuteBatch
     from atomr_infer.runtimes.decoding.generation import Generation
     from atomr_infer.runtimes.decoding.words import Words
     from atomr_infer_ort.engine import OrtEngine
+    from atomr_infer_ort.schemas import Constraint, Schemas
 
 
 class OrtRunner:
     """A :class:`~atomr_infer.runtimes.contract.ModelRunner` on ONNX Runtime."""
 
     def __init__(
-        self, engine: OrtEngine, words: Words, *, context_tokens: int, max_seqs: int
+        self,
+        engine: OrtEngine,
+        words: Words,
+        *,
+        context_tokens: int,
+        max_seqs: int,
+        schemas: Schemas | None = None,
     ) -> None:
+        self._schemas = schemas
         self._engine = engine
         self._words = words
         self._context_tokens = context_tokens
         self._max_seqs = max_seqs
-        chats = {Feature.CHAT} if words.template is not None else set()
+        can = {Feature.COMPLETIONS, Feature.LOGPROBS, Feature.COUNT_TOKENS}
+        if words.template is not None:
+            can |= {Feature.CHAT}
+        if schemas is not None and words.ends:  # or what is whole could not end
+            can |= {Feature.JSON_OBJECT, Feature.STRUCTURED_OUTPUT}
         self.capabilities = Capabilities(
-            features=frozenset(
-                {Feature.COMPLETIONS, Feature.LOGPROBS, Feature.COUNT_TOKENS} | chats
-            ),
+            features=frozenset(can),
             sampling=SAMPLING,
             max_concurrency=max_seqs,
             context_tokens=context_tokens,
@@ -72,8 +82,8 @@ class OrtRunner:
         Raises:
             UnsupportedFeatureError: on entry: parts that are not text, or more
                 answers than the engine has rows.
-            InvalidRequestError: on entry: the chat template refuses it, or a value
-                is out of its range.
+            InvalidRequestError: on entry: the chat template refuses it, a value is
+                out of its range, or a schema cannot be kept to.
             ContextLengthError: on entry: the prompt is too long.
             EngineError: from the iteration: the engine failed.
             EngineCrashedError: on entry or from the iteration: it can serve no more.
@@ -81,7 +91,12 @@ class OrtRunner:
         Cancellation: leaving waits, shielded, for the end of the current step.
         """
         prompt = await self._tokens(batch)
-        generation = self._generation(batch, prompt)
+        constraints = None
+        if self._schemas is not None and batch.response_format is not None:
+            constraints = await trio.to_thread.run_sync(
+                self._schemas.for_format, batch.response_format
+            )
+        generation = self._generation(batch, prompt, constraints)
         self._engine.submit(generation)
         try:
             yield generation
@@ -99,7 +114,12 @@ class OrtRunner:
     async def _tokens(self, batch: ExecuteBatch) -> list[int]:
         return await trio.to_thread.run_sync(self._words.prompt, batch)
 
-    def _generation(self, batch: ExecuteBatch, prompt: Sequence[int]) -> Generation:
+    def _generation(
+        self,
+        batch: ExecuteBatch,
+        prompt: Sequence[int],
+        constraints: Callable[[], Constraint] | None,
+    ) -> Generation:
         sampling = batch.sampling
         if sampling.n > self._max_seqs:
             raise UnsupportedFeatureError(
@@ -117,4 +137,10 @@ class OrtRunner:
                 code="context_length_exceeded",
                 param="messages",
             )
-        return self._words.begin(batch, prompt, room=room, wake=self._engine.wake)
+        return self._words.begin(
+            batch,
+            prompt,
+            room=room,
+            wake=self._engine.wake,
+            constraints=constraints,
+        )

@@ -43,6 +43,11 @@ class ModelTokenizer:
         own = int(self._tokenizer.get_vocab_size(with_added_tokens=True))
         self.size = own if vocabulary is None else min(own, vocabulary)
 
+    @property
+    def text(self) -> str:
+        """The tokenizer as its file has it."""
+        return str(self._tokenizer.to_str())
+
     def same_as(self, other: ModelTokenizer) -> bool:
         """Whether two say the same tokens by the same numbers."""
         own = self._tokenizer.get_vocab(with_added_tokens=True)

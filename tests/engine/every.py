@@ -107,7 +107,7 @@ ENGINES = (
         model=smollm2_folder,
         how=_PACKAGE,
         options="threads = 2, max_seqs = 16, cache_tokens = 16000",
-        can=_ALL - {Can.JSON_OBJECT, Can.JSON_SCHEMA, Can.TOOLS},
+        can=_ALL - {Can.TOOLS},
         where="CPU (onnxruntime 1.32), ONNX",
     ),
     Engine(

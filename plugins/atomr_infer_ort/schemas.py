@@ -1,0 +1,135 @@
+"""Answers that are JSON: which tokens may come next, as llguidance works it out.
+
+A token is drawn as ever.  Where the schema does not allow it, it is drawn again of
+those that are allowed.
+
+Source: llguidance, "JSON Schema".
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import llguidance
+import numpy as np
+
+from atomr_infer.errors import EngineError, InvalidRequestError
+from atomr_infer.model.asks import FormatKind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from atomr_infer.model.asks import ResponseFormat
+    from atomr_infer.runtimes.decoding.sampling import Logits
+    from atomr_infer_ort.tokens import ModelTokenizer
+
+_ANY_OBJECT = '{"type": "object"}'
+
+# A model that likes blanks would write them until its answer is full.
+_BLANKS = r"[ \n]{0,8}"
+
+
+class Schemas:
+    """What a model's answers can be made to be like.
+
+    Args:
+        tokenizer: the model's.
+        ends: the tokens that end its answers.
+    """
+
+    def __init__(self, tokenizer: ModelTokenizer, ends: frozenset[int]) -> None:
+        self._tokenizer = tokenizer
+        self._ends = ends
+
+    @cached_property
+    def _words(self) -> llguidance.LLTokenizer:
+        # With a large vocabulary it takes a second, and few requests want it.
+        return llguidance.LLTokenizer(
+            self._tokenizer.text, eos_token=sorted(self._ends)
+        )
+
+    def for_format(
+        self, form: ResponseFormat | None
+    ) -> Callable[[], Constraint] | None:
+        """Return what makes a constraint for each answer; None: anything may come.
+
+        Blocks, for a schema that is large.
+
+        Raises:
+            InvalidRequestError: the schema says what cannot be kept.
+        """
+        if form is None or form.kind is FormatKind.TEXT:
+            return None
+        schema = _ANY_OBJECT if form.schema is None else bytes(form.schema).decode()
+        matcher = llguidance.LLMatcher
+        try:
+            grammar = matcher.grammar_from_json_schema(
+                schema, overrides={"whitespace_pattern": _BLANKS}
+            )
+        except ValueError as error:
+            raise _refused(str(error)) from error
+        problem = matcher.validate_grammar(grammar, self._words)
+        if problem:
+            raise _refused(problem)
+        return lambda: Constraint(self._words, grammar, self._ends)
+
+
+class Constraint:
+    """What may come next of one answer.
+
+    Args:
+        words: the model's tokens.
+        grammar: what the answer must be like, which was checked.
+        ends: the tokens that end the answer.
+    """
+
+    def __init__(
+        self, words: llguidance.LLTokenizer, grammar: str, ends: frozenset[int]
+    ) -> None:
+        self._matcher = llguidance.LLMatcher(words, grammar, log_level=0)
+        self._ends = ends
+
+    def allows(self, token: int) -> bool:
+        """Whether a token may come next."""
+        if self._matcher.is_stopped():
+            return token in self._ends
+        return self._matcher.validate_tokens([token]) == 1
+
+    def masked(self, logits: Logits) -> Logits:
+        """Return logits, those of tokens that may not come at minus infinity.
+
+        Raises:
+            EngineError: the schema became too complex.
+        """
+        allowed = np.zeros(len(logits), np.bool_)
+        if self._matcher.is_stopped():
+            allowed[sorted(self._ends)] = True
+        else:
+            self._check()
+            bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
+            known = np.unpackbits(bits, bitorder="little")[: len(logits)]
+            allowed[: len(known)] = known
+        return np.where(allowed, logits, np.float32(-np.inf))
+
+    def accept(self, token: int) -> None:
+        """Go on behind a token, which may come.
+
+        Raises:
+            EngineError: the schema became too complex.
+        """
+        if not self._matcher.is_stopped():
+            self._matcher.consume_token(token)
+            self._check()
+
+    def _check(self) -> None:
+        if self._matcher.is_error():
+            problem = " ".join(self._matcher.get_error().split())
+            raise EngineError(f"the answer cannot be kept to its schema: {problem}")
+
+
+def _refused(problem: str) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"this schema cannot be kept to: {' '.join(problem.split())}",
+        param="response_format",
+    )
