@@ -12,9 +12,10 @@ from atomr_infer.config.reader import TableReader, type_name
 from atomr_infer.errors import ConfigError
 from atomr_infer.model.failover import Fallback, FallbackReason
 from atomr_infer.policy.fallback import check_chains
+from atomr_infer.policy.rate_permits import LONGEST_S
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from atomr_infer.config.reader import Origin
     from atomr_infer.model.deployment import Deployment
@@ -103,3 +104,40 @@ def check_fallbacks(deployments: Sequence[Deployment], origin: Origin) -> None:
             raise origin.error(
                 ("deployment", index, "fallbacks"), error.message
             ) from error
+    _check_durations(deployments, origin)
+
+
+def _check_durations(deployments: Sequence[Deployment], origin: Origin) -> None:
+    """Refuse a chain whose requests may outlast the permits of one of its members.
+
+    A permit of ``max_concurrent`` comes back, if its node has died, when the longest
+    request of its deployment must be over; one that began elsewhere takes the time of
+    the deployment that it began at.
+    """
+    by_name = {deployment.name: deployment for deployment in deployments}
+    for index, first in enumerate(deployments):
+        for member in _chain(first, by_name):
+            counts_s = max(LONGEST_S, member.timeouts.total_s)
+            limits = member.rate_limits
+            is_counted = limits is not None and limits.max_concurrent is not None
+            if is_counted and first.timeouts.total_s > counts_s:
+                raise origin.error(
+                    ("deployment", index, "fallbacks"),
+                    f"deployment {first.name!r}: its requests may take "
+                    f"{first.timeouts.total_s:g} s, and rate_limits.max_concurrent of "
+                    f"its fallback {member.name!r} counts one for {counts_s:g} s; give "
+                    f"{member.name!r} timeouts.total_s = {first.timeouts.total_s:g}",
+                )
+
+
+def _chain(
+    first: Deployment, by_name: Mapping[str, Deployment]
+) -> Iterator[Deployment]:
+    """Yield all that a request which begins at one may come to, each once."""
+    seen, left = {first.name}, [first]
+    while left:
+        for fallback in left.pop().fallbacks:
+            if fallback.to not in seen:
+                seen.add(fallback.to)
+                left.append(by_name[fallback.to])
+                yield by_name[fallback.to]

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 UNBOUNDED_OUTPUT_TOKENS = 4_096
 """What an answer is taken for whose length nobody has bounded: most are shorter."""
 
+LONGEST_S = 900.0
+"""The longest that a request with a limit on what is under way is thought to take,
+unless its deployment says more; the same on all nodes, and what ``timeouts.total_s`` is
+where nobody says."""
 
 ARRIVAL_MARGIN = 0.01
 """Of a window: requests arrive where they are counted with delays that differ, so a

@@ -83,6 +83,13 @@ def test_a_fallback_may_stand_before_and_behind_who_names_it() -> None:
     assert [d.name for d in deployments] == ["big", "a", "last"]
 
 
+def test_a_fallback_may_count_its_requests_for_as_long_as_they_may_take() -> None:
+    slow = "timeouts.total_s = 3600\n"
+    last = A.replace('"a"', '"last"') + slow + "rate_limits.max_concurrent = 5\n"
+    deployments = parse_config(A + 'fallbacks = ["last"]\n' + slow + last, "x.toml")
+    assert [d.name for d in deployments.deployments] == ["a", "last"]
+
+
 FIX = 'write fallbacks = ["other"] or [{ to = "other", on = ["timeout"] }]'
 REASONS = (
     "capacity, rate_limit, circuit_open, server_error, timeout, context_length, "
@@ -121,6 +128,12 @@ REASONS = (
         (A + 'fallbacks = ["big"]\n' + B + 'fallbacks = ["a"]\n',
          "4: the fallbacks of deployment 'a' go round in a circle: a -> big -> a; "
          "take one of them out"),
+        (A + 'fallbacks = ["big"]\ntimeouts.total_s = 3600\n' + B
+         + 'fallbacks = ["last"]\n' + A.replace('"a"', '"last"')
+         + "rate_limits.max_concurrent = 5\n",
+         "4: deployment 'a': its requests may take 3600 s, and "
+         "rate_limits.max_concurrent of its fallback 'last' counts one for 900 s; "
+         "give 'last' timeouts.total_s = 3600"),
         (A + 'on_cut = "restart"\n',
          "4: deployment 'a': on_cut: 'restart' is not allowed; "
          "did you mean 'restart_match'?"),

@@ -12,7 +12,7 @@ import attrs
 
 from atomr.cluster.permits import FIRST, Limit, PermitService
 from atomr_infer.errors import ConfigError
-from atomr_infer.policy.rate_permits import Dimension
+from atomr_infer.policy.rate_permits import LONGEST_S, Dimension
 from atomr_infer.serving.limits.announced import AnnouncedLimits
 from atomr_infer.serving.limits.limiter import MODES, RateGate, limit_name
 
@@ -29,11 +29,6 @@ if TYPE_CHECKING:
 
 _FLOOR = 0.1
 """What is divided among the nodes for good: what one has that is cut off."""
-
-LONGEST_S = 900.0
-"""The longest that a request with a limit on what is under way is thought to take,
-unless its deployment says more; the same on all nodes, and what ``timeouts.total_s`` is
-where nobody says."""
 
 _CONCURRENT_FLOOR = 0.5
 """Of what is under way at once, more: a home that was restarted lends nothing until

@@ -208,13 +208,6 @@ MUTANTS = (
         first_seed=395,
     ),
     Mutant(
-        "a larger floor has what an earlier life used of it",
-        Holdings.resize,
-        "self._lock_forgotten(floor - self._floor, now_s)",
-        "pass",
-        CHANGED,
-    ),
-    Mutant(
         "a floor that is lowered stays",
         Holdings.resize,
         "self._floor = floor",

@@ -673,6 +673,19 @@ def test_a_lowered_limit_holds_at_once_whoever_holds_more() -> None:
     assert made.use("a", 100) == 1
 
 
+def test_a_node_that_has_just_begun_takes_what_is_new_of_its_floor_for_used() -> None:
+    made = lab(floor_fraction=1.0, permits=6)
+    made.boot("b", 2)  # its earlier life may have had the larger limit
+    change(made, 60)
+    assert made.use("b", 100) == 0
+    made.run_to(made.limit.cooling_s)
+    assert made.use("b", 100) == 20
+    made = lab(floor_fraction=1.0, permits=6)
+    made.boot("b", 2, past=Past(used=5))
+    change(made, 60)
+    assert made.use("b", 100) == 15
+
+
 def test_other_terms_than_the_number_are_not_taken_in_passing() -> None:
     made = lab()
     node = made.nodes["a"]
