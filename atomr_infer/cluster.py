@@ -72,17 +72,18 @@ _SCHEME = "inproc://"
 class Cluster:
     """Deployments, and requests to them, in this process.
 
-    Its methods may be called from any task of the trio program, several at
-    once, and several clusters may be open at the same time.
+    Its methods may be called from any task, and several clusters may be open.
 
     Attributes:
         budgets: what may be spent, by all nodes together.
         key_ring: virtual keys: made, rotated, revoked, and heard of from other nodes.
+        hot_swaps: what is taken over step by step; :meth:`at_home` in a task of before.
     """
 
     def __init__(self, serving: Serving, node: Node) -> None:
         self.budgets = serving.budgets
         self.key_ring = serving.key_ring
+        self.hot_swaps = serving.hot_swaps
         self._serving = serving
         self._node = node
         self._gateways: list[Gateway] = []
@@ -169,8 +170,7 @@ class Cluster:
     async def change(self, deployment: Deployment) -> None:
         """Take another deployment for the one of its name, which serves on.
 
-        It may differ in what it serves, falls back to, costs, and in how it is
-        tried again and hedged.
+        It may differ in names, fallbacks, costs, and how it is tried again and hedged.
 
         Raises:
             ConfigError: it differs in more, or there is none of its name.

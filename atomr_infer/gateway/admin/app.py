@@ -32,6 +32,7 @@ from atomr_infer.gateway.admin.shown import (
     shown_tree,
 )
 from atomr_infer.gateway.admin.spending import SpendingRoutes
+from atomr_infer.gateway.admin.swaps import SwapRoutes
 from atomr_infer.gateway.keys import GatewayKeys
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ class AdminApp:
             *KeyRoutes(self._serving).routes(),
             *SpendingRoutes(self._serving).routes(),
             *PlacementRoutes(self._serving).routes(),
+            *SwapRoutes(self._serving).routes(),
         ):
             name = f"{method} {path}"
             app.add_url_rule(path, name, cast("Any", view), methods=[method])

@@ -10,6 +10,7 @@ from quart import request
 from atomr_infer.gateway.admin.refused import RefusedError, json_answer
 from atomr_infer.gateway.admin.shown import shown_deployment
 from atomr_infer.gateway.admin.standing import shown_standing
+from atomr_infer.gateway.admin.swaps import shown_swaps
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -52,6 +53,7 @@ class LifecycleRoutes:
                     shown_deployment(serving, d) for d in serving.deployments.values()
                 ],
                 "ending": sorted(serving.draining),
+                "swaps": shown_swaps(serving.hot_swaps.statuses()),
                 **shown_standing(serving),
             }
         )
