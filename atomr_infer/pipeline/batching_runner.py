@@ -5,7 +5,7 @@ asked as one request: its queue, limits, budget and retries see one.  Its cost i
 request's by the length of its texts.
 
 Only requests of the same virtual key are put together: one request has one payer, whose
-limits and budgets hold for it.
+limits and budgets hold for it (decision 0046).
 """
 
 from __future__ import annotations

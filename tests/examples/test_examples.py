@@ -53,6 +53,41 @@ What is 17 times 23? -> 17 times 23 is 391.
   together: $0.0000020
 And 17 times 24? -> And 17 times 24?
 """,
+    "batching.py": """\
+vectors: 40 requests, 158 tokens, $0.00000316
+batched: 4 requests, 158 tokens, $0.00000316
+one of them: batch of 10
+""",
+    "cache.py": """\
+at once:
+  asked, $0.0000020
+  joined, $0.0000000
+  joined, $0.0000000
+  joined, $0.0000000
+  joined, $0.0000000
+later:
+  hit, $0.0000000
+  asked, $0.0000020
+{'Name three rivers, please.'}
+""",
+    "router.py": """\
+  coder: completed
+What does `def f(): return f` do? -> It returns itself.
+  lawyer: completed
+May my neighbour cut my hedge? -> That depends on the hedge.
+  painter: failed, general: completed
+Who painted the Night Watch? -> Rembrandt, I think.
+""",
+    "pool.py": """\
+12 answers, 3 requests to the east: Counter({'Hello!': 12})
+after its rest: Counter({'Hello!': 4, 'Hello from the fake upstream.': 2})
+""",
+    "answer_file.py": """\
+cut off: 6 asked, 5 lines
+gone on: 6 asked; AnswerCounts(answered=4, failed=2, before=4)
+What is grey?
+{'q2': 'invalid_request', 'q7': 'invalid_request'}
+""",
     "remote_only_demo.py": """\
 happy path: 'Hello.'; the upstream was asked 1 time
 429, then success: 'Hello after a while.'; the upstream was asked 2 times
