@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from atomr_infer.model.batch import ExecuteBatch, TokenChunk
+    from atomr_infer.model.cost import CostEstimate
     from atomr_infer.model.deployment import Deployment
     from atomr_infer.model.embeddings import Embeddings, EmbedRequest
 
@@ -77,6 +78,17 @@ class Asking(Protocol):
 
     def note(self, model: str, verdict: str) -> None:
         """Say that nobody was asked for a model's answer, and why."""
+        ...
+
+    async def estimate(self, batch: ExecuteBatch) -> CostEstimate | None:
+        """Return what a request may cost; nothing is asked.
+
+        Returns:
+            None when the price of ``batch.model`` is not known.
+
+        Raises:
+            ModelNotFoundError: nobody serves it.
+        """
         ...
 
     async def embed(self, request: EmbedRequest) -> Embeddings:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from atomr_infer.model.batch import ExecuteBatch
+    from atomr_infer.model.cost import CostEstimate
     from atomr_infer.model.embeddings import Embeddings, EmbedRequest
     from atomr_infer.runtimes.others import Made
     from atomr_infer.serving.shared import Serving
@@ -105,6 +106,10 @@ class AskingOthers:
             outer.stages.append(
                 attrs.evolve(part, depth=depth, verdict=verdict, cost=cost)
             )
+
+    async def estimate(self, batch: ExecuteBatch) -> CostEstimate | None:
+        """Return what a request may cost; nothing is asked."""
+        return await self._serving.estimate_cost(batch)
 
     async def embed(self, request: EmbedRequest) -> Embeddings:
         """Ask who serves ``request.model`` for vectors."""
