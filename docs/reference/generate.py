@@ -37,6 +37,7 @@ from atomr_infer_llamacpp.options import Options as LlamaCppOptions
 from atomr_infer_mistralrs.options import Options as MistralRsOptions
 from atomr_infer_openai.config import OpenAIOptions
 from atomr_infer_ort.options import Options as OrtOptions
+from atomr_infer_tensorrt.options import Options as TensorRTOptions
 from atomr_infer_vllm.options import Options as VllmOptions
 
 if TYPE_CHECKING:
@@ -188,6 +189,12 @@ _TABLES: tuple[tuple[str, str, type[attrs.AttrsInstance]], ...] = (
         OrtOptions,
     ),
     (
+        '[deployment.options]` with `runtime = "tensorrt"',
+        "`model` is required: the path of a plan, of an `.onnx` file or of a directory "
+        "with one, or one of a hub ([use TensorRT](../how-to/use-tensorrt.md)).",
+        TensorRTOptions,
+    ),
+    (
         '[deployment.options]` with `runtime = "vllm"',
         "`model` is required: a directory in Hugging Face's layout, or a name on its "
         "hub; with adapters, `weights` stands for it "
@@ -233,6 +240,7 @@ _TOML_TYPES = (
     ("FileSecret, ...", "array of tables"),
     ("FileSecret", "table"),
     ("Rate", "number"),
+    ("tuple[Profile", "array of tables"),
     ("tuple", "array of strings"),
     ("int", "whole number"),
     ("float", "number"),
