@@ -19,6 +19,8 @@ _IN_TIME_S = 0.01
 """A loop that does its work is late by no more than that."""
 _LATE_FACTOR = 2.0
 """A node that cannot keep up asks once in three times as long as it takes to hear."""
+_MOST_S = 5.0
+"""Nor is it silent for longer: what was dropped comes again by rounds alone."""
 
 
 class Pace:
@@ -60,7 +62,7 @@ class Pace:
         faded_s = self._late_s - (now_s - self._woken_at_s) / 2
         self._late_s = max(0.0, faded_s, now_s - self.due_at_s - _IN_TIME_S)
         self._woken_at_s = now_s
-        return _LATE_FACTOR * self._late_s
+        return min(_LATE_FACTOR * self._late_s, _MOST_S)
 
     def woken(self, now_s: float, *, round_at_s: float, push_at_s: float) -> None:
         """Be woken next when the next of these is due.

@@ -240,6 +240,8 @@ def test_who_is_woken_late_puts_its_rounds_off_for_a_while() -> None:
     assert pace.put_off_s(now_s + 1.0) == pytest.approx(2 * (late_s - 0.5))
     pace.woken(now_s + 1.0, round_at_s=now_s + 10.0, push_at_s=NEVER)
     assert pace.put_off_s(now_s + 4.0) == 0.0
+    pace.woken(now_s + 4.0, round_at_s=now_s + 5.0, push_at_s=NEVER)
+    assert pace.put_off_s(now_s + 60.0) == 5.0
 
 
 def test_a_node_whose_loop_is_late_asks_the_more_seldom() -> None:
