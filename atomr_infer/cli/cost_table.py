@@ -51,7 +51,7 @@ def _table(by: str, sums: list[Mapping[str, Any]]) -> Table:
     table.add_column("without a price", justify="right")
     for each in sums:
         table.add_row(
-            Text(each["name"] or "-"),
+            Text(_name(each)),
             str(each["requests"]),
             str(each["input_tokens"]),
             str(each["output_tokens"]),
@@ -59,6 +59,16 @@ def _table(by: str, sums: list[Mapping[str, Any]]) -> Table:
             str(each["unpriced"] or "-"),
         )
     return table
+
+
+def _name(each: Mapping[str, Any]) -> str:
+    """Return whose sum it is; of a key the name, and the id that other commands take.
+
+    >>> _name({"name": "key_01", "called": "web"})
+    'web (key_01)'
+    """
+    called = each.get("called")
+    return f"{called} ({each['name']})" if called else each["name"] or "-"
 
 
 def _usd(each: Mapping[str, Any]) -> str:

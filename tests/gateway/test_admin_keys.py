@@ -62,6 +62,20 @@ async def opens(running: Running, key: str) -> bool:
     return answer.status == 200
 
 
+async def test_what_a_key_used_is_told_by_its_id_and_its_name(serve: Serve) -> None:
+    async with opened(serve) as running:
+        made = (await admin(running, "POST", name="ci")).json
+        assert await opens(running, made["secret"])
+        told = await request(
+            running.port,
+            "GET",
+            "/admin/usage/key/0",
+            authorization=f"Bearer {ADMIN}",
+        )
+    [line] = told.json["usage"]
+    assert (line["name"], line["called"]) == (made["key"]["id"], "ci")
+
+
 async def test_a_key_is_made_and_shown_once(serve: Serve) -> None:
     async with opened(serve) as running:
         running.cluster.key_ring.take_teams([Team(name="web")])

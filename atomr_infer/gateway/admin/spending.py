@@ -102,10 +102,18 @@ class SpendingRoutes:
             {
                 "by": by,
                 "since_s": since_s,
-                "usage": [_shown_sum(each) for each in report.sums],
+                "usage": [self._shown(by, each) for each in report.sums],
                 **attrs.asdict(report, filter=attrs.filters.exclude("sums")),
             }
         )
+
+    def _shown(self, by: By, each: UsageSum) -> Shown:
+        """Return a sum; a key is counted by its id, and called by its name."""
+        shown = _shown_sum(each)
+        if by != "key":
+            return shown
+        key = self._serving.key_ring.table.keys.get(each.name)
+        return {**shown, "called": None if key is None else key.name}
 
 
 def _shown_sum(each: UsageSum) -> Shown:
