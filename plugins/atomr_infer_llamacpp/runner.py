@@ -9,14 +9,17 @@ import trio
 
 from atomr_infer.errors import ContextLengthError, InferenceError
 from atomr_infer.model.capabilities import Capabilities, Feature
+from atomr_infer.runtimes.decoding.calls import with_calls
+from atomr_infer.runtimes.decoding.tools import forced_of, format_of
 from atomr_infer.runtimes.decoding.words import SAMPLING
 from atomr_infer_llamacpp.grammar import grammars_for
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from atomr_infer.model.batch import ExecuteBatch
+    from atomr_infer.model.batch import ExecuteBatch, TokenChunk
     from atomr_infer.runtimes.decoding.generation import Generation
+    from atomr_infer.runtimes.decoding.tools import Forced
     from atomr_infer.runtimes.decoding.words import Words
     from atomr_infer_llamacpp.engine import LlamaEngine
     from atomr_infer_llamacpp.model import LlamaModel
@@ -33,6 +36,8 @@ class LlamaRunner:
         self._words = words
         self._context_tokens = context_tokens
         chats = {Feature.CHAT} if words.template is not None else set()
+        if words.calls_tools:
+            chats |= {Feature.TOOLS, Feature.PARALLEL_TOOLS}
         max_seqs = engine.bounds.max_seqs
         self.capabilities = Capabilities(
             features=frozenset(
@@ -77,7 +82,9 @@ class LlamaRunner:
         return self._engine.crash
 
     @asynccontextmanager
-    async def execute(self, batch: ExecuteBatch) -> AsyncIterator[Generation]:
+    async def execute(
+        self, batch: ExecuteBatch
+    ) -> AsyncIterator[AsyncIterator[TokenChunk]]:
         """Run one generation.
 
         Raises:
@@ -91,10 +98,12 @@ class LlamaRunner:
         Cancellation: leaving waits, shielded, for the end of the current step; one
             that reads the generation's prompt is stopped.
         """
-        generation = await trio.to_thread.run_sync(self._generation, batch)
+        self._words.check_tools(batch)
+        forced = forced_of(batch)
+        generation = await trio.to_thread.run_sync(self._generation, batch, forced)
         self._engine.submit(generation)
         try:
-            yield generation
+            yield with_calls(generation, batch, forced)
         finally:
             await generation.leave()
 
@@ -106,7 +115,7 @@ class LlamaRunner:
         """
         return len(await trio.to_thread.run_sync(self._words.prompt, batch))
 
-    def _generation(self, batch: ExecuteBatch) -> Generation:
+    def _generation(self, batch: ExecuteBatch, forced: Forced | None) -> Generation:
         prompt = self._words.prompt(batch)
         n = batch.sampling.n
         # Each answer has room of its own, though they share the prompt's.
@@ -124,5 +133,8 @@ class LlamaRunner:
             prompt,
             room=most - len(prompt),
             wake=self._engine.wake,
-            constraints=grammars_for(self._model, batch.response_format),
+            constraints=grammars_for(
+                self._model,
+                batch.response_format if forced is None else format_of(forced),
+            ),
         )

@@ -13,12 +13,14 @@ from atomr_infer.errors import (
     UnsupportedFeatureError,
 )
 from atomr_infer.model.capabilities import Capabilities, Feature
+from atomr_infer.runtimes.decoding.calls import with_calls
+from atomr_infer.runtimes.decoding.tools import forced_of, format_of
 from atomr_infer.runtimes.decoding.words import SAMPLING
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
-    from atomr_infer.model.batch import ExecuteBatch
+    from atomr_infer.model.batch import ExecuteBatch, TokenChunk
     from atomr_infer.runtimes.decoding.generation import Generation
     from atomr_infer.runtimes.decoding.words import Words
     from atomr_infer_ort.engine import OrtEngine
@@ -47,6 +49,8 @@ class OrtRunner:
             can |= {Feature.CHAT}
         if schemas is not None and words.ends:  # or what is whole could not end
             can |= {Feature.JSON_OBJECT, Feature.STRUCTURED_OUTPUT}
+            if words.calls_tools:
+                can |= {Feature.TOOLS, Feature.PARALLEL_TOOLS}
         self.capabilities = Capabilities(
             features=frozenset(can),
             sampling=SAMPLING,
@@ -76,7 +80,9 @@ class OrtRunner:
         return self._engine.crash
 
     @asynccontextmanager
-    async def execute(self, batch: ExecuteBatch) -> AsyncIterator[Generation]:
+    async def execute(
+        self, batch: ExecuteBatch
+    ) -> AsyncIterator[AsyncIterator[TokenChunk]]:
         """Run one generation.
 
         Raises:
@@ -90,16 +96,17 @@ class OrtRunner:
 
         Cancellation: leaving waits, shielded, for the end of the current step.
         """
+        self._words.check_tools(batch)
+        forced = forced_of(batch)
         prompt = await self._tokens(batch)
+        form = batch.response_format if forced is None else format_of(forced)
         constraints = None
-        if self._schemas is not None and batch.response_format is not None:
-            constraints = await trio.to_thread.run_sync(
-                self._schemas.for_format, batch.response_format
-            )
+        if self._schemas is not None and form is not None:
+            constraints = await trio.to_thread.run_sync(self._schemas.for_format, form)
         generation = self._generation(batch, prompt, constraints)
         self._engine.submit(generation)
         try:
-            yield generation
+            yield with_calls(generation, batch, forced)
         finally:
             await generation.leave()
 

@@ -16,13 +16,13 @@ import msgspec
 from atomr_infer.errors import EngineError
 from atomr_infer.model.batch import FinishReason, TokenChunk, ToolCallDelta, Usage
 from atomr_infer.model.usage import split_total
-from atomr_infer_vllm.tools import calls_in
+from atomr_infer.runtimes.decoding.tools import calls_in
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from atomr_infer.runtimes.decoding.tools import Forced
     from atomr_infer_vllm.parsing import CallParser
-    from atomr_infer_vllm.tools import Forced
 
 _LEAST = -9999.0
 """What OpenAI writes for a token that was impossible; JSON has no infinity."""

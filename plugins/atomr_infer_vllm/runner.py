@@ -18,13 +18,13 @@ from atomr_infer.errors import (
 )
 from atomr_infer.model.capabilities import ALL_SAMPLING, Capabilities, Feature
 from atomr_infer.model.dialect import Dialect
+from atomr_infer.runtimes.decoding.tools import forced_of, refuse_undecided
+from atomr_infer.runtimes.decoding.turns import tools_of, turns_of
 from atomr_infer_vllm.answer import Answer
-from atomr_infer_vllm.conversation import tools_of, turns_of
 from atomr_infer_vllm.faults import first_line, to_inference_error
 from atomr_infer_vllm.generation import Generation
 from atomr_infer_vllm.parsing import StreamedCalls
 from atomr_infer_vllm.sampling import Asked, asked_of
-from atomr_infer_vllm.tools import forced_of, refuse_undecided
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from atomr_infer.model.batch import ExecuteBatch
     from atomr_infer.model.parts import RawJson
-    from atomr_infer_vllm.tools import Forced
+    from atomr_infer.runtimes.decoding.tools import Forced
 
 MAX_TOP_LOGPROBS = 20
 

@@ -12,22 +12,18 @@ import json
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from jinja2 import TemplateError, TemplateSyntaxError
+from jinja2.meta import find_undeclared_variables
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from atomr_infer.errors import (
-    EngineStartError,
-    InvalidRequestError,
-    UnsupportedFeatureError,
-)
-from atomr_infer.model.batch import Message, Role
-from atomr_infer.model.parts import ReasoningPart, RefusalPart, TextPart
+from atomr_infer.errors import EngineStartError, InvalidRequestError
+from atomr_infer.runtimes.decoding.calls import OPENS
+from atomr_infer.runtimes.decoding.told_tools import in_words
+from atomr_infer.runtimes.decoding.turns import turns_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-# A chat template knows the roles that its model was trained with; OpenAI's
-# "developer" is what models know as "system".
-_ROLE = {Role.DEVELOPER: Role.SYSTEM}
+    from atomr_infer.model.batch import Message
 
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token")
 
@@ -51,6 +47,10 @@ class ChatTemplate:
         text: the template.
         tokenizer_config: names the special tokens that it may use.
 
+    Attributes:
+        knows_tools: whether it writes tools and calls itself.
+        marks_calls: whether its model writes calls between marks that are known.
+
     Raises:
         EngineStartError: it is no template.
     """
@@ -71,22 +71,37 @@ class ChatTemplate:
         }
         try:
             self._template = environment.from_string(text)
+            named = find_undeclared_variables(environment.parse(text))
         except TemplateSyntaxError as error:
             raise EngineStartError(
                 f"the model's chat template cannot be read: {error}"
             ) from error
 
-    def render(self, messages: Sequence[Message]) -> str:
+        self.knows_tools = "tools" in named
+        self.marks_calls = not self.knows_tools or OPENS in text
+
+    def render(
+        self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()
+    ) -> str:
         """Return the text of a conversation, up to where the answer begins.
+
+        Args:
+            messages: the conversation.
+            tools: what may be called, in OpenAI's form.
 
         Raises:
             UnsupportedFeatureError: a part is not text.
             InvalidRequestError: the template refuses the conversation.
         """
-        turns = [_turn(message) for message in messages]
+        turns = turns_of(tuple(messages))
+        if not self.knows_tools:
+            turns = in_words(turns, tools)
         try:
             return self._template.render(
-                messages=turns, add_generation_prompt=True, **self._special
+                messages=turns,
+                tools=[*tools] or None,
+                add_generation_prompt=True,
+                **self._special,
             )
         except _REFUSALS as error:
             raise InvalidRequestError(
@@ -105,19 +120,6 @@ def special_token(tokenizer_config: Mapping[str, Any], name: str) -> str | None:
     if isinstance(token, dict):
         token = token.get("content")
     return token if isinstance(token, str) else None
-
-
-def _turn(message: Message) -> dict[str, str]:
-    for part in message.content:
-        # What the model thought in earlier turns is not shown to it again.
-        if not isinstance(part, TextPart | RefusalPart | ReasoningPart):
-            raise UnsupportedFeatureError(
-                f"this model reads text only, not {type(part).__name__}",
-                code="unsupported_parameter",
-                param="messages",
-            )
-    role = _ROLE.get(message.role, message.role)
-    return {"role": role.value, "content": message.text}
 
 
 def _refuse(problem: str) -> NoReturn:

@@ -99,7 +99,7 @@ class StopFinder:
             at, stop = min(found, key=lambda one: (one[0], -len(one[1])))
             self._held = ""
             return Told(text[:at], stop)
-        keep = max((_overlap(text, stop) for stop in self._stops), default=0)
+        keep = max((overlap(text, stop) for stop in self._stops), default=0)
         self._held = text[len(text) - keep :]
         return Told(text[: len(text) - keep])
 
@@ -109,10 +109,10 @@ class StopFinder:
         return held
 
 
-def _overlap(text: str, stop: str) -> int:
+def overlap(text: str, stop: str) -> int:
     """How many characters at the end of ``text`` begin ``stop``.
 
-    >>> _overlap("one en", "end")
+    >>> overlap("one en", "end")
     2
     """
     for length in range(min(len(text), len(stop) - 1), 0, -1):

@@ -6,9 +6,11 @@ import secrets
 from typing import TYPE_CHECKING
 
 from atomr_infer.errors import InvalidRequestError, UnsupportedFeatureError
+from atomr_infer.model.asks import ToolMode
 from atomr_infer.runtimes.decoding.answer import Answer, Ends
 from atomr_infer.runtimes.decoding.generation import Generation
 from atomr_infer.runtimes.decoding.sampling import Sampler, Settings, settings_of
+from atomr_infer.runtimes.decoding.turns import tools_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -79,11 +81,33 @@ class Words:
             )
         else:
             # The template writes the special tokens itself.
-            text = self.template.render(batch.messages)
+            text = self.template.render(batch.messages, tools_of(batch))
             tokens = self.tokenizer.encode(text, with_special=False)
         if not tokens:
             raise InvalidRequestError("the prompt is empty", param="messages")
         return tokens
+
+    @property
+    def calls_tools(self) -> bool:
+        """Whether its model can be made to call tools."""
+        return self.template is not None and bool(self.ends)
+
+    def check_tools(self, batch: ExecuteBatch) -> None:
+        """Refuse tools that the model may call in a way that is not known.
+
+        Raises:
+            UnsupportedFeatureError: it does.
+        """
+        choice = batch.tool_choice
+        mode = ToolMode.AUTO if choice is None else choice.mode
+        known = self.template is not None and self.template.marks_calls
+        if batch.tools and mode is ToolMode.AUTO and not known:
+            raise UnsupportedFeatureError(
+                "this model writes tool calls in a way that is not known here; it "
+                "calls tools where tool_choice requires it",
+                code="unsupported_parameter",
+                param="tools",
+            )
 
     def begin(
         self,

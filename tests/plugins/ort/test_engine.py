@@ -37,7 +37,7 @@ from atomr_infer.model.batch import (
 from atomr_infer.model.capabilities import Feature
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.runtimes.contract import RunnerContext
-from atomr_infer.runtimes.decoding.generation import WINDOW
+from atomr_infer.runtimes.decoding.generation import WINDOW, Generation
 from atomr_infer_ort.causal import Abilities
 from atomr_infer_ort.plugin import PLUGIN
 from tests.plugins.ort.graphs import LlamaShape, llama_reference, random_llama
@@ -305,6 +305,7 @@ async def test_leaving_frees_the_rows_within_a_step(runner: OrtRunner) -> None:
         for _ in range(3):
             nursery.start_soon(answer)
         async with runner.execute(ask(n=2)) as chunks:
+            assert isinstance(chunks, Generation)
             await anext(chunks)
             before = runner.steps
         assert runner.steps <= before + 1
@@ -330,6 +331,7 @@ async def test_a_slow_reader_rests_and_loses_nothing(runner: OrtRunner) -> None:
     alone = await collect(runner, bare("hello", **sampling))
     assert len(alone) > 1.5 * WINDOW
     async with runner.execute(bare("hello", **sampling)) as chunks:
+        assert isinstance(chunks, Generation)
         await collect(runner, ask(max_tokens=230))
         with trio.fail_after(PATIENCE_S):
             while not chunks.rests:  # noqa: ASYNC110  the engine makes steps

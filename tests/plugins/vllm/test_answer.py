@@ -8,8 +8,8 @@ import pytest
 
 from atomr_infer.errors import EngineError
 from atomr_infer.model.batch import FinishReason, TokenChunk, ToolCallDelta, Usage
+from atomr_infer.runtimes.decoding.tools import Forced
 from atomr_infer_vllm.answer import Answer
-from atomr_infer_vllm.tools import Forced
 from tests.plugins.vllm.shapes import Completion, Logprob, Output
 
 SCHEMA = {"type": "object"}

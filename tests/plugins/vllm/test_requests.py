@@ -30,11 +30,11 @@ from atomr_infer.model.parts import (
     ToolResultPart,
     Url,
 )
-from atomr_infer_vllm.conversation import tools_of, turns_of
+from atomr_infer.runtimes.decoding.tools import Forced, forced_of, refuse_undecided
+from atomr_infer.runtimes.decoding.turns import tools_of, turns_of
 from atomr_infer_vllm.faults import start_error, to_inference_error
 from atomr_infer_vllm.parsing import StreamedCalls
 from atomr_infer_vllm.sampling import Asked, asked_of
-from atomr_infer_vllm.tools import Forced, forced_of, refuse_undecided
 
 WEATHER = Tool(name="weather", parameters=b'{"type": "object"}')
 TIME = Tool(name="time", description="now")
@@ -243,6 +243,7 @@ def test_any_required_tool_constrains_the_answer_to_calls() -> None:
             "parameters": {"type": "object"},
         },
         "required": ["name", "parameters"],
+        "additionalProperties": False,
     }
     assert found == Forced(
         schema={

@@ -10,7 +10,12 @@ from atomr_infer.errors import (
     UnsupportedFeatureError,
 )
 from atomr_infer.model.batch import Message, RawPart, Role
-from atomr_infer.model.parts import ReasoningPart, TextPart
+from atomr_infer.model.parts import (
+    ReasoningPart,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+)
 from atomr_infer.runtimes.decoding.chat import ChatTemplate
 
 SAYS = {"bos_token": "<s>", "eos_token": {"content": "</s>"}}
@@ -67,3 +72,60 @@ def test_a_part_that_is_not_text_is_refused() -> None:
     message = Message(Role.USER, (RawPart("image_url", b"{}"),))
     with pytest.raises(UnsupportedFeatureError, match="not RawPart"):
         ChatTemplate(CHATML, SAYS).render((message,))
+
+
+# --- tools ----------------------------------------------------------------------
+
+LOOK = {
+    "type": "function",
+    "function": {"name": "look", "description": "", "parameters": {"type": "object"}},
+}
+CALLED = (
+    Message(Role.SYSTEM, "be brief"),
+    Message(Role.USER, "a"),
+    Message(
+        Role.ASSISTANT,
+        (TextPart("hm"), ToolCallPart(id="c", name="look", arguments='{"at": 1}')),
+    ),
+    Message(Role.TOOL, (ToolResultPart(call_id="c", content=(TextPart("<b>"),)),)),
+)
+
+
+def test_a_template_that_knows_tools_writes_them_itself() -> None:
+    template = (
+        "{{ tools | tojson }}{% for m in messages %}|{{ m.role }} {{ m.content }}"
+        "{% for call in m.tool_calls %}<tool_call>{{ call.function.name }} "
+        "{{ call.function.arguments.at }}{% endfor %}{% endfor %}"
+    )
+    made = ChatTemplate(template, SAYS)
+    assert (made.knows_tools, made.marks_calls) == (True, True)
+    assert made.render(CALLED, [LOOK]) == (
+        '[{"type": "function", "function": {"name": "look", "description": "", '
+        '"parameters": {"type": "object"}}}]|system be brief|user a|assistant hm'
+        "<tool_call>look 1|tool <b>"
+    )
+
+
+def test_a_model_whose_template_knows_no_tools_is_told_of_them() -> None:
+    made = ChatTemplate(CHATML, SAYS)
+    assert (made.knows_tools, made.marks_calls) == (False, True)
+    text = made.render(CALLED, [LOOK])
+    system, user, assistant, result, rest = text.split("</s>")
+    assert system.startswith("<|system|>be brief\n\nYou can call functions.")
+    assert '{"name":"look","description":"","parameters":{"type":"object"}}' in system
+    assert user == "<|user|>a"
+    assert assistant == (
+        '<|assistant|>hm\n<tool_call>{"name":"look","arguments":{"at":1}}</tool_call>'
+    )
+    assert result == "<|user|><tool_response>\n<b>\n</tool_response>"
+    assert rest == "<|assistant|>"
+    first = made.render(CALLED[1:2], [LOOK])
+    assert first.startswith("<|system|>You can call functions.")
+    assert made.render(CALLED[1:2]) == "<|user|>a</s><|assistant|>"
+
+
+def test_calls_in_a_way_that_is_not_known_are_not_looked_for() -> None:
+    made = ChatTemplate("{% if tools %}[TOOLS]{{ tools }}{% endif %}", SAYS)
+    assert (made.knows_tools, made.marks_calls) == (True, False)
+    # The word alone is no tool.
+    assert not ChatTemplate("Use your tools.", SAYS).knows_tools

@@ -22,9 +22,9 @@ from atomr_infer.errors import (
     InvalidRequestError,
     UnsupportedFeatureError,
 )
-from atomr_infer.model.asks import Tool, ToolMode
+from atomr_infer.model.asks import FormatKind, ResponseFormat, Tool, ToolMode
 from atomr_infer.model.batch import ToolCallDelta
-from atomr_infer_vllm.conversation import parameters_of
+from atomr_infer.runtimes.decoding.turns import parameters_of
 
 if TYPE_CHECKING:
     from atomr_infer.model.batch import ExecuteBatch
@@ -70,6 +70,12 @@ def forced_of(batch: ExecuteBatch) -> Forced | None:
     return Forced(schema=_calls_schema(batch, allowed), name=None)
 
 
+def format_of(forced: Forced) -> ResponseFormat:
+    """Return the form of an answer's text that is calls."""
+    schema = msgspec.json.encode(forced.schema)
+    return ResponseFormat(kind=FormatKind.JSON_SCHEMA, schema=schema)
+
+
 def _calls_schema(batch: ExecuteBatch, tools: list[Tool]) -> dict[str, Any]:
     kinds = [
         {
@@ -79,6 +85,7 @@ def _calls_schema(batch: ExecuteBatch, tools: list[Tool]) -> dict[str, Any]:
                 "parameters": parameters_of(tool),
             },
             "required": ["name", "parameters"],
+            "additionalProperties": False,
         }
         for tool in tools
     ]
