@@ -82,6 +82,25 @@ Who painted the Night Watch? -> Rembrandt, I think.
 12 answers, 3 requests to the east: Counter({'Hello!': 12})
 after its rest: Counter({'Hello!': 4, 'Hello from the fake upstream.': 2})
 """,
+    "hybrid_agent.py": """\
+  router (mock): router: plan
+  first (openai): planned, $0.000078
+  executor (mock): completed
+Plan a trip to Rome. -> Go by train, then walk.
+  router (mock): router: plan
+  first (openai): no plan: upstream, $0
+  second (openai): planned, $0.000078
+  executor (mock): completed
+Plan a trip to Oslo. -> Go by train, then walk.
+""",
+    "hot_swap.py": """\
+swapped; clients heard ['first', 'second']
+rolled back; clients heard ['second']
+now: second
+""",
+    "speculative.py": """\
+give the directories of a model and of its draft
+""",
     "answer_file.py": """\
 cut off: 6 asked, 5 lines
 gone on: 6 asked; AnswerCounts(answered=4, failed=2, before=4)

@@ -6,7 +6,11 @@ Both are tiny and random here: "near" drafts are the model itself with a little 
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import attrs
@@ -32,7 +36,6 @@ from tests.plugins.ort.models import SHAPE, write_llama
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
     from atomr_infer.model.usage import Usage
     from atomr_infer_ort.causal import Rows
@@ -261,6 +264,21 @@ async def test_a_verifier_that_breaks_fails_its_own_answer_only(
                 nursery.start_soon(one, ask(text, max_tokens=40))
         assert sorted(ends) == ["failed", "whole"]
         assert await collect(runner, ask())
+
+
+@pytest.mark.slow
+def test_the_example_drafts(folders: dict[str, Path]) -> None:
+    example = Path(__file__).parents[3] / "examples" / "speculative.py"
+    done = subprocess.run(
+        [sys.executable, str(example), str(folders["model"]), str(folders["near"])],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
+    )
+    told, same = done.stdout.splitlines()
+    assert re.fullmatch(r"\d+ of \d+ drafted tokens were accepted", told)
+    assert same == "the same answer"
 
 
 # --- what cannot draft -----------------------------------------------------------
