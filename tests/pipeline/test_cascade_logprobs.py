@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import Any
 
 import pytest
 
@@ -13,14 +13,11 @@ from atomr_infer.testing.upstream import open_openai_upstream
 from atomr_infer.testing.upstream_script import RawAnswer
 from tests.pipeline.conftest import OpenTree, cascade, model
 
-if TYPE_CHECKING:
-    from typing import Any
-
 
 def answer(*logprobs: float) -> RawAnswer:
     """Return a chat answer whose tokens have these log probabilities."""
     words = ["Paris", " perhaps", "."][: len(logprobs)]
-    content = [
+    content: list[dict[str, Any]] = [
         {"token": word, "logprob": each, "bytes": None, "top_logprobs": []}
         for word, each in zip(words, logprobs, strict=True)
     ]
