@@ -83,6 +83,9 @@ def print_explanation(gateway: Where, name: str | None, *, as_json: bool) -> Non
 def print_dry_run(gateway: Where, path: Path, *, as_json: bool) -> None:
     """Print where the deployments of a configuration would run; changes nothing.
 
+    For a deployment that names no runtime, the one that was chosen comes first, and
+    why.
+
     Args:
         gateway: a node's; any node's does.
         path: the configuration.
@@ -96,11 +99,15 @@ def print_dry_run(gateway: Where, path: Path, *, as_json: bool) -> None:
     from atomr_infer.config.deployment_table import deployment_table  # noqa: PLC0415
     from atomr_infer.config.load import load_config  # noqa: PLC0415
 
-    tables = [deployment_table(each) for each in load_config(path).deployments]
+    config = load_config(path)
+    tables = [deployment_table(each) for each in config.deployments]
     answers = [ask(gateway, "POST", "placement", "explain", body=t) for t in tables]
     if as_json:
-        click.echo(json.dumps({"deployments": answers}, indent=2))
+        told = {"deployments": answers, "chosen": list(config.chosen)}
+        click.echo(json.dumps(told, indent=2))
         return
+    for sentence in config.chosen:
+        click.echo(sentence)
     for answer in answers:
         click.echo("\n".join(_planned(answer)))
 

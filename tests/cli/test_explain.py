@@ -10,6 +10,7 @@ from tests.cli.conftest import run_command
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from tests.cli.conftest import Start
 
@@ -45,7 +46,7 @@ PLACED = {
 
 
 async def test_a_running_gateway_says_where_its_deployments_run(
-    serve: Start, write: Callable[[str], str]
+    serve: Start, write: Callable[[str], str], tmp_path: Path
 ) -> None:
     async with serve(gateway=ADMIN, **KEY) as command:
         await command.serving()
@@ -59,12 +60,16 @@ async def test_a_running_gateway_says_where_its_deployments_run(
             "explain", "m", "--json", "--url", url, **SHOWN
         )
         assert json.loads(out)["deployments"][0]["state"] == "serving"
-        file = write('[[deployment]]\nname = "next"\nruntime = "mock"\n')
+        (tmp_path / "model.onnx").touch()
+        file = write(f'[[deployment]]\nname = "next"\nmodel = "{tmp_path}"\n')
         code, out, err = await run_command(
             "explain", "--dry-run", file, "--url", url, **SHOWN
         )
         assert (code, err) == (0, "")
-        assert out.startswith("next: would run as follows\n")
+        assert out.startswith(
+            "deployment 'next': runtime ort, because it runs a directory with an .onnx "
+            "file\nnext: would run as follows\n"
+        )
         code, _, err = await run_command("explain", "x", "--url", url, **SHOWN)
         assert code == 1
         assert "refuses: there is no deployment and no model 'x'" in err
