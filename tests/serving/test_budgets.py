@@ -451,6 +451,22 @@ async def test_a_raised_budget_has_more_at_once(
         assert now["spent"] > before["spent"]
 
 
+async def test_a_lowered_budget_holds_at_once_and_what_was_spent_counts(
+    open_tree: OpenTree, autojump_clock: object
+) -> None:
+    async with open_tree() as tree:
+        await tree.serving.deploy(deployment(budget=budget(usd="0.001")))
+        await tree.ask(sampling=SHORT)
+        before = shown(tree)
+        spent = int(str(before["spent"]))
+        await tree.serving.change(deployment(budget=budget(usd="0.0001")))
+        now = shown(tree)
+        assert (now["ledger"], now["limit"]) == (before["ledger"], 100)
+        assert (now["spent"], now["remaining"]) == (spent, 100 - spent)
+        with pytest.raises(BudgetExceededError, match=f"0.0000{100 - spent} of it"):
+            await tree.ask(sampling=Sampling(max_tokens=500))
+
+
 async def test_retries_and_fallbacks_are_charged_where_they_were_made(
     open_tree: OpenTree, autojump_clock: object
 ) -> None:

@@ -20,6 +20,7 @@ from atomr.gossip.ledger import (
     Refused,
     Waiting,
 )
+from atomr.gossip.ledger.matrix import WITHHELD
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,6 +36,12 @@ REFUSED_S = 1.0
 
 AGAIN_S = 0.05
 """So long after a refusal it is asked again, while a part of it is not made yet."""
+
+LOWER_S = 1.0
+"""So often what a lowered budget has too much is asked for again."""
+
+_LOWER_WAIT_S = 0.2
+"""And so long it is waited for: who waits behind that is a request."""
 
 _LOOK_S = 60.0
 """A rolling budget looks so often at the wall's clock."""
@@ -79,7 +86,8 @@ class BudgetState:
     Attributes:
         name: its name.
         units: as its terms say.
-        minted: units that were made; less than ``units`` while a voter is missing.
+        minted: units that were made, and not given up since; less than ``units``
+            while a voter is missing, and more while some of a lowered budget are spent.
         remaining: units that all nodes together may still reserve.
         reserved: units that calls of this node hold.
         here: of those that remain, units that this node reserves without asking.
@@ -117,6 +125,9 @@ class Account:
     __slots__ = (
         "_again",
         "_again_s",
+        "_lower_s",
+        "_lower_units",
+        "_pulled",
         "_recycle_s",
         "_refused_s",
         "_waiting",
@@ -152,7 +163,9 @@ class Account:
         self.spent: dict[int, int] = {} if kept is None else dict(kept.spent)
         self.heard: set[str] = set()
         self.reserved = self.settled = 0
-        self._recycle_s = _NEVER
+        self._recycle_s = self._lower_s = _NEVER
+        self._lower_units = 0
+        self._pulled: Reservation | None = None
         self._waiting: dict[int, _Asked] = {}
         self._again: list[_Asked] = []
         self._again_s = _NEVER
@@ -164,19 +177,26 @@ class Account:
     def next_s(self) -> float:
         """When it is due; infinite: not before something else happens."""
         at_s = self.ledger.next_deadline_s
-        own_s = min(self._recycle_s, self._again_s)
+        own_s = min(self._recycle_s, self._again_s, self._lower_s)
         return own_s if at_s is None else min(at_s, own_s)
 
     @property
     def minted(self) -> int:
-        """Units that were made, as far as is known."""
-        return sum(row.minted for row in self.ledger.rows)
+        """Units that were made and not given up, as far as is known."""
+        return sum(row.minted - row.moved.get(WITHHELD, 0) for row in self.ledger.rows)
 
     @property
     def own_minted(self) -> int:
         """Of those, the ones made here."""
         mine = self.ledger.ledger
         return sum(row.minted for row in self.ledger.rows if row.ledger == mine)
+
+    @property
+    def _own_part(self) -> int:
+        """Units that were made here, but for those that were given up here."""
+        rows, mine = self.ledger.rows, self.ledger.ledger
+        gone = (r.moved.get(WITHHELD, 0) for r in rows if r.ledger == mine)
+        return self.own_minted - sum(gone)
 
     def state(self, problem: str | None) -> BudgetState:
         """Return what is known of it."""
@@ -191,6 +211,49 @@ class Account:
             overrun=ledger.overrun,
             problem=problem,
         )
+
+    # --- more or less of it -----------------------------------------------------------
+
+    def level(self, part: int, now_s: float) -> Sequence[Effect]:
+        """Make what is missing of this node's part, or give up what is too much.
+
+        Other voters than before may have made more than their part of today, so it is
+        never more than what is missing of all, or too much.
+        """
+        room = self.terms.units - self.minted
+        missing = min(part - self._own_part, room)
+        if missing > 0:
+            return self.ledger.mint(missing, now_s)
+        return self._lower(min(self._own_part - part, -room), now_s)
+
+    def _lower(self, units: int, now_s: float) -> Sequence[Effect]:
+        """Give up units: those that are here now, and what others can give of the rest.
+
+        What nobody has any more is spent, held, or out of reach: it is asked for again.
+        """
+        effects: list[Effect] = []
+        pulled, self._pulled = self._pulled, None
+        if pulled is not None:
+            effects += self.settle(pulled.held, 0, now_s=now_s, wall_s=0.0)
+        if units <= 0:
+            self._lower_s, self._lower_units = _NEVER, 0
+            return effects
+        before = self._own_part
+        effects += self.ledger.withhold(units, now_s)
+        left = units - (before - self._own_part)
+        self._lower_s = _NEVER if left <= 0 else now_s + LOWER_S
+        wanted = min(left, self.ledger.remaining, self._lower_units or left)
+        if wanted > 0 and not self._waiting:
+            self._lower_units = wanted
+            self._ask(_Asked(wanted, now_s + _LOWER_WAIT_S, self._take_pulled), now_s)
+        return effects
+
+    def _take_pulled(self, outcome: Reservation | Refused) -> None:
+        """Take note of what others gave; of less than was asked for, half may do."""
+        if isinstance(outcome, Reservation):
+            self._pulled, self._lower_s, self._lower_units = outcome, -_NEVER, 0
+        else:
+            self._lower_units = (self._lower_units + 1) // 2
 
     # --- use --------------------------------------------------------------------------
 

@@ -188,15 +188,10 @@ class Core:
         return self._vouching.is_vouched and is_heard
 
     def _mint(self, account: Account, now_s: float) -> None:
-        """Make what is missing of this node's part, and never more than there is."""
-        if not self._may_mint(account):
-            return
-        part = account.terms.share(self.name, self.voters)
-        # Other voters than before may have made more than their part of today.
-        room = account.terms.units - account.minted
-        units = min(part - account.own_minted, room)
-        if units > 0:
-            self._do(account, account.ledger.mint(units, now_s), now_s)
+        """Make this node's part as large as it is to be."""
+        if self._may_mint(account):
+            part = account.terms.share(self.name, self.voters)
+            self._do(account, account.level(part, now_s), now_s)
 
     def peer_up(self, name: str) -> None:
         """Say hello to a node."""
@@ -207,7 +202,8 @@ class Core:
 
     def _ask_what_is_made(self, account: Account, peer: str) -> None:
         """Ask a voter for nothing: the answer is all that it knows."""
-        if peer != self.name and not self._may_mint(account):
+        is_over = account.minted > account.terms.units  # others may have given it up
+        if peer != self.name and (is_over or not self._may_mint(account)):
             ledger = account.ledger.ledger
             nothing = Need(account.terms.name, ledger, seen=0, least=0, amount=0)
             self.sends.append((peer, Carried(nothing)))
@@ -328,6 +324,7 @@ class Core:
             if account.next_s <= now_s:
                 self._do(account, account.recycle(now_s, wall_s), now_s)
                 account.ask_again(now_s)
+                self._mint(account, now_s)
                 self._do(account, account.ledger.advance(now_s), now_s)
         armed = [a for a in self._armed.values() if a.next_s < _NEVER]
         self._armed = {account.terms.name: account for account in armed}

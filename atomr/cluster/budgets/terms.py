@@ -47,8 +47,8 @@ class BudgetTerms:
     Attributes:
         name: the same on all nodes, and of this budget alone: that of a period
             names the period.
-        units: how many.  More of them later are made at once; fewer count from the
-            next period on.
+        units: how many.  More of them later are made at once; of fewer, each voter
+            gives up its part at once, and takes from others what it has spent of it.
         begins_at_s: Unix time; 0: always.  What began after a node's file was made
             is known to that file.
         ends_at_s: Unix time; a week later, or 24 periods if they are shorter, its

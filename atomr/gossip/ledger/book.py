@@ -19,7 +19,7 @@ import msgspec
 
 from atomr.gossip.ledger.budget import MAX_UNITS
 from atomr.gossip.ledger.frames import Record, Row, decode_record, encode_record
-from atomr.gossip.ledger.matrix import Matrix
+from atomr.gossip.ledger.matrix import WITHHELD, Matrix
 from atomr.gossip.ledger.outcomes import Balance, Held, Persist
 
 if TYPE_CHECKING:
@@ -157,6 +157,15 @@ class Book:
         """Give rights to another ledger."""
         moved = {**self.row.moved, ledger: self.row.moved.get(ledger, 0) + units}
         self._write(moved=moved)
+
+    def withhold(self, units: int) -> None:
+        """Give up rights, and what is open if need be; as many as there are."""
+        opened = min(self.open, max(0, units - self.rights))
+        if opened:
+            self.release(opened)
+        given = min(units, self.rights)
+        if given > 0:
+            self.move(WITHHELD, given)
 
     def lend(self, need: Need, *, waiting: int) -> None:
         """Move what another ledger needs, and of the rest half.

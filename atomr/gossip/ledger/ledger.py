@@ -24,15 +24,7 @@ from atomr.gossip.ledger.answers import Answers
 from atomr.gossip.ledger.book import Book, parts_of
 from atomr.gossip.ledger.budget import check_units
 from atomr.gossip.ledger.calls import Calls
-from atomr.gossip.ledger.frames import (
-    Frame,
-    Freeze,
-    Frozen,
-    Need,
-    Objects,
-    Row,
-    Rows,
-)
+from atomr.gossip.ledger.frames import Frame, Freeze, Frozen, Need, Objects, Row, Rows
 from atomr.gossip.ledger.outcomes import (
     Effect,
     Held,
@@ -148,6 +140,11 @@ class Ledger:
         """
         check_units("mint(units", units, least=1)
         self._book.mint(units)
+        return self._work(now_s)
+
+    def withhold(self, units: int, now_s: float) -> Sequence[Effect]:
+        """Give up what there is here of so many units, for good; at least 1."""
+        self._book.withhold(units)
         return self._work(now_s)
 
     def hold(self, units: int, *, deadline_s: float, now_s: float) -> Outcome:

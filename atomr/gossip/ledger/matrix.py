@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 
+WITHHELD = "-"
+"""Rights that were moved there are nobody's: the budget was lowered."""
+
+
 def merged(one: Row, other: Row) -> Row:
     """Return the least row that has all that both have; the one's heir, if any.
 
@@ -106,4 +110,9 @@ class Matrix:
     @property
     def remaining(self) -> int:
         """What all ledgers together may still take."""
-        return self.minted - self.spent
+        return self.minted - self.spent - self.withheld
+
+    @property
+    def withheld(self) -> int:
+        """What was made, and may not be spent any more."""
+        return self.rights(WITHHELD)

@@ -282,11 +282,7 @@ class BudgetGate:
 
     @property
     def _ask_s(self) -> float:
-        """How long a request may wait: no longer than what it waits for is worth.
-
-        At the start that is a voter that may be starting, too: until it has said what
-        it knows, this node's part may not be made.
-        """
+        """How long a request may wait; at the start for a voter that starts, too."""
         if self.budget.on_exceeded is OnExceeded.WARN:
             return WARN_ASK_S
         return max(ASK_S, self._settles_at_s - trio.current_time())
@@ -301,9 +297,8 @@ class BudgetGate:
             # The one that it is now: the last one that was open may be another day's.
             period = period_at(self.budget, self.service.wall_s())
             return _Beyond(self, ledger_name(self.owner, self.budget, period))
-        raise NotReadyError(
-            f"the budget of {self.called} cannot be kept: {error}"
-        ) from (error)
+        text = f"the budget of {self.called} cannot be kept: {error}"
+        raise NotReadyError(text) from error
 
     def _out_of_reach(self, ledger: str, refused: Refused) -> Hold:
         """Do the same where others hold what is left."""
@@ -351,8 +346,7 @@ class BudgetGate:
         Raises:
             BudgetExceededError: it does not come in time.
         """
-        now_s = trio.current_time()
-        turn_s = max(now_s, self._next_s)
+        turn_s = max(trio.current_time(), self._next_s)
         if turn_s >= deadline_s:
             raise self._error(units, refused)
         self._next_s = turn_s + THROTTLED_EVERY_S

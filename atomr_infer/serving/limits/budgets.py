@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from atomr import telemetry
 from atomr.cluster.budgets import BudgetsError, BudgetService, BudgetTerms
 from atomr_infer.errors import ModelNotFoundError
-from atomr_infer.policy.budget_period import owner_of
+from atomr_infer.policy.budget_period import ledger_name, owner_of, period_at
 from atomr_infer.serving.limits.budget_gate import SETTLES_S, BudgetGate
 
 if TYPE_CHECKING:
@@ -107,12 +107,16 @@ class Budgets:
         self, owner: str, wanted: Iterable[Budget], known: Iterable[BudgetGate]
     ) -> tuple[BudgetGate, ...]:
         same = {gate.budget: gate for gate in known}
-        service, names = self.service, self._serving_names
-        return tuple(
-            same.get(budget)
-            or BudgetGate(service, owner, budget, serving=names, called=self._called)
-            for budget in wanted
-        )
+        return tuple(same.get(each) or self._made(owner, each) for each in wanted)
+
+    def _made(self, owner: str, budget: Budget) -> BudgetGate:
+        """Make a gate; where the period's ledger is open, it has these terms now."""
+        names, called = self._serving_names, self._called
+        gate = BudgetGate(self.service, owner, budget, serving=names, called=called)
+        period = period_at(budget, self.service.wall_s())
+        if self.service.is_open(ledger_name(owner, budget, period)):
+            gate.ledger()
+        return gate
 
     def _called(self, owner: str) -> str:
         return self._serving.key_ring.table.called(owner)

@@ -377,23 +377,73 @@ async def test_a_voter_that_comes_later_makes_nothing_of_what_is_made(
         assert lab["c"].state("team").minted == 3_000
 
 
-async def test_more_units_are_made_at_once_and_fewer_later(
+def change(lab: Lab, units: int) -> None:
+    terms = attrs.evolve(TEAM, units=units)
+    lab.prepare = opens(terms)
+    for name in lab.network.up:
+        with lab.here(name):
+            lab[name].open(terms)
+
+
+async def test_more_units_are_made_at_once_and_fewer_are_given_up_at_once(
     autojump_clock: object,
 ) -> None:
     async with open_lab("a", "b", "c") as lab:
         lab.prepare = opens(TEAM)
         await lab.start("a", "b", "c")
         await trio.sleep(1.0)
-        for name in ("a", "b", "c"):
-            with lab.here(name):
-                lab[name].open(attrs.evolve(TEAM, units=6_000))
+        for units in (6_000, 30, 3_000, 1_000):
+            change(lab, units)
+            await trio.sleep(1.0)
+            assert [remaining(lab, name) for name in "abc"] == [units] * 3
+            state = lab["b"].state("team")
+            assert (state.minted, state.spent) == (units, 0)
+        await lab.kill("a")
+        await lab.start("a")
         await trio.sleep(1.0)
-        assert remaining(lab, "b") == 6_000
-        for name in ("a", "b", "c"):
-            with lab.here(name):
-                lab[name].open(attrs.evolve(TEAM, units=30))
+        assert remaining(lab, "b") >= 990
+        assert await spend(lab, "b", 990)
+        assert not await spend(lab, "a", 11)
+
+
+async def test_what_was_spent_counts_against_a_lowered_budget_whoever_spent_it(
+    autojump_clock: object,
+) -> None:
+    async with open_lab("a", "b", "c") as lab:
+        lab.prepare = opens(TEAM)
+        await lab.start("a", "b", "c")
+        assert await spend(lab, "a", 2_700)
+        change(lab, 2_900)
+        await trio.sleep(3.0)
+        # But for what the others have opened, a hundredth at most.
+        assert all(198 <= remaining(lab, name) <= 200 for name in "abc")
+        change(lab, 1_000)
+        await trio.sleep(8.0)
+        assert [remaining(lab, name) for name in "abc"] == [0] * 3
+        assert not await spend(lab, "b", 1)
+        state = lab["c"].state("team")
+        assert (state.spent, state.units) == (2_700, 1_000)
+        change(lab, 3_000)
         await trio.sleep(1.0)
-        assert remaining(lab, "b") == 6_000
+        assert all(297 <= remaining(lab, name) <= 300 for name in "abc")
+
+
+async def test_a_node_that_is_cut_off_gives_up_its_own_part_of_a_lowered_budget(
+    autojump_clock: object,
+) -> None:
+    async with open_lab("a", "b", "c") as lab:
+        lab.prepare = opens(TEAM)
+        await lab.start("a", "b", "c")
+        await trio.sleep(1.0)
+        lab.network.split("a")
+        change(lab, 300)
+        assert await spend(lab, "a", 100)
+        assert not await spend(lab, "a", 1)
+        assert await spend(lab, "b", 200)
+        assert not await spend(lab, "c", 1)
+        lab.network.heal()
+        await trio.sleep(5.0)
+        assert [remaining(lab, name) for name in "abc"] == [0] * 3
 
 
 # --- time -----------------------------------------------------------------------------
