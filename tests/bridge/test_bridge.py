@@ -30,6 +30,7 @@ from atomr_infer.model.batch import (
 from atomr_infer.model.capabilities import Capabilities, Feature
 from atomr_infer.model.dialect import Dialect
 from atomr_infer.model.secret import Secret
+from atomr_infer.model.tensors import Datatype, Signature, TensorSpec
 from atomr_infer.runtimes.contract import Progress, RunnerContext
 
 Opener = Callable[..., AbstractAsyncContextManager[BridgedRunner]]
@@ -77,6 +78,10 @@ async def test_capabilities_are_the_child_s(runner: BridgedRunner) -> None:
         max_concurrency=16,
         context_tokens=4096,
         extra_of=frozenset({Dialect.OPENAI_CHAT}),
+        signature=Signature(
+            inputs=(TensorSpec("x", Datatype.INT8, (-1,)),),
+            outputs=(TensorSpec("y", Datatype.INT8, (-1,)),),
+        ),
     )
 
 
