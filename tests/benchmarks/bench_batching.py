@@ -62,6 +62,7 @@ class OneAtATime:
         session = onnxruntime.InferenceSession(str(found), options)
         self._model = EmbeddingModel(session, pooling=Pooling.MEAN, normalize=True)
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self._tokenizer.no_padding()  # to the longest of a run, and no further
 
     def embed(self, texts: Sequence[str]) -> list[list[float]]:
         """Return the vectors of a request's texts."""
