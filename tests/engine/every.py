@@ -107,7 +107,7 @@ ENGINES = (
         model=smollm2_folder,
         how=_PACKAGE,
         options="threads = 2, max_seqs = 16, cache_tokens = 16000",
-        can=_ALL - {Can.TOOLS},
+        can=_ALL,
         where="CPU (onnxruntime 1.32), ONNX",
     ),
     Engine(
@@ -127,7 +127,7 @@ ENGINES = (
         environment="llamacpp",
         # Two would wait for each other where others want the processors too.
         options="threads = 1, max_seqs = 16, cache_tokens = 16000",
-        can=_ALL - {Can.TOOLS},
+        can=_ALL,
         where="CPU (llama-cpp-python 0.3.36), GGUF",
     ),
 )
