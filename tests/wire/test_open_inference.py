@@ -80,6 +80,14 @@ def test_elements_are_read_as_what_they_are(
             {"shape": [1] * 33},
             "'inputs[0].shape' must hold at most 32 sizes, none below 0",
         ),
+        (
+            {"shape": [10**4000] * 4},
+            "'inputs[0].shape' has more than 1099511627776 elements",
+        ),
+        (
+            {"shape": [0, 2**62], "data": []},
+            "'inputs[0].shape' has more than 1099511627776 elements",
+        ),
         ({"datatype": "FP8"}, "'inputs[0].datatype' must be one of BOOL, UINT8"),
         (
             {"datatype": "FP16"},
@@ -110,7 +118,7 @@ def test_elements_are_read_as_what_they_are(
             "'inputs[0].parameters.binary_data_size' must be between 0 and",
         ),
     ],
-    ids=[str(number) for number in range(13)],
+    ids=[str(number) for number in range(15)],
 )
 def test_what_is_wrong_with_a_tensor_is_named(
     wrong: dict[str, Any], problem: str
@@ -188,6 +196,12 @@ def test_a_length_that_lies_is_refused(length: str) -> None:
     assert caught.value.message == (
         f"{JSON_LENGTH}: {length!r} is no length within the body"
     )
+
+
+def test_a_length_of_thousands_of_digits_is_refused() -> None:
+    told = {JSON_LENGTH.replace("-", "_"): "9" * 5000}
+    with pytest.raises(InvalidRequestError, match="is no length within the body"):
+        parse_infer(call(json.dumps({"inputs": [X]}).encode(), **told))
 
 
 def test_no_byte_may_stand_behind_the_last_tensor() -> None:

@@ -31,6 +31,10 @@ JSON_LENGTH = "inference-header-content-length"
 
 _KINDS = {kind.value: kind for kind in Datatype}
 _MAX_TENSORS = 1024
+_MAX_DIGITS = 20
+"""Of a length; Python does not even read a number of thousands."""
+_MAX_ELEMENTS = 2**40
+"""Of a tensor, were none of its sizes 0: arrays are not addressed beyond that."""
 
 
 @attrs.frozen(kw_only=True)
@@ -93,7 +97,8 @@ def _parted(call: Call) -> tuple[bytes, memoryview]:
     told = call.headers.get(JSON_LENGTH)
     if told is None:
         return call.body, memoryview(b"")
-    if not (told.isascii() and told.isdecimal()) or int(told) > len(call.body):
+    is_number = told.isascii() and told.isdecimal() and len(told) <= _MAX_DIGITS
+    if not is_number or int(told) > len(call.body):
         problem = f"{JSON_LENGTH}: {told[:40]!r} is no length within the body"
         raise InvalidRequestError(problem, param=JSON_LENGTH)
     body = memoryview(call.body)
@@ -151,6 +156,12 @@ def _shape(each: Fields) -> tuple[int, ...]:
     if len(shape) > MAX_DIMENSIONS or any(size < 0 for size in shape):
         problem = f"must hold at most {MAX_DIMENSIONS} sizes, none below 0"
         raise invalid(each.path("shape"), problem)
+    # One by one: their product may be too long to be worked out, or to be told.
+    elements = 1
+    for size in shape:
+        elements *= max(1, size)
+        if elements > _MAX_ELEMENTS:
+            raise invalid(each.path("shape"), f"has more than {_MAX_ELEMENTS} elements")
     return tuple(shape)
 
 
