@@ -29,6 +29,10 @@ _ANY_OBJECT = '{"type": "object"}'
 # A model that likes blanks would write them until its answer is full.
 _BLANKS = r"[ \n]{0,8}"
 
+_MOST_BYTES = 256 * 1024
+"""Of a schema.  It takes the square of its properties to work out, so some of more
+would take minutes, in a thread that cannot be interrupted."""
+
 
 class Schemas:
     """What a model's answers can be made to be like.
@@ -54,14 +58,18 @@ class Schemas:
     ) -> Callable[[], Constraint] | None:
         """Return what makes a constraint for each answer; None: anything may come.
 
-        Blocks, for a schema that is large.
+        Blocks, for seconds where a schema is large; what is returned does not.
 
         Raises:
-            InvalidRequestError: the schema says what cannot be kept.
+            InvalidRequestError: the schema says what cannot be kept, or is too large.
         """
         if form is None or form.kind is FormatKind.TEXT:
             return None
         schema = _ANY_OBJECT if form.schema is None else bytes(form.schema).decode()
+        if len(schema) > _MOST_BYTES:
+            raise _refused(
+                f"it has {len(schema)} bytes; at most {_MOST_BYTES} are taken"
+            )
         matcher = llguidance.LLMatcher
         try:
             grammar = matcher.grammar_from_json_schema(
@@ -72,29 +80,37 @@ class Schemas:
         problem = matcher.validate_grammar(grammar, self._words)
         if problem:
             raise _refused(problem)
-        return lambda: Constraint(self._words, grammar, self._ends)
+        first = matcher(self._words, grammar, log_level=0)
+        size = self._words.vocab_size
+        return lambda: Constraint(first.deep_copy(), self._ends, size=size)
 
 
 class Constraint:
     """What may come next of one answer.
 
     Args:
-        words: the model's tokens.
-        grammar: what the answer must be like, which was checked.
+        matcher: where the answer begins; nobody else's.
         ends: the tokens that end the answer.
+        size: how many tokens the matcher knows; a model may have more.
     """
 
     def __init__(
-        self, words: llguidance.LLTokenizer, grammar: str, ends: frozenset[int]
+        self, matcher: llguidance.LLMatcher, ends: frozenset[int], *, size: int
     ) -> None:
-        self._matcher = llguidance.LLMatcher(words, grammar, log_level=0)
+        self._matcher = matcher
         self._ends = ends
+        self._size = size
 
     def allows(self, token: int) -> bool:
-        """Whether a token may come next."""
-        if self._matcher.is_stopped():
+        """Whether a token may come next.
+
+        Raises:
+            EngineError: the schema became too complex.
+        """
+        if self._is_whole():
             return token in self._ends
-        return self._matcher.validate_tokens([token]) == 1
+        # A matcher that is asked for a token which it does not know is broken then.
+        return token < self._size and self._matcher.validate_tokens([token]) == 1
 
     def masked(self, logits: Logits) -> Logits:
         """Return logits, those of tokens that may not come at minus infinity.
@@ -103,11 +119,11 @@ class Constraint:
             EngineError: the schema became too complex.
         """
         allowed = np.zeros(len(logits), np.bool_)
-        if self._matcher.is_stopped():
+        if self._is_whole():
             allowed[sorted(self._ends)] = True
         else:
-            self._check()
             bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
+            self._check()
             known = np.unpackbits(bits, bitorder="little")[: len(logits)]
             allowed[: len(known)] = known
         return np.where(allowed, logits, np.float32(-np.inf))
@@ -118,9 +134,14 @@ class Constraint:
         Raises:
             EngineError: the schema became too complex.
         """
-        if not self._matcher.is_stopped():
+        if not self._is_whole():
             self._matcher.consume_token(token)
             self._check()
+
+    def _is_whole(self) -> bool:
+        """Whether nothing but an end may come; a matcher that broke says so, too."""
+        self._check()
+        return bool(self._matcher.is_stopped())
 
     def _check(self) -> None:
         if self._matcher.is_error():

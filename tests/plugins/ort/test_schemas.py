@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import asynccontextmanager
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -193,6 +194,52 @@ def test_each_answer_is_constrained_by_itself(llama_folder: Path) -> None:
     first.accept(one)
     assert not first.allows(one)
     assert second.allows(one)
+
+
+def test_a_token_that_the_tokenizer_does_not_have_may_not_come(
+    llama_folder: Path,
+) -> None:
+    constraints = schemas(llama_folder).for_format(form({"const": 1}))
+    assert constraints is not None
+    constraint = constraints()
+    before = constraint.masked(np.zeros(300, np.float32)).tolist()
+    assert not constraint.allows(299)
+    assert not constraint.allows(END)
+    assert constraint.masked(np.zeros(300, np.float32)).tolist() == before
+
+
+def test_a_broken_answer_is_not_taken_for_a_whole_one(llama_folder: Path) -> None:
+    constraints = schemas(llama_folder).for_format(form({"const": 1}))
+    assert constraints is not None
+    constraint = constraints()
+    with pytest.raises(EngineError, match="cannot be kept to its schema"):
+        constraint.accept(5)
+    with pytest.raises(EngineError, match="cannot be kept to its schema"):
+        constraint.allows(END)
+    with pytest.raises(EngineError, match="cannot be kept to its schema"):
+        constraint.masked(np.zeros(300, np.float32))
+
+
+def test_a_schema_is_worked_out_once_for_all_answers(llama_folder: Path) -> None:
+    named = schemas(llama_folder)
+    named.for_format(form({"const": 1}))
+    properties: dict[str, object] = {str(number): {} for number in range(800)}
+    large = form({"type": "object", "properties": properties})
+    began_s = perf_counter()
+    constraints = named.for_format(large)
+    made_s = perf_counter()
+    assert constraints is not None
+    # They are made in the event loop.
+    for _ in range(32):
+        constraints()
+    assert perf_counter() - made_s < made_s - began_s
+
+
+def test_a_schema_that_would_take_minutes_is_refused(llama_folder: Path) -> None:
+    properties: dict[str, object] = {str(number): {} for number in range(30_000)}
+    large = form({"type": "object", "properties": properties})
+    with pytest.raises(InvalidRequestError, match="at most 262144 are taken"):
+        schemas(llama_folder).for_format(large)
 
 
 def test_what_the_schema_does_not_allow_breaks_the_answer(llama_folder: Path) -> None:
