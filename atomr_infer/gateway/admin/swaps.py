@@ -89,10 +89,10 @@ def asked(name: str, body: str | bytes) -> tuple[Deployment, SwapPlan]:
         raise ConfigError('the body is not {"deployment": {...}, "plan": {...}}')
     given = members.get("plan", {})
     known = [field.name for field in attrs.fields(SwapPlan)]
-    for name in given:
-        if name not in known:
+    for member in given:
+        if member not in known:
             raise ConfigError(
-                f"plan: nothing reads {name!r}; known: {', '.join(known)}"
+                f"plan: nothing reads {member!r}; known: {', '.join(known)}"
             )
     try:
         plan = SwapPlan(**given)
