@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import attrs
+import trio
 
 from atomr_infer.errors import InternalError, ModelNotFoundError, NotReadyError
 from atomr_infer.gateway.answer_headers import cost_headers, whole_headers
@@ -19,8 +20,13 @@ from atomr_infer.wire.open_inference.request import parse_infer, path_model
 
 if TYPE_CHECKING:
     from atomr_infer.gateway.routes import Target
+    from atomr_infer.model.tensors import Inferred
     from atomr_infer.serving.shared import Serving
     from atomr_infer.wire.ingress import Call
+    from atomr_infer.wire.open_inference.request import InferAsked
+
+# Some megabytes of numbers take a second to read, and nobody else would be answered.
+_THREAD_BYTES = 64 * 1024
 
 
 async def tensors(serving: Serving, call: Call, target: Target) -> WholeAnswer:
@@ -39,16 +45,40 @@ async def tensors(serving: Serving, call: Call, target: Target) -> WholeAnswer:
 
 
 async def _infer(serving: Serving, call: Call, target: Target) -> WholeAnswer:
-    asked = parse_infer(call)
+    asked = await parsed(call)
     request = entitled(asked.request, call.visitor, call.headers)
     found = await infer(serving, request)
-    body, more = inferred(asked, found.value, request.model)
+    body, more = await written(asked, found.value, request.model)
     headers = (
         *more,
         *whole_headers(found.served, target.dialect),
         *cost_headers(found.served.cost),
     )
     return WholeAnswer(body, headers, found.took_s)
+
+
+async def parsed(call: Call) -> InferAsked:
+    """Return the request that a call's body holds; in a thread where it is large.
+
+    Raises:
+        InvalidRequestError: with ``param`` naming the member at fault.
+    """
+    if len(call.body) < _THREAD_BYTES:
+        return parse_infer(call)
+    return await trio.to_thread.run_sync(parse_infer, call)
+
+
+async def written(
+    asked: InferAsked, found: Inferred, model: str
+) -> tuple[bytes, tuple[tuple[bytes, bytes], ...]]:
+    """Return an answer's body and headers; written in a thread where it is large.
+
+    Raises:
+        InvalidRequestError: JSON has no form for an output that is wanted so.
+    """
+    if sum(len(output.data) for output in found.outputs) < _THREAD_BYTES:
+        return inferred(asked, found, model)
+    return await trio.to_thread.run_sync(inferred, asked, found, model)
 
 
 async def _describe(serving: Serving, call: Call, target: Target) -> WholeAnswer:

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 import pytest
+import trio
 
 from atomr_infer.config.gateway import GatewayConfig
 from atomr_infer.gateway.opening import open_on
+from atomr_infer.gateway.tensor_routes import parsed, written
 from atomr_infer.model.capabilities import Capabilities, Feature
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.model.embeddings import Embeddings, EmbedRequest
@@ -30,6 +32,7 @@ from atomr_infer.model.tensors import (
 from atomr_infer.model.usage import Usage
 from atomr_infer.serving.application import open_serving
 from atomr_infer.testing.mock import MockPlugin, MockRunner
+from atomr_infer.wire.ingress import Call
 from tests.gateway.http import Answer, request
 
 if TYPE_CHECKING:
@@ -212,6 +215,30 @@ async def test_binary_tensors_stand_behind_the_json(gateway: Open) -> None:
         outputs = json.loads(answer.body[:length])["outputs"]
         assert outputs[0]["data"] == [1.0, None, None, 4.0]
         assert answer.body[length:] == texts
+
+
+async def test_others_have_their_turn_while_large_tensors_are_read_and_written() -> (
+    None
+):
+    numbers = [1] * 40_000
+    one = {"name": "x", "shape": [40_000], "datatype": "FP32", "data": numbers}
+    body = json.dumps({"inputs": [one]}).encode()
+    turns: list[int] = []
+
+    async def others() -> None:
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns.append(len(turns))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(others)
+        asked = await parsed(Call(request_id="r", body=body, model="m"))
+        after_reading = len(turns)
+        found = Inferred(outputs=asked.request.inputs)
+        answer, _ = await written(asked, found, "m")
+        nursery.cancel_scope.cancel()
+    assert 0 < after_reading < len(turns)
+    assert json.loads(answer)["outputs"] == [one]
 
 
 async def test_what_json_has_no_form_for_is_refused(gateway: Open) -> None:
