@@ -253,6 +253,7 @@ async def test_a_root_lives_on_its_own_node_whoever_starts_it(
     assert seen == [outer]
 
 
+@pytest.mark.slow
 async def test_ended_processes_are_freed_without_the_garbage_collector(
     clean_node: CleanNode,
 ) -> None:

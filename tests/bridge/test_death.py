@@ -108,6 +108,7 @@ async def test_a_silent_child_is_killed_as_hung(
     assert gone(runner.pid)
 
 
+@pytest.mark.slow
 async def test_an_idle_child_is_not_hung(bridged: Opener, ask: Ask) -> None:
     async with bridged(limits=IMPATIENT) as runner:
         with trio.move_on_after(4 * IMPATIENT.silent_s):

@@ -6,6 +6,8 @@ import json
 import signal
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.cli.conftest import run_command, start_command
 from tests.gateway.http import chat_body, request
 
@@ -34,6 +36,7 @@ usd = "0.001"
 """
 
 
+@pytest.mark.slow
 async def test_what_was_spent_is_told_and_outlives_the_gateway(
     write: Callable[[str], str], tmp_path: Path
 ) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+import pytest
+
 from atomr_infer.cli.explain import _planned, _told
 from tests.cli.conftest import run_command
 
@@ -45,6 +47,7 @@ PLACED = {
 }
 
 
+@pytest.mark.slow
 async def test_a_running_gateway_says_where_its_deployments_run(
     serve: Start, write: Callable[[str], str], tmp_path: Path
 ) -> None:

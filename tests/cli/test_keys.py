@@ -43,6 +43,7 @@ async def opens(port: int, secret: str) -> bool:
     return answer.status == 200
 
 
+@pytest.mark.slow
 async def test_keys_are_made_listed_rotated_and_revoked(
     write: Callable[[str], str],
 ) -> None:
@@ -117,6 +118,7 @@ async def test_keys_are_made_listed_rotated_and_revoked(
         assert sorted(states) == ["open", "revoked"]
 
 
+@pytest.mark.slow
 async def test_a_key_outlives_a_kill_right_after_it_was_shown(
     write: Callable[[str], str], tmp_path: Path
 ) -> None:
@@ -154,6 +156,7 @@ WRONG = [
 ]
 
 
+@pytest.mark.slow
 async def test_what_cannot_be_done_is_one_sentence(
     write: Callable[[str], str],
 ) -> None:
@@ -176,6 +179,7 @@ async def test_the_help_of_each_has_an_example(command: str) -> None:
     assert "--json" in out
 
 
+@pytest.mark.slow
 async def test_sighup_takes_teams_anew(write: Callable[[str], str]) -> None:
     config = write(CONFIG)
     async with start_command("serve", "-c", config, **KEY) as command:

@@ -62,6 +62,7 @@ async def test_status_shows_each_deployment_on_a_line(serve: Start) -> None:
         assert json.loads(out)["deployments"][0]["name"] == "m"
 
 
+@pytest.mark.slow
 async def test_a_circuit_is_forced_and_keys_are_renewed(
     write: Callable[[str], str], tmp_path: Path
 ) -> None:

@@ -33,6 +33,7 @@ options = {{ endpoint = "{url}" }}
 """
 
 
+@pytest.mark.slow
 async def test_sighup_and_the_command_are_one(
     write: Callable[[str], str], serve: Start
 ) -> None:

@@ -98,6 +98,7 @@ async def test_no_color_means_no_colour(config: str) -> None:
     assert COLOUR.search(shown) is None
 
 
+@pytest.mark.slow
 async def test_a_dumb_terminal_gets_plain_lines(config: str) -> None:
     arguments = ("serve", "-c", config, "--bind", "127.0.0.1:0")
     async with in_terminal(*arguments, TERM="dumb") as command:
@@ -106,6 +107,7 @@ async def test_a_dumb_terminal_gets_plain_lines(config: str) -> None:
     assert command.stdout.startswith("m: reading the script\r\nm: ready\r\n")
 
 
+@pytest.mark.slow
 async def test_a_file_gets_plain_lines_whatever_colour_is_forced(config: str) -> None:
     async with trio.open_nursery() as nursery:
         process = await trio.lowlevel.open_process(

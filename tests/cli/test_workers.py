@@ -57,6 +57,7 @@ async def ask(command: Command) -> int:
     return (await chat(command.port)).status
 
 
+@pytest.mark.slow
 async def test_a_worker_that_is_killed_costs_nobody_an_answer(
     write: Callable[[str], str],
 ) -> None:
@@ -108,6 +109,7 @@ async def test_what_an_operator_does_is_done_by_all_workers(
         assert [await ask(command) for _ in range(10)] == [200] * 10
 
 
+@pytest.mark.slow
 async def test_workers_end_with_a_parent_that_was_killed(
     write: Callable[[str], str],
 ) -> None:
@@ -121,6 +123,7 @@ async def test_workers_end_with_a_parent_that_was_killed(
         await until(lambda: not any(map(runs, workers)), within_s=START_S)
 
 
+@pytest.mark.slow
 async def test_what_one_cannot_serve_none_does(write: Callable[[str], str]) -> None:
     config = CONFIG.replace('name = "w"\n', 'name = "w"\nstate_dir = "atomr.toml"\n')
     arguments = ("serve", "-c", write(config), "--workers", "2")

@@ -569,6 +569,7 @@ def test_a_snapshot_that_knows_more_of_a_retired_origin_changes_nothing() -> Non
     EventLog(C).adopt(whole(other))
 
 
+@pytest.mark.slow
 def test_there_is_an_end_to_the_origins_that_a_peer_can_make_up() -> None:
     log = EventLog(A)
     took = log.receive(made_up(number) for number in range(MAX_ORIGINS + 100))
@@ -588,6 +589,7 @@ def test_there_is_an_end_to_the_origins_of_events_that_wait() -> None:
     assert log.waiting == MAX_EARLY_ORIGINS
 
 
+@pytest.mark.slow
 def test_a_snapshot_of_made_up_origins_is_refused_and_changes_nothing() -> None:
     one, other = EventLog(A), EventLog(B)
     one.receive(made_up(number) for number in range(MAX_ORIGINS))

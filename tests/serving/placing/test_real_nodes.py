@@ -48,6 +48,7 @@ async def test_what_one_node_deploys_every_node_answers_for(tmp_path: Path) -> N
         assert (await b.chat(model="tiny")).status == 404
 
 
+@pytest.mark.slow
 async def test_a_node_that_leaves_hands_its_replica_over_first(tmp_path: Path) -> None:
     async with open_fleet(tmp_path, "a", "b") as fleet:
         await fleet.nodes["a"].cluster.deploy(MOCK)
