@@ -60,9 +60,11 @@ class Pace:
         once is not for good: half of the time that passes is taken off.
         """
         faded_s = self._late_s - (now_s - self._woken_at_s) / 2
-        self._late_s = max(0.0, faded_s, now_s - self.due_at_s - _IN_TIME_S)
+        late_s = max(0.0, faded_s, now_s - self.due_at_s - _IN_TIME_S)
+        # Who stood for an hour would else be slow for two.
+        self._late_s = min(late_s, _MOST_S / _LATE_FACTOR)
         self._woken_at_s = now_s
-        return min(_LATE_FACTOR * self._late_s, _MOST_S)
+        return _LATE_FACTOR * self._late_s
 
     def woken(self, now_s: float, *, round_at_s: float, push_at_s: float) -> None:
         """Be woken next when the next of these is due.

@@ -244,6 +244,15 @@ def test_who_is_woken_late_puts_its_rounds_off_for_a_while() -> None:
     assert pace.put_off_s(now_s + 60.0) == 5.0
 
 
+def test_who_stood_for_an_hour_is_in_time_again_after_some_seconds() -> None:
+    pace = Pace(10.0)
+    pace.woken(10.0, round_at_s=11.0, push_at_s=NEVER)
+    now_s = 10.0 + 3600.0
+    assert pace.put_off_s(now_s) == 5.0
+    pace.woken(now_s, round_at_s=now_s + 5.0, push_at_s=NEVER)
+    assert pace.put_off_s(now_s + 5.0) == 0.0
+
+
 def test_a_node_whose_loop_is_late_asks_the_more_seldom() -> None:
     asked = []
     for late_s in (0.0, 1.0):
