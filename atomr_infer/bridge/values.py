@@ -91,6 +91,9 @@ class CapabilitiesWire(Wire, frozen=True):
     thinking: ThinkingStyle
     passes: tuple[Dialect, ...]
     extra_of: tuple[Dialect, ...]
+    url_prefixes: tuple[str, ...]
+    max_n: int | None
+    selectors: tuple[str, ...]
     signature: SignatureWire | None = None
 
 
@@ -257,6 +260,9 @@ def capabilities_to_wire(capabilities: Capabilities) -> CapabilitiesWire:
         thinking=capabilities.thinking,
         passes=_sorted(capabilities.passes),
         extra_of=_sorted(capabilities.extra_of),
+        url_prefixes=capabilities.url_prefixes,
+        max_n=capabilities.max_n,
+        selectors=tuple(sorted(capabilities.selectors)),
         signature=_signature(capabilities.signature),
     )
 
@@ -282,6 +288,9 @@ def capabilities_from_wire(wire: CapabilitiesWire) -> Capabilities:
         thinking=wire.thinking,
         passes=frozenset(wire.passes),
         extra_of=frozenset(wire.extra_of),
+        url_prefixes=wire.url_prefixes,
+        max_n=wire.max_n,
+        selectors=frozenset(wire.selectors),
         signature=None if wire.signature is None else _CODEC.from_wire(wire.signature),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 
+import attrs
 import msgspec
 import pytest
 
@@ -53,7 +54,7 @@ from atomr_infer.model.batch import (
     TokenChunk,
     Usage,
 )
-from atomr_infer.model.capabilities import Capabilities, Feature
+from atomr_infer.model.capabilities import Capabilities, Feature, ThinkingStyle
 from atomr_infer.model.deployment import (
     Deployment,
     Jitter,
@@ -71,6 +72,7 @@ from atomr_infer.model.failover import (
     OnCut,
 )
 from atomr_infer.model.secret import EnvSecret, FileSecret, Secret, SecretSource
+from atomr_infer.model.tensors import Datatype, Signature, TensorSpec
 from atomr_infer.runtimes.contract import Progress
 
 BATCH = ExecuteBatch(
@@ -192,13 +194,29 @@ def test_request_and_answer_round_trip() -> None:
     assert chunk_from_wire(chunk_to_wire(TokenChunk())) == TokenChunk()
 
 
-def test_small_values_round_trip() -> None:
+def test_all_that_a_runner_can_do_crosses() -> None:
+    spec = TensorSpec("x", Datatype.FP32, (-1, 2))
     capabilities = Capabilities(
         features=frozenset({Feature.TOOLS}),
+        sampling=frozenset({"n"}),
+        max_concurrency=3,
         context_tokens=8,
+        max_output_tokens=4,
+        thinking=ThinkingStyle.BUDGET,
+        passes=frozenset({Dialect.ANTHROPIC}),
         extra_of=frozenset({Dialect.OPENAI_CHAT}),
+        url_prefixes=("gs://",),
+        max_n=2,
+        selectors=frozenset({"models"}),
+        signature=Signature((spec,), (spec,)),
     )
+    default = attrs.asdict(Capabilities(), recurse=False)
+    told = attrs.asdict(capabilities, recurse=False)
+    assert [name for name in told if told[name] == default[name]] == []
     assert capabilities_from_wire(capabilities_to_wire(capabilities)) == capabilities
+
+
+def test_small_values_round_trip() -> None:
     progress = Progress("p", 1, None, "tensors")
     assert progress_from_wire(progress_to_wire(progress)) == progress
     record = ErrorRecord("engine", "m", retry_after_s=1.5)
