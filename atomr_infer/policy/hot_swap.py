@@ -49,10 +49,6 @@ class Phase(Enum):
     ROLLED_BACK = "rolled back"
 
 
-ENDS = (Phase.SWAPPED, Phase.ROLLED_BACK)
-"""Phases after which nothing changes."""
-
-
 class Turn(Enum):
     """What is done now."""
 

@@ -183,6 +183,48 @@ async def test_who_cancels_it_finds_all_as_it_was(
     assert (ended.phase, ended.reason) == (Phase.ROLLED_BACK, "it was cancelled")
 
 
+async def test_a_deployment_that_has_the_name_of_what_comes_stays(
+    open_tree: OpenTree,
+) -> None:
+    other = Deployment(name="m:next", runtime="mock", options={"reply": "other"})
+    async with open_tree(OLD, other) as tree:
+        ended = await tree.serving.hot_swaps.swap(NEW, PLAN)
+        assert tree.serving.deployments == {"m": OLD, "m:next": other}
+        assert "".join((await tree.ask(model="m:next")).texts) == "other"
+    assert ended.phase is Phase.ROLLED_BACK
+
+
+async def test_who_cancels_it_in_the_end_drops_no_request(
+    open_tree: OpenTree, autojump_clock: MockClock
+) -> None:
+    slow = mock("new and slow", delay_s=8.0)
+    plan = SwapPlan(steps=(), step_s=10.0, min_requests=0, probe=None)
+    async with open_tree(OLD) as tree, loaded(tree, every_s=1.0) as load:
+        swap = await tree.serving.hot_swaps.begin(slow, plan, None)
+        await trio.sleep(15)
+        assert tree.serving.deployments == {"m": slow}
+        # Its first requests are still answered by the copy.
+        assert not tree.serving.hot_swaps.cancel("m")
+        await swap.ended.wait()
+        await trio.sleep(40)
+        assert load.errors == []
+        assert tree.serving.deployments == {"m": slow}
+    assert swap.status.phase is Phase.SWAPPED
+
+
+async def test_who_leaves_as_it_begins_finds_all_as_it_was(
+    open_tree: OpenTree, autojump_clock: MockClock
+) -> None:
+    async with open_tree(OLD) as tree:
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await tree.serving.hot_swaps.swap(NEW, PLAN)
+        (ended,) = tree.serving.hot_swaps.statuses()
+        assert ended.phase is Phase.ROLLED_BACK
+        assert tree.serving.deployments == {"m": OLD}
+        assert await which_children(HOT_SWAPS) == ()
+
+
 async def test_an_operator_has_it_go_back(
     open_tree: OpenTree, autojump_clock: MockClock
 ) -> None:

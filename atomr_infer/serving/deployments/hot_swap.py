@@ -28,13 +28,12 @@ import trio
 
 from atomr import telemetry
 from atomr.core.child_spec import ChildSpec, Restart
-from atomr.errors import AtomrError
+from atomr.errors import AtomrError, CallError, StartError
 from atomr.otp import start_child
 from atomr.process import PlainProcess
 from atomr_infer.errors import ConfigError, NotReadyError
 from atomr_infer.model.batch import ExecuteBatch, Message, Role, Sampling
 from atomr_infer.policy.hot_swap import (
-    ENDS,
     Phase,
     SwapPlan,
     Tally,
@@ -118,7 +117,8 @@ class HotSwaps:
             ConfigError: there is none of its name, or this node has others.
             NotReadyError: it is being swapped.
 
-        Cancellation: has all go back; that is waited for.
+        Cancellation: has all go back, but where only the last requests are waited
+            for; that is waited for.
         """
         plan = SwapPlan() if plan is None else plan
         swap = await self.begin(deployment, plan, check)
@@ -147,23 +147,25 @@ class HotSwaps:
             problem = "a swap counts the requests of one node, and this one has others"
             raise ConfigError(f"{problem}; replace {name!r} instead")
         last = self._swaps.get(name)
-        if last is not None and last.status.phase not in ENDS:
+        if last is not None and not last.ended.is_set():
             raise NotReadyError(f"{name} is being swapped; ask again when it is done")
         swap = ModelHotSwapServer(self._serving, now, wanted, plan=plan, check=check)
         self._swaps[name] = swap
         start = partial(PlainProcess, swap.run)
-        await start_child(
-            HOT_SWAPS, ChildSpec(id=name, start=start, restart=Restart.TEMPORARY)
-        )
+        spec = ChildSpec(id=name, start=start, restart=Restart.TEMPORARY)
+        try:
+            # Shielded: it would run, and nobody would know.
+            with trio.CancelScope(shield=True):
+                await start_child(HOT_SWAPS, spec)
+        except (CallError, StartError) as error:
+            swap.ended.set()
+            raise NotReadyError("the server is shutting down") from error
         return swap
 
     def cancel(self, name: str) -> bool:
-        """Have a swap go back; False: there is none that has not ended."""
+        """Have a swap go back; False: there is none that still can."""
         swap = self._swaps.get(name)
-        if swap is None or swap.status.phase in ENDS:
-            return False
-        swap.cancel()
-        return True
+        return swap is not None and swap.cancel()
 
 
 class ModelHotSwapServer:
@@ -200,13 +202,17 @@ class ModelHotSwapServer:
         self._check = check
         self._copy = _copy_of(wanted)
         self._ours = now
+        self._is_beside = self._is_swapped = False
         self._scope = trio.CancelScope()
         self._tally = Tally()
         self._counted = trio.Event()
 
-    def cancel(self) -> None:
-        """Have it go back."""
+    def cancel(self) -> bool:
+        """Have it go back; False: it has ended, or all but the last requests has."""
+        if self._is_swapped or self.ended.is_set():
+            return False
         self._scope.cancel()
+        return True
 
     async def run(self) -> None:
         """Swap, or go back; the status says which.
@@ -214,23 +220,26 @@ class ModelHotSwapServer:
         Cancellation: leaves all as it is; the node ends.
         """
         reason = "it was cancelled"
-        swapped = False
         try:
             try:
                 with self._scope:
                     await self._swap()
-                    swapped = True
             except _GoesBackError as back:
                 reason = str(back)
             except AtomrError as error:
                 reason = f"{type(error).__name__}: {error}"
-            if not swapped:
+            if self._is_swapped:
+                # Its requests are not dropped if somebody cancels it now.
+                await self._end_copy()
+                self._enter(Phase.SWAPPED, share=1.0)
+            else:
                 await self._go_back(reason)
         finally:
             self.ended.set()
 
     async def _swap(self) -> None:
         await self._serving.deploy(self._copy)
+        self._is_beside = True
         self._enter(Phase.VERIFYING)
         await self._verify()
         self._enter(Phase.SHIFTING)
@@ -242,7 +251,6 @@ class ModelHotSwapServer:
             telemetry.detach(self._handler)
         self._enter(Phase.PROMOTING)
         await self._promote()
-        self._enter(Phase.SWAPPED, share=1.0)
 
     @property
     def _handler(self) -> str:
@@ -312,7 +320,7 @@ class ModelHotSwapServer:
         resting = _weighed(attrs.evolve(self._copy, serves=self._now.serves), 0.0)
         await self._serving.replace(self._wanted, resting)
         self._ours = self._wanted
-        await self._serving.undeploy(self._copy.name, drain_s=self._plan.drain_s)
+        self._is_swapped = True
 
     async def _go_back(self, reason: str) -> None:
         log.warning("the swap of %s goes back: %s", self._now.name, reason)
@@ -324,8 +332,12 @@ class ModelHotSwapServer:
         except (AtomrError, _GoesBackError) as error:
             log.exception("%s is not as it was", self._now.name)
             self._enter(Phase.ROLLING_BACK, reason=f"{reason}; then: {error}")
-        await self._serving.undeploy(self._copy.name, drain_s=self._plan.drain_s)
+        if self._is_beside:  # or its name is somebody else's
+            await self._end_copy()
         self._enter(Phase.ROLLED_BACK)
+
+    async def _end_copy(self) -> None:
+        await self._serving.undeploy(self._copy.name, drain_s=self._plan.drain_s)
 
     def _refuse_changed(self) -> None:
         if self._serving.deployments.get(self._now.name) != self._ours:
