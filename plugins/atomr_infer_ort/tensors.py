@@ -57,10 +57,12 @@ class Asked:
     Attributes:
         feeds: its tensors.
         outputs: the names of those that are wanted.
+        is_alone: whether it shares no run any more: one that it shared failed.
     """
 
     feeds: dict[str, Array]
     outputs: tuple[str, ...]
+    is_alone: bool = False
     done: trio.Event = attrs.field(factory=trio.Event)
     made: list[Array] = attrs.field(factory=list)
     error: InferenceError | None = None
@@ -68,7 +70,9 @@ class Asked:
 
     @property
     def rows(self) -> int | None:
-        """How many it has; None: its tensors differ in them."""
+        """How many it has to share a run; None: its tensors differ in them."""
+        if self.is_alone:
+            return None
         found = {len(feed) if feed.ndim else None for feed in self.feeds.values()}
         return found.pop() if len(found) == 1 else None
 
@@ -217,18 +221,19 @@ class OrtTensorRunner:
             self._waiting += group
             raise
         except Exception as error:  # noqa: BLE001  the engine's boundary: all of it is told
-            await self._failed(group, error)
+            self._failed(group, error)
             return
         for asked, outputs in zip(group, made, strict=True):
             asked.made = outputs
             asked.end()
 
-    async def _failed(self, group: list[Asked], error: Exception) -> None:
+    def _failed(self, group: list[Asked], error: Exception) -> None:
         told = run_error(error, self._recovers_from)
         if len(group) > 1 and not isinstance(told, EngineCrashedError):
             # One of them is at fault: the others are not to hear of it.
             for asked in group:
-                await self._run([asked])
+                asked.is_alone = True
+            self._waiting = group + self._waiting
             return
         for asked in group:
             asked.end(encode(told))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import attrs
 import numpy as np
@@ -34,7 +35,12 @@ from atomr_infer.model.tensors import (
 )
 from atomr_infer.runtimes.contract import RunnerContext
 from atomr_infer_ort.plugin import PLUGIN
-from atomr_infer_ort.tensors import MAX_JOINED_ROWS, Asked, choose
+from atomr_infer_ort.tensors import (
+    MAX_JOINED_ROWS,
+    Asked,
+    OrtTensorRunner,
+    choose,
+)
 from tests.gateway.http import request
 from tests.plugins.ort.bert import BertShape, random_bert, write_bert
 from tests.plugins.ort.graphs import Array, Graph, _tensor
@@ -42,6 +48,8 @@ from tests.plugins.ort.graphs import Array, Graph, _tensor
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
+
+    from atomr_infer_ort.session import Session
 
 pytestmark = pytest.mark.engine
 
@@ -224,6 +232,56 @@ async def test_a_closed_engine_says_so(folder: Path) -> None:
         pass
     with pytest.raises(NotReadyError, match="the engine is closed"):
         await runner.infer(asked(1))
+
+
+class RuntimeException(Exception):  # noqa: N818  as ONNX Runtime calls it
+    """A run failed by what it was given."""
+
+
+class Closing:
+    """A session that cannot run several together, and closes in its second run."""
+
+    def __init__(self, scope: trio.CancelScope) -> None:
+        self.runs = 0
+        self._scope = scope
+
+    def get_inputs(self) -> list[Any]:
+        return [SimpleNamespace(name="x", type="tensor(float)", shape=["rows"])]
+
+    def get_outputs(self) -> list[Any]:
+        return [SimpleNamespace(name="y", type="tensor(float)", shape=["rows"])]
+
+    def run(self, names: list[str], feeds: dict[str, Array]) -> list[Array]:
+        self.runs += 1
+        if self.runs == 1:
+            raise RuntimeException
+        trio.from_thread.run_sync(self._scope.cancel)
+        return [feeds["x"]]
+
+
+async def test_who_is_to_be_run_alone_is_told_when_the_engine_closes() -> None:
+    ends: list[str] = []
+    async with trio.open_nursery() as nursery, trio.open_nursery() as engine:
+        session = Closing(engine.cancel_scope)
+        runner = OrtTensorRunner(cast("Session", session), joins=True)
+
+        async def ask() -> None:
+            x = Tensor.of("x", np.ones(1, np.float32))
+            request = InferRequest(request_id="r", model="t", inputs=(x,))
+            try:
+                await runner.infer(request)
+            except NotReadyError as error:
+                ends.append(error.message)
+            else:
+                ends.append("made")
+
+        for _ in range(3):
+            nursery.start_soon(ask)
+        await trio.testing.wait_all_tasks_blocked(0.0)
+        nursery.cancel_scope.deadline = trio.current_time() + 10.0
+        engine.start_soon(runner.run)
+    assert sorted(ends) == ["made", "the engine is closed", "the engine is closed"]
+    assert session.runs == 2
 
 
 async def test_bytes_that_are_no_text_are_refused(folder: Path) -> None:
