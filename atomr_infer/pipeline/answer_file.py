@@ -114,7 +114,9 @@ def _line(each: Answered[Question, Any]) -> bytes:
         told["answer"] = each.answer
     else:
         told["error"] = {"kind": each.error.kind, "message": each.error.message}
-    return json.dumps(told, ensure_ascii=False).encode() + b"\n"
+    text = json.dumps(told, ensure_ascii=False)
+    # Half of a pair, which a model may send: its escape is JSON's own.
+    return text.encode(errors="backslashreplace") + b"\n"
 
 
 async def _lines(path: Path, *, passed_over: set[str]) -> AsyncIterator[Question]:

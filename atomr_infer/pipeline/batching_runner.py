@@ -54,12 +54,14 @@ class _Owner:
         parts: its part of each request that was made, and of how many it was one.
         usage: what its texts used.
         model: the model that served.
+        labels: what the vectors' numbers are the probabilities of.
     """
 
     request: EmbedRequest
     parts: list[tuple[Made, int]] = attrs.field(factory=list)
     usage: Usage | None = None
     model: str | None = None
+    labels: tuple[str, ...] = ()
 
 
 @attrs.frozen(eq=False)
@@ -131,7 +133,10 @@ class BatchingRunner(AskingRunner):
                 raise each
             vectors.append(each)
         return Embeddings(
-            vectors=tuple(vectors), usage=owner.usage or Usage(), model=owner.model
+            vectors=tuple(vectors),
+            usage=owner.usage or Usage(),
+            model=owner.model,
+            labels=owner.labels,
         )
 
     async def _embed(self, texts: Sequence[_Text]) -> Sequence[Vector]:
@@ -160,7 +165,7 @@ class BatchingRunner(AskingRunner):
         usages = split_usage(found.usage, weights)
         for owner, usage in zip(sizes, usages, strict=True):
             owner.usage = usage if owner.usage is None else owner.usage + usage
-            owner.model = found.model
+            owner.model, owner.labels = found.model, found.labels
         return found.vectors
 
 

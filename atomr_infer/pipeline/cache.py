@@ -219,7 +219,8 @@ class CacheRunner(AskingRunner):
     async def embed(self, request: EmbedRequest) -> Embeddings:
         """Return vectors, of which only those are asked for that are not there.
 
-        What another request asks for already is waited for.
+        What another request asks for already is waited for.  Texts that are to be
+        classified are asked for each time: a vector alone does not say its labels.
 
         Raises:
             InferenceError: that of who is asked.
@@ -227,6 +228,9 @@ class CacheRunner(AskingRunner):
         Cancellation: ends what is asked, unless others wait for it, too.
         """
         request = attrs.evolve(request, model=self._options.model)
+        if request.classifies:
+            async with self._others.asking() as asking:
+                return await asking.embed(request)
         key = key_of(request, shared_by=self._options.shared_by)
         keys = [key_of_input(key, each) for each in request.inputs]
         wanted = dict(zip(keys, request.inputs, strict=True))

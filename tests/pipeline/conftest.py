@@ -172,7 +172,8 @@ class VectorRunner(MockRunner):
 
     @property
     def capabilities(self) -> Capabilities:
-        return Capabilities(features=frozenset({Feature.EMBEDDINGS}))
+        features = frozenset({Feature.EMBEDDINGS, Feature.CLASSIFY})
+        return Capabilities(features=features)
 
     async def embed(self, request: EmbedRequest) -> Embeddings:
         self.embedded.append(request.inputs)
@@ -183,7 +184,9 @@ class VectorRunner(MockRunner):
             raise InvalidRequestError("it is no text")
         vectors = tuple((float(len(each)),) for each in request.inputs)
         return Embeddings(
-            vectors=vectors, usage=Usage(input_uncached=len(request.inputs))
+            vectors=vectors,
+            usage=Usage(input_uncached=len(request.inputs)),
+            labels=("long",) if request.classifies else (),
         )
 
 

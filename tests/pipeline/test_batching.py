@@ -97,6 +97,17 @@ async def test_texts_of_several_requests_are_asked_for_by_one_that_each_pays_a_p
     assert [each.value.usage.prompt_tokens for each in found] == [1, 2, 1]  # type: ignore[union-attr]
 
 
+async def test_who_classifies_texts_is_told_the_labels(
+    open_tree: OpenTree, autojump_clock: MockClock
+) -> None:
+    async with open_tree(small(), batching()) as tree:
+        some = [request(text, classifies=True) for text in ("a", "bb")]
+        found = await together(tree, *some, request("c"))
+        assert set(embedded(tree)) == {("a", "bb"), ("c",)}
+    labels = [each.value.labels for each in found if isinstance(each, Found)]
+    assert labels == [("long",), ("long",), ()]
+
+
 async def test_a_text_that_is_refused_harms_its_own_request_only(
     open_tree: OpenTree, autojump_clock: MockClock
 ) -> None:

@@ -269,6 +269,16 @@ async def vectors_of(tree: Tree, *texts: str, **more: Any) -> Any:
     return await embed(tree.serving, request)
 
 
+async def test_who_classifies_texts_is_told_the_labels_and_nothing_is_kept(
+    open_tree: OpenTree, autojump_clock: MockClock
+) -> None:
+    async with open_tree(embedder(), cache()) as tree:
+        for _ in range(2):
+            found = (await vectors_of(tree, "a", classifies=True)).value
+            assert (found.vectors, found.labels) == (((1.0,),), ("long",))
+        assert embedded(tree) == [("a",), ("a",)]
+
+
 async def each_of(tree: Tree, *requests: tuple[str, ...]) -> list[Any]:
     """Ask for vectors, each a tenth of a second after the one before."""
     found: dict[int, Any] = {}

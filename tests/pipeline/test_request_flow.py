@@ -220,6 +220,20 @@ async def test_a_text_and_a_number_are_two_ids_and_half_a_line_may_be_all(
     assert read(answers) == {1: None, "1": None}
 
 
+async def test_an_answer_that_no_utf_8_can_say_is_written_as_json_says_it(
+    tmp_path: Path,
+) -> None:
+    questions, answers = tmp_path / "q", tmp_path / "a"
+    questions.write_text('{"id": "\\ud83d"}\n')
+
+    async def ask(_: Any) -> str:
+        return "half a face: \ud83d, \u00e9"
+
+    assert await answer_file(questions, answers, ask) == AnswerCounts(answered=1)
+    assert read(answers) == {"\ud83d": "half a face: \ud83d, \u00e9"}
+    assert await answer_file(questions, answers, ask) == AnswerCounts(before=1)
+
+
 async def test_a_full_disk_is_told_and_nothing_more_is_asked(tmp_path: Path) -> None:
     questions = write(tmp_path / "q", *map(str, range(30)))
     asked: list[str] = []
