@@ -112,32 +112,48 @@ def _check_durations(deployments: Sequence[Deployment], origin: Origin) -> None:
 
     A permit of ``max_concurrent`` comes back, if its node has died, when the longest
     request of its deployment must be over; one that began elsewhere takes the time of
-    the deployment that it began at.
+    the deployment that it began at.  Who serves the same name is asked before all
+    fallbacks.
     """
     by_name = {deployment.name: deployment for deployment in deployments}
     for index, first in enumerate(deployments):
-        for member in _chain(first, by_name):
+        if first.timeouts.total_s <= LONGEST_S:
+            continue  # every permit is counted for as long
+        group = [each.name for each in deployments if _is_beside(first, each)]
+        for member in _chain(first, group, by_name):
             counts_s = max(LONGEST_S, member.timeouts.total_s)
             limits = member.rate_limits
             is_counted = limits is not None and limits.max_concurrent is not None
             if is_counted and first.timeouts.total_s > counts_s:
+                called = f"its fallback {member.name!r}"
+                if member.name in group:
+                    called = f"{member.name!r}, of its group,"
+                where = ("fallbacks",) if first.fallbacks else ()
                 raise origin.error(
-                    ("deployment", index, "fallbacks"),
+                    ("deployment", index, *where),
                     f"deployment {first.name!r}: its requests may take "
                     f"{first.timeouts.total_s:g} s, and rate_limits.max_concurrent of "
-                    f"its fallback {member.name!r} counts one for {counts_s:g} s; give "
+                    f"{called} counts one for {counts_s:g} s; give "
                     f"{member.name!r} timeouts.total_s = {first.timeouts.total_s:g}",
                 )
 
 
+def _is_beside(one: Deployment, other: Deployment) -> bool:
+    """Whether two serve a name together."""
+    return one is not other and not set(one.serves).isdisjoint(other.serves)
+
+
 def _chain(
-    first: Deployment, by_name: Mapping[str, Deployment]
+    first: Deployment, group: Sequence[str], by_name: Mapping[str, Deployment]
 ) -> Iterator[Deployment]:
     """Yield all that a request which begins at one may come to, each once."""
     seen, left = {first.name}, [first]
+    to = list(group)
     while left:
-        for fallback in left.pop().fallbacks:
-            if fallback.to not in seen:
-                seen.add(fallback.to)
-                left.append(by_name[fallback.to])
-                yield by_name[fallback.to]
+        to += [fallback.to for fallback in left.pop().fallbacks]
+        for name in to:
+            if name not in seen:
+                seen.add(name)
+                left.append(by_name[name])
+                yield by_name[name]
+        to.clear()

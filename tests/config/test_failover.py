@@ -134,6 +134,17 @@ REASONS = (
          "4: deployment 'a': its requests may take 3600 s, and "
          "rate_limits.max_concurrent of its fallback 'last' counts one for 900 s; "
          "give 'last' timeouts.total_s = 3600"),
+        (A + 'serves = ["x"]\ntimeouts.total_s = 3600\n' + B
+         + 'serves = ["x"]\nfallbacks = ["last"]\n' + A.replace('"a"', '"last"')
+         + "rate_limits.max_concurrent = 5\n",
+         "1: deployment 'a': its requests may take 3600 s, and "
+         "rate_limits.max_concurrent of its fallback 'last' counts one for 900 s; "
+         "give 'last' timeouts.total_s = 3600"),
+        (A + 'serves = ["x"]\ntimeouts.total_s = 3600\n' + B
+         + 'serves = ["y", "x"]\nrate_limits.max_concurrent = 5\n',
+         "1: deployment 'a': its requests may take 3600 s, and "
+         "rate_limits.max_concurrent of 'big', of its group, counts one for 900 s; "
+         "give 'big' timeouts.total_s = 3600"),
         (A + 'on_cut = "restart"\n',
          "4: deployment 'a': on_cut: 'restart' is not allowed; "
          "did you mean 'restart_match'?"),
