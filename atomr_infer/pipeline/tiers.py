@@ -59,7 +59,7 @@ class TieredRouter(AskingRunner):
             else:
                 asking.note(tier.model, f"passed over: {why}")
         if models:
-            return tuple(models)
+            return tuple(dict.fromkeys(models))
         if options.exhausted == "cheapest":
             return (options.tiers[-1].model,)
         raise BudgetExceededError(

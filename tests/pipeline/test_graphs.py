@@ -239,6 +239,16 @@ async def test_a_tier_that_fails_is_followed_by_the_next_below(
     assert heard.verdicts == ["standard (failed)", "cheap"]
 
 
+async def test_a_model_of_two_tiers_that_fails_is_asked_once(
+    open_tree: OpenTree,
+) -> None:
+    broken = model("standard", fail_after=0, fail_kind="overloaded")
+    auto = tiers("standard", "cheap", "standard", budget_usd=1)
+    async with open_tree(broken, CHEAP, auto) as tree:
+        heard = await tree.ask(sampling=SHORT)
+    assert heard.verdicts == ["standard (failed)", "cheap"]
+
+
 @pytest.mark.parametrize("exhausted", ["cheapest", "error"])
 async def test_when_no_tier_is_cheap_enough_the_last_answers_or_it_is_refused(
     open_tree: OpenTree, exhausted: str
