@@ -106,7 +106,7 @@ class FoundCalls:
     def _read(self, inside: str) -> ToolCallDelta | None:
         try:
             call = msgspec.json.decode(inside.strip(), type=_Call)
-        except (msgspec.DecodeError, UnicodeEncodeError):
+        except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
             return None
         arguments = bytes(call.arguments).decode()
         return ToolCallDelta(

@@ -131,7 +131,7 @@ def calls_in(text: str, id_of: str) -> tuple[ToolCallDelta, ...]:
     """
     try:
         calls = msgspec.json.decode(text, type=list[_Call])
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise EngineError(
             f"the answer is not the tool calls that it must be: {error}"
         ) from error

@@ -64,7 +64,7 @@ def _result(result: ToolResultPart) -> dict[str, Any]:
 def _call(call: ToolCallPart) -> dict[str, Any]:
     try:
         arguments: object = msgspec.json.decode(call.arguments or "{}")
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         arguments = call.arguments  # a model wrote it
     function = {"name": call.name, "arguments": arguments}
     return {"id": call.id, "type": "function", "function": function}

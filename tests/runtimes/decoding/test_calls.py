@@ -74,6 +74,14 @@ def test_what_is_no_call_is_told_as_it_is(text: str, size: int) -> None:
     assert read(FoundCalls("c"), text, size) == (text, [])
 
 
+def test_a_call_that_is_nested_too_deeply_to_be_read_is_told_as_it_is() -> None:
+    deep = "[" * 5000 + "]" * 5000
+    text = f'<tool_call>{{"name": "look", "arguments": {deep}}}</tool_call>'
+    assert read(FoundCalls("c"), text, 1000) == (text, [])
+    with pytest.raises(EngineError, match="not the tool calls"):
+        read(ForcedCalls("c", None), deep, 1000)
+
+
 def test_a_call_that_its_model_did_not_close_is_one() -> None:
     text = ONE.removesuffix("</tool_call>")
     assert read(FoundCalls("c"), text, 3) == ("", [look(0)])

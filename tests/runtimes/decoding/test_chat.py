@@ -55,6 +55,14 @@ def test_what_a_template_refuses_is_the_client_s(template: str, problem: str) ->
     assert caught.value.param == "messages"
 
 
+def test_arguments_that_are_nested_too_deeply_to_be_read_stay_text() -> None:
+    deep = "[" * 5000
+    call = ToolCallPart(id="c", name="f", arguments=deep)
+    template = "{{ tools }}{{ messages[0].tool_calls[0].function.arguments }}"
+    text = ChatTemplate(template, SAYS).render((Message(Role.ASSISTANT, (call,)),))
+    assert text == f"None{deep}"
+
+
 def test_helpers_of_templates_are_there() -> None:
     template = (
         "{{ strftime_now('%Y')[:2] }}{{ {'a': '<é>'}|tojson }}"
