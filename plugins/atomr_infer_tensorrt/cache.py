@@ -84,6 +84,8 @@ class PlanCache:
     def keep(self, key: str, plan: bytes, about: Mapping[str, str]) -> None:
         """Keep a plan; where that fails, the log says why.
 
+        To be called :meth:`alone`: parts of it that others left are of no use.
+
         Args:
             key: its name.
             plan: the plan.
@@ -94,6 +96,8 @@ class PlanCache:
         line = json.dumps({"sha256": _digest(plan), "bytes": len(plan), **about})
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
+            for left in {*self._folder.glob(f"{key}.*.partial")} - {partial}:
+                left.unlink(missing_ok=True)
             with partial.open("wb") as opened:
                 opened.write(line.encode() + b"\n")
                 opened.write(plan)

@@ -80,6 +80,14 @@ def test_a_folder_that_cannot_be_written_to_stops_nobody(
     assert "is not kept" in caplog.text
 
 
+def test_what_was_left_of_a_plan_by_who_was_killed_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "k.1.partial").write_bytes(b"half a pl")
+    (tmp_path / "other.1.partial").write_bytes(b"half of another o")
+    PlanCache(tmp_path, ROOMY).keep("k", b"plan", {})
+    found = sorted(path.name for path in tmp_path.iterdir())
+    assert found == ["k.kept-plan", "other.1.partial"]
+
+
 def test_a_disk_that_is_full_leaves_no_part_of_a_plan(tmp_path: Path) -> None:
     cache = PlanCache(tmp_path, ROOMY)
     # What the kernel answers to each write on a full disk.
