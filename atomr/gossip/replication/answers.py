@@ -109,7 +109,7 @@ class Answers:
         flight = self._flights.get(peer)
         wait_s = options.settle_s
         if flight is not None and self._is_pushed:
-            wait_s = flight.timeout.wait_s
+            wait_s = flight.timeout.push_s
         newest = self._settling.newest(tail.total, now_s, within_s=wait_s)
         first = tail.total - behind + 1
         if behind <= newest or (flight and flight.is_under_way(first, now_s)):

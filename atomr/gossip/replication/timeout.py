@@ -13,6 +13,12 @@ Transport Protocols", 1987.
 
 from __future__ import annotations
 
+from collections import deque
+
+_RECENT = 8
+_FACTOR = 4.0
+"""Of what pushes take for the most part, which is next to nothing for a quick peer."""
+
 
 class Timeout:
     """What is known of one peer.
@@ -21,7 +27,7 @@ class Timeout:
         wait_s: so long after it was sent, something is taken for lost.
     """
 
-    __slots__ = ("_least_s", "_mean_s", "_most_s", "_varies_s", "wait_s")
+    __slots__ = ("_least_s", "_mean_s", "_most_s", "_recent_s", "_varies_s", "wait_s")
 
     def __init__(self, *, least_s: float, most_s: float) -> None:
         """Begin with the shortest: most peers are quick.
@@ -34,10 +40,23 @@ class Timeout:
         self._most_s = max(least_s, most_s)
         self._mean_s: float | None = None
         self._varies_s = 0.0
+        self._recent_s: deque[float] = deque(maxlen=_RECENT)
         self.wait_s = least_s
+
+    @property
+    def push_s(self) -> float:
+        """So long after it was pushed, something is taken for lost.
+
+        A push that was lost comes by others, late, and that was measured, too: three
+        of four of the last ones tell a peer that is slow from one that loses some.
+        """
+        recent_s = sorted(self._recent_s)
+        most_s = recent_s[len(recent_s) * 3 // 4] if recent_s else 0.0
+        return min(self.wait_s, max(_FACTOR * most_s, self._least_s))
 
     def took(self, seconds: float) -> None:
         """Note how long something took that was sent once."""
+        self._recent_s.append(seconds)
         if self._mean_s is None:
             self._mean_s, self._varies_s = seconds, seconds / 2
         else:
