@@ -185,14 +185,22 @@ Counter restarts: 1
 
 
 WITHOUT_A_MODEL = {
+    "answer_file.py",
+    "batching.py",
+    "cache.py",
     "cascade.py",
     "chat_room.py",
     "counter_server.py",
+    "hot_swap.py",
+    "hybrid_agent.py",
     "kv_store.py",
     "own_model.py",
+    "pool.py",
     "rate_limited_crawler.py",
     "remote_only_demo.py",
     "resource_pool.py",
+    "router.py",
+    "speculative.py",
 }
 
 
