@@ -705,9 +705,3 @@ def test_other_terms_than_the_number_are_not_taken_in_passing() -> None:
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
 def test_no_window_has_too_many_uses_whatever_goes_wrong(scenario: Scenario) -> None:
     assert check(scenario, range(4)) >= 4
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
-def test_no_window_has_too_many_uses_in_hundreds_of_runs(scenario: Scenario) -> None:
-    assert check(scenario, range(300)) >= 300

@@ -725,9 +725,3 @@ def test_one_node_alone_needs_nobody() -> None:
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
 def test_nothing_is_overspent_and_hardly_anything_lost(scenario: Scenario) -> None:
     assert check(scenario, range(4)) >= 4
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
-def test_nothing_is_overspent_in_hundreds_of_runs(scenario: Scenario) -> None:
-    assert check(scenario, range(300)) >= 300

@@ -780,9 +780,3 @@ def test_sixteen_nodes_have_a_write_in_time_though_a_fifth_of_all_is_lost() -> N
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
 def test_replicas_become_equal_whatever_goes_wrong(scenario: Any) -> None:
     assert check(scenario, range(25)) >= 25
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
-def test_replicas_become_equal_in_a_thousand_runs(scenario: Any) -> None:
-    assert check(scenario, range(1_000)) >= 1_000
