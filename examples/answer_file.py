@@ -19,10 +19,10 @@ from atomr.flow import Retry
 from atomr_infer.cluster import Cluster
 from atomr_infer.errors import InvalidRequestError
 from atomr_infer.model.deployment import Deployment
-from atomr_infer.pipeline.answer_file import answer_file
+from atomr_infer.pipeline.flows.answer_file import answer_file
 
 if TYPE_CHECKING:
-    from atomr_infer.pipeline.answer_file import Question
+    from atomr_infer.pipeline.flows.answer_file import Question
 
 TEXTS = ["What is red?", "What is blue?", "", "What is green?", "What is grey?"]
 

@@ -4,6 +4,6 @@ A pipeline's runner asks other deployments by their public names, through
 :mod:`atomr_infer.runtimes.others`: so routing, limits, budgets, retries, costs and
 cancellation hold for each of its stages by themselves.
 
-``plugins`` are the runtimes; ``options`` reads what a deployment says, ``judging`` and
-``json_schema`` decide (all three pure); ``cascade`` moves the chunks.
+Each kind has a room, with its options (pure), its runner and its ``plugin``;
+``asking`` is what they have in common.
 """

@@ -1,0 +1,1 @@
+"""What all pipelines have in common: runner, plugin, and what their options are."""

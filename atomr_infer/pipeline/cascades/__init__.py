@@ -1,0 +1,1 @@
+"""A cheap model first, and its answers judged: the runtime ``cascade``."""

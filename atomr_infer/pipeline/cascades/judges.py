@@ -1,0 +1,106 @@
+"""Judges that have to be asked: a function of the operator's, or another model."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, cast
+
+import trio
+
+from atomr_infer.errors import InferenceError
+from atomr_infer.model.batch import ExecuteBatch, Message, Role, Sampling
+from atomr_infer.pipeline.asking.functions import find_function
+from atomr_infer.pipeline.asking.words import asked_of, text_of
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from atomr_infer.model.batch import TokenChunk
+    from atomr_infer.pipeline.cascades.options import CascadeStage, Classifier
+    from atomr_infer.runtimes.others import Asking
+
+    Validator = Callable[[ExecuteBatch, str], object]
+
+
+class Judges:
+    """The functions that a cascade's stages name, found once."""
+
+    def __init__(self, stages: Sequence[CascadeStage]) -> None:
+        """Import what the stages name.
+
+        Raises:
+            ConfigError: there is no such function.
+        """
+        named = {stage.validator for stage in stages if stage.validator is not None}
+        self._validators = {
+            name: find_function(name, what="stages: validator") for name in named
+        }
+
+    async def judge(
+        self,
+        stage: CascadeStage,
+        batch: ExecuteBatch,
+        chunks: Sequence[TokenChunk],
+        asking: Asking,
+    ) -> str | None:
+        """Return why an answer is refused; None: it is accepted.
+
+        A judge that fails accepts nothing.
+
+        Cancellation: ends what is asked; a plain function runs on in its thread, and
+        what it says is not heard.
+        """
+        text = text_of(chunks)
+        if stage.validator is not None:
+            why = await _asked(self._validators[stage.validator], batch, text)
+            if why is not None:
+                return f"validator: {why}"
+        if stage.classifier is not None:
+            return await _classified(stage.classifier, batch, text, asking)
+        return None
+
+
+async def _asked(validator: Validator, batch: ExecuteBatch, text: str) -> str | None:
+    try:
+        if inspect.iscoroutinefunction(validator):
+            verdict = await cast("Awaitable[object]", validator(batch, text))
+        else:
+            # It may think for long, and holds nobody up in a thread.
+            verdict = await trio.to_thread.run_sync(
+                validator, batch, text, abandon_on_cancel=True
+            )
+    except Exception as error:  # noqa: BLE001 - a function of the operator's
+        return f"{type(error).__name__}: {error}"
+    if verdict is True:
+        return None
+    return str(verdict) if isinstance(verdict, str) and verdict else "not accepted"
+
+
+async def _classified(
+    classifier: Classifier, batch: ExecuteBatch, text: str, asking: Asking
+) -> str | None:
+    question = asked_of(batch)
+    # In one pass: a question that holds "{answer}" is no place for the answer.
+    parts = classifier.prompt.split("{question}")
+    prompt = question.join(part.replace("{answer}", text) for part in parts)
+    asked = ExecuteBatch(
+        request_id=batch.request_id,
+        model=classifier.model,
+        messages=(Message(Role.USER, prompt),),
+        sampling=Sampling(temperature=0.0, max_tokens=classifier.max_tokens),
+        priority=batch.priority,
+        timeout_s=batch.timeout_s,
+        asker=batch.asker,
+        client_headers=batch.client_headers,
+    )
+    stream = asking.generate(asked)
+    try:
+        reply = text_of([chunk async for chunk in stream]).strip()
+    except InferenceError as error:
+        stream.judge("judge")
+        return f"judge {classifier.model}: {error.kind}"
+    finally:
+        await stream.close()
+    stream.judge(f"judge: {reply[:20]}")
+    accepted = reply.casefold().startswith(classifier.accept.casefold())
+    return None if accepted else f"judge {classifier.model}: {reply[:20]}"

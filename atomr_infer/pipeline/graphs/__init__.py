@@ -1,0 +1,1 @@
+"""Ready compositions: the runtimes ``hybrid`` and ``tiers``."""

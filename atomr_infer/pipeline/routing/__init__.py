@@ -1,0 +1,1 @@
+"""Specialists, and who is asked: the runtime ``router``."""

@@ -1,0 +1,133 @@
+"""A router: the specialist that a request is for, and others where that fails.
+
+Its rules look at the request; its gate, a model or a function, is asked where none of
+them holds.  A gate that fails chooses nobody: the default is asked.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from contextlib import aclosing
+from typing import TYPE_CHECKING, cast
+
+import attrs
+import trio
+
+from atomr_infer.errors import InferenceError
+from atomr_infer.model.batch import ExecuteBatch, Message, Role, Sampling
+from atomr_infer.pipeline.asking.functions import find_function
+from atomr_infer.pipeline.asking.runner import AskingRunner, goes_on_after
+from atomr_infer.pipeline.asking.words import asked_of, text_of
+from atomr_infer.pipeline.routing.gating import Gate, scores_of
+
+if TYPE_CHECKING:
+    from collections.abc import (
+        AsyncGenerator,
+        AsyncIterator,
+        Awaitable,
+        Callable,
+        Mapping,
+    )
+    from contextlib import AbstractAsyncContextManager
+
+    from atomr_infer.model.batch import TokenChunk
+    from atomr_infer.pipeline.routing.gating import RouterOptions
+    from atomr_infer.runtimes.others import Asking, Others
+
+log = logging.getLogger(__name__)
+
+
+class RouterRunner(AskingRunner):
+    """Asks whom a request is for."""
+
+    def __init__(self, options: RouterOptions, others: Others) -> None:
+        """Find the gate's function.
+
+        Raises:
+            ConfigError: there is none of that name.
+        """
+        super().__init__(others)
+        self._options = options
+        self._function: Callable[..., object] | None = None
+        if isinstance(options.gate, str):
+            self._function = find_function(options.gate, what="gate")
+
+    def _answer(
+        self, batch: ExecuteBatch, asking: Asking
+    ) -> AbstractAsyncContextManager[AsyncIterator[TokenChunk]]:
+        return aclosing(self._chunks(batch, asking))
+
+    async def _chunks(
+        self, batch: ExecuteBatch, asking: Asking
+    ) -> AsyncGenerator[TokenChunk, None]:
+        chosen = self._options.by_rules(batch) or await self._gated(batch, asking)
+        models = tuple(dict.fromkeys((*chosen, self._options.default)))
+        for model in models:
+            begun = False
+            stream = asking.generate(attrs.evolve(batch, model=model))
+            try:
+                async for chunk in stream:
+                    begun = True
+                    yield chunk
+            except InferenceError as error:
+                if begun or model == models[-1] or not goes_on_after(error):
+                    raise
+            else:
+                return
+            finally:
+                await stream.close()
+
+    async def _gated(self, batch: ExecuteBatch, asking: Asking) -> tuple[str, ...]:
+        """Return the models that the gate chooses, the best one first."""
+        gate = self._options.gate
+        if gate is None:
+            return ()
+        if isinstance(gate, Gate):
+            scores = await self._model_says(gate, batch, asking)
+        else:
+            scores = await self._function_says(batch)
+        return self._options.by_scores(scores)
+
+    async def _function_says(self, batch: ExecuteBatch) -> Mapping[str, float]:
+        function = self._function
+        assert function is not None, "found at the start"
+        try:
+            if inspect.iscoroutinefunction(function):
+                said = await cast("Awaitable[object]", function(batch))
+            else:
+                said = await trio.to_thread.run_sync(
+                    function, batch, abandon_on_cancel=True
+                )
+            return scores_of(said, self._options.labels)
+        except Exception:  # a function of the operator's
+            log.exception("the gate %s failed; nobody is chosen", self._options.gate)
+            return {}
+
+    async def _model_says(
+        self, gate: Gate, batch: ExecuteBatch, asking: Asking
+    ) -> Mapping[str, float]:
+        labels = self._options.labels
+        prompt = gate.prompt_for(asked_of(batch), labels)
+        bounds = [b for b in (batch.timeout_s, gate.timeout_s) if b is not None]
+        asked = ExecuteBatch(
+            request_id=batch.request_id,
+            model=gate.model,
+            messages=(Message(Role.USER, prompt),),
+            sampling=Sampling(temperature=0.0, max_tokens=gate.max_tokens),
+            priority=batch.priority,
+            timeout_s=min(bounds),
+            asker=batch.asker,
+            client_headers=batch.client_headers,
+        )
+        stream = asking.generate(asked)
+        try:
+            said = text_of([chunk async for chunk in stream]).strip()
+        except InferenceError as error:
+            stream.judge("gate failed")
+            log.warning("the gate %s failed (%s); nobody is chosen", gate.model, error)
+            return {}
+        finally:
+            await stream.close()
+        stream.judge(f"gate: {said[:20]}")
+        return scores_of(said, labels)
