@@ -7,7 +7,11 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from atomr_infer.errors import ContextLengthError, InferenceError
+from atomr_infer.errors import (
+    ContextLengthError,
+    InferenceError,
+    UnsupportedFeatureError,
+)
 from atomr_infer.model.capabilities import Capabilities, Feature
 from atomr_infer.runtimes.decoding.calls import with_calls
 from atomr_infer.runtimes.decoding.tools import forced_of, format_of
@@ -88,7 +92,8 @@ class LlamaRunner:
         """Run one generation.
 
         Raises:
-            UnsupportedFeatureError: on entry: parts that are not text.
+            UnsupportedFeatureError: on entry: parts that are not text, or more
+                answers than the engine has sequences.
             InvalidRequestError: on entry: the chat template refuses it, a value is
                 out of its range, or its schema cannot be followed.
             ContextLengthError: on entry: the prompt is too long.
@@ -116,8 +121,14 @@ class LlamaRunner:
         return len(await trio.to_thread.run_sync(self._words.prompt, batch))
 
     def _generation(self, batch: ExecuteBatch, forced: Forced | None) -> Generation:
+        n, most = batch.sampling.n, self._engine.bounds.max_seqs
+        if n > most:
+            # It would wait for sequences that there never are.
+            raise UnsupportedFeatureError(
+                f"this model gives at most {most} answers per request; n is {n}",
+                param="n",
+            )
         prompt = self._words.prompt(batch)
-        n = batch.sampling.n
         # Each answer has room of its own, though they share the prompt's.
         cached = self._engine.bounds.cache_tokens // n
         most = min(self._context_tokens, cached)

@@ -26,8 +26,13 @@ if TYPE_CHECKING:
 
 _ANY_OBJECT = '{"type": "object"}'
 
-# A model that likes blanks would write them until its answer is full.
-_BLANKS = r"[ \n]{0,8}"
+# On one line, as most JSON is that a model was shown in answers: one that likes blanks
+# would write them until its answer is full, and a small one at odd places.
+_BLANKS = {
+    "whitespace_flexible": False,
+    "item_separator": ", ?",
+    "key_separator": ": ?",
+}
 
 _MOST_BYTES = 256 * 1024
 """Of a schema.  It takes the square of its properties to work out, so some of more
@@ -72,9 +77,7 @@ class Schemas:
             )
         matcher = llguidance.LLMatcher
         try:
-            grammar = matcher.grammar_from_json_schema(
-                schema, overrides={"whitespace_pattern": _BLANKS}
-            )
+            grammar = matcher.grammar_from_json_schema(schema, overrides=_BLANKS)
         except ValueError as error:
             raise _refused(str(error)) from error
         problem = matcher.validate_grammar(grammar, self._words)

@@ -25,6 +25,7 @@ from atomr_infer_ort.engine import OrtEngine
 from atomr_infer_ort.layout import Layout, read_layout
 from atomr_infer_ort.ranking import KNOWN, RankingModel
 from atomr_infer_ort.runner import OrtRunner
+from atomr_infer_ort.schemas import Schemas
 from atomr_infer_ort.words import context_tokens, tokenizer_of, words_of
 from atomr_infer_tensorrt.cache import PlanCache, cache_folder
 from atomr_infer_tensorrt.causal import PlanCausal
@@ -341,9 +342,11 @@ def _causal(
         cache_tokens=cache,
     )
     engine = OrtEngine(model, abilities, bounds)
+    words = words_of(layout, tokenizer)
     return OrtRunner(
         engine,
-        words_of(layout, tokenizer),
+        words,
         context_tokens=context,
         max_seqs=options.max_seqs,
+        schemas=Schemas(tokenizer, words.ends),
     )

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 LIBRARIES = ("tensorrt", "tensorrt_rtx")
 """One of them is needed."""
 
-PACKAGES = ("numpy", "onnx", "tokenizers", "jinja2")
+PACKAGES = ("numpy", "onnx", "tokenizers", "jinja2", "llguidance")
 """What it imports beside the library and CUDA's bindings."""
 
 

@@ -19,6 +19,7 @@ from atomr_infer.errors import (
     EngineCrashedError,
     EngineStartError,
     InvalidRequestError,
+    UnsupportedFeatureError,
 )
 from atomr_infer.model.asks import FormatKind, ResponseFormat
 from atomr_infer.model.batch import (
@@ -205,6 +206,12 @@ async def test_a_prompt_that_is_too_long_is_refused(opened: Opener) -> None:
     async with opened(context_tokens=64) as runner:
         with pytest.raises(ContextLengthError, match="and the model's context is 64"):
             await collect(runner, ask("word " * 100))
+
+
+async def test_more_answers_than_sequences_are_refused(opened: Opener) -> None:
+    async with opened(max_seqs=2) as runner:
+        with pytest.raises(UnsupportedFeatureError, match="at most 2 answers"):
+            await collect(runner, ask(n=3))
 
 
 async def test_killed_under_load_every_stream_says_so(opened: Opener) -> None:

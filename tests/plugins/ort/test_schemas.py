@@ -120,12 +120,38 @@ async def test_constrained_answers_and_others_share_steps(tiny: Deployment) -> N
             check(text_of(chunks))
 
 
+def test_an_answer_has_a_blank_behind_a_colon_or_a_comma_and_nowhere_else(
+    llama_folder: Path,
+) -> None:
+    pair = {"type": "array", "items": {"const": 1}, "minItems": 2, "maxItems": 2}
+    pairs = {"type": "object", "properties": {"a": pair, "b": pair}}
+    constraints = schemas(llama_folder).for_format(
+        form({**pairs, "required": ["a", "b"], "additionalProperties": False})
+    )
+    assert constraints is not None
+    tokenizer = ModelTokenizer(llama_folder / "tokenizer.json")
+
+    def may_be(text: str) -> bool:
+        constraint = constraints()
+        for token in tokenizer.encode(text, with_special=False):
+            if not constraint.allows(token):
+                return False
+            constraint.accept(token)
+        return True
+
+    assert may_be('{"a":[1,1],"b":[1,1]}')
+    assert may_be('{"a": [1, 1], "b": [1,1]}')
+    assert not may_be('{"a":  ')
+    for odd in (" {", "{ ", "{\n", '{"a" ', '{"a":\n', '{"a":[ ', '{"a":[1 '):
+        assert not may_be(odd), odd
+
+
 async def test_json_mode_is_any_object(tiny: Deployment) -> None:
     wanted = ResponseFormat(kind=FormatKind.JSON_OBJECT)
     async with opened(tiny) as runner:
         # A random model writes keys without end; its beginning is one of an object.
         chunks = await chunks_of(runner, ask(wanted, max_tokens=40))
-    assert text_of(chunks).lstrip().startswith("{")
+    assert text_of(chunks).startswith("{")
 
 
 async def test_an_answer_that_is_too_long_says_so(tiny: Deployment) -> None:

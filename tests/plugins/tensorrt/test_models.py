@@ -6,6 +6,7 @@ GPU: all but the calls of TensorRT and CUDA is what runs on one.
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -20,7 +21,15 @@ from atomr_infer.errors import (
     EngineError,
     EngineStartError,
 )
+from atomr_infer.model.asks import (
+    FormatKind,
+    ResponseFormat,
+    Tool,
+    ToolChoice,
+    ToolMode,
+)
 from atomr_infer.model.batch import ExecuteBatch, Message, Role, Sampling
+from atomr_infer.model.capabilities import Feature
 from atomr_infer.model.embeddings import EmbedRequest
 from atomr_infer.model.tensors import InferRequest, Tensor
 from tests.plugins.ort.bert import (
@@ -31,7 +40,7 @@ from tests.plugins.ort.bert import (
     write_bert,
 )
 from tests.plugins.ort.graphs import llama_reference, random_llama
-from tests.plugins.ort.models import SHAPE, byte_tokenizer
+from tests.plugins.ort.models import SHAPE, byte_tokenizer, write_llama
 from tests.plugins.ort.test_classifying import together
 from tests.plugins.ort.test_classifying import write as write_classifier
 from tests.plugins.ort.test_ranking import QUERY, expected, write_ranking
@@ -226,6 +235,43 @@ async def test_answers_that_come_and_go_say_what_the_reference_says(
     [plan] = backend.opened
     # A step has one token of each sequence, and sequences share it.
     assert max(run["input_ids"][0] for run in plan.runs) > 1
+
+
+async def test_an_answer_is_kept_to_its_schema_and_a_required_call_is_made(
+    opened: Opener, tmp_path: Path
+) -> None:
+    # A model of bytes is told of its tools in many of them.
+    folder = write_llama(tmp_path / "model", attrs.evolve(SHAPE, context=1024))
+    schema = {"type": "object", "properties": {"where": {"enum": ["in", "out"]}}}
+    schema |= {"required": ["where"], "additionalProperties": False}
+    wanted = json.dumps(schema).encode()
+    asked = ExecuteBatch(
+        request_id="r",
+        model="m",
+        messages=(Message(Role.USER, "hi"),),
+        sampling=Sampling(max_tokens=60, temperature=1.0, seed=1),
+    )
+    formed = attrs.evolve(
+        asked,
+        response_format=ResponseFormat(kind=FormatKind.JSON_SCHEMA, schema=wanted),
+    )
+    called = attrs.evolve(
+        asked,
+        tools=(Tool(name="look", parameters=wanted),),
+        tool_choice=ToolChoice(mode=ToolMode.REQUIRED, names=("look",)),
+    )
+    async with opened(folder) as runner:
+        assert {Feature.STRUCTURED_OUTPUT, Feature.TOOLS} <= (
+            runner.capabilities.features
+        )
+        async with runner.execute(formed) as chunks:
+            text = "".join([chunk.text async for chunk in chunks])
+        async with runner.execute(called) as chunks:
+            calls = [call async for chunk in chunks for call in chunk.tool_calls]
+    assert json.loads(text)["where"] in {"in", "out"}
+    assert calls[0].name == "look"
+    arguments = json.loads("".join(call.arguments for call in calls))
+    assert arguments["where"] in {"in", "out"}
 
 
 async def test_caches_are_used_again_and_not_asked_for_in_each_step(
