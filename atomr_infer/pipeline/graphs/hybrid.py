@@ -8,8 +8,8 @@
 
 The router and the executor are models on this machine, as a rule, and the planner and
 the fallbacks providers'.  A plan is held until it is whole: one that is refused for
-want of room, whose circuit is open, or that breaks in the middle is asked of the next
-one.  What is withheld for its content is so for everybody, and nobody else is asked.
+want of room, whose circuit is open, that breaks in the middle or is longer than it may
+be is asked of the next one.  What is withheld for its content is so for everybody, and nobody else is asked.
 
 Each of them is a request of its own, a stage in the outer one's trace, with its
 runtime, duration and cost.
@@ -149,10 +149,14 @@ def _plan_of(model: str, chunks: Sequence[TokenChunk]) -> str:
 
     Raises:
         ContentFilterError: it was withheld.
-        UpstreamError: there is none.
+        UpstreamError: there is none, or only its beginning.
     """
     if any(chunk.finish_reason is FinishReason.CONTENT_FILTER for chunk in chunks):
         raise ContentFilterError(f"{model} withholds its plan for the content")
+    if any(chunk.finish_reason is FinishReason.LENGTH for chunk in chunks):
+        # An executor would take the steps that are there for all that there are.
+        told = "did not end its plan within max_plan_tokens"
+        raise UpstreamError(f"{model} {told}", code="plan_cut")
     text = text_of(chunks).strip()
     if not text:
         raise UpstreamError(f"{model} gave an empty plan", code="empty_plan")

@@ -93,14 +93,15 @@ async def test_what_is_hard_is_planned_first_and_each_stage_is_paid_and_traced(
         {"fail_after": 2, "fail_kind": "stream_cut"},
         {"tokens": 0},
         {"hang_after": 1},
+        {"tokens": 9},
     ],
-    ids=["saturated", "open", "limited", "cut mid-plan", "empty", "hangs"],
+    ids=["saturated", "open", "limited", "cut mid-plan", "empty", "hangs", "long"],
 )
 async def test_a_planner_that_fails_is_followed_by_the_next(
     open_tree: OpenTree, autojump_clock: MockClock, broken: dict[str, Any]
 ) -> None:
     planner = model("planner", **{"reply": "1. look 2. leap", **broken})
-    agent = hybrid(plan_timeout_s=5.0)
+    agent = hybrid(plan_timeout_s=5.0, max_plan_tokens=8)
     async with open_tree(PLANS, EXECUTOR, planner, SECOND, agent) as tree:
         heard = await tree.ask()
         asked = tree.runners["executor"].batches[0]
