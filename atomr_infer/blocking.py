@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from atomr_infer.config.gateway import GatewayOptions
     from atomr_infer.gateway.gateway import Gateway as TrioGateway
     from atomr_infer.model.deployment import Deployment
+    from atomr_infer.model.embeddings import Embeddings
     from atomr_infer.model.secret import Secret
     from atomr_infer.model.tensors import Inferred, Tensor
     from atomr_infer.serving.replicas.readiness import Readiness
@@ -87,9 +88,7 @@ class Cluster:
         Leaving the block, also by Ctrl-C, ends the requests, the gateways and
         the engines, and waits for that.
 
-        Args:
-            address: ``inproc://NAME``: a cluster of this process alone.
-            environ: where credentials are looked up; None: ``os.environ``.
+        The arguments are those of :meth:`atomr_infer.cluster.Cluster.connect`.
 
         Raises:
             ConfigError: the address is of another kind.
@@ -122,8 +121,7 @@ class Cluster:
 
         Args:
             deployment: what to serve.
-            progress: called about ten times a second while it loads, in the
-                cluster's thread; it must not call the cluster.
+            progress: called in the cluster's thread; it must not call the cluster.
 
         Raises:
             ConfigError: it cannot work as written; nothing was changed.
@@ -162,17 +160,22 @@ class Cluster:
         **sampling: Unpack[SamplingOptions],
     ) -> ChatReply:
         """Return the whole answer to a conversation, or raise ``InferenceError``."""
-        return self._loop.run(
-            partial(self._inner.chat, model, conversation, **sampling)
-        )
+        asked = partial(self._inner.chat, model, conversation, **sampling)
+        return self._loop.run(asked)
+
+    def embed(
+        self, model: str, *texts: str, dimensions: int | None = None
+    ) -> Embeddings:
+        """Return a vector for each text, in order, or raise ``InferenceError``."""
+        asked = partial(self._inner.embed, model, *texts, dimensions=dimensions)
+        return self._loop.run(asked)
 
     def infer(
         self, model: str, *inputs: Tensor, outputs: Iterable[str] = ()
     ) -> Inferred:
         """Return what a model makes of tensors, or raise ``InferenceError``."""
-        return self._loop.run(
-            partial(self._inner.infer, model, *inputs, outputs=outputs)
-        )
+        asked = partial(self._inner.infer, model, *inputs, outputs=outputs)
+        return self._loop.run(asked)
 
     def stream(
         self,
@@ -207,16 +210,13 @@ class Cluster:
     ) -> Gateway:
         """Serve the deployments over HTTP, in the background.
 
-        Args:
-            bind: ``host:port``; port 0 takes a free one.
-            keys: each opens the gateway; none: it is open to everyone.
-            **options: as :meth:`atomr_infer.cluster.Cluster.serve` takes them.
+        The arguments are those of :meth:`atomr_infer.cluster.Cluster.serve`.
 
         Raises:
             ConfigError: the address cannot be bound, or a value is not allowed.
         """
-        serve = partial(self._inner.serve, bind, keys=keys, **options)
-        return Gateway(self._loop, self._loop.run(serve))
+        opened = self._loop.run(partial(self._inner.serve, bind, keys=keys, **options))
+        return Gateway(self._loop, opened)
 
 
 class Gateway:

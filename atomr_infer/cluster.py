@@ -17,13 +17,12 @@ Importing this module loads no web server; :meth:`Cluster.serve` does.
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Unpack
 
 import trio
 
 from atomr.process import current_node
-from atomr.process.context import NODE
 from atomr_infer.config.gateway import GatewayConfig, GatewayOptions
 from atomr_infer.errors import ConfigError
 from atomr_infer.model.validation import InvalidValueError
@@ -32,28 +31,20 @@ from atomr_infer.serving.requests.conversation import (
     ChatReply,
     Conversation,
     SamplingOptions,
-    reply_of,
-    request_of,
 )
-from atomr_infer.serving.requests.request import run_request
-from atomr_infer.serving.requests.sinks import CollectingSink, streamed
-from atomr_infer.serving.requests.whole_calls import infer_one
+from atomr_infer.serving.requests.programs import Requests
 
 if TYPE_CHECKING:
     import socket
     import ssl
-    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-    from contextlib import AbstractAsyncContextManager
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
     from pathlib import Path
 
     from atomr.process import Node
     from atomr_infer.gateway.gateway import Gateway
     from atomr_infer.gateway.setup import Setup
-    from atomr_infer.model.batch import TokenChunk
-    from atomr_infer.model.cost import CostEstimate
     from atomr_infer.model.deployment import Deployment
     from atomr_infer.model.secret import Secret
-    from atomr_infer.model.tensors import Inferred, Tensor
     from atomr_infer.policy.placement import Placed
     from atomr_infer.serving.lifecycle import Lifecycle
     from atomr_infer.serving.limits.breakers import Guard
@@ -69,8 +60,8 @@ __all__ = ["ChatReply", "Cluster", "Conversation", "SamplingOptions"]
 _SCHEME = "inproc://"
 
 
-class Cluster:
-    """Deployments, and requests to them, in this process.
+class Cluster(Requests):
+    """Deployments, and requests to them (:class:`Requests`), in this process.
 
     Its methods may be called from any task, and several clusters may be open.
 
@@ -84,8 +75,7 @@ class Cluster:
         self.budgets = serving.budgets
         self.key_ring = serving.key_ring
         self.hot_swaps = serving.hot_swaps
-        self._serving = serving
-        self._node = node
+        super().__init__(serving, node)
         self._gateways: list[Gateway] = []
 
     @staticmethod
@@ -124,20 +114,6 @@ class Cluster:
         """Where other nodes reach this one; None: it has no others."""
         opened = self._serving.node.cluster
         return None if opened is None else opened.address
-
-    @contextmanager
-    def at_home(self) -> Iterator[None]:
-        """Look process names up on this cluster's node, whatever task this is.
-
-        A task belongs to the node that was opened last around it: another cluster's,
-        or none.  The methods here do it themselves; a gateway's and atomr's need it.
-        """
-        outer = NODE.get()
-        NODE.set(self._node)
-        try:
-            yield
-        finally:
-            NODE.set(outer)
 
     async def deploy(
         self,
@@ -256,71 +232,6 @@ class Cluster:
     async def replicas(self, deployment: str) -> tuple[ReplicaState, ...]:
         """The replicas of a deployment: phase, load, engine process."""
         return self._serving.replicas(deployment)
-
-    async def chat(
-        self,
-        model: str,
-        conversation: Conversation,
-        **sampling: Unpack[SamplingOptions],
-    ) -> ChatReply:
-        """Return the whole answer to a conversation.
-
-        Raises:
-            InferenceError: the request failed.
-
-        Cancellation: ends the generation.
-        """
-        collected = CollectingSink()
-        batch = request_of(model, conversation, sampling, stream=False)
-        with self.at_home():
-            await run_request(self._serving, batch, collected)
-        return reply_of(collected)
-
-    async def infer(
-        self, model: str, *inputs: Tensor, outputs: Iterable[str] = ()
-    ) -> Inferred:
-        """Return what a model makes of tensors: the named outputs, or all.
-
-        Raises:
-            InferenceError: it failed, or the model takes others; it says which.
-
-        Cancellation: ends the request.
-        """
-        with self.at_home():
-            return await infer_one(self._serving, model, inputs, tuple(outputs))
-
-    async def estimate_cost(
-        self,
-        model: str,
-        conversation: Conversation,
-        **sampling: Unpack[SamplingOptions],
-    ) -> CostEstimate | None:
-        """Return what :meth:`chat` may cost, None where no price is known.
-
-        Raises:
-            ModelNotFoundError: nobody serves the model.
-        """
-        batch = request_of(model, conversation, sampling, stream=False)
-        with self.at_home():
-            return await self._serving.estimate_cost(batch)
-
-    def stream(
-        self,
-        model: str,
-        conversation: Conversation,
-        **sampling: Unpack[SamplingOptions],
-    ) -> AbstractAsyncContextManager[AsyncIterator[TokenChunk]]:
-        """Give the answer's chunks as they are made.
-
-        Leaving the block early ends the generation; when the block has been
-        left, the engine is free.
-
-        Raises:
-            InferenceError: from the iteration, when the request fails.  What
-                the block itself raises leaves it as it is, in no group.
-        """
-        batch = request_of(model, conversation, sampling, stream=True)
-        return streamed(self._serving, batch, self.at_home)
 
     def setup(
         self,

@@ -27,4 +27,5 @@ def waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WaitingPlugin:
     (info / "entry_points.txt").write_text(_ENTRY_POINTS)
     monkeypatch.syspath_prepend(str(tmp_path))
     PLUGIN.loading.clear()
+    PLUGIN.embedded.clear()
     return PLUGIN
