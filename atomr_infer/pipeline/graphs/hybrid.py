@@ -9,7 +9,8 @@
 The router and the executor are models on this machine, as a rule, and the planner and
 the fallbacks providers'.  A plan is held until it is whole: one that is refused for
 want of room, whose circuit is open, that breaks in the middle or is longer than it may
-be is asked of the next one.  What is withheld for its content is so for everybody, and nobody else is asked.
+be is asked of the next one.  What is withheld for its content is so for everybody, and
+nobody else is asked.
 
 Each of them is a request of its own, a stage in the outer one's trace, with its
 runtime, duration and cost.

@@ -54,8 +54,8 @@ class HybridOptions:
         plan_prompt: what the planner is asked; ``{question}`` is put in.
         execute_prompt: what the executor is told before the conversation; ``{plan}``
             is put in.
-        max_plan_tokens: the longest plan; one that has not ended by then is no plan, and
-            the next one is asked.
+        max_plan_tokens: the longest plan; one that has not ended by then is none,
+            and the next model is asked.
         plan_timeout_s: how long one model may take for a plan.
     """
 
