@@ -1,7 +1,9 @@
 """Questions with one value for an answer on their way over the bridge.
 
 Embeddings, counts of tokens and tensors are asked beside the streams, under numbers of
-the same row: the parent cancels them in the same way, and ``End`` is their end.
+the same row: the parent cancels them in the same way, and ``End`` is their end.  An
+engine's figures are asked so too, but for the cancelling: whoever looks at an engine
+must not have it killed.
 """
 
 from __future__ import annotations
@@ -18,6 +20,9 @@ from atomr_infer.bridge.frames import (
     Embed,
     FrameError,
     Infer,
+    Measure,
+    Measured,
+    Question,
     Tensors,
     Text,
     Told,
@@ -28,6 +33,8 @@ from atomr_infer.bridge.values import (
     embed_request_from_wire,
     embeddings_from_wire,
     embeddings_to_wire,
+    figures_from_wire,
+    figures_to_wire,
     infer_request_from_wire,
     inferred_from_wire,
     inferred_to_wire,
@@ -39,11 +46,18 @@ from atomr_infer.runtimes.contract import (
     TensorRunner,
     TokenCounter,
 )
+from atomr_infer.runtimes.metered import Metered
 
 if TYPE_CHECKING:
     from atomr_infer.errors import InferenceError
     from atomr_infer.model.embeddings import Embeddings
+    from atomr_infer.model.figures import Figure
     from atomr_infer.model.tensors import Inferred
+
+    Value = Embeddings | Inferred | tuple[Figure, ...] | int
+
+MEASURED_IN_S = 5.0
+"""A runner that tells no figures until then is not waited for any longer."""
 
 
 class ParentCall:
@@ -57,7 +71,7 @@ class ParentCall:
     def __init__(self, number: int) -> None:
         self.number = number
         self.ended = trio.Event()
-        self._value: Embeddings | Inferred | int | None = None
+        self._value: Value | None = None
         self._error: InferenceError | None = None
 
     def take(self, frame: Told) -> None:
@@ -69,7 +83,7 @@ class ParentCall:
         match frame:
             case Counted():
                 self._value = frame.tokens
-            case Vectors() | Tensors():
+            case Vectors() | Tensors() | Measured():
                 try:
                     self._value = _value_of(frame)
                 except ValueError as error:
@@ -87,7 +101,7 @@ class ParentCall:
         if not self.ended.is_set():
             self.end(error)
 
-    async def value(self) -> Embeddings | Inferred | int:
+    async def value(self) -> Value:
         """Wait for the answer and return it.
 
         Raises:
@@ -102,13 +116,17 @@ class ParentCall:
         return self._value
 
 
-def _value_of(frame: Vectors | Tensors) -> Embeddings | Inferred:
-    if isinstance(frame, Vectors):
-        return embeddings_from_wire(frame.embeddings)
-    return inferred_from_wire(frame.inferred)
+def _value_of(frame: Vectors | Tensors | Measured) -> Value:
+    match frame:
+        case Vectors():
+            return embeddings_from_wire(frame.embeddings)
+        case Tensors():
+            return inferred_from_wire(frame.inferred)
+        case Measured():
+            return figures_from_wire(frame.figures)
 
 
-async def answer_to(runner: ModelRunner, frame: Embed | Count | Infer) -> ChildFrame:
+async def answer_to(runner: ModelRunner, frame: Question) -> ChildFrame:
     """Ask a child's runner, and return what the parent is told.
 
     Raises:
@@ -130,6 +148,16 @@ async def answer_to(runner: ModelRunner, frame: Embed | Count | Infer) -> ChildF
                 raise _unsupported("raw tensors")
             inferred = await runner.infer(infer_request_from_wire(tensors))
             return Tensors(number, inferred_to_wire(inferred))
+        case Measure(number):
+            return Measured(number, figures_to_wire(await _figures_of(runner)))
+
+
+async def _figures_of(runner: ModelRunner) -> tuple[Figure, ...]:
+    if not isinstance(runner, Metered):
+        return ()
+    with trio.move_on_after(MEASURED_IN_S):
+        return await runner.figures()
+    raise InternalError(f"the runner told no figures in {MEASURED_IN_S:g} s")
 
 
 def _unsupported(what: str) -> EndpointUnsupportedError:

@@ -36,10 +36,12 @@ from atomr_infer.bridge.frames import (
     FrameError,
     Hello,
     Infer,
+    Measure,
     Open,
     ParentFrame,
     Ping,
     Pong,
+    Question,
     Ready,
     StartFailed,
     Starting,
@@ -150,7 +152,7 @@ class Server:
             case Open():
                 self._open = frame
                 self._opened.set()
-            case Execute() | Embed() | Count() | Infer():
+            case Execute() | Embed() | Count() | Infer() | Measure():
                 self._start(frame)
             case Credit(number, chunks):
                 if number in self._streams:
@@ -163,16 +165,14 @@ class Server:
             case Close():
                 self._closing.set()
 
-    def _start(self, frame: Execute | Embed | Count | Infer) -> None:
+    def _start(self, frame: Execute | Question) -> None:
         # The parent executes only after Ready, so both are there.
         assert self._generations is not None
         credit = frame.credit if isinstance(frame, Execute) else 0
         stream = self._streams[frame.stream] = ChildStream(credit)
         self._generations.start_soon(self._generate, frame, stream)
 
-    async def _generate(
-        self, frame: Execute | Embed | Count | Infer, stream: ChildStream
-    ) -> None:
+    async def _generate(self, frame: Execute | Question, stream: ChildStream) -> None:
         error: ErrorWire | None = None
         try:
             with stream.scope:

@@ -15,6 +15,8 @@ one msgpack array: the frame's tag and its fields.  The conversation::
       | <------------- End(n) --------|   exactly once: n is out of the engine
       |-- Embed(n), Count(n), Infer(n) >|
       | <- Vectors, Counted, Tensors -|
+      |-- Measure(n) ---------------->|   never cancelled: a late answer is ignored
+      | <------------- Measured(n) ---|
       | <------------- End(n) --------|
       |-- Ping * -------------------->|
       | <------------- Pong * --------|   so its event loop runs
@@ -44,12 +46,13 @@ from atomr_infer.bridge.values import (
     EmbeddingsWire,
     EmbedRequestWire,
     ErrorWire,
+    FigureWire,
     InferredWire,
     InferRequestWire,
     ProgressWire,
 )
 
-PROTOCOL_VERSION = 6
+PROTOCOL_VERSION = 7
 """Changes with every change of a frame; both sides must agree exactly."""
 
 MAX_FRAME_BYTES = 32 * 1024 * 1024
@@ -105,6 +108,12 @@ class Infer(_Frame, frozen=True):
 
     stream: int
     request: InferRequestWire
+
+
+class Measure(_Frame, frozen=True):
+    """Tell the engine's figures."""
+
+    stream: int
 
 
 class Credit(_Frame, frozen=True):
@@ -191,6 +200,13 @@ class Tensors(_Frame, frozen=True):
     inferred: InferredWire
 
 
+class Measured(_Frame, frozen=True):
+    """The answer to ``Measure``."""
+
+    stream: int
+    figures: tuple[FigureWire, ...]
+
+
 class End(_Frame, frozen=True):
     """``stream`` is out of the engine; ``error`` says why it failed, if it did."""
 
@@ -208,10 +224,13 @@ class Pong(_Frame, frozen=True):
     """The answer to ``Ping``."""
 
 
-Told = Chunk | Text | Vectors | Counted | Tensors
+Told = Chunk | Text | Vectors | Counted | Tensors | Measured
 """What a child says of one stream or question before its ``End``."""
 
-ParentFrame = Open | Execute | Embed | Count | Infer | Credit | Cancel | Ping | Close
+Question = Embed | Count | Infer | Measure
+"""What has one answer."""
+
+ParentFrame = Open | Execute | Question | Credit | Cancel | Ping | Close
 ChildFrame = Hello | Starting | Ready | StartFailed | Told | End | Failed | Pong
 
 _F = TypeVar("_F")

@@ -47,6 +47,7 @@ from atomr_infer.bridge.frames import (
     FrameError,
     Hello,
     Infer,
+    Measure,
     Open,
     Ping,
     Pong,
@@ -71,6 +72,7 @@ from atomr_infer.errors import InferenceError, InvalidRequestError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from atomr_infer.bridge.calls import Value
     from atomr_infer.bridge.frames import ParentFrame
     from atomr_infer.bridge.limits import BridgeLimits
     from atomr_infer.bridge.process import Child
@@ -78,6 +80,7 @@ if TYPE_CHECKING:
     from atomr_infer.model.capabilities import Capabilities
     from atomr_infer.model.deployment import Deployment
     from atomr_infer.model.embeddings import Embeddings, EmbedRequest
+    from atomr_infer.model.figures import Figure
     from atomr_infer.model.tensors import Inferred, InferRequest
     from atomr_infer.runtimes.contract import Progress, RunnerContext
 
@@ -174,13 +177,24 @@ class BridgedRunner:
 
     async def count_tokens(self, batch: ExecuteBatch) -> int:
         """Have the child's runner count a prompt's tokens; fails as :meth:`embed`."""
-        found = await self._ask(lambda n: Count(n, batch_to_wire(batch)))
-        return cast("int", found)
+        return cast("int", await self._ask(lambda n: Count(n, batch_to_wire(batch))))
 
     async def infer(self, request: InferRequest) -> Inferred:
         """Have the child's runner take tensors; fails as :meth:`embed`."""
         found = await self._ask(lambda n: Infer(n, infer_request_to_wire(request)))
         return cast("Inferred", found)
+
+    async def figures(self) -> tuple[Figure, ...]:
+        """Return what the child's runner tells of its engine; none: it tells nothing.
+
+        Cancellation: nobody waits for the answer any more; the child is left alone.
+        """
+        call = ParentCall(next(self._numbers))
+        self._begin(call, lambda: Measure(call.number))
+        try:
+            return cast("tuple[Figure, ...]", await call.value())
+        finally:
+            self._streams.pop(call.number, None)
 
     async def failed(self) -> InferenceError:
         """Wait until the child is of no use any more, and return why."""
@@ -201,9 +215,7 @@ class BridgedRunner:
             ) from error
         self._streams[stream.number] = stream
 
-    async def _ask(
-        self, frame: Callable[[int], ParentFrame]
-    ) -> Embeddings | Inferred | int:
+    async def _ask(self, frame: Callable[[int], ParentFrame]) -> Value:
         call = ParentCall(next(self._numbers))
         self._begin(call, lambda: frame(call.number))
         try:
@@ -230,14 +242,10 @@ class BridgedRunner:
             InferenceError: as the child's runner raises on opening.
         """
         secret = self._context.credential
+        key = None if secret is None else secret.reveal()
+        deployment = deployment_to_wire(self._deployment)
         try:
-            self._link.send_nowait(
-                Open(
-                    plugin_ref,
-                    deployment_to_wire(self._deployment),
-                    None if secret is None else secret.reveal(),
-                )
-            )
+            self._link.send_nowait(Open(plugin_ref, deployment, key))
         except FrameError as error:
             raise reasons.cannot_ask(self._name, str(error)) from error
         bound_s = self._deployment.timeouts.load_s
@@ -389,6 +397,4 @@ class BridgedRunner:
 
     @property
     def _doing(self) -> str:
-        if self._progress is None:
-            return "starting"
-        return self._progress.phase
+        return "starting" if self._progress is None else self._progress.phase

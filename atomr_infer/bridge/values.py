@@ -23,6 +23,7 @@ from atomr_infer.model.batch import ExecuteBatch, TokenChunk
 from atomr_infer.model.capabilities import Capabilities, Feature, ThinkingStyle
 from atomr_infer.model.dialect import Dialect
 from atomr_infer.model.embeddings import Embeddings, EmbedRequest
+from atomr_infer.model.figures import Figure, check_figures
 from atomr_infer.model.tensors import Inferred, InferRequest, Signature
 from atomr_infer.model.usage import Usage
 from atomr_infer.runtimes.contract import Progress
@@ -38,6 +39,7 @@ class Wire(msgspec.Struct, frozen=True, array_like=True):
 
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
 
     class BatchWire(Wire, frozen=True):
         """:class:`ExecuteBatch`."""
@@ -60,6 +62,9 @@ if TYPE_CHECKING:
     class SignatureWire(Wire, frozen=True):
         """:class:`Signature`."""
 
+    class FigureWire(Wire, frozen=True):
+        """:class:`Figure`."""
+
 else:
     BatchWire = _CODEC.struct(ExecuteBatch)
     ChunkWire = _CODEC.struct(TokenChunk)
@@ -68,6 +73,7 @@ else:
     InferRequestWire = _CODEC.struct(InferRequest)
     InferredWire = _CODEC.struct(Inferred)
     SignatureWire = _CODEC.struct(Signature)
+    FigureWire = _CODEC.struct(Figure)
 
 
 class EmbeddingsWire(Wire, frozen=True):
@@ -244,6 +250,25 @@ def inferred_from_wire(wire: InferredWire) -> Inferred:
         ValueError: a tensor has more or fewer bytes than its shape says.
     """
     return cast("Inferred", _CODEC.from_wire(wire))
+
+
+def figures_to_wire(figures: Iterable[Figure]) -> tuple[FigureWire, ...]:
+    """Return the wire form of what a runner tells of its engine.
+
+    Raises:
+        ValueError: there are too many, or two of one name.
+    """
+    found = check_figures(figures)
+    return tuple(cast("FigureWire", _CODEC.to_wire(figure)) for figure in found)
+
+
+def figures_from_wire(wire: Iterable[FigureWire]) -> tuple[Figure, ...]:
+    """Return what a runner tells of its engine.
+
+    Raises:
+        ValueError: one has no name, there are too many, or two of one name.
+    """
+    return check_figures(cast("Figure", _CODEC.from_wire(one)) for one in wire)
 
 
 # --- the rest -------------------------------------------------------------------

@@ -28,6 +28,7 @@ from atomr_infer.model.batch import ExecuteBatch, FinishReason, TokenChunk, Usag
 from atomr_infer.model.capabilities import Capabilities, Feature
 from atomr_infer.model.dialect import Dialect
 from atomr_infer.model.embeddings import Embeddings, EmbedRequest
+from atomr_infer.model.figures import Figure, running, steps
 from atomr_infer.model.tensors import (
     Datatype,
     Inferred,
@@ -77,6 +78,23 @@ class AwkwardRunner:
         self.active = 0
         self.produced = 0
         self.failure = trio.Event()
+        self.telling = "ok"
+
+    async def figures(self) -> tuple[Figure, ...]:
+        match self.telling:
+            case "stall":
+                await trio.sleep_forever()
+            case "exit":
+                os._exit(3)
+            case "bug":
+                raise KeyError("oops")
+            case "twice":
+                return (steps(1), steps(2))
+        return (running(self.active), steps(self.produced))
+
+    async def do_tell(self, batch: ExecuteBatch, how: str) -> AsyncIterator[TokenChunk]:
+        self.telling = how
+        yield TokenChunk(text="told")
 
     async def failed(self) -> InferenceError:
         await self.failure.wait()

@@ -1,0 +1,165 @@
+"""What a runner tells of its engine: figures by names of their own.
+
+An engine knows what nobody else does: how full its cache is, what it has put aside,
+how much of a prompt it found there.  It tells that as numbers, of which there are few,
+so that whoever stores them knows how many there can be.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+from typing import TYPE_CHECKING
+
+import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+MAX_FIGURES = 64
+"""So many a runner tells at most."""
+
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}[a-z0-9]")
+_MAX_HELP = 200
+
+
+class Kind(Enum):
+    """How a figure changes; the value is Prometheus' word."""
+
+    GAUGE = "gauge"
+    COUNTER = "counter"
+
+
+def _check_name(figure: Figure, _: object, name: str) -> None:
+    if not _NAME.fullmatch(name) or name.endswith("_total"):
+        raise ValueError(
+            f"a figure is called {name[:80]!r}; its name is of lower-case letters, "
+            "digits and underscores, 64 at most, and does not end in _total"
+        )
+
+
+def _check_help(figure: Figure, _: object, text: str) -> None:
+    if len(text) > _MAX_HELP:
+        raise ValueError(
+            f"the figure {figure.name} has {len(text)} characters of help; "
+            f"{_MAX_HELP} is the most"
+        )
+
+
+@attrs.frozen
+class Figure:
+    """One number of an engine's.
+
+    Attributes:
+        name: what it is, with its unit last: ``cache_used_ratio``.
+        kind: whether it goes up and down, or counts since the engine's start.
+        value: how it stands.
+        help: what it is, in a sentence.
+
+    Raises:
+        ValueError: on making one: the name is none, or the help too long.
+
+    >>> Figure("steps", Kind.COUNTER, 3.0, "Steps that were made.").value
+    3.0
+    """
+
+    name: str = attrs.field(validator=_check_name)
+    kind: Kind
+    value: float
+    help: str = attrs.field(validator=_check_help)
+
+
+def check_figures(figures: Iterable[Figure]) -> tuple[Figure, ...]:
+    """Return all figures of a runner.
+
+    Raises:
+        ValueError: there are too many, or two of one name.
+    """
+    found = tuple(figures)
+    if len(found) > MAX_FIGURES:
+        raise ValueError(f"{len(found)} figures; {MAX_FIGURES} is the most")
+    names = [figure.name for figure in found]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"two figures are called {name}")
+    return found
+
+
+# What several engines have, they call the same.
+
+
+def running(value: float) -> Figure:
+    """Requests that the engine's next step is for."""
+    return Figure(
+        "running_requests", Kind.GAUGE, value, "Requests that the engine works on."
+    )
+
+
+def waiting(value: float) -> Figure:
+    """Requests in the engine that no step is for yet."""
+    return Figure(
+        "waiting_requests", Kind.GAUGE, value, "Requests that wait inside the engine."
+    )
+
+
+def cache_used(value: float) -> Figure:
+    """How much of its key-value cache is taken."""
+    return Figure(
+        "cache_used_ratio",
+        Kind.GAUGE,
+        value,
+        "Share of the key-value cache that is taken, from 0 to 1.",
+    )
+
+
+def steps(value: float) -> Figure:
+    """How many steps it has made."""
+    return Figure(
+        "steps", Kind.COUNTER, value, "Steps that the engine has made since its start."
+    )
+
+
+def preemptions(value: float) -> Figure:
+    """How often it put a request aside for want of room."""
+    return Figure(
+        "preemptions",
+        Kind.COUNTER,
+        value,
+        "Times that a request was put aside because the cache was full.",
+    )
+
+
+def prefix_asked(value: float) -> Figure:
+    """Tokens of prompts that were looked for in the cache."""
+    return Figure(
+        "prefix_asked_tokens",
+        Kind.COUNTER,
+        value,
+        "Tokens of prompts that were looked for in the prefix cache.",
+    )
+
+
+def prefix_hit(value: float) -> Figure:
+    """Those of them that were there."""
+    return Figure(
+        "prefix_hit_tokens",
+        Kind.COUNTER,
+        value,
+        "Tokens of prompts that were found in the prefix cache.",
+    )
+
+
+def read_tokens(value: float) -> Figure:
+    """Tokens of prompts that were read."""
+    return Figure(
+        "prompt_tokens", Kind.COUNTER, value, "Tokens of prompts that the engine took."
+    )
+
+
+def made_tokens(value: float) -> Figure:
+    """Tokens of answers."""
+    return Figure(
+        "output_tokens", Kind.COUNTER, value, "Tokens that the engine has made."
+    )
