@@ -25,13 +25,9 @@ import trio
 from atomr.process import current_node
 from atomr_infer.config.gateway import GatewayConfig, GatewayOptions
 from atomr_infer.errors import ConfigError
+from atomr_infer.model.conversation import ChatReply, Conversation, SamplingOptions
 from atomr_infer.model.validation import InvalidValueError
 from atomr_infer.serving.application import open_serving
-from atomr_infer.serving.requests.conversation import (
-    ChatReply,
-    Conversation,
-    SamplingOptions,
-)
 from atomr_infer.serving.requests.programs import Requests
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Unpack
 
 from atomr.process.context import NODE
+from atomr_infer.model.conversation import ChatReply, request_of
 from atomr_infer.model.embeddings import EmbedRequest
-from atomr_infer.serving.requests.conversation import reply_of, request_of
 from atomr_infer.serving.requests.request import run_request
 from atomr_infer.serving.requests.sinks import CollectingSink, streamed
 from atomr_infer.serving.requests.whole_calls import embed, infer_one
@@ -21,15 +21,11 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from atomr.process import Node
-    from atomr_infer.model.batch import TokenChunk
+    from atomr_infer.model.batch import ExecuteBatch, TokenChunk
+    from atomr_infer.model.conversation import Conversation, SamplingOptions
     from atomr_infer.model.cost import CostEstimate
     from atomr_infer.model.embeddings import Embeddings
     from atomr_infer.model.tensors import Inferred, Tensor
-    from atomr_infer.serving.requests.conversation import (
-        ChatReply,
-        Conversation,
-        SamplingOptions,
-    )
     from atomr_infer.serving.shared import Serving
 
 
@@ -73,10 +69,10 @@ class Requests:
         Cancellation: ends the generation.
         """
         collected = CollectingSink()
-        batch = request_of(model, conversation, sampling, stream=False)
+        batch = _batch(model, conversation, sampling, stream=False)
         with self.at_home():
             await run_request(self._serving, batch, collected)
-        return reply_of(collected)
+        return _reply_of(collected)
 
     def stream(
         self,
@@ -93,7 +89,7 @@ class Requests:
             InferenceError: from the iteration, when the request fails.  What
                 the block itself raises leaves it as it is, in no group.
         """
-        batch = request_of(model, conversation, sampling, stream=True)
+        batch = _batch(model, conversation, sampling, stream=True)
         return streamed(self._serving, batch, self.at_home)
 
     async def embed(
@@ -117,7 +113,7 @@ class Requests:
                 f"embed({model!r}): there is no text; give it at least one"
             )
         request = EmbedRequest(
-            request_id=os.urandom(12).hex(),
+            request_id=_new_id(),
             model=model,
             inputs=texts,
             dimensions=dimensions,
@@ -149,6 +145,29 @@ class Requests:
         Raises:
             ModelNotFoundError: nobody serves the model.
         """
-        batch = request_of(model, conversation, sampling, stream=False)
+        batch = _batch(model, conversation, sampling, stream=False)
         with self.at_home():
             return await self._serving.estimate_cost(batch)
+
+
+def _new_id() -> str:
+    return os.urandom(12).hex()
+
+
+def _batch(
+    model: str, conversation: Conversation, sampling: SamplingOptions, *, stream: bool
+) -> ExecuteBatch:
+    return request_of(
+        model, conversation, sampling, stream=stream, request_id=_new_id()
+    )
+
+
+def _reply_of(sink: CollectingSink) -> ChatReply:
+    choice = sink.answer.choice()
+    return ChatReply(
+        text=choice.text,
+        finish_reason=choice.finish_reason,
+        usage=sink.answer.usage,
+        deployment=sink.served.deployment,
+        attempts=len(sink.served.attempts),
+    )

@@ -1,10 +1,12 @@
-"""A chat as a program writes it, and the whole answer to it."""
+"""A chat as a program writes it, and the whole answer to it.
+
+Pure.
+"""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, TypeAlias, TypedDict
+from typing import TypeAlias, TypedDict
 
 import attrs
 
@@ -16,9 +18,6 @@ from atomr_infer.model.batch import (
     Sampling,
     Usage,
 )
-
-if TYPE_CHECKING:
-    from atomr_infer.serving.requests.sinks import CollectingSink
 
 Conversation: TypeAlias = str | Iterable[Message | Mapping[str, str]]
 """A prompt, or messages: values, or mappings with ``role`` and ``content``."""
@@ -55,23 +54,17 @@ class ChatReply:
     attempts: int
 
 
-def reply_of(sink: CollectingSink) -> ChatReply:
-    """Return what a sink has collected."""
-    return ChatReply(
-        text=sink.answer.choice().text,
-        finish_reason=sink.answer.choice().finish_reason,
-        usage=sink.answer.usage,
-        deployment=sink.served.deployment,
-        attempts=len(sink.served.attempts),
-    )
-
-
 def request_of(
-    model: str, conversation: Conversation, sampling: SamplingOptions, *, stream: bool
+    model: str,
+    conversation: Conversation,
+    sampling: SamplingOptions,
+    *,
+    stream: bool,
+    request_id: str,
 ) -> ExecuteBatch:
     """Return the request for the answer to a conversation."""
     return ExecuteBatch(
-        request_id=os.urandom(12).hex(),
+        request_id=request_id,
         model=model,
         messages=_messages(conversation),
         sampling=Sampling(**sampling),
