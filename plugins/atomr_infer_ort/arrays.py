@@ -22,7 +22,7 @@ from atomr_infer.model.tensors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping, Sequence
 
     from atomr_infer_ort.session import Session
 
@@ -45,6 +45,11 @@ _KINDS = {
 }
 
 
+_TABLES = ("seq(map(int64,tensor(float)))", "seq(map(string,tensor(float)))")
+"""What a classifier of scikit-learn's gives where it was converted without
+``zipmap=False``: for each row, the probability of each class."""
+
+
 def signature_of(session: Session) -> Signature:
     """Return what a model takes and gives.
 
@@ -60,6 +65,9 @@ def signature_of(session: Session) -> Signature:
 
 def _specs(told: Iterable[Any]) -> Iterable[TensorSpec]:
     for one in told:
+        if one.type in _TABLES:
+            yield TensorSpec(one.name, Datatype.FP32, (ANY_SIZE, ANY_SIZE))
+            continue
         kind = _KINDS.get(one.type)
         if kind is None:
             raise EngineStartError(
@@ -69,6 +77,19 @@ def _specs(told: Iterable[Any]) -> Iterable[TensorSpec]:
         # A size with a name, or without one, is as it comes.
         shape = (size if isinstance(size, int) else ANY_SIZE for size in one.shape)
         yield TensorSpec(one.name, kind, tuple(shape))
+
+
+def table_of(rows: Sequence[Mapping[Any, float]]) -> Array:
+    """Return the probabilities of classes as rows, the classes in their own order.
+
+    It is the order in which scikit-learn has them, and a converter's ``zipmap=False``.
+
+    >>> table_of([{2: 0.25, 1: 0.75}]).tolist()
+    [[0.75, 0.25]]
+    """
+    classes = sorted(rows[0]) if rows else []
+    table = [[row[one] for one in classes] for row in rows]
+    return np.array(table, np.float32).reshape(len(rows), len(classes))
 
 
 def array_of(tensor: Tensor) -> Array:

@@ -20,6 +20,8 @@ from atomr_infer.model.asks import FormatKind
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from llguidance._lib import JsonCompileOptions
+
     from atomr_infer.model.asks import ResponseFormat
     from atomr_infer.runtimes.decoding.sampling import Logits
     from atomr_infer_ort.tokens import ModelTokenizer
@@ -28,7 +30,7 @@ _ANY_OBJECT = '{"type": "object"}'
 
 # On one line, as most JSON is that a model was shown in answers: one that likes blanks
 # would write them until its answer is full, and a small one at odd places.
-_BLANKS = {
+_BLANKS: JsonCompileOptions = {
     "whitespace_flexible": False,
     "item_separator": ", ?",
     "key_separator": ": ?",

@@ -145,6 +145,16 @@ def rows_that_fit(
     return max(fitting)
 
 
+def takes_rows(
+    profiles: Sequence[Profile], shapes: Mapping[str, Sequence[int]], rows: int
+) -> bool:
+    """Whether a run can have so many rows that are like these."""
+    return any(
+        all(profile[name].takes((rows, *shape[1:])) for name, shape in shapes.items())
+        for profile in profiles
+    )
+
+
 @attrs.frozen(kw_only=True)
 class InputShape:
     """An input as a model's file declares it.

@@ -14,7 +14,7 @@ import onnx
 import pytest
 import trio
 import trio.testing
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 from atomr_infer.cluster import Cluster
 from atomr_infer.errors import (
@@ -26,6 +26,7 @@ from atomr_infer.errors import (
 from atomr_infer.model.batch import ExecuteBatch
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.model.tensors import (
+    ANY_SIZE,
     Datatype,
     Inferred,
     InferRequest,
@@ -35,12 +36,7 @@ from atomr_infer.model.tensors import (
 )
 from atomr_infer.runtimes.contract import RunnerContext
 from atomr_infer_ort.plugin import PLUGIN
-from atomr_infer_ort.tensors import (
-    MAX_JOINED_ROWS,
-    Asked,
-    OrtTensorRunner,
-    choose,
-)
+from atomr_infer_ort.tensors import OrtTensorRunner
 from tests.gateway.http import request
 from tests.plugins.ort.bert import BertShape, random_bert, write_bert
 from tests.plugins.ort.graphs import Array, Graph, _tensor
@@ -329,19 +325,47 @@ async def test_a_kind_that_no_array_has_stops_the_start(tmp_path: Path) -> None:
             pass
 
 
-def waits(*shape: int, outputs: tuple[str, ...] = ("y",)) -> Asked:
-    return Asked({"x": np.zeros(shape), "z": np.zeros(shape[:1])}, outputs)
+def zipped(keys: dict[str, list[Any]]) -> onnx.ModelProto:
+    """Numbers as a classifier's probabilities, as converters write them."""
+    given = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", 2])
+    kind = TensorProto.STRING if "classlabels_strings" in keys else TensorProto.INT64
+    table = helper.make_map_type_proto(
+        kind, helper.make_tensor_type_proto(TensorProto.FLOAT, [])
+    )
+    made = helper.make_value_info("y", helper.make_sequence_type_proto(table))
+    node = helper.make_node("ZipMap", ["x"], ["y"], domain="ai.onnx.ml", **keys)  # type: ignore[arg-type] # its attributes are any
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("ai.onnx.ml", 3)]
+    graph = helper.make_graph([node], "zipped", [given], [made])
+    return helper.make_model(graph, opset_imports=opsets, ir_version=9)
 
 
-def test_the_next_run_is_the_first_and_those_like_it() -> None:
-    first, other = waits(2, 3), waits(5, 3)
-    wide, deep = waits(2, 4), waits(2, 3, outputs=("q",))
-    uneven = Asked({"x": np.zeros((2, 3)), "z": np.zeros(1)}, ("y",))
-    many = waits(MAX_JOINED_ROWS - 1, 3)
-    assert choose([first, wide, uneven, deep, many, other]) == [first, other]
-    assert choose([uneven, first]) == [uneven]
-    one = waits(1, 3)
-    assert choose([many, first, one]) == [many, one]
+@pytest.mark.parametrize(
+    "keys",
+    [{"classlabels_int64s": [3, 4]}, {"classlabels_strings": ["cat", "dog"]}],
+    ids=["numbers", "texts"],
+)
+@pytest.mark.parametrize("joins", [False, True], ids=["alone", "together"])
+async def test_maps_of_classes_are_rows_of_probabilities(
+    tmp_path: Path, keys: dict[str, list[Any]], joins: bool
+) -> None:
+    onnx.save(zipped(keys), tmp_path / "model.onnx")
+    found: dict[int, Array] = {}
+
+    async def ask(runner: Any, number: int) -> None:
+        x = np.array([[number, 0.5], [1.0, 0.25]], np.float32)
+        wanted = InferRequest(
+            request_id="r", model="t", inputs=(Tensor.of("x", x[: number + 1]),)
+        )
+        found[number] = array((await runner.infer(wanted)).output("y"))
+
+    async with opened(tmp_path, join_requests=joins) as runner:
+        [told] = runner.capabilities.signature.outputs
+        assert told == TensorSpec("y", Datatype.FP32, (ANY_SIZE, ANY_SIZE))
+        async with trio.open_nursery() as nursery:
+            for number in range(2):
+                nursery.start_soon(ask, runner, number)
+    assert found[0].tolist() == [[0.0, 0.5]]
+    assert found[1].tolist() == [[1.0, 0.5], [1.0, 0.25]]
 
 
 async def test_programs_and_clients_ask_across_the_bridge(folder: Path) -> None:

@@ -242,7 +242,8 @@ async def test_an_answer_is_kept_to_its_schema_and_a_required_call_is_made(
 ) -> None:
     # A model of bytes is told of its tools in many of them.
     folder = write_llama(tmp_path / "model", attrs.evolve(SHAPE, context=1024))
-    schema = {"type": "object", "properties": {"where": {"enum": ["in", "out"]}}}
+    where = {"where": {"enum": ["in", "out"]}}
+    schema: dict[str, Any] = {"type": "object", "properties": where}
     schema |= {"required": ["where"], "additionalProperties": False}
     wanted = json.dumps(schema).encode()
     asked = ExecuteBatch(

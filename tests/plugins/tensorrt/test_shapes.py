@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from atomr_infer.errors import InvalidRequestError
-from atomr_infer_tensorrt.joining import Shapes, can_join, choose
 from atomr_infer_tensorrt.shapes import (
     InputShape,
     Range,
@@ -14,6 +13,7 @@ from atomr_infer_tensorrt.shapes import (
     choose_profile,
     rows_profile,
     rows_that_fit,
+    takes_rows,
     texts_profiles,
 )
 
@@ -171,32 +171,8 @@ def test_a_profile_that_does_not_fit_the_model_is_told(
     assert check_profile(profile, inputs) == problem
 
 
-# --- which requests share a run ----------------------------------------------------
-
-
-def test_requests_that_differ_in_their_rows_alone_share_a_run() -> None:
-    waiting: list[Shapes] = [
-        {"x": (1, 3, 8)},
-        {"x": (2, 3, 8)},
-        {"x": (1, 3, 64)},
-        {"x": (1, 3, 8)},
-    ]
-    assert choose(waiting, [SMALL, LARGE]) == [0, 1, 3]
-
-
-def test_a_run_takes_no_more_than_a_profile_takes() -> None:
-    waiting: list[Shapes] = [{"x": (3, 3, 8)}, {"x": (2, 3, 8)}, {"x": (1, 3, 8)}]
-    assert choose(waiting, [SMALL]) == [0, 2]
-
-
-def test_tensors_that_differ_in_their_rows_are_run_alone() -> None:
-    waiting: list[Shapes] = [{"a": (1,), "b": (2,)}, {"a": (1,), "b": (1,)}]
-    profile = {name: Range((1,), (1,), (9,)) for name in ("a", "b")}
-    assert choose(waiting, [profile]) == [0]
-    assert choose(waiting[::-1], [profile]) == [0]
-
-
-def test_rows_are_joined_where_all_first_dimensions_vary() -> None:
-    assert can_join([(-1, 3)], [(-1,)])
-    assert not can_join([(-1, 3), (2,)], [(-1,)])
-    assert not can_join([(-1, 3)], [()])
+def test_a_run_has_the_rows_that_one_of_the_profiles_takes() -> None:
+    small, large = {"x": (1, 3, 8)}, {"x": (1, 3, 64)}
+    assert [takes_rows([SMALL, LARGE], small, rows) for rows in (4, 5)] == [True, False]
+    assert [takes_rows([SMALL, LARGE], large, rows) for rows in (2, 3)] == [True, False]
+    assert not takes_rows([SMALL], large, 1)
