@@ -13,7 +13,7 @@ import trio
 
 from atomr_infer.cluster import Cluster
 from atomr_infer.model.deployment import Deployment
-from atomr_infer.policy.hot_swap import SwapPlan
+from atomr_infer.model.swap_plan import SwapPlan
 
 FIRST = Deployment(name="chat", runtime="mock", options={"reply": "first"})
 SECOND = Deployment(name="chat", runtime="mock", options={"reply": "second"})

@@ -23,15 +23,11 @@ from atomr_infer.errors import (
     RateLimitedError,
     UpstreamError,
 )
-from atomr_infer.model.validation import (
-    InvalidValueError,
-    at_least,
-    not_negative,
-    positive,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+    from atomr_infer.model.swap_plan import SwapPlan
 
 
 _LEAST_S = 0.001
@@ -57,46 +53,6 @@ class Turn(Enum):
     GO_BACK = "go back"
 
 
-def _steps(given: Iterable[float]) -> tuple[float, ...]:
-    steps = tuple(given)
-    return steps if steps and steps[-1] == 1.0 else (*steps, 1.0)
-
-
-def _rise(
-    _: object, field: attrs.Attribute[tuple[float, ...]], steps: tuple[float, ...]
-) -> None:
-    if list(steps) != sorted(set(steps)) or not 0 < steps[0] <= steps[-1] == 1:
-        problem = "must rise from above 0 to at most 1"
-        raise InvalidValueError(field.name, list(steps), problem)
-
-
-@attrs.frozen(kw_only=True)
-class SwapPlan:
-    """How carefully one deployment takes over from another.
-
-    Attributes:
-        steps: its shares of the requests, one after the other; the last one is 1.
-        step_s: how long a step lasts at least.
-        min_requests: how many requests a step counts at least.
-        patience_s: a step with fewer requests is over after so long.
-        max_error_rate: the share of a step's requests that may fail.
-        probe: what it is asked before it gets any request; None: nothing.
-        probe_timeout_s: how long its answer may take.
-        drain_s: how long requests of who goes may still take.
-    """
-
-    steps: tuple[float, ...] = attrs.field(
-        default=(0.05, 0.25, 0.5, 1.0), converter=_steps, validator=_rise
-    )
-    step_s: float = attrs.field(default=30.0, validator=not_negative)
-    min_requests: int = attrs.field(default=20, validator=at_least(0))
-    patience_s: float = attrs.field(default=300.0, validator=positive)
-    max_error_rate: float = attrs.field(default=0.02, validator=not_negative)
-    probe: str | None = "Reply with the word yes."
-    probe_timeout_s: float = attrs.field(default=60.0, validator=positive)
-    drain_s: float = attrs.field(default=300.0, validator=not_negative)
-
-
 @attrs.frozen
 class Tally:
     """The requests of a step that who comes was asked.
@@ -120,7 +76,18 @@ class Tally:
         """
         ended = [kind for kind in errors if kind != "cancelled"]
         failed = sum(kind in _FAULTS for kind in ended)
-        return Tally(self.requests + len(ended), self.failures + failed)
+        return self + Tally(len(ended), failed)
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(self.requests + other.requests, self.failures + other.failures)
+
+    def since(self, before: Tally) -> Tally:
+        """Return what came after another count.
+
+        >>> Tally(5, 2).since(Tally(3, 2))
+        Tally(requests=2, failures=0)
+        """
+        return Tally(self.requests - before.requests, self.failures - before.failures)
 
 
 def turn(plan: SwapPlan, tally: Tally, lasted_s: float) -> Turn:
@@ -128,6 +95,7 @@ def turn(plan: SwapPlan, tally: Tally, lasted_s: float) -> Turn:
 
     Failures that would be too many of ``min_requests`` are too many at once.
 
+    >>> from atomr_infer.model.swap_plan import SwapPlan
     >>> plan = SwapPlan(min_requests=10, max_error_rate=0.1, step_s=30.0)
     >>> turn(plan, Tally(1, 1), 0.5), turn(plan, Tally(2, 2), 0.5)
     (<Turn.WAIT: 'wait'>, <Turn.GO_BACK: 'go back'>)

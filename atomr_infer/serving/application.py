@@ -8,6 +8,7 @@
     ├─ deployments (dynamic)     one supervisor per deployment
     ├─ deployment manager
     ├─ hot swaps (dynamic)       one process per deployment that is taken over
+    ├─ hot swap watch            hears of those of other nodes
     ├─ placer                    where the node has others: its share of theirs
     ├─ requests (dynamic)        one lean process per request
     └─ gateways (dynamic)        one per listening address
@@ -105,6 +106,10 @@ def _root(
             ChildSpec(id=DEPLOYMENTS, start=DynamicSupervisor, name=DEPLOYMENTS),
             ChildSpec(id=MANAGER, start=manager, name=MANAGER),
             ChildSpec(id=HOT_SWAPS, start=DynamicSupervisor, name=HOT_SWAPS),
+            ChildSpec(
+                id="hot_swap_watch",
+                start=partial(PlainProcess, serving.hot_swaps.watch),
+            ),
             *_placers(placer),
             ChildSpec(id=REQUESTS, start=DynamicSupervisor, name=REQUESTS),
             ChildSpec(id=GATEWAYS, start=DynamicSupervisor, name=GATEWAYS),

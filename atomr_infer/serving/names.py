@@ -9,6 +9,11 @@ GATEWAYS = "gateways"
 HOT_SWAPS = "hot_swaps"
 
 
+def next_name(deployment: str) -> str:
+    """The name of the deployment that is to take over from one, until it has."""
+    return f"{deployment}:next"
+
+
 def coordinator_name(deployment: str) -> str:
     """The name of a deployment's coordinator."""
     return f"coordinator:{deployment}"

@@ -47,6 +47,7 @@ async def test_a_deployment_is_taken_over_and_its_swap_is_shown(serve: Serve) ->
             "requests": 0,
             "failures": 0,
             "reason": "",
+            "node": status["node"],
         }
     ]
 

@@ -7,7 +7,7 @@
 ==========  ======================  ==============================================
 
 A deployment is sent with the members that its table in a configuration has, and a plan
-with those of :class:`~atomr_infer.policy.hot_swap.SwapPlan`.
+with those of :class:`~atomr_infer.model.swap_plan.SwapPlan`.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from atomr_infer.config.deployment_table import table_deployment
 from atomr_infer.errors import ConfigError, InferenceError
 from atomr_infer.gateway.admin.refused import RefusedError, json_answer
 from atomr_infer.model.validation import InvalidValueError
-from atomr_infer.policy.hot_swap import SwapPlan
+from atomr_infer.model.swap_plan import SwapPlan
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
     from atomr_infer.gateway.admin.shown import Shown
     from atomr_infer.model.deployment import Deployment
-    from atomr_infer.serving.deployments.hot_swap import SwapStatus
+    from atomr_infer.serving.swapping.records import SwapStatus
     from atomr_infer.serving.shared import Serving
 
     View = Callable[..., Awaitable[Response]]

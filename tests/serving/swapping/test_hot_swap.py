@@ -13,10 +13,11 @@ import trio.testing
 from atomr.otp import which_children
 from atomr_infer.errors import ConfigError, InferenceError, NotReadyError
 from atomr_infer.model.deployment import Deployment, RetryPolicy, Serving
+from atomr_infer.model.swap_plan import SwapPlan
 from atomr_infer.model.validation import InvalidValueError
-from atomr_infer.policy.hot_swap import Phase, SwapPlan, Tally, Turn, turn, wait_s
-from atomr_infer.serving.deployments.hot_swap import SwapStatus
+from atomr_infer.policy.hot_swap import Phase, Tally, Turn, turn, wait_s
 from atomr_infer.serving.names import HOT_SWAPS
+from atomr_infer.serving.swapping.records import SwapStatus
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -90,7 +91,11 @@ async def test_what_comes_takes_over_step_by_step_and_nothing_is_dropped(
         assert load.errors == []
         assert load.shares()[0] == during[0]
         assert ended == SwapStatus(
-            deployment="m", phase=Phase.SWAPPED, share=1.0, requests=20
+            deployment="m",
+            phase=Phase.SWAPPED,
+            share=1.0,
+            requests=20,
+            node=tree.serving.node.name,
         )
         assert tree.serving.deployments == {"m": NEW}
     assert 30 <= took_s < 31
@@ -233,7 +238,12 @@ async def test_an_operator_has_it_go_back(
         swap = await swaps.begin(NEW, PLAN, None)
         await trio.sleep(5)
         assert swaps.statuses() == (
-            SwapStatus(deployment="m", phase=Phase.SHIFTING, share=0.25),
+            SwapStatus(
+                deployment="m",
+                phase=Phase.SHIFTING,
+                share=0.25,
+                node=tree.serving.node.name,
+            ),
         )
         with pytest.raises(NotReadyError, match="m is being swapped"):
             await swaps.swap(NEW, PLAN)

@@ -1,0 +1,60 @@
+"""How carefully one deployment takes over from another: a value of a `Deployment`.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from atomr_infer.model.validation import (
+    InvalidValueError,
+    at_least,
+    not_negative,
+    positive,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def _steps(given: Iterable[float]) -> tuple[float, ...]:
+    steps = tuple(given)
+    return steps if steps and steps[-1] == 1.0 else (*steps, 1.0)
+
+
+def _rise(
+    _: object, field: attrs.Attribute[tuple[float, ...]], steps: tuple[float, ...]
+) -> None:
+    if list(steps) != sorted(set(steps)) or not 0 < steps[0] <= steps[-1] == 1:
+        problem = "must rise from above 0 to at most 1"
+        raise InvalidValueError(field.name, list(steps), problem)
+
+
+@attrs.frozen(kw_only=True)
+class SwapPlan:
+    """How carefully one deployment takes over from another.
+
+    Attributes:
+        steps: its shares of the requests, one after the other; the last one is 1.
+        step_s: how long a step lasts at least.
+        min_requests: how many requests a step counts at least.
+        patience_s: a step with fewer requests is over after so long.
+        max_error_rate: the share of a step's requests that may fail.
+        probe: what it is asked before it gets any request; None: nothing.
+        probe_timeout_s: how long its answer may take.
+        drain_s: how long requests of who goes may still take.
+    """
+
+    steps: tuple[float, ...] = attrs.field(
+        default=(0.05, 0.25, 0.5, 1.0), converter=_steps, validator=_rise
+    )
+    step_s: float = attrs.field(default=30.0, validator=not_negative)
+    min_requests: int = attrs.field(default=20, validator=at_least(0))
+    patience_s: float = attrs.field(default=300.0, validator=positive)
+    max_error_rate: float = attrs.field(default=0.02, validator=not_negative)
+    probe: str | None = "Reply with the word yes."
+    probe_timeout_s: float = attrs.field(default=60.0, validator=positive)
+    drain_s: float = attrs.field(default=300.0, validator=not_negative)

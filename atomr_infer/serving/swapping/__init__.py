@@ -1,0 +1,1 @@
+"""A deployment is taken over by another one step by step, on all nodes."""

@@ -1,0 +1,97 @@
+"""The swaps of all nodes, as this one reads and writes them.
+
+Everything is read in place, from maps that all nodes share.  While the replicator is
+away nothing is known, and what is written is lost: who leads a swap writes it again.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from atomr.cluster.replicator import NotReplicatingError
+from atomr_infer.policy.hot_swap import Tally
+from atomr_infer.serving.placing.records import from_plain, to_plain
+from atomr_infer.serving.swapping.records import COUNTS, ENDS, SWAPS, SwapRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from atomr.cluster.replicator import Replicator
+    from atomr.crdt import Origin
+
+log = logging.getLogger(__name__)
+
+
+class SwapBoard:
+    """What is known of swaps."""
+
+    def __init__(self, replicator: Replicator) -> None:
+        self._swaps = replicator.open_map(SWAPS)
+        self._counts = replicator.open_owned(COUNTS)
+        self._ends = replicator.open_map(ENDS)
+
+    def subscribe(self) -> None:
+        """Let the running process have a message for what is new.
+
+        Raises:
+            NotReplicatingError: the replicator does not run.
+        """
+        self._swaps.subscribe()
+        self._ends.subscribe()
+
+    def records(self) -> dict[str, SwapRecord]:
+        """Return the last swap of each deployment, by name."""
+        found: dict[str, SwapRecord] = {}
+        with _at_rest():
+            for name, value in self._swaps.items():
+                record = from_plain(SwapRecord, value, of=f"a swap of {name}")
+                if record is not None:
+                    found[str(name)] = record
+        return found
+
+    def put(self, name: str, record: SwapRecord) -> None:
+        """Have all nodes know how a swap stands, where they do not."""
+        if self.records().get(name) != record:
+            with _at_rest():
+                self._swaps.put(name, to_plain(record))
+
+    def tallies(self, swap_id: str) -> Mapping[Origin, Tally]:
+        """Return what each node has counted of a swap, since it began."""
+        found: dict[Origin, Tally] = {}
+        with _at_rest():
+            for owner, counted in self._counts.get(swap_id).items():
+                found[owner] = Tally(*counted)
+        return found
+
+    def count(self, swap_id: str, tally: Tally) -> None:
+        """Tell what this node has counted."""
+        with _at_rest():
+            self._counts.put(swap_id, [tally.requests, tally.failures])
+
+    def forget(self, swap_id: str) -> None:
+        """Take back what this node has counted: the swap has ended."""
+        with _at_rest():
+            self._counts.remove(swap_id)
+
+    def end(self, name: str, swap_id: str) -> None:
+        """Have whoever leads a swap go back."""
+        with _at_rest():
+            self._ends.put(name, swap_id)
+
+    def is_ended(self, name: str, swap_id: str) -> bool:
+        """Whether somebody has said so."""
+        found = None
+        with _at_rest():
+            found = self._ends.get(name)
+        return bool(found == swap_id)
+
+
+@contextmanager
+def _at_rest() -> Iterator[None]:
+    """Take it calmly when the replicator is away: it comes back with what it had."""
+    try:
+        yield
+    except NotReplicatingError:
+        log.info("the replicator is away; swaps are looked at when it is back")

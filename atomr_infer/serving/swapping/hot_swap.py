@@ -1,0 +1,300 @@
+"""A deployment is taken over by another one step by step, and not at all if it fails.
+
+The one that comes is deployed beside the one that serves, under a name of its own
+(``NAME:next``), and asked something.  Then both are a group: the one that comes has a
+share of the requests, in the steps of a plan, and what it fails to answer is answered
+by the other one, as in every group.  When it has had all of them for a step, the
+deployment becomes the new one (while its copy answers), and the copy goes with its
+last request::
+
+    NAME        old ─────────── old ───────── closed, new opened ── new ────
+    NAME:next   loading, asked ─ 5 %, 25 %, 50 %, 100 % ─────────── none ─ gone
+
+So two engines are open at once, and never three: the old one is closed before its
+place is taken.  Too many failures, an answer that does not come, or whoever cancels
+it: all is as it was.  No request is dropped on either way.
+
+All of this is asked of the node as any operator would ask it
+(:mod:`atomr_infer.serving.placing.orders`), so it holds on all nodes: both deployments
+are in the catalogue, with their weights.
+
+Each swap is a process of the node that leads it.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import trio
+
+from atomr import telemetry
+from atomr.errors import AtomrError
+from atomr_infer.model.batch import ExecuteBatch, Message, Role, Sampling
+from atomr_infer.model.deployment import Deployment
+from atomr_infer.model.failover import Swap
+from atomr_infer.model.swap_plan import SwapPlan
+from atomr_infer.policy.hot_swap import Phase, Tally, Turn, turn, wait_s
+from atomr_infer.serving.names import next_name
+from atomr_infer.serving.requests.request import run_request
+from atomr_infer.serving.requests.sinks import CollectingSink
+from atomr_infer.serving.swapping.records import SwapStatus
+from atomr_infer.serving.swapping.served import served
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from atomr_infer.serving.shared import Serving
+    from atomr_infer.serving.swapping.counts import SwapCounts
+
+    Check = Callable[[str], Awaitable[object]]
+
+log = logging.getLogger(__name__)
+
+_PROBE_TOKENS = 16
+_LOOK_EVERY_S = 0.25
+"""How often what other nodes have counted is looked at."""
+
+
+@attrs.frozen(kw_only=True)
+class SwapOrder:
+    """What is asked of a swap.
+
+    Attributes:
+        id: no other one has it.
+        now: the deployment that serves.
+        wanted: the one that comes, of the same name.
+        plan: how carefully.
+        check: called with a model's name under which only the new one answers; what
+            it raises, or False, has the swap go back.
+    """
+
+    id: str
+    now: Deployment
+    wanted: Deployment
+    plan: SwapPlan
+    check: Check | None = None
+
+
+class _GoesBackError(Exception):
+    """What comes will not do; the text says why."""
+
+
+class ModelHotSwapServer:
+    """One swap.
+
+    Args:
+        serving: the tree of the node that leads it.
+        order: what is asked.
+        counts: what all nodes count of it.
+        tell: says to all nodes how it stands.
+
+    Attributes:
+        status: how it stands.
+        ended: set when nothing changes any more.
+    """
+
+    def __init__(
+        self,
+        serving: Serving,
+        order: SwapOrder,
+        *,
+        counts: SwapCounts,
+        tell: Callable[[ModelHotSwapServer], None],
+    ) -> None:
+        self.id = order.id
+        self.status = SwapStatus(deployment=order.now.name, node=serving.node.name)
+        self.ended = trio.Event()
+        self._serving = serving
+        self._now = order.now
+        self._wanted = order.wanted
+        self._plan = order.plan
+        self._check = order.check
+        self._counts = counts
+        self._tell = tell
+        self._copy = copy_of(order.wanted)
+        # What was asked for last, and before that: the latter is there for a moment.
+        self._ours = self._before = order.now
+        self._is_beside = self._is_swapped = False
+        self._scope = trio.CancelScope()
+
+    @property
+    def asked(self) -> tuple[Deployment, ...]:
+        """What it has had served under the name of late."""
+        return (self._before, self._ours)
+
+    def cancel(self) -> bool:
+        """Have it go back; False: it has ended, or all but the last requests has."""
+        if self._is_swapped or self.ended.is_set():
+            return False
+        self._scope.cancel()
+        return True
+
+    async def run(self) -> None:
+        """Swap, or go back; the status says which.
+
+        Cancellation: leaves all as it is; the node ends.
+        """
+        reason = "it was cancelled"
+        self._counts.begin(self.id, self._now.name)
+        try:
+            try:
+                with self._scope:
+                    await self._swap()
+            except _GoesBackError as back:
+                reason = str(back)
+            except AtomrError as error:
+                reason = f"{type(error).__name__}: {error}"
+            if self._is_swapped:
+                # Its requests are not dropped if somebody cancels it now.
+                await self._end_copy()
+                self._enter(Phase.SWAPPED, share=1.0)
+            else:
+                await self._go_back(reason)
+        finally:
+            self._counts.stop(self.id)
+            self.ended.set()
+
+    async def _swap(self) -> None:
+        self._enter(Phase.LOADING)
+        await self._serving.orders.deploy(self._copy)
+        self._is_beside = True
+        self._enter(Phase.VERIFYING)
+        await self._verify()
+        self._enter(Phase.SHIFTING)
+        for share in self._plan.steps if self._now.serving.weight else ():
+            await self._step(share)
+        self._enter(Phase.PROMOTING)
+        await self._promote()
+
+    # --- its parts -------------------------------------------------------------------
+
+    async def _verify(self) -> None:
+        model = f"{self._copy.name}/{self._now.serves[0]}"
+        plan = self._plan
+        if plan.probe is not None:
+            batch = ExecuteBatch(
+                request_id=f"probe of {self._copy.name}",
+                model=model,
+                messages=(Message(Role.USER, plan.probe),),
+                sampling=Sampling(max_tokens=_PROBE_TOKENS),
+                timeout_s=plan.probe_timeout_s,
+            )
+            sink = CollectingSink()
+            await run_request(self._serving, batch, sink)
+        if self._check is None:
+            return
+        try:
+            found = await self._check(model)
+        except Exception as error:  # a function of the operator's
+            log.exception("the check of %s failed", self._copy.name)
+            raise _GoesBackError(f"the check failed: {error!r}") from error
+        if found is False:
+            raise _GoesBackError("the check says no")
+
+    async def _step(self, share: float) -> None:
+        await self._weigh(share)
+        began_at, before = trio.current_time(), self._counts.total(self.id)
+        self._enter(Phase.SHIFTING, share=share, requests=0, failures=0)
+        while True:
+            news = self._counts.news
+            lasted_s = trio.current_time() - began_at
+            tally = self._counts.total(self.id).since(before)
+            self._counted(tally)
+            match turn(self._plan, tally, lasted_s):
+                case Turn.GO_ON:
+                    return
+                case Turn.GO_BACK:
+                    told = f"{tally.failures} of {tally.requests} requests failed"
+                    raise _GoesBackError(told)
+            longest_s = math.inf if self._serving.node.is_alone else _LOOK_EVERY_S
+            wait = min(wait_s(self._plan, lasted_s) or math.inf, longest_s)
+            with trio.move_on_after(wait):
+                await news.wait()
+
+    async def _weigh(self, share: float) -> None:
+        """Give the copy a share of the requests, in one step."""
+        whole = self._now.serving.weight
+        old = _weighed(self._now, whole * (1 - share))
+        await self._replace(old, self._copy_weighed(whole * share))
+
+    async def _promote(self) -> None:
+        """Have the deployment become the new one while its copy answers.
+
+        What nobody asks is closed before the other one is opened in its place, so
+        that there is room for it.
+        """
+        serving = attrs.evolve(self._wanted.serving, swap=Swap.AFTER, weight=0.0)
+        await self._replace(attrs.evolve(self._wanted, serving=serving))
+        await self._replace(self._wanted, self._copy_weighed(0.0))
+        self._is_swapped = True
+
+    def _copy_weighed(self, weight: float) -> Deployment:
+        grouped = attrs.evolve(self._copy, serves=self._now.serves)
+        return _weighed(grouped, weight)
+
+    async def _replace(self, wanted: Deployment, *others: Deployment) -> None:
+        self._refuse_changed()
+        self._before, self._ours = self._ours, wanted
+        self._tell(self)  # who leads it on must know it for ours
+        await self._serving.orders.replace(wanted, *others)
+        self._before = wanted
+
+    async def _go_back(self, reason: str) -> None:
+        log.warning("the swap of %s goes back: %s", self._now.name, reason)
+        self._enter(Phase.ROLLING_BACK, share=0.0, reason=reason)
+        try:
+            self._refuse_changed()
+            if served(self._serving, self._now.name) != self._now:
+                await self._serving.orders.replace(self._now)
+        except (AtomrError, _GoesBackError) as error:
+            log.exception("%s is not as it was", self._now.name)
+            self._enter(Phase.ROLLING_BACK, reason=f"{reason}; then: {error}")
+        if self._is_beside:  # or its name is somebody else's
+            await self._end_copy()
+        self._enter(Phase.ROLLED_BACK)
+
+    async def _end_copy(self) -> None:
+        orders = self._serving.orders
+        await orders.undeploy(self._copy.name, drain_s=self._plan.drain_s)
+
+    def _refuse_changed(self) -> None:
+        found = served(self._serving, self._now.name)
+        if found not in (self._ours, self._before):
+            raise _GoesBackError("somebody else has changed it meanwhile")
+
+    # --- what is told -----------------------------------------------------------------
+
+    def _enter(self, phase: Phase, **more: float | str) -> None:
+        changed = phase is not self.status.phase or "share" in more
+        entered: dict[str, Any] = {"phase": phase, **more}
+        self.status = attrs.evolve(self.status, **entered)
+        self._tell(self)
+        if changed:
+            log.info("swap of %s: %s", self._now.name, self.status)
+            telemetry.emit(
+                ("atomr_infer", "hot_swap", "phase"),
+                {"share": self.status.share},
+                {"deployment": self._now.name, "phase": phase.value},
+            )
+
+    def _counted(self, tally: Tally) -> None:
+        self.status = attrs.evolve(
+            self.status, requests=tally.requests, failures=tally.failures
+        )
+
+
+def copy_of(wanted: Deployment) -> Deployment:
+    """Return a deployment as it runs beside the one of its name.
+
+    Its model's name is taken off where an upstream is asked for the client's.
+    """
+    name = next_name(wanted.name)
+    return attrs.evolve(wanted, name=name, serves=(f"{name}/*",))
+
+
+def _weighed(deployment: Deployment, weight: float) -> Deployment:
+    serving = attrs.evolve(deployment.serving, weight=weight)
+    return attrs.evolve(deployment, serving=serving)

@@ -1,0 +1,292 @@
+"""The swaps of all nodes: begun, looked at, had go back, and led on.
+
+Any node can lead a swap, and each knows of all.  Where the one that leads it is lost
+in the middle, another one brings it to an end: back to what was, or on to what has
+come where nothing is left to do but end its copy.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING
+
+import msgspec
+import trio
+
+from atomr.cluster.replicator import NotReplicatingError
+from atomr.core.child_spec import ChildSpec, Restart
+from atomr.errors import AtomrError, CallError, ReceiveTimeoutError, StartError
+from atomr.otp import start_child
+from atomr.process import PlainProcess, receive
+from atomr_infer.config.deployment_table import deployment_table, table_deployment
+from atomr_infer.errors import ConfigError, NotReadyError
+from atomr_infer.model.swap_plan import SwapPlan
+from atomr_infer.policy.hot_swap import Phase
+from atomr_infer.serving.names import HOT_SWAPS, next_name
+from atomr_infer.serving.placing.records import digest_of
+from atomr_infer.serving.swapping.board import SwapBoard
+from atomr_infer.serving.swapping.counts import SwapCounts
+from atomr_infer.serving.swapping.hot_swap import ModelHotSwapServer, SwapOrder
+from atomr_infer.serving.swapping.records import SwapRecord
+from atomr_infer.serving.swapping.served import as_served, served
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from atomr_infer.model.deployment import Deployment
+    from atomr_infer.serving.shared import Serving
+    from atomr_infer.serving.swapping.hot_swap import Check
+    from atomr_infer.serving.swapping.records import SwapStatus
+
+log = logging.getLogger(__name__)
+
+_LOOK_EVERY_S = 0.25
+_REST_S = 1.0
+
+
+class HotSwaps:
+    """The swaps, as one node knows them; its process runs :meth:`watch`."""
+
+    def __init__(self, serving: Serving) -> None:
+        self._serving = serving
+        node = serving.node
+        self._board = SwapBoard(node.replicator)
+        self._counts = SwapCounts(self._board, node.name)
+        # What another process of this node has led ends with that.
+        self._life = secrets.token_hex(8)
+        self._swaps: dict[str, ModelHotSwapServer] = {}
+
+    def statuses(self) -> tuple[SwapStatus, ...]:
+        """Return the last swap of each deployment, by name."""
+        records = self._board.records()
+        found = {name: record.status(name) for name, record in records.items()}
+        for name, swap in self._swaps.items():
+            if name not in found or records[name].id == swap.id:
+                found[name] = swap.status
+        return tuple(found[name] for name in sorted(found))
+
+    async def swap(
+        self,
+        deployment: Deployment,
+        plan: SwapPlan | None = None,
+        *,
+        check: Check | None = None,
+    ) -> SwapStatus:
+        """Have another deployment take over from the one of its name, step by step.
+
+        Args:
+            deployment: the other one.
+            plan: how carefully; None: as :class:`SwapPlan` says.
+            check: called with a model's name under which only the new one answers;
+                what it raises, or False, has all go back.
+
+        Returns:
+            How it ended: swapped, or rolled back and why.
+
+        Raises:
+            ConfigError: there is none of its name, or it cannot be told to the other
+                nodes.
+            NotReadyError: it is being swapped.
+
+        Cancellation: has all go back, but where only the last requests are waited
+            for; that is waited for.
+        """
+        plan = SwapPlan() if plan is None else plan
+        swap = await self.begin(deployment, plan, check)
+        try:
+            await swap.ended.wait()
+        finally:
+            swap.cancel()
+            with trio.CancelScope(shield=True):
+                await swap.ended.wait()
+        return swap.status
+
+    async def begin(
+        self, wanted: Deployment, plan: SwapPlan, check: Check | None
+    ) -> ModelHotSwapServer:
+        """Begin a swap; this node leads it.
+
+        Raises:
+            ConfigError: there is no such deployment, or it cannot be told to the
+                other nodes.
+            NotReadyError: it is being swapped.
+        """
+        name = wanted.name
+        now = served(self._serving, name)
+        if now is None:
+            raise ConfigError(f"there is no deployment {name!r}")
+        self._refuse_second(name)
+        order = SwapOrder(
+            id=secrets.token_hex(8),
+            now=now,
+            wanted=as_served(self._serving, wanted),
+            plan=plan,
+            check=check,
+        )
+        tell = partial(self._tell, self._record(order))
+        swap = ModelHotSwapServer(self._serving, order, counts=self._counts, tell=tell)
+        self._swaps[name] = swap
+        try:
+            await self._start(name, swap.run)
+        except NotReadyError:
+            swap.ended.set()
+            raise
+        return swap
+
+    def cancel(self, name: str) -> bool:
+        """Have a swap go back; False: there is none that still can."""
+        swap = self._swaps.get(name)
+        if swap is not None and not swap.ended.is_set():
+            return swap.cancel()
+        record = self._board.records().get(name)
+        if record is None or record.status(name).has_ended or self._is_mine(record):
+            return False
+        self._board.end(name, record.id)
+        return True
+
+    # --- parts -----------------------------------------------------------------------
+
+    def _refuse_second(self, name: str) -> None:
+        last = self._swaps.get(name)
+        record = self._board.records().get(name)
+        runs_here = last is not None and not last.ended.is_set()
+        if runs_here or (record is not None and not record.status(name).has_ended):
+            raise NotReadyError(f"{name} is being swapped; ask again when it is done")
+
+    def _record(self, order: SwapOrder) -> SwapRecord:
+        record = SwapRecord(id=order.id, node=self._serving.node.name, life=self._life)
+        if self._serving.node.is_alone:
+            return record
+        return msgspec.structs.replace(
+            record,
+            before=deployment_table(order.now),
+            after=_digest(order.wanted),
+        )
+
+    def _tell(self, record: SwapRecord, swap: ModelHotSwapServer) -> None:
+        asked = () if self._serving.node.is_alone else map(_digest, swap.asked)
+        told = msgspec.structs.replace(record.at(swap.status), asked=tuple(asked))
+        self._board.put(swap.status.deployment, told)
+
+    def _is_mine(self, record: SwapRecord) -> bool:
+        return (record.node, record.life) == (self._serving.node.name, self._life)
+
+    # --- its process -----------------------------------------------------------------
+
+    async def watch(self) -> None:
+        """Follow what all nodes say of swaps; never returns."""
+        while True:
+            is_busy = False
+            try:
+                self._board.subscribe()
+                is_busy = await self._look()
+            except NotReplicatingError:
+                log.info("the replicator is away; swaps are not followed")
+            await _news(_LOOK_EVERY_S if is_busy else _REST_S)
+
+    async def _look(self) -> bool:
+        """Do what is to be done now; return whether a swap runs."""
+        running = {
+            name: record
+            for name, record in self._board.records().items()
+            if not record.status(name).has_ended
+        }
+        own = {swap.id for swap in self._swaps.values() if not swap.ended.is_set()}
+        for swap_id in self._counts.counted():
+            if swap_id not in own | {record.id for record in running.values()}:
+                self._counts.stop(swap_id)
+        for name, record in running.items():
+            if record.id in own:
+                self._follow_own(name, record)
+            elif self._is_left(record):
+                await self._lead_on(name, record)
+            elif not self._is_mine(record):
+                self._counts.begin(record.id, name)
+        self._counts.tell()
+        return bool(running)
+
+    def _follow_own(self, name: str, record: SwapRecord) -> None:
+        swap = self._swaps[name]
+        if self._board.is_ended(name, record.id):
+            swap.cancel()
+        self._board.put(name, record.at(swap.status))
+
+    def _is_left(self, record: SwapRecord) -> bool:
+        """Whether this node is to bring a swap to its end that nobody leads."""
+        me = self._serving.node.name
+        if record.node == me:
+            return record.life != self._life
+        if self._serving.node.is_alone or not self._serving.has_met:
+            return False
+        try:
+            there = self._serving.orders.nodes()
+        except NotReadyError:
+            return False
+        # One is enough; where two think that they are it, both do the same.
+        return record.node not in there and min(there, default="") == me
+
+    async def _lead_on(self, name: str, record: SwapRecord) -> None:
+        log.warning("%s leads the swap of %s no more", record.node, name)
+        taken = msgspec.structs.replace(
+            record,
+            node=self._serving.node.name,
+            life=self._life,
+            phase=Phase.ROLLING_BACK,
+            share=0.0,
+            reason=f"{record.node}, which led it, ended in the middle of it",
+        )
+        self._board.put(name, taken)
+        try:
+            await self._start(name, partial(self._finish, name, taken))
+        except NotReadyError:
+            log.info("it ends, and another node does it")
+
+    async def _finish(self, name: str, record: SwapRecord) -> None:
+        """Bring a swap to its end whose leader is gone."""
+        phase, reason = Phase.ROLLED_BACK, record.reason
+        try:
+            if not self._serving.node.is_alone:
+                phase = await self._end(name, record)
+        except AtomrError as error:
+            log.exception("%s is not as it was", name)
+            reason = f"{reason}; then: {error}"
+        share = 1.0 if phase is Phase.SWAPPED else 0.0
+        ended = msgspec.structs.replace(record, phase=phase, share=share, reason=reason)
+        log.warning("swap of %s: %s", name, ended.status(name))
+        self._board.put(name, ended)
+
+    async def _end(self, name: str, record: SwapRecord) -> Phase:
+        now, phase = served(self._serving, name), Phase.ROLLED_BACK
+        digest = "" if now is None else _digest(now)
+        if digest == record.after:
+            phase = Phase.SWAPPED
+        elif digest in record.asked:  # or somebody else has changed it
+            await self._serving.orders.replace(table_deployment(record.before))
+        await self._serving.orders.undeploy(next_name(name))
+        return phase
+
+    async def _start(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
+        spec = ChildSpec(
+            id=name, start=partial(PlainProcess, run), restart=Restart.TEMPORARY
+        )
+        try:
+            # Shielded: it would run, and nobody would know.
+            with trio.CancelScope(shield=True):
+                await start_child(HOT_SWAPS, spec)
+        except (CallError, StartError) as error:
+            raise NotReadyError("the server is shutting down") from error
+
+
+def _digest(deployment: Deployment) -> str:
+    return digest_of(deployment_table(deployment))
+
+
+async def _news(within_s: float) -> None:
+    """Wait until something is new, and take all of it."""
+    with suppress(ReceiveTimeoutError):
+        await receive(timeout_s=within_s)
+        while True:
+            await receive(timeout_s=0)
