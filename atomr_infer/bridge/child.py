@@ -16,7 +16,7 @@ import os
 import socket
 import sys
 import traceback
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import trio
 
@@ -209,16 +209,25 @@ def load_plugin(plugin_ref: str) -> RuntimePlugin:
     Raises:
         PluginError: there is no such object, or it is not a runtime plugin.
     """
-    module_name, _, attribute = plugin_ref.partition(":")
-    try:
-        plugin = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise PluginError(
-            f"the engine's interpreter cannot import {plugin_ref!r}: {error}"
-        ) from error
+    plugin = load_object(plugin_ref)
     if not isinstance(plugin, RuntimePlugin):
         raise PluginError(f"{plugin_ref!r} is not a runtime plugin but {plugin!r}")
     return plugin
+
+
+def load_object(ref: str) -> Any:  # noqa: ANN401  whatever is there
+    """Import ``module:attribute``.
+
+    Raises:
+        PluginError: there is no such object.
+    """
+    module_name, _, attribute = ref.partition(":")
+    try:
+        return getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise PluginError(
+            f"the engine's interpreter cannot import {ref!r}: {error}"
+        ) from error
 
 
 def start_error(error: Exception) -> ErrorWire:

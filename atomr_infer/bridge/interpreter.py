@@ -38,8 +38,8 @@ if sys.version_info >= {OLDEST!r}:
     try:
         from atomr_infer._version import VERSION
         said["version"] = VERSION
-        from atomr_infer.bridge.child import load_plugin
-        said["missing"] = list(load_plugin(sys.argv[1]).missing())
+        from atomr_infer.bridge.child import load_object
+        said["missing"] = list(load_object(sys.argv[1]).missing())
     except Exception as error:
         said["problem"] = str(error)
 print({_MARK!r} + json.dumps(said))
@@ -68,7 +68,8 @@ async def check_interpreter(python: str, plugin_ref: str, runtime: str) -> None:
 
     Args:
         python: its path.
-        plugin_ref: the plugin object as ``module:attribute``.
+        plugin_ref: the plugin object, or another one that knows what is ``missing``,
+            as ``module:attribute``.
         runtime: what a deployment calls the plugin.
 
     Raises:

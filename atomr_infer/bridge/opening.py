@@ -10,6 +10,8 @@ import trio
 
 from atomr_infer.bridge.interpreter import check_interpreter
 from atomr_infer.bridge.limits import DEFAULT_LIMITS, BridgeLimits
+from atomr_infer.bridge.on_ray.needs import relay_interpreter
+from atomr_infer.bridge.on_ray.order import order_of, written
 from atomr_infer.bridge.parent import BridgedRunner
 from atomr_infer.bridge.process import start_child
 from atomr_infer.errors import EngineStartError
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from atomr_infer.runtimes.contract import RunnerContext
 
 CHILD_MODULE = "atomr_infer.bridge.child"
+RELAY_MODULE = "atomr_infer.bridge.on_ray.relay"
 
 
 @asynccontextmanager
@@ -41,7 +44,8 @@ async def open_bridged_runner(
         deployment: what the runner is for; ``timeouts.load_s`` bounds entering.
         context: the credential goes to the child; progress comes from it.
         python: the child's interpreter; it needs this package and the plugin.
-            None: the one that the deployment names, else this one.
+            None: the one that the deployment names, else this one.  On Ray it is
+            that of the relay, which needs Ray.
         python_path: folders that come first on the child's import path.
         limits: how patient to be.
 
@@ -54,10 +58,17 @@ async def open_bridged_runner(
     Cancellation: leaving the block ends the child, by force if need be; it
         takes ``close_s + terminate_s`` at most, shielded.
     """
+    module = CHILD_MODULE if deployment.ray is None else RELAY_MODULE
+    order = order_of(plugin_ref, deployment)
     if python is None:
         python = await _interpreter(plugin_ref, deployment)
     try:
-        child = start_child(CHILD_MODULE, python=python, python_path=python_path)
+        child = start_child(
+            module,
+            python=python,
+            python_path=python_path,
+            arguments=() if order is None else (written(order),),
+        )
     except OSError as error:
         raise EngineStartError(
             f"the interpreter {python!r} cannot be started: {error}"
@@ -79,6 +90,8 @@ async def open_bridged_runner(
 
 
 async def _interpreter(plugin_ref: str, deployment: Deployment) -> str:
+    if deployment.ray is not None:
+        return await relay_interpreter(deployment.ray)
     own = deployment.interpreter
     if own is None:
         return sys.executable

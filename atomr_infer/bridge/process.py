@@ -78,7 +78,13 @@ class Child:
                 send(self.pid, number)
 
 
-def start_child(module: str, *, python: str, python_path: Sequence[str] = ()) -> Child:
+def start_child(
+    module: str,
+    *,
+    python: str,
+    python_path: Sequence[str] = (),
+    arguments: Sequence[str] = (),
+) -> Child:
     """Start ``python -m module FD PARENT_PID`` at the other end of a socket pair.
 
     Blocks for the few milliseconds of fork and exec, on purpose: started from
@@ -88,6 +94,7 @@ def start_child(module: str, *, python: str, python_path: Sequence[str] = ()) ->
         module: what it runs; it finds its socket by ``FD``.
         python: the interpreter's path.
         python_path: folders that come first on its import path.
+        arguments: what follows ``PARENT_PID``; everybody can read them.
 
     Raises:
         OSError: the interpreter cannot be started; nothing is left open.
@@ -95,18 +102,11 @@ def start_child(module: str, *, python: str, python_path: Sequence[str] = ()) ->
     ours, theirs = socket.socketpair()
     output_read, output_write = os.pipe()
     try:
-        popen = subprocess.Popen(
-            # -P keeps the working directory off the import path: a file that
-            # happens to be called trio.py there must not break an engine.
-            # -u lets its prints reach the log when they are made.
-            [python, "-P", "-u", "-m", module, str(theirs.fileno()), str(os.getpid())],
-            stdin=subprocess.DEVNULL,
-            stdout=output_write,
-            stderr=output_write,
-            pass_fds=(theirs.fileno(),),
-            close_fds=True,
-            start_new_session=True,
-            env=_environment(python_path),
+        popen = _start(
+            (python, module, *arguments),
+            theirs,
+            output=output_write,
+            environment=_environment(python_path),
         )
     except BaseException:
         ours.close()
@@ -116,6 +116,55 @@ def start_child(module: str, *, python: str, python_path: Sequence[str] = ()) ->
         theirs.close()
         os.close(output_write)
     return Child(popen, ours, output_read)
+
+
+def run_on_socket(module: str, *, python: str, link: socket.socket) -> int:
+    """Run ``python -m module FD PARENT_PID`` on a socket until it ends; blocks.
+
+    Its output is this process's, and it dies with the calling thread.
+
+    Args:
+        module: what it runs; it finds its socket by ``FD``.
+        python: the interpreter's path.
+        link: a connected socket; our own copy of it is closed.
+
+    Returns:
+        ``Popen.returncode``: negative for a signal.
+
+    Raises:
+        OSError: the interpreter cannot be started.
+    """
+    popen = _start((python, module), link, output=None, environment=dict(os.environ))
+    # The peer is to see the end of the connection with the child's.
+    link.close()
+    _block_until_exited(popen.pid)
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(popen.pid, signal.SIGKILL)
+    return popen.wait()
+
+
+def _start(
+    command: Sequence[str],
+    link: socket.socket,
+    *,
+    output: int | None,
+    environment: dict[str, str],
+) -> subprocess.Popen[bytes]:
+    python, module, *arguments = command
+    fd = link.fileno()
+    return subprocess.Popen(
+        # -P keeps the working directory off the import path: a file that
+        # happens to be called trio.py there must not break an engine.
+        # -u lets its prints reach the log when they are made.
+        [python, "-P", "-u", "-m", module, str(fd), str(os.getpid()), *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        pass_fds=(fd,),
+        close_fds=True,
+        start_new_session=True,
+        env=environment,
+    )
 
 
 def _environment(python_path: Sequence[str]) -> dict[str, str]:

@@ -20,6 +20,7 @@ from atomr_infer.config.fallbacks import check_fallbacks, read_fallbacks
 from atomr_infer.config.placement import check_colocations, read_placement
 from atomr_infer.config.prices import read_price
 from atomr_infer.config.rate_limits import read_rate_limits
+from atomr_infer.config.ray import read_ray
 from atomr_infer.config.reader import TableReader, type_name
 from atomr_infer.model.deployment import (
     Deployment,
@@ -67,6 +68,7 @@ _OTHER_WORDS = {
     "rpm": "write requests_per_minute under [deployment.rate_limits]",
     "tpm": "write tokens_per_minute under [deployment.rate_limits]",
     "gpus": "it belongs under [deployment.placement]",
+    "num_gpus": "it belongs under [deployment.ray]",
     "region": "did you mean labels = { region = ... } under [deployment.placement]?",
 }
 
@@ -133,12 +135,7 @@ def read_deployment(reader: TableReader, folder: Path) -> Deployment:
     values = {**reader.content}
     if "serves" in values:
         _require_array(reader, "serves")
-    if "interpreter" in values:
-        values["interpreter"] = _interpreter(values["interpreter"], folder)
-    if "credential" in values:
-        values["credential"] = read_credential(reader, folder)
-    if "credentials" in values:
-        values["credentials"] = read_credentials(reader, folder)
+    values |= _with_paths(reader, folder)
     values |= {k: read(reader) for k, read in _ARRAYS.items() if k in values}
     if "on_cut" in values:
         values["on_cut"] = reader.member("on_cut", OnCut)
@@ -147,6 +144,20 @@ def read_deployment(reader: TableReader, folder: Path) -> Deployment:
         if table is not None:
             values[key] = read(table)
     return reader.make(Deployment, values)
+
+
+def _with_paths(reader: TableReader, folder: Path) -> dict[str, object]:
+    """Return what holds paths that are relative to the file's folder."""
+    found: dict[str, object] = {}
+    if "interpreter" in reader.content:
+        found["interpreter"] = _interpreter(reader.content["interpreter"], folder)
+    if "credential" in reader.content:
+        found["credential"] = read_credential(reader, folder)
+    if "credentials" in reader.content:
+        found["credentials"] = read_credentials(reader, folder)
+    if (table := reader.table("ray")) is not None:
+        found["ray"] = read_ray(table, folder)
+    return found
 
 
 def _interpreter(value: object, folder: Path) -> object:

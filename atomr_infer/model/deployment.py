@@ -28,6 +28,7 @@ from atomr_infer.model.failover import (
 from atomr_infer.model.placement import Placement
 from atomr_infer.model.prices import Price
 from atomr_infer.model.rate_limits import RateLimits
+from atomr_infer.model.ray import RayHost
 from atomr_infer.model.routing import Routing
 from atomr_infer.model.secret import PooledSecret, SecretSource, alone, pooled
 from atomr_infer.model.validation import (
@@ -218,6 +219,7 @@ class Deployment:
             it goes.  They are its key's, for its model: deployments that share both
             share them.
         placement: which nodes of a cluster may run it.
+        ray: the Ray cluster whose nodes run its engines; None: this machine does.
 
     >>> Deployment(name="tiny", runtime="mock").serves
     ('tiny',)
@@ -274,6 +276,10 @@ class Deployment:
         validator=attrs.validators.optional(attrs.validators.instance_of(RateLimits)),
     )
     placement: Placement = attrs.field(factory=Placement)
+    ray: RayHost | None = attrs.field(
+        default=None,
+        validator=attrs.validators.optional(attrs.validators.instance_of(RayHost)),
+    )
 
     @serves.default
     def _serves_its_own_name(self) -> tuple[str, ...]:

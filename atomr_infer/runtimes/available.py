@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from importlib.metadata import distributions
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from atomr_infer.errors import ConfigError, PluginError
@@ -25,9 +26,13 @@ def check_available(
     """Refuse a deployment whose runtime lacks what it needs.
 
     Raises:
-        PluginError: packages are not installed; names the command.
+        PluginError: packages are not installed, and names the command; or it names an
+            interpreter or Ray for what runs in this process.
         ConfigError: the interpreter that it names is not there, or of no use.
     """
+    if deployment.ray is not None:
+        _check_ray(plugin, deployment)
+        return
     python = deployment.interpreter
     if python is None:
         ensure_available(plugin, installed)
@@ -38,5 +43,28 @@ def check_available(
             f"{where}, but the runtime {plugin.name!r} runs in this process; "
             "leave it out"
         )
+    _check_program(python, where)
+
+
+def _check_ray(plugin: RuntimePlugin, deployment: Deployment) -> None:
+    # The engine and its interpreter are on Ray's nodes, which are asked at the start.
+    where = f"deployment {deployment.name!r}: ray"
+    if plugin.host is Host.IN_PROCESS:
+        raise PluginError(
+            f"{where} is written, but the runtime {plugin.name!r} runs in this "
+            "process; leave it out"
+        )
+    assert deployment.ray is not None
+    python = deployment.ray.interpreter
+    if python is not None:
+        _check_program(python, f"{where}: interpreter is {python!r}")
+    elif find_spec("ray") is None:
+        raise PluginError(
+            f"{where} needs the package ray; run: pip install 'atomr-infer[ray]', or "
+            "name an interpreter that has it under [deployment.ray]"
+        )
+
+
+def _check_program(python: str, where: str) -> None:
     if not os.access(python, os.X_OK) or os.path.isdir(python):
         raise ConfigError(f"{where}, which is not there or is no program")

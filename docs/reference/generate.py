@@ -27,6 +27,7 @@ from atomr_infer.model.failover import BreakerPolicy, Fallback, HedgePolicy
 from atomr_infer.model.placement import Placement
 from atomr_infer.model.prices import Rates
 from atomr_infer.model.rate_limits import RateLimits
+from atomr_infer.model.ray import RayHost
 from atomr_infer.model.team import Team
 from atomr_infer.testing.mock_script import MockScript
 from atomr_infer.wire.openai import error_body
@@ -92,6 +93,10 @@ _PLACEMENT = """\
 Which nodes of a cluster run the replicas ([placement](../explanation/placement.md)).
 Where a node has no others, nothing of it is looked at."""
 
+_RAY = """\
+What a Ray cluster sets aside for each replica ([use Ray](../how-to/use-ray.md)).
+Left out: its engine runs on this machine."""
+
 _TABLES: tuple[tuple[str, str, type[attrs.AttrsInstance]], ...] = (
     ("[gateway]", "", GatewayConfig),
     ("[node]", "", NodeConfig),
@@ -142,6 +147,7 @@ _TABLES: tuple[tuple[str, str, type[attrs.AttrsInstance]], ...] = (
     ("[deployment.hedge]", "", HedgePolicy),
     ("[[deployment.budget]]", _BUDGET, Budget),
     ("[deployment.placement]", _PLACEMENT, Placement),
+    ("[deployment.ray]", _RAY, RayHost),
     (
         '[deployment.options]` with `runtime = "openai"',
         "`model` is the upstream's name for the model; without it, the client's is "
@@ -219,6 +225,7 @@ _ELSEWHERE = frozenset(
         "placement",
         "price",
         "rate_limits",
+        "ray",
         "retry",
         "serving",
         "source",

@@ -7,12 +7,14 @@ lock, fill its memory or crash, and the gateway goes on.
 
 from __future__ import annotations
 
+import os
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import trio
 
+from atomr_infer.actors.definition import Actor, Kind
 from atomr_infer.errors import ConfigError
 from atomr_infer.runtimes.contract import (
     Host,
@@ -22,7 +24,9 @@ from atomr_infer.runtimes.contract import (
     RuntimePlugin,
 )
 from atomr_infer_python.abilities import Abilities, of_function, of_object
+from atomr_infer_python.acting import abilities_of_actor, check_actor
 from atomr_infer_python.calling import as_ours, result_of
+from atomr_infer_python.gpus import check_gpus
 from atomr_infer_python.parameters import Parameters, check_options, parameters_of
 from atomr_infer_python.runner import PythonRunner
 from atomr_infer_python.target import (
@@ -55,7 +59,8 @@ class PythonPlugin(RuntimePlugin):
         """
         target = parse_target(deployment.runtime)
         # What another interpreter finds is not seen from here; a file is.
-        if deployment.interpreter is None or target.is_file:
+        elsewhere = deployment.interpreter is not None or deployment.ray is not None
+        if target.is_file or not elsewhere:
             _options(str(target), parameters_of_source(target), deployment)
 
     @asynccontextmanager
@@ -79,7 +84,7 @@ class PythonPlugin(RuntimePlugin):
                     yield runner
                 return
             abilities = await _made(who, found, deployment, thread)
-            async with _loaded(who, abilities, thread, context):
+            async with loaded(who, abilities, thread, context):
                 yield cast("ModelRunner", PythonRunner(who, abilities, thread))
 
 
@@ -92,6 +97,10 @@ async def _made(
         ConfigError: it is not callable, or not so.
         EngineError: making it fails.
     """
+    if isinstance(found, Actor):
+        own = check_actor(who, found, Kind.PROCESS, deployment.options)
+        check_gpus(who, found.devices, os.environ)
+        return await abilities_of_actor(who, found, own, thread)
     works = getattr(found, "generate", None) or getattr(found, "embed", None)
     if works is not None and not isinstance(found, type):
         if deployment.options:
@@ -110,9 +119,14 @@ async def _made(
 
 
 @asynccontextmanager
-async def _loaded(
+async def loaded(
     who: str, abilities: Abilities, thread: PinnedThread, context: RunnerContext
 ) -> AsyncIterator[None]:
+    """Have the code load before the block, and close behind it.
+
+    Raises:
+        EngineError: it fails.
+    """
     if abilities.load is not None:
         context.progress(Progress("loading"))
         with as_ours(who):

@@ -31,6 +31,7 @@ from atomr_infer.model.failover import (
 from atomr_infer.model.placement import Check, Placement, Role
 from atomr_infer.model.prices import Price, Rates, Tier
 from atomr_infer.model.rate_limits import RateLimits
+from atomr_infer.model.ray import RayHost
 from atomr_infer.model.secret import (
     EnvSecret,
     FileSecret,
@@ -73,6 +74,7 @@ WHOLE = Deployment(
         everywhere=False,
         check=Check.NONE,
     ),
+    ray=RayHost(address="head:6379", num_gpus=0.5, resources={"TPU": 2}),
     rate_limits=RateLimits(requests_per_minute=60, max_concurrent=3),
     budget=(
         Budget(

@@ -1,0 +1,61 @@
+"""What a relay is told of its deployment, on its command line.
+
+It holds no secret: those go with the first frame, which the relay passes on unread.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+import msgspec
+
+from atomr_infer.model.ray import RayHost
+
+if TYPE_CHECKING:
+    from atomr_infer.model.deployment import Deployment
+
+
+@attrs.frozen(kw_only=True)
+class Order:
+    """One engine's start.
+
+    Attributes:
+        name: the deployment's.
+        runtime: what the deployment calls its plugin.
+        plugin_ref: the plugin object as ``module:attribute``.
+        interpreter: the engine's Python on Ray's node; None: that of Ray's own.
+        ray: what is to be set aside.
+    """
+
+    name: str
+    runtime: str
+    plugin_ref: str
+    interpreter: str | None
+    ray: RayHost
+
+
+def order_of(plugin_ref: str, deployment: Deployment) -> Order | None:
+    """Return the order of a deployment that runs on Ray; None: it does not."""
+    if deployment.ray is None:
+        return None
+    return Order(
+        name=deployment.name,
+        runtime=deployment.runtime,
+        plugin_ref=plugin_ref,
+        interpreter=deployment.interpreter,
+        ray=deployment.ray,
+    )
+
+
+def written(order: Order) -> str:
+    """Return an order as an argument of a command line."""
+    return msgspec.json.encode(attrs.asdict(order)).decode()
+
+
+def read(text: str) -> Order:
+    """Return the order that :func:`written` wrote."""
+    told = msgspec.json.decode(text)
+    return Order(**{**told, "ray": RayHost(**told["ray"])})

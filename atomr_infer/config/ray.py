@@ -1,0 +1,47 @@
+"""The table ``[deployment.ray]`` to a :class:`RayHost`.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+
+from atomr_infer.config.reader import type_name
+from atomr_infer.model.ray import RayHost
+
+if TYPE_CHECKING:
+    from atomr_infer.config.reader import TableReader
+
+_OTHER_WORDS = {
+    "gpus": "did you mean 'num_gpus'?",
+    "cpus": "did you mean 'num_cpus'?",
+    "python": "did you mean 'interpreter'?",
+    "replicas": "it belongs under [deployment.serving]",
+}
+
+
+def read_ray(table: TableReader, folder: Path) -> RayHost:
+    """Read where in a Ray cluster a deployment's engine runs.
+
+    Args:
+        table: the table.
+        folder: what the relative path of an interpreter is relative to.
+
+    Raises:
+        ConfigError: a key is unknown, or a value is not allowed.
+    """
+    table.check_keys((f.name for f in attrs.fields(RayHost)), also=_OTHER_WORDS)
+    values = {**table.content}
+    resources = values.get("resources", {})
+    if not isinstance(resources, Mapping):
+        problem = f"resources is {type_name(resources)}, not a table of amounts"
+        raise table.fail("resources", problem)
+    python = values.get("interpreter")
+    if isinstance(python, str) and python:
+        values["interpreter"] = str(folder / Path(python).expanduser())
+    return table.make(RayHost, values)
