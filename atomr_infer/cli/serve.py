@@ -39,6 +39,8 @@ from atomr_infer.cli.watch import watch_files
 from atomr_infer.cluster import Cluster
 from atomr_infer.errors import ConfigError, InferenceError, decode, encode
 from atomr_infer.serving.placing.orders import Orders
+from atomr_infer.serving.replicas.key_check import KEY_REFUSED
+from atomr_infer.serving.replicas.replica import Phase
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -259,20 +261,24 @@ async def _unless_signalled(
 async def _load(cluster: Cluster, plan: ServePlan) -> None:
     """Load everything; the first failure ends it."""
     if isinstance(cluster.orders, Orders):
-        await _load_share(cluster.orders, plan)
+        await _load_share(cluster, cluster.orders, plan)
     else:
         await _load_all(cluster, plan)
 
 
-async def _load_share(orders: Orders, plan: ServePlan) -> None:
+async def _load_share(cluster: Cluster, orders: Orders, plan: ServePlan) -> None:
     """Have all nodes serve what the file says, and load this node's share of it."""
     for line in orders.declare(plan.deployments):
         print_notice(line)
     with LoadProgress() as progress:
         names = [deployment.name for deployment in plan.deployments]
         await orders.await_here(names, progress.show)
+        phases = cluster.readiness().phases
         for name in names:
-            progress.done(name)
+            if phases.get(name) == Phase.FAILED.value:
+                print_notice(f"{name} waits for a key that is not refused; see the log")
+            else:
+                progress.done(name)
 
 
 async def _load_all(cluster: Cluster, plan: ServePlan) -> None:
@@ -290,7 +296,13 @@ async def _load_all(cluster: Cluster, plan: ServePlan) -> None:
                 except ConfigError as error:
                     failure = error
                 except InferenceError as error:
-                    failure = _named(deployment, error)
+                    named = _named(deployment, error)
+                    if error.code == KEY_REFUSED:
+                        # Others serve meanwhile, and it does when it has another key.
+                        print_notice(f"{named}; it is tried again")
+                        await cluster.deploy(deployment, expected=names, wait=False)
+                        return
+                    failure = named
                 else:
                     progress.done(deployment.name)
                     return

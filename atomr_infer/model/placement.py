@@ -23,6 +23,7 @@ from atomr_infer.model.validation import (
 class Check(Enum):
     """What is looked at before a node says that a deployment serves there."""
 
+    MODELS = "models"
     CONNECT = "connect"
     NONE = "none"
 
@@ -63,7 +64,7 @@ def _are_labels(_: object, field: attrs.Attribute[Any], labels: object) -> None:
 class Placement:
     """Which nodes of a cluster may run replicas, and how many each.
 
-    Where a node has no others, nothing of it is looked at.
+    Where a node has no others, only ``check`` is looked at.
 
     Attributes:
         roles: what a node must be, all of them; none: ``egress`` for a remote
@@ -75,9 +76,12 @@ class Placement:
             all of it, so that nobody else gets that GPU.
         colocate_with: another deployment; only nodes that run it are taken.
         check: what a node looks at before it says that it serves a provider's
-            deployment.  ``connect``: whether a connection can be made; where it
-            cannot, the deployment serves all the same, the reason is shown, and it is
-            tried again.  ``none``: nothing.
+            deployment.  ``models``: whether the provider takes the key, by a request
+            for its list of models, which costs nothing; with a key that is refused
+            the deployment has failed until another one is there.  ``connect``: only
+            whether a connection can be made.  Where nobody answers, the deployment
+            serves all the same, the reason is shown, and it is tried again.
+            ``none``: nothing.
         everywhere: whether each node that fits runs ``serving.replicas`` copies;
             false: so many run in all.  Left out: true for a remote provider.
     """
@@ -98,7 +102,7 @@ class Placement:
         default=None, validator=attrs.validators.optional(identifier)
     )
     check: Check = attrs.field(
-        default=Check.CONNECT, validator=attrs.validators.instance_of(Check)
+        default=Check.MODELS, validator=attrs.validators.instance_of(Check)
     )
     everywhere: bool | None = attrs.field(
         default=None,

@@ -71,6 +71,7 @@ class ProviderRequest(Generic[C]):
         headers: beside those of every request and the key's.
         reader: makes what reads the answer, for the key that is used.
         warnings: what was approximated in it, for the client.
+        method: of HTTP.
     """
 
     path: str
@@ -78,6 +79,7 @@ class ProviderRequest(Generic[C]):
     headers: Headers = ()
     reader: Callable[[Secret | None], AnswerReader[C]]
     warnings: tuple[str, ...] = ()
+    method: str = "POST"
 
 
 class Fault(Protocol):
@@ -235,7 +237,7 @@ class ProviderClient:
         key = () if secret is None else self._shown(secret)
         try:
             return client.call(
-                "POST",
+                request.method,
                 request.path,
                 headers=[*request.headers, *key],
                 body=request.body,
@@ -253,6 +255,7 @@ class ProviderClient:
         *,
         headers: Headers = (),
         client_headers: Mapping[str, str],
+        method: str = "POST",
     ) -> bytes:
         """Make a request whose whole answer is wanted; return its body.
 
@@ -261,6 +264,7 @@ class ProviderClient:
             body: JSON.
             headers: beside those of every request and the key's.
             client_headers: where a client's own key may be.
+            method: of HTTP.
 
         Raises:
             InferenceError: it failed, or took longer than ``first_token_s``.
@@ -269,7 +273,7 @@ class ProviderClient:
         """
         by = trio.current_time() + self.timeouts.first_token_s
         request: ProviderRequest[bytes] = ProviderRequest(
-            path=path, body=body, headers=headers, reader=_no_reader
+            path=path, body=body, headers=headers, reader=_no_reader, method=method
         )
         begin = partial(self._read_all, request, by)
         async with Counted(

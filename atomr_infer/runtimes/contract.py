@@ -36,7 +36,7 @@ What the conformance suite (``atomr_infer.runtimes.conformance``) checks:
     above hold for both.
 
 Some runners do more than generate: see :class:`ModelAware`, :class:`Embedder`,
-:class:`TokenCounter` and :class:`TensorRunner`.
+:class:`TokenCounter`, :class:`ChecksKey` and :class:`TensorRunner`.
 """
 
 from __future__ import annotations
@@ -224,6 +224,23 @@ class TokenCounter(Protocol):
 
         Raises:
             InferenceError: it failed.
+        """
+        ...
+
+
+@runtime_checkable
+class ChecksKey(Protocol):
+    """A runner that can find out whether its key is taken, at no cost."""
+
+    async def check_key(self) -> None:
+        """Ask something that costs nothing.
+
+        Raises:
+            UpstreamAuthError: the key is refused, whatever is asked with it.
+            InferenceError: nobody can say: the provider is away, or knows no such
+                request.
+
+        Cancellation: closes the connection.
         """
         ...
 

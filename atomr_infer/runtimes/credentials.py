@@ -104,6 +104,13 @@ class Credentials(Protocol):
         """Take the news that nothing was learnt: cancelled, or no answer."""
         ...
 
+    def look(self) -> int:
+        """Notice a key that was changed where it is kept; return :attr:`version`.
+
+        Nothing is waited for: what has to be fetched is not looked at.
+        """
+        ...
+
     def renew(self) -> None:
         """Forget what was read, fetched and refused: read it anew when asked next."""
         ...

@@ -21,6 +21,7 @@ from atomr_infer.policy.model_table import ModelTable
 from atomr_infer.remote.http.watchdog import Watchdog
 from atomr_infer.serving.deployments.deploying import deploy
 from atomr_infer.serving.deployments.groups import Groups
+from atomr_infer.serving.deployments.hot_swap import HotSwaps
 from atomr_infer.serving.deployments.replacing import drain, replace
 from atomr_infer.serving.limits.breakers import Breakers
 from atomr_infer.serving.limits.budgets import Budgets
@@ -32,13 +33,13 @@ from atomr_infer.serving.names import MANAGER
 from atomr_infer.serving.replicas import messages
 from atomr_infer.serving.replicas.estimates import estimated
 from atomr_infer.serving.replicas.fresh_error import fresh
+from atomr_infer.serving.replicas.key_check import waits_for_key
 from atomr_infer.serving.replicas.readiness import Readiness, readiness_of
 from atomr_infer.serving.replicas.replica import Phase, ReplicaState
 from atomr_infer.serving.replicas.routing_table import Idle, RoutingTable
 from atomr_infer.serving.requests.prices import Prices
 from atomr_infer.serving.requests.usage import UsageLedger
 from atomr_infer.serving.requests.ways import Ways
-from atomr_infer.serving.swapping.hot_swaps import HotSwaps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -167,7 +168,8 @@ class Serving:
 
     def readiness(self) -> Readiness:
         """Return whether everything that was deployed serves."""
-        found = readiness_of(self._phases, self.is_elsewhere)
+        waiting = {name for name in self._phases if waits_for_key(self, name)}
+        found = readiness_of(self._phases, self.is_elsewhere, waiting)
         return attrs.evolve(found, ready=found.ready and self.has_met)
 
     def is_elsewhere(self, name: str) -> bool:
@@ -269,6 +271,7 @@ class Serving:
         *,
         progress: Callable[[ReplicaState], None] | None = None,
         expected: Iterable[str] = (),
+        keeps_refused: bool = False,
     ) -> None:
         """Start serving a deployment and wait until it serves.
 
@@ -278,6 +281,8 @@ class Serving:
                 back to.
             progress: called about ten times a second, while it loads, with
                 each replica.
+            keeps_refused: whether one whose key is refused stays, to serve with
+                another one; the error is raised all the same.
 
         Raises:
             ConfigError: it cannot work as written; nothing was changed.
@@ -285,7 +290,8 @@ class Serving:
 
         Cancellation: removes it again.
         """
-        await deploy(self, deployment, progress, frozenset(expected))
+        names = frozenset(expected)
+        await deploy(self, deployment, progress, names, keeps_refused=keeps_refused)
 
     async def change(self, deployment: Deployment) -> None:
         """Take another deployment for the one of its name, which serves on.

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 MESSAGES = "/v1/messages"
 COUNT_TOKENS = "/v1/messages/count_tokens"
+MODELS = "/v1/models?limit=1"
 
 
 def make_request(
@@ -101,6 +102,12 @@ def make_count(
     encoded = encode_count(batch, traits)
     version = options.api_version or encoded.version
     return encoded.body, _headers(batch, options, version)
+
+
+def headers_of_list(options: AnthropicOptions) -> list[tuple[str, str]]:
+    """Return the headers of a request for the list of models."""
+    headers = [(HEADER, options.api_version or OLD)]
+    return headers if options.beta is None else [*headers, (BETA_HEADER, options.beta)]
 
 
 def _passed_body(batch: ExecuteBatch, traits: ModelTraits) -> bytes | None:

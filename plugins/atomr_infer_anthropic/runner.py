@@ -22,6 +22,7 @@ from atomr_infer.errors import (
 )
 from atomr_infer.remote.credentials.keys import NoKey
 from atomr_infer.remote.fan_out import fan_out
+from atomr_infer.remote.key_check import KeyCheck
 from atomr_infer.remote.passage import begin_passage
 from atomr_infer.remote.provider import (
     ProviderClient,
@@ -35,13 +36,15 @@ from atomr_infer_anthropic.faults import fault
 from atomr_infer_anthropic.models import capabilities_of, fitted_traits
 from atomr_infer_anthropic.requests import (
     COUNT_TOKENS,
+    MODELS,
+    headers_of_list,
     make_count,
     make_request,
     passed_request,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from contextlib import AbstractAsyncContextManager
 
     from atomr_infer.model.batch import ExecuteBatch, RawChunk, TokenChunk
@@ -51,6 +54,7 @@ if TYPE_CHECKING:
     from atomr_infer.remote.http.dialing.tcp import Connect
     from atomr_infer.remote.http.headers import Headers
     from atomr_infer.remote.passage import Passage
+    from atomr_infer.remote.provider import Fault
     from atomr_infer.runtimes.credentials import Credentials
 
 
@@ -88,24 +92,42 @@ async def open_anthropic_runner(
         connect=connect,
     )
     async with open_session(open_client, credentials) as session:
+        show, meaning = _session_parts(deployment, options)
         client = ProviderClient(
             session,
             timeouts=deployment.timeouts,
             replay=deployment.retry.idempotent,
-            show_key=partial(show_key, options.auth),
-            fault=partial(
-                fault,
-                place=Place(
-                    deployment=deployment.name,
-                    endpoint=options.endpoint,
-                    runtime="anthropic",
-                    api="the Messages API",
-                ),
-            ),
+            show_key=show,
+            fault=meaning,
+        )
+        check = KeyCheck(
+            session,
+            path=MODELS,
+            headers=headers_of_list(options),
+            timeouts=deployment.timeouts,
+            show_key=show,
+            fault=meaning,
+            is_own=options.needs_credential,
         )
         yield AnthropicRunner(
-            client, options=options, model=deployment.model or deployment.serves[0]
+            client,
+            options=options,
+            model=deployment.model or deployment.serves[0],
+            check=check,
         )
+
+
+def _session_parts(
+    deployment: Deployment, options: AnthropicOptions
+) -> tuple[Callable[[Secret], Headers], Fault]:
+    """Return what shows a key, and what says what another answer than 200 means."""
+    place = Place(
+        deployment=deployment.name,
+        endpoint=options.endpoint,
+        runtime="anthropic",
+        api="the Messages API",
+    )
+    return partial(show_key, options.auth), partial(fault, place=place)
 
 
 def show_key(auth: str, secret: Secret) -> Headers:
@@ -128,11 +150,17 @@ class AnthropicRunner:
     """One client of the Messages API; see ``ModelRunner`` for the contract."""
 
     def __init__(
-        self, client: ProviderClient, *, options: AnthropicOptions, model: str
+        self,
+        client: ProviderClient,
+        *,
+        options: AnthropicOptions,
+        model: str,
+        check: KeyCheck,
     ) -> None:
         self._client = client
         self._options = options
         self._model = model
+        self.check_key = check.check_key
 
     def __repr__(self) -> str:
         return f"<AnthropicRunner {self._client!r}>"

@@ -60,6 +60,16 @@ def path(model: str, method: str, options: GeminiOptions) -> str:
     return f"{options.root}/{resource(model, options)}:{method}{query}"
 
 
+def models(options: GeminiOptions) -> str | None:
+    """Return where the list of models is; None: Vertex AI has none in a project.
+
+    >>> from atomr_infer_gemini.config import GeminiOptions
+    >>> models(GeminiOptions())
+    '/v1beta/models?pageSize=1'
+    """
+    return None if options.is_vertex else f"{options.root}/models?pageSize=1"
+
+
 def embed_method(model: str, options: GeminiOptions) -> EmbedMethod:
     """Return how texts are embedded by a model.
 

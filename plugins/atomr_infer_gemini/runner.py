@@ -20,6 +20,7 @@ from atomr_infer.errors import (
 from atomr_infer.model.embeddings import Embeddings
 from atomr_infer.model.usage import Usage
 from atomr_infer.remote.credentials.keys import NoKey
+from atomr_infer.remote.key_check import KeyCheck
 from atomr_infer.remote.provider import ProviderClient, open_provider_client
 from atomr_infer.remote.session import open_session
 from atomr_infer.runtimes.credentials import NO_HEADERS
@@ -35,14 +36,17 @@ from atomr_infer_gemini.models import ANY_MODEL, capabilities_of, model_of
 from atomr_infer_gemini.requests import make_request, show_key
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from contextlib import AbstractAsyncContextManager
 
     from atomr_infer.model.batch import ExecuteBatch, RawChunk, TokenChunk
     from atomr_infer.model.capabilities import Capabilities
     from atomr_infer.model.deployment import Deployment
     from atomr_infer.model.embeddings import EmbedRequest, Vector
+    from atomr_infer.model.secret import Secret
     from atomr_infer.remote.http.dialing.tcp import Connect
+    from atomr_infer.remote.http.headers import Headers
+    from atomr_infer.remote.provider import Fault
     from atomr_infer.runtimes.credentials import Credentials
 
 
@@ -73,30 +77,48 @@ async def open_gemini_runner(
         connect=connect,
     )
     async with open_session(open_client, credentials) as session:
+        show, meaning = _session_parts(deployment, options)
         client = ProviderClient(
             session,
             timeouts=deployment.timeouts,
             replay=deployment.retry.idempotent,
-            show_key=partial(show_key, is_vertex=options.is_vertex),
-            fault=partial(
-                fault,
-                place=Place(
-                    deployment=deployment.name,
-                    endpoint=options.endpoint,
-                    runtime="gemini",
-                    api="the Gemini API",
-                ),
-            ),
+            show_key=show,
+            fault=meaning,
         )
-        yield GeminiRunner(client, options=options)
+        check = KeyCheck(
+            session,
+            path=paths.models(options),
+            timeouts=deployment.timeouts,
+            show_key=show,
+            fault=meaning,
+            is_own=options.needs_credential,
+        )
+        yield GeminiRunner(client, options=options, check=check)
+
+
+def _session_parts(
+    deployment: Deployment, options: GeminiOptions
+) -> tuple[Callable[[Secret], Headers], Fault]:
+    """Return what shows a key, and what says what another answer than 200 means."""
+    place = Place(
+        deployment=deployment.name,
+        endpoint=options.endpoint,
+        runtime="gemini",
+        api="the Gemini API",
+    )
+    show = partial(show_key, is_vertex=options.is_vertex)
+    return show, partial(fault, place=place)
 
 
 class GeminiRunner:
     """One client of the Gemini API; see ``ModelRunner`` for the contract."""
 
-    def __init__(self, client: ProviderClient, *, options: GeminiOptions) -> None:
+    def __init__(
+        self, client: ProviderClient, *, options: GeminiOptions, check: KeyCheck
+    ) -> None:
         self._client = client
         self._options = options
+        self.check_key = check.check_key
         self._memory = SignatureMemory()
 
     def __repr__(self) -> str:

@@ -15,11 +15,12 @@ import attrs
 
 from atomr_infer.model.batch import RawChunk, TokenChunk
 from atomr_infer.model.selectors import TAGS
+from atomr_infer.remote.key_check import KeyCheck
 from atomr_infer.remote.provider import ProviderClient, open_provider_client
 from atomr_infer.remote.session import open_session
 from atomr_infer_litellm.config import parse_litellm_options
 from atomr_infer_litellm.faults import litellm_fault
-from atomr_infer_openai.requests import make_request
+from atomr_infer_openai.requests import make_request, models_path
 from atomr_infer_openai.runner import OpenAIRunner, place_of, show_key
 
 if TYPE_CHECKING:
@@ -60,15 +61,25 @@ async def open_litellm_runner(
         connect=connect,
     )
     async with open_session(open_client, credentials) as session:
+        show = partial(show_key, "authorization")
+        meaning = partial(litellm_fault, place=place_of(deployment, options.openai))
         client = ProviderClient(
             session,
             timeouts=deployment.timeouts,
             replay=deployment.retry.idempotent,
-            show_key=partial(show_key, "authorization"),
-            fault=partial(litellm_fault, place=place_of(deployment, options.openai)),
+            show_key=show,
+            fault=meaning,
+        )
+        check = KeyCheck(
+            session,
+            path=models_path(options.openai),
+            timeouts=deployment.timeouts,
+            show_key=show,
+            fault=meaning,
+            is_own=False,
         )
         yield LiteLLMRunner(
-            client, options=options.openai, model=deployment.model or ""
+            client, options=options.openai, model=deployment.model or "", check=check
         )
 
 

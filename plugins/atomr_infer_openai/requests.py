@@ -113,6 +113,14 @@ def _response_reader(batch: ExecuteBatch, secret: Secret | None) -> ResponsePass
     return ResponsePass(batch, secret=secret)
 
 
+def models_path(options: OpenAIOptions) -> str:
+    """Return where the list of models is, behind the endpoint."""
+    if options.azure_api_version is None:
+        return "/models"
+    version = quote(options.azure_api_version, safe="")
+    return f"/openai/models?api-version={version}"
+
+
 def path_of(path: str, model: str, options: OpenAIOptions) -> str:
     """Return a path behind the endpoint; Azure's older API names the model in it.
 

@@ -18,6 +18,7 @@ from atomr_infer.errors import (
     UpstreamProtocolError,
 )
 from atomr_infer.remote.credentials.keys import NoKey
+from atomr_infer.remote.key_check import KeyCheck
 from atomr_infer.remote.passage import begin_passage
 from atomr_infer.remote.provider import (
     ProviderClient,
@@ -33,6 +34,7 @@ from atomr_infer_openai.models import capabilities_of
 from atomr_infer_openai.requests import (
     EMBEDDINGS,
     make_request,
+    models_path,
     passed_request,
     path_of,
 )
@@ -79,14 +81,26 @@ async def open_openai_runner(
         connect=connect,
     )
     async with open_session(open_client, credentials) as session:
+        show = partial(show_key, options.key_header)
+        meaning = partial(fault, place=place_of(deployment, options))
         client = ProviderClient(
             session,
             timeouts=deployment.timeouts,
             replay=deployment.retry.idempotent,
-            show_key=partial(show_key, options.key_header),
-            fault=partial(fault, place=place_of(deployment, options)),
+            show_key=show,
+            fault=meaning,
         )
-        yield OpenAIRunner(client, options=options, model=deployment.model or "")
+        check = KeyCheck(
+            session,
+            path=models_path(options),
+            timeouts=deployment.timeouts,
+            show_key=show,
+            fault=meaning,
+            is_own=options.is_openai,
+        )
+        yield OpenAIRunner(
+            client, options=options, model=deployment.model or "", check=check
+        )
 
 
 def place_of(deployment: Deployment, options: OpenAIOptions) -> Place:
@@ -114,11 +128,17 @@ class OpenAIRunner:
     """One client of an OpenAI-like server; see ``ModelRunner`` for the contract."""
 
     def __init__(
-        self, client: ProviderClient, *, options: OpenAIOptions, model: str
+        self,
+        client: ProviderClient,
+        *,
+        options: OpenAIOptions,
+        model: str,
+        check: KeyCheck,
     ) -> None:
         self._client = client
         self._options = options
         self._model = model
+        self.check_key = check.check_key
 
     def __repr__(self) -> str:
         return f"<OpenAIRunner {self._client!r}>"

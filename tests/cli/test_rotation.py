@@ -57,3 +57,36 @@ async def test_a_rotated_file_is_used_while_an_answer_streams_on(
     # The old one once more, unless the file has been looked at meanwhile.
     assert used[0] == "Bearer sk-old"
     assert used[-1] == "Bearer sk-new"
+
+
+async def test_a_refused_key_keeps_no_other_from_serving_until_it_is_replaced(
+    write: Callable[[str], str], tmp_path: Path
+) -> None:
+    file, fresh = tmp_path / "key", tmp_path / "fresh"
+    file.write_text("sk-old\n")
+    async with open_openai_upstream(api_key="sk-new") as upstream:
+        config = write(
+            "[[deployment]]\nname = 'gpt-x'\nruntime = 'openai'\n"
+            "credential = { file = 'key' }\n"
+            f"options = {{ endpoint = '{upstream.base_url}' }}\n"
+            "[[deployment]]\nname = 'tiny'\nruntime = 'mock'\n"
+        )
+        arguments = ("serve", "-c", config, "--bind", "127.0.0.1:0")
+        async with start_command(*arguments) as command:
+            await command.serving()
+            assert (
+                "deployment 'gpt-x' cannot be served: the provider refuses the key"
+                f" from the file {file}: "
+            ) in command.stderr
+            assert "sk-old" not in command.stderr
+            assert (await chat(command.port, model="tiny")).status == 200
+            assert (await chat(command.port, model="gpt-x")).status == 502
+            fresh.write_text("sk-new\n")
+            fresh.replace(file)
+            answers: list[Answer] = []
+            with trio.fail_after(60):
+                while not answers or answers[-1].status != 200:
+                    await ask(command, answers)
+                    await trio.sleep(0.05)
+        used = {request.headers["authorization"] for request in upstream.requests}
+        assert used == {"Bearer sk-new"}

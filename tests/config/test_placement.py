@@ -49,7 +49,7 @@ def test_all_keys_are_read() -> None:
         ("labels = { region = [] }", "says nothing; name what the label may be"),
         ("gpus = -1", "gpus: -1 must be at least 0"),
         ("gpu_memory_gib = 4", "needs gpus; say how many a replica takes"),
-        ('check = "models"', "check: 'models' is not allowed; use 'connect' or"),
+        ('check = "model"', "'model' is not allowed; did you mean 'models'?"),
         ('everywhere = "yes"', "everywhere is a string, not true or false"),
         ('colocate_with = "tin"', "there is no deployment 'tin'"),
         ('colocate_with = "tiny"', "goes round in a circle: 'tiny', 'tiny'"),

@@ -91,6 +91,23 @@ def passage(
     return Passed(runner, batch, total_at=total_at, timeouts=timeouts)
 
 
+class Provider(MockRunner):
+    """A runner whose provider says of the key what it is told to say; then: taken."""
+
+    def __init__(self, *answers: InferenceError, after_s: float = 0.0) -> None:
+        super().__init__(MockScript())
+        self._answers = list(answers)
+        self._after_s = after_s
+        self.asked_at: list[float] = []
+
+    async def check_key(self) -> None:
+        """Answer, a while later."""
+        self.asked_at.append(trio.current_time())
+        await trio.sleep(self._after_s)
+        if self._answers:
+            raise self._answers.pop(0)
+
+
 Step: TypeAlias = MockScript | ModelRunner | Exception
 """What a start does: run a script, give this runner, or fail."""
 

@@ -71,6 +71,10 @@ class _Unjudged:
     def released(self, grant: Grant) -> None:
         """Do nothing."""
 
+    def look(self) -> int:
+        """Return the version: nothing changes."""
+        return self.version
+
     def renew(self) -> None:
         """Do nothing."""
 
@@ -132,15 +136,18 @@ class OneKey:
         """
         secret = await self._reader.read()
         if secret is not self._last:
-            changed = self._last is not None and secret != self._last
-            if changed and self._reader.text_is_key:
-                self._rest.over()
-                self.version += 1
-            self._last = secret
+            self._note(secret)
         refusal = self._rest.refusal(trio.current_time())
         if refusal is not None:
             raise refusal
         return Grant(secret)
+
+    def _note(self, secret: Secret) -> None:
+        changed = self._last is not None and secret != self._last
+        if changed and self._reader.text_is_key:
+            self._rest.over()
+            self.version += 1
+        self._last = secret
 
     async def another(self, tried: Sequence[Grant]) -> Grant | None:
         """Return the key when it is another one by now, once for a request."""
@@ -171,6 +178,13 @@ class OneKey:
 
     def released(self, grant: Grant) -> None:
         """Do nothing: one key is not judged."""
+
+    def look(self) -> int:
+        """Notice another key, where it is no token that is fetched."""
+        secret = self._reader.peek() if self._reader.text_is_key else None
+        if secret is not None and secret is not self._last:
+            self._note(secret)
+        return self.version
 
     def renew(self) -> None:
         """Read or fetch the key anew, and have sessions built anew."""
@@ -264,6 +278,11 @@ class PooledKeys:
     def released(self, grant: Grant) -> None:
         """Give back a probe's turn."""
         self._pool.released(_pick(grant))
+
+    def look(self) -> int:
+        """Notice keys that were replaced where they are kept."""
+        self._notice_changes()
+        return self.version
 
     def renew(self) -> None:
         """Take every key for fresh, read anew, and have sessions built anew."""

@@ -10,9 +10,10 @@ import trio
 
 from atomr.errors import CallError
 from atomr.otp import call
-from atomr_infer.errors import NotReadyError
+from atomr_infer.errors import InferenceError, NotReadyError
 from atomr_infer.serving.names import MANAGER, coordinator_name
 from atomr_infer.serving.replicas import messages
+from atomr_infer.serving.replicas.key_check import KEY_REFUSED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,6 +34,8 @@ async def deploy(
     deployment: Deployment,
     progress: Callable[[ReplicaState], None] | None,
     expected: frozenset[str],
+    *,
+    keeps_refused: bool = False,
 ) -> None:
     """Start serving a deployment and wait until it serves; see ``Serving.deploy``."""
     try:
@@ -50,8 +53,10 @@ async def deploy(
         raise NotReadyError(
             f"{deployment.name} was stopped before it served"
         ) from error
-    except BaseException:
-        await _withdraw(deployment)
+    except BaseException as error:
+        waits = isinstance(error, InferenceError) and error.code == KEY_REFUSED
+        if not (waits and keeps_refused):
+            await _withdraw(deployment)
         raise
     if refused is not None:
         raise refused

@@ -24,6 +24,7 @@ from atomr_infer.runtimes.loader import plugin_name
 from atomr_infer.serving.placing.leaving import goes, mine, moves
 from atomr_infer.serving.placing.records import digest_of
 from atomr_infer.serving.placing.status import cluster_status
+from atomr_infer.serving.replicas.key_check import waits_for_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -278,7 +279,7 @@ class Orders:
     async def await_here(
         self, names: Iterable[str], progress: Callable[[str, ReplicaState], None]
     ) -> None:
-        """Wait until this node's share of deployments serves.
+        """Wait until this node's share of deployments serves, or waits for a key.
 
         Raises:
             NotReadyError: one has failed here.
@@ -294,7 +295,7 @@ class Orders:
             await self._news()
 
     def _is_done_here(self, name: str, picture: Picture) -> bool:
-        if name not in picture.catalogue:
+        if name not in picture.catalogue or waits_for_key(self._serving, name):
             return True
         claim = picture.claims.get(name, {}).get(picture.me)
         digest = picture.catalogue[name].entry.digest

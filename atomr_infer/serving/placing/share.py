@@ -24,6 +24,7 @@ from atomr_infer.policy.deployment_state import Event, State, step
 from atomr_infer.policy.placement import Gpus
 from atomr_infer.remote.http.reaching import reach
 from atomr_infer.serving.placing.records import Claim
+from atomr_infer.serving.replicas.key_check import waits_for_key
 from atomr_infer.serving.replicas.replica import TAKES_REQUESTS, Phase
 from atomr_infer.serving.requests.elsewhere import forget, know
 
@@ -62,7 +63,8 @@ class Aim:
             return None
         serving = attrs.evolve(self.deployment.serving, replicas=len(self.gpus))
         # Where others run is none of an engine's affair: it goes on when it changes.
-        return attrs.evolve(self.deployment, serving=serving, placement=Placement())
+        placement = Placement(check=self.deployment.placement.check)
+        return attrs.evolve(self.deployment, serving=serving, placement=placement)
 
 
 class Share:
@@ -179,7 +181,9 @@ class Share:
             self._enter(aim, Event.PLACED)
         with trio.CancelScope() as self._scope:
             self._enter(aim, Event.STARTED)
-            await self._serving.deploy(wanted, expected=self._expected())
+            await self._serving.deploy(
+                wanted, expected=self._expected(), keeps_refused=True
+            )
         if self._scope.cancelled_caught:
             self._enter(aim, Event.UNPLACED, Event.ENDED)
         self._scope = None
@@ -195,8 +199,9 @@ class Share:
     async def _end(self, aim: Aim) -> None:
         runs = self._runs
         is_refused = self.state is State.FAILED and aim.deployment is not None
-        if is_refused and self._serves_on:
-            await self._rest(aim)  # what runs is an earlier revision, and is kept
+        if is_refused and (self._serves_on or self._waits_for_key):
+            # What runs is kept: an earlier revision, or one that tries its key on.
+            await self._rest(aim)
         elif runs is not None:
             if self.state in (State.STOPPED, State.FAILED):
                 self._enter(aim, Event.PLACED, Event.STARTED)
@@ -216,10 +221,18 @@ class Share:
         """Say why it failed until it may be tried again."""
         if aim.deployment is not None and self._again_at is not None:
             with trio.move_on_at(self._again_at):
-                await self._changed.wait()
-                return
+                await self._changed_or_taken()
+                if self._changed.is_set():
+                    return
         self._again_at = None
         self._enter(aim, Event.UNPLACED)
+
+    async def _changed_or_taken(self) -> None:
+        """Wait until it shall be another one, or its provider takes its key."""
+        tries_on = self._waits_for_key
+        while not self._changed.is_set() and self._waits_for_key is tries_on:
+            with trio.move_on_after(_LOOK_EVERY_S if tries_on else inf):
+                await self._changed.wait()
 
     # --- what becomes of it ---------------------------------------------------------
 
@@ -258,6 +271,8 @@ class Share:
         phase = self._serving.readiness().phases.get(self.name)
         if phase == Phase.FAILED.value:
             self._serving.askable(self.name)  # raises why
+            if self._waits_for_key:
+                raise self._serving.routing(self.name).unavailable()
         if phase in _TAKING:
             if not self._unreached:
                 self._again_s = _AGAIN_S
@@ -274,12 +289,17 @@ class Share:
         self._again_at = trio.current_time() + self._again_s
         self._again_s = min(2 * self._again_s, _MAX_AGAIN_S)
         # What it should become cannot be; what it was is better than nothing.
-        if self._runs is not None and not self._serves_on:
+        kept = self._serves_on or self._waits_for_key
+        if self._runs is not None and not kept:
             await self._serving.undeploy(self.name)
         if self.state in (State.PLACING, State.LOADING, State.SERVING):
             self._enter(aim, Event.BROKE)
         with trio.move_on_at(self._again_at):
-            await self._changed.wait()
+            await self._changed_or_taken()
+
+    @property
+    def _waits_for_key(self) -> bool:
+        return waits_for_key(self._serving, self.name)
 
     @property
     def _serves_on(self) -> bool:

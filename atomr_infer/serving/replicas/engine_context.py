@@ -12,6 +12,9 @@ A replica whose deployment is changed gets another context beside this one.  Whe
 the core has taken that one's runner, this one's life is retired, and it ends with
 the last request that runs on it.
 
+A client whose key is refused is no failed start: it waits for another key, and serves
+with that (:mod:`atomr_infer.serving.replicas.key_check`).
+
 One whose life dozes closes its runner, waits until it is woken, and opens another
 one.  Where that fails it goes on waiting: memory that others have now may be free
 the next time.
@@ -48,6 +51,7 @@ from atomr_infer.runtimes.contract import (
 from atomr_infer.serving.names import engine_core_name
 from atomr_infer.serving.replicas import messages
 from atomr_infer.serving.replicas.engine_life import EngineLife
+from atomr_infer.serving.replicas.key_check import await_key
 from atomr_infer.serving.replicas.probing import Probing
 
 if TYPE_CHECKING:
@@ -100,7 +104,7 @@ class EngineContext:
         source: what it opens.
         version: which context of its replica it is; a newer one has a higher one.
         decided: set when it has opened its first runner, or cannot.
-        error: why it cannot.
+        error: why it cannot, for now or for good.
         life: that of its last runner; None: it has opened none.
     """
 
@@ -155,7 +159,8 @@ class EngineContext:
         context = attrs.evolve(self.source.context, progress=self._report)
         try:
             async with self.source.open(context) as runner:
-                failure = await self._live(runner)
+                await self._await_key(runner)
+                failure = None if self._is_retired() else await self._live(runner)
         except Exception as raised:  # noqa: BLE001 - a plugin may raise anything
             error = self._typed(unwrap(raised))
             self._note(error)
@@ -172,6 +177,23 @@ class EngineContext:
             if not self._is_retired():
                 raise failure
         return None if self.life is None or self._is_retired() else self.life.nap
+
+    async def _await_key(self, runner: ModelRunner) -> None:
+        """Wait until a provider takes the key; as long as it refuses, say so."""
+
+        def tell(refusal: InferenceError) -> None:
+            if self.error is None or self.error.message != refusal.message:
+                self._note(refusal)
+                self._cannot_open(refusal)
+
+        await await_key(
+            runner,
+            self.source.deployment,
+            self.source.context.credentials,
+            tell=tell,
+            is_over=self._is_retired,
+        )
+        self.error = None
 
     def _stays_asleep(self, before: EngineLife, error: InferenceError) -> trio.Event:
         nap = before.nap = trio.Event()

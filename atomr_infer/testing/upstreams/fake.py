@@ -57,6 +57,12 @@ class RecordedRequest:
     ended_at: float | None = None
 
     @property
+    def is_check(self) -> bool:
+        """Whether a gateway asks for the models, to see what becomes of its key."""
+        ours = self.headers.get("user-agent") == "atomr-infer"
+        return ours and self.method == "GET"
+
+    @property
     def open(self) -> bool:
         """Whether the answer is under way, or a silence that stands for one."""
         return self.ended_at is None
@@ -84,7 +90,8 @@ class FakeUpstream:
         limit: the rate limit that it keeps, before any script; None: there is none.
         api_keys: keys that it takes; empty: nobody is refused.  A test that
             rotates keys changes it.
-        requests: every request so far, in order of arrival.
+        requests: every request so far, in order of arrival; without ``checks``.
+        checks: requests by which a gateway finds out whether its key is taken.
         connections: TCP connections so far.
     """
 
@@ -112,6 +119,7 @@ class FakeUpstream:
         self.origin = ""
         self.api_keys: set[str] = set() if api_key is None else {api_key}
         self.requests: list[RecordedRequest] = []
+        self.checks: list[RecordedRequest] = []
         self.connections = 0
 
     @property
@@ -163,6 +171,9 @@ class FakeUpstream:
         return await self._answer(answerer, recorded, steps)
 
     def _record(self, request: RecordedRequest) -> None:
+        if request.is_check:
+            self.checks.append(request)
+            return
         self.requests.append(request)
         self._arrival.set()
         self._arrival = trio.Event()

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     from atomr.cluster.replicator import Replicator
     from atomr.refs import Pid
+    from atomr_infer.runtimes.loader import Installed
 
 GONE: Any = object()
 ROLES = ("control", "egress", "edge")
@@ -222,6 +223,7 @@ class Places:
         self.world = World()
         self.all: dict[str, Place] = {}
         self.environ: dict[str, str] = {}
+        self.installed: Installed = distributions
         self._nursery = nursery
         self._replace_after_s = replace_after_s
 
@@ -255,7 +257,9 @@ class Places:
     ) -> None:
         node = ServingNode(NodeConfig(name=name))
         with trio.CancelScope() as scope:
-            async with open_serving(environ=self.environ, node=node) as serving:
+            async with open_serving(
+                environ=self.environ, installed=self.installed, node=node
+            ) as serving:
                 self.world.begin(name)
                 catalogue = Catalogue(
                     cast("Replicator", ModelReplicator(self.world, name)),
@@ -268,7 +272,7 @@ class Places:
                     Facts(**{"roles": ROLES, **facts}),
                     met=partial(self._met, name),
                 )
-                sources = Sources(self.environ, distributions, serving)
+                sources = Sources(self.environ, self.installed, serving)
                 orders = Orders(serving, catalogue, placer, sources)
                 here = current_node()
                 start = partial(PlainProcess, placer.run)
