@@ -21,7 +21,6 @@ from atomr_infer.policy.model_table import ModelTable
 from atomr_infer.remote.http.watchdog import Watchdog
 from atomr_infer.serving.deployments.deploying import deploy
 from atomr_infer.serving.deployments.groups import Groups
-from atomr_infer.serving.deployments.hot_swap import HotSwaps
 from atomr_infer.serving.deployments.replacing import drain, replace
 from atomr_infer.serving.limits.breakers import Breakers
 from atomr_infer.serving.limits.budgets import Budgets
@@ -40,6 +39,7 @@ from atomr_infer.serving.replicas.routing_table import Idle, RoutingTable
 from atomr_infer.serving.requests.prices import Prices
 from atomr_infer.serving.requests.usage import UsageLedger
 from atomr_infer.serving.requests.ways import Ways
+from atomr_infer.serving.swapping.hot_swaps import HotSwaps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
