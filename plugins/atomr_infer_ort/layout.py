@@ -12,7 +12,8 @@ The layout is the one that ``optimum-cli export onnx`` writes::
     1_Pooling/config.json     an embedding model: how tokens become one vector
     modules.json              ... and whether vectors are normalized
 
-The ``.onnx`` file may be in a folder ``onnx``.  All functions block.
+The ``.onnx`` file may be in a folder ``onnx``.  A directory of onnxruntime-genai has
+one file in place of the settings (:mod:`~atomr_infer_ort.genai`).  All functions block.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from typing import Any
 import attrs
 
 from atomr_infer.errors import ConfigError, EngineStartError
+from atomr_infer_ort.genai import FILE as GENAI
+from atomr_infer_ort.genai import Genai, Names, parse_genai
 
 _NAMES = (
     "model.onnx",
@@ -54,6 +57,8 @@ class Layout:
         pooling: ``1_Pooling/config.json``; empty when there is none.
         normalizes: whether ``modules.json`` lists a normalizing layer.
         max_seq_length: longest text that ``sentence_bert_config.json`` allows.
+        names: how the graph calls its inputs and outputs; None: as Optimum does.
+        made_for: execution providers for which it was exported; none: any.
     """
 
     folder: Path
@@ -67,6 +72,8 @@ class Layout:
     pooling: Json
     normalizes: bool
     max_seq_length: int | None
+    names: Names | None = None
+    made_for: tuple[str, ...] = ()
 
 
 def read_layout(source: str, file: str | None = None) -> Layout:
@@ -78,16 +85,17 @@ def read_layout(source: str, file: str | None = None) -> Layout:
 
     Raises:
         ConfigError: a file is missing; says which, and what is there.
-        EngineStartError: a settings file is no JSON object.
+        EngineStartError: a settings file is no JSON object, or the model is one that
+            is not run.
     """
     folder = _folder(source)
+    genai = _genai(folder)
+    if file is None and genai is not None:
+        file = genai.file
     model = _model_file(folder, file)
-    for needed in _WORDS:
+    for needed in _WORDS[1:] if genai else _WORDS:
         if not (folder / needed).is_file():
-            raise ConfigError(
-                f"{str(folder)!r} has no {needed}; export the model with: "
-                "optimum-cli export onnx --model NAME FOLDER"
-            )
+            raise ConfigError(_missing(folder, needed, genai))
     tokenizer_config = _json(folder / "tokenizer_config.json")
     length = _json(folder / "sentence_bert_config.json").get("max_seq_length")
     return Layout(
@@ -95,14 +103,33 @@ def read_layout(source: str, file: str | None = None) -> Layout:
         model=model,
         weights_bytes=weights_bytes(model),
         tokenizer=folder / "tokenizer.json",
-        config=_json(folder / "config.json"),
-        generation=_json(folder / "generation_config.json"),
+        config=_json(folder / "config.json") | (genai.config if genai else {}),
+        generation=genai.generation
+        if genai
+        else _json(folder / "generation_config.json"),
         tokenizer_config=tokenizer_config,
         chat_template=_chat_template(folder, tokenizer_config),
         pooling=_json(folder / "1_Pooling" / "config.json"),
         normalizes=_normalizes(folder / "modules.json"),
         max_seq_length=length if isinstance(length, int) else None,
+        names=genai.names if genai else None,
+        made_for=genai.providers if genai else (),
     )
+
+
+def _genai(folder: Path) -> Genai | None:
+    path = folder / GENAI
+    return parse_genai(_json(path), str(path)) if path.is_file() else None
+
+
+def _missing(folder: Path, needed: str, genai: Genai | None) -> str:
+    remedy = (
+        "write it with transformers: AutoTokenizer.from_pretrained(NAME)"
+        ".save_pretrained(FOLDER)"
+        if genai
+        else "export the model with: optimum-cli export onnx --model NAME FOLDER"
+    )
+    return f"{str(folder)!r} has no {needed}; {remedy}"
 
 
 def model_file(source: str, file: str | None = None) -> Path:
@@ -116,7 +143,7 @@ def model_file(source: str, file: str | None = None) -> Path:
 
 def has_words(source: str) -> bool:
     """Whether a model's directory says anything of texts: a tokenizer, sizes."""
-    return any((_folder(source) / needed).is_file() for needed in _WORDS)
+    return any((_folder(source) / needed).is_file() for needed in (*_WORDS, GENAI))
 
 
 def _folder(source: str) -> Path:

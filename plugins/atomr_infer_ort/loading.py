@@ -5,6 +5,7 @@ Blocks for as long as it takes; belongs in a worker thread.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import attrs
@@ -34,6 +35,7 @@ from atomr_infer_ort.layout import (
 )
 from atomr_infer_ort.model import CausalModel
 from atomr_infer_ort.ranking import RankingModel
+from atomr_infer_ort.renamed import renamed
 from atomr_infer_ort.runner import OrtRunner
 from atomr_infer_ort.schemas import Schemas
 from atomr_infer_ort.session import Session, open_session
@@ -42,13 +44,13 @@ from atomr_infer_ort.tokens import ModelTokenizer
 from atomr_infer_ort.words import context_tokens, tokenizer_of, words_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from atomr_infer.model.secret import Secret
     from atomr_infer_ort.options import Options
 
-_WEIGHTS = (".onnx", ".onnx_data")
+_WEIGHTS = (".onnx", ".onnx_data", ".onnx.data")
 _NO_ENVIRON: Mapping[str, str] = {}
 
 _CACHE_SHARE = 0.25
@@ -123,7 +125,25 @@ def _opened(
 ) -> tuple[Layout, Session]:
     report(Progress("reading the model's files"))
     layout = read_layout(source, file)
-    return layout, _session(layout.model, options, report)
+    with _made_for(layout, options):
+        session = _session(layout.model, options, report)
+    return layout, renamed(session, layout.names)
+
+
+@contextmanager
+def _made_for(layout: Layout, options: Options) -> Iterator[None]:
+    """Say of a model that fails that it was exported for something else."""
+    try:
+        yield
+    except EngineStartError as error:
+        other = [name for name in layout.made_for if name not in options.providers]
+        if not other:
+            raise
+        raise EngineStartError(
+            f"{error.message}; it was exported for {', '.join(other)}: run it there "
+            "with providers = [...], or export it with -e cpu",
+            code=error.code,
+        ) from error
 
 
 def _session(
@@ -160,13 +180,14 @@ def _causal_model(
 ) -> _Causal:
     on_gpu = options.providers[0] in {"cuda", "tensorrt"}
     model = CausalModel(session, layout.config, device="cuda" if on_gpu else "cpu")
-    try:
-        abilities = probe(model, tokenizer.size)
-    except InferenceError:
-        raise
-    except Exception as error:
-        # The library's errors have no common class but Exception.
-        raise load_error(str(layout.model), error) from error
+    with _made_for(layout, options):
+        try:
+            abilities = probe(model, tokenizer.size)
+        except InferenceError:
+            raise
+        except Exception as error:
+            # The library's errors have no common class but Exception.
+            raise load_error(str(layout.model), error) from error
     context = context_tokens(layout, options.context_tokens)
     return _Causal(model, abilities, tokenizer, context)
 

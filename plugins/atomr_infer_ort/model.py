@@ -84,7 +84,8 @@ class CausalModel:
         if unknown:
             raise EngineStartError(
                 f"the model has inputs that a causal model has not: "
-                f"{', '.join(sorted(unknown))}"
+                f"{', '.join(sorted(unknown))}; export it as one decoder that reads "
+                "tokens"
             )
         needed = {"logits", *map(present_of, self.cache_names)}
         missing = sorted(needed - set(self._outputs))
