@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from atomr_infer_python.request import Request
+from atomr_infer.actors.request import Request
 
 __all__ = ["Request"]

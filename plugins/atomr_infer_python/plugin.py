@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import trio
 
-from atomr_infer.actors.definition import Actor, Kind
+from atomr_infer.actors.definition import Kind, actor_of
 from atomr_infer.errors import ConfigError
 from atomr_infer.runtimes.contract import (
     Host,
@@ -97,10 +97,11 @@ async def _made(
         ConfigError: it is not callable, or not so.
         EngineError: making it fails.
     """
-    if isinstance(found, Actor):
-        own = check_actor(who, found, Kind.PROCESS, deployment.options)
-        check_gpus(who, found.devices, os.environ)
-        return await abilities_of_actor(who, found, own, thread)
+    actor = actor_of(found)
+    if actor is not None:
+        own = check_actor(who, actor, Kind.PROCESS, deployment.options)
+        check_gpus(who, actor.devices, os.environ)
+        return await abilities_of_actor(who, actor, own, thread)
     works = getattr(found, "generate", None) or getattr(found, "embed", None)
     if works is not None and not isinstance(found, type):
         if deployment.options:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from atomr_infer.actors.request import request_of
 from atomr_infer.errors import (
     ContextLengthError,
     EndpointUnsupportedError,
@@ -18,7 +19,6 @@ from atomr_infer.errors import (
 from atomr_infer.model.embeddings import Embeddings
 from atomr_infer.model.usage import Usage
 from atomr_infer_python.calling import as_ours, pieces_of, result_of
-from atomr_infer_python.request import request_of
 from atomr_infer_python.telling import Telling, piece_of
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from atomr_infer.model.capabilities import Capabilities
     from atomr_infer.model.embeddings import EmbedRequest
     from atomr_infer_python.abilities import Abilities
+    from atomr_infer_python.calling import Function
     from atomr_infer_python.thread import PinnedThread
 
     Chunks = AsyncGenerator[TokenChunk, None]
@@ -77,16 +78,23 @@ class PythonRunner:
         Cancellation: an async generator is cancelled where it waits; another one is
             closed behind the step that runs.
         """
+        async with self._answering(batch, self._abilities.generate) as chunks:
+            yield chunks
+
+    @asynccontextmanager
+    async def _answering(
+        self, batch: ExecuteBatch, function: Function | None
+    ) -> AsyncIterator[Chunks]:
+        """Run one generation by a function."""
         self._check_well()
         self.active += 1
         try:
-            async with aclosing(self._chunks(batch)) as chunks:
+            async with aclosing(self._chunks(batch, function)) as chunks:
                 yield chunks
         finally:
             self.active -= 1
 
-    async def _chunks(self, batch: ExecuteBatch) -> Chunks:
-        function = self._abilities.generate
+    async def _chunks(self, batch: ExecuteBatch, function: Function | None) -> Chunks:
         if function is None:
             raise EndpointUnsupportedError(
                 f"{self._who} makes vectors; it does not write text",

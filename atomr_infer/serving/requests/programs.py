@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Unpack
 
 from atomr.process.context import NODE
+from atomr_infer.actors.refs import Caller, Lookups
 from atomr_infer.model.conversation import ChatReply, request_of
 from atomr_infer.model.embeddings import EmbedRequest
 from atomr_infer.serving.requests.request import run_request
@@ -17,8 +18,8 @@ from atomr_infer.serving.requests.sinks import CollectingSink, streamed
 from atomr_infer.serving.requests.whole_calls import embed, infer_one
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Iterator
-    from contextlib import AbstractAsyncContextManager
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+    from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
     from atomr.process import Node
     from atomr_infer.model.batch import ExecuteBatch, TokenChunk
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from atomr_infer.serving.shared import Serving
 
 
-class Requests:
+class Requests(Lookups):
     """Requests to the deployments of one serving tree.
 
     Args:
@@ -54,6 +55,10 @@ class Requests:
             yield
         finally:
             NODE.set(outer)
+
+    def _caller_of(self, name: str) -> Caller:
+        self._serving.table.resolve(name)
+        return _Caller(self._serving, self.at_home)
 
     async def chat(
         self,
@@ -148,6 +153,28 @@ class Requests:
         batch = _batch(model, conversation, sampling, stream=False)
         with self.at_home():
             return await self._serving.estimate_cost(batch)
+
+
+class _Caller:
+    """Asks as a program does."""
+
+    def __init__(
+        self, serving: Serving, at_home: Callable[[], AbstractContextManager[None]]
+    ) -> None:
+        self._serving = serving
+        self._at_home = at_home
+
+    def new_id(self) -> str:
+        return _new_id()
+
+    def generate(
+        self, batch: ExecuteBatch
+    ) -> AbstractAsyncContextManager[AsyncIterator[TokenChunk]]:
+        return streamed(self._serving, batch, self._at_home)
+
+    async def vectors(self, request: EmbedRequest) -> Embeddings:
+        with self._at_home():
+            return (await embed(self._serving, request)).value
 
 
 def _new_id() -> str:

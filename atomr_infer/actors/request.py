@@ -1,4 +1,4 @@
-"""What a function or class of the user's is asked.
+"""What code of the user's is asked: a request in its simple form.
 
 Pure.
 """
