@@ -8,17 +8,26 @@ is asked, and no address is bound.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
 import click
 
 from atomr_infer.errors import ConfigError
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from atomr_infer.cli.plan import ServePlan
+
 _CANNOT_WORK = 1
+
+_OF_ADMIN = ("quart", "quart_trio")
 
 
 @attrs.frozen
@@ -100,7 +109,9 @@ def checked(config_path: Path | None) -> Checked:
     from atomr_infer.cli.reload import tls_of  # noqa: PLC0415
 
     plan = plan_serving(config_path=config_path, bind=None)
+    missing = tuple(_missing_files(plan))
     try:
+        _check_admin(plan)
         tls_of(plan.gateway)
         files = check_cluster_files(plan, os.environ)
         node_of(plan, os.environ)
@@ -119,5 +130,39 @@ def checked(config_path: Path | None) -> Checked:
     return Checked(
         source=plan.source,
         deployments=tuple((d.name, d.runtime) for d in plan.deployments),
-        notices=(*plan.notices, *files, *other_state(plan, workers=1)),
+        notices=(*plan.notices, *files, *missing, *other_state(plan, workers=1)),
     )
+
+
+def _missing_files(plan: ServePlan) -> Iterator[str]:
+    """Say which files of models are not on this machine, where others may have them.
+
+    Raises:
+        ConfigError: one is missing, and no other node could have it.
+    """
+    from atomr_infer.runtimes.files import missing_files  # noqa: PLC0415
+    from atomr_infer.runtimes.loader import load_runtime  # noqa: PLC0415
+
+    for index, deployment in enumerate(plan.deployments):
+        for path in missing_files(load_runtime(deployment.runtime), deployment):
+            told = f"deployment {deployment.name!r}: there is no {str(path)!r}"
+            if plan.cluster is None:
+                raise _at_deployment(plan, index, told)
+            yield f"{told} here; a node that loads it needs it"
+
+
+def _at_deployment(plan: ServePlan, index: int, told: str) -> ConfigError:
+    if plan.origin is None:
+        return ConfigError(told)
+    line = plan.origin.positions.line(("deployment", index, "model"))
+    return ConfigError(told, path=plan.origin.path, line=line)
+
+
+def _check_admin(plan: ServePlan) -> None:
+    """Refuse an admin key where its routes could not be opened."""
+    missing = [name for name in _OF_ADMIN if importlib.util.find_spec(name) is None]
+    if plan.admin_key is not None and missing:
+        raise ConfigError(
+            f"the admin routes need {missing[0]}: pip install 'atomr-infer[admin]'",
+            setting="admin_key",
+        )

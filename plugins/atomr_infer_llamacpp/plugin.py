@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
@@ -56,6 +57,11 @@ class LlamaCppPlugin(RuntimePlugin):
     def validate(self, deployment: Deployment) -> None:
         """Check the model's form and the options."""
         parse_options(deployment)
+
+    def files(self, deployment: Deployment) -> tuple[Path, ...]:
+        """Return the model's file, where it is given by its path."""
+        source = parse_options(deployment).source
+        return (source.expanduser(),) if isinstance(source, Path) else ()
 
     @asynccontextmanager
     async def open_runner(

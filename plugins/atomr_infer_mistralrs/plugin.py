@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
@@ -21,7 +22,12 @@ from atomr_infer.runtimes.contract import Host, Progress, RunnerContext, Runtime
 from atomr_infer.runtimes.packaged import PackagedFile
 from atomr_infer_mistralrs.loading import load
 from atomr_infer_mistralrs.models import locate
-from atomr_infer_mistralrs.options import Quantization, parse_options
+from atomr_infer_mistralrs.options import (
+    GgufFile,
+    HfDirectory,
+    Quantization,
+    parse_options,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -58,6 +64,13 @@ class MistralRsPlugin(RuntimePlugin):
     def validate(self, deployment: Deployment) -> None:
         """Check the model's form and the options."""
         parse_options(deployment)
+
+    def files(self, deployment: Deployment) -> tuple[Path, ...]:
+        """Return the model's file or directory, where it is given by its path."""
+        match parse_options(deployment).source:
+            case GgufFile(path) | HfDirectory(path):
+                return (Path(path).expanduser(),)
+        return ()
 
     @asynccontextmanager
     async def open_runner(

@@ -22,10 +22,12 @@ from atomr_infer.runtimes.contract import (
     RunnerContext,
     RuntimePlugin,
 )
+from atomr_infer.runtimes.files import local_path
 from atomr_infer_ort.options import parse_options
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from atomr_infer.model.deployment import Deployment
 
@@ -52,6 +54,13 @@ class OrtPlugin(RuntimePlugin):
     def validate(self, deployment: Deployment) -> None:
         """Check the options."""
         parse_options(deployment)
+
+    def files(self, deployment: Deployment) -> tuple[Path, ...]:
+        """Return the model's directory, and the draft's."""
+        options = parse_options(deployment)
+        paths = (options.source, options.draft)
+        found = (local_path(path) for path in paths if path is not None)
+        return tuple(path for path in found if path is not None)
 
     @asynccontextmanager
     async def open_runner(

@@ -22,10 +22,12 @@ from atomr_infer.runtimes.contract import (
     RunnerContext,
     RuntimePlugin,
 )
+from atomr_infer.runtimes.files import local_path
 from atomr_infer_tensorrt.options import is_plan, parse_options
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
 
     from atomr_infer.model.deployment import Deployment
     from atomr_infer_tensorrt.loading import Runner
@@ -77,6 +79,11 @@ class TensorRTPlugin(RuntimePlugin):
     def validate(self, deployment: Deployment) -> None:
         """Check the options."""
         parse_options(deployment)
+
+    def files(self, deployment: Deployment) -> tuple[Path, ...]:
+        """Return the plan, the model's file, or the directory with one of them."""
+        path = local_path(parse_options(deployment).source)
+        return () if path is None else (path,)
 
     @asynccontextmanager
     async def open_runner(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib.util
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
@@ -56,6 +57,18 @@ class VllmPlugin(RuntimePlugin):
     def validate(self, deployment: Deployment) -> None:
         """Check the options."""
         parse_options(deployment)
+
+    def files(self, deployment: Deployment) -> tuple[Path, ...]:
+        """Return what is given by a path: the model, its template, the adapters."""
+        options = parse_options(deployment)
+        # Another name is the hub's, with its ``hf:`` or without.
+        is_path = options.weights.startswith(("/", "./", "../", "~"))
+        paths = [options.weights] if is_path else []
+        if options.chat_template is not None:
+            paths.append(options.chat_template)
+        return tuple(
+            Path(path).expanduser() for path in [*paths, *options.lora.values()]
+        )
 
     @asynccontextmanager
     async def open_runner(

@@ -63,6 +63,15 @@ def test_a_cookie_that_others_may_read_is_told_of(config: Path) -> None:
     )
 
 
+def test_a_model_that_is_not_here_may_be_on_another_node(config: Path) -> None:
+    text = CONFIG.replace('"mock"', '"ort"\nmodel = "/no/such"')
+    config.write_text(text)
+    assert (
+        "deployment 'm': there is no '/no/such' here; a node that loads it needs it"
+        in (checked(config).notices)
+    )
+
+
 def write(name: str, text: str) -> Callable[[Path], object]:
     return lambda folder: (folder / name).write_text(text)
 

