@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
+from atomr_infer.cli.plan import plan_serving
+from atomr_infer.errors import ConfigError
 from tests.cli.conftest import START_S, environment, mock_config, run_command
 
 if TYPE_CHECKING:
@@ -62,12 +64,23 @@ async def refused(*arguments: str, status: int = 1, **env: str) -> str:
         ("", ": there is nothing to serve: add a [[deployment]]"),
     ],
 )
-async def test_a_mistake_in_the_file_has_its_line_and_a_remedy(
+def test_a_mistake_in_the_file_has_its_line_and_a_remedy(
     write: Callable[[str], str], text: str, said: str
 ) -> None:
     path = write(text)
+    with pytest.raises(ConfigError) as caught:
+        plan_serving(config_path=Path(path), bind=None)
+    assert str(caught.value).startswith(f"{path}{said}")
+    assert "\n" not in str(caught.value)
+
+
+async def test_serve_ends_with_what_is_wrong_with_the_file(
+    write: Callable[[str], str],
+) -> None:
+    path = write('[[deployment]]\nname = "m"\nruntime = "mock"\nservs = ["x"]')
     err = await refused("-c", path)
-    assert err.startswith(f"atomr-infer: {path}{said}")
+    said = "deployment 'm': unknown key 'servs'; did you mean 'serves'?"
+    assert err.startswith(f"atomr-infer: {path}:4: {said}")
     assert err.count("\n") == 1
 
 
