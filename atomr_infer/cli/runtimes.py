@@ -37,5 +37,6 @@ def _row(name: str) -> tuple[str, str, str, str]:
     try:
         ensure_available(plugin)
     except PluginError as error:
-        return written, plugin.host.value, plugin.summary, str(error)
+        state = str(error).removeprefix(f"runtime {name!r} ")
+        return written, plugin.host.value, plugin.summary, state
     return written, plugin.host.value, plugin.summary, "ready"
