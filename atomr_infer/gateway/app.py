@@ -23,7 +23,7 @@ from atomr_infer.errors import (
 )
 from atomr_infer.gateway.answer_headers import overhead_headers
 from atomr_infer.gateway.asgi_exchange import AsgiExchange, Receive, Scope, Send
-from atomr_infer.gateway.asking import Asking, asking
+from atomr_infer.gateway.asking import Asking, asking, note_answer
 from atomr_infer.gateway.conversations import Conversations
 from atomr_infer.gateway.cors import Cors
 from atomr_infer.gateway.door import Door
@@ -172,6 +172,8 @@ class GatewayApp:
             await self._dispatch(exchange)
         except ClientGoneError:
             log.info("%s %s: the client left", exchange.method, exchange.path)
+        finally:
+            note_answer(self._serving.meters, exchange)
 
     async def _dispatch(self, exchange: Exchange) -> None:
         asked = asking(exchange, door=self._door, cors=self._cors)

@@ -49,6 +49,7 @@ class AsgiExchange(Exchange):
         self.query = scope["query_string"]
         self.headers = scope["headers"]
         self.started = False
+        self.status = 0
         self.ended = False
         self.extra = ()
         self.notes = Notes()
@@ -110,11 +111,13 @@ class AsgiExchange(Exchange):
             }
         )
         self.started = True
+        self.status = status
 
     def begin(self, status: int, headers: Headers, data: bytes) -> None:
         """Begin the answer and send a first piece of its body; does not wait."""
         assert self._nursery is not None, "run() comes first"
         self.started = True
+        self.status = status
         self._begun = trio.Event()
         self._nursery.start_soon(self._begin, self._begun, status, headers, data)
 

@@ -23,6 +23,7 @@ from atomr_infer.wire.anthropic.versions import BETA_HEADER
 if TYPE_CHECKING:
     from atomr_infer.gateway.cors import Cors
     from atomr_infer.gateway.exchange import Exchange
+    from atomr_infer.serving.requests.meters import Meters
 
 
 @attrs.frozen
@@ -78,6 +79,15 @@ def asking(exchange: Exchange, *, door: Door, cors: Cors) -> Asking:
         door=door,
     )
     return found
+
+
+def note_answer(meters: Meters, exchange: Exchange) -> None:
+    """Count how a request was answered: by its route, by no word of the client's."""
+    known = exchange.notes.known
+    action, dialect = "none", ""
+    if isinstance(known, Asking) and isinstance(known.target, Target):
+        action, dialect = known.target.action.value, known.target.dialect.value
+    meters.answers[action, dialect, exchange.status] += 1
 
 
 def _by_name(headers: list[tuple[bytes, bytes]]) -> dict[str, str]:

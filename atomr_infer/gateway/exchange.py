@@ -55,6 +55,7 @@ class Exchange(ABC):
         query: the raw bytes behind the question mark.
         headers: names in lower case and values, in order.
         started: status and headers are on their way, or sent.
+        status: of the answer; 0: it has not begun.
         ended: the whole answer is.
         extra: headers of its answer, whichever it is.
         notes: what is worked out of its head, for others with the same one.
@@ -70,6 +71,7 @@ class Exchange(ABC):
         "path",
         "query",
         "started",
+        "status",
     )
 
     method: str
@@ -77,6 +79,7 @@ class Exchange(ABC):
     query: bytes
     headers: list[tuple[bytes, bytes]]
     started: bool
+    status: int
     ended: bool
     extra: Headers
     notes: Notes

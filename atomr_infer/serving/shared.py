@@ -36,6 +36,7 @@ from atomr_infer.serving.replicas.key_check import waits_for_key
 from atomr_infer.serving.replicas.readiness import Readiness, readiness_of
 from atomr_infer.serving.replicas.replica import Phase, ReplicaState
 from atomr_infer.serving.replicas.routing_table import Idle, RoutingTable
+from atomr_infer.serving.requests.meters import Meters
 from atomr_infer.serving.requests.prices import Prices
 from atomr_infer.serving.requests.usage import UsageLedger
 from atomr_infer.serving.requests.ways import Ways
@@ -100,6 +101,7 @@ class Serving:
         )
         self.watchdog = Watchdog()
         self.prices = Prices()
+        self.meters = Meters()
         self.started_at_s = int(time.time())
         self.ways = Ways()
 

@@ -95,6 +95,7 @@ class AwkwardRunner:
     async def do_tell(self, batch: ExecuteBatch, how: str) -> AsyncIterator[TokenChunk]:
         self.telling = how
         yield TokenChunk(text="told")
+        yield TokenChunk(finish_reason=FinishReason.STOP, usage=Usage(output_text=1))
 
     async def failed(self) -> InferenceError:
         await self.failure.wait()

@@ -23,6 +23,7 @@ from atomr.otp import supervision_tree
 from atomr.process import current_node
 from atomr_infer.gateway.admin.keys import KeyRoutes
 from atomr_infer.gateway.admin.lifecycle import LifecycleRoutes
+from atomr_infer.gateway.admin.metrics.routes import MetricsRoutes
 from atomr_infer.gateway.admin.placement import PlacementRoutes
 from atomr_infer.gateway.admin.refused import RefusedError
 from atomr_infer.gateway.admin.shown import (
@@ -33,7 +34,7 @@ from atomr_infer.gateway.admin.shown import (
 )
 from atomr_infer.gateway.admin.spending import SpendingRoutes
 from atomr_infer.gateway.admin.swaps import SwapRoutes
-from atomr_infer.gateway.keys import GatewayKeys
+from atomr_infer.gateway.keys import GatewayKeys, refusal
 
 if TYPE_CHECKING:
     from atomr_infer.gateway.asgi_exchange import Receive, Scope, Send
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_OPENS = "the operators' routes"
 _FORCED = {"open": "force_open", "close": "force_close"}
 
 
@@ -77,6 +79,7 @@ class AdminApp:
             *SpendingRoutes(self._serving).routes(),
             *PlacementRoutes(self._serving).routes(),
             *SwapRoutes(self._serving).routes(),
+            *MetricsRoutes(self._serving).routes(),
         ):
             name = f"{method} {path}"
             app.add_url_rule(path, name, cast("Any", view), methods=[method])
@@ -87,7 +90,7 @@ class AdminApp:
         # Not from the query: that is logged by whoever stands in front.
         if self._keys.allow(headers, {}):
             return None
-        return _error(401, "invalid_admin_key", "the request shows no admin key")
+        return _error(401, "invalid_admin_key", refusal(headers, opens=_OPENS))
 
     async def _all(self) -> Response:
         deployments = self._serving.deployments.values()

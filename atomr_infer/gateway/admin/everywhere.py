@@ -39,6 +39,7 @@ _RELOAD_S = 3600.0
 _EACH_ITS_OWN = ("/admin/breakers/", "/admin/credentials/", _RELOAD, "/admin/drain")
 """What is a process' own: the rest is the cluster's, whichever node is asked."""
 
+_FIGURES = ("/admin/metrics", "/metrics")
 _GOOD = range(200, 300)
 _UNAUTHORIZED = 401
 _TOO_LARGE = 413
@@ -64,7 +65,8 @@ class Everywhere:
         """Serve one HTTP request."""
         query = str(scope.get("query_string", b""), "ascii", "replace")
         pairs = parse_qsl(query, keep_blank_values=True)
-        is_all = (_NODES, _ALL) in pairs
+        # Figures are no JSON: their route asks the others by itself.
+        is_all = (_NODES, _ALL) in pairs and scope["path"] not in _FIGURES
         if not (is_all or self._is_for_workers(scope)):
             await self._app(scope, receive, send)
             return

@@ -77,6 +77,7 @@ class Http1Exchange(Exchange):
         self.query = head.query
         self.headers = head.headers
         self.started = False
+        self.status = 0
         self.ended = False
         self.extra = ()
         self.notes = head.notes
@@ -147,6 +148,7 @@ class Http1Exchange(Exchange):
         self._head_data = self._answer.data
         self.keep = not self._answer.close
         self.started = True
+        self.status = status
 
     async def write(self, data: bytes) -> None:
         """Send a piece of the body."""

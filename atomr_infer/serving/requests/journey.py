@@ -172,6 +172,7 @@ class Journey:
             holds.end(self.report.used if self._asked else None)
         report, stage = self.report, self._stage
         self._serving.usage.note(report.spent, self.batch.asker, report.cost)
+        self._serving.meters.note(report)
         if stage is not None:
             if stage.stages:
                 # What those inside it used is in the ledger already.

@@ -270,6 +270,7 @@ class Straight:
             if self._entered.of_request is not None:
                 self._entered.of_request.end(report.used)
         serving.usage.note(report.spent, self._batch.asker, report.cost)
+        serving.meters.note(report)
         report.stop()
 
     def _spent(self, usage: Usage) -> None:

@@ -1,0 +1,1 @@
+"""The operators' figures, for Prometheus: what is counted, and how all stands."""
