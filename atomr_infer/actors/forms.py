@@ -154,6 +154,8 @@ def forms_of(function: Callable[..., object], *, place: int, who: str) -> Forms[
     said = {"request": asked, "return": function.__annotations__.get("return", str)}
     if asked is inspect.Parameter.empty:
         said["request"] = str
+    if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
+        said["return"] = str  # what comes piece by piece, however it is annotated
 
     def probe() -> None:
         """Carry the two annotations alone: others may be for type checkers."""

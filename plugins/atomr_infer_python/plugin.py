@@ -27,13 +27,19 @@ from atomr_infer_python.abilities import Abilities, of_function, of_object
 from atomr_infer_python.acting import abilities_of_actor, check_actor
 from atomr_infer_python.calling import as_ours, result_of
 from atomr_infer_python.gpus import check_gpus
-from atomr_infer_python.parameters import Parameters, check_options, parameters_of
+from atomr_infer_python.marks import without_mark
+from atomr_infer_python.parameters import (
+    Parameters,
+    check_options,
+    parameters_in_source,
+    parameters_of,
+)
 from atomr_infer_python.runner import PythonRunner
 from atomr_infer_python.target import (
     FORM,
     load_target,
-    parameters_of_source,
     parse_target,
+    statement_of,
 )
 from atomr_infer_python.thread import PinnedThread
 
@@ -61,7 +67,9 @@ class PythonPlugin(RuntimePlugin):
         # What another interpreter finds is not seen from here; a file is.
         elsewhere = deployment.interpreter is not None or deployment.ray is not None
         if target.is_file or not elsewhere:
-            _options(str(target), parameters_of_source(target), deployment)
+            found = without_mark(str(target), statement_of(target), deployment)
+            known = None if found is None else parameters_in_source(found)
+            _options(str(target), known, deployment)
 
     @asynccontextmanager
     async def open_runner(

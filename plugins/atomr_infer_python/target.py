@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING
 import attrs
 
 from atomr_infer.errors import ConfigError
-from atomr_infer_python.parameters import Parameters, parameters_in_source
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -68,15 +67,16 @@ def parse_target(runtime: str) -> Target:
     if not target.is_file:
         names += target.module.split(".")
     if not all(name.isidentifier() for name in names):
+        own = runtime.partition(":")[0]
         raise ConfigError(
-            f"runtime is {runtime!r}; write {FORM}, such as python:my_model:answer, "
-            "or python:models/my_model.py:answer for a file"
+            f"runtime is {runtime!r}; write {own}:<module>:<attribute>, such as "
+            f"{own}:my_model:answer, or {own}:models/my_model.py:answer for a file"
         )
     return target
 
 
-def parameters_of_source(target: Target) -> Parameters | None:
-    """Return what a target's source says that it takes; None: only a run tells.
+def statement_of(target: Target) -> ast.stmt | None:
+    """Return what defines a target in its source; None: only a run tells.
 
     Raises:
         ConfigError: there is no such module, it is no Python, or it defines no such
@@ -95,7 +95,7 @@ def parameters_of_source(target: Target) -> Parameters | None:
         if "*" in found or "__getattr__" in found:
             return None
         raise ConfigError(_no_attribute(target, str(source), first, found))
-    return None if rest else parameters_in_source(found[first])
+    return None if rest else found[first]
 
 
 def load_target(target: Target) -> object:
@@ -171,12 +171,12 @@ def _spec(module: str) -> ModuleSpec | None:
     except ValueError:  # of a module that was not found but made: __main__
         return None
     spec = spec or PathFinder.find_spec(first, [str(Path.cwd())])
-    name = first
     for part in parts:
         if spec is None or spec.submodule_search_locations is None:
             return None
-        name = f"{name}.{part}"
-        spec = PathFinder.find_spec(name, list(spec.submodule_search_locations))
+        # By the part alone: a folder without __init__.py that is inside another one
+        # would look for that one among what is imported.
+        spec = PathFinder.find_spec(part, list(spec.submodule_search_locations))
     return spec
 
 

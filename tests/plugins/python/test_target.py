@@ -175,3 +175,15 @@ def test_an_import_that_fails_is_told_with_its_reason(tmp_path: Path) -> None:
 
 def test_the_plugin_conforms(own: Own) -> None:
     check_plugin(PLUGIN, own("count"), heavy=("numpy", "jinja2", "ast_never"))
+
+
+def test_a_module_in_folders_without_an_init_file_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner = tmp_path / "one_of_mine" / "inside" / "further"
+    inner.mkdir(parents=True)
+    (inner / "models.py").write_text("def answer(request): ...")
+    monkeypatch.chdir(tmp_path)
+
+    PLUGIN.validate(named("python:one_of_mine.inside.further.models:answer"))
+    assert "no module" in refusal(named("python:one_of_mine.inside.farther.m:answer"))
