@@ -4,7 +4,8 @@ SIGHUP, the file's change and ``POST /admin/reload`` are one: the configuration 
 read and checked as at the start, and then taken whole or not at all.
 
 1. What is new is deployed, as at the start; nobody could ask it before.
-2. What has changed is replaced, all of it in one step, when its new engines serve.
+2. What has changed is replaced, all of it in one step, when its new engines serve;
+   but what has ``hot_swap`` begins to be taken over, and that may still go back.
 3. The gateway's own settings change with it, in the same step.
 4. What was taken out is nobody's any more, and ends with its last request.
 
@@ -39,6 +40,7 @@ from atomr_infer.config.differences import (
 from atomr_infer.errors import ConfigError, InferenceError
 from atomr_infer.gateway.server_tls import server_context
 from atomr_infer.model.budget import budgets_by_name
+from atomr_infer.policy.replaced import keeps_engine
 from atomr_infer.serving.placing.orders import Orders
 
 if TYPE_CHECKING:
@@ -253,12 +255,36 @@ class Reloader:
         done = False
         try:
             await self._deploy(new, names, started)
-            if other:
-                await self._cluster.replace(*other, expected=names)
+            swapped = [each for each in other if self._is_swapped(each)]
+            at_once = [each for each in other if each not in swapped]
+            if at_once:
+                await self._cluster.replace(*at_once, expected=names)
             done = True
+            for each in swapped:
+                await self._swap(each)
         finally:
             if not done:
                 self._remove(started)
+
+    def _is_swapped(self, wanted: Deployment) -> bool:
+        """Whether a deployment is to take over step by step from the one that runs."""
+        if wanted.hot_swap is None:
+            return False
+        [now] = [each for each in self.plan.deployments if each.name == wanted.name]
+        return not keeps_engine(now, wanted, is_client=True)
+
+    async def _swap(self, wanted: Deployment) -> None:
+        try:
+            with self._cluster.at_home():
+                await self._cluster.hot_swaps.begin(wanted, None, None)
+        except (ConfigError, InferenceError) as error:
+            # The rest of the file is taken already.
+            print_notice(f"{wanted.name} is not swapped: {error}")
+        else:
+            told = f"atomr-infer swap {wanted.name} show"
+            print_notice(
+                f"{wanted.name} is being swapped; `{told}` tells how far it is"
+            )
 
     async def _deploy(
         self, new: Iterable[Deployment], names: list[str], started: list[str]

@@ -17,6 +17,7 @@ from atomr_infer.config.credentials import (
     read_credentials,
 )
 from atomr_infer.config.fallbacks import check_fallbacks, read_fallbacks
+from atomr_infer.config.hot_swap import read_hot_swap
 from atomr_infer.config.placement import check_colocations, read_placement
 from atomr_infer.config.prices import read_price
 from atomr_infer.config.rate_limits import read_rate_limits
@@ -219,6 +220,7 @@ _SUB_TABLES = {
     "retry": _retry,
     "breaker": _breaker,
     "hedge": _hedge,
+    "hot_swap": read_hot_swap,
     "placement": read_placement,
     "price": read_price,
     "rate_limits": read_rate_limits,

@@ -31,6 +31,7 @@ from atomr_infer.model.rate_limits import RateLimits
 from atomr_infer.model.ray import RayHost
 from atomr_infer.model.routing import Routing
 from atomr_infer.model.secret import PooledSecret, SecretSource, alone, pooled
+from atomr_infer.model.swap_plan import SwapPlan
 from atomr_infer.model.validation import (
     InvalidValueError,
     at_least,
@@ -220,6 +221,9 @@ class Deployment:
             share them.
         placement: which nodes of a cluster may run it.
         ray: the Ray cluster whose nodes run its engines; None: this machine does.
+        hot_swap: how carefully another one takes over from it, where its file is
+            changed or ``atomr-infer swap`` says so.  None: a changed file exchanges
+            it in one step.
 
     >>> Deployment(name="tiny", runtime="mock").serves
     ('tiny',)
@@ -276,6 +280,10 @@ class Deployment:
         validator=attrs.validators.optional(attrs.validators.instance_of(RateLimits)),
     )
     placement: Placement = attrs.field(factory=Placement)
+    hot_swap: SwapPlan | None = attrs.field(
+        default=None,
+        validator=attrs.validators.optional(attrs.validators.instance_of(SwapPlan)),
+    )
     ray: RayHost | None = attrs.field(
         default=None,
         validator=attrs.validators.optional(attrs.validators.instance_of(RayHost)),

@@ -25,9 +25,15 @@ def _steps(given: Iterable[float]) -> tuple[float, ...]:
     return steps if steps and steps[-1] == 1.0 else (*steps, 1.0)
 
 
+def _probe(given: str | None) -> str:
+    return "" if given is None else given
+
+
 def _rise(
     _: object, field: attrs.Attribute[tuple[float, ...]], steps: tuple[float, ...]
 ) -> None:
+    if any(isinstance(s, bool) or not isinstance(s, int | float) for s in steps):
+        raise InvalidValueError(field.name, list(steps), "is no array of numbers")
     if list(steps) != sorted(set(steps)) or not 0 < steps[0] <= steps[-1] == 1:
         problem = "must rise from above 0 to at most 1"
         raise InvalidValueError(field.name, list(steps), problem)
@@ -43,7 +49,7 @@ class SwapPlan:
         min_requests: how many requests a step counts at least.
         patience_s: a step with fewer requests is over after so long.
         max_error_rate: the share of a step's requests that may fail.
-        probe: what it is asked before it gets any request; None: nothing.
+        probe: what it is asked before it gets any request; empty: nothing.
         probe_timeout_s: how long its answer may take.
         drain_s: how long requests of who goes may still take.
     """
@@ -55,6 +61,10 @@ class SwapPlan:
     min_requests: int = attrs.field(default=20, validator=at_least(0))
     patience_s: float = attrs.field(default=300.0, validator=positive)
     max_error_rate: float = attrs.field(default=0.02, validator=not_negative)
-    probe: str | None = "Reply with the word yes."
+    probe: str = attrs.field(
+        default="Reply with the word yes.",
+        converter=_probe,
+        validator=attrs.validators.instance_of(str),
+    )
     probe_timeout_s: float = attrs.field(default=60.0, validator=positive)
     drain_s: float = attrs.field(default=300.0, validator=not_negative)

@@ -44,6 +44,7 @@ def keeps_engine(now: Deployment, wanted: Deployment, *, is_client: bool) -> boo
         fallbacks=now.fallbacks,
         on_cut=now.on_cut,
         hedge=now.hedge,
+        hot_swap=now.hot_swap,
         breaker=now.breaker,
         serving=now.serving,
         placement=now.placement,

@@ -28,6 +28,7 @@ from atomr_infer.model.placement import Placement
 from atomr_infer.model.prices import Rates
 from atomr_infer.model.rate_limits import RateLimits
 from atomr_infer.model.ray import RayHost
+from atomr_infer.model.swap_plan import SwapPlan
 from atomr_infer.model.team import Team
 from atomr_infer.testing.mock_script import MockScript
 from atomr_infer.wire.openai import error_body
@@ -91,7 +92,11 @@ A `[[budget]]` has the same keys, and the `team` or the `key` (its id) that spen
 
 _PLACEMENT = """\
 Which nodes of a cluster run the replicas ([placement](../explanation/placement.md)).
-Where a node has no others, nothing of it is looked at."""
+Where a node has no others, only `check` is looked at."""
+
+_HOT_SWAP = """\
+How carefully another one takes over ([swap a model](../how-to/swap-a-model.md)).
+Left out: a changed file exchanges it in one step."""
 
 _RAY = """\
 What a Ray cluster sets aside for each replica ([use Ray](../how-to/use-ray.md)).
@@ -145,6 +150,7 @@ _TABLES: tuple[tuple[str, str, type[attrs.AttrsInstance]], ...] = (
         BreakerPolicy,
     ),
     ("[deployment.hedge]", "", HedgePolicy),
+    ("[deployment.hot_swap]", _HOT_SWAP, SwapPlan),
     ("[[deployment.budget]]", _BUDGET, Budget),
     ("[deployment.placement]", _PLACEMENT, Placement),
     ("[deployment.ray]", _RAY, RayHost),
@@ -220,6 +226,7 @@ _ELSEWHERE = frozenset(
         "breaker",
         "budget",
         "hedge",
+        "hot_swap",
         "openai",
         "options",
         "placement",

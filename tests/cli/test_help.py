@@ -40,6 +40,7 @@ async def test_help_names_every_command() -> None:
         "runtimes",
         "serve",
         "status",
+        "swap",
     ]
 
 

@@ -22,7 +22,9 @@ from atomr_infer.model.budget import Budget, OwnedBudget, Per
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.model.rate_limits import RateLimits
 from atomr_infer.model.secret import Secret
+from atomr_infer.model.swap_plan import SwapPlan
 from atomr_infer.model.team import Team
+from atomr_infer.policy.hot_swap import Phase
 from atomr_infer.serving.names import MANAGER
 from atomr_infer.serving.steering import Order
 from tests.gateway.http import Answer, chat, request, until
@@ -171,6 +173,21 @@ async def test_a_crash_while_what_was_taken_out_ends_ends_no_server(
         assert (await chat(served.port, model="n")).status == 200
         await served.reload(attrs.evolve(PLAN, deployments=(N, M)))
         assert (await chat(served.port)).status == 200
+
+
+async def test_what_has_a_plan_is_taken_over_and_not_exchanged() -> None:
+    careful = attrs.evolve(M, hot_swap=SwapPlan(step_s=0, min_requests=0))
+    async with serving(attrs.evolve(PLAN, deployments=(careful,))) as served:
+        # What an engine is not made with changes at once.
+        wide = attrs.evolve(careful, default_max_tokens=7)
+        await served.reload(attrs.evolve(PLAN, deployments=(wide,)))
+        assert served.cluster.hot_swaps.statuses() == ()
+        other = attrs.evolve(wide, options={"reply": "other"})
+        await served.reload(attrs.evolve(PLAN, deployments=(other,)))
+        swaps = served.cluster.hot_swaps
+        await until(lambda: [s.phase for s in swaps.statuses()] == [Phase.SWAPPED])
+        answer = await chat(served.port, model="m")
+        assert answer.json["choices"][0]["message"]["content"] == "other"
 
 
 async def test_a_file_that_cannot_work_changes_nothing_and_is_remembered() -> None:

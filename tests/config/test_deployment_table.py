@@ -32,6 +32,7 @@ from atomr_infer.model.placement import Check, Placement, Role
 from atomr_infer.model.prices import Price, Rates, Tier
 from atomr_infer.model.rate_limits import RateLimits
 from atomr_infer.model.ray import RayHost
+from atomr_infer.model.swap_plan import SwapPlan
 from atomr_infer.model.secret import (
     EnvSecret,
     FileSecret,
@@ -65,6 +66,7 @@ WHOLE = Deployment(
     on_cut=OnCut.BUFFER,
     breaker=BreakerPolicy(max_failures=0),
     hedge=HedgePolicy(after_s=1.5),
+    hot_swap=SwapPlan(steps=(0.1, 0.5), probe=None),
     placement=Placement(
         roles={Role.GPU, Role.EDGE},
         labels={"region": ("eu", "us"), "zone": "a"},

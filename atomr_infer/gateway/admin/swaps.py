@@ -7,7 +7,8 @@
 ==========  ======================  ==============================================
 
 A deployment is sent with the members that its table in a configuration has, and a plan
-with those of :class:`~atomr_infer.model.swap_plan.SwapPlan`.
+with those of :class:`~atomr_infer.model.swap_plan.SwapPlan`; left out, it is the
+deployment's own ``hot_swap``.  Any node of a cluster answers for all swaps.
 """
 
 from __future__ import annotations
@@ -22,16 +23,16 @@ from quart import Response, request
 from atomr_infer.config.deployment_table import table_deployment
 from atomr_infer.errors import ConfigError, InferenceError
 from atomr_infer.gateway.admin.refused import RefusedError, json_answer
-from atomr_infer.model.validation import InvalidValueError
 from atomr_infer.model.swap_plan import SwapPlan
+from atomr_infer.model.validation import InvalidValueError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
     from atomr_infer.gateway.admin.shown import Shown
     from atomr_infer.model.deployment import Deployment
-    from atomr_infer.serving.swapping.records import SwapStatus
     from atomr_infer.serving.shared import Serving
+    from atomr_infer.serving.swapping.records import SwapStatus
 
     View = Callable[..., Awaitable[Response]]
 
@@ -87,7 +88,15 @@ def asked(name: str, body: str | bytes) -> tuple[Deployment, SwapPlan]:
     unknown = sorted(members.keys() - {"deployment", "plan"})
     if unknown or "deployment" not in members:
         raise ConfigError('the body is not {"deployment": {...}, "plan": {...}}')
-    given = members.get("plan", {})
+    wanted = table_deployment(members["deployment"])
+    if wanted.name != name:
+        raise ConfigError(f"the body is of {wanted.name!r}, the path of {name!r}")
+    if "plan" not in members:
+        return wanted, wanted.hot_swap or SwapPlan()
+    return wanted, _plan(members["plan"])
+
+
+def _plan(given: dict[str, Any]) -> SwapPlan:
     known = [field.name for field in attrs.fields(SwapPlan)]
     for member in given:
         if member not in known:
@@ -95,13 +104,9 @@ def asked(name: str, body: str | bytes) -> tuple[Deployment, SwapPlan]:
                 f"plan: nothing reads {member!r}; known: {', '.join(known)}"
             )
     try:
-        plan = SwapPlan(**given)
+        return SwapPlan(**given)
     except (InvalidValueError, TypeError) as error:
         raise ConfigError(f"plan: {error}") from error
-    wanted = table_deployment(members["deployment"])
-    if wanted.name != name:
-        raise ConfigError(f"the body is of {wanted.name!r}, the path of {name!r}")
-    return wanted, plan
 
 
 def shown_swaps(statuses: tuple[SwapStatus, ...]) -> list[Shown]:

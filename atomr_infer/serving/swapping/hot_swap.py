@@ -174,7 +174,7 @@ class ModelHotSwapServer:
     async def _verify(self) -> None:
         model = f"{self._copy.name}/{self._now.serves[0]}"
         plan = self._plan
-        if plan.probe is not None:
+        if plan.probe:
             batch = ExecuteBatch(
                 request_id=f"probe of {self._copy.name}",
                 model=model,
@@ -224,10 +224,11 @@ class ModelHotSwapServer:
         """Have the deployment become the new one while its copy answers.
 
         What nobody asks is closed before the other one is opened in its place, so
-        that there is room for it.
+        that there is room for it; it is the one that goes who says so.
         """
-        serving = attrs.evolve(self._wanted.serving, swap=Swap.AFTER, weight=0.0)
-        await self._replace(attrs.evolve(self._wanted, serving=serving))
+        for one in (self._now, self._wanted):
+            serving = attrs.evolve(one.serving, swap=Swap.AFTER, weight=0.0)
+            await self._replace(attrs.evolve(one, serving=serving))
         await self._replace(self._wanted, self._copy_weighed(0.0))
         self._is_swapped = True
 

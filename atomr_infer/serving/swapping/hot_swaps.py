@@ -79,7 +79,7 @@ class HotSwaps:
 
         Args:
             deployment: the other one.
-            plan: how carefully; None: as :class:`SwapPlan` says.
+            plan: how carefully; None: as the deployment's ``hot_swap`` says.
             check: called with a model's name under which only the new one answers;
                 what it raises, or False, has all go back.
 
@@ -87,14 +87,13 @@ class HotSwaps:
             How it ended: swapped, or rolled back and why.
 
         Raises:
-            ConfigError: there is none of its name, or it cannot be told to the other
-                nodes.
+            ConfigError: there is none of its name, or it is served so already, or it
+                cannot be told to the other nodes.
             NotReadyError: it is being swapped.
 
         Cancellation: has all go back, but where only the last requests are waited
             for; that is waited for.
         """
-        plan = SwapPlan() if plan is None else plan
         swap = await self.begin(deployment, plan, check)
         try:
             await swap.ended.wait()
@@ -105,13 +104,12 @@ class HotSwaps:
         return swap.status
 
     async def begin(
-        self, wanted: Deployment, plan: SwapPlan, check: Check | None
+        self, wanted: Deployment, plan: SwapPlan | None, check: Check | None
     ) -> ModelHotSwapServer:
-        """Begin a swap; this node leads it.
+        """Begin a swap, as :meth:`swap` does; this node leads it.
 
         Raises:
-            ConfigError: there is no such deployment, or it cannot be told to the
-                other nodes.
+            ConfigError: see there.
             NotReadyError: it is being swapped.
         """
         name = wanted.name
@@ -119,11 +117,14 @@ class HotSwaps:
         if now is None:
             raise ConfigError(f"there is no deployment {name!r}")
         self._refuse_second(name)
+        wanted = as_served(self._serving, wanted)
+        if wanted == now:
+            raise ConfigError(f"{name} is served so already")
         order = SwapOrder(
             id=secrets.token_hex(8),
             now=now,
-            wanted=as_served(self._serving, wanted),
-            plan=plan,
+            wanted=wanted,
+            plan=plan or wanted.hot_swap or SwapPlan(),
             check=check,
         )
         tell = partial(self._tell, self._record(order))

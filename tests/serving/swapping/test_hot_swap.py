@@ -11,16 +11,27 @@ import trio
 import trio.testing
 
 from atomr.otp import which_children
-from atomr_infer.errors import ConfigError, InferenceError, NotReadyError
-from atomr_infer.model.deployment import Deployment, RetryPolicy, Serving
+from atomr_infer.config.node import NodeConfig
+from atomr_infer.errors import (
+    ConfigError,
+    EngineStartError,
+    InferenceError,
+    NotReadyError,
+)
+from atomr_infer.model.deployment import Deployment, OptionValue, RetryPolicy, Serving
 from atomr_infer.model.swap_plan import SwapPlan
 from atomr_infer.model.validation import InvalidValueError
 from atomr_infer.policy.hot_swap import Phase, Tally, Turn, turn, wait_s
+from atomr_infer.serving.application import open_serving
 from atomr_infer.serving.names import HOT_SWAPS
+from atomr_infer.serving.node import ServingNode
 from atomr_infer.serving.swapping.records import SwapStatus
+from atomr_infer.testing.mock_script import MockScript
+from tests.serving.conftest import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from trio.testing import MockClock
 
@@ -41,6 +52,11 @@ def mock(reply: str, *, weight: float = 1.0, **options: Any) -> Deployment:
 
 
 OLD, NEW = mock("old"), mock("new")
+
+
+def lab(version: int) -> Deployment:
+    options: dict[str, OptionValue] = {"version": version}
+    return Deployment(name="m", runtime="lab", serves=("m", "chat"), options=options)
 
 
 @attrs.define
@@ -293,6 +309,77 @@ async def test_a_tree_ends_in_the_middle_of_a_swap(
         await tree.serving.hot_swaps.begin(NEW, PLAN, None)
         await trio.sleep(5)
     assert trio.current_time() < 100
+
+
+async def test_no_third_engine_is_open_at_any_time(
+    open_tree: OpenTree, autojump_clock: MockClock
+) -> None:
+    old, new = lab(1), lab(2)
+    plan = attrs.evolve(PLAN, min_requests=0)
+    async with open_tree(old) as tree, loaded(tree) as load:
+        tree.lab.plan += [MockScript(load_s=7.0), MockScript(load_s=7.0)]
+        open_at_once = set()
+
+        async def look() -> None:
+            while True:
+                open_at_once.add(tree.lab.opened - tree.lab.closed)
+                await trio.sleep(0.1)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(look)
+            ended = await tree.serving.hot_swaps.swap(new, plan)
+            nursery.cancel_scope.cancel()
+        assert (ended.phase, load.errors) == (Phase.SWAPPED, [])
+        assert tree.serving.deployments == {"m": new}
+    assert open_at_once == {1, 2}
+
+
+async def test_what_cannot_be_opened_again_has_all_go_back(
+    open_tree: OpenTree, autojump_clock: MockClock
+) -> None:
+    old, new = lab(1), lab(2)
+    async with open_tree(old) as tree, loaded(tree) as load:
+        tree.lab.plan += [MockScript(), EngineStartError("no room for it")]
+        ended = await tree.serving.hot_swaps.swap(
+            new, attrs.evolve(PLAN, min_requests=0)
+        )
+        await trio.sleep(5)
+        assert load.errors == []
+        assert tree.serving.deployments == {"m": old}
+        assert tree.lab.opened - tree.lab.closed == 1
+    assert ended.phase is Phase.ROLLED_BACK
+    assert ended.reason.endswith("no room for it")
+
+
+async def test_what_is_served_already_is_not_swapped(open_tree: OpenTree) -> None:
+    async with open_tree(OLD) as tree:
+        with pytest.raises(ConfigError, match="m is served so already"):
+            await tree.serving.hot_swaps.swap(OLD)
+
+
+async def test_a_node_that_ended_in_the_middle_says_so_after_its_restart(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    config = NodeConfig(name="a", state_dir=str(tmp_path))
+    async with open_serving(environ={}, node=ServingNode(config)) as serving:
+        await serving.deploy(OLD)
+        await serving.hot_swaps.begin(NEW, PLAN, None)
+        await trio.sleep(5)
+    async with open_serving(environ={}, node=ServingNode(config)) as serving:
+        await serving.deploy(OLD)
+        await until(lambda: serving.hot_swaps.statuses()[0].has_ended)
+        assert serving.hot_swaps.statuses() == (
+            SwapStatus(
+                deployment="m",
+                phase=Phase.ROLLED_BACK,
+                reason="a, which led it, ended in the middle of it",
+                node="a",
+            ),
+        )
+        # And it can be swapped again.
+        plan = SwapPlan(steps=(), step_s=0.0, min_requests=0)
+        ended = await serving.hot_swaps.swap(NEW, plan)
+    assert ended.phase is Phase.SWAPPED
 
 
 # --- the plan --------------------------------------------------------------------
