@@ -85,7 +85,8 @@ def loaded(
             threads=options.threads or len(os.sched_getaffinity(0)),
         )
         try:
-            engine = LlamaEngine(context, bounds)
+            keeps = options.prefix_caching and model.can_be_cut
+            engine = LlamaEngine(context, bounds, keeps=keeps)
             yield LlamaRunner(model, engine, _words(model), context_tokens)
         finally:
             context.close()

@@ -7,10 +7,8 @@ threads at once; a run releases the interpreter while it computes.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-import attrs
 import llama_cpp
 import numpy as np
 
@@ -19,29 +17,14 @@ from atomr_infer_llamacpp.faults import ABORTED, decode_error
 from atomr_infer_llamacpp.logs import hushed_when
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from atomr_infer.runtimes.decoding.sampling import Logits
+    from atomr_infer_llamacpp.pieces import Piece
 
 _HALF_BYTES = 2
 """A number of the key-value cache has 16 bits."""
-
-
-@attrs.frozen
-class Piece:
-    """Tokens of one sequence in a run.
-
-    Attributes:
-        seq: the sequence.
-        start: where the first of them stands in it.
-        tokens: the tokens.
-        wants_logits: whether those behind the last one are wanted.
-    """
-
-    seq: int
-    start: int
-    tokens: Sequence[int]
-    wants_logits: bool = True
 
 
 class LlamaModel:
@@ -89,6 +72,12 @@ class LlamaModel:
         return int(2 * _HALF_BYTES * kept * llama_cpp.llama_model_n_layer(handle))
 
     @property
+    def can_be_cut(self) -> bool:
+        """Whether a sequence's beginning is in the cache, and not only its state."""
+        is_state = llama_cpp.llama_model_is_recurrent(self.handle)
+        return not (is_state or llama_cpp.llama_model_is_hybrid(self.handle))
+
+    @property
     def chat_template(self) -> str | None:
         """The template that the file holds; None: it holds none."""
         found = llama_cpp.llama_model_chat_template(self.handle, None)
@@ -111,6 +100,9 @@ class LlamaContext:
 
     Raises:
         EngineStartError: there is no memory for it.
+
+    Attributes:
+        read_tokens: tokens that were computed, in all runs.
     """
 
     def __init__(
@@ -140,6 +132,7 @@ class LlamaContext:
         self._size = model.size
         self._batch = llama_cpp.llama_batch_init(batch_tokens, 0, 1)
         self._no_abort = llama_cpp.ggml_abort_callback()
+        self.read_tokens = 0
 
     def close(self) -> None:
         """Free it."""
@@ -165,6 +158,7 @@ class LlamaContext:
             InferenceError: it failed.
         """
         wanted = self._fill(pieces)
+        self.read_tokens += self._batch.n_tokens
         status = self._decode(stopped)
         if status == ABORTED and stopped is not None:
             return None
@@ -207,13 +201,13 @@ class LlamaContext:
         )
         return cast("Logits", array)
 
-    def copy(self, seq: int, other: int) -> None:
-        """Have ``other`` begin with all of ``seq``; they share its memory."""
-        llama_cpp.llama_memory_seq_cp(self._memory, seq, other, -1, -1)
+    def copy(self, seq: int, other: int, length: int) -> None:
+        """Have ``other`` begin with ``length`` of ``seq``; they share its memory."""
+        llama_cpp.llama_memory_seq_cp(self._memory, seq, other, 0, length)
 
-    def drop(self, seq: int) -> None:
-        """Free what a sequence holds."""
-        llama_cpp.llama_memory_seq_rm(self._memory, seq, -1, -1)
+    def cut(self, seq: int, length: int) -> None:
+        """Free what a sequence holds behind ``length`` tokens."""
+        llama_cpp.llama_memory_seq_rm(self._memory, seq, length, -1)
 
     def holds(self, seq: int) -> int:
         """Return how many tokens of a sequence are in the cache."""

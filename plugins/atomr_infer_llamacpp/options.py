@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -55,6 +55,9 @@ class Options:
             waits until its prompt and ``max_tokens`` fit.
         context_tokens: bounds prompt and answer of one request; left out: the
             model's own bound.
+        prefix_caching: whether prompts that begin alike are read once, in whole
+            pieces of ``prefill_tokens``; a sequence that ended is kept for it while
+            the cache has room.
     """
 
     source: Source
@@ -64,6 +67,7 @@ class Options:
     prefill_tokens: int = DEFAULT_PREFILL_TOKENS
     cache_tokens: int | None = None
     context_tokens: int | None = None
+    prefix_caching: bool = True
 
 
 _RANGES: Mapping[str, tuple[int, int]] = {
@@ -75,6 +79,8 @@ _RANGES: Mapping[str, tuple[int, int]] = {
     "context_tokens": (1, 100_000_000),
 }
 
+_FLAGS = ("prefix_caching",)
+
 
 def parse_options(deployment: Deployment) -> Options:
     """Return what the deployment asks for.
@@ -83,8 +89,8 @@ def parse_options(deployment: Deployment) -> Options:
         ConfigError: the model is missing or is no GGUF, an option is unknown (with
             the nearest name) or has a value that is not allowed.
     """
-    taken = {
-        name: _number(deployment.name, name, value)
+    taken: dict[str, Any] = {
+        name: _value(deployment.name, name, value)
         for name, value in deployment.options.items()
     }
     return Options(source=_source(deployment), **taken)
@@ -115,10 +121,17 @@ def _of_hub(model: str) -> HubModel:
     return found
 
 
-def _number(deployment: str, name: str, value: OptionValue) -> int:
+def _value(deployment: str, name: str, value: OptionValue) -> int | bool:
+    if name in _FLAGS:
+        if isinstance(value, bool):
+            return value
+        raise ConfigError(
+            f"deployment {deployment!r}: {name} is {value!r}; give true or false"
+        )
     if name not in _RANGES:
-        near = difflib.get_close_matches(name, _RANGES, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(_RANGES)}"
+        known = (*_RANGES, *_FLAGS)
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
         raise ConfigError(
             f"deployment {deployment!r}: llamacpp has no option {name!r}; {hint}"
         )

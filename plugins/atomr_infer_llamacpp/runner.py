@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from atomr_infer.model.batch import ExecuteBatch, TokenChunk
+    from atomr_infer.model.figures import Figure
     from atomr_infer.runtimes.decoding.generation import Generation
     from atomr_infer.runtimes.decoding.tools import Forced
     from atomr_infer.runtimes.decoding.words import Words
@@ -71,13 +72,22 @@ class LlamaRunner:
 
     @property
     def sequences(self) -> int:
-        """Sequences that hold a place in the engine's cache."""
+        """Sequences that are under way."""
         return self._engine.sequences
+
+    @property
+    def read_tokens(self) -> int:
+        """Tokens that the engine has computed."""
+        return self._engine.read_tokens
 
     @property
     def cached_tokens(self) -> int:
         """Tokens in the engine's cache; to be asked for while nothing runs."""
         return self._engine.cached_tokens
+
+    async def figures(self) -> tuple[Figure, ...]:
+        """Return how the engine stands."""
+        return self._engine.figures()
 
     async def failed(self) -> InferenceError:
         """Return when a run of the model has failed."""

@@ -30,6 +30,7 @@ from atomr_infer.errors import (
     decode,
     encode,
 )
+from atomr_infer.model import figures
 from atomr_infer.model.batch import TokenChunk
 from atomr_infer.runtimes.decoding.answer import Answer
 from atomr_infer.runtimes.decoding.generation import Generation
@@ -37,6 +38,7 @@ from atomr_infer.runtimes.decoding.generation import Generation
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from atomr_infer.model.figures import Figure
     from atomr_infer.runtimes.decoding.sampling import Logits
 
 PlaceT = TypeVar("PlaceT")
@@ -145,6 +147,19 @@ class Engine(ABC, Generic[PlaceT]):
         inside.update(self._waiting)
         return {one for one in inside if not one.ended.is_set()}
 
+    def figures(self) -> tuple[Figure, ...]:
+        """Return how it stands; a cache is taken for the worst that may come."""
+        held = {one.generation for one in self._running}
+        if self._reading is not None:
+            held.add(self._reading.generation)
+        taken = sum(generation.cache_tokens for generation in held)
+        return (
+            figures.running(len(held)),
+            figures.waiting(len(self._waiting)),
+            figures.cache_used(taken / self._bounds.cache_tokens),
+            figures.steps(self.steps),
+        )
+
     def submit(self, generation: Generation) -> None:
         """Take a generation; it waits for its turn.
 
@@ -206,7 +221,8 @@ class Engine(ABC, Generic[PlaceT]):
                 self._running.append(one)
         if self._reading is None and self._waiting and self._fits(self._waiting[0]):
             generation = self._waiting.popleft()
-            self._reading = Reading(generation, self._place(generation))
+            place = self._place(generation)
+            self._reading = Reading(generation, place, done=generation.cached)
 
     def _fits(self, generation: Generation) -> bool:
         held = {one.generation for one in self._running}
@@ -234,7 +250,10 @@ class Engine(ABC, Generic[PlaceT]):
 
     @abstractmethod
     def _place(self, generation: Generation) -> PlaceT:
-        """Return where a prompt will be read; between steps."""
+        """Return where a prompt will be read; between steps.
+
+        What of it is there already, it notes as the generation's ``cached``.
+        """
 
     @abstractmethod
     def _let_go(self, place: PlaceT) -> None:

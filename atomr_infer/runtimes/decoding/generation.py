@@ -35,6 +35,7 @@ class Generation:
     Attributes:
         ended: set when it is out of the engine.
         left: whether the reader is gone.
+        cached: tokens of the prompt that were in the engine's cache already.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Generation:
         self.cache_tokens = len(answers) * (len(prompt) + most)
         self.ended = trio.Event()
         self.left = False
+        self.cached = 0
         self._wake_engine = wake
         self._chunks: deque[TokenChunk] = deque()
         self._wake = trio.Event()
@@ -117,7 +119,8 @@ class Generation:
         made = sum(answer.count for answer in self.answers)
         drafts = [each.drafts for each in self.answers if each.drafts is not None]
         return Usage(
-            input_uncached=len(self.prompt),
+            input_uncached=len(self.prompt) - self.cached,
+            cache_read=self.cached,
             output_text=made,
             drafted=sum(each.drafted for each in drafts),
             drafts_accepted=sum(each.accepted for each in drafts),

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
 PATIENCE_S = 600.0  # a busy machine is slow; no test is about speed
+PIECE = 32  # as sharing.py reads
 STORY = "Write a story about a cat."
 PERSON = json.dumps(
     {
@@ -191,6 +192,29 @@ def test_leaving_frees_the_sequence_at_once_in_prefill_too(
         assert (held, left) == (1, 0)
         # Of the processor: others may have it meanwhile.
         assert processor_s < 0.2
+
+
+def test_what_was_read_is_not_read_again_and_nothing_else_is_said(
+    python: str, gguf: str
+) -> None:
+    ran = subprocess.run(
+        [python, str(Path(__file__).with_name("sharing.py")), gguf],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    cached, plain = json.loads(ran.stdout)
+    (_, prompt, *_), again, more = cached
+    whole = (prompt - 1) // PIECE * PIECE
+    assert whole > 0
+    # Each answer has 8 tokens, of which the last is not read.
+    assert [read for *_, read in plain] == [said[1] + 7 for said in plain]
+    assert cached[0][2:] == [0, prompt + 7]
+    assert again[2:] == [whole, prompt - whole + 7]
+    assert whole <= more[2] == more[1] + 7 - more[3]
+    assert [said[0] for said in cached[:2]] == [said[0] for said in plain[:2]]
 
 
 async def test_conformance(opened: Opener) -> None:

@@ -1,0 +1,69 @@
+"""Run by llama.cpp's interpreter: what a prompt costs that begins as others did.
+
+Prints JSON: for each request of a conversation its text, the tokens of its prompt,
+those that were in the cache, and those that the engine computed for it; first with
+``prefix_caching``, then without.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any, cast
+
+import trio
+
+from atomr_infer.model.batch import ExecuteBatch, Message, Role, Sampling
+from atomr_infer.model.deployment import Deployment
+from atomr_infer.runtimes.contract import RunnerContext
+from atomr_infer_llamacpp.plugin import PLUGIN
+
+if TYPE_CHECKING:
+    from atomr_infer_llamacpp.runner import LlamaRunner
+
+PIECE = 32
+ASKED = "Tell me about the cat that sat on the mat and looked at the dog. " * 4
+
+
+async def one(runner: LlamaRunner, *messages: Message) -> list[Any]:
+    batch = ExecuteBatch(
+        request_id="r",
+        model="m",
+        messages=messages,
+        sampling=Sampling(max_tokens=8, temperature=0.8, seed=5),
+    )
+    before, text, usage = runner.read_tokens, "", None
+    async with runner.execute(batch) as chunks:
+        async for chunk in chunks:
+            text += chunk.text
+            usage = chunk.usage or usage
+    assert usage is not None
+    read = runner.read_tokens - before
+    return [text, usage.prompt_tokens, usage.cache_read, read]
+
+
+async def converse(model: str, *, caching: bool) -> list[list[Any]]:
+    options = {
+        "threads": 1,
+        "max_seqs": 2,
+        "prefill_tokens": PIECE,
+        "cache_tokens": 2048,
+        "prefix_caching": caching,
+    }
+    deployment = Deployment(name="m", runtime="llamacpp", model=model, options=options)
+    async with PLUGIN.open_runner(deployment, RunnerContext()) as opened:
+        runner = cast("LlamaRunner", opened)
+        asked = Message(Role.USER, ASKED)
+        first = await one(runner, asked)
+        again = await one(runner, asked)
+        answered = Message(Role.ASSISTANT, first[0])
+        more = await one(runner, asked, answered, Message(Role.USER, "And then?"))
+    return [first, again, more]
+
+
+async def main(model: str) -> None:
+    print(json.dumps([await converse(model, caching=on) for on in (True, False)]))
+
+
+if __name__ == "__main__":
+    trio.run(main, sys.argv[1])
