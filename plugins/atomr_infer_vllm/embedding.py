@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from atomr_infer.model.batch import ExecuteBatch, TokenChunk
+    from atomr_infer.model.figures import Figure
     from atomr_infer_vllm.runner import Watched
 
 
@@ -53,6 +54,10 @@ class VllmEmbedder:
     async def failed(self) -> InferenceError:
         """Return when the engine's core has died."""
         return await self._life.failed()
+
+    async def figures(self) -> tuple[Figure, ...]:
+        """Return what the engine counts of itself."""
+        return await self._life.figures()
 
     @asynccontextmanager
     async def execute(

@@ -109,7 +109,7 @@ def runner_of(
     Raises:
         ConfigError: the chat template or the tool parser is not there.
     """
-    life = Watched(loop, engine)
+    life = Watched(loop, engine, _metrics)
     bounds = {
         "context_tokens": engine.model_config.max_model_len,
         "max_seqs": options.max_seqs,
@@ -117,6 +117,13 @@ def runner_of(
     if options.task is Task.EMBED:
         return VllmEmbedder(life, _pooling_params, **bounds)
     return VllmRunner(life, _parts(engine, options), **bounds)
+
+
+def _metrics() -> Any:  # noqa: ANN401  vLLM's
+    from vllm.v1.metrics.reader import get_metrics_snapshot  # noqa: PLC0415
+
+    # A histogram has no one value, and a vector has several.
+    return [each for each in get_metrics_snapshot() if hasattr(each, "value")]
 
 
 def _parts(engine: Any, options: Options) -> Parts:  # noqa: ANN401  AsyncLLM

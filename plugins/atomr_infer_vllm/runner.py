@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -22,6 +22,7 @@ from atomr_infer.runtimes.decoding.tools import forced_of, refuse_undecided
 from atomr_infer.runtimes.decoding.turns import tools_of, turns_of
 from atomr_infer_vllm.answer import Answer
 from atomr_infer_vllm.faults import first_line, to_inference_error
+from atomr_infer_vllm.figures import Metric, figures_of
 from atomr_infer_vllm.generation import Generation
 from atomr_infer_vllm.parsing import StreamedCalls
 from atomr_infer_vllm.sampling import Asked, asked_of
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator
 
     from atomr_infer.model.batch import ExecuteBatch
+    from atomr_infer.model.figures import Figure
     from atomr_infer_vllm.loop import LoopThread
 
 WATCH_EVERY_S = 0.2
@@ -97,9 +99,15 @@ class Parts:
 class Watched:
     """The life of an engine, which is over when its core has died."""
 
-    def __init__(self, loop: LoopThread, engine: Engine) -> None:
+    def __init__(
+        self,
+        loop: LoopThread,
+        engine: Engine,
+        metrics: Callable[[], Iterable[Metric]] = tuple,
+    ) -> None:
         self.loop = loop
         self.engine = engine
+        self._metrics = metrics
         self.active = 0
         self._died = trio.Event()
 
@@ -113,6 +121,11 @@ class Watched:
                 log_at += LOG_EVERY_S
                 await self.loop.run(self.engine.do_log_stats)
         return EngineCrashedError("vLLM's engine core died; the log says why")
+
+    async def figures(self) -> tuple[Figure, ...]:
+        """Return what the engine counts of itself."""
+        # Its metrics have locks that its own threads hold.
+        return figures_of(await trio.to_thread.run_sync(self._metrics))
 
     @contextmanager
     def counted(self) -> Iterator[None]:
@@ -172,6 +185,10 @@ class VllmRunner:
     async def failed(self) -> InferenceError:
         """Return when the engine's core has died."""
         return await self._life.failed()
+
+    async def figures(self) -> tuple[Figure, ...]:
+        """Return what the engine counts of itself."""
+        return await self._life.figures()
 
     @asynccontextmanager
     async def execute(self, batch: ExecuteBatch) -> AsyncIterator[Generation]:

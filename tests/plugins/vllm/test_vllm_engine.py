@@ -348,6 +348,54 @@ def test_leaving_frees_the_engine_at_once(engine: RunningEngine) -> None:
     assert min(with_patience) < 0.2, with_patience
 
 
+async def figures(engine: RunningEngine) -> dict[str, float]:
+    """What vLLM's own metrics say."""
+    return {figure.name: figure.value for figure in await engine.runner.figures()}
+
+
+def test_its_own_metrics_say_that_one_who_left_is_out_within_a_few_steps(
+    engine: RunningEngine,
+) -> None:
+    async def leave() -> float:
+        async with engine.runner.execute(long()) as chunks:
+            await anext(chunks)
+            before = await figures(engine)
+        assert before["running_requests"] == 1
+        assert 0 < before["cache_used_ratio"] < 1
+        with trio.fail_after(PATIENCE_S):
+            while (after := await figures(engine))["running_requests"]:  # noqa: ASYNC110 - it has no event
+                await trio.sleep(0.005)
+        assert after["waiting_requests"] == after["cache_used_ratio"] == 0
+        await trio.sleep(0.1)  # or one more step could follow
+        assert await figures(engine) == after
+        return after["output_tokens"] - before["output_tokens"]
+
+    # Each step makes one token; all of them would be 900.
+    assert engine.run(leave) < 20
+
+
+def test_its_own_metrics_count_what_was_found_in_the_prefix_cache(
+    engine: RunningEngine,
+) -> None:
+    asked = ask("Once upon a time. " * 20, max_tokens=4)
+
+    async def twice() -> list[dict[str, float]]:
+        found = [await figures(engine)]
+        for _ in range(2):
+            async with engine.runner.execute(asked) as chunks:
+                async for _ in chunks:
+                    pass
+            found.append(await figures(engine))
+        return found
+
+    before, first, second = engine.run(twice)
+    read = first["prefix_asked_tokens"] - before["prefix_asked_tokens"]
+    assert second["prefix_asked_tokens"] - first["prefix_asked_tokens"] == read
+    assert second["prefix_hit_tokens"] - first["prefix_hit_tokens"] > read / 2
+    assert first["output_tokens"] > before["output_tokens"]
+    assert second["preemptions"] == 0
+
+
 def test_sixteen_at_once_are_faster_than_one_after_the_other(
     engine: RunningEngine,
 ) -> None:
