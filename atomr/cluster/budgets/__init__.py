@@ -3,7 +3,7 @@
 ``docs/reference/limits.md`` says how they are used, and what is promised.
 """
 
-from atomr.cluster.budgets.account import BudgetState, Reservation
+from atomr.cluster.budgets.account import Reservation
 from atomr.cluster.budgets.errors import (
     BudgetsError,
     ClosedBudgetError,
@@ -14,6 +14,7 @@ from atomr.cluster.budgets.errors import (
     ReclaimError,
     UnknownBudgetError,
 )
+from atomr.cluster.budgets.parts import BudgetState
 from atomr.cluster.budgets.service import BudgetService
 from atomr.cluster.budgets.terms import BudgetTerms
 from atomr.gossip.ledger import Overran, Refused

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import attrs
 
+from atomr.cluster.budgets.parts import BudgetState, beyond, minted, part_of
 from atomr.cluster.budgets.terms import SLOTS
 from atomr.gossip.ledger import (
     Answered,
@@ -20,7 +21,6 @@ from atomr.gossip.ledger import (
     Refused,
     Waiting,
 )
-from atomr.gossip.ledger.matrix import WITHHELD
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -79,37 +79,6 @@ class _Asked:
     waiter: Waiter
 
 
-@attrs.frozen(kw_only=True)
-class BudgetState:
-    """What is known of a budget on this node.
-
-    Attributes:
-        name: its name.
-        units: as its terms say.
-        minted: units that were made, and not given up since; less than ``units``
-            while a voter is missing, and more while some of a lowered budget are spent.
-        remaining: units that all nodes together may still reserve.
-        reserved: units that calls of this node hold.
-        here: of those that remain, units that this node reserves without asking.
-        overrun: units that were charged and that there were no rights for.
-        problem: why less can be reserved than remains; None: nothing is wrong.
-    """
-
-    name: str
-    units: int
-    minted: int
-    remaining: int
-    reserved: int
-    here: int
-    overrun: int
-    problem: str | None = None
-
-    @property
-    def spent(self) -> int:
-        """Units that are spent, reserved, or set aside by other nodes."""
-        return self.minted - self.remaining
-
-
 class Account:
     """A budget that is open on this node.
 
@@ -125,8 +94,10 @@ class Account:
     __slots__ = (
         "_again",
         "_again_s",
+        "_is_over",
         "_lower_s",
         "_lower_units",
+        "_part",
         "_pulled",
         "_recycle_s",
         "_refused_s",
@@ -164,7 +135,8 @@ class Account:
         self.heard: set[str] = set()
         self.reserved = self.settled = 0
         self._recycle_s = self._lower_s = _NEVER
-        self._lower_units = 0
+        self._lower_units = self._part = 0
+        self._is_over = False
         self._pulled: Reservation | None = None
         self._waiting: dict[int, _Asked] = {}
         self._again: list[_Asked] = []
@@ -183,7 +155,7 @@ class Account:
     @property
     def minted(self) -> int:
         """Units that were made and not given up, as far as is known."""
-        return sum(row.minted - row.moved.get(WITHHELD, 0) for row in self.ledger.rows)
+        return minted(self.ledger.rows)
 
     @property
     def own_minted(self) -> int:
@@ -194,9 +166,7 @@ class Account:
     @property
     def _own_part(self) -> int:
         """Units that were made here, but for those that were given up here."""
-        rows, mine = self.ledger.rows, self.ledger.ledger
-        gone = (r.moved.get(WITHHELD, 0) for r in rows if r.ledger == mine)
-        return self.own_minted - sum(gone)
+        return part_of(self.ledger.rows, self.ledger.ledger)
 
     def state(self, problem: str | None) -> BudgetState:
         """Return what is known of it."""
@@ -220,26 +190,31 @@ class Account:
         Other voters than before may have made more than their part of today, so it is
         never more than what is missing of all, or too much.
         """
+        self._part = part
+        effects: list[Effect] = []
+        pulled, self._pulled = self._pulled, None
+        if pulled is not None:
+            effects += self.settle(pulled.held, 0, now_s=now_s, wall_s=0.0)
         room = self.terms.units - self.minted
+        self._is_over = room < 0
         missing = min(part - self._own_part, room)
         if missing > 0:
-            return self.ledger.mint(missing, now_s)
-        return self._lower(min(self._own_part - part, -room), now_s)
+            effects += self.ledger.mint(missing, now_s)
+        else:
+            effects += self._lower(min(self._own_part - part, -room), now_s)
+        return effects
 
     def _lower(self, units: int, now_s: float) -> Sequence[Effect]:
         """Give up units: those that are here now, and what others can give of the rest.
 
         What nobody has any more is spent, held, or out of reach: it is asked for again.
+        What calls hold is given up when it comes back (:meth:`_beyond`).
         """
-        effects: list[Effect] = []
-        pulled, self._pulled = self._pulled, None
-        if pulled is not None:
-            effects += self.settle(pulled.held, 0, now_s=now_s, wall_s=0.0)
         if units <= 0:
             self._lower_s, self._lower_units = _NEVER, 0
-            return effects
+            return ()
         before = self._own_part
-        effects += self.ledger.withhold(units, now_s)
+        effects = [*self.ledger.withhold(units, now_s)]
         left = units - (before - self._own_part)
         self._lower_s = _NEVER if left <= 0 else now_s + LOWER_S
         wanted = min(left, self.ledger.remaining, self._lower_units or left)
@@ -247,6 +222,14 @@ class Account:
             self._lower_units = wanted
             self._ask(_Asked(wanted, now_s + _LOWER_WAIT_S, self._take_pulled), now_s)
         return effects
+
+    @property
+    def _beyond(self) -> int:
+        """Units that are given up when they come back, before anybody gets them."""
+        if not self._is_over:
+            return 0
+        rows, mine = self.ledger.rows, self.ledger.ledger
+        return beyond(rows, mine, part=self._part, units=self.terms.units)
 
     def _take_pulled(self, outcome: Reservation | Refused) -> None:
         """Take note of what others gave; of less than was asked for, half may do."""
@@ -330,6 +313,8 @@ class Account:
         slot = None if self.terms.window_s is None else int(wall_s // self._slot_s)
         if slot is not None and cost and slot not in self.spent:
             return False  # it is to be planned when that comes back
+        if self._is_over:
+            return False  # of what comes back some is nobody's
         if not (held.is_open and self.ledger.try_settle(held, cost)):
             return False
         self.reserved -= held.units
@@ -345,7 +330,8 @@ class Account:
         if not held.is_open:
             return ()
         self.reserved -= held.units
-        effects = self.ledger.settle(held, cost, now_s=now_s)
+        withheld = self._beyond
+        effects = self.ledger.settle(held, cost, now_s=now_s, withheld=withheld)
         facts = [fact for fact in effects if isinstance(fact, Overran)]
         covered = cost - sum(fact.uncovered for fact in facts)
         self.settled += covered
@@ -379,7 +365,9 @@ class Account:
         over = [s for s in self.spent if (s + 1) * self._slot_s + window_s <= wall_s]
         units = sum(self.spent.pop(slot) for slot in over)
         self._plan(now_s, wall_s)
-        return self.ledger.recycle(units, now_s) if units else ()
+        if not units:
+            return ()
+        return self.ledger.recycle(units, now_s, withheld=self._beyond)
 
     def _plan(self, now_s: float, wall_s: float) -> None:
         """Set when something comes back; the wall's clock may be set meanwhile."""

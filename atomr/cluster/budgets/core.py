@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
 
-from atomr.cluster.budgets.account import Account, BudgetState, Reservation
+from atomr.cluster.budgets.account import Account, Reservation
 from atomr.cluster.budgets.closing import to_close
 from atomr.cluster.budgets.errors import (
     BudgetsError,
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from atomr.cluster.budgets.account import Waiter
+    from atomr.cluster.budgets.parts import BudgetState
     from atomr.cluster.budgets.terms import BudgetTerms
 
 _NEVER = float("inf")

@@ -45,8 +45,8 @@ from atomr.otp import child
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from atomr.cluster.budgets.account import BudgetState
     from atomr.cluster.budgets.core import Fact
+    from atomr.cluster.budgets.parts import BudgetState
     from atomr.cluster.budgets.storage import Storage
     from atomr.cluster.budgets.terms import BudgetTerms
     from atomr.cluster.peers import Peers

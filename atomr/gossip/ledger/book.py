@@ -149,9 +149,15 @@ class Book:
         self.open -= units
         self._write(released=self.row.released + units)
 
-    def recycle(self, units: int) -> None:
-        """Give back units that were spent."""
+    def recycle(self, units: int, withheld: int) -> None:
+        """Give back units that were spent; so many of them are given up."""
         self._write(released=self.row.released + units)
+        self.withhold(min(withheld, units))
+
+    def give_back(self, units: int, withheld: int) -> None:
+        """Take what is left of a hold; so many units of it are given up."""
+        self.open += units
+        self.withhold(min(withheld, units))
 
     def move(self, ledger: str, units: int) -> None:
         """Give rights to another ledger."""

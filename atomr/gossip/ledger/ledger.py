@@ -188,27 +188,28 @@ class Ledger:
         """End a hold if that leaves nothing to do; False: nothing was done."""
         return self._book.try_settle(held, cost)
 
-    def settle(self, held: Held, cost: int, *, now_s: float) -> Sequence[Effect]:
+    def settle(
+        self, held: Held, cost: int, *, now_s: float, withheld: int = 0
+    ) -> Sequence[Effect]:
         """End a hold: the call cost that much.
 
         A second time it does nothing.  A cost above what was held is taken from
-        what there is, and where that is not enough counted as overrun.
+        what there is, and where that is not enough counted as overrun.  Of what
+        comes back, ``withheld`` units are given up before anybody gets them.
 
         Raises:
             ValueError: ``cost`` is negative, or beyond 2**53.
         """
         check_units("settle(cost", cost, least=0)
-        if not held.is_open or self.try_settle(held, cost):
+        if not held.is_open or (not withheld and self.try_settle(held, cost)):
             return ()
         held.is_open = False
-        self._book.open += max(0, held.units - cost)
+        self._book.give_back(max(0, held.units - cost), withheld)
         if cost > held.units:
-            self._cover(cost - held.units)
+            excess = cost - held.units
+            uncovered = self._book.cover(excess)
+            self._effects.append(Overran(self._budget.name, excess, uncovered))
         return self._work(now_s)
-
-    def _cover(self, excess: int) -> None:
-        uncovered = self._book.cover(excess)
-        self._effects.append(Overran(self._budget.name, excess, uncovered))
 
     def close(self, now_s: float) -> Sequence[Effect]:
         """Give back what is open, before a planned end; then wait for the disk."""
@@ -217,9 +218,11 @@ class Ledger:
         self._is_wanted = False
         return self._work(now_s)
 
-    def recycle(self, units: int, now_s: float) -> Sequence[Effect]:
-        """Let units be spent again that are neither idle nor held; at least 1."""
-        self._book.recycle(units)
+    def recycle(
+        self, units: int, now_s: float, *, withheld: int = 0
+    ) -> Sequence[Effect]:
+        """Let units be spent again, at least 1; give ``withheld`` of them up."""
+        self._book.recycle(units, withheld)
         return self._work(now_s)
 
     def reconcile(self, spent: int, now_s: float) -> Sequence[Effect]:

@@ -446,6 +446,58 @@ async def test_a_node_that_is_cut_off_gives_up_its_own_part_of_a_lowered_budget(
         assert [remaining(lab, name) for name in "abc"] == [0] * 3
 
 
+@pytest.mark.parametrize("held", [900, 1_900, 2_900])
+async def test_what_comes_back_of_a_call_is_not_spent_where_a_budget_was_lowered(
+    autojump_clock: object, held: int
+) -> None:
+    async with open_lab("a", "b", "c") as lab:
+        lab.prepare = opens(TEAM)
+        await lab.start("a", "b", "c")
+        await trio.sleep(1.0)
+        call = await take(lab, "b", held)
+        assert isinstance(call, Reservation)
+        change(lab, 300)
+        await trio.sleep(3.0)
+        spent = 0
+        with lab.here("b"):
+            lab["b"].settle(call, 100)
+            # In the very moment in which it is back.
+            while isinstance(lab["b"].try_reserve("team", 50), Reservation):
+                spent += 50
+        for name in "bac":
+            while await spend(lab, name, 50):
+                spent += 50
+        assert spent <= 200
+        await trio.sleep(5.0)
+        left = 200 - spent
+        assert all(left - 3 <= remaining(lab, name) <= left for name in "abc")
+        assert lab["a"].state("team").minted == 300
+
+
+async def test_who_waits_for_units_gets_none_that_are_given_up(
+    autojump_clock: object,
+) -> None:
+    async with open_lab("a") as lab:
+        lab.prepare = opens(TEAM)
+        await lab.start("a")
+        call = await take(lab, "a", 2_950)
+        assert isinstance(call, Reservation)
+        change(lab, 300)
+        got: list[Any] = []
+        async with trio.open_nursery() as nursery:
+
+            async def wait() -> None:
+                got.append(await take(lab, "a", 400))
+
+            nursery.start_soon(wait)
+            await trio.sleep(0.1)
+            with lab.here("a"):
+                lab["a"].cancel(call)
+        assert [type(each) for each in got] == [Refused]
+        assert await spend(lab, "a", 300)
+        assert not await spend(lab, "a", 1)
+
+
 # --- time -----------------------------------------------------------------------------
 
 
