@@ -218,9 +218,11 @@ class HotSwaps:
     def _is_left(self, record: SwapRecord) -> bool:
         """Whether this node is to bring a swap to its end that nobody leads."""
         me = self._serving.node.name
+        if not self._serving.has_met:
+            return False  # the others may have done it long ago
         if record.node == me:
             return record.life != self._life
-        if self._serving.node.is_alone or not self._serving.has_met:
+        if self._serving.node.is_alone:
             return False
         try:
             there = self._serving.orders.nodes()
