@@ -10,7 +10,7 @@ import json
 import signal
 import sys
 from base64 import b64encode, urlsafe_b64encode
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote_to_bytes
@@ -130,9 +130,18 @@ def broken_http(key: str) -> list[bytes]:
     ]
 
 
+_NO_LIST = (
+    b"HTTP/1.1 403 X\r\nconnection: close\r\n\r\n"
+    + "".join(everywhere(key) for key in KEYS).encode()
+)
+
+
 @attrs.define(eq=False)
 class RawPeer:
-    """Answers each connection with the next bytes, and closes."""
+    """Answers each connection with the next bytes, and closes.
+
+    What asks for the list of models is refused it, and told all keys.
+    """
 
     answers: list[bytes]
     base_url: str = ""
@@ -140,7 +149,12 @@ class RawPeer:
 
     async def serve(self, stream: trio.SocketStream) -> None:
         async with stream:
-            self.asked += await stream.receive_some()
+            asked = await stream.receive_some()
+            self.asked += asked
+            if not asked.startswith(b"POST "):
+                with suppress(trio.BrokenResourceError):  # who wants TLS leaves
+                    await stream.send_all(_NO_LIST)
+                return
             await stream.send_all(self.answers.pop(0))
             await stream.send_eof()
             # Until the client has left: a reset could take the answer away.
@@ -316,6 +330,7 @@ def configuration(file: Path, urls: Sequence[str], raw: str, token: str) -> str:
         parts.append(deployment(runtime, runtime, credential, url))
         parts.append(deployment(f"{runtime}-raw", runtime, credential, raw))
     parts.append(deployment("token", "openai", oauth2(token), urls[0]))
+    parts.append("[deployment.placement]\ncheck = 'connect'\n")  # not at the start
     # Nothing listens on port 9, and nothing speaks TLS on the other.
     for name, url in (("refused", "http://127.0.0.1:9"), ("tls", "https" + raw[4:])):
         parts.append(deployment(name, "openai", credentials[0], url))

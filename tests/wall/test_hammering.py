@@ -53,7 +53,9 @@ async def test_dead_upstream_is_not_asked_by_each_client(
         heard = [await _ask(cell, url.port) for _ in range(CLIENTS)]
         assert [each.text for each in heard] == [FALLBACK_TEXT] * CLIENTS
         assert len(upstreams[FALLBACK].requests) == CLIENTS
-        assert len(upstreams[PRIMARY].requests) == BreakerPolicy().max_failures
+        # The connection of the key's check may be an old one: that is tried anew.
+        again = 1 if fault == "hangs up" else 0
+        assert len(upstreams[PRIMARY].requests) == BreakerPolicy().max_failures + again
 
 
 async def test_upstream_that_is_back_is_asked_again_by_one_and_then_by_all() -> None:
