@@ -30,7 +30,9 @@ from atomr_infer.model.tensors import InferRequest
 from atomr_infer.serving.names import REQUESTS
 from atomr_infer.serving.requests.far_attempt import CREDIT_BYTES
 from atomr_infer.serving.requests.leg import Leg
+from atomr_infer.serving.requests.stages import CURRENT, Stage
 from atomr_infer.serving.requests.terms import Terms
+from atomr_infer.serving.requests.told_stages import told
 from atomr_infer.serving.requests.whole_calls import (
     NO_TOKENS,
     TOKENS,
@@ -65,7 +67,7 @@ if TYPE_CHECKING:
     from atomr_infer.serving.requests.delivery import Attempt
     from atomr_infer.serving.requests.whole_calls import Asks
     from atomr_infer.serving.shared import Serving
-    from atomr_infer.wire.nodes.frames import Answer, Ask, Opening
+    from atomr_infer.wire.nodes.frames import Answer, Ask, Opening, Staged
 
 log = logging.getLogger(__name__)
 
@@ -163,6 +165,9 @@ class _Answer:
         self._credit = CREDIT_BYTES
         self._admitted = False
         self._attempt: Attempt | None = None
+        # What is asked of others for it; None: it is not answered so.
+        self._stage: Stage | None = None
+        self._staged: Staged | None = None
 
     def admitted(self) -> None:
         """Nothing to do: it is told with what has no effect."""
@@ -176,6 +181,7 @@ class _Answer:
         except InferenceError as error:
             outcome = error.kind
             with trio.move_on_after(_PART_WITHIN_S) as last:
+                await self._tell_stages()
                 await self._say(self._told(error))
             if last.cancelled_caught:
                 self._stream.abort()  # nobody takes what is on its way
@@ -210,6 +216,9 @@ class _Answer:
         deployment = serving.deployments.get(name)
         if deployment is None:
             raise NotReadyError(f"the node does not know the deployment {name!r}")
+        if serving.asked_by(name):
+            self._stage = Stage(ask.request.model, ask.depth)
+            CURRENT.set(self._stage)  # this task is this request's
         request, replica = ask.request, self._replica(ask)
         ends_at = trio.current_time() + ask.left_s
         if not isinstance(request, ExecuteBatch):
@@ -224,10 +233,10 @@ class _Answer:
             )
             if isinstance(request, InferRequest):
                 inferred = await self._once(leg, pid, ask, tensors_of(request))
-                await self._say(inferred)
+                await self._end(inferred)
             else:
                 vectors = await self._once(leg, pid, ask, vectors_of(request))
-                await self._say(vectors)
+                await self._end(vectors)
         elif ask.kind is Kind.COUNT:
             leg = Leg(
                 serving,
@@ -255,7 +264,7 @@ class _Answer:
             self._attempt = attempt
             await self._admit(attempt.ignored)
             await leg.run(held, attempt, self, terms)
-        await self._say(Ended(attempt.counted))
+        await self._end(Ended(attempt.counted))
 
     def _replica(self, ask: Ask) -> ReplicaState:
         for replica in self._serving.replicas(ask.deployment):
@@ -268,7 +277,21 @@ class _Answer:
 
     async def _admit(self, ignored: tuple[str, ...]) -> None:
         self._admitted = True
-        await self._say(Admitted(ignored))
+        await self._say(Admitted(ignored, composed=self._stage is not None))
+
+    async def _tell_stages(self) -> None:
+        """Tell what is asked of others, where that is news."""
+        if self._stage is None or not self._admitted:
+            return
+        staged = told(self._stage.stages)
+        if staged != self._staged:
+            self._staged = staged
+            await self._say(staged)
+
+    async def _end(self, answer: Answer) -> None:
+        """Say the last word."""
+        await self._tell_stages()
+        await self._say(answer)
 
     def _told(self, error: InferenceError) -> Answer:
         if not self._admitted:
@@ -282,6 +305,8 @@ class _Answer:
         """Send a chunk, as soon as there is room for it over there."""
         while self._credit <= 0:
             await self._receive_credit()
+        if self._staged is None:
+            await self._tell_stages()  # the client's headers say them
         self._credit -= await self._say(chunk)
 
     async def _receive_credit(self) -> None:

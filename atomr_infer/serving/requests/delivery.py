@@ -56,6 +56,7 @@ class Attempt:
         billed: whether its cost has been noted.
         warnings: what was approximated for its upstream.
         route: which replica it is made on and why, for the client.
+        composed: whether another node answers it by asking others, who are paid.
     """
 
     deployment: str
@@ -71,6 +72,7 @@ class Attempt:
     billed: bool = False
     warnings: tuple[str, ...] = ()
     route: bytes = b""
+    composed: bool = False
 
     def note(self, chunk: TokenChunk | RawChunk) -> bool:
         """Take a chunk; return whether it is the first one with content."""

@@ -32,8 +32,11 @@ from atomr_infer.model.capabilities import Capabilities, Feature
 from atomr_infer.model.embeddings import Embeddings
 from atomr_infer.model.tensors import Inferred
 from atomr_infer.policy.replica_choice import size_of
-from atomr_infer.serving.replicas.engine_life import EngineLife
+from atomr_infer.serving.requests.far_held import FarHeld
+from atomr_infer.serving.requests.stages import CURRENT
+from atomr_infer.serving.requests.told_stages import ToldStages
 from atomr_infer.wire.nodes.frames import (
+    DEEPEST,
     LONGEST_S,
     VERSION,
     Admitted,
@@ -45,6 +48,7 @@ from atomr_infer.wire.nodes.frames import (
     FrameError,
     Opening,
     Refused,
+    Staged,
     answer_of,
     encoded,
     error_of,
@@ -59,9 +63,7 @@ if TYPE_CHECKING:
     from atomr_infer.model.batch import ExecuteBatch, Usage
     from atomr_infer.model.embeddings import EmbedRequest
     from atomr_infer.model.tensors import InferRequest
-    from atomr_infer.runtimes.contract import ModelRunner
     from atomr_infer.serving.replicas.far_replica import FarReplica
-    from atomr_infer.serving.requests.delivery import Attempt
     from atomr_infer.serving.requests.leg import Leg
     from atomr_infer.serving.shared import Serving
     from atomr_infer.wire.nodes.frames import Answer
@@ -79,6 +81,9 @@ _RENEW_BYTES = CREDIT_BYTES // 2
 
 # How long one waits for a stream while all are in use.
 _STREAM_WAIT_S = 5.0
+
+# They are told before the first chunk and behind the last one.
+_MOST_STAGED = 8
 
 _LAST = Refused | Failed | Ended | Embeddings | Inferred | Count
 
@@ -98,60 +103,13 @@ class NothingSentError(Exception):
         self.error = error
 
 
-class FarLease:
-    """What a permit of another node lets one run.
-
-    Attributes:
-        runner: the call itself.
-        life: ends never: a call that is lost says so itself.
-        model: None: its node knows.
-    """
-
-    model = None
-
-    def __init__(self, runner: ModelRunner) -> None:
-        self.runner = runner
-        self.life = EngineLife()
-
-
-class FarHeld:
-    """A permit of another node, with the stream that its answer comes on.
-
-    Attributes:
-        lease: what is run with it.
-        ignored: members of the request that have no effect over there.
-        attempt: the one that is made with it; None: none was begun.
-        holds: None: its own node keeps its deployment's gates.
-    """
-
-    holds = None
-
-    def __init__(self, call: FarCall, tokens: int, turn: int) -> None:
-        self.lease = FarLease(call)
-        self.ignored: tuple[str, ...] = call.ignored
-        self.attempt: Attempt | None = None
-        self._call = call
-        self._tokens = tokens
-        self._turn = turn
-
-    def alive(self) -> None:
-        """Nothing to do: its own node keeps the breaker."""
-
-    def report(self, outcome: object) -> None:
-        """Nothing to do: its own node keeps the breaker."""
-
-    def release(self, ended: object) -> None:
-        """Let go of the stream; a call that is not over ends over there, too."""
-        self._call.close()
-        self._call.replica.back(self._turn, self._tokens)
-
-
 class FarCall:
     """One request on another node's replica.
 
     Attributes:
         replica: the one.
         ignored: what had no effect; known when it is admitted.
+        composed: whether it is answered by asking others; likewise.
         counted: what its upstream had told by its end; None: nothing.
         active: 1.
         capabilities: everything: they are looked at over there.
@@ -163,7 +121,10 @@ class FarCall:
     def __init__(self, replica: FarReplica, stream: LinkStream) -> None:
         self.replica = replica
         self.ignored: tuple[str, ...] = ()
+        self.composed = False
         self.counted: Usage | None = None
+        self._stages = ToldStages(CURRENT.get())
+        self._staged = 0
         self._stream = stream
         self._joiner = Joiner()
         self._over = False
@@ -241,8 +202,8 @@ class FarCall:
                 await self._say(message)
         answer = await self._next()
         match answer:
-            case Admitted(ignored=ignored):
-                self.ignored = ignored
+            case Admitted(ignored=ignored, composed=composed):
+                self.ignored, self.composed = ignored, composed
             case Refused(error=record):
                 raise error_of(record)
             case _:
@@ -254,6 +215,8 @@ class FarCall:
             self._stream.close(wait_for_peer=True)
         else:
             self._stream.abort()
+            if self.composed:
+                self._stages.lose(self.replica.deployment)
 
     # --- the stream ---------------------------------------------------------------
 
@@ -264,21 +227,29 @@ class FarCall:
             raise self._lost(error) from error
 
     async def _next(self) -> Answer:
-        """Return what is said next.
+        """Return what is said next; stages are noted.
 
         Raises:
             InferenceError: it failed over there, or the node is lost.
         """
+        while isinstance(answer := await self._said(), Staged):
+            self._staged += 1
+            if not self.composed or self._staged > _MOST_STAGED:
+                raise self._nonsense("stages of what has none, or again and again")
+            self._stages.take(answer)
+        self._over = isinstance(answer, _LAST)
+        if isinstance(answer, Failed):
+            self.counted = answer.counted
+            raise error_of(answer.error)
+        return answer
+
+    async def _said(self) -> Answer:
         try:
             data = await self._value()
             answer = answer_of(data)
         except FrameError as error:
             raise self._nonsense(str(error)) from error
         self._size_bytes = len(data)
-        self._over = isinstance(answer, _LAST)
-        if isinstance(answer, Failed):
-            self.counted = answer.counted
-            raise error_of(answer.error)
         return answer
 
     async def _value(self) -> bytes:
@@ -354,6 +325,7 @@ def _asked(serving: Serving, leg: Leg, replica: FarReplica, *, may_wait: bool) -
         request = attrs.evolve(leg.batch, client_headers=told)
     else:
         request = attrs.evolve(leg.whole, model=leg.batch.model)
+    outer = CURRENT.get()
     return Ask(
         kind=leg.kind,
         deployment=leg.deployment.name,
@@ -361,6 +333,7 @@ def _asked(serving: Serving, leg: Leg, replica: FarReplica, *, may_wait: bool) -
         left_s=min(max(leg.deadline_s - trio.current_time(), 0.0), LONGEST_S),
         may_wait=may_wait,
         continues=leg.continues,
+        depth=0 if outer is None else min(outer.depth, DEEPEST),
         request=request,
     )
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from atomr_infer.serving.replicas.permits import Ended
     from atomr_infer.serving.replicas.replica import Lease, ReplicaState
     from atomr_infer.serving.requests.delivery import Attempt
-    from atomr_infer.serving.requests.far_attempt import FarHeld
+    from atomr_infer.serving.requests.far_held import FarHeld
     from atomr_infer.serving.requests.leg import Leg
 
 

@@ -176,8 +176,7 @@ class Journey:
         if stage is not None:
             if stage.stages:
                 # What those inside it used is in the ledger already.
-                spent = (*report.spent, *stage.all_spent())
-                report.cost = prices.cost(spent, deployments)
+                report.cost = stage.cost_with(report.cost)
             stage.ended(report, self.leg.deployment.runtime)
         self.report.stop()
 
@@ -296,7 +295,8 @@ class Journey:
     def spent(self, leg: Leg, usage: Usage) -> None:
         """Note what an attempt used."""
         name, model = leg.deployment.name, leg.batch.model
-        if self._serving.asked_by(name):
+        composed = leg.attempt is not None and leg.attempt.composed
+        if composed or self._serving.asked_by(name):
             return  # it was used, and is paid for, by those that it asked
         self.report.spent.append(Spent(name, model, usage))
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
-from atomr_infer.model.cost import Cost
+from atomr_infer.model.cost import Cost, total_of
 from atomr_infer.policy.shared_usage import split_usage
 from atomr_infer.serving.requests.served import Spent
 
@@ -59,6 +59,23 @@ class Stage:
         self.duration_s = trio.current_time() - report.started_at
         self.spent = tuple(report.spent)
         self.cost = report.cost
+
+    @property
+    def asked_nobody(self) -> bool:
+        """Whether it only says so: an answer that was there already."""
+        return not self.outcome and not self.spent and self.cost is None
+
+    def cost_with(self, own: Cost | None) -> Cost | None:
+        """Return what a request cost with its stages; None: nobody knows.
+
+        Args:
+            own: what it cost itself.
+        """
+        # Not from what they used: of those of another node only that one may know the
+        # prices.
+        costs = [own, *(s.cost for s in self.stages if not s.asked_nobody)]
+        known = [cost for cost in costs if cost is not None]
+        return total_of(known) if len(known) == len(costs) else None
 
     def split(self, weights: Sequence[int]) -> tuple[Stage, ...]:
         """Return the parts of a request that was made for several others.

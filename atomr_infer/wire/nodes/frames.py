@@ -5,6 +5,7 @@ Each request has a stream of its own.  The conversation::
     asking node                      serving node
       | -- Opening, more pieces ------->|   versions are compared first
       | <-- Admitted, or Refused -------|   it has its permit, or will not run
+      | <-- Staged * -------------------|   what it asks of others, so far
       | <-- TokenChunk, RawChunk * -----|   never more than the credit allows
       | -- Credit * ------------------->|   as the client takes them
       | <-- an answer, or Failed -------|   exactly once: it is over
@@ -33,6 +34,7 @@ import msgspec
 
 from atomr_infer.errors import ErrorRecord, InferenceError, decode, encode
 from atomr_infer.model.batch import ExecuteBatch, RawChunk, TokenChunk, Usage
+from atomr_infer.model.cost import Cost
 from atomr_infer.model.embeddings import Embeddings, EmbedRequest
 from atomr_infer.model.secret import HeaderSecret
 from atomr_infer.model.tensors import Inferred, InferRequest
@@ -49,6 +51,9 @@ MAX_VALUE_BYTES = 64 * 1024 * 1024
 
 LONGEST_S = 86_400.0
 """What a request may have left that has no bound of its own: a day."""
+
+DEEPEST = 64
+"""More requests are inside each other nowhere, whatever a node says."""
 
 
 class FrameError(ValueError):
@@ -91,6 +96,7 @@ class Ask:
         left_s: seconds until nobody waits for the answer any more.
         may_wait: whether its queue may be waited in.
         continues: True when the request ends with the beginning of its answer.
+        depth: how many requests it is inside of.
         request: the request, for the model as the runtime knows it.
     """
 
@@ -100,6 +106,7 @@ class Ask:
     left_s: float
     may_wait: bool
     continues: bool = False
+    depth: int = 0
     request: ExecuteBatch | EmbedRequest | InferRequest = attrs.field(repr=False)
 
 
@@ -109,9 +116,64 @@ class Admitted:
 
     Attributes:
         ignored: members of it that have no effect on the model.
+        composed: whether it is answered by asking others, who are paid.
     """
 
     ignored: tuple[str, ...] = ()
+    composed: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class SpentTold:
+    """What an attempt inside the request used.
+
+    Attributes:
+        deployment: who is paid.
+        model: what its runtime was asked for.
+        usage: the tokens.
+    """
+
+    deployment: str
+    model: str
+    usage: Usage
+
+
+@attrs.frozen(kw_only=True)
+class StageTold:
+    """A request inside the request.
+
+    Attributes:
+        depth: how many of those that are told it is inside of.
+        model: the name that it asks for.
+        deployment: who answered; "" until it has ended.
+        runtime: that one's.
+        outcome: how it ended; "" until it has.
+        verdict: what became of its answer.
+        duration_s: from its beginning to its end.
+        spent: what it used itself.
+        cost: what that and those inside it cost; None: nobody knows, or not yet.
+    """
+
+    depth: int
+    model: str
+    deployment: str
+    runtime: str
+    outcome: str
+    verdict: str
+    duration_s: float
+    spent: tuple[SpentTold, ...]
+    cost: Cost | None
+
+
+@attrs.frozen
+class Staged:
+    """All requests inside the request, as they stand; of two the last one is true.
+
+    Attributes:
+        stages: each before those inside it, in the order in which they began.
+    """
+
+    stages: tuple[StageTold, ...]
 
 
 @attrs.frozen
@@ -165,6 +227,7 @@ class Credit:
 
 Answer = (
     Admitted
+    | Staged
     | Refused
     | TokenChunk
     | RawChunk
@@ -185,7 +248,16 @@ def _decoder(*classes: type) -> msgspec.msgpack.Decoder[Any]:
 
 
 _ANSWERS = _decoder(
-    Admitted, Refused, TokenChunk, RawChunk, Ended, Failed, Embeddings, Inferred, Count
+    Admitted,
+    Staged,
+    Refused,
+    TokenChunk,
+    RawChunk,
+    Ended,
+    Failed,
+    Embeddings,
+    Inferred,
+    Count,
 )
 _ASKS = _decoder(Ask)
 _CREDITS = _decoder(Credit)
@@ -228,6 +300,8 @@ def ask_of(data: bytes) -> Ask:
         raise FrameError(f"{ask.kind.value} with {type(ask.request).__name__}")
     if not 0.0 <= ask.left_s <= LONGEST_S:
         raise FrameError(f"{ask.left_s} s left")
+    if not 0 <= ask.depth <= DEEPEST:
+        raise FrameError(f"{ask.depth} requests around it")
     return ask
 
 
@@ -238,7 +312,22 @@ def answer_of(data: bytes) -> Answer:
         FrameError: it is none of it.
     """
     answer: Answer = _decoded(_ANSWERS, data)
+    if isinstance(answer, Staged):
+        _check_nested(answer)
     return answer
+
+
+def _check_nested(staged: Staged) -> None:
+    """Refuse stages of which one is inside of none.
+
+    Raises:
+        FrameError: there is one.
+    """
+    most = 0
+    for stage in staged.stages:
+        if not 0 <= stage.depth <= most:
+            raise FrameError(f"a stage at the depth {stage.depth}, not {most}")
+        most = min(stage.depth + 1, DEEPEST)
 
 
 def credit_of(data: bytes) -> Credit:

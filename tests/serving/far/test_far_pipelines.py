@@ -1,32 +1,61 @@
-"""A pipeline that another node runs."""
+"""A pipeline that another node runs: its answer, its stages, and what it costs."""
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
+import attrs
+import pytest
 import trio
 
-from atomr_infer.model.deployment import Deployment
+from atomr_infer.errors import InferenceError
+from atomr_infer.model.deployment import Deployment, RetryPolicy
+from atomr_infer.model.prices import Price, Rates
 from atomr_infer.serving.requests.stages import CURRENT
+from tests.serving.far.nodes import until
 from tests.serving.far.test_far import at_rest
 
 if TYPE_CHECKING:
+    from atomr_infer.serving.requests.served import Served
     from tests.serving.far.conftest import OpenFar
     from tests.serving.far.nodes import FarTree
 
 STAGES: list[Any] = [{"model": "small", "min_chars": 99}, {"model": "large"}]
-CASCADE = Deployment(name="m", runtime="cascade", options={"stages": STAGES})
+CASCADE = Deployment(
+    name="m",
+    runtime="cascade",
+    options={"stages": STAGES},
+    retry=RetryPolicy(max_attempts=1),
+)
+# A dollar for a thousand tokens: a tenth of a cent for each.
+PRICE = Price(rates=Rates(input=1000.0, output=1000.0))
 
 
-async def cascaded(a: FarTree, b: FarTree, **large: Any) -> None:
-    """Let ``b`` run a cascade that both know."""
-    small = Deployment(name="small", runtime="mock")
-    dear = Deployment(name="large", runtime="mock", options={"reply": "yes", **large})
+async def cascaded(
+    a: FarTree, b: FarTree, *, exhausted: str = "answer", **large: Any
+) -> None:
+    """Let ``b`` run a cascade that both know; only ``b`` knows what it asks."""
+    small = Deployment(name="small", runtime="mock", price=PRICE)
+    dear = attrs.evolve(
+        small,
+        name="large",
+        serves=("large",),
+        options={"reply": "yes", **large},
+        retry=RetryPolicy(max_attempts=1),
+    )
+    asked = attrs.evolve(CASCADE, options={"stages": STAGES, "exhausted": exhausted})
     with b.here():
-        for deployment in (small, dear, CASCADE):
+        for deployment in (small, dear, asked):
             await b.serving.deploy(deployment)
-    a.know(CASCADE)
+    a.know(asked)
     await a.sees(1)
+
+
+def as_told(served: Served | None) -> list[str]:
+    """Return stages in words, without the time that they took."""
+    assert served is not None
+    return [" ".join(w for w in s.split() if w[-1:] != "s") for s in served.stages]
 
 
 async def test_a_cascade_of_another_node_answers_and_is_paid_there(
@@ -40,6 +69,66 @@ async def test_a_cascade_of_another_node_answers_and_is_paid_there(
         assert CURRENT.get() is None
         rows = [s for f in b.serving.usage.waiting for s in f.spent]
         assert [row.deployment for row in rows] == ["small", "large"] * 2
+        # Who asks another node for it pays nothing beside.
+        assert [s for f in a.serving.usage.waiting for s in f.spent] == []
+        await at_rest(a, b)
+
+
+async def test_its_stages_and_its_cost_are_those_that_its_own_node_would_tell(
+    open_far: OpenFar,
+) -> None:
+    async with open_far("ab") as (a, b):
+        await cascaded(a, b)
+        for stream in (True, False):
+            far, near = await a.ask(stream=stream), await b.ask(stream=stream)
+            assert as_told(far.served[0]) == as_told(near.served[0])
+            assert as_told(far.result) == as_told(near.result)
+            assert as_told(far.result) == [
+                "small mock $0.004 (refused: chars=7)",
+                "large mock $0.003",
+            ]
+            assert far.result is not None
+            assert near.result is not None
+            assert far.result.cost == near.result.cost
+            assert far.result.cost is not None
+            assert far.result.cost.usd_text == "0.007"
+        await at_rest(a, b)
+
+
+async def test_a_pipeline_of_pipelines_is_told_with_what_is_inside(
+    open_far: OpenFar,
+) -> None:
+    async with open_far("ab") as (a, b):
+        await cascaded(a, b)
+        outer = Deployment(
+            name="outer",
+            runtime="cascade",
+            options={"stages": [{"model": "m", "min_chars": 99}, {"model": "large"}]},
+        )
+        with b.here():
+            await b.serving.deploy(outer)
+        a.know(outer)
+        await a.sees(1, "outer")
+        far = await a.ask(model="outer")
+        near = await b.ask(model="outer")
+        assert as_told(far.result) == as_told(near.result)
+        assert far.result is not None
+        assert far.result.cost == (near.result and near.result.cost)
+        assert "[small mock" in far.result.stages[0]
+
+
+async def test_a_cascade_that_fails_over_there_tells_what_it_cost(
+    open_far: OpenFar, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_far("ab") as (a, b):
+        await cascaded(a, b, fail_after=0, exhausted="error")
+        caplog.set_level(logging.INFO, "atomr_infer")
+        with pytest.raises(InferenceError):
+            await a.ask()
+        told = [r.getMessage() for r in caplog.records if r.name.endswith(".report")]
+        [line] = [line for line in told if " model=m " in line and "request a-" in line]
+        assert "cost=$0.004 stages=[small mock" in line
+        assert "(failed)" in line
         await at_rest(a, b)
 
 
@@ -52,3 +141,25 @@ async def test_a_client_that_leaves_ends_the_stages_over_there(
             await a.ask()
         await at_rest(a, b)
         assert [r.outstanding for r in b.serving.replicas("large")] == [0]
+
+
+async def test_a_node_that_is_lost_leaves_a_cost_that_nobody_knows(
+    open_far: OpenFar, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_far("ab") as (a, b):
+        await cascaded(a, b, hang_after=0)
+        caplog.set_level(logging.INFO, "atomr_infer")
+
+        async def ask() -> None:
+            with pytest.raises(InferenceError):
+                await a.ask()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            large = b.serving.replicas("large")
+            await until(lambda: [r.outstanding for r in large] == [1], "it is asked")
+            a.cut(b)
+        told = [r.getMessage() for r in caplog.records if r.name.endswith(".report")]
+        [line] = [line for line in told if " model=m " in line and "request a-" in line]
+        assert "cost=unknown stages=[m" in line
+        assert "(lost)" in line

@@ -33,6 +33,8 @@ from atomr_infer.wire.nodes.frames import (
     Kind,
     Opening,
     Refused,
+    Staged,
+    StageTold,
     answer_of,
     encoded,
 )
@@ -59,6 +61,21 @@ ASK = Ask(
     left_s=30.0,
     may_wait=True,
     request=BATCH,
+)
+STAGED = Staged(
+    (
+        StageTold(
+            depth=0,
+            model="small",
+            deployment="small",
+            runtime="mock",
+            outcome="completed",
+            verdict="",
+            duration_s=0.5,
+            spent=(),
+            cost=None,
+        ),
+    )
 )
 HELLO = encoded(Admitted()), encoded(TokenChunk(text="Hello"))
 
@@ -240,6 +257,15 @@ LIES = {
     "an end before its permit": saying(ENDED),
     "a count among chunks": saying(HELLO[0], encoded(Count(3))),
     "a second permit": saying(HELLO[0], HELLO[0]),
+    "stages before its permit": saying(encoded(STAGED)),
+    "stages of what has none": saying(HELLO[0], encoded(STAGED)),
+    "stages again and again": saying(
+        encoded(Admitted(composed=True)), *([encoded(STAGED)] * 9)
+    ),
+    "a stage inside of none": saying(
+        encoded(Admitted(composed=True)),
+        encoded(Staged((attrs.evolve(STAGED.stages[0], depth=1),))),
+    ),
 }
 
 
