@@ -10,6 +10,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import attrs
 import click
 
 from atomr_infer._version import VERSION
@@ -66,6 +67,11 @@ for command in (
     help="Read the file anew when it has changed.  [default: the file's, else not]",
 )
 @click.option(
+    "--strict",
+    is_flag=True,
+    help="End when one deployment cannot be started; else the others serve.",
+)
+@click.option(
     "--demo",
     is_flag=True,
     help="Serve the embedded demo model, whatever keys the environment holds.",
@@ -98,6 +104,7 @@ def serve(  # noqa: PLR0913 - one for each option
     config_path: Path | None,
     bind: str | None,
     watch: bool | None,
+    strict: bool,
     demo: bool,
     local: str | None,
     workers: int,
@@ -139,11 +146,12 @@ def serve(  # noqa: PLR0913 - one for each option
             local=local,
             watch=watch,
         )
+        plan = attrs.evolve(again(), strict=strict)
         seat = take_seat(os.environ)
         if workers > 1 and seat is None:
-            run_workers(again(), count=workers, arguments=sys.argv[2:])
+            run_workers(plan, count=workers, arguments=sys.argv[2:])
         else:
-            run_serve(again(), again=again, log_level=log_level, seat=seat)
+            run_serve(plan, again=again, log_level=log_level, seat=seat)
     except (ConfigError, InferenceError) as error:
         _fail(error)
 

@@ -61,6 +61,7 @@ class ServePlan:
         cluster: whose other nodes it finds; None: it has no others.
         teams: what virtual keys may share.
         budgets: those of teams and of virtual keys.
+        strict: whether a deployment that cannot be started ends the start.
     """
 
     deployments: tuple[Deployment, ...]
@@ -74,6 +75,7 @@ class ServePlan:
     cluster: ClusterConfig | None = None
     teams: tuple[Team, ...] = ()
     budgets: tuple[OwnedBudget, ...] = ()
+    strict: bool = False
 
 
 def plan_serving(

@@ -3,7 +3,8 @@
 The port is bound first, so that a busy one is reported at once and not after
 minutes of loading.  While models load, the gateway answers already: health is
 200, readiness 503, and requests wait in their deployment's queue.  All load at
-once, so that a remote one does not wait for a local one.
+once, so that a remote one does not wait for a local one.  One that cannot be started
+keeps no other one from serving, and is tried again.
 
 The first Ctrl-C or SIGTERM drains; a second one does not wait.  SIGHUP has keys and
 configuration read anew (:mod:`atomr_infer.cli.hangup`).
@@ -29,6 +30,7 @@ from atomr_infer.cli.banner import (
     print_notice,
 )
 from atomr_infer.cli.cluster_files import SOON_DAYS, check_cluster_files, node_of
+from atomr_infer.cli.failures import Failures
 from atomr_infer.cli.hangup import open_hangups, renew_at, signals_here
 from atomr_infer.cli.lifecycle import ServeLifecycle
 from atomr_infer.cli.load_progress import LoadProgress
@@ -38,8 +40,8 @@ from atomr_infer.cli.reload import Reloader, tls_of
 from atomr_infer.cli.watch import watch_files
 from atomr_infer.cluster import Cluster
 from atomr_infer.errors import ConfigError, InferenceError, decode, encode
+from atomr_infer.serving.deployments.deploying import keeps_all
 from atomr_infer.serving.placing.orders import Orders
-from atomr_infer.serving.replicas.key_check import KEY_REFUSED
 from atomr_infer.serving.replicas.replica import Phase
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
     from atomr_infer.gateway.gateway import Gateway
     from atomr_infer.model.deployment import Deployment
     from atomr_infer.serving.node import ServingNode
+    from atomr_infer.serving.placing.alone import LocalOrders
 
 _OBJECTS_BETWEEN_LOOKS = 20_000
 
@@ -72,7 +75,8 @@ def run_serve(
 
     Raises:
         ConfigError: the address cannot be bound, or a deployment cannot work.
-        InferenceError: a deployment could not be started.
+        InferenceError: no deployment could be started, or, with ``plan.strict``, one
+            could not.
     """
     mark = "" if seat is None else f"worker {seat.number}: "
     configure_logging(log_level, mark=mark)
@@ -259,30 +263,32 @@ async def _unless_signalled(
 
 
 async def _load(cluster: Cluster, plan: ServePlan) -> None:
-    """Load everything; the first failure ends it."""
+    """Load everything; what cannot be loaded is told, and tried again."""
     if isinstance(cluster.orders, Orders):
         await _load_share(cluster, cluster.orders, plan)
     else:
-        await _load_all(cluster, plan)
+        await _load_all(cluster, cluster.orders, plan)
 
 
 async def _load_share(cluster: Cluster, orders: Orders, plan: ServePlan) -> None:
     """Have all nodes serve what the file says, and load this node's share of it."""
     for line in orders.declare(plan.deployments):
         print_notice(line)
+    failures = Failures(plan)
     with LoadProgress() as progress:
         names = [deployment.name for deployment in plan.deployments]
-        await orders.await_here(names, progress.show)
+        await orders.await_here(names, progress.show, failures.note)
         phases = cluster.readiness().phases
         for name in names:
             if phases.get(name) == Phase.FAILED.value:
                 print_notice(f"{name} waits for a key that is not refused; see the log")
-            else:
+            elif name not in failures:
                 progress.done(name)
 
 
-async def _load_all(cluster: Cluster, plan: ServePlan) -> None:
+async def _load_all(cluster: Cluster, orders: LocalOrders, plan: ServePlan) -> None:
     failure: ConfigError | InferenceError | None = None
+    failures = Failures(plan)
     # All are deployed at once, so a fallback may come after who names it.
     names = frozenset(deployment.name for deployment in plan.deployments)
     with LoadProgress() as progress:
@@ -292,21 +298,21 @@ async def _load_all(cluster: Cluster, plan: ServePlan) -> None:
                 nonlocal failure
                 show = partial(progress.show, deployment.name)
                 try:
-                    await cluster.deploy(deployment, progress=show, expected=names)
+                    with cluster.at_home():
+                        await orders.deploy(
+                            deployment, progress=show, expected=names, keeps=keeps_all
+                        )
                 except ConfigError as error:
                     failure = error
+                    nursery.cancel_scope.cancel()
                 except InferenceError as error:
-                    named = _named(deployment, error)
-                    if error.code == KEY_REFUSED:
-                        # Others serve meanwhile, and it does when it has another key.
-                        print_notice(f"{named}; it is tried again")
-                        await cluster.deploy(deployment, expected=names, wait=False)
-                        return
-                    failure = named
+                    try:
+                        failures.note(deployment.name, _named(deployment, error))
+                    except InferenceError as last:
+                        failure = last
+                        nursery.cancel_scope.cancel()
                 else:
                     progress.done(deployment.name)
-                    return
-                nursery.cancel_scope.cancel()
 
             for deployment in plan.deployments:
                 nursery.start_soon(load, deployment)

@@ -19,7 +19,7 @@ from atomr_infer.model.secret import HeaderSecret
 from atomr_infer.policy.hedging import HedgeBudget
 from atomr_infer.policy.model_table import ModelTable
 from atomr_infer.remote.http.watchdog import Watchdog
-from atomr_infer.serving.deployments.deploying import deploy
+from atomr_infer.serving.deployments.deploying import deploy, keeps_none
 from atomr_infer.serving.deployments.groups import Groups
 from atomr_infer.serving.deployments.replacing import drain, replace
 from atomr_infer.serving.limits.breakers import Breakers
@@ -32,7 +32,6 @@ from atomr_infer.serving.names import MANAGER
 from atomr_infer.serving.replicas import messages
 from atomr_infer.serving.replicas.estimates import estimated
 from atomr_infer.serving.replicas.fresh_error import fresh
-from atomr_infer.serving.replicas.key_check import waits_for_key
 from atomr_infer.serving.replicas.readiness import Readiness, readiness_of
 from atomr_infer.serving.replicas.replica import Phase, ReplicaState
 from atomr_infer.serving.replicas.routing_table import Idle, RoutingTable
@@ -170,7 +169,9 @@ class Serving:
 
     def readiness(self) -> Readiness:
         """Return whether everything that was deployed serves."""
-        waiting = {name for name in self._phases if waits_for_key(self, name)}
+        # One that gave up has no replicas left.
+        failed = {n for n, phase in self._phases.items() if phase is Phase.FAILED}
+        waiting = {name for name in failed if self.replicas(name)}
         found = readiness_of(self._phases, self.is_elsewhere, waiting)
         return attrs.evolve(found, ready=found.ready and self.has_met)
 
@@ -273,7 +274,7 @@ class Serving:
         *,
         progress: Callable[[ReplicaState], None] | None = None,
         expected: Iterable[str] = (),
-        keeps_refused: bool = False,
+        keeps: Callable[[InferenceError], bool] = keeps_none,
     ) -> None:
         """Start serving a deployment and wait until it serves.
 
@@ -283,8 +284,8 @@ class Serving:
                 back to.
             progress: called about ten times a second, while it loads, with
                 each replica.
-            keeps_refused: whether one whose key is refused stays, to serve with
-                another one; the error is raised all the same.
+            keeps: whether one that could not be started stays, and is tried again;
+                the error is raised all the same.
 
         Raises:
             ConfigError: it cannot work as written; nothing was changed.
@@ -293,7 +294,7 @@ class Serving:
         Cancellation: removes it again.
         """
         names = frozenset(expected)
-        await deploy(self, deployment, progress, names, keeps_refused=keeps_refused)
+        await deploy(self, deployment, progress, names, keeps=keeps)
 
     async def change(self, deployment: Deployment) -> None:
         """Take another deployment for the one of its name, which serves on.

@@ -13,7 +13,14 @@ import trio
 
 from atomr_infer.cli.plan import plan_serving
 from atomr_infer.errors import ConfigError
-from tests.cli.conftest import START_S, environment, mock_config, run_command
+from tests.cli.conftest import (
+    START_S,
+    environment,
+    mock_config,
+    run_command,
+    start_command,
+)
+from tests.gateway.http import chat, request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -169,21 +176,59 @@ PLUGIN = Broken()
 """
 
 
-async def test_a_deployment_that_cannot_start_is_named(
-    write: Callable[[str], str], tmp_path: Path
-) -> None:
+def broken_runtime(tmp_path: Path) -> None:
     info = tmp_path / "broken-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1\n")
     points = "[atomr_infer.runtimes]\nbroken = broken_plugin:PLUGIN\n"
     (info / "entry_points.txt").write_text(points)
     (tmp_path / "broken_plugin.py").write_text(_BROKEN_PLUGIN)
+
+
+async def test_a_deployment_that_cannot_start_keeps_no_other_one_from_serving(
+    write: Callable[[str], str], tmp_path: Path
+) -> None:
+    broken_runtime(tmp_path)
+    config = write(
+        mock_config() + '[[deployment]]\nname = "remote"\nruntime = "broken"\n'
+    )
+    arguments = ("serve", "-c", config, "--bind", "127.0.0.1:0")
+    async with start_command(*arguments, PYTHONPATH=str(tmp_path)) as command:
+        await command.serving()
+        assert (
+            "deployment 'remote' cannot be served: the upstream does not know us; "
+            "it is tried again\n"
+        ) in command.stderr
+        assert (await chat(command.port, model="m")).status == 200
+        assert (await chat(command.port, model="remote")).status == 502
+        assert (await request(command.port, "GET", "/readyz")).status == 200
+
+
+async def test_when_none_can_start_it_ends_and_names_the_last(
+    write: Callable[[str], str], tmp_path: Path
+) -> None:
+    broken_runtime(tmp_path)
+    one = '[[deployment]]\nname = "{}"\nruntime = "broken"\n'
+    config = write(one.format("a") + one.format("b"))
+    err = await refused(
+        *("-c", config, "--bind", "127.0.0.1:0"), PYTHONPATH=str(tmp_path)
+    )
+    assert "cannot be served: the upstream does not know us; it is tried again" in err
+    last = err.splitlines()[-1]
+    assert last.startswith("atomr-infer: deployment ")
+    assert last.endswith(" cannot be served: the upstream does not know us")
+
+
+async def test_a_strict_start_ends_with_the_deployment_that_cannot_start(
+    write: Callable[[str], str], tmp_path: Path
+) -> None:
+    broken_runtime(tmp_path)
     config = write(
         mock_config("load_s = 600.0")
         + '[[deployment]]\nname = "remote"\nruntime = "broken"\n'
     )
     err = await refused(
-        *("-c", config, "--bind", "127.0.0.1:0"), PYTHONPATH=str(tmp_path)
+        *("-c", config, "--bind", "127.0.0.1:0", "--strict"), PYTHONPATH=str(tmp_path)
     )
     # The other one loads for ten minutes: the first failure ends everything.
     assert err.splitlines()[-1] == (

@@ -6,6 +6,7 @@ import contextlib
 from functools import partial
 from typing import TYPE_CHECKING
 
+import attrs
 import pytest
 import trio
 
@@ -17,6 +18,7 @@ from atomr_infer.errors import (
     NotReadyError,
 )
 from atomr_infer.model.deployment import Deployment, RetryPolicy, Serving
+from atomr_infer.serving.deployments.deploying import keeps_all
 from atomr_infer.serving.names import REQUESTS
 from atomr_infer.serving.replicas.replica import Phase
 from atomr_infer.testing.mock_script import MockScript
@@ -226,7 +228,7 @@ async def test_a_restart_that_fails_for_a_moment_is_tried_again(
         assert (await tree.ask()).texts == ["one", " two"]
 
 
-async def test_a_restart_that_can_never_work_fails_the_replica(
+async def test_a_restart_that_cannot_work_fails_the_replica_until_it_can(
     open_tree: OpenTree, autojump_clock: MockClock
 ) -> None:
     async with open_tree(M) as tree:
@@ -236,6 +238,48 @@ async def test_a_restart_that_can_never_work_fails_the_replica(
         await until(lambda: replica.phase is Phase.FAILED)
         with pytest.raises(EngineStartError, match="the weights are gone"):
             await tree.ask()
+        await trio.sleep(5)
+        await until_starts(tree, 2)
+        assert (await tree.ask()).texts == ["one", " two"]
+
+
+async def test_one_that_stays_though_it_cannot_start_is_tried_again_later_and_later(
+    open_tree: OpenTree, autojump_clock: MockClock
+) -> None:
+    other = Deployment(name="other", runtime="lab")
+    async with open_tree(other) as tree:
+        missing = EngineStartError("no such file: x.gguf")
+        tree.lab.plan = [missing] * 3
+        with pytest.raises(EngineStartError, match=r"no such file: x\.gguf"):
+            await tree.serving.deploy(M, keeps=keeps_all)
+        began, opened = trio.current_time(), tree.lab.opened
+        with pytest.raises(EngineStartError, match=r"no such file: x\.gguf"):
+            await tree.ask()
+        # It keeps the node from serving the others as little as it can.
+        readiness = tree.serving.readiness()
+        assert readiness.ready
+        assert readiness.phases == {"other": "serving", "m": "failed"}
+        await until(lambda: tree.serving.readiness().phases["m"] == "serving")
+        assert 5 + 10 + 20 <= trio.current_time() - began < 36
+        assert tree.lab.opened == opened + 1
+        assert (await tree.ask()).texts == ["one", " two"]
+
+
+async def test_one_that_is_tried_again_is_removed_and_replaced_as_any_other(
+    open_tree: OpenTree, autojump_clock: MockClock
+) -> None:
+    async with open_tree() as tree:
+        tree.lab.plan = [EngineStartError("no such file")]
+        with pytest.raises(EngineStartError):
+            await tree.serving.deploy(M, keeps=keeps_all)
+        mended = attrs.evolve(M, model="mended")
+        with trio.fail_after(4):
+            await tree.serving.replace(mended)
+        assert (await tree.ask()).texts == ["one", " two"]
+        await trio.sleep(600)
+        assert tree.lab.opened == 1
+        assert await tree.serving.undeploy("m")
+    assert tree.lab.closed == 1
 
 
 async def test_a_killed_request_frees_its_place(

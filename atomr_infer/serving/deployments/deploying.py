@@ -29,13 +29,28 @@ _MANAGER_TRIES = 5
 _MANAGER_BACK_S = 0.05
 
 
+def keeps_none(_: InferenceError) -> bool:
+    """Have every deployment that could not be started removed again."""
+    return False
+
+
+def keeps_all(_: InferenceError) -> bool:
+    """Have every one stay, and be tried again."""
+    return True
+
+
+def keeps_refused(error: InferenceError) -> bool:
+    """Have one whose key is refused stay, to serve with another one."""
+    return error.code == KEY_REFUSED
+
+
 async def deploy(
     serving: Serving,
     deployment: Deployment,
     progress: Callable[[ReplicaState], None] | None,
     expected: frozenset[str],
     *,
-    keeps_refused: bool = False,
+    keeps: Callable[[InferenceError], bool] = keeps_none,
 ) -> None:
     """Start serving a deployment and wait until it serves; see ``Serving.deploy``."""
     try:
@@ -54,8 +69,7 @@ async def deploy(
             f"{deployment.name} was stopped before it served"
         ) from error
     except BaseException as error:
-        waits = isinstance(error, InferenceError) and error.code == KEY_REFUSED
-        if not (waits and keeps_refused):
+        if not (isinstance(error, InferenceError) and keeps(error)):
             await _withdraw(deployment)
         raise
     if refused is not None:

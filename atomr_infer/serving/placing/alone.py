@@ -13,6 +13,7 @@ import attrs
 from atomr.otp import call
 from atomr_infer.errors import ConfigError
 from atomr_infer.policy.placement import Placed
+from atomr_infer.serving.deployments.deploying import keeps_none
 from atomr_infer.serving.names import MANAGER
 from atomr_infer.serving.placing.orders import Orders
 from atomr_infer.serving.placing.status import local_status
@@ -21,6 +22,7 @@ from atomr_infer.serving.replicas import messages
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from atomr_infer.errors import InferenceError
     from atomr_infer.model.deployment import Deployment
     from atomr_infer.serving.deployments.sources import Sources
     from atomr_infer.serving.placing.leaving import Move
@@ -55,15 +57,19 @@ class LocalOrders:
         progress: Callable[[ReplicaState], None] | None = None,
         expected: Iterable[str] = (),
         wait: bool = True,
+        keeps: Callable[[InferenceError], bool] = keeps_none,
     ) -> None:
         """Start serving a deployment; see ``Serving.deploy``.
 
         Raises:
             ConfigError: it cannot work as written; nothing was changed.
-            InferenceError: it could not be started; it was removed again.
+            InferenceError: it could not be started; it was removed again, unless
+                ``keeps`` says that it stays and is tried again.
         """
         if wait:
-            await self._serving.deploy(deployment, progress=progress, expected=expected)
+            await self._serving.deploy(
+                deployment, progress=progress, expected=expected, keeps=keeps
+            )
             return
         asked = messages.Deploy(deployment, frozenset(expected))
         refused = await call(MANAGER, asked, timeout_s=None)

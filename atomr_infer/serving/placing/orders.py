@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from atomr_infer.serving.shared import Serving
 
     Progress = Callable[[ReplicaState], None]
+    _Shown = Callable[[str, ReplicaState], None]
+    _Failed = Callable[[str, NotReadyError], None]
 
 log = logging.getLogger(__name__)
 
@@ -277,31 +279,29 @@ class Orders:
         return f"{name} stays: it stands in another node's file"
 
     async def await_here(
-        self, names: Iterable[str], progress: Callable[[str, ReplicaState], None]
+        self, names: Iterable[str], progress: _Shown, failed: _Failed
     ) -> None:
-        """Wait until this node's share of deployments serves, or waits for a key.
-
-        Raises:
-            NotReadyError: one has failed here.
-        """
+        """Wait until this node's share serves, waits for a key, or is told to fail."""
         left = set(names)
         while left:
             picture = self.picture()
             for name in sorted(left):
                 for replica in self._serving.replicas(name):
                     progress(name, replica)
-                if self._is_done_here(name, picture):
+                if self._is_done_here(name, picture, failed):
                     left.discard(name)
             await self._news()
 
-    def _is_done_here(self, name: str, picture: Picture) -> bool:
+    def _is_done_here(self, name: str, picture: Picture, failed: _Failed) -> bool:
         if name not in picture.catalogue or waits_for_key(self._serving, name):
             return True
         claim = picture.claims.get(name, {}).get(picture.me)
         digest = picture.catalogue[name].entry.digest
         if claim is not None and claim.digest == digest:
             if claim.state is State.FAILED:
-                raise NotReadyError(f"{name} cannot be served here: {claim.reason}")
+                told = f"{name} cannot be served here: {claim.reason}"
+                failed(name, NotReadyError(told))
+                return True
             return claim.state is State.SERVING
         return self._placer.has_met and not picture.share(name)
 

@@ -23,6 +23,7 @@ from atomr_infer.model.placement import Check, Placement
 from atomr_infer.policy.deployment_state import Event, State, step
 from atomr_infer.policy.placement import Gpus
 from atomr_infer.remote.http.reaching import reach
+from atomr_infer.serving.deployments.deploying import keeps_refused
 from atomr_infer.serving.placing.records import Claim
 from atomr_infer.serving.replicas.key_check import waits_for_key
 from atomr_infer.serving.replicas.replica import TAKES_REQUESTS, Phase
@@ -182,7 +183,7 @@ class Share:
         with trio.CancelScope() as self._scope:
             self._enter(aim, Event.STARTED)
             await self._serving.deploy(
-                wanted, expected=self._expected(), keeps_refused=True
+                wanted, expected=self._expected(), keeps=keeps_refused
             )
         if self._scope.cancelled_caught:
             self._enter(aim, Event.UNPLACED, Event.ENDED)

@@ -4,9 +4,10 @@ It owns what can break: the child process with the weights, or the client with
 its connections.  It opens the runner, reports it to the engine core, and ends
 with the runner's error; its supervisor then starts a new one.
 
-A start that fails is reported, and not tried again, when the error says that
-trying again is useless (a missing file, a refused option) or when the engine
-has never run: a deployment that cannot start should say so at once.
+A start that fails is reported at once when the error says that trying again is
+useless (a missing file, a refused option) or when the engine has never run: who
+deploys it is told, and takes it away.  Where it is left, it is tried again, later and
+later: the file may be there then, and the memory that others had.
 
 A replica whose deployment is changed gets another context beside this one.  When
 the core has taken that one's runner, this one's life is retired, and it ends with
@@ -61,6 +62,9 @@ log = logging.getLogger(__name__)
 
 _CHILD = "context"
 
+_AGAIN_S = 5.0
+_MAX_AGAIN_S = 300.0
+
 
 @attrs.frozen(eq=False)
 class EngineSource:
@@ -114,6 +118,8 @@ class EngineContext:
         self.decided = trio.Event()
         self.error: InferenceError | None = None
         self.life: EngineLife | None = None
+        self._ran = False
+        self._again_s = _AGAIN_S
         self._core = engine_core_name(source.deployment.name, number)
         self._probing = Probing(self._core, source.deployment)
 
@@ -142,6 +148,7 @@ class EngineContext:
         """Open, report, wait for the runner's failure, and end with it."""
         nap: trio.Event | None = None
         while not self._is_retired():  # restarted with its core, it is of no use
+            # None after a start that failed: then it is no rest that this one ends.
             nap = await self._run_once(before=None if nap is None else self.life)
             if nap is None:
                 return
@@ -171,7 +178,7 @@ class EngineContext:
             if self.life is not None and error.retryable:
                 raise error from error.__cause__
             self._cannot_open(error)
-            return None
+            return await self._wait_again()
         if failure is not None:
             self._note(failure)
             if not self._is_retired():
@@ -200,6 +207,23 @@ class EngineContext:
         cast(self._core, messages.StaysAsleep(error, self.version))
         return nap
 
+    async def _wait_again(self) -> trio.Event | None:
+        """Wait until a start that failed is worth another one.
+
+        Returns:
+            An event that is set; None: who opened it beside another one is told.
+        """
+        if self.version and not self._ran:
+            return None
+        # Whoever ran on it has ended: for who replaces it, it has never run.
+        self.life = None
+        log.info("%s: it is tried again in %g s", self._core, self._again_s)
+        await trio.sleep(self._again_s)
+        self._again_s = min(2 * self._again_s, _MAX_AGAIN_S)
+        now = trio.Event()
+        now.set()
+        return now
+
     def _is_retired(self) -> bool:
         return self.life is not None and self.life.retired
 
@@ -207,7 +231,7 @@ class EngineContext:
         if self._is_retired():
             # Nobody is served by it any more but those who began there.
             log.warning("%s: an engine that was replaced failed: %s", self._core, error)
-        elif self.life is not None or self.version == 0:
+        elif self._ran or self.version == 0:
             # Who opens one beside another is told, and the other one serves.
             self.source.on_failure(error)
 
@@ -235,6 +259,7 @@ class EngineContext:
             Why it failed; None: it is not used any more, or not for now.
         """
         life = self.life = EngineLife()
+        self._ran, self._again_s = True, _AGAIN_S
         name, model = self.source.deployment.name, self.source.deployment.model
         try:
             up = messages.ContextUp(self_pid(), runner, life, self.version, model)

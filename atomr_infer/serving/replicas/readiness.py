@@ -22,8 +22,8 @@ class Readiness:
 
     Attributes:
         ready: True when something is deployed, and all of it that runs here serves,
-            or would be started by a request.  What waits for another key does not
-            count, as long as something else serves.
+            or would be started by a request.  What could not be started and is tried
+            again does not count, as long as something else serves.
         phases: each deployment's phase by name; ``elsewhere`` where others run it.
     """
 
@@ -41,13 +41,14 @@ def readiness_of(
     Args:
         phases: each deployment's phase, by name.
         is_elsewhere: whether only other nodes run it.
-        waiting: those that have failed because their key is refused.
+        waiting: those that have failed, and are tried again.
 
     >>> readiness_of({"a": Phase.SERVING, "b": Phase.LOADING}, {"b"}.__contains__)
     Readiness(ready=True, phases={'a': 'serving', 'b': 'elsewhere'})
     """
     here = {name for name in phases if not is_elsewhere(name)}
-    # Else one key that was revoked would keep a node from serving all the others.
+    # Else one key that was revoked, or one model that is not there, would keep a node
+    # from serving all the others.
     counted = here.difference(waiting) or here
     return Readiness(
         ready=bool(phases) and all(phases[name] in TAKES_REQUESTS for name in counted),

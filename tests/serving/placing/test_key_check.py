@@ -45,6 +45,10 @@ async def test_a_deployment_whose_key_is_refused_everywhere_is_not_taken(
         await places.until(lambda: not places.runs, within_s=10)
 
 
+def fail(_: str, error: NotReadyError) -> None:
+    raise error
+
+
 async def test_it_is_shown_and_serves_when_another_key_is_there(
     autojump_clock: object, lab: Callable[[], Iterator[Distribution]]
 ) -> None:
@@ -57,7 +61,7 @@ async def test_it_is_shown_and_serves_when_another_key_is_there(
         with trio.fail_after(20):
             # As `serve` starts: its own share is as far as it can be.
             place.orders.declare([WANTED])
-            await place.orders.await_here(["m"], lambda *_: None)
+            await place.orders.await_here(["m"], lambda *_: None, fail)
         await places.until(lambda: place.state("m") == "failed", within_s=5)
         [status] = place.orders.statuses()
         assert status.reason == f"a: {WHY}"

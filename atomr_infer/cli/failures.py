@@ -1,0 +1,45 @@
+"""What could not be started, while ``serve`` loads.
+
+One engine that does not start is no reason to turn away those who ask for another
+model: it is told, and tried again.  A ``serve`` of which nothing serves ends, so that
+its mistake is seen, and so does one that is asked to be strict.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from atomr_infer.cli.banner import print_notice
+from atomr_infer.serving.replicas.key_check import KEY_REFUSED
+
+if TYPE_CHECKING:
+    from atomr_infer.cli.plan import ServePlan
+    from atomr_infer.errors import InferenceError
+
+
+class Failures:
+    """Which of a plan's deployments could not be started."""
+
+    def __init__(self, plan: ServePlan) -> None:
+        self._all = {deployment.name for deployment in plan.deployments}
+        self._is_strict = plan.strict
+        self._failed: set[str] = set()
+        self._of_keys: set[str] = set()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._failed
+
+    def note(self, name: str, error: InferenceError) -> None:
+        """Tell the operator of one.
+
+        Raises:
+            InferenceError: the same: it is the last that could have served, or none
+                may fail.  A key that is refused counts for the strict alone: another
+                one may be there in the next second.
+        """
+        self._failed.add(name)
+        if error.code == KEY_REFUSED:
+            self._of_keys.add(name)
+        if self._is_strict or self._failed - self._of_keys == self._all:
+            raise error
+        print_notice(f"{error}; it is tried again")
