@@ -6,7 +6,7 @@ Blocks for as long as it takes; belongs in a worker thread.
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,11 +22,14 @@ from atomr_infer.runtimes.hub import fetch_model, hub_of
 from atomr_infer.runtimes.hub_files import HubModel
 from atomr_infer.runtimes.memory import check_fits, free_bytes
 from atomr_infer.runtimes.packaged import PackagedFile, locate_packaged
+from atomr_infer.runtimes.text_runner import TextRunner
 from atomr_infer.runtimes.weights import weights_bytes
 from atomr_infer_llamacpp.engine import LlamaEngine
+from atomr_infer_llamacpp.faults import step_error
 from atomr_infer_llamacpp.logs import log_warnings
 from atomr_infer_llamacpp.model import LlamaContext, LlamaModel
 from atomr_infer_llamacpp.runner import LlamaRunner
+from atomr_infer_llamacpp.texts import LlamaTexts, makes_vectors
 from atomr_infer_llamacpp.tokens import LlamaTokenizer
 
 if TYPE_CHECKING:
@@ -50,7 +53,7 @@ def loaded(
     report: Callable[[Progress], None],
     environ: Mapping[str, str],
     token: Secret | None = None,
-) -> Iterator[LlamaRunner]:
+) -> Iterator[LlamaRunner | TextRunner]:
     """Load a model; the block's end frees it.
 
     Args:
@@ -74,24 +77,51 @@ def loaded(
     def note(share: float) -> None:
         report(Progress("loading the model", int(share * size), size))
 
-    model = LlamaModel(path, gpu_layers=layers, report=note)
-    try:
-        bounds, context_tokens = _bounds(options, model)
-        context = LlamaContext(
-            model,
-            cache_tokens=bounds.cache_tokens,
-            batch_tokens=max(bounds.max_seqs, bounds.prefill_tokens),
-            max_seqs=bounds.max_seqs,
-            threads=options.threads or len(os.sched_getaffinity(0)),
+    with closing(LlamaModel(path, gpu_layers=layers, report=note)) as model:
+        runs = _texts if makes_vectors(model, options.pooling) else _generation
+        with runs(options, model) as runner:
+            yield runner
+
+
+@contextmanager
+def _texts(options: Options, model: LlamaModel) -> Iterator[TextRunner]:
+    own = model.context_tokens or _UNKNOWN_CONTEXT_TOKENS
+    context_tokens = min(own, options.context_tokens or own)
+    batch_tokens = max(options.batch_tokens or 0, context_tokens)
+    texts = LlamaTexts(
+        model,
+        pooling=options.pooling,
+        batch_tokens=batch_tokens,
+        threads=_threads(options),
+    )
+    with closing(texts):
+        yield TextRunner(
+            texts,
+            LlamaTokenizer(model),
+            told=step_error,
+            context_tokens=context_tokens,
+            batch_tokens=batch_tokens,
         )
-        try:
-            keeps = options.prefix_caching and model.can_be_cut
-            engine = LlamaEngine(context, bounds, keeps=keeps)
-            yield LlamaRunner(model, engine, _words(model), context_tokens)
-        finally:
-            context.close()
-    finally:
-        model.close()
+
+
+@contextmanager
+def _generation(options: Options, model: LlamaModel) -> Iterator[LlamaRunner]:
+    bounds, context_tokens = _bounds(options, model)
+    context = LlamaContext(
+        model,
+        cache_tokens=bounds.cache_tokens,
+        batch_tokens=max(bounds.max_seqs, bounds.prefill_tokens),
+        max_seqs=bounds.max_seqs,
+        threads=_threads(options),
+    )
+    with closing(context):
+        keeps = options.prefix_caching and model.can_be_cut
+        engine = LlamaEngine(context, bounds, keeps=keeps)
+        yield LlamaRunner(model, engine, _words(model), context_tokens)
+
+
+def _threads(options: Options) -> int:
+    return options.threads or len(os.sched_getaffinity(0))
 
 
 def _found(

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from atomr_infer.runtimes.decoding.sampling import Logits
     from atomr_infer_llamacpp.pieces import Piece
 
+_ROOM_BYTES = 256
+"""For a short text that a file says of itself."""
+
 _HALF_BYTES = 2
 """A number of the key-value cache has 16 bits."""
 
@@ -70,6 +73,24 @@ class LlamaModel:
         width = llama_cpp.llama_model_n_embd(handle) // heads
         kept = width * max(1, llama_cpp.llama_model_n_head_kv(handle))
         return int(2 * _HALF_BYTES * kept * llama_cpp.llama_model_n_layer(handle))
+
+    @property
+    def vector_size(self) -> int:
+        """How many numbers a text's vector has."""
+        return int(llama_cpp.llama_model_n_embd_out(self.handle))
+
+    def said(self, name: str, otherwise: int) -> int:
+        """Return a number that the file says of its kind of model."""
+        kind = self._text("general.architecture")
+        found = self._text(f"{kind}.{name}")
+        return int(found) if found.lstrip("-").isdigit() else otherwise
+
+    def _text(self, key: str) -> str:
+        buffer = ctypes.create_string_buffer(_ROOM_BYTES)
+        count = llama_cpp.llama_model_meta_val_str(
+            self.handle, key.encode(), buffer, _ROOM_BYTES
+        )
+        return buffer.value.decode(errors="replace") if count >= 0 else ""
 
     @property
     def can_be_cut(self) -> bool:

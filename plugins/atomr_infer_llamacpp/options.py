@@ -6,6 +6,7 @@ Pure: whether a file is there is ``loading``'s question.
 from __future__ import annotations
 
 import difflib
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,15 @@ DEFAULT_PREFILL_TOKENS = 128
 of a second on two cores."""
 
 
+class Pooling(Enum):
+    """How a text's vector is made of its tokens' vectors."""
+
+    AUTO = "auto"
+    MEAN = "mean"
+    CLS = "cls"
+    LAST = "last"
+
+
 Source = Path | PackagedFile | HubModel
 """Where the weights are."""
 
@@ -58,6 +68,10 @@ class Options:
         prefix_caching: whether prompts that begin alike are read once, in whole
             pieces of ``prefill_tokens``; a sequence that ended is kept for it while
             the cache has room.
+        pooling: how the model makes vectors of texts; ``auto``: it does where its
+            file says so, and as it says.
+        batch_tokens: tokens of texts that are embedded in one step; left out, or
+            fewer than that: as many as one text may have.
     """
 
     source: Source
@@ -68,6 +82,8 @@ class Options:
     cache_tokens: int | None = None
     context_tokens: int | None = None
     prefix_caching: bool = True
+    pooling: Pooling = Pooling.AUTO
+    batch_tokens: int | None = None
 
 
 _RANGES: Mapping[str, tuple[int, int]] = {
@@ -77,6 +93,7 @@ _RANGES: Mapping[str, tuple[int, int]] = {
     "prefill_tokens": (1, 1_000_000),
     "cache_tokens": (1, 1_000_000_000),
     "context_tokens": (1, 100_000_000),
+    "batch_tokens": (1, 10_000_000),
 }
 
 _FLAGS = ("prefix_caching",)
@@ -121,7 +138,9 @@ def _of_hub(model: str) -> HubModel:
     return found
 
 
-def _value(deployment: str, name: str, value: OptionValue) -> int | bool:
+def _value(deployment: str, name: str, value: OptionValue) -> int | bool | Pooling:
+    if name == "pooling":
+        return _pooling(deployment, value)
     if name in _FLAGS:
         if isinstance(value, bool):
             return value
@@ -129,7 +148,7 @@ def _value(deployment: str, name: str, value: OptionValue) -> int | bool:
             f"deployment {deployment!r}: {name} is {value!r}; give true or false"
         )
     if name not in _RANGES:
-        known = (*_RANGES, *_FLAGS)
+        known = (*_RANGES, *_FLAGS, "pooling")
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
         raise ConfigError(
@@ -142,4 +161,14 @@ def _value(deployment: str, name: str, value: OptionValue) -> int | bool:
     raise ConfigError(
         f"deployment {deployment!r}: {name} is {value!r}; give a whole number from "
         f"{least} to {most}"
+    )
+
+
+def _pooling(deployment: str, value: OptionValue) -> Pooling:
+    for member in Pooling:
+        if value == member.value:
+            return member
+    allowed = ", ".join(repr(member.value) for member in Pooling)
+    raise ConfigError(
+        f"deployment {deployment!r}: pooling is {value!r}; give one of {allowed}"
     )

@@ -71,6 +71,11 @@ class LlamaRunner:
         return len(self._engine.generations)
 
     @property
+    def steps(self) -> int:
+        """Steps that the engine has made."""
+        return self._engine.steps
+
+    @property
     def sequences(self) -> int:
         """Sequences that are under way."""
         return self._engine.sequences

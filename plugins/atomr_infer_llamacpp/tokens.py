@@ -26,14 +26,18 @@ class LlamaTokenizer:
 
     def __init__(self, model: LlamaModel) -> None:
         self._vocabulary: Any = model.vocabulary
-        self._size = model.size
+        self.size = model.size
 
-    def encode(self, text: str, *, with_special: bool) -> list[int]:
+    def encode(
+        self, text: str, *, with_special: bool, behind: str | None = None
+    ) -> list[int]:
         """Return a text's tokens, those of its markers too.
 
         Raises:
             InvalidRequestError: it is not Unicode.
         """
+        # It is for models that rank, and they are refused when they start.
+        assert behind is None, "two texts are not read together"
         try:
             data = text.encode()
         except UnicodeEncodeError as error:
@@ -70,7 +74,7 @@ class LlamaTokenizer:
         """Return the tokens that end an answer."""
         return frozenset(
             token
-            for token in range(self._size)
+            for token in range(self.size)
             if llama_cpp.llama_vocab_is_eog(self._vocabulary, token)
         )
 

@@ -1,14 +1,16 @@
-"""Run by llama.cpp's interpreter: what a prompt costs that begins as others did.
+"""Run by llama.cpp's interpreter: what requests cost that have something in common.
 
-Prints JSON: for each request of a conversation its text, the tokens of its prompt,
-those that were in the cache, and those that the engine computed for it; first with
-``prefix_caching``, then without.
+Prints JSON.  ``conversations``: for each request of one its text, the tokens of its
+prompt, those that were in the cache, and those that the engine computed for it; first
+with ``prefix_caching``, then without.  ``steps``: those that one request takes, and
+those that sixteen take at once.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import trio
@@ -22,14 +24,17 @@ if TYPE_CHECKING:
     from atomr_infer_llamacpp.runner import LlamaRunner
 
 PIECE = 32
-ASKED = "Tell me about the cat that sat on the mat and looked at the dog. " * 4
+ASKED = "Tell me about the cat that sat on the mat and looked at the dog. " * 2
 
 
-async def one(runner: LlamaRunner, *messages: Message) -> list[Any]:
+async def one(
+    runner: LlamaRunner, *messages: Message, prompt: str | None = None
+) -> list[Any]:
     batch = ExecuteBatch(
         request_id="r",
         model="m",
         messages=messages,
+        prompt=prompt,
         sampling=Sampling(max_tokens=8, temperature=0.8, seed=5),
     )
     before, text, usage = runner.read_tokens, "", None
@@ -61,8 +66,25 @@ async def converse(model: str, *, caching: bool) -> list[list[Any]]:
     return [first, again, more]
 
 
+async def count_steps(model: str) -> tuple[int, int]:
+    options = {"threads": 1, "max_seqs": 16, "cache_tokens": 2048}
+    deployment = Deployment(name="m", runtime="llamacpp", model=model, options=options)
+    async with PLUGIN.open_runner(deployment, RunnerContext()) as opened:
+        runner = cast("LlamaRunner", opened)
+        await one(runner, prompt="Hi")
+        alone = runner.steps
+        async with trio.open_nursery() as nursery:
+            for _ in range(16):
+                nursery.start_soon(partial(one, runner, prompt="Hi"))
+    return alone, runner.steps - alone
+
+
 async def main(model: str) -> None:
-    print(json.dumps([await converse(model, caching=on) for on in (True, False)]))
+    found = {
+        "conversations": [await converse(model, caching=on) for on in (True, False)],
+        "steps": await count_steps(model),
+    }
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

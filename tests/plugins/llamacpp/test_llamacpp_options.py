@@ -78,6 +78,11 @@ def test_a_source_that_is_no_file_is_refused(model: str, message: str) -> None:
         ("threads", True, "threads is True; give a whole number from 1 to 1024"),
         ("max_seqs", 257, "max_seqs is 257; give a whole number from 1 to 256"),
         ("context_tokens", "8k", "context_tokens is '8k'; give a whole number"),
+        (
+            "pooling",
+            "max",
+            "pooling is 'max'; give one of 'auto', 'mean', 'cls', 'last'",
+        ),
         ("prefix_caching", 1, "prefix_caching is 1; give true or false"),
     ],
 )

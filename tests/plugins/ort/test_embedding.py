@@ -24,7 +24,6 @@ from atomr_infer.model.batch import ExecuteBatch, Message, Role
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.model.embeddings import EmbedRequest
 from atomr_infer.runtimes.contract import RunnerContext
-from atomr_infer_ort.embedding import EmbedRunner, _Pending, _Text, choose
 from atomr_infer_ort.plugin import PLUGIN
 from tests.plugins.ort.bert import (
     WORDS,
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from atomr_infer_ort.embedding import EmbedRunner
     from tests.plugins.ort.graphs import Array
 
 pytestmark = pytest.mark.engine
@@ -151,19 +151,6 @@ async def test_requests_share_runs(folder: Path) -> None:
     assert np.array(made) == pytest.approx(
         np.array([reference(TEXTS[0])] * 50), abs=1e-5
     )
-
-
-def test_a_run_takes_the_oldest_and_those_like_it() -> None:
-    def waiting(*lengths: int) -> list[_Text]:
-        return [_Text([0] * length, _Pending(1)) for length in lengths]
-
-    def chosen(lengths: list[int], batch_tokens: int) -> list[int]:
-        return [len(t.tokens) for t in choose(waiting(*lengths), batch_tokens)]
-
-    assert chosen([5, 100, 6, 4, 90], 30) == [5, 6, 4]
-    assert chosen([100, 5, 101], 50) == [100]
-    assert chosen([100, 5, 101, 99], 202) == [100, 101]
-    assert chosen([3, 3, 3, 3], 9) == [3, 3, 3]
 
 
 @pytest.mark.parametrize(
