@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from atomr_infer.model.batch import ExecuteBatch, TokenChunk
+    from atomr_infer.model.figures import Figure
     from atomr_infer.runtimes.decoding.generation import Generation
     from atomr_infer.runtimes.decoding.words import Words
     from atomr_infer_ort.engine import OrtEngine
@@ -72,6 +73,10 @@ class OrtRunner:
     def steps(self) -> int:
         """Steps that the engine has made."""
         return self._engine.steps
+
+    async def figures(self) -> tuple[Figure, ...]:
+        """Return how the engine stands."""
+        return self._engine.figures()
 
     async def failed(self) -> InferenceError:
         """Return when a run of the model has failed."""

@@ -38,6 +38,7 @@ class Can(Enum):
     TOOLS = "a tool that must be called"
     BATCH = "requests share its steps: 16 at once sooner than one by one"
     LEAVE = "a client that leaves frees its place"
+    FIGURES = "tells figures of its own, where that is seen within some steps"
     KILLED = "killed by `kill -9`, it is back for the next request"
 
 

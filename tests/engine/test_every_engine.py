@@ -11,6 +11,7 @@ import os
 import signal
 import threading
 import time
+import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ import attrs
 import openai
 import pytest
 from openai.types.chat import ChatCompletionMessageFunctionToolCall
+from prometheus_client.parser import text_string_to_metric_families
 from tokenizers import Tokenizer
 
 from tests.engine.conftest import Server, start_server, until
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
 PATIENCE_S = 600.0
+ENGINE = "atomr_infer_engine_"
+KEY = "operators-0123456789"
 STORY = "Write a story about a cat."
 PROMPT = (
     "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by "
@@ -84,6 +88,21 @@ class Served:
             **more,
         )
 
+    def figures(self) -> dict[str, float]:
+        """Return what the engine tells of itself, by name."""
+        asked = urllib.request.Request(
+            f"{self.server.url}/admin/metrics",
+            headers={"authorization": f"Bearer {KEY}"},
+        )
+        with urllib.request.urlopen(asked, timeout=PATIENCE_S) as answer:
+            text = answer.read().decode()
+        return {
+            sample.name.removeprefix(ENGINE): sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name.startswith(ENGINE)
+        }
+
     def refuses(self, **asked: Any) -> bool:
         """Whether what is asked for is refused for want of it."""
         with pytest.raises(openai.BadRequestError) as caught:
@@ -101,7 +120,10 @@ def served(
     if (missing := engine.missing()) is not None:
         pytest.skip(missing)
     config = tmp_path_factory.mktemp(engine.runtime) / "atomr.toml"
-    config.write_text(engine.deployment())
+    key = config.with_name("key")
+    key.write_text(KEY)
+    gateway = f'[gateway]\nadmin_key = {{ file = "{key}" }}\n'
+    config.write_text(gateway + engine.deployment())
     running = start_server("--config", str(config), "--bind", "127.0.0.1:0")
     try:
         with openai.OpenAI(
@@ -306,6 +328,28 @@ def test_a_client_that_leaves_frees_its_place(served: Served) -> None:
     stream.close()
     # All of them would take a processor for many times as long.
     until(lambda: processor_s(engine) < 0.1, "the engine rests", within_s=20)
+
+
+def test_the_engine_itself_says_that_one_who_left_is_out_within_some_steps(
+    served: Served,
+) -> None:
+    if Can.FIGURES not in served.engine.can:
+        assert served.figures() == {"told": 1}
+        return
+    stream = served.stream(max_tokens=900, temperature=0)
+    next(iter(stream))
+    before = served.figures()
+    stream.close()
+    assert (before["told"], before["running_requests"]) == (1, 1)
+    assert before["cache_used_ratio"] > 0
+    until(lambda: not served.figures()["running_requests"], "the engine is free")
+    after = served.figures()
+    assert after["cache_used_ratio"] == after["waiting_requests"] == 0
+    # Of one request, each step makes a token.
+    made = "steps_total" if "steps_total" in after else "output_tokens_total"
+    # What it made while it was told; all of them would be 900.
+    assert after[made] - before[made] < 100
+    assert served.figures()[made] == after[made]
 
 
 def test_an_engine_that_is_killed_is_back_for_the_next_request(served: Served) -> None:

@@ -314,6 +314,30 @@ async def test_leaving_frees_the_rows_within_a_step(runner: OrtRunner) -> None:
     assert others == [alone] * 3
 
 
+async def test_it_tells_how_it_stands(llama_folder: Path) -> None:
+    async def told() -> dict[str, float]:
+        return {figure.name: figure.value for figure in await one.figures()}
+
+    async with opened(llama_folder, max_seqs=1, cache_tokens=1000) as one:
+        idle = {"running_requests": 0, "waiting_requests": 0, "cache_used_ratio": 0}
+        assert await told() == {**idle, "steps": 0}
+        async with one.execute(bare("abcde", max_tokens=200)) as chunks:
+            await anext(chunks)
+            async with one.execute(bare("a")):
+                held = await told()
+        steps = held.pop("steps")
+        assert steps >= 1
+        assert held == {
+            "running_requests": 1,
+            "waiting_requests": 1,
+            "cache_used_ratio": 0.205,
+        }
+        # Who has left is out at the end of the step that ran.
+        left = await told()
+        assert left == {**idle, "steps": left["steps"]}
+        assert left["steps"] <= steps + 5  # of two hundred
+
+
 async def test_one_who_waits_and_leaves_was_never_run(llama_folder: Path) -> None:
     async with opened(llama_folder, max_seqs=1) as runner:
         async with runner.execute(ask()) as chunks:
