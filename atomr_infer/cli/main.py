@@ -24,6 +24,7 @@ from atomr_infer.cli.of_a_gateway import of_a_gateway as _of_a_gateway
 from atomr_infer.cli.of_a_gateway import of_all_nodes as _of_all_nodes
 from atomr_infer.cli.of_a_gateway import where as _where
 from atomr_infer.cli.steer import deployments, drain, reload
+from atomr_infer.cli.swap import swap
 from atomr_infer.errors import ConfigError, InferenceError
 
 _LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -43,6 +44,7 @@ for command in (
     explain,
     keys,
     reload,
+    swap,
 ):
     cli.add_command(command)
 
