@@ -14,7 +14,6 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import attrs
-import trio
 
 from atomr_infer.errors import (
     InvalidRequestError,
@@ -26,6 +25,7 @@ from atomr_infer.model.embeddings import Embeddings, EmbedRequest
 from atomr_infer.model.usage import Usage
 from atomr_infer.pipeline.asking.runner import CAPABILITIES, AskingRunner
 from atomr_infer.pipeline.asking.sameness import key_of
+from atomr_infer.pipeline.asking.tasks import open_tasks
 from atomr_infer.pipeline.batching.server import DynamicBatchingServer
 from atomr_infer.policy.shared_usage import split_usage
 from atomr_infer.policy.token_estimate import estimate_input_tokens
@@ -187,16 +187,6 @@ async def open_batching(
 ) -> AsyncIterator[BatchingRunner]:
     """Return a block in which batches are made; its end ends what is asked."""
     runner = BatchingRunner(options, others)
-    raised: BaseException | None = None
-    async with trio.open_nursery() as nursery:
+    async with open_tasks() as nursery:
         nursery.start_soon(runner.server.run)
-        try:
-            yield runner
-        except BaseException as error:  # noqa: BLE001 - raised again, not in a group
-            raised = error
-        nursery.cancel_scope.cancel()
-    if raised is not None:
-        try:
-            raise raised
-        finally:
-            raised = None  # it holds this frame
+        yield runner

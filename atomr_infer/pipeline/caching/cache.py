@@ -24,6 +24,7 @@ from atomr_infer.model.embeddings import Embeddings, Vector
 from atomr_infer.model.usage import Usage
 from atomr_infer.pipeline.asking.runner import CAPABILITIES, AskingRunner
 from atomr_infer.pipeline.asking.sameness import is_deterministic, key_of, key_of_input
+from atomr_infer.pipeline.asking.tasks import open_tasks
 from atomr_infer.pipeline.caching.answer_cache import (
     AnswerCache,
     size_of_chunk,
@@ -324,18 +325,8 @@ async def open_cache(
     options: CacheOptions, others: Others
 ) -> AsyncIterator[CacheRunner]:
     """Return a block with an empty cache; its end ends what it asks."""
-    raised: BaseException | None = None
-    async with trio.open_nursery() as nursery:
-        try:
-            yield CacheRunner(options, others, nursery)
-        except BaseException as error:  # noqa: BLE001 - raised again, not in a group
-            raised = error
-        nursery.cancel_scope.cancel()
-    if raised is not None:
-        try:
-            raise raised
-        finally:
-            raised = None  # it holds this frame
+    async with open_tasks() as nursery:
+        yield CacheRunner(options, others, nursery)
 
 
 async def _replayed(chunks: tuple[TokenChunk, ...]) -> AsyncGenerator[TokenChunk, None]:
