@@ -40,6 +40,13 @@ error 404: model_not_found, model
 chat: 'Who is there? Who is there? '
 stream:|Say |this. |Say |
 """,
+    "actors.py": """\
+1. Who is there?
+2. And who else?
+['Who is there?', 'And who else?']
+["Who is there?","And who else?","Hm."]
+[4.0, 9.0]
+""",
     "cascade.py": """\
   small (mock): accepted, $0.000001
   together: $0.0000010
