@@ -49,6 +49,11 @@ class Figures:
         """Return which labels a name's numbers have."""
         return {key for pairs in self._samples[name] for key, _ in pairs}
 
+    def names(self) -> set[str]:
+        """Return the families' names as they are written."""
+        counts = {"counter": "_total"}
+        return {name + counts.get(of, "") for name, of in self.types.items()}
+
     @property
     def text(self) -> str:
         """All labels' values, to look for what must not be there."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
 
 from atomr_infer.gateway.admin.metrics import routes
+from atomr_infer.model import figures
 from atomr_infer.model.budget import Budget, Per
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.model.rate_limits import RateLimits
@@ -17,13 +20,12 @@ from tests.gateway.http import Answer, chat, request
 from tests.gateway.test_admin_everywhere import KEY, admin, two_nodes
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import pytest
 
     from tests.gateway.conftest import Running, Serve
 
 M = Deployment(name="m", runtime="mock")
+PAGE = (Path(__file__).parents[2] / "docs/reference/metrics.md").read_text()
 TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -42,26 +44,26 @@ async def test_what_was_done_is_counted(serve: Serve) -> None:
             assert (await chat(running.port, stream=stream)).status == 200
         assert (await chat(running.port, model="nobody's")).status == 404
         assert (await request(running.port, "GET", "/no/such")).status == 404
-        figures = await scraped(running)
-    assert figures.of("atomr_infer_requests_total", "deployment", "outcome") == {
+        told = await scraped(running)
+    assert told.of("atomr_infer_requests_total", "deployment", "outcome") == {
         ("m", "completed"): 2.0
     }
-    assert figures.of("atomr_infer_attempts_total", "deployment", "result") == {
+    assert told.of("atomr_infer_attempts_total", "deployment", "result") == {
         ("m", "answered"): 2.0
     }
-    assert figures.of("atomr_infer_answers_total", "action", "dialect", "status") == {
+    assert told.of("atomr_infer_answers_total", "action", "dialect", "status") == {
         ("generate", "openai-chat", "200"): 2.0,
         ("generate", "openai-chat", "404"): 1.0,
         ("none", "", "404"): 1.0,
     }
-    tokens = figures.of("atomr_infer_tokens_total", "kind", deployment="m")
+    tokens = told.of("atomr_infer_tokens_total", "kind", deployment="m")
     assert tokens[("output",)] == 6.0
-    assert figures.one("atomr_infer_unpriced_requests_total") == 2.0
+    assert told.one("atomr_infer_unpriced_requests_total") == 2.0
     for what in ("request", "wait", "first_token", "token"):
         name = f"atomr_infer_{what}_seconds"
-        assert figures.types[name] == "histogram"
-        assert figures.one(f"{name}_count") == 2.0
-        [last] = figures.of(f"{name}_bucket", "node", le="+Inf").values()
+        assert told.types[name] == "histogram"
+        assert told.one(f"{name}_count") == 2.0
+        [last] = told.of(f"{name}_bucket", "node", le="+Inf").values()
         assert last == 2.0
 
 
@@ -74,25 +76,43 @@ async def test_how_all_stands_is_told(serve: Serve) -> None:
     )
     async with serve(limited, admin_key=Secret(KEY)) as running:
         assert (await chat(running.port, max_tokens=8)).status == 200
-        figures = await scraped(running)
-    assert figures.one("atomr_infer_ready") == 1.0
-    assert figures.one("atomr_infer_peers") == 0.0
+        told = await scraped(running)
+    documented = set(re.findall("`((?:atomr_infer|process)_[a-z_]+)`", PAGE))
+    assert told.names() <= documented
+    assert told.one("atomr_infer_ready") == 1.0
+    assert told.one("atomr_infer_peers") == 0.0
     of = {"deployment": "m", "replica": "0"}
-    assert figures.one("atomr_infer_replica_serving", **of) == 1.0
-    assert figures.one("atomr_infer_replica_running", **of) == 0.0
-    assert figures.one("atomr_infer_replica_waiting", **of) == 0.0
-    assert figures.one("atomr_infer_replica_limit", **of) > 1.0
-    assert figures.one("atomr_infer_replica_starts_total", **of) == 1.0
-    [used] = figures.of("atomr_infer_rate_limit_used", "counts").items()
+    assert told.one("atomr_infer_replica_serving", **of) == 1.0
+    assert told.one("atomr_infer_replica_running", **of) == 0.0
+    assert told.one("atomr_infer_replica_waiting", **of) == 0.0
+    assert told.one("atomr_infer_replica_limit", **of) > 1.0
+    assert told.one("atomr_infer_replica_starts_total", **of) == 1.0
+    [used] = told.of("atomr_infer_rate_limit_used", "counts").items()
     assert used == (("requests_per_minute",), 1.0)
-    assert figures.one("atomr_infer_rate_limit_permits") == 10.0
-    assert figures.one("atomr_infer_budget_limit_tokens") == 1000.0
-    assert 0.0 < figures.one("atomr_infer_budget_spent_tokens") < 1000.0
-    assert figures.one("atomr_infer_info") == 1.0
-    assert figures.one("process_resident_memory_bytes") > 1e6
-    assert figures.one("process_cpu_seconds_total") > 0.0
-    assert figures.one("process_open_fds") > 3.0
-    assert KEY not in figures.text
+    assert told.one("atomr_infer_rate_limit_permits") == 10.0
+    assert told.one("atomr_infer_budget_limit_tokens") == 1000.0
+    assert 0.0 < told.one("atomr_infer_budget_spent_tokens") < 1000.0
+    assert told.one("atomr_infer_info") == 1.0
+    assert told.one("process_resident_memory_bytes") > 1e6
+    assert told.one("process_cpu_seconds_total") > 0.0
+    assert told.one("process_open_fds") > 3.0
+    assert KEY not in told.text
+
+
+def test_the_page_has_no_figure_that_is_not_told() -> None:
+    named = set(re.findall("`(atomr_infer_[a-z_]+)`", PAGE))
+    source = "".join(
+        file.read_text() for file in Path(routes.__file__).parent.glob("*.py")
+    )
+    shared = Path(figures.__file__).read_text()
+    for name in sorted(named):
+        word = name.removeprefix("atomr_infer_").removesuffix("_total")
+        if word.startswith("budget_"):
+            assert f'("{word.split("_")[1]}", ' in source, name
+        elif word.startswith("engine_") and word != "engine_told":
+            assert f'"{word.removeprefix("engine_")}"' in shared, name
+        else:
+            assert f'"{word}"' in source, name
 
 
 async def test_a_circuit_is_in_one_state(serve: Serve) -> None:
@@ -118,10 +138,10 @@ async def test_a_client_s_words_are_no_label(serve: Serve) -> None:
             await chat(running.port, model=f"secret-{number}")
             await request(running.port, "GET", f"/secret/{number}")
             await request(running.port, "SECRET", "/v1/models")
-        figures = await scraped(running)
-    assert "secret" not in figures.text.lower()
-    assert figures.one("atomr_infer_requests_total") == 5.0
-    assert figures.labels("atomr_infer_request_seconds_count") == {
+        told = await scraped(running)
+    assert "secret" not in told.text.lower()
+    assert told.one("atomr_infer_requests_total") == 5.0
+    assert told.labels("atomr_infer_request_seconds_count") == {
         "node",
         "deployment",
     }
@@ -132,9 +152,9 @@ async def test_what_is_counted_of_a_deployment_goes_with_it(serve: Serve) -> Non
         await chat(running.port)
         assert (await scraped(running)).one("atomr_infer_requests_total") == 1.0
         await running.cluster.undeploy("m")
-        figures = await scraped(running)
-    assert figures.of("atomr_infer_requests_total", "deployment") == {}
-    assert figures.one("atomr_infer_answers_total", status="200") == 1.0
+        told = await scraped(running)
+    assert told.of("atomr_infer_requests_total", "deployment") == {}
+    assert told.one("atomr_infer_answers_total", status="200") == 1.0
 
 
 async def test_they_are_the_operators_alone(serve: Serve) -> None:
@@ -153,8 +173,8 @@ async def test_at_the_operators_address_the_short_path_is_there(serve: Serve) ->
     async with serve(M, admin_key=Secret(KEY), admin_bind="127.0.0.1:0") as running:
         assert running.gateway.admin_url is not None
         port = int(running.gateway.admin_url.rpartition(":")[2])
-        figures = read(await admin(port, "GET", "/metrics"))
-        assert figures.one("atomr_infer_ready") == 1.0
+        told = read(await admin(port, "GET", "/metrics"))
+        assert told.one("atomr_infer_ready") == 1.0
         assert (await request(port, "GET", "/metrics")).status == 401
 
 
@@ -183,7 +203,7 @@ async def test_a_node_that_cannot_tell_is_told_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with two_nodes(tmp_path, second_key=None) as (port, b):
-        figures = read(await admin(port, "GET", "/admin/metrics?nodes=all"))
+        told = read(await admin(port, "GET", "/admin/metrics?nodes=all"))
 
         async def never(_: Order) -> Done:
             await trio.sleep_forever()
@@ -193,6 +213,6 @@ async def test_a_node_that_cannot_tell_is_told_of(
         monkeypatch.setattr(routes, "ELSEWHERE_S", 0.05)
         with trio.fail_after(20):
             late = read(await admin(port, "GET", "/admin/metrics?nodes=all"))
-    for found in (figures, late):
+    for found in (told, late):
         assert found.of("atomr_infer_info", "node") == {("a",): 1.0}
         assert found.of("atomr_infer_node_told", "of") == {("b",): 0.0}
