@@ -1,11 +1,14 @@
 """A draft before a model: how much is accepted, and how much faster it is, in one run.
 
     python tests/benchmarks/bench_speculative.py [--rounds N] [--tokens N] [--drafts K]
+                                                 [--within SECONDS]
 
 SmolLM2-135M with weights of 32 bits answers alone, and with itself of eight bits as its
 draft; both are behind the bridge, as they are served.  Rounds take turns, so that what
 else the machine does falls on both; a figure is the median of its rounds.  The draft
 alone is told beside, for its speed is the bound of what can be won.
+
+It ends in time: a round that has not come to its end by then counts for nothing.
 """
 
 from __future__ import annotations
@@ -33,7 +36,16 @@ from tests.plugins.ort.quantized import smollm2_int8_folder
 from tests.plugins.ort.real import smollm2_folder
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+    from typing import TypeAlias
+
     from atomr_infer.runtimes.contract import ModelRunner
+
+    Place: TypeAlias = tuple[str, int, str]
+    """A kind of sampling, how many at once, and a runner's name."""
+
+    Round: TypeAlias = tuple[float, Usage, tuple[str, ...]]
+    """Seconds for each token, what was used, and what was said."""
 
 REF = "atomr_infer_ort.plugin:PLUGIN"
 QUESTIONS = (
@@ -45,6 +57,7 @@ KINDS = {
     "greedy": Sampling(temperature=0.0),
     "temperature 0.8": Sampling(temperature=0.8, seed=7),
 }
+WARM_UP_TOKENS = 4
 ALONE, DRAFTED, DRAFT = "model alone", "with a draft", "draft alone"
 
 
@@ -57,9 +70,7 @@ class Measured:
     said: tuple[str, ...] = ()
 
 
-async def round_of(
-    runner: ModelRunner, sampling: Sampling, *, at_once: int
-) -> tuple[float, Usage, tuple[str, ...]]:
+async def round_of(runner: ModelRunner, sampling: Sampling, *, at_once: int) -> Round:
     """Ask all questions, some at once; return seconds for each token, and all else."""
     usage, said = Usage(), [""] * len(QUESTIONS)
     limit = trio.CapacityLimiter(at_once)
@@ -89,7 +100,7 @@ async def measure(model: Path, draft: Path, given: argparse.Namespace) -> None:
     """Open the runners, let them take turns, and tell."""
     shared: dict[str, Any] = {"threads": given.threads, "cache_tokens": 4000}
     drafting = {"draft": str(draft), "draft_tokens": given.drafts}
-    found: dict[tuple[str, int, str], Measured] = defaultdict(Measured)
+    found: dict[Place, Measured] = defaultdict(Measured)
     async with AsyncExitStack() as stack:
         runners = {}
         for name, folder, options in (
@@ -103,32 +114,46 @@ async def measure(model: Path, draft: Path, given: argparse.Namespace) -> None:
             runners[name] = await stack.enter_async_context(
                 open_bridged_runner(REF, deployment, RunnerContext())
             )
-        for turn in range(given.rounds + 1):
-            for kind, sampling in KINDS.items():
-                for at_once in (1, len(QUESTIONS)):
-                    for name, runner in runners.items():
-                        asked = attrs.evolve(sampling, max_tokens=given.tokens)
-                        per_token_s, usage, said = await round_of(
-                            runner, asked, at_once=at_once
-                        )
-                        if turn:  # the first warms up
-                            into = found[kind, at_once, name]
-                            into.per_token_s.append(per_token_s)
-                            into.usage += usage
-                            into.said = said
+        began_at = trio.current_time()
+        with trio.move_on_after(given.within):
+            async for _ in rounds_of(runners, tokens=WARM_UP_TOKENS):
+                pass
+            for _ in range(given.rounds):
+                rounds = rounds_of(runners, tokens=given.tokens)
+                for place, (per_token_s, usage, said) in [r async for r in rounds]:
+                    into = found[place]
+                    into.per_token_s.append(per_token_s)
+                    into.usage += usage
+                    into.said = said
+        print(f"measured for {trio.current_time() - began_at:.0f} s")
     report(found)
 
 
-def report(found: dict[tuple[str, int, str], Measured]) -> None:
+async def rounds_of(
+    runners: Mapping[str, ModelRunner], *, tokens: int
+) -> AsyncIterator[tuple[Place, Round]]:
+    """Let each runner answer once in each way; they take turns."""
+    for kind, sampling in KINDS.items():
+        for at_once in (1, len(QUESTIONS)):
+            for name, runner in runners.items():
+                asked = attrs.evolve(sampling, max_tokens=tokens)
+                round_ = await round_of(runner, asked, at_once=at_once)
+                yield (kind, at_once, name), round_
+
+
+def report(found: Mapping[Place, Measured]) -> None:
     """Tell tokens a second, what was accepted, and the ratio."""
+    if not found:
+        print("no round came to its end; give it more time: --within SECONDS")
     for kind, at_once, name in found:
         if name != ALONE:
             continue
         each = {n: found[kind, at_once, n] for n in (ALONE, DRAFTED, DRAFT)}
         median_s = {n: statistics.median(m.per_token_s) for n, m in each.items()}
         usage = each[DRAFTED].usage
+        count = len(each[ALONE].per_token_s)
         print(
-            f"{kind}, {at_once} at once: "
+            f"{kind}, {at_once} at once, {count} round{'s' * (count > 1)}: "
             + ", ".join(f"{n} {1 / s:.1f} tokens/s" for n, s in median_s.items())
             + f"; {usage.drafts_accepted / usage.drafted:.0%} of "
             f"{usage.drafted} drafted tokens accepted; "
@@ -143,9 +168,10 @@ def main() -> None:
     """Measure, if the model is there."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--tokens", type=int, default=48)
+    parser.add_argument("--tokens", type=int, default=16)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--drafts", type=int, default=4)
+    parser.add_argument("--within", type=float, default=120.0, metavar="SECONDS")
     given = parser.parse_args()
     model, draft = smollm2_folder(), smollm2_int8_folder()
     if model is None or draft is None:
