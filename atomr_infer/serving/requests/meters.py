@@ -128,13 +128,14 @@ class Meters:
         self._note_times(of, report)
         before = ""
         for tried in report.tried:
-            at = self._of(tried.deployment)
+            name = tried.deployment
+            at = of if name == report.deployment else self._of(name)
             at.attempts[tried.error or ""] += 1
-            if before == tried.deployment:
+            if before == name:
                 at.retries += 1
             elif before:
                 at.fallbacks[before] += 1
-            before = tried.deployment
+            before = name
         for spent in report.spent:
             self._note_tokens(self._of(spent.deployment), spent.usage)
 
@@ -159,11 +160,17 @@ class Meters:
 
     def _note_tokens(self, of: OfDeployment, usage: Usage) -> None:
         tokens = of.tokens
-        tokens["input"] += usage.prompt_tokens - usage.cache_read - usage.cache_write
-        tokens["output"] += usage.output_tokens - usage.reasoning
+        # Not by the totals, which are sums that would be taken apart again.
+        tokens["input"] += (
+            usage.input_uncached
+            + usage.input_audio
+            + usage.input_image
+            + usage.tool_prompt
+        )
+        tokens["output"] += usage.output_text + usage.output_audio
         if usage.cache_read:
             tokens["cache_read"] += usage.cache_read
-        if usage.cache_write:
+        if usage.cache_write_5m or usage.cache_write_1h:
             tokens["cache_write"] += usage.cache_write
         if usage.reasoning:
             tokens["reasoning"] += usage.reasoning
