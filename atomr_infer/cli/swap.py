@@ -64,14 +64,15 @@ def swap(
         gateway = where(config_path, url)
         if to == "cancel":
             ask(gateway, "DELETE", "swaps", name)
-        elif to == "start":
+        if to == "start":
             asked = {"deployment": _table(name, config_path)}
-            show(ask(gateway, "POST", "swaps", name, body=asked)["swap"])
-        found = _status(gateway, name)
-        if to != "show" and wait:
-            found = _awaited(gateway, name, show)
-        elif to != "start":
+            found = ask(gateway, "POST", "swaps", name, body=asked)["swap"]
+        else:
+            found = _status(gateway, name)
+        if to == "show" or not wait:
             show(found)
+        else:
+            found = _awaited(gateway, name, show)
     except ConfigError as error:
         fail(error)
     if as_json:
