@@ -3,12 +3,22 @@
 A token is drawn as ever.  Where the schema does not allow it, it is drawn again of
 those that are allowed.
 
+A schema is worked out in the thread that asks, which cannot be ended; so one that may
+take long is tried in a process first (``schema_trial``), which can.
+
 Source: llguidance, "JSON Schema".
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
+import logging
+import re
+import subprocess
+import sys
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import llguidance
@@ -37,8 +47,28 @@ _BLANKS: JsonCompileOptions = {
 }
 
 _MOST_BYTES = 256 * 1024
-"""Of a schema.  It takes the square of its properties to work out, so some of more
-would take minutes, in a thread that cannot be interrupted."""
+"""Of a schema."""
+
+_SURE_BYTES = 8 * 1024
+"""So few can be worked out in a moment, unless a word of these is among them: what is
+the case for two rules at once is looked for among all combinations of their parts."""
+
+_UNSURE = re.compile(
+    r'\\|"(?:allOf|oneOf|not|if|dependent\w*|pattern\w*|propertyNames|format'
+    r'|contains|unevaluated\w*|\$dynamicRef|multipleOf)"'
+)
+
+TRIAL_S = 5.0
+"""How long a schema may take to be worked out."""
+
+_TRIAL = str(Path(__file__).with_name("schema_trial.py"))
+
+_REMEMBERED = 256
+
+_LONGEST_TOLD = 300
+"""The library may say a megabyte of why."""
+
+_log = logging.getLogger(__name__)
 
 
 class Schemas:
@@ -52,6 +82,7 @@ class Schemas:
     def __init__(self, tokenizer: ModelTokenizer, ends: frozenset[int]) -> None:
         self._tokenizer = tokenizer
         self._ends = ends
+        self._tried: dict[bytes, None] = {}
 
     @cached_property
     def _words(self) -> llguidance.LLTokenizer:
@@ -68,7 +99,8 @@ class Schemas:
         Blocks, for seconds where a schema is large; what is returned does not.
 
         Raises:
-            InvalidRequestError: the schema says what cannot be kept, or is too large.
+            InvalidRequestError: the schema says what cannot be kept, is too large, or
+                takes too long to be worked out.
         """
         if form is None or form.kind is FormatKind.TEXT:
             return None
@@ -77,17 +109,57 @@ class Schemas:
             raise _refused(
                 f"it has {len(schema)} bytes; at most {_MOST_BYTES} are taken"
             )
+        self._try(schema)
         matcher = llguidance.LLMatcher
         try:
             grammar = matcher.grammar_from_json_schema(schema, overrides=_BLANKS)
         except ValueError as error:
             raise _refused(str(error)) from error
-        problem = matcher.validate_grammar(grammar, self._words)
-        if problem:
-            raise _refused(problem)
         first = matcher(self._words, grammar, log_level=0)
+        if first.is_error():
+            raise _refused(first.get_error())
         size = self._words.vocab_size
         return lambda: Constraint(first.deep_copy(), self._ends, size=size)
+
+    def _try(self, schema: str) -> None:
+        """Work out a schema that may take long where that can be ended.
+
+        Raises:
+            InvalidRequestError: it takes too long, or cannot be kept.
+        """
+        if len(schema) <= _SURE_BYTES and _UNSURE.search(schema) is None:
+            return
+        key = hashlib.sha256(schema.encode()).digest()
+        if key in self._tried:
+            return
+        problem = tried(schema)
+        if problem:
+            raise _refused(problem)
+        self._tried[key] = None
+        while len(self._tried) > _REMEMBERED:
+            # Another thread may have taken the same one.
+            self._tried.pop(next(iter(self._tried)), None)
+
+
+def tried(schema: str, *, within_s: float = TRIAL_S) -> str:
+    """Return why a schema cannot be kept to, as another process finds; "": it can.
+
+    Blocks, for ``within_s`` at most.
+    """
+    try:
+        ran = subprocess.run(
+            [sys.executable, "-P", _TRIAL],
+            input=json.dumps([schema, _BLANKS]).encode(),
+            capture_output=True,
+            timeout=within_s,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"it takes more than {within_s:g} s to be worked out; make it simpler"
+    if ran.returncode:
+        _log.warning("a schema's trial failed: %s", ran.stderr.decode(errors="replace"))
+        return "it could not be worked out; make it simpler"
+    return str(json.loads(ran.stdout))
 
 
 class Constraint:
@@ -155,7 +227,8 @@ class Constraint:
 
 
 def _refused(problem: str) -> InvalidRequestError:
+    told = " ".join(problem[:_LONGEST_TOLD].split())
     return InvalidRequestError(
-        f"this schema cannot be kept to: {' '.join(problem.split())}",
+        f"this schema cannot be kept to: {told}",
         param="response_format",
     )

@@ -25,7 +25,7 @@ from atomr_infer.model.batch import (
 from atomr_infer.model.capabilities import Feature
 from atomr_infer.runtimes.contract import RunnerContext
 from atomr_infer_ort.plugin import PLUGIN
-from atomr_infer_ort.schemas import Schemas
+from atomr_infer_ort.schemas import Schemas, tried
 from atomr_infer_ort.tokens import ModelTokenizer
 
 if TYPE_CHECKING:
@@ -266,6 +266,42 @@ def test_a_schema_that_would_take_minutes_is_refused(llama_folder: Path) -> None
     large = form({"type": "object", "properties": properties})
     with pytest.raises(InvalidRequestError, match="at most 262144 are taken"):
         schemas(llama_folder).for_format(large)
+
+
+def test_a_schema_that_may_take_long_is_tried_elsewhere_and_then_kept_to(
+    llama_folder: Path,
+) -> None:
+    constraints = schemas(llama_folder).for_format(
+        form({"type": "string", "pattern": "^[ab]+$"})
+    )
+    assert constraints is not None
+    tokenizer = ModelTokenizer(llama_folder / "tokenizer.json")
+    quote, a, c = tokenizer.encode('"ac', with_special=False)
+    constraint = constraints()
+    constraint.accept(quote)
+    assert (constraint.allows(a), constraint.allows(c)) == (True, False)
+
+
+def test_what_cannot_be_kept_is_told_in_a_sentence_wherever_it_was_tried(
+    llama_folder: Path,
+) -> None:
+    rules = [{"type": "string", "pattern": f"^.*a{n}.*$"} for n in range(14)]
+    with pytest.raises(
+        InvalidRequestError, match="this schema cannot be kept to: "
+    ) as c:
+        schemas(llama_folder).for_format(form({"allOf": rules}))
+    assert c.value.param == "response_format"
+    assert len(c.value.message) < 400
+
+
+@pytest.mark.slow
+def test_a_small_schema_whose_work_doubles_with_each_part_ends_in_time() -> None:
+    rules = [{"type": "string", "pattern": f"^.*a{n}.*$"} for n in range(40)]
+    began_s = perf_counter()
+    said = tried(json.dumps({"allOf": rules}), within_s=1.0)
+    assert said == "it takes more than 1 s to be worked out; make it simpler"
+    # The library alone is at it for longer than anybody has tried.
+    assert perf_counter() - began_s < 20
 
 
 def test_what_the_schema_does_not_allow_breaks_the_answer(llama_folder: Path) -> None:
