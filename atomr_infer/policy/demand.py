@@ -9,6 +9,7 @@ Pure.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import attrs
@@ -76,6 +77,8 @@ class Used:
         cost_microusd: rounded up; None: nobody knows.
         limited: True when the provider said that there were too many.
         retry_after_s: when it may be asked again, as it said; None: it did not.
+        headers: of the answer, by lower-case name; None: there is none, or it is not
+            a provider's.
     """
 
     input_tokens: int = 0
@@ -83,6 +86,7 @@ class Used:
     cost_microusd: int | None = 0
     limited: bool = False
     retry_after_s: float | None = None
+    headers: Mapping[str, str] | None = attrs.field(default=None, eq=False, repr=False)
 
     @property
     def total_tokens(self) -> int:
@@ -238,13 +242,16 @@ def microusd(cost: Cost | None) -> int | None:
     return None if cost is None else -(-cost.pico_usd // _PICO_PER_MICRO)
 
 
-def used_of(usage: Usage, price: Price | None) -> Used:
-    """Return what was used, by the tokens."""
+def used_of(
+    usage: Usage, price: Price | None, headers: Mapping[str, str] | None = None
+) -> Used:
+    """Return what was used, by the tokens; ``headers`` are the answer's."""
     pico_usd = pico_usd_of(usage, price)
     return Used(
         input_tokens=usage.prompt_tokens,
         output_tokens=usage.output_tokens,
         cost_microusd=None if pico_usd is None else -(-pico_usd // _PICO_PER_MICRO),
+        headers=headers,
     )
 
 

@@ -15,7 +15,7 @@ from atomr_infer.model.batch import Sampling, TokenChunk, Usage
 from atomr_infer.model.deployment import Deployment, RetryPolicy, Serving
 from atomr_infer.model.rate_limits import LimitMode, OnLimit, RateLimits
 from atomr_infer.model.secret import Secret
-from atomr_infer.serving.limits.limiters import ShownLimit
+from atomr_infer.serving.limits.shared_limits import ShownLimit
 from tests.serving.acts import STOP, Act, Player, fails, says
 
 if TYPE_CHECKING:

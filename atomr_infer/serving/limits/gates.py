@@ -327,7 +327,7 @@ def used_by(
     """
     price = serving.prices.price(deployment, attempt.model)
     if attempt.usage is not None:
-        return used_of(attempt.usage, price)
+        return used_of(attempt.usage, price, attempt.headers)
 
     def lost() -> Usage:
         return interrupted_usage(asked(), attempt.chars, attempt.counted)

@@ -14,7 +14,6 @@ import logging
 import math
 from typing import TYPE_CHECKING
 
-import attrs
 import trio
 
 from atomr import telemetry
@@ -25,9 +24,12 @@ from atomr_infer.policy.admission import UNCLAIMED, Claim
 from atomr_infer.policy.rate_permits import Dimension, counted
 from atomr_infer.policy.rate_tuning import Tuning
 from atomr_infer.serving.limits.known_full import KnownFull
+from atomr_infer.serving.limits.shadow import Shadow
 from atomr_infer.serving.limits.turnstile import Turnstile
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from atomr.cluster.permits import PermitService
     from atomr_infer.model.rate_limits import RateLimits
     from atomr_infer.policy.demand import Demand, Used
@@ -61,33 +63,9 @@ _MAX_REST_S = 60.0
 _STRICT_WIDTH = 64
 """So many of a line ask at once where each has to ask another node anyway."""
 
-_TOLD_EVERY_S = 10.0
 
-
-@attrs.define
-class Shadow:
-    """What was not refused, but would have been.
-
-    Attributes:
-        refused: requests so far.
-    """
-
-    refused: int = 0
-    _told_at_s: float = -math.inf
-
-    def tell(self, owner: str, error: RateLimitedError) -> None:
-        """Count one; the log says so now and then."""
-        self.refused += 1
-        now_s = trio.current_time()
-        if now_s - self._told_at_s >= _TOLD_EVERY_S:
-            self._told_at_s = now_s
-            log.warning(
-                "shadow limit of %s: %d requests would have been refused so far: %s",
-                owner,
-                self.refused,
-                error,
-            )
-        telemetry.emit(("atomr_infer", "rate_limit", "shadow"), {}, {"owner": owner})
+def deaf(_: Mapping[str, str]) -> None:
+    """Take what a provider says of limits that are not its own."""
 
 
 class RateHold:
@@ -106,6 +84,8 @@ class RateHold:
             service.settle(permits, each.used(used))
         if used.limited:
             self._gate.refused(used.retry_after_s)
+        elif used.headers is not None:
+            self._gate.hear(used.headers)
 
     def cancel(self) -> None:
         """Give all back."""
@@ -123,6 +103,7 @@ class RateGate:
         service: has the permits.
         longest_s: the longest that a request can take.
         shadow: what would have been refused.
+        hear: takes the headers of a provider's answers.
     """
 
     is_timed = True
@@ -137,6 +118,7 @@ class RateGate:
         longest_s: float,
         called: str = "",
         has_others: bool = True,
+        hear: Callable[[Mapping[str, str]], None] = deaf,
     ) -> None:
         """Make a gate; its limits have been added to the service.
 
@@ -148,25 +130,33 @@ class RateGate:
             longest_s: the longest that a request can take.
             called: whose they are, as people are told; "": as ``owner``.
             has_others: whether other nodes may have permits.
+            hear: takes the headers of a provider's answers.
         """
+        self.hear = hear
         self.called = called or owner
         self.service = service
-        self.limits = limits
         self.owner = owner
-        self.counted = counted(limits, longest_s=longest_s)
         self.longest_s = longest_s
         self.shadow = Shadow()
-        self._named = tuple(
-            (limit_name(name, each.dimension), each) for each in self.counted
-        )
-        needs = tuple(each.needs for each in self.counted)
-        self._full = KnownFull(needs, has_others=has_others)
+        self._name = name
+        self._has_others = has_others
+        self.take(limits)
         width = _STRICT_WIDTH if limits.mode is LimitMode.STRICT else 1
         self._line = Turnstile(width)
         self._tuning = Tuning(limits.window_s)
         self._is_tuned = False
         self._owed: dict[Dimension, int] = {}
         self._rests_until_s = -math.inf
+
+    def take(self, limits: RateLimits) -> None:
+        """Keep these numbers from now on; the service has them, too."""
+        self.limits = limits
+        self.counted = counted(limits, longest_s=self.longest_s)
+        self._named = tuple(
+            (limit_name(self._name, each.dimension), each) for each in self.counted
+        )
+        needs = tuple(each.needs for each in self.counted)
+        self._full = KnownFull(needs, has_others=self._has_others)
 
     # --- the gate -------------------------------------------------------------------
 

@@ -6,6 +6,8 @@ three share the limit, on all nodes.  A key is known by a digest of it.
 
 from __future__ import annotations
 
+import logging
+from functools import partial
 from typing import TYPE_CHECKING
 
 import attrs
@@ -14,10 +16,17 @@ from atomr.cluster.permits import FIRST, Limit, PermitService
 from atomr_infer.errors import ConfigError
 from atomr_infer.policy.rate_permits import LONGEST_S, Dimension
 from atomr_infer.serving.limits.announced import AnnouncedLimits
-from atomr_infer.serving.limits.limiter import MODES, RateGate, limit_name
+from atomr_infer.serving.limits.limiter import MODES, RateGate, deaf, limit_name
+from atomr_infer.serving.limits.shared_limits import (
+    SharedLimits,
+    ShownLimit,
+    shown,
+    shown_other,
+)
+from atomr_infer.serving.limits.told import SharedTold
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection, Mapping
 
     from atomr.cluster.permits import Past
     from atomr_infer.model.deployment import Deployment
@@ -27,43 +36,14 @@ if TYPE_CHECKING:
     from atomr_infer.serving.node import ServingNode
     from atomr_infer.serving.shared import Serving
 
+log = logging.getLogger(__name__)
+
 _FLOOR = 0.1
 """What is divided among the nodes for good: what one has that is cut off."""
 
 _CONCURRENT_FLOOR = 0.5
 """Of what is under way at once, more: a home that was restarted lends nothing until
 all requests of before must have ended."""
-
-
-@attrs.frozen(kw_only=True)
-class ShownLimit:
-    """One limit, as an operator sees it on one node.
-
-    Attributes:
-        owner: whose it is.
-        counts: what is counted, as it is written in a configuration.
-        limit: how much there is in a window.
-        window_s: how long that is.
-        used: how much is used on this node now; of a soft limit, on all.
-        waiting: requests that wait here.
-        mode: how nodes keep it together.
-        withheld: what share of it is withheld after a provider's refusals.
-        shadow_refusals: requests that were not refused, as it is a shadow; None: it
-            is none.
-        nodes: those that use it, where this one does not: what is used there, they
-            say.
-    """
-
-    owner: str
-    counts: str
-    limit: int
-    window_s: float
-    used: int
-    waiting: int
-    mode: str
-    withheld: float
-    shadow_refusals: int | None
-    nodes: tuple[str, ...] = ()
 
 
 @attrs.frozen
@@ -83,20 +63,13 @@ class Asks:
         return f"{self.provider} {self.account} {_model(deployment)}"
 
 
-@attrs.define
-class _Shared:
-    """A gate, and who passes it."""
-
-    gate: RateGate
-    users: set[str] = attrs.field(factory=set)
-
-
 class Limiters:
     """The gates that keep rate limits, by what they are called in the cluster.
 
     Attributes:
         service: has the permits.
         announced: takes part in those that other nodes use.
+        told: shares what providers tell of them.
     """
 
     def __init__(self, gates: Gates, node: ServingNode) -> None:
@@ -105,10 +78,12 @@ class Limiters:
         self._node = node
         self.announced = AnnouncedLimits(node, self.service)
         node.add(self.announced)
+        self.told = SharedTold(node, self._take_told)
+        node.add(self.told)
         self._gates = gates
         self._voters = node.voters
         self._is_alone = node.is_alone
-        self._shared: dict[str, _Shared] = {}
+        self._shared: dict[str, SharedLimits] = {}
         self._of_deployments: dict[str, str] = {}
 
     # --- deployments ----------------------------------------------------------------
@@ -127,7 +102,7 @@ class Limiters:
             ConfigError: another one with the same key and model has other limits.
         """
         shared = self._shared.get(asks.limiter(deployment))
-        if shared is None or shared.gate.limits == deployment.rate_limits:
+        if shared is None or shared.declared == deployment.rate_limits:
             return
         others = sorted(shared.users.difference({deployment.name}, expected))
         if others:
@@ -154,31 +129,66 @@ class Limiters:
             return
         shared = self._shared.get(name)
         if shared is None:
-            shared = self._shared[name] = _Shared(
-                self._open(
-                    name,
-                    limits,
-                    owner=f"{asks.provider}, model {_model(deployment)}",
-                    # The same for all that share it, where theirs is no longer.
-                    longest_s=max(LONGEST_S, deployment.timeouts.total_s),
-                )
+            gate = self._open(
+                name,
+                limits,
+                owner=f"{asks.provider}, model {_model(deployment)}",
+                # The same for all that share it, where theirs is no longer.
+                longest_s=max(LONGEST_S, deployment.timeouts.total_s),
+                hear=partial(self._hear, name),
             )
-        elif shared.gate.limits != limits:
+            keys = max(1, len(deployment.credentials))
+            shared = self._shared[name] = SharedLimits(gate, limits, keys)
+        elif shared.declared != limits:
             self._renew(name, shared, limits)
         if deployment.name not in shared.users:
             shared.users.add(deployment.name)
             self._of_deployments[deployment.name] = name
             self._gates.add_for_attempts(deployment.name, shared.gate)
 
-    def _renew(self, name: str, shared: _Shared, limits: RateLimits) -> None:
+    def _renew(self, name: str, shared: SharedLimits, limits: RateLimits) -> None:
         """Take other limits for those that have the same key and model."""
-        gate = shared.gate
+        gate, shared.declared = shared.gate, limits
         shared.gate = self._open(
-            name, limits, owner=gate.owner, longest_s=gate.longest_s, before=gate
+            name,
+            shared.limits,
+            owner=gate.owner,
+            longest_s=gate.longest_s,
+            before=gate,
+            hear=gate.hear,
         )
         for user in shared.users:
             self._gates.remove_for_attempts(user, gate)
             self._gates.add_for_attempts(user, shared.gate)
+
+    # --- what a provider tells ------------------------------------------------------
+
+    def _hear(self, name: str, headers: Mapping[str, str]) -> None:
+        """Take the headers of an answer to somebody who passed a gate."""
+        shared = self._shared.get(name)
+        if shared is not None and shared.told.hear(headers):
+            self.told.say(name, shared.told.believed)
+            self._take_told(name, shared.told.believed)
+
+    def _take_told(self, name: str, believed: Mapping[Dimension, int]) -> None:
+        """Keep no more than what a provider has told this node or another one."""
+        shared = self._shared.get(name)
+        if shared is None or shared.believed == believed:
+            return
+        shared.believed = believed
+        gate, limits = shared.gate, shared.limits
+        if limits == gate.limits:
+            return
+        gate.take(limits)
+        for each in gate.counted:
+            self.announced.use(self._limit(name, each, limits), past=None)
+        for problem in shared.problems:
+            log.warning("%s: %s", gate.owner, problem)
+
+    def problems(self, deployment: str) -> tuple[str, ...]:
+        """Return which limits of a deployment are above what its provider tells."""
+        name = self._of_deployments.get(deployment)
+        return () if name is None else self._shared[name].problems
 
     def remove(self, deployment: str) -> None:
         """Forget a deployment, and limits that nobody uses any more."""
@@ -226,7 +236,7 @@ class Limiters:
             past=FIRST if is_new else None,
             called=called,
         )
-        self._shared[owner] = _Shared(gate)
+        self._shared[owner] = SharedLimits(gate, limits)
         return gate
 
     def forget(self, owner: str) -> None:
@@ -246,6 +256,7 @@ class Limiters:
         before: RateGate | None = None,
         past: Past | None = None,
         called: str = "",
+        hear: Callable[[Mapping[str, str]], None] = deaf,
     ) -> RateGate:
         """Take part in limits, in place of those before: what is used stays so."""
         gate = RateGate(
@@ -256,6 +267,7 @@ class Limiters:
             longest_s=longest_s,
             called=called,
             has_others=not self._is_alone,
+            hear=hear,
         )
         old = set() if before is None else {each.dimension for each in before.counted}
         for each in gate.counted:
@@ -287,6 +299,7 @@ class Limiters:
         )
 
     def _close(self, name: str) -> None:
+        self.told.leave(name)
         for each in self._shared.pop(name).gate.counted:
             self.announced.leave(limit_name(name, each.dimension))
 
@@ -295,11 +308,11 @@ class Limiters:
     def shown(self) -> list[ShownLimit]:
         """Return all limits, as they stand on this node; then those of others alone."""
         mine = [
-            _shown(shared.gate, each)
+            shown(shared, each)
             for _, shared in sorted(self._shared.items())
             for each in shared.gate.counted
         ]
-        others = [_shown_other(*each) for each in self.announced.others()]
+        others = [shown_other(*each) for each in self.announced.others()]
         return [*mine, *sorted(others, key=lambda each: (each.owner, each.counts))]
 
 
@@ -311,36 +324,3 @@ def _model(deployment: Deployment) -> str:
 def limits_shown(serving: Serving) -> list[ShownLimit]:
     """Return all rate limits, as they stand on this node."""
     return serving.limits.shown()
-
-
-def _shown(gate: RateGate, each: Counted) -> ShownLimit:
-    limits = gate.limits
-    return ShownLimit(
-        owner=gate.owner,
-        counts=each.dimension.value,
-        limit=each.permits,
-        window_s=each.window_s
-        if each.dimension is Dimension.CONCURRENT
-        else limits.window_s,
-        used=gate.used(each),
-        waiting=gate.waiting,
-        mode=limits.mode.value,
-        withheld=gate.withheld,
-        shadow_refusals=gate.shadow.refused if limits.shadow else None,
-    )
-
-
-def _shown_other(limit: Limit, nodes: tuple[str, ...]) -> ShownLimit:
-    owner, _, counts = limit.name.rpartition(" ")
-    return ShownLimit(
-        owner=owner,
-        counts=counts,
-        limit=limit.permits,
-        window_s=limit.window_s,
-        used=0,
-        waiting=0,
-        mode=limit.mode.value,
-        withheld=0.0,
-        shadow_refusals=None,
-        nodes=nodes,
-    )

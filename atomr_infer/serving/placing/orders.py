@@ -84,7 +84,7 @@ class Orders:
         concurrent = {
             name: self._catalogue.conflicts(name) for name in picture.catalogue
         }
-        return cluster_status(picture, concurrent)
+        return cluster_status(picture, concurrent, self._serving.limits.problems)
 
     async def deploy(
         self,

@@ -11,7 +11,7 @@ from atomr_infer.policy.placement import Gpus, Passed
 from atomr_infer.serving.replicas.replica import TAKES_REQUESTS, Phase
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from atomr_infer.model.deployment import Deployment
     from atomr_infer.serving.placing.picture import Known, Picture
@@ -67,7 +67,8 @@ class DeploymentStatus:
         by: the node on which it was written last.
         shares: what its nodes say, by their names.
         passed: the nodes that shall not run it, with reasons.
-        conflicts: what does not agree, one sentence each.
+        conflicts: what does not agree, between nodes or with what a provider tells,
+            one sentence each.
     """
 
     name: str
@@ -86,13 +87,16 @@ class DeploymentStatus:
 
 
 def cluster_status(
-    picture: Picture, conflicts: Mapping[str, int]
+    picture: Picture,
+    conflicts: Mapping[str, int],
+    told: Callable[[str], tuple[str, ...]],
 ) -> tuple[DeploymentStatus, ...]:
     """Return all deployments, those that end too, by name.
 
     Args:
         picture: what is known.
         conflicts: how many nodes wrote another one at the same moment, by name.
+        told: says which limits of one are above what its provider tells.
     """
     ending = {
         name
@@ -100,12 +104,14 @@ def cluster_status(
         if picture.state(name) is not State.STOPPED
     }
     return tuple(
-        _status(name, picture, conflicts.get(name, 0))
+        _status(name, picture, conflicts.get(name, 0), told(name))
         for name in sorted(picture.catalogue.keys() | ending)
     )
 
 
-def _status(name: str, picture: Picture, concurrent: int) -> DeploymentStatus:
+def _status(
+    name: str, picture: Picture, concurrent: int, told: tuple[str, ...]
+) -> DeploymentStatus:
     known = picture.catalogue.get(name)
     placed = picture.plan.get(name)
     status = DeploymentStatus(
@@ -125,7 +131,7 @@ def _status(name: str, picture: Picture, concurrent: int) -> DeploymentStatus:
         runtime=str(known.entry.table.get("runtime", "")),
         revision=known.entry.revision,
         by=known.entry.by,
-        conflicts=tuple(_conflicts(name, known, picture, concurrent)),
+        conflicts=(*_conflicts(name, known, picture, concurrent), *told),
     )
     if known.deployment is None:
         return status
@@ -190,4 +196,5 @@ def _local(deployment: Deployment, serving: Serving) -> DeploymentStatus:
         reason=reason,
         replicas=deployment.serving.replicas,
         shares=(share,),
+        conflicts=serving.limits.problems(name),
     )

@@ -24,6 +24,8 @@ from atomr_infer.policy.route_plan import Sent
 from atomr_infer.serving.requests.served import Served, Sink, Tried
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from atomr_infer.serving.requests.report import Report
 
 # What comes before the first content is small: a role, an id, a ping.
@@ -73,6 +75,7 @@ class Attempt:
     warnings: tuple[str, ...] = ()
     route: bytes = b""
     composed: bool = False
+    _answer: object = None
 
     def note(self, chunk: TokenChunk | RawChunk) -> bool:
         """Take a chunk; return whether it is the first one with content."""
@@ -92,8 +95,14 @@ class Attempt:
 
     def end(self, chunks: object) -> None:
         """Ask who gave the chunks what was counted, where no totals have come."""
+        self._answer = chunks
         if self.usage is None:
             self.counted = getattr(chunks, "counted", None)
+
+    @property
+    def headers(self) -> Mapping[str, str] | None:
+        """The headers of the upstream's answer; None: it has none that are known."""
+        return getattr(self._answer, "headers", None)
 
     @property
     def is_under_way(self) -> bool:
