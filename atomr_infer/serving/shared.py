@@ -81,6 +81,7 @@ class Serving:
         self.lifecycle: Lifecycle | None = None
         self.draining: frozenset[str] = frozenset()
         self.elsewhere: dict[str, Deployment] = {}
+        self.asks_of: Callable[[Deployment], tuple[str, ...]] = lambda _: ()
         self.has_met = True  # those who tell it what is deployed
         self.orders: AnyOrders
         self.replacing: set[str] = set()
@@ -242,9 +243,11 @@ class Serving:
             self.prices.expect(other)
 
     def asked_by(self, name: str) -> tuple[str, ...]:
-        """Return the models that a deployment here asks others for; none: a model."""
-        blueprint = self._blueprints.get(name)
-        return () if blueprint is None else blueprint.source.asks
+        """Return the models that a deployment asks others for; none: a model."""
+        if (blueprint := self._blueprints.get(name)) is not None:
+            return blueprint.source.asks
+        other = self._by_name.get(name)
+        return () if other is None else self.asks_of(other)
 
     def hold(self, name: str, blueprint: Blueprint) -> None:
         """Keep what a published deployment is made from."""

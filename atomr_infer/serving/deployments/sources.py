@@ -6,7 +6,7 @@ credential.  Nothing is opened and nothing is asked.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import attrs
@@ -46,6 +46,7 @@ class Sources:
         self._environ = environ
         self._installed = installed
         self._serving = serving
+        self._asks: dict[str, tuple[Deployment, tuple[str, ...]]] = {}
 
     def plugin(self, deployment: Deployment) -> RuntimePlugin:
         """Return a deployment's runtime, which would run it.
@@ -114,6 +115,24 @@ class Sources:
         asked[deployment.name] = asks
         if any(asked.values()):
             check_composition((*known.values(), deployment), asked, deployment.name)
+        return asks
+
+    def asked_elsewhere(self, deployment: Deployment) -> tuple[str, ...]:
+        """Return the models that a deployment of another node asks others for.
+
+        Returns:
+            Nothing, where this node cannot say it: it lacks the runtime, or the code.
+        """
+        known = self._asks.get(deployment.name)
+        if known is not None and known[0] is deployment:
+            return known[1]
+        asks: tuple[str, ...] = ()
+        with suppress(AtomrError):  # its own node says it with the permit, too
+            plugin = self.plugin(deployment)
+            if isinstance(plugin, Composes):
+                with _foreign(deployment):
+                    asks = plugin.asks(deployment)
+        self._asks[deployment.name] = (deployment, asks)
         return asks
 
     def asks(self, source: EngineSource) -> Asks:

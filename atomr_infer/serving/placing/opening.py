@@ -50,6 +50,7 @@ async def prepare_placing(
         facts = partial(facts_of, node.config, Inventory(), installed)
         serving.orders = LocalOrders(serving, facts, sources)
         return None
+    serving.asks_of = sources.asked_elsewhere
     # The driver may take its time.
     inventory = await trio.to_thread.run_sync(read_inventory, environ)
     catalogue = Catalogue(

@@ -17,6 +17,10 @@ from tests.serving.far.nodes import until
 from tests.serving.far.test_far import at_rest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from atomr_infer.model.batch import ExecuteBatch
+    from atomr_infer.serving.limits.gates import Gate
     from atomr_infer.serving.requests.served import Served
     from tests.serving.far.conftest import OpenFar
     from tests.serving.far.nodes import FarTree
@@ -72,6 +76,26 @@ async def test_a_cascade_of_another_node_answers_and_is_paid_there(
         # Who asks another node for it pays nothing beside.
         assert [s for f in a.serving.usage.waiting for s in f.spent] == []
         await at_rest(a, b)
+
+
+async def test_the_gates_of_requests_are_passed_by_its_stages_alone(
+    open_far: OpenFar,
+) -> None:
+    passed: list[tuple[str, str]] = []
+
+    def watch(tree: FarTree) -> Callable[[ExecuteBatch], Iterable[Gate]]:
+        def gates_of(batch: ExecuteBatch) -> Iterable[Gate]:
+            passed.append((tree.name, batch.model))
+            return ()
+
+        return gates_of
+
+    async with open_far("ab") as (a, b):
+        await cascaded(a, b)
+        for tree in (a, b):
+            tree.serving.gates.add_for_requests(watch(tree))
+        await a.ask()
+        assert passed == [("b", "small"), ("b", "large")]
 
 
 async def test_its_stages_and_its_cost_are_those_that_its_own_node_would_tell(
