@@ -62,6 +62,13 @@ async def both(ctx: Context, text: str) -> str:
 
 
 @inference_actor
+async def count(_: Context, request: Request) -> AsyncIterator[str]:
+    for number in range(1, 101):
+        await trio.lowlevel.checkpoint()
+        yield f"{number} "
+
+
+@inference_actor
 async def curious(ctx: Context, name: str) -> str:
     return (await ctx.lookup(name).chat("hello")).text
 
@@ -128,6 +135,15 @@ class Words:
 
     def handle(self, text: str) -> Iterator[str]:
         yield from text.split()
+
+
+@gpu_actor(devices=0, concurrency=4)
+class Counting:
+    """Says more than anybody wants to hear, in its thread."""
+
+    def handle(self, _: str) -> Iterator[str]:
+        for number in range(1, 101):
+            yield f"{number} "
 
 
 @gpu_actor(devices=64)

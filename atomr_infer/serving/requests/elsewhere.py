@@ -50,6 +50,7 @@ def know(serving: Serving, deployment: Deployment, expected: Collection[str]) ->
     serving.elsewhere[name] = deployment
     if serving.is_elsewhere(name):
         serving.prices.expect(deployment)
+        serving.asks_of(deployment)  # it is remembered: it is looked up slowly
 
 
 def forget(serving: Serving, name: str) -> None:
