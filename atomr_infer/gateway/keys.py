@@ -90,8 +90,12 @@ def presented_key(headers: Mapping[str, str], query: Mapping[str, str]) -> str |
     return query.get(_QUERY) or None
 
 
-def refusal(headers: Mapping[str, str]) -> str:
+def refusal(headers: Mapping[str, str], *, opens: str = "this gateway") -> str:
     """Return why a request is not let in, in one sentence for who wrote it.
+
+    Args:
+        headers: by lower-case name.
+        opens: what the right key would open.
 
     >>> refusal({"authorization": "a-key"})
     "the authorization header shows no key: write 'Bearer ' in front of it"
@@ -101,7 +105,7 @@ def refusal(headers: Mapping[str, str]) -> str:
     is_bare = " " not in shown and shown.lower() != _BEARER.strip()
     if shown and is_bare and not elsewhere:
         return "the authorization header shows no key: write 'Bearer ' in front of it"
-    return "the request shows no key that opens this gateway"
+    return f"the request shows no key that opens {opens}"
 
 
 def bare(text: str) -> str:

@@ -158,7 +158,10 @@ async def test_what_the_gateway_refuses_is_one_sentence(serve: Start) -> None:
         assert err == "atomr-infer: m asks no endpoint, so it has no circuit\n"
         wrong = {"ATOMR_INFER_ADMIN_KEY": "sk-not-it"}
         code, _, err = await run_command("status", *to, **wrong)
-        assert (code, "shows no admin key" in err) == (1, True)
+        assert (code, "shows no key that opens the operators' routes" in err) == (
+            1,
+            True,
+        )
         assert "sk-not-it" not in err
 
 
