@@ -18,6 +18,7 @@ The object outlives its process: budgets that were opened are open in its next l
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import Counter
 from pathlib import Path
@@ -85,6 +86,7 @@ class BudgetService:
         find: says the terms of a budget that another node is the first to use; None:
             it is unknown.  Must not wait.
         on_overrun: called when a call cost more than was reserved for it.
+        began_s: when its process began, in trio's clock; minus infinity: never yet.
 
     Raises:
         TypeError: a name is no text.
@@ -118,6 +120,7 @@ class BudgetService:
         self.find: Callable[[str], BudgetTerms | None] = self._find_open
         self.on_overrun: Callable[[Overran], None] = _ignore
         self.wall_s = wall_s
+        self.began_s = -math.inf
         self._server: BudgetServer | None = None
         self._terms: dict[str, BudgetTerms] = {}
         self._owed: Counter[str] = Counter()
@@ -140,7 +143,7 @@ class BudgetService:
 
     def begin(self, server: BudgetServer) -> None:
         """Take a new life of the process; open all that was open."""
-        self._server = server
+        self._server, self.began_s = server, server.now_s
         for name, terms in tuple(self._terms.items()):
             try:
                 self.open(terms)

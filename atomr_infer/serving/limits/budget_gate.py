@@ -148,7 +148,6 @@ class BudgetGate:
         self._is_exceeded = False
         self._anew_at_s = float("inf")
         self._next_s = 0.0
-        self._settles_at_s = trio.current_time() + SETTLES_S
         self._downgrades = budget.downgrade_to is not None
         self.unseen = 0
         self.look_at = budget.units / LOOKS
@@ -285,7 +284,7 @@ class BudgetGate:
         """How long a request may wait; at the start for a voter that starts, too."""
         if self.budget.on_exceeded is OnExceeded.WARN:
             return WARN_ASK_S
-        return max(ASK_S, self._settles_at_s - trio.current_time())
+        return max(ASK_S, self.service.began_s + SETTLES_S - trio.current_time())
 
     def _problem(self, ledger: str) -> str | None:
         is_known = self.service.is_running and self.service.is_open(ledger)
