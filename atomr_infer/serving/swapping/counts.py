@@ -13,6 +13,8 @@ import trio
 
 from atomr import telemetry
 from atomr.crdt import Origin
+from atomr.errors import NoNodeError
+from atomr.process import current_node
 from atomr_infer.policy.hot_swap import Tally
 from atomr_infer.serving.names import next_name
 
@@ -94,9 +96,18 @@ class SwapCounts:
     def _handler(self) -> str:
         return f"hot swaps of {self._node} {id(self)}"
 
+    def _is_ours(self) -> bool:
+        """Whether the running task is this node's: a process may hold several."""
+        try:
+            return current_node().name == self._node
+        except NoNodeError:
+            return True
+
     def _count(
         self, _: object, __: Mapping[str, float], about: Mapping[str, object]
     ) -> None:
+        if not self._is_ours():
+            return
         tried: tuple[Tried, ...] = about["tried"]  # type: ignore[assignment] # the event's own
         for swap in self._swaps.values():
             ended = [each.error for each in tried if each.deployment == swap.copy]
