@@ -12,10 +12,11 @@ from atomr_infer.errors import ConfigError, EngineStartError
 from atomr_infer.runtimes.contract import Progress
 from atomr_infer.runtimes.hub import fetch_model, hub_of
 from atomr_infer.runtimes.hub_files import HubModel
+from atomr_infer.runtimes.kept_models import cache_folder
 from atomr_infer.runtimes.memory import check_fits, free_bytes
 from atomr_infer.runtimes.weights import bytes_as_q8_0, weights_bytes
 from atomr_infer_mistralrs.faults import first_line
-from atomr_infer_mistralrs.models import Report, as_q8_0, cache_folder, locate
+from atomr_infer_mistralrs.models import as_q8_0, locate
 from atomr_infer_mistralrs.options import Options, Quantization, Source
 from atomr_infer_mistralrs.runner import MistralRsRunner
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     import mistralrs
 
     from atomr_infer.model.secret import Secret
+    from atomr_infer.runtimes.kept_models import Report
 
 UNKNOWN_CONTEXT_TOKENS = 4096
 """Bounds answers of a model that does not say how long its context is."""

@@ -17,31 +17,32 @@ All functions block; they belong in a worker thread.
 
 from __future__ import annotations
 
-import errno
-import fcntl
-import hashlib
 import logging
-import os
-from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from atomr_infer.errors import ConfigError, EngineStartError
+from atomr_infer.errors import ConfigError
 from atomr_infer.runtimes.contract import Progress
+from atomr_infer.runtimes.kept_models import (
+    cache_errors,
+    digest_of,
+    locked,
+    space_errors,
+    sync,
+)
 from atomr_infer.runtimes.packaged import PackagedFile, locate_packaged
 from atomr_infer_mistralrs.options import GgufFile, HfDirectory, LocalSource
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from atomr_infer.runtimes.kept_models import Report
 
 RECIPE = "q8_0-v2"
 """Changes when the conversion does, so that old results are not used."""
 
-Report = Callable[[Progress], None]
-
 _log = logging.getLogger(__name__)
-
-# A full file system, a quota, and a limit on the size of files (ulimit -f).
-_TOO_BIG = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-
-_REMEDY = "free some space, or set ATOMR_INFER_CACHE to another folder"
 
 
 def locate(source: LocalSource) -> Path:
@@ -68,29 +69,6 @@ def locate(source: LocalSource) -> Path:
             return locate_packaged(source)
 
 
-def cache_folder(environ: Mapping[str, str]) -> Path:
-    """Return the folder of converted models; it may not exist yet.
-
-    >>> cache_folder({"ATOMR_INFER_CACHE": "/data"}).as_posix()
-    '/data/models'
-    >>> cache_folder({"XDG_CACHE_HOME": "/c"}).as_posix()
-    '/c/atomr-infer/models'
-
-    Raises:
-        ConfigError: it is in a home that does not exist.
-    """
-    own = environ.get("ATOMR_INFER_CACHE")
-    shared = environ.get("XDG_CACHE_HOME") or "~/.cache"
-    folder = Path(own) if own else Path(shared) / "atomr-infer"
-    try:
-        return folder.expanduser() / "models"
-    except RuntimeError as error:
-        raise ConfigError(
-            f"the folder {str(folder)!r} for converted models cannot be found: "
-            "there is no such home; set ATOMR_INFER_CACHE to a folder"
-        ) from error
-
-
 def as_q8_0(source: Path, folder: Path, report: Report) -> Path:
     """Return the source as a Q8_0 GGUF, from the cache or converted into it.
 
@@ -107,9 +85,9 @@ def as_q8_0(source: Path, folder: Path, report: Report) -> Path:
         EngineStartError: the source is no GGUF or of a kind that cannot be
             converted, or the cache cannot be written; nothing partial is used.
     """
-    with _cache_errors():
+    with cache_errors():
         report(Progress("checking the model file"))
-        cached = folder / f"{_digest(source)[:32]}-{RECIPE}.gguf"
+        cached = folder / f"{digest_of(source)[:32]}-{RECIPE}.gguf"
         if _is_whole(cached):
             return cached
         with _conversion_packages():
@@ -118,9 +96,9 @@ def as_q8_0(source: Path, folder: Path, report: Report) -> Path:
         size = size_as_q8_0(source)
         if size is None:
             return source
-        with _space_errors(folder, size):
+        with space_errors(folder, size):
             folder.mkdir(parents=True, exist_ok=True)
-            with _locked(cached.with_suffix(".lock"), report):
+            with locked(cached.with_suffix(".lock"), report):
                 _convert_once(source, cached, report)
         return cached
 
@@ -148,14 +126,14 @@ def _convert_once(source: Path, cached: Path, report: Report) -> None:
     try:
         requantize(source, partial, report)
         report(Progress("writing the converted model to disk"))
-        _sync(partial)
+        sync(partial)
         # The digest first: a model without one is converted again, a digest
         # without its model does no harm.
         digest_file = cached.with_suffix(".sha256")
-        digest_file.write_text(_digest(partial))
-        _sync(digest_file)
+        digest_file.write_text(digest_of(partial))
+        sync(digest_file)
         partial.rename(cached)
-        _sync(cached.parent)
+        sync(cached.parent)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -169,54 +147,4 @@ def _is_whole(cached: Path) -> bool:
         expected = cached.with_suffix(".sha256").read_bytes()
     except FileNotFoundError:
         return False
-    return _digest(cached).encode() == expected
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-@contextmanager
-def _locked(lock_file: Path, report: Report) -> Iterator[None]:
-    """Hold the lock, which the kernel drops when its holder dies."""
-    with lock_file.open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            report(Progress("waiting for another process that converts the model"))
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-
-
-@contextmanager
-def _space_errors(folder: Path, size_bytes: int) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _TOO_BIG:
-            raise
-        # Rounded up, and one for the metadata.
-        need_mib = size_bytes // 2**20 + 2
-        raise EngineStartError(
-            f"the converted model cannot be cached: no space left in {str(folder)!r}, "
-            f"about {need_mib} MiB are needed ({error.strerror}); {_REMEDY}"
-        ) from error
-
-
-@contextmanager
-def _cache_errors() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise EngineStartError(
-            f"the converted model cannot be cached: {error}; {_REMEDY}"
-        ) from error
+    return digest_of(cached).encode() == expected

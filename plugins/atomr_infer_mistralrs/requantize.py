@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from atomr_infer_mistralrs.models import Report
+    from atomr_infer.runtimes.kept_models import Report
 
 _Array = np.ndarray[Any, np.dtype[Any]]
 

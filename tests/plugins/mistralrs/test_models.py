@@ -18,9 +18,10 @@ from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter, quants
 
 from atomr_infer.errors import ConfigError, EngineStartError
 from atomr_infer.runtimes.contract import Progress
+from atomr_infer.runtimes.kept_models import Report, cache_folder
 from atomr_infer.runtimes.packaged import PackagedFile
-from atomr_infer_mistralrs import models, requantize
-from atomr_infer_mistralrs.models import as_q8_0, cache_folder, locate
+from atomr_infer_mistralrs import requantize
+from atomr_infer_mistralrs.models import as_q8_0, locate
 from atomr_infer_mistralrs.options import GgufFile, HfDirectory
 
 if TYPE_CHECKING:
@@ -282,7 +283,7 @@ def test_a_cache_that_cannot_be_written_leaves_nothing_behind(
     number: int,
     says: str,
 ) -> None:
-    def fail(source: Path, target: Path, report: models.Report) -> None:
+    def fail(source: Path, target: Path, report: Report) -> None:
         target.write_bytes(b"half of it")
         raise OSError(number, os.strerror(number))
 
