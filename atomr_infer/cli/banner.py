@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -10,12 +9,14 @@ from typing import TYPE_CHECKING
 import click
 
 from atomr_infer._version import VERSION
+from atomr_infer.cli.first_request import first_request
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
+    from atomr_infer.cli.first_request import FirstRequest
     from atomr_infer.cli.plan import ServePlan
-    from atomr_infer.model.deployment import Deployment
+    from atomr_infer.model.capabilities import Feature
 
 _LOOPBACK = ("127.", "localhost", "[::1]")
 
@@ -25,6 +26,7 @@ def print_banner(
     url: str,
     engines: Mapping[str, Sequence[int]],
     *,
+    features: Mapping[str, Collection[Feature]] | None = None,
     workers: int = 1,
 ) -> None:
     """Print the banner on standard output.
@@ -33,6 +35,7 @@ def print_banner(
         plan: what is served.
         url: where.
         engines: process ids of the local engines, by deployment.
+        features: what those can do that run here, by deployment.
         workers: how many processes serve.
     """
     by = "" if workers == 1 else f" with {workers} workers"
@@ -48,7 +51,8 @@ def print_banner(
             f"{serves}{where}"
         )
     local = frozenset(name for name, pids in engines.items() if pids)
-    lines += ["", *_notices(plan, url), *_curl(plan, url, local), ""]
+    first = first_request(plan.deployments, features or {}, local)
+    lines += ["", *_notices(plan, url), *_try_it(plan, url, first), ""]
     lines.append("Ctrl-C stops.")
     try:
         click.echo("\n".join(lines))
@@ -98,36 +102,7 @@ def _notices(plan: ServePlan, url: str) -> list[str]:
     return [f"  note: {notice}" for notice in notices] + ([""] if notices else [])
 
 
-def _curl(plan: ServePlan, url: str, local: Collection[str]) -> list[str]:
-    model, whose, hint = _example_model(plan.deployments)
-    body: dict[str, object] = {"model": model, "stream": True}
-    if whose in local:
-        # The likeliest words: a small model is at its best with them.  Models that
-        # reason refuse it, and those are elsewhere.
-        body["temperature"] = 0
-    body["messages"] = [{"role": "user", "content": "Why is the sky blue?"}]
+def _try_it(plan: ServePlan, url: str, first: FirstRequest) -> list[str]:
     reachable = url.replace("//0.0.0.0", "//127.0.0.1").replace("//[::]", "//[::1]")
-    return [
-        f"Try it{hint}:",
-        "",
-        f"  curl -N {reachable}/v1/chat/completions \\",
-        "    -H 'content-type: application/json' \\",
-        *_key_line(plan),
-        f"    -d '{json.dumps(body)}'",
-    ]
-
-
-def _key_line(plan: ServePlan) -> list[str]:
-    if not plan.keys:
-        return []
-    return ["    -H 'authorization: Bearer KEY' \\"]
-
-
-def _example_model(deployments: Sequence[Deployment]) -> tuple[str, str, str]:
-    """Return a model to ask for, whose it is, and what to say when it is none yet."""
-    names = [(name, each.name) for each in deployments for name in each.serves]
-    for name, whose in names:
-        if "*" not in name:
-            return name, whose, ""
-    pattern, whose = names[0]
-    return "MODEL", whose, f", with a model's name that fits {pattern} for MODEL"
+    lines = first.lines(reachable, has_keys=bool(plan.keys))
+    return [f"Try it{first.hint}:", "", *lines]

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from atomr_infer.cli.seat import Seat
     from atomr_infer.config.gateway import GatewayConfig
     from atomr_infer.gateway.gateway import Gateway
+    from atomr_infer.model.capabilities import Feature
     from atomr_infer.model.deployment import Deployment
     from atomr_infer.serving.node import ServingNode
     from atomr_infer.serving.placing.alone import LocalOrders
@@ -137,10 +138,12 @@ async def _serve(
             if gateway is not None:
                 _spare_the_collector()
                 engines = await _engines(cluster, plan)
+                features = await _features(cluster, plan)
                 if seat is None:
-                    print_banner(plan, gateway.url, engines)
+                    print_banner(plan, gateway.url, engines, features=features)
                 else:
-                    seat.tell({"engines": engines})
+                    able = {n: [f.value for f in of] for n, of in features.items()}
+                    seat.tell({"engines": engines, "features": able})
                 async with trio.open_nursery() as nursery:
                     reloader = Reloader(cluster, gateway, plan, again, nursery)
                     cluster.lifecycle = ServeLifecycle(
@@ -333,6 +336,16 @@ async def _engines(cluster: Cluster, plan: ServePlan) -> dict[str, list[int]]:
     for deployment in plan.deployments:
         replicas = await cluster.replicas(deployment.name)
         found[deployment.name] = [r.engine_pid for r in replicas if r.engine_pid]
+    return found
+
+
+async def _features(cluster: Cluster, plan: ServePlan) -> dict[str, frozenset[Feature]]:
+    """What those deployments can do whose engines run here."""
+    found: dict[str, frozenset[Feature]] = {}
+    for deployment in plan.deployments:
+        for replica in await cluster.replicas(deployment.name):
+            if (engine := replica.permits.engine) is not None:
+                found[deployment.name] = engine.runner.capabilities.features
     return found
 
 

@@ -38,6 +38,7 @@ from atomr_infer.cli.seat import CLUSTER, COOKIE, SEEDS, Seat
 from atomr_infer.cli.worker_folder import worker_folder
 from atomr_infer.errors import ConfigError
 from atomr_infer.gateway.listener import bind_sockets
+from atomr_infer.model.capabilities import Feature
 
 if TYPE_CHECKING:
     import socket
@@ -87,6 +88,7 @@ class Crew:
         self._alive = -1
         self._stopping = False
         self._engines: dict[str, list[int]] = {}
+        self._features: dict[str, frozenset[Feature]] = {}
         self._changed = trio.Event()
         self._failed: str | None = None
         name = plan.node.own_name
@@ -242,10 +244,12 @@ class Crew:
             case {"address": str(address)}:
                 worker.address = address
                 self._write_seeds()
-            case {"engines": dict(engines)}:
+            case {"engines": dict(engines), "features": dict(features)}:
                 worker.ready = worker.served_once = True
                 for name, pids in engines.items():
                     self._engines.setdefault(str(name), []).extend(pids)
+                for name, of in features.items():
+                    self._features[str(name)] = frozenset(map(Feature, of))
         self._tell()
 
     def _gone(self, worker: _Worker, process: trio.Process) -> None:
@@ -285,7 +289,13 @@ class Crew:
         scheme = "http" if self._plan.gateway.certificate is None else "https"
         shown = f"[{host}]" if ":" in host else host
         url = f"{scheme}://{shown}:{port}"
-        print_banner(self._plan, url, self._engines, workers=len(self._workers))
+        print_banner(
+            self._plan,
+            url,
+            self._engines,
+            features=self._features,
+            workers=len(self._workers),
+        )
 
     def _tell(self) -> None:
         self._changed.set()
