@@ -11,10 +11,12 @@ import trio
 
 from atomr_infer.errors import InferenceError
 from atomr_infer.model.deployment import Deployment, RetryPolicy
+from atomr_infer.model.embeddings import EmbedRequest
 from atomr_infer.model.prices import Price, Rates
 from atomr_infer.serving.requests.stages import CURRENT
+from atomr_infer.serving.requests.whole_calls import embed
 from tests.serving.far.nodes import until
-from tests.serving.far.test_far import at_rest
+from tests.serving.far.test_far import Counter, M, at_rest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -187,3 +189,24 @@ async def test_a_node_that_is_lost_leaves_a_cost_that_nobody_knows(
         [line] = [line for line in told if " model=m " in line and "request a-" in line]
         assert "cost=unknown stages=[m" in line
         assert "(lost)" in line
+
+
+async def test_stages_of_vectors_are_told_as_well(open_far: OpenFar) -> None:
+    async with open_far("ab") as (a, b):
+        await b.deploy(attrs.evolve(M, name="v", serves=("v",), price=PRICE), Counter())
+        cache = Deployment(name="kept", runtime="cache", options={"model": "v"})
+        with b.here():
+            await b.serving.deploy(cache)
+        a.know(cache)
+        await a.sees(1, "kept")
+        found = []
+        for number in range(2):
+            request = EmbedRequest(
+                request_id=f"e-{number}", model="kept", inputs=("x",)
+            )
+            with a.here():
+                found.append((await embed(a.serving, request)).served)
+
+        assert [as_told(served) for served in found] == [["v lab $0.005"], ["v (hit)"]]
+        assert [s.cost and s.cost.usd_text for s in found] == ["0.005", "0"]
+        await at_rest(a, b)
