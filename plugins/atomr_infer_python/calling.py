@@ -53,6 +53,9 @@ def as_ours(who: str) -> Iterator[None]:
         yield
     except (InferenceError, ConfigError):
         raise
+    except ExceptionGroup as group:
+        with as_ours(who):
+            raise _one_of(group) from None  # it is in no group of ours
     except NotImplementedError as error:
         text = f"{who} does not do that: {_words(error)}"
         raise UnsupportedFeatureError(text) from error
@@ -63,6 +66,16 @@ def as_ours(who: str) -> Iterator[None]:
         # Its traceback belongs into the log, which the process's output is.
         traceback.print_exception(error)
         raise EngineError(f"{who} failed: {_words(error)}") from error
+
+
+def _one_of(group: ExceptionGroup[Exception]) -> Exception:
+    """Return what a group, as a nursery raises it, is told as: a bug before others."""
+    leaves = [
+        _one_of(each) if isinstance(each, ExceptionGroup) else each
+        for each in group.exceptions
+    ]
+    bugs = (each for each in leaves if not isinstance(each, InferenceError))
+    return next(bugs, leaves[0])
 
 
 def _words(error: BaseException) -> str:

@@ -73,6 +73,16 @@ async def curious(ctx: Context, name: str) -> str:
     return (await ctx.lookup(name).chat("hello")).text
 
 
+@inference_actor(asks=("fragile",))
+async def several(ctx: Context, hows: list[str]) -> int:
+    """Ask for several things at once."""
+    fragile = ctx.lookup("fragile", Fragile)
+    async with trio.open_nursery() as nursery:
+        for how in hows:
+            nursery.start_soon(ask, fragile, how)
+    return len(hows)
+
+
 @inference_actor
 class Counter:
     """Has a state, and handles one request at a time."""

@@ -22,7 +22,17 @@ from atomr_infer.errors import (
     OverloadedError,
 )
 from atomr_infer.model.deployment import Deployment, RetryPolicy
-from tests.actors.own import Counter, Fragile, Plan, Task, both, curious, loud, plan
+from tests.actors.own import (
+    Counter,
+    Fragile,
+    Plan,
+    Task,
+    both,
+    curious,
+    loud,
+    plan,
+    several,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -145,6 +155,17 @@ async def test_what_its_code_raises_is_the_error_of_that_request(
             assert str(raised.value) == told
         # Its state is as it was.
         assert await ask(fragile, "well") == 2
+
+
+async def test_what_fails_of_several_that_are_asked_at_once_is_told_in_no_group() -> (
+    None
+):
+    fragile = deployment_of(Fragile, "fragile")
+    async with open_cluster(fragile, deployment_of(several, "several")) as cluster:
+        asked = cluster.lookup("several", several)
+        assert await ask(asked, ["well", "well"]) == 2
+        with pytest.raises(OverloadedError, match="come again"):
+            await ask(asked, ["well", "busy"])
 
 
 async def test_a_crash_gives_it_a_new_state(autojump_clock: MockClock) -> None:
