@@ -175,14 +175,16 @@ def _instead(folder: Path) -> str:
     return f"; name one with file = ...: {', '.join(found)}" if found else ""
 
 
+def weights_files(model: Path) -> list[Path]:
+    """Return a model's file, and those beside it that bear its name."""
+    beside = (f"{model.name}_data", f"{model.name}.data")
+    found = (path for path in model.parent.iterdir() if path.name.startswith(beside))
+    return [model, *sorted(found)]
+
+
 def weights_bytes(model: Path) -> int:
     """Return the size of a model, and of the files beside it that bear its name."""
-    beside = [
-        path
-        for path in model.parent.iterdir()
-        if path.name.startswith((f"{model.name}_data", f"{model.name}.data"))
-    ]
-    return sum(path.stat().st_size for path in (model, *beside))
+    return sum(path.stat().st_size for path in weights_files(model))
 
 
 def _json(path: Path) -> Json:

@@ -6,6 +6,7 @@ Blocks for as long as it takes; belongs in a worker thread.
 from __future__ import annotations
 
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import attrs
@@ -15,9 +16,11 @@ from atomr_infer.runtimes.contract import Progress
 from atomr_infer.runtimes.decoding.engine import Bounds
 from atomr_infer.runtimes.hub import fetch_model, hub_of
 from atomr_infer.runtimes.hub_files import PREFIX, parse_hub_model
+from atomr_infer.runtimes.kept_models import cache_folder
 from atomr_infer.runtimes.memory import check_fits, free_bytes
 from atomr_infer_ort.causal import Abilities, Rows, probe
 from atomr_infer_ort.classifying import ClassifyingModel
+from atomr_infer_ort.converted import with_bits
 from atomr_infer_ort.drafting import DraftingEngine
 from atomr_infer_ort.embedding import (
     EmbeddingModel,
@@ -34,6 +37,7 @@ from atomr_infer_ort.layout import (
     weights_bytes,
 )
 from atomr_infer_ort.model import CausalModel
+from atomr_infer_ort.options import Weights
 from atomr_infer_ort.ranking import RankingModel
 from atomr_infer_ort.renamed import renamed
 from atomr_infer_ort.runner import OrtRunner
@@ -52,6 +56,8 @@ if TYPE_CHECKING:
 
 _WEIGHTS = (".onnx", ".onnx_data", ".onnx.data")
 _NO_ENVIRON: Mapping[str, str] = {}
+
+_BITS = {Weights.INT8: 8, Weights.INT4: 4}
 
 _CACHE_SHARE = 0.25
 """Of the free memory: a run holds the cache twice, before and behind it, and half
@@ -80,11 +86,13 @@ def load(
 
     folder = on_disk(options.source)
     if options.tensors or not has_words(folder):
-        session = _session(model_file(folder, options.file), options, report)
+        model_path = model_file(folder, options.file)
+        session = _session(model_path, options, report, environ)
         return OrtTensorRunner(
             session, joins=options.join_requests, on_cpu=options.providers == ("cpu",)
         )
-    layout, session = _opened(folder, options.file, options, report)
+    opening = partial(_opened, options=options, report=report, environ=environ)
+    layout, session = opening(folder, options.file)
     tokenizer = tokenizer_of(layout)
     if _is_causal(session):
         report(Progress("trying the model"))
@@ -92,7 +100,8 @@ def load(
         draft = None
         if options.draft is not None:
             source = on_disk(options.draft)
-            draft = _draft(source, options, tokenizer, model, report)
+            layout_of_draft, opened = opening(source, options.draft_file)
+            draft = _draft(layout_of_draft, opened, options, tokenizer, model)
         return _causal(options, layout, model, draft)
     if options.draft is not None:
         raise ConfigError(f"{str(layout.model)!r} makes no text that can be drafted")
@@ -121,12 +130,17 @@ def _reading(
 
 
 def _opened(
-    source: str, file: str | None, options: Options, report: Callable[[Progress], None]
+    source: str,
+    file: str | None,
+    *,
+    options: Options,
+    report: Callable[[Progress], None],
+    environ: Mapping[str, str],
 ) -> tuple[Layout, Session]:
     report(Progress("reading the model's files"))
     layout = read_layout(source, file)
     with _made_for(layout, options):
-        session = _session(layout.model, options, report)
+        session = _session(layout.model, options, report, environ)
     return layout, renamed(session, layout.names)
 
 
@@ -147,8 +161,14 @@ def _made_for(layout: Layout, options: Options) -> Iterator[None]:
 
 
 def _session(
-    model: Path, options: Options, report: Callable[[Progress], None]
+    model: Path,
+    options: Options,
+    report: Callable[[Progress], None],
+    environ: Mapping[str, str],
 ) -> Session:
+    bits = _BITS.get(options.weights)
+    if bits is not None:
+        model = with_bits(model, bits, cache_folder(environ), report)
     size = weights_bytes(model)
     if options.providers[0] == "cpu":
         check_fits(str(model), size, free_bytes())
@@ -193,13 +213,12 @@ def _causal_model(
 
 
 def _draft(
-    source: str,
+    layout: Layout,
+    session: Session,
     options: Options,
     tokenizer: ModelTokenizer,
     verifier: _Causal,
-    report: Callable[[Progress], None],
 ) -> _Causal:
-    layout, session = _opened(source, options.draft_file, options, report)
     shown = str(layout.model)
     if not _is_causal(session):
         raise ConfigError(f"draft: {shown!r} is no language model with a cache")

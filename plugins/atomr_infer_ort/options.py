@@ -61,6 +61,14 @@ class Pooling(Enum):
     LAST = "last"
 
 
+class Weights(Enum):
+    """In how many bits the weights of matrix products are kept."""
+
+    MODEL = "model"
+    INT8 = "int8"
+    INT4 = "int4"
+
+
 class Normalize(Enum):
     """Whether vectors are made as long as one."""
 
@@ -77,6 +85,9 @@ class Options:
         source: the model's directory.
         file: the ``.onnx`` file inside the directory; None: the usual names are
             tried.
+        weights: what the weights of matrix products are kept in: ``model`` (as the
+            file says), ``int8`` or ``int4``, for which a file with weights in 32 bits
+            is converted once, into the cache.
         providers: execution providers, the preferred first: ``cpu``, ``cuda``,
             ``tensorrt``, ``openvino`` and others; one that cannot be used stops
             the start.
@@ -109,6 +120,7 @@ class Options:
 
     source: str
     file: str | None = None
+    weights: Weights = Weights.MODEL
     providers: tuple[str, ...] = ("cpu",)
     provider_options: Mapping[str, Mapping[str, str]] = attrs.field(factory=dict)
     threads: int | None = None
@@ -226,7 +238,7 @@ def _yes_or_no(value: OptionValue) -> bool:
     raise _NotAllowedError("give true or false")
 
 
-def _member(kind: type[Pooling | Normalize]) -> Callable[[OptionValue], Enum]:
+def _member(kind: type[Pooling | Normalize | Weights]) -> Callable[[OptionValue], Enum]:
     def parse(value: OptionValue) -> Enum:
         for member in kind:
             if value == member.value:
@@ -272,6 +284,7 @@ def _provider_options(value: OptionValue) -> dict[str, dict[str, str]]:
 
 _PARSERS: Mapping[str, Callable[[OptionValue], object]] = {
     "file": _file,
+    "weights": _member(Weights),
     "providers": _providers,
     "provider_options": _provider_options,
     "threads": _whole(1, 1024),

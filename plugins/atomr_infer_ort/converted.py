@@ -1,0 +1,124 @@
+"""Models whose weights were made smaller, kept for the next start.
+
+A model is a directory in the cache of converted models
+(:mod:`~atomr_infer.runtimes.kept_models`)::
+
+    <key>/model.onnx        the converted model
+    <key>/model.onnx_data   its weights
+    <key>/sha256.json       the digests of both, so that a damaged one is noticed
+    <key>.lock              held by whoever converts
+    <key>.partial/          what a conversion writes; left over after a crash
+
+``key`` is a hash of the source's files with the bits and the recipe's version.
+
+Blocks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+from typing import TYPE_CHECKING
+
+from atomr_infer.errors import ConfigError
+from atomr_infer.runtimes.contract import Progress
+from atomr_infer.runtimes.kept_models import (
+    cache_errors,
+    digest_of,
+    locked,
+    space_errors,
+    sync,
+)
+from atomr_infer_ort.layout import weights_bytes, weights_files
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from atomr_infer.runtimes.kept_models import Report
+
+RECIPE = "blocks-v1"
+"""Changes when the conversion does, so that old results are not used."""
+
+_log = logging.getLogger(__name__)
+
+_DIGESTS = "sha256.json"
+_FULL_BITS = 32
+
+
+def with_bits(model: Path, bits: int, folder: Path, report: Report) -> Path:
+    """Return a model with its weights in fewer bits, from the cache or made now.
+
+    A whole model in the cache is returned without a write: the cache of a container's
+    image may be read-only.
+
+    Args:
+        model: the ``.onnx`` file.
+        bits: 8 or 4.
+        folder: the cache; made when it is missing.
+        report: told how far the conversion has come.
+
+    Raises:
+        ConfigError: the package ``onnx`` is not installed.
+        EngineStartError: the model cannot be converted, or the cache cannot be
+            written; nothing partial is used.
+    """
+    with cache_errors():
+        report(Progress("checking the model file"))
+        kept = folder / f"{_key(model)}-{bits}-{RECIPE}"
+        if not _is_whole(kept):
+            about = weights_bytes(model) * bits // _FULL_BITS
+            with space_errors(folder, about):
+                folder.mkdir(parents=True, exist_ok=True)
+                with locked(kept.with_name(f"{kept.name}.lock"), report):
+                    _convert_once(model, kept, bits, report)
+    return kept / "model.onnx"
+
+
+def _convert_once(model: Path, kept: Path, bits: int, report: Report) -> None:
+    try:
+        # It takes a while to import, and a cached model does not need it.
+        from atomr_infer_ort.quantizing import write_quantized  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"weights in {bits} bits need the package {error.name!r}; run: pip install "
+            f"{error.name}"
+        ) from error
+    # Another process may have made it while this one waited for the lock.
+    if _is_whole(kept):
+        return
+    if kept.exists():
+        _log.warning("the converted model %s is damaged and is made again", kept)
+        shutil.rmtree(kept)
+    partial = kept.with_name(f"{kept.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir()
+        write_quantized(model, partial / "model.onnx", bits, report)
+        report(Progress("writing the converted model to disk"))
+        files = sorted(partial.iterdir())
+        digests = partial / _DIGESTS
+        digests.write_text(json.dumps({file.name: digest_of(file) for file in files}))
+        for file in (*files, digests, partial):
+            sync(file)
+        partial.rename(kept)
+        sync(kept.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _is_whole(kept: Path) -> bool:
+    """Whether the cache has the model, undamaged."""
+    try:
+        said = json.loads((kept / _DIGESTS).read_bytes())
+        return all(digest_of(kept / name) == digest for name, digest in said.items())
+    except (FileNotFoundError, ValueError, AttributeError):
+        return False
+
+
+def _key(model: Path) -> str:
+    whole = hashlib.sha256()
+    for file in weights_files(model):
+        whole.update(digest_of(file).encode())
+    return whole.hexdigest()[:32]
