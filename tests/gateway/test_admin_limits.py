@@ -52,6 +52,7 @@ async def test_a_client_is_told_when_to_come_again_and_an_operator_why(
                     "waiting": 0,
                     "mode": "escrow",
                     "withheld": 0.0,
+                    "told": None,
                     "shadow_refusals": None,
                     "nodes": [],
                     "name": "mock, model m",
