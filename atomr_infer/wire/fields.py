@@ -46,7 +46,7 @@ def invalid(param: str, problem: str) -> InvalidRequestError:
     return InvalidRequestError(f"'{param}' {problem}", param=param)
 
 
-def decode(param: str, raw: Raw, kind: type[T], *, wanted: str) -> T:
+def decode(param: str, raw: Raw | bytes, kind: type[T], *, wanted: str) -> T:
     """Return a JSON value of a type.
 
     Raises:
@@ -140,7 +140,9 @@ class Fields:
     def raw(self, name: str) -> Raw | None:
         """Take a member as it is; None when it is absent or null."""
         raw = self._members.pop(name, None)
-        return None if raw is None or bytes(raw) == _NULL else raw
+        # By its length first: a member may have megabytes, which would be copied.
+        is_null = raw is not None and len(raw) == len(_NULL) and bytes(raw) == _NULL
+        return None if is_null else raw
 
     def optional(self, name: str, kind: type[T], wanted: str) -> T | None:
         """Take a member; None when it is absent or null."""
