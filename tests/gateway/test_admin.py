@@ -173,6 +173,7 @@ async def test_a_local_deployment_has_replicas_and_no_circuit(serve: Serve) -> N
                 "elsewhere": [],
                 "circuit": None,
                 "keys": [],
+                "conflicts": [],
             }
         ]
 

@@ -23,7 +23,10 @@ Shown = dict[str, object]
 
 
 def shown_deployment(serving: Serving, deployment: Deployment) -> Shown:
-    """Return one deployment: phase, replicas here and elsewhere, circuit, keys."""
+    """Return one deployment: phase, replicas here and elsewhere, circuit, keys.
+
+    Its ``conflicts`` are rate limits that are above what its provider tells.
+    """
     name = deployment.name
     guard = serving.breakers.of(name)
     return {
@@ -37,6 +40,7 @@ def shown_deployment(serving: Serving, deployment: Deployment) -> Shown:
         ],
         "circuit": None if guard is None else shown_circuit(guard),
         "keys": serving.key_states(name),
+        "conflicts": list(serving.limits.problems(name)),
     }
 
 
