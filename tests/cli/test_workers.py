@@ -18,7 +18,7 @@ from atomr_infer.config.gateway import GatewayConfig
 from atomr_infer.config.node import NodeConfig
 from atomr_infer.model.deployment import Deployment
 from tests.cli.conftest import START_S, run_command, start_command
-from tests.gateway.http import chat, until
+from tests.gateway.http import chat, request, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,6 +99,11 @@ async def test_what_an_operator_does_is_done_by_all_workers(
             while not ("node w-1: ready" in out and "node w-2: ready" in out):
                 code, out, err = await run_command("status", "--all-nodes", *to, **key)
                 assert (code, err) == (0, "")
+        # Whichever of them is asked tells Prometheus of both.
+        shown = {"authorization": "Bearer adm-0123456789"}
+        told = await request(command.port, "GET", "/admin/metrics", b"", **shown)
+        for node in ("w-1", "w-2"):
+            assert f'atomr_infer_ready{{node="{node}"}} 1\n' in told.body.decode()
         code, out, err = await run_command("drain", *to, **key)
         assert (code, err) == (0, "")
         assert out.startswith("not ready any more")
