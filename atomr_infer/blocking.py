@@ -119,9 +119,7 @@ class Cluster:
     ) -> None:
         """Start serving a deployment, and wait until it serves.
 
-        Args:
-            deployment: what to serve.
-            progress: called in the cluster's thread; it must not call the cluster.
+        ``progress`` is called in the cluster's thread; it must not call the cluster.
 
         Raises:
             ConfigError: it cannot work as written; nothing was changed.
@@ -201,6 +199,13 @@ class Cluster:
         finally:
             self._loop.end(pull)
 
+    def run(self, work: Callable[[trio_cluster.Cluster], Awaitable[T]]) -> T:
+        """Return what an async function makes of the trio cluster, in its thread.
+
+        For what has no call here: ``run(lambda c: ask(c.lookup("n"), "hi"))``.
+        """
+        return self._loop.run(partial(work, self._inner))
+
     def serve(
         self,
         bind: str = "127.0.0.1:8080",
@@ -208,9 +213,7 @@ class Cluster:
         keys: Iterable[Secret] = (),
         **options: Unpack[GatewayOptions],
     ) -> Gateway:
-        """Serve the deployments over HTTP, in the background.
-
-        The arguments are those of :meth:`atomr_infer.cluster.Cluster.serve`.
+        """Serve over HTTP in the background, as the trio ``Cluster.serve`` does.
 
         Raises:
             ConfigError: the address cannot be bound, or a value is not allowed.
@@ -234,9 +237,7 @@ class Gateway:
     def drain(self, timeout_s: float, *, grace_s: float = 0.0) -> None:
         """Stop accepting, let running answers finish, tell the others, close.
 
-        Args:
-            timeout_s: how long running answers may take, in seconds.
-            grace_s: how long requests are still taken before that, in seconds.
+        ``timeout_s`` bounds the answers; requests are still taken for ``grace_s``.
         """
         self._loop.run(partial(self._drain, timeout_s, grace_s))
 

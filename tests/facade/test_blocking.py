@@ -18,6 +18,7 @@ import attrs
 import pytest
 import trio
 
+from atomr_infer.actors import ask
 from atomr_infer.blocking import Cluster
 from atomr_infer.errors import (
     ConfigError,
@@ -32,6 +33,7 @@ from atomr_infer.model.deployment import Deployment, RetryPolicy
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from atomr_infer import cluster as trio_cluster
     from atomr_infer.cluster import ChatReply
     from atomr_infer.model.batch import TokenChunk
     from atomr_infer.model.deployment import OptionValue
@@ -110,6 +112,17 @@ def interrupted_when(condition: Callable[[], bool]) -> Iterator[None]:
 
 
 # --- calls -------------------------------------------------------------------------
+
+
+def test_what_has_no_call_is_done_with_the_cluster_in_its_thread() -> None:
+    async def twice(inner: trio_cluster.Cluster) -> str:
+        ref = inner.lookup("m")
+        return await ask(ref, "one") + await ask(ref, "two")
+
+    with open_cluster(mock()) as cluster:
+        assert cluster.run(twice) == "onetwo"
+        with pytest.raises(ModelNotFoundError):
+            cluster.run(lambda inner: ask(inner.lookup("n"), "one"))
 
 
 def test_a_deployment_is_changed_while_it_serves() -> None:

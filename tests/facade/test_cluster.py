@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import attrs
 import pytest
 import trio
 
@@ -325,3 +326,28 @@ async def test_a_gateway_serves_until_the_block_is_left() -> None:
     assert b'"id":"m"' in answer
     with pytest.raises(OSError, match=r"127\.0\.0\.1"):
         await trio.open_tcp_stream("127.0.0.1", port)
+
+
+async def test_a_deployment_without_a_runtime_has_the_one_that_its_model_tells() -> (
+    None
+):
+    wanted = Deployment(name="gpt-5", options={"endpoint": "http://127.0.0.1:9/v1"})
+    async with Cluster.connect("inproc://test", environ={}) as cluster:
+        assert cluster.explain(wanted).deployment == "gpt-5"
+        await cluster.deploy(wanted)
+        [status] = cluster.deployments()
+        assert (status.name, status.runtime) == ("gpt-5", "openai")
+        await cluster.change(attrs.evolve(wanted, serves=("gpt-5", "chat")))
+        await cluster.replace(attrs.evolve(wanted, model="gpt-5-mini"))
+        [status] = cluster.deployments()
+        assert (status.serves, status.runtime) == (("gpt-5",), "openai")
+
+
+async def test_a_model_that_no_runtime_knows_is_refused_with_the_way_to_see_them() -> (
+    None
+):
+    said = "deployment 'mine': runtime is missing, and none is known for the model 'x'"
+    async with Cluster.connect("inproc://test", environ={}) as cluster:
+        with pytest.raises(ConfigError, match=said):
+            await cluster.deploy(Deployment(name="mine", model="x"))
+        assert cluster.models() == ()
