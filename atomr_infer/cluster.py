@@ -26,7 +26,9 @@ from atomr.process import current_node
 from atomr_infer.config.gateway import GatewayConfig, GatewayOptions
 from atomr_infer.errors import ConfigError
 from atomr_infer.model.conversation import ChatReply, Conversation, SamplingOptions
+from atomr_infer.model.deployment import AUTO
 from atomr_infer.model.validation import InvalidValueError
+from atomr_infer.runtimes.by_model import with_runtime
 from atomr_infer.serving.application import open_serving
 from atomr_infer.serving.requests.programs import Requests
 
@@ -134,9 +136,10 @@ class Cluster(Requests):
 
         Cancellation: removes it again.
         """
+        wanted = await _with_runtime(deployment)
         with self.at_home():
             await self._serving.orders.deploy(
-                deployment, progress=progress, expected=expected, wait=wait
+                wanted, progress=progress, expected=expected, wait=wait
             )
 
     async def change(self, deployment: Deployment) -> None:
@@ -148,8 +151,9 @@ class Cluster(Requests):
             ConfigError: it differs in more, or there is none of its name.
             NotReadyError: it is loading.
         """
+        wanted = await _with_runtime(deployment)
         with self.at_home():
-            await self._serving.orders.change(deployment)
+            await self._serving.orders.change(wanted)
 
     async def replace(
         self, *deployments: Deployment, expected: Iterable[str] = ()
@@ -165,8 +169,9 @@ class Cluster(Requests):
             ConfigError: there is none of a name, or one cannot work as written.
             InferenceError: an engine could not be opened.
         """
+        wanted = [await _with_runtime(deployment) for deployment in deployments]
         with self.at_home():
-            await self._serving.orders.replace(*deployments, expected=expected)
+            await self._serving.orders.replace(*wanted, expected=expected)
 
     async def undeploy(self, name: str, *, drain_s: float = 0.0) -> bool:
         """Stop serving a deployment: its name is nobody's at once.
@@ -207,7 +212,7 @@ class Cluster(Requests):
         Raises:
             ConfigError: it cannot work as written.
         """
-        return self._serving.orders.explain(deployment)
+        return self._serving.orders.explain(with_runtime(deployment))
 
     def renew_credentials(self, deployment: str) -> bool:
         """Read a deployment's keys anew; False when it is not there or has none."""
@@ -305,3 +310,10 @@ class Cluster(Requests):
             )
         self._gateways.append(gateway)
         return gateway
+
+
+async def _with_runtime(deployment: Deployment) -> Deployment:
+    """Return a deployment that says its runtime; most do, and take no thread."""
+    if deployment.runtime != AUTO:
+        return deployment
+    return await trio.to_thread.run_sync(with_runtime, deployment)

@@ -36,7 +36,7 @@ def explain(
     url: str | None,
     as_json: bool,
 ) -> None:
-    """Show where deployments run, and why not on the other nodes.
+    """Show where deployments run, by which runtime, and why not on other nodes.
 
     Any node of a cluster can be asked, and shows the same.  With --dry-run
     nothing is changed.
@@ -117,6 +117,10 @@ def _told(deployment: Any) -> Iterator[str]:  # noqa: ANN401 - JSON
     copies = deployment["replicas"]
     where = "on each node" if deployment["everywhere"] else "in all"
     yield f"{name}: {state}; {_replicas(copies)} {where}"
+    because = deployment["runtime_because"]
+    yield f"  runtime {deployment['runtime']}" + (
+        f", because {because}" * bool(because)
+    )
     if deployment["reason"]:
         yield f"  because {deployment['reason']}"
     for share in deployment["nodes"]:

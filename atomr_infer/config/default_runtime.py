@@ -9,7 +9,8 @@ import attrs
 
 from atomr_infer.config.reader import TableReader
 from atomr_infer.errors import ConfigError
-from atomr_infer.runtimes.by_model import Chosen, choose_runtime
+from atomr_infer.model.deployment import AUTO
+from atomr_infer.runtimes.by_model import Chosen, choose_runtime, none_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,7 +52,7 @@ def _filled(
     choose: Choose,
     told: list[str],
 ) -> object:
-    if not isinstance(table, dict) or "runtime" in table:
+    if not isinstance(table, dict) or table.get("runtime", AUTO) != AUTO:
         return table
     model = _model_of(table)
     if model is None:
@@ -64,11 +65,7 @@ def _filled(
     except ConfigError as error:
         raise reader.fail("runtime", f"runtime is missing; {error}") from error
     if chosen is None:
-        raise reader.fail(
-            "runtime",
-            f"runtime is missing, and none is known for the model {model!r}; "
-            "see: atomr-infer runtimes",
-        )
+        raise reader.fail("runtime", none_for(model))
     told.append(f"{label}: runtime {chosen.runtime}, because {chosen.why}")
     told += [f"{label}: {sentence}" for sentence in chosen.better]
     return {**table, "runtime": chosen.runtime}

@@ -175,14 +175,18 @@ def _freeze_names(names: tuple[str, ...] | list[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
+AUTO = "auto"
+"""The runtime of a deployment that leaves it to its model."""
+
+
 @attrs.frozen(kw_only=True)
 class Deployment:
     """One model behind one runtime, under one or more public names.
 
     Attributes:
         name: unique in its cluster; letters, digits and ``. _ - / :``.
-        runtime: the plugin that runs it, by entry-point name: ``openai``, ...  A
-            file may leave it out where the model's name or file tells it.
+        runtime: the plugin that runs it, by entry-point name: ``openai``, ...
+            ``auto``: the one that the model's name or file tells, where it is deployed.
         model: what the runtime is asked for: a path, a package, a provider's
             model name.  None: the name that the client used.
         interpreter: the Python that runs a local engine's process, when that is of
@@ -234,7 +238,7 @@ class Deployment:
     """
 
     name: str = attrs.field(validator=identifier)
-    runtime: str = attrs.field(validator=identifier)
+    runtime: str = attrs.field(default=AUTO, validator=identifier)
     model: str | None = attrs.field(
         default=None, validator=attrs.validators.optional(non_empty)
     )

@@ -9,6 +9,7 @@ A deployment that names its runtime asks nobody.
 
 from __future__ import annotations
 
+import logging
 import os
 from enum import Enum
 from fnmatch import fnmatchcase
@@ -18,7 +19,8 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import attrs
 
-from atomr_infer.errors import PluginError
+from atomr_infer.errors import ConfigError, PluginError
+from atomr_infer.model.deployment import AUTO
 from atomr_infer.runtimes.hub_files import PREFIX
 from atomr_infer.runtimes.loader import (
     Installed,
@@ -30,7 +32,10 @@ from atomr_infer.runtimes.loader import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    from atomr_infer.model.deployment import Deployment
     from atomr_infer.runtimes.contract import RuntimePlugin
+
+log = logging.getLogger(__name__)
 
 _DEVICES = Path("/dev")
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -171,6 +176,55 @@ def choose_runtime(
             f"no runtime for {model!r} is installed; {'; '.join(missing)}"
         )
     return None
+
+
+def none_for(model: str) -> str:
+    """Return what is said where no runtime takes a model by its name."""
+    return (
+        f"runtime is missing, and none is known for the model {model!r}; "
+        "see: atomr-infer runtimes"
+    )
+
+
+def with_runtime(
+    deployment: Deployment, installed: Installed = distributions
+) -> Deployment:
+    """Return a deployment with the runtime that its model tells, if it names none.
+
+    Blocks: it looks at files, and imports plugins.
+
+    Raises:
+        ConfigError: no runtime takes the model by its name, or those that do are not
+            installed.
+    """
+    if deployment.runtime != AUTO:
+        return deployment
+    where = f"deployment {deployment.name!r}"
+    model = _told(deployment)
+    chosen = choose_runtime(model, installed=installed)
+    if chosen is None:
+        raise ConfigError(f"{where}: {none_for(model)}")
+    for sentence in (f"runtime {chosen.runtime}, because {chosen.why}", *chosen.better):
+        log.info("%s: %s", where, sentence)
+    return attrs.evolve(deployment, runtime=chosen.runtime)
+
+
+def why_runtime(deployment: Deployment, installed: Installed = distributions) -> str:
+    """Return why its model tells a deployment's runtime; "": it tells another, or none.
+
+    Blocks, as :func:`with_runtime`.
+    """
+    try:
+        chosen = choose_runtime(_told(deployment), installed=installed)
+    except PluginError:
+        return ""
+    is_that = chosen is not None and chosen.runtime == deployment.runtime
+    return chosen.why if chosen is not None and is_that else ""
+
+
+def _told(deployment: Deployment) -> str:
+    """Return the name by which a runtime is chosen."""
+    return deployment.model or deployment.serves[0]
 
 
 def _fits(

@@ -23,6 +23,7 @@ ADMIN = 'admin_key = { env = "ADMIN" }'
 PLACED = {
     "name": "big",
     "runtime": "mistralrs",
+    "runtime_because": "it runs .gguf files",
     "serves": ["big"],
     "state": "loading",
     "reason": "b: no such file",
@@ -56,9 +57,10 @@ async def test_a_running_gateway_says_where_its_deployments_run(
         url = f"http://127.0.0.1:{command.port}"
         code, out, err = await run_command("explain", "--url", url, **SHOWN)
         assert (code, err) == (0, "")
-        first, second = out.splitlines()
+        first, second, third = out.splitlines()
         assert first == "m: serving; 1 replica in all"
-        assert second.endswith(": serving, 1 of 1 replica")
+        assert second == "  runtime mock"
+        assert third.endswith(": serving, 1 of 1 replica")
         code, out, _ = await run_command(
             "explain", "m", "--json", "--url", url, **SHOWN
         )
@@ -81,6 +83,7 @@ async def test_a_running_gateway_says_where_its_deployments_run(
 def test_what_waits_is_told_with_its_reasons() -> None:
     assert list(_told(PLACED)) == [
         "big: loading; 2 replicas in all",
+        "  runtime mistralrs, because it runs .gguf files",
         "  because b: no such file",
         "  a: loading, 0 of 1 replica, GPU 0, 1, out of sight",
         "  not c: has 0 GPUs, not 2",

@@ -328,9 +328,7 @@ async def test_a_gateway_serves_until_the_block_is_left() -> None:
         await trio.open_tcp_stream("127.0.0.1", port)
 
 
-async def test_a_deployment_without_a_runtime_has_the_one_that_its_model_tells() -> (
-    None
-):
+async def test_a_deployment_without_a_runtime_has_the_one_of_its_model() -> None:
     wanted = Deployment(name="gpt-5", options={"endpoint": "http://127.0.0.1:9/v1"})
     async with Cluster.connect("inproc://test", environ={}) as cluster:
         assert cluster.explain(wanted).deployment == "gpt-5"
@@ -343,9 +341,7 @@ async def test_a_deployment_without_a_runtime_has_the_one_that_its_model_tells()
         assert (status.serves, status.runtime) == (("gpt-5",), "openai")
 
 
-async def test_a_model_that_no_runtime_knows_is_refused_with_the_way_to_see_them() -> (
-    None
-):
+async def test_a_model_that_no_runtime_knows_is_refused() -> None:
     said = "deployment 'mine': runtime is missing, and none is known for the model 'x'"
     async with Cluster.connect("inproc://test", environ={}) as cluster:
         with pytest.raises(ConfigError, match=said):

@@ -50,6 +50,7 @@ async def test_a_node_without_others_shows_its_deployments(serve: Serve) -> None
         assert deployment == {
             "name": "m",
             "runtime": "mock",
+            "runtime_because": "",
             "serves": ["m"],
             "state": "serving",
             "reason": "",

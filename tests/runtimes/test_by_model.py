@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from atomr_infer.errors import PluginError
+from atomr_infer.model.deployment import Deployment
 from atomr_infer.runtimes.by_model import (
     Fit,
     Form,
@@ -15,6 +16,8 @@ from atomr_infer.runtimes.by_model import (
     choose_runtime,
     form_of,
     this_machine,
+    why_runtime,
+    with_runtime,
 )
 from atomr_infer.runtimes.loader import load_runtime
 
@@ -147,3 +150,12 @@ def test_when_none_that_takes_it_is_here_the_command_is_named(
 
 def test_a_fit_says_why() -> None:
     assert Fit(30, "x") == Fit(rank=30, why="x")
+
+
+def test_why_is_said_of_the_runtime_that_the_model_tells_and_of_no_other() -> None:
+    told = with_runtime(Deployment(name="mine", model="gpt-5"))
+    assert (told.runtime, told.serves) == ("openai", ("mine",))
+    assert why_runtime(told) == "OpenAI's models are called so"
+    named = Deployment(name="gpt-5", runtime="mock")
+    assert with_runtime(named) is named
+    assert why_runtime(named) == ""

@@ -23,14 +23,16 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import trio
 from quart import Response, request
 
 from atomr_infer.config.deployment_table import table_deployment
 from atomr_infer.errors import ConfigError, InferenceError, ModelNotFoundError
 from atomr_infer.gateway.admin.refused import RefusedError, json_answer
+from atomr_infer.runtimes.by_model import why_runtime
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterable, Iterator
 
     from atomr_infer.gateway.admin.shown import Shown
     from atomr_infer.model.deployment import Deployment
@@ -73,7 +75,7 @@ class PlacementRoutes:
             {
                 "node": self._serving.node.name,
                 "nodes": [shown_node(name, nodes[name]) for name in sorted(nodes)],
-                "deployments": [shown_status(s) for s in self._orders.statuses()],
+                "deployments": await self._shown(self._orders.statuses()),
             }
         )
 
@@ -82,7 +84,20 @@ class PlacementRoutes:
         if not found:
             problem = f"there is no deployment and no model {name!r}"
             raise RefusedError(404, "deployment_not_found", problem)
-        return json_answer({"deployments": [shown_status(s) for s in found]})
+        return json_answer({"deployments": await self._shown(found)})
+
+    async def _shown(self, statuses: Iterable[DeploymentStatus]) -> list[Shown]:
+        known = self._serving.deployments
+        found = [(status, known.get(status.name)) for status in statuses]
+
+        def show() -> list[Shown]:
+            return [
+                shown_status(status, "" if each is None else why_runtime(each))
+                for status, each in found
+            ]
+
+        # Plugins are asked, which look at files.
+        return await trio.to_thread.run_sync(show)
 
     def _meant(self, name: str) -> set[str]:
         """Return the deployments that a name means: its own, or a model's."""
@@ -161,11 +176,17 @@ def shown_node(name: str, facts: Facts) -> Shown:
     return {"name": name, **msgspec.to_builtins(facts)}
 
 
-def shown_status(status: DeploymentStatus) -> Shown:
-    """Return a deployment: its state, where it runs, and why not elsewhere."""
+def shown_status(status: DeploymentStatus, runtime_because: str) -> Shown:
+    """Return a deployment: its state, where it runs, and why not elsewhere.
+
+    Args:
+        status: the deployment's.
+        runtime_because: why its model tells its runtime; "": it tells another, or none.
+    """
     return {
         "name": status.name,
         "runtime": status.runtime,
+        "runtime_because": runtime_because,
         "serves": list(status.serves),
         "state": status.state.value,
         "reason": status.reason,
