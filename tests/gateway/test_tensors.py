@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
+import os
+import socket
 import struct
+import tracemalloc
 from contextlib import asynccontextmanager
 from importlib.metadata import Distribution, distribution, distributions
 from typing import TYPE_CHECKING, Any
@@ -33,7 +37,7 @@ from atomr_infer.model.usage import Usage
 from atomr_infer.serving.application import open_serving
 from atomr_infer.testing.mock import MockPlugin, MockRunner
 from atomr_infer.wire.ingress import Call
-from tests.gateway.http import Answer, request
+from tests.gateway.http import Answer, request, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -388,3 +392,45 @@ async def test_what_cannot_be_classified_is_refused(
         answer = await classify(port, **members)
         assert answer.status == status
         assert answer.json["error"]["param"] == param
+
+
+async def test_clients_that_leave_in_their_bodies_leave_nothing(gateway: Open) -> None:
+    size = 4 * 1024 * 1024
+    head = (
+        f"POST {PATH}/infer HTTP/1.1\r\nhost: x\r\ncontent-length: {size}\r\n"
+        "content-type: application/json\r\n\r\n"
+    ).encode()
+    begun = b'{"inputs": [{"name": "x", "shape": [1], "data": [' + b"1," * 500_000
+
+    async def leave(port: int, how: str) -> None:
+        client = await trio.open_tcp_stream("127.0.0.1", port)
+        async with client:
+            await client.send_all(head + begun)
+            if how == "half":
+                # It would listen on, and gets nothing: it has said that this is all.
+                await client.send_eof()
+                with trio.fail_after(30):
+                    assert await client.receive_some() == b""
+            elif how == "reset":
+                at_once = struct.pack("ii", 1, 0)
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+
+    async with gateway() as port:
+        await infer(port)
+        before = open_files()
+        tracemalloc.start()
+        try:
+            async with trio.open_nursery() as nursery:
+                for how in ("end", "reset", "half") * 4:
+                    nursery.start_soon(leave, port, how)
+            await until(lambda: open_files() <= before)
+            gc.collect()
+            held, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert held < len(begun) < peak
+        assert (await infer(port)).status == 200
+
+
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import resource
+import signal
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -96,6 +98,25 @@ def test_a_disk_that_is_full_leaves_no_part_of_a_plan(tmp_path: Path) -> None:
     cache.keep("k", b"plan", {})
     assert cache.find("k") is None
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_fills_in_the_middle_of_a_plan_keeps_the_one_before(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = PlanCache(tmp_path, ROOMY)
+    cache.keep("k", b"plan", {})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64 * 1024, before[1]))
+    try:
+        with cache.alone("k"):
+            cache.keep("k", bytes(1_000_000), {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert "is not kept: [Errno 27] File too large" in caplog.text
+    assert cache.find("k") == b"plan"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["k.kept-plan", "k.lock"]
 
 
 def test_who_finds_another_one_building_the_same_plan_waits(tmp_path: Path) -> None:
