@@ -18,9 +18,15 @@ if TYPE_CHECKING:
 
     from tests.cli.conftest import Command
 
-OLD = CONFIG + 'options = {{ reply = "old" }}\n'
+# On each node, so that no request has to wait for a replica that moves.
+OLD = CONFIG + 'options = {{ reply = "old" }}\nplacement = {{ everywhere = true }}\n'
 FOR_LONG = {
-    "deployment": {"name": "tiny", "runtime": "mock", "options": {"reply": "new"}},
+    "deployment": {
+        "name": "tiny",
+        "runtime": "mock",
+        "options": {"reply": "new"},
+        "placement": {"everywhere": True},
+    },
     "plan": {"steps": [0.5], "step_s": 600, "patience_s": 600},
 }
 
@@ -50,7 +56,7 @@ async def test_a_swap_whose_leader_is_killed_is_taken_back(tmp_path: Path) -> No
     async with AsyncExitStack() as stack:
         three = Three(tmp_path, stack, config=OLD)
         await three.start(*NAMES)
-        await three.until_held(lambda found: len(found) == 1)
+        await three.until_held(lambda found: len(found) == 3)
         body = json.dumps(FOR_LONG).encode()
         leader, other = three.running["a"], three.running["b"]
         begun = await request(
