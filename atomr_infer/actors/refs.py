@@ -6,6 +6,7 @@ that one is restarted, moved to another node or replaced.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -126,9 +127,12 @@ class Ref(Generic[_Q_contra, _R_co]):
 
         Raises:
             InferenceError: it failed.
+            ValueError: there is no text.
 
         Cancellation: ends the request.
         """
+        if not texts:
+            raise ValueError(f"embed() of {self.name!r}: there is no text")
         request = EmbedRequest(
             request_id=self._caller.new_id(),
             model=self.name,
@@ -192,7 +196,7 @@ async def ask(
     return await ref.ask(request, timeout_s)
 
 
-class Lookups:
+class Lookups(ABC):
     """Who finds deployments by name."""
 
     @overload
@@ -239,6 +243,6 @@ class Lookups:
         forms = TEXT if actor is None else decorated(actor).forms
         return Ref(name, self._caller_of(name), forms)
 
+    @abstractmethod
     def _caller_of(self, name: str) -> Caller:
         """Return how who has that name is asked."""
-        raise NotImplementedError

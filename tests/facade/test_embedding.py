@@ -67,6 +67,8 @@ async def test_what_embeds_nothing_says_so() -> None:
             await cluster.embed("n", "abc")
         with pytest.raises(ValueError, match="no text; give it at least one"):
             await cluster.embed("m")
+        with pytest.raises(ValueError, match="there is no text"):
+            await cluster.lookup("m").embed()
 
 
 async def test_a_caller_that_leaves_ends_what_it_has_asked_for(

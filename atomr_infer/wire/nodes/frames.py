@@ -318,15 +318,19 @@ def answer_of(data: bytes) -> Answer:
 
 
 def _check_nested(staged: Staged) -> None:
-    """Refuse stages of which one is inside of none.
+    """Refuse stages that nobody can have made.
 
     Raises:
-        FrameError: there is one.
+        FrameError: one is inside of none, or took or cost less than nothing.
     """
     most = 0
     for stage in staged.stages:
         if not 0 <= stage.depth <= most:
             raise FrameError(f"a stage at the depth {stage.depth}, not {most}")
+        if not stage.duration_s >= 0.0:
+            raise FrameError(f"a stage of {stage.duration_s} s")
+        if stage.cost is not None and min(stage.cost.parts.values(), default=0) < 0:
+            raise FrameError(f"a stage that cost {stage.cost.usd} dollars")
         most = min(stage.depth + 1, DEEPEST)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import attrs
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atomr_infer.model.cost import Cost
@@ -51,6 +51,7 @@ def plain(stage: Stage, depth: int) -> dict[str, Any]:
 
 
 @given(TREES)
+@settings(max_examples=40)
 def test_they_are_the_same_on_the_other_node(made: list[Stage]) -> None:
     outer = Stage("m", depth=3)
     staged = answer_of(encoded(told(made)))
@@ -61,6 +62,7 @@ def test_they_are_the_same_on_the_other_node(made: list[Stage]) -> None:
 
 
 @given(TREES, TREES)
+@settings(max_examples=40)
 def test_those_of_one_attempt_stay_in_their_place(
     first: list[Stage], then: list[Stage]
 ) -> None:
@@ -129,3 +131,19 @@ def test_a_stage_that_is_inside_of_none_is_no_answer() -> None:
         broken = attrs.evolve(staged.stages[1], depth=depth)
         with pytest.raises(FrameError, match="a stage at the depth"):
             answer_of(encoded(Staged((staged.stages[0], broken))))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"duration_s": -1.0},
+        {"duration_s": float("nan")},
+        {"cost": Cost(parts={"request": 5, "x": -1})},
+    ],
+)
+def test_a_stage_that_took_or_cost_less_than_nothing_is_no_answer(
+    change: dict[str, Any],
+) -> None:
+    [stage] = told([Stage("a")]).stages
+    with pytest.raises(FrameError, match="a stage "):
+        answer_of(encoded(Staged((attrs.evolve(stage, **change),))))
