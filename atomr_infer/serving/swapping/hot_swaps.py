@@ -195,13 +195,14 @@ class HotSwaps:
             for name, record in self._board.records().items()
             if not record.status(name).has_ended
         }
-        own = {swap.id for swap in self._swaps.values() if not swap.ended.is_set()}
+        own = {swap.id: swap for swap in self._swaps.values()}
+        live = {swap.id for swap in own.values() if not swap.ended.is_set()}
         for swap_id in self._counts.counted():
-            if swap_id not in own | {record.id for record in running.values()}:
+            if swap_id not in live | {record.id for record in running.values()}:
                 self._counts.stop(swap_id)
         for name, record in running.items():
             if record.id in own:
-                self._follow_own(name, record)
+                self._follow_own(own[record.id], record)
             elif self._is_left(record):
                 await self._lead_on(name, record)
             elif not self._is_mine(record):
@@ -209,10 +210,11 @@ class HotSwaps:
         self._counts.tell()
         return bool(running)
 
-    def _follow_own(self, name: str, record: SwapRecord) -> None:
-        swap = self._swaps[name]
+    def _follow_own(self, swap: ModelHotSwapServer, record: SwapRecord) -> None:
+        name = swap.status.deployment
         if self._board.is_ended(name, record.id):
             swap.cancel()
+        # Its end, too: it may have come while the replicator was away.
         self._board.put(name, record.at(swap.status))
 
     def _is_left(self, record: SwapRecord) -> bool:

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import attrs
+import msgspec
 import pytest
 import trio
 import trio.testing
@@ -380,6 +381,20 @@ async def test_a_node_that_ended_in_the_middle_says_so_after_its_restart(
         plan = SwapPlan(steps=(), step_s=0.0, min_requests=0)
         ended = await serving.hot_swaps.swap(NEW, plan)
     assert ended.phase is Phase.SWAPPED
+
+
+async def test_an_end_that_was_not_told_is_told_again(
+    open_tree: OpenTree, autojump_clock: MockClock
+) -> None:
+    async with open_tree(OLD) as tree:
+        swaps = tree.serving.hot_swaps
+        await swaps.swap(NEW, SwapPlan(steps=(), step_s=0.0, min_requests=0))
+        board = swaps._board
+        ended = board.records()["m"]
+        assert ended.phase is Phase.SWAPPED
+        # As the others know it whose leader's replicator was away in the end.
+        board.put("m", msgspec.structs.replace(ended, phase=Phase.PROMOTING))
+        await until(lambda: board.records() == {"m": ended})
 
 
 # --- the plan --------------------------------------------------------------------
