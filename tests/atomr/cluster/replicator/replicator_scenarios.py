@@ -399,6 +399,39 @@ def is_given_up(simulation: Simulation, away: str) -> bool:
     return away in retired - known
 
 
+STARVED_S = 60.0
+SLICE_S = 0.05
+
+
+def starved(simulation: Simulation, within_s: float) -> None:
+    """A node has a twentieth of its time for a minute, and is equal soon after.
+
+    It reads what came meanwhile in one go, and all of its timers are late; half of the
+    messages are lost, so that nothing but its rounds brings what it lacks.
+    """
+    draw = simulation.random
+    add_nodes(simulation, World(ReplicatorOptions(shards=2)), 5)
+    refuse_bad_facts(simulation)
+    simulation.start()
+    simulation.run_until(lambda: all_meet(simulation), within_s=5.0)
+    began_s, slow = simulation.now_s, draw.choice(simulation.names)
+    for _ in range(300):
+        name = draw.choice(simulation.names)
+        do = partial(simulation.do, name, partial(at_random, draw))
+        simulation.at(began_s + draw.uniform(0.0, STARVED_S), do)
+    simulation.set_quality(Quality(loss=0.5))
+    while simulation.now_s < began_s + STARVED_S:
+        simulation.pause(slow, 19 * SLICE_S)
+        simulation.run(20 * SLICE_S)
+    for name in simulation.names:
+        simulation.do(name, partial(at_random, draw))
+    simulation.run(SLICE_S)
+    simulation.heal()
+    simulation.run_until(lambda: all_meet(simulation), within_s=within_s)
+    simulation.run_until(lambda: are_equal(simulation), within_s=within_s)
+    check_names(simulation)
+
+
 SCENARIOS = (
     Scenario("replicator.chaos", chaos, found=(378, 427, 707)),
     Scenario("replicator.rolling", rolling_short),

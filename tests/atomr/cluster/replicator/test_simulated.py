@@ -14,6 +14,7 @@ from tests.atomr.cluster.replicator.replicator_scenarios import (
     long_cut,
     many_keys,
     rolling,
+    starved,
 )
 from tests.atomr.cluster.replicator.world import (
     World,
@@ -51,6 +52,14 @@ def test_10_000_keys_that_differ_after_ten_minutes_are_equal_within_five_seconds
 ):
     play = partial(long_cut, keys=10_000, cut_s=600.0, within_s=5.0)
     check(Scenario("long", play), seeds=range(1))
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_node_with_a_twentieth_of_its_time_for_a_minute_is_equal_in_two_seconds(
+    seed: int,
+) -> None:
+    play = partial(starved, within_s=2.0)
+    check(Scenario("starved", play), seeds=[seed])
 
 
 def test_nodes_that_agree_say_so_in_one_message_and_are_silent() -> None:
