@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 _DEVICES = Path("/dev")
+_ENDS = ("", "-1", "NoDevFiles")
 
 
 def check_gpus(
@@ -58,5 +59,5 @@ def _named(visible: str | None) -> float:
         return float("inf")
     # What is behind one that does not exist is hidden, too.
     names = visible.split(",")
-    ends = [n for n, name in enumerate(names) if name.strip() in ("", "-1")]
+    ends = [n for n, name in enumerate(names) if name.strip() in _ENDS]
     return min(ends, default=len(names))
