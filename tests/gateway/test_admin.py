@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
+from atomr.process import kill, whereis
 from atomr_infer.cluster import Cluster
 from atomr_infer.errors import ConfigError
 from atomr_infer.model.deployment import Deployment, RetryPolicy
 from atomr_infer.model.failover import BreakerPolicy
 from atomr_infer.model.secret import Secret
+from atomr_infer.serving.names import MANAGER
 from atomr_infer.testing import upstream_script as script
 from atomr_infer.testing.upstream import open_openai_upstream
 from tests.gateway.http import Answer, chat, head, parse, request, until
@@ -228,6 +230,12 @@ async def test_running_requests_and_the_limit_are_shown(serve: Serve) -> None:
 async def test_the_tree_is_the_supervision_tree(serve: Serve) -> None:
     async with serve(MOCK, admin_key=Secret(KEY)) as running:
         tree = (await admin(running.port, "GET", "/admin/tree")).json
+        with running.cluster.at_home():
+            manager = whereis(MANAGER)
+            assert manager is not None
+            kill(manager)
+            await until(lambda: whereis(MANAGER) not in (None, manager))
+        after = (await admin(running.port, "GET", "/admin/tree")).json
     assert (tree["behaviour"], tree["kind"], tree["pid"]) == (
         "Node",
         "supervisor",
@@ -237,6 +245,8 @@ async def test_the_tree_is_the_supervision_tree(serve: Serve) -> None:
     assert core["behaviour"] == "EngineCore"
     assert (core["kind"], core["state"], core["restarts"]) == ("worker", "running", 0)
     assert core["uptime_s"] >= 0
+    assert _named(tree, "deployment_manager")["restarts"] == 0
+    assert _named(after, "deployment_manager")["restarts"] == 1
     gateways = _named(tree, "gateways")
     assert [child["id"] for child in gateways["children"]] == [running.url]
 

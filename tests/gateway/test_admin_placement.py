@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import pytest
 import trio
 
 from atomr_infer.model.deployment import Deployment
+from atomr_infer.model.rate_limits import RateLimits
 from atomr_infer.model.secret import Secret
+from atomr_infer.serving.limits.limiter import RateGate
 from tests.gateway.http import Answer, chat, head, parse
 
 if TYPE_CHECKING:
@@ -127,6 +130,7 @@ async def test_a_dry_run_says_where_and_changes_nothing(serve: Serve) -> None:
         ("PUT", "/x", {"name": "x", "runtime": "mock"}, 400, "there is no deployment"),
         ("PUT", "/m/replicas", {"replicas": 0}, 400, "replicas: 0 must be at least 1"),
         ("PUT", "/m/replicas", {"replica": 1}, 400, 'is not {"replicas": N}'),
+        ("PUT", "/m/replicas", {"replicas": 1, "x": 1}, 400, 'is not {"replicas": N}'),
         ("PUT", "/x/replicas", {"replicas": 1}, 400, "there is no deployment 'x'"),
         ("DELETE", "/x", None, 404, "there is no deployment 'x'"),
         ("GET", "/x", None, 404, "there is no deployment and no model 'x'"),
@@ -140,3 +144,31 @@ async def test_what_cannot_work_is_refused_with_the_reason(
         assert answer.status == status
         assert problem in answer.json["error"]["message"]
         assert [each["name"] for each in await shown(running)] == ["m"]
+
+
+async def test_what_cannot_be_done_now_is_told_from_what_never_can(
+    serve: Serve,
+) -> None:
+    slow = {"name": "new", "runtime": "mock", "options": {"load_s": 30.0}}
+    async with serve(MOCK, admin_key=ADMIN) as running:
+        assert (await admin(running, "POST", "", slow)).status == 201
+        answer = await admin(running, "PUT", "/new/replicas", {"replicas": 2})
+        assert (answer.status, answer.json["error"]["code"]) == (409, "cannot_now")
+        assert "new is loading" in answer.json["error"]["message"]
+        answer = await admin(running, "DELETE", "/new")
+        assert answer.json == {"deployment": "new", "removed": True}
+
+
+async def test_a_limit_above_what_its_provider_tells_is_a_conflict(
+    serve: Serve,
+) -> None:
+    limited = attrs.evolve(MOCK, rate_limits=RateLimits(requests_per_minute=600))
+    async with serve(limited, admin_key=ADMIN) as running:
+        [gate] = running.cluster._serving.gates.of_attempts["m"]
+        assert isinstance(gate, RateGate)
+        gate.hear({"anthropic-ratelimit-requests-limit": "50"})
+        [deployment] = await shown(running)
+        assert deployment["conflicts"] == [
+            "requests_per_minute = 600 is above the 50 that its provider tells; so many"
+            " are kept"
+        ]
