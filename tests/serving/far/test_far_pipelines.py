@@ -9,11 +9,12 @@ import attrs
 import pytest
 import trio
 
-from atomr_infer.errors import InferenceError
+from atomr_infer.errors import InferenceError, InternalError
 from atomr_infer.model.deployment import Deployment, RetryPolicy
 from atomr_infer.model.embeddings import EmbedRequest
 from atomr_infer.model.prices import Price, Rates
-from atomr_infer.serving.requests.stages import CURRENT
+from atomr_infer.policy.composition import MAX_DEPTH
+from atomr_infer.serving.requests.stages import CURRENT, Stage
 from atomr_infer.serving.requests.whole_calls import embed
 from tests.serving.far.nodes import until
 from tests.serving.far.test_far import Counter, M, at_rest
@@ -141,6 +142,20 @@ async def test_a_pipeline_of_pipelines_is_told_with_what_is_inside(
         assert far.result is not None
         assert far.result.cost == (near.result and near.result.cost)
         assert "[small mock" in far.result.stages[0]
+
+
+async def test_how_deep_a_request_is_inside_others_holds_over_nodes(
+    open_far: OpenFar,
+) -> None:
+    async with open_far("ab") as (a, b):
+        await cascaded(a, b)
+        token = CURRENT.set(Stage("outer", MAX_DEPTH))
+        try:
+            with pytest.raises(InternalError, match=f"each other, {MAX_DEPTH} deep"):
+                await a.ask()
+        finally:
+            CURRENT.reset(token)
+        await at_rest(a, b)
 
 
 async def test_a_cascade_that_fails_over_there_tells_what_it_cost(
