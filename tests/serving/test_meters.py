@@ -74,7 +74,7 @@ async def test_what_has_no_first_words_has_no_time_of_them(
     autojump_clock: MockClock,
 ) -> None:
     of = noted(asked_at=math.nan).deployments["m"]
-    assert of.ended == {"failed": 1}
+    assert (of.ended, of.unpriced) == ({"failed": 1}, 0)
     assert sum(of.request_s.counts) == 1
     for histogram in (of.wait_s, of.first_s, of.token_s):
         assert (sum(histogram.counts), histogram.total) == (0, 0.0)
