@@ -204,7 +204,10 @@ class FakeUpstream:
         if self.limit is not None:
             refusal = self.limit.judge(recorded.received_at)
         behaviour = refusal or next(self._script, self.otherwise)
-        return plan(behaviour, call=asked, dialect=self.dialect)
+        dialect = self.dialect
+        if self.limit is not None and isinstance(dialect, OpenAIDialect):
+            dialect = attrs.evolve(dialect, limit=self.limit)
+        return plan(behaviour, call=asked, dialect=dialect)
 
 
 def _request(head: RequestHead) -> Request:

@@ -30,6 +30,7 @@ from atomr_infer.testing.upstreams.openai_responses import (
     events,
     response,
 )
+from atomr_infer.testing.upstreams.rate_limit import SlidingLimit
 from atomr_infer.testing.upstreams.steps import EVENTS, Headers
 from atomr_infer.wire.sse import KEEPALIVE, encode_event
 
@@ -100,10 +101,12 @@ class OpenAIDialect:
         models: what the list of models holds.
         strict: False takes members that OpenAI does not know, as other servers
             with its dialect do.
+        limit: what answers say that there is; None: what they say usually.
     """
 
     models: Sequence[str] = ("fake-model",)
     strict: bool = True
+    limit: SlidingLimit | None = None
 
     @property
     def name(self) -> str:
@@ -189,7 +192,8 @@ class OpenAIDialect:
 
     def headers(self, call: Call) -> Headers:
         """Return headers of each answer that is not an error."""
-        return (*_ALWAYS, *_LIMITS)
+        limits = _LIMITS if self.limit is None else told(self.limit)
+        return (*_ALWAYS, *limits)
 
     def media_type(self, call: Call) -> str:
         """Return the content type of a streamed answer."""
@@ -239,6 +243,25 @@ _LIMITS: Headers = (
     ("x-ratelimit-reset-requests", "120ms"),
     ("x-ratelimit-reset-tokens", "20ms"),
 )
+
+
+def told(limit: SlidingLimit) -> Headers:
+    """Return what is said of a limit, as of a minute of which one request is used."""
+    found: list[tuple[str, str]] = []
+    each = {
+        "requests": (limit.requests, 1),
+        "tokens": (limit.tokens, limit.tokens_each),
+    }
+    for what, (most, used) in each.items():
+        if most is not None and used:
+            a_minute = round(most * 60.0 / limit.window_s)
+            found += [
+                (f"x-ratelimit-limit-{what}", str(a_minute)),
+                (f"x-ratelimit-remaining-{what}", str(a_minute - used)),
+                (f"x-ratelimit-reset-{what}", f"{60_000 * used / a_minute:.0f}ms"),
+            ]
+    return tuple(found)
+
 
 _READERS: Mapping[str, Callable[..., Call]] = {
     "/chat/completions": chat_call,
