@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from atomr_infer.model import figures
 from atomr_infer.runtimes.decoding.engine import (
     Bounds,
     Engine,
@@ -27,6 +28,7 @@ from atomr_infer_llamacpp.pieces import Piece
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from atomr_infer.model.figures import Figure
     from atomr_infer.runtimes.decoding.generation import Generation
     from atomr_infer.runtimes.decoding.sampling import Logits
     from atomr_infer_llamacpp.model import LlamaContext
@@ -49,6 +51,7 @@ class LlamaEngine(Engine[Place]):
         self._free = list(range(bounds.max_seqs))
         self._keeps = keeps
         self._kept = Kept()
+        self._asked_tokens = self._found_tokens = 0
 
     @property
     def sequences(self) -> int:
@@ -65,12 +68,24 @@ class LlamaEngine(Engine[Place]):
         """Tokens that were computed."""
         return self._context.read_tokens
 
+    def figures(self) -> tuple[Figure, ...]:
+        """Return how it stands, and what its cache was good for."""
+        if not self._keeps:
+            return super().figures()
+        return (
+            *super().figures(),
+            figures.prefix_asked(self._asked_tokens),
+            figures.prefix_hit(self._found_tokens),
+        )
+
     def _place(self, generation: Generation) -> Place:
         prompt, piece = generation.prompt, self._bounds.prefill_tokens
         kept = self._kept.places
         running = [one.place for one in self._running] if self._keeps else []
         source, shared = nearest((*kept, *running), prompt, piece)
         generation.cached = shared
+        self._asked_tokens += len(prompt)
+        self._found_tokens += shared
         if source is not None and source in kept:
             if len(source.tokens) > shared:
                 self._kept.touch(source)

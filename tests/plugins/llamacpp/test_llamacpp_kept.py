@@ -110,6 +110,9 @@ async def test_a_prompt_that_was_read_is_read_again_from_its_last_whole_piece() 
         again, later = await it.ask(LONG)
         # 16 of 20 tokens are whole pieces before the last one.
         assert it.context.read_tokens - before == 4 + 2
+        told = {figure.name: figure.value for figure in it.engine.figures()}
+    assert told["prefix_asked_tokens"] == 40
+    assert told["prefix_hit_tokens"] == 16
     assert said == again == {follows(LONG)}
     assert (usage.input_uncached, usage.cache_read) == (20, 0)
     assert (later.input_uncached, later.cache_read) == (4, 16)
@@ -172,7 +175,9 @@ async def test_nothing_is_kept_where_it_is_not_wanted() -> None:
         await it.ask(LONG)
         assert it.engine.cached_tokens == 0
         _, usage = await it.ask(LONG)
+        names = {figure.name for figure in it.engine.figures()}
     assert usage.cache_read == 0
+    assert "prefix_asked_tokens" not in names
 
 
 async def test_what_a_stopped_run_has_left_is_not_kept() -> None:
