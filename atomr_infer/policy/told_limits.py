@@ -128,17 +128,14 @@ class ToldLimits:
             track.is_other = True
 
 
-def lowered(
-    limits: RateLimits, told: Mapping[Dimension, int], *, keys: int = 1
-) -> RateLimits:
+def lowered(limits: RateLimits, told: Mapping[Dimension, int]) -> RateLimits:
     """Return limits of which none is above what is told.
 
     Args:
         limits: as they were declared.
-        told: how much one key has in a minute.
-        keys: how many keys share the limits.
+        told: how much there is in a minute.
     """
-    found = above(limits, told, keys=keys)
+    found = above(limits, told)
     if not found:
         return limits
     rates = {name: most for name, (_, most) in found.items()}
@@ -149,7 +146,7 @@ def lowered(
 
 
 def above(
-    limits: RateLimits, told: Mapping[Dimension, int], *, keys: int = 1
+    limits: RateLimits, told: Mapping[Dimension, int]
 ) -> dict[str, tuple[int, int]]:
     """Return the declared rates that are above what is told: those, and what is.
 
@@ -168,10 +165,10 @@ def above(
         Dimension.TOKENS: both,
     }
     found: dict[str, tuple[int, int]] = {}
-    for dimension, one_key in most.items():
+    for dimension, there in most.items():
         declared: int | None = getattr(limits, dimension.value)
-        if declared is not None and declared > one_key * keys:
-            found[dimension.value] = declared, one_key * keys
+        if declared is not None and declared > there:
+            found[dimension.value] = declared, there
     return found
 
 

@@ -119,7 +119,7 @@ def test_only_what_is_above_what_is_told_is_lowered() -> None:
     assert lowered(limits, told) == RateLimits(
         requests_per_minute=400, input_tokens_per_minute=8_000, tokens_per_minute=8_000
     )
-    assert lowered(limits, told, keys=2) is limits
+    assert lowered(limits, {REQUESTS: 400, TOKENS: 9_500}) is limits
 
 
 def test_a_window_in_which_there_would_be_nothing_becomes_a_minute() -> None:

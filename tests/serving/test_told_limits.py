@@ -7,12 +7,13 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import attrs
+import pytest
 import trio
 
 from atomr_infer.model.batch import ExecuteBatch, Message, Role
 from atomr_infer.model.deployment import Deployment, RetryPolicy, Serving
 from atomr_infer.model.rate_limits import RateLimits
-from atomr_infer.model.secret import Secret
+from atomr_infer.model.secret import EnvSecret, HeaderSecret, PooledSecret, Secret
 from atomr_infer.serving.application import open_serving
 from atomr_infer.serving.limits.limiters import Asks
 from atomr_infer.serving.placing.status import local_status
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    import pytest
     from trio.testing import MockClock
 
     from atomr_infer.serving.limits.shared_limits import ShownLimit
@@ -235,3 +235,25 @@ async def test_what_another_node_says_that_makes_no_sense_changes_nothing(
             told._map.put(str(value), value)  # as another version would
         hear(a, {REQUESTS: "50"})
         await until(lambda: shown(b)["requests_per_minute"].limit == 50)
+
+
+@pytest.mark.parametrize(
+    "several",
+    [
+        {"serves": ("claude-*",)},
+        {"serves": ("m", "n")},
+        {"credentials": (PooledSecret(EnvSecret("A")), PooledSecret(EnvSecret("B")))},
+        {"credential": HeaderSecret("x-key")},
+    ],
+    ids=["a pattern", "two models", "two keys", "clients' keys"],
+)
+async def test_nothing_is_learnt_where_several_keys_or_models_share_a_limit(
+    several: dict[str, Any],
+) -> None:
+    """Each would be told something else, and each answer would change the limit."""
+    async with open_serving(environ={}) as serving:
+        wanted = attrs.evolve(MOCK, **several)
+        serving.limits.add(wanted, Asks(provider="anthropic", account="0a1b"))
+        hear(serving, {REQUESTS: "50"})
+        assert shown(serving)["requests_per_minute"].limit == 600
+        assert serving.limits.problems("m") == ()

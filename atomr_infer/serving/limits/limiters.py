@@ -14,6 +14,7 @@ import attrs
 
 from atomr.cluster.permits import FIRST, Limit, PermitService
 from atomr_infer.errors import ConfigError
+from atomr_infer.model.secret import HeaderSecret
 from atomr_infer.policy.rate_permits import LONGEST_S, Dimension
 from atomr_infer.serving.limits.announced import AnnouncedLimits
 from atomr_infer.serving.limits.limiter import MODES, RateGate, deaf, limit_name
@@ -40,6 +41,8 @@ log = logging.getLogger(__name__)
 
 _FLOOR = 0.1
 """What is divided among the nodes for good: what one has that is cut off."""
+
+_WILD = frozenset("*?[")
 
 _CONCURRENT_FLOOR = 0.5
 """Of what is under way at once, more: a home that was restarted lends nothing until
@@ -135,10 +138,9 @@ class Limiters:
                 owner=f"{asks.provider}, model {_model(deployment)}",
                 # The same for all that share it, where theirs is no longer.
                 longest_s=max(LONGEST_S, deployment.timeouts.total_s),
-                hear=partial(self._hear, name),
+                hear=partial(self._hear, name) if _is_one_s(deployment) else deaf,
             )
-            keys = max(1, len(deployment.credentials))
-            shared = self._shared[name] = SharedLimits(gate, limits, keys)
+            shared = self._shared[name] = SharedLimits(gate, limits)
         elif shared.declared != limits:
             self._renew(name, shared, limits)
         if deployment.name not in shared.users:
@@ -319,6 +321,16 @@ class Limiters:
 def _model(deployment: Deployment) -> str:
     """Return the model, or the names that its clients use for its models."""
     return deployment.model or " ".join(sorted(deployment.serves))
+
+
+def _is_one_s(deployment: Deployment) -> bool:
+    """Whether the limits are of one key for one model, as a provider's are."""
+    serves = deployment.serves
+    is_one_model = deployment.model is not None or (
+        len(serves) == 1 and not _WILD.intersection(serves[0])
+    )
+    is_one_key = not isinstance(deployment.credential, HeaderSecret)
+    return is_one_model and is_one_key and len(deployment.credentials) <= 1
 
 
 def limits_shown(serving: Serving) -> list[ShownLimit]:

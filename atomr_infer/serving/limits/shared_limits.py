@@ -30,7 +30,7 @@ class ShownLimit:
         waiting: requests that wait here.
         mode: how nodes keep it together.
         withheld: what share of it is withheld after a provider's refusals.
-        told: how much the provider tells that one key has in a minute; None: it does
+        told: how much the provider tells that there is in a minute; None: it does
             not, or not so that it is certain.
         shadow_refusals: requests that were not refused, as it is a shadow; None: it
             is none.
@@ -58,7 +58,6 @@ class SharedLimits:
     Attributes:
         gate: keeps the limits, no higher than what a provider tells.
         declared: the limits, as they stand in a file.
-        keys: how many keys share them.
         told: what the provider has told this node.
         believed: what it has told any node, last.
         users: whose attempts pass the gate.
@@ -66,7 +65,6 @@ class SharedLimits:
 
     gate: RateGate
     declared: RateLimits
-    keys: int = 1
     told: ToldLimits = attrs.field(factory=ToldLimits)
     believed: Mapping[Dimension, int] = attrs.field(factory=dict)
     users: set[str] = attrs.field(factory=set)
@@ -74,7 +72,7 @@ class SharedLimits:
     @property
     def problems(self) -> tuple[str, ...]:
         """What of the declared ones is above what the provider tells."""
-        found = above(self.declared, self.believed, keys=self.keys)
+        found = above(self.declared, self.believed)
         return tuple(
             f"{name} = {declared} is above the {most} that its provider tells; so many"
             " are kept"
@@ -84,7 +82,7 @@ class SharedLimits:
     @property
     def limits(self) -> RateLimits:
         """What is kept."""
-        return lowered(self.declared, self.believed, keys=self.keys)
+        return lowered(self.declared, self.believed)
 
 
 def shown(shared: SharedLimits, each: Counted) -> ShownLimit:
