@@ -22,6 +22,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import sys
 import sysconfig
@@ -36,6 +37,7 @@ ROOT = Path(__file__).parents[2]
 HERE = ROOT / ".engines"
 _MADE = "made.json"
 _RECIPE = 1
+_PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input")
 
 
 @attrs.frozen(kw_only=True)
@@ -48,6 +50,8 @@ class Engine:
         cost: what making it takes, for who waits.
         arguments: pip's, before the requirements.
         environ: of pip, such as a compiler's flags.
+        spared: what is put behind some of them, to make less of what nobody uses: it
+            names no other environment.
     """
 
     name: str
@@ -55,6 +59,7 @@ class Engine:
     cost: str
     arguments: tuple[str, ...] = ()
     environ: Mapping[str, str] = attrs.field(factory=dict)
+    spared: Mapping[str, str] = attrs.field(factory=dict)
 
     @property
     def requirements(self) -> Path:
@@ -73,6 +78,13 @@ class Engine:
             sysconfig.get_platform(),
         ]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
+
+    def environ_of_pip(self) -> dict[str, str]:
+        """Return the variables that it is installed with."""
+        added = {
+            name: f"{self.environ[name]} {more}" for name, more in self.spared.items()
+        }
+        return {**self.environ, **added}
 
     @property
     def folder(self) -> Path:
@@ -94,7 +106,7 @@ ENGINES = {
         Engine(
             name="llamacpp",
             module="llama_cpp",
-            cost="150 MB, compiled in about 10 minutes the first time",
+            cost="150 MB, compiled in some minutes the first time",
             # For any processor of the last ten years, for pip keeps the wheel; and
             # without the parts of it that are programs.
             environ={
@@ -102,6 +114,12 @@ ENGINES = {
                 "-DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=ON -DLLAVA_BUILD=OFF "
                 "-DLLAMA_BUILD_TOOLS=OFF",
                 "CMAKE_BUILD_PARALLEL_LEVEL": str(os.cpu_count() or 1),
+            },
+            spared={
+                "CMAKE_ARGS": shlex.quote(
+                    "-DCMAKE_PROJECT_llama_cpp_INCLUDE="
+                    f"{Path(__file__).with_name('llamacpp.cmake')}"
+                ),
             },
         ),
         Engine(
@@ -166,12 +184,15 @@ def _make_shared(engine: Engine, folder: Path) -> None:
     print(f"{engine.name}: making {folder} ({engine.cost})", flush=True)
     partial = _empty(folder)
     python = str(partial / "bin" / "python")
-    run((sys.executable, "-m", "venv", str(partial)), "making an environment")
-    pip = (python, "-m", "pip", "--disable-pip-version-check", "--no-input", "install")
+    # By this interpreter's pip: one of its own would take longer than a small engine.
+    make_venv = (sys.executable, "-m", "venv", "--without-pip", str(partial))
+    run(make_venv, f"{engine.name}: making an environment")
+    # What is imported is compiled then, which is a part of what there is.
+    pip = (*_PIP, "--python", python, "install", "--no-compile")
     run(
         (*pip, *engine.arguments, "-r", str(engine.requirements)),
         f"{engine.name}: installing {engine.requirements.name}",
-        environ=engine.environ,
+        environ=engine.environ_of_pip(),
     )
     run(
         (python, "-c", f"import {engine.module}"),

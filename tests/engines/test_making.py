@@ -84,6 +84,9 @@ def test_what_goes_in_names_it(small: Small) -> None:
     small.file.write_text("# something\n")
     with_flags = attrs.evolve(small, environ={"CMAKE_ARGS": "-DX=ON"})
     assert len({before, small.folder, with_flags.folder}) == 3
+    spared = attrs.evolve(with_flags, spared={"CMAKE_ARGS": "-DY=OFF"})
+    assert spared.folder == with_flags.folder
+    assert spared.environ_of_pip() == {"CMAKE_ARGS": "-DX=ON -DY=OFF"}
     assert small.folder == small.folder
 
 
