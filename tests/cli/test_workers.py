@@ -158,7 +158,8 @@ private_key = "w.key"
 HEEDS = """\
 import json, os, signal
 signal.signal(signal.SIGTERM, signal.SIG_DFL)
-os.write(json.loads(os.environ["ATOMR_INFER_WORKER"])["told"], b'{"engines": {}}\\n')
+told = json.loads(os.environ["ATOMR_INFER_WORKER"])["told"]
+os.write(told, b'{"engines": {}, "features": {}}\\n')
 signal.pause()
 """
 
