@@ -32,7 +32,6 @@ from atomr_infer.model.placement import Check, Placement, Role
 from atomr_infer.model.prices import Price, Rates, Tier
 from atomr_infer.model.rate_limits import RateLimits
 from atomr_infer.model.ray import RayHost
-from atomr_infer.model.swap_plan import SwapPlan
 from atomr_infer.model.secret import (
     EnvSecret,
     FileSecret,
@@ -41,6 +40,7 @@ from atomr_infer.model.secret import (
     PooledSecret,
     Secret,
 )
+from atomr_infer.model.swap_plan import SwapPlan
 
 WHOLE = Deployment(
     name="gpt",
