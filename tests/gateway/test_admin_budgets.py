@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from atomr_infer.model.budget import Budget, Per
-from atomr_infer.model.deployment import Deployment
+from atomr_infer.model.deployment import Deployment, OptionValue
+from atomr_infer.model.prices import Price, Rates
 from atomr_infer.model.secret import Secret
 from tests.gateway.http import Answer, chat, request
 
@@ -77,3 +79,28 @@ async def test_what_cannot_be_inherited_is_refused(
     async with serve(SMALL, admin_key=Secret(ADMIN)) as running:
         answer = await admin(running, "POST", "budgets/reclaim", order)
         assert (answer.status, answer.json["error"]["code"]) == (status, code)
+
+
+async def test_a_ledger_that_is_in_use_is_not_inherited(serve: Serve) -> None:
+    async with serve(SMALL, admin_key=Secret(ADMIN)) as running:
+        assert (await chat(running.port, max_tokens=50)).status == 200
+        shown = await admin(running, "GET", "budgets")
+        ledger = shown.json["budgets"][0]["ledger"]
+        server = running.cluster._serving.budgets.service._server
+        assert server is not None
+        mine = server.core.account(ledger).ledger.ledger
+        order = {"ledger": ledger, "spent": {mine: 5}}
+        answer = await admin(running, "POST", "budgets/reclaim", order)
+        assert (answer.status, answer.json["error"]["code"]) == (409, "not_reclaimed")
+        assert mine in answer.json["error"]["message"]
+
+
+async def test_what_was_used_is_exact_in_dollars_and_rounded_once(serve: Serve) -> None:
+    price = Price(rates=Rates(input=Decimal(0), output=Decimal("0.2")))
+    script: dict[str, OptionValue] = {"reply": "one two three"}
+    priced = Deployment(name="m", runtime="mock", price=price, options=script)
+    async with serve(priced, admin_key=Secret(ADMIN)) as running:
+        assert (await chat(running.port)).status == 200
+        answer = await admin(running, "GET", "usage/deployment/0")
+        [used] = answer.json["usage"]
+        assert (used["usd"], used["microusd"]) == ("0.0000006", 1)

@@ -126,3 +126,15 @@ async def test_alone_all_nodes_are_one() -> None:
             answer = await admin(port, "GET", "/admin/deployments?nodes=all")
     [shown] = answer.json["nodes"].values()
     assert shown == {"status": 200, "answer": {"deployments": []}}
+
+
+async def test_a_body_that_would_travel_to_all_nodes_has_a_bound() -> None:
+    async with Cluster.connect("inproc://a", environ={}) as cluster:
+        gateway = await cluster.serve("127.0.0.1:0", admin_key=Secret(KEY))
+        port = int(gateway.url.rpartition(":")[2])
+        path, key = "/admin/placement?nodes=all", f"Bearer {KEY}"
+        body = b" " * (512 * 1024 + 1)
+        answer = await request(port, "POST", path, body, authorization=key)
+        assert (answer.status, answer.json["error"]["code"]) == (413, "body_too_large")
+        answer = await request(port, "POST", path, body[1:], authorization=key)
+        assert answer.status == 400

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -9,7 +10,7 @@ import trio
 
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.model.secret import Secret
-from tests.gateway.http import Answer, request
+from tests.gateway.http import Answer, chat, request, until
 
 if TYPE_CHECKING:
     from tests.gateway.conftest import Running, Serve
@@ -114,3 +115,16 @@ async def test_what_takes_its_time_is_done_to_the_end_on_all_nodes(
         (told,) = answer.json["nodes"].values()
         assert (told["status"], told["answer"]["taken"]) == (200, True)
         assert len(program.asked) == 1
+
+
+async def test_a_deployment_that_drains_is_shown_as_ending(serve: Serve) -> None:
+    slow = attrs.evolve(M, options={"reply": "one two three", "delay_s": 30.0})
+    async with serve(slow, admin_key=ADMIN) as running, trio.open_nursery() as nursery:
+        replica = running.cluster._serving.replicas("m")[0]
+        nursery.start_soon(partial(chat, running.port, stream=True))
+        await until(lambda: replica.running == 1)
+        nursery.start_soon(partial(running.cluster.undeploy, "m", drain_s=30.0))
+        await until(lambda: not running.cluster._serving.deployments)
+        status = (await ask(running, "GET", "/admin/status")).json
+        assert (status["ending"], status["deployments"]) == (["m"], [])
+        nursery.cancel_scope.cancel()
