@@ -13,7 +13,7 @@ from atomr_infer.model.deployment import Deployment
 from atomr_infer.model.rate_limits import RateLimits
 from atomr_infer.model.secret import Secret
 from atomr_infer.serving.limits.limiter import RateGate
-from tests.gateway.http import Answer, chat, head, parse
+from tests.gateway.http import Answer, chat, head, parse, request
 
 if TYPE_CHECKING:
     from tests.gateway.conftest import Running, Serve
@@ -163,12 +163,17 @@ async def test_a_limit_above_what_its_provider_tells_is_a_conflict(
     serve: Serve,
 ) -> None:
     limited = attrs.evolve(MOCK, rate_limits=RateLimits(requests_per_minute=600))
+    problem = (
+        "requests_per_minute = 600 is above the 50 that its provider tells; so many"
+        " are kept"
+    )
     async with serve(limited, admin_key=ADMIN) as running:
         [gate] = running.cluster._serving.gates.of_attempts["m"]
         assert isinstance(gate, RateGate)
         gate.hear({"anthropic-ratelimit-requests-limit": "50"})
         [deployment] = await shown(running)
-        assert deployment["conflicts"] == [
-            "requests_per_minute = 600 is above the 50 that its provider tells; so many"
-            " are kept"
-        ]
+        assert deployment["conflicts"] == [problem]
+        key = f"Bearer {ADMIN.reveal()}"
+        status = await request(running.port, "GET", "/admin/status", authorization=key)
+        assert status.json["problems"] == [f"deployment m: {problem}"]
+        assert status.json["deployments"][0]["conflicts"] == [problem]
