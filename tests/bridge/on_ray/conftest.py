@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 SAYS = "ADDRESS "
+STARTS_IN_S = 100.0
 
 
 @pytest.fixture(scope="session")
@@ -77,10 +79,15 @@ class RayCluster:
     def _read_address(self) -> str:
         assert self._process.stdout is not None
         said = []
-        for line in self._process.stdout:
-            if line.startswith(SAYS):
-                return line.removeprefix(SAYS).strip()
-            said.append(line)
+        bound = threading.Timer(STARTS_IN_S, self._process.kill)
+        bound.start()
+        try:
+            for line in self._process.stdout:
+                if line.startswith(SAYS):
+                    return line.removeprefix(SAYS).strip()
+                said.append(line)
+        finally:
+            bound.cancel()
         raise AssertionError("".join(said))
 
     def close(self) -> None:
