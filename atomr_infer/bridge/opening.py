@@ -42,7 +42,8 @@ async def open_bridged_runner(
         plugin_ref: the plugin object as ``module:attribute``, the value of its
             entry point.
         deployment: what the runner is for; ``timeouts.load_s`` bounds entering.
-        context: the credential goes to the child; progress comes from it.
+        context: the credential goes to the child, which sees no other GPUs than those
+            that it names; progress comes from it.
         python: the child's interpreter; it needs this package and the plugin.
             None: the one that the deployment names, else this one.  On Ray it is
             that of the relay, which needs Ray.
@@ -68,6 +69,7 @@ async def open_bridged_runner(
             python=python,
             python_path=python_path,
             arguments=() if order is None else (written(order),),
+            gpus=context.gpus,
         )
     except OSError as error:
         raise EngineStartError(

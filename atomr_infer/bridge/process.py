@@ -27,6 +27,9 @@ import trio
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
+"""Where CUDA reads which GPUs a process may see."""
+
 
 @attrs.define(eq=False)
 class Child:
@@ -84,6 +87,7 @@ def start_child(
     python: str,
     python_path: Sequence[str] = (),
     arguments: Sequence[str] = (),
+    gpus: Sequence[str] = (),
 ) -> Child:
     """Start ``python -m module FD PARENT_PID`` at the other end of a socket pair.
 
@@ -95,6 +99,7 @@ def start_child(
         python: the interpreter's path.
         python_path: folders that come first on its import path.
         arguments: what follows ``PARENT_PID``; everybody can read them.
+        gpus: those that it sees, by their UUIDs; none: those that this process sees.
 
     Raises:
         OSError: the interpreter cannot be started; nothing is left open.
@@ -106,7 +111,7 @@ def start_child(
             (python, module, *arguments),
             theirs,
             output=output_write,
-            environment=_environment(python_path),
+            environment=_environment(python_path, gpus),
         )
     except BaseException:
         ours.close()
@@ -167,8 +172,10 @@ def _start(
     )
 
 
-def _environment(python_path: Sequence[str]) -> dict[str, str]:
+def _environment(python_path: Sequence[str], gpus: Sequence[str]) -> dict[str, str]:
     environment = dict(os.environ)
+    if gpus:
+        environment[_VISIBLE] = ",".join(gpus)
     inherited = environment.get("PYTHONPATH")
     folders = [*python_path, *([inherited] if inherited else [])]
     if folders:

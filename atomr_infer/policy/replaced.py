@@ -15,6 +15,7 @@ import attrs
 
 if TYPE_CHECKING:
     from atomr_infer.model.deployment import Deployment, RetryPolicy, Timeouts
+    from atomr_infer.model.placement import Placement
 
 
 def keeps_engine(now: Deployment, wanted: Deployment, *, is_client: bool) -> bool:
@@ -47,11 +48,17 @@ def keeps_engine(now: Deployment, wanted: Deployment, *, is_client: bool) -> boo
         hot_swap=now.hot_swap,
         breaker=now.breaker,
         serving=now.serving,
-        placement=now.placement,
+        placement=_placement(now, wanted, is_client=is_client),
         rate_limits=now.rate_limits,
         budget=now.budget,
     )
     return same == now
+
+
+def _placement(now: Deployment, wanted: Deployment, *, is_client: bool) -> Placement:
+    # The GPUs that a process sees are said when it starts.
+    keeps = is_client or now.placement.gpus == wanted.placement.gpus
+    return (now if keeps else wanted).placement
 
 
 def _retry(now: RetryPolicy, wanted: RetryPolicy, *, is_client: bool) -> RetryPolicy:

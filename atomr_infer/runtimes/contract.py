@@ -105,12 +105,15 @@ class RunnerContext:
             called from the trio thread.
         others: the other deployments, for a plugin that ``Composes``; None: for all
             the rest.
+        gpus: those that the replica was given, by their UUIDs: a child process sees
+            no other ones; empty: it was given none, and sees what there is.
     """
 
     credential: Secret | None = None
     credentials: Credentials | None = None
     progress: Callable[[Progress], None] = _discard
     others: Others | None = None
+    gpus: tuple[str, ...] = ()
 
 
 class ModelRunner(Protocol):

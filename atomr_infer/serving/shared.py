@@ -22,6 +22,7 @@ from atomr_infer.remote.http.watchdog import Watchdog
 from atomr_infer.serving.deployments.deploying import deploy, keeps_none
 from atomr_infer.serving.deployments.groups import Groups
 from atomr_infer.serving.deployments.replacing import drain, replace
+from atomr_infer.serving.gpu_seats import GpuSeats
 from atomr_infer.serving.limits.breakers import Breakers
 from atomr_infer.serving.limits.budgets import Budgets
 from atomr_infer.serving.limits.gates import Gates
@@ -100,6 +101,7 @@ class Serving:
             node.replicator, self.key_gates, has_others=not node.is_alone
         )
         self.watchdog = Watchdog()
+        self.gpu_seats = GpuSeats()
         self.prices = Prices()
         self.meters = Meters()
         self.started_at_s = int(time.time())
@@ -125,8 +127,7 @@ class Serving:
         Raises:
             NotReadyError: it has failed, or it is not there any more.
         """
-        failure = self._failures.get(name)
-        if failure is not None:
+        if (failure := self._failures.get(name)) is not None:
             raise fresh(failure)
         if name not in self._routing:
             raise NotReadyError(f"{name} was stopped")
@@ -162,11 +163,10 @@ class Serving:
 
     def hedge_budget(self, deployment: Deployment) -> HedgeBudget:
         """Return what a deployment's hedges are paid with."""
-        budget = self._hedges.get(deployment.name)
-        if budget is None:
-            budget = HedgeBudget(deployment.hedge.max_fraction)
-            self._hedges[deployment.name] = budget
-        return budget
+        name = deployment.name
+        if name not in self._hedges:
+            self._hedges[name] = HedgeBudget(deployment.hedge.max_fraction)
+        return self._hedges[name]
 
     def readiness(self) -> Readiness:
         """Return whether everything that was deployed serves."""

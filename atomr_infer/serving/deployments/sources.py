@@ -7,6 +7,7 @@ credential.  Nothing is opened and nothing is asked.
 from __future__ import annotations
 
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 import attrs
@@ -92,6 +93,7 @@ class Sources:
             endpoint=self._endpoint(plugin, deployment),
             on_failure=on_failure,
             asks=asks,
+            gpus_of=partial(self._serving.gpu_seats.of, deployment.name),
         )
 
     def _asked_others(

@@ -53,6 +53,7 @@ async def prepare_placing(
     serving.asks_of = sources.asked_elsewhere
     # The driver may take its time.
     inventory = await trio.to_thread.run_sync(read_inventory, environ)
+    serving.gpu_seats.have(gpu.uuid for gpu in inventory.gpus)
     catalogue = Catalogue(
         node.replicator, me=node.name, replace_after_s=node.replace_after_s
     )

@@ -64,7 +64,8 @@ class Aim:
             return None
         serving = attrs.evolve(self.deployment.serving, replicas=len(self.gpus))
         # Where others run is none of an engine's affair: it goes on when it changes.
-        placement = Placement(check=self.deployment.placement.check)
+        asked = self.deployment.placement
+        placement = Placement(check=asked.check, gpus=asked.gpus)
         return attrs.evolve(self.deployment, serving=serving, placement=placement)
 
 
@@ -158,6 +159,8 @@ class Share:
     async def _carry_out(self, aim: Aim) -> None:
         wanted = aim.local
         runs = self._runs
+        if aim.gpus:  # or those that end keep what they have
+            self._serving.gpu_seats.give(self.name, aim.gpus)
         if aim.deployment is not None:
             # Its name is served here from now on, whoever has the replicas.
             know(self._serving, aim.deployment, self._expected())
@@ -211,6 +214,7 @@ class Share:
             if aim.deployment is None:
                 forget(self._serving, self.name)
             await self._serving.undeploy(self.name, drain_s=runs.timeouts.total_s)
+            self._serving.gpu_seats.give(self.name, ())
             self._enter(aim, Event.ENDED)
         elif self.state is State.FAILED:
             await self._rest(aim)

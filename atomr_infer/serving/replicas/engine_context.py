@@ -66,6 +66,10 @@ _AGAIN_S = 5.0
 _MAX_AGAIN_S = 300.0
 
 
+def _no_gpus(_: int) -> tuple[str, ...]:
+    return ()
+
+
 @attrs.frozen(eq=False)
 class EngineSource:
     """Everything that is needed to open a deployment's runner, any number of times.
@@ -79,6 +83,7 @@ class EngineSource:
         on_failure: told why an engine failed, at once: a message could be lost
             with an engine core that is stopped because of that failure.
         asks: the models that its runners ask other deployments for.
+        gpus_of: returns the GPUs of a replica by its number, as a context takes them.
     """
 
     plugin: RuntimePlugin
@@ -88,6 +93,7 @@ class EngineSource:
     endpoint: str | None
     on_failure: Callable[[InferenceError], None]
     asks: tuple[str, ...] = ()
+    gpus_of: Callable[[int], tuple[str, ...]] = _no_gpus
 
     @property
     def is_client(self) -> bool:
@@ -120,6 +126,7 @@ class EngineContext:
         self.life: EngineLife | None = None
         self._ran = False
         self._again_s = _AGAIN_S
+        self._number = number
         self._core = engine_core_name(source.deployment.name, number)
         self._probing = Probing(self._core, source.deployment)
 
@@ -163,7 +170,8 @@ class EngineContext:
         Returns:
             What tells the end of the rest that follows; None: the context ends.
         """
-        context = attrs.evolve(self.source.context, progress=self._report)
+        gpus = self.source.gpus_of(self._number)
+        context = attrs.evolve(self.source.context, progress=self._report, gpus=gpus)
         try:
             async with self.source.open(context) as runner:
                 await self._await_key(runner)
