@@ -6,7 +6,9 @@ Pure.
 from __future__ import annotations
 
 import json
+import shlex
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import attrs
 
@@ -57,7 +59,7 @@ class FirstRequest:
         if has_keys:
             options.append("-H 'authorization: Bearer KEY'")
         if self.body is not None:
-            options.append(f"-d '{json.dumps(self.body)}'")
+            options.append(f"-d {shlex.quote(json.dumps(self.body))}")
         flag = " -N" if self.body is not None and self.body.get("stream") else ""
         first, *others = [f"  curl{flag} {url}{self.path}", *options]
         return " \\\n    ".join([first, *others]).split("\n")
@@ -80,7 +82,7 @@ def first_request(
     found = next((each for each in _BODIES if each[0] in able), None)
     if found is None:
         if Feature.INFER in able:
-            return FirstRequest(f"/v2/models/{model}", None, hint)
+            return FirstRequest(f"/v2/models/{quote(model)}", None, hint)
         found = _BODIES[0]
     feature, path, words = found
     body: dict[str, Any] = {"model": model, **words}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shlex
+
 import pytest
 
 from atomr_infer.cli.first_request import FirstRequest, first_request
@@ -62,3 +65,16 @@ def test_a_key_is_shown_where_one_is_needed() -> None:
         "    -H 'authorization: Bearer KEY' \\",
         """    -d '{"model": "m", "input": "a"}'""",
     ]
+
+
+def test_a_quote_in_a_name_does_not_end_the_shell_s_word() -> None:
+    body = {"model": "it's", "input": "a"}
+    shown = FirstRequest("/v1/embeddings", body).lines("http://h:1", has_keys=False)
+    words = shlex.split("\n".join(shown))
+    assert json.loads(words[-1]) == body
+
+
+def test_a_name_stands_in_a_path_as_a_path_has_it() -> None:
+    odd = Deployment(name="m", runtime="mock", serves=("org/it's a?",))
+    shown = first_request((odd,), {"m": {Feature.INFER}}, ())
+    assert shown == FirstRequest("/v2/models/org/it%27s%20a%3F", None)
