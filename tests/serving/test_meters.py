@@ -20,6 +20,7 @@ from atomr_infer.serving.application import open_serving
 from atomr_infer.serving.requests.meters import FIRST_S, Histogram, Meters
 from atomr_infer.serving.requests.report import Report
 from atomr_infer.serving.requests.served import Spent, Tried
+from atomr_infer.testing.mock import MockRunner
 from atomr_infer.testing.mock_script import MockScript
 from tests.gateway.figures_read import Figures
 from tests.serving.conftest import OpenTree, Tree
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from trio.testing import MockClock
 
+    from atomr_infer.model.figures import Figure
     from atomr_infer.serving.shared import Serving
 
 LAB = Deployment(name="m", runtime="lab")
@@ -206,3 +208,23 @@ async def test_a_runner_that_tells_nothing_is_no_engine_that_is_silent(
         figures = await figures_of(tree.serving)
     assert figures.one("atomr_infer_replica_serving") == 1.0
     assert figures.of("atomr_infer_engine_told", "deployment") == {}
+
+
+class Broken(MockRunner):
+    """A runner in this process whose plugin has a bug."""
+
+    async def figures(self) -> tuple[Figure, ...]:
+        raise ZeroDivisionError("a bug")
+
+
+async def test_a_plugin_s_bug_costs_its_own_figures(
+    open_tree: OpenTree, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_tree() as tree:
+        tree.lab.plan.append(Broken(MockScript()))
+        await tree.serving.deploy(LAB)
+        figures = await figures_of(tree.serving)
+    assert figures.one("atomr_infer_replica_serving") == 1.0
+    assert figures.one("atomr_infer_engine_told", deployment="m") == 0.0
+    assert "m/0 told no figures" in caplog.text
+    assert "ZeroDivisionError: a bug" in caplog.text

@@ -57,5 +57,7 @@ async def _ask(
             found[which] = await runner.figures()
         except InferenceError as error:
             log.warning("%s/%d told no figures: %s", *which, error)
+        except Exception:
+            log.exception("%s/%d told no figures", *which)
         return
     log.warning("%s/%d told no figures in %g s", *which, ASKED_S)
