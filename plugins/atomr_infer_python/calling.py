@@ -46,6 +46,8 @@ Function = Callable[..., object]
 def as_ours(who: str) -> Iterator[None]:
     """Turn what the user's code raises into an error of inference.
 
+    What is none of its errors, as a cancellation is, goes on as it is.
+
     Raises:
         InferenceError: always, when the block raises an exception.
     """
@@ -53,7 +55,12 @@ def as_ours(who: str) -> Iterator[None]:
         yield
     except (InferenceError, ConfigError):
         raise
-    except ExceptionGroup as group:
+    except BaseExceptionGroup as group:
+        own, rest = group.split((Exception, SystemExit))
+        if rest is not None:
+            if own is not None:
+                traceback.print_exception(own)
+            raise rest from None
         with as_ours(who):
             raise _one_of(group) from None  # it is in no group of ours
     except NotImplementedError as error:
@@ -68,10 +75,10 @@ def as_ours(who: str) -> Iterator[None]:
         raise EngineError(f"{who} failed: {_words(error)}") from error
 
 
-def _one_of(group: ExceptionGroup[Exception]) -> Exception:
+def _one_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """Return what a group, as a nursery raises it, is told as: a bug before others."""
     leaves = [
-        _one_of(each) if isinstance(each, ExceptionGroup) else each
+        _one_of(each) if isinstance(each, BaseExceptionGroup) else each
         for each in group.exceptions
     ]
     bugs = (each for each in leaves if not isinstance(each, InferenceError))
