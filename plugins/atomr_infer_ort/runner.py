@@ -95,6 +95,7 @@ class OrtRunner:
                 answers than the engine has rows.
             InvalidRequestError: on entry: the chat template refuses it, a value is
                 out of its range, or a schema cannot be kept to.
+            OverloadedError: on entry: too many schemas are being worked out.
             ContextLengthError: on entry: the prompt is too long.
             EngineError: from the iteration: the engine failed.
             EngineCrashedError: on entry or from the iteration: it can serve no more.
@@ -107,7 +108,7 @@ class OrtRunner:
         form = batch.response_format if forced is None else format_of(forced)
         constraints = None
         if self._schemas is not None and form is not None:
-            constraints = await trio.to_thread.run_sync(self._schemas.for_format, form)
+            constraints = await self._schemas.worked_out(form)
         generation = self._generation(batch, prompt, constraints)
         self._engine.submit(generation)
         try:

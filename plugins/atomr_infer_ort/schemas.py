@@ -4,7 +4,9 @@ A token is drawn as ever.  Where the schema does not allow it, it is drawn again
 those that are allowed.
 
 A schema is worked out in the thread that asks, which cannot be ended; so one that may
-take long is tried in a process first (``schema_trial``), which can.
+take long is tried in a process first (``schema_trial``), which can.  Few are tried at
+once, and what one found is remembered, so that the schemas of some do not take the
+processor from those of others.
 
 Source: llguidance, "JSON Schema".
 """
@@ -15,6 +17,7 @@ import hashlib
 import json
 import logging
 import re
+import signal
 import subprocess
 import sys
 from functools import cached_property
@@ -23,8 +26,9 @@ from typing import TYPE_CHECKING
 
 import llguidance
 import numpy as np
+import trio
 
-from atomr_infer.errors import EngineError, InvalidRequestError
+from atomr_infer.errors import EngineError, InvalidRequestError, OverloadedError
 from atomr_infer.model.asks import FormatKind
 
 if TYPE_CHECKING:
@@ -58,8 +62,18 @@ _UNSURE = re.compile(
     r'|contains|unevaluated\w*|\$dynamicRef|multipleOf)"'
 )
 
-TRIAL_S = 5.0
-"""How long a schema may take to be worked out."""
+TRIAL_CPU_S = 5
+"""How long a schema may take to be worked out: of the processor's time, which is the
+same on a busy machine."""
+
+TRIAL_WALL_S = 60.0
+"""A bound on a trial that is given no processor."""
+
+TRIALS = 2
+"""At once, for one model."""
+
+PATIENCE_S = 30.0
+"""How long a schema waits for its trial."""
 
 _TRIAL = str(Path(__file__).with_name("schema_trial.py"))
 
@@ -82,7 +96,8 @@ class Schemas:
     def __init__(self, tokenizer: ModelTokenizer, ends: frozenset[int]) -> None:
         self._tokenizer = tokenizer
         self._ends = ends
-        self._tried: dict[bytes, None] = {}
+        self._trials = trio.CapacityLimiter(TRIALS)
+        self._found: dict[bytes, str] = {}
 
     @cached_property
     def _words(self) -> llguidance.LLTokenizer:
@@ -90,6 +105,29 @@ class Schemas:
         return llguidance.LLTokenizer(
             self._tokenizer.text, eos_token=sorted(self._ends)
         )
+
+    async def worked_out(
+        self, form: ResponseFormat | None
+    ) -> Callable[[], Constraint] | None:
+        """Return what :meth:`for_format` does, from a thread.
+
+        Raises:
+            InvalidRequestError: as there.
+            OverloadedError: too many other schemas are being tried.
+
+        Cancellation: waits for the end of the thread.
+        """
+        if form is None or not self._needs_trial(_text_of(form)):
+            return await trio.to_thread.run_sync(self.for_format, form)
+        try:
+            with trio.fail_after(PATIENCE_S):
+                await self._trials.acquire()
+        except trio.TooSlowError as error:
+            raise _busy() from error
+        try:
+            return await trio.to_thread.run_sync(self.for_format, form)
+        finally:
+            self._trials.release()
 
     def for_format(
         self, form: ResponseFormat | None
@@ -101,10 +139,11 @@ class Schemas:
         Raises:
             InvalidRequestError: the schema says what cannot be kept, is too large, or
                 takes too long to be worked out.
+            OverloadedError: its trial was given no processor.
         """
         if form is None or form.kind is FormatKind.TEXT:
             return None
-        schema = _ANY_OBJECT if form.schema is None else bytes(form.schema).decode()
+        schema = _text_of(form)
         if len(schema) > _MOST_BYTES:
             raise _refused(
                 f"it has {len(schema)} bytes; at most {_MOST_BYTES} are taken"
@@ -121,41 +160,58 @@ class Schemas:
         size = self._words.vocab_size
         return lambda: Constraint(first.deep_copy(), self._ends, size=size)
 
+    def _needs_trial(self, schema: str) -> bool:
+        return _is_unsure(schema) and _key(schema) not in self._found
+
     def _try(self, schema: str) -> None:
         """Work out a schema that may take long where that can be ended.
 
         Raises:
             InvalidRequestError: it takes too long, or cannot be kept.
+            OverloadedError: the trial was given no processor.
         """
-        if len(schema) <= _SURE_BYTES and _UNSURE.search(schema) is None:
+        if not _is_unsure(schema):
             return
-        key = hashlib.sha256(schema.encode()).digest()
-        if key in self._tried:
-            return
-        problem = tried(schema)
+        key = _key(schema)
+        problem = self._found.get(key)
+        if problem is None:
+            problem = tried(schema)
+        self._remember(key, problem)
         if problem:
             raise _refused(problem)
-        self._tried[key] = None
-        while len(self._tried) > _REMEMBERED:
+
+    def _remember(self, key: bytes, problem: str) -> None:
+        self._found.pop(key, None)  # the latest is the last
+        self._found[key] = problem
+        while len(self._found) > _REMEMBERED:
             # Another thread may have taken the same one.
-            self._tried.pop(next(iter(self._tried)), None)
+            self._found.pop(next(iter(self._found)), None)
 
 
-def tried(schema: str, *, within_s: float = TRIAL_S) -> str:
+def tried(
+    schema: str, *, cpu_s: int = TRIAL_CPU_S, wall_s: float = TRIAL_WALL_S
+) -> str:
     """Return why a schema cannot be kept to, as another process finds; "": it can.
 
-    Blocks, for ``within_s`` at most.
+    Blocks, for ``wall_s`` at most.
+
+    Raises:
+        OverloadedError: the process came to no end for another reason than its schema.
     """
     try:
         ran = subprocess.run(
             [sys.executable, "-P", _TRIAL],
-            input=json.dumps([schema, _BLANKS]).encode(),
+            input=json.dumps([schema, _BLANKS, cpu_s]).encode(),
             capture_output=True,
-            timeout=within_s,
+            timeout=wall_s,
             check=False,
         )
-    except subprocess.TimeoutExpired:
-        return f"it takes more than {within_s:g} s to be worked out; make it simpler"
+    except subprocess.TimeoutExpired as error:
+        raise _busy() from error
+    if ran.returncode == -signal.SIGXCPU:
+        return f"it takes more than {cpu_s} s to be worked out; make it simpler"
+    if ran.returncode == -signal.SIGKILL:  # the machine has no memory left
+        raise _busy()
     if ran.returncode:
         _log.warning("a schema's trial failed: %s", ran.stderr.decode(errors="replace"))
         return "it could not be worked out; make it simpler"
@@ -232,3 +288,24 @@ def _refused(problem: str) -> InvalidRequestError:
         f"this schema cannot be kept to: {told}",
         param="response_format",
     )
+
+
+def _busy() -> OverloadedError:
+    return OverloadedError(
+        "too many schemas are being worked out; try again in a moment",
+        param="response_format",
+    )
+
+
+def _text_of(form: ResponseFormat) -> str:
+    return _ANY_OBJECT if form.schema is None else bytes(form.schema).decode()
+
+
+def _is_unsure(schema: str) -> bool:
+    return len(schema) <= _MOST_BYTES and (
+        len(schema) > _SURE_BYTES or _UNSURE.search(schema) is not None
+    )
+
+
+def _key(schema: str) -> bytes:
+    return hashlib.sha256(schema.encode()).digest()

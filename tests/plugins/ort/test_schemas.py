@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import asynccontextmanager
+from resource import RUSAGE_CHILDREN, getrusage
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +12,9 @@ import attrs
 import numpy as np
 import pytest
 import trio
+import trio.testing
 
-from atomr_infer.errors import EngineError, InvalidRequestError
+from atomr_infer.errors import EngineError, InvalidRequestError, OverloadedError
 from atomr_infer.model.asks import FormatKind, ResponseFormat
 from atomr_infer.model.batch import (
     ExecuteBatch,
@@ -25,7 +27,7 @@ from atomr_infer.model.batch import (
 from atomr_infer.model.capabilities import Feature
 from atomr_infer.runtimes.contract import RunnerContext
 from atomr_infer_ort.plugin import PLUGIN
-from atomr_infer_ort.schemas import Schemas, tried
+from atomr_infer_ort.schemas import TRIALS, Schemas, tried
 from atomr_infer_ort.tokens import ModelTokenizer
 
 if TYPE_CHECKING:
@@ -298,10 +300,52 @@ def test_what_cannot_be_kept_is_told_in_a_sentence_wherever_it_was_tried(
 def test_a_small_schema_whose_work_doubles_with_each_part_ends_in_time() -> None:
     rules = [{"type": "string", "pattern": f"^.*a{n}.*$"} for n in range(40)]
     began_s = perf_counter()
-    said = tried(json.dumps({"allOf": rules}), within_s=1.0)
+    said = tried(json.dumps({"allOf": rules}), cpu_s=1)
     assert said == "it takes more than 1 s to be worked out; make it simpler"
     # The library alone is at it for longer than anybody has tried.
     assert perf_counter() - began_s < 20
+
+
+def test_a_trial_that_was_given_no_processor_says_nothing_of_its_schema() -> None:
+    with pytest.raises(OverloadedError, match="too many schemas are being worked out"):
+        tried("{}", wall_s=0.0)
+
+
+def test_what_was_refused_once_is_refused_without_another_trial(
+    llama_folder: Path,
+) -> None:
+    refused = form({"type": "string", "pattern": "("})
+    named = schemas(llama_folder)
+    spent = []
+    for _ in range(2):
+        with pytest.raises(InvalidRequestError, match="cannot be kept to"):
+            named.for_format(refused)
+        spent.append(getrusage(RUSAGE_CHILDREN).ru_utime)
+    assert spent[0] == spent[1]
+
+
+async def test_few_schemas_are_tried_at_once_and_plain_ones_do_not_wait_for_them(
+    llama_folder: Path, autojump_clock: trio.abc.Clock
+) -> None:
+    del autojump_clock
+    named = schemas(llama_folder)
+    found: dict[int, str] = {}
+
+    async def ask_for(number: int) -> None:
+        try:
+            await named.worked_out(form({"type": "string", "pattern": f"^{number}$"}))
+        except OverloadedError as error:
+            found[number] = error.message
+        else:
+            found[number] = ""
+
+    async with trio.open_nursery() as nursery:
+        for number in range(TRIALS + 1):
+            nursery.start_soon(ask_for, number)
+        await trio.testing.wait_all_tasks_blocked()
+        assert await named.worked_out(form({"const": 1})) is not None
+    busy = "too many schemas are being worked out; try again in a moment"
+    assert sorted(found.values()) == ["", "", busy]
 
 
 def test_what_the_schema_does_not_allow_breaks_the_answer(llama_folder: Path) -> None:
