@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from atomr_infer_python.abilities import Abilities
     from atomr_infer_python.runner import Chunks
 
+CLOSE_S = 10.0
+"""Seconds for an actor's ``close``: as long as a process has for its own."""
+
 
 class ActorPlugin(RuntimePlugin):
     """Actors that ask deployments, found by name."""
@@ -71,7 +74,7 @@ class ActorPlugin(RuntimePlugin):
         options = check_actor(who, actor, Kind.LOOP, deployment.options)
         with PinnedThread(who) as thread:
             abilities = await abilities_of_actor(who, actor, options, thread)
-            async with loaded(who, abilities, thread, context):
+            async with loaded(who, abilities, thread, context, close_s=CLOSE_S):
                 asks = frozenset(_asks(deployment, actor))
                 yield ActorRunner(who, abilities, thread, context.others, asks=asks)
 

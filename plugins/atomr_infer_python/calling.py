@@ -101,15 +101,27 @@ def runs_in_loop(function: Function) -> bool:
 
 
 async def result_of(
-    function: Function, *arguments: object, thread: PinnedThread
+    function: Function,
+    *arguments: object,
+    thread: PinnedThread,
+    abandons: bool = False,
 ) -> object:
     """Call a function and return its value, awaited where it is to be.
+
+    Args:
+        function: what is called.
+        *arguments: with which.
+        thread: where it runs, if it is not async.
+        abandons: whether a cancellation leaves a call alone that runs there.
 
     Raises:
         Exception: whatever it raises.
     """
     call = partial(function, *arguments)
-    made = call() if runs_in_loop(function) else await thread.run(call)
+    if runs_in_loop(function):
+        made = call()
+    else:
+        made = await thread.run(call, abandons=abandons)
     return await made if isinstance(made, Awaitable) else made
 
 

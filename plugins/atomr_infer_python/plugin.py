@@ -7,6 +7,8 @@ lock, fill its memory or crash, and the gateway goes on.
 
 from __future__ import annotations
 
+import logging
+import math
 import os
 from contextlib import asynccontextmanager
 from functools import partial
@@ -15,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 import trio
 
 from atomr_infer.actors.definition import Kind, actor_of
-from atomr_infer.errors import ConfigError
+from atomr_infer.errors import ConfigError, InferenceError
 from atomr_infer.runtimes.contract import (
     Host,
     ModelRunner,
@@ -47,6 +49,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from atomr_infer.model.deployment import Deployment
+
+log = logging.getLogger(__name__)
 
 
 class PythonPlugin(RuntimePlugin):
@@ -129,24 +133,63 @@ async def _made(
 
 @asynccontextmanager
 async def loaded(
-    who: str, abilities: Abilities, thread: PinnedThread, context: RunnerContext
+    who: str,
+    abilities: Abilities,
+    thread: PinnedThread,
+    context: RunnerContext,
+    *,
+    close_s: float = math.inf,
 ) -> AsyncIterator[None]:
     """Have the code load before the block, and close behind it.
+
+    It closes behind a load that fails, too: it may hold half of what it loads.
+
+    Args:
+        who: what errors call it.
+        abilities: its functions.
+        thread: where those run that are not async.
+        context: who is told of the progress.
+        close_s: seconds for its close, which is then given up; in a process of its
+            own the bridge bounds it.
 
     Raises:
         EngineError: it fails.
     """
-    if abilities.load is not None:
-        context.progress(Progress("loading"))
-        with as_ours(who):
-            await result_of(abilities.load, thread=thread)
+    try:
+        if abilities.load is not None:
+            context.progress(Progress("loading"))
+            with as_ours(who):
+                await result_of(abilities.load, thread=thread)
+    except BaseException:
+        await _closed_after_failure(who, abilities, thread, close_s)
+        raise
     try:
         yield
     finally:
-        if abilities.close is not None:
-            # The bridge bounds it.
-            with trio.CancelScope(shield=True), as_ours(who):
-                await result_of(abilities.close, thread=thread)
+        await _close(who, abilities, thread, close_s)
+
+
+async def _closed_after_failure(
+    who: str, abilities: Abilities, thread: PinnedThread, close_s: float
+) -> None:
+    """Close, and leave the word to what has failed."""
+    try:
+        await _close(who, abilities, thread, close_s)
+    except (InferenceError, ConfigError) as error:
+        log.warning("%s did not load, and its close fails: %s", who, error)
+
+
+async def _close(
+    who: str, abilities: Abilities, thread: PinnedThread, close_s: float
+) -> None:
+    if abilities.close is None:
+        return
+    with trio.move_on_after(close_s, shield=True) as scope, as_ours(who):
+        await result_of(abilities.close, thread=thread, abandons=True)
+    if scope.cancelled_caught:
+        log.warning(
+            "%s: its close has not ended in %g s, and is given up", who, close_s
+        )
 
 
 def _options(

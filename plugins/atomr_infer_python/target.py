@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from atomr_infer.errors import ConfigError
+from atomr_infer.runtimes.files import expanded
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -157,7 +158,7 @@ def _source(target: Target) -> Path | None:
 
 
 def _file(target: Target) -> Path:
-    file = Path(target.module).expanduser().absolute()
+    file = expanded(target.module).absolute()
     if not file.is_file():
         raise ConfigError(f"there is no file {str(file)!r}")
     return file

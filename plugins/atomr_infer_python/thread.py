@@ -72,8 +72,12 @@ class PinnedThread:
         while (work := self._works.get()) is not None:
             work.perform()
 
-    async def run(self, call: Callable[[], _T]) -> _T:
+    async def run(self, call: Callable[[], _T], *, abandons: bool = False) -> _T:
         """Return what a call in the thread returns.
+
+        Args:
+            call: what is called.
+            abandons: whether a cancellation leaves it alone when it has begun.
 
         Raises:
             Exception: whatever the call raises.
@@ -85,7 +89,7 @@ class PinnedThread:
         try:
             await work.done.wait()
         except trio.Cancelled:
-            if not work.drop():
+            if not work.drop() and not abandons:
                 with trio.CancelScope(shield=True):
                     await work.done.wait()
             raise
