@@ -138,13 +138,19 @@ def _missing_files(plan: ServePlan) -> Iterator[str]:
     """Say which files of models are not on this machine, where others may have them.
 
     Raises:
-        ConfigError: one is missing, and no other node could have it.
+        ConfigError: one is missing, and no other node could have it; or it can be
+            nowhere.
     """
     from atomr_infer.runtimes.files import missing_files  # noqa: PLC0415
     from atomr_infer.runtimes.loader import load_runtime  # noqa: PLC0415
 
     for index, deployment in enumerate(plan.deployments):
-        for path in missing_files(load_runtime(deployment.runtime), deployment):
+        try:
+            paths = missing_files(load_runtime(deployment.runtime), deployment)
+        except ConfigError as error:
+            told = f"deployment {deployment.name!r}: {error.message}"
+            raise _at_deployment(plan, index, told) from error
+        for path in paths:
             told = f"deployment {deployment.name!r}: there is no {str(path)!r}"
             if plan.cluster is None:
                 raise _at_deployment(plan, index, told)

@@ -5,7 +5,6 @@ Pure.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
@@ -21,7 +20,7 @@ from atomr_infer.config.hot_swap import read_hot_swap
 from atomr_infer.config.placement import check_colocations, read_placement
 from atomr_infer.config.prices import read_price
 from atomr_infer.config.rate_limits import read_rate_limits
-from atomr_infer.config.ray import read_ray
+from atomr_infer.config.ray import read_interpreter, read_ray
 from atomr_infer.config.reader import TableReader, type_name
 from atomr_infer.model.deployment import (
     Deployment,
@@ -41,6 +40,7 @@ from atomr_infer.model.routing import Routing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
 _KEYS = tuple(field.name for field in attrs.fields(Deployment))
 _REQUIRED = ("name", "runtime")
@@ -151,7 +151,7 @@ def _with_paths(reader: TableReader, folder: Path) -> dict[str, object]:
     """Return what holds paths that are relative to the file's folder."""
     found: dict[str, object] = {}
     if "interpreter" in reader.content:
-        found["interpreter"] = _interpreter(reader.content["interpreter"], folder)
+        found["interpreter"] = read_interpreter(reader, folder)
     if "credential" in reader.content:
         found["credential"] = read_credential(reader, folder)
     if "credentials" in reader.content:
@@ -159,12 +159,6 @@ def _with_paths(reader: TableReader, folder: Path) -> dict[str, object]:
     if (table := reader.table("ray")) is not None:
         found["ray"] = read_ray(table, folder)
     return found
-
-
-def _interpreter(value: object, folder: Path) -> object:
-    if not isinstance(value, str) or not value:
-        return value  # refused with the others
-    return str(folder / Path(value).expanduser())
 
 
 def _serving(table: TableReader) -> Serving:

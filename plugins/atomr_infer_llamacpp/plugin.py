@@ -23,6 +23,7 @@ from atomr_infer.runtimes.contract import (
     RunnerContext,
     RuntimePlugin,
 )
+from atomr_infer.runtimes.files import expanded
 from atomr_infer_llamacpp.options import parse_options
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class LlamaCppPlugin(RuntimePlugin):
     def files(self, deployment: Deployment) -> tuple[Path, ...]:
         """Return the model's file, where it is given by its path."""
         source = parse_options(deployment).source
-        return (source.expanduser(),) if isinstance(source, Path) else ()
+        return (expanded(source),) if isinstance(source, Path) else ()
 
     @asynccontextmanager
     async def open_runner(

@@ -19,15 +19,16 @@ from __future__ import annotations
 
 import logging
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from atomr_infer.errors import ConfigError
 from atomr_infer.runtimes.contract import Progress
+from atomr_infer.runtimes.files import expanded
 from atomr_infer.runtimes.kept_models import (
     cache_errors,
     digest_of,
     locked,
+    source_errors,
     space_errors,
     sync,
 )
@@ -36,6 +37,7 @@ from atomr_infer_mistralrs.options import GgufFile, HfDirectory, LocalSource
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from atomr_infer.runtimes.kept_models import Report
 
@@ -53,12 +55,12 @@ def locate(source: LocalSource) -> Path:
     """
     match source:
         case GgufFile(path):
-            file = Path(path).expanduser()
+            file = expanded(path)
             if not file.is_file():
                 raise ConfigError(f"there is no model file {str(file)!r}")
             return file
         case HfDirectory(path):
-            directory = Path(path).expanduser()
+            directory = expanded(path)
             if not (directory / "config.json").is_file():
                 raise ConfigError(
                     f"{str(directory)!r} is not a model: a .gguf file, or a directory "
@@ -82,21 +84,24 @@ def as_q8_0(source: Path, folder: Path, report: Report) -> Path:
 
     Raises:
         ConfigError: the package ``gguf`` is not installed.
-        EngineStartError: the source is no GGUF or of a kind that cannot be
-            converted, or the cache cannot be written; nothing partial is used.
+        EngineStartError: the source cannot be read, is no GGUF or of a kind that
+            cannot be converted, or the cache cannot be written; nothing partial is used.
     """
+    report(Progress("checking the model file"))
+    with source_errors(source):
+        digest = digest_of(source)
     with cache_errors():
-        report(Progress("checking the model file"))
-        cached = folder / f"{digest_of(source)[:32]}-{RECIPE}.gguf"
+        cached = folder / f"{digest[:32]}-{RECIPE}.gguf"
         if _is_whole(cached):
             return cached
         with _conversion_packages():
             # They take a while to import, and a cached model needs neither.
             from atomr_infer_mistralrs.requantize import size_as_q8_0  # noqa: PLC0415
-        size = size_as_q8_0(source)
+        with source_errors(source):
+            size = size_as_q8_0(source)
         if size is None:
             return source
-        with space_errors(folder, size):
+        with space_errors(folder, lambda: size):
             folder.mkdir(parents=True, exist_ok=True)
             with locked(cached.with_suffix(".lock"), report):
                 _convert_once(source, cached, report)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib.util
 import os
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
@@ -19,6 +18,7 @@ from atomr_infer.errors import ConfigError
 from atomr_infer.model.deployment import Deployment, Timeouts
 from atomr_infer.runtimes.by_model import Fit, Form, Machine, form_of
 from atomr_infer.runtimes.contract import Host, Progress, RunnerContext, RuntimePlugin
+from atomr_infer.runtimes.files import expanded
 from atomr_infer.runtimes.packaged import PackagedFile
 from atomr_infer_mistralrs.loading import load
 from atomr_infer_mistralrs.models import locate
@@ -31,6 +31,7 @@ from atomr_infer_mistralrs.options import (
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from atomr_infer_mistralrs.runner import MistralRsRunner
 
@@ -72,7 +73,7 @@ class MistralRsPlugin(RuntimePlugin):
         """Return the model's file or directory, where it is given by its path."""
         match parse_options(deployment).source:
             case GgufFile(path) | HfDirectory(path):
-                return (Path(path).expanduser(),)
+                return (expanded(path),)
         return ()
 
     @asynccontextmanager

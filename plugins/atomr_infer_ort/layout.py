@@ -25,6 +25,7 @@ from typing import Any
 import attrs
 
 from atomr_infer.errors import ConfigError, EngineStartError
+from atomr_infer.runtimes.files import expanded
 from atomr_infer_ort.genai import FILE as GENAI
 from atomr_infer_ort.genai import Genai, Names, parse_genai
 
@@ -147,7 +148,7 @@ def has_words(source: str) -> bool:
 
 
 def _folder(source: str) -> Path:
-    folder = Path(source).expanduser()
+    folder = expanded(source)
     if not folder.is_dir():
         raise ConfigError(f"there is no model directory {str(folder)!r}")
     return folder

@@ -12,9 +12,12 @@ from __future__ import annotations
 
 import ast
 import difflib
+import hashlib
 import importlib
 import importlib.util
+import os
 import sys
+import threading
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +33,9 @@ if TYPE_CHECKING:
 
 FORM = "python:<module>:<attribute>"
 PREFIX = "python"
+
+_FILES = threading.RLock()
+"""Held while a file is executed: two deployments may name one at the same time."""
 
 _BLOCKS = ast.If | ast.Try | ast.With | ast.For | ast.While
 
@@ -134,16 +140,34 @@ def _import(target: Target) -> object:
         if (here := str(Path.cwd())) not in sys.path:
             sys.path.append(here)
         return importlib.import_module(target.module)
-    file = _file(target)
-    name = file.stem
+    with _FILES:
+        return _import_file(_file(target))
+
+
+def _import_file(file: Path) -> object:
+    """Execute a file, once: its classes are the same at each look."""
+    name = _module_name(file)
+    if (known := sys.modules.get(name)) is not None:
+        return known
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     # Its own dataclasses look it up, and so does pickle.
-    sys.modules.setdefault(name, module)
-    spec.loader.exec_module(module)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        # The next look is at the file, which may be mended, and not at half of it.
+        sys.modules.pop(name, None)
+        raise
     return module
+
+
+def _module_name(file: Path) -> str:
+    """Return a name of this file alone, which no import can mean."""
+    digest = hashlib.sha256(os.fsencode(file)).hexdigest()
+    return f"{file.stem.replace('.', '_')}@{digest[:12]}"
 
 
 def _source(target: Target) -> Path | None:

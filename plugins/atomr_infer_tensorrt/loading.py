@@ -16,6 +16,7 @@ import attrs
 from atomr_infer.errors import ConfigError, EngineStartError
 from atomr_infer.runtimes.contract import Progress
 from atomr_infer.runtimes.decoding.engine import Bounds
+from atomr_infer.runtimes.files import expanded
 from atomr_infer.runtimes.hub import fetch_model, hub_of
 from atomr_infer.runtimes.hub_files import PREFIX, parse_hub_model
 from atomr_infer_ort.causal import PAST, cache_shape, probe
@@ -131,7 +132,7 @@ def find_model(source: str, file: str | None) -> Place:
         ConfigError: there is none; says what is there instead.
         EngineStartError: a settings file cannot be read.
     """
-    path = Path(source).expanduser()
+    path = expanded(source)
     if path.is_file():
         return Place(file=path, layout=None)
     if not path.is_dir():
@@ -207,7 +208,7 @@ def _built(
     folder = (
         cache_folder(environ)
         if options.plan_cache is None
-        else Path(options.plan_cache).expanduser()
+        else expanded(options.plan_cache)
     )
     cache = PlanCache(folder, options.plan_cache_gib * _GIB)
     identity = backend.identity

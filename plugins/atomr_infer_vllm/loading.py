@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from atomr_infer.errors import ConfigError
 from atomr_infer.runtimes.contract import Progress
+from atomr_infer.runtimes.files import expanded
 from atomr_infer.runtimes.memory import check_fits, free_bytes
 from atomr_infer.runtimes.weights import weights_bytes
 from atomr_infer_vllm.embedding import VllmEmbedder
@@ -51,7 +52,7 @@ def prepare(deployment: str, options: Options, report: Report) -> Any:  # noqa: 
     _parser_kind(options)  # before the minute that a start takes
     on_cpu = current_platform.is_cpu()
     if on_cpu:
-        needed = weights_bytes(Path(options.weights).expanduser())
+        needed = weights_bytes(expanded(options.weights))
         check_fits(options.weights, needed, free_bytes())
     arguments = engine_arguments(options, on_cpu=on_cpu)
     return AsyncEngineArgs(**arguments, disable_log_stats=False)
@@ -67,11 +68,11 @@ def _set_environment(options: Options) -> None:
 
 
 def _check_files(deployment: str, options: Options) -> None:
-    weights = Path(options.weights).expanduser()
+    weights = expanded(options.weights)
     if options.weights.startswith(("/", "./", "../", "~")) and not weights.exists():
         raise ConfigError(f"deployment {deployment!r}: there is no model {weights}")
     template = options.chat_template
-    if template is not None and not Path(template).expanduser().is_file():
+    if template is not None and not expanded(template).is_file():
         raise ConfigError(
             f"deployment {deployment!r}: there is no chat template {template}"
         )
@@ -141,7 +142,7 @@ def _parts(engine: Any, options: Options) -> Parts:  # noqa: ANN401  AsyncLLM
 def _chat_template(tokenizer: Any, options: Options) -> str | None:  # noqa: ANN401  HF's
     if options.chat_template is not None:
         try:
-            return Path(options.chat_template).expanduser().read_text(encoding="utf-8")
+            return expanded(options.chat_template).read_text(encoding="utf-8")
         except OSError as error:
             raise ConfigError(f"the chat template cannot be read: {error}") from error
     template: str | None = getattr(tokenizer, "chat_template", None)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib.util
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
@@ -23,10 +22,12 @@ from atomr_infer.runtimes.contract import (
     RunnerContext,
     RuntimePlugin,
 )
+from atomr_infer.runtimes.files import expanded
 from atomr_infer_vllm.options import parse_options
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from atomr_infer.model.deployment import Deployment
 
@@ -66,9 +67,7 @@ class VllmPlugin(RuntimePlugin):
         paths = [options.weights] if is_path else []
         if options.chat_template is not None:
             paths.append(options.chat_template)
-        return tuple(
-            Path(path).expanduser() for path in [*paths, *options.lora.values()]
-        )
+        return tuple(expanded(path) for path in [*paths, *options.lora.values()])
 
     @asynccontextmanager
     async def open_runner(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,6 +56,35 @@ def test_what_is_fetched_or_packaged_is_not_looked_for(
 ) -> None:
     path = write(deployment(runtime, model))
     assert checked(Path(path)).deployments == (("m", runtime),)
+
+
+def test_the_files_of_an_engine_on_ray_are_not_looked_for_on_this_machine(
+    write: Callable[[str], str],
+) -> None:
+    ray = f'[deployment.ray]\ninterpreter = "{sys.executable}"\n'
+    path = write(deployment("vllm", "/no/such") + ray)
+    assert checked(Path(path)).deployments == (("m", "vllm"),)
+
+
+@pytest.mark.parametrize("runtime", ["ort", "mistralrs"])
+@pytest.mark.parametrize(
+    ("model", "problem"),
+    [
+        ("~no-such-user/m", "there is no home for '~no-such-user/m'"),
+        (
+            f"/{'m' * 256}",
+            f"'/{'m' * 79}'... has a name of more than 255 bytes in it",
+        ),
+        ("/m" * 2500, f"'{'/m' * 40}'... cannot be looked for: File name too long"),
+    ],
+)
+def test_a_model_that_can_be_no_path_is_named_with_its_line(
+    write: Callable[[str], str], runtime: str, model: str, problem: str
+) -> None:
+    path = write(deployment(runtime, model))
+    with pytest.raises(ConfigError) as caught:
+        checked(Path(path))
+    assert str(caught.value).startswith(f"{path}:4: deployment 'm': {problem}")
 
 
 def test_an_admin_key_needs_the_packages_of_its_routes(

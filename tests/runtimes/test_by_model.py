@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from atomr_infer.errors import PluginError
+from atomr_infer.errors import ConfigError, PluginError
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.runtimes.by_model import (
     Fit,
@@ -44,6 +44,22 @@ def test_a_providers_names_are_known(model: str, runtime: str, why: str) -> None
 
 def test_a_name_that_says_nothing_chooses_nothing() -> None:
     assert choose_runtime("my-model") is None
+
+
+@pytest.mark.parametrize(
+    ("model", "problem"),
+    [
+        ("~no-such-user/m", "there is no home for '~no-such-user/m'; write the whole"),
+        ("m" * 256, "has a name of more than 255 bytes in it; no file is called so"),
+        ("m/" * 2500, "cannot be looked for: File name too long"),
+    ],
+    ids=["home", "name", "path"],
+)
+def test_a_name_that_can_be_no_path_is_refused(model: str, problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        choose_runtime(model)
+    served = Deployment(name="m", runtime="mock", model=model)
+    assert why_runtime(served) == ""
 
 
 @pytest.mark.parametrize(
