@@ -45,11 +45,23 @@ def test_an_empty_table_is_ray_as_this_machine_knows_it() -> None:
         ("gpus = 2", "unknown key 'gpus'; did you mean 'num_gpus'?"),
         ("num_gpus = -1", "num_gpus: -1 must be a number of 0 or more"),
         ('address = "ray://head:10001"', 'is no address of a Ray cluster; write "HOST'),
+        ('address = "head:²"', 'is no address of a Ray cluster; write "HOST:PORT"'),
+        ('address = "head:0"', 'is no address of a Ray cluster; write "HOST:PORT"'),
+        ('address = "head:65536"', 'is no address of a Ray cluster; write "HOST:PO'),
+        (f'address = "h:{"9" * 5000}"', 'is no address of a Ray cluster; write "HOST'),
         ('address = "head"', 'is no address of a Ray cluster; write "HOST:PORT"'),
         ("resources = 4", "resources is a number, not a table of amounts"),
         ("resources = { GPU = 1 }", "'GPU' has a key of its own; write num_gpus"),
+        ("resources = { CPU = 1 }", "'CPU' has a key of its own; write num_cpus"),
+        ("resources = { memory = 1 }", "'memory' is Ray's own; leave it out"),
+        ("resources = { object_store_memory = 1 }", "memory' is Ray's own; leave it"),
+        ("num_gpus = 1.5", "num_gpus: 1.5 is neither whole nor a part of one; write 2"),
         ("resources = { TPU = 0 }", "resources: 0 must be a number above 0"),
         ('interpreter = ""', "interpreter: '' is empty; give it a value"),
+        (
+            'interpreter = "~no-such-user/p"',
+            "interpreter: there is no home for '~no",
+        ),
     ],
 )
 def test_a_mistake_is_said_with_its_line(text: str, problem: str) -> None:
