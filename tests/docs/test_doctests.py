@@ -14,7 +14,7 @@ FLAGS = doctest.ELLIPSIS | doctest.IGNORE_EXCEPTION_DETAIL
 # The examples in the tutorial's files are run by its own programs.
 TUTORIAL = {*ROOT.glob("docs/tutorial/*.md")}
 # Engines that `make engines` installs: what needs them is tested there.
-ELSEWHERE = {"cuda", "llama_cpp", "vllm"}
+ELSEWHERE = {"cuda", "llama_cpp", "ray", "vllm"}
 PAGES = sorted({*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")} - TUTORIAL)
 
 
