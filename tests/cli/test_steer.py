@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+from click.testing import CliRunner
 
+from atomr_infer.cli.check import check
 from atomr_infer.testing import upstream_script as script
 from atomr_infer.testing.upstream import open_openai_upstream
 from tests.cli.conftest import mock_config, run_command, start_command
@@ -184,27 +186,31 @@ async def test_deployments_are_listed_and_shown(serve: Start) -> None:
 
 
 async def test_check_says_whether_a_file_can_work(
-    write: Callable[[str], str], tmp_path: Path
+    write: Callable[[str], str],
 ) -> None:
     path = write(mock_config())
     ran = await run_command("check", "-c", path)
     assert ran == (0, f"m: mock\n{path} can be served\n", "")
-    code, out, _ = await run_command("check", "-c", path, "--json")
-    assert code == 0
-    assert json.loads(out) == {
+    path = write(mock_config(gateway=ADMIN))
+    code, _, err = await run_command("check", "-c", path)
+    assert code == 1
+    assert err.startswith(f"atomr-infer: {path}:2: ")
+
+
+def test_check_says_it_in_json(write: Callable[[str], str]) -> None:
+    path = write(mock_config())
+    found = CliRunner().invoke(check, ["-c", path, "--json"])
+    assert found.exit_code == 0
+    assert json.loads(found.stdout) == {
         "ok": True,
         "source": path,
         "deployments": [["m", "mock"]],
         "notices": [],
     }
-    path = write(mock_config(gateway=ADMIN))
-    code, _, err = await run_command("check", "-c", path)
-    assert code == 1
-    assert err.startswith(f"atomr-infer: {path}:2: ")
     files = 'certificate = "a.pem"\nprivate_key = "b.pem"'
     path = write(mock_config(gateway=files))
-    code, out, err = await run_command("check", "-c", path, "--json")
-    assert (code, err) == (1, "")
-    told = json.loads(out)
+    found = CliRunner().invoke(check, ["-c", path, "--json"])
+    assert (found.exit_code, found.stderr) == (1, "")
+    told = json.loads(found.stdout)
     assert (told["ok"], told["error"]["line"]) == (False, 2)
-    assert (await run_command("check", "--nonsense"))[0] == 2
+    assert CliRunner().invoke(check, ["--nonsense"]).exit_code == 2

@@ -78,6 +78,7 @@ async def test_each_replica_sees_the_gpus_that_it_was_given(
         assert await seen(node) == {"all of them"}
 
 
+@pytest.mark.slow
 async def test_what_has_ended_gives_its_gpus_back(tmp_path: Path, code: str) -> None:
     one = Deployment(name="m", runtime=code, placement=Placement(gpus=2))
     async with open_fleet(tmp_path, "a") as fleet:
