@@ -132,9 +132,10 @@ class Actor:
                 f"{self.label} is inside a function; an actor is found by its name, so "
                 "define it at the top of a module"
             )
-        if module != _MAIN:
+        # One that was found by its file has a name that nobody can import.
+        if module != _MAIN and all(map(str.isidentifier, module.split("."))):
             return f"{module}:{name}"
-        file = getattr(sys.modules[_MAIN], "__file__", None)
+        file = getattr(sys.modules.get(module), "__file__", None)
         if file is None or not file.endswith(".py"):
             raise ConfigError(f"{self.label} is in no file; write it into a module")
         return f"{Path(file).absolute()}:{name}"

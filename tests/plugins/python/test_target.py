@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast, get_type_hints
 
 import attrs
 import pytest
 
+from atomr_infer.actors import deployment_of
 from atomr_infer.errors import ConfigError
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.runtimes.plugin_check import check_plugin
+from atomr_infer_python.actor_plugin import PLUGIN as ACTORS
 from atomr_infer_python.plugin import PLUGIN
 from atomr_infer_python.target import Target, load_target, parse_target
 from tests.plugins.python.conftest import OWN
@@ -187,3 +190,67 @@ def test_a_module_in_folders_without_an_init_file_is_found(
 
     PLUGIN.validate(named("python:one_of_mine.inside.further.models:answer"))
     assert "no module" in refusal(named("python:one_of_mine.inside.farther.m:answer"))
+
+
+SAME = """
+from __future__ import annotations
+from dataclasses import KW_ONLY, dataclass
+from typing import ClassVar
+from atomr_infer.actors import Context, inference_actor
+
+@dataclass
+class %(inner)s:
+    number: int
+
+@dataclass
+class Outer:
+    count: ClassVar[int] = 0
+    inner: %(inner)s
+    _: KW_ONLY
+    more: int = 0
+
+@inference_actor
+async def act(ctx: Context, text: str) -> str:
+    return text
+"""
+
+
+def load(file: Path, name: str) -> Any:
+    return cast("Any", load_target(Target(str(file), name)))
+
+
+def test_two_files_of_one_name_are_two_modules_and_executed_once_each(
+    tmp_path: Path,
+) -> None:
+    files = [tmp_path / inner / "same.py" for inner in ("First", "Second")]
+    for file in files:
+        file.parent.mkdir()
+        file.write_text(SAME % {"inner": file.parent.name})
+
+    for file in files:
+        inner, outer = load(file, file.parent.name), load(file, "Outer")
+        assert get_type_hints(outer)["inner"] is inner
+        made = outer(inner(3), more=4)
+        assert pickle.loads(pickle.dumps(made)) == made
+        assert load(file, "Outer") is outer
+    assert load(files[0], "Outer") is not load(files[1], "Outer")
+
+
+def test_an_actor_of_a_file_is_deployed_by_its_file(tmp_path: Path) -> None:
+    file = tmp_path / "by_file.py"
+    file.write_text(SAME % {"inner": "Inner"})
+
+    assert deployment_of(load(file, "act"), "a").runtime == f"actor:{file}:act"
+
+
+def test_a_file_whose_import_failed_is_read_again(tmp_path: Path) -> None:
+    file = tmp_path / "mended.py"
+    file.write_text(SAME % {"inner": "Inner"} + "raise OSError('broken')\n")
+    deployment = named(f"actor:{file}:act")
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="cannot be imported: OSError: broken"):
+            ACTORS.validate(deployment)
+
+    file.write_text(SAME % {"inner": "Inner"})
+
+    ACTORS.validate(deployment)
