@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,7 @@ from atomr_infer.model.batch import ExecuteBatch, Message, Role
 from atomr_infer.model.deployment import Deployment, RetryPolicy, Serving
 from atomr_infer.model.rate_limits import RateLimits
 from atomr_infer.model.secret import EnvSecret, HeaderSecret, PooledSecret, Secret
+from atomr_infer.policy.rate_permits import Dimension
 from atomr_infer.serving.application import open_serving
 from atomr_infer.serving.limits.limiters import Asks
 from atomr_infer.serving.placing.status import local_status
@@ -218,6 +221,10 @@ async def test_other_nodes_keep_what_one_was_told(tmp_path: Path) -> None:
         assert a.limits.service.limits == b.limits.service.limits
 
 
+def kept(tree: Tree) -> int:
+    return shown(tree)["requests_per_minute"].limit
+
+
 def hear(tree: Tree, headers: dict[str, str]) -> None:
     (gate,) = tree.gates.of_attempts["m"]
     gate.hear(headers)  # type: ignore[attr-defined] # a limit's gate
@@ -235,6 +242,38 @@ async def test_what_another_node_says_that_makes_no_sense_changes_nothing(
             told._map.put(str(value), value)  # as another version would
         hear(a, {REQUESTS: "50"})
         await until(lambda: shown(b)["requests_per_minute"].limit == 50)
+
+
+async def test_what_no_provider_can_have_told_changes_nothing(tmp_path: Path) -> None:
+    async with two_trees(tmp_path) as (a, b):
+        for tree in (a, b):
+            tree.limits.add(MOCK, Asks(provider="openai", account="0a1b"))
+        [name] = a.limits._shared
+        now = time.time()
+        for at_s, most in (
+            (now + 9.0, 0),
+            (now + 9.0, -1),
+            (now + 3600.0, 7),
+            (-math.inf, 7),
+            (math.inf, 7),
+            (math.nan, 7),
+            (now, 50),
+        ):
+            value = {"name": name, "at_s": at_s}
+            value["limits"] = {"requests_per_minute": most}
+            a.limits.told._map.put(f"{at_s} {most}", value)
+        await until(lambda: kept(a) == kept(b) == 50)
+
+
+async def test_what_cannot_be_a_limit_is_not_believed() -> None:
+    async with open_serving(environ={}) as serving:
+        serving.limits.add(MOCK, Asks(provider="openai", account="0a1b"))
+        [name] = serving.limits._shared
+        with pytest.raises(ValueError, match="requests_per_minute"):
+            serving.limits._take_told(name, {Dimension.REQUESTS: 0})
+        assert shown(serving)["requests_per_minute"].told is None
+        hear(serving, {REQUESTS: "50"})
+        assert shown(serving)["requests_per_minute"].limit == 50
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from atomr.cluster.permits import FIRST, Limit, PermitService
 from atomr_infer.errors import ConfigError
 from atomr_infer.model.secret import HeaderSecret
 from atomr_infer.policy.rate_permits import LONGEST_S, Dimension
+from atomr_infer.policy.told_limits import lowered
 from atomr_infer.serving.limits.announced import AnnouncedLimits
 from atomr_infer.serving.limits.limiter import MODES, RateGate, deaf, limit_name
 from atomr_infer.serving.limits.shared_limits import (
@@ -177,8 +178,8 @@ class Limiters:
         shared = self._shared.get(name)
         if shared is None or shared.believed == believed:
             return
-        shared.believed = believed
-        gate, limits = shared.gate, shared.limits
+        limits = lowered(shared.declared, believed)  # may refuse it
+        gate, shared.believed = shared.gate, believed
         if limits == gate.limits:
             return
         gate.take(limits)

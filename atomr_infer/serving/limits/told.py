@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import msgspec
 import trio
@@ -35,6 +35,11 @@ log = logging.getLogger(__name__)
 _MAP = "told limits"
 _LOOK_S = 5.0
 
+_AHEAD_S = 60.0
+"""How far another node's clock may be before this one's."""
+
+_AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
+
 
 class Told(msgspec.Struct, frozen=True):
     """What one node was told, as it says it to the others.
@@ -47,7 +52,7 @@ class Told(msgspec.Struct, frozen=True):
 
     name: str
     at_s: float
-    limits: dict[str, int]
+    limits: dict[str, _AtLeastOne]
 
 
 class SharedTold:
@@ -140,10 +145,15 @@ class SharedTold:
 
 def _read(value: object) -> Told | None:
     try:
-        return msgspec.convert(value, Told)
+        told = msgspec.convert(value, Told)
     except msgspec.ValidationError as error:
         log.warning("a node was told limits that make no sense: %s", error)
         return None
+    # What is later than all others would stand for ever; nan is later than nothing.
+    if 0.0 <= told.at_s <= time.time() + _AHEAD_S:
+        return told
+    log.warning("a node was told limits at %g s, which is no time yet", told.at_s)
+    return None
 
 
 def _key(name: str) -> str:
