@@ -53,7 +53,8 @@ async def _reach(address: str) -> None:
         with trio.fail_after(DIAL_S):
             stream = await trio.open_tcp_stream(host.strip("[]"), int(port))
             await stream.aclose()
-    except (OSError, trio.TooSlowError) as error:
+    # A ValueError: no host is called so.
+    except (OSError, ValueError, trio.TooSlowError) as error:
         raise EngineStartError(
             f"there is no Ray at {address!r}: {in_one_line(error)}; start it, or write "
             "its address under [deployment.ray]"
@@ -70,6 +71,9 @@ class Placed:
 
     Attributes:
         ended: set when its process is gone, or could not be.
+
+    Raises:
+        EngineStartError: Ray refuses what it is to set aside.
     """
 
     def __init__(self, order: Order, relay: tuple[str, int], token: bytes) -> None:
@@ -81,7 +85,13 @@ class Placed:
             "max_task_retries": 0,
         }
         self.ended = trio.Event()
-        self._actor = ray.remote(Seat).options(**options).remote()
+        try:
+            self._actor = ray.remote(Seat).options(**options).remote()
+        except ValueError as error:
+            raise EngineStartError(
+                f"Ray cannot set {order.ray.wanted} aside: {in_one_line(error)}; "
+                "change it under [deployment.ray]"
+            ) from error
         self._ref = self._actor.run.remote(written(order), relay, token)
         loop = trio.lowlevel.current_trio_token()
         self._ref.future().add_done_callback(_telling(loop, self.ended))

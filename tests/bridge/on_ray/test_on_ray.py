@@ -191,6 +191,22 @@ async def test_an_interpreter_that_is_not_on_the_node_is_told(on_ray: Open) -> N
             pass
 
 
+@pytest.mark.parametrize(
+    ("order", "said"),
+    [
+        ({"num_gpus": 0.00001}, r"Ray cannot set 1e-05 GPU, 1 CPU aside: .*precision"),
+        ({"address": "a..b:80"}, "there is no Ray at 'a..b:80': .*label"),
+    ],
+    ids=["amount", "host"],
+)
+async def test_what_ray_refuses_is_told(
+    on_ray: Open, order: dict[str, float | str], said: str
+) -> None:
+    with trio.fail_after(120), pytest.raises(EngineStartError, match=said):
+        async with on_ray(**order):
+            pass
+
+
 async def test_what_ray_does_not_have_is_waited_for_and_named(
     on_ray: Open, progress: list[Progress], until: Until
 ) -> None:
