@@ -82,8 +82,27 @@ def locked(lock_file: Path, report: Report) -> Iterator[None]:
 
 
 @contextmanager
-def space_errors(folder: Path, size_bytes: int) -> Iterator[None]:
+def source_errors(source: Path) -> Iterator[None]:
+    """Say of a model that fails to be read that it is the one.
+
+    Raises:
+        EngineStartError: it cannot be read.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise EngineStartError(
+            f"the model {str(source)!r} cannot be read: {error}"
+        ) from error
+
+
+@contextmanager
+def space_errors(folder: Path, size_bytes: Callable[[], int]) -> Iterator[None]:
     """Say of a disk that is full how much is needed.
+
+    Args:
+        folder: where the converted model is kept.
+        size_bytes: tells its size; asked when there is no room for it.
 
     Raises:
         EngineStartError: a file became larger than there is room for.
@@ -94,7 +113,7 @@ def space_errors(folder: Path, size_bytes: int) -> Iterator[None]:
         if error.errno not in _TOO_BIG:
             raise
         # Rounded up, and one for the metadata.
-        need_mib = size_bytes // 2**20 + 2
+        need_mib = size_bytes() // 2**20 + 2
         raise EngineStartError(
             f"the converted model cannot be cached: no space left in {str(folder)!r}, "
             f"about {need_mib} MiB are needed ({error.strerror}); {_REMEDY}"

@@ -85,7 +85,8 @@ def as_q8_0(source: Path, folder: Path, report: Report) -> Path:
     Raises:
         ConfigError: the package ``gguf`` is not installed.
         EngineStartError: the source cannot be read, is no GGUF or of a kind that
-            cannot be converted, or the cache cannot be written; nothing partial is used.
+            cannot be converted, or the cache cannot be written; nothing partial is
+            used.
     """
     report(Progress("checking the model file"))
     with source_errors(source):

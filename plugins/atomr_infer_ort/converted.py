@@ -20,6 +20,7 @@ import hashlib
 import json
 import logging
 import shutil
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from atomr_infer.errors import ConfigError
@@ -28,12 +29,14 @@ from atomr_infer.runtimes.kept_models import (
     cache_errors,
     digest_of,
     locked,
+    source_errors,
     space_errors,
     sync,
 )
-from atomr_infer_ort.layout import weights_bytes, weights_files
+from atomr_infer_ort.layout import weights_files
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from atomr_infer.runtimes.kept_models import Report
@@ -44,10 +47,11 @@ RECIPE = "blocks-v1"
 _log = logging.getLogger(__name__)
 
 _DIGESTS = "sha256.json"
-_FULL_BITS = 32
 
 
-def with_bits(model: Path, bits: int, folder: Path, report: Report) -> Path:
+def with_bits(
+    model: Path, bits: int, folder: Path, report: Report, *, if_any: bool = False
+) -> Path:
     """Return a model with its weights in fewer bits, from the cache or made now.
 
     A whole model in the cache is returned without a write: the cache of a container's
@@ -58,33 +62,45 @@ def with_bits(model: Path, bits: int, folder: Path, report: Report) -> Path:
         bits: 8 or 4.
         folder: the cache; made when it is missing.
         report: told how far the conversion has come.
+        if_any: whether a model that has no weights in 32 bits is returned as it is.
 
     Raises:
         ConfigError: the package ``onnx`` is not installed.
-        EngineStartError: the model cannot be converted, or the cache cannot be
-            written; nothing partial is used.
+        EngineStartError: the model cannot be read or converted, or the cache cannot
+            be written; nothing partial is used.
     """
+    report(Progress("checking the model file"))
+    with source_errors(model):
+        key = _key(model)
     with cache_errors():
-        report(Progress("checking the model file"))
-        kept = folder / f"{_key(model)}-{bits}-{RECIPE}"
+        kept = folder / f"{key}-{bits}-{RECIPE}"
         if not _is_whole(kept):
-            about = weights_bytes(model) * bits // _FULL_BITS
-            with space_errors(folder, about):
+            with _conversion_packages(bits):
+                # It takes a while to import, and a cached model does not need it.
+                from atomr_infer_ort.quantizing import has_products, size_as  # noqa: PLC0415
+            if if_any and not has_products(model):
+                return model
+            with space_errors(folder, lambda: size_as(model, bits)):
                 folder.mkdir(parents=True, exist_ok=True)
                 with locked(kept.with_name(f"{kept.name}.lock"), report):
                     _convert_once(model, kept, bits, report)
     return kept / "model.onnx"
 
 
-def _convert_once(model: Path, kept: Path, bits: int, report: Report) -> None:
+@contextmanager
+def _conversion_packages(bits: int) -> Iterator[None]:
     try:
-        # It takes a while to import, and a cached model does not need it.
-        from atomr_infer_ort.quantizing import write_quantized  # noqa: PLC0415
+        yield
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"weights in {bits} bits need the package {error.name!r}; run: pip install "
             f"{error.name}"
         ) from error
+
+
+def _convert_once(model: Path, kept: Path, bits: int, report: Report) -> None:
+    from atomr_infer_ort.quantizing import write_quantized  # noqa: PLC0415  as above
+
     # Another process may have made it while this one waited for the lock.
     if _is_whole(kept):
         return

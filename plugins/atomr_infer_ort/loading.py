@@ -100,7 +100,7 @@ def load(
         draft = None
         if options.draft is not None:
             source = on_disk(options.draft)
-            layout_of_draft, opened = opening(source, options.draft_file)
+            layout_of_draft, opened = opening(source, options.draft_file, if_any=True)
             draft = _draft(layout_of_draft, opened, options, tokenizer, model)
         return _causal(options, layout, model, draft)
     if options.draft is not None:
@@ -136,11 +136,12 @@ def _opened(
     options: Options,
     report: Callable[[Progress], None],
     environ: Mapping[str, str],
+    if_any: bool = False,
 ) -> tuple[Layout, Session]:
     report(Progress("reading the model's files"))
     layout = read_layout(source, file)
     with _made_for(layout, options):
-        session = _session(layout.model, options, report, environ)
+        session = _session(layout.model, options, report, environ, if_any=if_any)
     return layout, renamed(session, layout.names)
 
 
@@ -165,10 +166,12 @@ def _session(
     options: Options,
     report: Callable[[Progress], None],
     environ: Mapping[str, str],
+    *,
+    if_any: bool = False,
 ) -> Session:
     bits = _BITS.get(options.weights)
     if bits is not None:
-        model = with_bits(model, bits, cache_folder(environ), report)
+        model = with_bits(model, bits, cache_folder(environ), report, if_any=if_any)
     size = weights_bytes(model)
     if options.providers[0] == "cpu":
         check_fits(str(model), size, free_bytes())

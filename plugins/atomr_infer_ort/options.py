@@ -87,7 +87,8 @@ class Options:
             tried.
         weights: what the weights of matrix products are kept in: ``model`` (as the
             file says), ``int8`` or ``int4``, for which a file with weights in 32 bits
-            is converted once, into the cache.
+            is converted once, into the cache.  So is the draft's, unless it has none
+            in 32 bits.
         providers: execution providers, the preferred first: ``cpu``, ``cuda``,
             ``tensorrt``, ``openvino`` and others; one that cannot be used stops
             the start.

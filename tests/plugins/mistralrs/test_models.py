@@ -369,6 +369,16 @@ def test_a_cache_folder_that_is_a_file_is_named(
         as_q8_0(small_gguf, blocker / "models", ignore)
 
 
+def test_a_source_that_cannot_be_read_is_no_full_cache(tmp_path: Path) -> None:
+    source = tmp_path / "gone.gguf"
+    with pytest.raises(EngineStartError) as caught:
+        as_q8_0(source, tmp_path / "cache", ignore)
+    assert caught.value.message == (
+        f"the model '{source}' cannot be read: [Errno 2] No such file or directory: "
+        f"'{source}'"
+    )
+
+
 @pytest.mark.parametrize("content", [b"", b"GGUF", b"not a model" * 100])
 def test_a_file_that_is_no_gguf_is_named(tmp_path: Path, content: bytes) -> None:
     fake = tmp_path / "fake.gguf"

@@ -124,6 +124,97 @@ def test_what_makes_an_output_keeps_eight_bits(tmp_path: Path) -> None:
     assert len(bits) == 2 * 7
 
 
+def answer_of(path: Path, given: Array) -> Array:
+    [made] = onnxruntime.InferenceSession(str(path)).run(["y"], {"x": given})
+    return np.asarray(made)
+
+
+def near(model: onnx.ModelProto, folder: Path, weight: Array) -> bool:
+    """Whether a model that was converted multiplies by ``weight``, nearly."""
+    onnx.save(model, folder / "m.onnx")
+    write_quantized(folder / "m.onnx", folder / "q.onnx", 8, ignore)
+    given = matrix(5, len(weight))
+    wanted = np.maximum(given @ weight, 0)
+    off = answer_of(folder / "q.onnx", given) - wanted
+    return bool(np.linalg.norm(off) <= 0.02 * np.linalg.norm(wanted))
+
+
+@pytest.mark.parametrize("kind", ["INT4", "UINT4", "BFLOAT16", "FLOAT8E4M3FN"])
+@pytest.mark.parametrize("beside", [False, True], ids=["inside", "beside"])
+def test_what_is_no_product_is_kept_byte_by_byte(
+    tmp_path: Path, kind: str, *, beside: bool
+) -> None:
+    kept = TensorProto(
+        name="kept", dims=[4096], data_type=TensorProto.DataType.Value(kind)
+    )
+    halves = kind.endswith("INT4")
+    size = 2048 if halves else 8192 if kind == "BFLOAT16" else 4096
+    stored = RANDOM.integers(0, 256, size).astype(np.uint8).tobytes()
+    if beside:
+        kept.data_location = TensorProto.EXTERNAL
+        said = {"location": "m.onnx_data", "offset": 64, "length": size}
+        for key, told in said.items():
+            kept.external_data.add(key=key, value=str(told))
+        (tmp_path / "m.onnx_data").write_bytes(b"x" * 64 + stored + b"more")
+    else:
+        kept.raw_data = stored
+    model = product(matrix(64, 64))
+    model.graph.initializer.append(kept)
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    write_quantized(tmp_path / "m.onnx", tmp_path / "q.onnx", 8, ignore)
+    [made] = [
+        one
+        for one in onnx.load(tmp_path / "q.onnx").graph.initializer
+        if one.name == "kept"
+    ]
+    assert (made.raw_data, made.data_type, list(made.dims)) == (
+        stored,
+        kept.data_type,
+        [4096],
+    )
+
+
+def test_a_value_that_is_cut_off_is_told(tmp_path: Path) -> None:
+    model = product(matrix(64, 64))
+    kept = TensorProto(name="kept", dims=[4096], data_type=TensorProto.UINT8)
+    kept.data_location = TensorProto.EXTERNAL
+    for key, told in {"location": "m.onnx_data", "length": 4096}.items():
+        kept.external_data.add(key=key, value=str(told))
+    (tmp_path / "m.onnx_data").write_bytes(b"half of it")
+    model.graph.initializer.append(kept)
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(EngineStartError, match=r"m\.onnx_data' is cut off"):
+        with_bits(tmp_path / "m.onnx", 8, tmp_path / "cache", ignore)
+
+
+@pytest.mark.parametrize("version", [3, 10])
+def test_a_weight_that_is_an_input_too_is_none_any_more(
+    tmp_path: Path, version: int
+) -> None:
+    weight = matrix(64, 20)
+    model = product(weight)
+    model.ir_version = version
+    shape = list(weight.shape)
+    model.graph.input.append(
+        helper.make_tensor_value_info("w", TensorProto.FLOAT, shape)
+    )
+    assert near(model, tmp_path, weight)
+    inputs = onnxruntime.InferenceSession(str(tmp_path / "q.onnx")).get_inputs()
+    assert [one.name for one in inputs] == ["x"]
+
+
+def test_names_that_the_model_has_already_are_left_to_it(tmp_path: Path) -> None:
+    first, second = matrix(64, 48), matrix(48, 20)
+    model = product(first)
+    [node, relu] = model.graph.node
+    node.output[0] = "w_s"
+    second_node = helper.make_node("MatMul", ["w_s", "w_q"], ["p"])
+    del model.graph.node[:]
+    model.graph.node.extend([node, second_node, relu])
+    model.graph.initializer.append(numpy_helper.from_array(second, "w_q"))
+    assert near(model, tmp_path, first @ second)
+
+
 # --- the cache ------------------------------------------------------------------------
 
 
@@ -215,6 +306,42 @@ def test_a_full_disk_is_told_and_leaves_nothing(
     with pytest.raises(EngineStartError, match=r"no space left in .* are needed"):
         with_bits(tmp_path / "m.onnx", 4, cache, ignore)
     assert kept(cache) == []
+
+
+@pytest.mark.parametrize(("bits", "rows"), [(8, 64), (4, 96), (4, 40)])
+def test_the_room_that_is_needed_is_what_the_model_takes(
+    tmp_path: Path, bits: int, rows: int
+) -> None:
+    folder = write_llama(tmp_path / "llama")
+    onnx.save(product(matrix(rows, 640)), tmp_path / "m.onnx")
+    for model in (folder / "model.onnx", tmp_path / "m.onnx"):
+        write_quantized(model, tmp_path / "q.onnx", bits, ignore)
+        files = [tmp_path / "q.onnx", tmp_path / "q.onnx_data"]
+        size = sum(file.stat().st_size for file in files)
+        # Names and places of what is new are counted as nothing.
+        assert abs(quantizing.size_as(model, bits) - size) < 16_000
+
+
+def test_a_source_that_cannot_be_read_is_no_full_cache(tmp_path: Path) -> None:
+    onnx.save(product(matrix(64, 64)), tmp_path / "m.onnx")
+    (tmp_path / "m.onnx_data").symlink_to(tmp_path / "gone")
+    with pytest.raises(
+        EngineStartError, match=r"^the model '.*m\.onnx' cannot be read: "
+    ):
+        with_bits(tmp_path / "m.onnx", 8, tmp_path / "cache", ignore)
+
+
+@pytest.mark.parametrize("is_wide", [True, False], ids=["32 bits", "quantized"])
+async def test_a_draft_is_converted_if_it_has_weights_in_32_bits(
+    tmp_path: Path, cache: Path, *, is_wide: bool
+) -> None:
+    folder, draft = write_llama(tmp_path / "model"), write_llama(tmp_path / "d", seed=2)
+    if not is_wide:
+        small = tmp_path / "q.onnx"
+        write_quantized(draft / "model.onnx", small, 8, ignore)
+        onnx.save(onnx.load(small), draft / "model.onnx")
+    async with opened(folder, weights="int4", draft=str(draft)):
+        assert len(kept(cache)) == (2 if is_wide else 1)
 
 
 def elsewhere() -> onnx.ModelProto:
