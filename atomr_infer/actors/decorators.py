@@ -143,7 +143,7 @@ Args:
         64 for a function.
 
 Raises:
-    ConfigError: it is not async, or has no ``handle``.
+    ConfigError: it is not async, has no ``handle``, or has a parameter ``asks``.
 """
 
 gpu_actor = _GpuActor()
@@ -159,7 +159,8 @@ Args:
     concurrency: requests at once; left out: 1.
 
 Raises:
-    ConfigError: it has no ``handle``, or a number makes no sense.
+    ConfigError: it has no ``handle``, it has a parameter ``asks``, or a number makes
+        no sense.
 """
 
 

@@ -142,8 +142,25 @@ class Actor:
 
 
 def mark(actor: Actor) -> None:
-    """Let the code be known as an actor's."""
+    """Let the code be known as an actor's.
+
+    Raises:
+        ConfigError: it takes an option that is not the code's.
+    """
+    names = _parameters(actor.wrapped)
+    if ASKS in names[0 if actor.is_class else actor.given :]:
+        raise ConfigError(
+            f"{actor.label} has a parameter {ASKS!r}; the option of that name says "
+            "whom an actor asks, and is not given to the code: call it something else"
+        )
     setattr(actor.wrapped, _MARK, actor)
+
+
+def _parameters(code: Callable[..., object]) -> list[str]:
+    try:
+        return [*inspect.signature(code).parameters]
+    except (TypeError, ValueError):
+        return []  # a class in C, or the child of one, does not say it
 
 
 def actor_of(found: object) -> Actor | None:

@@ -82,6 +82,48 @@ def test_a_decorator_that_makes_no_sense_is_refused(
         inference_actor(**said)
 
 
+async def with_asks(ctx: Context, text: str, asks: list[str]) -> str:
+    return text
+
+
+class Asks:
+    """Takes what is not its own."""
+
+    def __init__(self, *, asks: int = 1) -> None:
+        self.asks = asks
+
+    async def handle(self, ctx: Context, text: str) -> str:
+        return text
+
+
+@pytest.mark.parametrize(
+    ("decorator", "code"),
+    [(inference_actor, with_asks), (inference_actor, Asks), (gpu_actor, Asks)],
+)
+def test_a_parameter_that_would_be_taken_for_whom_it_asks_is_refused(
+    decorator: Any, code: Any
+) -> None:
+    with pytest.raises(ConfigError) as raised:
+        decorator(code)
+
+    assert str(raised.value) == (
+        f"{__name__}:{code.__name__} has a parameter 'asks'; the option of that name "
+        "says whom an actor asks, and is not given to the code: call it something else"
+    )
+
+
+def test_a_request_may_be_called_asks() -> None:
+    @inference_actor
+    async def count_them(ctx: Context, asks: str) -> int:
+        return len(asks)
+
+
+def test_a_class_that_does_not_say_what_it_takes_may_be_an_actor() -> None:
+    child = type("Child", (dict,), HANDLES)
+
+    assert gpu_actor(child) is child
+
+
 @pytest.mark.parametrize("devices", [-1, True, 1.5])
 def test_gpus_are_counted_in_whole_numbers(devices: Any) -> None:
     with pytest.raises(ConfigError, match="must be a number, 0 at least"):
