@@ -42,7 +42,6 @@ from atomr_infer.cluster import Cluster
 from atomr_infer.errors import ConfigError, InferenceError, decode, encode
 from atomr_infer.serving.deployments.deploying import keeps_all
 from atomr_infer.serving.placing.orders import Orders
-from atomr_infer.serving.replicas.replica import Phase
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -281,11 +280,8 @@ async def _load_share(cluster: Cluster, orders: Orders, plan: ServePlan) -> None
     with LoadProgress() as progress:
         names = [deployment.name for deployment in plan.deployments]
         await orders.await_here(names, progress.show, failures.note)
-        phases = cluster.readiness().phases
         for name in names:
-            if phases.get(name) == Phase.FAILED.value:
-                print_notice(f"{name} waits for a key that is not refused; see the log")
-            elif name not in failures:
+            if name not in failures:
                 progress.done(name)
 
 

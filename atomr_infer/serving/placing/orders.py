@@ -15,7 +15,7 @@ import trio
 
 from atomr.cluster.replicator import NotReplicatingError
 from atomr_infer.config.deployment_table import deployment_table
-from atomr_infer.errors import ConfigError, NotReadyError, PluginError
+from atomr_infer.errors import ConfigError, InferenceError, NotReadyError, PluginError
 from atomr_infer.policy.colocation import colocation_problem
 from atomr_infer.policy.deployment_state import State
 from atomr_infer.policy.model_table import ModelTable
@@ -24,7 +24,7 @@ from atomr_infer.runtimes.loader import plugin_name
 from atomr_infer.serving.placing.leaving import goes, mine, moves
 from atomr_infer.serving.placing.records import digest_of
 from atomr_infer.serving.placing.status import cluster_status
-from atomr_infer.serving.replicas.key_check import waits_for_key
+from atomr_infer.serving.replicas.key_check import key_refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     Progress = Callable[[ReplicaState], None]
     _Shown = Callable[[str, ReplicaState], None]
-    _Failed = Callable[[str, NotReadyError], None]
+    _Failed = Callable[[str, InferenceError], None]
 
 log = logging.getLogger(__name__)
 
@@ -259,11 +259,10 @@ class Orders:
     def _declare(self, deployment: Deployment, picture: Picture) -> str:
         name, table = deployment.name, deployment_table(deployment)
         if self._catalogue.declare(name, digest_of(table)):
-            is_new = name not in picture.catalogue
             put = self._catalogue.put(
                 table, remote=self._is_remote(deployment, picture)
             )
-            what = "is deployed" if is_new else "is changed"
+            what = "is changed" if name in picture.catalogue else "is deployed"
             return "" if put is None else f"{name} {what}, as revision {put.revision}"
         entry = self._catalogue.entry(name)
         if entry is None or entry.digest == digest_of(table):
@@ -293,11 +292,13 @@ class Orders:
             await self._news()
 
     def _is_done_here(self, name: str, picture: Picture, failed: _Failed) -> bool:
-        if name not in picture.catalogue or waits_for_key(self._serving, name):
+        if name not in picture.catalogue:
+            return True
+        if (refusal := key_refusal(self._serving, name)) is not None:
+            failed(name, refusal)
             return True
         claim = picture.claims.get(name, {}).get(picture.me)
-        digest = picture.catalogue[name].entry.digest
-        if claim is not None and claim.digest == digest:
+        if claim is not None and claim.digest == picture.catalogue[name].entry.digest:
             if claim.state is State.FAILED:
                 told = f"{name} cannot be served here: {claim.reason}"
                 failed(name, NotReadyError(told))

@@ -137,10 +137,14 @@ def _place(source: SecretSource | Secret) -> str:
 
 def waits_for_key(serving: Serving, name: str) -> bool:
     """Whether a deployment here has failed for its key, and tries on."""
-    replicas = serving.replicas(name)
-    return bool(replicas) and all(
-        replica.phase is Phase.FAILED
-        and replica.error is not None
-        and replica.error.code == KEY_REFUSED
-        for replica in replicas
-    )
+    return key_refusal(serving, name) is not None
+
+
+def key_refusal(serving: Serving, name: str) -> InferenceError | None:
+    """Return what a deployment here has failed with for its key; None: it has not."""
+    errors = [
+        replica.error if replica.phase is Phase.FAILED else None
+        for replica in serving.replicas(name)
+    ]
+    refusals = [error for error in errors if error and error.code == KEY_REFUSED]
+    return refusals[0] if refusals and len(refusals) == len(errors) else None

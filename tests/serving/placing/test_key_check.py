@@ -11,12 +11,15 @@ import trio
 from atomr_infer.errors import NotReadyError, UpstreamAuthError
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.model.secret import EnvSecret
+from atomr_infer.serving.replicas.key_check import KEY_REFUSED
 from tests.serving.lab import PLUGIN, LabPlugin, Provider
 from tests.serving.placing.world import open_places
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from importlib.metadata import Distribution
+
+    from atomr_infer.errors import InferenceError
 
 REFUSED = UpstreamAuthError("no such key", status=401)
 WHY = "the provider refuses the key from the environment variable KEY: no such key"
@@ -45,15 +48,16 @@ async def test_a_deployment_whose_key_is_refused_everywhere_is_not_taken(
         await places.until(lambda: not places.runs, within_s=10)
 
 
-def fail(_: str, error: NotReadyError) -> None:
-    raise error
-
-
 async def test_it_is_shown_and_serves_when_another_key_is_there(
     autojump_clock: object, lab: Callable[[], Iterator[Distribution]]
 ) -> None:
     provider = Provider(*[REFUSED] * 4)
     PLUGIN.plan.extend([provider])
+    noted: list[tuple[str, str, str | None]] = []
+
+    def note(name: str, error: InferenceError) -> None:
+        noted.append((name, error.message, error.code))
+
     async with open_places() as places:
         places.installed, places.environ["KEY"] = lab, "sk-1"
         await places.start("a")
@@ -61,7 +65,9 @@ async def test_it_is_shown_and_serves_when_another_key_is_there(
         with trio.fail_after(20):
             # As `serve` starts: its own share is as far as it can be.
             place.orders.declare([WANTED])
-            await place.orders.await_here(["m"], lambda *_: None, fail)
+            await place.orders.await_here(["m"], lambda *_: None, note)
+        # Who is strict ends here.
+        assert noted == [("m", WHY, KEY_REFUSED)]
         await places.until(lambda: place.state("m") == "failed", within_s=5)
         [status] = place.orders.statuses()
         assert status.reason == f"a: {WHY}"
