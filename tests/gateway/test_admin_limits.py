@@ -55,6 +55,7 @@ async def test_a_client_is_told_when_to_come_again_and_an_operator_why(
                     "told": None,
                     "shadow_refusals": None,
                     "nodes": [],
+                    "account": "no key",
                     "name": "mock, model m",
                 }
             ],

@@ -99,6 +99,28 @@ async def test_how_all_stands_is_told(serve: Serve) -> None:
     assert KEY not in told.text
 
 
+async def test_two_keys_for_one_model_have_figures_of_their_own(serve: Serve) -> None:
+    limits = RateLimits(requests_per_minute=10)
+    two = [
+        Deployment(
+            name=name,
+            runtime="mock",
+            model="m",
+            serves=(name,),
+            credential=Secret(f"sk-{name}"),
+            rate_limits=limits,
+        )
+        for name in ("a", "b")
+    ]
+    async with serve(*two, admin_key=Secret(KEY)) as running:
+        assert (await chat(running.port, model="a")).status == 200
+        told = await scraped(running)
+    used = told.of("atomr_infer_rate_limit_used", "owner", "account")
+    assert sorted(used.values()) == [0.0, 1.0]
+    assert {owner for owner, _ in used} == {"mock, model m"}
+    assert "sk-" not in told.text
+
+
 def test_the_page_has_no_figure_that_is_not_told() -> None:
     named = set(re.findall("`(atomr_infer_[a-z_]+)`", PAGE))
     source = "".join(

@@ -78,6 +78,7 @@ async def test_no_window_has_more_requests_than_its_limit(
         mode=mode.value,
         withheld=0.0,
         shadow_refusals=None,
+        account="no key",
     )
 
 

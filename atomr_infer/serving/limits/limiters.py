@@ -141,7 +141,8 @@ class Limiters:
                 longest_s=max(LONGEST_S, deployment.timeouts.total_s),
                 hear=partial(self._hear, name) if _is_one_s(deployment) else deaf,
             )
-            shared = self._shared[name] = SharedLimits(gate, limits)
+            shared = SharedLimits(gate, limits, account=asks.account)
+            self._shared[name] = shared
         elif shared.declared != limits:
             self._renew(name, shared, limits)
         if deployment.name not in shared.users:

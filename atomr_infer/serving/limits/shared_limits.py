@@ -36,6 +36,8 @@ class ShownLimit:
             is none.
         nodes: those that use it, where this one does not: what is used there, they
             say.
+        account: a digest of the key that it is of at a provider, or what stands for
+            it; "": a limit of ours.
     """
 
     owner: str
@@ -49,6 +51,7 @@ class ShownLimit:
     shadow_refusals: int | None
     told: int | None = None
     nodes: tuple[str, ...] = ()
+    account: str = ""
 
 
 @attrs.define
@@ -61,6 +64,7 @@ class SharedLimits:
         told: what the provider has told this node.
         believed: what it has told any node, last.
         users: whose attempts pass the gate.
+        account: whose they are at a provider; "": they are ours.
     """
 
     gate: RateGate
@@ -68,6 +72,7 @@ class SharedLimits:
     told: ToldLimits = attrs.field(factory=ToldLimits)
     believed: Mapping[Dimension, int] = attrs.field(factory=dict)
     users: set[str] = attrs.field(factory=set)
+    account: str = ""
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -101,6 +106,7 @@ def shown(shared: SharedLimits, each: Counted) -> ShownLimit:
         withheld=gate.withheld,
         told=shared.believed.get(each.dimension),
         shadow_refusals=gate.shadow.refused if limits.shadow else None,
+        account=shared.account,
     )
 
 

@@ -74,6 +74,8 @@ def _add_limits(table: Table, serving: Serving) -> None:
         if limit.owner.startswith(_KEY) or limit.nodes:
             continue
         of = {"owner": limit.owner, "counts": limit.counts}
+        if limit.account:
+            of["account"] = limit.account  # the owner is the same for all keys
         told = "What a rate limit allows in its window."
         table.gauge("rate_limit_permits", told, limit.limit, **of)
         told = "What this node has used of a rate limit in its window."
