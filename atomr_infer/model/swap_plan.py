@@ -39,6 +39,13 @@ def _rise(
         raise InvalidValueError(field.name, list(steps), problem)
 
 
+def _rate(_: object, field: attrs.Attribute[float], value: float) -> None:
+    not_negative(_, field, value)
+    if value > 1:
+        problem = "is a share; it must be from 0 to 1: 5 percent are 0.05"
+        raise InvalidValueError(field.name, value, problem)
+
+
 @attrs.frozen(kw_only=True)
 class SwapPlan:
     """How carefully one deployment takes over from another.
@@ -48,10 +55,12 @@ class SwapPlan:
         step_s: how long a step lasts at least.
         min_requests: how many requests a step counts at least.
         patience_s: a step with fewer requests is over after so long.
-        max_error_rate: the share of a step's requests that may fail.
-        probe: what it is asked before it gets any request; empty: nothing.
+        max_error_rate: the share of a step's requests that may fail, from 0 to 1.
+        probe: what it is asked before it gets any request, for text or else for
+            vectors; empty: nothing.
         probe_timeout_s: how long its answer may take.
-        drain_s: how long requests of who goes may still take.
+        drain_s: how long requests of who goes may still take; those of the new one
+            may, where it has taken over, at least ``timeouts.total_s``.
     """
 
     steps: tuple[float, ...] = attrs.field(
@@ -60,7 +69,7 @@ class SwapPlan:
     step_s: float = attrs.field(default=30.0, validator=not_negative)
     min_requests: int = attrs.field(default=20, validator=at_least(0))
     patience_s: float = attrs.field(default=300.0, validator=positive)
-    max_error_rate: float = attrs.field(default=0.02, validator=not_negative)
+    max_error_rate: float = attrs.field(default=0.02, validator=_rate)
     probe: str = attrs.field(
         default="Reply with the word yes.",
         converter=_probe,

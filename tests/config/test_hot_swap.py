@@ -35,6 +35,7 @@ def test_an_empty_table_is_the_plan_of_the_defaults() -> None:
         ("steps = [true]", "is no array of numbers"),
         ("steps = [0.5, 0.2]", "must rise from above 0 to at most 1"),
         ("step_s = -1", "must be a number of 0 or more"),
+        ("max_error_rate = 5", "must be from 0 to 1: 5 percent are 0.05"),
         ("probe = 3", "probe is a number, not a string"),
     ],
 )

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
 
 from atomr.cluster.replicator import NotReplicatingError
 from atomr_infer.policy.hot_swap import Tally
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
     from atomr.crdt import Origin
 
 log = logging.getLogger(__name__)
+
+_Count = Annotated[int, msgspec.Meta(ge=0)]
+_Counted = tuple[_Count, _Count]
 
 
 class SwapBoard:
@@ -62,7 +67,11 @@ class SwapBoard:
         found: dict[Origin, Tally] = {}
         with _at_rest():
             for owner, counted in self._counts.get(swap_id).items():
-                found[owner] = Tally(*counted)
+                tally = _tally(counted)
+                if tally is None:
+                    log.warning("%s counts what is no count: %.80r", owner, counted)
+                else:
+                    found[owner] = tally
         return found
 
     def count(self, swap_id: str, tally: Tally) -> None:
@@ -86,6 +95,15 @@ class SwapBoard:
         with _at_rest():
             found = self._ends.get(name)
         return bool(found == swap_id)
+
+
+def _tally(counted: object) -> Tally | None:
+    """Return what a node has counted; None: no node of ours writes such a thing."""
+    try:
+        requests, failures = msgspec.convert(counted, _Counted)
+    except msgspec.ValidationError:
+        return None
+    return Tally(requests, failures)
 
 
 @contextmanager

@@ -32,14 +32,13 @@ import trio
 
 from atomr import telemetry
 from atomr.errors import AtomrError
-from atomr_infer.model.batch import ExecuteBatch, Message, Role, Sampling
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.model.failover import Swap
 from atomr_infer.model.swap_plan import SwapPlan
 from atomr_infer.policy.hot_swap import Phase, Tally, Turn, turn, wait_s
 from atomr_infer.serving.names import next_name
-from atomr_infer.serving.requests.request import run_request
-from atomr_infer.serving.requests.sinks import CollectingSink
+from atomr_infer.serving.swapping.again import until_done
+from atomr_infer.serving.swapping.probe import concrete_name, probe
 from atomr_infer.serving.swapping.records import SwapStatus
 from atomr_infer.serving.swapping.served import served
 
@@ -53,7 +52,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_PROBE_TOKENS = 16
 _LOOK_EVERY_S = 0.25
 """How often what other nodes have counted is looked at."""
 
@@ -137,25 +135,37 @@ class ModelHotSwapServer:
 
         Cancellation: leaves all as it is; the node ends.
         """
-        reason = "it was cancelled"
-        self._counts.begin(self.id, self._now.name)
         try:
-            try:
-                with self._scope:
-                    await self._swap()
-            except _GoesBackError as back:
-                reason = str(back)
-            except AtomrError as error:
-                reason = f"{type(error).__name__}: {error}"
+            reason = await self._why_not()
             if self._is_swapped:
                 # Its requests are not dropped if somebody cancels it now.
-                await self._end_copy()
-                self._enter(Phase.SWAPPED, share=1.0)
+                least_s = self._wanted.timeouts.total_s
+                left = await self._end_copy(max(self._plan.drain_s, least_s))
+                self._enter(Phase.SWAPPED, share=1.0, reason=left)
             else:
                 await self._go_back(reason)
+        except Exception as error:  # it must end, or none can follow
+            log.exception("the swap of %s broke", self._now.name)
+            phase = Phase.SWAPPED if self._is_swapped else Phase.ROLLED_BACK
+            self._enter(phase, reason=f"{self.status.reason}; then: {error!r}")
         finally:
-            self._counts.stop(self.id)
             self.ended.set()
+            self._counts.stop(self.id)
+
+    async def _why_not(self) -> str:
+        """Swap; return why it goes back where it does."""
+        try:
+            self._counts.begin(self.id, self._now.name)
+            with self._scope:
+                await self._swap()
+        except _GoesBackError as back:
+            return str(back)
+        except AtomrError as error:
+            return f"{type(error).__name__}: {error}"
+        except Exception as error:
+            log.exception("the swap of %s broke", self._now.name)
+            return repr(error)
+        return "it was cancelled"
 
     async def _swap(self) -> None:
         self._enter(Phase.LOADING)
@@ -172,22 +182,17 @@ class ModelHotSwapServer:
     # --- its parts -------------------------------------------------------------------
 
     async def _verify(self) -> None:
-        model = f"{self._copy.name}/{self._now.serves[0]}"
-        plan = self._plan
-        if plan.probe:
-            batch = ExecuteBatch(
-                request_id=f"probe of {self._copy.name}",
-                model=model,
-                messages=(Message(Role.USER, plan.probe),),
-                sampling=Sampling(max_tokens=_PROBE_TOKENS),
-                timeout_s=plan.probe_timeout_s,
-            )
-            sink = CollectingSink()
-            await run_request(self._serving, batch, sink)
+        name = concrete_name(self._now)
+        if self._plan.probe and name is None:
+            log.warning("%s is not probed: it has patterns alone", self._copy.name)
+        elif self._plan.probe:
+            model = f"{self._copy.name}/{name}"
+            await probe(self._serving, self._copy, self._plan, model=model)
         if self._check is None:
             return
         try:
-            found = await self._check(model)
+            asked = f"{self._copy.name}/{name or self._now.serves[0]}"
+            found = await self._check(asked)
         except Exception as error:  # a function of the operator's
             log.exception("the check of %s failed", self._copy.name)
             raise _GoesBackError(f"the check failed: {error!r}") from error
@@ -246,20 +251,43 @@ class ModelHotSwapServer:
     async def _go_back(self, reason: str) -> None:
         log.warning("the swap of %s goes back: %s", self._now.name, reason)
         self._enter(Phase.ROLLING_BACK, share=0.0, reason=reason)
-        try:
-            self._refuse_changed()
-            if served(self._serving, self._now.name) != self._now:
-                await self._serving.orders.replace(self._now)
-        except (AtomrError, _GoesBackError) as error:
-            log.exception("%s is not as it was", self._now.name)
-            self._enter(Phase.ROLLING_BACK, reason=f"{reason}; then: {error}")
-        if self._is_beside:  # or its name is somebody else's
-            await self._end_copy()
-        self._enter(Phase.ROLLED_BACK)
 
-    async def _end_copy(self) -> None:
-        orders = self._serving.orders
-        await orders.undeploy(self._copy.name, drain_s=self._plan.drain_s)
+        def say(error: Exception) -> None:
+            self._enter(Phase.ROLLING_BACK, reason=f"{reason}; then: {error}")
+
+        try:
+            error = await until_done(self._restore, say)
+        except _GoesBackError as changed:
+            log.warning("%s is not as it was: %s", self._now.name, changed)
+            say(changed)
+        else:
+            if error is not None:
+                # Nobody else may have its requests: the old one's share may be none.
+                left = f"{self._copy.name} is left" if self._is_beside else ""
+                told = f"{reason}; then: {error}"
+                reason = f"{told}; {left}" if left else told
+                self._enter(Phase.ROLLED_BACK, reason=reason)
+                return
+            self._enter(Phase.ROLLING_BACK, reason=reason)
+        # Or its name is somebody else's.
+        left = await self._end_copy(self._plan.drain_s) if self._is_beside else ""
+        reason = self.status.reason
+        self._enter(Phase.ROLLED_BACK, reason=f"{reason}; {left}" if left else reason)
+
+    async def _restore(self) -> None:
+        self._refuse_changed()
+        if served(self._serving, self._now.name) != self._now:
+            await self._serving.orders.replace(self._now)
+
+    async def _end_copy(self, drain_s: float) -> str:
+        """End the copy; return what is told where it is left."""
+        name = self._copy.name
+
+        async def undeploy() -> None:
+            await self._serving.orders.undeploy(name, drain_s=drain_s)
+
+        error = await until_done(undeploy)
+        return "" if error is None else f"{name} is left: {error}"
 
     def _refuse_changed(self) -> None:
         found = served(self._serving, self._now.name)

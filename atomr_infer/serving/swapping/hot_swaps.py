@@ -18,13 +18,15 @@ import trio
 
 from atomr.cluster.replicator import NotReplicatingError
 from atomr.core.child_spec import ChildSpec, Restart
-from atomr.errors import AtomrError, CallError, ReceiveTimeoutError, StartError
+from atomr.errors import CallError, ReceiveTimeoutError, StartError
 from atomr.otp import start_child
 from atomr.process import PlainProcess, receive
 from atomr_infer.config.deployment_table import deployment_table, table_deployment
 from atomr_infer.errors import ConfigError, NotReadyError
+from atomr_infer.model.deployment import AUTO
 from atomr_infer.model.swap_plan import SwapPlan
 from atomr_infer.policy.hot_swap import Phase
+from atomr_infer.runtimes.by_model import with_runtime
 from atomr_infer.serving.names import HOT_SWAPS, next_name
 from atomr_infer.serving.placing.records import digest_of
 from atomr_infer.serving.swapping.board import SwapBoard
@@ -109,10 +111,12 @@ class HotSwaps:
         """Begin a swap, as :meth:`swap` does; this node leads it.
 
         Raises:
-            ConfigError: see there.
+            ConfigError: see there; or no runtime takes its model by its name.
             NotReadyError: it is being swapped.
         """
         name = wanted.name
+        if wanted.runtime == AUTO:
+            wanted = await trio.to_thread.run_sync(with_runtime, wanted)
         now = served(self._serving, name)
         if now is None:
             raise ConfigError(f"there is no deployment {name!r}")
@@ -255,9 +259,9 @@ class HotSwaps:
         try:
             if not self._serving.node.is_alone:
                 phase = await self._end(name, record)
-        except AtomrError as error:
+        except Exception as error:  # it must end, or none can follow
             log.exception("%s is not as it was", name)
-            reason = f"{reason}; then: {error}"
+            reason = f"{reason}; then: {error!r}"
         share = 1.0 if phase is Phase.SWAPPED else 0.0
         ended = msgspec.structs.replace(record, phase=phase, share=share, reason=reason)
         log.warning("swap of %s: %s", name, ended.status(name))
