@@ -14,7 +14,6 @@ import os
 from enum import Enum
 from fnmatch import fnmatchcase
 from importlib.metadata import distributions
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import attrs
@@ -22,6 +21,7 @@ import attrs
 from atomr_infer.errors import ConfigError, PluginError
 from atomr_infer.model.deployment import AUTO
 from atomr_infer.runtimes.files import cannot_look, expanded
+from atomr_infer.runtimes.gpus import DEVICES, gpus_seen
 from atomr_infer.runtimes.hub_files import PREFIX
 from atomr_infer.runtimes.loader import (
     Installed,
@@ -32,15 +32,13 @@ from atomr_infer.runtimes.loader import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import Path
 
     from atomr_infer.model.deployment import Deployment
     from atomr_infer.runtimes.contract import RuntimePlugin
 
 log = logging.getLogger(__name__)
 
-_DEVICES = Path("/dev")
-_VISIBLE = "CUDA_VISIBLE_DEVICES"
-_NONE_VISIBLE = ("", "-1", "NoDevFiles")
 _MADE_FOR_IT = 50
 
 
@@ -139,15 +137,14 @@ def named_as(model: str, patterns: Iterable[str], why: str) -> Fit | None:
     return Fit(_MADE_FOR_IT, why) if matches else None
 
 
-def this_machine(environ: Mapping[str, str], devices: Path = _DEVICES) -> Machine:
+def this_machine(environ: Mapping[str, str], devices: Path = DEVICES) -> Machine:
     """Return what this machine has, without asking a driver.
 
     Args:
         environ: where ``CUDA_VISIBLE_DEVICES`` may hide the GPUs.
         devices: where the kernel shows them.
     """
-    hidden = environ.get(_VISIBLE, "all").strip() in _NONE_VISIBLE
-    return Machine(has_gpu=not hidden and any(devices.glob("nvidia[0-9]*")))
+    return Machine(has_gpu=gpus_seen(environ, devices) > 0)
 
 
 def choose_runtime(

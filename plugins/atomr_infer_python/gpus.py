@@ -1,27 +1,19 @@
-"""Whether this machine has the GPUs that an actor needs.
-
-The kernel is asked, not the driver: a file for each GPU, and the variable that hides
-some of them from this process.
-"""
+"""Whether this machine has the GPUs that an actor needs."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from atomr_infer.errors import EngineStartError
+from atomr_infer.runtimes.gpus import DEVICES, VISIBLE, gpus_seen, gpus_there
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-VISIBLE = "CUDA_VISIBLE_DEVICES"
-
-_DEVICES = Path("/dev")
-_ENDS = ("", "-1", "NoDevFiles")
+    from pathlib import Path
 
 
 def check_gpus(
-    who: str, needed: int, environ: Mapping[str, str], devices: Path = _DEVICES
+    who: str, needed: int, environ: Mapping[str, str], devices: Path = DEVICES
 ) -> None:
     """Refuse to start what needs more GPUs than there are.
 
@@ -34,8 +26,7 @@ def check_gpus(
     Raises:
         EngineStartError: there are fewer; it says what helps.
     """
-    there = sum(1 for _ in devices.glob("nvidia[0-9]*"))
-    seen = min(there, _named(environ.get(VISIBLE)))
+    there, seen = gpus_there(devices), gpus_seen(environ, devices)
     if seen >= needed:
         return
     if there >= needed:
@@ -51,13 +42,3 @@ def check_gpus(
     raise EngineStartError(
         f"{who} needs {needed} GPU{plural}, and this process sees {seen}; {helps}"
     )
-
-
-def _named(visible: str | None) -> float:
-    """Return how many GPUs the variable lets through."""
-    if visible is None:
-        return float("inf")
-    # What is behind one that does not exist is hidden, too.
-    names = visible.split(",")
-    ends = [n for n, name in enumerate(names) if name.strip() in _ENDS]
-    return min(ends, default=len(names))

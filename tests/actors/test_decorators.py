@@ -169,6 +169,7 @@ def dev(folder: Path, count: int) -> Path:
         (2, "1", "sees 1; set CUDA_VISIBLE_DEVICES, which hides the others"),
         (2, "", "sees 0; set CUDA_VISIBLE_DEVICES"),
         (2, "NoDevFiles", "sees 0; set CUDA_VISIBLE_DEVICES"),
+        (2, "-1,0", "sees 0; set CUDA_VISIBLE_DEVICES"),
         (4, "0,-1,2", "sees 1; set CUDA_VISIBLE_DEVICES"),
         (2, None, None),
         (4, "3,1", None),

@@ -112,7 +112,8 @@ def test_gpus_are_seen_where_they_are_not_hidden(tmp_path: Path) -> None:
     (tmp_path / "nvidia0").touch()
     assert this_machine({}, tmp_path) == Machine(has_gpu=True)
     assert this_machine({"CUDA_VISIBLE_DEVICES": "1"}, tmp_path).has_gpu
-    assert not this_machine({"CUDA_VISIBLE_DEVICES": ""}, tmp_path).has_gpu
+    for hidden in ("", "-1", "-1,0", ",0"):
+        assert not this_machine({"CUDA_VISIBLE_DEVICES": hidden}, tmp_path).has_gpu
 
 
 _PLUGIN = """\
