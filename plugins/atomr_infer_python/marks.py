@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import math
 from typing import TYPE_CHECKING
 
 from atomr_infer.errors import ConfigError
@@ -59,11 +60,16 @@ def _name(decorator: ast.expr) -> str:
 
 
 def _check_gpus(who: str, mark: ast.expr, deployment: Deployment) -> None:
-    needed, has = _devices(mark), deployment.placement.gpus
-    if needed is not None and needed > has:
+    needed, ray = _devices(mark), deployment.ray
+    if ray is None:
+        has: float = deployment.placement.gpus
+        remedy = f"gpus = {needed} under [deployment.placement]"
+    else:
+        has, remedy = ray.num_gpus, f"num_gpus = {needed} under [deployment.ray]"
+    if needed is not None and needed > math.ceil(has):
         raise ConfigError(
             f"{who} needs {needed} GPU{'' if needed == 1 else 's'}, and its deployment "
-            f"takes {has}; write gpus = {needed} under [deployment.placement]"
+            f"takes {has:g}; write {remedy}"
         )
 
 

@@ -25,6 +25,7 @@ from atomr_infer.runtimes.contract import (
     RunnerContext,
     RuntimePlugin,
 )
+from atomr_infer.runtimes.files import expanded
 from atomr_infer_python.abilities import Abilities, of_function, of_object
 from atomr_infer_python.acting import abilities_of_actor, check_actor
 from atomr_infer_python.calling import as_ours, result_of
@@ -39,6 +40,7 @@ from atomr_infer_python.parameters import (
 from atomr_infer_python.runner import PythonRunner
 from atomr_infer_python.target import (
     FORM,
+    Target,
     load_target,
     parse_target,
     statement_of,
@@ -68,9 +70,7 @@ class PythonPlugin(RuntimePlugin):
             ConfigError: there is no such name, or an option is not taken.
         """
         target = parse_target(deployment.runtime)
-        # What another interpreter finds is not seen from here; a file is.
-        elsewhere = deployment.interpreter is not None or deployment.ray is not None
-        if target.is_file or not elsewhere:
+        if _is_seen(target, deployment):
             found = without_mark(str(target), statement_of(target), deployment)
             known = None if found is None else parameters_in_source(found)
             _options(str(target), known, deployment)
@@ -98,6 +98,20 @@ class PythonPlugin(RuntimePlugin):
             abilities = await _made(who, found, deployment, thread)
             async with loaded(who, abilities, thread, context):
                 yield cast("ModelRunner", PythonRunner(who, abilities, thread))
+
+
+def _is_seen(target: Target, deployment: Deployment) -> bool:
+    """Whether it can be looked for from here.
+
+    What another interpreter finds is not seen, a file is.  One that is for Ray's nodes
+    need not be on this machine.
+
+    Raises:
+        ConfigError: no file can be called so.
+    """
+    if deployment.ray is not None:
+        return target.is_file and expanded(target.module).is_file()
+    return target.is_file or deployment.interpreter is None
 
 
 async def _made(

@@ -12,6 +12,7 @@ import pytest
 from atomr_infer.actors import deployment_of
 from atomr_infer.errors import ConfigError
 from atomr_infer.model.deployment import Deployment
+from atomr_infer.model.ray import RayHost
 from atomr_infer.runtimes.plugin_check import check_plugin
 from atomr_infer_python.actor_plugin import PLUGIN as ACTORS
 from atomr_infer_python.plugin import PLUGIN
@@ -254,3 +255,36 @@ def test_a_file_whose_import_failed_is_read_again(tmp_path: Path) -> None:
     file.write_text(SAME % {"inner": "Inner"})
 
     ACTORS.validate(deployment)
+
+
+def test_a_file_that_is_only_on_rays_nodes_is_not_looked_for(own: Own) -> None:
+    on_ray = attrs.evolve(named("python:/only/there.py:answer"), ray=RayHost())
+    PLUGIN.validate(on_ray)
+
+    here = attrs.evolve(own("count", too=3), ray=RayHost())
+    assert "did you mean 'to'?" in refusal(here)
+
+
+@pytest.mark.parametrize(("devices", "gpus"), [("2", 2.0), ("1", 0.5), ("0", 0.0)])
+def test_an_actor_on_ray_has_the_gpus_that_ray_sets_aside(
+    tmp_path: Path, own: Own, devices: str, gpus: float
+) -> None:
+    deployment = own("Big", file=big(tmp_path, devices))
+    PLUGIN.validate(attrs.evolve(deployment, ray=RayHost(num_gpus=gpus)))
+
+
+def test_an_actor_with_too_few_gpus_on_ray_is_refused_with_rays_option(
+    tmp_path: Path, own: Own
+) -> None:
+    file = big(tmp_path, "2")
+    ray = RayHost(num_gpus=0.5)
+    assert refusal(attrs.evolve(own("Big", file=file), ray=ray)) == (
+        f"{file}:Big needs 2 GPUs, and its deployment takes 0.5; write num_gpus = 2 "
+        "under [deployment.ray]"
+    )
+
+
+def big(folder: Path, devices: str) -> Path:
+    file = folder / "big.py"
+    file.write_text(f"@gpu_actor(devices={devices})\nclass Big:\n    pass\n")
+    return file
