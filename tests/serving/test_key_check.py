@@ -11,12 +11,14 @@ import trio
 
 from atomr.otp import call, which_children
 from atomr_infer.errors import (
+    EngineCrashedError,
     NotReadyError,
     UpstreamAuthError,
     UpstreamConnectError,
     UpstreamError,
 )
-from atomr_infer.model.deployment import Deployment
+from atomr_infer.gateway.admin.shown import shown_deployment
+from atomr_infer.model.deployment import Deployment, Serving
 from atomr_infer.model.placement import Check, Placement
 from atomr_infer.model.secret import EnvSecret, FileSecret, HeaderSecret, PluginSecret
 from atomr_infer.model.secret import Secret as Literal
@@ -68,6 +70,10 @@ def shown(tree: Tree, name: str = "m") -> tuple[str, str, bool]:
     return status.state.value, status.reason, tree.serving.readiness().ready
 
 
+def keys_shown(tree: Tree) -> object:
+    return shown_deployment(tree.serving, tree.serving.deployments["m"])["keys"]
+
+
 async def start(tree: Tree, wanted: Deployment) -> None:
     """Deploy as ``serve`` does: what fails stays."""
     assert await call(MANAGER, messages.Deploy(wanted), timeout_s=None) is None
@@ -94,6 +100,7 @@ async def test_it_is_tried_again_later_and_later_until_the_key_is_taken(
         await start(tree, deployment())
         await until(lambda: waits_for_key(tree.serving, "m"))
         assert shown(tree) == ("failed", WHY, False)
+        assert keys_shown(tree) == ("refused",)
         with pytest.raises(UpstreamAuthError, match="refuses the key"):
             await tree.ask()
         await until(lambda: shown(tree)[0] == "serving")
@@ -101,6 +108,7 @@ async def test_it_is_tried_again_later_and_later_until_the_key_is_taken(
         assert [at - first for at in provider.asked_at] == [0, 5, 15, 35]
         assert (await tree.ask("one two")).texts == ["one", " two"]
         assert shown(tree) == ("serving", "", True)
+        assert keys_shown(tree) == ("fresh",)
 
 
 async def test_another_key_is_tried_when_it_is_there(
@@ -196,6 +204,28 @@ async def test_what_serves_keeps_its_key_where_the_next_one_is_refused(
             await tree.serving.replace(deployment(credential=EnvSecret("NEW")))
         assert shown(tree) == ("serving", "", True)
         assert tree.lab.closed == 1
+        assert (await tree.ask("one")).texts == ["one"]
+
+
+async def test_what_has_served_and_waits_for_a_key_ends_when_it_is_replaced(
+    autojump_clock: object, open_lab: Open
+) -> None:
+    """The other replica serves on: so the new one is opened beside both."""
+    served, waits = Provider(), Provider(*[REFUSED] * 99)
+    two = Serving(replicas=2)
+    async with open_lab({"KEY": "sk-1", "NEW": "sk-2"}) as tree:
+        tree.lab.plan.extend([served, Provider(), waits, Provider(), Provider()])
+        await tree.serving.deploy(deployment(serving=two))
+        served.fail(EngineCrashedError("gone"))
+        await until(lambda: len(waits.asked_at) == 2)
+        new = deployment(credential=EnvSecret("NEW"), serving=two)
+        await tree.serving.replace(new)
+        await trio.sleep(1.0)
+        asked = len(waits.asked_at)
+        await trio.sleep(3600.0)
+        assert len(waits.asked_at) == asked
+        assert (tree.lab.opened, tree.lab.closed) == (5, 3)
+        assert shown(tree) == ("serving", "", True)
         assert (await tree.ask("one")).texts == ["one"]
 
 

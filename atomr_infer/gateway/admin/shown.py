@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from atomr_infer.serving.replicas.key_check import waits_for_key
+
 if TYPE_CHECKING:
     from atomr.otp.tree import TreeNode
     from atomr_infer.model.deployment import Deployment
@@ -39,9 +41,15 @@ def shown_deployment(serving: Serving, deployment: Deployment) -> Shown:
             shown_far_replica(replica) for replica in serving.far_replicas.get(name, ())
         ],
         "circuit": None if guard is None else shown_circuit(guard),
-        "keys": serving.key_states(name),
+        "keys": _shown_keys(serving, name),
         "conflicts": list(serving.limits.problems(name)),
     }
+
+
+def _shown_keys(serving: Serving, name: str) -> tuple[str, ...]:
+    """Return how each key stands; before the first request its provider may refuse."""
+    states = serving.key_states(name)
+    return ("refused",) * len(states) if waits_for_key(serving, name) else states
 
 
 def shown_replica(replica: ReplicaState) -> Shown:

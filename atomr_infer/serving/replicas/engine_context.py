@@ -199,6 +199,8 @@ class EngineContext:
         def tell(refusal: InferenceError) -> None:
             if self.error is None or self.error.message != refusal.message:
                 self._note(refusal)
+                # The last life is over: for who replaces it, it has never run.
+                self.life = None
                 self._cannot_open(refusal)
 
         await await_key(
