@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from atomr_infer.cli.operators import Where
 
 _LOOK_EVERY_S = 0.5
+_PATIENCE_S = 30.0
 _SWAPPED, _ROLLED_BACK = "swapped", "rolled back"
 
 
@@ -63,16 +64,17 @@ def swap(
     try:
         gateway = where(config_path, url)
         if to == "cancel":
-            ask(gateway, "DELETE", "swaps", name)
+            swap_id = ask(gateway, "DELETE", "swaps", name)["id"]
         if to == "start":
             asked = {"deployment": _table(name, config_path)}
             found = ask(gateway, "POST", "swaps", name, body=asked)["swap"]
-        else:
+            swap_id = found["id"]
+        elif to == "show" or not wait:
             found = _status(gateway, name)
         if to == "show" or not wait:
             show(found)
         else:
-            found = _awaited(gateway, name, show)
+            found = _awaited(gateway, name, show, swap_id=swap_id)
     except ConfigError as error:
         fail(error)
     if as_json:
@@ -108,13 +110,33 @@ def _status(gateway: Where, name: str) -> dict[str, Any]:
     raise ConfigError(f"{name!r} was never swapped")
 
 
+def _of(gateway: Where, swap_id: str) -> dict[str, Any] | None:
+    from atomr_infer.cli.operators import ask  # noqa: PLC0415
+
+    known: list[dict[str, Any]] = ask(gateway, "GET", "swaps")["swaps"]
+    return next((status for status in known if status["id"] == swap_id), None)
+
+
 def _awaited(
-    gateway: Where, name: str, show: Callable[[dict[str, Any]], None]
+    gateway: Where, name: str, show: Callable[[dict[str, Any]], None], *, swap_id: str
 ) -> dict[str, Any]:
-    """Return how a swap ended; tell each of its steps."""
+    """Return how a swap ended; tell each of its steps.
+
+    Another worker of the gateway may answer, which has not heard of it yet.
+
+    Raises:
+        ConfigError: nobody tells of it any more.
+    """
     told: tuple[object, ...] = ()
+    heard_at = time.monotonic()
     while True:
-        found = _status(gateway, name)
+        found = _of(gateway, swap_id)
+        if found is None:
+            if time.monotonic() - heard_at > _PATIENCE_S:
+                raise ConfigError(f"the gateway tells nothing more of {name!r}'s swap")
+            time.sleep(_LOOK_EVERY_S)
+            continue
+        heard_at = time.monotonic()
         step = (found["phase"], found["share"])
         if step != told:
             told = step

@@ -48,6 +48,7 @@ async def test_a_deployment_is_taken_over_and_its_swap_is_shown(serve: Serve) ->
             "failures": 0,
             "reason": "",
             "node": status["node"],
+            "id": begun.json["swap"]["id"],
         }
     ]
 
@@ -62,6 +63,7 @@ async def test_a_swap_is_told_to_go_back(serve: Serve) -> None:
         await until(lambda: swaps.statuses()[0].phase.value == "shifting")
         gone = await admin(port, "DELETE", "/admin/swaps/m")
         assert (gone.status, gone.json["cancelled"]) == (200, True)
+        assert gone.json["id"] == swaps.statuses()[0].id
         await until(lambda: swaps.statuses()[0].phase.value == "rolled back")
         late = await admin(port, "DELETE", "/admin/swaps/m")
         assert (late.status, late.json["error"]["code"]) == (404, "swap_not_found")

@@ -68,11 +68,12 @@ class SwapRoutes:
         return json_answer({"swap": _shown(swap.status)}, 201)
 
     async def _cancel(self, name: str) -> Response:
-        if not self._swaps.cancel(name):
+        swap_id = self._swaps.cancel(name)
+        if swap_id is None:
             problem = f"{name!r} is not being swapped"
             raise RefusedError(404, "swap_not_found", problem)
         log.info("admin at %s has %s go back", request.remote_addr, name)
-        return json_answer({"deployment": name, "cancelled": True})
+        return json_answer({"deployment": name, "cancelled": True, "id": swap_id})
 
 
 def asked(name: str, body: str | bytes) -> tuple[Deployment, SwapPlan]:

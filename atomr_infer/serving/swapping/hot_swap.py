@@ -103,7 +103,9 @@ class ModelHotSwapServer:
         tell: Callable[[ModelHotSwapServer], None],
     ) -> None:
         self.id = order.id
-        self.status = SwapStatus(deployment=order.now.name, node=serving.node.name)
+        self.status = SwapStatus(
+            deployment=order.now.name, node=serving.node.name, id=order.id
+        )
         self.ended = trio.Event()
         self._serving = serving
         self._now = order.now

@@ -141,16 +141,16 @@ class HotSwaps:
             raise
         return swap
 
-    def cancel(self, name: str) -> bool:
-        """Have a swap go back; False: there is none that still can."""
+    def cancel(self, name: str) -> str | None:
+        """Have a swap go back; return its id, None: there is none that still can."""
         swap = self._swaps.get(name)
         if swap is not None and not swap.ended.is_set():
-            return swap.cancel()
+            return swap.id if swap.cancel() else None
         record = self._board.records().get(name)
         if record is None or record.status(name).has_ended or self._is_mine(record):
-            return False
+            return None
         self._board.end(name, record.id)
-        return True
+        return record.id
 
     # --- parts -----------------------------------------------------------------------
 

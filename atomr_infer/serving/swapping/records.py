@@ -41,6 +41,7 @@ class SwapStatus:
         failures: those of them that failed by its fault.
         reason: why it goes back, or went; "": it does not.
         node: the node that leads it.
+        id: of this swap; no other has it.
     """
 
     deployment: str
@@ -50,6 +51,7 @@ class SwapStatus:
     failures: int = 0
     reason: str = ""
     node: str = ""
+    id: str = ""
 
     @property
     def has_ended(self) -> bool:
@@ -98,6 +100,7 @@ class SwapRecord(msgspec.Struct, frozen=True, kw_only=True):
             failures=self.failures,
             reason=self.reason,
             node=self.node,
+            id=self.id,
         )
 
     def at(self, status: SwapStatus) -> SwapRecord:

@@ -113,6 +113,7 @@ async def test_what_comes_takes_over_step_by_step_and_nothing_is_dropped(
             share=1.0,
             requests=20,
             node=tree.serving.node.name,
+            id=ended.id,
         )
         assert tree.serving.deployments == {"m": NEW}
     assert 30 <= took_s < 31
@@ -260,6 +261,7 @@ async def test_an_operator_has_it_go_back(
                 phase=Phase.SHIFTING,
                 share=0.25,
                 node=tree.serving.node.name,
+                id=swap.id,
             ),
         )
         with pytest.raises(NotReadyError, match="m is being swapped"):
@@ -364,7 +366,7 @@ async def test_a_node_that_ended_in_the_middle_says_so_after_its_restart(
     config = NodeConfig(name="a", state_dir=str(tmp_path))
     async with open_serving(environ={}, node=ServingNode(config)) as serving:
         await serving.deploy(OLD)
-        await serving.hot_swaps.begin(NEW, PLAN, None)
+        begun = await serving.hot_swaps.begin(NEW, PLAN, None)
         await trio.sleep(5)
     async with open_serving(environ={}, node=ServingNode(config)) as serving:
         await serving.deploy(OLD)
@@ -375,6 +377,7 @@ async def test_a_node_that_ended_in_the_middle_says_so_after_its_restart(
                 phase=Phase.ROLLED_BACK,
                 reason="a, which led it, ended in the middle of it",
                 node="a",
+                id=begun.id,
             ),
         )
         # And it can be swapped again.
