@@ -181,8 +181,7 @@ class _Answer:
         except InferenceError as error:
             outcome = error.kind
             with trio.move_on_after(_PART_WITHIN_S) as last:
-                await self._tell_stages()
-                await self._say(self._told(error))
+                await self._tell_failure(error)
             if last.cancelled_caught:
                 self._stream.abort()  # nobody takes what is on its way
                 return
@@ -292,6 +291,18 @@ class _Answer:
         """Say the last word."""
         await self._tell_stages()
         await self._say(answer)
+
+    async def _tell_failure(self, error: InferenceError) -> None:
+        """Say the last word; what of it cannot be sent is left out, and logged."""
+        try:
+            await self._tell_stages()
+        except UpstreamProtocolError as untold:
+            log.warning("what a request asked of others is not told: %s", untold)
+        try:
+            await self._say(self._told(error))
+        except UpstreamProtocolError as untold:
+            log.warning("why a request failed is not told: %s", untold)
+            await self._say(self._told(untold))
 
     def _told(self, error: InferenceError) -> Answer:
         if not self._admitted:

@@ -23,6 +23,7 @@ from atomr_infer.serving.far.answering import Answering
 from atomr_infer.serving.far.service import LOADS, TABLE
 from atomr_infer.serving.requests import far_attempt
 from atomr_infer.serving.requests.far_attempt import SERVICE
+from atomr_infer.serving.requests.stages import Stage
 from atomr_infer.wire.nodes.frames import (
     VERSION,
     Admitted,
@@ -30,6 +31,7 @@ from atomr_infer.wire.nodes.frames import (
     Count,
     Credit,
     Ended,
+    Failed,
     Kind,
     Opening,
     Refused,
@@ -40,7 +42,7 @@ from atomr_infer.wire.nodes.frames import (
 )
 from atomr_infer.wire.nodes.loads import Entry, Load, Loads
 from atomr_infer.wire.nodes.pieces import PIECE_BYTES, Joiner, cut
-from tests.serving.acts import Player, says
+from tests.serving.acts import Player, fails, says
 from tests.serving.conftest import Collected
 from tests.serving.far.nodes import FarTree, until
 
@@ -207,6 +209,39 @@ async def test_requests_that_are_read_at_once_have_a_bound(
         a.know(M)
         await a.sees(1)
         assert (await a.ask(text)).texts == ["Hello"]
+
+
+async def test_a_failure_whose_words_cannot_be_sent_is_told_all_the_same(
+    open_far: OpenFar,
+) -> None:
+    odd = errors.UpstreamError("half a pair: \ud800", status=400)
+    async with open_far("ab") as (a, b):
+        await b.deploy(M, Player([fails(odd)]))
+        async with a.link(b).open_stream(SERVICE, opening(ASK)) as stream:
+            last = answer_of((await stream.receive() or b"")[1:])
+            if isinstance(last, Admitted):
+                last = answer_of((await stream.receive() or b"")[1:])
+        assert a.link(b).down is None
+    assert isinstance(last, (Failed, Refused))
+    assert last.error.kind == "upstream_protocol"
+
+
+async def test_a_failure_is_told_though_its_stages_cannot_be(
+    open_far: OpenFar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that cannot be sent: a pipeline's plugin may ask for any."""
+    async with open_far("ab") as (a, b):
+        odd = Stage("m", stages=[Stage("half a pair: \ud800")])
+        monkeypatch.setattr(answering, "Stage", lambda *_: odd)
+        monkeypatch.setattr(b.serving, "asked_by", lambda _: ("x",))
+        await b.deploy(M, Player([fails(errors.UpstreamError("no", status=400))]))
+        async with a.link(b).open_stream(SERVICE, opening(ASK)) as stream:
+            first = answer_of((await stream.receive() or b"")[1:])
+            last = answer_of((await stream.receive() or b"")[1:])
+        assert a.link(b).down is None
+    assert isinstance(first, Admitted)
+    assert isinstance(last, Failed)
+    assert (last.error.kind, last.error.message) == ("upstream", "no")
 
 
 # --- a node that answers --------------------------------------------------------------
