@@ -15,13 +15,19 @@ from atomr_infer.errors import (
     PluginError,
 )
 from atomr_infer.model.deployment import Deployment
+from atomr_infer.serving.application import open_serving
+from atomr_infer.serving.deployments.sources import Sources
 from atomr_infer.serving.names import DEPLOYMENTS, MANAGER, coordinator_name
 from atomr_infer.serving.replicas import messages
 from atomr_infer.serving.replicas.routing_table import RoutingTable
+from atomr_infer.serving.requests.elsewhere import forget, know
 from atomr_infer.testing.mock_script import MockScript
 from tests.serving.conftest import until
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from importlib.metadata import Distribution
+
     from trio.testing import MockClock
 
     from atomr.refs import Pid
@@ -253,3 +259,17 @@ async def test_cancelling_around_the_tree_while_it_loads_is_a_cancellation(
             scope.deadline = trio.current_time() + after_s
             await tree.serving.deploy(M)
     assert scope.cancelled_caught
+
+
+async def test_what_deployments_of_other_nodes_ask_for_is_forgotten_with_them(
+    lab_installed: Callable[[], Iterator[Distribution]],
+) -> None:
+    async with open_serving(environ={}, installed=lab_installed) as serving:
+        sources = Sources({}, lab_installed, serving)
+        serving.asks_of = sources.asked_elsewhere
+        know(serving, Deployment(name="stays", runtime="lab"), ())
+        for number in range(9):
+            know(serving, Deployment(name=f"m{number}", runtime="lab"), ())
+            forget(serving, f"m{number}")
+        know(serving, Deployment(name="last", runtime="lab"), ())
+        assert sources._asks.keys() == {"stays", "last"}

@@ -134,6 +134,8 @@ class Sources:
             if isinstance(plugin, Composes):
                 with _foreign(deployment):
                     asks = plugin.asks(deployment)
+        there = self._serving.deployments
+        self._asks = {name: it for name, it in self._asks.items() if name in there}
         self._asks[deployment.name] = (deployment, asks)
         return asks
 
