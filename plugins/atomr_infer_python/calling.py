@@ -132,17 +132,18 @@ async def pieces_of(
 
     Raises:
         Exception: whatever it raises.
+        InferenceError: what it raises as it is closed, as one of ours.
         InternalError: it returns what cannot be told piece by piece.
     """
     made = await result_of(function, *arguments, thread=thread)
     if isinstance(made, AsyncIterator):
-        async with aclosing(_waits(made)) as waits:
+        async with aclosing(_waits(made, who)) as waits:
             async for piece in waits:
                 yield piece
     elif isinstance(made, str):
         yield made
     elif isinstance(made, Iterable):
-        async with aclosing(_steps(iter(made), thread)) as steps:
+        async with aclosing(_steps(iter(made), thread, who=who)) as steps:
             async for piece in steps:
                 yield piece
     else:
@@ -152,18 +153,34 @@ async def pieces_of(
         )
 
 
-async def _waits(made: AsyncIterator[object]) -> AsyncGenerator[object, None]:
+@contextmanager
+def _closing(who: str) -> Iterator[None]:
+    """Be :func:`as_ours` where a generator is closed.
+
+    A nursery in it puts what closes it, which is no error, into a group.
+    """
+    with as_ours(who):
+        try:
+            yield
+        except BaseExceptionGroup as group:
+            rest = group.split(GeneratorExit)[1]
+            if rest is not None:
+                raise rest from None
+
+
+async def _waits(made: AsyncIterator[object], who: str) -> AsyncGenerator[object, None]:
     close = getattr(made, "aclose", None)
     try:
         async for piece in made:
             yield piece
     finally:
         if close is not None:
-            await cast("Callable[[], Awaitable[None]]", close)()
+            with _closing(who):
+                await cast("Callable[[], Awaitable[None]]", close)()
 
 
 async def _steps(
-    made: Iterator[object], thread: PinnedThread
+    made: Iterator[object], thread: PinnedThread, *, who: str
 ) -> AsyncGenerator[object, None]:
     close = getattr(made, "close", None)
     try:
@@ -172,5 +189,5 @@ async def _steps(
     finally:
         if close is not None:
             # It ends a generator where it stands, and frees what it holds.
-            with trio.CancelScope(shield=True):
+            with trio.CancelScope(shield=True), as_ours(who):
                 await thread.run(cast("Callable[[], None]", close))

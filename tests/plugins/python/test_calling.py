@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
 import pytest
 import trio
+import trio.testing
 
 from atomr_infer.errors import EngineError, OverloadedError
-from atomr_infer_python.calling import as_ours
+from atomr_infer_python.calling import as_ours, pieces_of
+from atomr_infer_python.thread import PinnedThread
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
 
 BUG = KeyError("k")
 BUSY, OTHER = OverloadedError("come again"), OverloadedError("another one")
@@ -57,3 +65,65 @@ def test_an_interrupt_in_a_nursery_goes_on() -> None:
         raise BaseExceptionGroup("of a nursery", [KeyboardInterrupt(), BUG])
 
     assert [type(each) for each in raised.value.exceptions] == [KeyboardInterrupt]
+
+
+async def fails_in_a_nursery(_: str) -> AsyncIterator[str]:
+    async def child() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise BUG
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(child)
+        await trio.testing.wait_all_tasks_blocked()
+        yield "one"
+
+
+async def ends_in_a_nursery(_: str) -> AsyncIterator[str]:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.sleep_forever)
+        yield "one"
+
+
+async def fails(_: str) -> AsyncIterator[str]:
+    try:
+        yield "one"
+    finally:
+        raise BUG
+
+
+def exits_in_its_thread(_: str) -> Iterator[str]:
+    try:
+        yield "one"
+    finally:
+        raise SystemExit(3)
+
+
+async def first_of(function: Callable[[str], object]) -> object:
+    """Close it behind its first piece, as where a text ends the answer."""
+    with PinnedThread("m") as thread:
+        pieces = pieces_of(function, "x", thread=thread, who="m")
+        async with aclosing(pieces):
+            return await anext(pieces)
+
+
+@pytest.mark.parametrize(
+    ("function", "told"),
+    [
+        (fails_in_a_nursery, "m failed: KeyError: 'k'"),
+        (fails, "m failed: KeyError: 'k'"),
+        (exits_in_its_thread, "m failed: SystemExit: 3"),
+    ],
+)
+async def test_what_fails_as_it_is_closed_is_told_as_ours(
+    function: Callable[[str], object], told: str
+) -> None:
+    with pytest.raises(EngineError) as raised:
+        await first_of(function)
+
+    assert str(raised.value) == told
+
+
+async def test_a_nursery_may_be_closed_in_the_middle() -> None:
+    assert await first_of(ends_in_a_nursery) == "one"
