@@ -149,7 +149,9 @@ class ModelHotSwapServer:
         except Exception as error:  # it must end, or none can follow
             log.exception("the swap of %s broke", self._now.name)
             phase = Phase.SWAPPED if self._is_swapped else Phase.ROLLED_BACK
-            self._enter(phase, reason=f"{self.status.reason}; then: {error!r}")
+            before = self.status.reason
+            reason = f"{before}; then: {error!r}" if before else repr(error)
+            self._enter(phase, reason=reason)
         finally:
             self.ended.set()
             self._counts.stop(self.id)
