@@ -26,8 +26,9 @@ from atomr_infer.policy.placement import Wanted
 from atomr_infer.serving.placing.share import Aim, Share
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from atomr_infer.policy.placement import Gpus
     from atomr_infer.serving.placing.catalogue import Catalogue
     from atomr_infer.serving.placing.picture import Known, Picture
     from atomr_infer.serving.placing.records import Facts
@@ -163,6 +164,11 @@ class Placer:
             waits = not failed and not self._may_end(name, picture)
         else:
             waits = len(gpus) > len(now) and not self._may_begin(known)
+        if waits and share.aim is not None and _is_other_size(now, known):
+            # It cannot be what it shall be with the GPUs that it has.
+            if not gpus:
+                return share.aim
+            waits = False
         if waits:
             gpus = now
         else:
@@ -212,3 +218,10 @@ class Placer:
                 await receive(timeout_s=0)
         except ReceiveTimeoutError:
             return
+
+
+def _is_other_size(gpus: Sequence[Gpus], known: Known) -> bool:
+    """Whether a replica shall have another number of GPUs than these."""
+    assert known.deployment is not None, "looked at before"
+    wanted = known.deployment.placement.gpus
+    return any(len(group) != wanted for group in gpus)
