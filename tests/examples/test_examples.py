@@ -192,6 +192,7 @@ Counter restarts: 1
 
 
 WITHOUT_A_MODEL = {
+    "actors.py",
     "answer_file.py",
     "batching.py",
     "cache.py",
