@@ -540,7 +540,7 @@ async def test_a_manager_that_is_killed_forgets_no_replacement(
 
 
 @pytest.mark.parametrize(
-    "count", [10, pytest.param(200, marks=pytest.mark.slow)], ids=str
+    "count", [10, pytest.param(100, marks=pytest.mark.slow)], ids=str
 )
 async def test_many_replacements_leave_nothing_behind(
     open_tree: OpenTree, autojump_clock: MockClock, count: int

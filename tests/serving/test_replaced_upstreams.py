@@ -38,7 +38,7 @@ def open_files() -> int:
 
 
 @pytest.mark.parametrize(
-    "count", [10, pytest.param(200, marks=pytest.mark.slow)], ids=str
+    "count", [10, pytest.param(100, marks=pytest.mark.slow)], ids=str
 )
 @pytest.mark.slow
 async def test_no_stream_is_cut_and_nothing_is_left(count: int) -> None:
