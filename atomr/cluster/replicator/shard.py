@@ -235,6 +235,9 @@ class Shard:
 
     def quorum(self, now_s: float, *, is_held: bool) -> list[Effect]:
         """Note whether a majority of the voters is up."""
+        if is_held and not self._has_quorum:
+            # Whom we did not see meanwhile is looked for anew: we were away.
+            self._absent.clear()
         self._has_quorum = is_held
         return self._act(Quorum(is_held), now_s)
 

@@ -309,7 +309,7 @@ class Replication:
             self.peers[peer] = known
             self._retiring.heard(peer)
             self._answers.heard(peer, known, now_s)
-        self._retiring.learn(digest.retired)
+        self._retiring.learn(digest.retired, self.peers)
         if vector == log.vector:
             return self._compare(peer, vector, digest.state_hash, now_s)
         effects = self._send_missing(peer, known, now_s)

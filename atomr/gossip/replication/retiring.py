@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from atomr.gossip.replication.events import Effect, Retired
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from atomr.crdt import EventLog, Origin, VersionVector
     from atomr.gossip.replication.options import ReplicationOptions
@@ -101,11 +101,17 @@ class Retiring:
         """Return whether it has not told what it knows since somebody was gone."""
         return any(peer not in heard for heard in self._gone.values())
 
-    def learn(self, retired: Iterable[tuple[Origin, int]]) -> None:
-        """Note what a peer has retired: it is gone here too."""
+    def learn(
+        self, retired: Iterable[tuple[Origin, int]], peers: Collection[Origin]
+    ) -> None:
+        """Note what a peer has retired: it is gone here too.
+
+        Unless it is a peer of ours: whoever lost sight of it is wrong, and asks it to
+        begin anew; until it has, it is as alive as before.
+        """
         vector = self._log.seen.vector
         for origin, seq in retired:
-            if seq and seq == vector.get(origin, 0):
+            if seq and seq == vector.get(origin, 0) and origin not in peers:
                 self.gone(origin)
 
     def check(

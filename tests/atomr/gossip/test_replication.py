@@ -720,6 +720,22 @@ def test_what_a_peer_says_to_have_retired_is_remembered_if_it_was_known() -> Non
     assert lab.log("a").retired == {}
 
 
+def test_nobody_believes_that_a_peer_is_gone() -> None:
+    lab = Lab("abc")
+    lab.meet()
+    lab.put("c", "k")
+    lab.run(0.3)
+    lab.put("a", "k", "nothing of it lives now")
+    lab.run(0.3)
+    peer = lab.log("c").origin
+    says = Digest(lab.log("b").vector.pairs(), ((peer, 1),), 0, is_answer=True)
+    lab.do("a", Received(lab.log("b").origin, says))
+    lab.run(5.0)
+
+    assert not any(isinstance(fact, Retired | MustReset) for _, fact in lab.facts)
+    assert lab.log("a").vector[peer] == 1
+
+
 def test_one_without_a_majority_for_a_week_must_reset_before_it_says_anything() -> None:
     lab = Lab("ab")
     lab.put("a", "k")
