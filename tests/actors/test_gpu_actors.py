@@ -19,10 +19,10 @@ async def test_it_computes_in_a_process_of_its_own() -> None:
         await cluster.deploy(deployment_of(Words, "words"))
         found = await ask(cluster.lookup("powers", Powers), [1.0, 2.0])
         [replica] = await cluster.replicas("powers")
+        assert replica.engine_pid is not None
         told = await ask(cluster.lookup("words", Words), "one two")
 
     assert found == [1.0, 8.0]
-    assert replica.engine_pid is not None
     assert told == "onetwo"
 
 

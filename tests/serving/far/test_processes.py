@@ -16,6 +16,7 @@ from atomr_infer.testing.upstream_script import (
     Happy,
     ToolCall,
 )
+from atomr_infer.testing.upstreams.rate_limit import SlidingLimit
 from tests.gateway.dialects import EMBEDDINGS, PROVIDERS, ROUTES, Route
 from tests.gateway.http import Answer, parse, until
 from tests.serving.far.node_program import Model
@@ -134,6 +135,8 @@ async def test_a_node_that_is_killed_under_load_costs_only_what_had_begun(
     route = attrs.evolve(chat, members={**chat.members, "max_tokens": 50})
     answers: list[Answer] = []
     async with opens((), otherwise=words) as upstream, open_fleet(tmp_path) as fleet:
+        # It tells nothing that is below what is declared, or that would be kept.
+        upstream.limit = SlidingLimit(60_000, 60.0)
         model = model_of(upstream, "openai", limited=True)
         b = await fleet.start("b", model)
         c = await fleet.start("c", model)
