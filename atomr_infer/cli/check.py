@@ -100,13 +100,13 @@ def checked(config_path: Path | None) -> Checked:
         ConfigError: it cannot work.
     """
     # Late: `atomr-infer --help` must not wait for the runtimes.
-    from atomr_infer.cli.cluster_files import (  # noqa: PLC0415
+    from atomr_infer.cli.plan import plan_serving  # noqa: PLC0415
+    from atomr_infer.cli.serving.cluster_files import (  # noqa: PLC0415
         check_cluster_files,
         node_of,
     )
-    from atomr_infer.cli.other_state import other_state  # noqa: PLC0415
-    from atomr_infer.cli.plan import plan_serving  # noqa: PLC0415
-    from atomr_infer.cli.reload import tls_of  # noqa: PLC0415
+    from atomr_infer.cli.serving.other_state import other_state  # noqa: PLC0415
+    from atomr_infer.cli.serving.reload import tls_of  # noqa: PLC0415
 
     plan = plan_serving(config_path=config_path, bind=None)
     missing = tuple(_missing_files(plan))

@@ -14,17 +14,17 @@ import attrs
 import click
 
 from atomr_infer._version import VERSION
+from atomr_infer.cli.accounts.cost_report import cost_report
+from atomr_infer.cli.accounts.keys import keys
+from atomr_infer.cli.asking.explain import explain
+from atomr_infer.cli.asking.of_a_gateway import as_json as _as_json
+from atomr_infer.cli.asking.of_a_gateway import fail as _fail
+from atomr_infer.cli.asking.of_a_gateway import of_a_gateway as _of_a_gateway
+from atomr_infer.cli.asking.of_a_gateway import of_all_nodes as _of_all_nodes
+from atomr_infer.cli.asking.of_a_gateway import where as _where
+from atomr_infer.cli.asking.steer import deployments, drain, reload
+from atomr_infer.cli.asking.swap import swap
 from atomr_infer.cli.check import check
-from atomr_infer.cli.cost_report import cost_report
-from atomr_infer.cli.explain import explain
-from atomr_infer.cli.keys import keys
-from atomr_infer.cli.of_a_gateway import as_json as _as_json
-from atomr_infer.cli.of_a_gateway import fail as _fail
-from atomr_infer.cli.of_a_gateway import of_a_gateway as _of_a_gateway
-from atomr_infer.cli.of_a_gateway import of_all_nodes as _of_all_nodes
-from atomr_infer.cli.of_a_gateway import where as _where
-from atomr_infer.cli.steer import deployments, drain, reload
-from atomr_infer.cli.swap import swap
 from atomr_infer.errors import ConfigError, InferenceError
 
 _LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -129,9 +129,9 @@ def serve(  # noqa: PLR0913 - one for each option
     """  # noqa: D301 - click wants the character itself, no backslash and a b
     # Late: `atomr-infer --help` must not wait for a web server's import.
     from atomr_infer.cli.plan import plan_serving  # noqa: PLC0415
-    from atomr_infer.cli.seat import take_seat  # noqa: PLC0415
-    from atomr_infer.cli.serve import run_serve  # noqa: PLC0415
-    from atomr_infer.cli.workers import run_workers  # noqa: PLC0415
+    from atomr_infer.cli.serving.seat import take_seat  # noqa: PLC0415
+    from atomr_infer.cli.serving.serve import run_serve  # noqa: PLC0415
+    from atomr_infer.cli.serving.workers import run_workers  # noqa: PLC0415
 
     if watch and config_path is None:
         raise click.UsageError("--watch needs a file: --config FILE")
@@ -233,7 +233,7 @@ def status(
       atomr-infer status --config atomr.toml --all-nodes
       atomr-infer status --url https://models.example.org --json
     """  # noqa: D301 - click wants the character itself, no backslash and a b
-    from atomr_infer.cli.status import print_status  # noqa: PLC0415
+    from atomr_infer.cli.asking.status import print_status  # noqa: PLC0415
 
     try:
         asked = _where(config_path, url, all_nodes=all_nodes)
@@ -273,7 +273,7 @@ def breaker(
       atomr-infer breaker gpt open --config atomr.toml --all-nodes
       atomr-infer breaker gpt close --config atomr.toml
     """  # noqa: D301 - click wants the character itself, no backslash and a b
-    from atomr_infer.cli.status import print_circuit  # noqa: PLC0415
+    from atomr_infer.cli.asking.status import print_circuit  # noqa: PLC0415
 
     try:
         asked = _where(config_path, url, all_nodes=all_nodes)
@@ -305,7 +305,7 @@ def rotate_credentials(
       atomr-infer rotate-credentials gpt --config atomr.toml
       ATOMR_INFER_ADMIN_KEY=... atomr-infer rotate-credentials gpt
     """  # noqa: D301 - click wants the character itself, no backslash and a b
-    from atomr_infer.cli.nodes import tell  # noqa: PLC0415
+    from atomr_infer.cli.asking.nodes import tell  # noqa: PLC0415
 
     def show(_: object) -> None:
         click.echo(f"the keys of {deployment} are read anew")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from atomr_infer.cli.explain import _planned, _told
+from atomr_infer.cli.asking.explain import _planned, _told
 from tests.cli.conftest import run_command
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import shlex
 
 import pytest
 
-from atomr_infer.cli.first_request import FirstRequest, first_request
+from atomr_infer.cli.output.first_request import FirstRequest, first_request
 from atomr_infer.model.capabilities import Feature
 from atomr_infer.model.deployment import Deployment
 

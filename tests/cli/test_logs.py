@@ -7,7 +7,7 @@ import sys
 
 PROGRAM = """
 import logging, sys
-from atomr_infer.cli.logs import configure_logging
+from atomr_infer.cli.output.logs import configure_logging
 configure_logging("info")
 log = logging.getLogger("some.part")
 log.debug("unseen")
@@ -47,7 +47,7 @@ def test_every_usual_field_of_a_record_can_be_formatted() -> None:
     )
     program = (
         "import logging\n"
-        "from atomr_infer.cli.logs import configure_logging\n"
+        "from atomr_infer.cli.output.logs import configure_logging\n"
         "configure_logging('info')\n"
         "handler = logging.StreamHandler()\n"
         f"handler.setFormatter(logging.Formatter({form!r}))\n"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from atomr_infer.cli import nodes
-from atomr_infer.cli.operators import Where, find_gateway
-from atomr_infer.cli.status import print_circuit
+from atomr_infer.cli.asking import nodes
+from atomr_infer.cli.asking.operators import Where, find_gateway
+from atomr_infer.cli.asking.status import print_circuit
 from atomr_infer.errors import ConfigError
 from atomr_infer.model.secret import Secret
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from atomr_infer.cli.hangup import Signals, signals_here
-from atomr_infer.cli.operators import find_gateway
+from atomr_infer.cli.asking.operators import find_gateway
+from atomr_infer.cli.serving.hangup import Signals, signals_here
 from atomr_infer.errors import ConfigError
 from atomr_infer.testing import upstream_script as script
 from atomr_infer.testing.upstream import open_openai_upstream

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
-from atomr_infer.cli.other_state import other_state
 from atomr_infer.cli.plan import ServePlan
-from atomr_infer.cli.worker_folder import worker_folder
+from atomr_infer.cli.serving.other_state import other_state
+from atomr_infer.cli.serving.worker_folder import worker_folder
 from atomr_infer.config.gateway import GatewayConfig
 from atomr_infer.config.node import NodeConfig
 from atomr_infer.model.virtual_key import VirtualKey

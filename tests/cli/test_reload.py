@@ -12,7 +12,7 @@ import trio
 from atomr import telemetry
 from atomr.process import kill
 from atomr_infer.cli.plan import ServePlan
-from atomr_infer.cli.reload import Reloader, differences
+from atomr_infer.cli.serving.reload import Reloader, differences
 from atomr_infer.cluster import Cluster
 from atomr_infer.config.gateway import GatewayConfig
 from atomr_infer.config.node import NodeConfig

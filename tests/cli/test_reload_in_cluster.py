@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from atomr_infer.cli.plan import ServePlan
-from atomr_infer.cli.reload import Reloader
+from atomr_infer.cli.serving.reload import Reloader
 from atomr_infer.config.gateway import GatewayConfig
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.model.rate_limits import RateLimits

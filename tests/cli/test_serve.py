@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from atomr_infer.cli.banner import print_banner
+from atomr_infer.cli.output.banner import print_banner
 from atomr_infer.cli.plan import ServePlan
 from atomr_infer.config.gateway import GatewayConfig
 from atomr_infer.model.deployment import Deployment

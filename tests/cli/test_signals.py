@@ -12,7 +12,7 @@ import pytest
 import trio
 import trio.testing
 
-from atomr_infer.cli.serve import _unless_signalled
+from atomr_infer.cli.serving.serve import _unless_signalled
 from tests.gateway.http import chat_body, events, head, parse, until
 
 if TYPE_CHECKING:

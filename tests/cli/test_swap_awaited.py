@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from atomr_infer.cli import operators, swap
+from atomr_infer.cli.asking import operators, swap
 
 if TYPE_CHECKING:
     import pytest

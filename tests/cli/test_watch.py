@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from atomr_infer.cli.plan import plan_serving
-from atomr_infer.cli.watch import Watch, look, watched_files
+from atomr_infer.cli.serving.watch import Watch, look, watched_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable

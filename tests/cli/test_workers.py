@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from atomr_infer.cli.plan import ServePlan
-from atomr_infer.cli.workers import Crew
+from atomr_infer.cli.serving.workers import Crew
 from atomr_infer.config.gateway import GatewayConfig
 from atomr_infer.config.node import NodeConfig
 from atomr_infer.model.deployment import Deployment

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from atomr_infer.cli.of_a_gateway import (
+from atomr_infer.cli.asking.of_a_gateway import (
     as_json,
     fail,
     of_a_gateway,
@@ -49,7 +49,7 @@ def reload(
       atomr-infer reload --config atomr.toml --dry-run
       ATOMR_INFER_ADMIN_KEY=... atomr-infer reload --url https://models.example.org
     """  # noqa: D301 - click wants the character itself, no backslash and a b
-    from atomr_infer.cli.nodes import tell  # noqa: PLC0415
+    from atomr_infer.cli.asking.nodes import tell  # noqa: PLC0415
 
     try:
         tell(
@@ -100,7 +100,7 @@ def drain(
       atomr-infer drain --config atomr.toml
       atomr-infer drain --undo --config atomr.toml
     """  # noqa: D301 - click wants the character itself, no backslash and a b
-    from atomr_infer.cli.nodes import tell  # noqa: PLC0415
+    from atomr_infer.cli.asking.nodes import tell  # noqa: PLC0415
 
     path = ("drain", "undo") if undo else ("drain",)
     show = _show_undone if undo else _show_drain
@@ -153,8 +153,8 @@ def deployments(
       atomr-infer deployments --config atomr.toml
       atomr-infer deployments gpt --config atomr.toml --json
     """  # noqa: D301 - click wants the character itself, no backslash and a b
-    from atomr_infer.cli.nodes import tell  # noqa: PLC0415
-    from atomr_infer.cli.status import print_deployments  # noqa: PLC0415
+    from atomr_infer.cli.asking.nodes import tell  # noqa: PLC0415
+    from atomr_infer.cli.asking.status import print_deployments  # noqa: PLC0415
 
     def show(found: Any) -> None:  # noqa: ANN401 - JSON
         print_deployments([found] if name is not None else found["deployments"])

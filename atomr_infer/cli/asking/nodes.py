@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from atomr_infer.cli.operators import ask, ask_all
+from atomr_infer.cli.asking.operators import ask, ask_all
 from atomr_infer.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from atomr_infer.cli.operators import Where
+    from atomr_infer.cli.asking.operators import Where
 
 _GOOD = range(200, 300)
 _NOT_THERE = 404

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from atomr_infer.cli.of_a_gateway import as_json, fail, of_a_gateway, where
+from atomr_infer.cli.asking.of_a_gateway import as_json, fail, of_a_gateway, where
 from atomr_infer.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from atomr_infer.cli.operators import Where
+    from atomr_infer.cli.asking.operators import Where
 
 
 @click.command()
@@ -70,7 +70,7 @@ def print_explanation(gateway: Where, name: str | None, *, as_json: bool) -> Non
     Raises:
         ConfigError: the gateway cannot be asked, or there is nothing of that name.
     """
-    from atomr_infer.cli.operators import ask  # noqa: PLC0415
+    from atomr_infer.cli.asking.operators import ask  # noqa: PLC0415
 
     answer = ask(gateway, "GET", "placement", *([] if name is None else [name]))
     if as_json:
@@ -95,7 +95,7 @@ def print_dry_run(gateway: Where, path: Path, *, as_json: bool) -> None:
         ConfigError: the file or the gateway cannot be read, or one of the
             deployments cannot work.
     """
-    from atomr_infer.cli.operators import ask  # noqa: PLC0415
+    from atomr_infer.cli.asking.operators import ask  # noqa: PLC0415
     from atomr_infer.config.deployment_table import deployment_table  # noqa: PLC0415
     from atomr_infer.config.load import load_config  # noqa: PLC0415
 

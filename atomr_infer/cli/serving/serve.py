@@ -7,7 +7,7 @@ once, so that a remote one does not wait for a local one.  One that cannot be st
 keeps no other one from serving, and is tried again.
 
 The first Ctrl-C or SIGTERM drains; a second one does not wait.  SIGHUP has keys and
-configuration read anew (:mod:`atomr_infer.cli.hangup`).
+configuration read anew (:mod:`atomr_infer.cli.serving.hangup`).
 """
 
 from __future__ import annotations
@@ -23,21 +23,25 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
-from atomr_infer.cli.banner import (
+from atomr_infer.cli.output.banner import (
     mark_notices,
     print_banner,
     print_line_end,
     print_notice,
 )
-from atomr_infer.cli.cluster_files import SOON_DAYS, check_cluster_files, node_of
-from atomr_infer.cli.failures import Failures
-from atomr_infer.cli.hangup import open_hangups, renew_at, signals_here
-from atomr_infer.cli.lifecycle import ServeLifecycle
-from atomr_infer.cli.load_progress import LoadProgress
-from atomr_infer.cli.logs import configure_logging
-from atomr_infer.cli.other_state import other_state
-from atomr_infer.cli.reload import Reloader, tls_of
-from atomr_infer.cli.watch import watch_files
+from atomr_infer.cli.output.load_progress import LoadProgress
+from atomr_infer.cli.output.logs import configure_logging
+from atomr_infer.cli.serving.cluster_files import (
+    SOON_DAYS,
+    check_cluster_files,
+    node_of,
+)
+from atomr_infer.cli.serving.failures import Failures
+from atomr_infer.cli.serving.hangup import open_hangups, renew_at, signals_here
+from atomr_infer.cli.serving.lifecycle import ServeLifecycle
+from atomr_infer.cli.serving.other_state import other_state
+from atomr_infer.cli.serving.reload import Reloader, tls_of
+from atomr_infer.cli.serving.watch import watch_files
 from atomr_infer.cluster import Cluster
 from atomr_infer.errors import ConfigError, InferenceError, decode, encode
 from atomr_infer.serving.deployments.deploying import keeps_all
@@ -47,7 +51,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from atomr_infer.cli.plan import ServePlan
-    from atomr_infer.cli.seat import Seat
+    from atomr_infer.cli.serving.seat import Seat
     from atomr_infer.config.gateway import GatewayConfig
     from atomr_infer.gateway.gateway import Gateway
     from atomr_infer.model.capabilities import Feature

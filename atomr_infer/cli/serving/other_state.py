@@ -13,7 +13,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from atomr_infer.cli.seat import worker_name
+from atomr_infer.cli.serving.seat import worker_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -8,14 +8,14 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from atomr_infer.cli.clock import clock
-from atomr_infer.cli.nodes import tell
-from atomr_infer.cli.spending_tables import budgets_table, limits_table
-from atomr_infer.cli.tables import print_table
+from atomr_infer.cli.asking.nodes import tell
+from atomr_infer.cli.asking.spending_tables import budgets_table, limits_table
+from atomr_infer.cli.output.clock import clock
+from atomr_infer.cli.output.tables import print_table
 from atomr_infer.errors import ConfigError
 
 if TYPE_CHECKING:
-    from atomr_infer.cli.operators import Where
+    from atomr_infer.cli.asking.operators import Where
 
 
 def print_status(where: Where, *, as_json: bool) -> None:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from atomr_infer.cli.of_a_gateway import as_json, fail, of_a_gateway, where
-from atomr_infer.cli.parameters import NONE, Duration, OrNone, Spend
+from atomr_infer.cli.accounts.parameters import NONE, Duration, OrNone, Spend
+from atomr_infer.cli.asking.of_a_gateway import as_json, fail, of_a_gateway, where
 from atomr_infer.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def create(  # noqa: PLR0913 - all by keyword: an option each
       atomr-infer keys create --name lab --rpm 60 --budget 10.00/day
       KEY=$(atomr-infer keys create --name job --priority -10 --config atomr.toml)
     """  # noqa: D301 - click wants the character itself, no backslash and a b
-    from atomr_infer.cli.key_reports import print_issued  # noqa: PLC0415
+    from atomr_infer.cli.accounts.key_reports import print_issued  # noqa: PLC0415
 
     members = {name: value for name, value in terms.items() if value is not None}
     members |= _limits(rpm=rpm, tpm=tpm, concurrent=concurrent)
@@ -135,7 +135,7 @@ def list_(*, as_json: bool, config_path: Path | None, url: str | None) -> None:
       atomr-infer keys list --config atomr.toml
       atomr-infer keys list --json --url https://models.example.org
     """  # noqa: D301 - click wants the character itself, no backslash and a b
-    from atomr_infer.cli.key_reports import print_keys  # noqa: PLC0415
+    from atomr_infer.cli.accounts.key_reports import print_keys  # noqa: PLC0415
 
     try:
         print_keys(where(config_path, url), as_json=as_json)
@@ -194,7 +194,7 @@ def change(  # noqa: PLR0913 - all by keyword: an option each
       atomr-infer keys change ci --rpm 60 --budget 20.00/day --config atomr.toml
       atomr-infer keys change ci --expires none --tpm none --config atomr.toml
     """  # noqa: D301 - click wants the character itself, no backslash and a b
-    from atomr_infer.cli.key_reports import print_changed  # noqa: PLC0415
+    from atomr_infer.cli.accounts.key_reports import print_changed  # noqa: PLC0415
 
     members = _limits(**{name: terms.pop(name) for name in _LIMITS})
     members |= {
@@ -253,7 +253,7 @@ def rotate(
       atomr-infer keys rotate ci --config atomr.toml
       atomr-infer keys rotate key_0123456789abcdef --grace 0s --config atomr.toml
     """  # noqa: D301 - click wants the character itself, no backslash and a b
-    from atomr_infer.cli.key_reports import print_rotated  # noqa: PLC0415
+    from atomr_infer.cli.accounts.key_reports import print_rotated  # noqa: PLC0415
 
     try:
         print_rotated(where(config_path, url), key, grace_s, as_json=as_json)
@@ -278,7 +278,7 @@ def revoke(
       atomr-infer keys revoke ci --config atomr.toml
       atomr-infer keys revoke key_0123456789abcdef --config atomr.toml
     """  # noqa: D301 - click wants the character itself, no backslash and a b
-    from atomr_infer.cli.key_reports import print_revoked  # noqa: PLC0415
+    from atomr_infer.cli.accounts.key_reports import print_revoked  # noqa: PLC0415
 
     try:
         print_revoked(where(config_path, url), key, as_json=as_json)

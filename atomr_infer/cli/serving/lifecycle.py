@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
-from atomr_infer.cli.banner import print_notice
+from atomr_infer.cli.output.banner import print_notice
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from atomr_infer.cli.reload import Reloader
+    from atomr_infer.cli.serving.reload import Reloader
     from atomr_infer.cluster import Cluster
     from atomr_infer.config.differences import Difference
     from atomr_infer.gateway.gateway import Gateway

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from atomr_infer.cli.of_a_gateway import as_json, fail, of_a_gateway, where
+from atomr_infer.cli.asking.of_a_gateway import as_json, fail, of_a_gateway, where
 from atomr_infer.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from atomr_infer.cli.operators import Where
+    from atomr_infer.cli.asking.operators import Where
 
 _LOOK_EVERY_S = 0.5
 _PATIENCE_S = 30.0
@@ -58,7 +58,7 @@ def swap(
       atomr-infer swap chat show --config atomr.toml --json
       atomr-infer swap chat cancel --config atomr.toml
     """  # noqa: D301 - click wants the character itself, no backslash and a b
-    from atomr_infer.cli.operators import ask  # noqa: PLC0415
+    from atomr_infer.cli.asking.operators import ask  # noqa: PLC0415
 
     show = _quietly if as_json else _show
     try:
@@ -101,7 +101,7 @@ def _table(name: str, path: Path | None) -> dict[str, Any]:
 
 
 def _status(gateway: Where, name: str) -> dict[str, Any]:
-    from atomr_infer.cli.operators import ask  # noqa: PLC0415
+    from atomr_infer.cli.asking.operators import ask  # noqa: PLC0415
 
     for status in ask(gateway, "GET", "swaps")["swaps"]:
         if status["deployment"] == name:
@@ -111,7 +111,7 @@ def _status(gateway: Where, name: str) -> dict[str, Any]:
 
 
 def _of(gateway: Where, swap_id: str) -> dict[str, Any] | None:
-    from atomr_infer.cli.operators import ask  # noqa: PLC0415
+    from atomr_infer.cli.asking.operators import ask  # noqa: PLC0415
 
     known: list[dict[str, Any]] = ask(gateway, "GET", "swaps")["swaps"]
     return next((status for status in known if status["id"] == swap_id), None)

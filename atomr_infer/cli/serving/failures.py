@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from atomr_infer.cli.banner import print_notice
+from atomr_infer.cli.output.banner import print_notice
 from atomr_infer.serving.replicas.key_check import KEY_REFUSED
 
 if TYPE_CHECKING:

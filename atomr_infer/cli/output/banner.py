@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import click
 
 from atomr_infer._version import VERSION
-from atomr_infer.cli.first_request import first_request
+from atomr_infer.cli.output.first_request import first_request
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from atomr_infer.cli.first_request import FirstRequest
+    from atomr_infer.cli.output.first_request import FirstRequest
     from atomr_infer.cli.plan import ServePlan
     from atomr_infer.model.capabilities import Feature
 

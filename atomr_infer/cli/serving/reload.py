@@ -27,8 +27,8 @@ import trio
 
 from atomr import telemetry
 from atomr.errors import AtomrError
-from atomr_infer.cli.banner import print_notice
-from atomr_infer.cli.changed_limits import changed_limits
+from atomr_infer.cli.output.banner import print_notice
+from atomr_infer.cli.serving.changed_limits import changed_limits
 from atomr_infer.config.differences import (
     Difference,
     Field,

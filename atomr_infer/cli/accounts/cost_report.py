@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from atomr_infer.cli.of_a_gateway import as_json, fail, of_a_gateway, where
-from atomr_infer.cli.parameters import Duration
+from atomr_infer.cli.accounts.parameters import Duration
+from atomr_infer.cli.asking.of_a_gateway import as_json, fail, of_a_gateway, where
 from atomr_infer.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def cost_report(
       atomr-infer cost-report --by team --since 7d --config atomr.toml
       atomr-infer cost-report --by key --json --config atomr.toml
     """  # noqa: D301 - click wants the character itself, no backslash and a b
-    from atomr_infer.cli.cost_table import print_costs  # noqa: PLC0415
+    from atomr_infer.cli.accounts.cost_table import print_costs  # noqa: PLC0415
 
     try:
         since = int(time.time() - since_s)

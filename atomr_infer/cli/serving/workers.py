@@ -1,8 +1,8 @@
 """``serve --workers N``: several nodes that share a port, and are one cluster.
 
 The parent binds, and holds the sockets; each worker is a ``serve`` of its own that
-accepts from them (:mod:`atomr_infer.cli.seat`).  It serves nothing itself: it starts
-the workers, starts those again that end, and passes signals on.
+accepts from them (:mod:`atomr_infer.cli.serving.seat`).  It serves nothing itself: it
+starts the workers, starts those again that end, and passes signals on.
 
 ::
 
@@ -30,12 +30,12 @@ from atomr.core.child_spec import ChildSpec
 from atomr.errors import RootExitError, StartError
 from atomr.otp import Supervisor
 from atomr.process import PlainProcess, open_node
-from atomr_infer.cli.banner import print_banner, print_line_end, print_notice
 from atomr_infer.cli.certificates import make_folder
-from atomr_infer.cli.hangup import signals_here
-from atomr_infer.cli.other_state import other_state
-from atomr_infer.cli.seat import CLUSTER, COOKIE, SEEDS, Seat
-from atomr_infer.cli.worker_folder import worker_folder
+from atomr_infer.cli.output.banner import print_banner, print_line_end, print_notice
+from atomr_infer.cli.serving.hangup import signals_here
+from atomr_infer.cli.serving.other_state import other_state
+from atomr_infer.cli.serving.seat import CLUSTER, COOKIE, SEEDS, Seat
+from atomr_infer.cli.serving.worker_folder import worker_folder
 from atomr_infer.errors import ConfigError
 from atomr_infer.gateway.listener import bind_sockets
 from atomr_infer.model.capabilities import Feature

@@ -10,13 +10,13 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from atomr_infer.cli.operators import ask
-from atomr_infer.cli.tables import print_table
+from atomr_infer.cli.asking.operators import ask
+from atomr_infer.cli.output.tables import print_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from atomr_infer.cli.operators import Where
+    from atomr_infer.cli.asking.operators import Where
 
 
 def print_issued(where: Where, terms: Mapping[str, object], *, as_json: bool) -> None:

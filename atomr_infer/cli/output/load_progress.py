@@ -18,7 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from atomr_infer.cli.banner import notice_mark
+from atomr_infer.cli.output.banner import notice_mark
 
 if TYPE_CHECKING:
     from types import TracebackType

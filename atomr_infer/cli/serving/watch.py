@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from atomr_infer.cli.plan import ServePlan
-    from atomr_infer.cli.reload import Reloader
+    from atomr_infer.cli.serving.reload import Reloader
 
 LOOK_EVERY_S = 1.0
 

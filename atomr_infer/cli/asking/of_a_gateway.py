@@ -13,7 +13,7 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from atomr_infer.cli.operators import Where
+    from atomr_infer.cli.asking.operators import Where
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -64,7 +64,7 @@ def where(
         ConfigError: the configuration or the key is not there.
     """
     # Late: `atomr-infer --help` must not wait for an HTTP client's import.
-    from atomr_infer.cli.operators import find_gateway  # noqa: PLC0415
+    from atomr_infer.cli.asking.operators import find_gateway  # noqa: PLC0415
 
     found = find_gateway(config_path=config_path, url=url, environ=os.environ)
     return attrs.evolve(found, all_nodes=all_nodes)

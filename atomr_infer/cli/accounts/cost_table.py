@@ -9,15 +9,15 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from atomr_infer.cli.clock import clock
-from atomr_infer.cli.operators import ask
-from atomr_infer.cli.tables import print_table
+from atomr_infer.cli.asking.operators import ask
+from atomr_infer.cli.output.clock import clock
+from atomr_infer.cli.output.tables import print_table
 from atomr_infer.model.budget import usd_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from atomr_infer.cli.operators import Where
+    from atomr_infer.cli.asking.operators import Where
 
 
 def print_costs(where: Where, by: str, since_s: int, *, as_json: bool) -> None:

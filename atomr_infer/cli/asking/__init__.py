@@ -1,0 +1,1 @@
+"""Commands that ask a running gateway: how it stands, and what it is to do."""

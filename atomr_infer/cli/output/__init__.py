@@ -1,0 +1,1 @@
+"""What a person reads: the banner, progress, tables, instants and log lines."""

@@ -1,0 +1,1 @@
+"""``atomr-infer serve``: one process or several workers, and what changes it."""
