@@ -226,8 +226,8 @@ class Deployment:
         placement: which nodes of a cluster may run it.
         ray: the Ray cluster whose nodes run its engines; None: this machine does.
         hot_swap: how carefully another one takes over from it, where its file is
-            changed or ``atomr-infer swap`` says so.  None, and in a cluster: a
-            changed file exchanges it in one step.
+            changed or ``atomr-infer swap`` says so.  None: a changed file exchanges
+            it in one step.
 
     >>> Deployment(name="tiny", runtime="mock").serves
     ('tiny',)

@@ -55,6 +55,22 @@ def keeps_engine(now: Deployment, wanted: Deployment, *, is_client: bool) -> boo
     return same == now
 
 
+def is_swapped(now: Deployment, wanted: Deployment) -> bool:
+    """Whether a deployment takes over step by step, where a file says it anew.
+
+    >>> from atomr_infer.model.deployment import Deployment
+    >>> from atomr_infer.model.swap_plan import SwapPlan
+    >>> now = Deployment(name="chat", runtime="mock", hot_swap=SwapPlan())
+    >>> is_swapped(now, attrs.evolve(now, options={"reply": "new"}))
+    True
+    >>> is_swapped(now, attrs.evolve(now, serves=("chat", "small")))
+    False
+    """
+    if wanted.hot_swap is None:
+        return False
+    return not keeps_engine(now, wanted, is_client=True)
+
+
 def _placement(now: Deployment, wanted: Deployment, *, is_client: bool) -> Placement:
     # The GPUs that a process sees are said when it starts.
     keeps = is_client or now.placement.gpus == wanted.placement.gpus

@@ -96,7 +96,7 @@ Where a node has no others, only `check` is looked at."""
 
 _HOT_SWAP = """\
 How carefully another one takes over ([swap a model](../how-to/swap-a-model.md)).
-Left out, and in a cluster, a changed file exchanges it in one step."""
+Left out, a changed file exchanges it in one step."""
 
 _RAY = """\
 What a Ray cluster sets aside for each replica ([use Ray](../how-to/use-ray.md)).

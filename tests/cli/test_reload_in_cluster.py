@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import attrs
 import pytest
 import trio
 
+from atomr import telemetry
 from atomr_infer.cli.plan import ServePlan
 from atomr_infer.cli.serving.reload import Reloader
 from atomr_infer.config.gateway import GatewayConfig
 from atomr_infer.model.deployment import Deployment
+from atomr_infer.model.placement import Placement
 from atomr_infer.model.rate_limits import RateLimits
+from atomr_infer.model.swap_plan import SwapPlan
+from atomr_infer.policy.hot_swap import Phase
 from tests.serving.placing.real import open_fleet, until
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from tests.serving.placing.real import Node
@@ -62,6 +68,69 @@ async def test_what_a_file_says_anew_is_served_by_all(tmp_path: Path) -> None:
         await says_it(b, b"new")
         assert reloader.plan.deployments == (changed,)
         nursery.cancel_scope.cancel()
+
+
+@contextmanager
+def noted() -> Iterator[list[object]]:
+    """Note each swap, of any node, when what comes is asked something."""
+    found: list[object] = []
+
+    def note(_: object, __: object, about: Mapping[str, object]) -> None:
+        if about["phase"] == "verifying":
+            found.append(about["deployment"])
+
+    telemetry.attach("test", ("atomr_infer", "hot_swap", "phase"), note)
+    try:
+        yield found
+    finally:
+        telemetry.detach("test")
+
+
+async def ask(node: Node, texts: set[str]) -> None:
+    """Ask one request after the other; all are answered."""
+    while True:
+        answer = await node.chat(model="m")
+        assert answer.status == 200, answer.body
+        texts.add(answer.json["choices"][0]["message"]["content"])
+        await trio.sleep(0.01)
+
+
+@pytest.mark.slow
+async def test_what_has_a_plan_is_swapped_once_though_all_nodes_reload(
+    tmp_path: Path,
+) -> None:
+    old = attrs.evolve(M, placement=Placement(everywhere=True))
+    plan = SwapPlan(steps=(0.5,), step_s=0.2, min_requests=0, probe=None)
+    new = attrs.evolve(old, options={"reply": "new"}, hot_swap=plan)
+    says, texts = [attrs.evolve(PLAN, deployments=(old,))], set[str]()
+    async with open_fleet(tmp_path, "a", "b") as fleet, trio.open_nursery() as nursery:
+        nodes = list(fleet.nodes.values())
+        reloaders = [
+            Reloader(each.cluster, each.gateway, PLAN, lambda: says[-1], nursery)
+            for each in nodes
+        ]
+        with noted() as began:
+            for reloader in reloaders:
+                assert (await reloader.reload("test")).refused is None
+            for node in nodes:
+                await until(lambda node=node: node.runs() == {"m": 1})  # type: ignore[misc]
+                nursery.start_soon(ask, node, texts)
+            says.append(attrs.evolve(PLAN, deployments=(new,)))
+            async with trio.open_nursery() as together:
+                for reloader in reloaders:
+                    together.start_soon(reloader.reload, "test")
+            await until(lambda: all(map(has_swapped, nodes)))
+            await reloaders[0].reload("test")
+            await trio.sleep(4.0)  # longer than each waits before it begins one
+        assert (began, texts) == (["m"], {"old", "new"})
+        [status] = nodes[1].cluster.deployments()
+        assert (status.name, status.conflicts) == ("m", ())
+        nursery.cancel_scope.cancel()
+
+
+def has_swapped(node: Node) -> bool:
+    phases = [each.phase for each in node.cluster.hot_swaps.statuses()]
+    return phases == [Phase.SWAPPED]
 
 
 async def test_what_the_catalogue_has_newer_and_a_changed_limit_are_told(

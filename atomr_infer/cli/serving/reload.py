@@ -10,7 +10,8 @@ read and checked as at the start, and then taken whole or not at all.
 4. What was taken out is nobody's any more, and ends with its last request.
 
 On a node of a cluster the first two and the last are the catalogue's: what this file
-says is put into it, and every node does its share.
+says is put into it, and every node does its share.  A swap is begun by one of the nodes
+whose files say the same (:mod:`atomr_infer.serving.swapping.declared`).
 
 Where 1 or 2 fails, what was new goes again, and all is as it was.  The last file that
 was refused is remembered until one is taken: ``atomr-infer status`` shows it.
@@ -40,7 +41,7 @@ from atomr_infer.config.differences import (
 from atomr_infer.errors import ConfigError, InferenceError
 from atomr_infer.gateway.server_tls import server_context
 from atomr_infer.model.budget import budgets_by_name
-from atomr_infer.policy.replaced import keeps_engine
+from atomr_infer.policy.replaced import is_swapped
 from atomr_infer.serving.placing.orders import Orders
 
 if TYPE_CHECKING:
@@ -230,7 +231,9 @@ class Reloader:
         if isinstance(self._cluster.orders, Orders):
             gone = []  # the catalogue says so, and each node does its share
             with self._cluster.at_home():
-                notes = self._cluster.orders.declare(wanted.deployments)
+                notes = self._cluster.orders.declare(
+                    wanted.deployments, swaps=self._cluster.hot_swaps.declared.take
+                )
             notes = (*notes, *changed_limits(self.plan, wanted))
         else:
             await self._serve(new, other, names)
@@ -268,10 +271,8 @@ class Reloader:
 
     def _is_swapped(self, wanted: Deployment) -> bool:
         """Whether a deployment is to take over step by step from the one that runs."""
-        if wanted.hot_swap is None:
-            return False
         [now] = [each for each in self.plan.deployments if each.name == wanted.name]
-        return not keeps_engine(now, wanted, is_client=True)
+        return is_swapped(now, wanted)
 
     async def _swap(self, wanted: Deployment) -> None:
         try:

@@ -278,7 +278,8 @@ async def _load(cluster: Cluster, plan: ServePlan) -> None:
 
 async def _load_share(cluster: Cluster, orders: Orders, plan: ServePlan) -> None:
     """Have all nodes serve what the file says, and load this node's share of it."""
-    for line in orders.declare(plan.deployments):
+    swaps = cluster.hot_swaps.declared.take
+    for line in orders.declare(plan.deployments, swaps=swaps):
         print_notice(line)
     failures = Failures(plan)
     with LoadProgress() as progress:

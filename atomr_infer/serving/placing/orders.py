@@ -22,6 +22,7 @@ from atomr_infer.policy.model_table import ModelTable
 from atomr_infer.runtimes.contract import HasEndpoint
 from atomr_infer.runtimes.loader import plugin_name
 from atomr_infer.serving.placing.leaving import goes, mine, moves
+from atomr_infer.serving.placing.own_file import at_once, put_file
 from atomr_infer.serving.placing.records import digest_of
 from atomr_infer.serving.placing.status import cluster_status
 from atomr_infer.serving.replicas.key_check import key_refusal
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from atomr_infer.serving.deployments.sources import Sources
     from atomr_infer.serving.placing.catalogue import Catalogue
     from atomr_infer.serving.placing.leaving import Move
+    from atomr_infer.serving.placing.own_file import Swaps
     from atomr_infer.serving.placing.picture import Picture
     from atomr_infer.serving.placing.placer import Placer
     from atomr_infer.serving.placing.records import Facts
@@ -233,11 +235,18 @@ class Orders:
 
     # --- a node's file ----------------------------------------------------------------
 
-    def declare(self, deployments: Iterable[Deployment]) -> tuple[str, ...]:
+    def declare(
+        self, deployments: Iterable[Deployment], *, swaps: Swaps = at_once
+    ) -> tuple[str, ...]:
         """Have the deployments of this node's file served, and no more those of before.
 
         What the catalogue has gone on from since the file was written stays as the
         catalogue has it, when the file is declared for the first time.
+
+        Args:
+            deployments: what stands in the file.
+            swaps: called with what is served and what is to be; returns what becomes
+                of it where it is not exchanged at once, and "" where it is.
 
         Returns:
             What was done or left, one sentence for each deployment that is concerned.
@@ -249,33 +258,9 @@ class Orders:
         picture = self.picture()
         for deployment in wanted.values():
             self._check(deployment, picture, frozenset(wanted))
-        told = [self._declare(each, picture) for each in wanted.values()]
-        told += [
-            self._undeclare(name)
-            for name in sorted(self._catalogue.my_declared() - wanted.keys())
-        ]
-        return tuple(line for line in told if line)
-
-    def _declare(self, deployment: Deployment, picture: Picture) -> str:
-        name, table = deployment.name, deployment_table(deployment)
-        if self._catalogue.declare(name, digest_of(table)):
-            put = self._catalogue.put(
-                table, remote=self._is_remote(deployment, picture)
-            )
-            what = "is changed" if name in picture.catalogue else "is deployed"
-            return "" if put is None else f"{name} {what}, as revision {put.revision}"
-        entry = self._catalogue.entry(name)
-        if entry is None or entry.digest == digest_of(table):
-            return ""
-        return (
-            f"{name} stays as revision {entry.revision} has it, from {entry.by}: what "
-            "this node's file says is older"
+        return put_file(
+            self._catalogue, picture, wanted, is_remote=self._is_remote, swaps=swaps
         )
-
-    def _undeclare(self, name: str) -> str:
-        if self._catalogue.undeclare(name) and self._catalogue.remove(name):
-            return f"{name} is removed"
-        return f"{name} stays: it stands in another node's file"
 
     async def await_here(
         self, names: Iterable[str], progress: _Shown, failed: _Failed

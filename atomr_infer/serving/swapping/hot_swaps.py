@@ -31,6 +31,7 @@ from atomr_infer.serving.names import HOT_SWAPS, next_name
 from atomr_infer.serving.placing.records import digest_of
 from atomr_infer.serving.swapping.board import SwapBoard
 from atomr_infer.serving.swapping.counts import SwapCounts
+from atomr_infer.serving.swapping.declared import DeclaredSwaps
 from atomr_infer.serving.swapping.hot_swap import ModelHotSwapServer, SwapOrder
 from atomr_infer.serving.swapping.records import SwapRecord
 from atomr_infer.serving.swapping.served import as_served, served
@@ -50,7 +51,11 @@ _REST_S = 1.0
 
 
 class HotSwaps:
-    """The swaps, as one node knows them; its process runs :meth:`watch`."""
+    """The swaps, as one node knows them; its process runs :meth:`watch`.
+
+    Attributes:
+        declared: what this node's file says anew, where it has others.
+    """
 
     def __init__(self, serving: Serving) -> None:
         self._serving = serving
@@ -60,6 +65,7 @@ class HotSwaps:
         # What another process of this node has led ends with that.
         self._life = secrets.token_hex(8)
         self._swaps: dict[str, ModelHotSwapServer] = {}
+        self.declared = DeclaredSwaps(serving, self._board, self._begin_declared)
 
     def statuses(self) -> tuple[SwapStatus, ...]:
         """Return the last swap of each deployment, by name."""
@@ -141,13 +147,16 @@ class HotSwaps:
             raise
         return swap
 
+    async def _begin_declared(self, wanted: Deployment) -> str:
+        return (await self.begin(wanted, None, None)).id
+
     def cancel(self, name: str) -> str | None:
         """Have a swap go back; return its id, None: there is none that still can."""
         swap = self._swaps.get(name)
         if swap is not None and not swap.ended.is_set():
             return swap.id if swap.cancel() else None
         record = self._board.records().get(name)
-        if record is None or record.status(name).has_ended or self._is_mine(record):
+        if record is None or record.has_ended or self._is_mine(record):
             return None
         self._board.end(name, record.id)
         return record.id
@@ -158,7 +167,7 @@ class HotSwaps:
         last = self._swaps.get(name)
         record = self._board.records().get(name)
         runs_here = last is not None and not last.ended.is_set()
-        if runs_here or (record is not None and not record.status(name).has_ended):
+        if runs_here or (record is not None and not record.has_ended):
             raise NotReadyError(f"{name} is being swapped; ask again when it is done")
 
     def _record(self, order: SwapOrder) -> SwapRecord:
@@ -197,7 +206,7 @@ class HotSwaps:
         running = {
             name: record
             for name, record in self._board.records().items()
-            if not record.status(name).has_ended
+            if not record.has_ended
         }
         own = {swap.id: swap for swap in self._swaps.values()}
         live = {swap.id for swap in own.values() if not swap.ended.is_set()}
@@ -212,7 +221,8 @@ class HotSwaps:
             elif not self._is_mine(record):
                 self._counts.begin(record.id, name)
         self._counts.tell()
-        return bool(running)
+        await self.declared.look()
+        return bool(running or self.declared.names)
 
     def _follow_own(self, swap: ModelHotSwapServer, record: SwapRecord) -> None:
         name = swap.status.deployment

@@ -90,6 +90,11 @@ class SwapRecord(msgspec.Struct, frozen=True, kw_only=True):
     after: str = ""
     asked: tuple[str, ...] = ()
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing changes any more."""
+        return self.phase in _ENDED
+
     def status(self, deployment: str) -> SwapStatus:
         """Return how the swap of a deployment stands."""
         return SwapStatus(
