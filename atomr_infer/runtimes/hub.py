@@ -36,6 +36,7 @@ import attrs
 
 from atomr_infer.errors import ConfigError, EngineStartError
 from atomr_infer.model.secret import Secret
+from atomr_infer.runtimes.cache import own_cache
 from atomr_infer.runtimes.contract import Progress
 from atomr_infer.runtimes.hub_files import (
     ENDPOINT,
@@ -90,13 +91,13 @@ def hub_of(environ: Mapping[str, str], token: Secret | None) -> Hub:
     Args:
         environ: the environment.
         token: the deployment's credential.
+
+    Raises:
+        ConfigError: the cache is in a home that does not exist.
     """
-    own = environ.get("ATOMR_INFER_CACHE")
-    shared = environ.get("XDG_CACHE_HOME") or "~/.cache"
-    folder = Path(own) if own else Path(shared) / "atomr-infer"
     return Hub(
         endpoint=(environ.get("HF_ENDPOINT") or ENDPOINT).rstrip("/"),
-        folder=folder.expanduser() / "hub",
+        folder=own_cache(environ) / "hub",
         token=token,
         is_offline=environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"),
     )

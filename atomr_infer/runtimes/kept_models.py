@@ -18,10 +18,15 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from atomr_infer.errors import ConfigError, EngineStartError
+
+from atomr_infer.errors import EngineStartError
+from atomr_infer.runtimes.cache import own_cache
 from atomr_infer.runtimes.contract import Progress
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 Report = Callable[[Progress], None]
 
@@ -42,16 +47,7 @@ def cache_folder(environ: Mapping[str, str]) -> Path:
     Raises:
         ConfigError: it is in a home that does not exist.
     """
-    own = environ.get("ATOMR_INFER_CACHE")
-    shared = environ.get("XDG_CACHE_HOME") or "~/.cache"
-    folder = Path(own) if own else Path(shared) / "atomr-infer"
-    try:
-        return folder.expanduser() / "models"
-    except RuntimeError as error:
-        raise ConfigError(
-            f"the folder {str(folder)!r} for converted models cannot be found: "
-            "there is no such home; set ATOMR_INFER_CACHE to a folder"
-        ) from error
+    return own_cache(environ) / "models"
 
 
 def digest_of(path: Path) -> str:

@@ -21,11 +21,13 @@ import json
 import logging
 import os
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from atomr_infer.runtimes.cache import own_cache
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
 _log = logging.getLogger(__name__)
 
@@ -128,11 +130,12 @@ class PlanCache:
 
 
 def cache_folder(environ: Mapping[str, str]) -> Path:
-    """Return where plans are kept when nothing else is said."""
-    own = environ.get("ATOMR_INFER_CACHE")
-    shared = environ.get("XDG_CACHE_HOME") or "~/.cache"
-    base = Path(own) if own else Path(shared) / "atomr-infer"
-    return base.expanduser() / "plans"
+    """Return where plans are kept when nothing else is said.
+
+    Raises:
+        ConfigError: the cache is in a home that does not exist.
+    """
+    return own_cache(environ) / "plans"
 
 
 def _digest(plan: bytes) -> str:

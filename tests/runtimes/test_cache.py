@@ -1,0 +1,43 @@
+"""A cache that cannot be found is the configuration's mistake, wherever it is used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from atomr_infer.errors import ConfigError
+from atomr_infer.runtimes import kept_models
+from atomr_infer.runtimes.cache import own_cache
+from atomr_infer.runtimes.hub import hub_of
+from atomr_infer_tensorrt import cache as plans
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+USERS: dict[str, Callable[[Mapping[str, str]], object]] = {
+    "hub": lambda environ: hub_of(environ, None),
+    "models": kept_models.cache_folder,
+    "plans": plans.cache_folder,
+}
+
+
+@pytest.mark.parametrize("name", ["ATOMR_INFER_CACHE", "XDG_CACHE_HOME"])
+@pytest.mark.parametrize("use", USERS.values(), ids=USERS)
+def test_a_home_that_is_nobodys_is_told(
+    use: Callable[[Mapping[str, str]], object], name: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        use({name: "~no-such-user-here"})
+    assert "the cache '~no-such-user-here" in str(caught.value)
+    assert "there is no such home; set ATOMR_INFER_CACHE to a folder" in str(
+        caught.value
+    )
+
+
+def test_a_home_stands_for_its_folder() -> None:
+    assert own_cache({"ATOMR_INFER_CACHE": "~/c"}) == Path.home() / "c"
+    assert own_cache({"ATOMR_INFER_CACHE": "", "XDG_CACHE_HOME": "/x"}) == Path(
+        "/x/atomr-infer"
+    )
