@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-
 from atomr_infer.errors import EngineStartError
 from atomr_infer.runtimes.cache import own_cache
 from atomr_infer.runtimes.contract import Progress
