@@ -30,6 +30,7 @@ class Abilities:
         generate: makes pieces of a request; None: it writes no text.
         embed: makes vectors of texts.
         count_tokens: counts a text's tokens.
+        figures: tells how it stands, in numbers; None: it tells none.
         load: called once, before the first request.
         close: called once, behind the last one.
         capabilities: what follows from that.
@@ -38,9 +39,13 @@ class Abilities:
     generate: Function | None = None
     embed: Function | None = None
     count_tokens: Function | None = None
+    figures: Function | None = None
     load: Function | None = None
     close: Function | None = None
     capabilities: Capabilities
+
+
+_METHODS = ("generate", "embed", "count_tokens", "figures", "load", "close")
 
 
 def of_function(
@@ -64,10 +69,7 @@ def of_object(who: str, found: object) -> Abilities:
         ConfigError: it has neither ``generate`` nor ``embed``, or what it says of
             itself makes no sense.
     """
-    methods = {
-        name: _method(who, found, name)
-        for name in ("generate", "embed", "count_tokens", "load", "close")
-    }
+    methods = {name: _method(who, found, name) for name in _METHODS}
     generate, embed = methods["generate"], methods["embed"]
     if generate is None and embed is None:
         raise ConfigError(

@@ -90,6 +90,7 @@ async def abilities_of_actor(
     return Abilities(
         generate=_told(handle, actor.forms, who),
         count_tokens=getattr(made, "count_tokens", None),
+        figures=getattr(made, "figures", None),
         load=getattr(made, "load", None),
         close=getattr(made, "close", None),
         capabilities=Capabilities(

@@ -19,6 +19,7 @@ from atomr_infer.errors import (
 from atomr_infer.model.embeddings import Embeddings
 from atomr_infer.model.usage import Usage
 from atomr_infer_python.calling import as_ours, pieces_of, result_of
+from atomr_infer_python.figures import figures_of
 from atomr_infer_python.telling import Telling, piece_of
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from atomr_infer.model.batch import ExecuteBatch, TokenChunk
     from atomr_infer.model.capabilities import Capabilities
     from atomr_infer.model.embeddings import EmbedRequest
+    from atomr_infer.model.figures import Figure
     from atomr_infer_python.abilities import Abilities
     from atomr_infer_python.calling import Function
     from atomr_infer_python.thread import PinnedThread
@@ -188,6 +190,23 @@ class PythonRunner:
             raise self._unsupported("counting tokens")
         spoken = [message["content"] for message in request_of(batch).messages]
         return await self._count(" ".join(spoken), otherwise=_words)
+
+    async def figures(self) -> tuple[Figure, ...]:
+        """Return what the code tells of itself; nothing when it has no such method.
+
+        Raises:
+            InternalError: it tells what is no figure.
+            InferenceError: the code raised.
+
+        Cancellation: leaves a function in the thread alone.
+        """
+        if self._abilities.figures is None:
+            return ()
+        with self._noted(), as_ours(self._who):
+            made = await result_of(
+                self._abilities.figures, thread=self._thread, abandons=True
+            )
+            return figures_of(made, self._who)
 
     async def _count(self, text: str, *, otherwise: Counter) -> int:
         count = self._abilities.count_tokens

@@ -11,6 +11,7 @@ import trio
 
 from atomr_infer.errors import EngineCrashedError, InvalidRequestError
 from atomr_infer.model.batch import FinishReason, TokenChunk, Usage
+from atomr_infer.model.figures import Figure, Kind, running
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -123,9 +124,39 @@ class Model:
         self.threads.add(threading.get_ident())
         return len(text.split()) * 2
 
+    def figures(self) -> dict[str, int]:
+        self.threads.add(threading.get_ident())
+        return {"open_requests": self.open}
+
     def close(self) -> None:
         self.threads.add(threading.get_ident())
         print(f"closed, {len(self.threads)} thread")
+
+
+class Told:
+    """It tells figures, as the text before says."""
+
+    how = ""
+
+    async def generate(self, request: Request) -> AsyncIterator[str]:
+        self.how = request.text
+        yield "told"
+
+    async def figures(self) -> object:
+        await trio.lowlevel.checkpoint()
+        match self.how:
+            case "ours":
+                return [running(2), Figure("beats", Kind.COUNTER, 4, "Beats.")]
+            case "bug":
+                raise ZeroDivisionError("in the code")
+            case "name":
+                return {"a b": 1}
+            case "text":
+                return {"a": "one"}
+            case "number":
+                return 7
+            case _:
+                return {"depth_ratio": 0.5, "beats_total": 3}
 
 
 class BadLoad:

@@ -32,6 +32,7 @@ from atomr_infer.model.batch import (
 )
 from atomr_infer.model.capabilities import Capabilities, Feature
 from atomr_infer.model.embeddings import Embeddings, EmbedRequest
+from atomr_infer.model.figures import Figure, Kind, running
 from atomr_infer.runtimes.conformance import CHECKS, Check
 from atomr_infer.runtimes.conformance_case import ConformanceCase
 from atomr_infer.runtimes.contract import RunnerContext
@@ -162,6 +163,48 @@ async def test_a_class_is_made_loaded_asked_and_closed_in_one_thread(
         with pytest.raises(InternalError, match="gives 2 vectors for 1 texts"):
             await runner.embed(attrs.evolve(texts, inputs=("odd",)))
     assert capsys.readouterr().out == "closed, 1 thread\n"
+
+
+HELP = "Told by the model's own code."
+
+
+async def test_it_tells_figures_of_its_own(opened: Opener) -> None:
+    async with opened("Told") as runner:
+        assert await runner.figures() == (
+            Figure("depth_ratio", Kind.GAUGE, 0.5, HELP),
+            Figure("beats", Kind.COUNTER, 3.0, HELP),
+        )
+        await answer(runner, ask("ours"))
+        assert await runner.figures() == (
+            running(2),
+            Figure("beats", Kind.COUNTER, 4, "Beats."),
+        )
+    async with opened("count") as runner:
+        assert await runner.figures() == ()
+    async with opened("Model") as runner, runner.execute(ask("a b")) as chunks:
+        await anext(chunks)
+        open_requests = Figure("open_requests", Kind.GAUGE, 1.0, HELP)
+        assert await runner.figures() == (open_requests,)
+
+
+@pytest.mark.parametrize(
+    ("how", "error", "problem"),
+    [
+        ("bug", EngineError, "Told failed: ZeroDivisionError: in the code"),
+        ("name", InternalError, "figures of .*Told: a figure is called 'a b'"),
+        ("text", InternalError, "Told tells 'a' as str; it tells numbers by name"),
+        ("number", InternalError, "figures of .*Told returns int; it tells numbers"),
+    ],
+)
+async def test_figures_that_are_none_are_said_and_it_goes_on(
+    opened: Opener, how: str, error: type[InferenceError], problem: str
+) -> None:
+    async with opened("Told") as runner:
+        await answer(runner, ask(how))
+        with pytest.raises(error, match=problem):
+            await runner.figures()
+        assert text_of(await answer(runner, ask("well"))) == "told"
+        assert len(await runner.figures()) == 2
 
 
 async def test_an_object_that_is_made_already_answers(opened: Opener) -> None:
