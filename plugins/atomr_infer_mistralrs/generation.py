@@ -27,6 +27,8 @@ from atomr_infer_mistralrs.translate import EngineChunk, chunk_from_engine
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from atomr_infer_mistralrs.figures import Counting
+
 WINDOW = 64
 """Unread chunks; a second or so of a small model's output."""
 
@@ -35,6 +37,7 @@ class Generation:
     """An answer that is being made.
 
     Args:
+        counting: is given each piece in the event loop, when the engine tells it.
         on_prefilled: called once in the event loop when the prompt is in the
             cache: at the first chunk, or at an end that comes before it.
         on_ended: called once in the event loop when the engine's iterator has
@@ -48,10 +51,12 @@ class Generation:
     def __init__(
         self,
         *,
+        counting: Counting,
         on_prefilled: Callable[[], None],
         on_ended: Callable[[Generation], None],
     ) -> None:
         self.ended = trio.Event()
+        self._counting = counting
         self._on_prefilled = on_prefilled
         self._on_ended = on_ended
         self._prefilled = False
@@ -113,8 +118,8 @@ class Generation:
     def _iterate(self, chunks: Iterator[EngineChunk]) -> None:
         finished = False
         for received in chunks:
-            self._call(self._note_prefilled)
             chunk = chunk_from_engine(received)
+            self._call(self._note, chunk)
             finished = finished or chunk.finish_reason is not None
             self._room.acquire()
             if self._left.is_set():
@@ -134,6 +139,10 @@ class Generation:
         self._on_ended(self)
         self.ended.set()
         self._send.close()
+
+    def _note(self, chunk: TokenChunk) -> None:
+        self._note_prefilled()
+        self._counting.take(chunk)
 
     def _note_prefilled(self) -> None:
         if not self._prefilled:

@@ -23,6 +23,7 @@ import trio
 
 from atomr_infer.errors import EngineCrashedError
 from atomr_infer.model.capabilities import Capabilities
+from atomr_infer_mistralrs.figures import Tally
 from atomr_infer_mistralrs.generation import Generation
 from atomr_infer_mistralrs.translate import SAMPLING, EngineChunk, request_arguments
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from atomr_infer.errors import InferenceError
     from atomr_infer.model.batch import ExecuteBatch
+    from atomr_infer.model.figures import Figure
 
 DRAIN_S = 5.0
 """How long leaving a generation waits for a prefill to end, in seconds.  Past
@@ -50,6 +52,7 @@ class MistralRsRunner:
         self._send_lock = threading.Lock()
         self._prefill = trio.Semaphore(1)
         self._generations: set[Generation] = set()
+        self._tally = Tally()
         self._crash: EngineCrashedError | None = None
         self._crashed = trio.Event()
         self.capabilities = Capabilities(
@@ -62,6 +65,13 @@ class MistralRsRunner:
     def active(self) -> int:
         """Generations in the engine, prefills that nobody waits for included."""
         return len(self._generations)
+
+    async def figures(self) -> tuple[Figure, ...]:
+        """Return how the engine stands, as it is seen from here."""
+        return self._tally.figures(
+            running=len(self._generations),
+            waiting=self._prefill.statistics().tasks_waiting,
+        )
 
     async def failed(self) -> InferenceError:
         """Return when the engine has panicked.
@@ -104,7 +114,9 @@ class MistralRsRunner:
 
     def _start(self, arguments: dict[str, Any]) -> Generation:
         generation = Generation(
-            on_prefilled=self._prefill.release, on_ended=self._note_ended
+            counting=self._tally.answer(),
+            on_prefilled=self._prefill.release,
+            on_ended=self._note_ended,
         )
         self._generations.add(generation)
         generation.start(lambda: self._send(arguments))

@@ -46,11 +46,22 @@ _FINISH = {
 _ROLE = {Role.DEVELOPER: Role.SYSTEM}
 
 
+class EnginePromptDetails(Protocol):
+    """mistral.rs's ``PromptTokensDetails``."""
+
+    cached_tokens: int
+
+
 class EngineUsage(Protocol):
     """mistral.rs's ``Usage``."""
 
     prompt_tokens: int
     completion_tokens: int
+
+    @property
+    def prompt_tokens_details(self) -> EnginePromptDetails | None:
+        """None: nothing of the prompt was in its prefix cache."""
+        ...
 
 
 class EngineDelta(Protocol):
@@ -155,6 +166,10 @@ def _finish(reason: str | None) -> FinishReason | None:
 def _usage(usage: EngineUsage | None) -> Usage | None:
     if usage is None:
         return None
+    details = usage.prompt_tokens_details
+    cached = 0 if details is None else details.cached_tokens
     return Usage(
-        input_uncached=usage.prompt_tokens, output_text=usage.completion_tokens
+        input_uncached=usage.prompt_tokens - cached,
+        cache_read=cached,
+        output_text=usage.completion_tokens,
     )

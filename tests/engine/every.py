@@ -39,6 +39,7 @@ class Can(Enum):
     BATCH = "requests share its steps: 16 at once sooner than one by one"
     LEAVE = "a client that leaves frees its place"
     FIGURES = "tells figures of its own, where that is seen within some steps"
+    CACHE = "tells how full its key-value cache is"
     KILLED = "killed by `kill -9`, it is back for the next request"
 
 
@@ -117,7 +118,15 @@ ENGINES = (
         how=_PACKAGE,
         options='quantization = "Q8_0"',
         can=frozenset(
-            {Can.STREAM, Can.USAGE, Can.LENGTH, Can.STOP, Can.LEAVE, Can.KILLED}
+            {
+                Can.STREAM,
+                Can.USAGE,
+                Can.LENGTH,
+                Can.STOP,
+                Can.LEAVE,
+                Can.FIGURES,
+                Can.KILLED,
+            }
         ),
         where="CPU (mistralrs 0.9.5), GGUF",
     ),

@@ -11,6 +11,7 @@ import trio
 
 from atomr_infer.errors import ContextLengthError, EngineError
 from atomr_infer.model.batch import FinishReason, TokenChunk
+from atomr_infer_mistralrs.figures import Tally
 from atomr_infer_mistralrs.generation import WINDOW, Generation
 
 if TYPE_CHECKING:
@@ -32,7 +33,19 @@ class Choice:
 @attrs.define
 class Piece:
     choices: list[Choice]
-    usage: None = None
+    usage: Used | None = None
+
+
+@attrs.define
+class Used:
+    prompt_tokens: int = 7
+    completion_tokens: int = 5
+    prompt_tokens_details: Found | None = None
+
+
+@attrs.define
+class Found:
+    cached_tokens: int = 3
 
 
 def piece(text: str, finish: str | None = None) -> Piece:
@@ -63,9 +76,11 @@ class Notes:
     """What a generation told its runner, in order."""
 
     events: list[str] = attrs.field(factory=list)
+    tally: Tally = attrs.field(factory=Tally)
 
     def generation(self) -> Generation:
         return Generation(
+            counting=self.tally.answer(),
             on_prefilled=lambda: self.events.append("prefilled"),
             on_ended=lambda _: self.events.append("ended"),
         )
@@ -92,6 +107,39 @@ async def test_chunks_come_in_order_and_the_end_after_them() -> None:
         TokenChunk(text="b", finish_reason=FinishReason.STOP),
     ]
     assert notes.events == ["prefilled", "ended"]
+
+
+def told(tally: Tally) -> dict[str, float]:
+    return {f.name: f.value for f in tally.figures(running=1, waiting=2)}
+
+
+async def test_tokens_are_counted_as_they_come_and_prompts_at_the_end() -> None:
+    notes = Notes()
+    generation = notes.generation()
+    # Two of the five tokens have no text of their own.
+    last = Piece([Choice(Delta("c"), "stop")], Used(prompt_tokens_details=Found()))
+    pieces = iter([piece("a"), piece("b"), last])
+    generation.start(lambda: pieces)
+    assert [chunk.text async for chunk in generation] == ["a", "b", "c"]
+    whole = {
+        "running_requests": 1,
+        "waiting_requests": 2,
+        "prompt_tokens": 7,
+        "output_tokens": 5,
+        "prefix_asked_tokens": 7,
+        "prefix_hit_tokens": 3,
+    }
+    assert told(notes.tally) == whole
+    generation = Generation(
+        counting=notes.tally.answer(),
+        on_prefilled=lambda: None,
+        on_ended=lambda _: None,
+    )
+    cut = iter([piece("a"), piece("b")])
+    generation.start(lambda: cut)
+    with pytest.raises(EngineError):
+        assert [chunk.text async for chunk in generation]
+    assert told(notes.tally) == {**whole, "output_tokens": 7}
 
 
 async def test_a_slow_reader_stops_the_thread_at_the_window() -> None:

@@ -11,6 +11,7 @@ import trio.testing
 
 from atomr_infer.errors import EngineCrashedError, EngineError, InferenceError
 from atomr_infer.model.batch import ExecuteBatch, Message, Role
+from atomr_infer.model.figures import running, waiting
 from atomr_infer_mistralrs.runner import MistralRsRunner
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ async def test_a_panic_ends_the_generation_and_the_engine() -> None:
         nursery.start_soon(note_error)
         nursery.start_soon(note_error)  # waits for the first one's prefill
         await trio.testing.wait_all_tasks_blocked()
+        assert (await runner.figures())[:2] == (running(1), waiting(1))
         engine.may_panic.set()
     with trio.fail_after(10):
         errors.append(await runner.failed())
@@ -71,6 +73,7 @@ async def test_a_panic_ends_the_generation_and_the_engine() -> None:
         (EngineCrashedError, PANIC)
     ] * 4
     assert runner.active == 0
+    assert (await runner.figures())[:2] == (running(0), waiting(0))
 
 
 async def test_a_thread_that_cannot_start_costs_one_request(

@@ -44,9 +44,15 @@ class Choice:
 
 
 @attrs.define
+class PromptDetails:
+    cached_tokens: int
+
+
+@attrs.define
 class EngineUsage:
     prompt_tokens: int = 5
     completion_tokens: int = 7
+    prompt_tokens_details: PromptDetails | None = None
 
 
 @attrs.define
@@ -142,6 +148,10 @@ def test_what_the_model_cannot_read_is_refused(message: Message) -> None:
         (
             EngineChunk([], EngineUsage()),
             TokenChunk(usage=Usage(input_uncached=5, output_text=7)),
+        ),
+        (
+            EngineChunk([], EngineUsage(prompt_tokens_details=PromptDetails(3))),
+            TokenChunk(usage=Usage(input_uncached=2, cache_read=3, output_text=7)),
         ),
     ],
 )
