@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from typing import TYPE_CHECKING, cast
+
+import trio
 
 from atomr_infer.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
 
 def find_function(name: str, *, what: str) -> Callable[..., object]:
@@ -33,3 +36,18 @@ def find_function(name: str, *, what: str) -> Callable[..., object]:
     if not callable(found):
         raise ConfigError(f"{what} {name!r} is {found!r}, and no function")
     return cast("Callable[..., object]", found)
+
+
+async def call_function(function: Callable[..., object], *arguments: object) -> object:
+    """Return what such a function says; a plain one thinks in a thread.
+
+    Raises:
+        Exception: whatever it raises.
+
+    Cancellation: a plain function runs on in its thread, and what it says is not
+    heard.
+    """
+    if inspect.iscoroutinefunction(function):
+        return await cast("Awaitable[object]", function(*arguments))
+    # It may think for long, and holds nobody up in a thread.
+    return await trio.to_thread.run_sync(function, *arguments, abandon_on_cancel=True)

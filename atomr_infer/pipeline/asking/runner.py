@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING
 
 import trio
@@ -13,7 +13,7 @@ from atomr_infer.model.capabilities import ALL_SAMPLING, Capabilities, Feature
 from atomr_infer.model.dialect import Dialect
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator
     from contextlib import AbstractAsyncContextManager
 
     from atomr_infer.model.batch import ExecuteBatch, TokenChunk
@@ -78,6 +78,21 @@ class AskingRunner(ABC):
         self, batch: ExecuteBatch, asking: Asking
     ) -> AbstractAsyncContextManager[AsyncIterator[TokenChunk]]:
         """Return the block in which the answer's chunks come."""
+
+
+class GeneratingRunner(AskingRunner):
+    """Answers by a generator of chunks, which is closed with the answer's block."""
+
+    def _answer(
+        self, batch: ExecuteBatch, asking: Asking
+    ) -> AbstractAsyncContextManager[AsyncIterator[TokenChunk]]:
+        return aclosing(self._chunks(batch, asking))
+
+    @abstractmethod
+    def _chunks(
+        self, batch: ExecuteBatch, asking: Asking
+    ) -> AsyncGenerator[TokenChunk, None]:
+        """Yield the answer's chunks."""
 
 
 def goes_on_after(error: InferenceError) -> bool:

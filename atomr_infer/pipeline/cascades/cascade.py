@@ -23,12 +23,11 @@ from atomr_infer.errors import (
     UpstreamError,
 )
 from atomr_infer.model.batch import TokenChunk
-from atomr_infer.pipeline.asking.runner import AskingRunner, goes_on_after
+from atomr_infer.pipeline.asking.runner import GeneratingRunner, goes_on_after
 from atomr_infer.pipeline.cascades.judging import judge, judge_beginning
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator
-    from contextlib import AbstractAsyncContextManager
+    from collections.abc import AsyncGenerator
 
     from atomr_infer.model.batch import ExecuteBatch
     from atomr_infer.pipeline.cascades.judges import Judges
@@ -51,7 +50,7 @@ class _Refused:
     chunks: Sequence[TokenChunk]
 
 
-class CascadeRunner(AskingRunner):
+class CascadeRunner(GeneratingRunner):
     """Asks one stage after the other until an answer is accepted."""
 
     def __init__(self, options: CascadeOptions, others: Others, judges: Judges) -> None:
@@ -59,10 +58,10 @@ class CascadeRunner(AskingRunner):
         self._options = options
         self._judges = judges
 
-    def _answer(
+    def _chunks(
         self, batch: ExecuteBatch, asking: Asking
-    ) -> AbstractAsyncContextManager[AsyncIterator[TokenChunk]]:
-        return aclosing(_Run(self._options, asking, self._judges, batch).chunks())
+    ) -> AsyncGenerator[TokenChunk, None]:
+        return _Run(self._options, asking, self._judges, batch).chunks()
 
 
 class _Run:

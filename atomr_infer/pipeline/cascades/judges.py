@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
-from typing import TYPE_CHECKING, cast
-
-import trio
+from typing import TYPE_CHECKING
 
 from atomr_infer.errors import InferenceError
-from atomr_infer.model.batch import ExecuteBatch, Message, Role, Sampling
-from atomr_infer.pipeline.asking.functions import find_function
+from atomr_infer.pipeline.asking.functions import call_function, find_function
+from atomr_infer.pipeline.asking.questions import filled, question
 from atomr_infer.pipeline.asking.words import asked_of, text_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Callable, Sequence
 
-    from atomr_infer.model.batch import TokenChunk
+    from atomr_infer.model.batch import ExecuteBatch, TokenChunk
     from atomr_infer.pipeline.cascades.options import CascadeStage, Classifier
     from atomr_infer.runtimes.others import Asking
 
@@ -62,13 +59,7 @@ class Judges:
 
 async def _asked(validator: Validator, batch: ExecuteBatch, text: str) -> str | None:
     try:
-        if inspect.iscoroutinefunction(validator):
-            verdict = await cast("Awaitable[object]", validator(batch, text))
-        else:
-            # It may think for long, and holds nobody up in a thread.
-            verdict = await trio.to_thread.run_sync(
-                validator, batch, text, abandon_on_cancel=True
-            )
+        verdict = await call_function(validator, batch, text)
     except Exception as error:  # noqa: BLE001 - a function of the operator's
         return f"{type(error).__name__}: {error}"
     if verdict is True:
@@ -79,21 +70,10 @@ async def _asked(validator: Validator, batch: ExecuteBatch, text: str) -> str | 
 async def _classified(
     classifier: Classifier, batch: ExecuteBatch, text: str, asking: Asking
 ) -> str | None:
-    question = asked_of(batch)
-    # In one pass: a question that holds "{answer}" is no place for the answer.
-    parts = classifier.prompt.split("{question}")
-    prompt = question.join(part.replace("{answer}", text) for part in parts)
-    asked = ExecuteBatch(
-        request_id=batch.request_id,
-        model=classifier.model,
-        messages=(Message(Role.USER, prompt),),
-        sampling=Sampling(temperature=0.0, max_tokens=classifier.max_tokens),
-        priority=batch.priority,
-        timeout_s=batch.timeout_s,
-        asker=batch.asker,
-        client_headers=batch.client_headers,
+    prompt = filled(classifier.prompt, question=asked_of(batch), answer=text)
+    stream = asking.generate(
+        question(batch, classifier.model, prompt, max_tokens=classifier.max_tokens)
     )
-    stream = asking.generate(asked)
     try:
         reply = text_of([chunk async for chunk in stream]).strip()
     except InferenceError as error:

@@ -25,39 +25,29 @@ from typing import TYPE_CHECKING
 import attrs
 
 from atomr_infer.errors import ContentFilterError, InferenceError, UpstreamError
-from atomr_infer.model.batch import (
-    ExecuteBatch,
-    FinishReason,
-    Message,
-    Role,
-    Sampling,
-    TokenChunk,
-)
-from atomr_infer.pipeline.asking.runner import AskingRunner, goes_on_after
+from atomr_infer.model.batch import FinishReason, Message, Role
+from atomr_infer.pipeline.asking.in_turn import first_that_answers
+from atomr_infer.pipeline.asking.questions import filled, question
+from atomr_infer.pipeline.asking.runner import GeneratingRunner, goes_on_after
 from atomr_infer.pipeline.asking.words import asked_of, text_of
-from atomr_infer.pipeline.graphs.options import PLAN, filled
+from atomr_infer.pipeline.graphs.options import PLAN
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-    from contextlib import AbstractAsyncContextManager
+    from collections.abc import AsyncGenerator, Sequence
 
+    from atomr_infer.model.batch import ExecuteBatch, TokenChunk
     from atomr_infer.pipeline.graphs.options import HybridOptions
     from atomr_infer.runtimes.others import Asking, Others
 
 log = logging.getLogger(__name__)
 
 
-class HybridGraph(AskingRunner):
+class HybridGraph(GeneratingRunner):
     """Asks a router, a planner where that says so, and an executor."""
 
     def __init__(self, options: HybridOptions, others: Others) -> None:
         super().__init__(others)
         self._options = options
-
-    def _answer(
-        self, batch: ExecuteBatch, asking: Asking
-    ) -> AbstractAsyncContextManager[AsyncIterator[TokenChunk]]:
-        return aclosing(self._chunks(batch, asking))
 
     async def _chunks(
         self, batch: ExecuteBatch, asking: Asking
@@ -73,8 +63,12 @@ class HybridGraph(AskingRunner):
     async def _needs_plan(self, batch: ExecuteBatch, asking: Asking) -> bool:
         router = self._options.router
         prompt = filled(router.prompt, question=asked_of(batch))
-        asked = _question(
-            batch, router.model, prompt, router.max_tokens, router.timeout_s
+        asked = question(
+            batch,
+            router.model,
+            prompt,
+            max_tokens=router.max_tokens,
+            timeout_s=router.timeout_s,
         )
         stream = asking.generate(asked)
         try:
@@ -100,8 +94,12 @@ class HybridGraph(AskingRunner):
         prompt = filled(options.plan_prompt, question=asked_of(batch))
         failure: InferenceError | None = None
         for model in options.planners():
-            asked = _question(
-                batch, model, prompt, options.max_plan_tokens, options.plan_timeout_s
+            asked = question(
+                batch,
+                model,
+                prompt,
+                max_tokens=options.max_plan_tokens,
+                timeout_s=options.plan_timeout_s,
             )
             stream = asking.generate(asked)
             try:
@@ -129,22 +127,6 @@ class HybridGraph(AskingRunner):
         return attrs.evolve(batch, messages=messages)
 
 
-def _question(
-    batch: ExecuteBatch, model: str, prompt: str, max_tokens: int, timeout_s: float
-) -> ExecuteBatch:
-    bounds = [b for b in (batch.timeout_s, timeout_s) if b is not None]
-    return ExecuteBatch(
-        request_id=batch.request_id,
-        model=model,
-        messages=(Message(Role.USER, prompt),),
-        sampling=Sampling(temperature=0.0, max_tokens=max_tokens),
-        priority=batch.priority,
-        timeout_s=min(bounds),
-        asker=batch.asker,
-        client_headers=batch.client_headers,
-    )
-
-
 def _plan_of(model: str, chunks: Sequence[TokenChunk]) -> str:
     """Return the text of a plan.
 
@@ -162,28 +144,3 @@ def _plan_of(model: str, chunks: Sequence[TokenChunk]) -> str:
     if not text:
         raise UpstreamError(f"{model} gave an empty plan", code="empty_plan")
     return text
-
-
-async def first_that_answers(
-    batch: ExecuteBatch, asking: Asking, models: Sequence[str]
-) -> AsyncGenerator[TokenChunk, None]:
-    """Yield the answer of the first model that begins one.
-
-    Raises:
-        InferenceError: an answer that had begun broke, the request is wrong for
-            everybody, or the last model failed.
-    """
-    for model in models:
-        begun = False
-        stream = asking.generate(attrs.evolve(batch, model=model))
-        try:
-            async for chunk in stream:
-                begun = True
-                yield chunk
-        except InferenceError as error:
-            if begun or model == models[-1] or not goes_on_after(error):
-                raise
-        else:
-            return
-        finally:
-            await stream.close()

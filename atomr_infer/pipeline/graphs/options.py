@@ -140,14 +140,3 @@ class TierOptions:
         if float(estimate.high.usd) <= min(limit, self.budget_usd):
             return None
         return f"it may cost ${estimate.high.usd_text}"
-
-
-def filled(prompt: str, **values: str) -> str:
-    """Return a prompt with its values put in; a value may hold any text.
-
-    >>> filled("do {plan}", plan="{plan}")
-    'do {plan}'
-    """
-    for word, value in values.items():
-        prompt = value.join(prompt.split(f"{{{word}}}"))
-    return prompt

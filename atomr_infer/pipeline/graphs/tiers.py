@@ -13,29 +13,23 @@ from typing import TYPE_CHECKING
 import attrs
 
 from atomr_infer.errors import BudgetExceededError, ModelNotFoundError
-from atomr_infer.pipeline.asking.runner import AskingRunner
-from atomr_infer.pipeline.graphs.hybrid import first_that_answers
+from atomr_infer.pipeline.asking.in_turn import first_that_answers
+from atomr_infer.pipeline.asking.runner import GeneratingRunner
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator
-    from contextlib import AbstractAsyncContextManager
+    from collections.abc import AsyncGenerator
 
     from atomr_infer.model.batch import ExecuteBatch, TokenChunk
     from atomr_infer.pipeline.graphs.options import Tier, TierOptions
     from atomr_infer.runtimes.others import Asking, Others
 
 
-class TieredRouter(AskingRunner):
+class TieredRouter(GeneratingRunner):
     """Asks the tiers that a request can pay."""
 
     def __init__(self, options: TierOptions, others: Others) -> None:
         super().__init__(others)
         self._options = options
-
-    def _answer(
-        self, batch: ExecuteBatch, asking: Asking
-    ) -> AbstractAsyncContextManager[AsyncIterator[TokenChunk]]:
-        return aclosing(self._chunks(batch, asking))
 
     async def _chunks(
         self, batch: ExecuteBatch, asking: Asking

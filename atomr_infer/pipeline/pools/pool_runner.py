@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import random
-from contextlib import aclosing, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import attrs
@@ -17,12 +17,15 @@ import trio
 
 from atomr_infer.errors import InferenceError
 from atomr_infer.model.capabilities import Feature
-from atomr_infer.pipeline.asking.runner import CAPABILITIES, AskingRunner, goes_on_after
+from atomr_infer.pipeline.asking.runner import (
+    CAPABILITIES,
+    GeneratingRunner,
+    goes_on_after,
+)
 from atomr_infer.pipeline.pools.pool import Ended, Pool, ended_by
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-    from contextlib import AbstractAsyncContextManager
+    from collections.abc import AsyncGenerator, Iterator
 
     from atomr_infer.model.batch import ExecuteBatch, TokenChunk
     from atomr_infer.model.capabilities import Capabilities
@@ -52,7 +55,7 @@ class _Try:
     failed: bool = False
 
 
-class ModelReplicaPool(AskingRunner):
+class ModelReplicaPool(GeneratingRunner):
     """Asks one of several deployments, and another one where that fails."""
 
     def __init__(self, name: str, options: PoolOptions, others: Others) -> None:
@@ -72,11 +75,6 @@ class ModelReplicaPool(AskingRunner):
     def capabilities(self) -> Capabilities:
         """Everything: who is asked says what it cannot do."""
         return _CAPABILITIES
-
-    def _answer(
-        self, batch: ExecuteBatch, asking: Asking
-    ) -> AbstractAsyncContextManager[AsyncIterator[TokenChunk]]:
-        return aclosing(self._chunks(batch, asking))
 
     async def _chunks(
         self, batch: ExecuteBatch, asking: Asking

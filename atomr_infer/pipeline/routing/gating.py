@@ -19,6 +19,7 @@ from atomr_infer.pipeline.asking.options import (
     is_target,
     tables,
 )
+from atomr_infer.pipeline.asking.questions import filled
 from atomr_infer.pipeline.asking.words import asked_of
 
 if TYPE_CHECKING:
@@ -92,10 +93,7 @@ class Gate:
 
     def prompt_for(self, question: str, labels: Iterable[str]) -> str:
         """Return what the gate is asked."""
-        # In one pass: a question may hold "{labels}".
-        known = ", ".join(labels)
-        parts = self.prompt.split("{question}")
-        return question.join(part.replace("{labels}", known) for part in parts)
+        return filled(self.prompt, question=question, labels=", ".join(labels))
 
 
 def _gate(given: object) -> Gate | str | None:

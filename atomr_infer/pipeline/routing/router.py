@@ -6,39 +6,29 @@ them holds.  A gate that fails chooses nobody: the default is asked.
 
 from __future__ import annotations
 
-import inspect
 import logging
 from contextlib import aclosing
-from typing import TYPE_CHECKING, cast
-
-import attrs
-import trio
+from typing import TYPE_CHECKING
 
 from atomr_infer.errors import InferenceError
-from atomr_infer.model.batch import ExecuteBatch, Message, Role, Sampling
-from atomr_infer.pipeline.asking.functions import find_function
-from atomr_infer.pipeline.asking.runner import AskingRunner, goes_on_after
+from atomr_infer.pipeline.asking.functions import call_function, find_function
+from atomr_infer.pipeline.asking.in_turn import first_that_answers
+from atomr_infer.pipeline.asking.questions import question
+from atomr_infer.pipeline.asking.runner import GeneratingRunner
 from atomr_infer.pipeline.asking.words import asked_of, text_of
 from atomr_infer.pipeline.routing.gating import Gate, scores_of
 
 if TYPE_CHECKING:
-    from collections.abc import (
-        AsyncGenerator,
-        AsyncIterator,
-        Awaitable,
-        Callable,
-        Mapping,
-    )
-    from contextlib import AbstractAsyncContextManager
+    from collections.abc import AsyncGenerator, Callable, Mapping
 
-    from atomr_infer.model.batch import TokenChunk
+    from atomr_infer.model.batch import ExecuteBatch, TokenChunk
     from atomr_infer.pipeline.routing.gating import RouterOptions
     from atomr_infer.runtimes.others import Asking, Others
 
 log = logging.getLogger(__name__)
 
 
-class RouterRunner(AskingRunner):
+class RouterRunner(GeneratingRunner):
     """Asks whom a request is for."""
 
     def __init__(self, options: RouterOptions, others: Others) -> None:
@@ -53,30 +43,14 @@ class RouterRunner(AskingRunner):
         if isinstance(options.gate, str):
             self._function = find_function(options.gate, what="gate")
 
-    def _answer(
-        self, batch: ExecuteBatch, asking: Asking
-    ) -> AbstractAsyncContextManager[AsyncIterator[TokenChunk]]:
-        return aclosing(self._chunks(batch, asking))
-
     async def _chunks(
         self, batch: ExecuteBatch, asking: Asking
     ) -> AsyncGenerator[TokenChunk, None]:
         chosen = self._options.by_rules(batch) or await self._gated(batch, asking)
         models = tuple(dict.fromkeys((*chosen, self._options.default)))
-        for model in models:
-            begun = False
-            stream = asking.generate(attrs.evolve(batch, model=model))
-            try:
-                async for chunk in stream:
-                    begun = True
-                    yield chunk
-            except InferenceError as error:
-                if begun or model == models[-1] or not goes_on_after(error):
-                    raise
-            else:
-                return
-            finally:
-                await stream.close()
+        async with aclosing(first_that_answers(batch, asking, models)) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
     async def _gated(self, batch: ExecuteBatch, asking: Asking) -> tuple[str, ...]:
         """Return the models that the gate chooses, the best one first."""
@@ -93,12 +67,7 @@ class RouterRunner(AskingRunner):
         function = self._function
         assert function is not None, "found at the start"
         try:
-            if inspect.iscoroutinefunction(function):
-                said = await cast("Awaitable[object]", function(batch))
-            else:
-                said = await trio.to_thread.run_sync(
-                    function, batch, abandon_on_cancel=True
-                )
+            said = await call_function(function, batch)
             return scores_of(said, self._options.labels)
         except Exception:  # a function of the operator's
             log.exception("the gate %s failed; nobody is chosen", self._options.gate)
@@ -109,16 +78,12 @@ class RouterRunner(AskingRunner):
     ) -> Mapping[str, float]:
         labels = self._options.labels
         prompt = gate.prompt_for(asked_of(batch), labels)
-        bounds = [b for b in (batch.timeout_s, gate.timeout_s) if b is not None]
-        asked = ExecuteBatch(
-            request_id=batch.request_id,
-            model=gate.model,
-            messages=(Message(Role.USER, prompt),),
-            sampling=Sampling(temperature=0.0, max_tokens=gate.max_tokens),
-            priority=batch.priority,
-            timeout_s=min(bounds),
-            asker=batch.asker,
-            client_headers=batch.client_headers,
+        asked = question(
+            batch,
+            gate.model,
+            prompt,
+            max_tokens=gate.max_tokens,
+            timeout_s=gate.timeout_s,
         )
         stream = asking.generate(asked)
         try:
