@@ -5,7 +5,7 @@ They lie in a cache that all processes of a user share::
     ${ATOMR_INFER_CACHE:-${XDG_CACHE_HOME:-~/.cache}/atomr-infer}/hub/ORG--NAME/
         refs/REVISION           the commit that a branch was, when it was asked last
         COMMIT/...              the files; each is whole, and its digest was right
-        COMMIT/.whole           the list of those that are whole together
+        COMMIT/.whole           those that are whole together, and what is named so
         COMMIT/....partial      what has come of a file; a later try goes on from there
         lock                    held by whoever fetches
 
@@ -42,9 +42,11 @@ from atomr_infer.runtimes.hub_files import (
     ENDPOINT,
     HubFile,
     HubModel,
+    Wanted,
     commit_of,
     file_path,
     files_of,
+    place_in,
     revision_path,
     tree_path,
     wanted_files,
@@ -227,8 +229,11 @@ class _Fetching:
             )
         return _UnreachableError(f"the model hub answers {status} for {model.repo!r}")
 
-    def _fetch_all(self, folder: Path, files: tuple[HubFile, ...]) -> None:
+    def _fetch_all(self, folder: Path, wanted: Wanted) -> None:
         folder.mkdir(exist_ok=True)
+        files = wanted.files
+        if wanted.instead_of:
+            log.info("%s", wanted.choice(self._model))
         missing = [file for file in files if not (folder / file.path).exists()]
         self._total = sum(file.size for file in files)
         self._done = self._total - sum(file.size for file in missing)
@@ -240,8 +245,7 @@ class _Fetching:
         whole = folder / _WHOLE
         before = set(whole.read_text().splitlines()) if whole.exists() else set()
         names = before | {file.path for file in files}
-        if self._model.file is None:
-            names.add("*")
+        names.add(wanted.mark(self._model))
         fresh = folder / f"{_WHOLE}.partial"
         fresh.write_text("\n".join(sorted(names)))
         fresh.rename(whole)
@@ -349,9 +353,8 @@ def _whole(folder: Path, model: HubModel) -> Path | None:
     """Return where a model is that has come whole; None: it has not."""
     whole = folder / _WHOLE
     names = whole.read_text().splitlines() if whole.exists() else []
-    if (model.file or "*") not in names:
-        return None
-    return folder if model.file is None else folder / model.file
+    at = place_in(names, model)
+    return None if at is None else folder / at
 
 
 def _digest(file: HubFile, partial: Path) -> str:

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import re
 from pathlib import PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import attrs
 
 from atomr_infer.errors import ConfigError, EngineStartError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 PREFIX = "hf:"
 DEFAULT_REVISION = "main"
@@ -25,6 +28,11 @@ _WRITTEN = re.compile(
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
+_VARIANT = "genai_config.json"
+"""Each folder with it is a whole model."""
+
+_ALL = "*"
+
 _DIRECTORY = (".json", ".jinja", ".model", ".txt")
 
 
@@ -35,7 +43,8 @@ class HubModel:
     Attributes:
         repo: ``organisation/name``.
         revision: a branch, a tag or a commit.
-        file: the one file of it that is wanted; None: a directory of them.
+        file: the one file of it that is wanted, or the folder; None: all that an
+            engine needs.
     """
 
     repo: str
@@ -61,7 +70,7 @@ class HubFile:
 
 
 def parse_hub_model(model: str) -> HubModel:
-    """Return what ``hf:organisation/name[@revision][/file]`` names.
+    """Return what ``hf:organisation/name[@revision][/file or folder]`` names.
 
     Raises:
         ConfigError: it is not written so.
@@ -77,7 +86,12 @@ def parse_hub_model(model: str) -> HubModel:
             f"model is {model!r}; write {PREFIX}ORGANISATION/NAME, with @REVISION "
             "and /FILE behind it where they are needed"
         )
-    return HubModel(match["repo"], match["revision"] or DEFAULT_REVISION, match["file"])
+    file = match["file"]
+    return HubModel(
+        match["repo"],
+        match["revision"] or DEFAULT_REVISION,
+        None if file is None else file.rstrip("/"),
+    )
 
 
 def revision_path(model: HubModel) -> str:
@@ -142,10 +156,67 @@ def _stays_inside(path: str) -> bool:
     return bool(path) and not odd
 
 
+@attrs.frozen
+class Wanted:
+    """What is fetched of a model.
+
+    Attributes:
+        files: those that an engine needs.
+        at: the file or folder that it is given; "": the whole directory.
+        instead_of: folders of other variants, which are not fetched.
+    """
+
+    files: tuple[HubFile, ...]
+    at: str = ""
+    instead_of: tuple[str, ...] = ()
+
+    def mark(self, model: HubModel) -> str:
+        """Return what is noted beside the files when all of them are there."""
+        return _ALL if not self.at else f"{_mark(model)}{self.at}"
+
+    def choice(self, model: HubModel) -> str:
+        """Say which of several variants is taken, and how to name another one."""
+        others = ", ".join(self.instead_of)
+        return (
+            f"{model.repo} has several variants; {self.at or 'the one at the top'} is "
+            f"taken, and not {others}; for another one, name its folder: "
+            f"model = {f'{PREFIX}{model.repo}/{self.instead_of[0]}'!r}"
+        )
+
+
+def place_in(names: Collection[str], model: HubModel) -> str | None:
+    """Return where a model is among files that are whole; None: it is not there.
+
+    Args:
+        names: the files, and marks of what was asked for.
+        model: what is asked for.
+    """
+    if model.file is not None and model.file in names:
+        return model.file
+    mark = _mark(model)
+    found = [name.removeprefix(mark) for name in names if name.startswith(mark)]
+    if found:
+        return found[0]
+    return "" if model.file is None and _ALL in names else None
+
+
+def _mark(model: HubModel) -> str:
+    # No file's path begins so: it would be absolute.
+    return f"/{model.file or ''}//"
+
+
 def wanted_files(
     model: HubModel, files: tuple[HubFile, ...], weights: tuple[str, ...]
-) -> tuple[HubFile, ...]:
+) -> Wanted:
     """Return the files of a model that an engine needs.
+
+    A repository may hold a model several times, each in a folder with the settings of
+    onnxruntime-genai: for a processor, for GPUs, in more bits or fewer.  One is taken:
+
+    1. the one that lies at the top, if there is one;
+    2. else one that is called as for a CPU, for it runs everywhere;
+    3. of those the one with the fewest bytes;
+    4. of equal ones the first by name.
 
     Args:
         model: what is wanted.
@@ -157,17 +228,54 @@ def wanted_files(
     """
     if model.file is not None:
         found = tuple(file for file in files if file.path == model.file)
-        if not found:
-            near = (
-                ", ".join(f.path for f in files if f.path.endswith(weights)) or "none"
-            )
+        if found:
+            return Wanted(found, model.file)
+        inside = _needed(_inside(model.file, files), weights)
+        if not _have(inside, weights):
+            near = ", ".join(f.path for f in files if f.path.endswith(weights))
             raise ConfigError(
-                f"{model.repo!r} has no file {model.file!r}; files with weights: {near}"
+                f"{model.repo!r} has no file {model.file!r}, and no folder of that "
+                f"name with weights; files with weights: {near or 'none'}"
             )
-        return found
-    if not any(file.path.endswith(weights) for file in files):
+        return Wanted(inside, model.file)
+    if not _have(files, weights):
         raise ConfigError(
             f"{model.repo!r} has no file that ends with {' or '.join(weights)}"
         )
+    return _one_variant(files, weights)
+
+
+def _one_variant(files: tuple[HubFile, ...], weights: tuple[str, ...]) -> Wanted:
+    sizes = {
+        at: sum(file.size for file in _inside(at, files))
+        for at in (
+            file.path.removesuffix(_VARIANT).rstrip("/")
+            for file in files
+            if PurePosixPath(file.path).name == _VARIANT
+        )
+        if _have(_inside(at, files), weights)
+    }
+    below = {at: size for at, size in sizes.items() if at}
+    if "" in sizes or not below:
+        others = tuple(file for at in below for file in _inside(at, files))
+        rest = tuple(file for file in files if file not in others)
+        return Wanted(_needed(rest, weights), instead_of=tuple(sorted(below)))
+    at = min(below, key=lambda at: ("cpu" not in at.lower(), below[at], at))
+    return Wanted(
+        _needed(_inside(at, files), weights), at, tuple(sorted({*below} - {at}))
+    )
+
+
+def _inside(at: str, files: tuple[HubFile, ...]) -> tuple[HubFile, ...]:
+    return tuple(file for file in files if not at or file.path.startswith(f"{at}/"))
+
+
+def _have(files: tuple[HubFile, ...], weights: tuple[str, ...]) -> bool:
+    return any(file.path.endswith(weights) for file in files)
+
+
+def _needed(
+    files: tuple[HubFile, ...], weights: tuple[str, ...]
+) -> tuple[HubFile, ...]:
     endings = (*_DIRECTORY, *weights)
     return tuple(file for file in files if file.path.endswith(endings))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from typing import TYPE_CHECKING
 
@@ -92,6 +93,84 @@ def test_one_file_is_fetched_alone(fake: FakeHub, tmp_path: Path) -> None:
     assert found(fetch(hub))["model.safetensors"] == WEIGHTS
 
 
+def variant(size: int, at: str) -> dict[str, bytes]:
+    return {
+        f"{at}genai_config.json": b"{}",
+        f"{at}model.onnx": bytes(size),
+        f"{at}tokenizer.json": at.encode(),
+    }
+
+
+VARIANTS = {
+    **variant(900, "cuda/cuda-fp16/"),
+    **variant(10, "cuda/cuda-int4/"),
+    **variant(300, "cpu_and_mobile/cpu-int8/"),
+    **variant(200, "cpu_and_mobile/cpu-int4-b/"),
+    **variant(200, "cpu_and_mobile/cpu-int4-a/"),
+    "config.json": b"{}",
+}
+
+
+def onnx(hub: Hub, file: str | None = None) -> Path:
+    return fetch_model(hub, HubModel(REPO, file=file), (".onnx",), ignore)
+
+
+def test_of_several_variants_the_smallest_for_a_cpu_is_fetched_alone(
+    fake: FakeHub, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fake.files = dict(VARIANTS)
+    hub = hub_at(fake, tmp_path)
+    with caplog.at_level(logging.INFO):
+        folder = onnx(hub)
+    top = tmp_path / "org--tiny" / COMMIT
+    at = "cpu_and_mobile/cpu-int4-a/"
+    assert folder == top / at
+    assert found(top) == {k: v for k, v in VARIANTS.items() if k.startswith(at)}
+    assert caplog.messages == [
+        "org/tiny has several variants; cpu_and_mobile/cpu-int4-a is taken, and not "
+        "cpu_and_mobile/cpu-int4-b, cpu_and_mobile/cpu-int8, cuda/cuda-fp16, "
+        "cuda/cuda-int4; for another one, name its folder: "
+        "model = 'hf:org/tiny/cpu_and_mobile/cpu-int4-b'"
+    ]
+    asked = len(fake.asked)
+    # It is known again, with a question for the revision or with none.
+    assert onnx(hub) == onnx(attrs.evolve(hub, is_offline=True)) == folder
+    assert len(fake.asked) == asked + 1
+
+
+def test_another_variant_is_fetched_by_its_folder_s_name(
+    fake: FakeHub, tmp_path: Path
+) -> None:
+    fake.files = dict(VARIANTS)
+    hub = hub_at(fake, tmp_path)
+    folder = onnx(hub, "cuda/cuda-int4")
+    assert folder == tmp_path / "org--tiny" / COMMIT / "cuda/cuda-int4"
+    assert sorted(found(folder)) == [
+        "genai_config.json",
+        "model.onnx",
+        "tokenizer.json",
+    ]
+    assert len(found(folder.parents[1])) == 3
+    named = parse_hub_model(f"hf:{REPO}/cuda/cuda-int4/")
+    offline = attrs.evolve(hub, is_offline=True)
+    assert fetch_model(offline, named, (".onnx",), ignore) == folder
+    # Neither is the one that is taken unasked there with it.
+    with pytest.raises(EngineStartError, match="is not in the cache"):
+        onnx(offline)
+    with pytest.raises(ConfigError, match="no folder of that name with weights"):
+        onnx(hub, "cuda/cuda")
+
+
+def test_one_at_the_top_is_taken_without_the_others(
+    fake: FakeHub, tmp_path: Path
+) -> None:
+    top = variant(500, "")
+    fake.files = {**VARIANTS, **top, "onnx/more.onnx": b"x"}
+    folder = onnx(hub_at(fake, tmp_path))
+    assert folder == tmp_path / "org--tiny" / COMMIT
+    assert sorted(found(folder)) == sorted({*top, "config.json", "onnx/more.onnx"})
+
+
 def test_a_file_that_is_cut_off_goes_on_from_there(
     fake: FakeHub, tmp_path: Path
 ) -> None:
@@ -158,7 +237,8 @@ def test_what_is_not_there_is_told(fake: FakeHub, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         fetch(hub, HubModel(REPO, file="x.safetensors"))
     assert str(caught.value) == (
-        "'org/tiny' has no file 'x.safetensors'; files with weights: model.safetensors"
+        "'org/tiny' has no file 'x.safetensors', and no folder of that name with "
+        "weights; files with weights: model.safetensors"
     )
     with pytest.raises(ConfigError, match=r"no file that ends with \.gguf"):
         fetch_model(hub, MODEL, (".gguf",), ignore)
