@@ -6,30 +6,39 @@ model has a cache of its own.  What was computed of tokens that are not accepted
 cut off; where all were accepted, the draft lacks the last one, and reads two in its
 next run.
 
-Sequences that draft equally many share their rounds; one that drafts nothing, for
-the answer is constrained or at its end, has an ordinary step.
+Sequences that draft equally many share their rounds; one that drafts nothing has an
+ordinary step: its answer is constrained or at its end, or the draft does not pay, or
+it is measured what a step takes (:mod:`atomr_infer.runtimes.decoding.pace`).
 """
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 import attrs
 
 from atomr_infer.errors import InferenceError
+from atomr_infer.model import figures
 from atomr_infer.runtimes.decoding.engine import Running
 from atomr_infer.runtimes.decoding.speculation import SpeculativeDecoder
 from atomr_infer_ort.causal import Part, Rows, in_one_cache
 from atomr_infer_ort.engine import OrtEngine
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from atomr_infer.model.figures import Figure
     from atomr_infer.runtimes.decoding.engine import Bounds, Outcome, Reading
     from atomr_infer.runtimes.decoding.generation import Generation
+    from atomr_infer.runtimes.decoding.pace import Pace
     from atomr_infer.runtimes.decoding.sampling import Logits
     from atomr_infer_ort.causal import Abilities, Cache, Causal, Scores
+
+_MOST_LACKED = 32
+"""Tokens that a draft lacks, at most: to read more takes longer than they would win."""
 
 
 @attrs.frozen
@@ -37,12 +46,23 @@ class Pair(Part):
     """A sequence in the verifier's cache, and in the draft's.
 
     Attributes:
-        draft: where the draft has it: as long, or one token shorter.
-        last: the last of its tokens that the verifier has read.
+        draft: where the draft has it, of which it may lack the end; None: nothing is
+            drafted for it any more.
+        recent: the tokens that the verifier has read last: those that the draft
+            lacks, and at least one.
     """
 
-    draft: Part = attrs.field(kw_only=True)
-    last: int = attrs.field(kw_only=True, default=-1)
+    draft: Part | None = attrs.field(kw_only=True)
+    recent: tuple[int, ...] = attrs.field(kw_only=True, default=())
+
+    @property
+    def lacks(self) -> int:
+        """How many of its tokens the draft has not read."""
+        return 0 if self.draft is None else self.length - self.draft.length
+
+    def read(self, *tokens: int) -> Pair:
+        """Return it with tokens that the verifier has read now."""
+        return attrs.evolve(self, recent=(*self.recent, *tokens)[-max(1, self.lacks) :])
 
 
 @attrs.frozen
@@ -51,23 +71,70 @@ class _Drafting:
 
     running: Running[Part]
     pair: Pair
+    draft: Part
     decoder: SpeculativeDecoder
     proposed: list[int] = attrs.field(factory=list)
 
 
 class DraftingEngine(OrtEngine):
-    """A model, a smaller one with the same tokens, and the sequences in both."""
+    """A model, a smaller one with the same tokens, and the sequences in both.
+
+    Args:
+        model: the verifier, and what it can do.
+        draft: the smaller one, and what it can do.
+        bounds: how much the engine takes on.
+        pace: says how many tokens are drafted; None: as many as each answer likes.
+        clock: seconds; what runs take is measured by it.
+
+    Attributes:
+        drafted: tokens that were drafted and judged.
+    """
 
     def __init__(
-        self, model: Scores, draft: Causal, abilities: Abilities, bounds: Bounds
+        self,
+        model: tuple[Scores, Abilities],
+        draft: tuple[Causal, Abilities],
+        bounds: Bounds,
+        *,
+        pace: Pace | None = None,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        super().__init__(model, abilities, bounds)
-        self._verifier = model
-        self._draft = draft
+        super().__init__(*model, bounds)
+        self.drafted = 0
+        self._verifier = model[0]
+        self._draft, of_draft = draft
+        # Attention that knows no padding may know no rows of several new tokens.
+        self._drafts_rows, self._judges_rows = of_draft.pads, model[1].pads
+        self._pace = pace
+        self._clock = clock
+
+    def figures(self) -> tuple[Figure, ...]:
+        """Return how it stands, and whether the draft is worth it."""
+        told = super().figures()
+        drafted = figures.Figure(
+            "drafted_tokens",
+            figures.Kind.COUNTER,
+            self.drafted,
+            "Tokens that the draft has proposed and the model has judged.",
+        )
+        if self._pace is None:
+            return (*told, drafted)
+        gain = figures.Figure(
+            "draft_gain_ratio",
+            figures.Kind.GAUGE,
+            self._pace.gain,
+            "Times as fast as without the draft, as measured; up to 1: it rests.",
+        )
+        return (*told, drafted, gain)
 
     def _place(self, generation: Generation) -> Pair:
-        del generation
-        return Pair(self._model.empty(), draft=Part(self._draft.empty()))
+        decoder = generation.answers[0].drafts
+        rows = len(self._running) + len(generation.answers)
+        drafts = decoder is not None and (
+            self._pace is None or decoder.is_steady or self._pace.begins(rows)
+        )
+        draft = Part(self._draft.empty()) if drafts else None
+        return Pair(self._model.empty(), draft=draft)
 
     # --- in the thread --------------------------------------------------------------
 
@@ -76,7 +143,7 @@ class DraftingEngine(OrtEngine):
             pair = _pair(one.place)
             if pair.cache.rows > 1:
                 pair = pair.moved(self._model.gather([pair]), 0, 0)
-            if pair.draft.cache.rows > 1:
+            if pair.draft is not None and pair.draft.cache.rows > 1:
                 draft = pair.draft.moved(self._draft.gather([pair.draft]), 0, 0)
                 pair = attrs.evolve(pair, draft=draft)
             one.place = pair
@@ -84,54 +151,133 @@ class DraftingEngine(OrtEngine):
     def _read(self, reading: Reading[Part], piece: Sequence[int]) -> Logits:
         behind = super()._read(reading, piece)
         pair = _pair(reading.place)
-        if reading.generation.answers[0].drafts is not None:
+        if pair.draft is not None:
             _, cache = self._draft.run(Rows([piece], pair.draft.cache, [0]))
             pair = attrs.evolve(pair, draft=Part(cache))
-        reading.place = attrs.evolve(pair, last=piece[-1])
+        reading.place = pair.read(piece[-1])
         return behind
 
     def _decode(self, together: Sequence[Running[Part]], outcome: Outcome) -> None:
         plain: list[Running[Part]] = []
         rounds: dict[int, list[_Drafting]] = defaultdict(list)
+        counts = self._counts(together)
         for one in together:
-            decoder = one.answer.drafts
-            count = 0 if decoder is None else decoder.wanted(one.answer.left)
-            if decoder is None or count == 0:
+            pair, decoder = _pair(one.place), one.answer.drafts
+            count = counts.get(one, 0)
+            if pair.draft is None or decoder is None or not count:
                 plain.append(one)
-            else:
-                rounds[count].append(_Drafting(one, _pair(one.place), decoder))
+                continue
+            rounds[count].append(_Drafting(one, pair, pair.draft, decoder))
+        # Of a step that is made in several runs, no time says what one would take.
+        is_one = len(rounds) + bool(plain) == 1
         if plain:
-            super()._decode(plain, outcome)
+            self._plainly(plain, outcome, is_measured=is_one)
         for count, drafting in rounds.items():
-            self._round(drafting, count, outcome)
+            if self._judges_rows:
+                self._round(drafting, count, outcome, is_measured=is_one)
+                continue
+            for each in drafting:
+                alone = is_one and len(drafting) == 1
+                self._round([each], count, outcome, is_measured=alone)
+
+    def _counts(self, together: Sequence[Running[Part]]) -> dict[Running[Part], int]:
+        """Return how many tokens are drafted for each; those that pay are equal."""
+        counts: dict[Running[Part], int] = {}
+        paced: dict[Running[Part], SpeculativeDecoder] = {}
+        drafting = [one for one in together if _pair(one.place).draft is not None]
+        for one in drafting:
+            decoder = one.answer.drafts
+            if decoder is None:
+                continue
+            if self._pace is None or decoder.is_steady:
+                counts[one] = decoder.wanted(one.answer.left)
+            else:
+                paced[one] = decoder
+        if self._pace is None or not paced:
+            return counts
+        likely = fmean(each.likely(self._pace.likely) for each in paced.values())
+        count = self._pace.count(len(together), likely)
+        if len(drafting) < len(together):
+            # The others have a run of their own: one more takes longer than one.
+            count = count and 0
+        for one in paced:
+            pair = _pair(one.place)
+            if count is None or pair.lacks > _MOST_LACKED:
+                one.place = attrs.evolve(pair, draft=None)
+            else:
+                counts[one] = min(count, *(each.answer.left - 1 for each in paced))
+        return counts
+
+    def _plainly(
+        self, plain: Sequence[Running[Part]], outcome: Outcome, *, is_measured: bool
+    ) -> None:
+        tokens = [one.answer.token for one in plain]
+        began_at = self._clock()
+        super()._decode(plain, outcome)
+        if self._pace is not None and is_measured:
+            self._pace.stepped(len(plain), self._clock() - began_at)
+        for one, token in zip(plain, tokens, strict=True):
+            one.place = _pair(one.place).read(token)
 
     def _round(
-        self, drafting: Sequence[_Drafting], count: int, outcome: Outcome
+        self,
+        drafting: Sequence[_Drafting],
+        count: int,
+        outcome: Outcome,
+        *,
+        is_measured: bool,
     ) -> None:
-        drafted = self._propose(drafting, count)
+        began_at = self._clock()
+        if self._drafts_rows:
+            drafted = self._propose(drafting, count)
+        else:
+            drafted = [self._propose([each], count)[0] for each in drafting]
+        proposed_at = self._clock()
         parts = in_one_cache(self._verifier, [each.pair for each in drafting])
         tokens = [[each.running.answer.token, *each.proposed] for each in drafting]
         rows = Rows(tokens, parts[0].cache, [part.pad for part in parts])
         logits, cache = self._verifier.score(rows)
         for row, each in enumerate(drafting):
-            accepted = _judge(each, logits[row], outcome)
+            accepted = self._judge(each, logits[row], outcome)
             read = parts[row].moved(cache, row, parts[row].pad)
             length = parts[row].length + 1 + accepted
             draft = drafted[row]
             each.running.place = attrs.evolve(
                 read.shortened(length),
                 draft=draft.shortened(min(draft.length, length)),
-                last=tokens[row][accepted],
+                recent=(tokens[row][accepted],),
             )
+        if self._pace is not None and is_measured:
+            draft_s, judge_s = proposed_at - began_at, self._clock() - proposed_at
+            self._pace.drafted(len(drafting), count, draft_s, judge_s)
+
+    def _judge(
+        self, drafting: _Drafting, logits: Sequence[Logits], outcome: Outcome
+    ) -> int:
+        decoder = drafting.decoder
+        drafted, was = decoder.drafted, decoder.accepted
+        accepted = _judge(drafting, logits, outcome)
+        judged, kept = decoder.drafted - drafted, decoder.accepted - was
+        self.drafted += judged
+        if self._pace is not None:
+            self._pace.judged(kept, judged - kept)
+        return accepted
 
     def _propose(self, drafting: Sequence[_Drafting], count: int) -> list[Part]:
         """Have the draft propose; return where it has the sequences then."""
-        pairs = [each.pair for each in drafting]
-        new = 1 + max(pair.length - pair.draft.length for pair in pairs)
-        known = [pair.draft.shortened(pair.length + 1 - new) for pair in pairs]
+        drafts = [self._caught_up(each) for each in drafting]
+        lengths = [each.pair.length for each in drafting]
+        new = 1 + max(
+            n - draft.length for n, draft in zip(lengths, drafts, strict=True)
+        )
+        known = [
+            draft.shortened(n + 1 - new)
+            for n, draft in zip(lengths, drafts, strict=True)
+        ]
         parts = in_one_cache(self._draft, known)
         tokens = [
-            [each.pair.last, each.running.answer.token][-new:] for each in drafting
+            [each.pair.recent[-1], each.running.answer.token][-new:]
+            for each in drafting
         ]
         for _ in range(count):
             rows = Rows(tokens, parts[0].cache, [part.pad for part in parts])
@@ -143,6 +289,16 @@ class DraftingEngine(OrtEngine):
             for each, token in zip(drafting, tokens, strict=True):
                 each.proposed.extend(token)
         return parts
+
+    def _caught_up(self, drafting: _Drafting) -> Part:
+        """Have the draft read what came by plain steps, but for the last token."""
+        lacks = drafting.pair.lacks
+        if lacks < 2:
+            return drafting.draft
+        [draft] = in_one_cache(self._draft, [drafting.draft])
+        tokens = drafting.pair.recent[-lacks:-1]
+        _, cache = self._draft.run(Rows([tokens], draft.cache, [draft.pad]))
+        return draft.moved(cache, 0, draft.pad)
 
 
 def _judge(drafting: _Drafting, logits: Sequence[Logits], outcome: Outcome) -> int:

@@ -14,6 +14,7 @@ import attrs
 from atomr_infer.errors import ConfigError, EngineStartError, InferenceError
 from atomr_infer.runtimes.contract import Progress
 from atomr_infer.runtimes.decoding.engine import Bounds
+from atomr_infer.runtimes.decoding.pace import Pace
 from atomr_infer.runtimes.hub import fetch_model, hub_of
 from atomr_infer.runtimes.hub_files import PREFIX, parse_hub_model
 from atomr_infer.runtimes.kept_models import cache_folder
@@ -100,7 +101,13 @@ def load(
         draft = None
         if options.draft is not None:
             source = on_disk(options.draft)
-            layout_of_draft, opened = opening(source, options.draft_file, if_any=True)
+            threads = options.draft_threads or options.threads
+            layout_of_draft, opened = opening(
+                source,
+                options.draft_file,
+                options=attrs.evolve(options, threads=threads),
+                if_any=True,
+            )
             draft = _draft(layout_of_draft, opened, options, tokenizer, model)
         return _causal(options, layout, model, draft)
     if options.draft is not None:
@@ -270,9 +277,12 @@ def _causal(
     )
     engine = OrtEngine(own.model, own.abilities, bounds)
     if draft is not None:
-        pads = own.abilities.pads and draft.abilities.pads
-        abilities = attrs.evolve(own.abilities, pads=pads)
-        engine = DraftingEngine(own.model, draft.model, abilities, bounds)
+        engine = DraftingEngine(
+            (own.model, own.abilities),
+            (draft.model, draft.abilities),
+            bounds,
+            pace=None if options.draft_always else Pace(drafts),
+        )
     return OrtRunner(
         engine,
         words,

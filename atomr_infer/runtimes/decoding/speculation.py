@@ -35,6 +35,9 @@ from atomr_infer.runtimes.decoding.sampling import Shares
 if TYPE_CHECKING:
     from atomr_infer.runtimes.decoding.sampling import Choice, Logits, Sampler
 
+_WEIGHT = 8
+"""Judged tokens of an answer that count as much as what others' were."""
+
 
 @attrs.frozen(eq=False)
 class _Drafted:
@@ -50,15 +53,20 @@ class SpeculativeDecoder:
     Args:
         sampler: chooses the answer's tokens.
         most: tokens that are drafted at once, at most.
+        is_steady: whether the answer has to be the same again, so that nothing but
+            itself may say how many tokens are drafted: which ones are drawn with a
+            seed depends on that, though their distribution does not.
 
     Attributes:
         drafted: tokens that were drafted and judged.
         accepted: those of them that are in the answer.
+        is_steady: see above.
     """
 
-    def __init__(self, sampler: Sampler, *, most: int) -> None:
+    def __init__(self, sampler: Sampler, *, most: int, is_steady: bool = False) -> None:
         self.drafted = 0
         self.accepted = 0
+        self.is_steady = is_steady
         self._sampler = sampler
         self._most = most
         self._pace = most
@@ -71,6 +79,19 @@ class SpeculativeDecoder:
             left: tokens that the answer may still get; the verifier adds one itself.
         """
         return min(self._pace, left - 1)
+
+    def likely(self, before: float) -> float:
+        """Return how likely its next drafted token is accepted.
+
+        Args:
+            before: what is thought of it before any was judged.
+
+        >>> from atomr_infer.runtimes.decoding.sampling import Sampler, Settings
+        >>> drafts = SpeculativeDecoder(Sampler(Settings(), (), (1,)), most=4)
+        >>> drafts.likely(0.75)
+        0.75
+        """
+        return (self.accepted + _WEIGHT * before) / (self.drafted + _WEIGHT)
 
     def propose(self, logits: Logits) -> int:
         """Draw the next token of the draft.

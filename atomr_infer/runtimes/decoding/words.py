@@ -155,6 +155,7 @@ class Words:
                 ends,
                 self.tokenizer,
                 drafts=self.drafts,
+                is_seeded=given is not None,
             )
             for index in range(sampling.n)
         ]

@@ -1,18 +1,27 @@
-"""SmolLM2 with weights of eight bits, as a draft for itself with those of 32.
+"""SmolLM2 with weights of eight or four bits, as a draft for itself with those of 32.
 
-The matrices of a graph become ``MatMulNBits``: blocks of 32 numbers, each with a
-scale and a zero point.  Attention is one node of each layer, as builders write it.
+Four bits are made as a deployment's ``weights`` makes them.  For eight, the matrices of
+a graph become ``MatMulNBits``: blocks of 32 numbers, each with a scale and a zero
+point, and attention is one node of each layer, as builders write it.
 """
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from tests.plugins.ort.real import SMOLLM2, once, packaged, write_smollm2
+from atomr_infer_ort.converted import with_bits
+from tests.plugins.ort.real import (
+    SMOLLM2,
+    once,
+    packaged,
+    smollm2_folder,
+    write_smollm2,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,6 +37,21 @@ def smollm2_int8_folder() -> Path | None:
     """The chat model's directory; None: its package is not installed."""
     source = packaged(*SMOLLM2)
     return None if source is None else once("smollm2-int8", source, _write)
+
+
+def smollm2_int4_folder() -> Path | None:
+    """The chat model's directory; None: its package is not installed."""
+    whole = smollm2_folder()
+    return None if whole is None else once("smollm2-int4", whole, _write_int4)
+
+
+def _write_int4(source: Path, folder: Path) -> None:
+    made = with_bits(source / "model.onnx", 4, folder / "made", lambda _: None)
+    for name in ("tokenizer.json", "tokenizer_config.json", "config.json"):
+        shutil.copy(source / name, folder)
+    for name in ("model.onnx", "model.onnx_data"):
+        shutil.move(made.with_name(name), folder)
+    shutil.rmtree(folder / "made")
 
 
 def _write(source: Path, folder: Path) -> None:

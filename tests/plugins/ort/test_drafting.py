@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from atomr_infer.model.usage import Usage
     from atomr_infer_ort.causal import Rows
+    from atomr_infer_ort.drafting import DraftingEngine
     from atomr_infer_ort.model import CausalModel
     from atomr_infer_ort.runner import OrtRunner
 
@@ -50,8 +51,13 @@ TEXTS = ["a", "several words", "and a prompt that is longer than the others by f
 
 @asynccontextmanager
 async def opened(folder: Path, **options: Any) -> AsyncIterator[OrtRunner]:
+    # Whether a draft pays is a matter of time: only some tests are about that.
+    always = {"draft_always": True} if "draft" in options else {}
     deployment = Deployment(
-        name="m", runtime="ort", model=str(folder), options={"threads": 1, **options}
+        name="m",
+        runtime="ort",
+        model=str(folder),
+        options={"threads": 1, **always, **options},
     )
     async with PLUGIN.open_runner(deployment, RunnerContext()) as runner:
         yield cast("OrtRunner", runner)
@@ -121,14 +127,16 @@ def drafted(chunks: list[TokenChunk]) -> tuple[int, int]:
     return usage.drafted, usage.drafts_accepted
 
 
+@pytest.mark.parametrize("always", [True, False], ids=["always", "where it pays"])
 @pytest.mark.parametrize("draft", ["model", "near", "far", "fused"])
 async def test_greedy_answers_are_those_of_the_model_alone(
-    folders: dict[str, Path], draft: str
+    folders: dict[str, Path], draft: str, always: bool
 ) -> None:
     batches = [ask(text, max_tokens=20 + 7 * n) for n, text in enumerate(TEXTS)]
     async with opened(folders["model"]) as runner:
         alone = [await collect(runner, batch) for batch in batches]
-    async with opened(folders["model"], draft=str(folders[draft])) as runner:
+    drafting = {"draft": str(folders[draft]), "draft_always": always}
+    async with opened(folders["model"], **drafting) as runner:
         one_by_one = [await collect(runner, batch) for batch in batches]
         together = await collect_all(runner, *batches)
     assert [text_of(each) for each in one_by_one] == [text_of(each) for each in alone]
@@ -138,6 +146,114 @@ async def test_greedy_answers_are_those_of_the_model_alone(
         for each in one_by_one
     ]
     assert usages == [usage_of(each) for each in alone]
+
+
+@pytest.mark.parametrize("model", ["fused", "model"])
+async def test_answers_of_one_length_share_no_run_that_attention_refuses(
+    folders: dict[str, Path], model: str
+) -> None:
+    # One node of attention for a layer refuses rows of several new tokens behind a
+    # cache, and does not know padding: two answers of one length would share a run.
+    batch = ask(n=2)
+    async with opened(folders[model]) as runner:
+        alone = await collect(runner, batch)
+    async with opened(folders[model], draft=str(folders["fused"])) as runner:
+        both = await collect(runner, batch)
+    assert [text_of(both, n) for n in (0, 1)] == [text_of(alone, n) for n in (0, 1)]
+    assert drafted(both)[1]
+
+
+@attrs.define
+class Machine:
+    """Two models whose runs take as long as a test says."""
+
+    plain_s: float = 10.0
+    draft_s: float = 1.0
+    now_s: float = 0.0
+    runs: int = 0
+    draft_runs: int = 0
+
+    def put_under(self, runner: OrtRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Have the engine see these times."""
+        engine = cast("DraftingEngine", runner._engine)
+
+        def slow(call: Any, *, is_draft: bool) -> Any:
+            def run(rows: Rows) -> Any:
+                self.now_s += self.draft_s if is_draft else self.plain_s
+                self.draft_runs += is_draft
+                self.runs += not is_draft
+                return call(rows)
+
+            return run
+
+        for model, is_draft in ((engine._model, False), (engine._draft, True)):
+            monkeypatch.setattr(model, "run", slow(model.run, is_draft=is_draft))
+        scored = slow(engine._verifier.score, is_draft=False)
+        monkeypatch.setattr(engine._verifier, "score", scored)
+        monkeypatch.setattr(engine, "_clock", lambda: self.now_s)
+
+
+async def gain_of(runner: OrtRunner) -> float:
+    told = {figure.name: figure.value for figure in await runner.figures()}
+    return told["draft_gain_ratio"]
+
+
+async def test_a_draft_that_is_fast_and_right_takes_a_third_of_the_time(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, machine = str(folders["model"]), Machine()
+    async with opened(folders["model"], draft=model, draft_always=False) as runner:
+        machine.put_under(runner, monkeypatch)
+        chunks = await collect(runner, ask(max_tokens=200))
+        assert await gain_of(runner) > 3
+    # 199 tokens behind the prompt, five for each 14 s.
+    assert machine.now_s < 200 * machine.plain_s / 3
+    assert drafted(chunks)[0] == drafted(chunks)[1] > 140
+
+
+async def test_a_draft_that_does_not_pay_rests_and_costs_little(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, machine = str(folders["model"]), Machine(draft_s=30.0)
+    async with opened(folders["model"], draft=model, draft_always=False) as runner:
+        machine.put_under(runner, monkeypatch)
+        first = await collect(runner, ask(max_tokens=100))
+        # Three rounds, and then never again; nor does it read the next prompts.
+        assert drafted(first)[0] <= 12
+        assert await gain_of(runner) < 1
+        runs, began_at = machine.draft_runs, machine.now_s
+        for _ in range(3):
+            assert drafted(await collect(runner, ask(max_tokens=50))) == (0, 0)
+        assert machine.draft_runs == runs
+        assert machine.now_s - began_at == 3 * 50 * machine.plain_s
+
+
+async def test_a_draft_that_pays_again_is_found_out(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, machine = str(folders["model"]), Machine(draft_s=30.0)
+    async with opened(folders["model"], draft=model, draft_always=False) as runner:
+        machine.put_under(runner, monkeypatch)
+        await collect(runner, ask(max_tokens=40))
+        machine.draft_s = 1.0
+        told = [drafted(await collect(runner, ask(max_tokens=30))) for _ in range(17)]
+    assert [number for number, (count, _) in enumerate(told) if count] == [15, 16]
+
+
+async def test_an_answer_with_a_seed_is_the_same_whether_the_draft_pays_or_not(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    near, texts = str(folders["near"]), []
+    batch = ask(seed=7, temperature=0.9, max_tokens=60)
+    for draft_s in (1.0, 30.0):
+        machine = Machine(draft_s=draft_s)
+        async with opened(folders["model"], draft=near, draft_always=False) as runner:
+            machine.put_under(runner, monkeypatch)
+            await collect(runner, ask(max_tokens=60))
+            chunks = await collect(runner, batch)
+            assert drafted(chunks)[0]
+            texts.append(text_of(chunks))
+    assert texts[0] == texts[1]
 
 
 async def test_a_model_that_drafts_for_itself_takes_a_fifth_of_the_runs(
@@ -317,6 +433,7 @@ async def test_a_draft_that_is_not_there_is_refused(
     ("options", "problem"),
     [
         ({"draft_tokens": 3}, "draft_tokens has no effect without draft"),
+        ({"draft_always": True}, "draft_always has no effect without draft"),
         ({"draft": "m", "draft_tokens": 0}, "a whole number from 1 to 64"),
         ({"draft": ""}, "the path of a model's directory"),
         ({"draft": "hf:nobody"}, "hf:"),

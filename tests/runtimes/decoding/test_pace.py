@@ -1,0 +1,90 @@
+"""How many tokens are drafted is what gives most tokens a second."""
+
+from __future__ import annotations
+
+import pytest
+
+from atomr_infer.runtimes.decoding.pace import Pace, tokens_of
+
+
+def measured(
+    *, plain_s: float = 10.0, draft_s: float, more_s: float, rows: int = 1
+) -> Pace:
+    """Return a pace that has measured each three times."""
+    pace = Pace(8)
+    for _ in range(3):
+        assert pace.count(rows, 0.9) == 0
+        pace.stepped(rows, plain_s)
+    for _ in range(3):
+        assert pace.count(rows, 0.9) == 8
+        pace.drafted(rows, 8, 8 * draft_s, plain_s + 8 * more_s)
+    return pace
+
+
+@pytest.mark.parametrize("likely", [0.0, 0.3, 0.6, 0.9, 1.0])
+@pytest.mark.parametrize("draft_s", [0.1, 1.0, 3.0, 9.0, 20.0])
+def test_the_count_is_the_best_of_all(likely: float, draft_s: float) -> None:
+    def per_token_s(count: int) -> float:
+        round_s = 10.0 + count * (draft_s + 0.5)
+        return round_s / tokens_of(likely, count)
+
+    best = min(range(9), key=per_token_s)
+    found = measured(draft_s=draft_s, more_s=0.5).count(1, likely)
+    assert (found or 0) == best
+
+
+def test_it_is_known_for_numbers_of_sequences_apart() -> None:
+    pace = measured(draft_s=1.0, more_s=0.5)
+    for _ in range(3):
+        assert pace.count(4, 0.9) == 0
+        pace.stepped(4, 10.0)
+    for _ in range(3):
+        pace.drafted(4, 8, 8 * 12.0, 30.0)
+    assert pace.count(4, 0.9) is None
+    assert pace.count(7, 0.9) is None
+    assert (pace.count(1, 0.9) or 0) > 0
+    assert (pace.begins(1), pace.begins(4)) == (True, False)
+
+
+def test_one_moment_of_a_busy_machine_changes_nothing() -> None:
+    pace = measured(draft_s=1.0, more_s=0.5)
+    before = pace.count(1, 0.8)
+    pace.drafted(1, 8, 900.0, 900.0)
+    assert pace.count(1, 0.8) == before
+
+
+def test_a_machine_that_has_become_another_is_noticed() -> None:
+    pace = measured(draft_s=1.0, more_s=0.5)
+    for _ in range(9):
+        pace.drafted(1, 4, 4 * 30.0, 12.0)
+    assert pace.count(1, 0.8) is None
+    assert pace.gain < 1
+
+
+def test_plain_steps_are_measured_again_now_and_then() -> None:
+    pace = measured(draft_s=1.0, more_s=0.5)
+    counts = []
+    for _ in range(60):
+        count = pace.count(1, 0.9)
+        counts.append(count)
+        if count:
+            pace.drafted(1, count, count * 1.0, 10.0 + count * 0.5)
+        else:
+            pace.stepped(1, 10.0)
+    assert counts.count(0) == 1
+    assert None not in counts
+
+
+def test_what_does_not_pay_is_tried_again_after_some_answers() -> None:
+    pace = measured(draft_s=20.0, more_s=0.5)
+    assert pace.count(1, 0.9) is None
+    assert [pace.begins(1) for _ in range(17)] == [False] * 15 + [True] * 2
+    # It is to be measured anew.
+    assert pace.count(1, 0.9) == 8
+
+
+def test_how_likely_a_token_is_accepted_follows_what_is() -> None:
+    pace = Pace(4)
+    for _ in range(300):
+        pace.judged(1, 1)
+    assert pace.likely == pytest.approx(0.5, abs=0.02)
