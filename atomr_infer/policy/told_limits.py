@@ -109,6 +109,24 @@ class ToldLimits:
         self.believed = found
         return changed
 
+    def confirms(self, headers: Mapping[str, str]) -> bool:
+        """Whether an answer that was heard tells what is believed, and all of it.
+
+        >>> told = ToldLimits()
+        >>> told.confirms({"anthropic-ratelimit-requests-limit": "50"})
+        False
+        >>> told.hear({"anthropic-ratelimit-requests-limit": "50"})
+        True
+        >>> told.confirms({"anthropic-ratelimit-requests-limit": "50"})
+        True
+        >>> told.confirms({})
+        False
+        """
+        return bool(self.believed) and all(
+            limit in (_told(_ANTHROPIC, each, headers), _told(_OPENAI, each, headers))
+            for each, limit in self.believed.items()
+        )
+
     def _take(
         self, dimension: Dimension, name: str, limit: int, headers: Mapping[str, str]
     ) -> None:
@@ -182,6 +200,12 @@ def seconds(text: str) -> float | None:
         return None
     found = sum(float(n) * _UNITS_S[unit] for n, unit in _PIECE.findall(text))
     return found if math.isfinite(found) else None
+
+
+def _told(
+    names: Mapping[Dimension, str], each: Dimension, headers: Mapping[str, str]
+) -> int | None:
+    return _count(headers.get(names.get(each, "")))
 
 
 def _count(text: str | None) -> int | None:

@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -18,6 +19,7 @@ from atomr_infer.model.rate_limits import RateLimits
 from atomr_infer.model.secret import EnvSecret, HeaderSecret, PooledSecret, Secret
 from atomr_infer.policy.rate_permits import Dimension
 from atomr_infer.serving.application import open_serving
+from atomr_infer.serving.limits import told
 from atomr_infer.serving.limits.limiters import Asks
 from atomr_infer.serving.placing.status import local_status
 from atomr_infer.serving.requests.request import run_request
@@ -221,12 +223,67 @@ async def test_other_nodes_keep_what_one_was_told(tmp_path: Path) -> None:
         assert a.limits.service.limits == b.limits.service.limits
 
 
+async def test_what_is_said_is_bounded_by_age_and_by_what_is_deployed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = time.time()
+    monkeypatch.setattr(told, "time", SimpleNamespace(time=lambda: now_s))
+    monkeypatch.setattr(told, "_LOOK_S", 0.05)
+    many = [attrs.evolve(MOCK, name=f"m{n}", serves=(f"m{n}",)) for n in range(9)]
+    asks = Asks(provider="openai", account="0a1b")
+    async with two_trees(tmp_path) as (a, b):
+
+        def entries() -> tuple[int, int]:
+            """How many the map has, as each of the nodes knows it."""
+            counted = [len(tuple(tree.limits.told._map.items())) for tree in (a, b)]
+            return counted[0], counted[1]
+
+        for tree in (a, b):
+            for each in many:
+                tree.limits.add(each, asks)
+                hear(tree, {REQUESTS: "50"}, of=each.name)
+        await until(lambda: entries() == (18, 18))
+        for tree in (a, b):
+            for each in many[2:]:
+                tree.limits.remove(each.name)
+        await until(lambda: entries() == (4, 4))
+        now_s += 86_399.0
+        hear(a, {REQUESTS: "50"}, of="m0")  # it is still so
+        await trio.sleep(0.2)
+        assert entries() == (4, 4)
+        now_s += 1.0
+        await until(lambda: entries() == (1, 1))
+        # Who has believed it goes on.
+        assert {each.limit for t in (a, b) for each in t.limits.shown()} == {50}
+
+
+async def test_what_a_node_is_told_again_counts_after_what_another_was_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = time.time()
+    monkeypatch.setattr(told, "time", SimpleNamespace(time=lambda: now_s))
+    async with two_trees(tmp_path) as (a, b):
+        for tree in (a, b):
+            tree.limits.add(MOCK, Asks(provider="openai", account="0a1b"))
+        hear(a, {REQUESTS: "50"})
+        now_s += 1.0
+        hear(b, {REQUESTS: "70"})
+        await until(lambda: kept(a) == kept(b) == 70)
+        hear(a, {})  # tells nothing
+        now_s += 58.0
+        hear(a, {REQUESTS: "50"})  # they may take turns: not at once
+        assert kept(a) == 70
+        now_s += 1.0
+        hear(a, {REQUESTS: "50"})
+        await until(lambda: kept(a) == kept(b) == 50)
+
+
 def kept(tree: Tree) -> int:
     return shown(tree)["requests_per_minute"].limit
 
 
-def hear(tree: Tree, headers: dict[str, str]) -> None:
-    (gate,) = tree.gates.of_attempts["m"]
+def hear(tree: Tree, headers: dict[str, str], *, of: str = "m") -> None:
+    (gate,) = tree.gates.of_attempts[of]
     gate.hear(headers)  # type: ignore[attr-defined] # a limit's gate
 
 
@@ -236,10 +293,9 @@ async def test_what_another_node_says_that_makes_no_sense_changes_nothing(
     async with two_trees(tmp_path) as (a, b):
         for tree in (a, b):
             tree.limits.add(MOCK, Asks(provider="openai", account="0a1b"))
-        told = a.limits.told
         other = {"name": "y", "at_s": 1.0, "limits": {"z": 1}}
         for value in ({"name": 3}, "x", other):
-            told._map.put(str(value), value)  # as another version would
+            a.limits.told._map.put(str(value), value)  # as another version would
         hear(a, {REQUESTS: "50"})
         await until(lambda: shown(b)["requests_per_minute"].limit == 50)
 

@@ -170,9 +170,16 @@ class Limiters:
     def _hear(self, name: str, headers: Mapping[str, str]) -> None:
         """Take the headers of an answer to somebody who passed a gate."""
         shared = self._shared.get(name)
-        if shared is not None and shared.told.hear(headers):
-            self.told.say(name, shared.told.believed)
-            self._take_told(name, shared.told.believed)
+        if shared is None:
+            return
+        told = shared.told
+        says = told.hear(headers)
+        if not says and told.confirms(headers):
+            is_other = told.believed != shared.believed
+            says = self.told.is_due(name, is_other=is_other)
+        if says:
+            self.told.say(name, told.believed)
+            self._take_told(name, told.believed)
 
     def _take_told(self, name: str, believed: Mapping[Dimension, int]) -> None:
         """Keep no more than what a provider has told this node or another one."""

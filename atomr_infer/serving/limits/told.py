@@ -4,6 +4,10 @@ A node learns from its own answers, and one that asks seldom, or only lends perm
 others, would go on with what was declared.  So each says in a map that all share what
 it was told, and of several the newest is taken: a provider that raises a limit tells
 it to who asks next.
+
+What is told again is said again after an hour, and what nobody was told for a day is
+taken out of the map: there are at most as many entries as each node has limits in use.
+Who has believed it goes on believing it.
 """
 
 from __future__ import annotations
@@ -37,6 +41,13 @@ _LOOK_S = 5.0
 
 _AHEAD_S = 60.0
 """How far another node's clock may be before this one's."""
+
+_AGAIN_S = 3_600.0
+_KEPT_S = 86_400.0
+"""How old an entry becomes."""
+
+_OTHERWISE_S = 60.0
+"""Two nodes that are told different things of one limit change it no more often."""
 
 _AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
 
@@ -86,6 +97,17 @@ class SharedTold:
         except NotReplicatingError:
             return  # the process does it when the replicator is back
 
+    def is_due(self, name: str, *, is_other: bool) -> bool:
+        """Whether what this node is told once more is to be said again.
+
+        Args:
+            name: of the limits.
+            is_other: whether something else is believed, as another node was told.
+        """
+        told = self._mine.get(name)
+        after_s = _OTHERWISE_S if is_other else _AGAIN_S
+        return told is None or not 0.0 <= time.time() - told.at_s < after_s
+
     def leave(self, name: str) -> None:
         """Say no more of limits that this node does not have."""
         if self._mine.pop(name, None) is not None:
@@ -107,10 +129,17 @@ class SharedTold:
         self._is_told = False
         self._map.subscribe()
         while True:
+            self._trim()
             self._announce()
             self._follow()
             with trio.move_on_after(_LOOK_S):
                 await receive()
+
+    def _trim(self) -> None:
+        """Say no more what this node was told long ago."""
+        for name, told in list(self._mine.items()):
+            if time.time() - told.at_s >= _KEPT_S:
+                self.leave(name)
 
     def _announce(self) -> None:
         if self._is_told or self._peers is None:

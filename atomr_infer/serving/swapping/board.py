@@ -18,7 +18,7 @@ from atomr_infer.serving.placing.records import from_plain, to_plain
 from atomr_infer.serving.swapping.records import COUNTS, ENDS, SWAPS, SwapRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     from atomr.cluster.replicator import Replicator
     from atomr.crdt import Origin
@@ -57,10 +57,22 @@ class SwapBoard:
         return found
 
     def put(self, name: str, record: SwapRecord) -> None:
-        """Have all nodes know how a swap stands, where they do not."""
+        """Have all nodes know how a swap stands, where they do not.
+
+        Who would have led it on needs what was served before; nobody does at its end.
+        """
+        if record.has_ended:
+            record = msgspec.structs.replace(record, before={}, asked=())
         if self.records().get(name) != record:
             with _at_rest():
                 self._swaps.put(name, to_plain(record))
+
+    def remove(self, name: str, swap_id: str) -> None:
+        """Have all nodes forget a swap, if it is the last one of its deployment."""
+        record = self.records().get(name)
+        if record is not None and record.id == swap_id:
+            with _at_rest():
+                self._swaps.remove(name)
 
     def tallies(self, swap_id: str) -> Mapping[Origin, Tally]:
         """Return what each node has counted of a swap, since it began."""
@@ -88,6 +100,13 @@ class SwapBoard:
         """Have whoever leads a swap go back."""
         with _at_rest():
             self._ends.put(name, swap_id)
+
+    def trim_ends(self, running: Collection[str]) -> None:
+        """Forget who is to go back, but for swaps that run, by their ids."""
+        with _at_rest():
+            for name, swap_id in list(self._ends.items()):
+                if swap_id not in running:
+                    self._ends.remove(name)
 
     def is_ended(self, name: str, swap_id: str) -> bool:
         """Whether somebody has said so."""

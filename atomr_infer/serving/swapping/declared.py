@@ -29,7 +29,7 @@ from atomr_infer.serving.placing.alone import LocalOrders
 from atomr_infer.serving.placing.records import digest_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Collection
 
     from atomr_infer.serving.placing.picture import Picture
     from atomr_infer.serving.shared import Serving
@@ -118,6 +118,12 @@ class DeclaredSwaps:
             f"{name} is taken over step by step, as its hot_swap says: "
             f"`atomr-infer swap {name} show` tells how far it is"
         )
+
+    def forget(self, swap_ids: Collection[str]) -> None:
+        """Forget swaps that nobody knows any more."""
+        for name, swap_id in list(self._answered.items()):
+            if swap_id in swap_ids:
+                del self._answered[name]
 
     async def look(self) -> None:
         """Begin what it is this node's turn to begin.

@@ -35,6 +35,7 @@ from atomr_infer.serving.swapping.declared import DeclaredSwaps
 from atomr_infer.serving.swapping.hot_swap import ModelHotSwapServer, SwapOrder
 from atomr_infer.serving.swapping.records import SwapRecord
 from atomr_infer.serving.swapping.served import as_served, served
+from atomr_infer.serving.swapping.trimming import Trimmer
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -66,6 +67,7 @@ class HotSwaps:
         self._life = secrets.token_hex(8)
         self._swaps: dict[str, ModelHotSwapServer] = {}
         self.declared = DeclaredSwaps(serving, self._board, self._begin_declared)
+        self._trimmer = Trimmer(serving, self._board)
 
     def statuses(self) -> tuple[SwapStatus, ...]:
         """Return the last swap of each deployment, by name."""
@@ -222,6 +224,9 @@ class HotSwaps:
                 self._counts.begin(record.id, name)
         self._counts.tell()
         await self.declared.look()
+        old = self._trimmer.trim(self.statuses())
+        self._swaps = {n: s for n, s in self._swaps.items() if s.id not in old}
+        self.declared.forget(old)
         return bool(running or self.declared.names)
 
     def _follow_own(self, swap: ModelHotSwapServer, record: SwapRecord) -> None:
