@@ -7,6 +7,10 @@ All processes of a user share one folder::
 What a plugin keeps there is complete from its first moment: it is written beside its
 place, synced and moved there, by whoever holds its lock.
 
+All of them take :data:`MOST_BYTES` at most.  When one is made, those that were not
+used for the longest go, but none that a process uses: each has a shared lock on what
+it uses, for its life, and who removes one takes it alone.
+
 Blocks.
 """
 
@@ -15,7 +19,9 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import logging
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -28,6 +34,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 Report = Callable[[Progress], None]
+
+MOST_BYTES = 64 << 30
+"""What all converted models may take; one alone may take more, and so may those that
+are in use."""
+
+_log = logging.getLogger(__name__)
 
 # A full file system, a quota, and a limit on the size of files (ulimit -f).
 _TOO_BIG = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -74,6 +86,88 @@ def locked(lock_file: Path, report: Report) -> Iterator[None]:
             report(Progress("waiting for another process that converts the model"))
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield
+
+
+def use(kept: Path) -> None:
+    """Have nobody remove a kept model while this process lives, and note its use.
+
+    To be called before it is looked at, for until then it may go.  Nothing is written:
+    the cache of a container's image may be read-only.
+
+    Raises:
+        FileNotFoundError: it is not there.
+    """
+    # Never closed: an engine maps its files, and its process is its own.
+    handle = os.open(kept, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH)
+        os.utime(kept)
+    except FileNotFoundError:
+        os.close(handle)  # it was removed while this one waited
+        raise
+    except OSError as error:
+        # Read-only, or without locks: then nobody removes anything there either.
+        _log.debug("the use of %s is not noted: %s", kept, error)
+
+
+def make_room(newest: Path, most_bytes: int | None = None) -> None:
+    """Remove models that were not used for the longest, where all take too much.
+
+    Where that fails, the log says why.
+
+    Args:
+        newest: the one that was made now; it stays, and so does what is in use.
+        most_bytes: what all may take; None: :data:`MOST_BYTES`.
+    """
+    most = MOST_BYTES if most_bytes is None else most_bytes
+    try:
+        found = {path: _size_bytes(path) for path in _kept_in(newest.parent)}
+        total = sum(found.values())
+        for path in sorted(found, key=lambda path: path.stat().st_mtime_ns):
+            if total <= most:
+                return
+            if path != newest and _removed(path):
+                total -= found[path]
+                _log.info(
+                    "the converted model %s made room for another one: all may take "
+                    "%d MiB",
+                    path,
+                    most >> 20,
+                )
+        if total > most:
+            _log.info("converted models take %d MiB, and are in use", total >> 20)
+    except OSError as error:
+        # Another process may remove the same ones.
+        _log.warning("converted models that are not used stay: %s", error)
+
+
+def _kept_in(folder: Path) -> Iterator[Path]:
+    """Yield the models: a GGUF file, or a directory that is whole."""
+    for path in folder.iterdir():
+        if path.suffix == ".gguf" or (path.is_dir() and path.suffix != ".partial"):
+            yield path
+
+
+def _size_bytes(path: Path) -> int:
+    files = path.iterdir() if path.is_dir() else (path,)
+    return sum(file.stat().st_size for file in files)
+
+
+def _removed(path: Path) -> bool:
+    """Remove a model; False: a process uses it."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+            path.with_suffix(".sha256").unlink(missing_ok=True)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(handle)
+    return True
 
 
 @contextmanager

@@ -28,9 +28,11 @@ from atomr_infer.runtimes.kept_models import (
     cache_errors,
     digest_of,
     locked,
+    make_room,
     source_errors,
     space_errors,
     sync,
+    use,
 )
 from atomr_infer.runtimes.packaged import PackagedFile, locate_packaged
 from atomr_infer_mistralrs.options import GgufFile, HfDirectory, LocalSource
@@ -138,17 +140,18 @@ def _convert_once(source: Path, cached: Path, report: Report) -> None:
         digest_file = cached.with_suffix(".sha256")
         digest_file.write_text(digest_of(partial))
         sync(digest_file)
+        use(partial)
         partial.rename(cached)
         sync(cached.parent)
     finally:
         partial.unlink(missing_ok=True)
+    make_room(cached)
 
 
 def _is_whole(cached: Path) -> bool:
-    """Whether the cache has the model, undamaged."""
-    if not cached.exists():
-        return False
+    """Whether the cache has the model, undamaged; nobody removes it then."""
     try:
+        use(cached)
         # Bytes: a damaged digest need not even be text.
         expected = cached.with_suffix(".sha256").read_bytes()
     except FileNotFoundError:

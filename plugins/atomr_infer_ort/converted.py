@@ -29,9 +29,11 @@ from atomr_infer.runtimes.kept_models import (
     cache_errors,
     digest_of,
     locked,
+    make_room,
     source_errors,
     space_errors,
     sync,
+    use,
 )
 from atomr_infer_ort.layout import weights_files
 
@@ -118,15 +120,18 @@ def _convert_once(model: Path, kept: Path, bits: int, report: Report) -> None:
         digests.write_text(json.dumps({file.name: digest_of(file) for file in files}))
         for file in (*files, digests, partial):
             sync(file)
+        use(partial)
         partial.rename(kept)
         sync(kept.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+    make_room(kept)
 
 
 def _is_whole(kept: Path) -> bool:
-    """Whether the cache has the model, undamaged."""
+    """Whether the cache has the model, undamaged; nobody removes it then."""
     try:
+        use(kept)
         said = json.loads((kept / _DIGESTS).read_bytes())
         return all(digest_of(kept / name) == digest for name, digest in said.items())
     except (FileNotFoundError, ValueError, AttributeError):

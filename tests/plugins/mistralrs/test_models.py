@@ -17,6 +17,7 @@ import pytest
 from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter, quants
 
 from atomr_infer.errors import ConfigError, EngineStartError
+from atomr_infer.runtimes import kept_models
 from atomr_infer.runtimes.contract import Progress
 from atomr_infer.runtimes.kept_models import Report, cache_folder
 from atomr_infer.runtimes.packaged import PackagedFile
@@ -203,6 +204,20 @@ def test_a_converted_model_is_used_again(small_gguf: Path, tmp_path: Path) -> No
         ".lock",
         ".sha256",
     ]
+
+
+def test_a_new_one_makes_room_and_is_used_itself(
+    small_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = tmp_path / "old-q8_0-v1.gguf"
+    old.write_bytes(bytes(100))
+    monkeypatch.setattr(kept_models, "MOST_BYTES", 1)
+    made = as_q8_0(small_gguf, tmp_path, ignore)
+    assert not old.exists()
+    old.write_bytes(bytes(100))
+    # It is this process's, so another model does not remove it.
+    kept_models.make_room(old, 1)
+    assert made.exists()
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from atomr_infer.errors import ConfigError, EngineStartError
 from atomr_infer.model.batch import ExecuteBatch, Sampling
 from atomr_infer.model.deployment import Deployment
+from atomr_infer.runtimes import kept_models
 from atomr_infer.runtimes.contract import Progress, RunnerContext
 from atomr_infer_ort import quantizing
 from atomr_infer_ort.converted import with_bits
@@ -272,6 +273,22 @@ async def test_a_model_is_converted_once_and_answers(
     # Another model is another one.
     async with opened(write_llama(tmp_path / "other", seed=2), weights="int4"):
         assert len(kept(cache)) == 3
+
+
+def test_a_new_one_makes_room_and_is_used_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    onnx.save(product(matrix(64, 64)), tmp_path / "m.onnx")
+    cache = tmp_path / "cache"
+    old = cache / "old-8-blocks-v0"
+    old.mkdir(parents=True)
+    (old / "model.onnx").write_bytes(bytes(100))
+    monkeypatch.setattr(kept_models, "MOST_BYTES", 1)
+    made = with_bits(tmp_path / "m.onnx", 8, cache, ignore)
+    assert not old.exists()
+    # It is this process's, so another model does not remove it.
+    kept_models.make_room(old, 1)
+    assert made.exists()
 
 
 def test_a_damaged_one_is_made_again_and_a_whole_one_is_not_written_to(
