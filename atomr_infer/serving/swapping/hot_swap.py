@@ -242,7 +242,9 @@ class ModelHotSwapServer:
         self._is_swapped = True
 
     def _copy_weighed(self, weight: float) -> Deployment:
-        grouped = attrs.evolve(self._copy, serves=self._now.serves)
+        grouped = attrs.evolve(
+            self._copy, serves=self._now.serves, fallbacks=self._wanted.fallbacks
+        )
         return _weighed(grouped, weight)
 
     async def _replace(self, wanted: Deployment, *others: Deployment) -> None:
@@ -322,10 +324,11 @@ class ModelHotSwapServer:
 def copy_of(wanted: Deployment) -> Deployment:
     """Return a deployment as it runs beside the one of its name.
 
-    Its model's name is taken off where an upstream is asked for the client's.
+    Its model's name is taken off where an upstream is asked for the client's.  It has
+    no fallbacks: what is asked of it first is to be answered by itself.
     """
     name = next_name(wanted.name)
-    return attrs.evolve(wanted, name=name, serves=(f"{name}/*",))
+    return attrs.evolve(wanted, name=name, serves=(f"{name}/*",), fallbacks=())
 
 
 def _weighed(deployment: Deployment, weight: float) -> Deployment:

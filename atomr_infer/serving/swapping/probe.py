@@ -1,7 +1,9 @@
 """What comes is asked for the least that it can make, before any client asks it.
 
 A generation, vectors, a rank, or a label, by what its runner says that it can do.
-Where it runs on another node, that is not known: it is asked for one after the other.
+Where it runs on another node, that is not known, and a provider's runner can do what
+any of the provider's models can: so it is asked for one after the other, for as long as
+what it says is that it was asked for the wrong thing.
 """
 
 from __future__ import annotations
@@ -11,7 +13,13 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from atomr_infer.errors import DeadlineError, EndpointUnsupportedError
+from atomr_infer.errors import (
+    DeadlineError,
+    EndpointUnsupportedError,
+    InferenceError,
+    InvalidRequestError,
+    ModelNotFoundError,
+)
 from atomr_infer.model.batch import ExecuteBatch, Message, Role, Sampling
 from atomr_infer.model.capabilities import Feature
 from atomr_infer.model.embeddings import EmbedRequest
@@ -65,6 +73,7 @@ async def probe(
     """
     asked = _Probe(serving, plan, model=model, request_id=f"probe of {copy.name}")
     can = _features(serving, copy.name)
+    refused: InferenceError | None = None
     with trio.move_on_after(plan.probe_timeout_s):
         for kind in _KINDS:
             if can is not None and kind not in can:
@@ -73,7 +82,13 @@ async def probe(
                 await asked.ask(kind)
             except EndpointUnsupportedError:
                 continue
+            except (InvalidRequestError, ModelNotFoundError) as error:
+                # As OpenAI says of a model that makes vectors, asked to chat.
+                refused = refused or error
+                continue
             return
+        if refused is not None:
+            raise refused
         log.warning("%s is not probed: it makes neither text nor vectors", copy.name)
         return
     raise DeadlineError(f"no answer to the probe in {plan.probe_timeout_s:g} s")

@@ -11,7 +11,13 @@ import pytest
 import trio
 
 from atomr.errors import CallError
-from atomr_infer.errors import ConfigError, EndpointUnsupportedError, NotReadyError
+from atomr_infer.errors import (
+    ConfigError,
+    EndpointUnsupportedError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    NotReadyError,
+)
 from atomr_infer.model.batch import Usage
 from atomr_infer.model.capabilities import Capabilities, Feature
 from atomr_infer.model.deployment import Deployment
@@ -263,6 +269,74 @@ async def test_vectors_that_do_not_come_have_all_go_back(
         assert tree.serving.deployments == {"m": lab(1)}
     assert ended.phase is Phase.ROLLED_BACK
     assert ended.reason.startswith("DeadlineError: ")
+
+
+async def test_what_its_fallback_answers_is_no_answer_to_the_probe(
+    open_tree: OpenTree, autojump_clock: MockClock
+) -> None:
+    spare = attrs.evolve(mock("spare"), name="spare", serves=("spare",))
+    broken = attrs.evolve(mock("new", fail_after=0), fallbacks=("spare",))
+    async with open_tree(spare, OLD) as tree:
+        ended = await tree.serving.hot_swaps.swap(broken, PLAN)
+        assert tree.serving.deployments["m"] == OLD
+    assert ended.phase is Phase.ROLLED_BACK
+    assert ended.reason.startswith("UpstreamError: ")
+
+
+async def test_what_comes_has_its_fallbacks_when_clients_ask_it(
+    open_tree: OpenTree, autojump_clock: MockClock
+) -> None:
+    spare = attrs.evolve(mock("spare"), name="spare", serves=("spare",))
+    new = attrs.evolve(NEW, fallbacks=("spare",))
+    async with open_tree(spare, OLD) as tree:
+        swap = await tree.serving.hot_swaps.begin(new, PLAN, None)
+        await trio.sleep(5)
+        assert swap.status.phase is Phase.SHIFTING
+        assert tree.serving.deployments["m:next"].fallbacks == new.fallbacks
+        tree.serving.hot_swaps.cancel("m")
+        await swap.ended.wait()
+
+
+class Provider(Vectors):
+    """A runner that says it can do all of what a provider's models can."""
+
+    def __attrs_pre_init__(self) -> None:
+        super().__attrs_pre_init__()
+        features = frozenset({Feature.CHAT, Feature.EMBEDDINGS})
+        self._capabilities = Capabilities(features=features)
+
+    @asynccontextmanager
+    async def execute(
+        self, batch: ExecuteBatch
+    ) -> AsyncIterator[AsyncIterator[TokenChunk]]:
+        raise ModelNotFoundError("this is not a chat model")
+        yield  # type: ignore[unreachable] # makes it a generator
+
+
+async def test_a_providers_model_that_does_not_chat_is_asked_for_a_vector(
+    open_tree: OpenTree, autojump_clock: MockClock
+) -> None:
+    runner = Provider()
+    async with open_tree(lab(1)) as tree:
+        tree.lab.plan += [runner, Provider()]
+        ended = await tree.serving.hot_swaps.swap(lab(2), QUICK)
+    assert [request.inputs for request in runner.asked] == [(QUICK.probe,)]
+    assert (ended.phase, ended.reason) == (Phase.SWAPPED, "")
+
+
+async def test_a_model_that_is_not_there_has_all_go_back_for_the_first_reason(
+    open_tree: OpenTree, autojump_clock: MockClock
+) -> None:
+    class NotThere(Provider):
+        async def embed(self, _: EmbedRequest) -> Embeddings:
+            raise InvalidRequestError("it makes no vectors")
+
+    async with open_tree(lab(1)) as tree:
+        tree.lab.plan += [NotThere()]
+        ended = await tree.serving.hot_swaps.swap(lab(2), QUICK)
+        assert tree.serving.deployments == {"m": lab(1)}
+    assert ended.phase is Phase.ROLLED_BACK
+    assert ended.reason == "ModelNotFoundError: this is not a chat model"
 
 
 async def test_the_runtime_that_a_model_tells_is_found(
