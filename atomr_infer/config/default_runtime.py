@@ -10,7 +10,12 @@ import attrs
 from atomr_infer.config.reader import TableReader
 from atomr_infer.errors import ConfigError
 from atomr_infer.model.deployment import AUTO
-from atomr_infer.runtimes.by_model import Chosen, choose_runtime, none_for
+from atomr_infer.runtimes.by_model import (
+    NONE_ON_RAY,
+    Chosen,
+    choose_runtime,
+    none_for,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,7 +36,7 @@ def with_runtimes(
         The document, and a sentence for each runtime that was chosen.
 
     Raises:
-        ConfigError: no runtime takes a model by its name.
+        ConfigError: no runtime takes a model by its name, or it is for Ray's nodes.
     """
     tables = top.content.get("deployment")
     if not isinstance(tables, list):
@@ -60,6 +65,8 @@ def _filled(
     where = ("deployment", index)
     label = f"deployment {table.get('name')!r}"
     reader = TableReader(top.origin, where, label, table)
+    if "ray" in table:
+        raise reader.fail("runtime", NONE_ON_RAY)
     try:
         chosen = choose(model)
     except ConfigError as error:

@@ -191,6 +191,13 @@ def none_for(model: str) -> str:
     )
 
 
+NONE_ON_RAY = (
+    "runtime is missing, and what is installed on Ray's nodes is not seen from here; "
+    'write the one that they have, such as runtime = "vllm"'
+)
+"""What is said of a deployment for Ray that leaves its runtime to its model."""
+
+
 def with_runtime(
     deployment: Deployment, installed: Installed = distributions
 ) -> Deployment:
@@ -200,11 +207,13 @@ def with_runtime(
 
     Raises:
         ConfigError: no runtime takes the model by its name, or those that do are not
-            installed.
+            installed; or it is for Ray's nodes.
     """
     if deployment.runtime != AUTO:
         return deployment
     where = f"deployment {deployment.name!r}"
+    if deployment.ray is not None:
+        raise ConfigError(f"{where}: {NONE_ON_RAY}")
     model = _told(deployment)
     chosen = choose_runtime(model, installed=installed)
     if chosen is None:
@@ -219,6 +228,8 @@ def why_runtime(deployment: Deployment, installed: Installed = distributions) ->
 
     Blocks, as :func:`with_runtime`.
     """
+    if deployment.ray is not None:
+        return ""
     try:
         chosen = choose_runtime(_told(deployment), installed=installed)
     except ConfigError:

@@ -5,17 +5,30 @@ from __future__ import annotations
 import sys
 
 import pytest
+import trio
 
 from atomr_infer.bridge import open_bridged_runner
-from atomr_infer.bridge.frames import Chunk, Failed, FrameError, Ready, Text, encode
+from atomr_infer.bridge.frames import (
+    Chunk,
+    Failed,
+    FrameError,
+    Ready,
+    StartFailed,
+    Text,
+    child_reader,
+    encode,
+)
 from atomr_infer.bridge.on_ray.order import Order, order_of, read, written
+from atomr_infer.bridge.on_ray.relay import Relay
 from atomr_infer.bridge.on_ray.whole_frames import WholeFrames
 from atomr_infer.bridge.values import (
     capabilities_to_wire,
     chunk_to_wire,
+    error_from_wire,
     error_to_wire,
 )
 from atomr_infer.errors import ConfigError, EngineCrashedError, EngineStartError
+from atomr_infer.errors import decode as decode_error
 from atomr_infer.errors import encode as encode_error
 from atomr_infer.model.batch import TokenChunk
 from atomr_infer.model.capabilities import Capabilities
@@ -108,6 +121,44 @@ async def test_a_relay_whose_interpreter_has_no_ray_is_told_what_to_install() ->
         ):
             pass
     assert caught.value.message.startswith(said)
+
+
+class Elsewhere:
+    """Ray, which knows this machine by an address that it has not."""
+
+    async def connect(self, address: str) -> None:
+        """Be connected."""
+
+    def own_address(self) -> str:
+        """Return one that is for documentation alone."""
+        return "192.0.2.7"
+
+
+async def test_an_address_where_nobody_can_listen_is_told_to_the_parent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # The module itself needs Ray, which is in another environment.
+    monkeypatch.setitem(
+        sys.modules,
+        "atomr_infer.bridge.on_ray.actors",
+        Elsewhere(),
+    )
+    order = order_of("atomr_infer_vllm.plugin:PLUGIN", ON_RAY)
+    assert order is not None
+    ours, theirs = trio.socket.socketpair()
+    with trio.fail_after(10):
+        async with trio.SocketStream(theirs) as relay:
+            await Relay(relay, order).run()
+        async with trio.SocketStream(ours) as parent:
+            said = b"".join([bytes(piece) async for piece in parent])
+    *_, last = child_reader().receive(said)
+    assert isinstance(last, StartFailed)
+    error = decode_error(error_from_wire(last.error))
+    assert isinstance(error, EngineStartError)
+    assert error.message.startswith(
+        "the engine cannot connect to this machine at '192.0.2.7', the address by "
+        "which Ray's nodes know it: "
+    )
 
 
 def _with(interpreter: str | None) -> Deployment:

@@ -68,3 +68,11 @@ def test_a_mistake_is_said_with_its_line(text: str, problem: str) -> None:
     with pytest.raises(ConfigError, match=problem) as caught:
         parse_config(HEAD + text, "atomr.toml")
     assert caught.value.line == 5
+
+
+@pytest.mark.parametrize("written", ["", 'runtime = "auto"\n'])
+def test_a_runtime_is_named_for_what_is_not_seen_from_here(written: str) -> None:
+    text = f'[[deployment]]\nname = "tiny"\nmodel = "gpt-5"\n{written}'
+    assert parse_config(text, "atomr.toml").deployments[0].runtime == "openai"
+    with pytest.raises(ConfigError, match="is not seen from here; write the one that"):
+        parse_config(f"{text}[deployment.ray]\n", "atomr.toml")

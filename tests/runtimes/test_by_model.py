@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import attrs
 import pytest
 
 from atomr_infer.errors import ConfigError, PluginError
 from atomr_infer.model.deployment import Deployment
+from atomr_infer.model.ray import RayHost
 from atomr_infer.runtimes.by_model import (
     Fit,
     Form,
@@ -176,3 +178,12 @@ def test_why_is_said_of_the_runtime_that_the_model_tells_and_of_no_other() -> No
     named = Deployment(name="gpt-5", runtime="mock")
     assert with_runtime(named) is named
     assert why_runtime(named) == ""
+
+
+def test_a_runtime_for_ray_is_not_looked_for_on_this_machine() -> None:
+    on_ray = Deployment(name="mine", model="gpt-5", ray=RayHost())
+    with pytest.raises(ConfigError, match="deployment 'mine': runtime is missing, and"):
+        with_runtime(on_ray)
+    assert why_runtime(attrs.evolve(on_ray, runtime="openai")) == ""
+    named = attrs.evolve(on_ray, runtime="vllm")
+    assert with_runtime(named) is named

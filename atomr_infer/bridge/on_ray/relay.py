@@ -66,7 +66,7 @@ class Relay:
 
             await actors.connect(self._order.ray.address)
             host = actors.own_address()
-            [listener] = await trio.open_tcp_listeners(0, host=host)
+            listener = await _listening(host)
             port = listener.socket.getsockname()[1]
             placed = actors.Placed(self._order, (host, port), self._token)
         except (ImportError, InferenceError) as error:
@@ -146,6 +146,22 @@ class Relay:
         with suppress(*_BROKEN):
             wire = error_to_wire(encode_error(error))
             await self._parent.send_all(encode(frame(wire)))
+
+
+async def _listening(host: str) -> trio.SocketListener:
+    """Return where the engine connects to.
+
+    Raises:
+        EngineStartError: this machine has no such address, or no port or file left.
+    """
+    try:
+        [listener] = await trio.open_tcp_listeners(0, host=host)
+    except OSError as error:
+        raise EngineStartError(
+            f"the engine cannot connect to this machine at {host!r}, the address by "
+            f"which Ray's nodes know it: {error}"
+        ) from error
+    return listener
 
 
 async def _main(fd: int, order: Order) -> None:
