@@ -22,14 +22,9 @@ from atomr_infer.errors import (
 )
 from atomr_infer.remote.credentials.keys import NoKey
 from atomr_infer.remote.fan_out import fan_out
-from atomr_infer.remote.key_check import KeyCheck
 from atomr_infer.remote.passage import begin_passage
-from atomr_infer.remote.provider import (
-    ProviderClient,
-    key_header,
-    open_provider_client,
-)
-from atomr_infer.remote.session import open_session
+from atomr_infer.remote.provider import key_header
+from atomr_infer.remote.upstream import Upstream, open_upstream
 from atomr_infer.wire.wrong_place import Place
 from atomr_infer_anthropic.config import AnthropicOptions, parse_options
 from atomr_infer_anthropic.faults import fault
@@ -44,7 +39,7 @@ from atomr_infer_anthropic.requests import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
     from contextlib import AbstractAsyncContextManager
 
     from atomr_infer.model.batch import ExecuteBatch, RawChunk, TokenChunk
@@ -53,8 +48,9 @@ if TYPE_CHECKING:
     from atomr_infer.model.secret import Secret
     from atomr_infer.remote.http.dialing.tcp import Connect
     from atomr_infer.remote.http.headers import Headers
+    from atomr_infer.remote.key_check import KeyCheck
     from atomr_infer.remote.passage import Passage
-    from atomr_infer.remote.provider import Fault
+    from atomr_infer.remote.provider import ProviderClient
     from atomr_infer.runtimes.credentials import Credentials
 
 
@@ -83,32 +79,18 @@ async def open_anthropic_runner(
     options = parse_options(deployment)
     if isinstance(credentials, NoKey) and options.needs_credential:
         raise UpstreamAuthError(f"no API key for {options.endpoint}")
-    open_client = partial(
-        open_provider_client,
-        options.endpoint,
+    upstream = Upstream(
+        endpoint=options.endpoint,
         headers=options.headers,
-        timeouts=deployment.timeouts,
         http2=options.http2,
-        connect=connect,
+        show_key=partial(show_key, options.auth),
+        fault=partial(fault, place=_place_of(deployment, options)),
+        models_path=MODELS,
+        models_headers=headers_of_list(options),
+        is_own=options.needs_credential,
     )
-    async with open_session(open_client, credentials) as session:
-        show, meaning = _session_parts(deployment, options)
-        client = ProviderClient(
-            session,
-            timeouts=deployment.timeouts,
-            replay=deployment.retry.idempotent,
-            show_key=show,
-            fault=meaning,
-        )
-        check = KeyCheck(
-            session,
-            path=MODELS,
-            headers=headers_of_list(options),
-            timeouts=deployment.timeouts,
-            show_key=show,
-            fault=meaning,
-            is_own=options.needs_credential,
-        )
+    opened = open_upstream(upstream, deployment, credentials, connect=connect)
+    async with opened as (client, check):
         yield AnthropicRunner(
             client,
             options=options,
@@ -117,17 +99,14 @@ async def open_anthropic_runner(
         )
 
 
-def _session_parts(
-    deployment: Deployment, options: AnthropicOptions
-) -> tuple[Callable[[Secret], Headers], Fault]:
-    """Return what shows a key, and what says what another answer than 200 means."""
-    place = Place(
+def _place_of(deployment: Deployment, options: AnthropicOptions) -> Place:
+    """Return who is asked, for the error when it is something else."""
+    return Place(
         deployment=deployment.name,
         endpoint=options.endpoint,
         runtime="anthropic",
         api="the Messages API",
     )
-    return partial(show_key, options.auth), partial(fault, place=place)
 
 
 def show_key(auth: str, secret: Secret) -> Headers:

@@ -20,9 +20,7 @@ from atomr_infer.errors import (
 from atomr_infer.model.embeddings import Embeddings
 from atomr_infer.model.usage import Usage
 from atomr_infer.remote.credentials.keys import NoKey
-from atomr_infer.remote.key_check import KeyCheck
-from atomr_infer.remote.provider import ProviderClient, open_provider_client
-from atomr_infer.remote.session import open_session
+from atomr_infer.remote.upstream import Upstream, open_upstream
 from atomr_infer.runtimes.credentials import NO_HEADERS
 from atomr_infer.wire.gemini.counting import decode_count
 from atomr_infer.wire.gemini.embeddings import decode_embed, encode_embed, texts_of
@@ -36,17 +34,16 @@ from atomr_infer_gemini.models import ANY_MODEL, capabilities_of, model_of
 from atomr_infer_gemini.requests import make_request, show_key
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
     from contextlib import AbstractAsyncContextManager
 
     from atomr_infer.model.batch import ExecuteBatch, RawChunk, TokenChunk
     from atomr_infer.model.capabilities import Capabilities
     from atomr_infer.model.deployment import Deployment
     from atomr_infer.model.embeddings import EmbedRequest, Vector
-    from atomr_infer.model.secret import Secret
     from atomr_infer.remote.http.dialing.tcp import Connect
-    from atomr_infer.remote.http.headers import Headers
-    from atomr_infer.remote.provider import Fault
+    from atomr_infer.remote.key_check import KeyCheck
+    from atomr_infer.remote.provider import ProviderClient
     from atomr_infer.runtimes.credentials import Credentials
 
 
@@ -68,46 +65,27 @@ async def open_gemini_runner(
     options = parse_options(deployment)
     if isinstance(credentials, NoKey) and options.needs_credential:
         raise UpstreamAuthError(f"no key for {options.endpoint}")
-    open_client = partial(
-        open_provider_client,
-        options.endpoint,
-        headers={},
-        timeouts=deployment.timeouts,
+    upstream = Upstream(
+        endpoint=options.endpoint,
         http2=options.http2,
-        connect=connect,
+        show_key=partial(show_key, is_vertex=options.is_vertex),
+        fault=partial(fault, place=_place_of(deployment, options)),
+        models_path=paths.models(options),
+        is_own=options.needs_credential,
     )
-    async with open_session(open_client, credentials) as session:
-        show, meaning = _session_parts(deployment, options)
-        client = ProviderClient(
-            session,
-            timeouts=deployment.timeouts,
-            replay=deployment.retry.idempotent,
-            show_key=show,
-            fault=meaning,
-        )
-        check = KeyCheck(
-            session,
-            path=paths.models(options),
-            timeouts=deployment.timeouts,
-            show_key=show,
-            fault=meaning,
-            is_own=options.needs_credential,
-        )
+    opened = open_upstream(upstream, deployment, credentials, connect=connect)
+    async with opened as (client, check):
         yield GeminiRunner(client, options=options, check=check)
 
 
-def _session_parts(
-    deployment: Deployment, options: GeminiOptions
-) -> tuple[Callable[[Secret], Headers], Fault]:
-    """Return what shows a key, and what says what another answer than 200 means."""
-    place = Place(
+def _place_of(deployment: Deployment, options: GeminiOptions) -> Place:
+    """Return who is asked, for the error when it is something else."""
+    return Place(
         deployment=deployment.name,
         endpoint=options.endpoint,
         runtime="gemini",
         api="the Gemini API",
     )
-    show = partial(show_key, is_vertex=options.is_vertex)
-    return show, partial(fault, place=place)
 
 
 class GeminiRunner:

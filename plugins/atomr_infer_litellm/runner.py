@@ -15,9 +15,7 @@ import attrs
 
 from atomr_infer.model.batch import RawChunk, TokenChunk
 from atomr_infer.model.selectors import TAGS
-from atomr_infer.remote.key_check import KeyCheck
-from atomr_infer.remote.provider import ProviderClient, open_provider_client
-from atomr_infer.remote.session import open_session
+from atomr_infer.remote.upstream import Upstream, open_upstream
 from atomr_infer_litellm.config import parse_litellm_options
 from atomr_infer_litellm.faults import litellm_fault
 from atomr_infer_openai.requests import make_request, models_path
@@ -52,32 +50,17 @@ async def open_litellm_runner(
         ConfigError: an option is wrong.
     """
     options = parse_litellm_options(deployment)
-    open_client = partial(
-        open_provider_client,
-        options.openai.endpoint,
+    upstream = Upstream(
+        endpoint=options.openai.endpoint,
         headers=options.headers,
-        timeouts=deployment.timeouts,
         http2=options.openai.http2,
-        connect=connect,
+        show_key=partial(show_key, "authorization"),
+        fault=partial(litellm_fault, place=place_of(deployment, options.openai)),
+        models_path=models_path(options.openai),
+        is_own=False,
     )
-    async with open_session(open_client, credentials) as session:
-        show = partial(show_key, "authorization")
-        meaning = partial(litellm_fault, place=place_of(deployment, options.openai))
-        client = ProviderClient(
-            session,
-            timeouts=deployment.timeouts,
-            replay=deployment.retry.idempotent,
-            show_key=show,
-            fault=meaning,
-        )
-        check = KeyCheck(
-            session,
-            path=models_path(options.openai),
-            timeouts=deployment.timeouts,
-            show_key=show,
-            fault=meaning,
-            is_own=False,
-        )
+    opened = open_upstream(upstream, deployment, credentials, connect=connect)
+    async with opened as (client, check):
         yield LiteLLMRunner(
             client, options=options.openai, model=deployment.model or "", check=check
         )

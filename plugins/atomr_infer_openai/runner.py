@@ -18,14 +18,9 @@ from atomr_infer.errors import (
     UpstreamProtocolError,
 )
 from atomr_infer.remote.credentials.keys import NoKey
-from atomr_infer.remote.key_check import KeyCheck
 from atomr_infer.remote.passage import begin_passage
-from atomr_infer.remote.provider import (
-    ProviderClient,
-    key_header,
-    open_provider_client,
-)
-from atomr_infer.remote.session import open_session
+from atomr_infer.remote.provider import key_header
+from atomr_infer.remote.upstream import Upstream, open_upstream
 from atomr_infer.wire.openai.embeddings import decode_embeddings, encode_embed_request
 from atomr_infer.wire.wrong_place import Place
 from atomr_infer_openai.config import OpenAIOptions, parse_options
@@ -50,7 +45,9 @@ if TYPE_CHECKING:
     from atomr_infer.model.secret import Secret
     from atomr_infer.remote.http.dialing.tcp import Connect
     from atomr_infer.remote.http.headers import Headers
+    from atomr_infer.remote.key_check import KeyCheck
     from atomr_infer.remote.passage import Passage
+    from atomr_infer.remote.provider import ProviderClient
     from atomr_infer.runtimes.credentials import Credentials
 
 
@@ -72,32 +69,17 @@ async def open_openai_runner(
     options = parse_options(deployment)
     if isinstance(credentials, NoKey) and options.needs_credential:
         raise UpstreamAuthError(f"no API key for {options.endpoint}")
-    open_client = partial(
-        open_provider_client,
-        options.endpoint,
+    upstream = Upstream(
+        endpoint=options.endpoint,
         headers=options.all_headers,
-        timeouts=deployment.timeouts,
         http2=options.http2,
-        connect=connect,
+        show_key=partial(show_key, options.key_header),
+        fault=partial(fault, place=place_of(deployment, options)),
+        models_path=models_path(options),
+        is_own=options.is_openai,
     )
-    async with open_session(open_client, credentials) as session:
-        show = partial(show_key, options.key_header)
-        meaning = partial(fault, place=place_of(deployment, options))
-        client = ProviderClient(
-            session,
-            timeouts=deployment.timeouts,
-            replay=deployment.retry.idempotent,
-            show_key=show,
-            fault=meaning,
-        )
-        check = KeyCheck(
-            session,
-            path=models_path(options),
-            timeouts=deployment.timeouts,
-            show_key=show,
-            fault=meaning,
-            is_own=options.is_openai,
-        )
+    opened = open_upstream(upstream, deployment, credentials, connect=connect)
+    async with opened as (client, check):
         yield OpenAIRunner(
             client, options=options, model=deployment.model or "", check=check
         )
