@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING
 
 import attrs
@@ -87,79 +88,50 @@ def check_figures(figures: Iterable[Figure]) -> tuple[Figure, ...]:
     return found
 
 
-# What several engines have, they call the same.
+# What several engines have, they call the same; each is made of its value.
 
-
-def running(value: float) -> Figure:
-    """Requests that the engine's next step is for."""
-    return Figure(
-        "running_requests", Kind.GAUGE, value, "Requests that the engine works on."
-    )
-
-
-def waiting(value: float) -> Figure:
-    """Requests in the engine that no step is for yet."""
-    return Figure(
-        "waiting_requests", Kind.GAUGE, value, "Requests that wait inside the engine."
-    )
-
-
-def cache_used(value: float) -> Figure:
-    """How much of its key-value cache is taken."""
-    return Figure(
-        "cache_used_ratio",
-        Kind.GAUGE,
-        value,
-        "Share of the key-value cache that is taken, from 0 to 1.",
-    )
-
-
-def steps(value: float) -> Figure:
-    """How many steps it has made."""
-    return Figure(
-        "steps", Kind.COUNTER, value, "Steps that the engine has made since its start."
-    )
-
-
-def preemptions(value: float) -> Figure:
-    """How often it put a request aside for want of room."""
-    return Figure(
-        "preemptions",
-        Kind.COUNTER,
-        value,
-        "Times that a request was put aside because the cache was full.",
-    )
-
-
-def prefix_asked(value: float) -> Figure:
-    """Tokens of prompts that were looked for in the cache."""
-    return Figure(
-        "prefix_asked_tokens",
-        Kind.COUNTER,
-        value,
-        "Tokens of prompts that were looked for in the prefix cache.",
-    )
-
-
-def prefix_hit(value: float) -> Figure:
-    """Those of them that were there."""
-    return Figure(
-        "prefix_hit_tokens",
-        Kind.COUNTER,
-        value,
-        "Tokens of prompts that were found in the prefix cache.",
-    )
-
-
-def read_tokens(value: float) -> Figure:
-    """Tokens of prompts that were read."""
-    return Figure(
-        "prompt_tokens", Kind.COUNTER, value, "Tokens of prompts that the engine took."
-    )
-
-
-def made_tokens(value: float) -> Figure:
-    """Tokens of answers."""
-    return Figure(
-        "output_tokens", Kind.COUNTER, value, "Tokens that the engine has made."
-    )
+running = partial(
+    Figure, "running_requests", Kind.GAUGE, help="Requests that the engine works on."
+)
+waiting = partial(
+    Figure, "waiting_requests", Kind.GAUGE, help="Requests that wait inside the engine."
+)
+cache_used = partial(
+    Figure,
+    "cache_used_ratio",
+    Kind.GAUGE,
+    help="Share of the key-value cache that is taken, from 0 to 1.",
+)
+steps = partial(
+    Figure,
+    "steps",
+    Kind.COUNTER,
+    help="Steps that the engine has made since its start.",
+)
+preemptions = partial(
+    Figure,
+    "preemptions",
+    Kind.COUNTER,
+    help="Times that a request was put aside because the cache was full.",
+)
+prefix_asked = partial(
+    Figure,
+    "prefix_asked_tokens",
+    Kind.COUNTER,
+    help="Tokens of prompts that were looked for in the prefix cache.",
+)
+prefix_hit = partial(
+    Figure,
+    "prefix_hit_tokens",
+    Kind.COUNTER,
+    help="Tokens of prompts that were found in the prefix cache.",
+)
+read_tokens = partial(
+    Figure,
+    "prompt_tokens",
+    Kind.COUNTER,
+    help="Tokens of prompts that the engine took.",
+)
+made_tokens = partial(
+    Figure, "output_tokens", Kind.COUNTER, help="Tokens that the engine has made."
+)
