@@ -19,7 +19,7 @@ from atomr_infer.model.rate_limits import RateLimits
 from atomr_infer.model.secret import EnvSecret, HeaderSecret, PooledSecret, Secret
 from atomr_infer.policy.rate_permits import Dimension
 from atomr_infer.serving.application import open_serving
-from atomr_infer.serving.limits import told
+from atomr_infer.serving.limits import own_entries, told
 from atomr_infer.serving.limits.limiters import Asks
 from atomr_infer.serving.placing.status import local_status
 from atomr_infer.serving.requests.request import run_request
@@ -228,7 +228,7 @@ async def test_what_is_said_is_bounded_by_age_and_by_what_is_deployed(
 ) -> None:
     now_s = time.time()
     monkeypatch.setattr(told, "time", SimpleNamespace(time=lambda: now_s))
-    monkeypatch.setattr(told, "_LOOK_S", 0.05)
+    monkeypatch.setattr(own_entries, "_LOOK_S", 0.05)
     many = [attrs.evolve(MOCK, name=f"m{n}", serves=(f"m{n}",)) for n in range(9)]
     asks = Asks(provider="openai", account="0a1b")
     async with two_trees(tmp_path) as (a, b):

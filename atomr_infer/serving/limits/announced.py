@@ -10,8 +10,7 @@ What nobody uses any more is kept for as long as its last uses count.
 from __future__ import annotations
 
 import logging
-from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING
 
 import attrs
 import msgspec
@@ -19,21 +18,17 @@ import trio
 
 from atomr.cluster.permits import Limit, Mode, Past
 from atomr.cluster.replicator import NotReplicatingError
-from atomr.core.child_spec import ChildSpec
-from atomr.process import PlainProcess, receive
+from atomr_infer.serving.limits.own_entries import OwnEntries
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from atomr.cluster import Peers
     from atomr.cluster.permits import PermitService
-    from atomr.http2 import Service
     from atomr_infer.serving.node import ServingNode
 
 log = logging.getLogger(__name__)
 
 _MAP = "rate limits"
-_LOOK_S = 5.0
 _MARGIN = 1.1
 _LINGER_S = 10.0
 
@@ -59,7 +54,7 @@ class _Gone:
     since_s: float
 
 
-class AnnouncedLimits:
+class AnnouncedLimits(OwnEntries):
     """A part of a node: takes part in the limits that are used on any node.
 
     Attributes:
@@ -68,19 +63,14 @@ class AnnouncedLimits:
         followed: limits that other nodes use.
     """
 
-    shares_life: ClassVar[bool] = False
-
     def __init__(self, node: ServingNode, service: PermitService) -> None:
+        super().__init__(node, _MAP)
         self.service = service
         self.past: Past | None = None
         self.followed: frozenset[str] = frozenset()
-        self._node = node
-        self._map = node.replicator.open_owned(_MAP)
         self._mine: dict[str, Limit] = {}
         self._gone: dict[str, _Gone] = {}
         self._known: set[str] = set()
-        self._is_told = True
-        self._peers: Peers | None = None
 
     # --- limits of this node ----------------------------------------------------------
 
@@ -119,13 +109,6 @@ class AnnouncedLimits:
             return None
         return self._node.past() if self.past is None else self.past
 
-    def _tell(self) -> None:
-        self._is_told = False
-        try:
-            self._announce()
-        except NotReplicatingError:
-            return  # the process does it when the replicator is back
-
     def others(self) -> Iterator[tuple[Limit, tuple[str, ...]]]:
         """Yield the limits that other nodes use and this one does not, with the nodes.
 
@@ -142,41 +125,10 @@ class AnnouncedLimits:
         for limit, nodes in found.values():
             yield limit, tuple(sorted(nodes))
 
-    # --- as a part of a cluster -------------------------------------------------------
+    # --- what is said, and what is heard ----------------------------------------------
 
-    def services(self) -> Mapping[str, Service[Any]]:
-        """Return what is done with peers' messages: the replicator's is enough."""
-        return {}
-
-    def child(self, peers: Peers) -> ChildSpec:
-        """Return how its process is started."""
-        self._peers = peers
-        return ChildSpec(id=_MAP, start=lambda: PlainProcess(self.run))
-
-    async def run(self) -> None:
-        """Follow what other nodes say; never returns."""
-        self._is_told = False
-        self._map.subscribe()
-        while True:
-            self._announce()
-            self._follow()
-            with trio.move_on_after(_LOOK_S):
-                await receive()
-
-    def _announce(self) -> None:
-        """Say what this node uses, where it is not said."""
-        if self._is_told or self._peers is None:
-            return
-        me, origin = self._node.name, self._peers.origin
-        said = {key for key, owner, _ in self._map.items() if owner.name == me}
-        mine = {_key(name): limit for name, limit in self._mine.items()}
-        for key in said - mine.keys():
-            self._map.remove(key)
-        for key, limit in mine.items():
-            terms = msgspec.to_builtins(_terms(limit))
-            if self._map.get(key).get(origin) != terms:
-                self._map.put(key, terms)
-        self._is_told = True
+    def _entries(self) -> Mapping[str, Terms]:
+        return {name: _terms(limit) for name, limit in self._mine.items()}
 
     def _follow(self) -> None:
         """Take part in what others use, and in nothing that nobody does."""
@@ -238,8 +190,3 @@ def _terms(limit: Limit) -> Terms:
         floor_fraction=limit.floor_fraction,
         mode=limit.mode.value,
     )
-
-
-def _key(name: str) -> str:
-    """Return a key of bounded length."""
-    return blake2b(name.encode(), digest_size=16).hexdigest()

@@ -14,22 +14,16 @@ from __future__ import annotations
 
 import logging
 import time
-from hashlib import blake2b
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
-import trio
 
-from atomr.cluster.replicator import NotReplicatingError
-from atomr.core.child_spec import ChildSpec
-from atomr.process import PlainProcess, receive
 from atomr_infer.policy.rate_permits import Dimension
+from atomr_infer.serving.limits.own_entries import OwnEntries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from atomr.cluster import Peers
-    from atomr.http2 import Service
     from atomr_infer.serving.node import ServingNode
 
     Believed = Mapping[Dimension, int]
@@ -37,7 +31,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _MAP = "told limits"
-_LOOK_S = 5.0
 
 _AHEAD_S = 60.0
 """How far another node's clock may be before this one's."""
@@ -66,10 +59,8 @@ class Told(msgspec.Struct, frozen=True):
     limits: dict[str, _AtLeastOne]
 
 
-class SharedTold:
+class SharedTold(OwnEntries):
     """A part of a node: says what it was told, and takes what others were."""
-
-    shares_life: ClassVar[bool] = False
 
     def __init__(
         self, node: ServingNode, take: Callable[[str, Believed], None]
@@ -80,22 +71,15 @@ class SharedTold:
             node: whose part it is.
             take: called with what was told last of some limits, on whatever node.
         """
-        self._node = node
-        self._map = node.replicator.open_owned(_MAP)
+        super().__init__(node, _MAP)
         self._take = take
         self._mine: dict[str, Told] = {}
-        self._is_told = True
-        self._peers: Peers | None = None
 
     def say(self, name: str, believed: Believed) -> None:
         """Tell other nodes what this one was told just now."""
         limits = {dimension.value: most for dimension, most in believed.items()}
         self._mine[name] = Told(name, time.time(), limits)
-        self._is_told = False
-        try:
-            self._announce()
-        except NotReplicatingError:
-            return  # the process does it when the replicator is back
+        self._tell()
 
     def is_due(self, name: str, *, is_other: bool) -> bool:
         """Whether what this node is told once more is to be said again.
@@ -113,47 +97,20 @@ class SharedTold:
         if self._mine.pop(name, None) is not None:
             self._is_told = False
 
-    # --- as a part of a cluster -------------------------------------------------------
+    # --- what is said, and what is heard ----------------------------------------------
 
-    def services(self) -> Mapping[str, Service[Any]]:
-        """Return what is done with peers' messages: the replicator's is enough."""
-        return {}
+    def _entries(self) -> Mapping[str, Told]:
+        return self._mine
 
-    def child(self, peers: Peers) -> ChildSpec:
-        """Return how its process is started."""
-        self._peers = peers
-        return ChildSpec(id=_MAP, start=lambda: PlainProcess(self.run))
-
-    async def run(self) -> None:
-        """Follow what other nodes say; never returns."""
-        self._is_told = False
-        self._map.subscribe()
-        while True:
-            self._trim()
-            self._announce()
-            self._follow()
-            with trio.move_on_after(_LOOK_S):
-                await receive()
+    def _announce(self) -> None:
+        self._trim()
+        super()._announce()
 
     def _trim(self) -> None:
         """Say no more what this node was told long ago."""
         for name, told in list(self._mine.items()):
             if time.time() - told.at_s >= _KEPT_S:
                 self.leave(name)
-
-    def _announce(self) -> None:
-        if self._is_told or self._peers is None:
-            return
-        me, origin = self._node.name, self._peers.origin
-        said = {key for key, owner, _ in self._map.items() if owner.name == me}
-        mine = {_key(name): told for name, told in self._mine.items()}
-        for key in said - mine.keys():
-            self._map.remove(key)
-        for key, told in mine.items():
-            value = msgspec.to_builtins(told)
-            if self._map.get(key).get(origin) != value:
-                self._map.put(key, value)
-        self._is_told = True
 
     def _follow(self) -> None:
         """Take what is the newest of each."""
@@ -183,8 +140,3 @@ def _read(value: object) -> Told | None:
         return told
     log.warning("a node was told limits at %g s, which is no time yet", told.at_s)
     return None
-
-
-def _key(name: str) -> str:
-    """Return a key of bounded length."""
-    return blake2b(name.encode(), digest_size=16).hexdigest()
