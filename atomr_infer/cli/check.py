@@ -109,7 +109,7 @@ def checked(config_path: Path | None) -> Checked:
     from atomr_infer.cli.serving.reload import tls_of  # noqa: PLC0415
 
     plan = plan_serving(config_path=config_path, bind=None)
-    missing = tuple(_missing_files(plan))
+    missing = (*_missing_files(plan), *_uncounted_gpus(plan))
     try:
         _check_admin(plan)
         tls_of(plan.gateway)
@@ -157,10 +157,41 @@ def _missing_files(plan: ServePlan) -> Iterator[str]:
             yield f"{told} here; a node that loads it needs it"
 
 
-def _at_deployment(plan: ServePlan, index: int, told: str) -> ConfigError:
+def _uncounted_gpus(plan: ServePlan) -> Iterator[str]:
+    """Say why GPUs that are asked for are not counted; with other nodes none are.
+
+    Raises:
+        ConfigError: this machine has too few for all that ask for some.
+    """
+    from atomr_infer.serving.inventory import read_inventory  # noqa: PLC0415
+    from atomr_infer.serving.placing.seating import (  # noqa: PLC0415
+        counts,
+        placed_here,
+        refuse_missing,
+    )
+
+    if plan.cluster is not None or not any(map(counts, plan.deployments)):
+        return
+    inventory = read_inventory(os.environ)
+    if not inventory.is_known:
+        yield f"GPUs are asked for and not counted: {inventory.note}"
+        return
+    placed = placed_here(plan.deployments, inventory)
+    for index, deployment in enumerate(plan.deployments):
+        if deployment.name in placed:
+            try:
+                refuse_missing(placed[deployment.name], inventory)
+            except ConfigError as error:
+                told = error.message
+                raise _at_deployment(plan, index, told, "placement") from error
+
+
+def _at_deployment(
+    plan: ServePlan, index: int, told: str, key: str = "model"
+) -> ConfigError:
     if plan.origin is None:
         return ConfigError(told)
-    line = plan.origin.positions.line(("deployment", index, "model"))
+    line = plan.origin.positions.line(("deployment", index, key))
     return ConfigError(told, path=plan.origin.path, line=line)
 
 

@@ -64,7 +64,8 @@ def _are_labels(_: object, field: attrs.Attribute[Any], labels: object) -> None:
 class Placement:
     """Which nodes of a cluster may run replicas, and how many each.
 
-    Where a node has no others, only ``check`` is looked at.
+    Where a node has no others, only ``gpus``, ``gpu_memory_gib`` and ``check`` are
+    looked at: what asks for more GPUs than are free is refused.
 
     Attributes:
         roles: what a node must be, all of them; none: ``egress`` for a remote

@@ -1,6 +1,6 @@
 """Which GPUs each replica on this node has.
 
-The plan of a cluster gives each replica GPUs by their number on its node
+A plan gives each replica GPUs by their number on its node
 (:mod:`atomr_infer.policy.placement`), and two replicas of one node must not take the
 same ones: an engine that sees all of them takes the first.  So the process of an engine
 sees those of its replica alone, by their UUIDs, which mean the same in whatever order
@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from atomr_infer.policy.placement import Gpus
 
@@ -30,6 +30,11 @@ class GpuSeats:
     def __init__(self) -> None:
         self._uuids: tuple[str, ...] = ()
         self._given: dict[str, tuple[Gpus, ...]] = {}
+
+    @property
+    def given(self) -> Mapping[str, tuple[Gpus, ...]]:
+        """The GPUs of each replica, by deployment, as of now."""
+        return dict(self._given)
 
     def have(self, uuids: Iterable[str]) -> None:
         """Take which GPUs there are, in the order in which a plan numbers them."""

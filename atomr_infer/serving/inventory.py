@@ -53,10 +53,12 @@ class Inventory:
     Attributes:
         gpus: those that may be used, in the driver's order.
         note: where that is from, or why there are none, in a few words.
+        is_known: False: there may be others, which nobody could ask for.
     """
 
     gpus: tuple[Gpu, ...] = ()
     note: str = "not looked for"
+    is_known: bool = True
 
 
 _Nvml: TypeAlias = Any
@@ -89,7 +91,7 @@ def read_inventory(
         nvml = load()
     except ImportError:
         note = "nvidia-ml-py is not installed: pip install 'atomr-infer[gpu]'"
-        return Inventory(note=note)
+        return Inventory(note=note, is_known=False)
     try:
         nvml.nvmlInit()
         try:

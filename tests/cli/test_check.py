@@ -11,7 +11,9 @@ import pytest
 
 from atomr_infer.cli.check import checked
 from atomr_infer.errors import ConfigError
+from atomr_infer.serving.inventory import Gpu
 from tests.cli.conftest import mock_config
+from tests.serving.test_inventory import Recorded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -102,4 +104,45 @@ def test_an_admin_key_needs_the_packages_of_its_routes(
         checked(Path(path))
     assert str(caught.value) == (
         f"{path}:2: the admin routes need quart: pip install 'atomr-infer[admin]'"
+    )
+
+
+TWO_FOR_ONE = """
+[[deployment]]
+name = "a"
+runtime = "mock"
+[deployment.placement]
+gpus = 1
+
+[[deployment]]
+name = "b"
+runtime = "mock"
+[deployment.placement]
+gpus = 1
+"""
+
+
+def test_too_few_gpus_for_all_are_said_with_the_figures(
+    write: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = Recorded(Gpu("GPU-1", "T4", 16 << 30))
+    monkeypatch.setitem(sys.modules, "pynvml", driver)
+    path = write(TWO_FOR_ONE)
+    with pytest.raises(ConfigError) as caught:
+        checked(Path(path))
+    assert str(caught.value).startswith(
+        f"{path}:11: deployment 'b' cannot be placed: this machine: has 0 of 1 GPUs "
+        "with all memory free, for 1 of its replicas (GPUs here: T4 with 16 GiB"
+    )
+    driver.gpus = (*driver.gpus, Gpu("GPU-2", "T4", 16 << 30))
+    assert checked(Path(path)).notices == ()
+
+
+def test_gpus_that_nobody_can_count_are_noted(
+    write: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert checked(Path(write(TWO_FOR_ONE))).notices == (
+        "GPUs are asked for and not counted: nvidia-ml-py is not installed: "
+        "pip install 'atomr-infer[gpu]'",
     )

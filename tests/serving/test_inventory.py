@@ -90,7 +90,9 @@ def test_without_the_package_there_are_none_and_the_note_says_what_to_install() 
         raise ImportError("No module named 'pynvml'")
 
     assert read_inventory({}, absent) == Inventory(
-        (), "nvidia-ml-py is not installed: pip install 'atomr-infer[gpu]'"
+        (),
+        "nvidia-ml-py is not installed: pip install 'atomr-infer[gpu]'",
+        is_known=False,
     )
 
 

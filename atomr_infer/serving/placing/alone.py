@@ -1,7 +1,8 @@
 """The deployments of a node that has no others: asked and told as in a cluster.
 
-There is no catalogue and nothing is placed: what is deployed runs here, a key in the
-program is as good as a variable's name, and whoever asks is told at once.
+There is no catalogue and no node is chosen: what is deployed runs here, on the GPUs
+that are free, a key in the program is as good as a variable's name, and whoever asks is
+told at once.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from atomr_infer.serving.deployments.sources import Sources
     from atomr_infer.serving.placing.leaving import Move
     from atomr_infer.serving.placing.records import Facts
+    from atomr_infer.serving.placing.seating import Seating
     from atomr_infer.serving.placing.status import DeploymentStatus
     from atomr_infer.serving.replicas.replica import ReplicaState
     from atomr_infer.serving.shared import Serving
@@ -36,9 +38,14 @@ class LocalOrders:
     """What :class:`Orders` does, on a node that has no others."""
 
     def __init__(
-        self, serving: Serving, facts: Callable[[], Facts], sources: Sources
+        self,
+        serving: Serving,
+        facts: Callable[[], Facts],
+        sources: Sources,
+        seating: Seating,
     ) -> None:
         self._serving = serving
+        self._seating = seating
         self._facts = facts
         self._sources = sources
 
@@ -66,15 +73,19 @@ class LocalOrders:
             InferenceError: it could not be started; it was removed again, unless
                 ``keeps`` says that it stays and is tried again.
         """
-        if wait:
-            await self._serving.deploy(
-                deployment, progress=progress, expected=expected, keeps=keeps
-            )
-            return
-        asked = messages.Deploy(deployment, frozenset(expected))
-        refused = await call(MANAGER, asked, timeout_s=None)
-        if refused is not None:
-            raise refused
+        await self._seating.look([deployment])
+        # What has the name already keeps its GPUs; the manager says so.
+        is_new = deployment.name not in self._serving.deployments
+        with self._seating.seated(*[deployment] * is_new):
+            if wait:
+                await self._serving.deploy(
+                    deployment, progress=progress, expected=expected, keeps=keeps
+                )
+                return
+            asked = messages.Deploy(deployment, frozenset(expected))
+            refused = await call(MANAGER, asked, timeout_s=None)
+            if refused is not None:
+                raise refused
 
     async def replace(
         self,
@@ -93,7 +104,9 @@ class LocalOrders:
             ConfigError: there is none of a name, or one cannot work as written.
             InferenceError: an engine could not be opened; all is as it was.
         """
-        await self._serving.replace(*deployments, expected=expected)
+        await self._seating.look(deployments)
+        with self._seating.seated(*deployments):
+            await self._serving.replace(*deployments, expected=expected)
 
     async def change(self, deployment: Deployment) -> None:
         """Take another for the deployment of its name; see ``Serving.change``.

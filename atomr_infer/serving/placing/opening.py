@@ -19,6 +19,7 @@ from atomr_infer.serving.placing.catalogue import Catalogue
 from atomr_infer.serving.placing.orders import Orders
 from atomr_infer.serving.placing.placer import Placer
 from atomr_infer.serving.placing.records import Facts
+from atomr_infer.serving.placing.seating import Seating
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,7 +49,7 @@ async def prepare_placing(
     if node.is_alone:
         # Asked for seldom, and not looked up before.
         facts = partial(facts_of, node.config, Inventory(), installed)
-        serving.orders = LocalOrders(serving, facts, sources)
+        serving.orders = LocalOrders(serving, facts, sources, Seating(serving, environ))
         return None
     serving.asks_of = sources.asked_elsewhere
     # The driver may take its time.
