@@ -93,6 +93,7 @@ MUTANTS = (
         "if now_s >= self.until_s:",
         "if now_s >= self.until_s + 1e9:",
         REQUESTS,
+        first_seed=110,
     ),
     Mutant(
         "one more is given back than is free",
@@ -114,6 +115,7 @@ MUTANTS = (
         "if (frame.home_boot, frame.account) != self._account:",
         "if self._account is None:",
         REQUESTS,
+        first_seed=300,
     ),
     Mutant(
         "an account that another replaces is free at once",
@@ -135,6 +137,7 @@ MUTANTS = (
         "now_s >= batches[0].last_s + self._cooling_s",
         "now_s >= batches[0].opened_s + self._cooling_s",
         HAMMER,
+        first_seed=245,
     ),
     Mutant(
         "settling twice gives back twice",
@@ -163,6 +166,7 @@ MUTANTS = (
         "old = before.used - chunk_of(limit)",
         "old = mark.used",
         RESTARTS,
+        first_seed=130,
     ),
     Mutant(
         "the log is believed to be of every use",
@@ -170,6 +174,7 @@ MUTANTS = (
         "last.used - max(0, old)",
         "last.used - max(0, old) - chunk_of(limit)",
         RESTARTS,
+        first_seed=100,
     ),
     Mutant(
         "the home forgets what it lent",

@@ -45,7 +45,7 @@ def _limit(simulation: Simulation, **terms: object) -> Limit:
         "use_log": draw.random() < 0.5,
         "drift": DRIFT,
     }
-    drawn["permits"] = draw.choice((7, 40, 100))
+    drawn["permits"] = draw.choice((7, 25, 60))
     drawn["window_s"] = draw.uniform(2.0, 5.0)
     return Limit(name="rpm", voters=names, **(drawn | terms))  # type: ignore[arg-type]
 
@@ -117,7 +117,7 @@ def leases(simulation: Simulation) -> None:
     Its clock is slow, that of its home is fast, and what the home says comes late.
     """
     draw = simulation.random
-    limit = _limit(simulation, permits=100, lease_s=2.0, floor_fraction=0.0)
+    limit = _limit(simulation, permits=60, lease_s=2.0, floor_fraction=0.0)
     world = World(simulation, limit)
     rates = [1.0 + DRIFT if v == limit.home else 1.0 - DRIFT for v in limit.voters]
     world.add(*limit.voters, rates=rates)
@@ -130,8 +130,8 @@ def leases(simulation: Simulation) -> None:
     cut_s = draw.uniform(1.0, 4.0)
     simulation.at(cut_s, partial(simulation.cut, [lessee], others))
     lent_again_s = cut_s + limit.lease_s + limit.window_s
-    for number in range(350):  # whatever comes back is used at once
-        at_s = lent_again_s - 1.0 + 0.004 * number
+    for number in range(200):  # whatever comes back is used at once
+        at_s = lent_again_s - 1.0 + 0.007 * number
         simulation.at(at_s, partial(world.ask, draw.choice(others)))
     simulation.start()
     simulation.run(within_s)
@@ -141,14 +141,14 @@ def leases(simulation: Simulation) -> None:
 def hammer(simulation: Simulation) -> None:
     """Whatever is free is used within milliseconds."""
     draw = simulation.random
-    limit = _limit(simulation, permits=100, window_s=draw.uniform(2.0, 4.0))
+    limit = _limit(simulation, permits=60, window_s=draw.uniform(2.0, 4.0))
     world = World(simulation, limit)
     world.add(*limit.voters, rates=_rates(simulation, limit))
     within_s = 2.2 * limit.window_s
     hot = draw.choice(limit.voters)
     at_s = 0.0
     while at_s < within_s:
-        at_s += draw.expovariate(1.0 / 0.004)
+        at_s += draw.expovariate(1.0 / 0.006)
         simulation.at(at_s, partial(world.ask, hot))
     simulation.start()
     simulation.run(within_s)
@@ -183,7 +183,7 @@ def changed(simulation: Simulation) -> None:
     terms = dict.fromkeys(limit.voters, limit)
     world = World(simulation, limit, limit_of=lambda name: terms[name])
     world.add(*limit.voters, rates=_rates(simulation, limit))
-    window_s, within_s = limit.window_s, 6.0 * limit.window_s
+    window_s, within_s = limit.window_s, 5.5 * limit.window_s
     _load(world, within_s)
     simulation.plan(_faults(simulation, limit, within_s))
     limits = [limit]
@@ -192,7 +192,7 @@ def changed(simulation: Simulation) -> None:
     for at_s in changes_s:
         limit = attrs.evolve(
             limit,
-            permits=draw.choice((5, 30, 40, 100, 150)),
+            permits=draw.choice((5, 20, 25, 60, 90)),
             floor_fraction=draw.choice((0.0, 0.1, 0.3, 1.0)),
         )
         limits.append(limit)

@@ -94,6 +94,7 @@ MUTANTS = (
         "book.merge(row, for_heir=True)",
         "pass",
         DISKS,
+        first_seed=325,
     ),
     Mutant(
         "late news of a lost ledger is believed",

@@ -77,7 +77,7 @@ def _reclaims(world: World) -> None:
 def _run(simulation: Simulation, *, lost_disks: float) -> World:
     world = _world(simulation)
     draw = simulation.random
-    _calls(world, within_s=WITHIN_S, number=draw.randrange(200, 600))
+    _calls(world, within_s=WITHIN_S, number=draw.randrange(120, 360))
     _crashes(world, lost_disks=lost_disks)
     _reclaims(world)
     number = draw.randrange(1, 8)

@@ -214,7 +214,7 @@ def rolling_short(simulation: Simulation) -> None:
     rolling(simulation, 1, simulation.random.choice([2, 3, 3, 5]))
 
 
-def many_keys(simulation: Simulation, keys: int = 500, faults: int = 20) -> None:
+def many_keys(simulation: Simulation, keys: int = 300, faults: int = 8) -> None:
     """More keys than a message holds, over cuts and restarts, reach both nodes.
 
     Other libraries send the keys of a full message with a context of all, and what is
@@ -255,7 +255,7 @@ def many_keys(simulation: Simulation, keys: int = 500, faults: int = 20) -> None
 
 
 def long_cut(
-    simulation: Simulation, keys: int = 300, cut_s: float = 15.0, within_s: float = 5.0
+    simulation: Simulation, keys: int = 150, cut_s: float = 15.0, within_s: float = 5.0
 ) -> None:
     """Two sides write for long without each other, and are equal soon after."""
     options = ReplicatorOptions(
@@ -437,6 +437,6 @@ SCENARIOS = (
     Scenario("replicator.rolling", rolling_short),
     Scenario("replicator.many_keys", many_keys),
     Scenario("replicator.long_cut", long_cut),
-    Scenario("replicator.returning", returning),
+    Scenario("replicator.returning", returning, found=(314,)),
     Scenario("replicator.buried", buried),
 )

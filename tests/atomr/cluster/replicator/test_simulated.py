@@ -31,18 +31,6 @@ def test_what_holds_for_every_seed(scenario: Scenario) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
-def test_what_holds_for_more_seeds(scenario: Scenario) -> None:
-    check(scenario, seeds=range(1, 25))
-
-
-def test_who_was_away_gives_nobody_up_before_it_has_looked_anew() -> None:
-    # It had seen one of the two for no longer than it was cut off itself.
-    [scenario] = [each for each in SCENARIOS if each.name == "replicator.returning"]
-    check(scenario, seeds=[314])
-
-
-@pytest.mark.slow
 def test_100_restarts_of_five_nodes_lose_no_registration() -> None:
     check(Scenario("rolling", rolling), seeds=range(1))
 

@@ -21,7 +21,7 @@ def stalls(simulation: Simulation) -> None:
     simulation.start()
     world.settle()
     stalled = _stall_some(world)
-    simulation.run(35.0)
+    simulation.run(25.0)
     assert world.held(SUSPECT) <= stalled, "accused by one that was away itself"
     assert world.held(DEAD) == set()
     world.settle()
@@ -34,7 +34,7 @@ def lossy_stalls(simulation: Simulation) -> None:
     world.settle()
     simulation.set_quality(Quality(loss=0.3))
     _stall_some(world)
-    simulation.run(40.0)
+    simulation.run(30.0)
     assert world.held(DEAD) == set()
 
 
@@ -43,7 +43,7 @@ def _stall_some(world: World) -> set[str]:
     stalled = draw.sample(world.names, 2)
     for name in stalled:
         for _ in range(2):
-            at_s = world.simulation.now_s + draw.uniform(0.0, 30.0)
+            at_s = world.simulation.now_s + draw.uniform(0.0, 20.0)
             world.simulation.at(at_s, partial(world.simulation.pause, name, 3.0))
     return set(stalled)
 
@@ -56,10 +56,10 @@ def bad_ears(simulation: Simulation) -> None:
     world.settle()
     deaf, *others = draw.sample(world.names, 8)
     simulation.set_quality(Quality(loss=0.45), to=deaf)
-    for place, name in enumerate(others[:4]):
+    for place, name in enumerate(others[:3]):
         at_s = simulation.now_s + 8.0 * place + draw.random()
         simulation.at(at_s, partial(simulation.pause, name, 3.2))
-    simulation.run(36.0)
+    simulation.run(28.0)
     assert world.held(DEAD) == set()
 
 
@@ -69,13 +69,13 @@ def losses(simulation: Simulation) -> None:
     simulation.start()
     world.settle()
     simulation.set_quality(Quality(loss=0.3))
-    simulation.run(40.0)
+    simulation.run(25.0)
     accused = [
         change.after.name
         for name, change in world.changes
         if change.after.accusers == (name,)
     ]
-    assert len(accused) <= 1  # of 320 probes; one in a hundred thousand fails
+    assert len(accused) <= 1  # of 200 probes; one in some hundred thousand fails
 
 
 def bad_links(simulation: Simulation) -> None:
@@ -86,7 +86,7 @@ def bad_links(simulation: Simulation) -> None:
     world.settle()
     one, other = draw.sample(world.names, 2)
     simulation.cut([one], [other], both_ways=draw.random() < 0.5)
-    simulation.run(40.0)
+    simulation.run(25.0)
     assert world.held(SUSPECT) == set()
 
 

@@ -104,9 +104,9 @@ def quiet(simulation: Simulation) -> None:
     world.settle()
     simulation.run(30.0)  # what was still to be told
     tables, sent = _tables(world), _sent(world)
-    simulation.run(60.0)
+    simulation.run(40.0)
     assert _tables(world) == tables
-    each_s = (_sent(world) - sent) / 60.0 / len(world.names)
+    each_s = (_sent(world) - sent) / 40.0 / len(world.names)
     assert each_s < 2.5, "a ping, an answer, now and then a digest"
 
 

@@ -282,7 +282,7 @@ def steady(simulation: Simulation) -> None:
     simulation.set_quality(bad)
     simulation.start()
     world.await_holder(4.0)
-    simulation.run(20.0 * terms.lease_s)
+    simulation.run(12.0 * terms.lease_s)
     assert len(world.terms_held) == 1, world.terms_held
 
 
