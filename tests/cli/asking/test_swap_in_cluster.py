@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
-from tests.cli.test_cluster_serve import BEARER, CONFIG, NAMES, WAIT_S, Three
+from tests.cli.serving.test_cluster_serve import BEARER, CONFIG, NAMES, WAIT_S, Three
 from tests.gateway.http import chat, request
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.cli.conftest import START_S, start_command
-from tests.cli.test_workers import workers_of
+from tests.cli.serving.test_workers import workers_of
 from tests.gateway.http import chat_body, request, until
 
 if TYPE_CHECKING:

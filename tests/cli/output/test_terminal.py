@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from tests.cli.conftest import COMMAND, Command, environment, mock_config
-from tests.cli.test_serve import free_port
+from tests.cli.serving.test_serve import free_port
 from tests.gateway.http import chat, request, until
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from tests.cli.conftest import run_command
-from tests.cli.test_cluster_serve import CONFIG, ENV, NAMES, Three
+from tests.cli.serving.test_cluster_serve import CONFIG, ENV, NAMES, Three
 from tests.gateway.http import chat
 
 if TYPE_CHECKING:
