@@ -118,6 +118,7 @@ class ModelHotSwapServer:
         # What was asked for last, and before that: the latter is there for a moment.
         self._ours = self._before = order.now
         self._is_beside = self._is_swapped = False
+        self._leads = ""  # the node that it gives way to
         self._scope = trio.CancelScope()
 
     @property
@@ -132,6 +133,23 @@ class ModelHotSwapServer:
         self._scope.cancel()
         return True
 
+    def claim(self) -> None:
+        """Say to all nodes that it is about to begin."""
+        self._tell(self)
+
+    def withdraw(self) -> None:
+        """Say to all nodes that it does not begin."""
+        self._enter(Phase.ROLLED_BACK, reason="it has not begun")
+        self.ended.set()
+
+    def give_way(self, node: str) -> None:
+        """Have it end where it is: another node swaps the same, and leads.
+
+        What it has had served is that one's affair, as both have the same names.
+        """
+        if self.cancel():
+            self._leads = node
+
     async def run(self) -> None:
         """Swap, or go back; the status says which.
 
@@ -144,6 +162,9 @@ class ModelHotSwapServer:
                 least_s = self._wanted.timeouts.total_s
                 left = await self._end_copy(max(self._plan.drain_s, least_s))
                 self._enter(Phase.SWAPPED, share=1.0, reason=left)
+            elif self._leads:
+                reason = f"{self._leads} swaps it, too, and leads"
+                self._enter(Phase.ROLLED_BACK, share=0.0, reason=reason)
             else:
                 await self._go_back(reason)
         except Exception as error:  # it must end, or none can follow

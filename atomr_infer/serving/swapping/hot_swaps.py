@@ -21,18 +21,19 @@ from atomr.core.child_spec import ChildSpec, Restart
 from atomr.errors import CallError, ReceiveTimeoutError, StartError
 from atomr.otp import start_child
 from atomr.process import PlainProcess, receive
-from atomr_infer.config.deployment_table import deployment_table, table_deployment
+from atomr_infer.config.deployment_table import deployment_table
 from atomr_infer.errors import ConfigError, NotReadyError
 from atomr_infer.model.deployment import AUTO
 from atomr_infer.model.swap_plan import SwapPlan
 from atomr_infer.policy.hot_swap import Phase
 from atomr_infer.runtimes.by_model import with_runtime
-from atomr_infer.serving.names import HOT_SWAPS, next_name
+from atomr_infer.serving.names import HOT_SWAPS
 from atomr_infer.serving.placing.records import digest_of
 from atomr_infer.serving.swapping.board import SwapBoard
 from atomr_infer.serving.swapping.counts import SwapCounts
 from atomr_infer.serving.swapping.declared import DeclaredSwaps
 from atomr_infer.serving.swapping.hot_swap import ModelHotSwapServer, SwapOrder
+from atomr_infer.serving.swapping.left import LeftSwap
 from atomr_infer.serving.swapping.records import SwapRecord
 from atomr_infer.serving.swapping.served import as_served, served
 from atomr_infer.serving.swapping.trimming import Trimmer
@@ -49,6 +50,9 @@ log = logging.getLogger(__name__)
 
 _LOOK_EVERY_S = 0.25
 _REST_S = 1.0
+
+_SETTLES_S = 1.0
+"""What is written reaches all nodes within this, where nothing is in its way."""
 
 
 class HotSwaps:
@@ -120,7 +124,9 @@ class HotSwaps:
 
         Raises:
             ConfigError: see there; or no runtime takes its model by its name.
-            NotReadyError: it is being swapped.
+            NotReadyError: it is being swapped, or another node begins the same now.
+
+        Cancellation: it has not begun.
         """
         name = wanted.name
         if wanted.runtime == AUTO:
@@ -143,9 +149,11 @@ class HotSwaps:
         swap = ModelHotSwapServer(self._serving, order, counts=self._counts, tell=tell)
         self._swaps[name] = swap
         try:
+            if not self._serving.node.is_alone:
+                await self._claim(name, swap)
             await self._start(name, swap.run)
-        except NotReadyError:
-            swap.ended.set()
+        except BaseException:
+            swap.withdraw()
             raise
         return swap
 
@@ -172,6 +180,30 @@ class HotSwaps:
         if runs_here or (record is not None and not record.has_ended):
             raise NotReadyError(f"{name} is being swapped; ask again when it is done")
 
+    async def _claim(self, name: str, swap: ModelHotSwapServer) -> None:
+        """Return when all nodes know that this one leads a swap.
+
+        Nodes that begin one at once write in one place, where the last one counts.
+
+        Raises:
+            NotReadyError: it is another node that leads one.
+        """
+        swap.claim()
+        await trio.sleep(_SETTLES_S)
+        other = self._other(name, swap.id)
+        if other is not None:
+            raise NotReadyError(
+                f"{name} is being swapped by {other}, which began at the same time; "
+                "ask again when it is done"
+            )
+
+    def _other(self, name: str, swap_id: str) -> str | None:
+        """Return which node leads another swap of a deployment; None: none does."""
+        record = self._board.records().get(name)
+        if record is None or record.has_ended or record.id == swap_id:
+            return None
+        return record.node
+
     def _record(self, order: SwapOrder) -> SwapRecord:
         record = SwapRecord(id=order.id, node=self._serving.node.name, life=self._life)
         if self._serving.node.is_alone:
@@ -183,6 +215,8 @@ class HotSwaps:
         )
 
     def _tell(self, record: SwapRecord, swap: ModelHotSwapServer) -> None:
+        if self._other(swap.status.deployment, swap.id) is not None:
+            return  # it is the other one that all are to know
         asked = () if self._serving.node.is_alone else map(_digest, swap.asked)
         told = msgspec.structs.replace(record.at(swap.status), asked=tuple(asked))
         self._board.put(swap.status.deployment, told)
@@ -216,6 +250,10 @@ class HotSwaps:
             if swap_id not in live | {record.id for record in running.values()}:
                 self._counts.stop(swap_id)
         for name, record in running.items():
+            mine = self._swaps.get(name)
+            if mine is not None and mine.id != record.id:
+                # They could not hear each other when both began.
+                mine.give_way(record.node)
             if record.id in own:
                 self._follow_own(own[record.id], record)
             elif self._is_left(record):
@@ -264,33 +302,10 @@ class HotSwaps:
         )
         self._board.put(name, taken)
         try:
-            await self._start(name, partial(self._finish, name, taken))
+            left = LeftSwap(self._serving, self._board, name, taken)
+            await self._start(name, left.finish)
         except NotReadyError:
             log.info("it ends, and another node does it")
-
-    async def _finish(self, name: str, record: SwapRecord) -> None:
-        """Bring a swap to its end whose leader is gone."""
-        phase, reason = Phase.ROLLED_BACK, record.reason
-        try:
-            if not self._serving.node.is_alone:
-                phase = await self._end(name, record)
-        except Exception as error:  # it must end, or none can follow
-            log.exception("%s is not as it was", name)
-            reason = f"{reason}; then: {error!r}"
-        share = 1.0 if phase is Phase.SWAPPED else 0.0
-        ended = msgspec.structs.replace(record, phase=phase, share=share, reason=reason)
-        log.warning("swap of %s: %s", name, ended.status(name))
-        self._board.put(name, ended)
-
-    async def _end(self, name: str, record: SwapRecord) -> Phase:
-        now, phase = served(self._serving, name), Phase.ROLLED_BACK
-        digest = "" if now is None else _digest(now)
-        if digest == record.after:
-            phase = Phase.SWAPPED
-        elif digest in record.asked:  # or somebody else has changed it
-            await self._serving.orders.replace(table_deployment(record.before))
-        await self._serving.orders.undeploy(next_name(name))
-        return phase
 
     async def _start(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
         spec = ChildSpec(
