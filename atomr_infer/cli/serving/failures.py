@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import attrs
+
 from atomr_infer.cli.output.banner import print_notice
+from atomr_infer.errors import decode, encode
 from atomr_infer.serving.replicas.key_check import KEY_REFUSED
 
 if TYPE_CHECKING:
@@ -40,6 +43,17 @@ class Failures:
         self._failed.add(name)
         if error.code == KEY_REFUSED:
             self._of_keys.add(name)
+        if self._is_strict and error.code == KEY_REFUSED:
+            raise _with_remedy(error)
         if self._is_strict or self._failed - self._of_keys == self._all:
             raise error
         print_notice(f"{error}; it is tried again")
+
+
+def _with_remedy(error: InferenceError) -> InferenceError:
+    record = encode(error)
+    message = (
+        f"{record.message}; put one there that it takes, or start without --strict: "
+        "what else there is serves then, and the right key is taken when it comes"
+    )
+    return decode(attrs.evolve(record, message=message))

@@ -110,9 +110,11 @@ class Seating:
         if self._inventory is not None or not any(map(counts, deployments)):
             return
         # The driver may take its time.
-        found = await trio.to_thread.run_sync(read_inventory, self._environ)
+        self._have(await trio.to_thread.run_sync(read_inventory, self._environ))
+
+    def _have(self, found: Inventory) -> None:
         if self._inventory is not None:
-            return  # another one was quicker
+            return  # who asked at the same time was quicker
         self._inventory = found
         self._serving.gpu_seats.have(gpu.uuid for gpu in found.gpus)
         if not found.is_known:
