@@ -91,7 +91,7 @@ class Node:
         self.board = SwapBoard(cast("Replicator", replicator))
         node = SimpleNamespace(name=name, replicator=replicator, is_alone=False)
         self.serving: Any = SimpleNamespace(node=node, orders=cluster, has_met=True)
-        self.swaps = HotSwaps(self.serving)
+        self.swaps = HotSwaps(cast("Any", self.serving))
         self.swaps.declared = cast("Any", Nothing())
         self.swaps._trimmer = cast("Any", Nothing())
         self.started = 0
@@ -293,7 +293,7 @@ async def test_what_a_lost_leader_has_left_is_ended_and_tried_again(
     assert sorted(cluster.served) == served
     if inf not in fails.values():
         assert cluster.served["m"] == (NEW if asked is NEW else OLD)
-        assert took_s == {0: 0.0, 2: 1.5, 3: 3.5}[sum(fails.values(), 0.0)]
+        assert took_s == {0: 0.0, 2: 1.5, 3: 3.5}[int(sum(fails.values(), 0.0))]
     else:
         assert took_s == pytest.approx(61.5)
 
