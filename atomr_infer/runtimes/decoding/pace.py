@@ -28,10 +28,16 @@ from collections import defaultdict, deque
 import attrs
 
 _LEAST = 3
-"""Times of each kind that are measured before anything is concluded."""
+"""Times of each kind that are measured before a count is chosen by them."""
 
 _WINDOW = 9
-"""Times of each kind that are remembered."""
+"""Times of each kind that are remembered; without so many, it is not given up."""
+
+_HOPELESS = 0.5
+"""Where the best count is that slow, it is given up before."""
+
+_FIRST = 2
+"""Tokens that are drafted while nothing is known."""
 
 _PLAIN_EVERY = 32
 """Rounds after which a plain step is measured again, for a machine's load changes."""
@@ -130,7 +136,7 @@ class Pace:
         if len(known.plain) < _LEAST:
             return 0
         if len(known.more) < _LEAST:
-            return self._most
+            return min(_FIRST, self._most)
         if known.left:
             return None
         plain_s, draft_s, more_s = map(
@@ -143,9 +149,10 @@ class Pace:
 
         best = max(range(1, self._most + 1), key=gain)
         self.gain = gain(best)
+        is_sure = len(known.more) == _WINDOW or self.gain < _HOPELESS
         if self.gain <= 1:
-            known.left = True
-            return None
+            known.left = is_sure
+            return None if is_sure else min(_FIRST, self._most)
         return 0 if known.rounds >= _PLAIN_EVERY else best
 
     # --- what was measured -----------------------------------------------------------
