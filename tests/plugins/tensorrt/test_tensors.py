@@ -23,8 +23,15 @@ from atomr_infer.errors import (
 )
 from atomr_infer.model.batch import ExecuteBatch, Message, Role
 from atomr_infer.model.capabilities import Feature
-from atomr_infer.model.tensors import Datatype, InferRequest, Tensor, TensorSpec
+from atomr_infer.model.tensors import (
+    Datatype,
+    InferRequest,
+    Tensor,
+    TensorSpec,
+    check_tensors,
+)
 from atomr_infer_tensorrt.faults import cuda_error
+from atomr_infer_tensorrt.library import DATATYPES
 from tests.plugins.tensorrt.host import HostContext, host_plan
 
 if TYPE_CHECKING:
@@ -80,6 +87,16 @@ async def test_tensors_are_computed(opened: Opener, product: Path) -> None:
         made = await runner.infer(asked(ROW, [0.0, 0.0, 0.0]))
     assert made.output("y").shape == (2, 2)
     assert made.output("y").values() == [*PRODUCT, 0.0, 0.0]
+
+
+async def test_texts_are_refused_before_a_run(opened: Opener, product: Path) -> None:
+    assert Datatype.BYTES not in DATATYPES.values()
+    async with opened(product) as runner:
+        texts = InferRequest(
+            request_id="r", model="m", inputs=(Tensor.of_texts("x", ("a", "b")),)
+        )
+        with pytest.raises(InvalidRequestError, match=r"'x' is BYTES \[2\]; the model"):
+            check_tensors(texts, runner.capabilities.signature)
 
 
 async def test_a_plan_runs_as_it_is(
