@@ -235,6 +235,14 @@ class Orders:
 
     # --- a node's file ----------------------------------------------------------------
 
+    async def meet(self) -> None:
+        """Wait until it is known who else is there and what they serve, some seconds.
+
+        A file that is declared before would be news to all, however old it is.
+        """
+        while not self._placer.has_met:
+            await self._news()
+
     def declare(
         self, deployments: Iterable[Deployment], *, swaps: Swaps = at_once
     ) -> tuple[str, ...]:

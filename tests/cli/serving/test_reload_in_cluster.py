@@ -12,13 +12,19 @@ import trio
 from atomr import telemetry
 from atomr_infer.cli.plan import ServePlan
 from atomr_infer.cli.serving.reload import Reloader
+from atomr_infer.cli.serving.serve import _load
+from atomr_infer.cluster import Cluster
 from atomr_infer.config.gateway import GatewayConfig
+from atomr_infer.config.node import ClusterConfig, NodeConfig
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.model.placement import Placement
 from atomr_infer.model.rate_limits import RateLimits
+from atomr_infer.model.secret import EnvSecret
 from atomr_infer.model.swap_plan import SwapPlan
 from atomr_infer.policy.hot_swap import Phase
-from tests.serving.placing.real import open_fleet, until
+from atomr_infer.serving.node import make_node
+from atomr_infer.serving.placing.orders import Orders
+from tests.serving.placing.real import NAMES, open_fleet, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -126,6 +132,39 @@ async def test_what_has_a_plan_is_swapped_once_though_all_nodes_reload(
         [status] = nodes[1].cluster.deployments()
         assert (status.name, status.conflicts) == ("m", ())
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.slow
+async def test_a_node_that_starts_with_an_old_file_undoes_nothing(
+    tmp_path: Path,
+) -> None:
+    old = attrs.evolve(M, placement=Placement(everywhere=True))
+    plan = attrs.evolve(PLAN, deployments=(old,))
+    async with open_fleet(tmp_path, "a") as fleet:
+        a = fleet.nodes["a"]
+        with a.cluster.at_home():
+            orders = a.cluster.orders
+            assert isinstance(orders, Orders)
+            orders.declare([old])
+            newer = attrs.evolve(old, options={"reply": "newer"})
+            await orders.replace(newer, wait=False)
+        cluster = ClusterConfig(
+            name="dev",
+            voters=NAMES,
+            cookie=EnvSecret("COOKIE"),
+            ca=str(tmp_path / "ca.pem"),
+            certificate=str(tmp_path / "b.pem"),
+            private_key=str(tmp_path / "b.key"),
+            listen="127.0.0.1:0",
+            seeds=(a.address,),
+        )
+        environ = {"COOKIE": "a secret of all nodes"}
+        node = make_node(NodeConfig(name="b"), cluster, environ)
+        async with Cluster.connect("inproc://b", environ={}, node=node) as opened:
+            with opened.at_home():
+                await _load(opened, plan)
+            [status] = a.cluster.deployments()
+            assert (status.name, status.revision, status.by) == ("m", 2, "a")
 
 
 def has_swapped(node: Node) -> bool:
