@@ -9,7 +9,8 @@ place, synced and moved there, by whoever holds its lock.
 
 All of them take :data:`MOST_BYTES` at most.  When one is made, those that were not
 used for the longest go, but none that a process uses: each has a shared lock on what
-it uses, for its life, and who removes one takes it alone.
+it uses, for its life, and who removes one takes it alone.  What killed conversions left
+goes then, too.  Whatever else lies in the folder is somebody's, and stays.
 
 Blocks.
 """
@@ -21,6 +22,7 @@ import fcntl
 import hashlib
 import logging
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -43,6 +45,13 @@ _log = logging.getLogger(__name__)
 
 # A full file system, a quota, and a limit on the size of files (ulimit -f).
 _TOO_BIG = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+DIGESTS = "sha256.json"
+"""The file of digests in a converted directory; a file has them beside it, in
+``.sha256``.  What has none was not made by a conversion."""
+
+# A hash of the source, and the recipe.
+_CONVERTED = re.compile(r"[0-9a-f]{32}-.+")
 
 _REMEDY = "free some space, or set ATOMR_INFER_CACHE to another folder"
 
@@ -97,17 +106,39 @@ def use(kept: Path) -> None:
     Raises:
         FileNotFoundError: it is not there.
     """
-    # Never closed: an engine maps its files, and its process is its own.
-    handle = os.open(kept, os.O_RDONLY)
+    handle = _locked_at(kept)
+    # It is never closed: an engine maps its files, and its process is its own.
     try:
-        fcntl.flock(handle, fcntl.LOCK_SH)
-        os.utime(kept)
-    except FileNotFoundError:
-        os.close(handle)  # it was removed while this one waited
-        raise
+        os.utime(handle)
     except OSError as error:
-        # Read-only, or without locks: then nobody removes anything there either.
+        # Another user's, or read-only: it may go first once nobody uses it.
         _log.debug("the use of %s is not noted: %s", kept, error)
+
+
+def _locked_at(kept: Path) -> int:
+    """Open what is at a place, with a shared lock on it.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+    """
+    while True:
+        handle = os.open(kept, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH)
+        except OSError as error:
+            # A file system without locks: then nobody removes anything there either.
+            _log.debug("the use of %s keeps nobody from removing it: %s", kept, error)
+        try:
+            if _is_at(handle, kept):
+                return handle
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)  # it was removed while this one waited, and made again
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    return os.path.samestat(os.fstat(handle), path.stat())
 
 
 def make_room(newest: Path, most_bytes: int | None = None) -> None:
@@ -120,32 +151,67 @@ def make_room(newest: Path, most_bytes: int | None = None) -> None:
         most_bytes: what all may take; None: :data:`MOST_BYTES`.
     """
     most = MOST_BYTES if most_bytes is None else most_bytes
-    try:
-        found = {path: _size_bytes(path) for path in _kept_in(newest.parent)}
-        total = sum(found.values())
-        for path in sorted(found, key=lambda path: path.stat().st_mtime_ns):
-            if total <= most:
-                return
+    folder = newest.parent
+    with _told(folder):
+        for path in list(folder.iterdir()):
+            with _told(path):
+                _remove_leftover(path)
+    by_use = []
+    with _told(folder):
+        for path in list(folder.iterdir()):
+            with _told(path):
+                if _is_converted(path):
+                    by_use.append((path.stat().st_mtime_ns, path, _size_bytes(path)))
+    total = sum(size for _, _, size in by_use)
+    for _, path, size in sorted(by_use):
+        if total <= most:
+            return
+        with _told(path):
             if path != newest and _removed(path):
-                total -= found[path]
+                total -= size
                 _log.info(
                     "the converted model %s made room for another one: all may take "
                     "%d MiB",
                     path,
                     most >> 20,
                 )
-        if total > most:
-            _log.info("converted models take %d MiB, and are in use", total >> 20)
+    if total > most:
+        _log.info("converted models take %d MiB, and are in use", total >> 20)
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Go on with the others when one cannot be read or removed."""
+    try:
+        yield
+    except FileNotFoundError:
+        _log.debug("%s was removed by another process", path)
     except OSError as error:
-        # Another process may remove the same ones.
-        _log.warning("converted models that are not used stay: %s", error)
+        _log.warning("%s stays among the converted models: %s", path, error)
 
 
-def _kept_in(folder: Path) -> Iterator[Path]:
-    """Yield the models: a GGUF file, or a directory that is whole."""
-    for path in folder.iterdir():
-        if path.suffix == ".gguf" or (path.is_dir() and path.suffix != ".partial"):
-            yield path
+def _is_converted(path: Path) -> bool:
+    """Whether it is a whole model that a conversion wrote: nobody else's is removed."""
+    if not _CONVERTED.fullmatch(path.name) or path.suffix == ".partial":
+        return False
+    if path.suffix == ".gguf":
+        return path.with_suffix(".sha256").exists()
+    return (path / DIGESTS).exists()
+
+
+def _remove_leftover(path: Path) -> None:
+    """Remove what a conversion wrote that was killed: nobody holds its lock."""
+    lock = path.with_suffix(".lock")
+    is_partial = path.suffix == ".partial" and _CONVERTED.fullmatch(path.name)
+    if not is_partial or not lock.exists():
+        return
+    with lock.open("r+b") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        _remove(path)
+        _log.info("%s was removed: its conversion did not end", path)
 
 
 def _size_bytes(path: Path) -> int:
@@ -158,16 +224,23 @@ def _removed(path: Path) -> bool:
     handle = os.open(path, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+        if not _is_at(handle, path):
+            return False  # it was made again, and is in use
+        _remove(path)
+        if path.suffix == ".gguf":
             path.with_suffix(".sha256").unlink(missing_ok=True)
     except BlockingIOError:
         return False
     finally:
         os.close(handle)
     return True
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 from atomr_infer.errors import ConfigError
 from atomr_infer.runtimes.contract import Progress
 from atomr_infer.runtimes.kept_models import (
+    DIGESTS,
     cache_errors,
     digest_of,
     locked,
@@ -47,8 +48,6 @@ RECIPE = "blocks-v1"
 """Changes when the conversion does, so that old results are not used."""
 
 _log = logging.getLogger(__name__)
-
-_DIGESTS = "sha256.json"
 
 
 def with_bits(
@@ -116,7 +115,7 @@ def _convert_once(model: Path, kept: Path, bits: int, report: Report) -> None:
         write_quantized(model, partial / "model.onnx", bits, report)
         report(Progress("writing the converted model to disk"))
         files = sorted(partial.iterdir())
-        digests = partial / _DIGESTS
+        digests = partial / DIGESTS
         digests.write_text(json.dumps({file.name: digest_of(file) for file in files}))
         for file in (*files, digests, partial):
             sync(file)
@@ -132,7 +131,7 @@ def _is_whole(kept: Path) -> bool:
     """Whether the cache has the model, undamaged; nobody removes it then."""
     try:
         use(kept)
-        said = json.loads((kept / _DIGESTS).read_bytes())
+        said = json.loads((kept / DIGESTS).read_bytes())
         return all(digest_of(kept / name) == digest for name, digest in said.items())
     except (FileNotFoundError, ValueError, AttributeError):
         return False

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -11,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from atomr_infer.runtimes.kept_models import make_room, use
+from atomr_infer.runtimes.kept_models import locked, make_room, use
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,8 +30,12 @@ sys.stdin.read()
 """A process that uses a model until its input ends."""
 
 
+def called(letter: str, recipe: str = "q8_0-v2") -> str:
+    return f"{letter * 32}-{recipe}"
+
+
 def file_of(folder: Path, name: str, size: int, *, used_at: int) -> Path:
-    path = folder / f"{name}.gguf"
+    path = folder / f"{called(name)}.gguf"
     path.write_bytes(bytes(size))
     path.with_suffix(".sha256").write_text("digest")
     path.with_suffix(".lock").touch()
@@ -37,7 +44,7 @@ def file_of(folder: Path, name: str, size: int, *, used_at: int) -> Path:
 
 
 def directory_of(folder: Path, name: str, size: int, *, used_at: int) -> Path:
-    path = folder / name
+    path = folder / called(name, "8-blocks-v1")
     path.mkdir()
     (path / "model.onnx").write_bytes(bytes(size - 2))
     (path / "sha256.json").write_text("{}")
@@ -68,23 +75,84 @@ def left(folder: Path) -> set[str]:
 def test_what_was_not_used_for_the_longest_goes_first(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    file_of(tmp_path, "b", 100, used_at=20)
+    idle = file_of(tmp_path, "b", 100, used_at=20)
     gone = directory_of(tmp_path, "a", 100, used_at=10)
     newest = file_of(tmp_path, "c", 100, used_at=5)
-    (tmp_path / "d.partial").mkdir()
-    (tmp_path / "d.partial" / "model.onnx").write_bytes(bytes(1000))
     make_room(newest, 300)
-    assert {"a", "b.gguf", "c.gguf"} <= left(tmp_path)
+    assert {gone.name, idle.name, newest.name} <= left(tmp_path)
     with caplog.at_level(logging.INFO):
         make_room(newest, 299)
     assert not gone.exists()
-    assert {"b.gguf", "b.sha256", "c.gguf", "d.partial"} <= left(tmp_path)
+    digests = {idle.with_suffix(".sha256").name, newest.with_suffix(".sha256").name}
+    assert {idle.name, newest.name, *digests} <= left(tmp_path)
     assert caplog.messages == [
         f"the converted model {gone} made room for another one: all may take 0 MiB"
     ]
     make_room(newest, 1)
     # It stays whatever it takes; so do locks, which others may hold.
-    assert left(tmp_path) == {"b.lock", "c.gguf", "c.lock", "c.sha256", "d.partial"}
+    own = {newest.with_suffix(suffix).name for suffix in (".gguf", ".lock", ".sha256")}
+    assert left(tmp_path) == {*own, idle.with_suffix(".lock").name}
+
+
+def test_what_no_conversion_wrote_is_neither_counted_nor_removed(
+    tmp_path: Path,
+) -> None:
+    newest = file_of(tmp_path, "c", 100, used_at=30)
+    converted = file_of(tmp_path, "b", 100, used_at=20)
+    weights = tmp_path / "qwen-q8_0.gguf"
+    weights.write_bytes(bytes(1000))
+    weights.with_suffix(".sha256").write_text("digest")  # as some publish one
+    unmarked = tmp_path / f"{called('d')}.gguf"
+    unmarked.write_bytes(bytes(1000))
+    for name in ("llama", called("e", "8-mine"), f"{called('f')}.partial"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(bytes(1000))
+    (tmp_path / "llama" / "sha256.json").write_text("{}")
+    before = left(tmp_path)
+    make_room(newest, 200)
+    assert left(tmp_path) == before
+    make_room(newest, 1)
+    assert before - left(tmp_path) == {
+        converted.name,
+        converted.with_suffix(".sha256").name,
+    }
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_what_a_killed_conversion_left_goes_and_what_one_writes_stays(
+    tmp_path: Path, *, folder: bool
+) -> None:
+    newest = file_of(tmp_path, "c", 100, used_at=30)
+    partial = tmp_path / f"{called('a')}.partial"
+    if folder:
+        partial.mkdir()
+        (partial / "model.onnx").write_bytes(bytes(1000))
+    else:
+        partial.write_bytes(bytes(1000))
+    lock = partial.with_suffix(".lock")
+    with locked(lock, lambda _: None):
+        make_room(newest)
+        assert partial.exists()
+    make_room(newest)
+    assert not partial.exists()
+    assert lock.exists()
+
+
+def test_one_that_cannot_be_removed_keeps_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    stuck = directory_of(tmp_path, "a", 100, used_at=10)
+    gone = file_of(tmp_path, "b", 100, used_at=20)
+    newest = file_of(tmp_path, "c", 100, used_at=30)
+
+    def refused(path: Path) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(shutil, "rmtree", refused)
+    make_room(newest, 100)
+    assert stuck.exists()
+    assert not gone.exists()
+    assert f"{stuck} stays among the converted models: " in caplog.text
 
 
 @pytest.mark.parametrize("make", [file_of, directory_of])
@@ -113,3 +181,40 @@ def test_use_is_noted_and_what_is_not_there_is_told(tmp_path: Path) -> None:
     assert early.stat().st_mtime > 20
     with pytest.raises(FileNotFoundError):
         use(tmp_path / "none.gguf")
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_one_that_goes_while_its_lock_is_waited_for_is_not_taken_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, again: bool
+) -> None:
+    kept = file_of(tmp_path, "a", 100, used_at=10)
+
+    def removed(handle: int, how: int) -> None:
+        monkeypatch.undo()
+        kept.unlink()
+        if again:
+            kept.write_bytes(b"made again")
+        fcntl.flock(handle, how)
+
+    monkeypatch.setattr(fcntl, "flock", removed)
+    if not again:
+        with pytest.raises(FileNotFoundError):
+            use(kept)
+        return
+    use(kept)
+    with kept.open("rb") as file, pytest.raises(BlockingIOError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_one_whose_use_cannot_be_noted_is_in_use_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = file_of(tmp_path, "a", 100, used_at=10)
+
+    def refused(_: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "utime", refused)
+    use(kept)
+    with kept.open("rb") as file, pytest.raises(BlockingIOError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import multiprocessing
 import os
 import pwd
@@ -207,17 +208,23 @@ def test_a_converted_model_is_used_again(small_gguf: Path, tmp_path: Path) -> No
 
 
 def test_a_new_one_makes_room_and_is_used_itself(
-    small_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_gguf: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    old = tmp_path / "old-q8_0-v1.gguf"
+    old = tmp_path / f"{'0' * 32}-q8_0-v1.gguf"
     old.write_bytes(bytes(100))
+    old.with_suffix(".sha256").write_text("digest")
     monkeypatch.setattr(kept_models, "MOST_BYTES", 1)
     made = as_q8_0(small_gguf, tmp_path, ignore)
     assert not old.exists()
     old.write_bytes(bytes(100))
     # It is this process's, so another model does not remove it.
-    kept_models.make_room(old, 1)
+    with caplog.at_level(logging.INFO):
+        kept_models.make_room(old, 1)
     assert made.exists()
+    assert caplog.messages[-1] == "converted models take 0 MiB, and are in use"
 
 
 @pytest.mark.parametrize(

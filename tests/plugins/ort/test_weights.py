@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import sys
 from contextlib import asynccontextmanager
@@ -276,19 +277,24 @@ async def test_a_model_is_converted_once_and_answers(
 
 
 def test_a_new_one_makes_room_and_is_used_itself(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     onnx.save(product(matrix(64, 64)), tmp_path / "m.onnx")
     cache = tmp_path / "cache"
-    old = cache / "old-8-blocks-v0"
+    old = cache / f"{'0' * 32}-8-blocks-v0"
     old.mkdir(parents=True)
     (old / "model.onnx").write_bytes(bytes(100))
+    (old / "sha256.json").write_text("{}")
     monkeypatch.setattr(kept_models, "MOST_BYTES", 1)
     made = with_bits(tmp_path / "m.onnx", 8, cache, ignore)
     assert not old.exists()
     # It is this process's, so another model does not remove it.
-    kept_models.make_room(old, 1)
+    with caplog.at_level(logging.INFO):
+        kept_models.make_room(old, 1)
     assert made.exists()
+    assert caplog.messages[-1] == "converted models take 0 MiB, and are in use"
 
 
 def test_a_damaged_one_is_made_again_and_a_whole_one_is_not_written_to(
