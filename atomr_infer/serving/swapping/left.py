@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+class _TakenError(Exception):
+    """The deployment has a newer swap, whose affair all of it is."""
+
+
 class LeftSwap:
     """One of them.
 
@@ -52,6 +56,9 @@ class LeftSwap:
             if not self._serving.node.is_alone:
                 left = await self._end()
                 reason = f"{reason}; then: {left}" if left else reason
+        except _TakenError:
+            log.info("%s is swapped anew; what was left is that one's", self._name)
+            return
         except Exception as error:  # it must end, or none can follow
             log.exception("%s is not as it was", self._name)
             reason = f"{reason}; then: {error!r}"
@@ -62,7 +69,7 @@ class LeftSwap:
             reason=reason,
         )
         log.warning("swap of %s: %s", self._name, ended.status(self._name))
-        self._board.put(self._name, ended)
+        self._put(ended)
 
     async def _end(self) -> str:
         """Return what is told where something is left."""
@@ -73,12 +80,14 @@ class LeftSwap:
             return f"{error}; {copy} is left"
 
         async def undeploy() -> None:
+            self._refuse_newer()
             await self._serving.orders.undeploy(copy)
 
         error = await until_done(undeploy, self._say)
         return "" if error is None else f"{copy} is left: {error}"
 
     async def _restore(self) -> None:
+        self._refuse_newer()
         now, record = served(self._serving, self._name), self._record
         digest = "" if now is None else digest_of(deployment_table(now))
         if digest == record.after:
@@ -89,4 +98,19 @@ class LeftSwap:
     def _say(self, error: AtomrError) -> None:
         """Have all nodes know why it lasts."""
         told = f"{self._record.reason}; then: {error}"
-        self._board.put(self._name, msgspec.structs.replace(self._record, reason=told))
+        self._put(msgspec.structs.replace(self._record, reason=told))
+
+    def _refuse_newer(self) -> None:
+        """Refuse to go on where another node has ended it, and a new one has begun.
+
+        Raises:
+            _TakenError: it has.
+        """
+        found = self._board.records().get(self._name)
+        if found is not None and found.id != self._record.id:
+            raise _TakenError
+
+    def _put(self, record: SwapRecord) -> None:
+        found = self._board.records().get(self._name)
+        if found is not None and found.id == self._record.id:
+            self._board.put(self._name, record)

@@ -309,6 +309,28 @@ async def test_all_know_why_the_end_lasts(autojump_clock: MockClock) -> None:
         assert status.reason == f"a is gone; then: {CallError('manager', 'replace')}"
 
 
+@pytest.mark.parametrize("fails", ["replace", "undeploy", ""])
+async def test_a_newer_swap_is_not_touched_by_who_ends_the_lost_one(
+    autojump_clock: MockClock, fails: str
+) -> None:
+    cluster = Cluster(fails={fails: inf})
+    newer = SwapRecord(id="2", node="a", life="1", before=deployment_table(OLD))
+    async with trio.open_nursery() as nursery:
+        b = Node(World(), cluster, "b", nursery)
+        swap = left(cluster, b, asked=HALF)
+        if fails:
+            nursery.start_soon(swap.finish)
+            await trio.sleep(1)
+            b.board.put("m", newer)
+            cluster.fails, asked = {}, list(cluster.asked)
+        else:
+            b.board.put("m", newer)
+            asked = []
+            await swap.finish()
+    assert cluster.asked == asked
+    assert b.board.records() == {"m": newer}
+
+
 async def test_what_somebody_else_has_changed_stays(autojump_clock: MockClock) -> None:
     cluster = Cluster()
     other = plain("other")
