@@ -110,7 +110,10 @@ class ToldLimits:
         return changed
 
     def confirms(self, headers: Mapping[str, str]) -> bool:
-        """Whether an answer that was heard tells what is believed, and all of it.
+        """Whether an answer that was heard tells what is believed, and nothing else.
+
+        A provider's routes tell of what they count, each of something else, so a part
+        of it will do.
 
         >>> told = ToldLimits()
         >>> told.confirms({"anthropic-ratelimit-requests-limit": "50"})
@@ -122,10 +125,13 @@ class ToldLimits:
         >>> told.confirms({})
         False
         """
-        return bool(self.believed) and all(
-            limit in (_told(_ANTHROPIC, each, headers), _told(_OPENAI, each, headers))
+        told = [
+            (limit, found)
             for each, limit in self.believed.items()
-        )
+            for names in (_ANTHROPIC, _OPENAI)
+            if (found := _count(headers.get(names.get(each, "")))) is not None
+        ]
+        return bool(told) and all(limit == found for limit, found in told)
 
     def _take(
         self, dimension: Dimension, name: str, limit: int, headers: Mapping[str, str]
@@ -200,12 +206,6 @@ def seconds(text: str) -> float | None:
         return None
     found = sum(float(n) * _UNITS_S[unit] for n, unit in _PIECE.findall(text))
     return found if math.isfinite(found) else None
-
-
-def _told(
-    names: Mapping[Dimension, str], each: Dimension, headers: Mapping[str, str]
-) -> int | None:
-    return _count(headers.get(names.get(each, "")))
 
 
 def _count(text: str | None) -> int | None:

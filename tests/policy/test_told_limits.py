@@ -107,6 +107,23 @@ def test_anthropic_s_are_of_a_minute_and_are_believed_at_once() -> None:
     assert told.hear({**headers, "anthropic-ratelimit-requests-limit": "60"})
 
 
+def test_a_part_of_what_is_believed_confirms_it_unless_another_part_is_other() -> None:
+    told = ToldLimits()
+    requests = {"anthropic-ratelimit-requests-limit": "50"}
+    tokens = {"anthropic-ratelimit-tokens-limit": "48000"}
+    assert not told.confirms(requests)
+    told.hear(requests | tokens)
+    # The routes of a provider tell of what they count.
+    assert [told.confirms(each) for each in (requests, tokens, requests | tokens)] == [
+        True
+    ] * 3
+    other = {"anthropic-ratelimit-tokens-limit": "1"}
+    unread = {"anthropic-ratelimit-tokens-limit": "many"}
+    said: list[dict[str, str]] = [requests | other, other, unread, {}]
+    assert [told.confirms(each) for each in said] == [False] * 4
+    assert told.confirms(requests | unread)
+
+
 def test_only_what_is_above_what_is_told_is_lowered() -> None:
     limits = RateLimits(
         requests_per_minute=400, input_tokens_per_minute=9_000, tokens_per_minute=9_500
