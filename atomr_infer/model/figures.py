@@ -12,9 +12,10 @@ from __future__ import annotations
 import re
 from enum import Enum
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, SupportsFloat
 
 import attrs
+from attrs.validators import instance_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,11 +35,20 @@ class Kind(Enum):
 
 
 def _check_name(figure: Figure, _: object, name: str) -> None:
-    if not _NAME.fullmatch(name) or name.endswith("_total"):
+    if not _is_name(name):
         raise ValueError(
-            f"a figure is called {name[:80]!r}; its name is of lower-case letters, "
-            "digits and underscores, 64 at most, and does not end in _total"
+            f"a figure is called {str(name)[:80]!r}; its name is of lower-case "
+            "letters, digits and underscores, 2 to 64 of them, begins with a letter "
+            "and does not end in an underscore or in _total"
         )
+
+
+def _is_name(name: object) -> bool:
+    return (
+        isinstance(name, str)
+        and _NAME.fullmatch(name) is not None
+        and not name.endswith("_total")
+    )
 
 
 def _check_help(figure: Figure, _: object, text: str) -> None:
@@ -49,6 +59,20 @@ def _check_help(figure: Figure, _: object, text: str) -> None:
         )
 
 
+def _number(name: str, value: object) -> float:
+    problem = ""
+    # True is a number to Python, and a mistake of whoever tells how many.
+    if isinstance(value, SupportsFloat) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+            # As arrays and tensors of more than one number say, and huge integers.
+            problem = f": {error}"
+    raise ValueError(
+        f"the figure {name} is told as {type(value).__name__}, not as a number{problem}"
+    )
+
+
 @attrs.frozen
 class Figure:
     """One number of an engine's.
@@ -56,20 +80,26 @@ class Figure:
     Attributes:
         name: what it is, with its unit last: ``cache_used_ratio``.
         kind: whether it goes up and down, or counts since the engine's start.
-        value: how it stands.
+        value: how it stands: any number, as numpy's and torch's, made a float.
         help: what it is, in a sentence.
 
     Raises:
-        ValueError: on making one: the name is none, or the help too long.
+        ValueError: on making one: the name is none, the value no number (a bool is
+            none), or the help too long.
+        TypeError: the kind or the help is none.
 
     >>> Figure("steps", Kind.COUNTER, 3.0, "Steps that were made.").value
     3.0
     """
 
     name: str = attrs.field(validator=_check_name)
-    kind: Kind
+    kind: Kind = attrs.field(validator=instance_of(Kind))
     value: float
-    help: str = attrs.field(validator=_check_help)
+    help: str = attrs.field(validator=[instance_of(str), _check_help])
+
+    def __attrs_post_init__(self) -> None:
+        # No converter, for that does not know of which figure it is.
+        object.__setattr__(self, "value", _number(self.name, self.value))
 
 
 def check_figures(figures: Iterable[Figure]) -> tuple[Figure, ...]:

@@ -28,7 +28,7 @@ class Tally:
     >>> first.take(TokenChunk(text="a"))
     >>> first.take(TokenChunk(usage=Usage(input_uncached=5, output_text=2)))
     >>> [(f.name, f.value) for f in tally.figures(running=1, waiting=0)][2:4]
-    [('prompt_tokens', 5), ('output_tokens', 2)]
+    [('prompt_tokens', 5.0), ('output_tokens', 2.0)]
     """
 
     def __init__(self) -> None:

@@ -24,7 +24,8 @@ def figures_of(made: object, who: str) -> tuple[Figure, ...]:
         who: whose it is.
 
     Raises:
-        InternalError: it is neither, a name is none, or there are too many.
+        InternalError: it is neither, a name or a number is none, or there are too
+            many.
 
     >>> [f.kind.value for f in figures_of({"open": 2, "seen_total": 9}, "m:A")]
     ['gauge', 'counter']
@@ -44,10 +45,11 @@ def figures_of(made: object, who: str) -> tuple[Figure, ...]:
 
 
 def _figure(name: object, value: object, who: str) -> Figure:
-    if not isinstance(name, str) or not isinstance(value, int | float):
+    if not isinstance(name, str):
         raise InternalError(
             f"figures of {who} tells {name!r} as {type(value).__name__}; it tells "
             "numbers by name"
         )
+    # Whether it is a number, the figure says.
     kind = Kind.COUNTER if name.endswith(_COUNTS) else Kind.GAUGE
-    return Figure(name.removesuffix(_COUNTS), kind, float(value), _HELP)
+    return Figure(name.removesuffix(_COUNTS), kind, cast("float", value), _HELP)

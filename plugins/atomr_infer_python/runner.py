@@ -214,7 +214,8 @@ class PythonRunner:
             return otherwise(text)
         with self._noted(), as_ours(self._who):
             found = await result_of(count, text, thread=self._thread)
-            if isinstance(found, int):
+            # True is an int to Python, and breaks the wire of a child process.
+            if isinstance(found, int) and not isinstance(found, bool):
                 return found
             raise InternalError(
                 f"count_tokens of {self._who} returns {type(found).__name__}, not int"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
+from typing import Any
 
 import msgspec
 import pytest
@@ -114,6 +115,29 @@ def test_a_figure_without_a_name_breaks_the_protocol() -> None:
 def test_names_are_those_of_metrics(name: str) -> None:
     with pytest.raises(ValueError, match="a figure is called"):
         Figure(name, Kind.GAUGE, 1.0, "One.")
+
+
+def test_two_letters_are_the_least_and_it_says_so() -> None:
+    assert Figure("a0", Kind.GAUGE, 1.0, "One.").name == "a0"
+    with pytest.raises(ValueError, match="2 to 64 of them"):
+        Figure("a", Kind.GAUGE, 1.0, "One.")
+
+
+@pytest.mark.parametrize(
+    "value", [None, "1", True, 1j, 10**400], ids=lambda value: repr(value)[:8]
+)
+def test_a_figure_is_a_number(value: Any) -> None:
+    with pytest.raises(ValueError, match="the figure steps is told as"):
+        steps(value)
+
+
+def test_kind_and_help_are_what_the_wire_takes() -> None:
+    kind: Any = "gauge"
+    text: Any = None
+    with pytest.raises(TypeError, match="'kind' must be"):
+        Figure("a0", kind, 1.0, "One.")
+    with pytest.raises(TypeError, match="'help' must be"):
+        Figure("a0", Kind.GAUGE, 1.0, text)
 
 
 def test_help_is_short() -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import trio
 
 from atomr_infer.errors import EngineCrashedError, InvalidRequestError
@@ -133,6 +135,20 @@ class Model:
         print(f"closed, {len(self.threads)} thread")
 
 
+VALUES: dict[str, Any] = {
+    "integer": np.int64(3),
+    "single": np.float32(0.5),
+    "array": np.array(7),
+    "fraction": Fraction(1, 4),
+    "nothing": None,
+    "text": "one",
+    "flag": True,
+    "many": np.array([1, 2]),
+    "huge": 10**400,
+}
+"""What a figure may stand at, and what not."""
+
+
 class Told:
     """It tells figures, as the text before says."""
 
@@ -142,7 +158,7 @@ class Told:
         self.how = request.text
         yield "told"
 
-    async def figures(self) -> object:
+    async def figures(self) -> object:  # noqa: PLR0911 - a way to tell is a return
         await trio.lowlevel.checkpoint()
         match self.how:
             case "ours":
@@ -151,12 +167,27 @@ class Told:
                 raise ZeroDivisionError("in the code")
             case "name":
                 return {"a b": 1}
-            case "text":
-                return {"a": "one"}
+            case "names":
+                return {1: 1}
             case "number":
                 return 7
+            case how if how in VALUES:
+                return {"open": VALUES[how]}
+            case how if how.removeprefix("as a figure: ") in VALUES:
+                value = VALUES[how.removeprefix("as a figure: ")]
+                return [Figure("open", Kind.GAUGE, value, "Open.")]
             case _:
                 return {"depth_ratio": 0.5, "beats_total": 3}
+
+
+class Flag:
+    """It has another answer than how many."""
+
+    def generate(self, request: Request) -> str:
+        return request.text
+
+    def count_tokens(self, _: str) -> bool:
+        return True
 
 
 class BadLoad:

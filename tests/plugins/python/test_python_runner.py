@@ -188,11 +188,27 @@ async def test_it_tells_figures_of_its_own(opened: Opener) -> None:
 
 
 @pytest.mark.parametrize(
+    ("how", "told"),
+    [("integer", 3.0), ("single", 0.5), ("array", 7.0), ("fraction", 0.25)],
+)
+async def test_any_number_is_a_figure(opened: Opener, how: str, told: float) -> None:
+    async with opened("Told") as runner:
+        for way in (how, f"as a figure: {how}"):
+            await answer(runner, ask(way))
+            [figure] = await runner.figures()
+            assert (type(figure.value), figure.value) == (float, told)
+
+
+@pytest.mark.parametrize(
     ("how", "error", "problem"),
     [
         ("bug", EngineError, "Told failed: ZeroDivisionError: in the code"),
         ("name", InternalError, "figures of .*Told: a figure is called 'a b'"),
-        ("text", InternalError, "Told tells 'a' as str; it tells numbers by name"),
+        ("text", InternalError, "figure open is told as str, not as a number"),
+        ("flag", InternalError, "figure open is told as bool, not as a number"),
+        ("many", InternalError, "open is told as ndarray, not as a number: only"),
+        ("huge", InternalError, "open is told as int, not as a number: int too large"),
+        ("names", InternalError, "Told tells 1 as int; it tells numbers by"),
         ("number", InternalError, "figures of .*Told returns int; it tells numbers"),
     ],
 )
