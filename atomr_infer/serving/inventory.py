@@ -53,7 +53,7 @@ class Inventory:
     Attributes:
         gpus: those that may be used, in the driver's order.
         note: where that is from, or why there are none, in a few words.
-        is_known: False: there may be others, which nobody could ask for.
+        is_known: False: there may be others, of which nobody could be asked.
     """
 
     gpus: tuple[Gpu, ...] = ()
@@ -99,7 +99,9 @@ def read_inventory(
         finally:
             nvml.nvmlShutdown()
     except nvml.NVMLError as error:
-        return Inventory(note=f"the NVIDIA driver says: {error}")
+        # A driver that does not answer now, or GPUs of another kind.
+        note = f"the NVIDIA driver says: {error}"
+        return Inventory(note=note, is_known=False)
     return _visible(gpus, environ.get(VISIBLE))
 
 

@@ -96,10 +96,10 @@ def test_without_the_package_there_are_none_and_the_note_says_what_to_install() 
     )
 
 
-def test_without_a_driver_there_are_none_and_the_note_says_so() -> None:
+def test_without_a_driver_nobody_knows_of_any_and_the_note_says_so() -> None:
     driver = Recorded(problem="NVML Shared Library Not Found")
     assert read_inventory({}, lambda: driver) == Inventory(
-        (), "the NVIDIA driver says: NVML Shared Library Not Found"
+        (), "the NVIDIA driver says: NVML Shared Library Not Found", is_known=False
     )
 
 
@@ -113,7 +113,8 @@ def test_this_machine_is_asked_and_answers() -> None:
     try:
         nvml.nvmlInit()
     except nvml.NVMLError as error:
-        expected = Inventory((), f"the NVIDIA driver says: {error}")
+        note = f"the NVIDIA driver says: {error}"
+        expected = Inventory((), note, is_known=False)
     else:
         expected = Inventory(read_inventory({}).gpus, "the NVIDIA driver")
         assert len(expected.gpus) == nvml.nvmlDeviceGetCount()
