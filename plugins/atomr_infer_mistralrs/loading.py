@@ -71,7 +71,8 @@ def _found(
 ) -> Path:
     if not isinstance(source, HubModel):
         return locate(source)
-    weights = ".gguf" if source.file is not None else ".safetensors"
+    is_file = source.file is not None and source.file.lower().endswith(".gguf")
+    weights = ".gguf" if is_file else ".safetensors"
     return fetch_model(hub_of(environ, token), source, (weights,), report)
 
 

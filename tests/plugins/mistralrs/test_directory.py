@@ -21,6 +21,7 @@ from atomr_infer.runtimes.conformance import CHECKS, Check
 from atomr_infer.runtimes.conformance_case import ConformanceCase
 from atomr_infer.runtimes.contract import Progress, RunnerContext
 from atomr_infer_mistralrs.plugin import PLUGIN
+from tests.runtimes.fake_hub import REPO, FakeHub, serving
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -79,6 +80,10 @@ def write_tiny_model(folder: Path) -> None:
         )
     )
     _write_safetensors(folder / "model.safetensors", _weights(len(tokens)))
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
 def _tokenizer(vocabulary: dict[str, int]) -> dict[str, object]:
@@ -187,6 +192,22 @@ async def test_a_hugging_face_directory_runs(tmp_path: Path, quantization: str) 
     assert usage is not None
     # The template adds a character to the message.
     assert (usage.prompt_tokens, usage.output_tokens) == (4, 5)
+
+
+async def test_a_folder_of_a_hub_s_model_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_tiny_model(tmp_path)
+    files = {f"tiny/{name}": content for name, content in files_in(tmp_path).items()}
+    deployment = Deployment(name="d", runtime="mistralrs", model=f"hf:{REPO}/tiny")
+    with serving(FakeHub({**files, "tiny/model.gguf": b"another form"})) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        monkeypatch.setenv("ATOMR_INFER_CACHE", str(tmp_path / "cache"))
+        async with open_bridged_runner(REF, deployment, RunnerContext()) as runner:
+            assert runner.capabilities.context_tokens == 256
+    fetched = {path.rpartition("/")[2] for path, _, _ in hub.asked if "tiny/" in path}
+    assert "model.safetensors" in fetched
+    assert "model.gguf" not in fetched
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=str)
