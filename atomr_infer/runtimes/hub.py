@@ -5,7 +5,7 @@ They lie in a cache that all processes of a user share::
     ${ATOMR_INFER_CACHE:-${XDG_CACHE_HOME:-~/.cache}/atomr-infer}/hub/ORG--NAME/
         refs/REVISION           the commit that a branch was, when it was asked last
         COMMIT/...              the files; each is whole, and its digest was right
-        COMMIT/.whole           those that are whole together, and what is named so
+        COMMIT/.whole           those that are whole, and what has all its files
         COMMIT/....partial      what has come of a file; a later try goes on from there
         lock                    held by whoever fetches
 
@@ -42,10 +42,10 @@ from atomr_infer.runtimes.hub_files import (
     ENDPOINT,
     HubFile,
     HubModel,
-    Wanted,
     commit_of,
     file_path,
     files_of,
+    marks,
     place_in,
     revision_path,
     tree_path,
@@ -127,7 +127,7 @@ def fetch_model(
     home = hub.folder / model.repo.replace("/", "--")
     try:
         if hub.is_offline:
-            return _kept(home, model, "HF_HUB_OFFLINE is set")
+            return _kept(home, model, weights, "HF_HUB_OFFLINE is set")
         home.mkdir(parents=True, exist_ok=True)
         with _locked(home / "lock", report):
             return _Fetching(hub, model, home, report).run(weights)
@@ -162,16 +162,16 @@ class _Fetching:
         try:
             commit = commit_of(self._json(revision_path(self._model)))
         except _UnreachableError as error:
-            return _kept(self._home, self._model, str(error))
+            return _kept(self._home, self._model, weights, str(error))
         folder = self._home / commit
-        kept = _whole(folder, self._model)
+        kept = _whole(folder, self._model, weights)
         if kept is None:
             try:
                 listed = files_of(self._json(tree_path(self._model, commit)))
-                self._fetch_all(folder, wanted_files(self._model, listed, weights))
+                self._fetch_all(folder, listed, weights)
             except _UnreachableError as error:
                 raise EngineStartError(str(error)) from error
-            kept = _whole(folder, self._model)
+            kept = _whole(folder, self._model, weights)
         ref = self._home / "refs" / quote(self._model.revision, safe="")
         ref.parent.mkdir(exist_ok=True)
         ref.write_text(commit)
@@ -229,13 +229,15 @@ class _Fetching:
             )
         return _UnreachableError(f"the model hub answers {status} for {model.repo!r}")
 
-    def _fetch_all(self, folder: Path, wanted: Wanted) -> None:
+    def _fetch_all(
+        self, folder: Path, listed: tuple[HubFile, ...], weights: tuple[str, ...]
+    ) -> None:
+        wanted = wanted_files(self._model, listed, weights)
         folder.mkdir(exist_ok=True)
-        files = wanted.files
         if wanted.instead_of:
             log.info("%s", wanted.choice(self._model))
-        missing = [file for file in files if not (folder / file.path).exists()]
-        self._total = sum(file.size for file in files)
+        missing = [file for file in wanted.files if not (folder / file.path).exists()]
+        self._total = sum(file.size for file in wanted.files)
         self._done = self._total - sum(file.size for file in missing)
         needed = sum(f.size - _size(_partial(folder / f.path)) for f in missing)
         if shutil.disk_usage(folder).free < needed:
@@ -243,9 +245,9 @@ class _Fetching:
         for file in missing:
             self._fetch(file, folder)
         whole = folder / _WHOLE
-        before = set(whole.read_text().splitlines()) if whole.exists() else set()
-        names = before | {file.path for file in files}
-        names.add(wanted.mark(self._model))
+        names = set(whole.read_text().splitlines()) if whole.exists() else set()
+        names |= {file.path for file in wanted.files}
+        names |= marks(names, self._model, listed, weights)
         fresh = folder / f"{_WHOLE}.partial"
         fresh.write_text("\n".join(sorted(names)))
         fresh.rename(whole)
@@ -332,7 +334,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         return new
 
 
-def _kept(home: Path, model: HubModel, why: str) -> Path:
+def _kept(home: Path, model: HubModel, weights: tuple[str, ...], why: str) -> Path:
     """Return what is in the cache of a model that cannot be asked for.
 
     Raises:
@@ -340,7 +342,7 @@ def _kept(home: Path, model: HubModel, why: str) -> Path:
     """
     ref = home / "refs" / quote(model.revision, safe="")
     commit = ref.read_text().strip() if ref.exists() else model.revision
-    found = _whole(home / commit, model)
+    found = _whole(home / commit, model, weights)
     if found is None:
         raise EngineStartError(
             f"the model {model.repo!r} is not in the cache {str(home)!r}, and {why}"
@@ -349,11 +351,11 @@ def _kept(home: Path, model: HubModel, why: str) -> Path:
     return found
 
 
-def _whole(folder: Path, model: HubModel) -> Path | None:
+def _whole(folder: Path, model: HubModel, weights: tuple[str, ...]) -> Path | None:
     """Return where a model is that has come whole; None: it has not."""
     whole = folder / _WHOLE
     names = whole.read_text().splitlines() if whole.exists() else []
-    at = place_in(names, model)
+    at = place_in(names, model, weights)
     return None if at is None else folder / at
 
 

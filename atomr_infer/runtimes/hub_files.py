@@ -31,8 +31,6 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _VARIANT = "genai_config.json"
 """Each folder with it is a whole model."""
 
-_ALL = "*"
-
 _DIRECTORY = (".json", ".jinja", ".model", ".txt")
 
 
@@ -139,7 +137,11 @@ def files_of(answer: Any) -> tuple[HubFile, ...]:  # noqa: ANN401 - JSON
 
 def _file(entry: dict[str, Any]) -> HubFile:
     path, size, sha1 = entry["path"], entry["size"], entry["oid"]
-    if not isinstance(path, str) or not _stays_inside(path):
+    if (
+        not isinstance(path, str)
+        or not _stays_inside(path)
+        or PurePosixPath(path).as_posix() != path  # as git writes it
+    ):
         raise ValueError(f"a file is called {path!r}")
     lfs = entry.get("lfs")
     sha256 = None if lfs is None else lfs["oid"]
@@ -170,39 +172,72 @@ class Wanted:
     at: str = ""
     instead_of: tuple[str, ...] = ()
 
-    def mark(self, model: HubModel) -> str:
-        """Return what is noted beside the files when all of them are there."""
-        return _ALL if not self.at else f"{_mark(model)}{self.at}"
-
     def choice(self, model: HubModel) -> str:
         """Say which of several variants is taken, and how to name another one."""
         others = ", ".join(self.instead_of)
+        at = "" if model.revision == DEFAULT_REVISION else f"@{model.revision}"
+        another = f"{PREFIX}{model.repo}{at}/{self.instead_of[0]}"
         return (
             f"{model.repo} has several variants; {self.at or 'the one at the top'} is "
             f"taken, and not {others}; for another one, name its folder: "
-            f"model = {f'{PREFIX}{model.repo}/{self.instead_of[0]}'!r}"
+            f"model = {another!r}"
         )
 
 
-def place_in(names: Collection[str], model: HubModel) -> str | None:
+def place_in(
+    names: Collection[str], model: HubModel, weights: tuple[str, ...]
+) -> str | None:
     """Return where a model is among files that are whole; None: it is not there.
 
     Args:
-        names: the files, and marks of what was asked for.
+        names: the files, and marks of what is whole.
         model: what is asked for.
+        weights: the endings of files with weights that the engine reads.
     """
     if model.file is not None and model.file in names:
         return model.file
-    mark = _mark(model)
+    mark = _mark(model.file, weights)
     found = [name.removeprefix(mark) for name in names if name.startswith(mark)]
-    if found:
-        return found[0]
-    return "" if model.file is None and _ALL in names else None
+    return found[0] if found else None
 
 
-def _mark(model: HubModel) -> str:
+def marks(
+    names: Collection[str],
+    model: HubModel,
+    files: tuple[HubFile, ...],
+    weights: tuple[str, ...],
+) -> set[str]:
+    """Return what is noted beside files that are whole: all that may be asked for.
+
+    That is the model without a file's name, and each folder, of which everything is
+    there that an engine with such weights needs.
+
+    Args:
+        names: the files that are whole.
+        model: says the repository.
+        files: what the repository has.
+        weights: the endings of files with weights that the engine reads.
+    """
+    with_weights = [file.path for file in files if file.path.endswith(weights)]
+    folders = {
+        folder.as_posix()
+        for path in with_weights
+        if path in names
+        for folder in PurePosixPath(path).parents
+    }
+    found = set()
+    for folder in folders:
+        # The parent of what lies at the top; all of it is asked for without a file.
+        asked = None if folder == "." else folder
+        wanted = wanted_files(attrs.evolve(model, file=asked), files, weights)
+        if all(file.path in names for file in wanted.files):
+            found.add(f"{_mark(asked, weights)}{wanted.at}")
+    return found
+
+
+def _mark(asked: str | None, weights: tuple[str, ...]) -> str:
     # No file's path begins so: it would be absolute.
-    return f"/{model.file or ''}//"
+    return f"/{asked or ''}//{','.join(sorted(weights))}//"
 
 
 def wanted_files(
@@ -211,9 +246,10 @@ def wanted_files(
     """Return the files of a model that an engine needs.
 
     A repository may hold a model several times, each in a folder with the settings of
-    onnxruntime-genai: for a processor, for GPUs, in more bits or fewer.  One is taken:
+    onnxruntime-genai: for a processor, for GPUs, in more bits or fewer.  One is taken,
+    and of a folder with several below it, too:
 
-    1. the one that lies at the top, if there is one;
+    1. the one that lies at the top, if its weights do, too;
     2. else one that is called as for a CPU, for it runs everywhere;
     3. of those the one with the fewest bytes;
     4. of equal ones the first by name.
@@ -230,44 +266,50 @@ def wanted_files(
         found = tuple(file for file in files if file.path == model.file)
         if found:
             return Wanted(found, model.file)
-        inside = _needed(_inside(model.file, files), weights)
-        if not _have(inside, weights):
+        if not _have(_inside(model.file, files), weights):
             near = ", ".join(f.path for f in files if f.path.endswith(weights))
             raise ConfigError(
                 f"{model.repo!r} has no file {model.file!r}, and no folder of that "
                 f"name with weights; files with weights: {near or 'none'}"
             )
-        return Wanted(inside, model.file)
+        return _one_variant(model.file, files, weights)
     if not _have(files, weights):
         raise ConfigError(
             f"{model.repo!r} has no file that ends with {' or '.join(weights)}"
         )
-    return _one_variant(files, weights)
+    return _one_variant("", files, weights)
 
 
-def _one_variant(files: tuple[HubFile, ...], weights: tuple[str, ...]) -> Wanted:
-    sizes = {
-        at: sum(file.size for file in _inside(at, files))
-        for at in (
-            file.path.removesuffix(_VARIANT).rstrip("/")
-            for file in files
-            if PurePosixPath(file.path).name == _VARIANT
-        )
-        if _have(_inside(at, files), weights)
+def _one_variant(
+    top: str, files: tuple[HubFile, ...], weights: tuple[str, ...]
+) -> Wanted:
+    folders = {
+        file.path.removesuffix(_VARIANT).rstrip("/")
+        for file in _inside(top, files)
+        if PurePosixPath(file.path).name == _VARIANT
     }
-    below = {at: size for at, size in sizes.items() if at}
-    if "" in sizes or not below:
-        others = tuple(file for at in below for file in _inside(at, files))
-        rest = tuple(file for file in files if file not in others)
-        return Wanted(_needed(rest, weights), instead_of=tuple(sorted(below)))
-    at = min(below, key=lambda at: ("cpu" not in at.lower(), below[at], at))
-    return Wanted(
-        _needed(_inside(at, files), weights), at, tuple(sorted({*below} - {at}))
-    )
+    folders = {at for at in folders if _have(_inside(at, files), weights)}
+    own = {at: _but_below(at, folders, files) for at in {top, *folders}}
+    variants = {at for at in folders if _have(own[at], weights)}
+    at = top
+    if variants and top not in variants:
+        sizes = {at: sum(file.size for file in own[at]) for at in variants}
+        at = min(sizes, key=lambda at: ("cpu" not in at.lower(), sizes[at], at))
+    return Wanted(_needed(own[at], weights), at, tuple(sorted(variants - {at})))
 
 
 def _inside(at: str, files: tuple[HubFile, ...]) -> tuple[HubFile, ...]:
     return tuple(file for file in files if not at or file.path.startswith(f"{at}/"))
+
+
+def _but_below(
+    at: str, folders: set[str], files: tuple[HubFile, ...]
+) -> tuple[HubFile, ...]:
+    """Return the files of a folder, without those of other variants below it."""
+    prefix = f"{at}/" if at else ""
+    others = folders - {at}
+    below = tuple(f"{other}/" for other in others if other.startswith(prefix))
+    return tuple(file for file in _inside(at, files) if not file.path.startswith(below))
 
 
 def _have(files: tuple[HubFile, ...], weights: tuple[str, ...]) -> bool:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 COMMIT = "0123456789" * 4
 REPO = "org/tiny"
+_REVISIONS = [f"/api/models/{REPO}/revision/{name}" for name in ("main", COMMIT)]
 
 
 @attrs.define
@@ -96,7 +97,7 @@ class _Handler(BaseHTTPRequestHandler):
         file = f"/{REPO}/resolve/{COMMIT}/"
         if hub.token is not None and auth != f"Bearer {hub.token}":
             self._send(401, b"")
-        elif self.path == f"/api/models/{REPO}/revision/main":
+        elif self.path in _REVISIONS:
             self._send(200, json.dumps({"sha": COMMIT}).encode())
         elif self.path == f"/api/models/{REPO}/tree/{COMMIT}?recursive=true":
             self._send(200, json.dumps(hub.listing()).encode())
