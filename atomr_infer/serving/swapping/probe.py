@@ -3,17 +3,22 @@
 A generation, vectors, a rank, or a label, by what its runner says that it can do.
 Where it runs on another node, that is not known, and a provider's runner can do what
 any of the provider's models can: so it is asked for one after the other, for as long as
-what it says is that it was asked for the wrong thing.
+what it says is that it was asked for the wrong thing.  A refusal of any other sort is
+no reason to go on: there are servers that make vectors by every model, also by one
+whose chat template is broken.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 from typing import TYPE_CHECKING
 
 import trio
 
 from atomr_infer.errors import (
+    ContentFilterError,
+    ContextLengthError,
     DeadlineError,
     EndpointUnsupportedError,
     InferenceError,
@@ -44,6 +49,22 @@ _KINDS = (
 )
 
 
+# What is refused by servers and runtimes in words alone, as the wrong thing to ask of
+# a model.  A parameter that is "not supported" is none of it, nor a template's error.
+_KIND = r"(?:chat|completions?|generat\w+|text|embed\w*|vectors|rerank\w*|classif\w*)"
+_SAYS_OTHER_KIND = re.compile(
+    rf"""
+      \bnot\ an?\ {_KIND}\ model\b            # OpenAI
+    | \bdoes\ not\ support\ (the\ )?{_KIND}\b  # vLLM, Ollama
+    | {_KIND}\ operation\ does\ not\ work\b     # Azure, of its chatCompletion
+    | ^invalid\ model\b                        # Mistral
+    | \bhas\ no\ chat\ template\b              # our own runtimes
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+_MAY_BE_AT_FAULT = frozenset({None, "", "model", "messages", "input"})
+
+
 def concrete_name(deployment: Deployment) -> str | None:
     """Return a model that a deployment can be asked for; None: it has patterns alone.
 
@@ -67,13 +88,14 @@ async def probe(
         model: under which only it answers.
 
     Raises:
-        InferenceError: it does not answer.
+        InferenceError: it does not answer, or refuses for another reason than that it
+            makes something else; of several refusals, the first.
 
     Cancellation: ends the request.
     """
     asked = _Probe(serving, plan, model=model, request_id=f"probe of {copy.name}")
     can = _features(serving, copy.name)
-    refused: InferenceError | None = None
+    refused: dict[Feature, InferenceError] = {}
     with trio.move_on_after(plan.probe_timeout_s):
         for kind in _KINDS:
             if can is not None and kind not in can:
@@ -83,15 +105,41 @@ async def probe(
             except EndpointUnsupportedError:
                 continue
             except (InvalidRequestError, ModelNotFoundError) as error:
-                # As OpenAI says of a model that makes vectors, asked to chat.
-                refused = refused or error
+                if not says_other_kind(error):
+                    raise
+                refused[kind] = error
                 continue
+            for other, refusal in refused.items():
+                log.warning(
+                    "%s passes its probe by %s; asked for %s it says: %s",
+                    copy.name,
+                    kind.value,
+                    other.value,
+                    refusal.message,
+                )
             return
-        if refused is not None:
-            raise refused
+        for refusal in refused.values():
+            raise refusal
         log.warning("%s is not probed: it makes neither text nor vectors", copy.name)
         return
     raise DeadlineError(f"no answer to the probe in {plan.probe_timeout_s:g} s")
+
+
+def says_other_kind(error: InvalidRequestError | ModelNotFoundError) -> bool:
+    """Whether an error is that a model was asked for what it does not make.
+
+    >>> says_other_kind(InvalidRequestError('"bge-m3" does not support chat'))
+    True
+    >>> says_other_kind(InvalidRequestError("max_tokens is not supported"))
+    False
+    """
+    if isinstance(error, ContextLengthError | ContentFilterError):
+        return False
+    if isinstance(error, ModelNotFoundError):
+        return True  # as OpenAI says of a model that makes vectors, asked to chat
+    if error.param not in _MAY_BE_AT_FAULT:
+        return False
+    return _SAYS_OTHER_KIND.search(error.message) is not None
 
 
 def _features(serving: Serving, name: str) -> frozenset[Feature] | None:

@@ -14,6 +14,7 @@ from atomr.errors import CallError
 from atomr_infer.errors import (
     ConfigError,
     EndpointUnsupportedError,
+    InferenceError,
     InvalidRequestError,
     ModelNotFoundError,
     NotReadyError,
@@ -297,8 +298,13 @@ async def test_what_comes_has_its_fallbacks_when_clients_ask_it(
         await swap.ended.wait()
 
 
+@attrs.define(slots=False, eq=False)
 class Provider(Vectors):
     """A runner that says it can do all of what a provider's models can."""
+
+    refuses: InferenceError = attrs.field(
+        factory=lambda: ModelNotFoundError("this is not a chat model")
+    )
 
     def __attrs_pre_init__(self) -> None:
         super().__attrs_pre_init__()
@@ -309,7 +315,7 @@ class Provider(Vectors):
     async def execute(
         self, batch: ExecuteBatch
     ) -> AsyncIterator[AsyncIterator[TokenChunk]]:
-        raise ModelNotFoundError("this is not a chat model")
+        raise self.refuses
         yield  # type: ignore[unreachable] # makes it a generator
 
 
@@ -329,7 +335,7 @@ async def test_a_model_that_is_not_there_has_all_go_back_for_the_first_reason(
 ) -> None:
     class NotThere(Provider):
         async def embed(self, _: EmbedRequest) -> Embeddings:
-            raise InvalidRequestError("it makes no vectors")
+            raise InvalidRequestError("the model does not support embeddings")
 
     async with open_tree(lab(1)) as tree:
         tree.lab.plan += [NotThere()]
