@@ -7,6 +7,7 @@ told at once.
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, TypeAlias
 
 import attrs
@@ -17,11 +18,13 @@ from atomr_infer.policy.placement import Placed
 from atomr_infer.serving.deployments.deploying import keeps_none
 from atomr_infer.serving.names import MANAGER
 from atomr_infer.serving.placing.orders import Orders
+from atomr_infer.serving.placing.seating import HERE
 from atomr_infer.serving.placing.status import local_status
 from atomr_infer.serving.replicas import messages
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+    from contextlib import AbstractContextManager
 
     from atomr_infer.errors import InferenceError
     from atomr_infer.model.deployment import Deployment
@@ -74,9 +77,11 @@ class LocalOrders:
                 ``keeps`` says that it stays and is tried again.
         """
         await self._seating.look([deployment])
-        # What has the name already keeps its GPUs; the manager says so.
-        is_new = deployment.name not in self._serving.deployments
-        with self._seating.seated(*[deployment] * is_new):
+        if deployment.name in self._serving.deployments:
+            seated: AbstractContextManager[None] = nullcontext()  # the manager says no
+        else:
+            seated = self._seating.seated(deployment)
+        with seated:
             if wait:
                 await self._serving.deploy(
                     deployment, progress=progress, expected=expected, keeps=keeps
@@ -86,6 +91,20 @@ class LocalOrders:
             refused = await call(MANAGER, asked, timeout_s=None)
             if refused is not None:
                 raise refused
+
+    @asynccontextmanager
+    async def seated(self, deployments: Iterable[Deployment]) -> AsyncIterator[None]:
+        """Give all of some new deployments their GPUs, before the first one starts.
+
+        Each for itself would take what another one needs as a whole.
+
+        Raises:
+            NoRoomError: there are too few GPUs for all; nothing was changed.
+        """
+        wanted = tuple(deployments)
+        await self._seating.look(wanted)
+        with self._seating.seated(*wanted):
+            yield
 
     async def replace(
         self,
@@ -160,15 +179,25 @@ class LocalOrders:
         return False
 
     def explain(self, deployment: Deployment) -> Placed:
-        """Return that a deployment would run here.
+        """Return that a deployment would run here, or that its GPUs are not free.
+
+        GPUs are looked for when the first deployment that asks for some is served;
+        until then nobody knows of one that is not free.
 
         Raises:
             ConfigError: it cannot work as written.
         """
         self._sources.plugin(deployment)
-        replicas = ((),) * deployment.serving.replicas
         name = self._serving.node.name
-        return Placed(deployment=deployment.name, nodes={name: replicas})
+        found = self._seating.explain(deployment)
+        if found is None:
+            replicas = ((),) * deployment.serving.replicas
+            return Placed(deployment=deployment.name, nodes={name: replicas})
+        return attrs.evolve(
+            found,
+            nodes={name: found.nodes[HERE]} if found.nodes else {},
+            passed=tuple(attrs.evolve(each, node=name) for each in found.passed),
+        )
 
 
 AnyOrders: TypeAlias = Orders | LocalOrders

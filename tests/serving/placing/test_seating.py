@@ -10,13 +10,14 @@ import pytest
 import trio
 
 from atomr_infer.cluster import Cluster
-from atomr_infer.errors import ConfigError, InferenceError
+from atomr_infer.errors import ConfigError, InferenceError, NotReadyError
 from atomr_infer.model.deployment import Deployment, Serving
 from atomr_infer.model.placement import Placement
 from atomr_infer.model.ray import RayHost
+from atomr_infer.serving.deployments.deploying import keeps_all
 from atomr_infer.serving.inventory import Gpu
 from atomr_infer.serving.placing.alone import LocalOrders
-from atomr_infer.serving.placing.seating import counts
+from atomr_infer.serving.placing.seating import NoRoomError, Seating, Taken, counts
 from tests.serving.test_inventory import Recorded
 
 if TYPE_CHECKING:
@@ -165,3 +166,182 @@ async def test_where_nobody_can_ask_nothing_is_counted(
         "GPUs are not counted: nvidia-ml-py is not installed: "
         "pip install 'atomr-infer[gpu]'"
     ]
+
+
+async def test_a_driver_that_does_not_answer_keeps_nobody_from_starting(
+    driver: Recorded, caplog: pytest.LogCaptureFixture
+) -> None:
+    driver.problem = "Driver/library version mismatch"
+    async with Cluster.connect("inproc://n", environ={}) as cluster:
+        await cluster.deploy(wanting("a"))
+        await cluster.deploy(wanting("b"))
+    told = [each for each in caplog.messages if "not counted" in each]
+    assert told == [
+        "GPUs are not counted: the NVIDIA driver says: Driver/library version mismatch"
+    ]
+
+
+async def deploy_at_once(cluster: Cluster, *wanted: Deployment) -> list[str]:
+    """Return what was said to those that were refused."""
+    refused: list[str] = []
+
+    async def deploy(each: Deployment) -> None:
+        try:
+            await cluster.deploy(each)
+        except ConfigError as error:
+            refused.append(error.message)
+
+    async with trio.open_nursery() as nursery:
+        for each in wanted:
+            nursery.start_soon(deploy, each)
+    return refused
+
+
+async def test_many_that_share_one_gpu_may_come_at_once() -> None:
+    async with Cluster.connect("inproc://n", environ={}) as cluster:
+        # What is on its way takes its share, not the whole of it.
+        six = [wanting(f"d{n}", gpu_memory_gib=2.0) for n in range(6)]
+        assert await deploy_at_once(cluster, *six) == []
+        three = [wanting(f"e{n}", gpu_memory_gib=2.0) for n in range(3)]
+        [refused] = await deploy_at_once(cluster, *three)
+        assert "has 0 of 1 GPUs with 2 GiB free" in refused
+
+
+async def test_what_drains_has_its_share_and_not_the_whole_gpu() -> None:
+    async with Cluster.connect("inproc://n", environ={}) as cluster:
+        one, two = (wanting(name, gpu_memory_gib=8.0) for name in "ab")
+        await cluster.deploy(one)
+        serving, seating = cluster._serving, seating_of(cluster)
+        await cluster.undeploy("a")
+        serving.draining = frozenset({"a"})  # as while its last request runs
+        seating._give("a", Taken(one, ((0,),)))
+        await cluster.deploy(two)
+        with pytest.raises(NoRoomError):
+            await cluster.deploy(wanting("c", gpu_memory_gib=1.0))
+        serving.draining = frozenset()
+        await cluster.deploy(wanting("c", gpu_memory_gib=1.0))
+
+
+async def test_what_stays_after_its_first_failure_keeps_its_gpu(
+    driver: Recorded, tmp_path: Path
+) -> None:
+    driver.gpus = (T4, attrs.evolve(T4, uuid="GPU-2"))
+    file = tmp_path / "own.py"
+    file.write_text(f"{CODE}\nraise RuntimeError('not yet')")
+    bad = attrs.evolve(wanting("bad"), runtime=f"python:{file}:answer")
+    async with Cluster.connect("inproc://n", environ={}) as cluster:
+        seats = cluster._serving.gpu_seats
+        orders = cluster._serving.orders
+        assert isinstance(orders, LocalOrders)
+        with cluster.at_home(), pytest.raises(InferenceError):
+            await orders.deploy(bad, keeps=keeps_all)
+        await cluster.deploy(wanting("good"))
+        assert seats.given == {"bad": ((0,),), "good": ((1,),)}
+        with pytest.raises(NoRoomError):
+            await cluster.deploy(wanting("third"))
+        # What does not stay has none.
+        await cluster.undeploy("bad")
+        with pytest.raises(InferenceError):
+            await cluster.deploy(bad)
+        assert seats.given == {"good": ((1,),)}
+
+
+async def test_nobody_gets_the_gpu_of_an_engine_that_is_being_replaced() -> None:
+    async with Cluster.connect("inproc://n", environ={}) as cluster:
+        await cluster.deploy(wanting("a"))
+        seating = seating_of(cluster)
+        with pytest.raises(LookupError), seating.seated(wanting("a", 0)):
+            assert seating._serving.gpu_seats.given == {}
+            with pytest.raises(NoRoomError):
+                seating.seated(wanting("b")).__enter__()
+            raise LookupError  # the other one did not come
+        assert seating._serving.gpu_seats.given == {"a": ((0,),)}
+        await cluster.replace(wanting("a", 0))
+        await cluster.deploy(wanting("b"))
+
+
+async def test_what_asks_for_more_of_its_gpu_than_is_free_is_refused() -> None:
+    async with Cluster.connect("inproc://n", environ={}) as cluster:
+        for name in ("a", "b"):
+            await cluster.deploy(wanting(name, gpu_memory_gib=7.0))
+        with pytest.raises(NoRoomError, match="its engine keeps its GPUs"):
+            await cluster.replace(wanting("a", gpu_memory_gib=14.0))
+        with pytest.raises(NoRoomError, match="its engine keeps its GPUs"):
+            await cluster.replace(wanting("a"))
+        await cluster.replace(wanting("a", gpu_memory_gib=9.0))
+        with pytest.raises(NoRoomError):
+            await cluster.deploy(wanting("c", gpu_memory_gib=1.0))
+        # Together they may: what one leaves the other one takes.
+        await cluster.replace(
+            wanting("a", gpu_memory_gib=2.0), wanting("b", gpu_memory_gib=14.0)
+        )
+
+
+async def test_another_engine_that_takes_more_may_have_another_gpu(
+    driver: Recorded,
+) -> None:
+    driver.gpus = (T4, attrs.evolve(T4, uuid="GPU-2"))
+    async with Cluster.connect("inproc://n", environ={}) as cluster:
+        for name in ("a", "b"):
+            await cluster.deploy(wanting(name, gpu_memory_gib=7.0))
+        other = attrs.evolve(
+            wanting("a", gpu_memory_gib=14.0), options={"reply": "more"}
+        )
+        await cluster.replace(other)
+        given = cluster._serving.gpu_seats.given
+        assert given == {"a": ((1,),), "b": ((0,),)}
+
+
+async def test_all_of_a_start_have_what_a_plan_of_all_gives_them(
+    driver: Recorded,
+) -> None:
+    driver.gpus = (T4, attrs.evolve(T4, uuid="GPU-2"))
+    shares = {"a": 6.0, "b": 10.0, "c": 10.0, "d": 6.0}
+    all_four = [wanting(name, gpu_memory_gib=gib) for name, gib in shares.items()]
+    # One after the other, "a" and "d" take one GPU and "c" has no room.
+    order = sorted(all_four, key=lambda each: each.placement.gpu_memory_gib or 0.0)
+    async with Cluster.connect("inproc://n", environ={}) as cluster:
+        orders = cluster._serving.orders
+        assert isinstance(orders, LocalOrders)
+        with cluster.at_home():
+            async with orders.seated(order):
+                for each in order:
+                    await orders.deploy(each)
+        given = cluster._serving.gpu_seats.given
+        assert given["a"] == given["b"] != given["c"] == given["d"]
+        other = attrs.evolve(wanting("e", gpu_memory_gib=1.0))
+        with cluster.at_home(), pytest.raises(NoRoomError):
+            async with orders.seated([other]):
+                raise AssertionError
+
+
+async def test_of_two_of_one_name_the_second_waits() -> None:
+    async with Cluster.connect("inproc://n", environ={}) as cluster:
+        seating = seating_of(cluster)
+        await seating.look([wanting("a")])
+        with seating.seated(wanting("a")):
+            with seating.seated(wanting("a")):
+                pass
+            assert cluster._serving.gpu_seats.given == {"a": ((0,),)}
+            other = wanting("a", gpu_memory_gib=1.0)
+            with pytest.raises(NotReadyError, match="another a is on its way"):
+                seating.seated(other).__enter__()
+
+
+async def test_what_has_no_room_is_explained_so() -> None:
+    async with Cluster.connect("inproc://n", environ={}) as cluster:
+        name = cluster._serving.node.name
+        assert cluster.explain(wanting("a", 5)).nodes == {name: ((),)}  # nobody looked
+        await cluster.deploy(wanting("a"))
+        told = cluster.explain(wanting("b", 5))
+        assert (told.missing, told.nodes) == (1, {})
+        assert told.obstacles == f"{name}: has 1 GPU, not 5"
+        assert cluster.explain(wanting("a")).nodes == {name: ((0,),)}
+        assert cluster.explain(wanting("c", 0)).nodes == {name: ((),)}
+        assert cluster._serving.gpu_seats.given == {"a": ((0,),)}
+
+
+def seating_of(cluster: Cluster) -> Seating:
+    orders = cluster._serving.orders
+    assert isinstance(orders, LocalOrders)
+    return orders._seating
