@@ -9,6 +9,10 @@ next run.
 Sequences that draft equally many share their rounds; one that drafts nothing has an
 ordinary step: its answer is constrained or at its end, or the draft does not pay, or
 it is measured what a step takes (:mod:`atomr_infer.runtimes.decoding.pace`).
+
+Beside a constrained answer, paced ones draft nothing: its step is there anyway, and
+takes them with it.  Beside one that could draft and began without, they do, for so the
+draft comes back where there is always somebody.
 """
 
 from __future__ import annotations
@@ -129,9 +133,13 @@ class DraftingEngine(OrtEngine):
 
     def _place(self, generation: Generation) -> Pair:
         decoder = generation.answers[0].drafts
-        rows = len(self._running) + len(generation.answers)
+        beside = self._running if self._judges_rows else []  # those in its runs
+        rows = len(beside) + len(generation.answers)
         drafts = decoder is not None and (
-            self._pace is None or decoder.is_steady or self._pace.begins(rows)
+            self._pace is None
+            or decoder.is_steady
+            # Beside one that never drafts, it would rest.
+            or (not _is_beside_one_without(beside) and self._pace.begins(rows))
         )
         draft = Part(self._draft.empty()) if drafts else None
         return Pair(self._model.empty(), draft=draft)
@@ -160,7 +168,9 @@ class DraftingEngine(OrtEngine):
     def _decode(self, together: Sequence[Running[Part]], outcome: Outcome) -> None:
         plain: list[Running[Part]] = []
         rounds: dict[int, list[_Drafting]] = defaultdict(list)
-        counts = self._counts(together)
+        steady = self._steady(together)
+        others = len(together) - len(steady)
+        counts = steady | self._paced(together, others)
         for one in together:
             pair, decoder = _pair(one.place), one.answer.drafts
             count = counts.get(one, 0)
@@ -168,65 +178,74 @@ class DraftingEngine(OrtEngine):
                 plain.append(one)
                 continue
             rounds[count].append(_Drafting(one, pair, pair.draft, decoder))
-        # Of a step that is made in several runs, no time says what one would take.
-        is_one = len(rounds) + bool(plain) == 1
         if plain:
-            self._plainly(plain, outcome, is_measured=is_one)
+            self._plainly(plain, outcome)
         for count, drafting in rounds.items():
-            if self._judges_rows:
-                self._round(drafting, count, outcome, is_measured=is_one)
-                continue
-            for each in drafting:
-                alone = is_one and len(drafting) == 1
-                self._round([each], count, outcome, is_measured=alone)
+            # Rows that are not judged in one run are, all of them, one round.
+            runs = [drafting] if self._judges_rows else [[each] for each in drafting]
+            took = [self._round(each, count, outcome) for each in runs]
+            is_paced = any(each.running not in steady for each in drafting)
+            if self._pace is not None and is_paced:
+                draft_s, judge_s = map(sum, zip(*took, strict=True))
+                self._pace.drafted(
+                    others, count, draft_s, judge_s, is_mixed=bool(plain)
+                )
 
-    def _counts(self, together: Sequence[Running[Part]]) -> dict[Running[Part], int]:
-        """Return how many tokens are drafted for each; those that pay are equal."""
+    def _steady(self, together: Sequence[Running[Part]]) -> dict[Running[Part], int]:
+        """Return how many tokens are drafted for each that has its own count."""
         counts: dict[Running[Part], int] = {}
-        paced: dict[Running[Part], SpeculativeDecoder] = {}
-        drafting = [one for one in together if _pair(one.place).draft is not None]
-        for one in drafting:
+        for one in together:
             decoder = one.answer.drafts
-            if decoder is None:
+            if decoder is None or _pair(one.place).draft is None:
                 continue
             if self._pace is None or decoder.is_steady:
-                counts[one] = decoder.wanted(one.answer.left)
-            else:
+                count = decoder.wanted(one.answer.left)
+                if count:
+                    counts[one] = count
+        return counts
+
+    def _paced(
+        self, together: Sequence[Running[Part]], rows: int
+    ) -> dict[Running[Part], int]:
+        """Return how many tokens are drafted for those that draft what pays, equally.
+
+        Args:
+            together: all that share the step.
+            rows: how many of them would share a plain step.
+        """
+        paced: dict[Running[Part], SpeculativeDecoder] = {}
+        for one in together:
+            decoder = one.answer.drafts
+            if decoder is None or decoder.is_steady:
+                continue
+            if _pair(one.place).draft is not None:
                 paced[one] = decoder
         if self._pace is None or not paced:
-            return counts
+            return {}
         likely = fmean(each.likely(self._pace.likely) for each in paced.values())
-        count = self._pace.count(len(together), likely)
-        if len(drafting) < len(together):
-            # The others have a run of their own: one more takes longer than one.
-            count = count and 0
+        count = self._pace.count(rows, likely)
         for one in paced:
             pair = _pair(one.place)
             if count is None or pair.lacks > _MOST_LACKED:
                 one.place = attrs.evolve(pair, draft=None)
-            else:
-                counts[one] = min(count, *(each.answer.left - 1 for each in paced))
-        return counts
+        if count is None or _is_beside_one_without(together):
+            return {}
+        count = min(count, *(each.answer.left - 1 for each in paced))
+        return dict.fromkeys(paced, count)
 
-    def _plainly(
-        self, plain: Sequence[Running[Part]], outcome: Outcome, *, is_measured: bool
-    ) -> None:
+    def _plainly(self, plain: Sequence[Running[Part]], outcome: Outcome) -> None:
         tokens = [one.answer.token for one in plain]
         began_at = self._clock()
         super()._decode(plain, outcome)
-        if self._pace is not None and is_measured:
+        if self._pace is not None:
             self._pace.stepped(len(plain), self._clock() - began_at)
         for one, token in zip(plain, tokens, strict=True):
             one.place = _pair(one.place).read(token)
 
     def _round(
-        self,
-        drafting: Sequence[_Drafting],
-        count: int,
-        outcome: Outcome,
-        *,
-        is_measured: bool,
-    ) -> None:
+        self, drafting: Sequence[_Drafting], count: int, outcome: Outcome
+    ) -> tuple[float, float]:
+        """Draft and judge; return what each took, in seconds."""
         began_at = self._clock()
         if self._drafts_rows:
             drafted = self._propose(drafting, count)
@@ -247,9 +266,7 @@ class DraftingEngine(OrtEngine):
                 draft=draft.shortened(min(draft.length, length)),
                 recent=(tokens[row][accepted],),
             )
-        if self._pace is not None and is_measured:
-            draft_s, judge_s = proposed_at - began_at, self._clock() - proposed_at
-            self._pace.drafted(len(drafting), count, draft_s, judge_s)
+        return proposed_at - began_at, self._clock() - proposed_at
 
     def _judge(
         self, drafting: _Drafting, logits: Sequence[Logits], outcome: Outcome
@@ -318,6 +335,11 @@ def _judge(drafting: _Drafting, logits: Sequence[Logits], outcome: Outcome) -> i
         return accepted
     outcome.take(generation, answer, logits[accepted])
     return accepted
+
+
+def _is_beside_one_without(running: Sequence[Running[Part]]) -> bool:
+    """Whether one of them never drafts, for its answer is constrained."""
+    return any(one.answer.drafts is None for one in running)
 
 
 def _all_moved(parts: Sequence[Part], cache: Cache) -> list[Part]:

@@ -45,6 +45,10 @@ _PLAIN_EVERY = 32
 _TRY_EVERY = 16
 """Answers after which one is drafted again where it did not pay."""
 
+_MOST_MIXED = 512
+"""Rounds beside sequences without a draft, one after the other, until it is given up:
+they take a run more, and are there to come to rounds of all."""
+
 _HOPE = 0.8
 """How likely a token is thought to be accepted before any was judged."""
 
@@ -64,7 +68,9 @@ class _Known:
         plain: of steps without a draft.
         draft: of rounds' drafts, for each token.
         more: that judging takes beyond a plain step, for each drafted token.
-        rounds: that were made since the last plain step.
+        rounds: that were chosen since the last plain step, whether they were timed
+            or not.
+        mixed: rounds beside sequences without a draft since the last one of all.
         left: whether drafting was given up.
         answers: that began since then.
     """
@@ -73,6 +79,7 @@ class _Known:
     draft: deque[float] = attrs.field(factory=_times)
     more: deque[float] = attrs.field(factory=_times)
     rounds: int = 0
+    mixed: int = 0
     left: bool = False
     answers: int = 0
 
@@ -98,8 +105,8 @@ class Pace:
 
     Attributes:
         likely: how likely a drafted token is accepted, of late.
-        gain: how many times as fast a round is as plain steps, for the best count, as
-            was found last; 0: it was not measured yet.
+        gain: how many times as fast a round is as plain steps, for the best count and
+            for what is accepted of late, as was found last; 0: it was not measured yet.
     """
 
     def __init__(self, most: int) -> None:
@@ -120,25 +127,43 @@ class Pace:
         known.answers += 1
         if known.answers < _TRY_EVERY:
             return False
-        known.left, known.answers = False, 0
+        known.left, known.answers, known.mixed = False, 0, 0
         known.draft.clear()  # what has changed is to be seen
         known.more.clear()
         return True
 
     def count(self, rows: int, likely: float) -> int | None:
-        """Return how many tokens are drafted now; None: it does not pay.
+        """Return how many tokens are drafted now; None: it does not pay for these.
+
+        Only where it would not pay with what is accepted of late either, the next
+        answers are made without: one odd answer says nothing of others.
 
         Args:
-            rows: sequences that share the round.
+            rows: sequences that share the step.
             likely: how likely each of their drafted tokens is accepted, from 0 to 1.
         """
         known = self._known[_kind(rows)]
-        if len(known.plain) < _LEAST:
-            return 0
-        if len(known.more) < _LEAST:
-            return min(_FIRST, self._most)
         if known.left:
             return None
+        if len(known.plain) < _LEAST:
+            return 0
+        few = min(_FIRST, self._most)
+        if len(known.more) < _LEAST:
+            return few
+        best, gain = self._best(known, likely)
+        _, self.gain = self._best(known, self.likely)
+        if gain <= 1:
+            is_sure = len(known.more) == _WINDOW or gain < _HOPELESS
+            known.left = is_sure and self.gain <= 1
+            return None if is_sure else few
+        if known.rounds >= _PLAIN_EVERY:
+            known.rounds = 0
+            return 0
+        known.rounds += 1
+        return best
+
+    def _best(self, known: _Known, likely: float) -> tuple[int, float]:
+        """Return the count that gives most tokens a second, and its gain."""
         plain_s, draft_s, more_s = map(
             statistics.median, (known.plain, known.draft, known.more)
         )
@@ -148,32 +173,37 @@ class Pace:
             return tokens_of(likely, count) * plain_s / round_s
 
         best = max(range(1, self._most + 1), key=gain)
-        self.gain = gain(best)
-        is_sure = len(known.more) == _WINDOW or self.gain < _HOPELESS
-        if self.gain <= 1:
-            known.left = is_sure
-            return None if is_sure else min(_FIRST, self._most)
-        return 0 if known.rounds >= _PLAIN_EVERY else best
+        return best, gain(best)
 
     # --- what was measured -----------------------------------------------------------
 
     def stepped(self, rows: int, took_s: float) -> None:
         """Note a step without a draft."""
-        known = self._known[_kind(rows)]
-        known.plain.append(took_s)
-        known.rounds = 0
+        self._known[_kind(rows)].plain.append(took_s)
 
-    def drafted(self, rows: int, count: int, draft_s: float, judge_s: float) -> None:
+    def drafted(
+        self,
+        rows: int,
+        count: int,
+        draft_s: float,
+        judge_s: float,
+        *,
+        is_mixed: bool = False,
+    ) -> None:
         """Note a round.
 
         Args:
-            rows: sequences that shared it.
+            rows: sequences that shared the step.
             count: tokens that were drafted for each.
             draft_s: what that took.
             judge_s: what judging took.
+            is_mixed: whether some of them have no draft, and had a run of their own.
+                The times are less than a round of all takes then: where they do not
+                pay, that would not.
         """
         known = self._known[_kind(rows)]
-        known.rounds += 1
+        known.mixed = known.mixed + 1 if is_mixed else 0
+        known.left = known.left or known.mixed >= _MOST_MIXED
         known.draft.append(draft_s / count)
         if known.plain:
             beyond = judge_s - statistics.median(known.plain)

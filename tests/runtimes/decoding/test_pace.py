@@ -102,3 +102,26 @@ def test_how_likely_a_token_is_accepted_follows_what_is() -> None:
     for _ in range(300):
         pace.judged(1, 1)
     assert pace.likely == pytest.approx(0.5, abs=0.02)
+
+
+def test_one_odd_answer_ends_drafting_for_itself_only() -> None:
+    pace = measured(draft_s=3.0, more_s=0.5)
+    for _ in range(99):
+        pace.judged(9, 1)
+    assert pace.count(1, pace.likely)
+    assert pace.count(1, 0.2) is None
+    assert pace.gain > 1
+    assert pace.begins(1)
+    assert pace.count(1, pace.likely)
+
+
+def test_rounds_beside_others_without_a_draft_end_some_time() -> None:
+    pace = measured(draft_s=1.0, more_s=0.5, rows=2)
+    for rounds in (500, 500, 513):
+        for _ in range(rounds):
+            pace.drafted(2, 2, 2.0, 11.0, is_mixed=True)
+        if rounds == 500:
+            assert pace.count(2, 0.9) is not None
+            pace.drafted(2, 2, 2.0, 11.0)
+    assert pace.count(2, 0.9) is None
+    assert not pace.begins(2)
