@@ -127,15 +127,33 @@ def test_what_a_killed_conversion_left_goes_and_what_one_writes_stays(
     if folder:
         partial.mkdir()
         (partial / "model.onnx").write_bytes(bytes(1000))
+        (partial / "sha256.json").write_text("{}")  # the last that is written
     else:
         partial.write_bytes(bytes(1000))
     lock = partial.with_suffix(".lock")
     with locked(lock, lambda _: None):
-        make_room(newest)
+        make_room(newest, 1)
         assert partial.exists()
     make_room(newest)
     assert not partial.exists()
     assert lock.exists()
+
+
+def test_one_that_is_made_again_meanwhile_does_not_make_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damaged = file_of(tmp_path, "a", 100, used_at=10)
+    newest = file_of(tmp_path, "c", 100, used_at=30)
+
+    def made_again(handle: int, how: int) -> None:
+        monkeypatch.undo()
+        damaged.unlink()
+        damaged.write_bytes(b"whole")
+        fcntl.flock(handle, how)
+
+    monkeypatch.setattr(fcntl, "flock", made_again)
+    make_room(newest, 1)
+    assert damaged.read_bytes() == b"whole"
 
 
 def test_one_that_cannot_be_removed_keeps_no_other(
