@@ -7,15 +7,19 @@ its mistake is seen, and so does one that is asked to be strict.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import attrs
 
 from atomr_infer.cli.output.banner import print_notice
 from atomr_infer.errors import decode, encode
+from atomr_infer.serving.placing.seating import NoRoomError
 from atomr_infer.serving.replicas.key_check import KEY_REFUSED
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from atomr_infer.cli.plan import ServePlan
     from atomr_infer.errors import InferenceError
 
@@ -48,6 +52,24 @@ class Failures:
         if self._is_strict or self._failed - self._of_keys == self._all:
             raise error
         print_notice(f"{error}; it is tried again")
+
+
+@contextmanager
+def said_with_line(plan: ServePlan) -> Iterator[None]:
+    """Have a deployment for which there are too few GPUs said with its line.
+
+    Raises:
+        NoRoomError: the same, with file and line where the plan is from a file.
+    """
+    try:
+        yield
+    except NoRoomError as error:
+        if plan.origin is not None and error.path is None:
+            names = [deployment.name for deployment in plan.deployments]
+            where = ("deployment", names.index(error.deployment), "placement")
+            error.path = plan.origin.path
+            error.line = plan.origin.positions.line(where)
+        raise
 
 
 def _with_remedy(error: InferenceError) -> InferenceError:

@@ -36,7 +36,7 @@ from atomr_infer.cli.serving.cluster_files import (
     check_cluster_files,
     node_of,
 )
-from atomr_infer.cli.serving.failures import Failures
+from atomr_infer.cli.serving.failures import Failures, said_with_line
 from atomr_infer.cli.serving.hangup import open_hangups, renew_at, signals_here
 from atomr_infer.cli.serving.lifecycle import ServeLifecycle
 from atomr_infer.cli.serving.other_state import other_state
@@ -292,6 +292,12 @@ async def _load_share(cluster: Cluster, orders: Orders, plan: ServePlan) -> None
 
 
 async def _load_all(cluster: Cluster, orders: LocalOrders, plan: ServePlan) -> None:
+    with said_with_line(plan):
+        async with orders.seated(plan.deployments):
+            await _load_each(cluster, orders, plan)
+
+
+async def _load_each(cluster: Cluster, orders: LocalOrders, plan: ServePlan) -> None:
     failure: ConfigError | InferenceError | None = None
     failures = Failures(plan)
     # All are deployed at once, so a fallback may come after who names it.

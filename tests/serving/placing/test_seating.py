@@ -260,6 +260,15 @@ async def test_nobody_gets_the_gpu_of_an_engine_that_is_being_replaced() -> None
         await cluster.deploy(wanting("b"))
 
 
+async def test_what_is_replaced_with_the_same_share_has_it_once() -> None:
+    async with Cluster.connect("inproc://n", environ={}) as cluster:
+        await cluster.deploy(wanting("a", gpu_memory_gib=7.0))
+        seating = seating_of(cluster)
+        other = attrs.evolve(wanting("a", gpu_memory_gib=7.0), options={"reply": "b"})
+        with seating.seated(other):
+            await cluster.deploy(wanting("b", gpu_memory_gib=7.0))
+
+
 async def test_what_asks_for_more_of_its_gpu_than_is_free_is_refused() -> None:
     async with Cluster.connect("inproc://n", environ={}) as cluster:
         for name in ("a", "b"):
