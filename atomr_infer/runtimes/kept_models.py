@@ -141,14 +141,16 @@ def _is_at(handle: int, path: Path) -> bool:
     return os.path.samestat(os.fstat(handle), path.stat())
 
 
-def make_room(newest: Path, most_bytes: int | None = None) -> None:
-    """Remove models that were not used for the longest, where all take too much.
+def make_room(newest: Path, most_bytes: int | None = None, free_bytes: int = 0) -> None:
+    """Remove models that were not used for the longest, where there is no room.
 
     Where that fails, the log says why.
 
     Args:
-        newest: the one that was made now; it stays, and so does what is in use.
+        newest: the one that was made now, or will be; it stays, and so does what is
+            in use.
         most_bytes: what all may take; None: :data:`MOST_BYTES`.
+        free_bytes: what the disk must have free for it.
     """
     most = MOST_BYTES if most_bytes is None else most_bytes
     folder = newest.parent
@@ -164,19 +166,25 @@ def make_room(newest: Path, most_bytes: int | None = None) -> None:
                     by_use.append((path.stat().st_mtime_ns, path, _size_bytes(path)))
     total = sum(size for _, _, size in by_use)
     for _, path, size in sorted(by_use):
-        if total <= most:
+        if total <= most and _has_free(folder, free_bytes):
             return
         with _told(path):
             if path != newest and _removed(path):
+                reason = (
+                    f"all may take {most >> 20} MiB"
+                    if total > most
+                    else "the disk is full"
+                )
                 total -= size
                 _log.info(
-                    "the converted model %s made room for another one: all may take "
-                    "%d MiB",
-                    path,
-                    most >> 20,
+                    "the converted model %s made room for another one: %s", path, reason
                 )
     if total > most:
         _log.info("converted models take %d MiB, and are in use", total >> 20)
+
+
+def _has_free(folder: Path, needed_bytes: int) -> bool:
+    return shutil.disk_usage(folder).free >= needed_bytes
 
 
 @contextmanager

@@ -107,7 +107,7 @@ def as_q8_0(source: Path, folder: Path, report: Report) -> Path:
         with space_errors(folder, lambda: size):
             folder.mkdir(parents=True, exist_ok=True)
             with locked(cached.with_suffix(".lock"), report):
-                _convert_once(source, cached, report)
+                _convert_once(source, cached, size, report)
         return cached
 
 
@@ -122,7 +122,7 @@ def _conversion_packages() -> Iterator[None]:
         ) from error
 
 
-def _convert_once(source: Path, cached: Path, report: Report) -> None:
+def _convert_once(source: Path, cached: Path, size: int, report: Report) -> None:
     from atomr_infer_mistralrs.requantize import requantize  # noqa: PLC0415  as above
 
     # Another process may have made it while this one waited for the lock.
@@ -130,6 +130,7 @@ def _convert_once(source: Path, cached: Path, report: Report) -> None:
         return
     if cached.exists():
         _log.warning("the converted model %s is damaged and is made again", cached)
+    make_room(cached, free_bytes=size)
     partial = cached.with_suffix(".partial")
     try:
         requantize(source, partial, report)

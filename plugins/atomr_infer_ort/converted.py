@@ -100,7 +100,7 @@ def _conversion_packages(bits: int) -> Iterator[None]:
 
 
 def _convert_once(model: Path, kept: Path, bits: int, report: Report) -> None:
-    from atomr_infer_ort.quantizing import write_quantized  # noqa: PLC0415  as above
+    from atomr_infer_ort.quantizing import size_as, write_quantized  # noqa: PLC0415
 
     # Another process may have made it while this one waited for the lock.
     if _is_whole(kept):
@@ -110,6 +110,7 @@ def _convert_once(model: Path, kept: Path, bits: int, report: Report) -> None:
         shutil.rmtree(kept)
     partial = kept.with_name(f"{kept.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
+    make_room(kept, free_bytes=size_as(model, bits))
     try:
         partial.mkdir()
         write_quantized(model, partial / "model.onnx", bits, report)

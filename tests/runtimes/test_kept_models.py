@@ -139,6 +139,24 @@ def test_what_a_killed_conversion_left_goes_and_what_one_writes_stays(
     assert lock.exists()
 
 
+def test_a_full_disk_takes_no_more_than_it_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = [file_of(tmp_path, name, 100, used_at=at) for at, name in enumerate("abc")]
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(
+        shutil,
+        "disk_usage",
+        lambda _: usage._replace(free=1000 - sum(one.exists() for one in made)),
+    )
+    with caplog.at_level(logging.INFO):
+        make_room(tmp_path / f"{called('d')}.gguf", free_bytes=998)
+    assert [one.exists() for one in made] == [False, True, True]
+    assert caplog.messages == [
+        f"the converted model {made[0]} made room for another one: the disk is full"
+    ]
+
+
 def test_one_that_is_made_again_meanwhile_does_not_make_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -227,6 +227,26 @@ def test_a_new_one_makes_room_and_is_used_itself(
     assert caplog.messages[-1] == "converted models take 0 MiB, and are in use"
 
 
+def test_a_full_disk_has_an_old_one_make_room(
+    small_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = tmp_path / f"{'0' * 32}-q8_0-v1.gguf"
+    old.write_bytes(bytes(100))
+    old.with_suffix(".sha256").write_text("digest")
+    at_write: list[bool] = []
+    as_q8_0(small_gguf, tmp_path / "other", lambda _: None)
+    assert old.exists()
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(
+        shutil,
+        "disk_usage",
+        lambda _: usage._replace(free=0 if old.exists() else 2**40),
+    )
+    as_q8_0(small_gguf, tmp_path, lambda _: at_write.append(old.exists()))
+    # It was there when the source was looked at, and not when the model was written.
+    assert (at_write[0], at_write[-1]) == (True, False)
+
+
 @pytest.mark.parametrize(
     "damage", ["truncated", "flipped", "no digest", "binary digest"]
 )

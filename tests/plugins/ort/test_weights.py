@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import shutil
 import sys
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -295,6 +296,25 @@ def test_a_new_one_makes_room_and_is_used_itself(
         kept_models.make_room(old, 1)
     assert made.exists()
     assert caplog.messages[-1] == "converted models take 0 MiB, and are in use"
+
+
+def test_a_full_disk_has_an_old_one_make_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    onnx.save(product(matrix(64, 64)), tmp_path / "m.onnx")
+    old = tmp_path / f"{'0' * 32}-8-blocks-v0"
+    old.mkdir()
+    (old / "sha256.json").write_text("{}")
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(
+        shutil,
+        "disk_usage",
+        lambda _: usage._replace(free=0 if old.exists() else 2**40),
+    )
+    there: list[bool] = []
+    with_bits(tmp_path / "m.onnx", 8, tmp_path, lambda _: there.append(old.exists()))
+    # It was there when the source was looked at, and not when the model was written.
+    assert (there[0], there[-1]) == (True, False)
 
 
 def test_a_damaged_one_is_made_again_and_a_whole_one_is_not_written_to(
