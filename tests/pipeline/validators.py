@@ -38,3 +38,13 @@ async def says_law(batch: ExecuteBatch) -> str:
 
 def chooses_nothing(batch: ExecuteBatch) -> str:
     raise ValueError(batch.model)
+
+
+class SaysLaw:
+    """A gate with something to remember, and a call that waits."""
+
+    async def __call__(self, batch: ExecuteBatch) -> str:
+        return await says_law(batch)
+
+
+says_law_as_an_object = SaysLaw()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, cast
 
 import trio
@@ -11,7 +12,7 @@ import trio
 from atomr_infer.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
 
 def find_function(name: str, *, what: str) -> Callable[..., object]:
@@ -41,13 +42,28 @@ def find_function(name: str, *, what: str) -> Callable[..., object]:
 async def call_function(function: Callable[..., object], *arguments: object) -> object:
     """Return what such a function says; a plain one thinks in a thread.
 
+    Args:
+        function: a function, plain or async, or an object whose ``__call__`` is one.
+        *arguments: with which.
+
     Raises:
         Exception: whatever it raises.
 
     Cancellation: a plain function runs on in its thread, and what it says is not
     heard.
     """
-    if inspect.iscoroutinefunction(function):
-        return await cast("Awaitable[object]", function(*arguments))
-    # It may think for long, and holds nobody up in a thread.
-    return await trio.to_thread.run_sync(function, *arguments, abandon_on_cancel=True)
+    if _is_async(function):
+        said = function(*arguments)
+    else:
+        # It may think for long, and holds nobody up in a thread.  What it says comes
+        # in a tuple: trio lets no coroutine out of one, as a wrapper of an async
+        # function makes.
+        (said,) = await trio.to_thread.run_sync(
+            lambda: (function(*arguments),), abandon_on_cancel=True
+        )
+    return await said if isinstance(said, Awaitable) else said
+
+
+def _is_async(function: Callable[..., object]) -> bool:
+    called = function if inspect.isroutine(function) else type(function).__call__
+    return any(inspect.iscoroutinefunction(one) for one in (function, called))

@@ -67,6 +67,7 @@ async def test_rules_say_whom_a_request_is_for(
         ({"model": "gate"}, "Law.", ["gate (gate: Law.)", "law"]),
         ({"model": "gate"}, "no idea", ["gate (gate: no idea)", "general"]),
         ("python:tests.pipeline.validators:says_law", "", ["law"]),
+        ("python:tests.pipeline.validators:says_law_as_an_object", "", ["law"]),
         ("python:tests.pipeline.validators:scores", "", ["law"]),
         ("python:tests.pipeline.validators:chooses_nothing", "", ["general"]),
     ],
