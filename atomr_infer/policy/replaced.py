@@ -55,20 +55,25 @@ def keeps_engine(now: Deployment, wanted: Deployment, *, is_client: bool) -> boo
     return same == now
 
 
-def is_swapped(now: Deployment, wanted: Deployment) -> bool:
+def is_swapped(now: Deployment, wanted: Deployment, *, is_client: bool) -> bool:
     """Whether a deployment takes over step by step, where a file says it anew.
+
+    Args:
+        now: what is served.
+        wanted: what the file says.
+        is_client: see :func:`keeps_engine`.
 
     >>> from atomr_infer.model.deployment import Deployment
     >>> from atomr_infer.model.swap_plan import SwapPlan
     >>> now = Deployment(name="chat", runtime="mock", hot_swap=SwapPlan())
-    >>> is_swapped(now, attrs.evolve(now, options={"reply": "new"}))
+    >>> is_swapped(now, attrs.evolve(now, options={"reply": "new"}), is_client=True)
     True
-    >>> is_swapped(now, attrs.evolve(now, serves=("chat", "small")))
+    >>> is_swapped(now, attrs.evolve(now, serves=("chat", "small")), is_client=True)
     False
     """
     if wanted.hot_swap is None:
         return False
-    return not keeps_engine(now, wanted, is_client=True)
+    return not keeps_engine(now, wanted, is_client=is_client)
 
 
 def _placement(now: Deployment, wanted: Deployment, *, is_client: bool) -> Placement:

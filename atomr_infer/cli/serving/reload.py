@@ -41,7 +41,6 @@ from atomr_infer.config.differences import (
 from atomr_infer.errors import ConfigError, InferenceError
 from atomr_infer.gateway.server_tls import server_context
 from atomr_infer.model.budget import budgets_by_name
-from atomr_infer.policy.replaced import is_swapped
 from atomr_infer.serving.placing.orders import Orders
 
 if TYPE_CHECKING:
@@ -232,7 +231,7 @@ class Reloader:
             gone = []  # the catalogue says so, and each node does its share
             with self._cluster.at_home():
                 notes = self._cluster.orders.declare(
-                    wanted.deployments, swaps=self._cluster.hot_swaps.declared.take
+                    wanted.deployments, swaps=self._cluster.hot_swaps.declared
                 )
             notes = (*notes, *changed_limits(self.plan, wanted))
         else:
@@ -272,7 +271,7 @@ class Reloader:
     def _is_swapped(self, wanted: Deployment) -> bool:
         """Whether a deployment is to take over step by step from the one that runs."""
         [now] = [each for each in self.plan.deployments if each.name == wanted.name]
-        return is_swapped(now, wanted)
+        return self._cluster.hot_swaps.is_swapped(now, wanted)
 
     async def _swap(self, wanted: Deployment) -> None:
         try:

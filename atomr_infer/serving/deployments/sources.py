@@ -61,6 +61,16 @@ class Sources:
             check_available(plugin, deployment, self._installed)
         return plugin
 
+    def is_client(self, deployment: Deployment) -> bool:
+        """Whether its engine is a client in its node's process.
+
+        What is not installed here, as it need not be everywhere, is a local engine.
+        """
+        try:
+            return self.plugin(deployment).host is Host.IN_PROCESS
+        except PluginError:
+            return False
+
     def make(
         self,
         deployment: Deployment,

@@ -22,7 +22,7 @@ from atomr_infer.policy.model_table import ModelTable
 from atomr_infer.runtimes.contract import HasEndpoint
 from atomr_infer.runtimes.loader import plugin_name
 from atomr_infer.serving.placing.leaving import goes, mine, moves
-from atomr_infer.serving.placing.own_file import at_once, put_file
+from atomr_infer.serving.placing.own_file import AtOnce, OwnFile
 from atomr_infer.serving.placing.records import digest_of
 from atomr_infer.serving.placing.status import cluster_status
 from atomr_infer.serving.replicas.key_check import key_refusal
@@ -244,7 +244,7 @@ class Orders:
             await self._news()
 
     def declare(
-        self, deployments: Iterable[Deployment], *, swaps: Swaps = at_once
+        self, deployments: Iterable[Deployment], *, swaps: Swaps | None = None
     ) -> tuple[str, ...]:
         """Have the deployments of this node's file served, and no more those of before.
 
@@ -253,8 +253,7 @@ class Orders:
 
         Args:
             deployments: what stands in the file.
-            swaps: called with what is served and what is to be; returns what becomes
-                of it where it is not exchanged at once, and "" where it is.
+            swaps: those that take over step by step; None: each is exchanged at once.
 
         Returns:
             What was done or left, one sentence for each deployment that is concerned.
@@ -266,9 +265,14 @@ class Orders:
         picture = self.picture()
         for deployment in wanted.values():
             self._check(deployment, picture, frozenset(wanted))
-        return put_file(
-            self._catalogue, picture, wanted, is_remote=self._is_remote, swaps=swaps
+        file = OwnFile(
+            self._catalogue,
+            picture,
+            is_remote=self._is_remote,
+            is_client=self._sources.is_client,
+            swaps=swaps or AtOnce(),
         )
+        return file.put(wanted)
 
     async def await_here(
         self, names: Iterable[str], progress: _Shown, failed: _Failed

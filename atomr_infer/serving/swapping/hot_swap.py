@@ -92,6 +92,7 @@ class ModelHotSwapServer:
     Attributes:
         status: how it stands.
         ended: set when nothing changes any more.
+        has_begun: False: it was withdrawn before.
     """
 
     def __init__(
@@ -107,6 +108,7 @@ class ModelHotSwapServer:
             deployment=order.now.name, node=serving.node.name, id=order.id
         )
         self.ended = trio.Event()
+        self.has_begun = True
         self._serving = serving
         self._now = order.now
         self._wanted = order.wanted
@@ -118,7 +120,7 @@ class ModelHotSwapServer:
         # What was asked for last, and before that: the latter is there for a moment.
         self._ours = self._before = order.now
         self._is_beside = self._is_swapped = False
-        self._leads = ""  # the node that it gives way to
+        self._yields_to = ""  # the node that leads in its place
         self._scope = trio.CancelScope()
 
     @property
@@ -139,6 +141,7 @@ class ModelHotSwapServer:
 
     def withdraw(self) -> None:
         """Say to all nodes that it does not begin."""
+        self.has_begun = False
         self._enter(Phase.ROLLED_BACK, reason="it has not begun")
         self.ended.set()
 
@@ -148,7 +151,7 @@ class ModelHotSwapServer:
         What it has had served is that one's affair, as both have the same names.
         """
         if self.cancel():
-            self._leads = node
+            self._yields_to = node
 
     async def run(self) -> None:
         """Swap, or go back; the status says which.
@@ -162,8 +165,8 @@ class ModelHotSwapServer:
                 least_s = self._wanted.timeouts.total_s
                 left = await self._end_copy(max(self._plan.drain_s, least_s))
                 self._enter(Phase.SWAPPED, share=1.0, reason=left)
-            elif self._leads:
-                reason = f"{self._leads} swaps it, too, and leads"
+            elif self._yields_to:
+                reason = f"{self._yields_to} swaps it, too, and leads"
                 self._enter(Phase.ROLLED_BACK, share=0.0, reason=reason)
             else:
                 await self._go_back(reason)

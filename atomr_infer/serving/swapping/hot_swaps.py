@@ -26,6 +26,7 @@ from atomr_infer.errors import ConfigError, NotReadyError
 from atomr_infer.model.deployment import AUTO
 from atomr_infer.model.swap_plan import SwapPlan
 from atomr_infer.policy.hot_swap import Phase
+from atomr_infer.policy.replaced import is_swapped
 from atomr_infer.runtimes.by_model import with_runtime
 from atomr_infer.serving.names import HOT_SWAPS
 from atomr_infer.serving.placing.records import digest_of
@@ -160,6 +161,16 @@ class HotSwaps:
     async def _begin_declared(self, wanted: Deployment) -> str:
         return (await self.begin(wanted, None, None)).id
 
+    def is_swapped(self, now: Deployment, wanted: Deployment) -> bool:
+        """Whether what a file says anew takes over step by step.
+
+        Args:
+            now: what this node serves.
+            wanted: what the file says.
+        """
+        source = self._serving.blueprint(now.name).source
+        return is_swapped(now, wanted, is_client=source.is_client)
+
     def cancel(self, name: str) -> str | None:
         """Have a swap go back; return its id, None: there is none that still can."""
         swap = self._swaps.get(name)
@@ -218,7 +229,7 @@ class HotSwaps:
         if self._other(swap.status.deployment, swap.id) is not None:
             return  # it is the other one that all are to know
         asked = () if self._serving.node.is_alone else map(_digest, swap.asked)
-        told = msgspec.structs.replace(record.at(swap.status), asked=tuple(asked))
+        told = msgspec.structs.replace(_at(record, swap), asked=tuple(asked))
         self._board.put(swap.status.deployment, told)
 
     def _is_mine(self, record: SwapRecord) -> bool:
@@ -228,16 +239,17 @@ class HotSwaps:
 
     async def watch(self) -> None:
         """Follow what all nodes say of swaps; never returns."""
-        while True:
-            is_busy = False
-            try:
-                self._board.subscribe()
-                is_busy = await self._look()
-            except NotReplicatingError:
-                log.info("the replicator is away; swaps are not followed")
-            await _news(_LOOK_EVERY_S if is_busy else _REST_S)
+        async with trio.open_nursery() as nursery:
+            while True:
+                is_busy = False
+                try:
+                    self._board.subscribe()
+                    is_busy = await self._look(nursery)
+                except NotReplicatingError:
+                    log.info("the replicator is away; swaps are not followed")
+                await _news(_LOOK_EVERY_S if is_busy else _REST_S)
 
-    async def _look(self) -> bool:
+    async def _look(self, nursery: trio.Nursery) -> bool:
         """Do what is to be done now; return whether a swap runs."""
         running = {
             name: record
@@ -261,7 +273,7 @@ class HotSwaps:
             elif not self._is_mine(record):
                 self._counts.begin(record.id, name)
         self._counts.tell()
-        await self.declared.look()
+        self.declared.look(nursery)
         old = self._trimmer.trim(self.statuses())
         self._swaps = {n: s for n, s in self._swaps.items() if s.id not in old}
         self.declared.forget(old)
@@ -272,7 +284,7 @@ class HotSwaps:
         if self._board.is_ended(name, record.id):
             swap.cancel()
         # Its end, too: it may have come while the replicator was away.
-        self._board.put(name, record.at(swap.status))
+        self._board.put(name, _at(record, swap))
 
     def _is_left(self, record: SwapRecord) -> bool:
         """Whether this node is to bring a swap to its end that nobody leads."""
@@ -317,6 +329,14 @@ class HotSwaps:
                 await start_child(HOT_SWAPS, spec)
         except (CallError, StartError) as error:
             raise NotReadyError("the server is shutting down") from error
+
+
+def _at(record: SwapRecord, swap: ModelHotSwapServer) -> SwapRecord:
+    """Return the record of a swap that this node leads, as it stands."""
+    if not swap.has_begun:
+        # It is no answer to a file that says what it would have brought.
+        record = msgspec.structs.replace(record, after="")
+    return record.at(swap.status)
 
 
 def _digest(deployment: Deployment) -> str:

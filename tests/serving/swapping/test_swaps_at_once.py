@@ -116,7 +116,7 @@ class Nothing:
 
     names = ()
 
-    async def look(self) -> None:
+    def look(self, _: trio.Nursery) -> None:
         """Do nothing."""
 
     def forget(self, _: object) -> None:
@@ -195,7 +195,7 @@ async def test_two_that_could_not_hear_each_other_are_one_when_they_can(
         world.heal()
         for _ in range(4):
             for node in (a, b):
-                await node.swaps._look()
+                await node.swaps._look(nursery)
                 await trio.sleep(0.1)
         ended = [node for node, swap in swaps.items() if swap.ended.is_set()]
         assert len(ended) == 1
@@ -224,6 +224,8 @@ async def test_who_is_cancelled_before_it_leads_leaves_the_way_free(
             await a.begin()
         [status] = b.swaps.statuses()
         assert (status.phase, status.reason) == (Phase.ROLLED_BACK, "it has not begun")
+        # It is no answer to a file that says the same.
+        assert b.board.records()["m"].after == ""
         assert await b.begin() == "loading"
         assert (a.started, b.started) == (0, 1)
         nursery.cancel_scope.cancel()
