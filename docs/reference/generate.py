@@ -93,7 +93,8 @@ A `[[budget]]` has the same keys, and the `team` or the `key` (its id) that spen
 _PLACEMENT = """\
 Which nodes of a cluster run the replicas ([placement](../explanation/placement.md)).
 Where a node has no others, only `gpus`, `gpu_memory_gib` and `check` are looked at: what asks for more GPUs than are free is refused, when it starts and by `atomr-infer check`.
-Without `pip install 'atomr-infer[gpu]'` nobody can count them, and that is logged."""
+What runs has its GPUs until what comes in its place serves: a reload that gives a deployment another name, and a hot swap, need as much again as it has, on another GPU or on the same one with `gpu_memory_gib`.
+Where the package of `pip install 'atomr-infer[gpu]'` is missing, or the driver does not answer, nobody can count them, and that is logged."""
 
 _HOT_SWAP = """\
 How carefully another one takes over ([swap a model](../how-to/swap-a-model.md)).

@@ -180,7 +180,8 @@ def refuse_missing(placed: Placed, inventory: Inventory) -> None:
         f"deployment {placed.deployment!r} cannot be placed: {placed.obstacles}, for "
         f"{placed.missing} of its replicas (GPUs here: {there or 'none'}; "
         f"{inventory.note}); ask for fewer in [deployment.placement], or say with "
-        "gpu_memory_gib how much of one each takes",
+        "gpu_memory_gib how much of one each takes; what goes has its GPUs until what "
+        "comes in its place serves",
     )
 
 

@@ -56,7 +56,8 @@ async def test_the_second_of_two_that_need_the_one_gpu_is_refused() -> None:
             "deployment 'b' cannot be placed: this machine: has 0 of 1 GPUs with all "
             "memory free, for 1 of its replicas (GPUs here: T4 with 16 GiB; the NVIDIA "
             "driver); ask for fewer in [deployment.placement], or say with "
-            "gpu_memory_gib how much of one each takes"
+            "gpu_memory_gib how much of one each takes; what goes has its GPUs until "
+            "what comes in its place serves"
         )
         assert [each.name for each in cluster.deployments()] == ["a"]
         # What needs none is not concerned; what has ended gives its own back.
