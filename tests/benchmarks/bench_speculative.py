@@ -5,11 +5,12 @@
                                                  [--one-by-one]
 
 SmolLM2-135M with weights of 32 bits answers alone, with itself of four bits as its
-draft, and with itself of 32 bits, which cannot pay: that one is to rest, and to cost
-little.  All are behind the bridge, as they are served.  The runners take turns, so
-that what else the machine does falls on all; a figure is the median of its rounds, and
-a ratio is of what ran in turns.  A cold round comes first, which is told and does not
-count: in it the engine measures whether its draft pays.
+draft, with the same that never rests (``draft_always``), and with itself of 32 bits,
+which cannot pay: that one is to rest, and to cost little.  All are behind the bridge,
+as they are served.  The runners take turns, so that what else the machine does falls
+on all; a figure is the median of its rounds, and a ratio is of what ran in turns.  A
+cold round comes first, which is told and does not count: in it the engine measures
+whether its draft pays.
 
 It ends in time: a round that has not come to its end by then counts for nothing.
 """
@@ -62,7 +63,8 @@ KINDS = {
     "greedy": Sampling(temperature=0.0),
     "temperature 0.8": Sampling(temperature=0.8),
 }
-ALONE, DRAFTED, USELESS = "model alone", "with a draft", "with itself as its draft"
+ALONE, DRAFTED = "model alone", "with a draft"
+ALWAYS, USELESS = "with a draft, always", "with itself as its draft"
 
 
 @attrs.define
@@ -126,6 +128,7 @@ async def measure(model: Path, draft: Path, given: argparse.Namespace) -> None:
         for name, options in (
             (ALONE, shared),
             (DRAFTED, drafting | {"draft": str(draft)}),
+            (ALWAYS, drafting | {"draft": str(draft), "draft_always": True}),
             (USELESS, drafting | {"draft": str(model)}),
         ):
             deployment = Deployment(

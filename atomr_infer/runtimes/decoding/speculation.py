@@ -35,8 +35,9 @@ from atomr_infer.runtimes.decoding.sampling import Shares
 if TYPE_CHECKING:
     from atomr_infer.runtimes.decoding.sampling import Choice, Logits, Sampler
 
-_WEIGHT = 8
-"""Judged tokens of an answer that count as much as what others' were."""
+_WEIGHT = 32
+"""Judged tokens of an answer that count as much as what others' were: its beginning
+is often harder than the rest."""
 
 
 @attrs.frozen(eq=False)

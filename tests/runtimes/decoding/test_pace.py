@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from atomr_infer.runtimes.decoding.pace import Pace, tokens_of
+from atomr_infer.runtimes.decoding.sampling import Sampler, Settings
+from atomr_infer.runtimes.decoding.speculation import SpeculativeDecoder
 
 
 def measured(
@@ -125,3 +127,18 @@ def test_rounds_beside_others_without_a_draft_end_some_time() -> None:
             pace.drafted(2, 2, 2.0, 11.0)
     assert pace.count(2, 0.9) is None
     assert not pace.begins(2)
+
+
+@pytest.mark.parametrize(
+    ("accepted", "judged", "goes_on"), [(8, 14, True), (35, 90, False)]
+)
+def test_an_answer_is_judged_behind_its_beginning(
+    accepted: int, judged: int, goes_on: bool
+) -> None:
+    # A round of one token takes 1.68 plain steps.
+    pace = measured(draft_s=6.3, more_s=0.5)
+    pace.likely = 0.78
+    answer = SpeculativeDecoder(Sampler(Settings(), (), (1,)), most=2)
+    answer.drafted, answer.accepted = judged, accepted
+    count = pace.count(1, answer.likely(pace.likely))
+    assert (count is not None) is goes_on
