@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
 import attrs
@@ -27,7 +27,7 @@ from atomr_infer.serving.placing.orders import Orders
 from tests.serving.placing.real import NAMES, open_fleet, until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import AsyncIterator, Iterator, Mapping
     from pathlib import Path
 
     from tests.serving.placing.real import Node
@@ -148,23 +148,52 @@ async def test_a_node_that_starts_with_an_old_file_undoes_nothing(
             orders.declare([old])
             newer = attrs.evolve(old, options={"reply": "newer"})
             await orders.replace(newer, wait=False)
-        cluster = ClusterConfig(
-            name="dev",
-            voters=NAMES,
-            cookie=EnvSecret("COOKIE"),
-            ca=str(tmp_path / "ca.pem"),
-            certificate=str(tmp_path / "b.pem"),
-            private_key=str(tmp_path / "b.key"),
-            listen="127.0.0.1:0",
-            seeds=(a.address,),
-        )
-        environ = {"COOKIE": "a secret of all nodes"}
-        node = make_node(NodeConfig(name="b"), cluster, environ)
-        async with Cluster.connect("inproc://b", environ={}, node=node) as opened:
-            with opened.at_home():
-                await _load(opened, plan)
+        async with starting(tmp_path, plan, a.address):
             [status] = a.cluster.deployments()
             assert (status.name, status.revision, status.by) == ("m", 2, "a")
+
+
+@pytest.mark.slow
+async def test_a_node_that_starts_in_the_middle_of_a_swap_leaves_it_alone(
+    tmp_path: Path,
+) -> None:
+    old = attrs.evolve(M, placement=Placement(everywhere=True))
+    long = SwapPlan(steps=(0.5,), step_s=600.0, patience_s=600.0, probe=None)
+    new = attrs.evolve(old, options={"reply": "new"}, hot_swap=long)
+    async with open_fleet(tmp_path, "a") as fleet:
+        a = fleet.nodes["a"]
+        with a.cluster.at_home():
+            await a.cluster.deploy(old)
+            swap = await a.cluster.hot_swaps.begin(new, None, None)
+        await until(lambda: swap.status.phase is Phase.SHIFTING)
+        before = [(each.name, each.revision) for each in a.cluster.deployments()]
+        plan = attrs.evolve(PLAN, deployments=(new,))
+        async with starting(tmp_path, plan, a.address) as b:
+            [status] = b.hot_swaps.statuses()
+            assert (status.node, status.phase) == ("a", Phase.SHIFTING)
+            after = [(each.name, each.revision) for each in a.cluster.deployments()]
+            assert after == before
+
+
+@asynccontextmanager
+async def starting(folder: Path, plan: ServePlan, seed: str) -> AsyncIterator[Cluster]:
+    """Start node b with a file, as ``serve`` does, until it has what it is to have."""
+    cluster = ClusterConfig(
+        name="dev",
+        voters=NAMES,
+        cookie=EnvSecret("COOKIE"),
+        ca=str(folder / "ca.pem"),
+        certificate=str(folder / "b.pem"),
+        private_key=str(folder / "b.key"),
+        listen="127.0.0.1:0",
+        seeds=(seed,),
+    )
+    environ = {"COOKIE": "a secret of all nodes"}
+    node = make_node(NodeConfig(name="b"), cluster, environ)
+    async with Cluster.connect("inproc://b", environ={}, node=node) as opened:
+        with opened.at_home():
+            await _load(opened, plan)
+        yield opened
 
 
 def has_swapped(node: Node) -> bool:

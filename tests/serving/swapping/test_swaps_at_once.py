@@ -231,6 +231,20 @@ async def test_who_is_cancelled_before_it_leads_leaves_the_way_free(
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize("is_client", [True, False])
+async def test_a_node_alone_judges_a_file_by_the_engine_that_it_has(
+    is_client: bool,
+) -> None:
+    patient = attrs.evolve(
+        OLD, timeouts=attrs.evolve(OLD.timeouts, idle_s=7.0), hot_swap=PLAN
+    )
+    async with trio.open_nursery() as nursery:
+        a = Node(World(), Cluster(), "a", nursery)
+        source = SimpleNamespace(is_client=is_client)
+        a.serving.blueprint = {"m": SimpleNamespace(source=source)}.__getitem__
+        assert a.swaps.is_swapped(OLD, patient) is is_client
+
+
 # --- the end of one whose leader is gone -------------------------------------------
 
 
