@@ -5,6 +5,7 @@ from __future__ import annotations
 import attrs
 import pytest
 
+from atomr_infer.model.asker import Asker
 from atomr_infer.model.batch import ExecuteBatch, Message, Role, Sampling
 from atomr_infer.pipeline.asking.questions import filled, question
 
@@ -14,6 +15,7 @@ BATCH = ExecuteBatch(
     messages=(Message(Role.USER, "sing"), Message(Role.ASSISTANT, "la")),
     sampling=Sampling(temperature=1.5, max_tokens=900, seed=3),
     timeout_s=20.0,
+    asker=Asker(key="k"),
     client_headers={"x-team": "blue"},
 )
 
