@@ -58,14 +58,16 @@ class Core:
         facts: what is to be told.
     """
 
-    def __init__(self, me: Origin) -> None:
+    def __init__(self, me: Origin, *, voted_until_s: float = -_NEVER) -> None:
         """Start without limits.
 
         Args:
             me: the node, and a number that no earlier life had.
+            voted_until_s: an earlier life may have voted for homes until then,
+                whatever the ``past`` of limits says.
         """
         self.boot = me.boot
-        self.escrow = Escrow(me)
+        self.escrow = Escrow(me, voted_until_s=voted_until_s)
         self.parts: dict[str, Part] = {}
         self.sends: list[tuple[str, Frame]] = []
         self.marks: list[Mark] = []
@@ -98,13 +100,13 @@ class Core:
         self._perform(effects, now_s)
         self._serve(part, now_s)
 
-    def remove(self, name: str) -> None:
+    def remove(self, name: str, now_s: float) -> None:
         """Take no part any more; who waits is denied.
 
         Raises:
             KeyError: there is no such limit here.
         """
-        self.escrow.remove(name)
+        self.escrow.remove(name, now_s)
         part = self.parts.pop(name)
         self._retrying.discard(part)
         self._deny_all(part)

@@ -124,12 +124,14 @@ class PermitService:
         """Take a new life of the process; return what it goes on with."""
         core = self._core
         if core is None or self._is_broken:
-            boot = origin.boot
+            boot, voted_until_s = origin.boot, float("-inf")
             if core is not None:
+                voted_until_s = self.now_s()
                 # Peers must not take it for the life that is over.
                 boot = max(boot, core.boot + 1)
                 core.end()
-            core = self._core = Core(Origin(origin.name, boot))
+            me = Origin(origin.name, boot)
+            core = self._core = Core(me, voted_until_s=voted_until_s)
             past, self._past = self._past, UNKNOWN
             pasts, self._pasts = self._pasts, {}
             for name, limit in self._limits.items():
@@ -225,7 +227,8 @@ class PermitService:
             raise UnknownLimitError(name)
         del self._limits[name]
         if self._core is not None:
-            self._core.remove(name)
+            self._core.remove(name, self.now_s())
+            self._act()
 
     def state(self, name: str) -> LimitState:
         """Return how a limit stands on this node.
@@ -235,6 +238,17 @@ class PermitService:
             NotLimitingError: the service was not started yet.
         """
         return self._core_of(name).state(name, self.now_s())
+
+    def home(self, name: str) -> str:
+        """Return which node lends a limit's permits, as far as is known here.
+
+        Empty for a soft one, which nobody lends.
+
+        Raises:
+            UnknownLimitError: there is no such limit here.
+            NotLimitingError: the service was not started yet.
+        """
+        return self._core_of(name).escrow.home(name)
 
     # --- use ------------------------------------------------------------------------
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Protocol
 
-from atomr.gossip.escrow.frames import Frame, Open, Refused
+from atomr.gossip.escrow.frames import Frame, Open, Refused, Voting
 from atomr.gossip.escrow.limit import Mode
 from atomr.gossip.escrow.member import UNKNOWN, Member, Past
 from atomr.gossip.escrow.outcomes import Effect, Granted, Mark, Outcome, Send
+from atomr.gossip.escrow.seats import Seats
 from atomr.gossip.escrow.soft import SoftLimit
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from atomr.crdt.origin import Origin
     from atomr.gossip.escrow.limit import Limit
+    from atomr.gossip.escrow.seat import Seat
 
 _NEVER = float("inf")
 
@@ -50,15 +52,29 @@ class Escrow:
             :attr:`next_deadline_s` is exact.
     """
 
-    __slots__ = ("_due", "_heap", "_limits", "_me", "_order", "_parts", "due_s")
+    __slots__ = (
+        "_due",
+        "_heap",
+        "_limits",
+        "_me",
+        "_order",
+        "_parts",
+        "_seat_of",
+        "_seats",
+        "due_s",
+    )
 
-    def __init__(self, me: Origin) -> None:
+    def __init__(self, me: Origin, *, voted_until_s: float = -_NEVER) -> None:
         """Start without limits.
 
         Args:
             me: this life of this node.
+            voted_until_s: an earlier life may have voted until then, whatever the
+                ``past`` of limits says.
         """
         self._me = me
+        self._seats = Seats(me, voted_until_s=voted_until_s)
+        self._seat_of: dict[str, Seat] = {}
         self._parts: dict[str, _Part] = {}
         self._limits: dict[str, Limit] = {}
         self._due: dict[str, float] = {}
@@ -85,7 +101,11 @@ class Escrow:
         if limit.mode is Mode.SOFT:
             part = SoftLimit(limit, name=self._me.name, boot=self._me.boot)
         else:
-            part = Member(limit, self._me, past=past, now_s=now_s)
+            quiet_at_s = now_s - past.quiet_s
+            seat = self._seats.use(limit, now_s, quiet_at_s=quiet_at_s)
+            self._seat_of[name] = seat
+            part = Member(limit, self._me, past=past, now_s=now_s, seat=seat)
+            self.due_s = min(self.due_s, self._seats.next_deadline_s)
         self._parts[name] = part
         self._limits[name] = limit
         self._due[name] = _NEVER
@@ -112,7 +132,7 @@ class Escrow:
         self._schedule(name, part)
         return effects
 
-    def remove(self, name: str) -> None:
+    def remove(self, name: str, now_s: float) -> None:
         """Take no part any more; what is lent comes back when its lease has lapsed.
 
         Raises:
@@ -121,6 +141,9 @@ class Escrow:
         del self._parts[name]
         del self._limits[name]
         del self._due[name]
+        seat = self._seat_of.pop(name, None)
+        if seat is not None:
+            self._seats.leave(seat, now_s)
 
     def overrun(self, name: str) -> int:
         """Return how many permits of a limit were used beyond what was granted.
@@ -137,6 +160,19 @@ class Escrow:
             KeyError: there is no such limit here.
         """
         return self._parts[name].used(now_s)
+
+    def home(self, name: str) -> str:
+        """Return which node lends a limit's permits, as far as is known here.
+
+        Empty for a soft one, which nobody lends.
+
+        Raises:
+            KeyError: there is no such limit here.
+        """
+        if name not in self._parts:
+            raise KeyError(name)
+        seat = self._seat_of.get(name)
+        return "" if seat is None else seat.home
 
     def retry_after_s(self, name: str, permits: int, *, now_s: float) -> float:
         """Return when there may be as many permits here, as a ``Denied`` would say.
@@ -240,18 +276,15 @@ class Escrow:
     def next_deadline_s(self) -> float | None:
         """When :meth:`advance` is due; None: not before something else happens."""
         heap = self._heap
-        while heap:
-            due_s, _, name = heap[0]
-            if self._due.get(name) == due_s:
-                self.due_s = due_s
-                return due_s
+        while heap and self._due.get(heap[0][2]) != heap[0][0]:
             heappop(heap)
-        self.due_s = _NEVER
-        return None
+        due_s = heap[0][0] if heap else _NEVER
+        self.due_s = due_s = min(due_s, self._seats.next_deadline_s)
+        return None if due_s == _NEVER else due_s
 
     def advance(self, now_s: float) -> Sequence[Effect]:
         """Do what is due."""
-        effects: list[Effect] = []
+        effects = self._seats.advance(now_s)
         for name in self._take_due(now_s):
             part = self._parts[name]
             effects += part.advance(now_s)
@@ -260,6 +293,8 @@ class Escrow:
 
     def receive(self, sender: str, frame: Frame, now_s: float) -> Sequence[Effect]:
         """Handle a frame of another node; ``sender`` is who it is known to be."""
+        if isinstance(frame, Voting):
+            return self._seats.receive(sender, frame, now_s)
         name = frame.limit
         part = self._parts.get(name)
         if part is None:

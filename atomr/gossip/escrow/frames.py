@@ -12,10 +12,11 @@ up, and an account whose number is no longer known is never opened again.
 
 from __future__ import annotations
 
-from typing import Annotated, TypeAlias
+from typing import Annotated, ClassVar, TypeAlias
 
 import msgspec
 
+from atomr.gossip import voting
 from atomr.gossip.codec import Codec
 
 NO_CAP = -1
@@ -95,6 +96,7 @@ class Grant(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="grant")
         cap: hold no more than that, as permits cool; ``NO_CAP``: no matter.
         is_firm: whether what is beyond it may not be used any more, either: the limit
             was lowered, and is not what it was when that was lent.
+        wait_s: so long the home lends nothing that others may have lent before it.
     """
 
     limit: str
@@ -104,6 +106,7 @@ class Grant(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="grant")
     echo_s: float
     cap: int
     is_firm: bool = False
+    wait_s: Annotated[float, msgspec.Meta(ge=0.0, le=1e12)] = 0.0
 
 
 class Closed(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="closed"):
@@ -136,6 +139,30 @@ class Refused(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="refus
     nonce: Count
 
 
+class Elsewhere(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="other"):
+    """A voter does not lend permits of a limit now.
+
+    Attributes:
+        limit: its name.
+        home: who does, as far as it knows; empty: it does not know.
+    """
+
+    limit: str
+    home: str
+
+
+class Voting(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="vote"):
+    """What voters tell each other about who lends; it is of no limit.
+
+    Attributes:
+        said: the election's frame.
+    """
+
+    said: voting.Frame
+
+    limit: ClassVar[str] = ""
+
+
 class Used(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="used"):
     """A node says what it used of a soft limit.
 
@@ -152,7 +179,9 @@ class Used(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="used"):
     count: Count
 
 
-Frame: TypeAlias = Open | Offer | Ask | Grant | Closed | Refused | Used
+Frame: TypeAlias = (
+    Open | Offer | Ask | Grant | Closed | Refused | Elsewhere | Voting | Used
+)
 
 _codec = Codec[Frame](Frame)
 

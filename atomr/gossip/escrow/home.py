@@ -89,6 +89,7 @@ class Home:
     """
 
     __slots__ = (
+        "_alone_from_s",
         "_boot",
         "_closing",
         "_forgotten_s",
@@ -104,16 +105,35 @@ class Home:
         Args:
             limit: its terms.
             boot: of the home's life.
-            at_s: when an earlier life ended, at the latest.
+            at_s: when an earlier life ended, at the latest; others may have lent since,
+                which :meth:`take_over` says.
         """
         self._limit = limit
         self._boot = boot
         self._numbers = 0
         self._offered: dict[str, tuple[int, int, int]] = {}
         self.accounts: dict[str, Account] = {}
+        self._begin(at_s)
+
+    def _begin(self, at_s: float) -> None:
+        """Know nothing of what was lent until then."""
+        limit = self._limit
+        self._alone_from_s = at_s
         self._closing = Cooling(cooling_s=limit.cooling_s, batch_s=limit.batch_s)
         self._forgotten_s = at_s + limit.lapse_s
         self._lock_forgotten(limit.pool, at_s)
+
+    def take_over(self, at_s: float) -> None:
+        """Lend what others may have lent until then when it is safe.
+
+        Args:
+            at_s: nobody else has lent after that.  What was known of the time before
+                is over, where it is new.
+        """
+        if at_s > self._alone_from_s:
+            self._offered.clear()
+            self.accounts.clear()
+            self._begin(at_s)
 
     def _lock_forgotten(self, permits: int, now_s: float) -> None:
         """Lend what an earlier life may have lent, whose pool is not known, later."""
@@ -151,7 +171,7 @@ class Home:
         effects = self.lend(now_s)
         for lessee, account in self.accounts.items():
             if account.most is not None:
-                effects.append(Send(lessee, self._grant(account, NO_CAP)))
+                effects.append(Send(lessee, self._grant(account, NO_CAP, now_s)))
         return effects
 
     # --- accounts -------------------------------------------------------------------
@@ -248,7 +268,7 @@ class Home:
                 told.add(lessee)
         caps = self._caps(heard)
         return [
-            Send(lessee, self._grant(account, caps.get(lessee, NO_CAP)))
+            Send(lessee, self._grant(account, caps.get(lessee, NO_CAP), now_s))
             for lessee, account in heard.items()
             if lessee in told
         ]
@@ -271,7 +291,8 @@ class Home:
             for lessee, part in zip(heard, entitled, strict=True)
         }
 
-    def _grant(self, account: Account, cap: int) -> Grant:
+    def _grant(self, account: Account, cap: int, now_s: float) -> Grant:
+        lends_s = self._forgotten_s + self._limit.cooling_s
         return Grant(
             self._limit.name,
             self._boot,
@@ -280,4 +301,5 @@ class Home:
             account.echo_s,
             cap if account.most is None else account.most,
             is_firm=account.most is not None,
+            wait_s=max(0.0, lends_s - now_s),
         )

@@ -22,8 +22,7 @@ import math
 from collections import deque
 from typing import TYPE_CHECKING
 
-import attrs
-
+from atomr.gossip.escrow.demand import Demand
 from atomr.gossip.escrow.frames import NO_CAP, Ask, Closed, Frame, Grant, Offer, Open
 from atomr.gossip.escrow.limit import Mode
 from atomr.gossip.escrow.outcomes import (
@@ -35,40 +34,23 @@ from atomr.gossip.escrow.outcomes import (
     Outcome,
     Send,
 )
+from atomr.gossip.escrow.waiter import Waiter
 
 if TYPE_CHECKING:
     from atomr.gossip.escrow.holdings import Holdings
     from atomr.gossip.escrow.limit import Limit
+    from atomr.gossip.escrow.seat import Seat
 
 _NEVER = float("inf")
 
 MAX_WAITERS = 256
 """Acquires that wait for the home; past that the answer is no."""
 
-_HORIZON_TICKS = 2.0
-"""Permits are fetched ahead for that long."""
-
-_FORGET_TICKS = 8.0
-"""Demand is averaged over about that long."""
-
 _HURRY = 0.2
 """Of a tick: how soon an acquire that waits may be told to the home."""
 
 _DRY_TICKS = 4.0
 """A want that the home knows of and cannot meet is repeated that often."""
-
-_FEW = 0.5
-"""Permits, per averaging time: with less demand nothing is fetched ahead."""
-
-
-@attrs.define(eq=False)
-class _Waiter:
-    """An acquire that waits; ``asked_s``: when the home was first told of it."""
-
-    ticket: int
-    permits: int
-    until_s: float
-    asked_s: float = _NEVER
 
 
 class Lessee:
@@ -82,18 +64,22 @@ class Lessee:
     __slots__ = (
         "_account",
         "_answered_s",
+        "_asked",
+        "_asked_s",
         "_boot",
         "_cap",
         "_changed_s",
         "_demand",
         "_dry_until_s",
         "_is_missed",
+        "_lender",
+        "_lends_s",
         "_limit",
         "_nonce",
-        "_rate",
+        "_opening",
         "_returned",
+        "_seat",
         "_sent_s",
-        "_ticked_s",
         "_tickets",
         "_unanswered_s",
         "_waiters",
@@ -103,13 +89,14 @@ class Lessee:
     )
 
     def __init__(
-        self, limit: Limit, holdings: Holdings, *, boot: int, now_s: float
+        self, limit: Limit, holdings: Holdings, seat: Seat, *, boot: int, now_s: float
     ) -> None:
         """Start without an account.
 
         Args:
             limit: its terms.
             holdings: what is here.
+            seat: says whom to ask.
             boot: of the node's life.
             now_s: by the node's clock.
         """
@@ -119,14 +106,17 @@ class Lessee:
         self._nonce = 0
         self._account: tuple[int, int] | None = None
         self._cap = NO_CAP
-        self._rate = 0.0
-        self._demand = self._tickets = self._want = self._returned = 0
-        self._ticked_s = now_s
+        self._seat = seat
+        self._lender, self._opening = "", seat.holder
+        self._asked, self._asked_s = seat.holder, now_s
+        self._demand = Demand(limit.tick_s, now_s)
+        self._tickets = self._want = self._returned = 0
+        self._lends_s = -_NEVER
         self._sent_s = self._answered_s = self._changed_s = -_NEVER
         self._unanswered_s = _NEVER
         self._is_missed = False
         self._dry_until_s = -_NEVER
-        self._waiters: deque[_Waiter] = deque()
+        self._waiters: deque[Waiter] = deque()
         self.next_deadline_s = _NEVER
 
     # --- use ------------------------------------------------------------------------
@@ -138,7 +128,7 @@ class Lessee:
         granted = self.holdings.take(permits, now_s)
         if granted is not None:
             if not expected:
-                self._demand += permits
+                self._demand.count += permits
             if self.next_deadline_s == _NEVER:
                 self._wake_by(now_s + self._limit.tick_s)
         return granted
@@ -146,7 +136,7 @@ class Lessee:
     def expect(self, permits: int) -> None:
         """Count permits that somebody waits for, though they are not asked for yet."""
         if permits <= self._limit.largest:
-            self._demand += permits
+            self._demand.count += permits
 
     def acquire(self, permits: int, now_s: float) -> Outcome:
         """Use permits, or say what else; what is expected was counted before."""
@@ -164,14 +154,24 @@ class Lessee:
             self._wake_by(now_s + limit.tick_s)
             return Denied(self.retry_after_s(permits, now_s))
         self._tickets += 1
-        self._waiters.append(_Waiter(self._tickets, permits, now_s + limit.ask_s))
+        self._waiters.append(Waiter(self._tickets, permits, now_s + limit.ask_s))
         self._wake_by(max(now_s, self._sent_s + limit.tick_s * _HURRY))
         return Asking(self._tickets)
 
     def retry_after_s(self, permits: int, now_s: float) -> float:
         """Return when there may be as many here, if nothing is lent meanwhile."""
         free_s = self.holdings.free_at_s(permits) - now_s
-        return max(self._limit.tick_s, min(free_s, self._limit.window_s))
+        return max(self._limit.tick_s, min(free_s, self._lent_in_s(now_s)))
+
+    def _lent_in_s(self, now_s: float) -> float:
+        """Return when something may be lent that nobody lends now."""
+        limit = self._limit
+        if self._seat.moves and now_s - self._unanswered_s > limit.ask_s:
+            # Who comes next has to wait for what this one has lent.
+            vacant_s = self._unanswered_s + self._seat.vacant_s - now_s
+            return max(0.0, vacant_s) + limit.lapse_s + limit.cooling_s
+        wait_s = self._lends_s - now_s
+        return wait_s if wait_s > 0.0 else limit.window_s
 
     def _wake_by(self, at_s: float) -> None:
         self.next_deadline_s = min(self.next_deadline_s, at_s)
@@ -190,8 +190,7 @@ class Lessee:
         holdings = self.holdings
         holdings.pass_time(now_s)
         effects = self._answer(now_s, heard_s=-_NEVER)
-        if now_s >= self._ticked_s + self._limit.tick_s:
-            self._tick(now_s)
+        self._demand.tick(now_s)
         self._want = self._wanted()
         if not self._waiters:
             self._give_back()
@@ -199,33 +198,20 @@ class Lessee:
             self._returned = holdings.returned
             after_s = math.nextafter(self._sent_s, _NEVER)
             self._changed_s = max(now_s, after_s)
-        frame = self._next_frame(now_s)
+        home = self._asked_of(now_s)
+        frame = self._next_frame(home, now_s)
         if frame is not None:
             self._is_missed = False
             self._sent_s = now_s
             self._unanswered_s = min(self._unanswered_s, now_s)
-            effects.append(Send(self._limit.home, frame))
+            effects.append(Send(home, frame))
         self.next_deadline_s = self._next_deadline(now_s)
         return effects
-
-    def _tick(self, now_s: float) -> None:
-        """Take what was asked for since the last tick into the average."""
-        passed_s = now_s - self._ticked_s
-        weight = 1.0 - math.exp(-passed_s / (_FORGET_TICKS * self._limit.tick_s))
-        self._rate += (self._demand / passed_s - self._rate) * weight
-        self._demand = 0
-        self._ticked_s = now_s
 
     @property
     def _ahead(self) -> int:
         """How much to have free for the time until the home can send more."""
-        tick_s = self._limit.tick_s
-        if (
-            self._limit.mode is Mode.STRICT
-            or self._rate * _FORGET_TICKS * tick_s < _FEW
-        ):
-            return 0
-        return math.ceil(self._rate * _HORIZON_TICKS * tick_s)
+        return 0 if self._limit.mode is Mode.STRICT else self._demand.ahead
 
     def _wanted(self) -> int:
         free = self.holdings.pool_free + self.holdings.floor_free
@@ -245,13 +231,25 @@ class Lessee:
 
     # --- word to the home -----------------------------------------------------------
 
-    def _next_frame(self, now_s: float) -> Frame | None:
+    def _asked_of(self, now_s: float) -> str:
+        """Return whom to ask: another one, where this one has been silent for long."""
+        seat = self._seat
+        if now_s - max(self._unanswered_s, self._asked_s) > self._limit.ask_s:
+            seat.doubt(self._asked)
+        if seat.holder != self._asked:
+            self._asked, self._asked_s = seat.holder, now_s
+        return self._asked
+
+    def _next_frame(self, home: str, now_s: float) -> Frame | None:
         limit = self._limit
         if not self._is_due(now_s):
             return None
         for waiter in self._waiters:
             waiter.asked_s = min(waiter.asked_s, now_s)
-        if self._account is None:
+        if self._account is None or self._lender != home:
+            if self._opening != home:
+                self._opening = home
+                self._nonce += 1
             return Open(limit.name, limit.terms, self._boot, self._nonce)
         return Ask(
             limit.name,
@@ -260,7 +258,7 @@ class Lessee:
             self.holdings.granted,
             self.holdings.returned,
             self._want,
-            self._rate,
+            self._demand.rate,
         )
 
     def _is_due(self, now_s: float) -> bool:
@@ -308,32 +306,43 @@ class Lessee:
             return min(
                 first_s, hurry_s if is_new else _NEVER, now_s + self._limit.tick_s
             )
-        is_idle = self._demand == 0 and self._ahead == 0 and not self.holdings.held
+        is_idle = (
+            self._demand.count == 0 and self._ahead == 0 and not self.holdings.held
+        )
         if is_idle and not self._has_news:
             return _NEVER
         return now_s + self._limit.tick_s
 
     # --- word from the home ---------------------------------------------------------
 
-    def offered(self, frame: Offer, now_s: float) -> list[Effect]:
-        """Take up an account, if it is the one that was asked for."""
+    def offered(self, sender: str, frame: Offer, now_s: float) -> list[Effect]:
+        """Take up an account, if it is the one that was asked for.
+
+        Who offers one lends in the place of who did before: that one's is over.
+        """
         is_ours = (frame.boot, frame.nonce) == (self._boot, self._nonce)
-        if self._account is not None or not is_ours:
+        if self._opening != sender or not is_ours:
             return []
+        if self._account is not None:
+            if self._lender == sender:
+                return []
+            self._drop()
+        self._lender = sender
         self._account = frame.home_boot, frame.account
         self._answered_s = self._changed_s = self._sent_s = -_NEVER
         self._unanswered_s = _NEVER
         return self.advance(now_s)
 
-    def granted(self, frame: Grant, now_s: float) -> list[Effect]:
+    def granted(self, sender: str, frame: Grant, now_s: float) -> list[Effect]:
         """Take note of what is lent, and answer those who wait."""
-        if (frame.home_boot, frame.account) != self._account:
+        if not self._is_of_account(sender, frame):
             return []
         self.holdings.pass_time(now_s)
         self.holdings.renew(frame.granted, frame.echo_s, self._limit.lease_s)
         if frame.echo_s >= self._answered_s:
             self._answered_s = frame.echo_s
             self._cap = frame.cap
+            self._lends_s = now_s + frame.wait_s
             self.holdings.most = frame.cap if frame.is_firm else _NEVER
         self.holdings.pass_time(now_s)
         if frame.echo_s >= self._sent_s:
@@ -345,17 +354,26 @@ class Lessee:
         self._wake_by(now_s + self._limit.tick_s)
         return effects
 
-    def closed(self, frame: Closed, now_s: float) -> list[Effect]:
+    def closed(self, sender: str, frame: Closed, now_s: float) -> list[Effect]:
         """Give up the account, if it is the one of now, and ask for another."""
-        if (frame.home_boot, frame.account) != self._account:
+        if not self._is_of_account(sender, frame):
             return []
+        self._drop()
+        self._nonce += 1
+        self._sent_s = -_NEVER
+        return self.advance(now_s)
+
+    def _is_of_account(self, sender: str, frame: Grant | Closed) -> bool:
+        number = frame.home_boot, frame.account
+        return sender == self._lender and number == self._account
+
+    def _drop(self) -> None:
+        """Hold nothing that was lent any more."""
         self.holdings.drop()
         self._account = None
         self._cap = NO_CAP
-        self._nonce += 1
         self._returned = 0
-        self._sent_s = -_NEVER
-        return self.advance(now_s)
+        self._lends_s = -_NEVER
 
     def _answer(self, now_s: float, *, heard_s: float) -> list[Effect]:
         """Answer those who wait, in their order, as far as something is known.
@@ -365,7 +383,7 @@ class Lessee:
             heard_s: the home has answered what was sent until then.
         """
         effects: list[Effect] = []
-        waiting: deque[_Waiter] = deque()
+        waiting: deque[Waiter] = deque()
         for waiter in self._waiters:
             outcome: Granted | Denied | None = self.holdings.take(waiter.permits, now_s)
             if outcome is None:

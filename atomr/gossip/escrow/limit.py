@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from atomr.gossip.voting.terms import DRIFT
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -29,6 +31,14 @@ _LAPSE_FACTOR = 1.05
 _LAPSE_MARGIN_S = 0.05
 """And that much on top, for clocks that tick coarsely."""
 
+LEAST_VOTERS = 3
+"""With fewer a home cannot move: of two, no majority is left when one is gone."""
+
+MOST_MOVED_S = 300.0
+"""A limit with a longer window stays where its home is.  Whoever takes over waits for
+a window, so a cut of seconds would cost it, and a node that is gone for good is nearly
+always replaced sooner."""
+
 _BATCHES = 512
 """Uses are remembered in that many batches a window: 0.1 % of it is lost."""
 
@@ -37,6 +47,20 @@ _TICKS = 100
 
 _MIN_TICK_S = 0.02
 _MAX_TICK_S = 0.25
+
+
+def rendezvous(key: str, voters: Iterable[str]) -> list[str]:
+    """Return the voters in the order in which they have something of that name."""
+
+    def weight(voter: str) -> tuple[bytes, str]:
+        name = f"{key}\0{voter}".encode()
+        return blake2b(name, digest_size=8).digest(), voter
+
+    return sorted(voters, key=weight, reverse=True)
+
+
+def _is_time_or_none(value: float | None) -> bool:
+    return value is None or 0.0 < value < math.inf
 
 
 class Mode(Enum):
@@ -72,6 +96,10 @@ class Limit:
         mode: what is promised, and at what price.
         use_log: whether a node writes down how far it uses its floor, so that
             it has the rest of it at once after a restart.
+        away_s: a home that has not heard a majority of the voters for so long lends
+            nothing, and another voter may in its place; None: nobody else ever does.
+            A node that stands still for less keeps its place, and it is asked for
+            three times meanwhile.
 
     Raises:
         ValueError: a value is out of its range, with what is expected.
@@ -90,6 +118,7 @@ class Limit:
     ask_s: float = attrs.field(default=1.0, kw_only=True)
     mode: Mode = attrs.field(default=Mode.ESCROW, kw_only=True)
     use_log: bool = attrs.field(default=False, kw_only=True)
+    away_s: float | None = attrs.field(default=None, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         for field, holds, expected in (
@@ -100,6 +129,7 @@ class Limit:
             ("drift", 0.0 <= self.drift < 0.5, "from 0 to below 0.5"),
             ("lease_s", 0.0 < self.lease_s < math.inf, "above 0, in seconds"),
             ("ask_s", 0.0 < self.ask_s < math.inf, "above 0, in seconds"),
+            ("away_s", _is_time_or_none(self.away_s), "above 0, in seconds, or None"),
         ):
             if not holds:
                 value = getattr(self, field)
@@ -136,12 +166,22 @@ class Limit:
 
     @cached_property
     def home(self) -> str:
-        """The voter that lends, by rendezvous hashing: the same on each node."""
-        return max(self.voters, key=self._weight)
+        """The voter that lends, by rendezvous hashing: the same on each node.
 
-    def _weight(self, voter: str) -> tuple[bytes, str]:
-        key = f"{self.name}\0{voter}".encode()
-        return blake2b(key, digest_size=8).digest(), voter
+        Where the limit :attr:`moves`, it is the first that would.
+        """
+        return rendezvous(self.name, self.voters)[0]
+
+    @cached_property
+    def moves(self) -> bool:
+        """Whether another voter lends when the home is away."""
+        return (
+            self.away_s is not None
+            and len(self.voters) >= LEAST_VOTERS
+            and self.window_s <= MOST_MOVED_S
+            and self.drift <= DRIFT
+            and self.mode is not Mode.SOFT
+        )
 
     @cached_property
     def cooling_s(self) -> float:
@@ -175,7 +215,7 @@ class Limit:
     @cached_property
     def terms(self) -> int:
         """Fingerprint of what all nodes must agree on; 64 bits."""
-        agreed = (
+        agreed: tuple[object, ...] = (
             self.name,
             self.mode.value,
             self.permits,
@@ -185,5 +225,7 @@ class Limit:
             self.drift,
             self.lease_s,
         )
+        if self.moves:
+            agreed = *agreed, self.away_s
         digest = blake2b(repr(agreed).encode(), digest_size=8).digest()
         return int.from_bytes(digest, "big")

@@ -1,4 +1,4 @@
-"""One node's part in one limit: always a lessee, and the home where it is that.
+"""One node's part in one limit: always a lessee, and the home while it is that.
 
 Where the home is this very node, asking it is a call, and an acquire that asks
 has its answer at once.
@@ -16,6 +16,7 @@ import attrs
 from atomr.gossip.escrow.frames import (
     Ask,
     Closed,
+    Elsewhere,
     Frame,
     Grant,
     Offer,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
     from atomr.crdt.origin import Origin
     from atomr.gossip.escrow.limit import Limit
+    from atomr.gossip.escrow.seat import Seat
 
 _NEVER = float("inf")
 
@@ -85,11 +87,22 @@ class Member:
         "_log",
         "_me",
         "_outbox",
+        "_seat",
         "next_deadline_s",
     )
 
-    def __init__(self, limit: Limit, me: Origin, *, past: Past, now_s: float) -> None:
-        """Start with the floor, as far as earlier lives have not used it."""
+    def __init__(
+        self, limit: Limit, me: Origin, *, past: Past, now_s: float, seat: Seat
+    ) -> None:
+        """Start with the floor, as far as earlier lives have not used it.
+
+        Args:
+            limit: its terms.
+            me: the node, in this life.
+            past: what is known of earlier ones.
+            now_s: by the node's clock.
+            seat: says who lends.
+        """
         quiet_at_s = now_s - past.quiet_s
         floor = _floor_of(me.name, limit)
         cooling = _NEVER if past.quiet_s < _NEVER else 0.0
@@ -106,9 +119,10 @@ class Member:
         holdings = Holdings(
             limit, floor=floor, cooling=cooling, at_s=quiet_at_s, log=log
         )
-        self._lessee = Lessee(limit, holdings, boot=me.boot, now_s=now_s)
-        is_home = limit.home == me.name
-        self._home = Home(limit, boot=me.boot, at_s=quiet_at_s) if is_home else None
+        self._seat = seat
+        self._lessee = Lessee(limit, holdings, seat, boot=me.boot, now_s=now_s)
+        may_lend = me.name in limit.voters if seat.moves else seat.holds(now_s)
+        self._home = Home(limit, boot=me.boot, at_s=quiet_at_s) if may_lend else None
         self._outbox: list[Effect] = []
         self.next_deadline_s = _NEVER if log is None else now_s
 
@@ -117,8 +131,10 @@ class Member:
         self._limit = limit
         self._lessee.resize(limit, _floor_of(self._me, limit), now_s)
         home = self._home
+        # Before all else: what is known of the accounts may be over.
+        lends = self._lends(now_s) is not None
         effects = [] if home is None else home.resize(limit, now_s)
-        effects = self._deliver_here(effects, now_s)
+        effects = self._deliver_here(effects if lends else (), now_s)
         self._schedule(now_s)
         return effects
 
@@ -161,7 +177,7 @@ class Member:
     def acquire(self, permits: int, now_s: float) -> Outcome:
         """Use permits, or say what else."""
         outcome: Outcome = self._lessee.acquire(permits, now_s)
-        if type(outcome) is Asking and self._home is not None:
+        if type(outcome) is Asking and self._lends(now_s) is not None:
             outcome = self._ask_here(outcome, now_s)
         self._hurry(now_s)
         return outcome
@@ -197,8 +213,9 @@ class Member:
         effects = self._take_outbox()
         if now_s >= self._lessee.next_deadline_s:
             effects += self._deliver_here(self._lessee.advance(now_s), now_s)
-        if self._home is not None and now_s >= self._home.next_deadline_s(now_s):
-            effects += self._deliver_here(self._home.lend(now_s), now_s)
+        home = self._lends(now_s)
+        if home is not None and now_s >= home.next_deadline_s(now_s):
+            effects += self._deliver_here(home.lend(now_s), now_s)
         mark = None if self._log is None else self._log.next_mark(now_s)
         if mark is not None:
             effects.append(Persist(mark))
@@ -220,30 +237,45 @@ class Member:
         """Let the side handle it that it is meant for."""
         if isinstance(frame, Open | Ask):
             return self._at_home(sender, frame, now_s)
-        if sender != self._limit.home:
-            return []
         lessee = self._lessee
         match frame:
             case Offer():
-                return lessee.offered(frame, now_s)
+                return lessee.offered(sender, frame, now_s)
             case Grant():
-                return lessee.granted(frame, now_s)
+                return lessee.granted(sender, frame, now_s)
             case Closed():
-                return lessee.closed(frame, now_s)
-        # A home that knows nothing of it has not been told yet, and is asked again.
-        is_unknown = isinstance(frame, Refused) and frame.terms == 0
-        return [] if is_unknown else [TermsDiffer(frame.limit, sender)]
+                return lessee.closed(sender, frame, now_s)
+            case Elsewhere():
+                self._seat.heard_of(sender, frame.home)
+            case Refused(terms=0):
+                pass  # it has not been told of the limit yet, and is asked again
+            case _ if sender == self._seat.holder:
+                return [TermsDiffer(frame.limit, sender)]
+        return []
 
     def _at_home(self, sender: str, frame: Open | Ask, now_s: float) -> list[Effect]:
-        home = self._home
+        home = self._lends(now_s)
         if home is None:
             return self._not_home(sender, frame)
         if isinstance(frame, Ask):
             return home.ask(sender, frame, now_s)
         return home.open(sender, frame)
 
+    def _lends(self, now_s: float) -> Home | None:
+        """Return the home, if this node may lend, right now."""
+        home, seat = self._home, self._seat
+        if home is None or not seat.holds(now_s):
+            return None
+        home.take_over(seat.alone_from_s)
+        return home
+
     def _not_home(self, sender: str, frame: Open | Ask) -> list[Effect]:
-        """Refuse a lessee whose terms name another home than ours do."""
+        """Say who lends, or refuse a lessee whose terms name another home."""
+        limit, seat = self._limit, self._seat
+        is_same = isinstance(frame, Ask) or frame.terms == limit.terms
+        if seat.moves and is_same:
+            known = "" if seat.holder == self._me else seat.holder
+            return [Send(sender, Elsewhere(frame.limit, known))]
         if isinstance(frame, Ask):
             return [Send(sender, Closed(frame.limit, frame.home_boot, frame.account))]
         refused = Refused(frame.limit, self._limit.terms, frame.boot, frame.nonce)
@@ -266,7 +298,8 @@ class Member:
         return outbox
 
     def _schedule(self, now_s: float) -> None:
-        home_s = _NEVER if self._home is None else self._home.next_deadline_s(now_s)
+        home = self._lends(now_s)
+        home_s = _NEVER if home is None else home.next_deadline_s(now_s)
         due_s = min(self._lessee.next_deadline_s, home_s)
         self.next_deadline_s = now_s if self._outbox else due_s
 

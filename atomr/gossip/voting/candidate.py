@@ -91,6 +91,7 @@ class Candidate:
         phase: what it is about.
         out: where effects go.
         seen: who was last said to hold the lease; empty: not known.
+        alone_from_s: nobody else has held it after that, and before our latest term.
     """
 
     __slots__ = (
@@ -102,10 +103,12 @@ class Candidate:
         "_is_contested",
         "_is_leaving",
         "_me",
+        "_term",
         "_terms",
         "_tick_at",
         "_try_at",
         "_votes",
+        "alone_from_s",
         "out",
         "phase",
         "seen",
@@ -126,6 +129,8 @@ class Candidate:
         self._me = me
         self._draw = draw
         self._attempt = 0
+        self._term = -1
+        self.alone_from_s = -_NEVER
         self._failures = 0
         self._votes = Votes(terms, highest=epoch)
         self._heir = ""
@@ -306,6 +311,7 @@ class Candidate:
     def _hear_granted(self, voter: str, frame: Granted, now_s: float) -> None:
         votes = self._votes
         is_known = votes.granted(voter, frame)
+        votes.alone(voter, frame, now_s)
         if self.phase is not Phase.ASKING:
             return
         if is_known and votes.are_over:
@@ -315,6 +321,9 @@ class Candidate:
             self._ask(self._terms.voters, now_s)
         elif votes.confirmed_until_s() - self._terms.stop_s > now_s:
             self.phase = Phase.HOLDING
+            if votes.since() > self._term:
+                self.alone_from_s = votes.alone_from_s()
+            self._term = self._attempt
             self._failures = 0
             self._heir_of = None
             self.seen = self._me.name

@@ -72,7 +72,8 @@ class Election:
                 of voters that run remembers better than that; it counts when more
                 have restarted.
             now_s: monotonic seconds of this node, as in each step; the clock must
-                go on while the machine sleeps.
+                go on while the machine sleeps.  Earlier, where no earlier life has
+                run since; minus infinity, where there was none.
         """
         self.terms = terms
         self.me = me
@@ -104,6 +105,14 @@ class Election:
     def until_s(self) -> float:
         """When the lease ends that is held, unless it is renewed; else past."""
         return self._candidate.until_s
+
+    @property
+    def alone_from_s(self) -> float:
+        """A time after which nobody but this node, in this life, has held the lease.
+
+        Until the end of its latest term; minus infinity before the first.
+        """
+        return self._candidate.alone_from_s
 
     @property
     def seen(self) -> str:

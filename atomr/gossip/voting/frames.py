@@ -111,6 +111,8 @@ class Granted(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="grant
         sent_s: as asked.
         epoch: the largest that the voter knows of, this one's among them.
         is_yours: whether that one is of this attempt.
+        alone_s: for so long, at least, the vote can have counted for nobody else.
+        since: the candidate's attempt from which on it has been nobody else's.
     """
 
     lease: Name
@@ -119,6 +121,8 @@ class Granted(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="grant
     sent_s: Seconds
     epoch: Epoch
     is_yours: bool
+    alone_s: Seconds = 0.0
+    since: Count = 1 << 62
 
 
 class Busy(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="busy"):

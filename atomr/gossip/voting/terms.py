@@ -22,7 +22,7 @@ from atomr.core.checks import check_names
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_DRIFT = 0.05
+DRIFT = 0.05
 """How far from 1 the rate of a node's monotonic clock may be; quartz is at 0.0001."""
 
 _LAPSE_MARGIN_S = 0.05
@@ -85,7 +85,7 @@ class Terms:
         The candidate's clock may be slow and the voter's fast, and the voter must
         not be early.
         """
-        apart = (1.0 + _DRIFT) / (1.0 - _DRIFT)
+        apart = (1.0 + DRIFT) / (1.0 - DRIFT)
         return self.lease_s * apart + _LAPSE_MARGIN_S
 
     @cached_property

@@ -40,6 +40,9 @@ from atomr.gossip.voting.frames import (
 if TYPE_CHECKING:
     from atomr.gossip.voting.terms import Terms
 
+_LONG_S = 1e12
+"""For ever, as a frame says it."""
+
 _RESERVE = 0.5
 """Of a lease: so long an heir is waited for."""
 
@@ -67,11 +70,14 @@ class Voter:
     """
 
     __slots__ = (
+        "_alone_from_s",
         "_epoch_of",
         "_given_up",
         "_heir",
         "_heir_until_s",
+        "_last",
         "_ready_at",
+        "_since",
         "_terms",
         "_vote",
         "epoch",
@@ -83,11 +89,15 @@ class Voter:
         Args:
             terms: of the lease.
             epoch: at least that of any term that has ended before.
-            now_s: by the voter's clock.
+            now_s: until when an earlier life may have run, by the voter's clock;
+                minus infinity: there was none.
         """
         self._terms = terms
         self._ready_at = now_s + terms.lapse_s
         self._vote: Vote | None = None
+        self._last: Origin | None = None
+        self._alone_from_s = self._ready_at
+        self._since = 0
         self._given_up: GivenUp | None = None
         self._heir = ""
         self._heir_until_s = now_s
@@ -114,7 +124,7 @@ class Voter:
         busy = self.busy(candidate, frame.attempt, now_s)
         if busy is not None:
             return busy
-        self._give(candidate, frame.attempt, now_s + self._terms.lapse_s)
+        self._give(candidate, frame.attempt, now_s)
         if frame.epoch > self.epoch:
             self.epoch = believed(self.epoch, frame.epoch)
             is_whole = self.epoch == frame.epoch
@@ -127,6 +137,8 @@ class Voter:
             frame.sent_s,
             self.epoch,
             is_yours,
+            min(now_s - self._alone_from_s, _LONG_S),
+            self._since,
         )
 
     def busy(self, candidate: Origin, attempt: int, now_s: float) -> Busy | None:
@@ -147,11 +159,16 @@ class Voter:
             return "", max(self._ready_at, self._heir_until_s)
         return "", self._ready_at
 
-    def _give(self, candidate: Origin, attempt: int, until_s: float) -> None:
+    def _give(self, candidate: Origin, attempt: int, now_s: float) -> None:
         vote = self._vote
+        if candidate != self._last:
+            # What an earlier life promised was over when this one was ready.
+            self._alone_from_s = self._ready_at if self._last is None else now_s
+            self._since = attempt
+            self._last = candidate
         if vote is not None and vote.to == candidate:
             attempt = max(attempt, vote.attempt)
-        self._vote = Vote(candidate, attempt, until_s)
+        self._vote = Vote(candidate, attempt, now_s + self._terms.lapse_s)
         self._heir_until_s = self._ready_at
 
     def gave_up(self, candidate: Origin, frame: Yield, now_s: float) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from atomr.gossip.voting.frames import LAST_EPOCH, believed
+from atomr.gossip.voting.terms import DRIFT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,9 +28,11 @@ class Votes:
     """
 
     __slots__ = (
+        "_alone_from_s",
         "_busy",
         "_confirmed",
         "_free",
+        "_since",
         "_terms",
         "_until_s",
         "epoch",
@@ -43,6 +46,8 @@ class Votes:
         self._busy: dict[str, float] = {}
         self._until_s: dict[str, float] = {}
         self._confirmed: set[str] = set()
+        self._alone_from_s: dict[str, float] = {}
+        self._since: dict[str, int] = {}
         self.epoch = 0
         self.highest = highest
 
@@ -104,6 +109,25 @@ class Votes:
                 self._confirmed.add(voter)
             return False
         return frame.epoch >= self.epoch
+
+    def alone(self, voter: str, frame: Granted, now_s: float) -> None:
+        """Note since when a vote has been nobody else's."""
+        # The voter's clock may be fast, and ours slow.
+        from_s = now_s - max(0.0, frame.alone_s) * (1.0 - DRIFT) / (1.0 + DRIFT)
+        known_s = self._alone_from_s.get(voter, _NEVER)
+        self._alone_from_s[voter] = max(from_s, known_s)
+        self._since[voter] = max(frame.since, self._since.get(voter, 0))
+
+    def alone_from_s(self) -> float:
+        """Return a time after which nobody else can have held the lease.
+
+        Each holder had a voter of the majority that says so.
+        """
+        return sorted(self._alone_from_s.values())[self._terms.majority - 1]
+
+    def since(self) -> int:
+        """Return our attempt from which on nobody else can have held the lease."""
+        return sorted(self._since.values())[self._terms.majority - 1]
 
     def until_s(self) -> float:
         """Return until when a majority has given its votes, at least."""

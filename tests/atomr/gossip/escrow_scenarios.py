@@ -44,6 +44,7 @@ def _limit(simulation: Simulation, **terms: object) -> Limit:
         "mode": Mode.STRICT if draw.random() < 0.2 else Mode.ESCROW,
         "use_log": draw.random() < 0.5,
         "drift": DRIFT,
+        "away_s": None,
     }
     drawn["permits"] = draw.choice((7, 25, 60))
     drawn["window_s"] = draw.uniform(2.0, 5.0)

@@ -23,6 +23,7 @@ from atomr.testing.simulation import Scenario, first_failure, mutated
 MODULES = (
     "tests.atomr.gossip.replication_mutants",
     "tests.atomr.gossip.escrow_mutants",
+    "tests.atomr.gossip.home_mutants",
     "tests.atomr.gossip.ledger_mutants",
     "tests.atomr.gossip.membership.membership_mutants",
     "tests.atomr.gossip.voting.voting_mutants",

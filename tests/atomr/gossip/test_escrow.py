@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 NEVER = float("inf")
 
 # The home is "a"; each owns 2, and 54 are lent.
-LIMIT = Limit("rpm", 60, 60.0, ("a", "b", "c"))
+LIMIT = Limit("rpm", 60, 60.0, ("a", "b", "c"), away_s=None)
 
 
 class Lab:
@@ -133,7 +133,8 @@ class Lab:
 
 
 def lab(**terms: Any) -> Lab:
-    given: dict[str, Any] = {"permits": 60, "window_s": 60.0, "voters": "abc"} | terms
+    given: dict[str, Any] = {"permits": 60, "window_s": 60.0, "voters": "abc"}
+    given |= {"away_s": None} | terms
     return Lab(Limit("rpm", **given))
 
 
@@ -387,7 +388,7 @@ def test_a_node_that_is_no_home_says_so() -> None:
 
 def test_a_limit_that_a_node_does_not_have_is_refused_there() -> None:
     one = Lab()
-    one.nodes["a"].remove("rpm")
+    one.nodes["a"].remove("rpm", one.now_s)
     one.acquire("b", 10)
 
     assert {refused.terms for refused in one.sent(Refused)} == {0}
@@ -397,7 +398,7 @@ def test_a_limit_that_a_node_does_not_have_is_refused_there() -> None:
 
 def test_a_home_that_learns_of_a_limit_later_lends_then() -> None:
     one = Lab()
-    one.nodes["a"].remove("rpm")
+    one.nodes["a"].remove("rpm", one.now_s)
     asking = one.acquire("b", 50)
     one.nodes["a"].add(LIMIT, one.now_s, past=FIRST)
     one.run(1.0)
@@ -620,7 +621,7 @@ def test_a_node_under_a_thousand_limits_wakes_only_for_those_in_use() -> None:
     escrow.acquire("rpm-7", 1, now_s=1.0)
     dues.append(escrow.next_deadline_s)
     for number in range(1_000):
-        escrow.remove(f"rpm-{number}")
+        escrow.remove(f"rpm-{number}", 0.0)
     dues.append(escrow.next_deadline_s)
 
     assert dues == [None, 1.25, None]

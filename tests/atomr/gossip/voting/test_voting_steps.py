@@ -277,7 +277,7 @@ def test_a_voter_takes_the_word_of_an_heir_for_this_attempt_only() -> None:
     assert refusal == Busy("billing", 8, 1, "a", LATER_S, 11)
     right = msgspec.structs.replace(claim, heir_of=GivenUp("a", 7, 4))
     answer = frame_to(voter.handle(v.Received("c", right), LATER_S), "c")
-    assert answer == Granted("billing", 8, 1, 0.0, 12, True)
+    assert answer == Granted("billing", 8, 1, 0.0, 12, True, 0.0, 1)
 
 
 def test_a_request_that_comes_after_its_end_gets_no_vote() -> None:

@@ -49,7 +49,7 @@ MUTANTS = (
         "a margin for one clock that is wrong, not for two",
         _derived("lapse_s"),
         "self.lease_s * apart + _LAPSE_MARGIN_S",
-        "self.lease_s * (1.0 + _DRIFT)",
+        "self.lease_s * (1.0 + DRIFT)",
         BY_NAME["last_moment"],
     ),
     Mutant(
