@@ -90,11 +90,18 @@ _BUDGET = """\
 What may be spent on it by all nodes together ([why](../how-to/keep-a-budget.md)).
 A `[[budget]]` has the same keys, and the `team` or the `key` (its id) that spends."""
 
-_PLACEMENT = """\
-Which nodes of a cluster run the replicas ([placement](../explanation/placement.md)).
-Where a node has no others, only `gpus`, `gpu_memory_gib` and `check` are looked at: what asks for more GPUs than are free is refused, when it starts and by `atomr-infer check`.
-What runs has its GPUs until what comes in its place serves: a reload that gives a deployment another name, and a hot swap, need as much again as it has, on another GPU or on the same one with `gpu_memory_gib`.
-Where the package of `pip install 'atomr-infer[gpu]'` is missing, or the driver does not answer, nobody can count them, and that is logged."""
+_PLACEMENT = (
+    "Which nodes of a cluster run the replicas "
+    "([placement](../explanation/placement.md)).\n"
+    "Where a node has no others, only `gpus`, `gpu_memory_gib` and `check` are looked "
+    "at: what asks for more GPUs than are free is refused, when it starts and by "
+    "`atomr-infer check`.\n"
+    "What runs has its GPUs until what comes in its place serves: a reload that gives "
+    "a deployment another name, and a hot swap, need as much again as it has, on "
+    "another GPU or on the same one with `gpu_memory_gib`.\n"
+    "Where the package of `pip install 'atomr-infer[gpu]'` is missing, or the driver "
+    "does not answer, nobody can count them, and that is logged."
+)
 
 _HOT_SWAP = """\
 How carefully another one takes over ([swap a model](../how-to/swap-a-model.md)).
