@@ -17,8 +17,11 @@ or an embedding program can pass its own.
 from __future__ import annotations
 
 import difflib
+import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from importlib.metadata import Distribution, EntryPoint, distributions
 
 import attrs
@@ -189,13 +192,42 @@ def registered(
         PluginError: two distributions register the same name, or one
             registers something that is not ``module:attribute``.
     """
+    if installed is distributions:
+        return list(_registered_here(group, noun, _stamp()))
+    return _read_all(installed, group, noun)
+
+
+def _stamp() -> tuple[tuple[str, int], ...]:
+    """Return what is another value when something was installed or removed."""
+    return tuple((folder, _changed_ns(folder)) for folder in sys.path)
+
+
+def _changed_ns(folder: str) -> int:
+    try:
+        return os.stat(folder or ".").st_mtime_ns
+    except OSError:
+        return 0
+
+
+@lru_cache(maxsize=16)
+def _registered_here(
+    group: str, noun: str, _: tuple[tuple[str, int], ...]
+) -> tuple[tuple[RuntimeEntry, EntryPoint], ...]:
+    """Return what is registered on ``sys.path`` as it is now; errors are not kept."""
+    return tuple(_read_all(distributions, group, noun))
+
+
+def _read_all(
+    installed: Installed, group: str, noun: str
+) -> list[tuple[RuntimeEntry, EntryPoint]]:
     found: dict[str, tuple[RuntimeEntry, EntryPoint]] = {}
     # A distribution's name costs a read of all its metadata, which is a tenth of a
-    # second for an environment: only those that have plugins are asked for theirs.
+    # second for an environment: only those that have plugins are asked for theirs,
+    # and once.
     plugins = (d for d in installed() if d.entry_points.select(group=group))
-    for distribution in _unique(plugins):
+    for name, distribution in _unique(plugins):
         for point in distribution.entry_points.select(group=group):
-            entry = _entry(point, distribution.name, noun)
+            entry = _entry(point, name, noun)
             earlier = found.get(entry.name)
             if earlier is not None:
                 raise PluginError(
@@ -207,15 +239,16 @@ def registered(
     return [found[name] for name in sorted(found)]
 
 
-def _unique(found: Iterable[Distribution]) -> Iterator[Distribution]:
+def _unique(found: Iterable[Distribution]) -> Iterator[tuple[str, Distribution]]:
+    """Yield distributions with their names, each once."""
     # An editable install shows up twice when its checkout is on sys.path too;
     # importlib.metadata.entry_points() drops the later one in the same way.
     seen: set[str] = set()
     for distribution in found:
-        name = _normal(distribution.name)
-        if name not in seen:
-            seen.add(name)
-            yield distribution
+        name = distribution.name
+        if _normal(name) not in seen:
+            seen.add(_normal(name))
+            yield name, distribution
 
 
 def _entry(point: EntryPoint, distribution: str, noun: str) -> RuntimeEntry:
@@ -247,8 +280,8 @@ def _unknown(name: str, names: list[str], installed: Installed) -> str:
 
 
 def _extras(installed: Installed) -> frozenset[str]:
-    for distribution in _unique(installed()):
-        if _normal(distribution.name) == DISTRIBUTION_NAME:
+    for name, distribution in _unique(installed()):
+        if _normal(name) == DISTRIBUTION_NAME:
             extras = distribution.metadata.get_all("Provides-Extra") or []
             return frozenset(_normal(extra) for extra in extras)
     return frozenset()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from importlib.metadata import Distribution
@@ -41,9 +42,9 @@ def test_runtimes_are_listed_by_name_with_their_distribution(site: Site) -> None
     )
 
 
-def test_metadata_is_read_of_distributions_with_plugins_only(site: Site) -> None:
+def test_metadata_is_read_once_of_distributions_with_plugins_only(site: Site) -> None:
     site.add("plain-dist", entry_points="")
-    site.add("alpha-dist", entry_points="alpha = alpha_plugin:PLUGIN")
+    site.add("alpha-dist", entry_points="alpha = alpha_plugin:A\nbeta = beta_plugin:B")
     read: list[str] = []
 
     class Noting(Distribution):
@@ -58,10 +59,26 @@ def test_metadata_is_read_of_distributions_with_plugins_only(site: Site) -> None
         def locate_file(self, path: str | PathLike[str]) -> SimplePath:
             return self._found.locate_file(path)
 
-    (entry,) = list_runtimes(lambda: [Noting(found) for found in site.installed()])
+    entries = list_runtimes(lambda: [Noting(found) for found in site.installed()])
 
-    assert entry.name == "alpha"
-    assert set(read) == {"alpha-dist"}
+    assert [entry.name for entry in entries] == ["alpha", "beta"]
+    assert read == ["alpha-dist"]
+
+
+def test_what_is_installed_later_is_found_and_what_is_removed_is_not(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(site.folder)
+    before = list_runtimes()
+    assert list_runtimes() == before
+    site.add("later-dist", entry_points="later = later_plugin:PLUGIN")
+    after = list_runtimes()
+    shutil.rmtree(site.folder / "later_dist-1.0.dist-info")
+
+    assert {entry.name for entry in after} - {entry.name for entry in before} == {
+        "later"
+    }
+    assert list_runtimes() == before
 
 
 def test_the_runtimes_of_this_distribution_are_registered() -> None:
