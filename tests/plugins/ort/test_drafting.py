@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import threading
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -18,6 +19,7 @@ import numpy as np
 import onnx
 import pytest
 import trio
+import trio.testing
 
 from atomr_infer.errors import ConfigError, EngineError
 from atomr_infer.model.batch import (
@@ -357,8 +359,10 @@ async def test_a_verifier_that_breaks_fails_its_own_answer_only(
     async with opened(folders["model"], draft=str(folders["near"])) as runner:
         model: CausalModel = runner._engine._model  # type: ignore[assignment]
         score = model.score
+        both = threading.Event()
 
         def broken(rows: Rows) -> Any:
+            both.wait()  # or else one may be done before the other one comes
             logits, cache = score(rows)
             if len(logits) == 2:
                 logits = logits.copy()
@@ -378,6 +382,8 @@ async def test_a_verifier_that_breaks_fails_its_own_answer_only(
         async with trio.open_nursery() as nursery:
             for text in TEXTS[:2]:
                 nursery.start_soon(one, ask(text, max_tokens=40))
+            await trio.testing.wait_all_tasks_blocked()
+            both.set()
         assert sorted(ends) == ["failed", "whole"]
         assert await collect(runner, ask())
 
