@@ -342,7 +342,7 @@ def test_a_strike_at_many_steps_leaves_no_half_stopped_tree(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("by_step", [True, False], ids=["steps", "batches"])
 def test_a_strike_at_each_step_leaves_no_half_stopped_tree(
