@@ -68,7 +68,7 @@ MUTANTS = (
     ),
     Mutant(
         "a restarted home lends at once",
-        Home.__init__,
+        Home._begin,
         "self._lock_forgotten(limit.pool, at_s)",
         "pass",
         REQUESTS,
@@ -112,7 +112,7 @@ MUTANTS = (
     Mutant(
         "a grant of any account will do",
         Lessee.granted,
-        "if (frame.home_boot, frame.account) != self._account:",
+        "if not self._is_of_account(sender, frame):",
         "if self._account is None:",
         REQUESTS,
         first_seed=300,
@@ -126,7 +126,7 @@ MUTANTS = (
     ),
     Mutant(
         "a lost account leaves its permits",
-        Lessee.closed,
+        Lessee._drop,
         "self.holdings.drop()",
         "pass",
         REQUESTS,

@@ -13,7 +13,7 @@ from tests.atomr.gossip.home_scenarios import LONG, SCENARIOS
 from tests.atomr.gossip.mutants import Mutant
 
 CHAOS, LAST_MOMENT, BACK = SCENARIOS
-PAUSED, GONE, NOBODY = LONG
+PAUSED, *_ = LONG
 
 MUTANTS = (
     Mutant(
@@ -92,19 +92,5 @@ MUTANTS = (
         "election.holds(now_s) is not None",
         "election.phase.value != 'idle'",
         CHAOS,
-    ),
-    Mutant(
-        "a silent home is asked for ever",
-        VotedSeat.doubt,
-        "if holder == self.holder:",
-        "if False:",
-        GONE,
-    ),
-    Mutant(
-        "a home that had no majority for a while begins anew",
-        Candidate._hear_granted,
-        "votes.since() > self._term",
-        "True",
-        NOBODY,
     ),
 )

@@ -197,7 +197,7 @@ def gone(simulation: Simulation) -> None:
     world.add(*limit.voters, rates=_rates(simulation, limit))
     others = [name for name in limit.voters if name != limit.home]
     crash_s, full_s = 2.0, 2.0 + moves_s(limit)
-    within_s = full_s + 3.0 * limit.window_s
+    within_s = full_s + 4.0 * limit.window_s
     simulation.at(crash_s, partial(simulation.crash, limit.home))
     if draw.random() < 0.3:
         simulation.at(full_s + limit.window_s, partial(simulation.start, limit.home))
@@ -208,19 +208,22 @@ def gone(simulation: Simulation) -> None:
     simulation.run(within_s)
     world.check()
     used = sum(use.permits for use in world.uses if use.at_s >= full_s)
-    # Clocks that are slow by the drift, and the drift that is allowed for, cost both.
-    least = 0.9 * (limit.permits - limit.floor) * 3.0 * (1.0 - 2.0 * DRIFT)
+    # Clocks that are slow by the drift, and the drift that is allowed for, cost both;
+    # and with few permits the edges of the time that is counted do.
+    least = 0.8 * (limit.permits - limit.floor) * 4.0 * (1.0 - 2.0 * DRIFT)
     assert used >= least, f"{used} of {least} permits after the home was gone"
 
 
 def nobody(simulation: Simulation) -> None:
-    """For a while nobody hears anybody, so nobody takes over.
+    """For a while nobody hears anybody, and then somebody lends again.
 
-    The home lends nothing meanwhile, as it cannot know.  Where it is first when the
-    others are back, it goes on, and waits for no window.
+    Whether the home goes on at once depends on whether anybody has voted for another
+    one meanwhile; what holds in each case is that no window has too many uses.
     """
     draw = simulation.random
-    limit = _limit(simulation, permits=60, window_s=20.0, lease_s=1.0, mode=Mode.ESCROW)
+    limit = _limit(
+        simulation, permits=100, window_s=20.0, lease_s=1.0, mode=Mode.ESCROW
+    )
     world = World(simulation, limit)
     world.add(*limit.voters, rates=_rates(simulation, limit))
     cut_s = draw.uniform(1.0, 2.0)
@@ -230,16 +233,12 @@ def nobody(simulation: Simulation) -> None:
         simulation.at(cut_s, partial(simulation.cut, [name], others))
     simulation.at(mend_s, simulation.mend)
     asked_s = mend_s + 8.0
-    for number in range(90):
+    for number in range(150):
         at_s = asked_s + 0.02 * number
         simulation.at(at_s, partial(world.ask, draw.choice(limit.voters)))
     simulation.start()
     simulation.run(asked_s + 5.0)
     world.check()
-    nodes = [simulation.node(name) for name in limit.voters]
-    if {node.escrow.home("rpm") for node in nodes} == {limit.home}:
-        least = 0.9 * limit.pool
-        assert world.used >= least, f"{world.used} of {least}, though nobody took over"
 
 
 SCENARIOS = (
