@@ -20,7 +20,7 @@ from atomr.gossip.escrow import (
     Past,
 )
 from atomr.gossip.escrow.frames import Offer, Open, Voting
-from atomr.gossip.escrow.seat import terms_of
+from atomr.gossip.escrow.seat import VotedSeat, terms_of
 from atomr.testing.simulation import Scenario, check
 from tests.atomr.gossip.home_scenarios import LONG, SCENARIOS
 from tests.atomr.gossip.test_escrow import Lab
@@ -290,6 +290,22 @@ def test_an_offer_that_nobody_waits_for_any_more_is_left_alone() -> None:
 
     assert made.nodes["c"].receive("b", offer, made.now_s) != []  # it says who lends
     assert made.use("b", 60) == 46
+
+
+def test_who_has_no_vote_asks_the_next_one_when_the_one_it_asks_is_silent() -> None:
+    terms = terms_of("a", LIMIT.voters, 10.0)
+    seat = VotedSeat(terms, "a", Origin("z", 1), voted_until_s=0.0)
+    asked = [seat.holder]
+    seat.doubt("nobody")
+    assert seat.holder == "a"
+    for _ in range(3):
+        seat.doubt(seat.holder)
+        asked.append(seat.holder)
+    seat.heard_of("a", "c")
+
+    assert asked[0] == asked[3] == "a"
+    assert sorted(asked[:3]) == ["a", "b", "c"]
+    assert seat.holder == "c"
 
 
 @pytest.mark.parametrize(
