@@ -115,6 +115,8 @@ class TextRunner:
         told: says why a run failed; an ``EngineCrashedError``: there can be no other.
         context_tokens: most tokens of a text.
         batch_tokens: most tokens of a run, padding counted.
+        bound: said behind ``context_tokens`` to who asks for more, where the model
+            itself would read more.
 
     Attributes:
         runs: how many runs there were.
@@ -129,12 +131,14 @@ class TextRunner:
         told: Callable[[Exception], InferenceError],
         context_tokens: int,
         batch_tokens: int,
+        bound: str = "",
     ) -> None:
         self._model = model
         self._tokenizer = tokenizer
         self._told = told
         self._context_tokens = context_tokens
         self._batch_tokens = batch_tokens
+        self._bound = bound
         self._waiting: list[_Text] = []
         self._work = trio.Event()
         self._turn = trio.CapacityLimiter(1)
@@ -232,7 +236,7 @@ class TextRunner:
         if len(tokens) > self._context_tokens:
             raise ContextLengthError(
                 f"{where} has {len(tokens)} tokens; the model reads "
-                f"{self._context_tokens}",
+                f"{self._context_tokens}{self._bound}",
                 code="context_length_exceeded",
                 param="input",
             )

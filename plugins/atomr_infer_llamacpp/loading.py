@@ -29,6 +29,7 @@ from atomr_infer_llamacpp.engine import LlamaEngine
 from atomr_infer_llamacpp.faults import step_error
 from atomr_infer_llamacpp.logs import log_warnings
 from atomr_infer_llamacpp.model import LlamaContext, LlamaModel
+from atomr_infer_llamacpp.options import DEFAULT_TEXT_TOKENS
 from atomr_infer_llamacpp.runner import LlamaRunner
 from atomr_infer_llamacpp.texts import LlamaTexts, makes_vectors
 from atomr_infer_llamacpp.tokens import LlamaTokenizer
@@ -87,7 +88,7 @@ def loaded(
 @contextmanager
 def _texts(options: Options, model: LlamaModel) -> Iterator[TextRunner]:
     own = model.context_tokens or _UNKNOWN_CONTEXT_TOKENS
-    context_tokens = min(own, options.context_tokens or own)
+    context_tokens = min(own, options.context_tokens or _most_of_a_text(options))
     batch_tokens = max(options.batch_tokens or 0, context_tokens)
     texts = LlamaTexts(
         model,
@@ -102,7 +103,19 @@ def _texts(options: Options, model: LlamaModel) -> Iterator[TextRunner]:
             told=step_error,
             context_tokens=context_tokens,
             batch_tokens=batch_tokens,
+            bound=_why(context_tokens, own),
         )
+
+
+def _most_of_a_text(options: Options) -> int:
+    return max(DEFAULT_TEXT_TOKENS, options.batch_tokens or 0)
+
+
+def _why(context_tokens: int, own: int) -> str:
+    """Say what lets a text be longer, where the model would read more."""
+    if context_tokens == own:
+        return ""
+    return f" as it is served, and {own} with the option context_tokens"
 
 
 @contextmanager

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -105,3 +107,33 @@ async def test_a_language_model_makes_vectors_where_the_deployment_says_so(
     assert [math.hypot(*row) for row in made] == pytest.approx([1.0] * 3)
     # Nothing of a run is in the next one's.
     assert again[::-1] == pytest.approx(made, abs=2e-3)
+
+
+async def test_a_long_context_is_not_reserved_unless_the_deployment_says_so(
+    opened: Opener,
+) -> None:
+    text = "word " * 2100
+    async with opened(pooling="last") as runner:
+        assert runner.capabilities.context_tokens == 2048
+        with pytest.raises(
+            ContextLengthError,
+            match=r"input\[0\] has 21\d\d tokens; the model reads 2048 as it is "
+            "served, and 8192 with the option context_tokens",
+        ):
+            await vectors(runner, text)
+        reserved = reserved_kib(runner)
+    async with opened(pooling="last", context_tokens=8192) as runner:
+        # A number of each token and each of 49,152 words.
+        more_kib = reserved_kib(runner) - reserved
+        assert more_kib * 1024 > 0.9 * (8192 - 2048) * 49_152 * 4
+        assert (await vectors(runner, text)).shape == (1, 576)
+    async with opened(pooling="last", batch_tokens=2500) as runner:
+        assert runner.capabilities.context_tokens == 2500
+
+
+def reserved_kib(runner: BridgedRunner) -> int:
+    """What the engine's process has asked the system for."""
+    status = Path(f"/proc/{runner.pid}/status").read_text()
+    found = re.search(r"^VmSize:\s+(\d+) kB$", status, re.MULTILINE)
+    assert found is not None
+    return int(found[1])
