@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from atomr_infer.model.batch import ExecuteBatch, TokenChunk
     from atomr_infer.model.embeddings import Embeddings, EmbedRequest
+    from atomr_infer.model.tensors import Inferred, InferRequest
     from atomr_infer.runtimes.others import Asking
 
 
@@ -88,6 +89,13 @@ class StageCaller:
             attrs.evolve(
                 request, user=outer.user, priority=outer.priority, asker=outer.asker
             )
+        )
+
+    async def tensors(self, request: InferRequest) -> Inferred:
+        """Ask as the one who asks for this."""
+        outer = self._batch
+        return await self._others().infer(
+            attrs.evolve(request, priority=outer.priority, asker=outer.asker)
         )
 
     def _others(self) -> Asking:

@@ -26,10 +26,11 @@ from atomr_infer.model.batch import FinishReason
 from atomr_infer.model.collected import Collected
 from atomr_infer.model.conversation import request_of
 from atomr_infer.model.embeddings import EmbedRequest
+from atomr_infer.model.tensors import InferRequest
 from atomr_infer.model.usage import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
     from contextlib import AbstractAsyncContextManager
 
     from atomr_infer.actors.context import Context
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from atomr_infer.model.batch import ExecuteBatch, TokenChunk
     from atomr_infer.model.conversation import Conversation, SamplingOptions
     from atomr_infer.model.embeddings import Embeddings
+    from atomr_infer.model.tensors import Inferred, Tensor
 
 Q = TypeVar("Q")
 R = TypeVar("R")
@@ -67,6 +69,14 @@ class Caller(Protocol):
 
         Raises:
             InferenceError: it failed.
+        """
+        ...
+
+    async def tensors(self, request: InferRequest) -> Inferred:
+        """Return what a model makes of tensors.
+
+        Raises:
+            InferenceError: it failed, or the model takes no tensors like these.
         """
         ...
 
@@ -140,6 +150,24 @@ class Ref(Generic[_Q_contra, _R_co]):
             dimensions=dimensions,
         )
         return await self._caller.vectors(request)
+
+    async def infer(self, *inputs: Tensor, outputs: Iterable[str] = ()) -> Inferred:
+        """Return what a model makes of tensors: the named outputs, or all.
+
+        Raises:
+            InvalidRequestError: the model takes others; it says which.
+            EndpointUnsupportedError: it takes no tensors.
+            InferenceError: it failed.
+
+        Cancellation: ends the request.
+        """
+        request = InferRequest(
+            request_id=self._caller.new_id(),
+            model=self.name,
+            inputs=inputs,
+            outputs=tuple(outputs),
+        )
+        return await self._caller.tensors(request)
 
     async def ask(self, request: object, timeout_s: float | None) -> _R_co:
         """Return the reply to a request; see :func:`ask`."""

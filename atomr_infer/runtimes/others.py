@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from atomr_infer.model.cost import CostEstimate
     from atomr_infer.model.deployment import Deployment
     from atomr_infer.model.embeddings import Embeddings, EmbedRequest
+    from atomr_infer.model.tensors import Inferred, InferRequest
 
 
 class Stream(Protocol):
@@ -96,6 +97,16 @@ class Asking(Protocol):
 
         Raises:
             InferenceError: it failed.
+
+        Cancellation: ends it.
+        """
+        ...
+
+    async def infer(self, request: InferRequest) -> Inferred:
+        """Ask who serves ``request.model`` what it makes of tensors.
+
+        Raises:
+            InferenceError: it failed, or the model takes no tensors like these.
 
         Cancellation: ends it.
         """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from typing import TYPE_CHECKING
 
 import attrs
@@ -9,6 +10,7 @@ import trio
 
 from atomr_infer.actors import Context, Request, ask, gpu_actor, inference_actor
 from atomr_infer.errors import EngineCrashedError, OverloadedError
+from atomr_infer.model.tensors import Tensor
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -59,6 +61,21 @@ async def both(ctx: Context, text: str) -> str:
     count = await ask(ctx.lookup("counter", Counter), len(text))
     found = await ctx.lookup("v").embed(text)
     return f"{count} {found.vectors}"
+
+
+@inference_actor(asks=("t",))
+async def doubled(ctx: Context, numbers: list[float]) -> list[float]:
+    """Ask for tensors, by the name of one output."""
+    x = Tensor.of("x", array("f", numbers))
+    found = await ctx.lookup("t").infer(x, outputs=["z"])
+    return [2 * number for number in found.output("z").values()]
+
+
+@inference_actor(asks=("m",))
+async def relayed(ctx: Context, numbers: list[int]) -> list[int]:
+    """Ask for tensors of another node."""
+    found = await ctx.lookup("m").infer(Tensor.of("x", array("b", numbers)))
+    return found.output("y").values()
 
 
 @inference_actor

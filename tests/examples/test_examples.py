@@ -47,6 +47,11 @@ stream:|Say |this. |Say |
 ["Who is there?","And who else?","Hm."]
 [4.0, 9.0]
 """,
+    "tensors.py": """\
+[0.622, 0.269]
+quick
+'x' is FP32 [2]; the model takes 'x' FP32 [-1, 3]
+""",
     "cascade.py": """\
   small (mock): accepted, $0.000001
   together: $0.0000010
@@ -209,6 +214,7 @@ WITHOUT_A_MODEL = {
     "resource_pool.py",
     "router.py",
     "speculative.py",
+    "tensors.py",
 }
 
 

@@ -19,6 +19,14 @@ from atomr_infer.model.collected import Collected
 from atomr_infer.model.deployment import Deployment, RetryPolicy
 from atomr_infer.model.embeddings import Embeddings, EmbedRequest
 from atomr_infer.model.prices import Price, Rates
+from atomr_infer.model.tensors import (
+    ANY_SIZE,
+    Datatype,
+    Inferred,
+    InferRequest,
+    Signature,
+    TensorSpec,
+)
 from atomr_infer.model.usage import Usage
 from atomr_infer.serving.application import open_serving
 from atomr_infer.serving.requests.request import run_request
@@ -150,6 +158,7 @@ OpenTree: TypeAlias = "Callable[..., AbstractAsyncContextManager[Tree]]"
 _ENTRY_POINTS = """\
 [atomr_infer.runtimes]
 seen = tests.pipeline.conftest:SEEN
+tensors = tests.pipeline.conftest:TENSORS
 vectors = tests.pipeline.conftest:VECTORS
 """
 
@@ -204,9 +213,66 @@ class _Vectors(_Seen):
         yield runner
 
 
+TAKES = Signature(
+    inputs=(TensorSpec("x", Datatype.FP32, (ANY_SIZE,)),),
+    outputs=(
+        TensorSpec("y", Datatype.FP32, (ANY_SIZE,)),
+        TensorSpec("z", Datatype.FP32, (ANY_SIZE,)),
+    ),
+)
+
+
+class TensorsRunner(MockRunner):
+    """Gives its tensor back under two names, and remembers what it was asked.
+
+    It breaks at what begins with -1.
+
+    Attributes:
+        inferred: the requests.
+        ended: how many of them are over.
+    """
+
+    capabilities = Capabilities(features=frozenset({Feature.INFER}), signature=TAKES)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inferred: list[InferRequest] = []
+        self.ended = 0
+
+    async def infer(self, request: InferRequest) -> Inferred:
+        self.inferred.append(request)
+        try:
+            await trio.sleep(1.0)
+        finally:
+            self.ended += 1
+        [x] = request.inputs
+        if x.values()[:1] == [-1.0]:
+            raise UpstreamError("it breaks")
+        wanted = request.outputs or ("y", "z")
+        return Inferred(
+            outputs=tuple(attrs.evolve(x, name=name) for name in wanted),
+            usage=Usage(input_uncached=x.shape[0]),
+        )
+
+
+@attrs.frozen
+class _Tensors(_Seen):
+    name = "tensors"
+
+    @asynccontextmanager
+    async def open_runner(
+        self, deployment: Deployment, context: RunnerContext
+    ) -> AsyncIterator[TensorsRunner]:
+        del deployment, context
+        runner = TensorsRunner()
+        self.on_open(runner)
+        yield runner
+
+
 OPENED: list[MockRunner] = []
 SEEN = _Seen(OPENED.append)
 VECTORS = _Vectors(OPENED.append)
+TENSORS = _Tensors(OPENED.append)
 
 
 @pytest.fixture
@@ -228,7 +294,7 @@ def open_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OpenTree:
         async with open_serving(environ={}, installed=installed) as serving:
             for deployment in deployments:
                 await serving.deploy(deployment)
-                if deployment.runtime in (SEEN.name, VECTORS.name):
+                if deployment.runtime in (SEEN.name, VECTORS.name, TENSORS.name):
                     runners[deployment.name] = OPENED[-1]
             paid: list[Spent] = []
             note = serving.usage.note

@@ -6,7 +6,7 @@ is asked for (see :mod:`atomr_infer.serving.requests.stages`).
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -17,14 +17,15 @@ from atomr_infer.errors import InferenceError, InternalError
 from atomr_infer.policy.composition import MAX_DEPTH
 from atomr_infer.serving.requests.sinks import ChunkStream
 from atomr_infer.serving.requests.stages import CURRENT, Stage
-from atomr_infer.serving.requests.whole_calls import embed
+from atomr_infer.serving.requests.whole_calls import embed, infer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
     from atomr_infer.model.batch import ExecuteBatch
     from atomr_infer.model.cost import CostEstimate
     from atomr_infer.model.embeddings import Embeddings, EmbedRequest
+    from atomr_infer.model.tensors import Inferred, InferRequest
     from atomr_infer.runtimes.others import Made
     from atomr_infer.serving.shared import Serving
 
@@ -115,15 +116,16 @@ class AskingOthers:
         """Ask who serves ``request.model`` for vectors."""
         stage = _entered(request.model)
         self._made.append(stage)
-        token = CURRENT.set(stage)
-        try:
-            inner = attrs.evolve(request, request_id=_inner_id(request.request_id))
+        inner = attrs.evolve(request, request_id=_inner_id(request.request_id))
+        with _inside(stage):
             return (await embed(self._serving, inner)).value
-        except InferenceError as error:
-            error.final = True
-            raise
-        finally:
-            CURRENT.reset(token)
+
+    async def infer(self, request: InferRequest) -> Inferred:
+        """Ask who serves ``request.model`` what it makes of tensors."""
+        stage = _entered(request.model)
+        inner = attrs.evolve(request, request_id=_inner_id(request.request_id))
+        with _inside(stage):
+            return (await infer(self._serving, inner)).value
 
     async def close(self) -> None:
         """End all that is under way."""
@@ -168,6 +170,20 @@ def _entered(model: str) -> Stage:
     stage = Stage(model, outer.depth + 1)
     outer.stages.append(stage)
     return stage
+
+
+@contextmanager
+def _inside(stage: Stage) -> Iterator[None]:
+    """Return a block in which this task is of a stage, whose failure is final."""
+    token = CURRENT.set(stage)
+    try:
+        yield
+    except InferenceError as error:
+        # It was tried as often as its own deployment says.
+        error.final = True
+        raise
+    finally:
+        CURRENT.reset(token)
 
 
 def _inner_id(request_id: str) -> str:

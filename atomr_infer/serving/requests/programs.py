@@ -13,9 +13,10 @@ from atomr.process.context import NODE
 from atomr_infer.actors.refs import Caller, Lookups
 from atomr_infer.model.conversation import ChatReply, request_of
 from atomr_infer.model.embeddings import EmbedRequest
+from atomr_infer.model.tensors import InferRequest
 from atomr_infer.serving.requests.request import run_request
 from atomr_infer.serving.requests.sinks import CollectingSink, streamed
-from atomr_infer.serving.requests.whole_calls import embed, infer_one
+from atomr_infer.serving.requests.whole_calls import embed, infer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -136,8 +137,11 @@ class Requests(Lookups):
 
         Cancellation: ends the request.
         """
+        request = InferRequest(
+            request_id=_new_id(), model=model, inputs=inputs, outputs=tuple(outputs)
+        )
         with self.at_home():
-            return await infer_one(self._serving, model, inputs, tuple(outputs))
+            return (await infer(self._serving, request)).value
 
     async def estimate_cost(
         self,
@@ -175,6 +179,10 @@ class _Caller:
     async def vectors(self, request: EmbedRequest) -> Embeddings:
         with self._at_home():
             return (await embed(self._serving, request)).value
+
+    async def tensors(self, request: InferRequest) -> Inferred:
+        with self._at_home():
+            return (await infer(self._serving, request)).value
 
 
 def _new_id() -> str:

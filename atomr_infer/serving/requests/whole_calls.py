@@ -7,7 +7,6 @@ stream, so a failed attempt can always be made again.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -44,10 +43,7 @@ from atomr_infer.serving.requests.served import Served
 from atomr_infer.wire.nodes.frames import Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from atomr.refs import Pid
-    from atomr_infer.model.tensors import Tensor
     from atomr_infer.serving.requests.held import AnyHeld
     from atomr_infer.serving.requests.leg import Leg
     from atomr_infer.serving.shared import Serving
@@ -104,19 +100,6 @@ async def infer(serving: Serving, request: InferRequest) -> Found[Inferred]:
     asks = tensors_of(request)
     call = _Call(serving, batch_of(request), asks, NO_TOKENS, whole=request)
     return await call.run()
-
-
-async def infer_one(
-    serving: Serving, model: str, inputs: Sequence[Tensor], outputs: tuple[str, ...]
-) -> Inferred:
-    """Run a model on a program's tensors; as :func:`infer`."""
-    request = InferRequest(
-        request_id=os.urandom(8).hex(),
-        model=model,
-        inputs=tuple(inputs),
-        outputs=outputs,
-    )
-    return (await infer(serving, request)).value
 
 
 def batch_of(request: EmbedRequest | InferRequest) -> ExecuteBatch:

@@ -11,8 +11,8 @@ from atomr_infer.actors import ask, deployment_of
 from atomr_infer.errors import DeadlineError, InvalidRequestError
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.serving.requests.programs import Requests
-from tests.actors.own import Counter, Fragile, Plan, Task, plan
-from tests.serving.far.test_far import at_rest
+from tests.actors.own import Counter, Fragile, Plan, Task, plan, relayed
+from tests.serving.far.test_far import Adder, M, X, at_rest
 
 if TYPE_CHECKING:
     from tests.serving.far.conftest import OpenFar
@@ -55,6 +55,24 @@ async def test_an_actor_finds_a_model_of_another_node(open_far: OpenFar) -> None
         found = await ask(program(a).lookup("plan", plan), Task("go on"))
 
         assert found == Plan(steps=("go on",), style="plain")
+        await at_rest(a, b)
+
+
+async def test_an_actor_asks_a_model_of_another_node_for_tensors(
+    open_far: OpenFar,
+) -> None:
+    async with open_far("ab") as (a, b):
+        await b.deploy(M, Adder())
+        a.know(M)
+        await a.sees(1)
+        with a.here():
+            await a.serving.deploy(deployment_of(relayed, "relayed"))
+        of_actor = await ask(program(a).lookup("relayed", relayed), [1, 2])
+        of_program = await program(a).lookup("m").infer(X)
+        with pytest.raises(InvalidRequestError, match=r"'x' is INT8 \[1\]"):
+            await ask(program(a).lookup("relayed", relayed), [1])
+
+        assert of_actor == of_program.output("y").values() == [1, 2]
         await at_rest(a, b)
 
 
