@@ -31,6 +31,7 @@ from atomr.gossip.replication import (
     Send,
     Woke,
     Wrote,
+    digest_of,
 )
 from atomr.gossip.replication import Event as MachineEvent
 
@@ -150,7 +151,7 @@ class Shard:
     def _is_at_rest(self, now_s: float) -> bool:
         if now_s < self._talk_until_s:
             return False
-        ours = self._digest()
+        ours = digest_of(self.log, is_answer=True)
         return all(says_same(self._heard.get(peer), ours) for peer in self.nodes)
 
     def _rouse(self, now_s: float) -> None:
@@ -173,7 +174,7 @@ class Shard:
             self._heard[peer] = frame
         effects = self._act(Received(peer, frame), now_s, now_ms)
         if isinstance(frame, Digest):
-            ours = self._digest()
+            ours = digest_of(self.log, is_answer=True)
             if not says_same(frame, ours):
                 self._rouse(now_s)
             elif not self._is_told(peer, ours, now_s):
@@ -184,7 +185,7 @@ class Shard:
     @property
     def mark(self) -> int:
         """What stands for the digest in an overview."""
-        return mark_of(self._digest())
+        return mark_of(digest_of(self.log, is_answer=True))
 
     def compare(self, peer: Origin, *, is_equal: bool, now_s: float) -> list[Effect]:
         """Return what is to be done after an overview.
@@ -194,7 +195,7 @@ class Shard:
             is_equal: whether its mark is ours.
             now_s: our clock.
         """
-        ours = self._digest(is_answer=False)
+        ours = digest_of(self.log, is_answer=False)
         if is_equal and not self.machine.must_hear(peer):
             self._heard[peer] = ours
             return []
@@ -208,11 +209,6 @@ class Shard:
     def _is_told(self, peer: Origin, ours: Digest, now_s: float) -> bool:
         told, at_s = self._told.get(peer, (None, now_s))
         return says_same(told, ours) and now_s - at_s < _TOLD_S
-
-    def _digest(self, *, is_answer: bool = True) -> Digest:
-        log = self.log
-        retired = tuple(sorted(log.retired.items()))
-        return Digest(log.vector.pairs(), retired, log.state_hash, is_answer)
 
     def peer_up(self, peer: Origin, node: Origin, now_s: float) -> list[Effect]:
         """Begin to replicate with a peer's log.

@@ -291,7 +291,9 @@ class Membership:
         match frame:
             case Ping():
                 if frame.target == self._roster.name:
-                    self._speaker.ack(sender, name, frame.number, self.me.origin)
+                    self._speaker.ack(
+                        sender, name, frame.number, self._roster.me.origin
+                    )
             case Ack():
                 self._prober.acked(frame)
             case PingRequest():
@@ -340,7 +342,7 @@ class Membership:
 
     def _gossip(self) -> None:
         for member in self._roster.sample(self._options.fanout):
-            if not self._queue:
+            if not self._queue.waiting:
                 break
             self._speaker.gossip(member)
         self._gossip_at = self._now_s + self._options.gossip_s
@@ -382,7 +384,7 @@ class Membership:
     def _next_deadline(self) -> float | None:
         if self._is_over:
             return None
-        if not self._queue or not self._roster.live:
+        if not (self._queue.waiting and self._roster.live):
             self._gossip_at = _NEVER
         elif self._gossip_at == _NEVER:
             self._gossip_at = self._now_s + _COALESCE_S

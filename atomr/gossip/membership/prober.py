@@ -116,13 +116,18 @@ class Prober:
         """Return when :meth:`due` has something to do."""
         at = self.next_at
         probe = self._probe
+        # Compared one by one, as this is done for each frame.
         if probe is not None:
-            at = min(at, probe.retry_at, probe.ends_at)
-            if not probe.has_asked:
-                at = min(at, probe.helpers_at)
-        if self._relays:
-            for relay in self._relays.values():
-                at = min(at, relay.ends_at if relay.is_settled else relay.nack_at)
+            if probe.retry_at < at:
+                at = probe.retry_at
+            if probe.ends_at < at:
+                at = probe.ends_at
+            if probe.helpers_at < at and not probe.has_asked:
+                at = probe.helpers_at
+        for relay in self._relays.values():
+            relay_at = relay.ends_at if relay.is_settled else relay.nack_at
+            if relay_at < at:
+                at = relay_at
         return at
 
     def due(self, now_s: float) -> Member | None:

@@ -102,7 +102,7 @@ class Speaker:
 
     def _updates(self, name: str) -> tuple[Member, ...]:
         about = self._roster.members.get(name)
-        if not self._queue and (about is None or about.status is Status.ALIVE):
+        if not self._queue.waiting and (about is None or about.status is Status.ALIVE):
             return ()
         updates = self._queue.take(self._most, self._roster.size, but=name)
         if about is not None and about.status is not Status.ALIVE:

@@ -18,9 +18,13 @@ if TYPE_CHECKING:
 
 
 class UpdateQueue:
-    """What is still to be told."""
+    """What is still to be told.
 
-    __slots__ = ("_mult", "_told")
+    Attributes:
+        waiting: name to how often it was told, and what, in the order of arrival.
+    """
+
+    __slots__ = ("_mult", "waiting")
 
     def __init__(self, mult: int) -> None:
         """Start with nothing to tell.
@@ -29,21 +33,16 @@ class UpdateQueue:
             mult: an update is told that often, times log10 of the members.
         """
         self._mult = mult
-        # Name to how often it was told, and what; a dict keeps the order of arrival.
-        self._told: dict[str, tuple[int, Member]] = {}
-
-    def __len__(self) -> int:
-        """Return how many updates wait."""
-        return len(self._told)
+        self.waiting: dict[str, tuple[int, Member]] = {}
 
     def add(self, member: Member) -> None:
         """Tell this, and no longer what was to be told of that member before."""
-        self._told.pop(member.name, None)
-        self._told[member.name] = 0, member
+        self.waiting.pop(member.name, None)
+        self.waiting[member.name] = 0, member
 
     def drop(self, name: str) -> None:
         """Tell nothing of that member."""
-        self._told.pop(name, None)
+        self.waiting.pop(name, None)
 
     def take(self, most: int, members: int, *, but: str) -> list[Member]:
         """Return what to tell now, and count it as told.
@@ -54,16 +53,16 @@ class UpdateQueue:
             but: name of the node that it is told to, which gets nothing of itself
                 here.
         """
-        waiting = [item for name, item in self._told.items() if name != but]
+        waiting = [item for name, item in self.waiting.items() if name != but]
         if len(waiting) > most:
             waiting.sort(key=_times)
             waiting = waiting[:most]
         limit = self.limit(members)
         for times, member in waiting:
             if times + 1 >= limit:
-                del self._told[member.name]
+                del self.waiting[member.name]
             else:
-                self._told[member.name] = times + 1, member
+                self.waiting[member.name] = times + 1, member
         return [member for _, member in waiting]
 
     def limit(self, members: int) -> int:

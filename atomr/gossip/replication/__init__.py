@@ -30,6 +30,7 @@ from atomr.gossip.replication.frames import (
     Reset,
     SnapshotPart,
     decode,
+    digest_of,
     encode,
 )
 from atomr.gossip.replication.machine import Replication
@@ -62,5 +63,6 @@ __all__ = [
     "Woke",
     "Wrote",
     "decode",
+    "digest_of",
     "encode",
 ]

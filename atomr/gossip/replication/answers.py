@@ -11,8 +11,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from attrs import evolve
-
 from atomr.crdt import Batch, VersionVector
 from atomr.gossip.replication.flight import Flight, Probe
 from atomr.gossip.replication.frames import Events
@@ -84,7 +82,7 @@ class Answers:
         # What others wrote came here as late as to the peer, where we are who is slow.
         own, newest = self._own, self._log.tail.newest
         if own is not None and now_s - own.since_s < self._options.resend_s:
-            return evolve(own)
+            return own
         if newest is None or newest.dot.origin == peer:
             return None
         return Probe(newest, self._log.tail.total, self._settling.newest_at_s)

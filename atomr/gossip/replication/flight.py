@@ -122,7 +122,8 @@ class Flight:
     def measure(self, probe: Probe) -> None:
         """Measure by an event, unless one is under way, or it was sent in an answer."""
         if self._probe is None and probe.position > max(self._probed, self._position):
-            self._probe = probe
+            # Its own: how late the event is differs from peer to peer.
+            self._probe = Probe(probe.event, probe.position, probe.since_s)
             self._probed = probe.position
 
     def heard(self, known: Mapping[Origin, int], now_s: float) -> None:

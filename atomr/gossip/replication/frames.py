@@ -20,7 +20,7 @@ Pure.
 from __future__ import annotations
 
 from functools import partial
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
@@ -29,6 +29,9 @@ from atomr.crdt.origin import Origin
 from atomr.crdt.snapshots import Chunk, Pairs
 from atomr.crdt.wire import Amount, Event
 from atomr.gossip.codec import Codec
+
+if TYPE_CHECKING:
+    from atomr.crdt.event_log import EventLog
 
 
 class _Frame(msgspec.Struct, frozen=True, array_like=True, gc=False, tag_field="t"):
@@ -105,6 +108,18 @@ class Reset(_Frame, frozen=True, array_like=True, gc=False, tag=6):
     """
 
     origin: Origin
+
+
+def digest_of(log: EventLog, *, is_answer: bool) -> Digest:
+    """Return what a log knows, in the order of the origins.
+
+    Args:
+        log: as it is now.
+        is_answer: whether it answers a digest.
+    """
+    vector = tuple(sorted(log.seen.vector.items()))
+    retired = tuple(sorted(log.retired.items()))
+    return Digest(vector, retired, log.state_hash, is_answer)
 
 
 Frame: TypeAlias = Push | Digest | Events | AskSnapshot | SnapshotPart | Reset

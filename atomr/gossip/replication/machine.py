@@ -47,6 +47,7 @@ from atomr.gossip.replication.frames import (
     Push,
     Reset,
     SnapshotPart,
+    digest_of,
 )
 from atomr.gossip.replication.options import ReplicationOptions
 from atomr.gossip.replication.retiring import Retiring
@@ -192,7 +193,7 @@ class Replication:
         self.peers[peer] = VersionVector()
         self._answers.peer_up(peer)
         self._retiring.back(peer)
-        return [Send(peer, self._digest())]
+        return [Send(peer, digest_of(self.log, is_answer=False))]
 
     def _forget_peer(self, peer: Origin) -> None:
         self.peers.pop(peer, None)
@@ -230,14 +231,9 @@ class Replication:
         effects = self._retiring.check(self.peers, now_s)
         effects += self._ask_again(now_s)
         peers = list(self.peers)
-        digest = self._digest()
+        digest = digest_of(self.log, is_answer=False)
         chosen = self._draw.sample(peers, min(options.fanout, len(peers)))
         return effects + [Send(peer, digest) for peer in chosen]
-
-    def _digest(self, *, is_answer: bool = False) -> Digest:
-        log = self.log
-        retired = tuple(sorted(log.retired.items()))
-        return Digest(log.vector.pairs(), retired, log.state_hash, is_answer)
 
     # --- frames ---------------------------------------------------------------------
 
@@ -296,7 +292,7 @@ class Replication:
 
     def _ask(self, peer: Origin, now_s: float) -> Effect:
         self._asked_peer, self._asked_at_s = peer, now_s
-        return Send(peer, self._digest(is_answer=True))
+        return Send(peer, digest_of(self.log, is_answer=True))
 
     def _answer(self, peer: Origin, digest: Digest, now_s: float) -> list[Effect]:
         log = self.log

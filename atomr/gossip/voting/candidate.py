@@ -78,10 +78,10 @@ class Phase(Enum):
     STOPPING = "stopping"
 
 
-HOLDS = frozenset({Phase.HOLDING, Phase.STOPPING})
+HOLDS = (Phase.HOLDING, Phase.STOPPING)
 """The lease is this node's, as far as it knows."""
 
-_TRIES = frozenset({Phase.POLLING, Phase.ASKING})
+_TRIES = (Phase.POLLING, Phase.ASKING)
 
 
 class Candidate:
@@ -151,7 +151,7 @@ class Candidate:
     @property
     def until_s(self) -> float:
         """When the lease ends, as far as is known; past where none is held."""
-        return self._votes.until_s() if self.phase in HOLDS else -_NEVER
+        return self._votes.until_s if self.phase in HOLDS else -_NEVER
 
     @property
     def due_at(self) -> float:
@@ -164,9 +164,9 @@ class Candidate:
             case Phase.POLLING | Phase.ASKING:
                 return min(self._tick_at, self._try_at)
             case Phase.HOLDING:
-                return min(self._tick_at, self._votes.until_s() - self._terms.stop_s)
+                return min(self._tick_at, self._votes.until_s - self._terms.stop_s)
             case Phase.STOPPING:
-                return min(self._tick_at, self._votes.until_s())
+                return min(self._tick_at, self._votes.until_s)
 
     def _in(self, share: float, now_s: float) -> float:
         return now_s + share * self._terms.lease_s
@@ -351,7 +351,7 @@ class Candidate:
 
     def notice_end(self, now_s: float) -> None:
         """Say so if the lease has ended; before all else, as time may have stood."""
-        if self.phase in HOLDS and now_s >= self._votes.until_s():
+        if self.phase in HOLDS and now_s >= self._votes.until_s:
             self.out.append(Lost(self._votes.epoch))
             self._wait(now_s)
 
@@ -386,7 +386,7 @@ class Candidate:
         if now_s >= self._tick_at:
             fresh_s = now_s + terms.lease_s * (1 - _RENEW)
             self._ask(votes.stale(fresh_s), now_s)
-        is_late = now_s >= votes.until_s() - terms.stop_s
+        is_late = now_s >= votes.until_s - terms.stop_s
         if self.phase is Phase.HOLDING and is_late:
             self._stop(Why.NO_MAJORITY)
 

@@ -166,7 +166,7 @@ class Election:
     def _tell_myself(self, now_s: float) -> None:
         """Hand over what is for this node, and what comes of it."""
         out, me = self._out, self.me.name
-        while True:
+        while out:
             mine = [e for e in out if isinstance(e, Send) and e.to == me]
             if not mine:
                 return

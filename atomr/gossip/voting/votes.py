@@ -25,6 +25,8 @@ class Votes:
     Attributes:
         epoch: what the attempt's term is, or would be, called.
         highest: the largest epoch that a voter knew of.
+        until_s: until then a majority has given its votes, at least; minus infinity:
+            none has.
     """
 
     __slots__ = (
@@ -37,6 +39,7 @@ class Votes:
         "_until_s",
         "epoch",
         "highest",
+        "until_s",
     )
 
     def __init__(self, terms: Terms, *, highest: int) -> None:
@@ -50,6 +53,7 @@ class Votes:
         self._since: dict[str, int] = {}
         self.epoch = 0
         self.highest = highest
+        self.until_s = _NEVER
 
     # --- a poll ---------------------------------------------------------------------
 
@@ -104,6 +108,8 @@ class Votes:
         self.highest = believed(self.highest, frame.epoch)
         until_s = frame.sent_s + self._terms.lease_s
         self._until_s[voter] = max(until_s, self._until_s.get(voter, _NEVER))
+        # Here, as a holder is asked for it at whatever happens.
+        self.until_s = self._last(self._until_s)
         if frame.is_yours:
             if frame.epoch == self.epoch:
                 self._confirmed.add(voter)
@@ -129,12 +135,8 @@ class Votes:
         """Return our attempt from which on nobody else can have held the lease."""
         return sorted(self._since.values())[self._terms.majority - 1]
 
-    def until_s(self) -> float:
-        """Return until when a majority has given its votes, at least."""
-        return self._last(self._until_s)
-
     def confirmed_until_s(self) -> float:
-        """Return the same for voters that know of the term's epoch."""
+        """Return the same as ``until_s`` for voters that know of the term's epoch."""
         return self._last(self._confirmed)
 
     def _last(self, voters: Iterable[str]) -> float:

@@ -108,12 +108,12 @@ class CoreNode:
         return []
 
     def handle(self, event: sim.Event, now_s: float) -> Iterable[object]:
-        match event:
-            case sim.Received(_, Envelope(sender, message)):
-                self.receive(sender, message, now_s)
-            case sim.LinkReset(peer, boot):
-                self.over[peer] = max(boot, self.over.get(peer, 0))
-                self.down(Origin(peer, boot), now_s)
+        if isinstance(event, sim.Received):
+            envelope: Envelope = event.message
+            self.receive(envelope.sender, envelope.message, now_s)
+        elif isinstance(event, sim.LinkReset):
+            self.over[event.peer] = max(event.boot, self.over.get(event.peer, 0))
+            self.down(Origin(event.peer, event.boot), now_s)
         effects: list[object] = []
         if now_s >= self.beat_at_s:
             self.beat_at_s = now_s + BEAT_S
@@ -124,7 +124,8 @@ class CoreNode:
             effects += [sim.Sent(name, beat) for name in self.others]
         if now_s >= self.core.next_deadline_s:
             self.core.wake(now_s)
-        return [*effects, *self.act()]
+        effects += self.act()
+        return effects
 
     def receive(self, sender: Origin, message: Message | Beat, now_s: float) -> None:
         if sender.boot <= self.over.get(sender.name, 0):
@@ -151,11 +152,11 @@ class CoreNode:
             self.settle(str(changed.key))
         effects: list[object] = []
         for out in self.core.take():
-            match out:
-                case Tell(to, message):
-                    effects.append(sim.Sent(to.name, Envelope(self.origin, message)))
-                case Reborn() | Alarm():
-                    effects.append(out)
+            if isinstance(out, Tell):
+                message = Envelope(self.origin, out.message)
+                effects.append(sim.Sent(out.to.name, message))
+            else:
+                effects.append(out)
         self.write_disk()
         return effects
 

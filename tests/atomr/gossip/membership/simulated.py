@@ -93,6 +93,7 @@ class World:
         self._facts: dict[tuple[Origin, str], m.Member] = {}
         self._seen_at: dict[Origin, float] = {}
         self._ranks: dict[tuple[Origin, str], tuple[int, int, int]] = {}
+        self._checked: dict[Origin, dict[str, m.Member]] = {}
         simulation.use_codec(CODEC)
         for name in self.names:
             simulation.add_node(name, self.make)
@@ -149,9 +150,13 @@ class World:
     def check_all(self) -> None:
         for name in self.simulation.up:
             membership = self.membership(name)
-            self._seen_at[membership.me.origin] = self.simulation.now_s
+            observer = membership.me.origin
+            self._seen_at[observer] = self.simulation.now_s
+            if membership.members == self._checked.get(observer):
+                continue  # what was true of these records is so for ever
+            self._checked[observer] = dict(membership.members)
             for member in membership.members.values():
-                self.check_member(membership.me.origin, member)
+                self.check_member(observer, member)
 
     def check_member(self, observer: Origin, member: m.Member) -> None:
         owner = self.lives[member.origin].membership.me

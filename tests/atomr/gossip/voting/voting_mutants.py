@@ -139,7 +139,7 @@ MUTANTS = (
     Mutant(
         "a holder looks at the time when it renews",
         _due_at,
-        "min(self._tick_at, self._votes.until_s() - self._terms.stop_s)",
+        "min(self._tick_at, self._votes.until_s - self._terms.stop_s)",
         "self._tick_at",
         BY_NAME["in_time"],
     ),

@@ -168,8 +168,15 @@ class World:
         )
         self.acts.append((node.works, node.me.name))
 
-    def check(self, _: str) -> None:
-        """At most one works, and at most one may."""
+    def check(self, name: str) -> None:
+        """At most one works, and at most one may.
+
+        Whoever does neither by now, after what has just happened to it, is not the
+        second one; and nobody else has become it meanwhile.
+        """
+        node = self.node(name)
+        if node.works is None and not self.holds(node):
+            return
         workers = [n.me.name for n in self.awake() if n.works is not None]
         assert len(workers) <= 1, f"{workers} work at the same time"
         holders = self.holders()
@@ -186,15 +193,16 @@ class World:
 
     def holders(self) -> list[str]:
         """Return who holds the lease by its own clock."""
-        now_s = self.simulation.now_s
-        return [
-            node.me.name
-            for node in self.awake()
-            if node.election is not None
-            and node.election.holds(
-                self.simulation.host(node.me.name).clock.read_s(now_s) + ROUNDING_S
-            )
-        ]
+        return [node.me.name for node in self.awake() if self.holds(node)]
+
+    def holds(self, node: Node) -> bool:
+        """Return whether a node holds the lease by its own clock."""
+        election = node.election
+        if election is None:
+            return False
+        clock = self.simulation.host(node.me.name).clock
+        now_s = clock.read_s(self.simulation.now_s)
+        return election.holds(now_s + ROUNDING_S) is not None
 
     # --- what must come to hold -----------------------------------------------------
 
