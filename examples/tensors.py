@@ -1,7 +1,7 @@
 """A model of tensors, asked by a program and by an actor.
 
-It needs ONNX Runtime: ``pip install 'atomr-infer[ort]'``.  A model is any ``.onnx`` file
-that takes arrays: a classifier of scikit-learn's, an export of PyTorch's.
+It needs ONNX Runtime: ``pip install 'atomr-infer[ort]'``.  A model is any ``.onnx``
+file that takes arrays: a classifier of scikit-learn's, an export of PyTorch's.
 """
 
 from __future__ import annotations

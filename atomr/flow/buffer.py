@@ -63,6 +63,7 @@ class Buffer(Generic[T]):
         self._scope = trio.CancelScope()
         self._ended = trio.Event()
         self._failure: Exception | None = None
+        self._not_closed: Exception | None = None
         self.arrived = trio.lowlevel.ParkingLot() if arrived is None else arrived
         self.filled_at = 0.0
 
@@ -110,9 +111,15 @@ class Buffer(Generic[T]):
         return taken
 
     async def close(self) -> None:
-        """End its task, and wait for that."""
+        """End its task, and wait for that.
+
+        Raises:
+            Exception: what closing the stage before it has raised.
+        """
         self._scope.cancel()
         await self._ended.wait()
+        if self._not_closed is not None:
+            raise self._not_closed
 
     # --- its task -----------------------------------------------------------------
 
@@ -126,6 +133,7 @@ class Buffer(Generic[T]):
                 finally:
                     await self._upstream.close()
         except Exception as error:  # noqa: BLE001 - raised by closing: its consumer's
+            self._not_closed = error
             self._failure = self._failure or error
         finally:
             self._ended.set()

@@ -116,6 +116,7 @@ class ConcurrentMap(Generic[T, U]):
         self._ended = trio.Event()
         self._over = False
         self._failure: Exception | None = None
+        self._not_closed: Exception | None = None
 
     def start(self, nursery: trio.Nursery) -> ConcurrentMap[T, U]:
         """Start its task; return the stage."""
@@ -148,9 +149,15 @@ class ConcurrentMap(Generic[T, U]):
         return taken
 
     async def close(self) -> None:
-        """Cancel the calls, and wait until they have ended."""
+        """Cancel the calls, and wait until they have ended.
+
+        Raises:
+            Exception: what closing the stage before it has raised.
+        """
         self._scope.cancel()
         await self._ended.wait()
+        if self._not_closed is not None:
+            raise self._not_closed
 
     async def _run(self) -> None:
         try:
@@ -160,6 +167,9 @@ class ConcurrentMap(Generic[T, U]):
                         await self._feed(calls)
                 finally:
                     await self._upstream.close()
+        except Exception as error:  # noqa: BLE001 - raised by closing: its consumer's
+            self._not_closed = error
+            self._failure = self._failure or error
         finally:
             self._over = True
             self._ended.set()

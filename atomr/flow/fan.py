@@ -49,9 +49,15 @@ class Merge(Generic[T]):
             await self._arrived.park()
 
     async def close(self) -> None:
-        """Close all of them."""
+        """Close all of them; of several that fail in it, the first one is told."""
+        failure: Exception | None = None
         for buffer in self._buffers:
-            await buffer.close()
+            try:
+                await buffer.close()
+            except Exception as error:  # noqa: BLE001 - raised when all are closed
+                failure = failure or error
+        if failure is not None:
+            raise failure
 
 
 class Outlet(Generic[T]):
@@ -109,6 +115,7 @@ class Dispatcher(Generic[T]):
         self._scope = trio.CancelScope()
         self._ended = trio.Event()
         self._failure: Exception | None = None
+        self._not_closed: Exception | None = None
         self.outlets = tuple(Outlet(self) for _ in range(branches))
         self.room = trio.lowlevel.ParkingLot()
 
@@ -127,12 +134,27 @@ class Dispatcher(Generic[T]):
         if self._failure is not None:
             raise self._failure
 
+    def forget_unopened(self) -> None:
+        """Give nothing to branches that do not begin with what they are given."""
+        for outlet in self.outlets:
+            outlet.closed = outlet.closed or not outlet.opened
+        if all(outlet.closed for outlet in self.outlets):
+            self._scope.cancel()
+
     async def left(self) -> None:
-        """A branch takes no more: go on for the others, or stop."""
+        """A branch takes no more: go on for the others, or stop.
+
+        Raises:
+            Exception: what closing the stage before it has raised.
+        """
         self.room.unpark_all()
         if all(outlet.closed for outlet in self.outlets):
             self._scope.cancel()
-            await self._ended.wait()
+            # Who says it may be cancelled itself, as a buffer's task is by its close.
+            with trio.CancelScope(shield=True):
+                await self._ended.wait()
+            if self._not_closed is not None:
+                raise self._not_closed
 
     async def _run(self) -> None:
         try:
@@ -143,6 +165,9 @@ class Dispatcher(Generic[T]):
                     self._failure = error
                 finally:
                     await self._upstream.close()
+        except Exception as error:  # noqa: BLE001 - raised by closing: the branches'
+            self._not_closed = error
+            self._failure = self._failure or error
         finally:
             self._ended.set()
             for outlet in self.outlets:

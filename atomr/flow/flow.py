@@ -266,14 +266,16 @@ class Flow(Generic[T]):
         check_count("max_demand", max_demand, least=1)
         raised: Exception | None = None
         async with trio.open_nursery() as nursery:
-            stage = self.opened(nursery)
+            stage: Stage[T] | None = None
             try:
+                stage = self.opened(nursery)
                 yield Stream(stage, max_demand)
             except Exception as error:  # noqa: BLE001 - raised again, not in a group
                 raised = error
             finally:
                 try:
-                    await stage.close()
+                    if stage is not None:
+                        await stage.close()
                 except Exception as error:  # noqa: BLE001 - raised again below
                     raised = raised or error
                 nursery.cancel_scope.cancel()
@@ -346,6 +348,8 @@ class Flow(Generic[T]):
                 branch(Flow(outlet.open))
                 for branch, outlet in zip(branches, dispatcher.outlets, strict=True)
             ]
-            return Merge([f.opened(nursery) for f in flows], ahead).start(nursery)
+            merged = Merge([f.opened(nursery) for f in flows], ahead).start(nursery)
+            dispatcher.forget_unopened()
+            return merged
 
         return Flow(opened)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Never, TypeVar
 
 import trio
 
-from atomr.errors import FlowRestartsError
+from atomr.errors import BranchOpenedAgainError, FlowRestartsError
 from atomr.flow.stage import Inline
 from atomr.flow.steps import begin, log_restarted, take
 
@@ -59,16 +59,30 @@ class Take(Inline[T]):
     def __init__(self, upstream: Stage[T], count: int) -> None:
         super().__init__(upstream)
         self._left = count
+        self._failure: Exception | None = None
 
     async def pull(self, demand: int) -> Sequence[T]:
         """Return events until the count is reached; then close what is before."""
+        if self._failure is not None:
+            raise self._failure
         if not self._left:
             return ()
         events = await self._upstream.pull(min(demand, self._left))
         self._left = self._left - len(events) if events else 0
         if not self._left:
-            await self._upstream.close()
+            try:
+                await self._upstream.close()
+            except Exception as error:
+                if not events:
+                    raise
+                self._failure = error  # behind the events
         return events
+
+    async def close(self) -> None:
+        """Close the stage before it, or say why that failed."""
+        await super().close()
+        if self._failure is not None:
+            raise self._failure
 
 
 class Batch(Inline[T]):
@@ -138,6 +152,21 @@ class Until(Inline[T]):
         return events
 
 
+class Unopened:
+    """What could not be opened."""
+
+    def __init__(self, failure: Exception) -> None:
+        self._failure = failure
+
+    async def pull(self, demand: int) -> Sequence[Never]:
+        """Say why."""
+        await trio.lowlevel.checkpoint()
+        raise self._failure
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
 class Restarted(Inline[T]):
     """Opens what is before it anew when it fails."""
 
@@ -148,8 +177,8 @@ class Restarted(Inline[T]):
         intensity: RestartIntensity,
         backoff_s: float,
     ) -> None:
-        super().__init__(open_stage(nursery))
         self._open = partial(open_stage, nursery)
+        super().__init__(self._opened())
         self._intensity = intensity
         self._backoff_s = backoff_s
 
@@ -164,11 +193,24 @@ class Restarted(Inline[T]):
     async def _restart(self, error: Exception) -> None:
         """Close what failed, and open it anew, or give up."""
         intensity = self._intensity = self._intensity.record(trio.current_time())
-        await self._upstream.close()
+        try:
+            await self._upstream.close()
+        except Exception as closing:  # noqa: BLE001 - it is given up anyway
+            if closing is not error:
+                error.add_note(f"closing it raised {closing!r}")
         if intensity.exceeded:
             raise FlowRestartsError(
                 intensity.max_restarts, intensity.max_seconds
             ) from error
         log_restarted(error)
         await trio.sleep(self._backoff_s)
-        self._upstream = self._open()
+        self._upstream = self._opened()
+
+    def _opened(self) -> Stage[T]:
+        """Open what is before it; that it cannot be opened is a failure of it."""
+        try:
+            return self._open()
+        except BranchOpenedAgainError:
+            raise  # it cannot be opened ever
+        except Exception as error:  # noqa: BLE001 - a supervisor's boundary
+            return Unopened(error)

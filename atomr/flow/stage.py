@@ -37,7 +37,11 @@ class Stage(Protocol[T_co]):
         ...
 
     async def close(self) -> None:
-        """Stop, and close the stages before it; may be done again."""
+        """Stop, and close the stages before it; may be done again.
+
+        Raises:
+            Exception: what stopping has raised; it is closed all the same.
+        """
         ...
 
 

@@ -52,7 +52,11 @@ class Stream(Generic[T]):
         """
         for event in self._ready:
             return event
-        self._ready = iter(await self.pull(self._max_demand))
+        try:
+            self._ready = iter(await self.pull(self._max_demand))
+        except StopAsyncIteration as error:
+            # As from a generator (PEP 479): else the loop would end, and say nothing.
+            raise RuntimeError("a stage raised StopAsyncIteration") from error
         for event in self._ready:
             return event
         raise StopAsyncIteration

@@ -91,6 +91,25 @@ async def test_a_source_is_closed_when_its_last_branch_is_over() -> None:
     assert source.closed > 0
 
 
+async def test_a_branch_that_begins_with_another_flow_holds_nobody_back() -> None:
+    source = Counted(100)
+
+    both = source.flow().broadcast(
+        lambda f: f, lambda _: flow.from_iterable([-1]), ahead=4
+    )
+    with trio.fail_after(30):
+        assert sorted(await both.collect()) == [-1, *range(100)]
+    assert source.closed == 1
+
+
+async def test_a_source_of_which_no_branch_begins_is_asked_for_nothing() -> None:
+    source = Counted()
+
+    none = source.flow().broadcast(lambda _: flow.from_iterable([-1]))
+    assert await none.collect() == [-1]
+    assert (source.asked, source.closed) == ([], 1)
+
+
 async def test_a_partition_gives_each_event_to_one_branch() -> None:
     parts = flow.from_iterable(range(10)).partition(
         lambda n: n % 3,
