@@ -3,14 +3,73 @@
 from __future__ import annotations
 
 import gc
+from functools import cache
+from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 # How long an example takes says how busy the machine is, and nothing of the code.
 settings.register_profile(
     "busy", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("busy")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out files in which no test is chosen by its marks.
+
+    To import all of them takes each process half a minute.  A test has its marks in
+    its own file, or from the ``conftest.py`` beside it.
+    """
+    if collection_path.suffix != ".py":
+        return None
+    wanted, unwanted = marks_of(config.getoption("markexpr"))
+    if any(has_throughout(collection_path, mark) for mark in unwanted):
+        return True
+    return None if all(has_mark(collection_path, mark) for mark in wanted) else True
+
+
+def marks_of(expression: str) -> tuple[list[str], list[str]]:
+    """Return the marks without which no test is chosen, and those with which none is.
+
+    >>> marks_of("engine and slow and not gpu")
+    (['engine', 'slow'], ['gpu'])
+    >>> marks_of("slow or engine")
+    ([], [])
+    """
+    terms = [tuple(term.split()) for term in expression.split(" and ")]
+    wanted = [term[0] for term in terms if len(term) == 1]
+    return wanted, [term[1] for term in terms if len(term) == 2 and term[0] == "not"]
+
+
+@cache
+def has_mark(path: Path, mark: str) -> bool:
+    """Tell whether a file, or the ``conftest.py`` beside it, names a mark."""
+    beside = path.with_name("conftest.py")
+    places = [path, beside] if beside.exists() else [path]
+    return any(f"mark.{mark}" in place.read_text() for place in places)
+
+
+@cache
+def has_throughout(path: Path, mark: str) -> bool:
+    """Tell whether all tests of a file have a mark, in a line of its own."""
+    lines = path.read_text().splitlines()
+    return any(
+        line.startswith("pytestmark =") and f"mark.{mark}" in line for line in lines
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse a mark that a file has without naming it: its test would be left out."""
+    for item in items:
+        for mark in ("slow", "engine", "gpu"):
+            if item.get_closest_marker(mark) and not has_mark(item.path, mark):
+                raise pytest.UsageError(f"{item.nodeid}: name its mark {mark!r} there")
 
 
 def pytest_collection_finish() -> None:
