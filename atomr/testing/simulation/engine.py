@@ -90,9 +90,9 @@ class Engine:
 
     def run(self, until_s: float) -> None:
         """Let everything happen that is due by a true time."""
-        heap = self._heap
+        heap, pop = self._heap, heappop
         while heap and heap[0][0] <= until_s:
-            self.now_s, _, act, first, second = heappop(heap)
+            self.now_s, _, act, first, second = pop(heap)
             act(first, second)
         self.now_s = until_s
 
@@ -172,37 +172,41 @@ class Engine:
     def _take(self, host: Host, event: Any) -> None:  # noqa: ANN401 - or a call
         node: Any = host.node
         kind = type(event)
-        if kind is Received and self.codec is not None:
-            event = Received(event.sender, self.codec.decode(event.message))
-        elif kind is not Received and kind is not LinkReset:
+        if kind is Received:
+            if self.codec is not None:
+                event = Received(event.sender, self.codec.decode(event.message))
+        elif kind is not LinkReset:
             self._handled(host, node, event)
             return
         self._handled(host, event, node.handle)
 
     def _wake(self, host: Host, life: int) -> None:
         """Wake a node if its time has come; it may have changed its mind."""
-        node = host.node
+        node, now_s = host.node, self.now_s
+        if now_s < host.wake_at_s:
+            return  # an earlier wake took this one's place, and armed a later one
         if host.lives != life or node is None or host.is_paused:
             return
-        if self.now_s < host.wake_at_s:
-            return  # an earlier wake took this one's place, and armed a later one
         host.wake_at_s = _NEVER
-        deadline_s = node.next_deadline_s
+        deadline_s = host.deadline_s
         if deadline_s is None:
             return
-        due_s = host.clock.true_s(deadline_s)
-        if due_s > self.now_s + _ROUNDING_S:
+        clock = host.clock
+        due_s = clock.true_s(deadline_s)
+        if due_s > now_s + _ROUNDING_S:
             self._arm(host, due_s)
             return
-        self._count_wake(host)
-        host.clock.reach(deadline_s)
+        if host.woke_at_s == now_s:
+            self._count_wake(host, deadline_s)
+        else:
+            host.woke_at_s, host.storm = now_s, 1
+        clock.reach(deadline_s)
         self._handled(host, WOKE, node.handle)
 
-    def _count_wake(self, host: Host) -> None:
-        host.storm = host.storm + 1 if host.woke_at_s == self.now_s else 1
-        host.woke_at_s = self.now_s
+    def _count_wake(self, host: Host, deadline_s: float) -> None:
+        """Count one more wake at this instant."""
+        host.storm += 1
         if host.storm > _STORM:
-            deadline_s = host.node and host.node.next_deadline_s
             raise SimulationError(
                 f"{host.name}: woken {_STORM} times at {self.now_s:.6f} s, and still "
                 f"next_deadline_s={deadline_s!r}: expected a later one, or None"
@@ -219,11 +223,12 @@ class Engine:
         now_s = clock.read_s(self.now_s)
         self.events += 1
         host.handled += 1
+        is_sent = self._is_sent
         try:
             if self.trace is not None:
                 self._trace_event(host, event, now_s)
             for effect in handle(event, now_s):
-                if self._is_sent.get(type(effect)):
+                if type(effect) in is_sent and is_sent[type(effect)]:
                     self._send(host, effect)
                 else:
                     self._see(host, effect)
@@ -233,7 +238,9 @@ class Engine:
             what = f"at {self.now_s:.6f} s, {host.name} at {now_s:.6f} s of its own"
             error.add_note(f"{what}: {short(event)}")
             raise
-        deadline_s = None if host.node is None else host.node.next_deadline_s
+        if host.node is None:
+            return
+        host.deadline_s = deadline_s = host.node.next_deadline_s
         if deadline_s is not None:
             due_s = clock.true_s(deadline_s)
             if due_s < host.wake_at_s:

@@ -23,6 +23,7 @@ class Host:
         links: from here, by the name of the other end.
         node: None: down.
         is_paused: whether it runs but does nothing.
+        deadline_s: the node's, by its own clock, as of its latest event.
         inbox: what waits for the end of a pause.
         lives: how many have begun.
         boot: id of the latest life.
@@ -37,6 +38,7 @@ class Host:
     __slots__ = (
         "boot",
         "clock",
+        "deadline_s",
         "disk",
         "factory",
         "handled",
@@ -61,6 +63,7 @@ class Host:
         self.disk = Disk()
         self.links: dict[str, Link] = {}
         self.node: Node | None = None
+        self.deadline_s: float | None = None
         self.is_paused = False
         self.inbox: list[Any] = []
         self.lives = 0
