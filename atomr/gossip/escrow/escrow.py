@@ -220,7 +220,10 @@ class Escrow:
             KeyError: there is no such limit here.
             ValueError: ``permits`` is not at least 1.
         """
-        self._asked(name, permits).expect(permits)
+        part = self._parts[name]
+        if permits < 1:
+            raise _too_few(name, permits)
+        part.expect(permits)
 
     def acquire(
         self, name: str, permits: int, *, now_s: float, expected: bool = False
@@ -243,18 +246,15 @@ class Escrow:
             KeyError: there is no such limit here.
             ValueError: ``permits`` is not at least 1.
         """
-        part = self._asked(name, permits)
+        part = self._parts[name]
+        if permits < 1:
+            raise _too_few(name, permits)
         if not expected:
             part.expect(permits)
         outcome = part.acquire(permits, now_s)
         if part.next_deadline_s < self._due[name]:
             self._schedule(name, part)
         return outcome
-
-    def _asked(self, name: str, permits: int) -> _Part:
-        if permits < 1:
-            raise _too_few(name, permits)
-        return self._parts[name]
 
     def settle(self, name: str, granted: Granted, used: int, *, now_s: float) -> None:
         """Say how many of the granted permits were used; the others are free again.
@@ -275,11 +275,14 @@ class Escrow:
     @property
     def next_deadline_s(self) -> float | None:
         """When :meth:`advance` is due; None: not before something else happens."""
-        heap = self._heap
-        while heap and self._due.get(heap[0][2]) != heap[0][0]:
+        heap, due = self._heap, self._due
+        while heap and due.get(heap[0][2]) != heap[0][0]:
             heappop(heap)
         due_s = heap[0][0] if heap else _NEVER
-        self.due_s = due_s = min(due_s, self._seats.next_deadline_s)
+        seats_s = self._seats.next_deadline_s
+        if seats_s < due_s:
+            due_s = seats_s
+        self.due_s = due_s
         return None if due_s == _NEVER else due_s
 
     def advance(self, now_s: float) -> Sequence[Effect]:

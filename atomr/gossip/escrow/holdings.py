@@ -124,23 +124,25 @@ class Holdings:
         return self.granted - self.returned - self._pool_used.count
 
     @property
-    def floor_free(self) -> int:
-        """What is owned for good and may be used; a smaller floor may be overused."""
-        free = max(0, self._floor - self._floor_used.count)
-        return free if self._log is None else min(free, self._log.room)
-
-    @property
-    def next_s(self) -> float:
-        """When something cools or ends."""
-        return self._due_s
+    def free(self) -> int:
+        """What may be used, lent or owned; a smaller floor may be overused."""
+        free = self._floor - self._floor_used.count
+        if free < 0:
+            free = 0
+        if self._log is not None:
+            free = min(free, self._log.room)
+        return self.granted - self.returned - self._pool_used.count + free
 
     def pass_time(self, now_s: float) -> None:
         """Unlock what has cooled; give up what is lent when the lease has ended."""
-        self._floor_used.thaw(now_s)
-        self._pool_used.thaw(now_s)
+        floor, pool = self._floor_used, self._pool_used
+        if now_s >= floor.next_s:
+            floor.thaw(now_s)
+        if now_s >= pool.next_s:
+            pool.thaw(now_s)
         if now_s >= self.until_s:
-            self.returned = self.granted - self._pool_used.count
-        elif self.held > self.most:
+            self.returned = self.granted - pool.count
+        elif self.granted - self.returned > self.most:
             self.give_back(self.held - int(self.most))
         self._set_due()
 
@@ -151,8 +153,13 @@ class Holdings:
         self.pass_time(now_s)
 
     def _set_due(self) -> None:
-        ends_s = self.until_s if self.held > self._pool_used.count else _NEVER
-        self._due_s = min(ends_s, self._floor_used.next_s, self._pool_used.next_s)
+        pool = self._pool_used
+        due_s = pool.next_s
+        if self._floor_used.next_s < due_s:
+            due_s = self._floor_used.next_s
+        if self.until_s < due_s and self.granted - self.returned > pool.count:
+            due_s = self.until_s
+        self._due_s = due_s
 
     def take(self, permits: int, now_s: float) -> Granted | None:
         """Use permits, lent ones first; None: there are not as many."""
@@ -191,14 +198,15 @@ class Holdings:
     def _lock_more(self, permits: int, now_s: float) -> None:
         """Lock what is free; what is not here was used all the same."""
         self.pass_time(now_s)
-        there = min(permits, self.pool_free + self.floor_free)
+        there = min(permits, self.free)
         if there:
             self.take(there, now_s)
         self.overrun += permits - there
 
     def give_back(self, permits: int) -> None:
         """Return lent permits that are free: never what is locked."""
-        self.returned += max(0, min(permits, self.pool_free))
+        if permits > 0:
+            self.returned += max(0, min(permits, self.pool_free))
 
     def renew(self, granted: int, echo_s: float, lease_s: float) -> None:
         """Take note of what the home says of the account of now."""
@@ -216,7 +224,7 @@ class Holdings:
 
     def free_at_s(self, permits: int) -> float:
         """Return when that many may be used, if nothing is lent or given back."""
-        missing = permits - self.pool_free - self.floor_free
+        missing = permits - self.free
         if missing <= 0:
             return -_NEVER
         floor_s = self._floor_used.free_at_s(missing)

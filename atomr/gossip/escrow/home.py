@@ -143,15 +143,20 @@ class Home:
     @property
     def free(self) -> int:
         """What may be lent now, as of the latest event."""
-        out = sum(account.out for account in self.accounts.values())
+        out = 0
+        for account in self.accounts.values():
+            out += account.granted - account.returned
         return self._limit.pool - out - self._closing.count
 
     def next_deadline_s(self, now_s: float) -> float:
         """Return when there may be more to lend to somebody who waits for it."""
-        if not any(a.want and now_s < a.lapse_s for a in self.accounts.values()):
-            return _NEVER
-        closes = [self._closes_s(a) for a in self.accounts.values() if a.out]
-        return min(self._closing.next_s, *closes, _NEVER)
+        is_wanted, due_s = False, self._closing.next_s
+        for account in self.accounts.values():
+            is_wanted = is_wanted or (account.want > 0 and now_s < account.lapse_s)
+            closes_s = self._closes_s(account)
+            if closes_s < due_s and account.granted > account.returned:
+                due_s = closes_s
+        return due_s if is_wanted else _NEVER
 
     def _closes_s(self, account: Account) -> float:
         return account.lapse_s + self._limit.cooling_s
@@ -238,7 +243,7 @@ class Home:
         lapsed = [
             lessee
             for lessee, account in self.accounts.items()
-            if now_s >= self._closes_s(account)
+            if now_s >= account.lapse_s and now_s >= self._closes_s(account)
         ]
         for lessee in lapsed:
             del self.accounts[lessee]
@@ -253,19 +258,16 @@ class Home:
             asked_by: gets an answer in any case; it renews its lease.
         """
         self._close_lapsed(now_s)
-        if self.free >= 0:
+        free = self.free
+        if free >= 0:
             for account in self.accounts.values():
                 account.most = None
         heard = {n: a for n, a in self.accounts.items() if now_s < a.lapse_s}
-        wanting = {n: a for n, a in heard.items() if a.want}
-        claims = [self._claim(account) for account in wanting.values()]
-        given = shares(max(0, self.free), self._limit.pool, claims)
         told = set() if asked_by is None else {asked_by}
-        for (lessee, account), share in zip(wanting.items(), given, strict=True):
-            account.granted += share
-            account.want -= share
-            if share:
-                told.add(lessee)
+        if free > 0:
+            told |= self._give(free, heard)
+        if not told:
+            return []
         caps = self._caps(heard)
         return [
             Send(lessee, self._grant(account, caps.get(lessee, NO_CAP), now_s))
@@ -273,19 +275,38 @@ class Home:
             if lessee in told
         ]
 
-    def _claim(self, account: Account) -> Claim:
-        needs = account.rate * self._limit.cooling_s - self._limit.floor
-        return Claim(account.want, account.out, max(needs, 0.0))
+    def _give(self, free: int, heard: dict[str, Account]) -> set[str]:
+        """Lend what is free, and return to whom."""
+        wanting = {n: a for n, a in heard.items() if a.want}
+        claims = [
+            Claim(account.want, account.out, self._needs(account))
+            for account in wanting.values()
+        ]
+        lent = set()
+        given = shares(free, self._limit.pool, claims)
+        for (lessee, account), share in zip(wanting.items(), given, strict=True):
+            if share:
+                account.granted += share
+                account.want -= share
+                lent.add(lessee)
+        return lent
+
+    def _needs(self, account: Account) -> float:
+        """Return what it would have to hold, lent, to meet the demand there."""
+        return max(account.rate * self._limit.cooling_s - self._limit.floor, 0.0)
 
     def _caps(self, heard: dict[str, Account]) -> dict[str, int]:
         """Return how much each may hold; empty while there is enough for all."""
-        if not any(account.want for account in heard.values()):
+        for account in heard.values():
+            if account.want:
+                break
+        else:
             return {}
-        claims = [self._claim(account) for account in heard.values()]
+        needs = [self._needs(account) for account in heard.values()]
         pool = self._limit.pool
-        if sum(claim.needs for claim in claims) <= pool:
+        if sum(needs) <= pool:
             return {}
-        entitled = parts(pool, claims)
+        entitled = parts(pool, needs)
         return {
             lessee: int(part * SLACK) + 1
             for lessee, part in zip(heard, entitled, strict=True)

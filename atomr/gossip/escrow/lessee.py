@@ -109,7 +109,8 @@ class Lessee:
         self._seat = seat
         self._lender, self._opening = "", seat.holder
         self._asked, self._asked_s = seat.holder, now_s
-        self._demand = Demand(limit.tick_s, now_s)
+        fetches_ahead = limit.mode is not Mode.STRICT
+        self._demand = Demand(limit.tick_s, now_s, fetches_ahead=fetches_ahead)
         self._tickets = self._want = self._returned = 0
         self._lends_s = -_NEVER
         self._sent_s = self._answered_s = self._changed_s = -_NEVER
@@ -121,9 +122,7 @@ class Lessee:
 
     # --- use ------------------------------------------------------------------------
 
-    def take(
-        self, permits: int, now_s: float, *, expected: bool = True
-    ) -> Granted | None:
+    def take(self, permits: int, now_s: float, *, expected: bool) -> Granted | None:
         """Use permits that are here; None: there are not as many, or none so many."""
         granted = self.holdings.take(permits, now_s)
         if granted is not None:
@@ -140,8 +139,12 @@ class Lessee:
 
     def acquire(self, permits: int, now_s: float) -> Outcome:
         """Use permits, or say what else; what is expected was counted before."""
-        granted = self.take(permits, now_s)
-        return self._short_of(permits, now_s) if granted is None else granted
+        granted = self.holdings.take(permits, now_s)
+        if granted is None:
+            return self._short_of(permits, now_s)
+        if self.next_deadline_s == _NEVER:
+            self._wake_by(now_s + self._limit.tick_s)
+        return granted
 
     def _short_of(self, permits: int, now_s: float) -> Outcome:
         limit = self._limit
@@ -174,7 +177,8 @@ class Lessee:
         return wait_s if wait_s > 0.0 else limit.window_s
 
     def _wake_by(self, at_s: float) -> None:
-        self.next_deadline_s = min(self.next_deadline_s, at_s)
+        if at_s < self.next_deadline_s:
+            self.next_deadline_s = at_s
 
     def resize(self, limit: Limit, floor: int, now_s: float) -> None:
         """Take other terms, with another floor; what is lent stays so."""
@@ -189,7 +193,9 @@ class Lessee:
         """Do what is due: answers that took too long, and word to the home."""
         holdings = self.holdings
         holdings.pass_time(now_s)
-        effects = self._answer(now_s, heard_s=-_NEVER)
+        effects: list[Effect] = []
+        if self._waiters:
+            effects = self._answer(now_s, heard_s=-_NEVER)
         self._demand.tick(now_s)
         self._want = self._wanted()
         if not self._waiters:
@@ -199,24 +205,20 @@ class Lessee:
             after_s = math.nextafter(self._sent_s, _NEVER)
             self._changed_s = max(now_s, after_s)
         home = self._asked_of(now_s)
-        frame = self._next_frame(home, now_s)
-        if frame is not None:
+        if self._is_due(now_s):
             self._is_missed = False
             self._sent_s = now_s
             self._unanswered_s = min(self._unanswered_s, now_s)
-            effects.append(Send(home, frame))
+            effects.append(Send(home, self._next_frame(home, now_s)))
         self.next_deadline_s = self._next_deadline(now_s)
         return effects
 
-    @property
-    def _ahead(self) -> int:
-        """How much to have free for the time until the home can send more."""
-        return 0 if self._limit.mode is Mode.STRICT else self._demand.ahead
-
     def _wanted(self) -> int:
-        free = self.holdings.pool_free + self.holdings.floor_free
-        waiting = sum(waiter.permits for waiter in self._waiters)
-        ahead = self._ahead
+        free = self.holdings.free
+        waiting = 0
+        for waiter in self._waiters:
+            waiting += waiter.permits
+        ahead = self._demand.ahead
         want = waiting + ahead - free
         return min(want, self._limit.pool) if 2 * want > ahead or waiting > free else 0
 
@@ -224,26 +226,25 @@ class Lessee:
         """Return what others may have more use for."""
         holdings = self.holdings
         free = holdings.pool_free
-        spare = free - 2 * self._ahead
+        spare = free - 2 * self._demand.ahead
         if self._cap != NO_CAP:
             spare = max(spare, min(free, holdings.held - self._cap))
-        holdings.give_back(spare)
+        if spare > 0:
+            holdings.give_back(spare)
 
     # --- word to the home -----------------------------------------------------------
 
     def _asked_of(self, now_s: float) -> str:
         """Return whom to ask: another one, where this one has been silent for long."""
-        seat = self._seat
-        if now_s - max(self._unanswered_s, self._asked_s) > self._limit.ask_s:
+        seat, ask_s = self._seat, self._limit.ask_s
+        if now_s - self._unanswered_s > ask_s and now_s - self._asked_s > ask_s:
             seat.doubt(self._asked)
         if seat.holder != self._asked:
             self._asked, self._asked_s = seat.holder, now_s
         return self._asked
 
-    def _next_frame(self, home: str, now_s: float) -> Frame | None:
+    def _next_frame(self, home: str, now_s: float) -> Frame:
         limit = self._limit
-        if not self._is_due(now_s):
-            return None
         for waiter in self._waiters:
             waiter.asked_s = min(waiter.asked_s, now_s)
         if self._account is None or self._lender != home:
@@ -262,12 +263,17 @@ class Lessee:
         )
 
     def _is_due(self, now_s: float) -> bool:
-        is_new = any(waiter.asked_s == _NEVER for waiter in self._waiters)
-        if is_new and now_s >= self._sent_s + self._limit.tick_s * _HURRY:
+        if self._is_new and now_s >= self._sent_s + self._limit.tick_s * _HURRY:
             return True
         if now_s < self._sent_s + self._interval_s(now_s):
             return False
         return self._has_news or self._is_to_renew(now_s)
+
+    @property
+    def _is_new(self) -> bool:
+        """Whether somebody waits of whom the home has not been told: the last."""
+        waiters = self._waiters
+        return bool(waiters) and waiters[-1].asked_s == _NEVER
 
     def _interval_s(self, now_s: float) -> float:
         """Return how often to say something.
@@ -299,19 +305,14 @@ class Lessee:
         return now_s >= self._answered_s + self._limit.lease_s / 4.0
 
     def _next_deadline(self, now_s: float) -> float:
+        tick_s = self._limit.tick_s
         if self._waiters:
             first_s = self._waiters[0].until_s
-            is_new = any(waiter.asked_s == _NEVER for waiter in self._waiters)
-            hurry_s = self._sent_s + self._limit.tick_s * _HURRY
-            return min(
-                first_s, hurry_s if is_new else _NEVER, now_s + self._limit.tick_s
-            )
-        is_idle = (
-            self._demand.count == 0 and self._ahead == 0 and not self.holdings.held
-        )
-        if is_idle and not self._has_news:
-            return _NEVER
-        return now_s + self._limit.tick_s
+            hurry_s = self._sent_s + tick_s * _HURRY if self._is_new else _NEVER
+            return min(first_s, hurry_s, now_s + tick_s)
+        demand = self._demand
+        is_idle = demand.count == demand.ahead == 0 and not self.holdings.held
+        return _NEVER if is_idle and not self._has_news else now_s + tick_s
 
     # --- word from the home ---------------------------------------------------------
 
@@ -347,7 +348,7 @@ class Lessee:
         self.holdings.pass_time(now_s)
         if frame.echo_s >= self._sent_s:
             self._unanswered_s = _NEVER
-        effects = self._answer(now_s, heard_s=frame.echo_s)
+        effects = self._answer(now_s, heard_s=frame.echo_s) if self._waiters else []
         self._want = self._wanted()
         if self._want and frame.echo_s >= self._sent_s:
             self._dry_until_s = now_s + self._limit.tick_s

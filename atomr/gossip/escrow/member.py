@@ -40,8 +40,6 @@ from atomr.gossip.escrow.outcomes import (
 from atomr.gossip.escrow.use_log import UseLog, cooling_after
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from atomr.crdt.origin import Origin
     from atomr.gossip.escrow.limit import Limit
     from atomr.gossip.escrow.seat import Seat
@@ -134,7 +132,7 @@ class Member:
         # Before all else: what is known of the accounts may be over.
         lends = self._lends(now_s) is not None
         effects = [] if home is None else home.resize(limit, now_s)
-        effects = self._deliver_here(effects if lends else (), now_s)
+        effects = self._deliver_here(effects if lends else [], now_s)
         self._schedule(now_s)
         return effects
 
@@ -213,13 +211,18 @@ class Member:
         effects = self._take_outbox()
         if now_s >= self._lessee.next_deadline_s:
             effects += self._deliver_here(self._lessee.advance(now_s), now_s)
-        home = self._lends(now_s)
-        if home is not None and now_s >= home.next_deadline_s(now_s):
+        home = None if self._home is None else self._lends(now_s)
+        home_s = _NEVER if home is None else home.next_deadline_s(now_s)
+        if home is not None and now_s >= home_s:
             effects += self._deliver_here(home.lend(now_s), now_s)
+            home_s = home.next_deadline_s(now_s)
         mark = None if self._log is None else self._log.next_mark(now_s)
         if mark is not None:
             effects.append(Persist(mark))
-        self._schedule(now_s)
+        due_s = self._lessee.next_deadline_s
+        if home_s < due_s:
+            due_s = home_s
+        self.next_deadline_s = now_s if self._outbox else due_s
         return effects
 
     def receive(self, sender: str, frame: Frame, now_s: float) -> list[Effect]:
@@ -281,14 +284,20 @@ class Member:
         refused = Refused(frame.limit, self._limit.terms, frame.boot, frame.nonce)
         return [Send(sender, refused), TermsDiffer(frame.limit, sender)]
 
-    def _deliver_here(self, effects: Iterable[Effect], now_s: float) -> list[Effect]:
+    def _deliver_here(self, effects: list[Effect], now_s: float) -> list[Effect]:
         """Deliver what this node sends to itself, and return the rest."""
+        me = self._me
+        for effect in effects:
+            if type(effect) is Send and effect.to == me:
+                break
+        else:
+            return effects
         left: list[Effect] = []
         waiting = deque(effects)
         while waiting:
             effect = waiting.popleft()
-            if type(effect) is Send and effect.to == self._me:
-                waiting.extend(self._handle(self._me, effect.message, now_s))
+            if type(effect) is Send and effect.to == me:
+                waiting.extend(self._handle(me, effect.message, now_s))
             else:
                 left.append(effect)
         return left

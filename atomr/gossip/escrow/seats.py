@@ -100,5 +100,8 @@ class Seats:
         if self._outbox:
             self.next_deadline_s = -_NEVER
             return
-        due = (seat.next_deadline_s for seat in self._seats.values())
-        self.next_deadline_s = min(due, default=_NEVER)
+        next_s = _NEVER
+        for seat in self._seats.values():
+            if seat.next_deadline_s < next_s:
+                next_s = seat.next_deadline_s
+        self.next_deadline_s = next_s

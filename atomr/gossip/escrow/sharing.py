@@ -39,16 +39,16 @@ class Claim:
     needs: float
 
 
-def parts(pool: int, claims: Sequence[Claim]) -> list[float]:
-    """Return how much of the pool each claim is entitled to.
+def parts(pool: int, needs: Sequence[float]) -> list[float]:
+    """Return how much of the pool each is entitled to who needs so much.
 
-    >>> parts(90, [Claim(1, 0, 100.0), Claim(1, 0, 50.0)])
+    >>> parts(90, [100.0, 50.0])
     [60.0, 30.0]
     """
-    total = sum(claim.needs for claim in claims)
+    total = sum(needs)
     if total <= 0.0:
-        return [pool / len(claims)] * len(claims) if claims else []
-    return [pool * claim.needs / total for claim in claims]
+        return [pool / len(needs)] * len(needs) if needs else []
+    return [pool * each / total for each in needs]
 
 
 def shares(free: int, pool: int, claims: Sequence[Claim]) -> list[int]:
@@ -62,7 +62,7 @@ def shares(free: int, pool: int, claims: Sequence[Claim]) -> list[int]:
     wants = [claim.want for claim in claims]
     if sum(wants) <= free:
         return wants
-    entitled = parts(pool, claims)
+    entitled = parts(pool, [claim.needs for claim in claims])
     rooms = [
         max(0, min(claim.want, int(part) - claim.lent))
         for claim, part in zip(claims, entitled, strict=True)

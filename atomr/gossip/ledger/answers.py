@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from atomr.gossip.ledger.frames import Frame, Frozen, Rows
+from atomr.gossip.ledger.frames import Frame, Frozen, Row, Rows
 from atomr.gossip.ledger.outcomes import Send
 
 if TYPE_CHECKING:
@@ -17,14 +17,15 @@ if TYPE_CHECKING:
 
 
 class Answers:
-    """What one ledger is to say, and to whom."""
+    """What one ledger is to say, and to whom; its rows are filled in when it leaves."""
 
-    __slots__ = ("_book", "_budget", "_owed", "_writing")
+    __slots__ = ("_book", "_budget", "_owed", "_rows", "_writing")
 
     def __init__(self, budget: str, book: Book) -> None:
         """Start without owing any."""
         self._budget = budget
         self._book = book
+        self._rows = Rows(budget, book.ledger, ())
         self._owed: list[Send] = []
         self._writing: list[Send] = []
 
@@ -34,8 +35,10 @@ class Answers:
 
     def owe(self, sender: str) -> None:
         """Answer with all rows, once the disk has ours."""
-        if all(owed.to != sender for owed in self._owed):
-            self._owed.append(Send(sender, self.told()))
+        for owed in self._owed:
+            if owed.to == sender:
+                return
+        self._owed.append(Send(sender, self._rows))
 
     def add(self, answer: Send) -> None:
         """Answer with this, once the disk has what it says."""
@@ -48,19 +51,21 @@ class Answers:
 
     def take_written(self) -> list[Send]:
         """Return what waited for the write that has ended."""
-        return self._take(self._writing)
+        return self._take(self._writing) if self._writing else []
 
     def take_owed(self) -> list[Send]:
         """Return what is owed: the disk has all."""
         return self._take(self._owed) if self._owed else []
 
     def _take(self, owed: list[Send]) -> list[Send]:
-        answers = [Send(each.to, self._current(each.message)) for each in owed]
+        told = self._book.told
+        answers = [Send(each.to, _filled_in(each.message, told)) for each in owed]
         owed.clear()
         return answers
 
-    def _current(self, frame: Frame) -> Frame:
-        """Return an answer as it is now that the disk has all."""
-        if isinstance(frame, Frozen):
-            return msgspec.structs.replace(frame, rows=self._book.told)
-        return self.told() if isinstance(frame, Rows) else frame
+
+def _filled_in(frame: Frame, told: tuple[Row, ...]) -> Frame:
+    """Return an answer as it is now that the disk has all."""
+    if isinstance(frame, Rows | Frozen):
+        return msgspec.structs.replace(frame, rows=told)
+    return frame

@@ -302,7 +302,8 @@ class Book:
         Returns:
             False if it is our own and knows more than we do: our file is old.
         """
-        if not _is_possible(row):
+        is_known = row == self.matrix.rows.get(row.ledger)
+        if (is_known and not row.heir) or not _is_possible(row):
             return True
         if row.heir:
             self._see_heir(row)
@@ -341,7 +342,8 @@ class Book:
     @property
     def coming(self) -> int:
         """Units that will be open when the disk has them."""
-        return self.taking + (self._written[2] if self._written else 0)
+        written = self._written
+        return self.taking if written is None else self.taking + written[2]
 
     @property
     def is_clean(self) -> bool:

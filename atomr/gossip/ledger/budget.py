@@ -76,4 +76,5 @@ class Budget:
         """
         if remaining <= 0:
             return 0
-        return max(1, min(int(self.chunk_share * remaining), self.chunk_cap))
+        units = int(self.chunk_share * remaining)
+        return max(1, units) if units < self.chunk_cap else self.chunk_cap

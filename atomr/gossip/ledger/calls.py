@@ -56,11 +56,15 @@ class Calls:
     @property
     def next_s(self) -> float:
         """When the first is to be refused; infinite: none waits."""
-        return min((waiting.until_s for waiting in self._waiting), default=_NEVER)
+        if not self._waiting:
+            return _NEVER
+        return min(waiting.until_s for waiting in self._waiting)
 
     @property
     def lacking(self) -> int:
         """Units that they need and that are not in this ledger; 0: all are."""
+        if not self.units:
+            return 0
         book = self._book
         here = book.open + book.coming + book.rights
         return max(0, self.units - here)
@@ -82,7 +86,7 @@ class Calls:
             effects.append(self._said(first, Held(first.units)))
         return effects
 
-    def refuse(self, now_s: float, *, remaining: int, peers: Peers) -> list[Effect]:
+    def refuse(self, now_s: float, remaining: int, peers: Peers) -> list[Effect]:
         """Refuse those whose time is up, and those whom nobody can help.
 
         Args:

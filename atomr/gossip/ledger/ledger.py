@@ -269,7 +269,7 @@ class Ledger:
     def next_deadline_s(self) -> float | None:
         """When :meth:`advance` is due; None: not before something else happens."""
         due_s = min(self._work_s, self._calls.next_s)
-        if self._reclaim.is_running or (self._peers.names and self._calls.lacking):
+        if self._reclaim.is_running or (self._calls.lacking and self._peers.names):
             due_s = min(due_s, self._next_ask_s)
         if self._tells:
             due_s = min(due_s, self._next_tell_s)
@@ -331,12 +331,14 @@ class Ledger:
         """Answer, take, ask and tell, as far as anything is due."""
         self._work_s = _NEVER
         self._effects += self._reclaim.finish()
-        self._effects += self._calls.answer(now_s)
+        calls = self._calls
+        if calls.units:
+            self._effects += calls.answer(now_s)
         self._take()
-        self._effects += self._calls.refuse(
-            now_s, remaining=self.remaining, peers=self._peers
-        )
-        self._ask(now_s)
+        if calls.units:
+            self._effects += calls.refuse(now_s, self.remaining, self._peers)
+        if now_s >= self._next_ask_s:
+            self._ask(now_s)
         self._write(now_s)
         self._set_band()
         effects, self._effects = self._effects, []
@@ -368,8 +370,6 @@ class Ledger:
 
     def _ask(self, now_s: float) -> None:
         """Ask for rights, and those who have not agreed to a reclaim."""
-        if now_s < self._next_ask_s:
-            return
         if self._reclaim.is_running:
             self._effects += self._reclaim.ask()
             self._next_ask_s = now_s + self._budget.ask_s

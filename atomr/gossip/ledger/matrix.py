@@ -110,9 +110,4 @@ class Matrix:
     @property
     def remaining(self) -> int:
         """What all ledgers together may still take."""
-        return self.minted - self.spent - self.withheld
-
-    @property
-    def withheld(self) -> int:
-        """What was made, and may not be spent any more."""
-        return self.rights(WITHHELD)
+        return self.minted - self.spent - self._rights.get(WITHHELD, 0)

@@ -62,8 +62,11 @@ class Node:
 
     @property
     def next_deadline_s(self) -> float | None:
-        due = [self.ledger.next_deadline_s, self._writing and self._writing[1]]
-        return min((at_s for at_s in due if at_s is not None), default=None)
+        due_s = self.ledger.next_deadline_s
+        if self._writing is None:
+            return due_s
+        written_s = self._writing[1]
+        return written_s if due_s is None else min(due_s, written_s)
 
     def start(self, now_s: float) -> Iterable[object]:
         return self.perform(self.ledger.start(now_s), now_s)

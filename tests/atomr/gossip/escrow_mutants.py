@@ -105,8 +105,8 @@ MUTANTS = (
     Mutant(
         "what is locked is given back when the lease ends",
         Holdings.pass_time,
-        "self.returned = self.granted - self._pool_used.count",
-        "self.returned = self.granted; self._pool_used.forget()",
+        "self.returned = self.granted - pool.count",
+        "self.returned = self.granted; pool.forget()",
         REQUESTS,
     ),
     Mutant(
@@ -179,8 +179,8 @@ MUTANTS = (
     Mutant(
         "the home forgets what it lent",
         Home.free.fget,  # type: ignore[attr-defined]
-        "out = sum(account.out for account in self.accounts.values())",
-        "out = sum(a.out for a in self.accounts.values() if a.want)",
+        "out += account.granted - account.returned",
+        "out += account.out if account.want else 0",
         REQUESTS,
     ),
     Mutant(

@@ -70,12 +70,13 @@ class Node:
         return self.perform(self.escrow.advance(now_s))
 
     def handle(self, event: Event, now_s: float) -> Iterable[object]:
-        self._syncs_in = max(0, self._syncs_in - 1)
+        if self._syncs_in:
+            self._syncs_in -= 1
+        if isinstance(event, Woke):
+            return self.perform(self.escrow.advance(now_s))
         if isinstance(event, Received):
             frame = cast("Frame", event.message)
             return self.perform(self.escrow.receive(event.sender, frame, now_s))
-        if isinstance(event, Woke):
-            return self.perform(self.escrow.advance(now_s))
         return ()
 
     def perform(self, effects: Iterable[Effect]) -> list[Effect]:
@@ -90,16 +91,15 @@ class Node:
                 self._syncs_in = self.boot.random.choice((0, 0, 5, 100))
             else:
                 left.append(effect)
-        if self._syncs_in == 0:
+        if self._unsynced and self._syncs_in == 0:
             self._sync()
         return left
 
     def _sync(self) -> None:
-        if self._unsynced:
-            self.boot.disk.sync()
-            for mark in self._unsynced:
-                self.escrow.persisted(mark)
-            self._unsynced.clear()
+        self.boot.disk.sync()
+        for mark in self._unsynced:
+            self.escrow.persisted(mark)
+        self._unsynced.clear()
 
     def _marks(self) -> tuple[Mark, ...]:
         """Read the marks of the latest life that wrote any."""
