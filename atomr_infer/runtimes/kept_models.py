@@ -24,6 +24,7 @@ import logging
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -49,6 +50,12 @@ _TOO_BIG = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 DIGESTS = "sha256.json"
 """The file of digests in a converted directory; a file has them beside it, in
 ``.sha256``.  What has none was not made by a conversion."""
+
+DISK_FULL = "disk_full"
+"""The code of an error that came for want of room on a disk."""
+
+_DAMAGED = ".damaged-"
+"""In the name of a model that was damaged while a process used it."""
 
 # A hash of the source, and the recipe.
 _CONVERTED = re.compile(r"[0-9a-f]{32}-.+")
@@ -113,6 +120,54 @@ def use(kept: Path) -> None:
     except OSError as error:
         # Another user's, or read-only: it may go first once nobody uses it.
         _log.debug("the use of %s is not noted: %s", kept, error)
+
+
+def used_if_whole(kept: Path, is_whole: Callable[[], bool]) -> bool:
+    """Use a kept model if it is whole; one that is not is let go of again.
+
+    Raises:
+        FileNotFoundError: it is not there.
+    """
+    handle = _locked_at(kept)
+    try:
+        if is_whole():
+            use(kept)
+            return True
+        return False
+    finally:
+        os.close(handle)
+
+
+def replace(kept: Path, partial: Path) -> None:
+    """Move a model that was made now to its place, and use it.
+
+    What lies there is damaged.  A process that uses it keeps its files, under another
+    name, until it ends and :func:`make_room` finds them.
+
+    To be called by whoever holds the model's lock (:func:`locked`).
+    """
+    use(partial)
+    if not _cleared(kept):
+        aside = kept.with_name(f"{kept.name}{_DAMAGED}{os.getpid()}-{time.time_ns()}")
+        kept.rename(aside)
+        _log.warning("a process uses the damaged model: it is kept as %s", aside)
+    partial.rename(kept)
+    sync(kept.parent)
+
+
+def remove_damaged(kept: Path) -> None:
+    """Remove what is damaged, unless a process uses it; say so in the log."""
+    if kept.exists():
+        _log.warning("the converted model %s is damaged and is made again", kept)
+        _cleared(kept)
+
+
+def _cleared(kept: Path) -> bool:
+    """Have nothing at a place; False: a process uses what is there."""
+    try:
+        return _removed(kept)
+    except FileNotFoundError:
+        return True
 
 
 def _locked_at(kept: Path) -> int:
@@ -202,13 +257,23 @@ def _is_converted(path: Path) -> bool:
     """Whether it is a whole model that a conversion wrote: nobody else's is removed."""
     if not _CONVERTED.fullmatch(path.name) or path.suffix == ".partial":
         return False
+    if _DAMAGED in path.name:
+        return True  # it is somebody's yet, and takes its room
     if path.suffix == ".gguf":
         return path.with_suffix(".sha256").exists()
     return (path / DIGESTS).exists()
 
 
 def _remove_leftover(path: Path) -> None:
-    """Remove what a conversion wrote that was killed: nobody holds its lock."""
+    """Remove what nobody will use again.
+
+    That is what a conversion wrote that was killed, for nobody holds its lock, and
+    what was damaged while a process used it that does so no more.
+    """
+    if _DAMAGED in path.name and _CONVERTED.fullmatch(path.name):
+        if _removed(path):
+            _log.info("%s was removed: nobody uses it any more", path)
+        return
     lock = path.with_suffix(".lock")
     is_partial = path.suffix == ".partial" and _CONVERTED.fullmatch(path.name)
     if not is_partial or not lock.exists():
@@ -275,7 +340,8 @@ def space_errors(folder: Path, size_bytes: Callable[[], int]) -> Iterator[None]:
         size_bytes: tells its size; asked when there is no room for it.
 
     Raises:
-        EngineStartError: a file became larger than there is room for.
+        EngineStartError: a file became larger than there is room for; its ``code`` is
+            :data:`DISK_FULL`.
     """
     try:
         yield
@@ -284,9 +350,13 @@ def space_errors(folder: Path, size_bytes: Callable[[], int]) -> Iterator[None]:
             raise
         # Rounded up, and one for the metadata.
         need_mib = size_bytes() // 2**20 + 2
+        # What was written of it is removed by now.
+        free_mib = shutil.disk_usage(folder).free // 2**20
         raise EngineStartError(
             f"the converted model cannot be cached: no space left in {str(folder)!r}, "
-            f"about {need_mib} MiB are needed ({error.strerror}); {_REMEDY}"
+            f"about {need_mib} MiB are needed and {free_mib} MiB are free "
+            f"({error.strerror}); {_REMEDY}",
+            code=DISK_FULL,
         ) from error
 
 

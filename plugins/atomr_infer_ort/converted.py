@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import shutil
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -31,10 +30,12 @@ from atomr_infer.runtimes.kept_models import (
     digest_of,
     locked,
     make_room,
+    remove_damaged,
+    replace,
     source_errors,
     space_errors,
     sync,
-    use,
+    used_if_whole,
 )
 from atomr_infer_ort.layout import weights_files
 
@@ -46,8 +47,6 @@ if TYPE_CHECKING:
 
 RECIPE = "blocks-v1"
 """Changes when the conversion does, so that old results are not used."""
-
-_log = logging.getLogger(__name__)
 
 
 def with_bits(
@@ -105,9 +104,7 @@ def _convert_once(model: Path, kept: Path, bits: int, report: Report) -> None:
     # Another process may have made it while this one waited for the lock.
     if _is_whole(kept):
         return
-    if kept.exists():
-        _log.warning("the converted model %s is damaged and is made again", kept)
-        shutil.rmtree(kept)
+    remove_damaged(kept)
     partial = kept.with_name(f"{kept.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     make_room(kept, free_bytes=size_as(model, bits))
@@ -120,9 +117,7 @@ def _convert_once(model: Path, kept: Path, bits: int, report: Report) -> None:
         digests.write_text(json.dumps({file.name: digest_of(file) for file in files}))
         for file in (*files, digests, partial):
             sync(file)
-        use(partial)
-        partial.rename(kept)
-        sync(kept.parent)
+        replace(kept, partial)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     make_room(kept)
@@ -130,10 +125,13 @@ def _convert_once(model: Path, kept: Path, bits: int, report: Report) -> None:
 
 def _is_whole(kept: Path) -> bool:
     """Whether the cache has the model, undamaged; nobody removes it then."""
-    try:
-        use(kept)
+
+    def is_whole() -> bool:
         said = json.loads((kept / DIGESTS).read_bytes())
         return all(digest_of(kept / name) == digest for name, digest in said.items())
+
+    try:
+        return used_if_whole(kept, is_whole)
     except (FileNotFoundError, ValueError, AttributeError):
         return False
 
