@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner
 
-from atomr.testing.simulation import SimulationError, trace_of
+from atomr.testing.simulation import SimulationError, tally, trace_of
 from atomr.testing.simulation.__main__ import main
 from atomr.testing.simulation.running import chunks, module_name, scenarios_of
+from atomr.testing.simulation.tally import Tally, run_all
 from tests.atomr_testing import counter_scenarios
 
 if TYPE_CHECKING:
@@ -46,6 +47,21 @@ def test_many_seeds_are_run_in_processes_and_the_failing_ones_named() -> None:
         "tests.atomr_testing.failing_scenarios --only odd --seed 1 --trace trace.txt"
     )
     assert "7/7" in ran.stderr
+
+
+def test_a_log_is_told_how_far_it_came_and_at_once_what_failed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tally, "_TOLD_EACH_S", 0.0)
+    module = "tests.atomr_testing.failing_scenarios"
+    counted = Tally("odd", 2, "again with {seed}")
+
+    run_all({(module, "odd"): counted}, chunks(module, "odd", (2, 3), 1), 1)
+
+    told = capsys.readouterr().err.splitlines()
+    assert told[0].endswith("odd 1 of 2, all hold")
+    assert told[1] == "odd: seed 3 failed"
+    assert told[2].endswith("odd 2 of 2, 1 FAILED")
 
 
 def test_one_seed_is_run_here_and_its_trace_is_written(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from atomr.testing.simulation.engine import SimulationError
 from atomr.testing.simulation.scenario import Scenario, play
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 _CHUNKS = 50
 """Per job: enough for a bar that moves, few enough to cost nothing."""
@@ -121,11 +121,19 @@ def run_chunk(chunk: Chunk) -> Done:
     )
 
 
-def run_chunks(work: Iterable[Chunk], jobs: int) -> Iterator[Done]:
-    """Run chunks in that many processes; yields each as it is done."""
+def run_chunks(
+    work: Iterable[Chunk], jobs: int, run: Callable[[Chunk], Done] = run_chunk
+) -> Iterator[Done]:
+    """Run chunks in that many processes; yields each as it is done.
+
+    Args:
+        work: the chunks.
+        jobs: how many processes.
+        run: a module's function, which runs one there.
+    """
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-        futures = [pool.submit(run_chunk, chunk) for chunk in work]
+        futures = [pool.submit(run, chunk) for chunk in work]
         try:
             for future in as_completed(futures):
                 yield future.result()

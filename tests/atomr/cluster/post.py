@@ -21,7 +21,7 @@ class Post:
     def __init__(self) -> None:
         self._due: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = count()
-        self._sooner = trio.Event()
+        self._scope = trio.CancelScope()
 
     def __len__(self) -> int:
         return len(self._due)
@@ -31,14 +31,14 @@ class Post:
         letter = (trio.current_time() + after_s, next(self._numbers), deliver)
         heapq.heappush(self._due, letter)
         if self._due[0] is letter:
-            self._sooner.set()
+            # Not an event: to be woken, and to sleep again, is a turn for nothing.
+            self._scope.deadline = letter[0]
 
     async def run(self) -> None:
         """Deliver; never returns."""
         while True:
-            self._sooner = trio.Event()
             at_s = self._due[0][0] if self._due else float("inf")
-            with trio.move_on_at(at_s):
-                await self._sooner.wait()
+            with trio.CancelScope(deadline=at_s) as self._scope:
+                await trio.sleep_forever()
             while self._due and self._due[0][0] <= trio.current_time():
                 heapq.heappop(self._due)[2]()

@@ -110,8 +110,7 @@ class SimPeers:
         return tuple(sorted(self._network.reachable(self.origin.name)))
 
     def get(self, name: str) -> Origin | None:
-        found = (peer for peer in self.all() if peer.name == name)
-        return next(found, None)
+        return self._network.way(self.origin.name, name)
 
     def link(self, peer: Origin) -> Link | None:
         raise NotImplementedError("this network has no links")
@@ -119,7 +118,7 @@ class SimPeers:
     def tell(
         self, peer: Origin, service: str, message: object, *, lane: Lane = Lane.MSG
     ) -> bool:
-        if peer not in self._network.reachable(self.origin.name):
+        if peer != self.get(peer.name):
             return False
         self._network.carry(self.origin, peer, msgspec.msgpack.encode(message))
         return True
@@ -173,6 +172,15 @@ class Network:
             if other != name and sides.get(other, 0) == side
         ]
 
+    def way(self, sender: str, to: str) -> Origin | None:
+        """Return who has a name, if what a sender says can come there."""
+        node = self.up.get(to)
+        if node is None or sender not in self.up or sender == to:
+            return None
+        if self._sides.get(sender, 0) != self._sides.get(to, 0):
+            return None
+        return node.peers.origin
+
     def carry(self, sender: Origin, to: Origin, content: bytes) -> None:
         for _ in range(2 if self.draw.random() < self.loss else 1):
             if self.draw.random() >= self.loss:
@@ -181,7 +189,7 @@ class Network:
 
     def _deliver(self, sender: Origin, to: Origin, content: bytes) -> None:
         node = self.up.get(to.name)
-        if node is not None and sender in self.reachable(to.name):
+        if node is not None and sender == self.way(to.name, sender.name):
             token = NODE.set(node.node)
             node.tell(FromPeer(sender), _decode(content))
             NODE.reset(token)

@@ -26,7 +26,8 @@ UNITS = 1_000_000
 TEAM = BudgetTerms(name="team", units=UNITS)
 CHAOS_S = 12.0
 LEAST = 250
-"""Units of the smallest call that spends what is left."""
+SPENT_IN = (64_000, 8_000, 1_000, LEAST)
+"""Units of the calls that spend what is left."""
 
 
 @attrs.define
@@ -140,15 +141,26 @@ async def _break(lab: Lab, calls: Calls) -> None:
 
 
 async def spend_all(lab: Lab, calls: Calls) -> None:
-    """Spend what there is, in ever smaller calls, until a whole round is refused."""
-    units, before = 16_000, -1
-    while units >= LEAST:
+    """Spend what there is, in ever smaller calls, until all nodes are refused.
+
+    A refusal costs the most: all others have been asked.  So one node alone meets
+    those of the larger calls.
+    """
+    for units in SPENT_IN:
+        names = NAMES if units == LEAST else (lab.draw.choice(NAMES),)
+        before = -1
+        while calls.charged != before:
+            before = calls.charged
+            for name in names:
+                await _spend(lab, calls, name, units)
+
+
+async def _spend(lab: Lab, calls: Calls, name: str, units: int) -> None:
+    """Make calls at a node until one is refused."""
+    before = -1
+    while calls.charged != before:
         before = calls.charged
-        for name in NAMES:
-            for _ in range(3):
-                await calls.make(lab, name, units, cost=units, takes_s=0.0)
-        if calls.charged == before:
-            units //= 4
+        await calls.make(lab, name, units, cost=units, takes_s=0.0)
 
 
 async def reclaim(lab: Lab, calls: Calls) -> None:

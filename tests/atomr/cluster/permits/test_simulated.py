@@ -75,7 +75,7 @@ class Run:
         service = PermitService(past=FIRST if is_first else UNKNOWN, clock=clock)
         service.add(self.limit)
         self.services[name], self.asking[name] = service, set()
-        await self.cluster.start(service, name)
+        await self.cluster.start(service, name, rate=clock.rate)
 
     async def play(self) -> None:
         for name in self.limit.voters:

@@ -26,6 +26,9 @@ from tests.atomr.cluster.post import Post
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from atomr.process import Node
+    from atomr.process.timers import Timer
+
 R = TypeVar("R")
 
 
@@ -122,11 +125,13 @@ class VirtualCluster:
         """Return how many nodes run, and how many frames are under way."""
         return len(self._nursery.child_tasks) + len(self.net.post)
 
-    async def start(self, service: PermitService, name: str) -> VirtualNode:
-        """Start a node in a new life."""
+    async def start(
+        self, service: PermitService, name: str, *, rate: float = 1.0
+    ) -> VirtualNode:
+        """Start a node in a new life, whose timers are wrong by a rate."""
         self._boot += 1
         node: VirtualNode = await self._nursery.start(
-            self._run, service, Origin(name, self._boot)
+            self._run, service, Origin(name, self._boot), rate
         )
         self.net.nodes[name] = node
         return node
@@ -135,6 +140,7 @@ class VirtualCluster:
         self,
         service: PermitService,
         origin: Origin,
+        rate: float,
         *,
         task_status: trio.TaskStatus[VirtualNode],
     ) -> None:
@@ -144,6 +150,7 @@ class VirtualCluster:
             with trio.CancelScope() as scope:
                 async with AsyncExitStack() as stack:
                     node = await stack.enter_async_context(open_node(origin.name))
+                    _run_at(rate, node)
                     await node.start(Supervisor([service.child(peers)]))
                     task_status.started(
                         VirtualNode(origin, service, copy_context(), scope, ended)
@@ -155,6 +162,19 @@ class VirtualCluster:
             if known is not None and known.origin == origin:
                 del self.net.nodes[origin.name]
             ended.set()
+
+
+def _run_at(rate: float, node: Node) -> None:
+    """Let the timers of a node run as its clock does.
+
+    Else each one that fires too early by that clock is armed again, and again.
+    """
+    exact = node.timers.after
+
+    def after(delay_s: float, callback: Callable[[], None]) -> Timer:
+        return exact(delay_s / rate, callback)
+
+    node.timers.after = after  # type: ignore[method-assign]
 
 
 @asynccontextmanager
