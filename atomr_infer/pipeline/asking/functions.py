@@ -39,12 +39,21 @@ def find_function(name: str, *, what: str) -> Callable[..., object]:
     return cast("Callable[..., object]", found)
 
 
-async def call_function(function: Callable[..., object], *arguments: object) -> object:
+THREADS = 40
+"""Calls of plain functions of one deployment at once."""
+
+
+async def call_function(
+    function: Callable[..., object], *arguments: object, limiter: trio.CapacityLimiter
+) -> object:
     """Return what such a function says; a plain one thinks in a thread.
 
     Args:
         function: a function, plain or async, or an object whose ``__call__`` is one.
         *arguments: with which.
+        limiter: how many plain ones may think at once.  It is the deployment's own: one
+            that hangs keeps its thread, and would at last keep all threads of trio's,
+            which everything else needs.
 
     Raises:
         Exception: whatever it raises.
@@ -59,7 +68,7 @@ async def call_function(function: Callable[..., object], *arguments: object) -> 
         # in a tuple: trio lets no coroutine out of one, as a wrapper of an async
         # function makes.
         (said,) = await trio.to_thread.run_sync(
-            lambda: (function(*arguments),), abandon_on_cancel=True
+            lambda: (function(*arguments),), abandon_on_cancel=True, limiter=limiter
         )
     return await said if isinstance(said, Awaitable) else said
 

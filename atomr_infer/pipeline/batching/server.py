@@ -285,7 +285,7 @@ class DynamicBatchingServer(Generic[T, R]):
             return
         results: Sequence[R | Exception]
         try:
-            results = await self._work([asked.item for asked in wanted])
+            results = list(await self._work([asked.item for asked in wanted]))
         except Exception as error:  # noqa: BLE001 - who asked gets it
             if len(wanted) > 1 and self._divides(error):
                 middle = len(wanted) // 2

@@ -189,7 +189,7 @@ class _Run:
             InferenceError: there is none, or it shall not be given.
         """
         refused = self._refused
-        if refused is not None and self._options.exhausted == "answer":
+        if refused and refused.chunks and self._options.exhausted == "answer":
             told = "" if failure is None else f"; the next one failed: {failure.kind}"
             warning = f"{refused.model} was refused ({refused.why}){told}"
             chunks = [self._shown(chunk) for chunk in refused.chunks]

@@ -82,7 +82,7 @@ def _object(
     value: dict[str, object], schema: Schema, work: _Work, at: str, depth: int
 ) -> Iterator[str]:
     for name in _items(schema, "required"):
-        if name not in value:
+        if isinstance(name, str) and name not in value:
             yield f"{at} lacks {name!r}"
     known = schema.get("properties")
     known = known if isinstance(known, Mapping) else {}
@@ -170,7 +170,7 @@ def _is_of(value: object, kinds: object) -> bool:
     names = (kinds,) if isinstance(kinds, str) else kinds
     if not isinstance(names, (list, tuple)):
         return True
-    known = [_TYPES[name] for name in names if name in _TYPES]
+    known = [_TYPES[n] for n in names if isinstance(n, str) and n in _TYPES]
     return len(known) < len(names) or any(holds(value) for holds in known)
 
 

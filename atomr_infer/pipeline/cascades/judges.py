@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import trio
+
 from atomr_infer.errors import InferenceError
-from atomr_infer.pipeline.asking.functions import call_function, find_function
+from atomr_infer.pipeline.asking.functions import (
+    THREADS,
+    call_function,
+    find_function,
+)
 from atomr_infer.pipeline.asking.questions import filled, question
 from atomr_infer.pipeline.asking.words import asked_of, text_of
 
@@ -32,6 +38,7 @@ class Judges:
         self._validators = {
             name: find_function(name, what="stages: validator") for name in named
         }
+        self._threads = trio.CapacityLimiter(THREADS)
 
     async def judge(
         self,
@@ -49,22 +56,22 @@ class Judges:
         """
         text = text_of(chunks)
         if stage.validator is not None:
-            why = await _asked(self._validators[stage.validator], batch, text)
+            why = await self._validated(stage.validator, batch, text)
             if why is not None:
                 return f"validator: {why}"
         if stage.classifier is not None:
             return await _classified(stage.classifier, batch, text, asking)
         return None
 
-
-async def _asked(validator: Validator, batch: ExecuteBatch, text: str) -> str | None:
-    try:
-        verdict = await call_function(validator, batch, text)
-    except Exception as error:  # noqa: BLE001 - a function of the operator's
-        return f"{type(error).__name__}: {error}"
-    if verdict is True:
-        return None
-    return str(verdict) if isinstance(verdict, str) and verdict else "not accepted"
+    async def _validated(self, name: str, batch: ExecuteBatch, text: str) -> str | None:
+        function = self._validators[name]
+        try:
+            verdict = await call_function(function, batch, text, limiter=self._threads)
+        except Exception as error:  # noqa: BLE001 - a function of the operator's
+            return f"{type(error).__name__}: {error}"
+        if verdict is True:
+            return None
+        return str(verdict) if isinstance(verdict, str) and verdict else "not accepted"
 
 
 async def _classified(

@@ -83,7 +83,8 @@ def _refusals(stage: CascadeStage, text: str) -> Iterator[str]:
 def _of_json(form: ResponseFormat | None, text: str) -> Iterator[str]:
     try:
         value = msgspec.json.decode(text)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        # Not JSON, a half of a pair that no UTF-8 can say, or too deep to be read.
         yield "json"
         return
     if form is None or form.kind is FormatKind.TEXT:
@@ -99,7 +100,7 @@ def _of_json(form: ResponseFormat | None, text: str) -> Iterator[str]:
 
 
 class _Token(msgspec.Struct):
-    logprob: float
+    logprob: float | None = None
 
 
 class _Logprobs(msgspec.Struct):
@@ -120,7 +121,12 @@ def mean_logprob(chunks: Iterable[TokenChunk]) -> float | None:
     """Return the mean log probability of the tokens; None: it is not known."""
     found: list[float] = []
     for chunk in chunks:
-        if chunk.logprobs is not None:
-            tokens = msgspec.json.decode(chunk.logprobs, type=_Logprobs | None)
-            found += [each.logprob for each in (tokens and tokens.content) or ()]
+        if chunk.logprobs is None:
+            continue
+        try:
+            told = msgspec.json.decode(chunk.logprobs, type=_Logprobs | None)
+        except (msgspec.DecodeError, RecursionError):
+            continue  # the upstream says it in a form of its own
+        tokens = (told and told.content) or ()
+        found += [each.logprob for each in tokens if each.logprob is not None]
     return sum(found) / len(found) if found else None

@@ -23,6 +23,7 @@ Serving Large Language Models", 2024, for paying afterwards.
 
 from __future__ import annotations
 
+import math
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -57,7 +58,7 @@ class Turn:
         Args:
             cost: tokens, or whatever costs are counted in; above 0.
         """
-        if cost <= 0:
+        if not 0 < cost < math.inf:
             raise ValueError(f"used({cost}): a turn costs more than 0")
         self.cost = cost
 
@@ -136,7 +137,7 @@ class FairShareScheduler:
         Cancellation: it waits no more.
         """
         shares = ((tenant, weight),) if isinstance(tenant, str) else tenant
-        if cost <= 0 or any(each <= 0 for _, each in shares):
+        if not all(0 < each < math.inf for each in (cost, *(w for _, w in shares))):
             raise ValueError("turn(): costs and weights are above 0")
         claim, turn = Claim(shares, cost), Turn(cost)
         try:

@@ -121,6 +121,11 @@ class HybridGraph(GeneratingRunner):
 
     def _with(self, plan: str, batch: ExecuteBatch) -> ExecuteBatch:
         told = filled(self._options.execute_prompt, plan=plan)
+        if batch.prompt is not None:
+            # Bare text has no place for a system's words but before it.
+            text = f"{told}\n\n{batch.prompt}"
+            asked = (Message(Role.USER, text),)
+            return attrs.evolve(batch, prompt=text, messages=asked)
         before = [m for m in batch.messages if m.role is Role.SYSTEM]
         after = [m for m in batch.messages if m.role is not Role.SYSTEM]
         messages = (*before, Message(Role.SYSTEM, told), *after)

@@ -177,7 +177,9 @@ class RouterOptions:
         ('a',)
         """
         good = [
-            label for label in self.labels if scores.get(label, -1.0) >= self.threshold
+            label
+            for label in self.labels
+            if label in scores and scores[label] >= self.threshold
         ]
         best = sorted(good, key=lambda label: -scores[label])[: self.top_k]
         return tuple(

@@ -10,8 +10,14 @@ import logging
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
+import trio
+
 from atomr_infer.errors import InferenceError
-from atomr_infer.pipeline.asking.functions import call_function, find_function
+from atomr_infer.pipeline.asking.functions import (
+    THREADS,
+    call_function,
+    find_function,
+)
 from atomr_infer.pipeline.asking.in_turn import first_that_answers
 from atomr_infer.pipeline.asking.questions import question
 from atomr_infer.pipeline.asking.runner import GeneratingRunner
@@ -40,6 +46,7 @@ class RouterRunner(GeneratingRunner):
         super().__init__(others)
         self._options = options
         self._function: Callable[..., object] | None = None
+        self._threads = trio.CapacityLimiter(THREADS)
         if isinstance(options.gate, str):
             self._function = find_function(options.gate, what="gate")
 
@@ -67,7 +74,7 @@ class RouterRunner(GeneratingRunner):
         function = self._function
         assert function is not None, "found at the start"
         try:
-            said = await call_function(function, batch)
+            said = await call_function(function, batch, limiter=self._threads)
             return scores_of(said, self._options.labels)
         except Exception:  # a function of the operator's
             log.exception("the gate %s failed; nobody is chosen", self._options.gate)

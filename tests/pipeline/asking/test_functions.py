@@ -35,6 +35,10 @@ def wrapped(function: Callable[[str], Awaitable[object]]) -> Callable[[str], obj
     return call
 
 
+def threads() -> trio.CapacityLimiter:
+    return trio.CapacityLimiter(1)
+
+
 class Plain:
     def __call__(self, word: str) -> tuple[str, int]:
         return plain(word)
@@ -56,7 +60,7 @@ class Waits:
 async def test_what_is_async_is_awaited_in_the_loop(
     function: Callable[..., object],
 ) -> None:
-    assert await call_function(function, "law") == ("law", HERE())
+    assert await call_function(function, "law", limiter=threads()) == ("law", HERE())
 
 
 @pytest.mark.parametrize(
@@ -66,7 +70,7 @@ async def test_what_is_plain_thinks_in_a_thread(
     function: Callable[..., object],
 ) -> None:
     first = (None,) if function is Plain.__call__ else ()
-    said = await call_function(function, *first, "law")
+    said = await call_function(function, *first, "law", limiter=threads())
     assert isinstance(said, tuple)
     assert said[0] == "law"
     assert said[1] != HERE()
@@ -77,7 +81,7 @@ async def test_what_it_raises_comes_as_it_is() -> None:
         raise KeyError("law")
 
     with pytest.raises(KeyError, match="law"):
-        await call_function(fails)
+        await call_function(fails, limiter=threads())
 
 
 async def test_nobody_waits_for_a_plain_one_after_a_cancellation() -> None:
@@ -90,11 +94,32 @@ async def test_nobody_waits_for_a_plain_one_after_a_cancellation() -> None:
         ended.append(goes_on.wait(20))
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(call_function, hangs)
+        nursery.start_soon(partial(call_function, hangs, limiter=threads()))
         await trio.to_thread.run_sync(begun.wait, 60)
         nursery.cancel_scope.cancel()
     assert not ended
     goes_on.set()
+
+
+async def test_those_that_hang_keep_no_thread_that_others_need() -> None:
+    all_threads = int(trio.to_thread.current_default_thread_limiter().total_tokens)
+    hanging, own = threading.Event(), trio.CapacityLimiter(all_threads)
+    begun = threading.Semaphore(0)
+
+    def hangs() -> None:
+        begun.release()
+        hanging.wait(60)
+
+    try:
+        async with trio.open_nursery() as nursery:
+            for _ in range(all_threads):
+                nursery.start_soon(partial(call_function, hangs, limiter=own))
+            for _ in range(all_threads):
+                with trio.fail_after(30):
+                    assert await trio.to_thread.run_sync(begun.acquire)
+            nursery.cancel_scope.cancel()
+    finally:
+        hanging.set()
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,8 @@ class Work:
             raise InvalidRequestError("it is bad")
         if "short" in items:
             return []
+        if "nothing" in items:
+            return None  # type: ignore[return-value] # that is the test
         return [ValueError(each) if each == "odd" else each * 2 for each in items]
 
 
@@ -155,6 +157,15 @@ async def test_work_that_returns_too_little_fails_and_nobody_waits_on(
     assert {str(each) for each in found} == {
         "a batch's work returned 0 results for 2 items"
     }
+
+
+async def test_work_that_returns_nothing_fails_and_the_server_works_on(
+    autojump_clock: MockClock,
+) -> None:
+    async with opened(Work(), wait="always") as server:
+        found = await together(server, 1, "nothing")
+        assert {type(each) for each in found} == {TypeError}
+        assert await together(server, 2) == [4]
 
 
 async def test_who_leaves_harms_nobody_and_the_last_one_ends_the_batch(

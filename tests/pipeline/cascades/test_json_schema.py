@@ -50,6 +50,8 @@ TREE = {
         ({"value": 1, "inner": [{"value": None}]}, TREE, []),
         ({"value": 1, "inner": [{"valu": 2}]}, TREE,
          ["$.inner[0] lacks 'value'", "$.inner[0].valu is not allowed"]),
+        (1, {"type": [["integer"], {}]}, []),
+        ({}, {"required": [["a"], {}, 1]}, []),
         (1, {"$ref": "#/nowhere"}, []),
         (1, {"$ref": "https://elsewhere.test/schema"}, []),
     ],

@@ -209,14 +209,18 @@ async def test_in_a_full_queue_whoever_has_most_waiting_makes_room(
     ]
 
 
-async def test_what_costs_nothing_is_refused() -> None:
+@pytest.mark.parametrize("nothing", [0.0, -1.0, float("nan"), float("inf")])
+async def test_what_costs_nothing_or_no_number_is_refused(nothing: float) -> None:
     scheduler = FairShareScheduler(1)
     with pytest.raises(ValueError, match="above 0"):
-        async with scheduler.turn("ann", cost=0.0):
+        async with scheduler.turn("ann", cost=nothing):
+            pytest.fail("it has no turn")
+    with pytest.raises(ValueError, match="above 0"):
+        async with scheduler.turn("ann", weight=nothing):
             pytest.fail("it has no turn")
     async with scheduler.turn("ann") as turn:
         with pytest.raises(ValueError, match="more than 0"):
-            turn.used(0.0)
+            turn.used(nothing)
 
 
 async def test_before_a_deployment_too_texts_to_embed_cost_their_tokens(

@@ -84,6 +84,18 @@ async def test_what_is_hard_is_planned_first_and_each_stage_is_paid_and_traced(
     )
 
 
+async def test_bare_text_is_continued_behind_its_plan(open_tree: OpenTree) -> None:
+    async with open_tree(PLANS, EXECUTOR, PLANNER, SECOND, hybrid()) as tree:
+        await tree.ask("Once upon a time", prompt="Once upon a time")
+        asked = tree.runners["executor"].batches[0]
+        plan_asked = tree.runners["planner"].batches[0]
+    told = "Answer by following this plan:\n1. look 2. leap\n\nOnce upon a time"
+    assert asked.prompt == told
+    assert [(m.role, m.text) for m in asked.messages] == [(Role.USER, told)]
+    assert plan_asked.prompt is None
+    assert plan_asked.messages[0].text.endswith("Request:\nOnce upon a time")
+
+
 @pytest.mark.parametrize(
     "broken",
     [

@@ -12,6 +12,7 @@ from atomr_infer.config.validate import validate_deployments
 from atomr_infer.errors import ConfigError, ContentFilterError, UpstreamError
 from atomr_infer.model.asks import Tool
 from atomr_infer.model.deployment import Deployment
+from atomr_infer.pipeline.routing.gating import RouterOptions
 from tests.pipeline.conftest import Heard, OpenTree, model
 
 if TYPE_CHECKING:
@@ -177,3 +178,22 @@ def test_a_router_that_cannot_be_meant_is_refused(
 
     with pytest.raises(ConfigError, match=told):
         validate_deployments([*others, auto])
+
+
+@pytest.mark.parametrize(
+    ("scores", "chosen"),
+    [
+        ({"law": -0.5, "art": -3.0, "tax": 9.0}, ("law",)),
+        ({"law": float("nan")}, ()),
+        ({}, ()),
+    ],
+)
+def test_a_label_without_a_score_is_not_chosen_however_low_the_threshold(
+    scores: dict[str, float], chosen: tuple[str, ...]
+) -> None:
+    routes = [{"model": name, "label": name} for name in ("code", "law", "art")]
+    options = RouterOptions(
+        routes=routes, default="d", gate="python:a:b", threshold=-2.0, top_k=3
+    )
+
+    assert options.by_scores(scores) == chosen
