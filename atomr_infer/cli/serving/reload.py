@@ -30,6 +30,7 @@ from atomr import telemetry
 from atomr.errors import AtomrError
 from atomr_infer.cli.output.banner import print_notice
 from atomr_infer.cli.serving.changed_limits import changed_limits
+from atomr_infer.cli.serving.failures import said_with_line
 from atomr_infer.config.differences import (
     Difference,
     Field,
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from atomr_infer.gateway.gateway import Gateway
     from atomr_infer.gateway.setup import Setup
     from atomr_infer.model.deployment import Deployment
+    from atomr_infer.serving.placing.alone import LocalOrders
 
 log = logging.getLogger(__name__)
 
@@ -227,15 +229,17 @@ class Reloader:
         other = [d for d in wanted.deployments if runs.get(d.name, d) != d]
         gone = [name for name in runs if name not in names]
         notes: tuple[str, ...] = ()
-        if isinstance(self._cluster.orders, Orders):
+        orders = self._cluster.orders
+        if isinstance(orders, Orders):
             gone = []  # the catalogue says so, and each node does its share
             with self._cluster.at_home():
-                notes = self._cluster.orders.declare(
+                notes = orders.declare(
                     wanted.deployments, swaps=self._cluster.hot_swaps.declared
                 )
             notes = (*notes, *changed_limits(self.plan, wanted))
         else:
-            await self._serve(new, other, names)
+            with said_with_line(wanted):
+                await self._serve(orders, new, other, names)
         # From here to the end nothing waits, and nothing can fail.
         self._gateway.change(setup)
         self._cluster.key_ring.take_teams(wanted.teams)
@@ -251,12 +255,20 @@ class Reloader:
         return notes
 
     async def _serve(
-        self, new: list[Deployment], other: list[Deployment], names: list[str]
+        self,
+        orders: LocalOrders,
+        new: list[Deployment],
+        other: list[Deployment],
+        names: list[str],
     ) -> None:
         started: list[str] = []
         done = False
+        # One whose namesake still has its GPUs is given its own after that one's end.
+        at_hand = [each for each in new if each.name not in self._ending]
         try:
-            await self._deploy(new, names, started)
+            # Each for itself would take what another one needs, in any order.
+            async with orders.seated(at_hand):
+                await self._deploy(new, names, started)
             swapped = [each for each in other if self._is_swapped(each)]
             at_once = [each for each in other if each not in swapped]
             if at_once:
