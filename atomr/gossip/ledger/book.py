@@ -23,7 +23,7 @@ from atomr.gossip.ledger.matrix import WITHHELD, Matrix
 from atomr.gossip.ledger.outcomes import Balance, Held, Persist
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from atomr.gossip.ledger.frames import Need
 
@@ -289,6 +289,11 @@ class Book:
         )
         return taken
 
+    def news(self, rows: Iterable[Row]) -> list[Row]:
+        """Return those to :meth:`merge`: most of what is told is known."""
+        known = self.matrix.rows
+        return [row for row in rows if row.heir or row != known.get(row.ledger)]
+
     def merge(self, row: Row, *, for_heir: bool = False) -> bool:
         """Take what is new in a row.
 
@@ -302,8 +307,7 @@ class Book:
         Returns:
             False if it is our own and knows more than we do: our file is old.
         """
-        is_known = row == self.matrix.rows.get(row.ledger)
-        if (is_known and not row.heir) or not _is_possible(row):
+        if not _is_possible(row):
             return True
         if row.heir:
             self._see_heir(row)

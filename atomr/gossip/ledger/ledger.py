@@ -314,7 +314,7 @@ class Ledger:
     def _hear(self, sender: str, frame: Rows | Frozen, now_s: float) -> None:
         ledger = frame.ledger
         self._peers.heard(sender, ledger, now_s)
-        for row in frame.rows:
+        for row in self._book.news(frame.rows):
             if not self._book.merge(row):
                 self._effects.append(RolledBack(self._budget.name, self.ledger))
             if row.ledger == ledger and row != self._book.matrix.rows.get(ledger):
@@ -331,12 +331,11 @@ class Ledger:
         """Answer, take, ask and tell, as far as anything is due."""
         self._work_s = _NEVER
         self._effects += self._reclaim.finish()
-        calls = self._calls
-        if calls.units:
-            self._effects += calls.answer(now_s)
+        if self._calls.units:
+            self._effects += self._calls.answer(now_s)
         self._take()
-        if calls.units:
-            self._effects += calls.refuse(now_s, self.remaining, self._peers)
+        if self._calls.units:
+            self._effects += self._calls.refuse(now_s, self.remaining, self._peers)
         if now_s >= self._next_ask_s:
             self._ask(now_s)
         self._write(now_s)
@@ -347,10 +346,11 @@ class Ledger:
     def _set_band(self) -> None:
         """Say how much may be open without anything to take, give back or ask for."""
         book = self._book
-        chunk = self._budget.chunk(book.matrix.remaining + book.open)
-        is_low = bool(self._peers.names) and book.rights < _LOW_CHUNKS * chunk
-        is_busy = bool(self._calls.units) or self._reclaim.is_running or is_low
-        book.low, book.high = (_NEVER, -_NEVER) if is_busy else book.band(chunk)
+        book.low, book.high = _NEVER, -_NEVER
+        if not self._calls.units and not self._reclaim.is_running:
+            chunk = self._budget.chunk(book.matrix.remaining + book.open)
+            if not self._peers.names or book.rights >= _LOW_CHUNKS * chunk:
+                book.low, book.high = book.band(chunk)
 
     def _take(self) -> None:
         """Take half a chunk when less is left, or what those who wait lack.
