@@ -1,4 +1,4 @@
-"""A cascade: a cheap model is asked first, and a dearer one where that will not do.
+"""`InferenceCascade`: a cheap model first, and a dearer one where that will not do.
 
 Each stage is a request of its own at another deployment (see
 :mod:`atomr_infer.runtimes.others`).  Its answer is held until it has been judged;
@@ -50,7 +50,7 @@ class _Refused:
     chunks: Sequence[TokenChunk]
 
 
-class CascadeRunner(GeneratingRunner):
+class InferenceCascade(GeneratingRunner):
     """Asks one stage after the other until an answer is accepted."""
 
     def __init__(self, options: CascadeOptions, others: Others, judges: Judges) -> None:

@@ -6,7 +6,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from atomr_infer.pipeline.asking.plugin import AskingPlugin
-from atomr_infer.pipeline.cascades.cascade import CascadeRunner
+from atomr_infer.pipeline.cascades.cascade import InferenceCascade
 from atomr_infer.pipeline.cascades.judges import Judges
 from atomr_infer.pipeline.cascades.options import CascadeOptions
 
@@ -28,8 +28,8 @@ class CascadePlugin(AskingPlugin[CascadeOptions]):
 
     def _open(
         self, name: str, options: CascadeOptions, others: Others
-    ) -> AbstractAsyncContextManager[CascadeRunner]:
-        return nullcontext(CascadeRunner(options, others, Judges(options.stages)))
+    ) -> AbstractAsyncContextManager[InferenceCascade]:
+        return nullcontext(InferenceCascade(options, others, Judges(options.stages)))
 
 
 CASCADE = CascadePlugin()

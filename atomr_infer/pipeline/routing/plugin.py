@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from atomr_infer.pipeline.asking.functions import find_function
 from atomr_infer.pipeline.asking.plugin import AskingPlugin
 from atomr_infer.pipeline.routing.gating import RouterOptions
-from atomr_infer.pipeline.routing.router import RouterRunner
+from atomr_infer.pipeline.routing.router import MoeRouter
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
@@ -29,8 +29,8 @@ class RouterPlugin(AskingPlugin[RouterOptions]):
 
     def _open(
         self, name: str, options: RouterOptions, others: Others
-    ) -> AbstractAsyncContextManager[RouterRunner]:
-        return nullcontext(RouterRunner(options, others))
+    ) -> AbstractAsyncContextManager[MoeRouter]:
+        return nullcontext(MoeRouter(options, others))
 
 
 ROUTER = RouterPlugin()

@@ -1,4 +1,4 @@
-"""A router: the specialist that a request is for, and others where that fails.
+"""`MoeRouter`: the specialist that a request is for, and others where that fails.
 
 Its rules look at the request; its gate, a model or a function, is asked where none of
 them holds.  A gate that fails chooses nobody: the default is asked.
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class RouterRunner(GeneratingRunner):
+class MoeRouter(GeneratingRunner):
     """Asks whom a request is for."""
 
     def __init__(self, options: RouterOptions, others: Others) -> None:

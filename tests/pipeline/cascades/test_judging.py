@@ -18,7 +18,7 @@ from atomr_infer.model.batch import (
     Role,
     TokenChunk,
 )
-from atomr_infer.pipeline.cascades.cascade import CascadeRunner
+from atomr_infer.pipeline.cascades.cascade import InferenceCascade
 from atomr_infer.pipeline.cascades.judges import Judges
 from atomr_infer.pipeline.cascades.judging import judge
 from atomr_infer.pipeline.cascades.options import CascadeOptions, CascadeStage
@@ -122,7 +122,7 @@ async def test_an_answer_of_nothing_at_all_is_none_to_be_given(
     exhausted: str, last: UpstreamError | None, told: str
 ) -> None:
     options = CascadeOptions(stages=("small", "large"), exhausted=exhausted)
-    runner = CascadeRunner(options, cast("Others", None), Judges(options.stages))
+    runner = InferenceCascade(options, cast("Others", None), Judges(options.stages))
     asking = cast("Asking", Models(Silent(), Silent(last)))
 
     with pytest.raises(UpstreamError, match=told):
