@@ -8,16 +8,19 @@ from __future__ import annotations
 from typing import TypeAlias
 
 import attrs
+import msgspec
 
 from atomr.crdt.origin import Origin
 from atomr.gossip.membership.frames import Frame
 from atomr.gossip.membership.member import Member
 
+# Structs, and not attrs classes, are those of which each frame needs one: they are
+# made in a tenth of the time.
+
 # --- events -------------------------------------------------------------------------
 
 
-@attrs.frozen
-class Received:
+class Received(msgspec.Struct, frozen=True, gc=False):
     """A frame has come.
 
     Attributes:
@@ -78,8 +81,7 @@ Event: TypeAlias = Received | Woke | LinkReset | MetaChanged | SeedsChanged | Le
 # --- effects ------------------------------------------------------------------------
 
 
-@attrs.frozen
-class Send:
+class Send(msgspec.Struct, frozen=True, gc=False):
     """Send a frame; it may be lost.
 
     Attributes:

@@ -8,16 +8,19 @@ from __future__ import annotations
 from typing import TypeAlias
 
 import attrs
+import msgspec
 
 from atomr.crdt import Event as LogEvent
 from atomr.crdt.origin import Origin
 from atomr.gossip.replication.frames import Frame
 
+# Structs, and not attrs classes, are those of which each frame needs one: they are
+# made in a tenth of the time.
+
 # --- events -------------------------------------------------------------------------
 
 
-@attrs.frozen
-class Received:
+class Received(msgspec.Struct, frozen=True, gc=False):
     """A frame has come.
 
     Attributes:
@@ -90,8 +93,7 @@ Event: TypeAlias = Received | Woke | Wrote | PeerUp | PeerDown | Quorum | Gone
 # --- effects ------------------------------------------------------------------------
 
 
-@attrs.frozen
-class Send:
+class Send(msgspec.Struct, frozen=True, gc=False):
     """Send a frame; should it be lost, nothing is.
 
     Attributes:
@@ -103,8 +105,7 @@ class Send:
     frame: Frame
 
 
-@attrs.frozen
-class Applied:
+class Applied(msgspec.Struct, frozen=True, gc=False):
     """Events of others were applied; for whoever watches keys.
 
     Attributes:

@@ -6,14 +6,17 @@ from enum import Enum
 from typing import TypeAlias
 
 import attrs
+import msgspec
 
 from atomr.gossip.voting.frames import Frame
+
+# Structs, and not attrs classes, are those of which each frame needs one: they are
+# made in a tenth of the time.
 
 # --- events -------------------------------------------------------------------------
 
 
-@attrs.frozen
-class Received:
+class Received(msgspec.Struct, frozen=True, gc=False):
     """A frame has come.
 
     Attributes:
@@ -64,8 +67,7 @@ class Why(Enum):
     LEAVING = "this node leaves"
 
 
-@attrs.frozen
-class Send:
+class Send(msgspec.Struct, frozen=True, gc=False):
     """Send a frame; it may be lost.
 
     Attributes:
