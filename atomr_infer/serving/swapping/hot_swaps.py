@@ -71,6 +71,7 @@ class HotSwaps:
         # What another process of this node has led ends with that.
         self._life = secrets.token_hex(8)
         self._swaps: dict[str, ModelHotSwapServer] = {}
+        self._led_on: dict[str, LeftSwap] = {}
         self.declared = DeclaredSwaps(serving, self._board, self._begin_declared)
         self._trimmer = Trimmer(serving, self._board)
 
@@ -272,10 +273,13 @@ class HotSwaps:
                 await self._lead_on(name, record)
             elif not self._is_mine(record):
                 self._counts.begin(record.id, name)
+            elif name in self._led_on:
+                self._led_on[name].tell_end()
         self._counts.tell()
         self.declared.look(nursery)
         old = self._trimmer.trim(self.statuses())
         self._swaps = {n: s for n, s in self._swaps.items() if s.id not in old}
+        self._led_on = {n: s for n, s in self._led_on.items() if s.id not in old}
         self.declared.forget(old)
         return bool(running or self.declared.names)
 
@@ -316,6 +320,7 @@ class HotSwaps:
         try:
             left = LeftSwap(self._serving, self._board, name, taken)
             await self._start(name, left.finish)
+            self._led_on[name] = left
         except NotReadyError:
             log.info("it ends, and another node does it")
 

@@ -35,6 +35,9 @@ class LeftSwap:
         board: where it is told.
         name: the deployment's.
         record: how it stands; this node leads it by that.
+
+    Attributes:
+        id: the swap's.
     """
 
     def __init__(
@@ -44,6 +47,8 @@ class LeftSwap:
         self._board = board
         self._name = name
         self._record = record
+        self.id = record.id
+        self._ended: SwapRecord | None = None
         self._phase = Phase.ROLLED_BACK
 
     async def finish(self) -> None:
@@ -69,7 +74,16 @@ class LeftSwap:
             reason=reason,
         )
         log.warning("swap of %s: %s", self._name, ended.status(self._name))
-        self._put(ended)
+        self._ended = ended
+        self.tell_end()
+
+    def tell_end(self) -> None:
+        """Have all nodes know how it has ended, if it has, where they do not.
+
+        The replicator may have been away when it did.
+        """
+        if self._ended is not None:
+            self._put(self._ended)
 
     async def _end(self) -> str:
         """Return what is told where something is left."""
