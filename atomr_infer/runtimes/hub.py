@@ -234,8 +234,8 @@ class _Fetching:
     ) -> None:
         wanted = wanted_files(self._model, listed, weights)
         folder.mkdir(exist_ok=True)
-        if wanted.instead_of:
-            log.info("%s", wanted.choice(self._model))
+        for choice in wanted.choices(self._model):
+            log.info("%s", choice)
         missing = [file for file in wanted.files if not (folder / file.path).exists()]
         self._total = sum(file.size for file in wanted.files)
         self._done = self._total - sum(file.size for file in missing)

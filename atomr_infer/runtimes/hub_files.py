@@ -13,9 +13,11 @@ from urllib.parse import quote
 import attrs
 
 from atomr_infer.errors import ConfigError, EngineStartError
+from atomr_infer.runtimes.hub_exports import SUFFIX as EXPORT
+from atomr_infer.runtimes.hub_exports import belongs, other_exports
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator
 
 PREFIX = "hf:"
 DEFAULT_REVISION = "main"
@@ -43,11 +45,15 @@ class HubModel:
         revision: a branch, a tag or a commit.
         file: the one file of it that is wanted, or the folder; None: all that an
             engine needs.
+        export: of several ``.onnx`` files in that folder, the one that is wanted, by
+            its path inside; None: the usual one
+            (:mod:`~atomr_infer.runtimes.hub_exports`).
     """
 
     repo: str
     revision: str = DEFAULT_REVISION
     file: str | None = None
+    export: str | None = None
 
 
 @attrs.frozen
@@ -74,9 +80,9 @@ def parse_hub_model(model: str) -> HubModel:
         ConfigError: it is not written so.
 
     >>> parse_hub_model("hf:org/tiny@v1/tiny.gguf")
-    HubModel(repo='org/tiny', revision='v1', file='tiny.gguf')
+    HubModel(repo='org/tiny', revision='v1', file='tiny.gguf', export=None)
     >>> parse_hub_model("hf:org/tiny")
-    HubModel(repo='org/tiny', revision='main', file=None)
+    HubModel(repo='org/tiny', revision='main', file=None, export=None)
     """
     match = _WRITTEN.fullmatch(model.removeprefix(PREFIX))
     if match is None or not _stays_inside(match["file"] or "x"):
@@ -166,14 +172,29 @@ class Wanted:
         files: those that an engine needs.
         at: the file or folder that it is given; "": the whole directory.
         instead_of: folders of other variants, which are not fetched.
+        exports: other ``.onnx`` files, which are not fetched.
     """
 
     files: tuple[HubFile, ...]
     at: str = ""
     instead_of: tuple[str, ...] = ()
+    exports: tuple[str, ...] = ()
 
-    def choice(self, model: HubModel) -> str:
-        """Say which of several variants is taken, and how to name another one."""
+    def choices(self, model: HubModel) -> list[str]:
+        """Say which of several is taken, and how to name another one."""
+        said = [self._variant(model)] if self.instead_of else []
+        if self.exports and model.export is None:
+            taken = ", ".join(f.path for f in self.files if f.path.endswith(EXPORT))
+            inside = f"{self.at}/" if self.at else ""
+            said.append(
+                f"{model.repo} has several {EXPORT} files; {taken} is taken, and not "
+                f"{', '.join(self.exports)}; for another one, name it in the "
+                f"deployment's options: file = "
+                f"{self.exports[0].removeprefix(inside)!r}"
+            )
+        return said
+
+    def _variant(self, model: HubModel) -> str:
         others = ", ".join(self.instead_of)
         at = "" if model.revision == DEFAULT_REVISION else f"@{model.revision}"
         another = f"{PREFIX}{model.repo}{at}/{self.instead_of[0]}"
@@ -196,7 +217,7 @@ def place_in(
     """
     if model.file is not None and model.file in names:
         return model.file
-    mark = _mark(model.file, weights)
+    mark = _mark(model, weights)
     found = [name.removeprefix(mark) for name in names if name.startswith(mark)]
     return found[0] if found else None
 
@@ -226,18 +247,35 @@ def marks(
         for folder in PurePosixPath(path).parents
     }
     found = set()
-    for folder in folders:
-        # The parent of what lies at the top; all of it is asked for without a file.
-        asked = None if folder == "." else folder
-        wanted = wanted_files(attrs.evolve(model, file=asked), files, weights)
+    for asked in _askable(model, names, folders):
+        try:
+            wanted = wanted_files(asked, files, weights)
+        except ConfigError:
+            continue  # nobody gets it without naming one of its files
         if all(file.path in names for file in wanted.files):
             found.add(f"{_mark(asked, weights)}{wanted.at}")
     return found
 
 
-def _mark(asked: str | None, weights: tuple[str, ...]) -> str:
+def _askable(
+    model: HubModel, names: Collection[str], folders: Collection[str]
+) -> Iterator[HubModel]:
+    """Yield how what is in some folders may be asked for."""
+    for folder in folders:
+        # The parent of what lies at the top; all of it is asked for without a file.
+        asked = attrs.evolve(model, file=None if folder == "." else folder, export=None)
+        yield asked
+        inside = "" if asked.file is None else f"{asked.file}/"
+        for path in names:
+            if path.startswith(inside) and path.endswith(EXPORT):
+                yield attrs.evolve(asked, export=path.removeprefix(inside))
+    yield model
+
+
+def _mark(asked: HubModel, weights: tuple[str, ...]) -> str:
     # No file's path begins so: it would be absolute.
-    return f"/{asked or ''}//{','.join(sorted(weights))}//"
+    export = "" if asked.export is None else f"={asked.export}"
+    return f"/{asked.file or ''}//{','.join(sorted(weights))}{export}//"
 
 
 def wanted_files(
@@ -253,6 +291,9 @@ def wanted_files(
     2. else one that is called as for a CPU, for it runs everywhere;
     3. of those the one with the fewest bytes;
     4. of equal ones the first by name.
+
+    Of several ``.onnx`` files in it, one is taken
+    (:mod:`~atomr_infer.runtimes.hub_exports`).
 
     Args:
         model: what is wanted.
@@ -272,12 +313,29 @@ def wanted_files(
                 f"{model.repo!r} has no file {model.file!r}, and no folder of that "
                 f"name with weights; files with weights: {near or 'none'}"
             )
-        return _one_variant(model.file, files, weights)
+        return _one_export(model, _one_variant(model.file, files, weights), weights)
     if not _have(files, weights):
         raise ConfigError(
             f"{model.repo!r} has no file that ends with {' or '.join(weights)}"
         )
-    return _one_variant("", files, weights)
+    return _one_export(model, _one_variant("", files, weights), weights)
+
+
+def _one_export(model: HubModel, wanted: Wanted, weights: tuple[str, ...]) -> Wanted:
+    """Leave out what an engine does not load that reads one ``.onnx`` file.
+
+    Settings of onnxruntime-genai say themselves which files they need.
+    """
+    inside = f"{wanted.at}/" if wanted.at else ""
+    paths = {file.path.removeprefix(inside) for file in wanted.files}
+    if EXPORT not in weights or _VARIANT in paths:
+        return wanted
+    try:
+        others = {inside + path for path in other_exports(paths, model.export)}
+    except ConfigError as error:
+        raise ConfigError(f"{model.repo!r}: {error}") from error
+    needed = tuple(file for file in wanted.files if not belongs(file.path, others))
+    return attrs.evolve(wanted, files=needed, exports=tuple(sorted(others)))
 
 
 def _one_variant(

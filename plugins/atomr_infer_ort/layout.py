@@ -26,16 +26,9 @@ import attrs
 
 from atomr_infer.errors import ConfigError, EngineStartError
 from atomr_infer.runtimes.files import expanded
+from atomr_infer.runtimes.hub_exports import USUAL_NAMES, usual_export
 from atomr_infer_ort.genai import FILE as GENAI
 from atomr_infer_ort.genai import Genai, Names, parse_genai
-
-_NAMES = (
-    "model.onnx",
-    "decoder_model_merged.onnx",
-    "decoder_with_past_model.onnx",
-    "model_quantized.onnx",
-)
-"""The files that are looked for, in this order."""
 
 _WORDS = ("config.json", "tokenizer.json")
 
@@ -158,22 +151,26 @@ def _model_file(folder: Path, file: str | None) -> Path:
     if file is not None:
         found = folder / file
         if not found.is_file():
-            raise ConfigError(f"there is no file {str(found)!r}{_instead(folder)}")
+            instead = _instead(_exports(folder))
+            raise ConfigError(f"there is no file {str(found)!r}{instead}")
         return found
-    for inside in (folder, folder / "onnx"):
-        for name in _NAMES:
-            if (inside / name).is_file():
-                return inside / name
+    there = _exports(folder)
+    usual = usual_export(there)
+    if usual is not None:
+        return folder / usual
     raise ConfigError(
-        f"{str(folder)!r} holds no {' or '.join(_NAMES)}{_instead(folder)}"
+        f"{str(folder)!r} holds no {' or '.join(USUAL_NAMES)}{_instead(there)}"
     )
 
 
-def _instead(folder: Path) -> str:
-    found = sorted(
+def _exports(folder: Path) -> list[str]:
+    return sorted(
         path.relative_to(folder).as_posix() for path in folder.glob("**/*.onnx")
     )
-    return f"; name one with file = ...: {', '.join(found)}" if found else ""
+
+
+def _instead(exports: list[str]) -> str:
+    return f"; name one with file = ...: {', '.join(exports)}" if exports else ""
 
 
 def weights_files(model: Path) -> list[Path]:

@@ -79,13 +79,13 @@ def load(
             memory, is of no known layout, or a provider cannot be used.
     """
 
-    def on_disk(source: str) -> str:
+    def on_disk(source: str, file: str | None) -> str:
         if not source.startswith(PREFIX):
             return source
-        hub, model = hub_of(environ, token), parse_hub_model(source)
-        return str(fetch_model(hub, model, _WEIGHTS, report))
+        model = attrs.evolve(parse_hub_model(source), export=file)
+        return str(fetch_model(hub_of(environ, token), model, _WEIGHTS, report))
 
-    folder = on_disk(options.source)
+    folder = on_disk(options.source, options.file)
     if options.tensors or not has_words(folder):
         model_path = model_file(folder, options.file)
         session = _session(model_path, options, report, environ)
@@ -100,7 +100,7 @@ def load(
         model = _causal_model(options, layout, tokenizer, session)
         draft = None
         if options.draft is not None:
-            source = on_disk(options.draft)
+            source = on_disk(options.draft, options.draft_file)
             threads = options.draft_threads or options.threads
             layout_of_draft, opened = opening(
                 source,

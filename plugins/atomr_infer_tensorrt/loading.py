@@ -106,8 +106,8 @@ def load(
     """
     source = options.source
     if source.startswith(PREFIX):
-        hub, model = hub_of(environ, token), parse_hub_model(source)
-        source = str(fetch_model(hub, model, _WEIGHTS, report))
+        model = attrs.evolve(parse_hub_model(source), export=options.file)
+        source = str(fetch_model(hub_of(environ, token), model, _WEIGHTS, report))
     report(Progress("reading the model's files"))
     place = find_model(source, options.file)
     if options.tensors:

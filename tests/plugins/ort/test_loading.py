@@ -197,6 +197,27 @@ async def test_a_model_of_a_hub_is_fetched_and_loaded(
     assert told[-1] == Progress("trying the model")
 
 
+async def test_of_a_hub_s_several_exports_the_one_that_is_named_is_fetched(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = files_in(model)
+    named = {"onnx/model_q4.onnx": files.pop("model.onnx")}
+    files |= {**named, "onnx/model.onnx": b"no model at all"}
+    deployment = Deployment(
+        name="d",
+        runtime="ort",
+        model=f"hf:{REPO}",
+        options={"file": "onnx/model_q4.onnx"},
+    )
+    with serving(FakeHub(files)) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        monkeypatch.setenv("ATOMR_INFER_CACHE", str(tmp_path / "cache"))
+        async with PLUGIN.open_runner(deployment, RunnerContext()) as runner:
+            assert Feature.CHAT in runner.capabilities.features
+    fetched = {path.name for path in (tmp_path / "cache").rglob("*.onnx")}
+    assert fetched == {"model_q4.onnx"}
+
+
 async def test_progress_is_told_with_bytes(model: Path) -> None:
     told: list[Progress] = []
     await start(model, RunnerContext(progress=told.append))

@@ -9,15 +9,19 @@ import onnx
 import pytest
 
 from atomr_infer.errors import ConfigError, EngineStartError
+from atomr_infer.model.capabilities import Feature
 from atomr_infer_tensorrt.graph import read_graph
 from atomr_infer_tensorrt.library import import_library
 from atomr_infer_tensorrt.loading import find_model
 from atomr_infer_tensorrt.options import Library
 from atomr_infer_tensorrt.plugin import LIBRARIES
 from tests.plugins.ort.bert import BertShape, bert, random_bert, write_bert
+from tests.runtimes.fake_hub import REPO, FakeHub, serving
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tests.plugins.tensorrt.conftest import Opener
 
 SHAPE = BertShape()
 
@@ -63,6 +67,22 @@ def test_what_is_there_instead_is_told(
 def test_a_path_that_is_not_there_is_told() -> None:
     with pytest.raises(ConfigError, match="there is no model '/nowhere'"):
         find_model("/nowhere", None)
+
+
+async def test_of_a_hub_s_several_exports_the_one_that_is_named_is_fetched(
+    opened: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_bert(tmp_path / "bert", SHAPE, random_bert(SHAPE))
+    files = {one.name: one.read_bytes() for one in folder.iterdir() if one.is_file()}
+    named = {"onnx/model_fp16.onnx": files.pop("model.onnx")}
+    files |= {**named, "onnx/model.onnx": b"no model at all"}
+    with serving(FakeHub(files)) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        monkeypatch.setenv("ATOMR_INFER_CACHE", str(tmp_path / "cache"))
+        async with opened(f"hf:{REPO}", file="onnx/model_fp16.onnx") as runner:
+            assert Feature.EMBEDDINGS in runner.capabilities.features
+    fetched = {path.name for path in (tmp_path / "cache").rglob("*.onnx")}
+    assert fetched == {"model_fp16.onnx"}
 
 
 def test_weights_beside_a_file_are_part_of_what_the_model_is(tmp_path: Path) -> None:
