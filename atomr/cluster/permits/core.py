@@ -29,6 +29,7 @@ from atomr.gossip.escrow import (
     Send,
     TermsDiffer,
 )
+from atomr.gossip.escrow.frames import Offer, Open
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -45,6 +46,10 @@ as those behind it could find what it waits for."""
 MAX_WAITING = 10_000
 """One more is denied at once: each is a task, and has a request in its hands."""
 
+DIFFERS_S = 30.0
+"""So long may the terms of two nodes differ before anybody is told: while a limit is
+changed, or files are given out, the nodes hear of it one after the other."""
+
 
 class Core:
     """All limits of one life of a node.
@@ -55,7 +60,7 @@ class Core:
         parts: by the limit's name.
         sends: frames that are to be sent, and to whom.
         marks: lines of the use log that are to be written.
-        facts: what is to be told.
+        facts: what is to be told, once for as long as it lasts.
     """
 
     def __init__(self, me: Origin, *, voted_until_s: float = -_NEVER) -> None:
@@ -217,8 +222,10 @@ class Core:
 
     def receive(self, sender: str, frame: Frame, now_s: float) -> None:
         """Handle a frame of another node."""
-        self._perform(self.escrow.receive(sender, frame, now_s), now_s)
         part = self.parts.get(frame.limit)
+        if part is not None and part.differs and _agrees(frame, part.limit):
+            part.differs.pop(sender, None)
+        self._perform(self.escrow.receive(sender, frame, now_s), now_s)
         if part is not None and part.line.head() is not None:
             self._serve(part, now_s)
 
@@ -241,9 +248,15 @@ class Core:
                     self._answered(effect, now_s)
                 case Persist(mark):
                     self.marks.append(mark)
-                case TermsDiffer(name, peer):
-                    self.parts[name].differs.add(peer)
-                    self.facts.append(effect)
+                case TermsDiffer():
+                    self._note(effect, now_s)
+
+    def _note(self, fact: TermsDiffer, now_s: float) -> None:
+        """Have a difference told when it lasts, and not again while it does."""
+        differs = self.parts[fact.limit].differs
+        if now_s - differs.setdefault(fact.peer, now_s) >= DIFFERS_S:
+            differs[fact.peer] = _NEVER
+            self.facts.append(fact)
 
     def _answered(self, answered: Answered, now_s: float) -> None:
         """Hand on what the home's answer gave, or let it wait in its place again."""
@@ -293,6 +306,13 @@ class Core:
                     line.asked[ticket] = head
                 case Denied():
                     _answer(head, outcome)
+
+
+def _agrees(frame: Frame, limit: Limit) -> bool:
+    """Whether a frame is of one that has the same terms."""
+    if isinstance(frame, Open):
+        return frame.terms == limit.terms
+    return isinstance(frame, Offer)
 
 
 def _answer(waiter: Waiter, outcome: Permits | Denied) -> None:

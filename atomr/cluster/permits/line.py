@@ -119,11 +119,12 @@ class Part:
     Attributes:
         limit: its terms.
         line: who waits.
-        differs: nodes that have other terms for it.
+        differs: nodes that have other terms for it, and since when; infinite: that
+            was told.
         is_over: whether the limit was removed, or this life has ended.
     """
 
     limit: Limit
     line: Line = attrs.field(factory=Line)
-    differs: set[str] = attrs.field(factory=set)
+    differs: dict[str, float] = attrs.field(factory=dict)
     is_over: bool = False

@@ -144,8 +144,6 @@ class PermitServer(GenServer):
         self._timer = send_after(delay_s, self._process.pid, _WAKE)
 
     def _report(self, fact: TermsDiffer) -> None:
-        if self._service.is_told(fact):
-            return
         log.error(
             "limit %r: %s has other terms for it; nothing is lent between the two:"
             " give all nodes the same",

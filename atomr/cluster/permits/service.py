@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from atomr.cluster.peers import Peers
     from atomr.cluster.permits.outcomes import LimitState
     from atomr.core.child_spec import ChildSpec
-    from atomr.gossip.escrow import Limit, TermsDiffer
+    from atomr.gossip.escrow import Limit
     from atomr.http2 import Link
 
 
@@ -98,7 +98,6 @@ class PermitService:
         self._core: Core | None = None
         self._server: PermitServer | None = None
         self._is_broken = False
-        self._told: set[TermsDiffer] = set()
 
     # --- as a part of a cluster -----------------------------------------------------
 
@@ -154,12 +153,6 @@ class PermitService:
             self._is_broken = True
             raise
 
-    def is_told(self, fact: TermsDiffer) -> bool:
-        """Whether a fact was told before; it is from now on."""
-        known = fact in self._told
-        self._told.add(fact)
-        return known
-
     # --- limits ---------------------------------------------------------------------
 
     @property
@@ -207,7 +200,6 @@ class PermitService:
         core, before = self._core, self._limits.get(limit.name)
         if core is not None and before is not None and before.may_become(limit):
             self._limits[limit.name] = limit
-            self._told = {fact for fact in self._told if fact.limit != limit.name}
             core.resize(limit, self.now_s())
             self._act()
             return

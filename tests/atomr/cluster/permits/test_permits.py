@@ -267,29 +267,6 @@ async def test_a_strict_limit_gives_nothing_while_its_home_is_cut_off(
         assert isinstance(got, Permits)
 
 
-async def test_a_node_with_other_terms_is_told_of_and_lent_nothing(
-    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
-) -> None:
-    async with open_virtual(random.Random(SEED)) as cluster:
-        nodes = await three(cluster, THREE)
-        lessee = next(name for name in THREE.voters if name != THREE.home)
-        nodes[lessee].remove("rpm")
-        nodes[lessee].add(Limit("rpm", 31, 60.0, voters=THREE.voters), past=FIRST)
-        for _ in range(2):
-            denied = await nodes[lessee].acquire(
-                "rpm", 20, deadline_s=trio.current_time() + 3.0
-            )
-            assert isinstance(denied, Denied)
-        assert nodes[lessee].state("rpm").differs == (THREE.home,)
-        assert nodes[THREE.home].state("rpm").differs == (lessee,)
-    told = [record.getMessage() for record in caplog.records]
-    assert sorted(told) == sorted(
-        f"limit 'rpm': {peer} has other terms for it; nothing is lent between the"
-        " two: give all nodes the same"
-        for peer in (THREE.home, lessee)
-    )
-
-
 async def test_a_restarted_process_goes_on_with_what_it_knows(
     autojump_clock: MockClock,
 ) -> None:
