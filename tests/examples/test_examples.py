@@ -105,6 +105,21 @@ Plan a trip to Rome. -> Go by train, then walk.
   executor (mock): completed
 Plan a trip to Oslo. -> Go by train, then walk.
 """,
+    "tiers.py": """\
+  premium: completed
+up to 50 tokens: says premium
+  premium: passed over: it may cost $0.00807
+  standard: completed
+up to 400 tokens: says standard
+  premium: passed over: it may cost $0.08007
+  standard: passed over: it may cost $0.016014
+  cheap: completed
+up to 4000 tokens: says cheap
+""",
+    "fair_share.py": """\
+in Ann's line: [40, 0, 0]
+by turns: [1, 1, 1]
+""",
     "hot_swap.py": """\
 swapped; clients heard ['first', 'second']
 rolled back; clients heard ['second']
@@ -204,6 +219,7 @@ WITHOUT_A_MODEL = {
     "cascade.py",
     "chat_room.py",
     "counter_server.py",
+    "fair_share.py",
     "hot_swap.py",
     "hybrid_agent.py",
     "kv_store.py",
@@ -215,6 +231,7 @@ WITHOUT_A_MODEL = {
     "router.py",
     "speculative.py",
     "tensors.py",
+    "tiers.py",
 }
 
 
