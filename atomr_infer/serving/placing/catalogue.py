@@ -27,6 +27,7 @@ from atomr_infer.serving.placing.records import (
     from_plain,
     is_outdated,
     revised,
+    still_rivals,
     to_plain,
 )
 
@@ -112,21 +113,34 @@ class Catalogue:
         )
 
     def entry(self, name: str) -> Entry | None:
-        """Return the entry of a deployment; None: there is none."""
-        value = self._deployments.get(name)
-        return None if value is None else from_plain(Entry, value, of=name)
+        """Return the entry of a deployment; None: there is none.
+
+        Of several that were put at once the last one counts, as all nodes know; but
+        where others had gone on from it, what they came to does.
+        """
+        rivals = self._rivals(name)
+        if len(rivals) > 1:
+            last = from_plain(Entry, self._deployments.get(name), of=name)
+            if last in rivals:
+                return last
+        return max(rivals, key=_on_all_the_same, default=None)
+
+    def _rivals(self, name: str) -> list[Entry]:
+        values = self._deployments.conflicts(name)
+        entries = [from_plain(Entry, value, of=name) for value in values]
+        return still_rivals(entry for entry in entries if entry is not None)
 
     def _all(self) -> dict[str, Known]:
         found: dict[str, Known] = {}
         # In the order of names: the map's own is another one on each node.
-        for name, value in sorted(self._deployments.items()):
-            entry = from_plain(Entry, value, of=str(name))
+        for name in sorted(map(str, self._deployments)):
+            entry = self.entry(name)
             if entry is None:
                 continue
             known = self._understood.get(entry.digest)
             if known is None or known.entry != entry:
                 known = understood(entry)
-            found[str(name)] = known
+            found[name] = known
         self._understood = {known.entry.digest: known for known in found.values()}
         return found
 
@@ -226,8 +240,11 @@ class Catalogue:
 
     def conflicts(self, name: str) -> int:
         """Return how many other deployments were put at the same moment."""
-        values = self._deployments.conflicts(name)
-        entries = [from_plain(Entry, value, of=name) for value in values]
         # Nodes with the same file put the same, each in its own name.
-        digests = {entry.digest for entry in entries if entry is not None}
+        digests = {entry.digest for entry in self._rivals(name)}
         return max(0, len(digests) - 1)
+
+
+def _on_all_the_same(entry: Entry) -> tuple[int, str, str]:
+    """Return what orders entries alike on all nodes."""
+    return entry.revision, entry.digest, entry.by

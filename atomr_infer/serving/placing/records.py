@@ -28,7 +28,7 @@ import msgspec
 from atomr_infer.policy.deployment_state import State
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 log = logging.getLogger(__name__)
 
@@ -180,3 +180,26 @@ def is_outdated(now: Entry | None, digest: str) -> bool:
     since then; nor is there a clock that all nodes share, to say which is newer.
     """
     return now is not None and now.digest != digest and digest in now.before
+
+
+def still_rivals(put: Iterable[Entry]) -> list[Entry]:
+    """Return what nobody has gone on from, of entries that were put at once.
+
+    A node that starts behind a cut, with the file of last week, knows of nothing that
+    it could be older than: its entry is the latest, with the fewest revisions.
+
+    Args:
+        put: entries of one name whose nodes could not hear each other.
+
+    Returns:
+        Those of them that may count: one at least, where there is any.
+    """
+    entries = tuple(put)
+    return [
+        entry
+        for entry in entries
+        if not any(
+            other.revision > entry.revision and is_outdated(other, entry.digest)
+            for other in entries
+        )
+    ]

@@ -231,6 +231,50 @@ async def test_a_node_with_last_weeks_file_undoes_nothing(
         assert status.conflicts == ("the file of b has older content",)
 
 
+async def test_last_weeks_file_behind_a_cut_does_not_come_back_when_it_heals(
+    autojump_clock: object,
+) -> None:
+    async with open_places("a") as places:
+        places["a"].orders.declare([remote()])
+        places["a"].orders.declare([remote(serves=("gpt", "gpt-*"))])
+        places.world.cut("b")
+        await places.start("b")
+        assert places["b"].orders.declare([remote()]) == (
+            "gpt is deployed, as revision 1",
+        )
+        await places.until(lambda: places["b"].runs() == {"gpt": 1}, within_s=10)
+
+        places.world.heal()
+
+        await places.until(
+            lambda: "gpt-*" in places["b"].serving.table.names(), within_s=10
+        )
+        for name in "ab":
+            [status] = places[name].orders.statuses()
+            assert (status.revision, status.by) == (2, "a")
+            assert status.conflicts == ("the file of b has older content",)
+
+
+async def test_of_two_edits_on_both_sides_of_a_cut_the_last_one_counts(
+    autojump_clock: object,
+) -> None:
+    async with open_places("a", "b") as places:
+        places["a"].orders.declare([remote()])
+        places["b"].orders.declare([remote()])
+        places.world.cut("b")
+        places["a"].orders.declare([remote(serves=("gpt", "gpt-*"))])
+        places["b"].orders.declare([remote(serves=("gpt", "g"))])
+        places.world.heal()
+        for name in "ab":
+            [status] = places[name].orders.statuses()
+            assert (status.revision, status.by) == (2, "b")
+            assert status.conflicts == (
+                "the file of a has another content",
+                "another node wrote another one at the same moment; the last one "
+                "counts",
+            )
+
+
 async def test_an_older_text_that_is_written_anew_counts(
     autojump_clock: object,
 ) -> None:

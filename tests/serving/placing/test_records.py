@@ -13,6 +13,7 @@ from atomr_infer.serving.placing.records import (
     from_plain,
     is_outdated,
     revised,
+    still_rivals,
     to_plain,
 )
 
@@ -91,3 +92,21 @@ def test_a_file_from_which_all_have_gone_on_is_outdated() -> None:
     assert not is_outdated(now, digest_of(table(2)))
     assert not is_outdated(now, digest_of(table(3)))
     assert not is_outdated(None, digest_of(table(1)))
+
+
+def test_of_what_was_put_at_once_the_outdated_is_no_rival() -> None:
+    alone, gone_on = put(None, 1), put(put(None, 1), 2)
+    assert still_rivals([alone, gone_on]) == [gone_on]
+    assert still_rivals([gone_on, alone, put(None, 3)]) == [gone_on, put(None, 3)]
+    assert still_rivals([alone]) == [alone]
+    assert still_rivals([]) == []
+
+
+def test_who_went_back_to_it_as_often_is_a_rival() -> None:
+    # Behind a cut it was put back, while others went on from both.
+    back = put(put(put(None, 1), 2), 1)
+    gone_on = put(put(put(None, 1), 2), 3)
+    assert still_rivals([back, gone_on]) == [back, gone_on]
+    # Two who know of each other's: neither is the older one.
+    circle = [put(put(None, 1), 2), put(put(None, 2), 1)]
+    assert still_rivals(circle) == circle

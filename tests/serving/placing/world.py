@@ -2,7 +2,8 @@
 
 The maps are what replicated maps promise and no more: what is written on a node is
 there at once, reaches those that the node can reach, and the others when it can again;
-of writes to one key the last counts; what a node owns is seen while the node is.
+of writes to one key the last counts, and a removal takes only what its node knew; what
+a node owns is seen while the node is.
 """
 
 from __future__ import annotations
@@ -51,13 +52,14 @@ ROLES = ("control", "egress", "edge")
 
 @attrs.define(eq=False)
 class Write:
-    """One write, and who knows of it."""
+    """One write, who knows of it, and what it is in place of."""
 
     map: str
     key: str
     value: Any
     by: Origin
     known_to: set[str]
+    over: frozenset[Write] = frozenset()
 
 
 class World:
@@ -98,7 +100,8 @@ class World:
 
     def write(self, name: str, which: str, key: str, value: Any) -> None:
         origin = self.origins[name]
-        self.log.append(Write(which, key, value, origin, {name}))
+        over = frozenset(w for w in self.read(name, which) if w.key == key)
+        self.log.append(Write(which, key, value, origin, {name}, over))
         self.changed()
 
     def changed(self) -> None:
@@ -133,12 +136,16 @@ class _Handle:
 
 
 class ModelMap(_Handle):
-    """``MapHandle``: the last write that is known counts."""
+    """``MapHandle``: of what no known write is in place of, the last one counts."""
+
+    def live(self) -> list[Write]:
+        known = list(self.world.read(self.me, self.name))
+        over = {old for write in known for old in write.over}
+        return [w for w in known if w not in over and w.value is not GONE]
 
     @property
     def values(self) -> dict[str, Any]:
-        found = {w.key: w.value for w in self.world.read(self.me, self.name)}
-        return {key: value for key, value in found.items() if value is not GONE}
+        return {write.key: write.value for write in self.live()}
 
     def mine(self, key: str) -> Any:
         return self.values.get(key, GONE)
@@ -153,7 +160,10 @@ class ModelMap(_Handle):
         return self.values.items()
 
     def conflicts(self, key: str) -> tuple[Any, ...]:
-        return (self.values[key],)
+        return tuple(write.value for write in self.live() if write.key == key)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.values)
 
 
 class ModelOwned(_Handle):
