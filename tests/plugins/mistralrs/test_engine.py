@@ -115,23 +115,23 @@ async def test_a_stop_string_ends_the_answer_and_is_not_in_it(
 async def test_penalties_and_temperature_reach_the_model(
     runner: BridgedRunner,
 ) -> None:
-    plain = text_of(await collect(runner, ask(max_tokens=48, temperature=0.0)))
+    plain = text_of(await collect(runner, ask(max_tokens=20, temperature=0.0)))
     for changed in (
-        ask(max_tokens=48, temperature=0.0, presence_penalty=2.0),
-        ask(max_tokens=48, temperature=0.0, frequency_penalty=2.0),
+        ask(max_tokens=20, temperature=0.0, presence_penalty=2.0),
+        ask(max_tokens=20, temperature=0.0, frequency_penalty=2.0),
     ):
         assert text_of(await collect(runner, changed)) != plain
     hot = [
-        text_of(await collect(runner, ask(max_tokens=24, temperature=1.5)))
+        text_of(await collect(runner, ask(max_tokens=8, temperature=1.5)))
         for _ in range(2)
     ]
     assert hot[0] != hot[1]
-    narrow = ask(max_tokens=48, temperature=1.5, top_p=0.01)
+    narrow = ask(max_tokens=20, temperature=1.5, top_p=0.01)
     assert text_of(await collect(runner, narrow)) == plain
 
 
 async def test_content_in_parts_is_read_as_one_text(runner: BridgedRunner) -> None:
-    whole = ask(max_tokens=12, temperature=0.0)
+    whole = ask(max_tokens=6, temperature=0.0)
     parts = attrs.evolve(
         whole,
         messages=(Message(Role.USER, (TextPart(STORY[:9]), TextPart(STORY[9:]))),),
@@ -175,7 +175,7 @@ async def test_leaving_in_a_long_prefill_does_not_cost_the_engine(
 async def test_equal_prompts_at_once_all_answer_as_alone(
     runner: BridgedRunner,
 ) -> None:
-    batch = ask(max_tokens=24, temperature=0.0)
+    batch = ask(max_tokens=8, temperature=0.0)
     alone = text_of(await collect(runner, batch))
     answers: list[str] = []
 
