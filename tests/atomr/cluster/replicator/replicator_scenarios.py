@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from atomr.crdt import Origin
 
 CHAOS_S = 4.0
+SELDOM_S = 0.5
+"""Beats are most of what happens where all is quiet, and DOWN_S is six of these."""
 MIX = Mix(slow_s=1.0, pause_s=1.0, down_s=1.0)
 KEYS = [f"k{number}" for number in range(6)]
 
@@ -185,7 +187,7 @@ def rolling(simulation: Simulation, rounds: int = 20, number: int = 5) -> None:
     """
     draw = simulation.random
     options = ReplicatorOptions(shards=2, retire_restarted_after_s=2.0)
-    add_nodes(simulation, World(options), number)
+    add_nodes(simulation, World(options, beat_s=SELDOM_S), number)
     refuse_bad_facts(simulation)
     simulation.start()
     simulation.run_until(lambda: all_meet(simulation), within_s=5.0)
@@ -211,10 +213,10 @@ def most_origins(simulation: Simulation) -> int:
 
 def rolling_short(simulation: Simulation) -> None:
     """The same, less often."""
-    rolling(simulation, 1, simulation.random.choice([2, 3, 3, 5]))
+    rolling(simulation, 1, simulation.random.choice([2, 3]))
 
 
-def many_keys(simulation: Simulation, keys: int = 300, faults: int = 8) -> None:
+def many_keys(simulation: Simulation, keys: int = 250, faults: int = 5) -> None:
     """More keys than a message holds, over cuts and restarts, reach both nodes.
 
     Other libraries send the keys of a full message with a context of all, and what is
@@ -255,13 +257,17 @@ def many_keys(simulation: Simulation, keys: int = 300, faults: int = 8) -> None:
 
 
 def long_cut(
-    simulation: Simulation, keys: int = 150, cut_s: float = 15.0, within_s: float = 5.0
+    simulation: Simulation,
+    keys: int = 60,
+    cut_s: float = 5.0,
+    within_s: float = 5.0,
+    shards: int = 2,
 ) -> None:
     """Two sides write for long without each other, and are equal soon after."""
     options = ReplicatorOptions(
-        shards=4, voters={"n0", "n1", "n2"}, replication=REPLICATION
+        shards=shards, voters={"n0", "n1", "n2"}, replication=REPLICATION
     )
-    add_nodes(simulation, World(options), 4)
+    add_nodes(simulation, World(options, beat_s=SELDOM_S), 4)
     refuse_bad_facts(simulation)
     simulation.start()
     simulation.run_until(lambda: all_meet(simulation), within_s=5.0)
@@ -329,9 +335,10 @@ def buried(simulation: Simulation) -> None:
     """A node comes back that was buried and not retired: it has its names again."""
     draw = simulation.random
     options = ReplicatorOptions(
-        shards=2, voters={"n0", "n1", "n2"}, retire_after_s=10.0, quiet_s=1.0
+        shards=2, voters={"n0", "n1", "n2"}, retire_after_s=5.0, quiet_s=1.0
     )
-    add_nodes(simulation, World(options, is_durable=draw.random() < 0.5), 3)
+    world = World(options, is_durable=draw.random() < 0.5, beat_s=SELDOM_S)
+    add_nodes(simulation, world, 3)
     refuse_bad_facts(simulation)
     simulation.start()
     simulation.run_until(lambda: all_meet(simulation), within_s=5.0)
@@ -350,7 +357,7 @@ def buried(simulation: Simulation) -> None:
                 shard.log.tail.cut(shard.log.vector)
     simulation.set_quality(Quality(loss=0.3))
     simulation.mend()
-    simulation.run(10.0)
+    simulation.run(6.0)
     simulation.heal()
     simulation.run_until(lambda: all_meet(simulation), within_s=5.0)
     simulation.run_until(lambda: are_equal(simulation), within_s=5.0)

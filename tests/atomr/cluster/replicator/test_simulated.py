@@ -44,7 +44,7 @@ def test_10_000_keys_in_messages_of_200_reach_both_nodes_over_20_faults() -> Non
 def test_10_000_keys_that_differ_after_ten_minutes_are_equal_within_five_seconds() -> (
     None
 ):
-    play = partial(long_cut, keys=10_000, cut_s=600.0, within_s=5.0)
+    play = partial(long_cut, keys=10_000, cut_s=600.0, within_s=5.0, shards=4)
     check(Scenario("long", play), seeds=range(1))
 
 

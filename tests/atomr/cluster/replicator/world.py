@@ -66,10 +66,12 @@ class World:
     Attributes:
         options: of all replicators.
         is_durable: whether they write to their disks.
+        beat_s: so often a node says that it is there.
     """
 
     options: ReplicatorOptions
     is_durable: bool = False
+    beat_s: float = BEAT_S
 
 
 class CoreNode:
@@ -116,7 +118,7 @@ class CoreNode:
             self.down(Origin(event.peer, event.boot), now_s)
         effects: list[object] = []
         if now_s >= self.beat_at_s:
-            self.beat_at_s = now_s + BEAT_S
+            self.beat_at_s = now_s + self.world.beat_s
             for silent, at_s in list(self.heard.items()):
                 if now_s - at_s > DOWN_S:
                     self.down(silent, now_s)

@@ -163,6 +163,6 @@ MUTANTS = (
         "base_s = options.suspicion_mult * options.probe_s",
         "base_s = options.probe_s",
         SCENARIOS["lossy_stalls"],
-        first_seed=26,
+        first_seed=170,
     ),
 )

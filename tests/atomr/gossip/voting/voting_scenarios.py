@@ -93,7 +93,7 @@ def wandering(simulation: Simulation) -> None:
     terms = _terms(simulation, lease_s=1.0)
     world = _world(simulation, terms)
     simulation.start()
-    for _ in range(8):
+    for _ in range(6):
         world.await_holder(LEASES)
         simulation.run(draw.uniform(0.0, 1.5 * terms.lease_s))
         holders = world.holders()
@@ -138,13 +138,13 @@ def restarts(simulation: Simulation) -> None:
     rates = [draw.choice((1.0 - DRIFT, 1.0 + DRIFT)) for _ in terms.voters]
     world.add(*terms.voters, rates=rates)
     simulation.start()
-    within_s = 20.0 * terms.lease_s
+    within_s = 10.0 * terms.lease_s
     at_s = 0.0
     while at_s < within_s:
         at_s += draw.expovariate(1.0) * draw.choice((0.5, 1.5)) * terms.lease_s
         simulation.at(at_s, partial(simulation.restart, draw.choice(terms.voters)))
     cuts = draw_faults(
-        draw, terms.voters, within_s=within_s, number=4, mix=Mix(crash=0.0)
+        draw, terms.voters, within_s=within_s, number=3, mix=Mix(crash=0.0)
     )
     simulation.plan(cuts)
     simulation.run(within_s)
@@ -258,8 +258,8 @@ def races(simulation: Simulation) -> None:
             late = Quality(delay_s=draw.choice((0.001, 0.001, 0.2, 0.5)))
             simulation.set_quality(late, sender=sender, to=to)
     simulation.start()
-    within_s = 10.0 * terms.lease_s
-    for _ in range(30):
+    within_s = 7.0 * terms.lease_s
+    for _ in range(20):
         name = draw.choice(candidates)
         at_s = draw.uniform(0.0, within_s)
         simulation.at(at_s, partial(world.do, name, Leave()))
@@ -282,7 +282,7 @@ def steady(simulation: Simulation) -> None:
     simulation.set_quality(bad)
     simulation.start()
     world.await_holder(4.0)
-    simulation.run(12.0 * terms.lease_s)
+    simulation.run(6.0 * terms.lease_s)
     assert len(world.terms_held) == 1, world.terms_held
 
 
@@ -295,7 +295,7 @@ def in_time(simulation: Simulation) -> None:
     world.add(*names)
     simulation.start()
     world.await_holder(4.0)
-    for _ in range(4):
+    for _ in range(3):
         [holder] = world.holders()
         cut_off = world.node(holder)
         simulation.run(draw.uniform(0.0, terms.lease_s))
