@@ -15,8 +15,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PROJECT := setup.cfg pyproject.toml
-# The tests of a file share what they start.
-SIDE_BY_SIDE = -n $(JOBS) --dist loadfile
+# The tests of a file share what they start.  In the order of their folders: files with
+# few tests, which would come last else, are those that take long.
+SIDE_BY_SIDE = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 # Tests with a mark, under options of pytest's.  It exits with 5 when there are none,
 # which is no failure here.  Two engines at a time would wait for each other's cores.
