@@ -14,6 +14,7 @@ import trio.testing
 
 from atomr import telemetry
 from atomr_infer.config.load import parse_config
+from atomr_infer.errors import UpstreamError
 from atomr_infer.model.batch import RawChunk, Sampling, TokenChunk
 from atomr_infer.testing.mock import MockRunner
 from atomr_infer.testing.upstream import open_openai_upstream
@@ -240,3 +241,54 @@ async def test_a_model_makes_no_more_than_a_slow_client_takes(
             slow.goes_on.set()
         assert made[id(answers)] == 1000
         assert slow.text.split() == ["plan"] * 1000
+
+
+@attrs.define(eq=False)
+class CancelAt(trio.abc.Instrument):
+    """Cancels a scope behind a step of any task.
+
+    Attributes:
+        step: which.
+        scope: what is cancelled.
+        taken: how many steps there were.
+    """
+
+    step: int
+    scope: trio.CancelScope
+    taken: int = 0
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        del task
+        self.taken += 1
+        if self.taken == self.step:
+            self.scope.cancel()
+
+
+@EVERY
+@pytest.mark.parametrize("more", ["", ", fail_after = 2"], ids=["answers", "breaks"])
+async def test_whenever_a_client_leaves_nothing_is_left(
+    open_tree: OpenTree, autojump_clock: MockClock, pattern: str, more: str
+) -> None:
+    says = f'reply = "plan it now"{more}'
+    cancelled, broken, over = 0, 0, False
+    async with open_tree(*here(pattern, says, says)) as tree:
+        for step in range(1, 500):
+            with trio.CancelScope() as scope:
+                at = CancelAt(step, scope)
+                trio.lowlevel.add_instrument(at)
+                try:
+                    # Of a cache, none is the one before.
+                    await tree.ask(f"hello {step}", sampling=Sampling(max_tokens=20))
+                except UpstreamError:
+                    broken += 1
+                finally:
+                    trio.lowlevel.remove_instrument(at)
+            cancelled += scope.cancelled_caught
+            await at_rest(tree)
+            assert [runner.active for runner in tree.runners.values()] == [0, 0]
+            over = at.taken < step
+            if over:
+                break
+    assert over
+    assert cancelled > 5
+    assert (broken > 0) == (more != "")

@@ -226,9 +226,12 @@ class DynamicBatchingServer(Generic[T, R]):
         Raises:
             OverloadedError: too many wait.
             NotReadyError: the server does not run.
+            ValueError: there are not as many sizes as items; nobody waits.
 
         Cancellation: they are in no further batch.
         """
+        if len(items) != len(sizes):
+            raise ValueError(f"{len(sizes)} sizes are given for {len(items)} items")
         if not self._runs:
             raise _stopped()
         if self._queue.is_full:

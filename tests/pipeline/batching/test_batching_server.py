@@ -199,6 +199,18 @@ async def test_one_of_several_batches_of_a_request_fails_and_the_rest_is_there(
     assert [each for each in found if not isinstance(each, Exception)] == [2, 4, 10]
 
 
+async def test_items_without_a_size_are_refused_and_none_of_them_waits(
+    autojump_clock: MockClock,
+) -> None:
+    work = Work()
+    async with opened(work, wait="always") as server:
+        with pytest.raises(ValueError, match="1 sizes are given for 2 items"):
+            await server.ask_all([1, 2], sizes=[1])
+        assert server.waiting == 0
+        assert await together(server, 3) == [6]
+    assert work.batches == [(3,)]
+
+
 async def test_a_full_queue_refuses(autojump_clock: MockClock) -> None:
     async with opened(Work(), max_queue=2, concurrency=1) as server:
         found = await together(server, 1, 2, 3, 4)
