@@ -166,7 +166,7 @@ MUTANTS = (
         "old = before.used - chunk_of(limit)",
         "old = mark.used",
         RESTARTS,
-        first_seed=130,
+        first_seed=580,
     ),
     Mutant(
         "the log is believed to be of every use",

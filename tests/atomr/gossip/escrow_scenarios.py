@@ -122,15 +122,15 @@ def leases(simulation: Simulation) -> None:
     world = World(simulation, limit)
     rates = [1.0 + DRIFT if v == limit.home else 1.0 - DRIFT for v in limit.voters]
     world.add(*limit.voters, rates=rates)
-    within_s = 2.0 * limit.window_s + 8.0
+    cut_s = draw.uniform(2.0, 4.0)
+    lent_again_s = cut_s + limit.lease_s + limit.window_s
+    within_s = lent_again_s + 1.1  # as late as an answer may be
     steady(world, within_s, share=0.5)
     lessee = draw.choice([v for v in limit.voters if v != limit.home])
     others = [v for v in limit.voters if v != lessee]
     late = Quality(delay_s=draw.choice((0.0, 0.3, 1.0)))
     simulation.set_quality(late, sender=limit.home, to=lessee)
-    cut_s = draw.uniform(1.0, 4.0)
     simulation.at(cut_s, partial(simulation.cut, [lessee], others))
-    lent_again_s = cut_s + limit.lease_s + limit.window_s
     for number in range(200):  # whatever comes back is used at once
         at_s = lent_again_s - 1.0 + 0.007 * number
         simulation.at(at_s, partial(world.ask, draw.choice(others)))
@@ -159,15 +159,28 @@ def hammer(simulation: Simulation) -> None:
 def restarts(simulation: Simulation) -> None:
     """Nodes crash again and again, and all that they own is in use."""
     draw = simulation.random
-    limit = _limit(simulation, permits=100, floor_fraction=1.0, use_log=True)
+    limit = _limit(
+        simulation,
+        permits=100,
+        floor_fraction=1.0,
+        use_log=True,
+        mode=Mode.ESCROW,
+    )
     world = World(simulation, limit)
-    world.add(*limit.voters, rates=_rates(simulation, limit))
-    within_s = 4.0 * limit.window_s
+    rates = _rates(simulation, limit)
+    if draw.random() < 0.7:  # then nothing is left over by a clock that is slow
+        rates = [1.0 + DRIFT] * len(rates)
+    world.add(*limit.voters, rates=rates)
+    within_s = 2.8 * limit.window_s
     steady(world, within_s, share=1.0 / len(limit.voters))
-    for _ in range(draw.randrange(1, 8)):
+    for _ in range(draw.randrange(1, 6)):
         name = draw.choice(limit.voters)
         crash = partial(simulation.restart, name, lose_disk=draw.random() < 0.1)
-        simulation.at(draw.uniform(0.0, within_s), crash)
+        # What a log says begins to matter when its first lines are a window old.
+        at_s = draw.uniform(0.3, 0.95) * within_s
+        simulation.at(at_s, crash)
+        for number in range(1, 16):  # whatever is free then is used at once
+            simulation.at(at_s + 0.01 * number, partial(world.ask, name))
     simulation.start()
     simulation.run(within_s)
     world.check()

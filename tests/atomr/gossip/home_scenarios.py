@@ -112,7 +112,7 @@ def last_moment(simulation: Simulation) -> None:
     new = [name for name in NAMES if name not in old]
     rates = [1.0 - DRIFT if name in old else 1.0 + DRIFT for name in NAMES]
     world.add(*NAMES, rates=rates)
-    cut_s = draw.uniform(1.0, 2.0)
+    cut_s = draw.uniform(0.7, 1.5)
     both_ways = draw.random() < 0.7  # or who is cut off hears of the others
     simulation.at(cut_s, partial(simulation.cut, old, new, both_ways=both_ways))
     late = Quality(delay_s=draw.choice((0.0, 0.1, 0.3)))
@@ -120,11 +120,12 @@ def last_moment(simulation: Simulation) -> None:
     every_s = limit.window_s / limit.permits / 1.5
     for number in range(int((cut_s + 3.0) / every_s)):
         simulation.at(every_s * number, partial(world.ask, lessee))
-    from_s = cut_s + limit.window_s  # whatever is there is used at once
-    for number in range(200):
+    # Whatever is there is used at once, from a second before the new home may lend.
+    from_s = cut_s + limit.window_s + 0.8
+    for number in range(140):
         simulation.at(from_s + 0.015 * number, partial(world.ask, draw.choice(new)))
     simulation.start()
-    simulation.run(from_s + 4.0)
+    simulation.run(from_s + 2.4)
     world.check()
 
 
@@ -171,15 +172,15 @@ def back(simulation: Simulation) -> None:
         home = max(homes, key=homes.count)
         simulation.cut([home], [name for name in limit.voters if name != home])
 
-    first_s = draw.uniform(1.0, 2.0)
+    first_s = draw.uniform(0.7, 1.5)
     second_s = first_s + moves_s(limit) + draw.uniform(-1.0, 0.5)
     simulation.at(first_s, cut_off)
     simulation.at(first_s + draw.uniform(1.0, 2.0), simulation.mend)
     simulation.at(second_s, cut_off)
-    within_s = second_s + limit.window_s + 1.0
-    for number in range(int(within_s / 0.025)):
+    within_s = second_s + limit.window_s + 0.5
+    for number in range(int(within_s / 0.03)):
         asked = draw.choice(limit.voters)
-        simulation.at(0.025 * number, partial(world.ask, asked))
+        simulation.at(0.03 * number, partial(world.ask, asked))
     simulation.start()
     simulation.run(within_s)
     world.check()
