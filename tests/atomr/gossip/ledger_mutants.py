@@ -5,7 +5,7 @@ from __future__ import annotations
 from atomr.gossip.ledger.book import Book
 from atomr.gossip.ledger.matrix import Matrix, merged
 from atomr.gossip.ledger.reclaim import Reclaim, _Attempt
-from tests.atomr.gossip.ledger_scenarios import SCENARIOS
+from tests.atomr.gossip.ledger_scenarios import MINT_ONLY_HEARD_OF, SCENARIOS
 from tests.atomr.gossip.mutants import Mutant
 
 CRASHES, DISKS, LATE = SCENARIOS
@@ -94,7 +94,7 @@ MUTANTS = (
         "book.merge(row, for_heir=True)",
         "pass",
         DISKS,
-        first_seed=325,
+        first_seed=800,
     ),
     Mutant(
         "late news of a lost ledger is believed",
@@ -102,6 +102,14 @@ MUTANTS = (
         "elif row.ledger in self.frozen and not for_heir:",
         "elif row.ledger in self.frozen and for_heir:",
         LATE,
+    ),
+    Mutant(
+        "a mint that is only heard of is not written",
+        Book.merge,
+        "self._is_dirty or self.matrix.minted != minted",
+        "self._is_dirty",
+        DISKS,
+        first_seed=MINT_ONLY_HEARD_OF,
     ),
     Mutant(
         "an heir inherits what was spent",
