@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
 PATIENCE_S = 600.0
+FREE_WITHIN_S = 0.2
 ENGINE = "atomr_infer_engine_"
 KEY = "operators-0123456789"
 STORY = "Write a story about a cat."
@@ -302,10 +303,15 @@ def test_requests_at_once_are_sooner_than_one_by_one(served: Served) -> None:
     if Can.BATCH not in served.engine.can:
         pytest.skip("it runs them one after the other")
     asked: dict[str, Any] = {"max_tokens": 32, "temperature": 0}
+
+    def alone() -> float:
+        began_at = time.monotonic()
+        served.chat(**asked)
+        return time.monotonic() - began_at
+
     served.chat(**asked)
-    began_at = time.monotonic()
-    served.chat(**asked)
-    alone_s = time.monotonic() - began_at
+    # Before and behind: what else the machine does comes and goes.
+    alone_s = alone()
     answers: list[str] = []
     threads = [
         threading.Thread(target=lambda: answers.append(text_of(served.chat(**asked))))
@@ -318,7 +324,7 @@ def test_requests_at_once_are_sooner_than_one_by_one(served: Served) -> None:
         thread.join(PATIENCE_S)
     together_s = time.monotonic() - began_at
     assert len(answers) == 16
-    assert together_s < 13 * alone_s
+    assert together_s < 13 * max(alone_s, alone())
 
 
 def test_a_client_that_leaves_frees_its_place(served: Served) -> None:
@@ -352,6 +358,26 @@ def test_the_engine_itself_says_that_one_who_left_is_out_within_some_steps(
     # What it made while it was told; all of them would be 900.
     assert after[made] - before[made] < 100
     assert served.figures()[made] == after[made]
+
+
+def test_a_place_is_free_within_200_ms_by_the_engine_s_own_count(
+    served: Served,
+) -> None:
+    if Can.FIGURES not in served.engine.can:
+        assert "running_requests" not in served.figures()
+        return
+    took_s: list[float] = []
+    # The best of ten: the machine may have other things to do.
+    while len(took_s) < 10 and min(took_s, default=1) >= FREE_WITHIN_S:
+        stream = served.stream(max_tokens=900, temperature=0)
+        next(iter(stream))
+        assert served.figures()["running_requests"] == 1
+        left_at = time.monotonic()
+        stream.close()
+        until(lambda: not served.figures()["running_requests"], "the engine is free")
+        took_s.append(time.monotonic() - left_at)
+    print(f"{served.engine.runtime}: free after {took_s} s")
+    assert min(took_s) < FREE_WITHIN_S, took_s
 
 
 def test_an_engine_that_is_killed_is_back_for_the_next_request(served: Served) -> None:
