@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
@@ -27,6 +28,8 @@ from atomr_infer.errors import (
 from atomr_infer.model.batch import ExecuteBatch
 from atomr_infer.model.deployment import Deployment, OptionValue, Timeouts
 from atomr_infer.model.ray import RayHost
+from atomr_infer.runtimes.conformance import CHECKS
+from atomr_infer.runtimes.conformance_case import ConformanceCase
 from atomr_infer.runtimes.contract import Progress, RunnerContext
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
@@ -35,6 +38,7 @@ IMPATIENT = BridgeLimits(
     heartbeat_s=0.5, silent_s=5.0, cancel_s=5.0, close_s=5.0, terminate_s=2.0
 )
 PLUGIN = "awkward:PLUGIN"
+OWN = Path(__file__).parents[2] / "plugins/python/own.py"
 
 Open = Callable[..., AbstractAsyncContextManager[BridgedRunner]]
 Ask = Callable[..., ExecuteBatch]
@@ -116,6 +120,25 @@ async def test_it_streams_and_stops_what_is_left(
             assert runner.active == 0
     phases = [each.phase for each in progress]
     assert phases[1:2] == ["waiting for Ray to give it 1 CPU"], phases
+
+
+async def test_what_a_runner_has_to_do_it_does_on_ray(
+    ray_address: str, ray_python: str
+) -> None:
+    deployment = Deployment(
+        name="own",
+        runtime=f"python:{OWN}:count",
+        interpreter=sys.executable,
+        ray=RayHost(address=ray_address, interpreter=ray_python),
+    )
+    case = ConformanceCase(model="m", prompt=" ".join(f"w{n}" for n in range(40)))
+    with trio.fail_after(300):
+        async with open_bridged_runner(
+            "atomr_infer_python.plugin:PLUGIN", deployment, RunnerContext()
+        ) as runner:
+            for check in CHECKS:
+                await check(runner, case)
+                assert runner.active == 0, check
 
 
 async def test_a_reader_that_stops_holds_the_engine(on_ray: Open, ask: Ask) -> None:
