@@ -1,7 +1,9 @@
 """A model of tensors, asked by a program and by an actor.
 
 It needs ONNX Runtime: ``pip install 'atomr-infer[ort]'``.  A model is any ``.onnx``
-file that takes arrays: a classifier of scikit-learn's, an export of PyTorch's.
+file that takes arrays: a classifier of scikit-learn's, an export of PyTorch's::
+
+    python examples/tensors.py
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Every example in a docstring does what it says."""
+"""Every example in a docstring or a Markdown file does what it says."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FLAGS = doctest.ELLIPSIS | doctest.IGNORE_EXCEPTION_DETAIL
+# The examples in the tutorial's files are run by its own programs.
+TUTORIAL = {*ROOT.glob("docs/tutorial/*.md")}
 # Engines that `make engines` installs: what needs them is tested there.
 ELSEWHERE = {"cuda", "llama_cpp", "ray", "vllm"}
 
@@ -39,3 +41,15 @@ def test_the_examples_of_a_module(name: str) -> None:
 
     assert result.attempted
     assert result.failed == 0
+
+
+def test_the_examples_of_pages() -> None:
+    pages = {*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")} - TUTORIAL
+    shown = sorted(page for page in pages if ">>> " in page.read_text("utf-8"))
+    failed = [
+        page
+        for page in shown
+        if doctest.testfile(str(page), module_relative=False, optionflags=FLAGS).failed
+    ]
+
+    assert failed == []

@@ -173,7 +173,10 @@ class _Run:
         held: Sequence[TokenChunk],
     ) -> None:
         stream.judge("accepted" if why is None else f"refused: {why}")
-        if why is not None:
+        if why is None:
+            return
+        # What has no chunk cannot be given; an earlier one's answer can.
+        if held or self._refused is None or not self._refused.chunks:
             self._refused = _Refused(stage.model, why, held)
 
     def _shown(self, chunk: TokenChunk) -> TokenChunk:

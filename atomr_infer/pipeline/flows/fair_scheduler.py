@@ -59,7 +59,7 @@ class Turn:
             cost: tokens, or whatever costs are counted in; above 0.
         """
         if not 0 < cost < math.inf:
-            raise ValueError(f"used({cost}): a turn costs more than 0")
+            raise ValueError(f"used({cost}): a turn costs more than 0, and a number")
         self.cost = cost
 
     # --- the scheduler's ------------------------------------------------------------
@@ -138,7 +138,7 @@ class FairShareScheduler:
         """
         shares = ((tenant, weight),) if isinstance(tenant, str) else tenant
         if not all(0 < each < math.inf for each in (cost, *(w for _, w in shares))):
-            raise ValueError("turn(): costs and weights are above 0")
+            raise ValueError("turn(): costs and weights are numbers above 0")
         claim, turn = Claim(shares, cost), Turn(cost)
         try:
             if self._asked(turn, claim, priority) is Admission.QUEUED:

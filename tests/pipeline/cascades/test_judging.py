@@ -80,16 +80,19 @@ def test_a_model_that_does_not_say_how_sure_it_is_is_refused(
 
 
 @attrs.define(eq=False)
-class Silent:
-    """An answer of no chunk at all, and an error in the end, or none."""
+class Answer:
+    """Chunks, or none at all, and an error in the end, or none."""
 
     error: UpstreamError | None = None
+    left: list[TokenChunk] = attrs.field(factory=list)
 
-    def __aiter__(self) -> Silent:
+    def __aiter__(self) -> Answer:
         return self
 
     async def __anext__(self) -> TokenChunk:
         await trio.lowlevel.checkpoint()
+        if self.left:
+            return self.left.pop(0)
         if self.error is not None:
             raise self.error
         raise StopAsyncIteration
@@ -98,16 +101,16 @@ class Silent:
         await trio.lowlevel.checkpoint()
 
     def judge(self, verdict: str) -> None:
-        assert verdict == "refused: finish=none"
+        assert verdict in ("refused: finish=none", "refused: matches")
 
 
 class Models:
     """Who is asked: one answer for each."""
 
-    def __init__(self, *answers: Silent) -> None:
-        self.answers: Iterator[Silent] = iter(answers)
+    def __init__(self, *answers: Answer) -> None:
+        self.answers: Iterator[Answer] = iter(answers)
 
-    def generate(self, _: ExecuteBatch) -> Silent:
+    def generate(self, _: ExecuteBatch) -> Answer:
         return next(self.answers)
 
 
@@ -123,9 +126,31 @@ async def test_an_answer_of_nothing_at_all_is_none_to_be_given(
 ) -> None:
     options = CascadeOptions(stages=("small", "large"), exhausted=exhausted)
     runner = InferenceCascade(options, cast("Others", None), Judges(options.stages))
-    asking = cast("Asking", Models(Silent(), Silent(last)))
+    asking = cast("Asking", Models(Answer(), Answer(last)))
 
     with pytest.raises(UpstreamError, match=told):
         async with aclosing(runner._chunks(BATCH, asking)) as chunks:
             async for chunk in chunks:
                 pytest.fail(f"it gives {chunk}")
+
+
+@pytest.mark.parametrize("last", [UpstreamError("it is down"), None])
+async def test_an_answer_is_given_though_a_later_stage_said_nothing(
+    last: UpstreamError | None,
+) -> None:
+    never = "^never"
+    stages = (
+        CascadeStage(model="small", matches=never),
+        CascadeStage(model="middle", matches=never),
+        "large",
+    )
+    options = CascadeOptions(stages=stages, exhausted="answer")
+    runner = InferenceCascade(options, cast("Others", None), Judges(options.stages))
+    asking = cast("Asking", Models(Answer(left=said("hello")), Answer(), Answer(last)))
+
+    async with aclosing(runner._chunks(BATCH, asking)) as chunks:
+        given = [chunk async for chunk in chunks]
+
+    assert "".join(chunk.text for chunk in given) == "hello"
+    [warning] = given[0].warnings
+    assert warning.startswith("small was refused (matches)")
