@@ -264,7 +264,9 @@ class Reloader:
         started: list[str] = []
         done = False
         # One whose namesake still has its GPUs is given its own after that one's end.
-        at_hand = [each for each in new if each.name not in self._ending]
+        # What runs under a name, as a program had it, keeps its own: "exists already".
+        taken = {*self._ending, *(each.name for each in self._cluster.deployments())}
+        at_hand = [each for each in new if each.name not in taken]
         try:
             # Each for itself would take what another one needs, in any order.
             async with orders.seated(at_hand):

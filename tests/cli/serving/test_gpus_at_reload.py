@@ -96,3 +96,27 @@ async def test_all_that_is_new_is_planned_together(
 
             given = served.cluster._serving.gpu_seats.given
             assert given["a"] == given["b"] != given["c"] == given["d"]
+
+
+@pytest.mark.parametrize("gib", [6, 20])
+async def test_what_a_program_deployed_keeps_its_gpus_while_the_file_names_it(
+    tmp_path: Path, driver: Recorded, monkeypatch: pytest.MonkeyPatch, gib: float
+) -> None:
+    driver.gpus = (T4, attrs.evolve(T4, uuid="GPU-2"))
+    path, other = tmp_path / "atomr.toml", tmp_path / "program.toml"
+    other.write_text(one("x", 10) + one("y", 10))
+    async with serving(path, one("x", gib)) as served:
+        by_program = await trio.to_thread.run_sync(
+            lambda: plan_serving(config_path=other, bind=None)
+        )
+        for deployment in by_program.deployments:
+            await served.cluster.deploy(deployment)
+        seats = served.cluster._serving.gpu_seats
+        given, changes = dict(seats.given), []
+        monkeypatch.setattr(seats, "give", lambda *args: changes.append(args))
+
+        found = await served.reloader.reload("test")
+
+        assert found.refused == "deployment 'x' exists already; names are unique"
+        assert (changes, seats.given) == ([], given)
+        assert given.keys() == {"x", "y"}
