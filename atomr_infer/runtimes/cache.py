@@ -1,10 +1,11 @@
 """Where a user's processes keep what they have fetched, converted and built.
 
-Pure but for the home's look-up.
+Pure but for the home's look-up, and the disk's.
 """
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,3 +36,9 @@ def own_cache(environ: Mapping[str, str]) -> Path:
             f"the cache {str(folder)!r} cannot be found: there is no such home; "
             "set ATOMR_INFER_CACHE to a folder"
         ) from error
+
+
+def free_disk_bytes(folder: Path) -> int:
+    """Return how many bytes are free where a folder is, or would be made."""
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    return shutil.disk_usage(there).free

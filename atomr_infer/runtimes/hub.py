@@ -10,9 +10,8 @@ They lie in a cache that all processes of a user share::
         lock                    held by whoever fetches
 
 A file that is there was checked against the digest that the hub says.  Where the hub
-cannot be reached, what is whole in the cache serves.
-
-All functions block; they belong in a worker thread.
+cannot be reached, what is whole in the cache serves.  All functions block; they belong
+in a worker thread.
 """
 
 from __future__ import annotations
@@ -22,7 +21,6 @@ import fcntl
 import hashlib
 import json
 import logging
-import shutil
 import time
 import urllib.error
 import urllib.request
@@ -36,7 +34,7 @@ import attrs
 
 from atomr_infer.errors import ConfigError, EngineStartError
 from atomr_infer.model.secret import Secret
-from atomr_infer.runtimes.cache import own_cache
+from atomr_infer.runtimes.cache import free_disk_bytes, own_cache
 from atomr_infer.runtimes.contract import Progress
 from atomr_infer.runtimes.hub_files import (
     ENDPOINT,
@@ -45,12 +43,11 @@ from atomr_infer.runtimes.hub_files import (
     commit_of,
     file_path,
     files_of,
-    marks,
-    place_in,
     revision_path,
     tree_path,
     wanted_files,
 )
+from atomr_infer.runtimes.hub_marks import marks, place_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -134,9 +131,8 @@ def fetch_model(
     except OSError as error:
         if error.errno in _TOO_BIG:
             raise _full(home, None) from error
-        raise EngineStartError(
-            f"the cache {str(home)!r} cannot be used: {error}"
-        ) from (error)
+        problem = f"the cache {str(home)!r} cannot be used: {error}"
+        raise EngineStartError(problem) from error
 
 
 class _Fetching:
@@ -169,9 +165,10 @@ class _Fetching:
             try:
                 listed = files_of(self._json(tree_path(self._model, commit)))
                 self._fetch_all(folder, listed, weights)
+                kept = _whole(folder, self._model, weights)
             except _UnreachableError as error:
-                raise EngineStartError(str(error)) from error
-            kept = _whole(folder, self._model, weights)
+                at_commit = attrs.evolve(self._model, revision=commit)
+                kept = _kept(self._home, at_commit, weights, str(error))
         ref = self._home / "refs" / quote(self._model.revision, safe="")
         ref.parent.mkdir(exist_ok=True)
         ref.write_text(commit)
@@ -240,7 +237,7 @@ class _Fetching:
         self._total = sum(file.size for file in wanted.files)
         self._done = self._total - sum(file.size for file in missing)
         needed = sum(f.size - _size(_partial(folder / f.path)) for f in missing)
-        if shutil.disk_usage(folder).free < needed:
+        if free_disk_bytes(folder) < needed:
             raise _full(folder, needed)
         for file in missing:
             self._fetch(file, folder)
@@ -342,7 +339,7 @@ def _kept(home: Path, model: HubModel, weights: tuple[str, ...], why: str) -> Pa
     """
     ref = home / "refs" / quote(model.revision, safe="")
     commit = ref.read_text().strip() if ref.exists() else model.revision
-    found = _whole(home / commit, model, weights)
+    found = _whole(home / commit, model, weights, is_asked=False)
     if found is None:
         raise EngineStartError(
             f"the model {model.repo!r} is not in the cache {str(home)!r}, and {why}"
@@ -351,11 +348,13 @@ def _kept(home: Path, model: HubModel, weights: tuple[str, ...], why: str) -> Pa
     return found
 
 
-def _whole(folder: Path, model: HubModel, weights: tuple[str, ...]) -> Path | None:
+def _whole(
+    folder: Path, model: HubModel, weights: tuple[str, ...], *, is_asked: bool = True
+) -> Path | None:
     """Return where a model is that has come whole; None: it has not."""
     whole = folder / _WHOLE
     names = whole.read_text().splitlines() if whole.exists() else []
-    at = place_in(names, model, weights)
+    at = place_in(names, model, weights, is_asked=is_asked)
     return None if at is None else folder / at
 
 
@@ -378,7 +377,7 @@ def _size(path: Path) -> int:
 
 
 def _full(folder: Path, needed_bytes: int | None) -> EngineStartError:
-    free_mib = shutil.disk_usage(folder).free // _MIB
+    free_mib = free_disk_bytes(folder) // _MIB
     needed = (
         "more is" if needed_bytes is None else f"{needed_bytes // _MIB + 1} MiB are"
     )

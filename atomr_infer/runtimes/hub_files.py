@@ -7,17 +7,14 @@ from __future__ import annotations
 
 import re
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 import attrs
 
 from atomr_infer.errors import ConfigError, EngineStartError
 from atomr_infer.runtimes.hub_exports import SUFFIX as EXPORT
-from atomr_infer.runtimes.hub_exports import belongs, other_exports
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+from atomr_infer.runtimes.hub_exports import belongs, other_exports, path_inside
 
 PREFIX = "hf:"
 DEFAULT_REVISION = "main"
@@ -48,12 +45,17 @@ class HubModel:
         export: of several ``.onnx`` files in that folder, the one that is wanted, by
             its path inside; None: the usual one
             (:mod:`~atomr_infer.runtimes.hub_exports`).
+
+    Raises:
+        ConfigError: ``export`` is no path inside the folder.
     """
 
     repo: str
     revision: str = DEFAULT_REVISION
     file: str | None = None
-    export: str | None = None
+    export: str | None = attrs.field(
+        default=None, converter=attrs.converters.optional(path_inside)
+    )
 
 
 @attrs.frozen
@@ -205,79 +207,6 @@ class Wanted:
         )
 
 
-def place_in(
-    names: Collection[str], model: HubModel, weights: tuple[str, ...]
-) -> str | None:
-    """Return where a model is among files that are whole; None: it is not there.
-
-    Args:
-        names: the files, and marks of what is whole.
-        model: what is asked for.
-        weights: the endings of files with weights that the engine reads.
-    """
-    if model.file is not None and model.file in names:
-        return model.file
-    mark = _mark(model, weights)
-    found = [name.removeprefix(mark) for name in names if name.startswith(mark)]
-    return found[0] if found else None
-
-
-def marks(
-    names: Collection[str],
-    model: HubModel,
-    files: tuple[HubFile, ...],
-    weights: tuple[str, ...],
-) -> set[str]:
-    """Return what is noted beside files that are whole: all that may be asked for.
-
-    That is the model without a file's name, and each folder, of which everything is
-    there that an engine with such weights needs.
-
-    Args:
-        names: the files that are whole.
-        model: says the repository.
-        files: what the repository has.
-        weights: the endings of files with weights that the engine reads.
-    """
-    with_weights = [file.path for file in files if file.path.endswith(weights)]
-    folders = {
-        folder.as_posix()
-        for path in with_weights
-        if path in names
-        for folder in PurePosixPath(path).parents
-    }
-    found = set()
-    for asked in _askable(model, names, folders):
-        try:
-            wanted = wanted_files(asked, files, weights)
-        except ConfigError:
-            continue  # nobody gets it without naming one of its files
-        if all(file.path in names for file in wanted.files):
-            found.add(f"{_mark(asked, weights)}{wanted.at}")
-    return found
-
-
-def _askable(
-    model: HubModel, names: Collection[str], folders: Collection[str]
-) -> Iterator[HubModel]:
-    """Yield how what is in some folders may be asked for."""
-    for folder in folders:
-        # The parent of what lies at the top; all of it is asked for without a file.
-        asked = attrs.evolve(model, file=None if folder == "." else folder, export=None)
-        yield asked
-        inside = "" if asked.file is None else f"{asked.file}/"
-        for path in names:
-            if path.startswith(inside) and path.endswith(EXPORT):
-                yield attrs.evolve(asked, export=path.removeprefix(inside))
-    yield model
-
-
-def _mark(asked: HubModel, weights: tuple[str, ...]) -> str:
-    # No file's path begins so: it would be absolute.
-    export = "" if asked.export is None else f"={asked.export}"
-    return f"/{asked.file or ''}//{','.join(sorted(weights))}{export}//"
-
-
 def wanted_files(
     model: HubModel, files: tuple[HubFile, ...], weights: tuple[str, ...]
 ) -> Wanted:
@@ -378,4 +307,13 @@ def _needed(
     files: tuple[HubFile, ...], weights: tuple[str, ...]
 ) -> tuple[HubFile, ...]:
     endings = (*_DIRECTORY, *weights)
-    return tuple(file for file in files if file.path.endswith(endings))
+    exports = {file.path for file in files if file.path.endswith(EXPORT)}
+    if EXPORT not in weights:
+        exports = set()
+    # Weights beside an export are called in many ways, and their list of endings is
+    # part of what earlier releases noted.
+    return tuple(
+        file
+        for file in files
+        if file.path.endswith(endings) or belongs(file.path, exports)
+    )

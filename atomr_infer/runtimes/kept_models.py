@@ -30,7 +30,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from atomr_infer.errors import EngineStartError
-from atomr_infer.runtimes.cache import own_cache
+from atomr_infer.runtimes.cache import free_disk_bytes, own_cache
 from atomr_infer.runtimes.contract import Progress
 
 if TYPE_CHECKING:
@@ -336,7 +336,7 @@ def space_errors(folder: Path, size_bytes: Callable[[], int]) -> Iterator[None]:
     """Say of a disk that is full how much is needed.
 
     Args:
-        folder: where the converted model is kept.
+        folder: where the converted model is kept; it may not exist.
         size_bytes: tells its size; asked when there is no room for it.
 
     Raises:
@@ -351,7 +351,7 @@ def space_errors(folder: Path, size_bytes: Callable[[], int]) -> Iterator[None]:
         # Rounded up, and one for the metadata.
         need_mib = size_bytes() // 2**20 + 2
         # What was written of it is removed by now.
-        free_mib = shutil.disk_usage(folder).free // 2**20
+        free_mib = free_disk_bytes(folder) // 2**20
         raise EngineStartError(
             f"the converted model cannot be cached: no space left in {str(folder)!r}, "
             f"about {need_mib} MiB are needed and {free_mib} MiB are free "

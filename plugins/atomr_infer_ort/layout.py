@@ -75,7 +75,8 @@ def read_layout(source: str, file: str | None = None) -> Layout:
 
     Args:
         source: the directory.
-        file: the ``.onnx`` file inside it; None: the usual names are tried.
+        file: the ``.onnx`` file inside it; None: the usual names are tried, and one
+            alone is taken whatever it is called.
 
     Raises:
         ConfigError: a file is missing; says which, and what is there.
@@ -155,7 +156,7 @@ def _model_file(folder: Path, file: str | None) -> Path:
             raise ConfigError(f"there is no file {str(found)!r}{instead}")
         return found
     there = _exports(folder)
-    usual = usual_export(there)
+    usual = there[0] if len(there) == 1 else usual_export(there)
     if usual is not None:
         return folder / usual
     raise ConfigError(

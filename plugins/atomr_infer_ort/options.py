@@ -84,7 +84,8 @@ class Options:
     Attributes:
         source: the model's directory.
         file: the ``.onnx`` file inside the directory; None: the usual names are
-            tried.
+            tried, and else one alone is taken. Of a hub's model it chooses what is
+            fetched.
         weights: what the weights of matrix products are kept in: ``model`` (as the
             file says), ``int8`` or ``int4``, for which a file with weights in 32 bits
             is converted once, into the cache.  So is the draft's, unless it has none
@@ -106,7 +107,8 @@ class Options:
         draft: the directory, or the hub's name, of a small model with the same
             tokenizer: it proposes tokens, of which the model takes those that leave
             its answers as they are; None: there is none.
-        draft_file: the ``.onnx`` file inside that directory; None: as for ``file``.
+        draft_file: the ``.onnx`` file inside that directory; None: as for ``file``,
+            of a hub's model, too.
         draft_tokens: how many tokens are proposed at once, at most; how many are, is
             what was measured to give most tokens a second.
         draft_threads: processor threads of one step of the draft; None: as many as

@@ -18,6 +18,7 @@ from atomr_infer.runtimes.contract import Progress
 from atomr_infer.runtimes.decoding.engine import Bounds
 from atomr_infer.runtimes.files import expanded
 from atomr_infer.runtimes.hub import fetch_model, hub_of
+from atomr_infer.runtimes.hub_exports import usual_export
 from atomr_infer.runtimes.hub_files import PREFIX, parse_hub_model
 from atomr_infer_ort.causal import PAST, cache_shape, probe
 from atomr_infer_ort.classifying import ClassifyingModel
@@ -142,7 +143,7 @@ def find_model(source: str, file: str | None) -> Place:
     if (path / "tokenizer.json").is_file():
         layout = read_layout(source, file)
         return Place(file=layout.model, layout=layout)
-    found = path / file if file is not None else _only_onnx(path)
+    found = path / (_onnx(path) if file is None else file)
     if not found.is_file():
         raise ConfigError(f"there is no file {str(found)!r}")
     return Place(file=found, layout=None)
@@ -160,11 +161,15 @@ def _only_plan(folder: Path) -> str:
     )
 
 
-def _only_onnx(folder: Path) -> Path:
-    found = sorted(folder.glob("**/*.onnx"))
-    if len(found) == 1:
-        return found[0]
-    names = ", ".join(one.relative_to(folder).as_posix() for one in found)
+def _onnx(folder: Path) -> str:
+    found = sorted(
+        one.relative_to(folder).as_posix() for one in folder.glob("**/*.onnx")
+    )
+    # As of a hub: what another deployment fetches beside it changes nothing.
+    usual = found[0] if len(found) == 1 else usual_export(found)
+    if usual is not None:
+        return usual
+    names = ", ".join(found)
     raise ConfigError(
         f"{str(folder)!r} holds several models; name one with file = ...: {names}"
     )

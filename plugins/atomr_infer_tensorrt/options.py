@@ -54,7 +54,8 @@ class Options:
     Attributes:
         source: a plan (``.plan``, ``.engine``), an ``.onnx`` file, or a directory.
         file: the plan or ``.onnx`` file inside the directory; None: the usual names
-            are tried.
+            are tried, and else one alone is taken. Of a hub's model it chooses what
+            is fetched.
         library: ``auto`` (``tensorrt``, else ``tensorrt_rtx``), ``tensorrt`` or
             ``tensorrt_rtx``.
         device: which GPU, from 0, of those that ``CUDA_VISIBLE_DEVICES`` leaves.

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from atomr_infer.errors import ConfigError
+from atomr_infer.errors import ConfigError, EngineStartError
 from atomr_infer.runtimes import kept_models
 from atomr_infer.runtimes.cache import own_cache
-from atomr_infer.runtimes.hub import hub_of
+from atomr_infer.runtimes.hub import Hub, fetch_model, hub_of
+from atomr_infer.runtimes.hub_files import HubModel
 from atomr_infer_tensorrt import cache as plans
 
 if TYPE_CHECKING:
@@ -41,3 +44,25 @@ def test_a_home_stands_for_its_folder() -> None:
     assert own_cache({"ATOMR_INFER_CACHE": "", "XDG_CACHE_HOME": "/x"}) == Path(
         "/x/atomr-infer"
     )
+
+
+def no_mkdir(folder: Path, **_: object) -> None:
+    raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT), str(folder))
+
+
+def test_a_quota_that_is_full_is_told_where_no_folder_could_be_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "a" / "models"
+    monkeypatch.setattr(Path, "mkdir", no_mkdir)
+    with (
+        pytest.raises(
+            EngineStartError, match=r"2 MiB are needed and \d+ MiB"
+        ) as caught,
+        kept_models.cache_errors(),
+        kept_models.space_errors(folder, lambda: 0),
+    ):
+        folder.mkdir(parents=True)
+    assert caught.value.code == kept_models.DISK_FULL
+    with pytest.raises(EngineStartError, match=r"is full: \d+ MiB are free"):
+        fetch_model(Hub("http://127.0.0.1:9", folder), HubModel("o/n"), (), print)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-import attrs
 import pytest
 
 from atomr_infer.errors import ConfigError, EngineStartError
 from atomr_infer.runtimes.hub import Hub, fetch_model
 from atomr_infer.runtimes.hub_files import HubModel
+from atomr_infer_ort.loading import _WEIGHTS as ORT
+from atomr_infer_tensorrt.loading import _WEIGHTS as TENSORRT
 from tests.runtimes.fake_hub import REPO, FakeHub, serving
 from tests.runtimes.test_hub_whole import files, ignore, of_variants, offline
 
@@ -41,8 +42,12 @@ def hub(fake: FakeHub, tmp_path: Path) -> Hub:
     return Hub(endpoint=fake.url, folder=tmp_path, pause_s=0.0)
 
 
-def fetch(hub: Hub, export: str | None = None, file: str | None = None) -> Path:
-    weights = (".onnx", ".onnx_data", ".onnx_data_1", ".onnx.data")
+def fetch(
+    hub: Hub,
+    export: str | None = None,
+    file: str | None = None,
+    weights: tuple[str, ...] = ORT,
+) -> Path:
     return fetch_model(hub, HubModel(REPO, file=file, export=export), weights, ignore)
 
 
@@ -124,14 +129,69 @@ def test_settings_of_onnxruntime_genai_say_themselves_what_they_need(
     assert files(hub) == set(variant)
 
 
+@pytest.mark.parametrize("weights", [ORT, TENSORRT], ids=["ort", "tensorrt"])
+def test_weights_beside_an_export_come_with_it(
+    fake: FakeHub, hub: Hub, weights: tuple[str, ...]
+) -> None:
+    beside = {f"model.onnx{end}": b"w" for end in ("_data", "_data_1", ".data")}
+    fake.files = {**SETTINGS, "model.onnx": b"32", **beside, "read.me": b"?"}
+    fetch(hub, weights=weights)
+    assert files(hub) == {*SETTINGS, "model.onnx", *beside}
+
+
+def test_an_export_is_named_as_any_path_is(hub: Hub) -> None:
+    folder = fetch(hub, "./onnx//model_q4.onnx")
+    assert fetch(offline(hub), "onnx/model_q4.onnx") == folder
+    assert fetch(offline(hub), "./onnx/model_q4.onnx") == folder
+
+
+@pytest.mark.parametrize("export", ["../a.onnx", "onnx/../a.onnx", "/a.onnx", "", "."])
+def test_a_path_that_leads_out_of_a_model_is_refused(export: str) -> None:
+    with pytest.raises(ConfigError, match="write a path inside the model's folder"):
+        HubModel(REPO, export=export)
+
+
+def as_an_earlier_release(hub: Hub, fake: FakeHub, *missing: str) -> Path:
+    """Have all exports in the cache, with the marks that were made then."""
+    fetch(hub)
+    top = next(hub.folder.glob("org--tiny/[0-9]*"))
+    there = {path: b for path, b in fake.files.items() if path not in missing}
+    for path in missing:
+        (top / path).unlink(missing_ok=True)
+    for path, content in there.items():
+        (top / path).write_bytes(content)
+    endings = ",".join(sorted(ORT))
+    marks = [f"///{endings}//", f"/onnx//{endings}//onnx"]
+    (top / ".whole").write_text("\n".join([*marks, *there]))
+    return top
+
+
 def test_what_an_earlier_release_fetched_is_still_whole(
     fake: FakeHub, hub: Hub
 ) -> None:
-    fetch(hub)
-    top = next(hub.folder.glob("org--tiny/[0-9]*"))
-    for path, content in EXPORTS.items():
-        (top / path).write_bytes(content)
-    assert fetch(offline(hub)) == top
+    top = as_an_earlier_release(hub, fake)
+    away = Hub(endpoint="http://127.0.0.1:9", folder=hub.folder, pause_s=0.0)
+    for one in (offline(hub), away):
+        assert fetch(one) == fetch(one, "onnx/model_q4.onnx") == top
+        assert fetch(one, "model_q4.onnx", file="onnx") == top / "onnx"
+        with pytest.raises(EngineStartError, match="is not in the cache"):
+            fetch(one, "onnx/model_q8.onnx")
     fake.asked.clear()
-    fetch(attrs.evolve(hub), "onnx/model_q4.onnx")
+    fetch(hub, "onnx/model_q4.onnx")
     assert not any("resolve" in path for path, _, _ in fake.asked)
+
+
+def test_what_an_earlier_release_left_out_is_fetched(
+    fake: FakeHub, hub: Hub, caplog: pytest.LogCaptureFixture
+) -> None:
+    fake.files = {**SETTINGS, "model.onnx": b"32", "model.onnx_data_1": b"more"}
+    top = as_an_earlier_release(hub, fake, "model.onnx_data_1")
+    # What served before does so yet where the rest does not come.
+    fake.cuts = [0] * 5
+    with caplog.at_level(logging.INFO):
+        assert fetch(hub) == top
+    assert "is taken from the cache: the model hub" in caplog.messages[-1]
+    assert "it sent 0 of 4 bytes" in caplog.messages[-1]
+    assert not (top / "model.onnx_data_1").exists()
+    assert fetch(hub) == top
+    assert (top / "model.onnx_data_1").read_bytes() == b"more"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import onnx
@@ -82,6 +83,12 @@ def with_graph(inputs: list[str], output: str, *shape: int) -> Callable[[Path], 
     return lambda folder: onnx.save(model, folder / "model.onnx")
 
 
+def in_two_exports(folder: Path) -> None:
+    for name in ("mine.onnx", "yours.onnx"):
+        shutil.copy(folder / "model.onnx", folder / name)
+    (folder / "model.onnx").unlink()
+
+
 @pytest.mark.parametrize(
     ("damage", "kind", "message"),
     [
@@ -93,9 +100,9 @@ def with_graph(inputs: list[str], output: str, *shape: int) -> Callable[[Path], 
             "holds no model.onnx or decoder_model_merged.onnx or",
         ),
         (
-            lambda folder: (folder / "model.onnx").rename(folder / "mine.onnx"),
+            in_two_exports,
             ConfigError,
-            "; name one with file = ...: mine.onnx",
+            "; name one with file = ...: mine.onnx, yours.onnx",
         ),
         (
             with_text("config.json", "{"),
@@ -216,6 +223,19 @@ async def test_of_a_hub_s_several_exports_the_one_that_is_named_is_fetched(
             assert Feature.CHAT in runner.capabilities.features
     fetched = {path.name for path in (tmp_path / "cache").rglob("*.onnx")}
     assert fetched == {"model_q4.onnx"}
+
+
+async def test_one_export_alone_is_the_model_whatever_it_is_called(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = files_in(model)
+    files["classifier.onnx"] = files.pop("model.onnx")
+    deployment = Deployment(name="d", runtime="ort", model=f"hf:{REPO}")
+    with serving(FakeHub(files)) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        monkeypatch.setenv("ATOMR_INFER_CACHE", str(tmp_path / "cache"))
+        async with PLUGIN.open_runner(deployment, RunnerContext()) as runner:
+            assert Feature.CHAT in runner.capabilities.features
 
 
 async def test_progress_is_told_with_bytes(model: Path) -> None:

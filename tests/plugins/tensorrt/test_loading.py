@@ -44,6 +44,15 @@ def test_a_plan_is_found_where_no_onnx_file_is(tmp_path: Path) -> None:
     assert find_model(str(tmp_path), None).file == tmp_path / "m.engine"
 
 
+def test_another_export_that_came_later_changes_nothing(tmp_path: Path) -> None:
+    usual, other = tmp_path / "onnx/model.onnx", tmp_path / "onnx/model_q4.onnx"
+    usual.parent.mkdir()
+    usual.touch()
+    assert find_model(str(tmp_path), None).file == usual
+    other.touch()
+    assert find_model(str(tmp_path), None).file == usual
+
+
 @pytest.mark.parametrize(
     ("files", "file", "problem"),
     [

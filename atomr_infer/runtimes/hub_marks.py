@@ -1,0 +1,114 @@
+"""What is noted beside the files of a hub's model: what of it is whole.
+
+A note names what is asked for, the endings of weights that an engine reads, and which
+of several exports.
+
+Pure: :mod:`atomr_infer.runtimes.hub` reads and writes it.
+"""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+import attrs
+
+from atomr_infer.errors import ConfigError
+from atomr_infer.runtimes.hub_exports import SUFFIX as EXPORT
+from atomr_infer.runtimes.hub_files import HubFile, HubModel, wanted_files
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+
+def place_in(
+    names: Collection[str],
+    model: HubModel,
+    weights: tuple[str, ...],
+    *,
+    is_asked: bool = True,
+) -> str | None:
+    """Return where a model is among files that are whole; None: it is not there.
+
+    Args:
+        names: the files, and marks of what is whole.
+        model: what is asked for.
+        weights: the endings of files with weights that the engine reads.
+        is_asked: whether the hub can be asked; if not, marks of earlier releases are
+            believed, too.
+    """
+    if model.file is not None and model.file in names:
+        return model.file
+    found = _marked(names, _mark(model, weights))
+    if found is not None or is_asked:
+        return found
+    # Earlier releases fetched all exports, but not all weights beside them.
+    at = _marked(names, _early_mark(model, weights))
+    if at is None or model.export is None:
+        return at
+    return at if (PurePosixPath(at) / model.export).as_posix() in names else None
+
+
+def _marked(names: Collection[str], mark: str) -> str | None:
+    found = [name.removeprefix(mark) for name in names if name.startswith(mark)]
+    return found[0] if found else None
+
+
+def marks(
+    names: Collection[str],
+    model: HubModel,
+    files: tuple[HubFile, ...],
+    weights: tuple[str, ...],
+) -> set[str]:
+    """Return what is noted beside files that are whole: all that may be asked for.
+
+    That is the model without a file's name, and each folder, of which everything is
+    there that an engine with such weights needs.
+
+    Args:
+        names: the files that are whole.
+        model: says the repository.
+        files: what the repository has.
+        weights: the endings of files with weights that the engine reads.
+    """
+    with_weights = [file.path for file in files if file.path.endswith(weights)]
+    folders = {
+        folder.as_posix()
+        for path in with_weights
+        if path in names
+        for folder in PurePosixPath(path).parents
+    }
+    found = set()
+    for asked in _askable(model, names, folders):
+        try:
+            wanted = wanted_files(asked, files, weights)
+        except ConfigError:
+            continue  # nobody gets it without naming one of its files
+        if all(file.path in names for file in wanted.files):
+            found.add(f"{_mark(asked, weights)}{wanted.at}")
+    return found
+
+
+def _askable(
+    model: HubModel, names: Collection[str], folders: Collection[str]
+) -> Iterator[HubModel]:
+    """Yield how what is in some folders may be asked for."""
+    for folder in folders:
+        # The parent of what lies at the top; all of it is asked for without a file.
+        asked = attrs.evolve(model, file=None if folder == "." else folder, export=None)
+        yield asked
+        inside = "" if asked.file is None else f"{asked.file}/"
+        for path in names:
+            is_mark = path.startswith("/")
+            if path.startswith(inside) and path.endswith(EXPORT) and not is_mark:
+                yield attrs.evolve(asked, export=path.removeprefix(inside))
+    yield model
+
+
+def _mark(asked: HubModel, weights: tuple[str, ...]) -> str:
+    return f"{_early_mark(asked, weights).removesuffix('//')}={asked.export or ''}//"
+
+
+def _early_mark(asked: HubModel, weights: tuple[str, ...]) -> str:
+    # No file's path begins so: it would be absolute.
+    return f"/{asked.file or ''}//{','.join(sorted(weights))}//"
