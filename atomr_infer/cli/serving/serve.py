@@ -280,7 +280,7 @@ async def _load_share(cluster: Cluster, orders: Orders, plan: ServePlan) -> None
     """Have all nodes serve what the file says, and load this node's share of it."""
     await orders.meet()
     swaps = cluster.hot_swaps.declared
-    for line in orders.declare(plan.deployments, swaps=swaps):
+    for line in orders.declare(plan.deployments, swaps=swaps, at_start=True):
         print_notice(line)
     failures = Failures(plan)
     with LoadProgress() as progress:

@@ -116,7 +116,8 @@ class Catalogue:
         """Return the entry of a deployment; None: there is none.
 
         Of several that were put at once the last one counts, as all nodes know; but
-        where others had gone on from it, what they came to does.
+        where that is the old file of a node that started, what the others had gone on
+        to does.
         """
         rivals = self._rivals(name)
         if len(rivals) > 1:
@@ -187,15 +188,19 @@ class Catalogue:
         else:
             self._placements.put(name, to_plain(claim))
 
-    def put(self, table: dict[str, Any], *, remote: bool) -> Entry | None:
+    def put(
+        self, table: dict[str, Any], *, remote: bool, at_start: bool = False
+    ) -> Entry | None:
         """Have a deployment served as its table says; None: it is so already.
 
         Args:
             table: the deployment's.
             remote: whether its runtime asks a provider.
+            at_start: whether this node has just started, with a file that says it.
         """
         name: str = table["name"]
-        entry = revised(self.entry(name), table, remote=remote, by=self.me)
+        now = self.entry(name)
+        entry = revised(now, table, remote=remote, by=self.me, at_start=at_start)
         if entry is not None:
             self._deployments.put(name, to_plain(entry))
         return entry
@@ -239,7 +244,10 @@ class Catalogue:
         return next((d for o, d in found.items() if o.name == self.me), None)
 
     def conflicts(self, name: str) -> int:
-        """Return how many other deployments were put at the same moment."""
+        """Return how many other deployments were put at the same moment.
+
+        An old file is none of them: it is told as the file of its node.
+        """
         # Nodes with the same file put the same, each in its own name.
         digests = {entry.digest for entry in self._rivals(name)}
         return max(0, len(digests) - 1)

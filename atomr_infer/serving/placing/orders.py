@@ -244,7 +244,11 @@ class Orders:
             await self._news()
 
     def declare(
-        self, deployments: Iterable[Deployment], *, swaps: Swaps | None = None
+        self,
+        deployments: Iterable[Deployment],
+        *,
+        swaps: Swaps | None = None,
+        at_start: bool = False,
     ) -> tuple[str, ...]:
         """Have the deployments of this node's file served, and no more those of before.
 
@@ -254,6 +258,7 @@ class Orders:
         Args:
             deployments: what stands in the file.
             swaps: those that take over step by step; None: each is exchanged at once.
+            at_start: whether the node has just started: its file may be an old one.
 
         Returns:
             What was done or left, one sentence for each deployment that is concerned.
@@ -271,6 +276,7 @@ class Orders:
             is_remote=self._is_remote,
             is_client=self._sources.is_client,
             swaps=swaps or AtOnce(),
+            at_start=at_start,
         )
         return file.put(wanted)
 
@@ -330,11 +336,7 @@ class Orders:
     def _check(
         self, deployment: Deployment, picture: Picture, expected: frozenset[str]
     ) -> None:
-        """Refuse what cannot work on any node.
-
-        Raises:
-            ConfigError: it cannot.
-        """
+        """Refuse what cannot work on any node, with a ConfigError."""
         deployment_table(deployment)
         others = {
             name: known.deployment

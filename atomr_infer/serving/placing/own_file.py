@@ -71,6 +71,7 @@ class OwnFile:
         is_remote: Callable[[Deployment, Picture], bool],
         is_client: Callable[[Deployment], bool],
         swaps: Swaps,
+        at_start: bool = False,
     ) -> None:
         """Put it into a catalogue.
 
@@ -80,12 +81,14 @@ class OwnFile:
             is_remote: whether a deployment's runtime asks a provider.
             is_client: whether its engine is a client in its node's process.
             swaps: those that take over step by step.
+            at_start: whether the node has just started: its file may be an old one.
         """
         self._catalogue = catalogue
         self._picture = picture
         self._is_remote = is_remote
         self._is_client = is_client
         self._swaps = swaps
+        self._at_start = at_start
 
     def put(self, wanted: Mapping[str, Deployment]) -> tuple[str, ...]:
         """Have the deployments of the file served, and no more those of before.
@@ -114,7 +117,7 @@ class OwnFile:
             if told:
                 return told
         remote = self._is_remote(deployment, self._picture)
-        entry = self._catalogue.put(table, remote=remote)
+        entry = self._catalogue.put(table, remote=remote, at_start=self._at_start)
         what = "is deployed" if known is None else "is changed"
         return "" if entry is None else f"{name} {what}, as revision {entry.revision}"
 

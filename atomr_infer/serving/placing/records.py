@@ -55,6 +55,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
         before: digests of the revisions before it, the latest first.
         remote: whether its runtime asks a provider over the network.
         by: the node on which it was written.
+        at_start: whether that node read it in its file when it started: the file may
+            be an old one, and nobody may have meant to change anything.
     """
 
     table: dict[str, Any]
@@ -63,6 +65,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     before: tuple[str, ...] = ()
     remote: bool = False
     by: str = ""
+    at_start: bool = False
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
@@ -147,7 +150,12 @@ def digest_of(table: Mapping[str, object]) -> str:
 
 
 def revised(
-    now: Entry | None, table: dict[str, Any], *, remote: bool, by: str
+    now: Entry | None,
+    table: dict[str, Any],
+    *,
+    remote: bool,
+    by: str,
+    at_start: bool = False,
 ) -> Entry | None:
     """Return the entry that replaces ``now``; None: it says the same already.
 
@@ -156,20 +164,22 @@ def revised(
         table: what shall be served.
         remote: whether its runtime asks a provider.
         by: the node that writes it.
+        at_start: whether that node has just started, with a file that says it.
     """
     digest = digest_of(table)
-    if now is None:
-        return Entry(table=table, digest=digest, revision=1, remote=remote, by=by)
-    if now.digest == digest:
+    if now is not None and now.digest == digest:
         return None
-    before = (now.digest, *(old for old in now.before if old != digest))
+    before: tuple[str, ...] = ()
+    if now is not None:
+        before = (now.digest, *(old for old in now.before if old != digest))
     return Entry(
         table=table,
         digest=digest,
-        revision=now.revision + 1,
+        revision=1 if now is None else now.revision + 1,
         before=before[:_KEPT_REVISIONS],
         remote=remote,
         by=by,
+        at_start=at_start,
     )
 
 
@@ -183,10 +193,12 @@ def is_outdated(now: Entry | None, digest: str) -> bool:
 
 
 def still_rivals(put: Iterable[Entry]) -> list[Entry]:
-    """Return what nobody has gone on from, of entries that were put at once.
+    """Return what counts of entries that were put at once, but for old files.
 
     A node that starts behind a cut, with the file of last week, knows of nothing that
-    it could be older than: its entry is the latest, with the fewest revisions.
+    it could be older than: its entry is the latest, with the fewest revisions.  One
+    that was removed and deployed anew looks the same, and is meant: only what was put
+    at a start can be an old file.
 
     Args:
         put: entries of one name whose nodes could not hear each other.
@@ -198,7 +210,8 @@ def still_rivals(put: Iterable[Entry]) -> list[Entry]:
     return [
         entry
         for entry in entries
-        if not any(
+        if not entry.at_start
+        or not any(
             other.revision > entry.revision and is_outdated(other, entry.digest)
             for other in entries
         )

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
     from pathlib import Path
 
+    from atomr_infer.serving.placing.records import Entry
     from tests.serving.placing.real import Node
 
 M = Deployment(name="m", runtime="mock", options={"reply": "old"})
@@ -151,6 +152,31 @@ async def test_a_node_that_starts_with_an_old_file_undoes_nothing(
         async with starting(tmp_path, plan, a.address):
             [status] = a.cluster.deployments()
             assert (status.name, status.revision, status.by) == ("m", 2, "a")
+
+
+@pytest.mark.slow
+async def test_what_is_read_at_a_start_may_be_old_and_what_is_read_again_is_meant(
+    tmp_path: Path,
+) -> None:
+    at_start = attrs.evolve(PLAN, deployments=(M,))
+    again = attrs.evolve(PLAN, deployments=(attrs.evolve(M, options={}),))
+    async with open_fleet(tmp_path, "a") as fleet, trio.open_nursery() as nursery:
+        a = fleet.nodes["a"]
+        async with starting(tmp_path, at_start, a.address) as b:
+            assert entry_of("m", b).at_start
+            await until(lambda: "m" in a.cluster.models())
+            reloader = Reloader(a.cluster, a.gateway, PLAN, lambda: again, nursery)
+            assert (await reloader.reload("test")).refused is None
+            entry = entry_of("m", a.cluster)
+            assert (entry.revision, entry.at_start) == (2, False)
+        nursery.cancel_scope.cancel()
+
+
+def entry_of(name: str, cluster: Cluster) -> Entry:
+    """Return a deployment's entry, as a node knows it."""
+    assert isinstance(cluster.orders, Orders)
+    with cluster.at_home():
+        return cluster.orders.picture().catalogue[name].entry
 
 
 @pytest.mark.slow

@@ -239,7 +239,7 @@ async def test_last_weeks_file_behind_a_cut_does_not_come_back_when_it_heals(
         places["a"].orders.declare([remote(serves=("gpt", "gpt-*"))])
         places.world.cut("b")
         await places.start("b")
-        assert places["b"].orders.declare([remote()]) == (
+        assert places["b"].orders.declare([remote()], at_start=True) == (
             "gpt is deployed, as revision 1",
         )
         await places.until(lambda: places["b"].runs() == {"gpt": 1}, within_s=10)
@@ -272,6 +272,56 @@ async def test_of_two_edits_on_both_sides_of_a_cut_the_last_one_counts(
                 "the file of a has another content",
                 "another node wrote another one at the same moment; the last one "
                 "counts",
+            )
+
+
+ANOTHER_TOO = "another node wrote another one at the same moment; the last one counts"
+
+
+async def test_what_is_deployed_anew_beyond_a_cut_is_not_taken_for_an_old_file(
+    autojump_clock: object,
+) -> None:
+    async with open_places("a", "b") as places:
+        a, b = places["a"].orders, places["b"].orders
+        await a.deploy(remote(), wait=False)
+        await a.replace(remote(serves=("gpt", "gpt-*")), wait=False)
+        places.world.cut("b")
+        await b.replace(remote(serves=("gpt", "g")), wait=False)
+        await a.undeploy("gpt", wait=False)
+        await a.deploy(remote(), wait=False)  # a first revision, which is the last
+
+        places.world.heal()
+
+        await places.until(
+            lambda: places["b"].serving.table.names() == ("gpt",), within_s=10
+        )
+        for orders in (a, b):
+            [status] = orders.statuses()
+            assert (status.revision, status.by) == (1, "a")
+            assert status.conflicts == (ANOTHER_TOO,)
+
+
+async def test_an_older_text_that_is_read_behind_a_cut_counts_when_it_is_the_last(
+    autojump_clock: object,
+) -> None:
+    async with open_places("a", "b") as places:
+        a, b = places["a"].orders, places["b"].orders
+        a.declare([remote()])
+        a.declare([remote(serves=("gpt", "gpt-*"))])
+        b.declare([remote(serves=("gpt", "gpt-*"))], at_start=True)
+        places.world.cut("b")
+        for name in ("g", "g-*"):
+            a.declare([remote(serves=("gpt", name))])
+        assert b.declare([remote()]) == ("gpt is changed, as revision 3",)
+
+        places.world.heal()
+
+        for orders in (a, b):
+            [status] = orders.statuses()
+            assert (status.revision, status.by) == (3, "b")
+            assert status.conflicts == (
+                "the file of a has another content",
+                ANOTHER_TOO,
             )
 
 

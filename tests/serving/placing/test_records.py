@@ -51,8 +51,8 @@ def table(port: int) -> dict[str, object]:
     return {"name": "tiny", "runtime": "mock", "options": {"port": port}}
 
 
-def put(now: Entry | None, port: int) -> Entry:
-    entry = revised(now, table(port), remote=False, by="a")
+def put(now: Entry | None, port: int, *, at_start: bool = False) -> Entry:
+    entry = revised(now, table(port), remote=False, by="a", at_start=at_start)
     assert entry is not None
     return entry
 
@@ -94,19 +94,45 @@ def test_a_file_from_which_all_have_gone_on_is_outdated() -> None:
     assert not is_outdated(None, digest_of(table(1)))
 
 
-def test_of_what_was_put_at_once_the_outdated_is_no_rival() -> None:
-    alone, gone_on = put(None, 1), put(put(None, 1), 2)
+def test_an_old_file_at_a_start_is_no_rival_of_what_has_gone_on_from_it() -> None:
+    alone, gone_on = put(None, 1, at_start=True), put(put(None, 1), 2)
     assert still_rivals([alone, gone_on]) == [gone_on]
     assert still_rivals([gone_on, alone, put(None, 3)]) == [gone_on, put(None, 3)]
     assert still_rivals([alone]) == [alone]
     assert still_rivals([]) == []
 
 
-def test_who_went_back_to_it_as_often_is_a_rival() -> None:
+def test_what_was_put_on_purpose_is_a_rival_however_old_it_looks() -> None:
+    # Removed and deployed anew, it has no revisions before it.
+    anew, gone_on = put(None, 1), put(put(None, 1), 2)
+    assert still_rivals([anew, gone_on]) == [anew, gone_on]
+
+
+def test_an_old_file_at_a_start_is_a_rival_of_no_more_revisions() -> None:
     # Behind a cut it was put back, while others went on from both.
-    back = put(put(put(None, 1), 2), 1)
+    back = put(put(put(None, 1), 2), 1, at_start=True)
     gone_on = put(put(put(None, 1), 2), 3)
     assert still_rivals([back, gone_on]) == [back, gone_on]
     # Two who know of each other's: neither is the older one.
-    circle = [put(put(None, 1), 2), put(put(None, 2), 1)]
+    circle = [
+        put(put(None, 1), 2, at_start=True),
+        put(put(None, 2), 1, at_start=True),
+    ]
     assert still_rivals(circle) == circle
+
+
+def test_an_edit_of_what_a_start_put_is_on_purpose() -> None:
+    first = put(None, 1, at_start=True)
+    assert (first.at_start, put(first, 2).at_start) == (True, False)
+    assert put(put(None, 1), 2, at_start=True).at_start
+
+
+def test_an_entry_of_a_node_that_knows_of_no_starts_is_on_purpose() -> None:
+    entry = from_plain(
+        Entry, {"table": table(1), "digest": "d", "revision": 1}, of="tiny"
+    )
+    assert entry is not None
+    assert not entry.at_start
+    assert "at_start" not in to_plain(entry)
+    first = put(None, 1, at_start=True)
+    assert from_plain(Entry, to_plain(first), of="tiny") == first
