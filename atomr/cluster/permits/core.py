@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from atomr.cluster.permits.line import Part, Permits, Waiter
+from atomr.cluster.permits.line import Difference, Part, Permits, Waiter
 from atomr.cluster.permits.outcomes import LimitState
 from atomr.gossip.escrow import (
     UNKNOWN,
@@ -29,7 +29,7 @@ from atomr.gossip.escrow import (
     Send,
     TermsDiffer,
 )
-from atomr.gossip.escrow.frames import Offer, Open
+from atomr.gossip.escrow.frames import Offer, Open, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -49,6 +49,11 @@ MAX_WAITING = 10_000
 DIFFERS_S = 30.0
 """So long may the terms of two nodes differ before anybody is told: while a limit is
 changed, or files are given out, the nodes hear of it one after the other."""
+
+FORGOTTEN_S = 3.0 * DIFFERS_S
+"""So long may a node whose terms differ be silent.  Later it may have been put right
+since, and wanted nothing: it is named no more, and what differs then has just begun.
+A node whose terms stay wrong, and that wants something more seldom, is not told of."""
 
 
 class Core:
@@ -101,7 +106,6 @@ class Core:
         effects = self.escrow.resize(limit, now_s)
         part = self.parts[limit.name]
         part.limit = limit
-        part.differs.clear()
         self._perform(effects, now_s)
         self._serve(part, now_s)
 
@@ -138,7 +142,7 @@ class Core:
             used=self.escrow.used(name, now_s=now_s),
             waiting=part.line.length(),
             overrun=self.escrow.overrun(name),
-            differs=tuple(sorted(part.differs)),
+            differs=tuple(sorted(_differing(part, now_s))),
         )
 
     # --- use ------------------------------------------------------------------------
@@ -253,9 +257,14 @@ class Core:
 
     def _note(self, fact: TermsDiffer, now_s: float) -> None:
         """Have a difference told when it lasts, and not again while it does."""
-        differs = self.parts[fact.limit].differs
-        if now_s - differs.setdefault(fact.peer, now_s) >= DIFFERS_S:
-            differs[fact.peer] = _NEVER
+        part = self.parts[fact.limit]
+        known = part.differs.get(fact.peer)
+        if known is None or _is_forgotten(known, part.limit, now_s):
+            part.differs = _differing(part, now_s)
+            known = part.differs[fact.peer] = Difference(now_s, now_s)
+        known.seen_s = now_s
+        if now_s - known.since_s >= DIFFERS_S:
+            known.since_s = _NEVER
             self.facts.append(fact)
 
     def _answered(self, answered: Answered, now_s: float) -> None:
@@ -308,9 +317,24 @@ class Core:
                     _answer(head, outcome)
 
 
+def _differing(part: Part, now_s: float) -> dict[str, Difference]:
+    """Return the nodes whose terms differ, without those that are silent for long."""
+    return {
+        peer: known
+        for peer, known in part.differs.items()
+        if not _is_forgotten(known, part.limit, now_s)
+    }
+
+
+def _is_forgotten(known: Difference, limit: Limit, now_s: float) -> bool:
+    """Whether a node would have been heard of since, if it still wanted something."""
+    # Where nothing is answered, it says something each half of a lease.
+    return now_s - known.seen_s > max(FORGOTTEN_S, 2.0 * limit.lease_s)
+
+
 def _agrees(frame: Frame, limit: Limit) -> bool:
     """Whether a frame is of one that has the same terms."""
-    if isinstance(frame, Open):
+    if isinstance(frame, Open | Refused):
         return frame.terms == limit.terms
     return isinstance(frame, Offer)
 

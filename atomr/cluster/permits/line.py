@@ -112,6 +112,19 @@ class Line:
             heapq.heappop(self.heap)
 
 
+@attrs.define
+class Difference:
+    """That another node has other terms for a limit.
+
+    Attributes:
+        since_s: since when; infinite: that was told.
+        seen_s: when it was last seen.
+    """
+
+    since_s: float
+    seen_s: float
+
+
 @attrs.define(eq=False)
 class Part:
     """This node's part in one limit; another one each time that it is added.
@@ -119,12 +132,12 @@ class Part:
     Attributes:
         limit: its terms.
         line: who waits.
-        differs: nodes that have other terms for it, and since when; infinite: that
-            was told.
+        differs: by the names of nodes that have other terms for it, or had them when
+            they were last heard of.
         is_over: whether the limit was removed, or this life has ended.
     """
 
     limit: Limit
     line: Line = attrs.field(factory=Line)
-    differs: dict[str, float] = attrs.field(factory=dict)
+    differs: dict[str, Difference] = attrs.field(factory=dict)
     is_over: bool = False

@@ -16,7 +16,8 @@ class LimitState:
         used: permits that are locked here; of a soft limit, in all.
         waiting: how many wait for permits here.
         overrun: permits that were used beyond what was granted.
-        differs: nodes that have other terms for it; nothing is lent between them.
+        differs: nodes that have other terms for it, or had when they were last heard
+            of; nothing is lent between them.
     """
 
     limit: Limit

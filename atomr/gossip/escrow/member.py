@@ -250,8 +250,10 @@ class Member:
                 return lessee.closed(sender, frame, now_s)
             case Elsewhere():
                 self._seat.heard_of(sender, frame.home)
-            case Refused(terms=0):
-                pass  # it has not been told of the limit yet, and is asked again
+            case Refused(terms=terms) if terms in (0, self._limit.terms):
+                # It has not been told of the limit yet, or this node was, while that
+                # was under way: it is asked again.
+                pass
             case _ if sender == self._seat.holder:
                 return [TermsDiffer(frame.limit, sender)]
         return []
