@@ -70,11 +70,14 @@ class NoBranchError(FlowError):
 
 
 class BranchOpenedAgainError(FlowError):
-    """The input of a branch was opened twice; restart the flow around it instead."""
+    """The input of a branch was opened twice, or later than the branch.
+
+    Restart the flow around it instead.
+    """
 
     def __str__(self) -> str:
         """Return what cannot be done, and what can."""
         return (
-            "the input of a branch can be opened once: "
+            "the input of a branch can be opened once, and with the branch: "
             "restart the whole flow, not a part of its branch"
         )

@@ -117,7 +117,10 @@ class Buffer(Generic[T]):
             Exception: what closing the stage before it has raised.
         """
         self._scope.cancel()
-        await self._ended.wait()
+        # Who closes it may be cancelled itself, as the task of a stage behind it is
+        # by its own close; the task here is cancelled, so it ends.
+        with trio.CancelScope(shield=True):
+            await self._ended.wait()
         if self._not_closed is not None:
             raise self._not_closed
 

@@ -71,8 +71,13 @@ class Outlet(Generic[T]):
         self.closed = False
 
     def open(self, nursery: trio.Nursery) -> Outlet[T]:
-        """Return the outlet as its branch's first stage, once."""
-        if self.opened:
+        """Return the outlet as its branch's first stage, once.
+
+        Raises:
+            BranchOpenedAgainError: it was opened before; or the branch was, without
+                it, and nothing is kept for it.
+        """
+        if self.opened or self.closed:
             raise BranchOpenedAgainError
         self.opened = True
         return self

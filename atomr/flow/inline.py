@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING, Never, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
 from atomr.errors import BranchOpenedAgainError, FlowRestartsError
+from atomr.flow.opening import Opening, Unopened
 from atomr.flow.stage import Inline
 from atomr.flow.steps import begin, log_restarted, take
 
@@ -143,28 +143,20 @@ class Until(Inline[T]):
     async def pull(self, demand: int) -> Sequence[T]:
         """Return the next events; none when the switch was used meanwhile."""
         events: Sequence[T] = ()
-        if not self._switch.used:
-            with self._switch.stopping():
-                events = await self._upstream.pull(demand)
+        try:
+            if not self._switch.used:
+                with self._switch.stopping():
+                    events = await self._upstream.pull(demand)
+            if not events:
+                await self._upstream.close()
+        except Exception as error:
+            # What was before it may fail of being stopped: that is no reason to end
+            # with something else than was asked for.
+            self._switch.raise_error(besides=error)
+            raise
         if not events:
-            await self._upstream.close()
             self._switch.raise_error()
         return events
-
-
-class Unopened:
-    """What could not be opened."""
-
-    def __init__(self, failure: Exception) -> None:
-        self._failure = failure
-
-    async def pull(self, demand: int) -> Sequence[Never]:
-        """Say why."""
-        await trio.lowlevel.checkpoint()
-        raise self._failure
-
-    async def close(self) -> None:
-        """Nothing is open."""
 
 
 class Restarted(Inline[T]):
@@ -177,7 +169,8 @@ class Restarted(Inline[T]):
         intensity: RestartIntensity,
         backoff_s: float,
     ) -> None:
-        self._open = partial(open_stage, nursery)
+        self._nursery = nursery
+        self._open = open_stage
         super().__init__(self._opened())
         self._intensity = intensity
         self._backoff_s = backoff_s
@@ -208,9 +201,10 @@ class Restarted(Inline[T]):
 
     def _opened(self) -> Stage[T]:
         """Open what is before it; that it cannot be opened is a failure of it."""
+        opening = Opening(self._nursery)
         try:
-            return self._open()
+            return opening.open(self._open)
         except BranchOpenedAgainError:
             raise  # it cannot be opened ever
         except Exception as error:  # noqa: BLE001 - a supervisor's boundary
-            return Unopened(error)
+            return Unopened(error, opening)

@@ -53,7 +53,13 @@ class KillSwitch:
             finally:
                 self._scopes.discard(scope)
 
-    def raise_error(self) -> None:
-        """Raise what the flows are to end with, if there is anything."""
+    def raise_error(self, *, besides: Exception | None = None) -> None:
+        """Raise what the flows are to end with, if there is anything.
+
+        Args:
+            besides: what ending a flow has raised itself; it becomes a note.
+        """
         if self._error is not None:
+            if besides is not None and besides is not self._error:
+                self._error.add_note(f"ending the flow raised {besides!r}")
             raise self._error

@@ -44,8 +44,16 @@ OPEN: list[int] = []
 """Sources that are open."""
 
 
+REFUSED: list[int] = []
+"""Openings that were refused, and those that were not, by turns."""
+
+TRIED: set[int] = set()
+"""Odd numbers of the source that runs that were tried once."""
+
+
 async def numbers() -> AsyncIterator[int]:
     OPEN.append(1)
+    TRIED.clear()
     try:
         for number in range(12):
             await trio.lowlevel.checkpoint()
@@ -61,9 +69,17 @@ async def slow(number: int) -> int:
 
 async def odd_at_first(number: int) -> int:
     await trio.lowlevel.checkpoint()
-    if number % 2 and len(OPEN) == 1:
+    if number % 2 and number not in TRIED:
+        TRIED.add(number)
         raise OSError
     return number
+
+
+def refused_at_first() -> AsyncIterator[int]:
+    REFUSED.append(len(REFUSED))
+    if len(REFUSED) % 2:
+        raise OSError
+    return numbers()
 
 
 SOURCE = flow.from_async_iterable(numbers)
@@ -75,6 +91,7 @@ SHAPES: dict[str, Flow[Any]] = {
     "ordered": SOURCE.map_async(slow, concurrency=3),
     "unordered": SOURCE.map_async(slow, concurrency=3, ordered=False),
     "buffer": SOURCE.buffer(3),
+    "three tasks": SOURCE.buffer(2).map_async(slow, concurrency=2).buffer(2),
     "dropping": SOURCE.buffer(1, when_full=WhenFull.DROP_OLD),
     "batch": SOURCE.batch(5),
     "batch within": SOURCE.batch(5, within_s=0.05),
@@ -82,6 +99,9 @@ SHAPES: dict[str, Flow[Any]] = {
     "merge": SOURCE.merge(SOURCE, ahead=2),
     "until": SOURCE.until(KillSwitch()),
     "restarted": SOURCE.map_async(slow, concurrency=2).restarted(),
+    "opened halfway": SOURCE.buffer(2)
+    .merge(flow.from_async_iterable(refused_at_first))
+    .restarted(backoff_s=0.01),
     "partition": SOURCE.partition(
         lambda n: n % 2, lambda f: f.buffer(1), lambda f: f.take(2), ahead=2
     ),
@@ -92,6 +112,13 @@ SHAPES: dict[str, Flow[Any]] = {
     .batch(3, within_s=0.02)
     .take(5),
 }
+
+
+async def test_the_shape_with_retries_gives_what_failed_once(
+    autojump_clock: MockClock,
+) -> None:
+    assert await SHAPES["retried"].collect() == list(range(12))
+    assert sorted(TRIED) == [1, 3, 5, 7, 9, 11]
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
