@@ -49,6 +49,14 @@ def test_many_seeds_are_run_in_processes_and_the_failing_ones_named() -> None:
     assert "7/7" in ran.stderr
 
 
+@pytest.mark.parametrize("seeds", ["0", "-3"])
+def test_no_run_at_all_does_not_hold(seeds: str) -> None:
+    code, output = command(COUNTER, "--seeds", seeds)
+
+    assert code == 2
+    assert f"Invalid value for '--seeds': {seeds} is not in the range x>=1" in output
+
+
 def test_a_log_is_told_how_far_it_came_and_at_once_what_failed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

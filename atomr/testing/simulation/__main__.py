@@ -29,7 +29,13 @@ class _Chosen:
 
 @click.command()
 @click.argument("modules", nargs=-1, required=True)
-@click.option("--seeds", default=100, show_default=True, help="How many runs of each.")
+@click.option(
+    "--seeds",
+    type=click.IntRange(min=1),
+    default=100,
+    show_default=True,
+    help="How many runs of each.",
+)
 @click.option("--from", "first", default=0, show_default=True, help="The first seed.")
 @click.option("--only", default="", help="Only scenarios whose name holds this.")
 @click.option("--jobs", default=os.cpu_count() or 1, show_default=True)

@@ -110,7 +110,13 @@ def play_chunk(chunk: Chunk) -> Done:
 @click.argument(
     "services", nargs=-1, required=True, type=click.Choice(sorted(SERVICES))
 )
-@click.option("--seeds", default=100, show_default=True, help="How many of each.")
+@click.option(
+    "--seeds",
+    type=click.IntRange(min=1),
+    default=100,
+    show_default=True,
+    help="How many of each.",
+)
 @click.option("--first", default=0, show_default=True, help="The first seed.")
 @click.option("--jobs", default=os.cpu_count() or 1, show_default=True)
 @click.option("--seed", type=int, help="One of each, here, with its whole error.")

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from typing import TYPE_CHECKING
 
+import pytest
 import trio
+from click.testing import CliRunner
 
 from atomr.testing.simulation.running import Chunk
 from tests.atomr.cluster import schedules
-
-if TYPE_CHECKING:
-    import pytest
 
 
 def test_schedules_are_played_in_processes_and_summed_up() -> None:
@@ -29,6 +27,15 @@ def test_schedules_are_played_in_processes_and_summed_up() -> None:
     assert took.endswith(" s, 1 at once")
     assert summary.startswith("permits: 1 runs, all hold; ")
     assert "1/1" in ran.stderr
+
+
+@pytest.mark.parametrize("seeds", ["0", "-3"])
+def test_no_schedule_at_all_does_not_hold(seeds: str) -> None:
+    played = CliRunner().invoke(schedules.main, ["permits", "--seeds", seeds])
+
+    assert played.exit_code == 2
+    wrong = f"Invalid value for '--seeds': {seeds} is not in the range x>=1"
+    assert wrong in played.output
 
 
 async def _odd(seed: int) -> None:
