@@ -166,7 +166,7 @@ MUTANTS = (
         "old = before.used - chunk_of(limit)",
         "old = mark.used",
         RESTARTS,
-        first_seed=580,
+        first_seed=1090,
     ),
     Mutant(
         "the log is believed to be of every use",
@@ -174,7 +174,7 @@ MUTANTS = (
         "last.used - max(0, old)",
         "last.used - max(0, old) - chunk_of(limit)",
         RESTARTS,
-        first_seed=100,
+        first_seed=130,
     ),
     Mutant(
         "the home forgets what it lent",

@@ -164,7 +164,6 @@ def restarts(simulation: Simulation) -> None:
         permits=100,
         floor_fraction=1.0,
         use_log=True,
-        mode=Mode.ESCROW,
     )
     world = World(simulation, limit)
     rates = _rates(simulation, limit)
@@ -176,8 +175,10 @@ def restarts(simulation: Simulation) -> None:
     for _ in range(draw.randrange(1, 6)):
         name = draw.choice(limit.voters)
         crash = partial(simulation.restart, name, lose_disk=draw.random() < 0.1)
-        # What a log says begins to matter when its first lines are a window old.
-        at_s = draw.uniform(0.3, 0.95) * within_s
+        # What a log says begins to matter when its first lines are a window old; what
+        # there is before that, a log that is young or empty, is seen by one in five.
+        first = 0.0 if draw.random() < 0.2 else 0.3
+        at_s = draw.uniform(first, 0.95) * within_s
         simulation.at(at_s, crash)
         for number in range(1, 16):  # whatever is free then is used at once
             simulation.at(at_s + 0.01 * number, partial(world.ask, name))
