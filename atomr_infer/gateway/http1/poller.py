@@ -69,14 +69,20 @@ class Poller:
                 await self._report()
 
     def add(self, sock: socket.socket, owner: Polled) -> None:
-        """Report what happens to a socket, from what has happened already on."""
+        """Report what happens to a socket, from what has happened already on.
+
+        Nothing is reported any more where `run` has ended: the owner, which a stop
+        lets end what it does, is told by its own cancellation.
+        """
         self._owners[sock.fileno()] = owner
-        self._epoll.register(sock, _WATCHED)
+        if not self._epoll.closed:
+            self._epoll.register(sock, _WATCHED)
 
     def remove(self, sock: socket.socket) -> None:
         """Report nothing more; call it before the socket is closed."""
         del self._owners[sock.fileno()]
-        self._epoll.unregister(sock)
+        if not self._epoll.closed:
+            self._epoll.unregister(sock)
 
     async def _report(self) -> None:
         owners = self._owners
