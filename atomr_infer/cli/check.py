@@ -130,7 +130,13 @@ def checked(config_path: Path | None) -> Checked:
     return Checked(
         source=plan.source,
         deployments=tuple((d.name, d.runtime) for d in plan.deployments),
-        notices=(*plan.notices, *files, *missing, *other_state(plan, workers=1)),
+        notices=(
+            *plan.notices,
+            *files,
+            *missing,
+            *_unbounded_budgets(plan),
+            *other_state(plan, workers=1),
+        ),
     )
 
 
@@ -155,6 +161,34 @@ def _missing_files(plan: ServePlan) -> Iterator[str]:
             if plan.cluster is None:
                 raise _at_deployment(plan, index, told)
             yield f"{told} here; a node that loads it needs it"
+
+
+def _unbounded_budgets(plan: ServePlan) -> Iterator[str]:
+    """Say what budgets would refuse for want of a bound, where no provider has one.
+
+    Providers' prices, and how long their models' answers are, are in tables.
+    """
+    from atomr_infer.model.budget import OnExceeded  # noqa: PLC0415
+    from atomr_infer.runtimes.contract import HasEndpoint  # noqa: PLC0415
+    from atomr_infer.runtimes.loader import load_runtime  # noqa: PLC0415
+
+    for deployment in plan.deployments:
+        hard = [b for b in deployment.budget if b.on_exceeded is not OnExceeded.WARN]
+        plugin = load_runtime(deployment.runtime)
+        asked = plugin.endpoint(deployment) if isinstance(plugin, HasEndpoint) else None
+        if not hard or (asked is not None and asked.startswith("https://")):
+            continue
+        told = f"deployment {deployment.name!r} has a budget"
+        if deployment.default_max_tokens is None:
+            yield (
+                f"{told}: where its model has no longest answer, a request without "
+                "max_tokens is refused; default_max_tokens gives it a bound"
+            )
+        if deployment.price is None and any(b.usd is not None for b in hard):
+            yield (
+                f"{told} in dollars, and nobody knows what it costs: all that is asked "
+                "is refused; write [deployment.price]"
+            )
 
 
 def _uncounted_gpus(plan: ServePlan) -> Iterator[str]:

@@ -146,3 +146,43 @@ def test_gpus_that_nobody_can_count_are_noted(
         "GPUs are asked for and not counted: nvidia-ml-py is not installed: "
         "pip install 'atomr-infer[gpu]'",
     )
+
+
+BUDGET = '[[deployment.budget]]\nper = "day"\nusd = "1.00"\n'
+WARNS = BUDGET + 'on_exceeded = "warn"\n'
+PRICE = "[deployment.price]\ninput = 1\noutput = 2\n"
+
+
+@pytest.mark.parametrize(
+    ("budget", "more", "told"),
+    [
+        (BUDGET, "", ("default_max_tokens", "[deployment.price]")),
+        (BUDGET, PRICE, ("default_max_tokens",)),
+        (BUDGET, "default_max_tokens = 100\n", ("[deployment.price]",)),
+        (BUDGET.replace('usd = "1.00"', "tokens = 9"), "", ("default_max_tokens",)),
+        (WARNS, "", ()),
+        ("", "", ()),
+    ],
+)
+def test_a_budget_that_would_refuse_all_is_noted(
+    write: Callable[[str], str], budget: str, more: str, told: tuple[str, ...]
+) -> None:
+    head = '[[deployment]]\nname = "m"\nruntime = "mock"\n'
+    tables = (more, budget) if more.startswith("default") else (budget, more)
+    notices = checked(Path(write(head + "".join(tables)))).notices
+    found = [notice for notice in notices if "has a budget" in notice]
+
+    assert len(found) == len(told)
+    assert all(each in notice for each, notice in zip(told, found, strict=True))
+
+
+def test_a_budget_of_a_providers_model_is_kept_by_known_prices(
+    write: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
+    path = write(
+        '[[deployment]]\nname = "gpt"\nruntime = "openai"\nserves = ["gpt-*"]\n'
+        f'credential = {{ env = "OPENAI_API_KEY" }}\n{BUDGET}'
+    )
+
+    assert not [told for told in checked(Path(path)).notices if "budget" in told]

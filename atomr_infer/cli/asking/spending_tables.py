@@ -32,7 +32,7 @@ def limits_table(limits: Sequence[Mapping[str, Any]]) -> Table | None:
 
 def budgets_table(budgets: Sequence[Mapping[str, Any]]) -> Table | None:
     """Return budgets as a table; None: there are none."""
-    table = _table("budget of", "how much", numbers=("spent", "left"))
+    table = _table("budget of", "how much", numbers=("spent, set aside", "left"))
     for each in budgets:
         if "spent" in each:
             told = [
