@@ -291,9 +291,7 @@ class Membership:
         match frame:
             case Ping():
                 if frame.target == self._roster.name:
-                    self._speaker.ack(
-                        sender, name, frame.number, self._roster.me.origin
-                    )
+                    self._speaker.ack(sender, name, frame.number, self.me.origin)
             case Ack():
                 self._prober.acked(frame)
             case PingRequest():
