@@ -28,6 +28,7 @@ import attrs
 import trio
 
 from atomr_infer.errors import ConfigError
+from atomr_infer.store.opening import open_database
 from atomr_infer.store.trouble import Trouble, remedy
 
 if TYPE_CHECKING:
@@ -152,18 +153,12 @@ class ResponseStore:
         self._database = self._open()
 
     def _open(self) -> sqlite3.Connection:
-        database: sqlite3.Connection | None = None
         try:
-            database = sqlite3.connect(self.where, check_same_thread=False)
-            for statement in _START:
-                database.execute(statement).fetchall()
+            return open_database(self.where, _START)
         except sqlite3.Error as error:
-            if database is not None:
-                database.close()
             problem = f"the response store {self.where} cannot be opened"
             text = f"{problem}: {remedy(error)}"
             raise ConfigError(text, setting=_SETTING) from error
-        return database
 
     def close(self) -> None:
         """Close the database."""

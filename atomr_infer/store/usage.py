@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import msgspec
 
+from atomr_infer.store.opening import open_database
 from atomr_infer.store.trouble import StoreError, remedy
 
 if TYPE_CHECKING:
@@ -162,10 +163,8 @@ class UsageStore:
         if path is None:
             self._max_rows = min(max_rows, MAX_ROWS_IN_MEMORY)
         with self._told("opened"):
-            self._database = sqlite3.connect(self.where, check_same_thread=False)
+            self._database = open_database(self.where, _START)
             try:
-                for statement in _START:
-                    self._database.execute(statement).fetchall()
                 self._add_column(*_SINCE_FIRST)
             except BaseException:
                 self._database.close()
