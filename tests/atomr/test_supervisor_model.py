@@ -370,7 +370,7 @@ def test_a_supervisor_does_what_the_model_says(
 
 
 @pytest.mark.slow
-@settings(max_examples=1_500, deadline=None)
+@settings(max_examples=700, deadline=None)
 @given(SETTINGS, st.lists(STEPS, max_size=40))
 def test_a_supervisor_does_what_the_model_says_in_many_long_programs(
     setting: Setting, program: list[Step]

@@ -546,7 +546,7 @@ def test_logs_become_equal_whatever_is_cut_doubled_and_shuffled(
 
 @pytest.mark.slow
 @given(steps=st.lists(step, max_size=60), tail=st.integers(2, 60))
-@settings(max_examples=5_000)
+@settings(max_examples=2_000)
 def test_logs_become_equal_in_many_histories(steps: list[Step], tail: int) -> None:
     check_convergence(steps, tail)
 

@@ -18,7 +18,7 @@ from tests.atomr.crdt.histories import SPECIFIED, TYPES, World, shown, specified
 
 FEW = settings(max_examples=60)
 # A night's run has more: LAW_EXAMPLES=10000.
-MANY = settings(max_examples=int(os.environ.get("LAW_EXAMPLES", "250")))
+MANY = settings(max_examples=int(os.environ.get("LAW_EXAMPLES", "120")))
 
 types = pytest.mark.parametrize("kind", TYPES, ids=lambda kind: kind.__name__)
 
