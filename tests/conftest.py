@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 from functools import cache
 from pathlib import Path
 
@@ -15,12 +14,6 @@ settings.register_profile(
     "busy", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("busy")
-
-# No test asks anything outside of this machine: the system's authorities, which each
-# client of an SDK would read for a twentieth of a second, are looked for in a folder
-# that has none.
-os.environ.pop("SSL_CERT_FILE", None)
-os.environ["SSL_CERT_DIR"] = str(Path(__file__).parent)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
