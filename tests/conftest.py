@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import gc
 from functools import cache
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 # How long an example takes says how busy the machine is, and nothing of the code.
 settings.register_profile(
