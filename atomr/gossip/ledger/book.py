@@ -121,9 +121,10 @@ class Book:
         self._write(minted=self.row.minted + units)
 
     def take(self, units: int) -> None:
-        """Take rights to be spent; they are open once that is on the disk."""
-        self._write(spent=self.row.spent + units)
-        self.taking += units
+        """Take rights, if any, to be spent; they are open once that is on the disk."""
+        if units > 0:
+            self._write(spent=self.row.spent + units)
+            self.taking += units
 
     def try_settle(self, held: Held, cost: int) -> bool:
         """End a hold if that leaves nothing to do, as it does nearly always.

@@ -355,7 +355,8 @@ class Ledger:
     def _take(self) -> None:
         """Take half a chunk when less is left, or what those who wait lack.
 
-        What settled calls gave back is released: a crash would make it unavailable.
+        A crash makes all of it unavailable: what settled calls gave back is released,
+        and beside what is being written it is a chunk at most.
         """
         book = self._book
         chunk = self._budget.chunk(book.matrix.remaining + book.open)
@@ -364,9 +365,8 @@ class Ledger:
             book.release(book.open - half)
         short = self._calls.to_take(half)
         if self._is_wanted and short > -quarter:
-            units = min(book.rights, max(short, half))
-            if units > 0:
-                book.take(units)
+            room = chunk - book.open - book.coming if book.coming else book.rights
+            book.take(min(book.rights, room, max(short, half)))
 
     def _ask(self, now_s: float) -> None:
         """Ask for rights, and those who have not agreed to a reclaim."""

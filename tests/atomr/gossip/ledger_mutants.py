@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 from atomr.gossip.ledger.book import Book
+from atomr.gossip.ledger.ledger import Ledger
 from atomr.gossip.ledger.matrix import Matrix, merged
 from atomr.gossip.ledger.reclaim import Reclaim, _Attempt
-from tests.atomr.gossip.ledger_scenarios import MINT_ONLY_HEARD_OF, SCENARIOS
+from tests.atomr.gossip.ledger_scenarios import (
+    CALLS_IN_A_SLOW_WRITE,
+    MINT_ONLY_HEARD_OF,
+    SCENARIOS,
+)
 from tests.atomr.gossip.mutants import Mutant
 
 CRASHES, DISKS, LATE = SCENARIOS
 
 MUTANTS = (
+    Mutant(
+        "each call adds to what is being written",
+        Ledger._take,
+        "min(book.rights, room, max(short, half))",
+        "min(book.rights, max(short, half))",
+        DISKS,
+        first_seed=CALLS_IN_A_SLOW_WRITE,
+    ),
     Mutant(
         "a chunk is spent from before the disk knows of it",
         Book.take,
