@@ -66,6 +66,7 @@ class TimeoutsWire(Wire, frozen=True):
     """:class:`Timeouts`."""
 
     load_s: float
+    silent_s: float
     connect_s: float
     first_token_s: float
     idle_s: float

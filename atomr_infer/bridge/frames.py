@@ -52,7 +52,7 @@ from atomr_infer.bridge.values import (
     ProgressWire,
 )
 
-PROTOCOL_VERSION = 7
+PROTOCOL_VERSION = 8
 """Changes with every change of a frame; both sides must agree exactly."""
 
 MAX_FRAME_BYTES = 32 * 1024 * 1024

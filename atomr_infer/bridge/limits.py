@@ -5,10 +5,18 @@ Pure.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import attrs
 
 from atomr_infer.bridge.frames import MAX_FRAME_BYTES
 from atomr_infer.model.validation import at_least, positive
+
+if TYPE_CHECKING:
+    from atomr_infer.model.deployment import Deployment
+
+_QUESTIONS = 3
+"""How often a child is asked before its silence is too long."""
 
 
 @attrs.frozen(kw_only=True)
@@ -36,3 +44,18 @@ class BridgeLimits:
 
 
 DEFAULT_LIMITS = BridgeLimits()
+
+
+def limits_of(deployment: Deployment) -> BridgeLimits:
+    """Return the bounds on a deployment's child: the usual ones, and its own silence.
+
+    >>> from atomr_infer.model.deployment import Deployment, Timeouts
+    >>> limits_of(Deployment(name="m", runtime="ort")) == DEFAULT_LIMITS
+    True
+    >>> quick = Deployment(name="m", runtime="ort", timeouts=Timeouts(silent_s=1.5))
+    >>> limits_of(quick).silent_s, limits_of(quick).heartbeat_s
+    (1.5, 0.5)
+    """
+    silent_s = deployment.timeouts.silent_s
+    heartbeat_s = min(DEFAULT_LIMITS.heartbeat_s, silent_s / _QUESTIONS)
+    return attrs.evolve(DEFAULT_LIMITS, silent_s=silent_s, heartbeat_s=heartbeat_s)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from atomr_infer.bridge.interpreter import check_interpreter
-from atomr_infer.bridge.limits import DEFAULT_LIMITS, BridgeLimits
+from atomr_infer.bridge.limits import BridgeLimits, limits_of
 from atomr_infer.bridge.on_ray.needs import relay_interpreter
 from atomr_infer.bridge.on_ray.order import order_of, written
 from atomr_infer.bridge.parent import BridgedRunner
@@ -34,7 +34,7 @@ async def open_bridged_runner(
     *,
     python: str | None = None,
     python_path: Sequence[str] = (),
-    limits: BridgeLimits = DEFAULT_LIMITS,
+    limits: BridgeLimits | None = None,
 ) -> AsyncIterator[BridgedRunner]:
     """Open a runtime's runner in a child interpreter; the block's end closes it.
 
@@ -48,7 +48,7 @@ async def open_bridged_runner(
             None: the one that the deployment names, else this one.  On Ray it is
             that of the relay, which needs Ray.
         python_path: folders that come first on the child's import path.
-        limits: how patient to be.
+        limits: how patient to be; None: as the deployment says.
 
     Raises:
         EngineStartError: on entry, when the deployment's interpreter is of no use,
@@ -75,7 +75,9 @@ async def open_bridged_runner(
         raise EngineStartError(
             f"the interpreter {python!r} cannot be started: {error}"
         ) from error
-    runner = BridgedRunner(deployment, context, child, limits)
+    runner = BridgedRunner(
+        deployment, context, child, limits_of(deployment) if limits is None else limits
+    )
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(runner.run)

@@ -67,7 +67,7 @@ def silent(name: str, bound_s: float) -> EngineHungError:
     """No sign of life for ``silent_s``."""
     return EngineHungError(
         f"the engine process of deployment {name!r} did not answer for "
-        f"{bound_s:g} s and was killed"
+        f"{bound_s:g} s (timeouts.silent_s) and was killed"
     )
 
 

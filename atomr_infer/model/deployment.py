@@ -132,6 +132,9 @@ class Timeouts:
 
     Attributes:
         load_s: a local engine's start, weights included.
+        silent_s: a local engine's process that gives no sign of life is killed after
+            so long, and another one is started.  One that holds its interpreter for
+            longer in normal work needs more.
         connect_s: a connection to a remote provider, TLS included.
         first_token_s: from the start of one attempt to its first chunk.
         idle_s: between two chunks of a stream.
@@ -139,6 +142,7 @@ class Timeouts:
     """
 
     load_s: float = attrs.field(default=900.0, validator=positive)
+    silent_s: float = attrs.field(default=15.0, validator=positive)
     connect_s: float = attrs.field(default=10.0, validator=positive)
     first_token_s: float = attrs.field(default=120.0, validator=positive)
     idle_s: float = attrs.field(default=60.0, validator=positive)

@@ -34,6 +34,11 @@ def keeps_engine(now: Deployment, wanted: Deployment, *, is_client: bool) -> boo
     True
     >>> keeps_engine(chat, patient, is_client=True)
     False
+    >>> watched = attrs.evolve(chat, timeouts=Timeouts(silent_s=60.0))
+    >>> keeps_engine(chat, watched, is_client=False)
+    False
+    >>> keeps_engine(chat, watched, is_client=True)
+    True
     """
     same = attrs.evolve(
         wanted,
@@ -88,6 +93,10 @@ def _retry(now: RetryPolicy, wanted: RetryPolicy, *, is_client: bool) -> RetryPo
 
 def _timeouts(now: Timeouts, wanted: Timeouts, *, is_client: bool) -> Timeouts:
     if not is_client:
-        return now
-    # These two are no client's: it is open at once, and requests know their end.
-    return attrs.evolve(wanted, load_s=now.load_s, total_s=now.total_s)
+        # Its process is watched with this one.
+        return attrs.evolve(now, silent_s=wanted.silent_s)
+    # These are no client's: it is open at once, it is no process, and requests know
+    # their end.
+    return attrs.evolve(
+        wanted, load_s=now.load_s, silent_s=now.silent_s, total_s=now.total_s
+    )

@@ -102,7 +102,7 @@ async def test_a_silent_child_is_killed_as_hung(
                 await anext(chunks)
         assert caught.value.message == (
             "the engine process of deployment 'awk' did not answer for 0.5 s "
-            "and was killed"
+            "(timeouts.silent_s) and was killed"
         )
         assert type(await fate(runner)) is EngineHungError
     assert gone(runner.pid)

@@ -41,6 +41,7 @@ max_queue = 0
 queue_timeout_s = 1.5
 [deployment.timeouts]
 load_s = 1
+silent_s = 1.5
 connect_s = 2
 first_token_s = 3
 idle_s = 4
@@ -85,7 +86,12 @@ def test_every_key_reaches_its_field(tmp_path: Path) -> None:
                     replicas=2, max_concurrency=16, max_queue=0, queue_timeout_s=1.5
                 ),
                 timeouts=Timeouts(
-                    load_s=1, connect_s=2, first_token_s=3, idle_s=4, total_s=5
+                    load_s=1,
+                    silent_s=1.5,
+                    connect_s=2,
+                    first_token_s=3,
+                    idle_s=4,
+                    total_s=5,
                 ),
                 retry=RetryPolicy(
                     max_attempts=1,

@@ -9,7 +9,7 @@ import trio
 
 from atomr_infer.cluster import Cluster
 from atomr_infer.errors import EngineCrashedError, EngineHungError, InferenceError
-from atomr_infer.model.deployment import Deployment
+from atomr_infer.model.deployment import Deployment, Timeouts
 
 DYING = Path(__file__).with_name("dying.py")
 EACH = 4
@@ -37,7 +37,7 @@ WITHIN_S = 120.0  # of a busy machine
         pytest.param(
             "stop",
             EngineHungError,
-            "did not answer for 15 s and was killed",
+            "did not answer for 2 s (timeouts.silent_s) and was killed",
             id="stopped",
             marks=pytest.mark.slow,
         ),
@@ -50,6 +50,7 @@ async def test_who_has_heard_something_is_told_and_the_others_are_answered(
         name="m",
         runtime=f"python:{DYING}:answer",
         options={"sign": str(tmp_path / "died")},
+        timeouts=Timeouts(silent_s=2.0),
     )
     told: list[InferenceError] = []
     said: list[str] = []
