@@ -373,13 +373,16 @@ class Replicated:
         """
         mine = self._live
         changed: dict[Key, tuple[Entry, ...]] = {}
+        same = 0
         for key, cell in mine.items():
             their_cell = theirs.get(key, _NONE)
-            if their_cell is not cell and their_cell != cell:
+            if their_cell is cell:
+                same += 1
+            elif their_cell != cell:
                 joined = joined_cell(cell, their_cell, seen, their_seen)
                 if joined != cell:
                     changed[key] = joined
-        for key, their_cell in theirs.items():
+        for key, their_cell in theirs.items() if same < len(theirs) else ():
             if key not in mine:
                 joined = joined_cell(_NONE, their_cell, seen, their_seen)
                 if joined:

@@ -10,6 +10,7 @@ Pure.
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
@@ -82,7 +83,8 @@ def take_chunks(
     size = 0
     for crdt_id, replica in replicas.items():
         for key, entries in replica.cells().items():
-            size += sum([_ENTRY_BYTES + len(entry.body) for entry in entries])
+            for entry in entries:
+                size += _ENTRY_BYTES + len(entry.body)
             if size > chunk_bytes and groups[-1]:
                 groups.append([])
                 size = 0
@@ -97,19 +99,36 @@ class Assembly:
     """Chunks of one snapshot, until all are there.
 
     What can be done with a chunk alone, such as hashing its keys, is done when it
-    comes: the join of the whole, which nobody may see a half of, is short then.
+    comes: the join of the whole, which nobody may see a half of, is short then.  What
+    is the same here is not held twice, so that nothing is left to be compared, and to
+    be freed, all at once.
 
     Attributes:
         of: how many there are.
         vector: of the instant.
         retired: origins without entries, with their last event.
         cells: what is there, by replica and key.
-        marks: the hash of each of them.
+        marks: the hash of each of them that is not the same here.
+
+    Args:
+        first: any of its chunks; to be added still.
+        ours: the replicas here, bound to a log.
+
+    Raises:
+        MalformedError: it has no chunks, or too many.
     """
 
-    __slots__ = ("_numbers", "_seen", "cells", "marks", "of", "retired", "vector")
+    __slots__ = (
+        *("_numbers", "_ours", "_seen"),
+        *("cells", "marks", "of", "retired", "vector"),
+    )
 
-    def __init__(self, first: Chunk) -> None:
+    def __init__(
+        self,
+        first: Chunk,
+        *,
+        ours: Mapping[str, Replicated] = MappingProxyType({}),
+    ) -> None:
         if not 0 < first.of <= MAX_CHUNKS:
             raise MalformedError("a snapshot", f"it has {first.of} chunks")
         self.of = first.of
@@ -119,6 +138,7 @@ class Assembly:
         self.marks: dict[str, dict[Key, int]] = {}
         self._seen = context_of(first.vector)
         self._numbers: set[int] = set()
+        self._ours = ours
 
     @classmethod
     def of_chunks(cls, chunks: Sequence[Chunk]) -> Assembly:
@@ -163,8 +183,13 @@ class Assembly:
 
     def _add_cell(self, cell: Cell) -> None:
         crdt, key, entries = cell.crdt, cell.key, cell.entries
+        mark = mark_of(crdt, key, entries)
+        ours = self._ours.get(crdt)
+        if ours is not None and ours.marks().get(key) == mark:
+            entries = ours.cells()[key]
+        else:
+            self.marks.setdefault(crdt, {})[key] = mark
         self.cells.setdefault(crdt, {})[key] = entries
-        self.marks.setdefault(crdt, {})[key] = mark_of(crdt, key, entries)
 
 
 def context_of(*pairs: Iterable[tuple[Origin, int]]) -> CausalContext:

@@ -51,6 +51,7 @@ PUTS = 500
 KEYS = 100_000
 EVENTS_PER_S = 500
 STEADY_S = 10.0
+PUTS_AT_ONCE = 10
 
 
 class Stamp(msgspec.Struct, array_like=True):
@@ -231,7 +232,7 @@ async def load(replicator: Replicator, others: Others) -> None:
     await others.ask("reset")
     for number in range(KEYS):
         keys.put(number, {"port": number, "host": "10.0.0.1"})
-        if number % 50 == 0:
+        if number % PUTS_AT_ONCE == 0:
             await trio.sleep(0.0)
     put_s = time.monotonic() - began_s
     while set(await others.ask("count")) != {KEYS}:  # noqa: ASYNC110 - in others

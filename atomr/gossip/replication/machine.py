@@ -373,7 +373,8 @@ class Replication:
     ) -> list[Effect]:
         incoming = self._incoming
         if incoming is None or incoming.is_older_than(sender, part):
-            incoming = Incoming.begin(sender, part, self.options, now_s)
+            ours = self.log.replicas()
+            incoming = Incoming.begin(sender, part, self.options, now_s, ours=ours)
         if incoming.peer != sender or incoming.number != part.snapshot:
             return []
         self._incoming = incoming

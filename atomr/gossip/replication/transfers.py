@@ -21,6 +21,9 @@ from atomr.gossip.replication.frames import AskSnapshot, SnapshotPart
 from atomr.gossip.replication.timeout import Timeout
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from atomr.crdt import Replicated
     from atomr.gossip.replication.options import ReplicationOptions
 
 
@@ -131,16 +134,30 @@ class Incoming:
 
     @classmethod
     def begin(
-        cls, peer: Origin, part: SnapshotPart, options: ReplicationOptions, now_s: float
+        cls,
+        peer: Origin,
+        part: SnapshotPart,
+        options: ReplicationOptions,
+        now_s: float,
+        *,
+        ours: Mapping[str, Replicated],
     ) -> Incoming:
         """Begin to fetch a snapshot, of which some part has come.
+
+        Args:
+            peer: from whom.
+            part: any of it; to be added still.
+            options: how long parts are waited for.
+            now_s: the time.
+            ours: the replicas here.
 
         Raises:
             MalformedError: it has no parts, or too many.
         """
         retry_s = options.retry_s
         timeout = Timeout(least_s=retry_s, most_s=_MOST_RETRIES * retry_s)
-        return cls(peer, part.snapshot, Assembly(part.chunk), now_s, timeout)
+        assembly = Assembly(part.chunk, ours=ours)
+        return cls(peer, part.snapshot, assembly, now_s, timeout)
 
     def is_older_than(self, sender: Origin, part: SnapshotPart) -> bool:
         """Return whether its sender has begun another one since."""

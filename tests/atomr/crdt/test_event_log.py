@@ -419,6 +419,28 @@ def test_a_snapshot_is_joined_with_its_last_chunk_and_never_before() -> None:
     check_hash(b)
 
 
+def test_of_a_snapshot_what_is_the_same_here_is_not_held_twice() -> None:
+    a, b = EventLog(A), EventLog(B)
+    theirs, ours = a.open(AWLWWMap, "m"), b.open(AWLWWMap, "m")
+    for key in ("same", "written here", "written there"):
+        theirs.put(key, 1)
+    b.adopt(whole(a))
+    theirs.put("written there", 2)
+    [chunk] = a.snapshot()
+    assembly = Assembly(chunk, ours=b.replicas())
+    assembly.add(chunk)
+    [cells], [marks] = assembly.cells.values(), assembly.marks.values()
+
+    assert list(marks) == ["written there"]
+    assert all((cells[key] is ours.cells()[key]) == (key not in marks) for key in cells)
+    ours.put("written here", 3)
+    b.adopt(assembly)
+    assert dict(ours.items()) == {"same": 1, "written here": 3, "written there": 2}
+    a.adopt(whole(b))
+    assert_equal(a, b)
+    check_hash(b)
+
+
 def test_chunks_of_two_instants_are_no_snapshot() -> None:
     a = EventLog(A)
     for n in range(10):
