@@ -34,6 +34,7 @@ class ConfigError(AtomrError):
         path: the file, when the mistake is in one.
         line: the line in ``path``, counted from 1, when it is known.
         setting: the gateway's setting at fault, where no file is known yet.
+        more: other mistakes in the same file, by their lines.
     """
 
     def __init__(
@@ -48,14 +49,25 @@ class ConfigError(AtomrError):
         self.path = path
         self.line = line
         self.setting = setting
+        self.more: tuple[ConfigError, ...] = ()
         super().__init__(message)
 
-    def __str__(self) -> str:
-        """Return the message behind its position, ``file:line: message``."""
+    @property
+    def all(self) -> tuple[ConfigError, ...]:
+        """This mistake, and those that were found with it."""
+        return (self, *self.more)
+
+    @property
+    def told(self) -> str:
+        """This mistake alone, behind its position: ``file:line: message``."""
         if self.path is None:
             return self.message
         where = self.path if self.line is None else f"{self.path}:{self.line}"
         return f"{where}: {self.message}"
+
+    def __str__(self) -> str:
+        """Return all of them, a line for each."""
+        return "\n".join(error.told for error in self.all)
 
 
 class MissingSecretError(ConfigError):

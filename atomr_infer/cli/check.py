@@ -58,8 +58,8 @@ class Checked:
 def check(*, config_path: Path | None, as_json: bool) -> None:
     """Say whether a configuration can work; nothing is started and nobody is asked.
 
-    The exit status is 0 when it can, and 1 when it cannot; then the first thing that
-    stands in the way is said, with its line and the remedy.
+    The exit status is 0 when it can, and 1 when it cannot; then what stands in the way
+    is said, each mistake in a line, with its place in the file and the remedy.
 
     \b
     Examples:
@@ -82,14 +82,13 @@ def check(*, config_path: Path | None, as_json: bool) -> None:
 
 def _refuse(error: ConfigError, *, as_json: bool) -> None:
     if as_json:
-        told = {
-            "message": error.message,
-            "path": error.path,
-            "line": error.line,
-        }
-        click.echo(json.dumps({"ok": False, "error": told}, indent=2))
+        names = ("message", "path", "line")
+        first, *more = [{n: getattr(e, n) for n in names} for e in error.all]
+        found = {"ok": False, "error": first, "more": more}
+        click.echo(json.dumps(found, indent=2))
     else:
-        click.echo(f"atomr-infer: {error}", err=True)
+        for each in error.all:
+            click.echo(f"atomr-infer: {each.told}", err=True)
     sys.exit(_CANNOT_WORK)
 
 

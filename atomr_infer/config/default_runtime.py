@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
 
+from atomr_infer.config.mistakes import Mistakes
 from atomr_infer.config.reader import TableReader
 from atomr_infer.errors import ConfigError
 from atomr_infer.model.deployment import AUTO
@@ -42,11 +43,25 @@ def with_runtimes(
     if not isinstance(tables, list):
         return top, ()
     told: list[str] = []
-    filled = [
-        _filled(top, index, table, choose=choose, told=told)
-        for index, table in enumerate(tables)
-    ]
+    filled: list[object] = []
+    mistakes = Mistakes()
+    for index, table in enumerate(tables):
+        with mistakes.kept():
+            filled.append(_filled(top, index, table, choose=choose, told=told))
+    mistakes.tell()
     return attrs.evolve(top, content={**top.content, "deployment": filled}), tuple(told)
+
+
+def with_any(top: TableReader) -> TableReader:
+    """Return a document in which none lacks a runtime, to see what else is wrong."""
+    tables = top.content.get("deployment")
+    if not isinstance(tables, list):
+        return top
+    filled = [
+        {"runtime": AUTO, **table} if isinstance(table, dict) else table
+        for table in tables
+    ]
+    return attrs.evolve(top, content={**top.content, "deployment": filled})
 
 
 def _filled(

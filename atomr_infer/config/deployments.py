@@ -17,6 +17,7 @@ from atomr_infer.config.credentials import (
 )
 from atomr_infer.config.fallbacks import check_fallbacks, read_fallbacks
 from atomr_infer.config.hot_swap import read_hot_swap
+from atomr_infer.config.mistakes import Mistakes
 from atomr_infer.config.placement import check_colocations, read_placement
 from atomr_infer.config.prices import read_price
 from atomr_infer.config.rate_limits import read_rate_limits
@@ -82,7 +83,7 @@ def read_deployments(top: TableReader, folder: Path) -> tuple[Deployment, ...]:
         folder: what a relative credential file is relative to.
 
     Raises:
-        ConfigError: at the first mistake.
+        ConfigError: there are mistakes in some of them, or between them.
     """
     tables = top.content.get("deployment", [])
     if isinstance(tables, dict):
@@ -92,17 +93,20 @@ def read_deployments(top: TableReader, folder: Path) -> tuple[Deployment, ...]:
         raise top.fail("deployment", problem)
     deployments: list[Deployment] = []
     lines: dict[str, int | None] = {}
+    mistakes = Mistakes()
     for index, content in enumerate(tables):
-        reader = _reader(top, index, content)
-        deployment = read_deployment(reader, folder)
-        if deployment.name in lines:
-            raise reader.fail(
-                "name",
-                f"the name is used already, on line {lines[deployment.name]}; "
-                "every deployment needs its own",
-            )
-        lines[deployment.name] = top.origin.positions.line((*reader.where, "name"))
-        deployments.append(deployment)
+        with mistakes.kept():
+            reader = _reader(top, index, content)
+            deployment = read_deployment(reader, folder)
+            if deployment.name in lines:
+                raise reader.fail(
+                    "name",
+                    f"the name is used already, on line {lines[deployment.name]}; "
+                    "every deployment needs its own",
+                )
+            lines[deployment.name] = top.origin.positions.line((*reader.where, "name"))
+            deployments.append(deployment)
+    mistakes.tell()
     check_fallbacks(deployments, top.origin)
     check_colocations(deployments, top.origin)
     return tuple(deployments)
@@ -127,23 +131,31 @@ def read_deployment(reader: TableReader, folder: Path) -> Deployment:
             is relative to.
 
     Raises:
-        ConfigError: at the first mistake.
+        ConfigError: there are mistakes in it.
     """
-    reader.check_keys(_KEYS, also=_OTHER_WORDS)
-    for key in _REQUIRED:
-        if key not in reader.content:
+    mistakes, values = Mistakes(), {**reader.content}
+    with mistakes.kept():
+        reader.check_keys(_KEYS, also=_OTHER_WORDS)
+    for key in [key for key in _REQUIRED if key not in reader.content]:
+        with mistakes.kept():
             raise reader.fail(key, f"{key} is missing; every [[deployment]] needs it")
-    values = {**reader.content}
-    if "serves" in values:
-        _require_array(reader, "serves")
-    values |= _with_paths(reader, folder)
-    values |= {k: read(reader) for k, read in _ARRAYS.items() if k in values}
-    if "on_cut" in values:
-        values["on_cut"] = reader.member("on_cut", OnCut)
+    with mistakes.kept():
+        if "serves" in values:
+            _require_array(reader, "serves")
+    with mistakes.kept():
+        values |= _with_paths(reader, folder)
+    for key in [key for key in _ARRAYS if key in values]:
+        with mistakes.kept():
+            values[key] = _ARRAYS[key](reader)
+    with mistakes.kept():
+        if "on_cut" in values:
+            values["on_cut"] = reader.member("on_cut", OnCut)
     for key, read in _SUB_TABLES.items():
-        table = reader.table(key)
-        if table is not None:
-            values[key] = read(table)
+        with mistakes.kept():
+            table = reader.table(key)
+            if table is not None:
+                values[key] = read(table)
+    mistakes.tell()
     return reader.make(Deployment, values)
 
 

@@ -1,11 +1,11 @@
 """``load_config``: a TOML file to a validated :class:`Config`.
 
 The file is read whole, parsed by ``tomllib``, and taken apart by
-:class:`~atomr_infer.config.reader.TableReader`.  The first mistake ends it with
-one sentence that names file, line, key and remedy.  Two things are left for
-later, because they need more than the file: a runtime's own options
-(:mod:`atomr_infer.config.validate`) and the secrets themselves
-(:mod:`atomr_infer.config.secrets`).
+:class:`~atomr_infer.config.reader.TableReader`.  All mistakes that do not
+depend on each other are told together, each in one sentence that names file, line,
+key and remedy.  Two things are left for later, because they need more than the
+file: a runtime's own options (:mod:`atomr_infer.config.validate`) and the secrets
+themselves (:mod:`atomr_infer.config.secrets`).
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ import attrs
 
 from atomr_infer.config.budgets import check_downgrades, read_owned_budgets
 from atomr_infer.config.credentials import read_admin_key, read_keys
-from atomr_infer.config.default_runtime import with_runtimes
+from atomr_infer.config.default_runtime import with_any, with_runtimes
 from atomr_infer.config.deployments import read_deployments
 from atomr_infer.config.gateway import GatewayConfig
+from atomr_infer.config.mistakes import Mistakes
 from atomr_infer.config.node import (
     ClusterConfig,
     NodeConfig,
@@ -69,6 +70,9 @@ class Config:
     origin: Origin | None = attrs.field(default=None, eq=False, repr=False)
 
 
+_TABLES = ("gateway", "node", "cluster", "deployment", "team", "budget")
+
+
 def load_config(path: str | Path) -> Config:
     """Read and validate a configuration file.
 
@@ -94,22 +98,45 @@ def parse_config(text: str, path: str) -> Config:
     document = _parse(text, path)
     origin = Origin(path, scan(text))
     top = TableReader(origin, (), "", document)
-    top.check_keys(("gateway", "node", "cluster", "deployment", "team", "budget"))
-    folder = Path(path).parent
-    teams = read_teams(top)
-    top, chosen = with_runtimes(top)
-    deployments = read_deployments(top, folder)
+    folder, mistakes = Path(path).parent, Mistakes()
+    config = Config(origin=origin)
+    with mistakes.kept():
+        top.check_keys(_TABLES)
+    with mistakes.kept():
+        config = attrs.evolve(
+            config, gateway=_read_gateway(top.table("gateway"), folder)
+        )
+    with mistakes.kept():
+        config = attrs.evolve(config, node=read_node(top.table("node"), folder))
+    with mistakes.kept():
+        cluster = read_cluster(top.table("cluster"), folder)
+        config = attrs.evolve(config, cluster=cluster)
+    with mistakes.kept():
+        config = _with_deployments(config, top, folder)
+    mistakes.tell()
+    return config
+
+
+def _with_deployments(config: Config, top: TableReader, folder: Path) -> Config:
+    """Add what is deployed, and who pays: each of them names others of them."""
+    mistakes = Mistakes()
+    teams: tuple[Team, ...] = ()
+    with mistakes.kept():
+        teams = read_teams(top)
+    chosen: tuple[str, ...] = ()
+    deployments: tuple[Deployment, ...] = ()
+    try:
+        top, chosen = with_runtimes(top)
+    except ConfigError as error:
+        mistakes.keep(error)
+        top = with_any(top)
+    with mistakes.kept():
+        deployments = read_deployments(top, folder)
+    mistakes.tell()
     budgets = read_owned_budgets(top, teams)
-    check_downgrades(deployments, budgets, origin)
-    return Config(
-        gateway=_read_gateway(top.table("gateway"), folder),
-        deployments=deployments,
-        node=read_node(top.table("node"), folder),
-        cluster=read_cluster(top.table("cluster"), folder),
-        teams=teams,
-        budgets=budgets,
-        chosen=chosen,
-        origin=origin,
+    check_downgrades(deployments, budgets, top.origin)
+    return attrs.evolve(
+        config, deployments=deployments, teams=teams, budgets=budgets, chosen=chosen
     )
 
 

@@ -17,6 +17,7 @@ from typing import TypeVar
 
 import attrs
 
+from atomr_infer.config.mistakes import Mistakes
 from atomr_infer.config.positions import Path, Positions
 from atomr_infer.errors import ConfigError
 from atomr_infer.model.validation import InvalidValueError
@@ -75,14 +76,14 @@ class TableReader:
             also: what to say about keys that people write by mistake.
 
         Raises:
-            ConfigError: at the first unknown key, with the nearest known one.
+            ConfigError: of each unknown key, with the nearest known one.
         """
-        names = list(known)
-        for key in self.content:
-            if key in names:
-                continue
-            hint = (also or {}).get(key)
-            raise self.fail(key, f"unknown key {key!r}; {hint or _nearest(key, names)}")
+        names, mistakes = list(known), Mistakes()
+        for key in [key for key in self.content if key not in names]:
+            hint = (also or {}).get(key) or _nearest(key, names)
+            with mistakes.kept():
+                raise self.fail(key, f"unknown key {key!r}; {hint}")
+        mistakes.tell()
 
     def table(self, key: str) -> TableReader | None:
         """Return the sub-table ``key``, or None when it is not written.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from atomr_infer.config.mistakes import Mistakes
 from atomr_infer.config.rate_limits import read_rate_limits
 from atomr_infer.config.reader import TableReader, type_name
 from atomr_infer.model.team import Team
@@ -19,19 +20,26 @@ def read_teams(top: TableReader) -> tuple[Team, ...]:
     """Read every ``[[team]]`` of a document.
 
     Raises:
-        ConfigError: at the first mistake.
+        ConfigError: there are mistakes in some of them.
     """
     teams: dict[str, Team] = {}
+    mistakes = Mistakes()
     for table in _tables(top):
-        if "name" not in table.content:
-            raise table.fail("name", 'name is missing; write name = "NAME"')
-        limits = table.table("rate_limits")
-        converted = {} if limits is None else {"rate_limits": read_rate_limits(limits)}
-        team = table.read(Team, **converted)
-        if team.name in teams:
-            raise table.fail("name", f"there is a team {team.name!r} already")
-        teams[team.name] = team
+        with mistakes.kept():
+            team = _team(table)
+            if team.name in teams:
+                raise table.fail("name", f"there is a team {team.name!r} already")
+            teams[team.name] = team
+    mistakes.tell()
     return tuple(teams.values())
+
+
+def _team(table: TableReader) -> Team:
+    if "name" not in table.content:
+        raise table.fail("name", 'name is missing; write name = "NAME"')
+    limits = table.table("rate_limits")
+    converted = {} if limits is None else {"rate_limits": read_rate_limits(limits)}
+    return table.read(Team, **converted)
 
 
 def _tables(top: TableReader) -> Iterator[TableReader]:

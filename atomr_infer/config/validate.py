@@ -11,6 +11,7 @@ import re
 from importlib.metadata import distributions
 from typing import TYPE_CHECKING
 
+from atomr_infer.config.mistakes import Mistakes
 from atomr_infer.errors import ConfigError
 from atomr_infer.policy.composition import check_composition, check_served
 from atomr_infer.policy.model_table import ModelTable
@@ -49,26 +50,40 @@ def validate_deployments(
     """
     plugins: dict[str, RuntimePlugin] = {}
     deployments = tuple(deployments)
+    mistakes = Mistakes()
     for index, deployment in enumerate(deployments):
-        try:
-            plugin = plugins.get(deployment.runtime)
-            if plugin is None:
-                plugin = load_runtime(deployment.runtime, installed)
-                plugins[deployment.runtime] = plugin
-            check_available(plugin, deployment, installed)
-        except ConfigError as error:
-            key = "runtime" if deployment.interpreter is None else "interpreter"
-            _annotate(error, deployment, origin, ("deployment", index, key))
-            raise
-        try:
-            plugin.validate(deployment)
-        except ConfigError as error:
-            place = _place(error, deployment)
-            _annotate(error, deployment, origin, ("deployment", index, *place))
-            raise
+        with mistakes.kept():
+            _check_runtime(deployment, index, plugins, origin, installed)
+    mistakes.tell()
     _check_fallback_models(deployments, plugins, origin)
     _check_composed(deployments, plugins, origin)
     return plugins
+
+
+def _check_runtime(
+    deployment: Deployment,
+    index: int,
+    plugins: dict[str, RuntimePlugin],
+    origin: Origin | None,
+    installed: Installed,
+) -> None:
+    """Ask the runtime of one deployment, which is loaded if no other one needed it."""
+    try:
+        plugin = plugins.get(deployment.runtime)
+        if plugin is None:
+            plugin = load_runtime(deployment.runtime, installed)
+            plugins[deployment.runtime] = plugin
+        check_available(plugin, deployment, installed)
+    except ConfigError as error:
+        key = "runtime" if deployment.interpreter is None else "interpreter"
+        _annotate(error, deployment, origin, ("deployment", index, key))
+        raise
+    try:
+        plugin.validate(deployment)
+    except ConfigError as error:
+        place = _place(error, deployment)
+        _annotate(error, deployment, origin, ("deployment", index, *place))
+        raise
 
 
 def _check_composed(

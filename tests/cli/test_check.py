@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from click.testing import CliRunner
 
-from atomr_infer.cli.check import checked
+from atomr_infer.cli.check import check, checked
 from atomr_infer.errors import ConfigError
 from atomr_infer.serving.inventory import Gpu
 from tests.cli.conftest import mock_config
@@ -186,3 +188,21 @@ def test_a_budget_of_a_providers_model_is_kept_by_known_prices(
     )
 
     assert not [told for told in checked(Path(path)).notices if "budget" in told]
+
+
+def test_each_mistake_of_a_file_is_a_line(write: Callable[[str], str]) -> None:
+    path = write(mock_config(gateway="prot = 1") + "[node]\nrols = 1\n")
+    runner = CliRunner()
+    told = runner.invoke(check, ["--config", path])
+    first, second = told.stderr.splitlines()
+    assert (told.exit_code, told.stdout) == (1, "")
+    for line, name in ((first, "'prot'"), (second, "'rols'")):
+        assert line.startswith(f"atomr-infer: {path}:")
+        assert name in line
+
+    found = json.loads(runner.invoke(check, ["--config", path, "--json"]).stdout)
+    assert found["ok"] is False
+    assert f"atomr-infer: {path}:{found['error']['line']}: " in first
+    assert [f"{path}:{each['line']}: {each['message']}" for each in found["more"]] == [
+        second.removeprefix("atomr-infer: ")
+    ]

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import attrs
 import click
 
+from atomr_infer.errors import ConfigError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -71,6 +73,8 @@ def where(
 
 
 def fail(error: Exception) -> NoReturn:
-    """Say why, in one sentence, and end."""
-    click.echo(f"atomr-infer: {error}", err=True)
+    """Say why, each reason in one sentence, and end."""
+    reasons = [e.told for e in error.all] if isinstance(error, ConfigError) else [error]
+    for reason in reasons:
+        click.echo(f"atomr-infer: {reason}", err=True)
     sys.exit(1)
