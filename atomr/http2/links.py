@@ -12,6 +12,8 @@ every link.
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -262,7 +264,7 @@ class Links:
         try:
             stream = await trio.open_tcp_stream(host, port)
         except OSError as error:
-            detail = f"nobody answers at {host}:{port}: {error}"
+            detail = f"nobody answers at {host}:{port} ({_why(error)})"
             raise LinkRefusedError(whom, Reason.UNREACHABLE, detail) from error
         return await greet_dialed(
             stream, self._self(), node=node, wanted=self._has_no_link
@@ -380,3 +382,14 @@ class Links:
             self._observer(event)
         except Exception:  # noqa: BLE001 - a boundary: reported
             log.exception("an observer of links failed on %r", event)
+
+
+def _why(error: OSError) -> str:
+    """Return why nothing was reached; trio tells it of each address, within a group."""
+    group = error.__cause__
+    while isinstance(group, BaseExceptionGroup):
+        group = group.exceptions[0]
+    found = group if isinstance(group, OSError) else error
+    # Of a name that nobody knows, the number is not the system's.
+    known = found.errno in errno.errorcode
+    return os.strerror(found.errno or 0) if known else found.strerror or str(found)

@@ -265,7 +265,11 @@ class Switchboard:
             if len(self._said) >= MAX_SAID:
                 self._said.clear()
             self._said.add((target.address, reason))
-            _log.warning("cannot reach %s: %s", target.address, error)
+            detail = getattr(error, "detail", error)
+            _log.warning(
+                *("cannot reach %s (%s), which is tried again: %s", target.address),
+                *(reason, detail),
+            )
         telemetry.emit(
             ("atomr", "peer", "unreachable"),
             metadata={"address": target.address, "reason": reason},

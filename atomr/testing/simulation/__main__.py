@@ -38,7 +38,13 @@ class _Chosen:
 )
 @click.option("--from", "first", default=0, show_default=True, help="The first seed.")
 @click.option("--only", default="", help="Only scenarios whose name holds this.")
-@click.option("--jobs", default=os.cpu_count() or 1, show_default=True)
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=os.cpu_count() or 1,
+    show_default=True,
+    help="How many processes at once.",
+)
 @click.option("--seed", type=int, help="One run, here, with its whole error.")
 @click.option("--trace", type=click.Path(path_type=Path), help="With --seed: write it.")
 def main(  # noqa: PLR0913 - each is an option

@@ -118,7 +118,13 @@ def play_chunk(chunk: Chunk) -> Done:
     help="How many of each.",
 )
 @click.option("--first", default=0, show_default=True, help="The first seed.")
-@click.option("--jobs", default=os.cpu_count() or 1, show_default=True)
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=os.cpu_count() or 1,
+    show_default=True,
+    help="How many processes at once.",
+)
 @click.option("--seed", type=int, help="One of each, here, with its whole error.")
 def main(
     services: tuple[str, ...], seeds: int, first: int, jobs: int, seed: int | None
