@@ -7,6 +7,8 @@ import sys
 import time
 from typing import TextIO
 
+from atomr_infer.errors import EngineError
+
 _FORMAT = "%(asctime)s %(levelname)-7s {mark}%(name)s: %(message)s"
 
 # What engines write themselves, line by line.  It says how a model is laid out
@@ -37,6 +39,18 @@ def configure_logging(level: str, *, mark: str = "") -> None:
     logging.setLogRecordFactory(_Record)
     if level.upper() != "DEBUG":
         logging.getLogger(_ENGINE_OUTPUT).setLevel(logging.WARNING)
+        logging.getLogger("atomr").addFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a crash is not told already, by who serves with what has crashed.
+
+    That an engine's process dies is foreseen: why, and what becomes of its requests,
+    is a line, and that it is started again is another one.  Where in this program that
+    was noticed says nothing to who runs it.
+    """
+    crash = record.exc_info[1] if record.exc_info else None
+    return not isinstance(crash, EngineError)
 
 
 _STARTED_AT = time.time()

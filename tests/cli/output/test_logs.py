@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 PROGRAM = """
 import logging, sys
 from atomr_infer.cli.output.logs import configure_logging
@@ -59,3 +61,39 @@ def test_every_usual_field_of_a_record_can_be_formatted() -> None:
     )
     assert ran.stderr.startswith("x 20 INFO")
     assert ran.stderr.endswith("None None None None all\n")
+
+
+CRASHES = """
+import sys
+import trio
+from atomr.process import open_node, spawn, wait_exit
+from atomr_infer.cli.output.logs import configure_logging
+from atomr_infer.errors import EngineCrashedError
+configure_logging(sys.argv[1])
+
+async def fail(error):
+    raise error
+
+async def main():
+    async with open_node():
+        for error in (EngineCrashedError("killed"), KeyError("a bug")):
+            await wait_exit(spawn(fail, error))
+
+trio.run(main)
+"""
+
+
+@pytest.mark.parametrize(("level", "told"), [("info", 0), ("debug", 1)])
+def test_where_an_engines_end_was_noticed_is_for_developers(
+    level: str, told: int
+) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", CRASHES, level],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    crashes = [line for line in ran.stderr.splitlines() if " crashed: " in line]
+    assert sum("killed" in line for line in crashes) == told
+    assert sum("a bug" in line for line in crashes) == 1
+    assert ran.stderr.count("Traceback") == told + 1
