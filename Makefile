@@ -48,7 +48,7 @@ test: $(VENV)/.dev ## run the tests; ARGS="tests/config -k name" to run some
 	@$(call run_tests,$(SIDE_BY_SIDE),not slow and not gpu and not engine)
 	@$(call run_tests,,engine and not slow and not gpu)
 
-test-slow: $(VENV)/.dev ## run the tests that take long
+test-slow: $(VENV)/.dev ## run the tests that take long; TIMES=20 for a night's draws
 	@$(call run_tests,$(SIDE_BY_SIDE),slow and not gpu and not engine)
 	@$(call run_tests,,engine and slow and not gpu)
 

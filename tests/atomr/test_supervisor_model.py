@@ -37,6 +37,7 @@ from atomr.otp import (
 )
 from atomr.process import exit_process, kill, open_node
 from atomr.refs import Pid
+from tests.at_length import times
 from tests.atomr.supervision_model import GaveUpModel, Member, Reason, Team, World
 
 if TYPE_CHECKING:
@@ -370,7 +371,7 @@ def test_a_supervisor_does_what_the_model_says(
 
 
 @pytest.mark.slow
-@settings(max_examples=700, deadline=None)
+@settings(max_examples=times(200), deadline=None)
 @given(SETTINGS, st.lists(STEPS, max_size=40))
 def test_a_supervisor_does_what_the_model_says_in_many_long_programs(
     setting: Setting, program: list[Step]

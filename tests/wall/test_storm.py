@@ -35,6 +35,7 @@ from atomr_infer.testing.wall.scenarios import (
     Cell,
     Dialect,
 )
+from tests.at_length import times
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -219,7 +220,7 @@ async def run_storm(stack: AsyncExitStack, chance: random.Random) -> Storm:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(times(8)))
 async def test_nobody_is_lied_to_in_a_storm(seed: int) -> None:
     ends = []
 

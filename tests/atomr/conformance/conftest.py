@@ -9,6 +9,7 @@ import pytest
 
 from atomr.process import Node, PlainProcess, calls, kill, node
 from atomr.testing import seeded
+from tests.at_length import times
 from tests.atomr.conformance.kit import KINDS, CleanNode, Kind
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 SEEDS = [
     *range(3),
-    *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(3, 12)),
+    *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(3, 3 + times(4))),
 ]
 
 

@@ -6,7 +6,7 @@ import gc
 import inspect
 import itertools
 import random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given, settings
@@ -40,15 +40,24 @@ from atomr.crdt.event_log import MAX_ORIGINS
 from atomr.crdt.snapshots import Cell
 from atomr.crdt.waiting import MAX_EARLY_ORIGINS
 from atomr.crdt.wire import Entry, pack
+from tests.at_length import times
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 A, B, C = (Origin(name, 1) for name in "abc")
 KINDS: tuple[type[Replicated], ...] = (AWLWWMap, AWSet, GCounter, ORMap, OwnedMap)
 
 
-def made_up(number: int, *, seq: int = 1) -> Event:
+def made_up(number: int, *, seq: int = 1, key: str = "k") -> Event:
     """Return an event of an origin that nobody else knows."""
     dot = Dot(Origin(f"x{number}", 1), seq)
-    return Event("aw_lww_map/m", "k", dot, (), 1, pack("v"))
+    return Event("aw_lww_map/m", key, dot, (), 1, pack("v"))
+
+
+def many_made_up(first: int, last: int) -> Iterator[Event]:
+    """Yield one of each of many origins; one key for all would be a cell of them."""
+    return (made_up(number, key=f"k{number}") for number in range(first, last))
 
 
 def whole(log: EventLog) -> Assembly:
@@ -568,7 +577,7 @@ def test_logs_become_equal_whatever_is_cut_doubled_and_shuffled(
 
 @pytest.mark.slow
 @given(steps=st.lists(step, max_size=60), tail=st.integers(2, 60))
-@settings(max_examples=2_000)
+@settings(max_examples=times(400))
 def test_logs_become_equal_in_many_histories(steps: list[Step], tail: int) -> None:
     check_convergence(steps, tail)
 
@@ -591,10 +600,9 @@ def test_a_snapshot_that_knows_more_of_a_retired_origin_changes_nothing() -> Non
     EventLog(C).adopt(whole(other))
 
 
-@pytest.mark.slow
 def test_there_is_an_end_to_the_origins_that_a_peer_can_make_up() -> None:
     log = EventLog(A)
-    took = log.receive(made_up(number) for number in range(MAX_ORIGINS + 100))
+    took = log.receive(many_made_up(0, MAX_ORIGINS + 100))
     assert (len(took.applied), took.refused) == (MAX_ORIGINS, 100)
     assert len(log.vector) == MAX_ORIGINS
     # What is known goes on, and so do our own.
@@ -611,11 +619,10 @@ def test_there_is_an_end_to_the_origins_of_events_that_wait() -> None:
     assert log.waiting == MAX_EARLY_ORIGINS
 
 
-@pytest.mark.slow
 def test_a_snapshot_of_made_up_origins_is_refused_and_changes_nothing() -> None:
     one, other = EventLog(A), EventLog(B)
-    one.receive(made_up(number) for number in range(MAX_ORIGINS))
-    other.receive(made_up(number) for number in range(-200, 0))
+    one.receive(many_made_up(0, MAX_ORIGINS))
+    other.receive(many_made_up(-200, 0))
     before = dict(other.vector)
     with pytest.raises(MalformedError, match="more than 4096 origins"):
         other.adopt(whole(one))

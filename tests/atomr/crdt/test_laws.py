@@ -6,7 +6,6 @@ conflicts.  `make test` runs some of each; the slow tests run many more.
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import pytest
@@ -14,11 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atomr.crdt import Delta, Replicated
+from tests.at_length import times
 from tests.atomr.crdt.histories import SPECIFIED, TYPES, World, shown, specified, steps
 
 FEW = settings(max_examples=60)
-# A night's run has more: LAW_EXAMPLES=10000.
-MANY = settings(max_examples=int(os.environ.get("LAW_EXAMPLES", "120")))
+# Beside those, as `make test` has drawn others.
+MANY = settings(max_examples=times(40))
 
 types = pytest.mark.parametrize("kind", TYPES, ids=lambda kind: kind.__name__)
 

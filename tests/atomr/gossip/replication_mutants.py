@@ -188,7 +188,7 @@ MUTANTS = (
         "or dot.seq <= retired.get(dot.origin, 0)",
         "",
         RETIREMENT,
-        first_seed=1_200,
+        first_seed=1_470,
     ),
     Mutant(
         "a snapshot does not tell whom its sender has retired",

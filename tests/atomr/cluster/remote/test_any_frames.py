@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from atomr.cluster.remote import frames as f
 from atomr.otp import call, child
 from atomr.process import open_node
+from tests.at_length import times
 from tests.atomr.cluster.remote.servers import Add, Counter, Get
 from tests.atomr.cluster.remote.test_crossing import Side, act, connect
 
@@ -104,7 +105,7 @@ def test_whatever_a_peer_says_everybody_else_goes_on(steps: list[Any]) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=times(150), deadline=None)
 @given(STEPS)
 def test_whatever_a_peer_says_at_length(steps: list[Any]) -> None:
     trio.run(run, steps, clock=trio.testing.MockClock(autojump_threshold=0))

@@ -37,6 +37,7 @@ from atomr.process import (
     unlink,
 )
 from atomr.process.context import CURRENT
+from tests.at_length import times
 from tests.atomr.cluster.remote.servers import MESSAGES
 
 if TYPE_CHECKING:
@@ -284,7 +285,7 @@ def test_whatever_crosses_both_sides_agree(steps: list[tuple[Any, ...]]) -> None
 
 
 @pytest.mark.slow
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=times(300), deadline=None)
 @given(STEPS)
 def test_whatever_crosses_both_sides_agree_at_length(
     steps: list[tuple[Any, ...]],

@@ -31,6 +31,7 @@ from atomr.gossip.membership.frames import (
     encode,
 )
 from atomr.gossip.membership.member import precedence
+from tests.at_length import times
 from tests.atomr.gossip.membership.alone import (
     ALIVE,
     CLUSTER,
@@ -217,4 +218,4 @@ class HearsMuch(Hears):
 
 
 TestHearsMuch = pytest.mark.slow(HearsMuch.TestCase)
-TestHearsMuch.settings = settings(max_examples=300, stateful_step_count=30)
+TestHearsMuch.settings = settings(max_examples=times(100), stateful_step_count=30)
