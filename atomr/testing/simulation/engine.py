@@ -127,7 +127,8 @@ class Engine:
         if resets:
             for peer in self.hosts:
                 if peer != host.name:
-                    self._travel(host, peer, LinkReset(host.name, host.boot))
+                    reset = LinkReset(host.name, host.boot)
+                    self._travel(host, peer, self._hear_reset, reset)
 
     def pause(self, host: Host, for_s: float) -> None:
         """Let a node do nothing for a while."""
@@ -163,22 +164,35 @@ class Engine:
 
     # --- events ---------------------------------------------------------------------
 
-    def _arrive(self, host: Host, event: Received | LinkReset) -> None:
+    def _arrive(self, host: Host, letter: tuple[str, Any]) -> None:
+        """Deliver a message, which has travelled with its sender's name."""
+        if host.is_paused:
+            host.inbox.append(letter)
+        elif host.node is not None:
+            self._read(host, host.node, letter)
+
+    def _hear_reset(self, host: Host, event: LinkReset) -> None:
         if host.is_paused:
             host.inbox.append(event)
         elif host.node is not None:
-            self._take(host, event)
+            self._handled(host, event, host.node.handle)
 
     def _take(self, host: Host, event: Any) -> None:  # noqa: ANN401 - or a call
+        """Handle what came during a pause, or a call."""
         node: Any = host.node
         kind = type(event)
-        if kind is Received:
-            if self.codec is not None:
-                event = Received(event.sender, self.codec.decode(event.message))
-        elif kind is not LinkReset:
+        if kind is tuple:
+            self._read(host, node, event)
+        elif kind is LinkReset:
+            self._handled(host, event, node.handle)
+        else:
             self._handled(host, node, event)
-            return
-        self._handled(host, event, node.handle)
+
+    def _read(self, host: Host, node: Node, letter: tuple[str, Any]) -> None:
+        sender, message = letter
+        if self.codec is not None:
+            message = self.codec.decode(message)
+        self._handled(host, Received(sender, message), node.handle)
 
     def _wake(self, host: Host, life: int) -> None:
         """Wake a node if its time has come; it may have changed its mind."""
@@ -191,8 +205,7 @@ class Engine:
         deadline_s = host.deadline_s
         if deadline_s is None:
             return
-        clock = host.clock
-        due_s = clock.true_s(deadline_s)
+        due_s = host.clock.true_s(deadline_s)
         if due_s > now_s + _ROUNDING_S:
             self._arm(host, due_s)
             return
@@ -200,7 +213,7 @@ class Engine:
             self._count_wake(host, deadline_s)
         else:
             host.woke_at_s, host.storm = now_s, 1
-        clock.reach(deadline_s)
+        host.clock.reach(deadline_s)
         self._handled(host, WOKE, node.handle)
 
     def _count_wake(self, host: Host, deadline_s: float) -> None:
@@ -223,12 +236,12 @@ class Engine:
         now_s = clock.read_s(self.now_s)
         self.events += 1
         host.handled += 1
-        is_sent = self._is_sent
+        is_sent = self._is_sent.get
         try:
             if self.trace is not None:
                 self._trace_event(host, event, now_s)
             for effect in handle(event, now_s):
-                if type(effect) in is_sent and is_sent[type(effect)]:
+                if is_sent(type(effect)):
                     self._send(host, effect)
                 else:
                     self._see(host, effect)
@@ -238,9 +251,10 @@ class Engine:
             what = f"at {self.now_s:.6f} s, {host.name} at {now_s:.6f} s of its own"
             error.add_note(f"{what}: {short(event)}")
             raise
-        if host.node is None:
+        node = host.node
+        if node is None:
             return
-        host.deadline_s = deadline_s = host.node.next_deadline_s
+        host.deadline_s = deadline_s = node.next_deadline_s
         if deadline_s is not None:
             due_s = clock.true_s(deadline_s)
             if due_s < host.wake_at_s:
@@ -253,7 +267,9 @@ class Engine:
 
     def _arm(self, host: Host, due_s: float) -> None:
         host.wake_at_s = due_s
-        self.push(max(due_s, self.now_s), self._wake, host, host.lives)
+        at_s = max(due_s, self.now_s)
+        self._order = order = self._order + 1
+        heappush(self._heap, (at_s, order, self._wake, host, host.lives))
 
     # --- effects --------------------------------------------------------------------
 
@@ -277,9 +293,11 @@ class Engine:
         if self.codec is not None:
             message = self.codec.encode(message)
             host.sent_bytes += len(message)
-        self._travel(host, effect.to, Received(host.name, message))
+        self._travel(host, effect.to, self._arrive, (host.name, message))
 
-    def _travel(self, host: Host, to: str, event: Received | LinkReset) -> None:
+    def _travel(
+        self, host: Host, to: str, arrive: Callable[[Host, Any], None], what: object
+    ) -> None:
         """Put a message on its way, or lose it."""
         link = host.links.get(to)
         if link is None or link.is_cut:
@@ -296,8 +314,8 @@ class Engine:
         if quality.in_order:
             at_s = link.last_at_s = max(at_s, link.last_at_s)
         target = self.hosts[to]
-        self._order += 1
-        heappush(self._heap, (at_s, self._order, self._arrive, target, event))
+        self._order = order = self._order + 1
+        heappush(self._heap, (at_s, order, arrive, target, what))
         if quality.duplicate and draw() < quality.duplicate:
             again_s = at_s + (quality.jitter_s + quality.reorder_s) * draw()
-            self.push(again_s, self._arrive, target, event)
+            self.push(again_s, arrive, target, what)
