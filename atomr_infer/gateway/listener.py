@@ -27,7 +27,6 @@ import trio
 from atomr_infer.errors import ConfigError
 from atomr_infer.gateway.guarded_stream import GuardedStream
 from atomr_infer.gateway.http1.connection import Connection, Http1Settings
-from atomr_infer.gateway.hypercorn_lane import HypercornLane
 from atomr_infer.gateway.lanes import Handover, Lane
 
 if TYPE_CHECKING:
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from atomr_infer.gateway.asgi_exchange import Receive, Scope, Send
     from atomr_infer.gateway.exchange import Exchange
     from atomr_infer.gateway.http1.poller import Poller
+    from atomr_infer.gateway.hypercorn_lane import HypercornLane
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ class Listener:
         self._settings = settings
         self._accepting: trio.CancelScope | None = None
         self._stopped = False
-        self._hypercorn = HypercornLane(keep_alive_s=settings.keep_alive_s)
+        self._hypercorn: HypercornLane | None = None
         self._open: set[_Open] = set()
         self._idle = trio.Event()
         self._idle.set()
@@ -165,7 +165,8 @@ class Listener:
         for connection in self._open:
             if isinstance(connection, Connection):
                 connection.retire()
-        await self._hypercorn.retire()
+        if self._hypercorn is not None:
+            await self._hypercorn.retire()
 
     async def connections_done(self) -> None:
         """Wait until no connection is open."""
@@ -238,9 +239,21 @@ class Listener:
         sock.close()
         with self._counted(stream):
             try:
-                await self._hypercorn.serve(app, stream, self.tls)
+                lane = await self._hypercorn_lane()
+                await lane.serve(app, stream, self.tls)
             finally:
                 stream.close()
+
+    async def _hypercorn_lane(self) -> HypercornLane:
+        """Return what serves the connections that we do not; made for the first."""
+        # In a thread: it is read from disk for a tenth of a second, and answers that
+        # run here go on.
+        make = await trio.to_thread.run_sync(_import_lane)
+        if self._hypercorn is None:
+            self._hypercorn = make(keep_alive_s=self._settings.keep_alive_s)
+            if self._stopped:
+                await self._hypercorn.retire()
+        return self._hypercorn
 
     @contextmanager
     def _counted(self, connection: _Open) -> Iterator[None]:
@@ -253,6 +266,13 @@ class Listener:
             self._open.discard(connection)
             if not self._open:
                 self._idle.set()
+
+
+def _import_lane() -> type[HypercornLane]:
+    # Late: most gateways have no such connection, and a start would wait for it.
+    from atomr_infer.gateway.hypercorn_lane import HypercornLane  # noqa: PLC0415
+
+    return HypercornLane
 
 
 async def bind_sockets(host: str, port: int) -> tuple[socket.socket, ...]:

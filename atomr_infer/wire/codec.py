@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import attrs
@@ -39,7 +40,7 @@ class Codec:
         known = self._structs.get(cls)
         if known is not None:
             return known
-        hints = get_type_hints(cls)
+        hints = _hints(cls)
         names = [field.name for field in attrs.fields(cls)]
         made = msgspec.defstruct(
             cls.__name__ + "Wire",
@@ -124,6 +125,12 @@ class Codec:
         return value
 
 
+@cache
+def _hints(cls: type) -> Mapping[str, Any]:
+    """Return the types of a class's fields; to read them takes long."""
+    return get_type_hints(cls)
+
+
 def _annotated(cls: type) -> list[str]:
-    hints = get_type_hints(cls)
+    hints = _hints(cls)
     return [f"{field.name}: {hints[field.name]}" for field in attrs.fields(cls)]

@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -99,11 +99,13 @@ Start = Callable[..., AbstractAsyncContextManager[Command]]
 
 
 @asynccontextmanager
-async def start_command(*arguments: str, **env: str) -> AsyncIterator[Command]:
-    """Run the command for the length of the block."""
+async def start_command(
+    *arguments: str, program: Sequence[str] = COMMAND, **env: str
+) -> AsyncIterator[Command]:
+    """Run the command for the length of the block; after it, all that it wrote."""
     async with trio.open_nursery() as nursery:
         process = await trio.lowlevel.open_process(
-            [*COMMAND, *arguments],
+            [*program, *arguments],
             stdin=subprocess.DEVNULL,  # no terminal, whoever runs the tests
             stdout=-1,
             stderr=-1,

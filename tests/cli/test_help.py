@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
 
 from atomr_infer._version import VERSION
-from tests.cli.conftest import COMMAND, environment, run_command
+from tests.cli.conftest import (
+    COMMAND,
+    environment,
+    mock_config,
+    run_command,
+    start_command,
+)
+from tests.gateway.http import chat
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # Prints what is loaded when the command has ended.
 WATCHED = """\
@@ -18,7 +30,11 @@ try:
     main()
 finally:
     print("loaded:", *(name for name in sys.modules if "." not in name))
+    print("modules:", len(sys.modules))
 """
+
+# What a gateway of one deployment loads until it stops is 1,065.
+MOST_MODULES = 1_100
 
 
 async def test_help_names_every_command() -> None:
@@ -105,6 +121,23 @@ def test_what_serves_nothing_loads_no_server_and_no_engine(
     loaded = set(ran.stdout.partition("loaded:")[2].split())
     assert "click" in loaded
     assert loaded & heavy == set()
+
+
+async def test_a_gateway_loads_nothing_that_it_may_never_need(
+    write: Callable[[str], str],
+) -> None:
+    arguments = ("serve", "-c", write(mock_config("")), "--bind", "127.0.0.1:0")
+    program = (sys.executable, "-c", WATCHED)
+    async with start_command(*arguments, program=program) as command:
+        await command.serving()
+        answer = await chat(command.port)
+        command.send(signal.SIGINT)
+        assert await command.ended() == 0
+    assert answer.status == 200
+    loaded = set(command.stdout.partition("loaded:")[2].split())
+    assert {"trio", "msgspec"} <= loaded
+    assert loaded & {"hypercorn", "h11", "wsproto", "multiprocessing", "rich"} == set()
+    assert int(command.stdout.partition("modules:")[2]) <= MOST_MODULES
 
 
 def test_a_reader_that_stops_reading_is_no_traceback() -> None:
