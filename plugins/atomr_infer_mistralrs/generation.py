@@ -21,7 +21,7 @@ import trio
 
 from atomr_infer.errors import EngineError, InferenceError
 from atomr_infer.model.batch import TokenChunk
-from atomr_infer_mistralrs.faults import to_inference_error
+from atomr_infer_mistralrs.faults import OUT_OF_MEMORY, to_inference_error
 from atomr_infer_mistralrs.translate import EngineChunk, chunk_from_engine
 
 if TYPE_CHECKING:
@@ -100,7 +100,8 @@ class Generation:
         try:
             trio.lowlevel.start_thread_soon(lambda: self._run(send), lambda _: None)
         except RuntimeError as error:
-            self._end(EngineError(f"no thread for the generation: {error}"))
+            why = f"no thread for the generation: {error}"
+            self._end(EngineError(why, code=OUT_OF_MEMORY))
 
     # --- the engine's side: a thread -----------------------------------------
 

@@ -15,6 +15,8 @@ from atomr_infer.model.figures import running, waiting
 from atomr_infer_mistralrs.runner import MistralRsRunner
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import mistralrs
 
 pytest.importorskip("mistralrs")
@@ -39,7 +41,15 @@ class PanickingEngine:
         raise PanicException("called `Option::unwrap()` on a `None` value")
 
 
-def runner_of(engine: PanickingEngine) -> MistralRsRunner:
+class FailingEngine:
+    """An engine that fails each request, and is well."""
+
+    def send_chat_completion_request(self, request: object) -> None:
+        """Fail."""
+        raise ValueError("no")
+
+
+def runner_of(engine: PanickingEngine | FailingEngine) -> MistralRsRunner:
     return MistralRsRunner(
         cast("mistralrs.Runner", engine), context_tokens=100, max_seqs=4
     )
@@ -76,18 +86,43 @@ async def test_a_panic_ends_the_generation_and_the_engine() -> None:
     assert (await runner.figures())[:2] == (running(0), waiting(0))
 
 
+NO_THREAD = "no thread for the generation: can't start new thread"
+
+
+@pytest.fixture
+def refused(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether each next thread is refused; real want would take the test's own too."""
+    coming: list[bool] = []
+    start = trio.lowlevel.start_thread_soon
+
+    def start_or_refuse(work: Callable[[], None], deliver: Callable[..., None]) -> None:
+        if coming.pop(0):
+            raise RuntimeError("can't start new thread")
+        start(work, deliver)
+
+    monkeypatch.setattr(trio.lowlevel, "start_thread_soon", start_or_refuse)
+    return coming
+
+
 async def test_a_thread_that_cannot_start_costs_one_request(
-    monkeypatch: pytest.MonkeyPatch,
+    refused: list[bool],
 ) -> None:
+    runner = runner_of(FailingEngine())
+    refused += [True, False] * 2
+    said = [(await error_of(runner)).message for _ in range(4)]
+    assert said == [NO_THREAD, "mistral.rs failed: no"] * 2
+    assert runner.active == 0
+
+
+async def test_a_second_one_in_a_row_ends_the_engine(refused: list[bool]) -> None:
     runner = runner_of(PanickingEngine())
-
-    def refuse(*_: object) -> None:
-        raise RuntimeError("can't start new thread")
-
-    # Real exhaustion would take the test's own threads as well.
-    monkeypatch.setattr(trio.lowlevel, "start_thread_soon", refuse)
+    refused += [True, True]
     for _ in range(2):
         error = await error_of(runner)
-        assert type(error) is EngineError
-        assert error.message == "no thread for the generation: can't start new thread"
+        assert (type(error), error.code) == (EngineError, "out_of_memory")
+    with trio.fail_after(10):
+        ended = await runner.failed()
+    assert (type(ended), ended.message) == (EngineCrashedError, NO_THREAD)
+    assert ended.code == "out_of_memory"
+    assert type(await error_of(runner)) is EngineCrashedError
     assert runner.active == 0
