@@ -216,7 +216,9 @@ def rolling_short(simulation: Simulation) -> None:
     rolling(simulation, 1, simulation.random.choice([2, 3]))
 
 
-def many_keys(simulation: Simulation, keys: int = 250, faults: int = 5) -> None:
+def many_keys(
+    simulation: Simulation, keys: int = 100, faults: int = 5, batch: int = 80
+) -> None:
     """More keys than a message holds, over cuts and restarts, reach both nodes.
 
     Other libraries send the keys of a full message with a context of all, and what is
@@ -224,7 +226,7 @@ def many_keys(simulation: Simulation, keys: int = 250, faults: int = 5) -> None:
     """
     draw = simulation.random
     options = ReplicatorOptions(
-        shards=1, replication=ReplicationOptions(batch_events=200)
+        shards=1, replication=ReplicationOptions(batch_events=batch)
     )
     add_nodes(simulation, World(options, is_durable=True), 2)
     refuse_bad_facts(simulation)

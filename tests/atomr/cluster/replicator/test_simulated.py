@@ -37,7 +37,10 @@ def test_100_restarts_of_five_nodes_lose_no_registration() -> None:
 
 @pytest.mark.slow
 def test_10_000_keys_in_messages_of_200_reach_both_nodes_over_20_faults() -> None:
-    check(Scenario("many", partial(many_keys, keys=10_000, faults=20)), seeds=range(2))
+    check(
+        Scenario("many", partial(many_keys, keys=10_000, faults=20, batch=200)),
+        seeds=range(2),
+    )
 
 
 @pytest.mark.slow

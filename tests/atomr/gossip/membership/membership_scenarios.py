@@ -127,12 +127,12 @@ def newcomers(simulation: Simulation) -> None:
     gone, late, away = "n03", "n04", "n02"
     simulation.cut([away], [name for name in world.names if name != away])
     simulation.crash(gone, resets=draw.random() < 0.5)
-    simulation.run(draw.uniform(8.0, 20.0))
+    simulation.run(draw.uniform(8.0, 14.0))
     simulation.start(late)
     simulation.run(draw.uniform(0.0, 5.0))
     simulation.mend()  # one that missed the death tells of it as alive
     simulation.set_quality(Quality(loss=0.2, reorder=0.2, reorder_s=2.0))
-    simulation.run(15.0)
+    simulation.run(10.0)
     simulation.heal()
     simulation.start("n05")
     world.settle()

@@ -9,7 +9,7 @@ must not write to.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from atomr.crdt.origin import Origin
 from atomr.gossip import voting as v
@@ -26,8 +26,9 @@ ACT_S = 0.11
 class Node:
     """One life of a node, and its work."""
 
-    def __init__(self, boot: s.Boot, world: World) -> None:
+    def __init__(self, boot: s.Boot, world: World, clock: s.Clock) -> None:
         self.boot = boot
+        self.clock = clock
         self.me = Origin(boot.name, boot.boot)
         self.is_cut_off = False
         self.stops_within_s = world.stops_within_s
@@ -122,6 +123,7 @@ class World:
         self.stops_within_s = terms.stop_s if stops_within_s is None else stops_within_s
         self.terms_held: list[tuple[str, int, float]] = []
         self.acts: list[tuple[int, str]] = []
+        self._hosts: list[Any] = []
         simulation.use_codec(CODEC)
         simulation.always(self.check)
 
@@ -131,7 +133,9 @@ class World:
         for name, rate in zip(names, given, strict=True):
             offset_s = self.simulation.random.uniform(0.0, 1e5)
             clock = s.Clock(offset_s=offset_s, rate=rate)
-            self.simulation.add_node(name, partial(Node, world=self), clock=clock)
+            make = partial(Node, world=self, clock=clock)
+            self.simulation.add_node(name, make, clock=clock)
+            self._hosts.append(self.simulation.host(name))
 
     def wall_us(self) -> int:
         """Return what wall clocks say, which are kept right by the time's service."""
@@ -174,22 +178,20 @@ class World:
         Whoever does neither by now, after what has just happened to it, is not the
         second one; and nobody else has become it meanwhile.
         """
+        # This is asked after each event, so it was a third of what a run cost.
         node = self.node(name)
         if node.works is None and not self.holds(node):
             return
-        workers = [n.me.name for n in self.awake() if n.works is not None]
+        awake = self.awake()
+        workers = [n.me.name for n in awake if n.works is not None]
         assert len(workers) <= 1, f"{workers} work at the same time"
-        holders = self.holders()
+        holders = [n.me.name for n in awake if self.holds(n)]
         assert len(holders) <= 1, f"{holders} hold the lease at the same time"
 
     def awake(self) -> list[Node]:
         """Return the nodes that run."""
-        hosts = map(self.simulation.host, self.simulation.names)
-        return [
-            host.node
-            for host in hosts
-            if isinstance(host.node, Node) and not host.is_paused
-        ]
+        hosts = self._hosts
+        return [h.node for h in hosts if h.node is not None and not h.is_paused]
 
     def holders(self) -> list[str]:
         """Return who holds the lease by its own clock."""
@@ -200,8 +202,7 @@ class World:
         election = node.election
         if election is None:
             return False
-        clock = self.simulation.host(node.me.name).clock
-        now_s = clock.read_s(self.simulation.now_s)
+        now_s = node.clock.read_s(self.simulation.now_s)
         return election.holds(now_s + ROUNDING_S) is not None
 
     # --- what must come to hold -----------------------------------------------------
