@@ -127,18 +127,16 @@ def serve(  # noqa: PLR0913 - one for each option
       atomr-infer serve --config atomr.toml --bind 0.0.0.0:8080
       atomr-infer serve --config atomr.toml --workers 4
     """  # noqa: D301 - click wants the character itself, no backslash and a b
-    # Late: `atomr-infer --help` must not wait for a web server's import.
-    from atomr_infer.cli.plan import plan_serving  # noqa: PLC0415
-    from atomr_infer.cli.serving.seat import take_seat  # noqa: PLC0415
-    from atomr_infer.cli.serving.serve import run_serve  # noqa: PLC0415
-    from atomr_infer.cli.serving.workers import run_workers  # noqa: PLC0415
-
     if watch and config_path is None:
         raise click.UsageError("--watch needs a file: --config FILE")
     if demo and config_path is not None:
         raise click.UsageError("--demo and --config exclude each other")
     if local is not None and (demo or config_path is not None):
         raise click.UsageError("--local excludes --demo and --config")
+    # Late: `atomr-infer --help` must not wait for what reads a file, nor what is
+    # wrong with one for a gateway's import.
+    from atomr_infer.cli.plan import plan_serving  # noqa: PLC0415
+
     try:
         again = partial(
             plan_serving,
@@ -149,10 +147,16 @@ def serve(  # noqa: PLR0913 - one for each option
             watch=watch,
         )
         plan = attrs.evolve(again(), strict=strict)
+        from atomr_infer.cli.serving.seat import take_seat  # noqa: PLC0415
+
         seat = take_seat(os.environ)
         if workers > 1 and seat is None:
+            from atomr_infer.cli.serving.workers import run_workers  # noqa: PLC0415
+
             run_workers(plan, count=workers, arguments=sys.argv[2:])
         else:
+            from atomr_infer.cli.serving.serve import run_serve  # noqa: PLC0415
+
             run_serve(plan, again=again, log_level=log_level, seat=seat)
     except (ConfigError, InferenceError) as error:
         _fail(error)
