@@ -43,13 +43,16 @@ async def spend(
 
 
 async def spend_rest(cluster: RealCluster, folder: Path) -> None:
-    """Spend what is left, in ever smaller calls."""
+    """Spend what is left, in ever smaller calls.
+
+    One of each task at a time: those that are refused have waited for seconds.
+    """
     units = CALL
     while units >= 100:
         before = charged(folder)
         async with trio.open_nursery() as nursery:
             for node in cluster.nodes.values():
-                nursery.start_soon(partial(spend, node, folder, units, calls=40))
+                nursery.start_soon(partial(spend, node, folder, units, calls=8))
         if charged(folder) == before:
             units //= 4
 
