@@ -48,15 +48,17 @@ class Engine:
         name: what ``make engines ARGS=...`` and a deployment's ``runtime`` call it.
         module: what is imported to see that it works.
         cost: what making it takes, for who waits.
+        compiles: whether that is mostly a compiler's work, and not the network's.
         arguments: pip's, before the requirements.
         environ: of pip, such as a compiler's flags.
-        spared: what is put behind some of them, to make less of what nobody uses: it
-            names no other environment.
+        spared: what is put behind some of them, to make less of what nobody uses, and
+            the rest sooner: it names no other environment.
     """
 
     name: str
     module: str
     cost: str
+    compiles: bool = False
     arguments: tuple[str, ...] = ()
     environ: Mapping[str, str] = attrs.field(factory=dict)
     spared: Mapping[str, str] = attrs.field(factory=dict)
@@ -108,6 +110,7 @@ ENGINES = {
             name="llamacpp",
             module="llama_cpp",
             cost="150 MB, compiled in some minutes the first time",
+            compiles=True,
             # For any processor of the last ten years, for pip keeps the wheel; and
             # without the parts of it that are programs.
             environ={

@@ -11,6 +11,7 @@ import attrs
 import pytest
 
 from tests.engines import environments
+from tests.engines import make as command
 from tests.engines.environments import (
     ENGINES,
     Engine,
@@ -125,3 +126,41 @@ def test_what_cannot_be_made_leaves_nothing_that_looks_made(small: Small) -> Non
         make(broken)
     assert not broken.folder.exists()
     assert interpreter_of("small") is None
+
+
+def test_what_compiles_is_made_beside_what_waits_for_the_network(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    at_once = threading.Barrier(2, timeout=60)
+    made: list[str] = []
+
+    def making(engine: Engine) -> Path:
+        if engine.name in {"llamacpp", "tensorrt"}:
+            at_once.wait()  # broken where one waits for the other
+        made.append(engine.name)
+        return Path("python")
+
+    monkeypatch.setattr(command, "make", making)
+    assert command.main(["tensorrt", "llamacpp", "ray"]) == 0
+    assert sorted(made) == ["llamacpp", "ray", "tensorrt"]
+    assert made.index("tensorrt") < made.index("ray")
+    assert "make engines: done in" in capsys.readouterr().out
+
+
+def test_what_fails_is_told_and_ends_nothing_that_is_made_beside_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made: list[str] = []
+
+    def making(engine: Engine) -> Path:
+        if engine.name == "tensorrt":
+            raise CommandError("no network")
+        made.append(engine.name)
+        return Path("python")
+
+    monkeypatch.setattr(command, "make", making)
+    assert command.main(["tensorrt", "ray", "llamacpp"]) == 1
+    assert made == ["llamacpp"]
+    said = capsys.readouterr()
+    assert said.err == "make engines: no network\n"
+    assert "done" not in said.out

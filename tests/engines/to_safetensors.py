@@ -10,14 +10,19 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import cache
 from pathlib import Path
 
+import gguf
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 
 def main(source: Path, folder: Path) -> None:
     """Write the weights, the tokenizer and the configuration."""
+    # It is read once for its settings, its weights and its tokenizer, each of which
+    # would take seconds: the words of the vocabulary are read one by one.
+    gguf.GGUFReader = cache(gguf.GGUFReader)
     named = {"gguf_file": source.name}
     model = AutoModelForCausalLM.from_pretrained(
         source.parent,
