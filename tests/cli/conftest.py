@@ -14,8 +14,6 @@ import attrs
 import pytest
 import trio
 
-from tests.gateway.http import until
-
 if TYPE_CHECKING:
     import signal
     from pathlib import Path
@@ -50,6 +48,9 @@ class Command:
     process: trio.Process
     out: bytearray = attrs.field(factory=bytearray)
     err: bytearray = attrs.field(factory=bytearray)
+    # Set, and made anew, by each piece and by each end.
+    _more: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _whole: list[bytearray] = attrs.field(factory=list, init=False)
 
     @property
     def stdout(self) -> str:
@@ -75,11 +76,12 @@ class Command:
         await self._wrote(self.err, text)
 
     async def _wrote(self, stream: bytearray, text: str) -> None:
-        await until(
-            lambda: text.encode() in stream or self.process.returncode is not None,
-            within_s=START_S,
-        )
-        assert text.encode() in stream, self.stdout + self.stderr
+        # Nothing is asked again and again: that would take from what starts.
+        with trio.fail_after(START_S):
+            while text.encode() not in stream:
+                ended = any(each is stream for each in self._whole)
+                assert not ended, self.stdout + self.stderr
+                await self._more.wait()
 
     def send(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
@@ -90,9 +92,18 @@ class Command:
             return await self.process.wait()
 
     async def read(self, stream: trio.abc.ReceiveStream, into: bytearray) -> None:
-        async with stream:
-            async for piece in stream:
-                into += piece
+        try:
+            async with stream:
+                async for piece in stream:
+                    into += piece
+                    self._wake()
+        finally:
+            self._whole.append(into)
+            self._wake()
+
+    def _wake(self) -> None:
+        self._more.set()
+        self._more = trio.Event()
 
 
 Start = Callable[..., AbstractAsyncContextManager[Command]]
