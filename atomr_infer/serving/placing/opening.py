@@ -17,7 +17,7 @@ from atomr_infer.serving.inventory import Inventory, read_inventory
 from atomr_infer.serving.placing.alone import LocalOrders
 from atomr_infer.serving.placing.catalogue import Catalogue
 from atomr_infer.serving.placing.orders import Orders
-from atomr_infer.serving.placing.placer import Placer
+from atomr_infer.serving.placing.placer import Met, Placer
 from atomr_infer.serving.placing.records import Facts
 from atomr_infer.serving.placing.seating import Seating
 
@@ -62,7 +62,7 @@ async def prepare_placing(
         serving,
         catalogue,
         facts_of(node.config, inventory, installed),
-        met=partial(_met_all_voters, node),
+        met=partial(_met, node),
     )
     serving.orders = Orders(serving, catalogue, placer, sources)
     return placer
@@ -76,9 +76,9 @@ def _endpoint_of(sources: Sources, deployment: Deployment) -> str | None:
     return plugin.endpoint(deployment) if isinstance(plugin, HasEndpoint) else None
 
 
-def _met_all_voters(node: ServingNode) -> bool:
-    others = (name for name in node.voters if name != node.name)
-    return all(node.peers.get(name) is not None for name in others)
+def _met(node: ServingNode) -> Met:
+    there = [n for n in node.voters if n == node.name or node.peers.get(n) is not None]
+    return Met.of(len(there), len(node.voters))
 
 
 def facts_of(config: NodeConfig, inventory: Inventory, installed: Installed) -> Facts:

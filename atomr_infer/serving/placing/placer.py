@@ -5,13 +5,16 @@ the plan, and gives each :class:`~atomr_infer.serving.placing.share.Share` its a
 Nobody is asked, and nobody leads: the others do the same with the same picture.
 
 A node that has just started does not know yet who else is there, and what they run.
-It waits for all voters and a second more, or for ``settle_s``, before it starts what
-runs a number of times in all; what runs on every node needs no such patience.
+It waits for all voters and a second more, or for ``settle_s`` where most of them are
+there, before it starts what runs a number of times in all; one that sees no majority
+waits :data:`MINORITY_TIMES` as long, as it rather is slow than all others are gone.
+What runs on every node needs no such patience.
 """
 
 from __future__ import annotations
 
 import logging
+from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -39,6 +42,9 @@ log = logging.getLogger(__name__)
 SETTLE_S = 5.0
 """Long enough to dial the seeds and be told of all members, twice."""
 
+MINORITY_TIMES = 3
+"""How many times as long a node without a majority of the voters waits for them."""
+
 _LOOK_EVERY_S = 1.0
 _GATHER_S = 0.02
 
@@ -47,6 +53,27 @@ _HEAR_S = 1.0
 
 _ALL_KNOW_S = 1.0
 """How long a replica that another one takes over from stays: until nobody asks it."""
+
+
+class Met(Enum):
+    """How many of the voters a node sees, itself among them."""
+
+    FEW = "few"
+    MOST = "most"
+    ALL = "all"
+
+    @classmethod
+    def of(cls, there: int, voters: int) -> Met:
+        """Return what so many of the voters are.
+
+        >>> [Met.of(there, 3).value for there in (1, 2, 3)]
+        ['few', 'most', 'all']
+        >>> Met.of(1, 2).value
+        'few'
+        """
+        if there == voters:
+            return cls.ALL
+        return cls.MOST if 2 * there > voters else cls.FEW
 
 
 class Placer:
@@ -63,7 +90,7 @@ class Placer:
         catalogue: Catalogue,
         facts: Facts,
         *,
-        met: Callable[[], bool],
+        met: Callable[[], Met],
         settle_s: float = SETTLE_S,
     ) -> None:
         """Make one; its process runs :meth:`run`.
@@ -72,8 +99,8 @@ class Placer:
             serving: the node's serving tree.
             catalogue: the cluster's deployments.
             facts: what the node is.
-            met: says whether all are there who should always be.
-            settle_s: how long they are waited for, in seconds.
+            met: says who is there of those who should always be.
+            settle_s: how long all of them are waited for, in seconds.
         """
         self._serving = serving
         self._catalogue = catalogue
@@ -134,12 +161,14 @@ class Placer:
         now = trio.current_time()
         if self.has_met:
             return
-        if not self._met():
+        met = self._met()
+        if met is not Met.ALL:
             self._met_at = None
         elif self._met_at is None:
             self._met_at = now
         heard = self._met_at is not None and now - self._met_at >= _HEAR_S
-        self.has_met = heard or now - self._started_at >= self._settle_s
+        times = MINORITY_TIMES if met is Met.FEW else 1
+        self.has_met = heard or now - self._started_at >= times * self._settle_s
         self._serving.has_met = self.has_met
 
     def _aim(self, name: str, picture: Picture, nursery: trio.Nursery) -> None:

@@ -142,11 +142,29 @@ async def test_a_restarted_node_starts_nothing_twice_before_it_has_met_others(
         await places.start("c")
         for write in places.world.log:
             write.known_to.add("c")
-        await trio.sleep(4)
+        await trio.sleep(14)
         assert places.runs == before
         places.world.heal()
         await trio.sleep(60)
         assert places.runs == before
+
+
+@pytest.mark.parametrize(
+    ("others", "not_after_s", "after_s"),
+    [("b", 4, 6), ("", 14, 16)],
+    ids=["most", "few"],
+)
+async def test_a_node_that_sees_few_of_the_voters_waits_longer_for_them(
+    autojump_clock: object, others: str, not_after_s: float, after_s: float
+) -> None:
+    async with open_places() as places:
+        places.voters = 3
+        await places.start("a", *others)
+        await places["a"].orders.deploy(local(), wait=False)
+        await trio.sleep(not_after_s)
+        assert places.runs == {}
+        await trio.sleep(after_s - not_after_s)
+        assert list(places.runs.values()) == [{"tiny": 1}]
 
 
 async def test_scaling_out_and_in_goes_over_the_nodes(

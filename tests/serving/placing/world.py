@@ -35,7 +35,7 @@ from atomr_infer.serving.deployments.sources import Sources
 from atomr_infer.serving.node import ServingNode
 from atomr_infer.serving.placing.catalogue import Catalogue
 from atomr_infer.serving.placing.orders import Orders
-from atomr_infer.serving.placing.placer import Placer
+from atomr_infer.serving.placing.placer import Met, Placer
 from atomr_infer.serving.placing.records import Facts
 from atomr_infer.serving.shared import Serving
 
@@ -227,13 +227,18 @@ class Place:
 
 
 class Places:
-    """Starts and kills nodes."""
+    """Starts and kills nodes.
+
+    Attributes:
+        voters: how many nodes a new one waits for, itself among them.
+    """
 
     def __init__(self, nursery: trio.Nursery, *, replace_after_s: float) -> None:
         self.world = World()
         self.all: dict[str, Place] = {}
         self.environ: dict[str, str] = {}
         self.installed: Installed = distributions
+        self.voters = 2
         self._nursery = nursery
         self._replace_after_s = replace_after_s
 
@@ -292,8 +297,8 @@ class Places:
                 task_status.started(Place(name, serving, orders, scope, here))
                 await trio.sleep_forever()
 
-    def _met(self, name: str) -> bool:
-        return len(self.world.reach(name)) > 1
+    def _met(self, name: str) -> Met:
+        return Met.of(min(len(self.world.reach(name)), self.voters), self.voters)
 
 
 @asynccontextmanager
