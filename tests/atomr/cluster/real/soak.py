@@ -37,12 +37,14 @@ class Soak:
 
     Attributes:
         for_s: how long nodes are killed.
+        kills: at least so many, however long a busy machine takes for them.
         each_s: between two kills.
         per_s: writes, of all nodes together.
         keys: that are written to.
     """
 
     for_s: float
+    kills: int = 1
     each_s: float = 30.0
     per_s: float = 500.0
     keys: int = 5_000
@@ -97,7 +99,7 @@ async def soak(folder: Path, wanted: Soak) -> Came:
             at_s = time.monotonic() - began_s
             memory.append((at_s, resident_mib(cluster[NAMES[0]])))
             tell(cluster, at_s, kills)
-            if at_s >= wanted.for_s:
+            if at_s >= wanted.for_s and kills >= wanted.kills:
                 break
             await cluster[name].kill()
             kills += 1
@@ -164,7 +166,7 @@ def main() -> int:
     parser.add_argument("--each-s", type=float, default=30.0)
     parser.add_argument("--per-s", type=float, default=500.0)
     given = parser.parse_args()
-    wanted = Soak(60.0 * given.minutes, given.each_s, given.per_s)
+    wanted = Soak(60.0 * given.minutes, each_s=given.each_s, per_s=given.per_s)
     with tempfile.TemporaryDirectory() as folder:
         came = trio.run(soak, Path(folder), wanted)
     print(f"{came.kills} kills; equal {came.equal_after_s} s after the last write")
