@@ -62,6 +62,8 @@ from atomr_infer.bridge.values import (
 )
 from atomr_infer.errors import (
     ConfigError,
+    EngineCrashedError,
+    EngineError,
     EngineStartError,
     InferenceError,
     InternalError,
@@ -80,6 +82,13 @@ from atomr_infer.runtimes.contract import (
 ORPHANED_STATUS = 70
 """Exit status of a child whose parent is gone (``EX_SOFTWARE``); nobody reads it."""
 
+OUT_OF_MEMORY = "out_of_memory"
+"""The code of an error that came for want of memory."""
+
+STARVED = 2
+"""So many requests in a row for which the process had no memory are its end: one may
+have asked for much, but they would all fail until somebody comes who ends it."""
+
 
 class Server:
     """Serves one parent over one link."""
@@ -92,6 +101,7 @@ class Server:
         self._streams: dict[int, ChildStream] = {}
         self._runner: ModelRunner | None = None
         self._generations: trio.Nursery | None = None
+        self._starved = 0
 
     async def serve(self) -> None:
         """Serve until the parent says ``Close`` or the runner cannot be opened."""
@@ -183,9 +193,19 @@ class Server:
                     self._link.send_nowait(await answer_to(self._runner, frame))
         except Exception as raised:  # noqa: BLE001  a plugin's bug ends its stream, not the engine
             error = stream_error(raised)
+            self._note(raised)
+        else:
+            self._starved = 0
         finally:
             del self._streams[frame.stream]
             self._link.send_nowait(End(frame.stream, error))
+
+    def _note(self, raised: Exception) -> None:
+        """Count requests in a row that had no memory, where no runner says so."""
+        self._starved = self._starved + 1 if wants_memory(raised) else 0
+        if self._starved == STARVED:
+            ended = EngineCrashedError(_no_memory(raised), code=OUT_OF_MEMORY)
+            self._link.send_nowait(Failed(error_to_wire(encode(ended))))
 
     async def _forward(self, frame: Execute, stream: ChildStream) -> None:
         assert self._runner is not None
@@ -245,11 +265,28 @@ def stream_error(error: Exception) -> ErrorWire:
     if isinstance(error, InferenceError):
         return error_to_wire(encode(error))
     traceback.print_exception(error)
+    if wants_memory(error):
+        starved = EngineError(_no_memory(error), code=OUT_OF_MEMORY)
+        return error_to_wire(encode(starved))
     if isinstance(error, FrameError):
         return error_to_wire(encode(InternalError(f"the answer is lost: {error}")))
     return error_to_wire(
         encode(InternalError(f"the runtime failed: {_one_line(error)}"))
     )
+
+
+def wants_memory(error: Exception) -> bool:
+    """Whether a process had no memory for something, or for a thread's stack.
+
+    >>> wants_memory(MemoryError()), wants_memory(RuntimeError("no"))
+    (True, False)
+    """
+    no_thread = type(error) is RuntimeError and str(error) == "can't start new thread"
+    return no_thread or isinstance(error, MemoryError)
+
+
+def _no_memory(error: Exception) -> str:
+    return f"the engine's process is out of memory: {_one_line(error)}"
 
 
 def _one_line(error: Exception) -> str:

@@ -12,9 +12,9 @@ is not ready in ``load_s``     it is killed; :class:`EngineStartError`
 dies later                     every stream and ``failed()`` give
                                :class:`EngineCrashedError` with the exit
 is silent for ``silent_s``     it is killed; :class:`EngineHungError`
-does not cancel in             it is killed; :class:`EngineHungError`
-``cancel_s``
+does not cancel in time        it is killed; :class:`EngineHungError`
 sends garbage                  it is killed; :class:`EngineCrashedError`
+is out of memory twice         it is closed; :class:`EngineCrashedError`
 =============================  ==============================================
 
 Only the load's time-out guards the load: an engine that reads weights may hold

@@ -187,6 +187,16 @@ class AwkwardRunner:
         yield TokenChunk(text="partial")
         raise KeyError("oops")
 
+    async def do_starve(
+        self, batch: ExecuteBatch, how: str
+    ) -> AsyncIterator[TokenChunk]:
+        yield TokenChunk(text="partial")
+        match how:
+            case "thread":
+                raise RuntimeError("can't start new thread")
+            case "memory":
+                bytearray(2**62)
+
     async def do_fail(self, batch: ExecuteBatch, *_: str) -> AsyncIterator[TokenChunk]:
         self.failure.set()
         yield TokenChunk(text="last words")

@@ -148,6 +148,43 @@ async def test_garbage_from_the_child_costs_it_its_life(
     assert gone(runner.pid)
 
 
+STARVED = "the engine's process is out of memory: "
+
+
+async def starved(
+    runner: BridgedRunner, ask: Ask, how: str
+) -> tuple[type[EngineError], str | None, str]:
+    with pytest.raises(EngineError) as caught:
+        async with runner.execute(ask(f"starve {how}")) as chunks:
+            async for _ in chunks:
+                pass
+    return type(caught.value), caught.value.code, caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("how", "why"),
+    [
+        ("memory", "MemoryError:"),
+        ("thread", "RuntimeError: can't start new thread"),
+    ],
+)
+async def test_want_of_memory_costs_a_request_and_twice_in_a_row_the_child(
+    bridged: Opener, ask: Ask, gone: Gone, how: str, why: str
+) -> None:
+    async with bridged() as runner:
+        alone = (EngineError, "out_of_memory", STARVED + why)
+        for _ in range(2):
+            assert await starved(runner, ask, how) == alone
+            async with runner.execute(ask("count 1")) as chunks:
+                assert len([chunk async for chunk in chunks]) == 2
+        assert await starved(runner, ask, how) == alone
+        ended = (EngineCrashedError, "out_of_memory", STARVED + why)
+        assert await starved(runner, ask, how) == ended
+        error = await fate(runner)
+        assert (type(error), error.code, error.message) == ended
+    assert gone(runner.pid)
+
+
 async def test_an_answer_over_the_frame_cap_is_refused(
     bridged: Opener, ask: Ask
 ) -> None:
