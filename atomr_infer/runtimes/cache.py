@@ -5,14 +5,25 @@ Pure but for the home's look-up, and the disk's.
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from atomr_infer.errors import ConfigError
+from atomr_infer.errors import ConfigError, EngineStartError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping
+
+TOO_BIG = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""A full file system, a quota, and a limit on the size of files (ulimit -f)."""
+
+DISK_FULL = "disk_full"
+"""The code of an error that came for want of room for a model."""
+
+_MIB = 2**20
 
 
 def own_cache(environ: Mapping[str, str]) -> Path:
@@ -42,3 +53,38 @@ def free_disk_bytes(folder: Path) -> int:
     """Return how many bytes are free where a folder is, or would be made."""
     there = next(path for path in (folder, *folder.parents) if path.exists())
     return shutil.disk_usage(there).free
+
+
+def disk_full(folder: Path, needed_bytes: int | None) -> EngineStartError:
+    """Return what is told of a disk without room for what is fetched.
+
+    Args:
+        folder: where it is put.
+        needed_bytes: what is still to come; None: nobody has told yet.
+    """
+    free_mib = free_disk_bytes(folder) // _MIB
+    needed = (
+        "more is" if needed_bytes is None else f"{needed_bytes // _MIB + 1} MiB are"
+    )
+    return EngineStartError(
+        f"the disk of {str(folder)!r} is full: {free_mib} MiB are free, and {needed} "
+        "needed; free some space, or set ATOMR_INFER_CACHE to another folder",
+        code=DISK_FULL,
+    )
+
+
+@contextmanager
+def locked(file: Path, waits: Callable[[], None]) -> Iterator[None]:
+    """Hold a lock, which the kernel drops when its holder dies.
+
+    Args:
+        file: what is locked; it is made.
+        waits: called before it waits for another holder.
+    """
+    with file.open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waits()
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield

@@ -16,8 +16,6 @@ in a worker thread.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import hashlib
 import json
 import logging
@@ -34,7 +32,13 @@ import attrs
 
 from atomr_infer.errors import ConfigError, EngineStartError
 from atomr_infer.model.secret import Secret
-from atomr_infer.runtimes.cache import free_disk_bytes, own_cache
+from atomr_infer.runtimes.cache import (
+    TOO_BIG,
+    disk_full,
+    free_disk_bytes,
+    locked,
+    own_cache,
+)
 from atomr_infer.runtimes.contract import Progress
 from atomr_infer.runtimes.hub_files import (
     ENDPOINT,
@@ -50,7 +54,7 @@ from atomr_infer.runtimes.hub_files import (
 from atomr_infer.runtimes.hub_marks import marks, place_in
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 log = logging.getLogger(__name__)
 
@@ -59,10 +63,9 @@ _PIECE_BYTES = 1 << 20
 _MAX_LIST_BYTES = 32 << 20
 _TELL_EVERY_S = 0.2
 _TRIES = 5
-_MIB = 2**20
-_TOO_BIG = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _RESUMED = 206
 _WHOLE = ".whole"
+_WAITING = Progress("waiting for another process that fetches the model")
 
 
 @attrs.frozen
@@ -126,11 +129,11 @@ def fetch_model(
         if hub.is_offline:
             return _kept(home, model, weights, "HF_HUB_OFFLINE is set")
         home.mkdir(parents=True, exist_ok=True)
-        with _locked(home / "lock", report):
+        with locked(home / "lock", lambda: report(_WAITING)):
             return _Fetching(hub, model, home, report).run(weights)
     except OSError as error:
-        if error.errno in _TOO_BIG:
-            raise _full(home, None) from error
+        if error.errno in TOO_BIG:
+            raise disk_full(home, None) from error
         problem = f"the cache {str(home)!r} cannot be used: {error}"
         raise EngineStartError(problem) from error
 
@@ -236,11 +239,17 @@ class _Fetching:
         missing = [file for file in wanted.files if not (folder / file.path).exists()]
         self._total = sum(file.size for file in wanted.files)
         self._done = self._total - sum(file.size for file in missing)
-        needed = sum(f.size - _size(_partial(folder / f.path)) for f in missing)
+        needed = _left(missing, folder)
         if free_disk_bytes(folder) < needed:
-            raise _full(folder, needed)
-        for file in missing:
-            self._fetch(file, folder)
+            raise disk_full(folder, needed)
+        try:
+            for file in missing:
+                self._fetch(file, folder)
+        except OSError as error:
+            if error.errno not in TOO_BIG:
+                raise
+            # Others have written there meanwhile.
+            raise disk_full(folder, _left(missing, folder)) from error
         whole = folder / _WHOLE
         names = set(whole.read_text().splitlines()) if whole.exists() else set()
         names |= {file.path for file in wanted.files}
@@ -376,24 +385,10 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _full(folder: Path, needed_bytes: int | None) -> EngineStartError:
-    free_mib = free_disk_bytes(folder) // _MIB
-    needed = (
-        "more is" if needed_bytes is None else f"{needed_bytes // _MIB + 1} MiB are"
+def _left(files: Iterable[HubFile], folder: Path) -> int:
+    """Return how many bytes of files are not there yet."""
+    return sum(
+        file.size - _size(_partial(folder / file.path))
+        for file in files
+        if not (folder / file.path).exists()
     )
-    return EngineStartError(
-        f"the disk of {str(folder)!r} is full: {free_mib} MiB are free, and {needed} "
-        "needed; free some space, or set ATOMR_INFER_CACHE to another folder"
-    )
-
-
-@contextmanager
-def _locked(file: Path, report: Callable[[Progress], None]) -> Iterator[None]:
-    """Hold the lock, which the kernel drops when its holder dies."""
-    with file.open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            report(Progress("waiting for another process that fetches the model"))
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield

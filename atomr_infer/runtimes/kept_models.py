@@ -17,7 +17,6 @@ Blocks.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
 import logging
@@ -30,7 +29,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from atomr_infer.errors import EngineStartError
-from atomr_infer.runtimes.cache import free_disk_bytes, own_cache
+from atomr_infer.runtimes.cache import (
+    DISK_FULL,
+    TOO_BIG,
+    free_disk_bytes,
+    own_cache,
+)
 from atomr_infer.runtimes.contract import Progress
 
 if TYPE_CHECKING:
@@ -44,15 +48,9 @@ are in use."""
 
 _log = logging.getLogger(__name__)
 
-# A full file system, a quota, and a limit on the size of files (ulimit -f).
-_TOO_BIG = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-
 DIGESTS = "sha256.json"
 """The file of digests in a converted directory; a file has them beside it, in
 ``.sha256``.  What has none was not made by a conversion."""
-
-DISK_FULL = "disk_full"
-"""The code of an error that came for want of room on a disk."""
 
 _DAMAGED = ".damaged-"
 """In the name of a model that was damaged while a process used it."""
@@ -346,7 +344,7 @@ def space_errors(folder: Path, size_bytes: Callable[[], int]) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _TOO_BIG:
+        if error.errno not in TOO_BIG:
             raise
         # Rounded up, and one for the metadata.
         need_mib = size_bytes() // 2**20 + 2

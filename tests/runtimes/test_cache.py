@@ -11,7 +11,7 @@ import pytest
 
 from atomr_infer.errors import ConfigError, EngineStartError
 from atomr_infer.runtimes import kept_models
-from atomr_infer.runtimes.cache import own_cache
+from atomr_infer.runtimes.cache import DISK_FULL, own_cache
 from atomr_infer.runtimes.hub import Hub, fetch_model, hub_of
 from atomr_infer.runtimes.hub_files import HubModel
 from atomr_infer_tensorrt import cache as plans
@@ -63,6 +63,6 @@ def test_a_quota_that_is_full_is_told_where_no_folder_could_be_made(
         kept_models.space_errors(folder, lambda: 0),
     ):
         folder.mkdir(parents=True)
-    assert caught.value.code == kept_models.DISK_FULL
+    assert caught.value.code == DISK_FULL
     with pytest.raises(EngineStartError, match=r"is full: \d+ MiB are free"):
         fetch_model(Hub("http://127.0.0.1:9", folder), HubModel("o/n"), (), print)

@@ -11,10 +11,12 @@ import pytest
 
 from atomr_infer.errors import ConfigError, EngineStartError
 from atomr_infer.model.secret import Secret
+from atomr_infer.runtimes.cache import DISK_FULL
 from atomr_infer.runtimes.contract import Progress
 from atomr_infer.runtimes.hub import Hub, fetch_model, hub_of
 from atomr_infer.runtimes.hub_files import HubModel, parse_hub_model
 from tests.runtimes.fake_hub import COMMIT, REPO, FakeHub, serving
+from tests.runtimes.small_disk import mounted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -275,8 +277,29 @@ def test_a_full_disk_is_told_with_figures_before_anything_is_fetched(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     with pytest.raises(EngineStartError) as caught:
         fetch(hub_at(fake, tmp_path))
+    assert caught.value.code == DISK_FULL
     assert "is full: 1 MiB are free, and 3 MiB are needed; " in caught.value.message
     assert not any("resolve" in path for path, _, _ in fake.asked)
+
+
+def test_a_disk_that_others_fill_meanwhile_is_told_with_what_is_still_to_come(
+    fake: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure, roomy = shutil.disk_usage, [_Usage(free=2**30)]
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda path: roomy.pop() if roomy else measure(path)
+    )
+    with mounted(tmp_path / "disk") as disk:
+        with pytest.raises(EngineStartError) as caught:
+            fetch(hub_at(fake, disk))
+        assert caught.value.code == DISK_FULL
+        assert f"{COMMIT}' is full: 0 MiB are free, and 2 MiB are needed; " in (
+            caught.value.message
+        )
+        assert isinstance(caught.value.__cause__, OSError)
+        # What has come is there for a later try.
+        [part] = disk.rglob("*.partial")
+        assert part.stat().st_size > len(WEIGHTS) // 4
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import pytest
 
 from atomr_infer_ort.converted import with_bits
 from tests.plugins.ort.test_weights import ignore, matrix, product
+from tests.runtimes.small_disk import mounted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,16 +84,8 @@ def test_a_limit_on_files_is_told_with_folder_need_and_room(
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(folder)]
-    if (
-        shutil.which("mount") is None
-        or subprocess.run(mount, check=False, capture_output=True).returncode
-    ):
-        pytest.skip("a small file system cannot be mounted here")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with mounted(tmp_path / "disk") as folder:
+        yield folder
 
 
 def test_a_disk_that_is_full_in_the_middle_is_told_and_left_as_it_was(
