@@ -137,7 +137,7 @@ MUTANTS = (
         "now_s >= batches[0].last_s + self._cooling_s",
         "now_s >= batches[0].opened_s + self._cooling_s",
         HAMMER,
-        first_seed=245,
+        first_seed=595,
     ),
     Mutant(
         "settling twice gives back twice",

@@ -37,8 +37,8 @@ MIX = Mix(
 
 def _limit(simulation: Simulation, **terms: object) -> Limit:
     draw = simulation.random
-    names = NAMES[: draw.choice((2, 3, 5))]
     drawn = {
+        "voters": NAMES[: draw.choice((2, 3, 5))],
         "floor_fraction": draw.choice((0.0, 0.1, 0.3, 1.0)),
         "lease_s": draw.choice((0.5, 2.0)),
         "mode": Mode.STRICT if draw.random() < 0.2 else Mode.ESCROW,
@@ -48,7 +48,12 @@ def _limit(simulation: Simulation, **terms: object) -> Limit:
     }
     drawn["permits"] = draw.choice((7, 25, 60))
     drawn["window_s"] = draw.uniform(2.0, 5.0)
-    return Limit(name="rpm", voters=names, **(drawn | terms))  # type: ignore[arg-type]
+    return Limit(name="rpm", **(drawn | terms))  # type: ignore[arg-type]
+
+
+def _few(simulation: Simulation) -> tuple[str, ...]:
+    """Return two or three voters: each one that only ticks costs as much as others."""
+    return NAMES[: simulation.random.choice((2, 3))]
 
 
 def _faults(simulation: Simulation, limit: Limit, within_s: float) -> list[Planned]:
@@ -118,11 +123,17 @@ def leases(simulation: Simulation) -> None:
     Its clock is slow, that of its home is fast, and what the home says comes late.
     """
     draw = simulation.random
-    limit = _limit(simulation, permits=60, lease_s=2.0, floor_fraction=0.0)
+    limit = _limit(
+        simulation,
+        voters=_few(simulation),
+        permits=40,
+        lease_s=2.0,
+        floor_fraction=0.0,
+    )
     world = World(simulation, limit)
     rates = [1.0 + DRIFT if v == limit.home else 1.0 - DRIFT for v in limit.voters]
     world.add(*limit.voters, rates=rates)
-    cut_s = draw.uniform(2.0, 4.0)
+    cut_s = draw.uniform(1.0, 2.0)
     lent_again_s = cut_s + limit.lease_s + limit.window_s
     within_s = lent_again_s + 1.1  # as late as an answer may be
     steady(world, within_s, share=0.5)
@@ -142,7 +153,12 @@ def leases(simulation: Simulation) -> None:
 def hammer(simulation: Simulation) -> None:
     """Whatever is free is used within milliseconds."""
     draw = simulation.random
-    limit = _limit(simulation, permits=60, window_s=draw.uniform(2.0, 4.0))
+    limit = _limit(
+        simulation,
+        voters=_few(simulation),
+        permits=60,
+        window_s=draw.uniform(1.0, 2.0),
+    )
     world = World(simulation, limit)
     world.add(*limit.voters, rates=_rates(simulation, limit))
     within_s = 2.2 * limit.window_s

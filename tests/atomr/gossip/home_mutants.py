@@ -12,8 +12,8 @@ from atomr.gossip.voting.votes import Votes
 from tests.atomr.gossip.home_scenarios import LONG, SCENARIOS
 from tests.atomr.gossip.mutants import Mutant
 
-CHAOS, LAST_MOMENT, BACK = SCENARIOS
-PAUSED, *_ = LONG
+(CHAOS,) = SCENARIOS
+LAST_MOMENT, BACK, PAUSED, *_ = LONG
 
 MUTANTS = (
     Mutant(

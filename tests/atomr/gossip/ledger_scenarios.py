@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import TYPE_CHECKING
 
 from atomr.gossip.ledger import Budget
 from atomr.testing.simulation import Mix, Quality, Scenario, Simulation, draw_faults
 from tests.atomr.gossip.budget_world import CRASH_SHARE, World
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 NAMES = ("a", "b", "c", "d", "e")
 
@@ -18,9 +22,9 @@ WITHIN_S = 8.0
 UNITS = 1_000_000
 
 
-def _world(simulation: Simulation) -> World:
+def _world(simulation: Simulation, numbers: Sequence[int]) -> World:
     draw = simulation.random
-    names = NAMES[: draw.choice((2, 3, 5))]
+    names = NAMES[: draw.choice(numbers)]
     world = World(
         simulation, Budget("team", names, chunk_cap=draw.choice((300, 10**6)))
     )
@@ -74,10 +78,17 @@ def _reclaims(world: World) -> None:
         world.simulation.at(draw.uniform(2.0, WITHIN_S), reclaim)
 
 
-def _run(simulation: Simulation, *, lost_disks: float) -> World:
-    world = _world(simulation)
+def _run(
+    simulation: Simulation,
+    *,
+    lost_disks: float,
+    numbers: Sequence[int] = (2, 3, 5),
+    fewest_calls: int = 80,
+) -> World:
+    world = _world(simulation, numbers)
     draw = simulation.random
-    _calls(world, within_s=WITHIN_S, number=draw.randrange(80, 240))
+    calls = draw.randrange(fewest_calls, 3 * fewest_calls)
+    _calls(world, within_s=WITHIN_S, number=calls)
     _crashes(world, lost_disks=lost_disks)
     _reclaims(world)
     number = draw.randrange(1, 8)
@@ -129,8 +140,11 @@ def _without_heir(world: World) -> list[str]:
 
 
 def crashes(simulation: Simulation) -> None:
-    """Nodes are killed; their disks keep what was synced."""
-    _finish(_run(simulation, lost_disks=0.0))
+    """Nodes are killed; their disks keep what was synced.
+
+    Half of those of :func:`disks` are like that too, with more nodes.
+    """
+    _finish(_run(simulation, lost_disks=0.0, numbers=(2, 3), fewest_calls=50))
 
 
 def disks(simulation: Simulation) -> None:
