@@ -21,6 +21,10 @@ from tests.plugins.ort.real import SMOLLM2, packaged, smollm2_folder
 
 PAGE = Path(__file__).parents[2] / "docs/reference/engines.md"
 
+# A busy machine is slow, and no test is about that.
+PATIENT = "first_token_s = 600, idle_s = 600"
+WAITS = "queue_timeout_s = 600"
+
 
 class Can(Enum):
     """What an engine may be able to do; the value is the table's row."""
@@ -41,6 +45,10 @@ class Can(Enum):
     FIGURES = "tells figures of its own, where that is seen within some steps"
     CACHE = "tells how full its key-value cache is"
     KILLED = "killed by `kill -9`, it is back for the next request"
+    DIES = (
+        "stopped, poisoned or out of memory under load: who has heard something is "
+        "told, the others are answered by the next one"
+    )
 
 
 _ALL = frozenset(Can)
@@ -74,16 +82,15 @@ class Engine:
             return how_to_make(self.environment)
         return None if self.model() is not None else self.how
 
-    def deployment(self) -> str:
-        """Return the deployment, as TOML."""
+    def deployment(self, timeouts: str = PATIENT, serving: str = "") -> str:
+        """Return the deployment, as TOML, with more under some of its tables."""
         lines = ["[[deployment]]", 'name = "m"', f'runtime = "{self.runtime}"']
         lines.append(f'model = "{self.model()}"')
         if self.environment is not None:
             lines.append(f'interpreter = "{interpreter_of(self.environment)}"')
         lines.append(f"options = {{ {self.options} }}")
-        # A busy machine is slow, and no test is about that.
-        lines.append("timeouts = { first_token_s = 600, idle_s = 600 }")
-        lines.append("serving = { queue_timeout_s = 600 }")
+        lines.append(f"timeouts = {{ {timeouts} }}")
+        lines.append(f"serving = {{ {', '.join(filter(None, (WAITS, serving)))} }}")
         return "\n".join(lines) + "\n"
 
 
@@ -126,6 +133,7 @@ ENGINES = (
                 Can.LEAVE,
                 Can.FIGURES,
                 Can.KILLED,
+                Can.DIES,
             }
         ),
         where="CPU (mistralrs 0.9.5), GGUF",
@@ -168,8 +176,9 @@ _PAGE = (
     'What is "no" is asked for, too: it must be refused with a reason, or be named in '
     "`x-atomr-warnings` where an answer without it is still one.\n\n"
     "{table}\n\n"
-    "`tests/engine/test_every_engine.py` holds the engines to it: `make engines` makes "
-    "the environments of those that need one, and `make test-slow` runs the tests.\n"
+    "`tests/engine/test_every_engine.py` holds the engines to it, and "
+    "`tests/engine/test_engines_that_die.py` to the last row: `make engines` makes the "
+    "environments of those that need one, and `make test-slow` runs the tests.\n"
     "None of this has been run on a GPU.\n"
 )
 
