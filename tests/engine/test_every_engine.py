@@ -12,6 +12,7 @@ import signal
 import threading
 import time
 import urllib.request
+from operator import lt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,8 @@ pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
 PATIENCE_S = 600.0
 FREE_WITHIN_S = 0.2
+STEPS = 3
+"""Or within so many of its steps, where they take longer."""
 ENGINE = "atomr_infer_engine_"
 KEY = "operators-0123456789"
 STORY = "Write a story about a cat."
@@ -367,17 +370,23 @@ def test_a_place_is_free_within_200_ms_by_the_engine_s_own_count(
         assert "running_requests" not in served.figures()
         return
     took_s: list[float] = []
+    bound_s: list[float] = []
     # The best of ten: the machine may have other things to do.
-    while len(took_s) < 10 and min(took_s, default=1) >= FREE_WITHIN_S:
-        stream = served.stream(max_tokens=900, temperature=0)
-        next(iter(stream))
+    while len(took_s) < 10 and not any(map(lt, took_s, bound_s)):
+        chunks = iter(stream := served.stream(max_tokens=900, temperature=0))
+        next(chunks)
         assert served.figures()["running_requests"] == 1
+        began_at = time.monotonic()
+        for _ in range(STEPS):
+            next(chunks)
         left_at = time.monotonic()
         stream.close()
         until(lambda: not served.figures()["running_requests"], "the engine is free")
         took_s.append(time.monotonic() - left_at)
-    print(f"{served.engine.runtime}: free after {took_s} s")
-    assert min(took_s) < FREE_WITHIN_S, took_s
+        # On a machine that is taken, a step itself may take so long.
+        bound_s.append(max(FREE_WITHIN_S, left_at - began_at))
+    print(f"{served.engine.runtime}: free after {took_s} s, bounds {bound_s} s")
+    assert any(map(lt, took_s, bound_s)), (took_s, bound_s)
 
 
 def test_an_engine_that_is_killed_is_back_for_the_next_request(served: Served) -> None:
