@@ -38,6 +38,7 @@ from atomr_infer.serving.replicas.replica import Phase
 from atomr_infer.serving.replicas.routing_table import RoutingTable
 from atomr_infer.serving.requests.request import run_request
 from atomr_infer.wire.nodes.frames import Opening
+from tests.at_length import times
 from tests.serving.conftest import Collected
 from tests.serving.lab import PLUGIN, LabPlugin
 from tests.serving.test_simulation import TEXT, Typist
@@ -269,7 +270,8 @@ async def ask(world: World, number: int, on_cut: OnCut) -> Collected | None:
     return None
 
 
-SEEDS = [*range(3), *(pytest.param(n, marks=pytest.mark.slow) for n in range(3, 30))]
+SLOW = (pytest.param(seed, marks=pytest.mark.slow) for seed in range(3, 3 + times(9)))
+SEEDS = [*range(3), *SLOW]
 
 
 @pytest.mark.parametrize("seed", SEEDS)
