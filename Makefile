@@ -19,8 +19,13 @@ PROJECT := setup.cfg pyproject.toml
 # few tests, which would come last else, are those that take long.
 SIDE_BY_SIDE = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
+# Two files of engines at once, each engine with a thread of its own: those with a thread
+# for each core would wait for each other's, and turn round meanwhile.
+TWO_ENGINES = -n $(if $(filter 0,$(JOBS)),0,2) --dist loadfile
+A_THREAD_EACH = RAYON_NUM_THREADS=1 OMP_NUM_THREADS=1
+
 # Tests with a mark, under options of pytest's.  It exits with 5 when there are none,
-# which is no failure here.  Two engines at a time would wait for each other's cores.
+# which is no failure here.
 run_tests = code=0; $(BIN)/python -m pytest $(1) -m '$(2)' $(ARGS) || code=$$?; \
   if [ "$$code" -ne 0 ] && [ "$$code" -ne 5 ]; then exit "$$code"; fi
 
@@ -46,7 +51,7 @@ serve: $(VENV)/.demo ## serve a small model on this machine; ARGS="--help" for o
 
 test: $(VENV)/.dev ## run the tests; ARGS="tests/config -k name" to run some
 	@$(call run_tests,$(SIDE_BY_SIDE),not slow and not gpu and not engine)
-	@$(call run_tests,,engine and not slow and not gpu)
+	@export $(A_THREAD_EACH); $(call run_tests,$(TWO_ENGINES),engine and not slow and not gpu)
 
 test-slow: $(VENV)/.dev ## run the tests that take long; TIMES=20 for a night's draws
 	@$(call run_tests,$(SIDE_BY_SIDE),slow and not gpu and not engine)
