@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from atomr_infer.config.mistakes import Mistakes
 from atomr_infer.config.reader import TableReader, type_name
 from atomr_infer.errors import ModelNotFoundError
 from atomr_infer.model.budget import Budget, OnExceeded, OwnedBudget, Per, Window
@@ -61,20 +62,23 @@ def read_owned_budgets(
         teams: those of it.
 
     Raises:
-        ConfigError: at the first mistake.
+        ConfigError: there are mistakes in some of them.
     """
     if "budget" not in top.content:
         return ()
     found: dict[tuple[str, str], OwnedBudget] = {}
+    mistakes = Mistakes()
     for table in _tables(top, "budget"):
-        owned = _owned(table)
-        if owned.team is not None:
-            _check_team(table, owned.team, [team.name for team in teams])
-        kind = owned.budget.kind
-        if (owned.owner, kind) in found:
-            problem = f"the second budget of {owned.owner} of {kind}; write one of them"
-            raise table.fail("per", problem)
-        found[owned.owner, kind] = owned
+        with mistakes.kept():
+            owned = _owned(table)
+            if owned.team is not None:
+                _check_team(table, owned.team, [team.name for team in teams])
+            owner, kind = owned.owner, owned.budget.kind
+            if (owner, kind) in found:
+                problem = f"the second budget of {owner} of {kind}; write one of them"
+                raise table.fail("per", problem)
+            found[owner, kind] = owned
+    mistakes.tell()
     return tuple(found.values())
 
 

@@ -139,38 +139,16 @@ def read_deployment(reader: TableReader, folder: Path) -> Deployment:
     for key in [key for key in _REQUIRED if key not in reader.content]:
         with mistakes.kept():
             raise reader.fail(key, f"{key} is missing; every [[deployment]] needs it")
-    with mistakes.kept():
-        if "serves" in values:
-            _require_array(reader, "serves")
-    with mistakes.kept():
-        values |= _with_paths(reader, folder)
-    for key in [key for key in _ARRAYS if key in values]:
+    for key in [key for key in _READS if key in values]:
+        # What cannot be read is left out of what is looked at below.
+        del values[key]
         with mistakes.kept():
-            values[key] = _ARRAYS[key](reader)
-    with mistakes.kept():
-        if "on_cut" in values:
-            values["on_cut"] = reader.member("on_cut", OnCut)
-    for key, read in _SUB_TABLES.items():
+            values[key] = _READS[key](reader, folder)
+    if mistakes:
         with mistakes.kept():
-            table = reader.table(key)
-            if table is not None:
-                values[key] = read(table)
+            reader.check_values(Deployment, values)
     mistakes.tell()
     return reader.make(Deployment, values)
-
-
-def _with_paths(reader: TableReader, folder: Path) -> dict[str, object]:
-    """Return what holds paths that are relative to the file's folder."""
-    found: dict[str, object] = {}
-    if "interpreter" in reader.content:
-        found["interpreter"] = read_interpreter(reader, folder)
-    if "credential" in reader.content:
-        found["credential"] = read_credential(reader, folder)
-    if "credentials" in reader.content:
-        found["credentials"] = read_credentials(reader, folder)
-    if (table := reader.table("ray")) is not None:
-        found["ray"] = read_ray(table, folder)
-    return found
 
 
 def _serving(table: TableReader) -> Serving:
@@ -215,12 +193,26 @@ def _options(table: TableReader) -> Mapping[str, object]:
     return table.content
 
 
-_ARRAYS: Mapping[str, Callable[[TableReader], object]] = {
-    "fallbacks": read_fallbacks,
-    "budget": read_budgets,
-}
+def _within(
+    key: str, read: Callable[[TableReader], object]
+) -> Callable[[TableReader, Path], object]:
+    """Return what reads the table of a key that is written."""
 
-_SUB_TABLES = {
+    def read_it(reader: TableReader, _: Path) -> object:
+        table = reader.table(key)
+        assert table is not None, "it is written"
+        return read(table)
+
+    return read_it
+
+
+def _ray(reader: TableReader, folder: Path) -> object:
+    table = reader.table("ray")
+    assert table is not None, "it is written"
+    return read_ray(table, folder)
+
+
+_SUB_TABLES: Mapping[str, Callable[[TableReader], object]] = {
     "serving": _serving,
     "timeouts": _timeouts,
     "retry": _retry,
@@ -233,10 +225,24 @@ _SUB_TABLES = {
     "options": _options,
 }
 
+_READS: Mapping[str, Callable[[TableReader, Path], object]] = {
+    "serves": lambda reader, _: _array(reader, "serves"),
+    # What holds paths that are relative to the file's folder.
+    "interpreter": read_interpreter,
+    "credential": read_credential,
+    "credentials": read_credentials,
+    "ray": _ray,
+    "fallbacks": lambda reader, _: read_fallbacks(reader),
+    "budget": lambda reader, _: read_budgets(reader),
+    "on_cut": lambda reader, _: reader.member("on_cut", OnCut),
+    **{key: _within(key, read) for key, read in _SUB_TABLES.items()},
+}
 
-def _require_array(reader: TableReader, key: str) -> None:
+
+def _array(reader: TableReader, key: str) -> object:
     value = reader.content[key]
     if isinstance(value, str):
         raise reader.fail(key, f'{key} is a string, not an array; write ["{value}"]')
     if not isinstance(value, list):
         raise reader.fail(key, f"{key} is {type_name(value)}, not an array")
+    return value

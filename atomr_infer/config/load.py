@@ -121,10 +121,12 @@ def _with_deployments(config: Config, top: TableReader, folder: Path) -> Config:
     """Add what is deployed, and who pays: each of them names others of them."""
     mistakes = Mistakes()
     teams: tuple[Team, ...] = ()
-    with mistakes.kept():
-        teams = read_teams(top)
+    budgets: tuple[OwnedBudget, ...] = ()
     chosen: tuple[str, ...] = ()
     deployments: tuple[Deployment, ...] = ()
+    with mistakes.kept():
+        teams = read_teams(top)
+        budgets = read_owned_budgets(top, teams)
     try:
         top, chosen = with_runtimes(top)
     except ConfigError as error:
@@ -133,7 +135,6 @@ def _with_deployments(config: Config, top: TableReader, folder: Path) -> Config:
     with mistakes.kept():
         deployments = read_deployments(top, folder)
     mistakes.tell()
-    budgets = read_owned_budgets(top, teams)
     check_downgrades(deployments, budgets, top.origin)
     return attrs.evolve(
         config, deployments=deployments, teams=teams, budgets=budgets, chosen=chosen

@@ -33,6 +33,10 @@ class Mistakes:
     def __init__(self) -> None:
         self._found: list[ConfigError] = []
 
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self._found)
+
     @contextmanager
     def kept(self) -> Iterator[None]:
         """Keep the mistake that is met within, and go on behind it."""

@@ -119,14 +119,41 @@ class TableReader:
         """Call ``build(**values)`` and point at the key whose value it refuses.
 
         Raises:
-            ConfigError: the value is of the wrong type or out of range.
+            ConfigError: values are of the wrong type or out of range.
         """
         try:
             return build(**values)
-        except InvalidValueError as error:
-            raise self.fail(error.field, str(error)) from error
-        except TypeError as error:
-            raise self._of_another_type(error) from error
+        except (InvalidValueError, TypeError) as error:
+            told = self._told(error)
+            if isinstance(build, type) and attrs.has(build):
+                self.check_values(build, values)
+            raise told from error
+
+    def check_values(
+        self, build: type[attrs.AttrsInstance], values: Mapping[str, object]
+    ) -> None:
+        """Refuse each value that its field does not take, whatever the others are.
+
+        Raises:
+            ConfigError: there are such values.
+        """
+        mistakes = Mistakes()
+        for field in attrs.fields(build):
+            if field.name not in values or field.validator is None:
+                continue
+            value = values[field.name]
+            with mistakes.kept():
+                try:
+                    value = value if field.converter is None else field.converter(value)
+                    field.validator(None, field, value)
+                except (InvalidValueError, TypeError) as error:
+                    raise self._told(error) from error
+        mistakes.tell()
+
+    def _told(self, error: InvalidValueError | TypeError) -> Exception:
+        if isinstance(error, InvalidValueError):
+            return self.fail(error.field, str(error))
+        return self._of_another_type(error)
 
     def _of_another_type(self, error: TypeError) -> Exception:
         """Return what attrs' ``instance_of`` means, or what it is not."""
@@ -146,8 +173,14 @@ class TableReader:
         Raises:
             ConfigError: a key is unknown, or a value is not allowed.
         """
-        self.check_keys(field.name for field in attrs.fields(build))
-        return self.make(build, {**self.content, **converted})
+        mistakes, values = Mistakes(), {**self.content, **converted}
+        with mistakes.kept():
+            self.check_keys(field.name for field in attrs.fields(build))
+        if mistakes:
+            with mistakes.kept():
+                self.check_values(build, values)
+        mistakes.tell()
+        return self.make(build, values)
 
 
 def type_name(value: object) -> str:

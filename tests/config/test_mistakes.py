@@ -57,6 +57,36 @@ def test_each_mistake_is_told_with_its_line_in_the_order_of_the_file() -> None:
     assert "deployment 'b': runtime is missing" in found[7][1]
 
 
+VALUES = """\
+[gateway]
+drain_timeout_s = -1
+max_body_bytes = "x"
+
+[[deployment]]
+name = "b"
+runtime = "mock"
+default_max_tokens = "many"
+interpreter = 7
+
+[deployment.timeouts]
+load_s = "q"
+idle_s = -1
+idle = 3
+
+[[budget]]
+foo = 1
+
+[[budget]]
+team = "nobodys"
+usd = 1.0
+per = "day"
+"""
+
+
+def test_each_value_is_looked_at_whatever_the_others_are() -> None:
+    assert [line for line, _ in told(VALUES)] == [2, 3, 8, 9, 12, 13, 14, 16, 20]
+
+
 def test_one_mistake_has_no_others() -> None:
     with pytest.raises(ConfigError) as caught:
         parse_config("[gateway]\nprot = 1\n", "f.toml")
