@@ -12,8 +12,6 @@ every link.
 
 from __future__ import annotations
 
-import errno
-import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -36,6 +34,7 @@ from atomr.http2.running import run_link
 from atomr.http2.said_often import SaidOften
 from atomr.http2.services import Service
 from atomr.http2.tls import Credentials
+from atomr.http2.unreached import why_unreached
 
 MAX_HANDSHAKES = 64
 """Connections that may be in their handshake at once; one more is closed unread."""
@@ -264,7 +263,7 @@ class Links:
         try:
             stream = await trio.open_tcp_stream(host, port)
         except OSError as error:
-            detail = f"nobody answers at {host}:{port} ({_why(error)})"
+            detail = f"nobody answers at {host}:{port} ({why_unreached(error)})"
             raise LinkRefusedError(whom, Reason.UNREACHABLE, detail) from error
         return await greet_dialed(
             stream, self._self(), node=node, wanted=self._has_no_link
@@ -382,14 +381,3 @@ class Links:
             self._observer(event)
         except Exception:  # noqa: BLE001 - a boundary: reported
             log.exception("an observer of links failed on %r", event)
-
-
-def _why(error: OSError) -> str:
-    """Return why nothing was reached; trio tells it of each address, within a group."""
-    group = error.__cause__
-    while isinstance(group, BaseExceptionGroup):
-        group = group.exceptions[0]
-    found = group if isinstance(group, OSError) else error
-    # Of a name that nobody knows, the number is not the system's.
-    known = found.errno in errno.errorcode
-    return os.strerror(found.errno or 0) if known else found.strerror or str(found)

@@ -266,10 +266,7 @@ class Switchboard:
                 self._said.clear()
             self._said.add((target.address, reason))
             detail = getattr(error, "detail", error)
-            _log.warning(
-                *("cannot reach %s (%s), which is tried again: %s", target.address),
-                *(reason, detail),
-            )
+            _log.warning("cannot reach %s (%s): %s", target.address, reason, detail)
         telemetry.emit(
             ("atomr", "peer", "unreachable"),
             metadata={"address": target.address, "reason": reason},

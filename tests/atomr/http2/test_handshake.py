@@ -306,6 +306,8 @@ async def test_dialing_a_peer_that_says_nothing_ends_in_time(
         assert caught.value.reason == Reason.UNREACHABLE
         told = f"nobody answers at 127.0.0.1:{port} (Connection refused)"
         assert caught.value.detail == told
+        with pytest.raises(LinkRefusedError, match=r"\(Name or service not known\)"):
+            await a.links.dial("b", "no.such.name.invalid", port)
 
 
 async def test_a_crowd_in_the_handshake_does_not_grow_without_a_bound(
