@@ -1,20 +1,27 @@
 """What the bridge costs per token and per request, beside the engine alone.
 
     python tests/benchmarks/bench_bridge.py [--rounds N] [--gap-us N]
+    python tests/benchmarks/bench_bridge.py --engine RUNTIME --model PATH [--rounds N]
 
-The engine is nothing: an async generator that yields a word each time, at once or
-every ``--gap-us``.  So what is measured is the bridge, and the worst case of it: no
-engine makes tokens so fast.  The same runner is asked in this process and in a child
-in turns, in one run; the bridge's cost is the difference.
+Without ``--engine`` the engine is nothing: an async generator that yields a word each
+time, at once or every ``--gap-us``.  So what is measured is the bridge, and the worst
+case of it: no engine makes tokens so fast.  The same runner is asked in this process
+and in a child in turns, in one run; the bridge's cost is the difference.
 
 Processor time is of both processes together, and of this one (the gateway's): on a
 machine that does other things, that is the figure to believe.  Per token is told of
 long answers, per request of answers of one token.
+
+With ``--engine`` (``ort``, ``llamacpp``, ``mistralrs``) it is that one with a model, in
+its own interpreter, on one thread: threads that wait for each other in loops would be
+counted.  Told is what the bridge adds to each token of answers of 16, requests and all:
+each round behind it is compared with the one beside it.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import statistics
 import sys
@@ -44,6 +51,7 @@ REF = "atomr_infer_python.plugin:PLUGIN"
 ALONE, BRIDGED = "engine alone", "behind the bridge"
 AT_ONCE = (1, 16)
 LONG, SHORT = 1000, 1
+OF_ENGINES, ENGINES_AT_ONCE = 16, (1, 4)
 TOKENS_OF_A_ROUND = 8000
 REQUESTS_OF_A_ROUND = 400
 
@@ -81,9 +89,12 @@ def processor_s(runner: ModelRunner) -> tuple[float, float]:
     return here_s, here_s + there_s
 
 
-async def round_of(runner: ModelRunner, tokens: int, at_once: int) -> Spent:
+async def round_of(
+    runner: ModelRunner, tokens: int, at_once: int, count: int | None = None
+) -> Spent:
     """Ask for answers of so many tokens, some at once, one batch after the other."""
-    count = TOKENS_OF_A_ROUND // tokens if tokens > 1 else REQUESTS_OF_A_ROUND
+    if count is None:
+        count = TOKENS_OF_A_ROUND // tokens if tokens > 1 else REQUESTS_OF_A_ROUND
     left = iter(range(count))
 
     async def ask() -> None:
@@ -91,8 +102,8 @@ async def round_of(runner: ModelRunner, tokens: int, at_once: int) -> Spent:
             batch = ExecuteBatch(
                 request_id=f"r{number}",
                 model="m",
-                messages=(Message(Role.USER, "Write."),),
-                sampling=Sampling(max_tokens=tokens),
+                messages=(Message(Role.USER, "Write a story about a cat."),),
+                sampling=Sampling(max_tokens=tokens, temperature=0.0),
             )
             async with runner.execute(batch) as chunks:
                 async for _ in chunks:
@@ -130,6 +141,45 @@ async def measure(rounds: int, gap_s: float) -> None:
     report(found)
 
 
+async def measure_engine(runtime: str, model: str, rounds: int) -> None:
+    plugin = importlib.import_module(f"atomr_infer_{runtime}.plugin").PLUGIN
+    options = {"quantization": "Q8_0"} if runtime == "mistralrs" else {"threads": 1}
+    deployment = Deployment(name="m", runtime=runtime, model=model, options=options)
+    context = RunnerContext()
+    pairs: dict[int, list[tuple[Spent, Spent]]] = {n: [] for n in ENGINES_AT_ONCE}
+    async with (
+        plugin.open_runner(deployment, context) as alone,
+        open_bridged_runner(
+            f"atomr_infer_{runtime}.plugin:PLUGIN", deployment, context
+        ) as bridged,
+    ):
+        for turn in range(rounds + 1):
+            for at_once, found in pairs.items():
+                # Who is first takes turns: what else the machine does comes and goes.
+                order = (alone, bridged) if turn % 2 else (bridged, alone)
+                spent = {
+                    runner: await round_of(runner, OF_ENGINES, at_once, count=at_once)
+                    for runner in order
+                }
+                if turn:  # the first warms up
+                    found.append((spent[alone], spent[bridged]))
+    print(f"{runtime} on {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+    for at_once, found in pairs.items():
+        for field, of in (("wall_s", "of the clock"), ("all_s", "of processors")):
+            ms = [
+                (1e3 * getattr(one, field), 1e3 * getattr(other, field))
+                for one, other in found
+            ]
+            more = [100 * (behind / beside - 1) for beside, behind in ms]
+            low, middle, high = statistics.quantiles(more, n=4)
+            print(
+                f"per token, {at_once:2} at once, ms {of:13}: "
+                f"alone {statistics.median(beside for beside, _ in ms):6.2f}, "
+                f"bridged {statistics.median(behind for _, behind in ms):6.2f}, "
+                f"the bridge {middle:+.1f} % ({low:+.1f} to {high:+.1f} %)"
+            )
+
+
 def report(found: dict[tuple[str, int, int], list[Spent]]) -> None:
     def median(name: str, tokens: int, at_once: int, field: str) -> float:
         spent = found[name, tokens, at_once]
@@ -155,7 +205,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--gap-us", type=float, default=0.0)
+    parser.add_argument("--engine", help="a runtime: ort, llamacpp, mistralrs")
+    parser.add_argument("--model", help="of the engine: a file or a folder")
     arguments = parser.parse_args()
+    if arguments.engine is not None:
+        if arguments.model is None:
+            parser.error("--engine needs a --model")
+        trio.run(measure_engine, arguments.engine, arguments.model, arguments.rounds)
+        return
     trio.run(measure, arguments.rounds, arguments.gap_us / 1e6)
 
 
