@@ -44,6 +44,8 @@ from atomr_infer.runtimes.contract import ModelRunner
 
 _TWO_ANSWERS = attrs.evolve(BOUNDED, n=2)
 _FEW_TOKENS = 4
+# A small model on a busy machine has ended before anybody looks.
+_LOOKS = 5
 # More at once finds nothing new and takes long where one core runs the model.
 _MOST_AT_ONCE = 4
 
@@ -137,15 +139,18 @@ async def _usage_is_last(runner: ModelRunner, case: ConformanceCase) -> None:
 
 
 async def _leaving_frees(runner: ModelRunner, case: ConformanceCase) -> None:
-    for chunks_taken in (0, 1):
+    for chunks_taken in (0, *(1,) * _LOOKS):
         with trio.fail_after(case.answer_timeout_s):
             async with runner.execute(case.ask()) as chunks:
                 for _ in range(chunks_taken):
                     await anext(chunks)
-                if chunks_taken and not runner.active:
-                    raise ConformanceError(3, "active is 0 while a generation runs")
+                seen_running = chunks_taken > 0 and runner.active > 0
                 left_at = trio.current_time()
         _check_freed(runner, case, left_at)
+        if seen_running:
+            break
+    else:
+        raise ConformanceError(3, "active is 0 while a generation runs")
     left_at = trio.current_time()
     with trio.move_on_after(case.answer_timeout_s) as scope:
         async with runner.execute(case.ask()) as chunks:
