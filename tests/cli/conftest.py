@@ -14,6 +14,8 @@ import attrs
 import pytest
 import trio
 
+from tests.gateway.http import until
+
 if TYPE_CHECKING:
     import signal
     from pathlib import Path
@@ -48,9 +50,6 @@ class Command:
     process: trio.Process
     out: bytearray = attrs.field(factory=bytearray)
     err: bytearray = attrs.field(factory=bytearray)
-    # Set, and made anew, by each piece and by each end.
-    _more: trio.Event = attrs.field(factory=trio.Event, init=False)
-    _whole: list[bytearray] = attrs.field(factory=list, init=False)
 
     @property
     def stdout(self) -> str:
@@ -76,12 +75,11 @@ class Command:
         await self._wrote(self.err, text)
 
     async def _wrote(self, stream: bytearray, text: str) -> None:
-        # Nothing is asked again and again: that would take from what starts.
-        with trio.fail_after(START_S):
-            while text.encode() not in stream:
-                ended = any(each is stream for each in self._whole)
-                assert not ended, self.stdout + self.stderr
-                await self._more.wait()
+        await until(
+            lambda: text.encode() in stream or self.process.returncode is not None,
+            within_s=START_S,
+        )
+        assert text.encode() in stream, self.stdout + self.stderr
 
     def send(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
@@ -92,18 +90,9 @@ class Command:
             return await self.process.wait()
 
     async def read(self, stream: trio.abc.ReceiveStream, into: bytearray) -> None:
-        try:
-            async with stream:
-                async for piece in stream:
-                    into += piece
-                    self._wake()
-        finally:
-            self._whole.append(into)
-            self._wake()
-
-    def _wake(self) -> None:
-        self._more.set()
-        self._more = trio.Event()
+        async with stream:
+            async for piece in stream:
+                into += piece
 
 
 Start = Callable[..., AbstractAsyncContextManager[Command]]
