@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from atomr_infer.gateway.setup import Setup
     from atomr_infer.model.deployment import Deployment
     from atomr_infer.model.secret import Secret
-    from atomr_infer.policy.placement import Placed
+    from atomr_infer.policy.lifecycle.placement import Placed
     from atomr_infer.serving.lifecycle import Lifecycle
     from atomr_infer.serving.limits.breakers import Guard
     from atomr_infer.serving.node import ServingNode

@@ -10,7 +10,7 @@ An error class says what may be done about it; no caller parses a message:
 ==================  =====================================================
 
 Whether a retry is *allowed* also depends on what the client has already
-seen; that decision is ``atomr_infer.policy.retry``'s.
+seen; that decision is ``atomr_infer.policy.failures.retry``'s.
 
 Every class has a stable ``kind``, so that an error survives the trip from an
 engine's child process: :func:`encode` and :func:`decode` are inverses.

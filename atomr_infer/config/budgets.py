@@ -14,7 +14,7 @@ from atomr_infer.config.mistakes import Mistakes
 from atomr_infer.config.reader import TableReader, type_name
 from atomr_infer.errors import ModelNotFoundError
 from atomr_infer.model.budget import Budget, OnExceeded, OwnedBudget, Per, Window
-from atomr_infer.policy.model_table import ModelTable
+from atomr_infer.policy.routing.model_table import ModelTable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

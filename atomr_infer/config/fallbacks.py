@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from atomr_infer.config.reader import TableReader, type_name
 from atomr_infer.errors import ConfigError
 from atomr_infer.model.failover import Fallback, FallbackReason
-from atomr_infer.policy.fallback import check_chains
-from atomr_infer.policy.rate_permits import LONGEST_S
+from atomr_infer.policy.failures.fallback import check_chains
+from atomr_infer.policy.limits.rate_permits import LONGEST_S
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -12,7 +12,7 @@ import attrs
 
 from atomr_infer.config.reader import TableReader, type_name
 from atomr_infer.model.placement import Check, Placement, Role
-from atomr_infer.policy.colocation import colocation_problem
+from atomr_infer.policy.lifecycle.colocation import colocation_problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

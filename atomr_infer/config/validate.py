@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from atomr_infer.config.mistakes import Mistakes
 from atomr_infer.errors import ConfigError
-from atomr_infer.policy.composition import check_composition, check_served
-from atomr_infer.policy.model_table import ModelTable
-from atomr_infer.policy.name_overlap import may_share_a_name
+from atomr_infer.policy.routing.composition import check_composition, check_served
+from atomr_infer.policy.routing.model_table import ModelTable
+from atomr_infer.policy.routing.name_overlap import may_share_a_name
 from atomr_infer.runtimes.available import check_available
 from atomr_infer.runtimes.contract import HasEndpoint
 from atomr_infer.runtimes.loader import Installed, load_runtime

@@ -21,19 +21,26 @@ from atomr_infer.errors import (
     InvalidRequestError,
     NotReadyError,
 )
-from atomr_infer.gateway.answer_headers import overhead_headers
-from atomr_infer.gateway.asgi_exchange import AsgiExchange, Receive, Scope, Send
-from atomr_infer.gateway.asking import Asking, asking, note_answer
-from atomr_infer.gateway.conversations import Conversations
-from atomr_infer.gateway.cors import Cors
-from atomr_infer.gateway.door import Door
-from atomr_infer.gateway.entitled import check_model, discreet
-from atomr_infer.gateway.exchange import ClientGoneError, Exchange, Headers, Work
-from atomr_infer.gateway.generation import Backing, Generation
-from atomr_infer.gateway.ingresses import INGRESSES
-from atomr_infer.gateway.openapi import document
-from atomr_infer.gateway.reading import GatewayLimits, RefusedBodyError, read_body
-from atomr_infer.gateway.refusals import (
+from atomr_infer.gateway.access.conversations import Conversations
+from atomr_infer.gateway.access.cors import Cors
+from atomr_infer.gateway.access.door import Door
+from atomr_infer.gateway.access.entitled import check_model, discreet
+from atomr_infer.gateway.access.tenants import Tenants
+from atomr_infer.gateway.api import whole_routes as whole
+from atomr_infer.gateway.api.asking import Asking, asking, note_answer
+from atomr_infer.gateway.api.generation import Backing, Generation
+from atomr_infer.gateway.api.openapi import document
+from atomr_infer.gateway.api.tensor_routes import tensors
+from atomr_infer.gateway.exchanges import reading
+from atomr_infer.gateway.exchanges.answer_headers import overhead_headers
+from atomr_infer.gateway.exchanges.exchange import (
+    ClientGoneError,
+    Exchange,
+    Headers,
+    Work,
+)
+from atomr_infer.gateway.exchanges.ingresses import INGRESSES
+from atomr_infer.gateway.exchanges.refusals import (
     CLOSE,
     RETRY_SOON,
     answer_error,
@@ -41,7 +48,7 @@ from atomr_infer.gateway.refusals import (
     new_id,
     refuse,
 )
-from atomr_infer.gateway.routes import (
+from atomr_infer.gateway.exchanges.routes import (
     ASKS_A_MODEL,
     Action,
     NoRoute,
@@ -49,16 +56,8 @@ from atomr_infer.gateway.routes import (
     WrongMethod,
     endpoints,
 )
-from atomr_infer.gateway.silences import Silences
-from atomr_infer.gateway.tenants import Tenants
-from atomr_infer.gateway.tensor_routes import tensors
-from atomr_infer.gateway.whole_routes import (
-    WholeAnswer,
-    counts,
-    embeddings,
-    model_list,
-    model_object,
-)
+from atomr_infer.gateway.exchanges.silences import Silences
+from atomr_infer.gateway.listening import asgi_exchange as asgi
 from atomr_infer.model.asker import Visitor
 from atomr_infer.store.responses import ResponseStore
 from atomr_infer.wire.ingress import Call
@@ -75,7 +74,7 @@ _NOT_READY = 503
 
 Operation = Callable[[Exchange, Target, Visitor], Awaitable[None]]
 Fail = Callable[[InferenceError], Awaitable[None]]
-WholeRoute = Callable[["Serving", Call, Target], Awaitable[WholeAnswer]]
+WholeRoute = Callable[["Serving", Call, Target], Awaitable[whole.WholeAnswer]]
 
 
 class GatewayApp:
@@ -90,7 +89,7 @@ class GatewayApp:
     def __init__(
         self,
         serving: Serving,
-        limits: GatewayLimits,
+        limits: reading.GatewayLimits,
         door: Door | None = None,
         store: ResponseStore | None = None,
         *,
@@ -102,7 +101,7 @@ class GatewayApp:
         self._conversations = Conversations(self._store)
         self._tenants: Tenants | None
         self._backing: Backing
-        self._limits: GatewayLimits
+        self._limits: reading.GatewayLimits
         self.change(limits, door or Door(), cors or Cors())
         self._answering: set[Exchange] = set()
         self._idle = trio.Event()
@@ -117,7 +116,7 @@ class GatewayApp:
             Action.MODEL: self._model,
         }
 
-    def change(self, limits: GatewayLimits, door: Door, cors: Cors) -> None:
+    def change(self, limits: reading.GatewayLimits, door: Door, cors: Cors) -> None:
         """Take other settings; requests that have been let in keep theirs.
 
         Args:
@@ -159,12 +158,14 @@ class GatewayApp:
         for exchange in self._answering:
             exchange.interrupt()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(
+        self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send
+    ) -> None:
         """Serve one HTTP request of an ASGI server's; a WebSocket is refused."""
         if scope["type"] == "websocket":
             await send({"type": "websocket.close"})  # a 403 to the client
             return
-        await self.handle(AsgiExchange(scope, receive, send))
+        await self.handle(asgi.AsgiExchange(scope, receive, send))
 
     async def handle(self, exchange: Exchange) -> None:
         """Serve one HTTP request."""
@@ -205,9 +206,9 @@ class GatewayApp:
             case Action.GENERATE:
                 await self._generate(exchange, target, asked, visitor)
             case Action.EMBED:
-                await self._whole(exchange, target, asked, visitor, embeddings)
+                await self._whole(exchange, target, asked, visitor, whole.embeddings)
             case Action.COUNT_TOKENS:
-                await self._whole(exchange, target, asked, visitor, counts)
+                await self._whole(exchange, target, asked, visitor, whole.counts)
             case Action.TENSORS:
                 await self._whole(exchange, target, asked, visitor, tensors)
             case Action.RESPONSE | Action.FORGET_RESPONSE:
@@ -294,7 +295,7 @@ class GatewayApp:
     async def _models(
         self, exchange: Exchange, target: Target, visitor: Visitor
     ) -> None:
-        body = model_list(self._serving, target.dialect, visitor.key)
+        body = whole.model_list(self._serving, target.dialect, visitor.key)
         await exchange.answer(200, body)
 
     async def _model(
@@ -304,7 +305,7 @@ class GatewayApp:
         try:
             if key is not None:
                 check_model(key, target.model or "")
-            body = model_object(self._serving, target.dialect, target.model or "")
+            body = whole.model_object(self._serving, target.dialect, target.model or "")
         except InferenceError as error:
             told = discreet(error, visitor)
             await answer_error(exchange, target.dialect, told, new_id())
@@ -382,10 +383,10 @@ class GatewayApp:
     ) -> Call | None:
         """Read a request; None: it was refused."""
         try:
-            body = await read_body(
+            body = await reading.read_body(
                 exchange, asked.headers, self._limits, any_kind=not target.is_json
             )
-        except RefusedBodyError as error:
+        except reading.RefusedBodyError as error:
             await refuse(exchange, target.dialect, error.status, error.message)
             return None
         return Call(

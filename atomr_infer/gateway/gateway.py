@@ -21,7 +21,7 @@ from atomr_infer.serving.names import GATEWAYS
 if TYPE_CHECKING:
     from atomr_infer.gateway.admin.address import AdminAddress
     from atomr_infer.gateway.admin.everywhere import Everywhere
-    from atomr_infer.gateway.listener import Application, Listener
+    from atomr_infer.gateway.listening.listener import Application, Listener
     from atomr_infer.gateway.setup import Setup
     from atomr_infer.serving.far.service import FarInference
     from atomr_infer.serving.shared import Serving

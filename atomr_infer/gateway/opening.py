@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from atomr_infer.gateway.access.cors import Cors
+from atomr_infer.gateway.access.door import Door
+from atomr_infer.gateway.access.keys import GatewayKeys
 from atomr_infer.gateway.admin.address import OPERATORS
 from atomr_infer.gateway.admin.beside import ADMIN_PREFIX, open_admin
-from atomr_infer.gateway.cors import Cors
-from atomr_infer.gateway.door import Door
+from atomr_infer.gateway.exchanges.reading import GatewayLimits
 from atomr_infer.gateway.gateway import open_gateway
 from atomr_infer.gateway.http1.connection import Http1Settings
-from atomr_infer.gateway.keys import GatewayKeys
-from atomr_infer.gateway.listener import Listener
-from atomr_infer.gateway.reading import GatewayLimits
+from atomr_infer.gateway.listening.listener import Listener
 from atomr_infer.gateway.setup import Setup
 from atomr_infer.store.responses import ResponseStore
 

@@ -6,11 +6,11 @@ import ssl
 
 import attrs
 
+from atomr_infer.gateway.access.cors import Cors
+from atomr_infer.gateway.access.door import Door
 from atomr_infer.gateway.admin.everywhere import Everywhere
-from atomr_infer.gateway.cors import Cors
-from atomr_infer.gateway.door import Door
+from atomr_infer.gateway.exchanges.reading import GatewayLimits
 from atomr_infer.gateway.http1.connection import Http1Settings
-from atomr_infer.gateway.reading import GatewayLimits
 
 
 @attrs.frozen(kw_only=True)

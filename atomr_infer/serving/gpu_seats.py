@@ -1,9 +1,10 @@
 """Which GPUs each replica on this node has.
 
 A plan gives each replica GPUs by their number on its node
-(:mod:`atomr_infer.policy.placement`), and two replicas of one node must not take the
-same ones: an engine that sees all of them takes the first.  So the process of an engine
-sees those of its replica alone, by their UUIDs, which mean the same in whatever order
+(:mod:`atomr_infer.policy.lifecycle.placement`), and two replicas of one node must not
+take the same ones: an engine that sees all of them takes the first.  So the process of
+an engine sees those of its replica alone, by their UUIDs, which mean the same in
+whatever order
 CUDA numbers them.
 """
 
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from atomr_infer.policy.placement import Gpus
+    from atomr_infer.policy.lifecycle.placement import Gpus
 
 
 class GpuSeats:

@@ -16,8 +16,8 @@ from atomr.otp import call
 from atomr.waking import Wakeup
 from atomr_infer.errors import InferenceError, NotReadyError
 from atomr_infer.model.secret import HeaderSecret
-from atomr_infer.policy.hedging import HedgeBudget
-from atomr_infer.policy.model_table import ModelTable
+from atomr_infer.policy.failures.hedging import HedgeBudget
+from atomr_infer.policy.routing.model_table import ModelTable
 from atomr_infer.remote.http.watchdog import Watchdog
 from atomr_infer.serving.deployments.deploying import deploy, keeps_none
 from atomr_infer.serving.deployments.groups import Groups

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from atomr_infer.errors import InvalidRequestError
-from atomr_infer.gateway.ingresses import INGRESSES
+from atomr_infer.gateway.exchanges.ingresses import INGRESSES
 from atomr_infer.model.batch import ExecuteBatch
 from atomr_infer.model.capabilities import (
     Capabilities,

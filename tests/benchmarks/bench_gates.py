@@ -28,7 +28,7 @@ from atomr_infer.model.deployment import Deployment
 from atomr_infer.model.prices import Price, Rates
 from atomr_infer.model.rate_limits import RateLimits
 from atomr_infer.model.usage import Usage
-from atomr_infer.policy.demand import used_of
+from atomr_infer.policy.limits.demand import used_of
 from atomr_infer.serving.application import open_serving
 from atomr_infer.serving.limits.gates import demand_for, enter_both
 from atomr_infer.wire.ingress import Call

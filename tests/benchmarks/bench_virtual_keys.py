@@ -22,10 +22,10 @@ import trio
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from atomr.cluster.replicator import Replicator
-from atomr_infer.gateway.door import Door
+from atomr_infer.gateway.access.door import Door
 from atomr_infer.model.key_secret import digest_of, make_secret
 from atomr_infer.model.virtual_key import KeySecret, VirtualKey
-from atomr_infer.policy.admission import AdmissionQueue, Claim
+from atomr_infer.policy.tenants.admission import AdmissionQueue, Claim
 from atomr_infer.serving.limits.key_ring import KeyRing
 from tests.serving.test_key_ring import is_open, terms, two_nodes
 

@@ -10,7 +10,7 @@ from atomr_infer.config.load import parse_config
 from atomr_infer.errors import ConfigError
 from atomr_infer.model.deployment import Deployment, changes_while_serving
 from atomr_infer.model.rate_limits import LimitMode, OnLimit, RateLimits
-from atomr_infer.policy.replaced import keeps_engine
+from atomr_infer.policy.lifecycle.replaced import keeps_engine
 
 HEAD = '[[deployment]]\nname = "a"\nruntime = "mock"\n[deployment.rate_limits]\n'
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from atomr_infer.gateway.routes import endpoints
+from atomr_infer.gateway.exchanges.routes import endpoints
 
 PAGE = Path(__file__).parents[2] / "docs/reference/http-api.md"
 

@@ -20,7 +20,7 @@ from atomr_infer.cluster import Cluster
 from atomr_infer.errors import ConfigError
 from atomr_infer.model.deployment import Deployment, RetryPolicy
 from atomr_infer.model.swap_plan import SwapPlan
-from atomr_infer.policy.hot_swap import Phase
+from atomr_infer.policy.lifecycle.hot_swap import Phase
 from tests.gateway.http import chat, events
 from tests.plugins.ort.quantized import smollm2_int4_folder
 from tests.plugins.ort.real import smollm2_folder

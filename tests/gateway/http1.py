@@ -10,10 +10,15 @@ from contextlib import asynccontextmanager
 import attrs
 import trio
 
-from atomr_infer.gateway.asgi_exchange import AsgiExchange, Receive, Scope, Send
-from atomr_infer.gateway.exchange import Exchange
+from atomr_infer.gateway.exchanges.exchange import Exchange
 from atomr_infer.gateway.http1.connection import Http1Settings
-from atomr_infer.gateway.listener import Listener
+from atomr_infer.gateway.listening.asgi_exchange import (
+    AsgiExchange,
+    Receive,
+    Scope,
+    Send,
+)
+from atomr_infer.gateway.listening.listener import Listener
 from tests.gateway.http import Answer, parse
 
 Handler = Callable[[Exchange], Awaitable[None]]

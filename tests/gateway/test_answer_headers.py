@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from atomr_infer.config.node import NodeConfig
-from atomr_infer.gateway.answer_headers import native_finish_headers
+from atomr_infer.gateway.exchanges.answer_headers import native_finish_headers
 from atomr_infer.model.deployment import Deployment, RetryPolicy, Serving
 from atomr_infer.model.failover import BreakerPolicy
 from atomr_infer.model.routing import Routing

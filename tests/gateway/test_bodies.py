@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from atomr_infer.cluster import Cluster
-from atomr_infer.gateway.body_coding import (
+from atomr_infer.gateway.exchanges.body_coding import (
     BadCodingError,
     UnfoldsTooFarError,
     UnknownCodingError,

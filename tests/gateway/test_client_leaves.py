@@ -24,7 +24,7 @@ from atomr import telemetry
 from atomr_infer.model.deployment import Serving
 from atomr_infer.model.failover import BreakerPolicy
 from atomr_infer.model.usage import Usage
-from atomr_infer.policy.breaker import Circuit
+from atomr_infer.policy.failures.breaker import Circuit
 from atomr_infer.serving.requests.served import Tried
 from atomr_infer.testing.upstream_script import (
     HangBeforeHeaders,

@@ -14,8 +14,8 @@ from h2.events import ResponseReceived, StreamEnded
 
 from atomr_infer.cluster import Cluster
 from atomr_infer.errors import ConfigError
-from atomr_infer.gateway.answer_headers import OWN_HEADERS
-from atomr_infer.gateway.cors import Cors
+from atomr_infer.gateway.access.cors import Cors
+from atomr_infer.gateway.exchanges.answer_headers import OWN_HEADERS
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.model.secret import Secret
 from tests.gateway.http import Answer, chat_body, request

@@ -9,7 +9,7 @@ from atomr_infer.errors import (
     ModelNotAllowedError,
     ModelNotFoundError,
 )
-from atomr_infer.gateway.entitled import PRIORITY, discreet, entitled
+from atomr_infer.gateway.access.entitled import PRIORITY, discreet, entitled
 from atomr_infer.model.asker import ANYBODY, Asker, Visitor
 from atomr_infer.model.batch import ExecuteBatch
 from atomr_infer.model.embeddings import EmbedRequest

@@ -9,8 +9,8 @@ import trio
 import trio.testing
 
 from atomr_infer.gateway.app import GatewayApp
-from atomr_infer.gateway.listener import Listener
-from atomr_infer.gateway.reading import GatewayLimits
+from atomr_infer.gateway.exchanges.reading import GatewayLimits
+from atomr_infer.gateway.listening.listener import Listener
 from atomr_infer.model.deployment import Deployment, Serving
 from atomr_infer.serving.node import ServingNode
 from atomr_infer.serving.shared import Serving as ServingState

@@ -8,7 +8,7 @@ import socket
 import pytest
 import trio
 
-from atomr_infer.gateway.exchange import BodyTooLargeError, Exchange
+from atomr_infer.gateway.exchanges.exchange import BodyTooLargeError, Exchange
 from atomr_infer.gateway.http1.connection import Http1Settings
 from tests.gateway.http import parse
 from tests.gateway.http1 import connected, get, post, served

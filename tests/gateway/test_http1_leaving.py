@@ -11,7 +11,7 @@ import pytest
 import trio
 import trio.testing
 
-from atomr_infer.gateway.exchange import Exchange
+from atomr_infer.gateway.exchanges.exchange import Exchange
 from atomr_infer.gateway.http1.connection import Http1Settings
 from atomr_infer.model.deployment import Deployment, Serving
 from tests.gateway.http import chat_body, parse, until

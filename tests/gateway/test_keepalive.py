@@ -13,7 +13,7 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import DataReceived, StreamEnded
 
-from atomr_infer.gateway.silences import BUSY, LOOKS, Silences
+from atomr_infer.gateway.exchanges.silences import BUSY, LOOKS, Silences
 from atomr_infer.model.deployment import Deployment, Serving, Timeouts
 from atomr_infer.testing.upstream_script import (
     ErrorInStream,

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from atomr_infer.cluster import Cluster
-from atomr_infer.gateway.door import Door
-from atomr_infer.gateway.keys import GatewayKeys, presented_key
+from atomr_infer.gateway.access.door import Door
+from atomr_infer.gateway.access.keys import GatewayKeys, presented_key
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.model.secret import HeaderSecret, Secret
 from atomr_infer.testing.upstream import open_openai_upstream

@@ -10,14 +10,14 @@ import h2.connection
 import h2.events
 import pytest
 
-from atomr_infer.gateway.asgi_exchange import AsgiExchange
 from atomr_infer.gateway.http1.exchange import Http1Exchange
-from atomr_infer.gateway.lanes import Lane, lane_of
+from atomr_infer.gateway.http1.lanes import Lane, lane_of
+from atomr_infer.gateway.listening.asgi_exchange import AsgiExchange
 from tests.gateway.http import parse
 from tests.gateway.http1 import Client, connected, get, served
 
 if TYPE_CHECKING:
-    from atomr_infer.gateway.exchange import Exchange
+    from atomr_infer.gateway.exchanges.exchange import Exchange
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import trio
 
 from atomr_infer.gateway.http1.connection import Http1Settings
-from atomr_infer.gateway.listener import Listener
+from atomr_infer.gateway.listening.listener import Listener
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import pytest
 
-    from atomr_infer.gateway.exchange import Exchange
+    from atomr_infer.gateway.exchanges.exchange import Exchange
 
 
 class _NeverAsked:

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, settings
 from schemathesis.specs.openapi import checks as openapi_checks
 
 from atomr_infer import blocking
-from atomr_infer.gateway.openapi import ROUTES, document
-from atomr_infer.gateway.routes import Target, endpoints, find
+from atomr_infer.gateway.api.openapi import ROUTES, document
+from atomr_infer.gateway.exchanges.routes import Target, endpoints, find
 from atomr_infer.model.deployment import Deployment
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import trustme
 
 from atomr_infer.cluster import Cluster
 from atomr_infer.config.gateway import GatewayConfig
-from atomr_infer.gateway.server_tls import server_context
+from atomr_infer.gateway.listening.server_tls import server_context
 from tests.gateway.http import head, parse
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import trustme
 
 from atomr_infer.cluster import Cluster
 from atomr_infer.errors import ConfigError
-from atomr_infer.gateway.server_tls import server_context
+from atomr_infer.gateway.listening.server_tls import server_context
 from tests.gateway.http import head, parse
 from tests.gateway.http1 import Client
 from tests.gateway.test_lanes import ask_h2

@@ -18,8 +18,8 @@ import pytest
 import trio
 
 from atomr_infer.config.gateway import GatewayConfig
+from atomr_infer.gateway.api.tensor_routes import parsed, written
 from atomr_infer.gateway.opening import open_on
-from atomr_infer.gateway.tensor_routes import parsed, written
 from atomr_infer.model.capabilities import Capabilities, Feature
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.model.embeddings import Embeddings, EmbedRequest

@@ -12,7 +12,7 @@ from atomr_infer.config.validate import validate_deployments
 from atomr_infer.errors import ConfigError, InternalError
 from atomr_infer.model.budget import Budget, Per
 from atomr_infer.model.failover import Fallback
-from atomr_infer.policy.composition import MAX_DEPTH
+from atomr_infer.policy.routing.composition import MAX_DEPTH
 from atomr_infer.serving.requests import others
 from tests.pipeline.conftest import OpenTree, cascade, model
 

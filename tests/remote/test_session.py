@@ -18,7 +18,7 @@ from atomr_infer.errors import (
     UpstreamError,
 )
 from atomr_infer.model.secret import EnvSecret, Secret
-from atomr_infer.policy.key_pool import KeyPool
+from atomr_infer.policy.failures.key_pool import KeyPool
 from atomr_infer.remote.credentials.keys import NoKey, OneKey, PooledKeys, fixed
 from atomr_infer.remote.credentials.sources import EnvReader, FixedReader
 from atomr_infer.remote.session import Session, open_session

@@ -8,7 +8,7 @@ import attrs
 import trio
 
 from atomr_infer.errors import InferenceError
-from atomr_infer.policy.demand import Demand, Used
+from atomr_infer.policy.limits.demand import Demand, Used
 
 
 @attrs.define(eq=False)

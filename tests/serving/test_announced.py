@@ -13,7 +13,7 @@ from atomr_infer.config.node import ClusterConfig, NodeConfig
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.model.rate_limits import OnLimit, RateLimits
 from atomr_infer.model.secret import EnvSecret
-from atomr_infer.policy.demand import Demand
+from atomr_infer.policy.limits.demand import Demand
 from atomr_infer.serving.application import open_serving
 from atomr_infer.serving.node import make_node
 from tests.atomr.http2.conftest import CLUSTER, Authority

@@ -12,7 +12,7 @@ from atomr import telemetry
 from atomr_infer import errors
 from atomr_infer.model.deployment import Deployment, RetryPolicy, Serving, Timeouts
 from atomr_infer.model.failover import BreakerPolicy
-from atomr_infer.policy.breaker import Circuit
+from atomr_infer.policy.failures.breaker import Circuit
 from atomr_infer.serving.requests.served import Tried
 from tests.serving.acts import Act, Player, fails, says, stalls
 

@@ -25,7 +25,7 @@ from atomr_infer.model.failover import HedgePolicy
 from atomr_infer.model.parts import ImagePart, Url
 from atomr_infer.model.prices import Price, Rates
 from atomr_infer.model.source import Source
-from atomr_infer.policy.demand import Demand, Used
+from atomr_infer.policy.limits.demand import Demand, Used
 from atomr_infer.serving.limits.gates import Holds
 from atomr_infer.serving.names import REQUESTS
 from atomr_infer.serving.requests.request import run_request

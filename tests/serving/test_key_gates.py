@@ -11,7 +11,7 @@ from atomr_infer.model.asker import Asker
 from atomr_infer.model.batch import ExecuteBatch
 from atomr_infer.model.rate_limits import OnLimit, RateLimits
 from atomr_infer.model.virtual_key import VirtualKey
-from atomr_infer.policy.demand import Demand
+from atomr_infer.policy.limits.demand import Demand
 from atomr_infer.serving.limits.gates import enter
 from tests.gateway.http import until
 from tests.serving.test_key_ring import is_open, two_nodes

@@ -16,8 +16,8 @@ from atomr_infer.config.node import NodeConfig
 from atomr_infer.model.key_secret import digest_of, is_whole
 from atomr_infer.model.team import Team
 from atomr_infer.model.virtual_key import KeySecret, VirtualKey
-from atomr_infer.policy.key_records import secret_record, terms_record
-from atomr_infer.policy.key_table import End
+from atomr_infer.policy.tenants.key_records import secret_record, terms_record
+from atomr_infer.policy.tenants.key_table import End
 from atomr_infer.serving.application import open_serving
 from atomr_infer.serving.limits.key_errors import (
     KeyOverError,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from atomr_infer.policy.key_table import Standing
+    from atomr_infer.policy.tenants.key_table import Standing
     from atomr_infer.serving.limits.key_ring import Issued
     from atomr_infer.serving.shared import Serving
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from atomr_infer.policy.demand import Demand
+from atomr_infer.policy.limits.demand import Demand
 from atomr_infer.serving.limits.known_full import KNOWN_S, KnownFull
 
 

@@ -12,7 +12,7 @@ from atomr_infer import errors
 from atomr_infer.cluster import Cluster
 from atomr_infer.model.deployment import Deployment, RetryPolicy, Timeouts
 from atomr_infer.model.failover import BreakerPolicy, HedgePolicy, OnCut
-from atomr_infer.policy.breaker import Circuit
+from atomr_infer.policy.failures.breaker import Circuit
 from atomr_infer.testing.upstream import open_openai_upstream, refused_origin
 from atomr_infer.testing.upstream_script import (
     CutMidStream,

@@ -28,7 +28,7 @@ from atomr_infer.model.deployment import (
 )
 from atomr_infer.model.failover import BreakerPolicy, Swap
 from atomr_infer.model.secret import Secret
-from atomr_infer.policy.breaker import Circuit
+from atomr_infer.policy.failures.breaker import Circuit
 from atomr_infer.serving.names import (
     DEPLOYMENTS,
     MANAGER,

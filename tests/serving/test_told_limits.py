@@ -17,7 +17,7 @@ from atomr_infer.model.batch import ExecuteBatch, Message, Role
 from atomr_infer.model.deployment import Deployment, RetryPolicy, Serving
 from atomr_infer.model.rate_limits import RateLimits
 from atomr_infer.model.secret import EnvSecret, HeaderSecret, PooledSecret, Secret
-from atomr_infer.policy.rate_permits import Dimension
+from atomr_infer.policy.limits.rate_permits import Dimension
 from atomr_infer.serving.application import open_serving
 from atomr_infer.serving.limits import own_entries, told
 from atomr_infer.serving.limits.limiters import Asks

@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 
-from atomr_infer.policy.admission import Claim
+from atomr_infer.policy.tenants.admission import Claim
 from atomr_infer.serving.limits.turnstile import Turnstile
 
 if TYPE_CHECKING:

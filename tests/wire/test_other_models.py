@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from atomr_infer.errors import InvalidRequestError
-from atomr_infer.gateway.ingresses import INGRESSES
+from atomr_infer.gateway.exchanges.ingresses import INGRESSES
 from atomr_infer.model.dialect import Dialect
 from atomr_infer.wire.ingress import Call
 from atomr_infer.wire.openai.embeddings import parse_embeddings

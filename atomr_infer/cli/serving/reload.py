@@ -40,7 +40,7 @@ from atomr_infer.config.differences import (
     table_differences,
 )
 from atomr_infer.errors import ConfigError, InferenceError
-from atomr_infer.gateway.server_tls import server_context
+from atomr_infer.gateway.listening.server_tls import server_context
 from atomr_infer.model.budget import budgets_by_name
 from atomr_infer.serving.placing.orders import Orders
 

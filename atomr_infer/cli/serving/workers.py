@@ -37,7 +37,7 @@ from atomr_infer.cli.serving.other_state import other_state
 from atomr_infer.cli.serving.seat import CLUSTER, COOKIE, SEEDS, Seat
 from atomr_infer.cli.serving.worker_folder import worker_folder
 from atomr_infer.errors import ConfigError
-from atomr_infer.gateway.listener import bind_sockets
+from atomr_infer.gateway.listening.listener import bind_sockets
 from atomr_infer.model.capabilities import Feature
 
 if TYPE_CHECKING:

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from atomr_infer.gateway.admin.everywhere import Everywhere
-    from atomr_infer.gateway.asgi_exchange import Receive, Scope, Send
-    from atomr_infer.gateway.exchange import Exchange
-    from atomr_infer.gateway.listener import Listener
+    from atomr_infer.gateway.exchanges.exchange import Exchange
+    from atomr_infer.gateway.listening.asgi_exchange import Receive, Scope, Send
+    from atomr_infer.gateway.listening.listener import Listener
 
 OPERATORS = Http1Settings(hypercorn_prefix="/")
 """How connections there are served: every path is hypercorn's."""

@@ -21,6 +21,7 @@ from werkzeug.exceptions import HTTPException
 
 from atomr.otp import supervision_tree
 from atomr.process import current_node
+from atomr_infer.gateway.access.keys import GatewayKeys, refusal
 from atomr_infer.gateway.admin.keys import KeyRoutes
 from atomr_infer.gateway.admin.lifecycle import LifecycleRoutes
 from atomr_infer.gateway.admin.metrics.routes import MetricsRoutes
@@ -34,10 +35,9 @@ from atomr_infer.gateway.admin.shown import (
 )
 from atomr_infer.gateway.admin.spending import SpendingRoutes
 from atomr_infer.gateway.admin.swaps import SwapRoutes
-from atomr_infer.gateway.keys import GatewayKeys, refusal
 
 if TYPE_CHECKING:
-    from atomr_infer.gateway.asgi_exchange import Receive, Scope, Send
+    from atomr_infer.gateway.listening.asgi_exchange import Receive, Scope, Send
     from atomr_infer.model.deployment import Deployment
     from atomr_infer.model.secret import Secret
     from atomr_infer.serving.limits.breakers import Guard

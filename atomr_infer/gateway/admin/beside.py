@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from atomr_infer.gateway.admin.everywhere import Everywhere
-    from atomr_infer.gateway.asgi_exchange import Receive, Scope, Send
-    from atomr_infer.gateway.exchange import Exchange
-    from atomr_infer.gateway.listener import Application
+    from atomr_infer.gateway.exchanges.exchange import Exchange
+    from atomr_infer.gateway.listening.asgi_exchange import Receive, Scope, Send
+    from atomr_infer.gateway.listening.listener import Application
     from atomr_infer.model.secret import Secret
     from atomr_infer.serving.shared import Serving
 

@@ -21,7 +21,7 @@ from atomr_infer.serving.steering import Done, Order, refusal
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from atomr_infer.gateway.asgi_exchange import Receive, Scope, Send
+    from atomr_infer.gateway.listening.asgi_exchange import Receive, Scope, Send
     from atomr_infer.model.secret import Secret
     from atomr_infer.serving.shared import Serving
 

@@ -19,7 +19,7 @@ from atomr_infer.gateway.admin.refused import RefusedError, json_answer
 from atomr_infer.gateway.admin.shown_keys import shown_key
 from atomr_infer.model.validation import InvalidValueError, not_negative
 from atomr_infer.model.virtual_key import VirtualKey
-from atomr_infer.policy.key_records import TERMS, changed_terms, terms_of
+from atomr_infer.policy.tenants.key_records import TERMS, changed_terms, terms_of
 from atomr_infer.serving.limits.key_errors import (
     KeyOverError,
     KeyRingError,

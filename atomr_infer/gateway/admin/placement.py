@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from atomr_infer.gateway.admin.shown import Shown
     from atomr_infer.model.deployment import Deployment
-    from atomr_infer.policy.placement import Placed
+    from atomr_infer.policy.lifecycle.placement import Placed
     from atomr_infer.serving.placing.alone import AnyOrders
     from atomr_infer.serving.placing.records import Facts
     from atomr_infer.serving.placing.status import DeploymentStatus

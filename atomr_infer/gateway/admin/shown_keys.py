@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from atomr_infer.policy.key_records import terms_record
-from atomr_infer.policy.key_table import End
+from atomr_infer.policy.tenants.key_records import terms_record
+from atomr_infer.policy.tenants.key_table import End
 
 if TYPE_CHECKING:
     from atomr_infer.gateway.admin.shown import Shown
     from atomr_infer.model.virtual_key import VirtualKey
-    from atomr_infer.policy.key_table import Standing
+    from atomr_infer.policy.tenants.key_table import Standing
     from atomr_infer.serving.limits.key_ring import KeyRing
 
 

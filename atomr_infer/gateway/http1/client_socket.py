@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from atomr_infer.gateway.exchange import ClientGoneError
+from atomr_infer.gateway.exchanges.exchange import ClientGoneError
 
 if TYPE_CHECKING:
     import socket

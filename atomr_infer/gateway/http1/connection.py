@@ -24,15 +24,15 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
-from atomr_infer.gateway.exchange import JSON, ClientGoneError
+from atomr_infer.gateway.exchanges.exchange import JSON, ClientGoneError
+from atomr_infer.gateway.exchanges.ingresses import REFUSING
+from atomr_infer.gateway.exchanges.routes import dialect_of
 from atomr_infer.gateway.http1.answer import answer_head
 from atomr_infer.gateway.http1.client_socket import ClientSocket
 from atomr_infer.gateway.http1.exchange import Http1Exchange
 from atomr_infer.gateway.http1.head import BadRequestError, HeadLimits
+from atomr_infer.gateway.http1.lanes import Handover, Lane, lane_of
 from atomr_infer.gateway.http1.reader import RequestReader
-from atomr_infer.gateway.ingresses import REFUSING
-from atomr_infer.gateway.lanes import Handover, Lane, lane_of
-from atomr_infer.gateway.routes import dialect_of
 
 if TYPE_CHECKING:
     from atomr_infer.gateway.http1.head import RequestHead

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
-from atomr_infer.gateway.exchange import (
+from atomr_infer.gateway.exchanges.exchange import (
     BodyTooLargeError,
     ClientGoneError,
     Exchange,

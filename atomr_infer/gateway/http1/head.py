@@ -21,7 +21,7 @@ from urllib.parse import unquote
 
 import attrs
 
-from atomr_infer.gateway.exchange import Notes
+from atomr_infer.gateway.exchanges.exchange import Notes
 
 
 @attrs.frozen

@@ -27,8 +27,8 @@ from atomr_infer.pipeline.asking.runner import CAPABILITIES, AskingRunner
 from atomr_infer.pipeline.asking.sameness import key_of
 from atomr_infer.pipeline.asking.tasks import open_tasks
 from atomr_infer.pipeline.batching.server import DynamicBatchingServer
-from atomr_infer.policy.shared_usage import split_usage
-from atomr_infer.policy.token_estimate import estimate_input_tokens
+from atomr_infer.policy.estimates.shared_usage import split_usage
+from atomr_infer.policy.estimates.token_estimate import estimate_input_tokens
 from atomr_infer.runtimes.others import Made
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@
         turn.used(answer.usage.total_tokens)
 
 It is for work that a program does itself; a deployment has the same queue before each
-of its replicas (:mod:`atomr_infer.policy.admission`), with virtual keys as tenants.
+of its replicas (:mod:`atomr_infer.policy.tenants.admission`), with virtual keys as
+tenants.
 
 Who runs is never stopped, so the bound is that of start-time fair queueing: a request
 of a tenant that asks for no more than its share waits for who runs, and for one request
@@ -32,12 +33,12 @@ import trio
 
 from atomr.core.checks import check_count
 from atomr_infer.errors import OverloadedError
-from atomr_infer.policy.admission import Admission, AdmissionQueue, Claim
+from atomr_infer.policy.tenants.admission import Admission, AdmissionQueue, Claim
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
-    from atomr_infer.policy.fair_share import Shares
+    from atomr_infer.policy.tenants.fair_share import Shares
 
 
 @attrs.define(eq=False)

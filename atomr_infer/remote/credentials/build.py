@@ -17,7 +17,7 @@ from atomr_infer.model.secret import (
     Secret,
     SecretSource,
 )
-from atomr_infer.policy.key_pool import KeyPool
+from atomr_infer.policy.failures.key_pool import KeyPool
 from atomr_infer.remote.credentials.fetched import FetchedReader
 from atomr_infer.remote.credentials.keys import ClientKey, NoKey, OneKey, PooledKeys
 from atomr_infer.remote.credentials.sources import (

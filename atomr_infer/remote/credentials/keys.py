@@ -6,9 +6,10 @@ context that is restarted finds the pool as it was.
 
 *One key* is never judged: an upstream that refused it is asked again by the
 next request, and with another key at once when there is one by then.  Only when
-it was told to wait nobody asks with it until then (:mod:`atomr_infer.policy.rest`).
+it was told to wait nobody asks with it until then
+(:mod:`atomr_infer.policy.failures.rest`).
 
-*Several keys* are judged by :class:`~atomr_infer.policy.key_pool.KeyPool`.
+*Several keys* are judged by :class:`~atomr_infer.policy.failures.key_pool.KeyPool`.
 
 *The client's key* comes with each request and is forgotten with it.
 """
@@ -24,14 +25,14 @@ import trio
 from atomr import telemetry
 from atomr_infer.errors import InferenceError, InvalidRequestError
 from atomr_infer.model.secret import Secret
-from atomr_infer.policy.key_pool import (
+from atomr_infer.policy.failures.key_pool import (
     KeyPool,
     KeyState,
     Pick,
     Refusal,
     refusal_of,
 )
-from atomr_infer.policy.rest import Rest
+from atomr_infer.policy.failures.rest import Rest
 from atomr_infer.remote.credentials.fetched import FetchedReader
 from atomr_infer.remote.credentials.sources import FixedReader, SecretReader
 from atomr_infer.runtimes.credentials import NO_HEADERS, Grant
@@ -200,7 +201,7 @@ class _Slot:
 
 
 class PooledKeys:
-    """Several keys in turn; see :mod:`atomr_infer.policy.key_pool`."""
+    """Several keys in turn; see :mod:`atomr_infer.policy.failures.key_pool`."""
 
     def __init__(
         self, readers: Sequence[SecretReader], pool: KeyPool, *, deployment: str

@@ -34,7 +34,7 @@ from atomr.process import demonitor, monitor
 from atomr.refs import Pid, Ref
 from atomr_infer.errors import ConfigError, NotReadyError
 from atomr_infer.model.deployment import changes_while_serving
-from atomr_infer.policy.replaced import keeps_engine
+from atomr_infer.policy.lifecycle.replaced import keeps_engine
 from atomr_infer.serving.deployments.deployment_tree import deployment_spec
 from atomr_infer.serving.deployments.reshaping import Reshaping
 from atomr_infer.serving.deployments.sources import Sources

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from atomr_infer.policy.replica_choice import Member, next_member
+from atomr_infer.policy.routing.replica_choice import Member, next_member
 
 if TYPE_CHECKING:
-    from atomr_infer.policy.model_table import Route
+    from atomr_infer.policy.routing.model_table import Route
     from atomr_infer.serving.shared import Serving
 
 

@@ -16,7 +16,7 @@ from atomr.errors import AtomrError
 from atomr_infer.config.secrets import resolve
 from atomr_infer.errors import ConfigError, PluginError
 from atomr_infer.model.secret import EnvSecret, FileSecret, Secret
-from atomr_infer.policy.composition import check_composition
+from atomr_infer.policy.routing.composition import check_composition
 from atomr_infer.remote.credentials.build import make_credentials
 from atomr_infer.runtimes.available import check_available
 from atomr_infer.runtimes.contract import HasEndpoint, Host, RunnerContext

@@ -15,7 +15,7 @@ import trio
 
 from atomr import telemetry
 from atomr_infer.errors import CircuitOpenError, ConfigError
-from atomr_infer.policy.breaker import Breaker, Circuit, Outcome, Pass, Refusal
+from atomr_infer.policy.failures.breaker import Breaker, Circuit, Outcome, Pass, Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

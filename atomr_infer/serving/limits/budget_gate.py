@@ -11,20 +11,20 @@ from atomr import telemetry
 from atomr.cluster.budgets import BudgetsError, BudgetTerms, Refused, Reservation
 from atomr_infer.errors import BudgetExceededError, NotReadyError
 from atomr_infer.model.budget import OnExceeded
-from atomr_infer.policy.budget_charge import (
+from atomr_infer.policy.limits import budget_period as periods
+from atomr_infer.policy.limits.budget_charge import (
     AlertLevels,
     UnknownCostError,
     most,
     used_up,
 )
-from atomr_infer.policy.budget_period import Period, ledger_name, period_at, window_s
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from atomr.cluster.budgets import BudgetService
     from atomr_infer.model.budget import Budget
-    from atomr_infer.policy.demand import Demand, Used
+    from atomr_infer.policy.limits.demand import Demand, Used
     from atomr_infer.serving.limits.gates import Hold
 
 log = logging.getLogger(__name__)
@@ -142,7 +142,7 @@ class BudgetGate:
         self.service = service
         self._serving = serving
         self._called = called
-        self._period = Period("", 0.0, 0.0)
+        self._period = periods.Period("", 0.0, 0.0)
         self._ledger = ""
         self._alerts = AlertLevels(budget.alert_at)
         self._is_exceeded = False
@@ -171,8 +171,8 @@ class BudgetGate:
             period.begins_at_s <= wall_s < period.ends_at_s
         )
         if not (self._ledger and is_now):
-            period = period_at(self.budget, wall_s)
-            name = ledger_name(self.owner, self.budget, period)
+            period = periods.period_at(self.budget, wall_s)
+            name = periods.ledger_name(self.owner, self.budget, period)
             self.service.open(self.terms(name, period))
             if name != self._ledger:
                 self._tell_anew(wall_s)
@@ -185,17 +185,17 @@ class BudgetGate:
         """Forget what was told: another period has begun, or a whole window passed."""
         self._alerts = AlertLevels(self.budget.alert_at)
         self._is_exceeded = False
-        rolls_s = window_s(self.budget)
+        rolls_s = periods.window_s(self.budget)
         self._anew_at_s = float("inf") if rolls_s is None else wall_s + rolls_s
 
-    def terms(self, name: str, period: Period) -> BudgetTerms:
+    def terms(self, name: str, period: periods.Period) -> BudgetTerms:
         """Return the terms of a period's ledger."""
         return BudgetTerms(
             name=name,
             units=self.budget.units,
             begins_at_s=period.begins_at_s,
             ends_at_s=period.ends_at_s,
-            window_s=window_s(self.budget),
+            window_s=periods.window_s(self.budget),
         )
 
     def find(self, name: str, wall_s: float) -> BudgetTerms | None:
@@ -204,8 +204,8 @@ class BudgetGate:
         Its clock may be a little ahead or behind; one that is far off opens nothing.
         """
         for at_s in (wall_s, wall_s + AHEAD_S, wall_s - AHEAD_S):
-            period = period_at(self.budget, at_s)
-            if ledger_name(self.owner, self.budget, period) == name:
+            period = periods.period_at(self.budget, at_s)
+            if periods.ledger_name(self.owner, self.budget, period) == name:
                 return self.terms(name, period)
         return None
 
@@ -294,8 +294,8 @@ class BudgetGate:
         """Let a request through that is only to be told of, or refuse it for now."""
         if self.budget.on_exceeded is OnExceeded.WARN:
             # The one that it is now: the last one that was open may be another day's.
-            period = period_at(self.budget, self.service.wall_s())
-            return _Beyond(self, ledger_name(self.owner, self.budget, period))
+            period = periods.period_at(self.budget, self.service.wall_s())
+            return _Beyond(self, periods.ledger_name(self.owner, self.budget, period))
         text = f"the budget of {self.called} cannot be kept: {error}"
         raise NotReadyError(text) from error
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from atomr import telemetry
 from atomr.cluster.budgets import BudgetsError, BudgetService, BudgetTerms
 from atomr_infer.errors import ModelNotFoundError
-from atomr_infer.policy.budget_period import ledger_name, owner_of, period_at
+from atomr_infer.policy.limits.budget_period import ledger_name, owner_of, period_at
 from atomr_infer.serving.limits.budget_gate import SETTLES_S, BudgetGate
 
 if TYPE_CHECKING:

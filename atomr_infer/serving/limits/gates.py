@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
-from atomr_infer.policy.demand import (
+from atomr_infer.policy.estimates.spending import interrupted_usage
+from atomr_infer.policy.limits.demand import (
     Demand,
     TokenBound,
     Used,
@@ -33,7 +34,6 @@ from atomr_infer.policy.demand import (
     used_of,
     used_without_totals,
 )
-from atomr_infer.policy.spending import interrupted_usage
 from atomr_infer.runtimes.contract import capabilities_of
 
 if TYPE_CHECKING:

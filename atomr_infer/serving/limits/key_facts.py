@@ -32,7 +32,7 @@ from atomr.cluster.replicator import (
 from atomr.core.messages import Down
 from atomr.crdt import GSet
 from atomr.process import monitor, receive
-from atomr_infer.policy.key_records import (
+from atomr_infer.policy.tenants.key_records import (
     KeyRecordError,
     key_of,
     secret_of,
@@ -44,7 +44,7 @@ from atomr_infer.serving.limits.key_errors import KeysNotKeptError
 if TYPE_CHECKING:
     from atomr.cluster.replicator import Replicator
     from atomr_infer.model.virtual_key import KeySecret, VirtualKey
-    from atomr_infer.policy.key_table import KeyTable
+    from atomr_infer.policy.tenants.key_table import KeyTable
 
 log = logging.getLogger(__name__)
 

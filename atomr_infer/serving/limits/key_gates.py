@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from atomr_infer.policy.rate_permits import LONGEST_S
+from atomr_infer.policy.limits.rate_permits import LONGEST_S
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

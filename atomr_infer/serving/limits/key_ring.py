@@ -27,7 +27,7 @@ from atomr_infer.model.key_secret import (
 )
 from atomr_infer.model.secret import Secret
 from atomr_infer.model.virtual_key import KeySecret, VirtualKey
-from atomr_infer.policy.key_table import KeyTable
+from atomr_infer.policy.tenants.key_table import KeyTable
 from atomr_infer.serving.limits.key_errors import (
     KeyOverError,
     KeysNotKeptError,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from atomr_infer.policy.demand import Demand
+    from atomr_infer.policy.limits.demand import Demand
 
 KNOWN_S = 0.3
 """So long the last refusal says something of the next request."""

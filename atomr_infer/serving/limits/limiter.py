@@ -20,9 +20,9 @@ from atomr import telemetry
 from atomr.cluster.permits import Denied, Mode, Permits, PermitsError
 from atomr_infer.errors import NotReadyError, RateLimitedError
 from atomr_infer.model.rate_limits import LimitMode, OnLimit
-from atomr_infer.policy.admission import UNCLAIMED, Claim
-from atomr_infer.policy.rate_permits import Dimension, counted
-from atomr_infer.policy.rate_tuning import Tuning
+from atomr_infer.policy.limits.rate_permits import Dimension, counted
+from atomr_infer.policy.limits.rate_tuning import Tuning
+from atomr_infer.policy.tenants.admission import UNCLAIMED, Claim
 from atomr_infer.serving.limits.known_full import KnownFull
 from atomr_infer.serving.limits.shadow import Shadow
 from atomr_infer.serving.limits.turnstile import Turnstile
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
     from atomr.cluster.permits import PermitService
     from atomr_infer.model.rate_limits import RateLimits
-    from atomr_infer.policy.demand import Demand, Used
-    from atomr_infer.policy.rate_permits import Counted
+    from atomr_infer.policy.limits.demand import Demand, Used
+    from atomr_infer.policy.limits.rate_permits import Counted
     from atomr_infer.serving.limits.gates import Hold
 
 log = logging.getLogger(__name__)

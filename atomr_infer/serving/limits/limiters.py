@@ -15,8 +15,8 @@ import attrs
 from atomr.cluster.permits import FIRST, Limit, PermitService
 from atomr_infer.errors import ConfigError
 from atomr_infer.model.secret import HeaderSecret
-from atomr_infer.policy.rate_permits import LONGEST_S, Dimension
-from atomr_infer.policy.told_limits import lowered
+from atomr_infer.policy.limits.rate_permits import LONGEST_S, Dimension
+from atomr_infer.policy.limits.told_limits import lowered
 from atomr_infer.serving.limits.announced import AnnouncedLimits
 from atomr_infer.serving.limits.limiter import MODES, RateGate, deaf, limit_name
 from atomr_infer.serving.limits.shared_limits import (
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from atomr.cluster.permits import Past
     from atomr_infer.model.deployment import Deployment
     from atomr_infer.model.rate_limits import RateLimits
-    from atomr_infer.policy.rate_permits import Counted
+    from atomr_infer.policy.limits.rate_permits import Counted
     from atomr_infer.serving.limits.gates import Gates
     from atomr_infer.serving.node import ServingNode
     from atomr_infer.serving.shared import Serving

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import attrs
 
 from atomr_infer.model.rate_limits import RateLimits
-from atomr_infer.policy.rate_permits import Dimension
-from atomr_infer.policy.told_limits import ToldLimits, above, lowered
+from atomr_infer.policy.limits.rate_permits import Dimension
+from atomr_infer.policy.limits.told_limits import ToldLimits, above, lowered
 from atomr_infer.serving.limits.limiter import RateGate
 
 if TYPE_CHECKING:
     from atomr.cluster.permits import Limit
-    from atomr_infer.policy.rate_permits import Counted
+    from atomr_infer.policy.limits.rate_permits import Counted
 
 
 @attrs.frozen(kw_only=True)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
-from atomr_infer.policy.rate_permits import Dimension
+from atomr_infer.policy.limits.rate_permits import Dimension
 from atomr_infer.serving.limits.own_entries import OwnEntries
 
 if TYPE_CHECKING:

@@ -1,16 +1,16 @@
 """A line in which only so many are at the front, the most urgent first.
 
-Of those that are as urgent, tenants take turns (:mod:`atomr_infer.policy.fair_share`):
-a flood of one key's requests, of which each waits for a provider's limit, holds up
-another one's single request by one turn.
+Of those that are as urgent, tenants take turns
+(:mod:`atomr_infer.policy.tenants.fair_share`): a flood of one key's requests, of which
+each waits for a provider's limit, holds up another one's single request by one turn.
 """
 
 from __future__ import annotations
 
 import trio
 
-from atomr_infer.policy.admission import UNCLAIMED, Claim
-from atomr_infer.policy.fair_share import FairShare
+from atomr_infer.policy.tenants.admission import UNCLAIMED, Claim
+from atomr_infer.policy.tenants.fair_share import FairShare
 
 
 class Turnstile:

@@ -14,7 +14,7 @@ import attrs
 
 from atomr.otp import call
 from atomr_infer.errors import ConfigError
-from atomr_infer.policy.placement import Placed
+from atomr_infer.policy.lifecycle.placement import Placed
 from atomr_infer.serving.deployments.deploying import keeps_none
 from atomr_infer.serving.names import MANAGER
 from atomr_infer.serving.placing.orders import Orders

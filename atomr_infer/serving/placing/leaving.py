@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from atomr_infer.policy.deployment_state import HOLDS, State
-from atomr_infer.policy.placement import Why
+from atomr_infer.policy.lifecycle.deployment_state import HOLDS, State
+from atomr_infer.policy.lifecycle.placement import Why
 
 if TYPE_CHECKING:
     from atomr_infer.serving.placing.picture import Picture

@@ -16,9 +16,9 @@ import trio
 from atomr.cluster.replicator import NotReplicatingError
 from atomr_infer.config.deployment_table import deployment_table
 from atomr_infer.errors import ConfigError, InferenceError, NotReadyError, PluginError
-from atomr_infer.policy.colocation import colocation_problem
-from atomr_infer.policy.deployment_state import State
-from atomr_infer.policy.model_table import ModelTable
+from atomr_infer.policy.lifecycle.colocation import colocation_problem
+from atomr_infer.policy.lifecycle.deployment_state import State
+from atomr_infer.policy.routing.model_table import ModelTable
 from atomr_infer.runtimes.contract import HasEndpoint
 from atomr_infer.runtimes.loader import plugin_name
 from atomr_infer.serving.placing.leaving import goes, mine, moves
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from atomr_infer.model.deployment import Deployment
-    from atomr_infer.policy.placement import Placed
+    from atomr_infer.policy.lifecycle.placement import Placed
     from atomr_infer.serving.deployments.sources import Sources
     from atomr_infer.serving.placing.catalogue import Catalogue
     from atomr_infer.serving.placing.leaving import Move

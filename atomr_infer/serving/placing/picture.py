@@ -1,9 +1,9 @@
 """What one node knows of its cluster's deployments, and what follows from it.
 
 Every node draws its own picture from the replicated maps, and works the plan out
-from it (:mod:`atomr_infer.policy.placement`): equal pictures are equal plans.  What
-a node that is out of sight has said is kept in the picture for a while, so that a
-cut of some seconds moves nothing.
+from it (:mod:`atomr_infer.policy.lifecycle.placement`): equal pictures are equal
+plans.  What a node that is out of sight has said is kept in the picture for a while,
+so that a cut of some seconds moves nothing.
 
 Pure.
 """
@@ -19,8 +19,8 @@ from atomr_infer.config.deployment_table import table_deployment
 from atomr_infer.errors import ConfigError
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.model.placement import Role
-from atomr_infer.policy.deployment_state import HOLDS, State, whole
-from atomr_infer.policy.placement import Gpus, Placed, Site, Wanted, Why, plan
+from atomr_infer.policy.lifecycle.deployment_state import HOLDS, State, whole
+from atomr_infer.policy.lifecycle.placement import Gpus, Placed, Site, Wanted, Why, plan
 from atomr_infer.runtimes.loader import plugin_name
 from atomr_infer.serving.placing.records import Claim, Entry, Facts
 

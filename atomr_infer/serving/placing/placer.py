@@ -24,14 +24,14 @@ import trio
 from atomr.cluster.replicator import NotReplicatingError
 from atomr.errors import ReceiveTimeoutError
 from atomr.process import receive
-from atomr_infer.policy.deployment_state import State
-from atomr_infer.policy.placement import Wanted
+from atomr_infer.policy.lifecycle.deployment_state import State
+from atomr_infer.policy.lifecycle.placement import Wanted
 from atomr_infer.serving.placing.share import Aim, Share
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from atomr_infer.policy.placement import Gpus
+    from atomr_infer.policy.lifecycle.placement import Gpus
     from atomr_infer.serving.placing.catalogue import Catalogue
     from atomr_infer.serving.placing.picture import Known, Picture
     from atomr_infer.serving.placing.records import Facts

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
-from atomr_infer.policy.deployment_state import State
+from atomr_infer.policy.lifecycle.deployment_state import State
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -20,8 +20,16 @@ import trio
 from atomr_infer.errors import ConfigError, NotReadyError
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.model.placement import Placement
-from atomr_infer.policy.placement import Gpus, Passed, Placed, Site, Wanted, Why, plan
-from atomr_infer.policy.replaced import keeps_engine
+from atomr_infer.policy.lifecycle.placement import (
+    Gpus,
+    Passed,
+    Placed,
+    Site,
+    Wanted,
+    Why,
+    plan,
+)
+from atomr_infer.policy.lifecycle.replaced import keeps_engine
 from atomr_infer.serving.inventory import Inventory, read_inventory
 
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ import trio
 from atomr_infer.errors import ConfigError, InferenceError, UpstreamError
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.model.placement import Check, Placement
-from atomr_infer.policy.deployment_state import Event, State, step
-from atomr_infer.policy.placement import Gpus
+from atomr_infer.policy.lifecycle.deployment_state import Event, State, step
+from atomr_infer.policy.lifecycle.placement import Gpus
 from atomr_infer.remote.http.reaching import reach
 from atomr_infer.serving.deployments.deploying import keeps_refused
 from atomr_infer.serving.placing.records import Claim

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from atomr_infer.policy.deployment_state import State
-from atomr_infer.policy.placement import Gpus, Passed
+from atomr_infer.policy.lifecycle.deployment_state import State
+from atomr_infer.policy.lifecycle.placement import Gpus, Passed
 from atomr_infer.serving.replicas.replica import TAKES_REQUESTS, Phase
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ A permit is given back by ``Release``, or by the end of the process that asked
 for it, whichever comes first; the queue takes both calmly.
 
 How many run at once is what the deployment or the runner says, and less for a
-while when the upstream answers 429 (:mod:`atomr_infer.policy.concurrency`).
+while when the upstream answers 429 (:mod:`atomr_infer.policy.limits.concurrency`).
 
 When its deployment is changed (``Adopt``), queue and permits stay.  If that took
 another engine, it is there already, and the next permit is for it; the last one is
@@ -39,8 +39,8 @@ from atomr.process import (
 )
 from atomr.refs import Pid, Ref
 from atomr_infer.errors import InferenceError
-from atomr_infer.policy.admission import Admission, AdmissionQueue
-from atomr_infer.policy.concurrency import AdaptiveLimit
+from atomr_infer.policy.limits.concurrency import AdaptiveLimit
+from atomr_infer.policy.tenants.admission import Admission, AdmissionQueue
 from atomr_infer.serving.names import MANAGER, coordinator_name
 from atomr_infer.serving.replicas import messages
 from atomr_infer.serving.replicas.estimates import estimate_on

@@ -9,7 +9,7 @@ import attrs
 
 from atomr.errors import CallError
 from atomr.otp import call
-from atomr_infer.policy.cost_estimate import estimate_request
+from atomr_infer.policy.estimates.cost_estimate import estimate_request
 from atomr_infer.runtimes.contract import capabilities_of
 from atomr_infer.serving.replicas import messages
 

@@ -11,7 +11,7 @@ from atomr_infer.model.batch import ExecuteBatch
 from atomr_infer.model.cost import CostEstimate
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.model.prices import Price
-from atomr_infer.policy.admission import UNCLAIMED, Claim
+from atomr_infer.policy.tenants.admission import UNCLAIMED, Claim
 from atomr_infer.runtimes.contract import ModelRunner, Progress
 from atomr_infer.serving.replicas.engine_life import EngineLife
 from atomr_infer.serving.replicas.permits import Ended, Permit

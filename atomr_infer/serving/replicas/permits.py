@@ -11,8 +11,8 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from atomr.refs import Ref
-from atomr_infer.policy.admission import Admission, AdmissionQueue
-from atomr_infer.policy.concurrency import AdaptiveLimit
+from atomr_infer.policy.limits.concurrency import AdaptiveLimit
+from atomr_infer.policy.tenants.admission import Admission, AdmissionQueue
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,7 +15,7 @@ from atomr_infer.serving.replicas.engine_life import EngineLife
 if TYPE_CHECKING:
     from atomr_infer.errors import InferenceError
     from atomr_infer.model.deployment import Deployment
-    from atomr_infer.policy.admission import AdmissionQueue
+    from atomr_infer.policy.tenants.admission import AdmissionQueue
     from atomr_infer.serving.replicas.replica import Lease
 
 

@@ -15,8 +15,8 @@ import attrs
 
 from atomr_infer.errors import InferenceError, NotReadyError
 from atomr_infer.model.routing import Routing
-from atomr_infer.policy.affinity import ReadPrefixes, prefix_blocks, session_of
-from atomr_infer.policy.replica_choice import (
+from atomr_infer.policy.routing.affinity import ReadPrefixes, prefix_blocks, session_of
+from atomr_infer.policy.routing.replica_choice import (
     Choice,
     Chooser,
     Wanted,

@@ -19,8 +19,8 @@ import trio
 from atomr_infer.errors import AnswerDivergedError
 from atomr_infer.model.batch import RawChunk, TokenChunk, Usage
 from atomr_infer.model.failover import OnCut
-from atomr_infer.policy.recovery import DivergedError, Matcher, Transcript
-from atomr_infer.policy.route_plan import Sent
+from atomr_infer.policy.failures.recovery import DivergedError, Matcher, Transcript
+from atomr_infer.policy.failures.route_plan import Sent
 from atomr_infer.serving.requests.served import Served, Sink, Tried
 
 if TYPE_CHECKING:

@@ -9,11 +9,11 @@ import attrs
 
 from atomr_infer.errors import ModelNotFoundError
 from atomr_infer.model.failover import Fallback
-from atomr_infer.policy.route_plan import start
+from atomr_infer.policy.failures.route_plan import start
 
 if TYPE_CHECKING:
     from atomr_infer.errors import BudgetExceededError
-    from atomr_infer.policy.route_plan import RoutePlan
+    from atomr_infer.policy.failures.route_plan import RoutePlan
     from atomr_infer.serving.shared import Serving
 
 log = logging.getLogger(__name__)

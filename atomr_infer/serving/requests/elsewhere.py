@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from atomr_infer.model.deployment import Deployment
-    from atomr_infer.policy.model_table import ModelTable
+    from atomr_infer.policy.routing.model_table import ModelTable
     from atomr_infer.serving.shared import Serving
 
 _MOVES_S = 10.0

@@ -31,7 +31,7 @@ from atomr_infer.model.batch import RawChunk, TokenChunk
 from atomr_infer.model.capabilities import Capabilities, Feature
 from atomr_infer.model.embeddings import Embeddings
 from atomr_infer.model.tensors import Inferred
-from atomr_infer.policy.replica_choice import size_of
+from atomr_infer.policy.routing.replica_choice import size_of
 from atomr_infer.serving.requests.far_held import FarHeld
 from atomr_infer.serving.requests.stages import CURRENT
 from atomr_infer.serving.requests.told_stages import ToldStages

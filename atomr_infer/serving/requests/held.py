@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, TypeAlias
 import trio
 
 from atomr.otp import cast
-from atomr_infer.policy.breaker import Outcome
+from atomr_infer.policy.failures.breaker import Outcome
 from atomr_infer.serving.replicas import messages
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from atomr.refs import Pid
-    from atomr_infer.policy.breaker import Pass
+    from atomr_infer.policy.failures.breaker import Pass
     from atomr_infer.serving.limits.breakers import Guard
     from atomr_infer.serving.limits.gates import Holds
     from atomr_infer.serving.replicas.permits import Ended

@@ -29,7 +29,14 @@ from atomr_infer.errors import (
     NotReadyError,
 )
 from atomr_infer.model.failover import Fallback
-from atomr_infer.policy.route_plan import Again, Failure, GiveUp, GoTo, Sent, start
+from atomr_infer.policy.failures.route_plan import (
+    Again,
+    Failure,
+    GiveUp,
+    GoTo,
+    Sent,
+    start,
+)
 from atomr_infer.serving.limits.gates import demand_for, enter
 from atomr_infer.serving.names import REQUESTS
 from atomr_infer.serving.requests.downgrade import downgraded
@@ -44,7 +51,7 @@ if TYPE_CHECKING:
     from atomr.refs import Pid
     from atomr_infer.model.batch import ExecuteBatch, Usage
     from atomr_infer.model.deployment import Deployment
-    from atomr_infer.policy.demand import TokenBound
+    from atomr_infer.policy.limits.demand import TokenBound
     from atomr_infer.serving.limits.gates import Holds
     from atomr_infer.serving.requests.first_attempt import Failed
     from atomr_infer.serving.shared import Serving

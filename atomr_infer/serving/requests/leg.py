@@ -30,11 +30,11 @@ from atomr_infer.errors import (
 )
 from atomr_infer.model.batch import FinishReason
 from atomr_infer.model.capabilities import Feature, check_request, needs_fetching
-from atomr_infer.policy.admission import UNCLAIMED, Claim
-from atomr_infer.policy.answer_length import bounded
-from atomr_infer.policy.breaker import Outcome, outcome_of
-from atomr_infer.policy.key_pool import NOT_ASKED
-from atomr_infer.policy.replica_choice import cost_of_turn, size_of
+from atomr_infer.policy.estimates.answer_length import bounded
+from atomr_infer.policy.failures.breaker import Outcome, outcome_of
+from atomr_infer.policy.failures.key_pool import NOT_ASKED
+from atomr_infer.policy.routing.replica_choice import cost_of_turn, size_of
+from atomr_infer.policy.tenants.admission import UNCLAIMED, Claim
 from atomr_infer.runtimes.contract import capabilities_of
 from atomr_infer.serving.limits.gates import demand_for, enter, used_by
 from atomr_infer.serving.replicas import messages
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from atomr_infer.model.deployment import Deployment
     from atomr_infer.model.embeddings import EmbedRequest
     from atomr_infer.model.tensors import InferRequest
-    from atomr_infer.policy.demand import TokenBound
+    from atomr_infer.policy.limits.demand import TokenBound
     from atomr_infer.serving.limits.gates import Holds
     from atomr_infer.serving.replicas.far_replica import AnyReplica
     from atomr_infer.serving.replicas.replica import Lease

@@ -14,7 +14,7 @@ import attrs
 import trio
 
 from atomr_infer.errors import InferenceError, InternalError
-from atomr_infer.policy.composition import MAX_DEPTH
+from atomr_infer.policy.routing.composition import MAX_DEPTH
 from atomr_infer.serving.requests.sinks import ChunkStream
 from atomr_infer.serving.requests.stages import CURRENT, Stage
 from atomr_infer.serving.requests.whole_calls import embed, infer

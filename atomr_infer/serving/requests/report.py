@@ -25,7 +25,7 @@ from atomr_infer.errors import InferenceError, decode, encode
 from atomr_infer.model.batch import Usage
 from atomr_infer.model.cost import Cost
 from atomr_infer.model.prices import PICO
-from atomr_infer.policy.demand import Used, microusd
+from atomr_infer.policy.limits.demand import Used, microusd
 from atomr_infer.serving.requests.served import Spent, Tried
 from atomr_infer.serving.requests.stages import Stage
 

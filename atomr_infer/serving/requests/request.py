@@ -15,10 +15,10 @@ import trio
 
 from atomr_infer.errors import InferenceError
 from atomr_infer.model.failover import FallbackReason, OnCut
-from atomr_infer.policy.answer_length import bounded
-from atomr_infer.policy.recovery import continued
-from atomr_infer.policy.route_plan import Sent
-from atomr_infer.policy.spending import interrupted_usage
+from atomr_infer.policy.estimates.answer_length import bounded
+from atomr_infer.policy.estimates.spending import interrupted_usage
+from atomr_infer.policy.failures.recovery import continued
+from atomr_infer.policy.failures.route_plan import Sent
 from atomr_infer.serving.requests.delivery import Delivery
 from atomr_infer.serving.requests.hedge import Race
 from atomr_infer.serving.requests.journey import Journey
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from atomr.refs import Pid
     from atomr_infer.model.batch import ExecuteBatch
     from atomr_infer.model.failover import Fallback
-    from atomr_infer.policy.hedging import HedgeBudget
+    from atomr_infer.policy.failures.hedging import HedgeBudget
     from atomr_infer.serving.requests.first_attempt import Failed
     from atomr_infer.serving.requests.leg import Leg
     from atomr_infer.serving.shared import Serving

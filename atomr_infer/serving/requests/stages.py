@@ -15,7 +15,7 @@ import attrs
 import trio
 
 from atomr_infer.model.cost import Cost, total_of
-from atomr_infer.policy.shared_usage import split_usage
+from atomr_infer.policy.estimates.shared_usage import split_usage
 from atomr_infer.serving.requests.served import Spent
 
 if TYPE_CHECKING:

@@ -28,9 +28,9 @@ from atomr_infer.errors import (
     StreamCutError,
 )
 from atomr_infer.model.failover import OnCut
-from atomr_infer.policy.breaker import Circuit, Outcome, outcome_of
-from atomr_infer.policy.route_plan import Sent
-from atomr_infer.policy.spending import interrupted_usage
+from atomr_infer.policy.estimates.spending import interrupted_usage
+from atomr_infer.policy.failures.breaker import Circuit, Outcome, outcome_of
+from atomr_infer.policy.failures.route_plan import Sent
 from atomr_infer.runtimes.contract import NotPassedError
 from atomr_infer.serving.limits.gates import (
     NOTHING_HELD,
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
     from atomr_infer.model.batch import ExecuteBatch, Usage
     from atomr_infer.model.cost import Cost
-    from atomr_infer.policy.breaker import Pass
+    from atomr_infer.policy.failures.breaker import Pass
     from atomr_infer.runtimes.contract import Passage
     from atomr_infer.serving.limits.gates import Holds
     from atomr_infer.serving.replicas.permits import Permit

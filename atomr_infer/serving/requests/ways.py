@@ -14,7 +14,7 @@ from atomr_infer.model.deployment import Deployment
 from atomr_infer.model.failover import FallbackReason
 
 if TYPE_CHECKING:
-    from atomr_infer.policy.model_table import ModelTable
+    from atomr_infer.policy.routing.model_table import ModelTable
 
 # Clients choose the names of models behind a pattern.
 _MAX_WAYS = 1024

@@ -27,8 +27,8 @@ from atomr_infer.model.tensors import (
     InferRequest,
     check_tensors,
 )
-from atomr_infer.policy.demand import TokenBound
-from atomr_infer.policy.token_estimate import estimate_input_tokens
+from atomr_infer.policy.estimates.token_estimate import estimate_input_tokens
+from atomr_infer.policy.limits.demand import TokenBound
 from atomr_infer.runtimes.contract import (
     Embedder,
     ModelRunner,

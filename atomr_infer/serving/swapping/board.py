@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 
 from atomr.cluster.replicator import NotReplicatingError
-from atomr_infer.policy.hot_swap import Tally
+from atomr_infer.policy.lifecycle.hot_swap import Tally
 from atomr_infer.serving.placing.records import from_plain, to_plain
 from atomr_infer.serving.swapping.records import COUNTS, ENDS, SWAPS, SwapRecord
 

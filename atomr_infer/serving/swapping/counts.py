@@ -15,7 +15,7 @@ from atomr import telemetry
 from atomr.crdt import Origin
 from atomr.errors import NoNodeError
 from atomr.process import current_node
-from atomr_infer.policy.hot_swap import Tally
+from atomr_infer.policy.lifecycle.hot_swap import Tally
 from atomr_infer.serving.names import next_name
 
 if TYPE_CHECKING:

@@ -25,8 +25,8 @@ import trio
 from atomr_infer.config.deployment_table import deployment_table
 from atomr_infer.errors import ConfigError, NotReadyError
 from atomr_infer.model.deployment import Deployment
-from atomr_infer.policy.hot_swap import Phase
-from atomr_infer.policy.replaced import is_swapped
+from atomr_infer.policy.lifecycle.hot_swap import Phase
+from atomr_infer.policy.lifecycle.replaced import is_swapped
 from atomr_infer.serving.placing.alone import LocalOrders
 from atomr_infer.serving.placing.records import digest_of
 

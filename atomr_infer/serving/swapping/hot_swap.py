@@ -35,7 +35,7 @@ from atomr.errors import AtomrError
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.model.failover import Swap
 from atomr_infer.model.swap_plan import SwapPlan
-from atomr_infer.policy.hot_swap import Phase, Tally, Turn, turn, wait_s
+from atomr_infer.policy.lifecycle.hot_swap import Phase, Tally, Turn, turn, wait_s
 from atomr_infer.serving.names import next_name
 from atomr_infer.serving.swapping.again import until_done
 from atomr_infer.serving.swapping.probe import concrete_name, probe

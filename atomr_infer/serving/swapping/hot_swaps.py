@@ -25,8 +25,8 @@ from atomr_infer.config.deployment_table import deployment_table
 from atomr_infer.errors import ConfigError, NotReadyError
 from atomr_infer.model.deployment import AUTO
 from atomr_infer.model.swap_plan import SwapPlan
-from atomr_infer.policy.hot_swap import Phase
-from atomr_infer.policy.replaced import is_swapped
+from atomr_infer.policy.lifecycle.hot_swap import Phase
+from atomr_infer.policy.lifecycle.replaced import is_swapped
 from atomr_infer.runtimes.by_model import with_runtime
 from atomr_infer.serving.names import HOT_SWAPS
 from atomr_infer.serving.placing.records import digest_of

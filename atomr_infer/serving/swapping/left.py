@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from atomr_infer.config.deployment_table import deployment_table, table_deployment
-from atomr_infer.policy.hot_swap import Phase
+from atomr_infer.policy.lifecycle.hot_swap import Phase
 from atomr_infer.serving.names import next_name
 from atomr_infer.serving.placing.records import digest_of
 from atomr_infer.serving.swapping.again import until_done

@@ -20,7 +20,7 @@ from typing import Any, Final
 import attrs
 import msgspec
 
-from atomr_infer.policy.hot_swap import Phase
+from atomr_infer.policy.lifecycle.hot_swap import Phase
 
 SWAPS: Final = "swaps"
 COUNTS: Final = "swap counts"

@@ -24,7 +24,7 @@ from atomr_infer.model.rate_limits import RateLimits
 from atomr_infer.model.secret import Secret
 from atomr_infer.model.swap_plan import SwapPlan
 from atomr_infer.model.team import Team
-from atomr_infer.policy.hot_swap import Phase
+from atomr_infer.policy.lifecycle.hot_swap import Phase
 from atomr_infer.serving.names import MANAGER
 from atomr_infer.serving.steering import Order
 from tests.gateway.http import Answer, chat, request, until

@@ -21,7 +21,7 @@ from atomr_infer.model.placement import Placement
 from atomr_infer.model.rate_limits import RateLimits
 from atomr_infer.model.secret import EnvSecret
 from atomr_infer.model.swap_plan import SwapPlan
-from atomr_infer.policy.hot_swap import Phase
+from atomr_infer.policy.lifecycle.hot_swap import Phase
 from atomr_infer.serving.node import make_node
 from atomr_infer.serving.placing.orders import Orders
 from tests.serving.placing.real import NAMES, open_fleet, until

@@ -13,7 +13,7 @@ from atomr_infer.errors import ConfigError
 from atomr_infer.model.usage import Usage
 from atomr_infer.pipeline.asking.options import from_table
 from atomr_infer.pipeline.batching.queue import BatchingOptions, BatchQueue, BatchRules
-from atomr_infer.policy.shared_usage import split_usage
+from atomr_infer.policy.estimates.shared_usage import split_usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

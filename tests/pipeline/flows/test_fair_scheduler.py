@@ -20,7 +20,7 @@ from atomr_infer.serving.requests.whole_calls import embed
 if TYPE_CHECKING:
     from trio.testing import MockClock
 
-    from atomr_infer.policy.fair_share import Shares
+    from atomr_infer.policy.tenants.fair_share import Shares
     from tests.pipeline.conftest import OpenTree
 
 TOKENS_PER_S = 1000.0

@@ -13,7 +13,7 @@ from atomr_infer.errors import InferenceError, InternalError
 from atomr_infer.model.deployment import Deployment, RetryPolicy
 from atomr_infer.model.embeddings import EmbedRequest
 from atomr_infer.model.prices import Price, Rates
-from atomr_infer.policy.composition import MAX_DEPTH
+from atomr_infer.policy.routing.composition import MAX_DEPTH
 from atomr_infer.serving.requests.stages import CURRENT, Stage
 from atomr_infer.serving.requests.whole_calls import embed
 from tests.serving.far.nodes import until

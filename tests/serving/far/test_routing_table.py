@@ -19,7 +19,7 @@ from atomr_infer.model.deployment import Deployment, Serving
 from atomr_infer.model.dialect import Dialect
 from atomr_infer.model.routing import Routing
 from atomr_infer.model.source import Source
-from atomr_infer.policy.admission import AdmissionQueue
+from atomr_infer.policy.tenants.admission import AdmissionQueue
 from atomr_infer.serving.replicas.engine_life import EngineLife
 from atomr_infer.serving.replicas.far_replica import FarReplica
 from atomr_infer.serving.replicas.permits import Ended, Permits

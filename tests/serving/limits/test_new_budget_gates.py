@@ -7,7 +7,7 @@ import trio
 
 from atomr_infer.errors import NotReadyError
 from atomr_infer.model.budget import Budget, Per
-from atomr_infer.policy.demand import Demand
+from atomr_infer.policy.limits.demand import Demand
 from atomr_infer.serving.limits.budget_gate import ASK_S, SETTLES_S, BudgetGate
 from tests.atomr.cluster.budgets.lab import Lab, open_lab
 

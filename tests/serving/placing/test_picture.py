@@ -6,7 +6,7 @@ from typing import Any
 
 import attrs
 
-from atomr_infer.policy.deployment_state import State
+from atomr_infer.policy.lifecycle.deployment_state import State
 from atomr_infer.serving.placing.picture import Known, Picture, understood
 from atomr_infer.serving.placing.records import Claim, Entry, Facts, revised
 

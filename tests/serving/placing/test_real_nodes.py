@@ -11,7 +11,7 @@ from atomr_infer.errors import ConfigError, NotReadyError
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.model.placement import Check, Placement
 from atomr_infer.model.secret import EnvSecret, Secret
-from atomr_infer.policy.deployment_state import State
+from atomr_infer.policy.lifecycle.deployment_state import State
 from atomr_infer.testing.upstream import open_openai_upstream
 from tests.serving.placing.real import open_fleet, until
 

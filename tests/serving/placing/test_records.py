@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from atomr_infer.policy.deployment_state import State
+from atomr_infer.policy.lifecycle.deployment_state import State
 from atomr_infer.serving.placing.records import (
     Claim,
     Entry,

@@ -14,7 +14,7 @@ from atomr_infer.config.deployment_table import deployment_table
 from atomr_infer.errors import ConfigError, NotReadyError
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.model.swap_plan import SwapPlan
-from atomr_infer.policy.hot_swap import Phase
+from atomr_infer.policy.lifecycle.hot_swap import Phase
 from atomr_infer.serving.placing.catalogue import Catalogue
 from atomr_infer.serving.placing.own_file import OwnFile
 from atomr_infer.serving.placing.records import digest_of

@@ -22,7 +22,7 @@ from atomr_infer.errors import (
 from atomr_infer.model.deployment import Deployment, OptionValue, RetryPolicy, Serving
 from atomr_infer.model.swap_plan import SwapPlan
 from atomr_infer.model.validation import InvalidValueError
-from atomr_infer.policy.hot_swap import Phase, Tally, Turn, turn, wait_s
+from atomr_infer.policy.lifecycle.hot_swap import Phase, Tally, Turn, turn, wait_s
 from atomr_infer.serving.application import open_serving
 from atomr_infer.serving.names import HOT_SWAPS
 from atomr_infer.serving.node import ServingNode

@@ -9,7 +9,7 @@ import trio
 
 from atomr.cluster.replicator import NotReplicatingError
 from atomr_infer.config.deployment_table import deployment_table
-from atomr_infer.policy.hot_swap import Phase
+from atomr_infer.policy.lifecycle.hot_swap import Phase
 from atomr_infer.serving.placing.records import digest_of
 from atomr_infer.serving.swapping.records import SwapRecord
 from tests.serving.placing.world import World

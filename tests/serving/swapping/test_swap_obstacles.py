@@ -24,7 +24,7 @@ from atomr_infer.model.capabilities import Capabilities, Feature
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.model.embeddings import Embeddings, EmbedRequest
 from atomr_infer.model.swap_plan import SwapPlan
-from atomr_infer.policy.hot_swap import Phase, Tally
+from atomr_infer.policy.lifecycle.hot_swap import Phase, Tally
 from atomr_infer.testing.mock import MockRunner
 from tests.serving.swapping.test_hot_swap import NEW, OLD, PLAN, lab, loaded, mock
 

@@ -15,7 +15,7 @@ from atomr_infer.errors import (
     ModelNotFoundError,
     UnsupportedFeatureError,
 )
-from atomr_infer.policy.hot_swap import Phase
+from atomr_infer.policy.lifecycle.hot_swap import Phase
 from atomr_infer.serving.swapping.probe import says_other_kind
 from tests.serving.swapping.test_hot_swap import lab
 from tests.serving.swapping.test_swap_obstacles import QUICK, Provider

@@ -12,7 +12,7 @@ import trio
 from atomr_infer.cluster import Cluster
 from atomr_infer.model.deployment import Deployment, RetryPolicy
 from atomr_infer.model.swap_plan import SwapPlan
-from atomr_infer.policy.hot_swap import Phase
+from atomr_infer.policy.lifecycle.hot_swap import Phase
 from tests.gateway.http import chat, events
 
 pytestmark = pytest.mark.slow

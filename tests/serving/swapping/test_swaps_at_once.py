@@ -19,7 +19,7 @@ from atomr_infer.config.deployment_table import deployment_table, table_deployme
 from atomr_infer.errors import NotReadyError
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.model.swap_plan import SwapPlan
-from atomr_infer.policy.hot_swap import Phase
+from atomr_infer.policy.lifecycle.hot_swap import Phase
 from atomr_infer.serving.placing.records import digest_of
 from atomr_infer.serving.swapping.board import SwapBoard
 from atomr_infer.serving.swapping.hot_swaps import HotSwaps

@@ -14,7 +14,7 @@ from atomr_infer.errors import NotReadyError
 from atomr_infer.model.deployment import Deployment, RetryPolicy
 from atomr_infer.model.placement import Placement
 from atomr_infer.model.swap_plan import SwapPlan
-from atomr_infer.policy.hot_swap import Phase
+from atomr_infer.policy.lifecycle.hot_swap import Phase
 from tests.serving.placing.real import open_fleet, until
 
 if TYPE_CHECKING:

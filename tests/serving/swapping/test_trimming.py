@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from atomr_infer.model.swap_plan import SwapPlan
-from atomr_infer.policy.hot_swap import Phase
+from atomr_infer.policy.lifecycle.hot_swap import Phase
 from atomr_infer.serving.swapping import trimming
 from atomr_infer.serving.swapping.board import SwapBoard
 from atomr_infer.serving.swapping.records import ENDS, SWAPS, SwapRecord

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from atomr.cluster.budgets import BudgetsError
 from atomr_infer._version import VERSION
-from atomr_infer.policy.breaker import Circuit
+from atomr_infer.policy.failures.breaker import Circuit
 from atomr_infer.serving.limits.limiters import limits_shown
 from atomr_infer.serving.replicas.replica import Phase
 from atomr_infer.wire.prometheus import Type

@@ -1,0 +1,1 @@
+"""Who is let in, what for, and what is whose."""

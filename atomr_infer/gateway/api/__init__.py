@@ -1,0 +1,1 @@
+"""The routes for clients: generations, values, tensors, and their description."""

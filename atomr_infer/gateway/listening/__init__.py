@@ -1,0 +1,1 @@
+"""Sockets, and which server has a connection: ours, or hypercorn."""

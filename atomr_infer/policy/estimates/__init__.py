@@ -1,0 +1,1 @@
+"""What a request will take, and what it took: tokens and money; pure."""

@@ -1,0 +1,1 @@
+"""Where deployments run, and how one takes the place of another; pure."""

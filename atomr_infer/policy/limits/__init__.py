@@ -1,0 +1,1 @@
+"""How much may be asked: rates, concurrency, budgets; pure."""

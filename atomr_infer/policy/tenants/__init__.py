@@ -1,0 +1,1 @@
+"""Who may ask, and whose turn it is; pure."""
