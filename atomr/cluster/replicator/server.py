@@ -5,7 +5,7 @@ do not: all of a node runs in one thread, so they are made in place, at once, an
 follows from them (a timer, messages for watchers) does not wait.
 
 Each frame is applied in one go, so nobody sees a half of it; between two of them
-others have their turn, as soon as 2 ms were spent.
+others have their turn, as soon as 1 ms was spent.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("atomr.cluster.replicator")
 
-TURN_S = 0.002
+TURN_S = 0.001
 """After so long others have their turn."""
 
 _WAKE: Final = "it is time"
