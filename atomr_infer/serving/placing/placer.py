@@ -6,9 +6,9 @@ Nobody is asked, and nobody leads: the others do the same with the same picture.
 
 A node that has just started does not know yet who else is there, and what they run.
 It waits for all voters and a second more, or for ``settle_s`` where most of them are
-there, before it starts what runs a number of times in all; one that sees no majority
-waits :data:`MINORITY_TIMES` as long, as it rather is slow than all others are gone.
-What runs on every node needs no such patience.
+there, and have been for a second, before it starts what runs a number of times in all;
+one that sees no majority waits :data:`MINORITY_TIMES` as long, as it rather is slow
+than all others are gone.  What runs on every node needs no such patience.
 """
 
 from __future__ import annotations
@@ -114,6 +114,7 @@ class Placer:
         self.has_met = serving.has_met = False
         self.looked = trio.Event()
         self._started_at = 0.0
+        self._most_at: float | None = None
         self._met_at: float | None = None
 
     async def run(self) -> None:
@@ -158,17 +159,21 @@ class Placer:
         self.looked = trio.Event()
 
     def _settle(self) -> None:
-        now = trio.current_time()
         if self.has_met:
             return
+        now = trio.current_time()
         met = self._met()
-        if met is not Met.ALL:
-            self._met_at = None
-        elif self._met_at is None:
-            self._met_at = now
-        heard = self._met_at is not None and now - self._met_at >= _HEAR_S
-        times = MINORITY_TIMES if met is Met.FEW else 1
-        self.has_met = heard or now - self._started_at >= times * self._settle_s
+        self._most_at = _since(self._most_at, now, holds=met is not Met.FEW)
+        self._met_at = _since(self._met_at, now, holds=met is Met.ALL)
+        waited_s = now - self._started_at
+        if met is Met.FEW:
+            self.has_met = waited_s >= MINORITY_TIMES * self._settle_s
+        else:
+            # Those who came late are heard, however long it has waited for them.
+            at = self._met_at if met is Met.ALL else self._most_at
+            has_heard = at is not None and now - at >= _HEAR_S
+            is_enough = met is Met.ALL or waited_s >= self._settle_s
+            self.has_met = has_heard and is_enough
         self._serving.has_met = self.has_met
 
     def _aim(self, name: str, picture: Picture, nursery: trio.Nursery) -> None:
@@ -247,6 +252,13 @@ class Placer:
                 await receive(timeout_s=0)
         except ReceiveTimeoutError:
             return
+
+
+def _since(before: float | None, now: float, *, holds: bool) -> float | None:
+    """Return since when something holds that did since ``before``; None: not now."""
+    if not holds:
+        return None
+    return now if before is None else before
 
 
 def _is_other_size(gpus: Sequence[Gpus], known: Known) -> bool:

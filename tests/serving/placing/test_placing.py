@@ -15,8 +15,9 @@ from atomr_infer.model.placement import Check, Placement
 from atomr_infer.model.secret import EnvSecret
 from atomr_infer.serving.names import DEPLOYMENTS
 from atomr_infer.serving.placing.leaving import Move
+from atomr_infer.serving.placing.placer import Met
 from atomr_infer.serving.requests.elsewhere import know
-from tests.serving.placing.world import open_places
+from tests.serving.placing.world import Places, open_places
 
 REMOTE: dict[str, Any] = {
     "runtime": "openai",
@@ -165,6 +166,39 @@ async def test_a_node_that_sees_few_of_the_voters_waits_longer_for_them(
         assert places.runs == {}
         await trio.sleep(after_s - not_after_s)
         assert list(places.runs.values()) == [{"tiny": 1}]
+
+
+@pytest.mark.parametrize("linked_s", [3, 7, 14.9])
+@pytest.mark.parametrize("rise", [Met.MOST, Met.ALL])
+async def test_a_node_hears_those_whom_it_meets_late(
+    autojump_clock: object,
+    monkeypatch: pytest.MonkeyPatch,
+    linked_s: float,
+    rise: Met,
+) -> None:
+    linked: set[str] = set()
+    real = Places._met
+    monkeypatch.setattr(
+        Places, "_met", lambda self, n: rise if n in linked else real(self, n)
+    )
+    async with open_places("a", "b") as places:
+        await places["a"].orders.deploy(local("one"))
+        await places["a"].orders.deploy(local("two"))
+        before = places.runs
+        places.world.cut("a", "b")
+        await places.start("c")
+        for write in places.world.log:
+            write.known_to.add("c")
+        await trio.sleep(linked_s)
+        assert places.runs == before
+        # It sees the voters, and what they run comes a moment after.
+        linked.add("c")
+        places.world.changed()
+        await trio.sleep(0.9)
+        assert places.runs == before
+        places.world.heal()
+        await trio.sleep(60)
+        assert places.runs == before
 
 
 async def test_scaling_out_and_in_goes_over_the_nodes(
