@@ -8,7 +8,7 @@ environment has two parts::
 
 The first is large and slow to make, so it is shared by all checkouts of a user,
 and made anew when what goes in changes: its requirements, how they are
-installed, Python or the platform.  The second takes a moment, and has this
+compiled and installed, Python or the platform.  The second takes a moment, and has this
 checkout's ``atomr_infer`` beside the engine: it is the interpreter that a
 deployment names.
 
@@ -28,10 +28,14 @@ import sys
 import sysconfig
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
 
-from tests.engines.running import locked, run
+from tests.engines.running import NEVER, locked, run
+
+if TYPE_CHECKING:
+    import threading
 
 ROOT = Path(__file__).parents[2]
 HERE = ROOT / ".engines"
@@ -48,20 +52,18 @@ class Engine:
         name: what ``make engines ARGS=...`` and a deployment's ``runtime`` call it.
         module: what is imported to see that it works.
         cost: what making it takes, for who waits.
-        compiles: whether that is mostly a compiler's work, and not the network's.
         arguments: pip's, before the requirements.
         environ: of pip, such as a compiler's flags.
-        spared: what is put behind some of them, to make less of what nobody uses, and
-            the rest sooner: it names no other environment.
+        project: the project whose library is compiled, as its CMake files call it;
+            ``recipe`` is read behind them.  None: nothing is compiled.
     """
 
     name: str
     module: str
     cost: str
-    compiles: bool = False
     arguments: tuple[str, ...] = ()
     environ: Mapping[str, str] = attrs.field(factory=dict)
-    spared: Mapping[str, str] = attrs.field(factory=dict)
+    project: str | None = None
 
     @property
     def requirements(self) -> Path:
@@ -69,8 +71,17 @@ class Engine:
         return Path(__file__).with_name(f"{self.name}.txt")
 
     @property
+    def recipe(self) -> Path:
+        """The file that says how its project is compiled, where it has one."""
+        return Path(__file__).with_name(f"{self.name}.cmake")
+
+    @property
     def key(self) -> str:
-        """Names what goes in: another key is another environment."""
+        """Names what goes in: another key is another environment.
+
+        The recipe by its text, for it lies elsewhere in each checkout.  How many
+        compilers there are at once changes nothing of what they make.
+        """
         parts = [
             _RECIPE,
             self.requirements.read_text(),
@@ -79,14 +90,28 @@ class Engine:
             sys.version_info[:2],
             sysconfig.get_platform(),
         ]
+        if self.project is not None:
+            parts += [self.project, self.recipe.read_text()]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
 
     def environ_of_pip(self) -> dict[str, str]:
         """Return the variables that it is installed with."""
-        added = {
-            name: f"{self.environ[name]} {more}" for name, more in self.spared.items()
+        if self.project is None:
+            return dict(self.environ)
+        included = f"-DCMAKE_PROJECT_{self.project}_INCLUDE={self.recipe}"
+        given = self.environ.get("CMAKE_ARGS", "")
+        return {
+            **self.environ,
+            "CMAKE_ARGS": f"{given} {shlex.quote(included)}".strip(),
+            "CMAKE_BUILD_PARALLEL_LEVEL": str(os.cpu_count() or 1),
         }
-        return {**self.environ, **added}
+
+    def arguments_of_pip(self) -> tuple[str, ...]:
+        """Return pip's arguments before the requirements."""
+        # Pip keeps a wheel that it compiled by its version alone, and would hand out
+        # one of another recipe.
+        fresh = () if self.project is None else ("--no-cache-dir",)
+        return (*fresh, *self.arguments)
 
     @property
     def folder(self) -> Path:
@@ -109,21 +134,14 @@ ENGINES = {
         Engine(
             name="llamacpp",
             module="llama_cpp",
-            cost="150 MB, compiled in some minutes the first time",
-            compiles=True,
-            # For any processor of the last ten years, for pip keeps the wheel; and
-            # without the parts of it that are programs.
+            cost="150 MB, compiled in some minutes",
+            project="llama_cpp",
+            # For any processor of the last ten years, for the key does not name it;
+            # and without the parts of it that are programs.
             environ={
                 "CMAKE_ARGS": "-DGGML_NATIVE=OFF -DGGML_AVX=ON -DGGML_AVX2=ON "
                 "-DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=ON -DLLAVA_BUILD=OFF "
                 "-DLLAMA_BUILD_TOOLS=OFF",
-                "CMAKE_BUILD_PARALLEL_LEVEL": str(os.cpu_count() or 1),
-            },
-            spared={
-                "CMAKE_ARGS": shlex.quote(
-                    "-DCMAKE_PROJECT_llama_cpp_INCLUDE="
-                    f"{Path(__file__).with_name('llamacpp.cmake')}"
-                ),
             },
         ),
         Engine(
@@ -169,48 +187,54 @@ def others(engine: Engine) -> list[Path]:
     return sorted(file.parent for file in made if file.parent != engine.folder)
 
 
-def make(engine: Engine) -> Path:
+def make(engine: Engine, *, stop: threading.Event = NEVER) -> Path:
     """Make what is missing of an engine's environment; return its interpreter.
 
     Raises:
         CommandError: a command failed.
+        StoppedError: ``stop`` was set before it was made.
+        OSError: the disk is full, or what is there is not ours to write.
     """
     folder = engine.folder
-    with locked(folder.with_suffix(".lock"), f"{engine.name}'s environment"):
+    what = f"{engine.name}'s environment"
+    with locked(folder.with_suffix(".lock"), what, stop=stop):
         if not (folder / _MADE).exists():
-            _make_shared(engine, folder)
-    with locked(HERE / f"{engine.name}.lock", f"{engine.name}'s interpreter"):
+            _make_shared(engine, folder, stop)
+    what = f"{engine.name}'s interpreter"
+    with locked(HERE / f"{engine.name}.lock", what, stop=stop):
         found = interpreter_of(engine.name)
-        return _make_here(engine) if found is None else found
+        return _make_here(engine, stop) if found is None else found
 
 
-def _make_shared(engine: Engine, folder: Path) -> None:
+def _make_shared(engine: Engine, folder: Path, stop: threading.Event) -> None:
     print(f"{engine.name}: making {folder} ({engine.cost})", flush=True)
     partial = _empty(folder)
     python = str(partial / "bin" / "python")
     # By this interpreter's pip: one of its own would take longer than a small engine.
     make_venv = (sys.executable, "-m", "venv", "--without-pip", str(partial))
-    run(make_venv, f"{engine.name}: making an environment")
+    run(make_venv, f"{engine.name}: making an environment", stop=stop)
     # What is imported is compiled then, which is a part of what there is.
     pip = (*_PIP, "--python", python, "install", "--no-compile")
     run(
-        (*pip, *engine.arguments, "-r", str(engine.requirements)),
+        (*pip, *engine.arguments_of_pip(), "-r", str(engine.requirements)),
         f"{engine.name}: installing {engine.requirements.name}",
         environ=engine.environ_of_pip(),
+        stop=stop,
     )
     run(
         (python, "-c", f"import {engine.module}"),
         f"{engine.name}: trying to import it",
+        stop=stop,
     )
     (partial / _MADE).write_text(json.dumps(_note(engine)))
     partial.rename(folder)
 
 
-def _make_here(engine: Engine) -> Path:
+def _make_here(engine: Engine, stop: threading.Event) -> Path:
     place = HERE / engine.name
     partial = _empty(place)
     make_venv = (sys.executable, "-m", "venv", "--without-pip", str(partial))
-    run(make_venv, f"{engine.name}: adding this checkout")
+    run(make_venv, f"{engine.name}: adding this checkout", stop=stop)
     packages = Path(_packages_of(partial))
     shared = _packages_of(engine.folder)
     # The engine's own .pth files count too, so its folder is added as a site.

@@ -12,11 +12,15 @@ import importlib.metadata
 import os
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
 
 from tests.engines.environments import ENGINES, cache_folder, make
-from tests.engines.running import CommandError, locked, run
+from tests.engines.running import NEVER, CommandError, locked, run
+
+if TYPE_CHECKING:
+    import threading
 
 
 @attrs.frozen(kw_only=True)
@@ -93,20 +97,22 @@ def model_folder(name: str) -> Path | None:
     return folder if folder.exists() else None
 
 
-def convert(conversion: Conversion) -> Path:
+def convert(conversion: Conversion, *, stop: threading.Event = NEVER) -> Path:
     """Make a model, unless it is there; return its folder.
 
     Raises:
         CommandError: the package with its weights is missing, or a command failed.
+        StoppedError: ``stop`` was set before it was made.
+        OSError: the disk is full, or what is there is not ours to write.
     """
     source = conversion.source
     if source is None:
         problem = f"the package {conversion.distribution} is not installed"
         raise CommandError(f"{conversion.name}: {problem}; run it by make engines")
     folder = conversion.folder(source)
-    with locked(folder.with_suffix(".lock"), conversion.name):
+    with locked(folder.with_suffix(".lock"), conversion.name, stop=stop):
         if not folder.exists():
-            python = make(ENGINES[conversion.engine])
+            python = make(ENGINES[conversion.engine], stop=stop)
             partial = folder.with_suffix(".partial")
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir()
@@ -115,6 +121,7 @@ def convert(conversion: Conversion) -> Path:
                 (str(python), script, str(source), str(partial)),
                 f"{conversion.name}: making it of {source.name}",
                 environ={"HF_HUB_OFFLINE": "1"},
+                stop=stop,
             )
             partial.rename(folder)
     return folder
