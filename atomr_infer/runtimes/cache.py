@@ -55,20 +55,30 @@ def free_disk_bytes(folder: Path) -> int:
     return shutil.disk_usage(there).free
 
 
-def disk_full(folder: Path, needed_bytes: int | None) -> EngineStartError:
+def disk_full(
+    folder: Path, needed_bytes: int | None, error: OSError | None = None
+) -> EngineStartError:
     """Return what is told of a disk without room for what is fetched.
 
     Args:
         folder: where it is put.
         needed_bytes: what is still to come; None: nobody has told yet.
+        error: what said so, one of :data:`TOO_BIG`; None: what is free was less.
     """
     free_mib = free_disk_bytes(folder) // _MIB
     needed = (
         "more is" if needed_bytes is None else f"{needed_bytes // _MIB + 1} MiB are"
     )
+    if error is None or error.errno == errno.ENOSPC:
+        problem = f"the disk of {str(folder)!r} is full"
+        remedy = "free some space"
+    else:
+        # The disk may have plenty; it is this user or process that may not use it.
+        problem = f"{str(folder)!r} cannot be written: {error.strerror}"
+        remedy = "have the limit raised"
     return EngineStartError(
-        f"the disk of {str(folder)!r} is full: {free_mib} MiB are free, and {needed} "
-        "needed; free some space, or set ATOMR_INFER_CACHE to another folder",
+        f"{problem}: {free_mib} MiB are free, and {needed} needed; {remedy}, or set "
+        "ATOMR_INFER_CACHE to another folder",
         code=DISK_FULL,
     )
 

@@ -133,7 +133,7 @@ def fetch_model(
             return _Fetching(hub, model, home, report).run(weights)
     except OSError as error:
         if error.errno in TOO_BIG:
-            raise disk_full(home, None) from error
+            raise disk_full(home, None, error) from error
         problem = f"the cache {str(home)!r} cannot be used: {error}"
         raise EngineStartError(problem) from error
 
@@ -249,7 +249,7 @@ class _Fetching:
             if error.errno not in TOO_BIG:
                 raise
             # Others have written there meanwhile.
-            raise disk_full(folder, _left(missing, folder)) from error
+            raise disk_full(folder, _left(missing, folder), error) from error
         whole = folder / _WHOLE
         names = set(whole.read_text().splitlines()) if whole.exists() else set()
         names |= {file.path for file in wanted.files}

@@ -11,7 +11,7 @@ import pytest
 
 from atomr_infer.errors import ConfigError, EngineStartError
 from atomr_infer.runtimes import kept_models
-from atomr_infer.runtimes.cache import DISK_FULL, own_cache
+from atomr_infer.runtimes.cache import DISK_FULL, disk_full, own_cache
 from atomr_infer.runtimes.hub import Hub, fetch_model, hub_of
 from atomr_infer.runtimes.hub_files import HubModel
 from atomr_infer_tensorrt import cache as plans
@@ -64,5 +64,23 @@ def test_a_quota_that_is_full_is_told_where_no_folder_could_be_made(
     ):
         folder.mkdir(parents=True)
     assert caught.value.code == DISK_FULL
-    with pytest.raises(EngineStartError, match=r"is full: \d+ MiB are free"):
+    told = r".*cannot be written: Disk quota exceeded: \d+ MiB are free, and more is"
+    with pytest.raises(EngineStartError, match=told):
         fetch_model(Hub("http://127.0.0.1:9", folder), HubModel("o/n"), (), print)
+
+
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [
+        (errno.ENOSPC, "the disk of '{0}' is full: "),
+        (errno.EDQUOT, "'{0}' cannot be written: Disk quota exceeded: "),
+        (errno.EFBIG, "'{0}' cannot be written: File too large: "),
+    ],
+)
+def test_only_a_disk_without_room_is_full(
+    tmp_path: Path, number: int, told: str
+) -> None:
+    full = disk_full(tmp_path, 2**20, OSError(number, os.strerror(number)))
+    assert full.message.startswith(told.format(tmp_path))
+    assert ("free some space" in full.message) is (number == errno.ENOSPC)
+    assert full.code == DISK_FULL
