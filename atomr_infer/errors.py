@@ -289,6 +289,10 @@ class DeadlineError(InferenceError):
 # --- the local engine's -----------------------------------------------------
 
 
+OUT_OF_MEMORY = "out_of_memory"
+"""The code of an error that came for want of memory: the process's or the device's."""
+
+
 class EngineError(InferenceError):
     """A local engine failed; its context is restarted."""
 

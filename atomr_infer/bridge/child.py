@@ -50,6 +50,7 @@ from atomr_infer.bridge.frames import (
 )
 from atomr_infer.bridge.lineage import OrphanedError, die_with_parent, guard_group
 from atomr_infer.bridge.link import Link
+from atomr_infer.bridge.memory import NO_MEMORY, MemoryCheck, ask_little, is_want
 from atomr_infer.bridge.streams import ChildStream
 from atomr_infer.bridge.values import (
     ErrorWire,
@@ -61,6 +62,7 @@ from atomr_infer.bridge.values import (
     progress_to_wire,
 )
 from atomr_infer.errors import (
+    OUT_OF_MEMORY,
     ConfigError,
     EngineCrashedError,
     EngineError,
@@ -82,12 +84,9 @@ from atomr_infer.runtimes.contract import (
 ORPHANED_STATUS = 70
 """Exit status of a child whose parent is gone (``EX_SOFTWARE``); nobody reads it."""
 
-OUT_OF_MEMORY = "out_of_memory"
-"""The code of an error that came for want of memory."""
+_NO_TRACEBACK = b"no memory for a traceback\n"
 
-STARVED = 2
-"""So many requests in a row for which the process had no memory are its end: one may
-have asked for much, but they would all fail until somebody comes who ends it."""
+log = logging.getLogger(__name__)
 
 
 class Server:
@@ -101,7 +100,7 @@ class Server:
         self._streams: dict[int, ChildStream] = {}
         self._runner: ModelRunner | None = None
         self._generations: trio.Nursery | None = None
-        self._starved = 0
+        self._memory = MemoryCheck()
 
     async def serve(self) -> None:
         """Serve until the parent says ``Close`` or the runner cannot be opened."""
@@ -184,28 +183,56 @@ class Server:
 
     async def _generate(self, frame: Execute | Question, stream: ChildStream) -> None:
         error: ErrorWire | None = None
+        bug: Exception | None = None
         try:
             with stream.scope:
-                if isinstance(frame, Execute):
-                    await self._forward(frame, stream)
-                else:
-                    assert self._runner is not None
-                    self._link.send_nowait(await answer_to(self._runner, frame))
+                await self._answer(frame, stream)
         except Exception as raised:  # noqa: BLE001  a plugin's bug ends its stream, not the engine
-            error = stream_error(raised)
-            self._note(raised)
-        else:
-            self._starved = 0
+            bug, error = raised, told_of(raised)
         finally:
             del self._streams[frame.stream]
             self._link.send_nowait(End(frame.stream, error))
+        if bug is not None and error is not None:
+            self._note(bug, error)
 
-    def _note(self, raised: Exception) -> None:
-        """Count requests in a row that had no memory, where no runner says so."""
-        self._starved = self._starved + 1 if wants_memory(raised) else 0
-        if self._starved == STARVED:
-            ended = EngineCrashedError(_no_memory(raised), code=OUT_OF_MEMORY)
+    async def _answer(self, frame: Execute | Question, stream: ChildStream) -> None:
+        assert self._runner is not None
+        if isinstance(frame, Count | Measure):
+            # Neither runs the model.
+            self._link.send_nowait(await answer_to(self._runner, frame))
+            return
+        async with self._memory.inside():
+            if isinstance(frame, Execute):
+                await self._forward(frame, stream)
+            else:
+                self._link.send_nowait(await answer_to(self._runner, frame))
+
+    def _note(self, raised: Exception, error: ErrorWire) -> None:
+        """Log what is no error of a runner's own, and look into a want of memory."""
+        assert self._generations is not None
+        if is_want(error):
+            self._generations.start_soon(self._look, error)
+        # Last, for it takes memory itself.
+        if not isinstance(raised, InferenceError):
+            log_bug(raised)
+
+    async def _look(self, want: ErrorWire) -> None:
+        """End the process if it has no memory for anything."""
+        if await self._memory.finds_none(self._starves):
+            ended = EngineCrashedError(want.message, code=OUT_OF_MEMORY)
             self._link.send_nowait(Failed(error_to_wire(encode(ended))))
+
+    async def _starves(self) -> bool:
+        assert self._runner is not None
+        assert self._open is not None
+        asked = self._open.deployment
+        try:
+            await ask_little(self._runner, asked.model or asked.name)
+        except Exception as raised:  # noqa: BLE001  as a client's request is met
+            error = told_of(raised)
+            log.warning("asked for little, after a want of memory: %s", error.message)
+            return is_want(error)
+        return False
 
     async def _forward(self, frame: Execute, stream: ChildStream) -> None:
         assert self._runner is not None
@@ -260,19 +287,38 @@ def start_error(error: Exception) -> ErrorWire:
     return error_to_wire(encode(EngineStartError(_one_line(error))))
 
 
+def told_of(error: Exception) -> ErrorWire:
+    """Return what the parent is told of a generation or a question that failed."""
+    try:
+        return stream_error(error)
+    except MemoryError:
+        return NO_MEMORY
+
+
 def stream_error(error: Exception) -> ErrorWire:
-    """Return what the parent is told of a generation that failed."""
+    """Return what was raised as the parent is told of it.
+
+    Raises:
+        MemoryError: there is none to say it.
+    """
     if isinstance(error, InferenceError):
         return error_to_wire(encode(error))
-    traceback.print_exception(error)
     if wants_memory(error):
-        starved = EngineError(_no_memory(error), code=OUT_OF_MEMORY)
-        return error_to_wire(encode(starved))
+        why = f"the engine's process is out of memory: {_one_line(error)}"
+        return error_to_wire(encode(EngineError(why, code=OUT_OF_MEMORY)))
     if isinstance(error, FrameError):
         return error_to_wire(encode(InternalError(f"the answer is lost: {error}")))
     return error_to_wire(
         encode(InternalError(f"the runtime failed: {_one_line(error)}"))
     )
+
+
+def log_bug(error: Exception) -> None:
+    """Write a traceback, if there is memory for it."""
+    try:
+        traceback.print_exception(error)
+    except MemoryError:
+        os.write(2, _NO_TRACEBACK)
 
 
 def wants_memory(error: Exception) -> bool:
@@ -283,10 +329,6 @@ def wants_memory(error: Exception) -> bool:
     """
     no_thread = type(error) is RuntimeError and str(error) == "can't start new thread"
     return no_thread or isinstance(error, MemoryError)
-
-
-def _no_memory(error: Exception) -> str:
-    return f"the engine's process is out of memory: {_one_line(error)}"
 
 
 def _one_line(error: Exception) -> str:

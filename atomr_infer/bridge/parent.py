@@ -14,7 +14,7 @@ dies later                     every stream and ``failed()`` give
 is silent for ``silent_s``     it is killed; :class:`EngineHungError`
 does not cancel in time        it is killed; :class:`EngineHungError`
 sends garbage                  it is killed; :class:`EngineCrashedError`
-is out of memory twice         it is closed; :class:`EngineCrashedError`
+has no memory for anything    it is closed; :class:`EngineCrashedError`
 =============================  ==============================================
 
 Only the load's time-out guards the load: an engine that reads weights may hold

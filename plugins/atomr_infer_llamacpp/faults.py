@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from atomr_infer.errors import EngineCrashedError, EngineError, InferenceError
 
-OUT_OF_MEMORY = "out_of_memory"
-"""The code of an error that came for want of memory."""
+CACHE_FULL = "cache_full"
+"""The code of an error that came for want of room in the key-value cache, which has the
+size that was said; memory is not short."""
 
 NO_SLOT = 1
 ABORTED = 2
@@ -21,12 +22,12 @@ def decode_error(status: int) -> InferenceError:
     """Return why the sequences of a run ended.
 
     >>> decode_error(NO_SLOT).code
-    'out_of_memory'
+    'cache_full'
     """
     if status == NO_SLOT:
         return EngineError(
             "the key-value cache has no room; lower max_seqs or raise cache_tokens",
-            code=OUT_OF_MEMORY,
+            code=CACHE_FULL,
         )
     if status == ABORTED:
         return EngineError("the run was stopped")

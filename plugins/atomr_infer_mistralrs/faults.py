@@ -20,9 +20,6 @@ from atomr_infer.errors import (
     InvalidRequestError,
 )
 
-OUT_OF_MEMORY = "out_of_memory"
-"""The code of an error that came for want of memory."""
-
 _TOO_LONG = re.compile(r"Prompt sequence length is greater than (\d+)")
 _PARAMETER = re.compile(
     r"(max_tokens|temperature|top_p|stop|presence_penalty|frequency_penalty)\b"

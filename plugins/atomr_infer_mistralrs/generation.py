@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from atomr_infer.errors import EngineError, InferenceError
+from atomr_infer.errors import OUT_OF_MEMORY, EngineError, InferenceError
 from atomr_infer.model.batch import TokenChunk
-from atomr_infer_mistralrs.faults import OUT_OF_MEMORY, to_inference_error
+from atomr_infer_mistralrs.faults import to_inference_error
 from atomr_infer_mistralrs.translate import EngineChunk, chunk_from_engine
 
 if TYPE_CHECKING:

@@ -23,7 +23,6 @@ import trio
 
 from atomr_infer.errors import EngineCrashedError
 from atomr_infer.model.capabilities import Capabilities
-from atomr_infer_mistralrs.faults import OUT_OF_MEMORY
 from atomr_infer_mistralrs.figures import Tally
 from atomr_infer_mistralrs.generation import Generation
 from atomr_infer_mistralrs.translate import SAMPLING, EngineChunk, request_arguments
@@ -42,11 +41,6 @@ as active and no other prompt is started.  Below the bridge's ``cancel_s``, or a
 client who leaves during a long prompt would cost everyone the engine."""
 
 
-STARVED = 2
-"""So many threads in a row that cannot be started end the engine: one costs a request,
-but a process that has no memory for the next one either would fail all that come."""
-
-
 class MistralRsRunner:
     """A :class:`~atomr_infer.runtimes.contract.ModelRunner` on mistral.rs."""
 
@@ -59,7 +53,6 @@ class MistralRsRunner:
         self._prefill = trio.Semaphore(1)
         self._generations: set[Generation] = set()
         self._tally = Tally()
-        self._starved = 0
         self._crash: EngineCrashedError | None = None
         self._crashed = trio.Event()
         self.capabilities = Capabilities(
@@ -81,7 +74,7 @@ class MistralRsRunner:
         )
 
     async def failed(self) -> InferenceError:
-        """Return when the engine has panicked, or has no threads any more.
+        """Return when the engine has panicked.
 
         What else can break this engine takes its process with it.
         """
@@ -127,18 +120,7 @@ class MistralRsRunner:
         )
         self._generations.add(generation)
         generation.start(lambda: self._send(arguments))
-        self._note_started(generation.error)
         return generation
-
-    def _note_started(self, error: InferenceError | None) -> None:
-        """Count the threads in a row that could not be started."""
-        if error is None or error.code != OUT_OF_MEMORY:
-            self._starved = 0
-            return
-        self._starved += 1
-        if self._starved == STARVED:
-            self._crash = EngineCrashedError(error.message, code=OUT_OF_MEMORY)
-            self._crashed.set()
 
     def _note_ended(self, generation: Generation) -> None:
         self._generations.discard(generation)

@@ -12,15 +12,13 @@ from __future__ import annotations
 import re
 
 from atomr_infer.errors import (
+    OUT_OF_MEMORY,
     ConfigError,
     EngineCrashedError,
     EngineError,
     EngineStartError,
     InferenceError,
 )
-
-OUT_OF_MEMORY = "out_of_memory"
-"""The code of an error that came for want of memory."""
 
 _NO_MEMORY = re.compile(
     r"bad_?alloc|failed to allocate memory|out of memory|available memory of",

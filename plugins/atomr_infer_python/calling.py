@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, cast
 import trio
 
 from atomr_infer.errors import (
+    OUT_OF_MEMORY,
     ConfigError,
     EngineError,
     InferenceError,
@@ -35,9 +36,6 @@ if TYPE_CHECKING:
     from atomr_infer_python.thread import PinnedThread
 
 _END = object()
-
-OUT_OF_MEMORY = "out_of_memory"
-"""The code of an error that came for want of memory."""
 
 Function = Callable[..., object]
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from atomr_infer.errors import (
+    OUT_OF_MEMORY,
     ConfigError,
     EngineCrashedError,
     EngineError,
@@ -24,9 +25,6 @@ from atomr_infer.errors import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-OUT_OF_MEMORY = "out_of_memory"
-"""The code of an error that came for want of memory."""
 
 _NO_MEMORY = re.compile(
     r"out ?of ?memory|cudaErrorMemoryAllocation|insufficient memory|bad_alloc",

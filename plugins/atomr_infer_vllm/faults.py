@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 
 from atomr_infer.errors import (
+    OUT_OF_MEMORY,
     ContextLengthError,
     EngineCrashedError,
     EngineError,
@@ -20,9 +21,6 @@ from atomr_infer.errors import (
     InvalidRequestError,
     OverloadedError,
 )
-
-OUT_OF_MEMORY = "out_of_memory"
-"""The code of an error that came for want of memory."""
 
 _NO_MEMORY = re.compile(
     r"out of memory|no available memory|not enough memory|cannot allocate memory"

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from atomr_infer.model.deployment import Deployment
 
 CAPABILITIES = Capabilities(
-    features=frozenset({Feature.TOOLS, Feature.LOGPROBS}),
+    features=frozenset({Feature.CHAT, Feature.TOOLS, Feature.LOGPROBS}),
     sampling=frozenset({"max_tokens", "seed"}),
     max_concurrency=16,
     context_tokens=4096,
@@ -79,6 +79,8 @@ class AwkwardRunner:
         self.produced = 0
         self.failure = trio.Event()
         self.telling = "ok"
+        self.starving = False
+        self.asked = 0
 
     async def figures(self) -> tuple[Figure, ...]:
         match self.telling:
@@ -110,7 +112,7 @@ class AwkwardRunner:
             raise NotReadyError("not now", retry_after_s=2.5)
         self.active += 1
         try:
-            yield getattr(self, f"do_{command}")(batch, *arguments)
+            yield getattr(self, f"do_{command.lower()}")(batch, *arguments)
         finally:
             if command == "cling":
                 with trio.CancelScope(shield=True):
@@ -129,6 +131,9 @@ class AwkwardRunner:
                 os._exit(3)
             case "refuse":
                 raise ContextLengthError("too long", param="input")
+            case "starve":
+                self.starving = True
+                bytearray(2**62)
             case "ragged":
                 return Embeddings(vectors=((1.0,), (1.0, 2.0)), usage=Usage())
         vectors = tuple((float(len(text)), 0.1) for text in request.inputs)
@@ -188,14 +193,29 @@ class AwkwardRunner:
         raise KeyError("oops")
 
     async def do_starve(
-        self, batch: ExecuteBatch, how: str
+        self, batch: ExecuteBatch, how: str, then: str = "one"
     ) -> AsyncIterator[TokenChunk]:
+        self.starving = then == "all"
         yield TokenChunk(text="partial")
         match how:
             case "thread":
                 raise RuntimeError("can't start new thread")
             case "memory":
                 bytearray(2**62)
+            case "told":
+                raise EngineError("the GPU is full", code="out_of_memory")
+
+    async def do_hi(self, batch: ExecuteBatch, *_: str) -> AsyncIterator[TokenChunk]:
+        """Answer what a child asks after a want of memory, without end."""
+        self.asked += 1
+        yield TokenChunk(text="1")
+        if self.starving:
+            bytearray(2**62)
+        while True:
+            yield TokenChunk(text="1")
+
+    async def do_asked(self, batch: ExecuteBatch, *_: str) -> AsyncIterator[TokenChunk]:
+        yield TokenChunk(text=str(self.asked))
 
     async def do_fail(self, batch: ExecuteBatch, *_: str) -> AsyncIterator[TokenChunk]:
         self.failure.set()

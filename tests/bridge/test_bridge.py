@@ -73,7 +73,7 @@ async def test_chunks_arrive_in_order_with_finish_and_usage(
 
 async def test_capabilities_are_the_child_s(runner: BridgedRunner) -> None:
     assert runner.capabilities == Capabilities(
-        features=frozenset({Feature.TOOLS, Feature.LOGPROBS}),
+        features=frozenset({Feature.CHAT, Feature.TOOLS, Feature.LOGPROBS}),
         sampling=frozenset({"max_tokens", "seed"}),
         max_concurrency=16,
         context_tokens=4096,

@@ -24,6 +24,7 @@ from atomr_infer.errors import (
 )
 from atomr_infer.model.batch import ExecuteBatch
 from atomr_infer.model.deployment import Deployment
+from atomr_infer.model.embeddings import EmbedRequest
 from atomr_infer.runtimes.contract import RunnerContext
 
 HERE = Path(__file__).parent
@@ -149,39 +150,61 @@ async def test_garbage_from_the_child_costs_it_its_life(
 
 
 STARVED = "the engine's process is out of memory: "
+WANTS = pytest.mark.parametrize(
+    ("how", "why"),
+    [
+        ("memory", STARVED + "MemoryError:"),
+        ("thread", STARVED + "RuntimeError: can't start new thread"),
+        ("told", "the GPU is full"),
+    ],
+)
 
 
 async def starved(
-    runner: BridgedRunner, ask: Ask, how: str
+    runner: BridgedRunner, batch: ExecuteBatch
 ) -> tuple[type[EngineError], str | None, str]:
     with pytest.raises(EngineError) as caught:
-        async with runner.execute(ask(f"starve {how}")) as chunks:
+        async with runner.execute(batch) as chunks:
             async for _ in chunks:
                 pass
     return type(caught.value), caught.value.code, caught.value.message
 
 
-@pytest.mark.parametrize(
-    ("how", "why"),
-    [
-        ("memory", "MemoryError:"),
-        ("thread", "RuntimeError: can't start new thread"),
-    ],
-)
-async def test_want_of_memory_costs_a_request_and_twice_in_a_row_the_child(
+@WANTS
+async def test_want_of_memory_costs_a_request_each_time(
+    bridged: Opener, ask: Ask, how: str, why: str
+) -> None:
+    async with bridged() as runner:
+        for number in range(5):
+            batch = ask(f"starve {how}", f"r{number}")
+            assert await starved(runner, batch) == (EngineError, "out_of_memory", why)
+        async with runner.execute(ask("asked")) as chunks:
+            assert [chunk.text async for chunk in chunks] == ["5"]
+
+
+@WANTS
+async def test_a_child_without_memory_for_a_few_tokens_is_ended(
     bridged: Opener, ask: Ask, gone: Gone, how: str, why: str
 ) -> None:
     async with bridged() as runner:
-        alone = (EngineError, "out_of_memory", STARVED + why)
-        for _ in range(2):
-            assert await starved(runner, ask, how) == alone
-            async with runner.execute(ask("count 1")) as chunks:
-                assert len([chunk async for chunk in chunks]) == 2
-        assert await starved(runner, ask, how) == alone
-        ended = (EngineCrashedError, "out_of_memory", STARVED + why)
-        assert await starved(runner, ask, how) == ended
+        alone = (EngineError, "out_of_memory", why)
+        assert await starved(runner, ask(f"starve {how} all")) == alone
         error = await fate(runner)
+        ended = (EngineCrashedError, "out_of_memory", why)
         assert (type(error), error.code, error.message) == ended
+    assert gone(runner.pid)
+
+
+async def test_a_want_of_memory_of_embeddings_is_looked_into(
+    bridged: Opener, gone: Gone
+) -> None:
+    async with bridged() as runner:
+        with pytest.raises(EngineError) as caught:
+            await runner.embed(
+                EmbedRequest(request_id="r", model="m", inputs=("starve",))
+            )
+        assert caught.value.code == "out_of_memory"
+        assert type(await fate(runner)) is EngineCrashedError
     assert gone(runner.pid)
 
 

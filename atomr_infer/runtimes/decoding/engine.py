@@ -41,13 +41,6 @@ if TYPE_CHECKING:
     from atomr_infer.model.figures import Figure
     from atomr_infer.runtimes.decoding.sampling import Logits
 
-OUT_OF_MEMORY = "out_of_memory"
-"""The code of an error that came for want of memory."""
-
-STARVED = 2
-"""So many steps in a row without memory end the engine: one costs its sequences, but an
-engine that has none for the next ones either would fail all that come."""
-
 PlaceT = TypeVar("PlaceT")
 """Where an engine has a sequence."""
 
@@ -139,7 +132,6 @@ class Engine(ABC, Generic[PlaceT]):
         self._work = trio.Event()
         self._turn = trio.CapacityLimiter(1)
         self._closed = False
-        self._starved = 0
 
     @property
     def bounds(self) -> Bounds:
@@ -248,25 +240,11 @@ class Engine(ABC, Generic[PlaceT]):
         for generation, error in outcome.failed:
             generation.end(error)
             if isinstance(error, EngineCrashedError):
-                self._give_up(error)
-        self._note_memory(outcome)
+                self.crash = EngineCrashedError(error.message, code=error.code)
+                self.crashed.set()
         for generation in self.generations:
             if all(answer.finished for answer in generation.answers):
                 generation.end()
-
-    def _note_memory(self, outcome: Outcome) -> None:
-        """Count the steps in a row that only failed, for want of memory."""
-        without = [e for _, e in outcome.failed if e.code == OUT_OF_MEMORY]
-        if outcome.chunks or not without:
-            self._starved = 0
-            return
-        self._starved += 1
-        if self._starved == STARVED:
-            self._give_up(without[0])
-
-    def _give_up(self, error: InferenceError) -> None:
-        self.crash = EngineCrashedError(error.message, code=error.code)
-        self.crashed.set()
 
     # --- what an engine adds ----------------------------------------------------------
 

@@ -105,7 +105,7 @@ def test_what_is_missing_is_named_as_it_is_installed() -> None:
 
 def test_a_full_cache_costs_its_requests_and_another_failure_the_engine() -> None:
     full, broken = decode_error(NO_SLOT), decode_error(-3)
-    assert (type(full), full.code) == (EngineError, "out_of_memory")
+    assert (type(full), full.code) == (EngineError, "cache_full")
     assert type(broken) is EngineCrashedError
     assert type(step_error(ValueError("x"))) is EngineCrashedError
     assert step_error(full) is full

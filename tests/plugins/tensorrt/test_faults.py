@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from atomr_infer.errors import EngineCrashedError, EngineError, EngineStartError
-from atomr_infer_tensorrt.faults import (
+from atomr_infer.errors import (
     OUT_OF_MEMORY,
+    EngineCrashedError,
+    EngineError,
+    EngineStartError,
+)
+from atomr_infer_tensorrt.faults import (
     NodeFault,
     Said,
     build_error,
