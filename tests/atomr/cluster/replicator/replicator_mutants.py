@@ -11,12 +11,21 @@ import sys
 
 from atomr.cluster.replicator.core import Core
 from atomr.cluster.replicator.shard import Shard
+from atomr.gossip.replication import Replication
 from tests.atomr.cluster.replicator.replicator_scenarios import SCENARIOS
 from tests.atomr.gossip.mutants import Mutant, survivors
 
-CHAOS, ROLLING, _, CUT, RETURNING, BURIED = SCENARIOS
+CHAOS, ROLLING, KEYS, CUT, RETURNING, BURIED = SCENARIOS
 
 MUTANTS = (
+    Mutant(
+        "who is sent a part of what it lacks knows all from then on (delta_crdt_ex 65)",
+        Replication._answer,
+        "effects = self._send_missing(peer, known, now_s)",
+        "effects = self._send_missing(peer, known, now_s);"
+        " log.seen.join(type(log.seen)(dict(vector)))",
+        KEYS,
+    ),
     Mutant(
         "no digest is sent",
         Shard._is_needless,
