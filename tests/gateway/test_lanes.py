@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+from contextlib import AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING
 
 import h2.config
 import h2.connection
 import h2.events
 import pytest
+import trio
 
 from atomr_infer.gateway.http1.exchange import Http1Exchange
 from atomr_infer.gateway.http1.lanes import Lane, lane_of
@@ -66,6 +69,35 @@ async def test_http2_without_an_upgrade_is_hypercorns(*, in_pieces: bool) -> Non
         body = await ask_h2(client, in_pieces=in_pieces)
         assert body == AsgiExchange.__name__.encode()
         assert listener.connections == 1
+
+
+async def test_http2_waits_for_no_thread_that_others_hold() -> None:
+    limiter = trio.to_thread.current_default_thread_limiter()
+    async with served(carrier) as listener, AsyncExitStack() as held:
+        for _ in range(int(limiter.total_tokens)):
+            await limiter.acquire_on_behalf_of(who := object())
+            held.callback(limiter.release_on_behalf_of, who)
+        assert limiter.available_tokens == 0
+        with trio.fail_after(30):
+            async with (
+                connected(listener) as one,
+                connected(listener) as other,
+                trio.open_nursery() as nursery,
+            ):
+                for client in (one, other):
+                    nursery.start_soon(partial(ask_h2, client, in_pieces=False))
+
+
+async def test_http2_takes_no_thread_where_its_server_is_loaded() -> None:
+    async with served(carrier) as listener, AsyncExitStack() as held:
+        async with connected(listener) as client:
+            await ask_h2(client, in_pieces=False)
+        await listener._reading.acquire_on_behalf_of(who := object())
+        held.callback(listener._reading.release_on_behalf_of, who)
+        with trio.fail_after(30):
+            async with connected(listener) as client:
+                body = await ask_h2(client, in_pieces=False)
+    assert body == AsgiExchange.__name__.encode()
 
 
 async def test_http11_is_ours_until_a_request_asks_for_another_protocol() -> None:

@@ -94,6 +94,7 @@ class Listener:
         self._accepting: trio.CancelScope | None = None
         self._stopped = False
         self._hypercorn: HypercornLane | None = None
+        self._reading = trio.CapacityLimiter(1)
         self._open: set[_Open] = set()
         self._idle = trio.Event()
         self._idle.set()
@@ -246,10 +247,14 @@ class Listener:
 
     async def _hypercorn_lane(self) -> HypercornLane:
         """Return what serves the connections that we do not; made for the first."""
+        lane = self._hypercorn
+        if lane is not None:
+            return lane
         # In a thread: it is read from disk for a tenth of a second, and answers that
-        # run here go on.
-        make = await trio.to_thread.run_sync(_import_lane)
-        if self._hypercorn is None:
+        # run here go on.  In one of its own: look-ups of names that hang can fill those
+        # that all share.
+        make = await trio.to_thread.run_sync(_import_lane, limiter=self._reading)
+        if self._hypercorn is None:  # no other connection was before
             self._hypercorn = make(keep_alive_s=self._settings.keep_alive_s)
             if self._stopped:
                 await self._hypercorn.retire()
