@@ -8,13 +8,22 @@ from __future__ import annotations
 
 import os
 
-TIMES = int(os.environ.get("TIMES", "1"))
+
+def number_of(text: str) -> int:
+    """Return what ``TIMES`` asks for: how many times as much.
+
+    Raises:
+        ValueError: it is no number, or one with which nothing would be drawn.
+    """
+    # isdecimal: int() takes "1_0" and " 1" too, which nobody writes on purpose.
+    if not (text.isascii() and text.isdecimal()) or int(text) < 1:
+        raise ValueError(f"TIMES={text}: it must be a whole number of at least 1")
+    return int(text)
+
+
+TIMES = number_of(os.environ.get("TIMES", "1"))
 
 
 def times(number: int) -> int:
-    """Return so many examples, or as many times more as the environment asks for.
-
-    Raises:
-        ValueError: where this is imported, if ``TIMES`` is no number.
-    """
+    """Return so many examples, or as many times more as the environment asks for."""
     return number * TIMES
