@@ -100,18 +100,23 @@ async def test_runtimes_are_listed_with_a_line_for_each() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "heavy"),
+    ("arguments", "heavy", "status", "said"),
     [
-        (["--help"], {"hypercorn", "trio", "rich", "msgspec"}),
-        (["serve", "--help"], {"hypercorn", "trio", "rich", "msgspec"}),
-        (["status", "--help"], {"hypercorn", "trio", "rich", "msgspec"}),
+        (["--help"], {"hypercorn", "trio", "rich", "msgspec"}, 0, ""),
+        (["serve", "--help"], {"hypercorn", "trio", "rich", "msgspec"}, 0, ""),
+        (["status", "--help"], {"hypercorn", "trio", "rich", "msgspec"}, 0, ""),
         # What is wrong with a file is told before anything that serves is read.
-        (["serve", "-c", "none.toml"], {"hypercorn", "sqlite3", "rich", "h2"}),
-        (["runtimes"], {"hypercorn", "mistralrs", "gguf", "numpy"}),
+        (
+            ["serve", "-c", "none.toml"],
+            {"hypercorn", "sqlite3", "rich", "h2"},
+            1,
+            "none.toml",
+        ),
+        (["runtimes"], {"hypercorn", "mistralrs", "gguf", "numpy"}, 0, ""),
     ],
 )
 def test_what_serves_nothing_loads_no_server_and_no_engine(
-    arguments: list[str], heavy: set[str]
+    arguments: list[str], heavy: set[str], status: int, said: str
 ) -> None:
     ran = subprocess.run(
         [sys.executable, "-c", WATCHED, *arguments],
@@ -120,6 +125,8 @@ def test_what_serves_nothing_loads_no_server_and_no_engine(
         check=False,  # a file that is not there ends it with 1
         env=environment(),
     )
+    assert ran.returncode == status, ran.stderr
+    assert said in ran.stderr
     assert "Traceback" not in ran.stderr
     loaded = set(ran.stdout.partition("loaded:")[2].split())
     assert "click" in loaded
