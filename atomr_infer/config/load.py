@@ -40,6 +40,8 @@ from atomr_infer.model.team import Team
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from atomr_infer.model.secret import EnvSecret, FileSecret
+
 _AT_LINE = re.compile(r" \(at line (\d+), column \d+\)$")
 _AT_END = " (at end of document)"
 
@@ -144,11 +146,19 @@ def _with_deployments(config: Config, top: TableReader, folder: Path) -> Config:
 def _read_gateway(table: TableReader | None, folder: Path) -> GatewayConfig:
     if table is None:
         return GatewayConfig()
-    keys = read_keys(table, folder) if "keys" in table.content else ()
-    admin_key = read_admin_key(table, folder) if "admin_key" in table.content else None
+    mistakes, gateway = Mistakes(), GatewayConfig()
+    keys: tuple[EnvSecret | FileSecret, ...] = ()
+    admin_key: EnvSecret | FileSecret | None = None
+    with mistakes.kept():
+        keys = read_keys(table, folder) if "keys" in table.content else ()
+    with mistakes.kept():
+        if "admin_key" in table.content:
+            admin_key = read_admin_key(table, folder)
     secrets = ("keys", "admin_key")
     rest = {name: text for name, text in table.content.items() if name not in secrets}
-    gateway = attrs.evolve(table, content=rest).read(GatewayConfig)
+    with mistakes.kept():
+        gateway = attrs.evolve(table, content=rest).read(GatewayConfig)
+    mistakes.tell()
     return attrs.evolve(
         gateway,
         keys=keys,

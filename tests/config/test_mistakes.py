@@ -128,3 +128,8 @@ def test_each_runtime_is_asked() -> None:
     with pytest.raises(PluginError) as caught:
         validate_deployments(config.deployments, origin=config.origin)
     assert [error.line for error in caught.value.all] == [3, 8, 11]
+
+
+def test_a_key_in_the_file_hides_nothing_else_of_its_table() -> None:
+    text = '[gateway]\nadmin_key = "plain"\nkeyz = 1\nmax_body_bytes = "x"\n'
+    assert [line for line, _ in told(text)] == [2, 3, 4]

@@ -36,16 +36,20 @@ async def until_starts(tree: Tree, starts: int) -> None:
     await until(lambda: replica.starts >= starts)
 
 
-async def test_an_engine_that_dies_idle_is_restarted(
-    open_tree: OpenTree, autojump_clock: MockClock
+async def test_an_engine_that_dies_idle_is_restarted_and_the_log_says_both(
+    open_tree: OpenTree, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", "atomr_infer.serving")
     async with open_tree(M) as tree:
+        assert "the engine is back" not in caplog.text
         tree.lab.runners[0].fail(CRASH)
         await until_starts(tree, 2)
         answer = await tree.ask()
         assert answer.texts == ["one", " two"]
         assert len(answer.served[0].attempts) == 1
     assert (tree.lab.opened, tree.lab.closed) == (2, 2)
+    assert "m/0: the engine is gone (killed by SIGKILL (9)); it restarts" in caplog.text
+    assert "m/0: the engine is back" in caplog.text
 
 
 async def test_a_request_after_the_crash_waits_for_the_new_engine(

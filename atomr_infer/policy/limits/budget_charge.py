@@ -36,7 +36,7 @@ def most(budget: Budget, demand: Demand) -> int:
     if demand.cost_microusd is None:
         raise UnknownCostError(
             f"nobody knows what {demand.model!r} costs; write [deployment.price] for"
-            f" {demand.deployment!r}"
+            f" {demand.deployment!r}, or install 'atomr-infer[prices]', which has many"
         )
     return demand.cost_microusd
 

@@ -298,6 +298,9 @@ class EngineCore(GenServer):
         self.state.engine_pid = getattr(engine.runner, "pid", None)
         self.state.progress = None
         self._idling.begin(engine.life)
+        if self.state.phase is Phase.RESTARTING:
+            said = "%s: the engine is back, process %s"
+            log.info(said, self.label(), self.state.engine_pid)
         self.enter(Phase.SERVING, None)
 
     def _adopt(self, asked: messages.Adopt) -> None:
