@@ -97,11 +97,9 @@ def parse_config(text: str, path: str) -> Config:
     Raises:
         ConfigError: as :func:`load_config` does.
     """
-    document = _parse(text, path)
-    origin = Origin(path, scan(text))
-    top = TableReader(origin, (), "", document)
+    top = _top(text, path)
     folder, mistakes = Path(path).parent, Mistakes()
-    config = Config(origin=origin)
+    config = Config(origin=top.origin)
     with mistakes.kept():
         top.check_keys(_TABLES)
     with mistakes.kept():
@@ -117,6 +115,28 @@ def parse_config(text: str, path: str) -> Config:
         config = _with_deployments(config, top, folder)
     mistakes.tell()
     return config
+
+
+def load_gateway(path: str | Path) -> Config:
+    """Read of a file what says how to reach its gateway, and nothing else.
+
+    Whoever asks a gateway why it has not taken a file needs no more of it.
+
+    Returns:
+        A configuration with ``gateway`` and ``origin`` alone.
+
+    Raises:
+        ConfigError: the file cannot be read, is not TOML, or ``[gateway]`` holds
+            something that cannot work.
+    """
+    top = _top(_read(Path(path)), str(path))
+    gateway = _read_gateway(top.table("gateway"), Path(path).parent)
+    return Config(gateway=gateway, origin=top.origin)
+
+
+def _top(text: str, path: str) -> TableReader:
+    document = _parse(text, path)
+    return TableReader(Origin(path, scan(text)), (), "", document)
 
 
 def _with_deployments(config: Config, top: TableReader, folder: Path) -> Config:

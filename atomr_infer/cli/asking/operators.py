@@ -14,7 +14,7 @@ import msgspec
 import trio
 
 from atomr_infer.cli.plan import admin_key_of
-from atomr_infer.config.load import load_config
+from atomr_infer.config.load import load_gateway
 from atomr_infer.config.secrets import resolve_own
 from atomr_infer.errors import ConfigError, InferenceError
 from atomr_infer.model.secret import EnvSecret, Secret
@@ -69,7 +69,7 @@ def find_gateway(
     """
     if config_path is None:
         return Where(url or DEFAULT_URL, _key_of_environment(environ))
-    config = load_config(config_path)
+    config = load_gateway(config_path)
     found = admin_key_of(config, environ)
     if found is None:
         raise ConfigError(
@@ -169,7 +169,8 @@ def _answer(
         return trio.run(_ask, where, method, path, body, timeouts)
     except InferenceError as error:
         raise ConfigError(
-            f"the gateway at {where.url} does not answer: {error.message}"
+            f"the gateway at {where.url} does not answer: {error.message}; one that "
+            "is elsewhere is named with --url"
         ) from error
 
 

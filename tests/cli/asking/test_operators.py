@@ -215,6 +215,13 @@ def test_the_file_says_where_the_gateway_is(
     assert KEY["ADMIN"] not in repr(found)
 
 
+def test_what_is_wrong_elsewhere_in_the_file_hides_no_gateway(tmp_path: Path) -> None:
+    path = tmp_path / "atomr.toml"
+    path.write_text(f"[gateway]\n{ADMIN}\n[[deployment]]\nnam = 1\n[x]\n")
+    found = find_gateway(config_path=path, url=None, environ=KEY)
+    assert found.key.reveal() == KEY["ADMIN"]
+
+
 @pytest.mark.parametrize(
     ("gateway", "problem"),
     [
