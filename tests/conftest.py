@@ -10,9 +10,16 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.at_length import times
+
+_LONG_FILES = ("test_wall.py", "test_real_limits.py")
+
 # How long an example takes says how busy the machine is, and nothing of the code.
 settings.register_profile(
-    "busy", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    "busy",
+    deadline=None,
+    max_examples=times(60),
+    suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("busy")
 
@@ -73,9 +80,9 @@ def has_throughout(path: Path, mark: str) -> bool:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Refuse a mark that a file has without naming it: its test would be left out.
 
-    The longest file comes first, or at the end all would wait for it.
+    The longest files come first, or at the end all would wait for them.
     """
-    items.sort(key=lambda item: item.path.name != "test_wall.py")
+    items.sort(key=lambda item: item.path.name not in _LONG_FILES)
     for item in items:
         for mark in ("slow", "engine", "gpu"):
             if item.get_closest_marker(mark) and not has_mark(item.path, mark):

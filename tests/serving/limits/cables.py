@@ -7,6 +7,7 @@ socket the other end is, as Linux knows it.
 from __future__ import annotations
 
 import os
+import time
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,8 @@ import trio
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
+_LOOKS = 20
+_LOOK_S = 0.05
 _GONE = (trio.BrokenResourceError, trio.ClosedResourceError)
 
 
@@ -63,6 +66,8 @@ class Cables:
             except OSError:
                 return
             async with there:
+                if pair in self._cut:  # pulled out meanwhile
+                    return
                 with trio.CancelScope() as scope:
                     self._open.setdefault(pair, set()).add(scope)
                     async with trio.open_nursery() as nursery:
@@ -70,11 +75,14 @@ class Cables:
                         nursery.start_soon(_copy, there, dialed, scope)
 
     def _dialer(self, port: int) -> str:
-        inode = _inode_of(port)
-        for name, pid in self.pids.items():
-            if inode in _sockets_of(pid):
-                return name
-        return ""
+        # What changes while Linux tells of it may be left out: it is asked again.
+        for _ in range(_LOOKS):
+            inode = _inode_of(port)
+            for name, pid in dict(self.pids).items():
+                if inode in _sockets_of(pid):
+                    return name
+            time.sleep(_LOOK_S)
+        return ""  # it has left
 
 
 def _inode_of(port: int) -> str:
