@@ -2,7 +2,7 @@
 
 Prints JSON: for each case the sequences that are held while it runs, what is held in
 sequences and cached tokens when the block has been left, and the seconds of processor
-between.
+between; and the seconds that reading 500 tokens takes.
 """
 
 from __future__ import annotations
@@ -48,10 +48,17 @@ async def leave_in_decode(runner: LlamaRunner) -> tuple[int, float]:
     return held, began
 
 
+async def read(runner: LlamaRunner) -> float:
+    began = time.process_time()
+    async with runner.execute(ask("word " * 500)) as chunks:
+        await anext(chunks)
+    return time.process_time() - began
+
+
 async def main(model: str) -> None:
     options = {"threads": 1, "prefill_tokens": 4096, "cache_tokens": 8192}
     deployment = Deployment(name="m", runtime="llamacpp", model=model, options=options)
-    found = {}
+    found: dict[str, list[float]] = {}
     async with PLUGIN.open_runner(deployment, RunnerContext()) as opened:
         runner = cast("LlamaRunner", opened)
         for case in (leave_in_prefill, leave_in_decode):
@@ -59,7 +66,8 @@ async def main(model: str) -> None:
             took_s = time.process_time() - began
             left = runner.sequences + runner.cached_tokens
             found[case.__name__] = [held, left, took_s]
-    print(json.dumps(found))
+        read_s = await read(runner)
+    print(json.dumps({"left": found, "read_s": read_s}))
 
 
 if __name__ == "__main__":

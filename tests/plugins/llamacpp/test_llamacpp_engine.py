@@ -181,10 +181,12 @@ def test_leaving_frees_the_sequence_at_once_in_prefill_too(
         check=False,
     )
     assert ran.returncode == 0, ran.stderr
-    for held, left, processor_s in json.loads(ran.stdout).values():
+    found = json.loads(ran.stdout)
+    for held, left, processor_s in found["left"].values():
         assert (held, left) == (1, 0)
-        # Of the processor: others may have it meanwhile.
-        assert processor_s < 0.2
+        # Of the processor, as others may have it meanwhile; and a slow one takes longer
+        # from one place where the engine looks to the next.
+        assert processor_s < max(0.2, found["read_s"] / 4)
 
 
 def test_requests_share_steps_and_what_was_read_and_say_nothing_else(
