@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from tests.at_length import times
 from tests.atomr.cluster.real.harness import (
     NodeFailedError,
     RealCluster,
@@ -68,7 +67,7 @@ async def _equal(cluster: RealCluster, *, total: int, x: str) -> None:
         await node.come_to(x, "get", key="x")
 
 
-async def test_a_rolling_restart_loses_no_name(tmp_path: Path) -> None:
+async def test_twenty_rolling_restarts_lose_no_name(tmp_path: Path) -> None:
     options = {"voters": FIVE, "lease_s": LEASE_S}
     async with open_real_cluster(tmp_path, FIVE, **options) as cluster:
         await cluster.start()
@@ -78,7 +77,7 @@ async def test_a_rolling_restart_loses_no_name(tmp_path: Path) -> None:
         every = sorted(name for some in names.values() for name in some)
         for node in cluster.nodes.values():
             await node.come_to(every, "names")
-        for number in range(times(5)):
+        for number in range(20):
             name = FIVE[number % 5]
             stay = set(every) - set(names[name])
             async with trio.open_nursery() as nursery:
@@ -104,7 +103,8 @@ def _one_after_the_other(cluster: RealCluster) -> None:
     print(f"the singleton began {kinds.count('billing begins')} times")
     turns = ["billing begins", "billing ends"] * len(kinds)
     assert kinds == turns[: len(kinds)], lives
-    assert kinds, "one node began it at last"
+    # Else nothing was compared.
+    assert kinds.count("billing begins") >= 2
 
 
 async def _never_lost(node: RealNode, stay: set[str]) -> None:
