@@ -163,12 +163,13 @@ def serve(  # noqa: PLR0913 - one for each option
 
 
 @cli.command()
-def runtimes() -> None:
+@_as_json
+def runtimes(*, as_json: bool) -> None:
     """List the runtimes that are installed, and what the others lack."""
     from atomr_infer.cli.runtimes import print_runtimes  # noqa: PLC0415
 
     try:
-        print_runtimes()
+        print_runtimes(as_json=as_json)
     except ConfigError as error:
         _fail(error)
 

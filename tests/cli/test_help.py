@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -97,6 +98,17 @@ async def test_runtimes_are_listed_with_a_line_for_each() -> None:
     assert by_name["mistralrs"].split()[1:3] == ["child", "process"]
     assert by_name["mock"].split()[1] == "in-process"
     assert by_name["openai"].rstrip().endswith("ready")
+
+
+async def test_runtimes_are_told_to_scripts_as_json() -> None:
+    code, out, err = await run_command("runtimes", "--json")
+    assert (code, err) == (0, "")
+    by_name = {each.pop("runtime"): each for each in json.loads(out)["runtimes"]}
+    assert by_name["mock"] == {
+        "runs_in": "in-process",
+        "what_it_is": "answers from a script, for tests and for trying out a gateway",
+        "lacks": None,
+    }
 
 
 @pytest.mark.parametrize(

@@ -204,3 +204,21 @@ async def test_a_server_without_standard_error_serves(config: str) -> None:
         process.terminate()
         assert await command.ended() == 0
     assert answer.status == 200
+
+
+@pytest.mark.parametrize("columns", [80, 100, 240])
+async def test_the_list_of_runtimes_is_read_without_turning_the_head(
+    columns: int,
+) -> None:
+    async with in_terminal("runtimes", COLUMNS=str(columns)) as command:
+        assert await command.ended(within_s=30) == 0
+        await shows(command, "vllm")
+    head, *lines = CONTROL.sub("", command.stdout).replace("\r", "").splitlines()
+    assert head.split() == ["runtime", "runs", "in", "state", "what", "it", "is"]
+    assert max(map(len, (head, *lines))) == min(columns, 100)
+    # Only the last column goes on in the next line, and no word is cut in two.
+    begun = [line for line in lines if not line.startswith(" ")]
+    assert all(
+        re.match(r"\S+ +(in-|child )process +(ready|not yet) ", x) for x in begun
+    )
+    assert {"llama-cpp-python", "OpenAI-compatible"} <= set(" ".join(lines).split())
