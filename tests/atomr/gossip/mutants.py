@@ -27,6 +27,7 @@ MODULES = (
     "tests.atomr.gossip.ledger_mutants",
     "tests.atomr.gossip.membership.membership_mutants",
     "tests.atomr.gossip.voting.voting_mutants",
+    "tests.atomr.cluster.replicator.replicator_mutants",
 )
 
 

@@ -20,6 +20,7 @@ def test_there_are_mutants_of_each_machine_and_each_is_another() -> None:
         "budgets",
         "membership",
         "voting",
+        "replicator",
     }
     assert min(machines.values()) >= 10
     assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS)

@@ -1,19 +1,12 @@
-"""Bugs that are put into the replicator on purpose.
-
-    python -m tests.atomr.cluster.replicator.replicator_mutants
-
-prints for each the first seed that notices, and exits with 1 if one survives.
-"""
+"""Bugs that are put into the replicator on purpose."""
 
 from __future__ import annotations
-
-import sys
 
 from atomr.cluster.replicator.core import Core
 from atomr.cluster.replicator.shard import Shard
 from atomr.gossip.replication import Replication
 from tests.atomr.cluster.replicator.replicator_scenarios import SCENARIOS
-from tests.atomr.gossip.mutants import Mutant, survivors
+from tests.atomr.gossip.mutants import Mutant
 
 CHAOS, ROLLING, KEYS, CUT, RETURNING, BURIED = SCENARIOS
 
@@ -97,7 +90,3 @@ MUTANTS = (
         CHAOS,
     ),
 )
-
-if __name__ == "__main__":
-    number = survivors(MUTANTS, 1_000)
-    sys.exit(1 if number else 0)
