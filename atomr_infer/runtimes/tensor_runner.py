@@ -166,7 +166,7 @@ class TensorQueue(ABC):
         """
         asked = Asked(self._feeds(request), request.outputs or self._outputs)
         if self.crash is not None:
-            raise EngineCrashedError(self.crash.message)
+            raise decode(encode(self.crash))
         if self._closed:
             raise NotReadyError("the engine is closed")
         self._waiting.append(asked)
@@ -248,7 +248,7 @@ class TensorQueue(ABC):
         for asked in group:
             asked.end(encode(error))
         if isinstance(error, EngineCrashedError):
-            self.crash = EngineCrashedError(error.message)
+            self.crash = EngineCrashedError(error.message, code=error.code)
             self._crashed.set()
 
     def _compute(self, group: Sequence[Asked]) -> list[list[Array]]:

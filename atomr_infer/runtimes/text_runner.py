@@ -192,7 +192,7 @@ class TextRunner:
         """
         texts = await trio.to_thread.run_sync(self._tokens, request)
         if self._crash is not None:
-            raise EngineCrashedError(self._crash.message)
+            raise decode(encode(self._crash))
         vectors = await self._vectors(texts)
         size = len(vectors[0]) if vectors else 0
         if request.dimensions not in {None, size}:
@@ -309,7 +309,7 @@ class TextRunner:
             text.request.end(encode(error))
             text.request.left = True
         if isinstance(error, EngineCrashedError):
-            self._crash = EngineCrashedError(error.message)
+            self._crash = EngineCrashedError(error.message, code=error.code)
             self._crashed.set()
 
 

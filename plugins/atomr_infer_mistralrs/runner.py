@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import trio
 
-from atomr_infer.errors import EngineCrashedError
+from atomr_infer.errors import EngineCrashedError, decode, encode
 from atomr_infer.model.capabilities import Capabilities
 from atomr_infer_mistralrs.figures import Tally
 from atomr_infer_mistralrs.generation import Generation
@@ -103,7 +103,7 @@ class MistralRsRunner:
         # While it waited, a prompt before it may have been the engine's end.
         if self._crash is not None:
             self._prefill.release()
-            raise EngineCrashedError(self._crash.message)
+            raise decode(encode(self._crash))
         generation = self._start(arguments)
         try:
             yield generation

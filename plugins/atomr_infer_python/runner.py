@@ -15,6 +15,8 @@ from atomr_infer.errors import (
     InferenceError,
     InternalError,
     UnsupportedFeatureError,
+    decode,
+    encode,
 )
 from atomr_infer.model.embeddings import Embeddings
 from atomr_infer.model.usage import Usage
@@ -238,7 +240,7 @@ class PythonRunner:
 
     def _check_well(self) -> None:
         if self._crash is not None:
-            raise EngineCrashedError(self._crash.message)
+            raise decode(encode(self._crash))
 
 
 def _texts(request: EmbedRequest) -> list[str]:

@@ -168,7 +168,7 @@ class Engine(ABC, Generic[PlaceT]):
             NotReadyError: it is closed.
         """
         if self.crash is not None:
-            raise EngineCrashedError(self.crash.message)
+            raise decode(encode(self.crash))
         # Its prompt was read while the engine was closed: nobody would end it.
         if self._closed:
             raise NotReadyError("the engine is closed")
