@@ -279,7 +279,7 @@ class FrameReader(Generic[_F]):
         self._buffer = bytearray()
         self._broken: FrameError | None = None
 
-    def receive(self, received: bytes) -> list[_F]:
+    def receive(self, received: bytes | memoryview) -> list[_F]:
         """Return the frames that ``received`` completes, in order.
 
         Raises:

@@ -5,16 +5,24 @@ no request task can be held up by a peer that does not read, and no lock is
 needed.  The queue is bounded by what is sent, not here: a stream has at most
 its credit of chunks on the way, and a handful of control frames.
 
+Each token of a lone stream is a write here and a read there, so both are done by
+hand: a write is tried where it stands, and a read is tried when there is something
+to read.  ``trio.SocketStream`` tries first, and lets the other tasks have a turn
+for each.
+
 Owns its socket.
 """
 
 from __future__ import annotations
 
+import os
 from collections import deque
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 import trio
 
+from atomr.waking import Parked
 from atomr_infer.bridge.frames import (
     MAX_FRAME_BYTES,
     ChildFrame,
@@ -44,10 +52,12 @@ class Link(Generic[_F]):
         max_frame_bytes: int = MAX_FRAME_BYTES,
     ) -> None:
         self._stream = stream
+        self._fd = stream.socket.fileno()
+        self._room = bytearray(RECEIVE_BYTES)
         self._reader = reader
         self._max_frame_bytes = max_frame_bytes
         self._outgoing: deque[bytes] = deque()
-        self._wake_writer = trio.Event()
+        self._writer = Parked()
         self._idle = trio.Event()
         self._idle.set()
         self.heard = False
@@ -61,7 +71,7 @@ class Link(Generic[_F]):
         self._outgoing.append(encode(frame, max_bytes=self._max_frame_bytes))
         if self._idle.is_set():
             self._idle = trio.Event()
-        self._wake_writer.set()
+        self._writer.wake()
 
     async def write_forever(self) -> None:
         """Write queued frames until cancelled or until the peer is gone.
@@ -70,17 +80,32 @@ class Link(Generic[_F]):
         knows what it means.
         """
         while True:
-            await self._wake_writer.wait()
-            self._wake_writer = trio.Event()
+            while not self._outgoing:
+                await self._writer.wait()
             pending = b"".join(self._outgoing)
             self._outgoing.clear()
             try:
-                await self._stream.send_all(pending)
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                await self._write(pending)
+            except (OSError, trio.ClosedResourceError):
                 self._idle.set()
                 return
             if not self._outgoing:
                 self._idle.set()
+
+    async def _write(self, pending: bytes) -> None:
+        """Write all; a checkpoint only where the socket's buffer is full."""
+        left = memoryview(pending)
+        while True:
+            with suppress(BlockingIOError):
+                left = left[os.write(self._descriptor(), left) :]
+            if not left:
+                return
+            await trio.lowlevel.wait_writable(self._descriptor())
+
+    def _descriptor(self) -> int:
+        if self._fd < 0:
+            raise trio.ClosedResourceError("the link was closed here")
+        return self._fd
 
     async def flush(self) -> None:
         """Wait until everything queued is with the kernel, or the peer is gone."""
@@ -96,8 +121,8 @@ class Link(Generic[_F]):
             FrameError: it sent something that is no frame.
         """
         try:
-            received = bytes(await self._stream.receive_some(RECEIVE_BYTES))
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            received = await self._read()
+        except (OSError, trio.ClosedResourceError):
             # A peer that dies with unread bytes resets a socket pair.
             return None
         if not received:
@@ -105,6 +130,17 @@ class Link(Generic[_F]):
         self.heard = True
         return self._reader.receive(received)
 
+    async def _read(self) -> memoryview:
+        while True:
+            await trio.lowlevel.wait_readable(self._descriptor())
+            try:
+                size = os.readv(self._descriptor(), [self._room])
+            except BlockingIOError:
+                continue
+            return memoryview(self._room)[:size]
+
     async def aclose(self) -> None:
         """Close the socket; the peer reads end-of-file."""
+        # The number may be another file's from here on.
+        self._fd = -1
         await trio.aclose_forcefully(self._stream)

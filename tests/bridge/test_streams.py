@@ -7,7 +7,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from atomr_infer.bridge.frames import Credit, FrameError
-from atomr_infer.bridge.streams import ChildStream, ParentStream
+from atomr_infer.bridge.streams import AT_ONCE, ChildStream, ParentStream
 from atomr_infer.errors import EngineCrashedError, EngineError
 from atomr_infer.model.batch import TokenChunk
 
@@ -94,3 +94,34 @@ async def test_child_waits_for_credit() -> None:
         assert taken == []
         stream.add_credit(1)
     assert taken == [True]
+
+
+async def test_chunks_that_are_here_give_the_others_a_turn_in_each_eight() -> None:
+    stream = ParentStream(1, 64, lambda _: None)
+    for number in range(64):
+        stream.push(chunk(number))
+    stream.end(None)
+    turns = [0]
+
+    async def other() -> None:
+        while True:
+            turns[0] += 1
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(other)
+        assert [one async for one in stream] == [chunk(n) for n in range(64)]
+        nursery.cancel_scope.cancel()
+    assert 64 // AT_ONCE <= turns[0] <= 64 // AT_ONCE + 2
+
+
+async def test_reader_that_always_finds_a_chunk_can_be_cancelled() -> None:
+    stream = ParentStream(1, 1, lambda _: None)
+    read = 0
+    with trio.CancelScope() as scope:
+        while read < 1000:
+            stream.push(chunk(read))
+            await anext(stream)
+            read += 1
+            scope.cancel()
+    assert read < AT_ONCE
