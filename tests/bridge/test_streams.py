@@ -112,7 +112,8 @@ async def test_chunks_that_are_here_give_the_others_a_turn_in_each_eight() -> No
         nursery.start_soon(other)
         assert [one async for one in stream] == [chunk(n) for n in range(64)]
         nursery.cancel_scope.cancel()
-    assert 64 // AT_ONCE <= turns[0] <= 64 // AT_ONCE + 2
+    # Who of two that are ready goes first, trio draws.
+    assert abs(turns[0] - 64 // AT_ONCE) <= 1
 
 
 async def test_reader_that_always_finds_a_chunk_can_be_cancelled() -> None:
