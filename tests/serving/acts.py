@@ -34,19 +34,21 @@ class Act:
         error: what it fails with behind them; None: it hangs where ``hangs``
             says so, and else it is complete.
         hangs: whether it is silent for ever behind the chunks.
-        before_s: the wait before the first chunk.
+        gate: what is waited for before the first chunk; None: nothing.
+        before_s: the wait before the first chunk, too.
     """
 
     chunks: tuple[TokenChunk | RawChunk, ...] = ()
     error: InferenceError | None = None
     hangs: bool = False
+    gate: trio.Event | None = None
     before_s: float = 0.0
 
 
-def says(*texts: str, before_s: float = 0.0) -> Act:
+def says(*texts: str, before_s: float = 0.0, gate: trio.Event | None = None) -> Act:
     """A complete answer."""
     chunks = tuple(TokenChunk(text=text) for text in texts)
-    return Act((*chunks, STOP, USAGE), before_s=before_s)
+    return Act((*chunks, STOP, USAGE), gate=gate, before_s=before_s)
 
 
 def cut(*texts: str, error: InferenceError | None = None) -> Act:
@@ -107,6 +109,8 @@ class Player:
 
         async def play() -> AsyncGenerator[TokenChunk | RawChunk, None]:
             nonlocal complete
+            if act.gate is not None:
+                await act.gate.wait()
             await trio.sleep(act.before_s)
             for chunk in act.chunks:
                 await trio.lowlevel.checkpoint()

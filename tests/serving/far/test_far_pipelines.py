@@ -181,7 +181,8 @@ async def test_a_client_that_leaves_ends_the_stages_over_there(
         with trio.move_on_after(0.5):
             await a.ask()
         await at_rest(a, b)
-        assert [r.outstanding for r in b.serving.replicas("large")] == [0]
+        [large] = b.serving.replicas("large")
+        await until(lambda: large.outstanding == 0)
 
 
 async def test_a_node_that_is_lost_leaves_a_cost_that_nobody_knows(

@@ -42,12 +42,15 @@ from atomr_infer.wire.nodes.frames import (
 )
 from atomr_infer.wire.nodes.loads import Entry, Load, Loads
 from atomr_infer.wire.nodes.pieces import PIECE_BYTES, Joiner, cut
+from tests.at_once import at_once, no_time
 from tests.serving.acts import Player, fails, says
 from tests.serving.conftest import Collected
 from tests.serving.far.nodes import FarTree, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from trio.testing import MockClock
 
     from atomr.http2 import LinkStream
     from tests.serving.far.conftest import OpenFar
@@ -205,6 +208,8 @@ async def test_requests_that_are_read_at_once_have_a_bound(
         with pytest.raises(LinkStreamError):
             await late.receive()
         slow.abort()
+        with trio.fail_after(30):
+            await b.serving.far.idle()
         text = "x" * 900_000
         a.know(M)
         await a.sees(1)
@@ -332,21 +337,30 @@ async def test_an_answer_that_breaks_off_is_never_taken_for_a_whole_one(
 
 
 async def test_a_node_that_hangs_costs_no_more_than_the_request_has(
-    open_liar: OpenLiar,
+    open_liar: OpenLiar, mock_clock: MockClock
 ) -> None:
-    gone = trio.Event()
+    mock_clock.rate = 1.0
+    begun, gone = trio.Event(), trio.Event()
 
     async def hang(stream: LinkStream) -> None:
+        begun.set()
         try:
             await trio.sleep_forever()
         finally:
             gone.set()
 
     async with open_liar(hang) as (a, _):
-        with pytest.raises(errors.DeadlineError):
-            await a.ask(timeout_s=0.2)
-        with trio.fail_after(5):
-            await gone.wait()
+
+        async def ask() -> None:
+            with pytest.raises(errors.DeadlineError):
+                await a.ask(timeout_s=0.2)
+
+        async with trio.open_nursery() as nursery:
+            with no_time(mock_clock):
+                nursery.start_soon(ask)
+                await at_once(begun.is_set)
+                mock_clock.jump(0.2)
+                await at_once(gone.is_set)
 
 
 async def test_an_answer_without_an_end_is_cut_off(
@@ -411,7 +425,7 @@ async def test_a_table_of_another_version_is_not_looked_at_and_told_once(
         await until(lambda: len(far.get("m", ())) == 2, "all that can be read is here")
         known = {r.number: r.phase.value for r in far["m"]}
         assert known == {2: "loading", 3: "serving"}
-        await until(lambda: bool(caplog.records))
+        await until(lambda: "another version" in caplog.text)
     told = [r.getMessage() for r in caplog.records if "another version" in r.message]
     assert len(told) == 1
     assert told[0].startswith("the node b#")
