@@ -178,6 +178,7 @@ class Account:
             remaining=ledger.remaining,
             reserved=self.reserved,
             here=balance.rights + balance.idle,
+            idle=balance.idle,
             overrun=ledger.overrun,
             problem=problem,
         )

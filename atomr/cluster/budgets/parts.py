@@ -29,6 +29,7 @@ class BudgetState:
         remaining: units that all nodes together may still reserve.
         reserved: units that calls of this node hold.
         here: of those that remain, units that this node reserves without asking.
+        idle: of those, units that it has taken: others count them as spent.
         overrun: units that were charged and that there were no rights for.
         problem: why less can be reserved than remains; None: nothing is wrong.
     """
@@ -39,6 +40,7 @@ class BudgetState:
     remaining: int
     reserved: int
     here: int
+    idle: int
     overrun: int
     problem: str | None = None
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import click
 
 from atomr_infer.cli.asking.operators import ask, ask_all
 from atomr_infer.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
     from atomr_infer.cli.asking.operators import Where
 
 _GOOD = range(200, 300)
@@ -21,8 +21,21 @@ _NOT_THERE = 404
 _NO_QUERY: Mapping[str, str] = {}
 
 
-def _whole(answer: Any) -> Any:  # noqa: ANN401 - JSON
+def _all_of_it(answer: Any) -> Any:  # noqa: ANN401 - JSON
     return answer
+
+
+@attrs.frozen
+class Together:
+    """What is told of all nodes together, before each of them.
+
+    Attributes:
+        find: makes it of what each node answers, by its name: JSON.
+        show: prints it.
+    """
+
+    find: Callable[[Mapping[str, Any]], Mapping[str, Any]]
+    show: Callable[[Mapping[str, Any]], None]
 
 
 def tell(  # noqa: PLR0913 - most by keyword
@@ -30,7 +43,8 @@ def tell(  # noqa: PLR0913 - most by keyword
     method: str,
     *path: str,
     show: Callable[[Any], None],
-    of: Callable[[Any], Any] = _whole,
+    of: Callable[[Any], Any] = _all_of_it,
+    together: Together | None = None,
     as_json: bool = False,
     query: Mapping[str, str] = _NO_QUERY,
     timeout_s: float = 10.0,
@@ -43,6 +57,7 @@ def tell(  # noqa: PLR0913 - most by keyword
         path: the segments behind ``/admin``.
         show: prints one node's answer.
         of: what of it is meant.
+        together: what is told of all of them first; None: nothing.
         as_json: whether JSON is printed instead.
         query: names and values.
         timeout_s: how long the answer may take.
@@ -62,9 +77,12 @@ def tell(  # noqa: PLR0913 - most by keyword
     for done in nodes.values():
         if done["status"] in _GOOD:
             _take_part(done, of)
+    whole = {} if together is None else together.find(nodes)
     if as_json:
-        click.echo(json.dumps({"nodes": nodes}, indent=2))
+        click.echo(json.dumps({**whole, "nodes": nodes}, indent=2))
     else:
+        if together is not None:
+            together.show(whole)
         for name, done in nodes.items():
             _print_node(name, done, show)
     if not all(done["status"] in _GOOD for done in nodes.values()):

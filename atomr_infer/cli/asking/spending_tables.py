@@ -32,14 +32,30 @@ def limits_table(limits: Sequence[Mapping[str, Any]]) -> Table | None:
 
 def budgets_table(budgets: Sequence[Mapping[str, Any]]) -> Table | None:
     """Return budgets as a table; None: there are none."""
-    table = _table("budget of", "how much", numbers=("spent, set aside", "left"))
+    return _amounts_table(
+        budgets,
+        spent="spent, set aside",
+        remaining="left",
+        set_aside="of it set aside here",
+    )
+
+
+def whole_budgets_table(budgets: Sequence[Mapping[str, Any]]) -> Table | None:
+    """Return budgets of all nodes together as a table; None: there are none."""
+    return _amounts_table(
+        budgets, spent="spent", reserved="running", remaining="left", limit="of"
+    )
+
+
+def _amounts_table(
+    budgets: Sequence[Mapping[str, Any]], **columns: str
+) -> Table | None:
+    table = _table("budget of", "how much", numbers=[*columns.values()])
     for each in budgets:
-        if "spent" in each:
-            told = [
-                _amount(each[name], each["unit"]) for name in ("spent", "remaining")
-            ]
-        else:
-            told = ["-", "-"]
+        told = [
+            _amount(each[name], each["unit"]) if name in each else "-"
+            for name in columns
+        ]
         _row(table, each["name"], each["budget"], *told)
     return table if budgets else None
 

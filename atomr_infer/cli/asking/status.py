@@ -8,13 +8,20 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from atomr_infer.cli.asking.nodes import tell
-from atomr_infer.cli.asking.spending_tables import budgets_table, limits_table
+from atomr_infer.cli.asking.nodes import Together, tell
+from atomr_infer.cli.asking.spending_tables import (
+    budgets_table,
+    limits_table,
+    whole_budgets_table,
+)
+from atomr_infer.cli.asking.whole_budgets import budgets_of, whole_budgets
 from atomr_infer.cli.output.clock import clock
 from atomr_infer.cli.output.tables import print_table
 from atomr_infer.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from atomr_infer.cli.asking.operators import Where
 
 
@@ -24,7 +31,26 @@ def print_status(where: Where, *, as_json: bool) -> None:
     Raises:
         ConfigError: the gateway cannot be asked.
     """
-    tell(where, "GET", "status", show=_show_status, as_json=as_json)
+    together = Together(find=_of_all, show=_show_of_all)
+    tell(
+        where,
+        "GET",
+        "status",
+        show=_show_status,
+        together=together,
+        as_json=as_json,
+    )
+
+
+def _of_all(nodes: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {"budgets": whole_budgets(dict(budgets_of(nodes)))}
+
+
+def _show_of_all(whole: Mapping[str, Any]) -> None:
+    table = whole_budgets_table(whole["budgets"])
+    if table is not None:
+        click.echo(click.style("[all nodes together]", bold=True))
+        print_table(table)
 
 
 def _show_status(answer: Any) -> None:  # noqa: ANN401 - JSON

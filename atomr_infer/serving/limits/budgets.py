@@ -196,6 +196,7 @@ def _shown(gate: BudgetGate, *, is_new: bool) -> Mapping[str, object]:
         "spent": state.spent,
         "remaining": state.remaining,
         "reserved": state.reserved,
+        "set_aside": state.idle,
         "overrun": state.overrun,
         "problem": None if is_new else state.problem,
     }
