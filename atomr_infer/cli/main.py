@@ -153,7 +153,9 @@ def serve(  # noqa: PLR0913 - one for each option
         if workers > 1 and seat is None:
             from atomr_infer.cli.serving.workers import run_workers  # noqa: PLC0415
 
-            run_workers(plan, count=workers, arguments=sys.argv[2:])
+            run_workers(
+                plan, count=workers, arguments=sys.argv[2:], log_level=log_level
+            )
         else:
             from atomr_infer.cli.serving.serve import run_serve  # noqa: PLC0415
 

@@ -14,6 +14,7 @@ starts the workers, starts those again that end, and passes signals on.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import secrets
 import signal
@@ -27,11 +28,12 @@ import attrs
 import trio
 
 from atomr.core.child_spec import ChildSpec
-from atomr.errors import RootExitError, StartError
+from atomr.errors import AtomrError, RootExitError, StartError
 from atomr.otp import Supervisor
 from atomr.process import PlainProcess, open_node
 from atomr_infer.cli.certificates import make_folder
 from atomr_infer.cli.output.banner import print_banner, print_line_end, print_notice
+from atomr_infer.cli.output.logs import configure_logging
 from atomr_infer.cli.serving.hangup import signals_here
 from atomr_infer.cli.serving.other_state import other_state
 from atomr_infer.cli.serving.seat import CLUSTER, COOKIE, SEEDS, Seat
@@ -46,6 +48,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from atomr_infer.cli.plan import ServePlan
+
+log = logging.getLogger(__name__)
 
 _CERTIFICATE_DAYS = 365
 _RESTARTS = 5
@@ -73,6 +77,16 @@ class _Worker:
     address: str | None = None
     ready: bool = False
     served_once: bool = False
+
+
+class WorkerEndedError(AtomrError):
+    """A worker's process has ended, and nobody had asked it to."""
+
+
+class _WorkerProcess(PlainProcess):
+    """Has one worker run; how that ended is a line of the log, and no traceback."""
+
+    reports_crashes = False
 
 
 class Crew:
@@ -140,7 +154,7 @@ class Crew:
         children = [
             ChildSpec(
                 id=worker.seat.node,
-                start=partial(PlainProcess, self._work, worker),
+                start=partial(_WorkerProcess, self._work, worker),
                 backoff_s=_BACKOFF_S,
                 max_backoff_s=_MAX_BACKOFF_S,
                 shutdown=2 * _END_S,
@@ -194,6 +208,9 @@ class Crew:
     async def _work(self, worker: _Worker) -> None:
         """Run a worker until it ends; then it is started again.
 
+        Raises:
+            WorkerEndedError: it has ended, and it was not to.
+
         Cancellation: ends it.
         """
         if self._is_ending():
@@ -230,6 +247,7 @@ class Crew:
                 self._gone(worker, process)
         if self._is_ending():
             await trio.sleep_forever()  # nothing is to be started again
+        raise WorkerEndedError(_how_ended(worker, process))
 
     async def _listen(self, worker: _Worker, news: trio.lowlevel.FdStream) -> None:
         """Take what a worker tells until its pipe ends, which it does with it."""
@@ -257,13 +275,11 @@ class Crew:
         self._tell()
         if self._stopping:
             return
-        number, code = worker.seat.number, process.returncode
-        how = f"signal {-code}" if code is not None and code < 0 else f"status {code}"
-        what = f"worker {number} (pid {process.pid}) ended with {how}"
+        how = _how_ended(worker, process)
         if worker.served_once:
-            print_notice(f"{what}; it is started again")
+            log.warning("%s; it is started again", how)
         else:
-            self._give_up(f"{what} before it served; its own lines say why")
+            self._give_up(f"{how} before it served; its own lines say why")
 
     def _give_up(self, why: str) -> None:
         """End all: what one cannot start with, the others cannot either."""
@@ -306,13 +322,16 @@ class Crew:
             await self._changed.wait()
 
 
-def run_workers(plan: ServePlan, *, count: int, arguments: Sequence[str]) -> None:
+def run_workers(
+    plan: ServePlan, *, count: int, arguments: Sequence[str], log_level: str
+) -> None:
     """Serve with several processes until a signal ends them.
 
     Args:
         plan: what is served.
         count: how many, at least 2.
         arguments: those of the command, for the workers.
+        log_level: how much this process logs: which workers end, and are started.
 
     Raises:
         ConfigError: the address cannot be bound, a worker cannot start, or they end
@@ -323,12 +342,31 @@ def run_workers(plan: ServePlan, *, count: int, arguments: Sequence[str]) -> Non
             "--workers makes a cluster of its own; leave [cluster] out, or start each"
             " node by itself, with a configuration of its own"
         )
+    configure_logging(log_level)
     command = (sys.executable, "-m", "atomr_infer.cli", "serve", *arguments)
     for told in other_state(plan, workers=count):
         print_notice(told)
     with worker_folder() as folder:
         crew = Crew(plan, command, count=count, folder=folder)
         trio.run(crew.run)
+
+
+def _how_ended(worker: _Worker, process: trio.Process) -> str:
+    """Say how a worker has ended: with its status, or a signal's name."""
+    code = process.returncode
+    if code is None or code >= 0:
+        how = f"ended with status {code}"
+    else:
+        how = f"was ended by {_signal_name(-code)}"
+    return f"worker {worker.seat.number} (pid {process.pid}) {how}"
+
+
+def _signal_name(number: int) -> str:
+    """Return a signal's name; those between the real-time ones have none."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def _furnish(folder: Path, nodes: Sequence[str]) -> None:

@@ -37,19 +37,26 @@ runtime = "mock"
 
 
 def workers_of(command: Command) -> list[int]:
-    """The process ids of the workers that run now."""
-    tasks = Path(f"/proc/{command.process.pid}/task").iterdir()
-    found = " ".join((task / "children").read_text(encoding="ascii") for task in tasks)
-    return [int(child) for child in found.split()]
+    """The process ids of the workers that run now.
+
+    Not by what each thread has started: it may end while it is asked.
+    """
+    pids = [int(each.name) for each in Path("/proc").iterdir() if each.name.isdecimal()]
+    return [pid for pid in sorted(pids) if stat_of(pid)[1] == str(command.process.pid)]
 
 
 def runs(pid: int) -> bool:
     """Whether there is a process, and it is no zombie."""
+    return stat_of(pid)[0] not in ("", "Z")
+
+
+def stat_of(pid: int) -> list[str]:
+    """A process's state, its parent, and what else Linux says of it."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return False
-    return stat.rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return ["", ""]  # there is none
+    return stat.rpartition(")")[2].split()
 
 
 async def ask(command: Command) -> int:
@@ -73,12 +80,19 @@ async def test_a_worker_that_is_killed_costs_nobody_an_answer(
         killed, other = workers_of(command)
         os.kill(killed, signal.SIGKILL)
         assert [await ask(command) for _ in range(20)] == [200] * 20
-        await command.said("ended with signal 9; it is started again")
+        await command.said("was ended by SIGKILL; it is started again")
         await until(lambda: command.stderr.count("m: ready") == 3, within_s=START_S)
         assert other in workers_of(command)
         command.send(signal.SIGTERM)
         assert await command.ended() == 0
         assert not runs(other)
+    # The parent tells it as the workers tell theirs: with the time, and how bad it is.
+    assert re.search(
+        rf"^\d\d:\d\d:\d\d WARNING \S+: worker \d \(pid {killed}\) was ended",
+        command.stderr,
+        re.MULTILINE,
+    )
+    assert "NORMAL" not in command.stderr
     assert command.stderr.endswith("atomr-infer: stopped\n")
     assert "Traceback" not in command.stderr
 
@@ -200,3 +214,48 @@ async def test_a_stop_while_a_worker_starts_ends_that_one_too(
             nursery.cancel_scope.cancel()
     assert len(spawned) >= starts
     assert [process.poll() is None for process in spawned] == [False] * len(spawned)
+
+
+ENDS_ONCE = """\
+import json, os, pathlib, signal
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
+told = json.loads(os.environ["ATOMR_INFER_WORKER"])["told"]
+os.write(told, b'{"engines": {}, "features": {}}\\n')
+try:
+    pathlib.Path("FOLDER", "has_ended").mkdir()
+except FileExistsError:
+    signal.pause()
+HOW
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ("os.kill(os.getpid(), signal.SIGKILL)", "was ended by SIGKILL"),
+        ("os._exit(3)", "ended with status 3"),
+        ("os.kill(os.getpid(), 40)", "was ended by signal 40"),
+    ],
+)
+async def test_how_a_worker_ended_is_told_by_name_and_without_a_traceback(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, how: str, told: str
+) -> None:
+    plan = ServePlan(
+        deployments=(Deployment(name="m", runtime="mock"),),
+        gateway=GatewayConfig(bind="127.0.0.1:0"),
+        source="atomr.toml",
+        node=NodeConfig(name="w"),
+    )
+    script = ENDS_ONCE.replace("FOLDER", str(tmp_path)).replace("HOW", how)
+    command = (sys.executable, "-SEc", script)
+    crew = Crew(plan, command, count=2, folder=tmp_path)
+    with trio.fail_after(START_S):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(crew.run)
+            await until(lambda: "restarts" in caplog.text, within_s=START_S)
+            os.kill(os.getpid(), signal.SIGTERM)
+    told_of = [record.getMessage() for record in caplog.records]
+    ended = re.compile(rf"worker \d \(pid \d+\) {told}; it is started again")
+    assert [bool(ended.fullmatch(line)) for line in told_of] == [True, False]
+    assert re.search(rf"restarts 'w-\d' in 0.2 s after .*{told}", told_of[1])
+    assert [record.exc_info for record in caplog.records] == [None, None]
