@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -21,6 +22,7 @@ from atomr_infer.cli.certificates import make_node
 from tests.atomr.http2.conftest import (
     CLUSTER,
     COOKIE,
+    WITHIN_S,
     Authority,
     Files,
     Get,
@@ -33,6 +35,8 @@ from tests.atomr.http2.conftest import (
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from trio.testing import MockClock
 
     from tests.atomr.http2.conftest import OpenNode
 
@@ -155,7 +159,7 @@ async def test_a_first_message_that_is_no_good_hello_is_refused(
         pipe, protocol = await connect(b, authority.credentials("a"))
         protocol.outlets.put(Lane.CTL, frame)
         await pipe.send(protocol.data_to_send(65_536))
-        await until(lambda: b.refused, within_s=1.0)
+        await until(lambda: b.refused)
         assert b.refused == [reason]
         assert b.links.all() == ()
         pipe.close()
@@ -259,7 +263,7 @@ async def test_a_peer_that_speaks_no_tls_is_refused(
     async with open_node("b", handshake_timeout_s=0.3) as b:
         stream = await trio.open_tcp_stream("127.0.0.1", b.port)
         await stream.send_all(words)
-        await until(lambda: b.refused, within_s=1.0)
+        await until(lambda: b.refused)
         assert b.refused[0] in {"wrong_certificate", "too_slow"}
         await stream.aclose()
 
@@ -278,14 +282,18 @@ async def test_a_peer_that_gives_up_in_the_handshake_is_not_one_without_certific
 
 
 async def test_a_peer_that_says_nothing_is_dropped_in_time(
-    open_node: OpenNode, authority: Authority
+    open_node: OpenNode, authority: Authority, mock_clock: MockClock
 ) -> None:
-    async with open_node("b", handshake_timeout_s=0.1) as b:
+    mock_clock.rate = 1
+    async with open_node("b", handshake_timeout_s=60.0) as b:
         silent = await trio.open_tcp_stream("127.0.0.1", b.port)
         half, _ = await connect(b, authority.credentials("a"))
-        await until(lambda: len(b.refused) == 2, within_s=1.0)
+        await until(lambda: b.links._handshakes == 2)
+        assert b.refused == []
+        mock_clock.jump(60.0)
+        await until(lambda: len(b.refused) == 2)
         assert b.refused == ["too_slow", "too_slow"]
-        with trio.fail_after(1):
+        with trio.fail_after(WITHIN_S):
             assert await silent.receive_some() == b""
         half.close()
         await silent.aclose()
@@ -301,24 +309,48 @@ async def test_dialing_a_peer_that_says_nothing_ends_in_time(
             await a.links.dial("b", "127.0.0.1", port)
         assert caught.value.reason == Reason.TOO_SLOW
         await listener.aclose()
-        with pytest.raises(LinkRefusedError) as caught:
-            await a.links.dial("b", "127.0.0.1", port)
+
+
+async def test_a_dial_to_where_nobody_is_says_what_the_system_says(
+    open_node: OpenNode,
+) -> None:
+    async with open_node("a") as a:
+        with socket.socket() as bound:
+            # Nobody else gets the port, and nobody listens there.
+            bound.bind(("127.0.0.1", 0))
+            port = bound.getsockname()[1]
+            with pytest.raises(LinkRefusedError) as caught:
+                await a.links.dial("b", "127.0.0.1", port)
         assert caught.value.reason == Reason.UNREACHABLE
         told = f"nobody answers at 127.0.0.1:{port} (Connection refused)"
         assert caught.value.detail == told
+        trio.socket.set_custom_hostname_resolver(_NoNames())
         with pytest.raises(LinkRefusedError, match=r"\(Name or service not known\)"):
             await a.links.dial("b", "no.such.name.invalid", port)
 
 
+class _NoNames(trio.abc.HostnameResolver):
+    """As the system's for a name that is not; nobody outside of here is asked."""
+
+    async def getaddrinfo(self, *_: Any, **__: Any) -> Any:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    async def getnameinfo(self, *_: Any) -> Any:
+        raise NotImplementedError
+
+
 async def test_a_crowd_in_the_handshake_does_not_grow_without_a_bound(
-    open_node: OpenNode,
+    open_node: OpenNode, mock_clock: MockClock
 ) -> None:
-    async with open_node("a") as a, open_node("b", handshake_timeout_s=0.3) as b:
+    mock_clock.rate = 1
+    async with open_node("a") as a, open_node("b", handshake_timeout_s=60.0) as b:
         crowd = [await trio.open_tcp_stream("127.0.0.1", b.port) for _ in range(64)]
         await until(lambda: b.links._handshakes == 64)
         late = await trio.open_tcp_stream("127.0.0.1", b.port)
-        with trio.fail_after(1):
+        with trio.fail_after(WITHIN_S):
             assert await late.receive_some() == b""
+        assert b.refused == []
+        mock_clock.jump(60.0)
         await until(lambda: len(b.refused) == 64)
         await dial(a, b)
         for stream in (*crowd, late):

@@ -1,7 +1,8 @@
 """A peer with a good certificate that lies, floods or never reads.
 
 Each attack goes over a real connection that has been through the whole handshake.
-It ends within a second, with a reason, and the calls of another link go on meanwhile.
+It ends at once, with a reason that is no heartbeat's, and the calls of another link go
+on meanwhile.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ if TYPE_CHECKING:
     from atomr.http2 import IncomingCall
     from tests.atomr.http2.conftest import OpenNode
 
-CLOSED_WITHIN_S = 1.0
+CLOSED_WITHIN_S = 10.0
+"""What takes a millisecond, on a machine that does much else."""
 
 Attack: TypeAlias = Callable[[Greeted], bytes]
 

@@ -33,6 +33,7 @@ from atomr.http2.outlets import LIMITS
 from tests.atomr.http2.conftest import (
     CLUSTER,
     COOKIE,
+    WITHIN_S,
     Authority,
     Get,
     Put,
@@ -389,7 +390,7 @@ async def test_closing_sends_what_was_told_and_says_goodbye(
         link = await dial(a, b)
         for number in range(1000):
             link.tell("shelf", Put("n", number))
-        await link.close()
+        await link.close(flush_timeout_s=WITHIN_S)
         assert link.down is not None
         assert link.down.reason == "closed"
         await until(lambda: b.ended)
@@ -469,9 +470,10 @@ async def test_heartbeats_measure_the_way_to_the_other_process(
         open_node("a", heartbeat_interval_s=0.02) as a,
         open_node("b") as b,
     ):
+        began_at = trio.current_time()
         link = await dial(a, b)
         await until(lambda: link.round_trip_s is not None)
-        assert 0 < link.round_trip_s < 1
+        assert 0 < link.round_trip_s < trio.current_time() - began_at
 
 
 def test_a_service_answers_in_one_way() -> None:

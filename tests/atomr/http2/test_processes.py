@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from atomr.errors import LinkDownError
-from tests.atomr.http2.conftest import Authority, Get, Put, Shelf, until
+from tests.atomr.http2.conftest import WITHIN_S, Authority, Get, Put, Shelf, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -68,8 +68,9 @@ async def test_two_processes_call_each_other(
 async def test_a_peer_that_is_killed_is_seen_at_once(
     authority: Authority, open_node: OpenNode
 ) -> None:
+    # By the end of its connection: no heartbeat tells of it for a minute.
     async with (
-        open_node("a") as a,
+        open_node("a", heartbeat_timeout_s=60.0) as a,
         process(authority, "b") as (child, port),
     ):
         link = await a.links.dial("b", "127.0.0.1", port)
@@ -84,25 +85,27 @@ async def test_a_peer_that_is_killed_is_seen_at_once(
             nursery.start_soon(ask)
             await trio.sleep(0.01)
             child.send_signal(signal.SIGKILL)
-            killed_at = trio.current_time()
-            await link.wait_down()
-            assert trio.current_time() - killed_at < 1.0
+            with trio.fail_after(WITHIN_S):
+                await link.wait_down()
 
 
 async def test_a_peer_that_is_stopped_is_seen_by_its_heartbeats(
     authority: Authority, open_node: OpenNode
 ) -> None:
     async with (
-        open_node("a", heartbeat_interval_s=0.05, heartbeat_timeout_s=0.4) as a,
+        open_node("a", heartbeat_interval_s=0.05, heartbeat_timeout_s=2.0) as a,
         process(authority, "b") as (child, port),
     ):
         link = await a.links.dial("b", "127.0.0.1", port)
         await until(lambda: link.round_trip_s is not None)
+        assert link.down is None
         child.send_signal(signal.SIGSTOP)
-        stopped_at = trio.current_time()
-        down = await link.wait_down()
+        with trio.fail_after(WITHIN_S):
+            down = await link.wait_down()
         assert down.reason == "no_pong"
-        assert 0.3 < trio.current_time() - stopped_at < 1.0
+        # It had all of its time from its last answer on.
+        answered_at = link._core.heartbeat._ponged_at
+        assert trio.current_time() - answered_at >= 2.0
         child.send_signal(signal.SIGCONT)
 
 
@@ -110,7 +113,7 @@ async def test_a_stopped_peer_that_wakes_in_time_keeps_its_link(
     authority: Authority, open_node: OpenNode
 ) -> None:
     async with (
-        open_node("a", heartbeat_interval_s=0.05, heartbeat_timeout_s=5.0) as a,
+        open_node("a", heartbeat_interval_s=0.05, heartbeat_timeout_s=60.0) as a,
         process(authority, "b") as (child, port),
     ):
         link = await a.links.dial("b", "127.0.0.1", port)
