@@ -84,6 +84,21 @@ def test_the_readme_has_blocks_to_run() -> None:
     assert pages.count("docs/explanation/otp-on-trio.md") == 7
 
 
+def test_the_readme_says_what_its_programs_need_beside_this_package() -> None:
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    brought = {"atomr", "atomr_infer", "attrs", "trio", *sys.stdlib_module_names}
+    needed = set()
+    for found in _BLOCK.finditer(page):
+        imported = re.findall(r"(?m)^(?:import|from) (\w+)", found[2])
+        for name in {*imported} - brought if found[1] == "python" else ():
+            needed.add(name)
+            # In the sentence that leads to the program.
+            told = page[: found.start()].rstrip().rpartition("\n")[2]
+            assert f"pip install {name}" in told
+
+    assert needed == {"openai"}
+
+
 def test_the_plugin_on_its_page_passes_the_conformance_suite(tmp_path: Path) -> None:
     page = PLUGIN_PAGE.read_text(encoding="utf-8")
     plugin, tests = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)

@@ -94,7 +94,7 @@ def print_line_end() -> None:
 
 def _notices(plan: ServePlan, url: str) -> list[str]:
     notices = list(plan.notices)
-    if not plan.keys and not url.partition("://")[2].startswith(_LOOPBACK):
+    if not _needs_key(plan) and not url.partition("://")[2].startswith(_LOOPBACK):
         notices.append(
             "anyone who can reach this address can use it;"
             ' name keys with keys = [{ env = "NAME" }] under [gateway]'
@@ -104,5 +104,19 @@ def _notices(plan: ServePlan, url: str) -> list[str]:
 
 def _try_it(plan: ServePlan, url: str, first: FirstRequest) -> list[str]:
     reachable = url.replace("//0.0.0.0", "//127.0.0.1").replace("//[::]", "//[::1]")
-    lines = first.lines(reachable, has_keys=bool(plan.keys))
-    return [f"Try it{first.hint}:", "", *lines]
+    lines = first.lines(reachable, has_keys=_needs_key(plan))
+    hint = first.hint
+    if _needs_key(plan):
+        hint += " and" if hint else ", with"
+        hint += f" {_whose_key(plan)} for KEY"
+    return [f"Try it{hint}:", "", *lines]
+
+
+def _needs_key(plan: ServePlan) -> bool:
+    return bool(plan.keys) or plan.gateway.virtual_keys
+
+
+def _whose_key(plan: ServePlan) -> str:
+    if plan.keys:
+        return "a key of this gateway"
+    return "a key that `atomr-infer keys create` makes"
