@@ -104,11 +104,14 @@ def checked(config_path: Path | None) -> Checked:
         check_cluster_files,
         node_of,
     )
+    from atomr_infer.cli.serving.missing_files import (  # noqa: PLC0415
+        missing_models,
+    )
     from atomr_infer.cli.serving.other_state import other_state  # noqa: PLC0415
     from atomr_infer.cli.serving.reload import tls_of  # noqa: PLC0415
 
     plan = plan_serving(config_path=config_path, bind=None)
-    missing = (*_missing_files(plan), *_uncounted_gpus(plan))
+    missing = (*missing_models(plan), *_uncounted_gpus(plan))
     try:
         _check_admin(plan)
         tls_of(plan.gateway)
@@ -137,29 +140,6 @@ def checked(config_path: Path | None) -> Checked:
             *other_state(plan, workers=1),
         ),
     )
-
-
-def _missing_files(plan: ServePlan) -> Iterator[str]:
-    """Say which files of models are not on this machine, where others may have them.
-
-    Raises:
-        ConfigError: one is missing, and no other node could have it; or it can be
-            nowhere.
-    """
-    from atomr_infer.runtimes.files import missing_files  # noqa: PLC0415
-    from atomr_infer.runtimes.loader import load_runtime  # noqa: PLC0415
-
-    for index, deployment in enumerate(plan.deployments):
-        try:
-            paths = missing_files(load_runtime(deployment.runtime), deployment)
-        except ConfigError as error:
-            told = f"deployment {deployment.name!r}: {error.message}"
-            raise _at_deployment(plan, index, told) from error
-        for path in paths:
-            told = f"deployment {deployment.name!r}: there is no {str(path)!r}"
-            if plan.cluster is None:
-                raise _at_deployment(plan, index, told)
-            yield f"{told} here; a node that loads it needs it"
 
 
 def _unbounded_budgets(plan: ServePlan) -> Iterator[str]:
@@ -196,6 +176,9 @@ def _uncounted_gpus(plan: ServePlan) -> Iterator[str]:
     Raises:
         ConfigError: this machine has too few for all that ask for some.
     """
+    from atomr_infer.cli.serving.missing_files import (  # noqa: PLC0415
+        at_deployment,
+    )
     from atomr_infer.serving.inventory import read_inventory  # noqa: PLC0415
     from atomr_infer.serving.placing.seating import (  # noqa: PLC0415
         counts,
@@ -216,16 +199,7 @@ def _uncounted_gpus(plan: ServePlan) -> Iterator[str]:
                 refuse_missing(placed[deployment.name], inventory)
             except ConfigError as error:
                 told = error.message
-                raise _at_deployment(plan, index, told, "placement") from error
-
-
-def _at_deployment(
-    plan: ServePlan, index: int, told: str, key: str = "model"
-) -> ConfigError:
-    if plan.origin is None:
-        return ConfigError(told)
-    line = plan.origin.positions.line(("deployment", index, key))
-    return ConfigError(told, path=plan.origin.path, line=line)
+                raise at_deployment(plan, index, told, "placement") from error
 
 
 def _check_admin(plan: ServePlan) -> None:

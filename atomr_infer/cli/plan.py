@@ -62,6 +62,7 @@ class ServePlan:
         teams: what virtual keys may share.
         budgets: those of teams and of virtual keys.
         strict: whether a deployment that cannot be started ends the start.
+        is_one_machine: whether all nodes of the cluster are on this machine.
     """
 
     deployments: tuple[Deployment, ...]
@@ -76,6 +77,12 @@ class ServePlan:
     teams: tuple[Team, ...] = ()
     budgets: tuple[OwnedBudget, ...] = ()
     strict: bool = False
+    is_one_machine: bool = False
+
+    @property
+    def has_machines(self) -> bool:
+        """Whether other machines may load what cannot be loaded here."""
+        return self.cluster is not None and not self.is_one_machine
 
 
 def plan_serving(

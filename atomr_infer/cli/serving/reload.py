@@ -31,6 +31,7 @@ from atomr.errors import AtomrError
 from atomr_infer.cli.output.banner import print_notice
 from atomr_infer.cli.serving.changed_limits import changed_limits
 from atomr_infer.cli.serving.failures import said_with_line
+from atomr_infer.cli.serving.missing_files import missing_models
 from atomr_infer.config.differences import (
     Difference,
     Field,
@@ -82,7 +83,8 @@ class Reloaded:
     Attributes:
         differences: between what ran and what the configuration says.
         refused: why nothing was taken; None: it was.
-        notes: what the cluster makes of it, where that is not what the configuration
+        notes: what is missing here and may be on other machines, and what the cluster
+            makes of it, where that is not what the configuration
             says, or takes its time.
     """
 
@@ -192,8 +194,9 @@ class Reloader:
                 tls = await trio.to_thread.run_sync(tls_of, wanted.gateway)
                 found = differences(self.plan, wanted)
                 setup = self._setup(wanted, tls)
+                notes = await trio.to_thread.run_sync(self._look_for_models, wanted)
                 if not dry_run:
-                    notes = await self._take(wanted, setup)
+                    notes += await self._take(wanted, setup)
             except (ConfigError, InferenceError) as error:
                 if not dry_run:
                     self._refuse(cause, str(error))
@@ -219,6 +222,16 @@ class Reloader:
                 error.path = wanted.origin.path
                 error.line = wanted.origin.positions.line(("gateway", "admin_key"))
             raise
+
+    def _look_for_models(self, wanted: ServePlan) -> tuple[str, ...]:
+        """Say which models are not here, of what would be loaded; in a thread.
+
+        Raises:
+            ConfigError: one is missing: before an engine is started for it.
+        """
+        running = self.plan.deployments
+        loaded = {each.name for each in wanted.deployments if each not in running}
+        return tuple(missing_models(wanted, loaded))
 
     async def _take(self, wanted: ServePlan, setup: Setup) -> tuple[str, ...]:
         """Take a configuration; return what the catalogue makes of it."""

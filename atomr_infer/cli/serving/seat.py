@@ -87,6 +87,7 @@ class Seat:
             deployments=tuple(map(_of_each_worker, plan.deployments)),
             node=own,
             cluster=self._cluster(folder),
+            is_one_machine=True,
             gateway=attrs.evolve(plan.gateway, response_store=store),
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
@@ -11,17 +12,18 @@ import trio
 
 from atomr import telemetry
 from atomr.process import kill
-from atomr_infer.cli.plan import ServePlan
+from atomr_infer.cli.plan import ServePlan, plan_serving
+from atomr_infer.cli.serving.missing_files import missing_models
 from atomr_infer.cli.serving.reload import Reloader, differences
 from atomr_infer.cluster import Cluster
 from atomr_infer.config.gateway import GatewayConfig
-from atomr_infer.config.node import NodeConfig
+from atomr_infer.config.node import ClusterConfig, NodeConfig
 from atomr_infer.errors import ConfigError
 from atomr_infer.gateway.gateway import Gateway
 from atomr_infer.model.budget import Budget, OwnedBudget, Per
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.model.rate_limits import RateLimits
-from atomr_infer.model.secret import Secret
+from atomr_infer.model.secret import EnvSecret, Secret
 from atomr_infer.model.swap_plan import SwapPlan
 from atomr_infer.model.team import Team
 from atomr_infer.policy.lifecycle.hot_swap import Phase
@@ -30,7 +32,7 @@ from atomr_infer.serving.steering import Order
 from tests.gateway.http import Answer, chat, request, until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
 M = Deployment(name="m", runtime="mock")
 N = Deployment(name="n", runtime="mock")
@@ -38,6 +40,14 @@ PLAN = ServePlan(
     deployments=(M,), gateway=GatewayConfig(bind="127.0.0.1:0"), source="atomr.toml"
 )
 SLOW = attrs.evolve(M, options={"delay_s": 0.2, "tokens": 3})
+CLUSTER = ClusterConfig(
+    name="prod",
+    voters=("a",),
+    cookie=EnvSecret("COOKIE"),
+    ca="ca.pem",
+    certificate="a.pem",
+    private_key="a.key",
+)
 BROKEN = attrs.evolve(N, options={"weights": "none"})
 
 
@@ -224,6 +234,67 @@ async def test_one_that_cannot_be_started_leaves_all_as_it_was() -> None:
         assert (await chat(served.port)).status == 200
         await until(lambda: served.cluster.models() == ("m",))
         assert served.reloader.plan is PLAN
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+async def test_a_model_that_is_not_there_is_told_before_anything_is_started(
+    write: Callable[[str], str], monkeypatch: pytest.MonkeyPatch, *, dry_run: bool
+) -> None:
+    path = write(
+        '[[deployment]]\nname = "m"\nruntime = "mock"\n'
+        '[[deployment]]\nname = "o"\nruntime = "mock"\n'
+        '[[deployment]]\nname = "l"\nruntime = "mistralrs"\nmodel = "/no/such.gguf"\n'
+    )
+    deployed: list[str] = []
+
+    async def deploy(_: Cluster, wanted: Deployment, **__: object) -> None:
+        deployed.append(wanted.name)
+
+    async with serving() as served:
+        monkeypatch.setattr(Cluster, "deploy", deploy)
+        served.says.append(plan_serving(config_path=Path(path), bind=None))
+        done = await served.reloader.reload("test", dry_run=dry_run)
+        told = f"{path}:10: deployment 'l': there is no '/no/such.gguf'"
+        assert done.refused == told
+        assert (deployed, served.reloader.plan) == ([], PLAN)
+        assert (await chat(served.port)).status == 200
+
+
+async def test_a_running_engine_s_model_may_be_away_while_another_changes(
+    write: Callable[[str], str], tmp_path: Path
+) -> None:
+    """What runs is not loaded anew."""
+    model = tmp_path / "m.gguf"
+    model.touch()
+    local = f'[[deployment]]\nname = "l"\nruntime = "mistralrs"\nmodel = "{model}"\n'
+    path = Path(write(local))
+    running = plan_serving(config_path=path, bind=None)
+    write(local + '[[deployment]]\nname = "n"\nruntime = "mock"\n')
+    async with serving() as served:
+        served.reloader.plan = running
+        model.unlink()
+        served.says.append(plan_serving(config_path=path, bind=None))
+        done = await served.reloader.reload("test", dry_run=True)
+        assert done.refused is None
+        assert [each.line for each in done.differences] == ["+ deployment 'n' (mock)"]
+
+
+@pytest.mark.parametrize("is_one_machine", [False, True])
+def test_a_model_that_another_machine_may_have_is_only_noted(
+    *, is_one_machine: bool
+) -> None:
+    local = Deployment(name="l", runtime="mistralrs", model="/no/such.gguf")
+    plan = attrs.evolve(
+        PLAN, deployments=(local,), cluster=CLUSTER, is_one_machine=is_one_machine
+    )
+    told = "deployment 'l': there is no '/no/such.gguf'"
+    if is_one_machine:  # workers: where one finds nothing, none does
+        with pytest.raises(ConfigError, match=told):
+            list(missing_models(plan))
+    else:
+        assert list(missing_models(plan)) == [
+            f"{told} here; a node that loads it needs it"
+        ]
 
 
 async def test_one_that_cannot_become_another_takes_what_is_new_back() -> None:

@@ -1,0 +1,52 @@
+"""Which files of models are not on this machine: asked before an engine is started."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from atomr_infer.errors import ConfigError
+from atomr_infer.runtimes.files import missing_files
+from atomr_infer.runtimes.loader import load_runtime
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from atomr_infer.cli.plan import ServePlan
+
+
+def missing_models(
+    plan: ServePlan, names: Collection[str] | None = None
+) -> Iterator[str]:
+    """Say which files are not here, where other machines may have them.
+
+    Args:
+        plan: what is to be served.
+        names: of the deployments that are looked at; None: all.
+
+    Raises:
+        ConfigError: one is missing, and no other machine could have it; or it can be
+            nowhere.  With its place, where the plan is from a file.
+    """
+    for index, deployment in enumerate(plan.deployments):
+        if names is not None and deployment.name not in names:
+            continue
+        try:
+            paths = missing_files(load_runtime(deployment.runtime), deployment)
+        except ConfigError as error:
+            told = f"deployment {deployment.name!r}: {error.message}"
+            raise at_deployment(plan, index, told) from error
+        for path in paths:
+            told = f"deployment {deployment.name!r}: there is no {str(path)!r}"
+            if not plan.has_machines:
+                raise at_deployment(plan, index, told)
+            yield f"{told} here; a node that loads it needs it"
+
+
+def at_deployment(
+    plan: ServePlan, index: int, told: str, key: str = "model"
+) -> ConfigError:
+    """Return what is wrong with one of a plan's deployments, with its place."""
+    if plan.origin is None:
+        return ConfigError(told)
+    line = plan.origin.positions.line(("deployment", index, key))
+    return ConfigError(told, path=plan.origin.path, line=line)
