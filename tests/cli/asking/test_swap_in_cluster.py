@@ -82,7 +82,7 @@ async def test_a_swap_whose_leader_is_killed_is_taken_back(tmp_path: Path) -> No
         assert found["reason"] == "a, which led it, ended in the middle of it"
         assert found["node"] in ("b", "c")
         await three.start("a")
-        await until_swap(three.running["a"], lambda swap: swap == found)
         for command in three.running.values():
+            await until_swap(command, lambda swap: swap == found)
             assert {await heard(command) for _ in range(4)} == {"old"}
             assert "Traceback" not in command.stderr

@@ -13,8 +13,8 @@ import pytest
 import trio
 
 from tests.cli.conftest import COMMAND, Command, environment, mock_config
-from tests.cli.serving.test_serve import free_port
 from tests.gateway.http import chat, request, until
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -131,7 +131,7 @@ async def test_a_file_gets_plain_lines_whatever_colour_is_forced(config: str) ->
 async def test_log_lines_go_above_the_bar_and_not_into_it(
     write: Callable[[str], str],
 ) -> None:
-    config = write(mock_config("load_s = 4.0"))
+    config = write(mock_config("load_s = 8.0"))
     port = free_port()
     arguments = ("serve", "-c", config, "--bind", f"127.0.0.1:{port}")
     async with in_terminal(*arguments) as command:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import signal
-import socket
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,6 +12,7 @@ import trio
 from atomr_infer.cli.certificates import make_folder
 from tests.cli.conftest import start_command
 from tests.gateway.http import chat, request
+from tests.ports import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,7 +58,7 @@ class Three:
         make_folder(folder, cluster="dev", nodes=NAMES)
         self._folder = folder
         self._stack = stack
-        self._ports = _free_ports(len(NAMES))
+        self._ports = free_ports(len(NAMES))
         self.running: dict[str, Command] = {}
 
     async def start(self, *names: str) -> None:
@@ -106,14 +106,6 @@ class Three:
             while not holds(found := await self.holders()):
                 pass
         return found
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
 
 
 @pytest.mark.slow

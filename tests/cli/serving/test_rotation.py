@@ -8,12 +8,15 @@ import trio
 
 from atomr_infer.testing import upstream_script as script
 from atomr_infer.testing.upstream import open_openai_upstream
+from tests.at_once import no_time
 from tests.cli.conftest import start_command
 from tests.gateway.http import Answer, chat, events, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from trio.testing import MockClock
 
     from tests.cli.conftest import Command
 
@@ -23,8 +26,9 @@ async def ask(command: Command, into: list[Answer], *, stream: bool = False) -> 
 
 
 async def test_a_rotated_file_is_used_while_an_answer_streams_on(
-    write: Callable[[str], str], tmp_path: Path
+    write: Callable[[str], str], tmp_path: Path, mock_clock: MockClock
 ) -> None:
+    mock_clock.rate = 1.0
     file, fresh = tmp_path / "key", tmp_path / "fresh"
     file.write_text("sk-old\n")
     slow = script.Happy(tokens=("a", "b", "c", "d"), delay_s=0.1)
@@ -46,11 +50,12 @@ async def test_a_rotated_file_is_used_while_an_answer_streams_on(
 
                 nursery.start_soon(stream)
                 await until(lambda: len(upstream.requests) == 1)
-                fresh.write_text("sk-new\n")
-                fresh.replace(file)
-                upstream.api_keys = {"sk-new"}  # the old one is revoked
-                await ask(command, whole)
-                assert not streamed, "the first answer is still under way"
+                with no_time(mock_clock):  # for the upstream
+                    fresh.write_text("sk-new\n")
+                    fresh.replace(file)
+                    upstream.api_keys = {"sk-new"}  # the old one is revoked
+                    await ask(command, whole)
+                    assert not streamed, "the first answer is still under way"
         used = [request.headers["authorization"] for request in upstream.requests]
     assert whole[0].status == 200
     assert events(streamed[0])[-1] == "[DONE]"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
-import socket
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -19,15 +18,9 @@ from atomr_infer.model.deployment import Deployment
 from atomr_infer.testing.upstream import open_openai_upstream
 from tests.cli.conftest import Start, start_command
 from tests.gateway.http import chat, events, request, until
+from tests.ports import free_port
 
 KEY = "sk-environment-0123456789"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def alive(pid: int) -> bool:
@@ -86,7 +79,7 @@ async def test_a_request_that_comes_while_its_model_loads_waits_for_it(
     serve: Start,
 ) -> None:
     port = free_port()
-    async with serve("load_s = 2.5", port=port) as command:
+    async with serve("load_s = 4.0", port=port) as command:
         await command.said("m: reading the script")
         ready = await request(port, "GET", "/readyz")
         alive = await request(port, "GET", "/healthz")

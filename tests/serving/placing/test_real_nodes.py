@@ -13,6 +13,7 @@ from atomr_infer.model.placement import Check, Placement
 from atomr_infer.model.secret import EnvSecret, Secret
 from atomr_infer.policy.lifecycle.deployment_state import State
 from atomr_infer.testing.upstream import open_openai_upstream
+from tests.ports import free_port
 from tests.serving.placing.real import open_fleet, until
 
 if TYPE_CHECKING:
@@ -104,9 +105,7 @@ async def test_what_has_no_place_is_said_with_the_reason(tmp_path: Path) -> None
 async def test_a_provider_out_of_reach_is_served_and_shown_until_it_is_there(
     tmp_path: Path,
 ) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     async with open_fleet(tmp_path, "a") as fleet:
         node = fleet.nodes["a"]
         await node.cluster.deploy(remote(f"http://127.0.0.1:{port}/v1"))
