@@ -1,6 +1,6 @@
 """The failures of earlier OTPs for Python, each as a test that it is not ours.
 
-All under a real clock with a bound of one second, as the originals were run.
+All under a real clock, as the originals were run, with a bound for those that hung.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ if TYPE_CHECKING:
 
     CleanNode: TypeAlias = Callable[[], AbstractAsyncContextManager[Node]]
 
-LIMIT_S = 1.0
+LIMIT_S = 10.0
 settle = trio.testing.wait_all_tasks_blocked
 
 
 class Server(GenServer):
-    """Counts casts; crashes, sleeps or forwards when told to."""
+    """Counts casts; crashes, sleeps, waits or forwards when told to."""
 
     def __init__(self) -> None:
         self.casts = 0
@@ -68,6 +68,8 @@ class Server(GenServer):
             raise ValueError("crash")
         if isinstance(request, float):
             await trio.sleep(request)
+        if isinstance(request, trio.Event):
+            await request.wait()
         return Reply(self.casts)
 
     def handle_cast(self, message: int | tuple[int, Pid]) -> None:
@@ -188,9 +190,10 @@ async def test_terminate_runs_when_the_server_is_cancelled() -> None:
             await trio.sleep(0.01)
             ended.append(reason)
 
-    with trio.move_on_after(0.01):
+    with trio.CancelScope() as scope:
         async with open_node() as node:
             await node.start(Closes())
+            scope.cancel()
             await trio.sleep_forever()
 
     assert ended == [SHUTDOWN]
@@ -231,12 +234,14 @@ async def test_an_init_that_raises_is_told_with_its_own_error_and_traceback(
 async def test_a_cast_to_a_busy_server_does_not_wait(clean_node: CleanNode) -> None:
     async with clean_node() as node, trio.open_nursery() as nursery:
         server = await node.start(Server())
-        nursery.start_soon(call, server, 0.05)
+        busy = trio.Event()
+        nursery.start_soon(call, server, busy)
         await settle()
-        began = trio.current_time()
         for _ in range(100):
             cast(server, 0)
-        assert trio.current_time() - began < 0.04
+        # It is in its call still.
+        assert server._process.behaviour.casts == 0
+        busy.set()
         with trio.fail_after(LIMIT_S):
             assert await call(server, "count") == 100
 
@@ -314,9 +319,10 @@ async def test_a_child_that_is_cancelled_from_around_is_not_restarted() -> None:
         async def init(self) -> None:
             starts.append(trio.current_time())
 
-    with trio.move_on_after(0.01):
+    with trio.CancelScope() as scope:
         async with open_node() as node:
             await node.start(Supervisor([child(Child)], max_restarts=100))
+            scope.cancel()
             await trio.sleep_forever()
 
     assert len(starts) == 1

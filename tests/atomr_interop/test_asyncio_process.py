@@ -223,10 +223,15 @@ async def test_a_caller_that_is_cancelled_already_begins_nothing(
         assert ran == []
 
 
-async def test_a_timeout_cancels_the_task(clean_node: CleanNode) -> None:
+async def test_a_timeout_cancels_the_task(
+    clean_node: CleanNode, mock_clock: trio.testing.MockClock
+) -> None:
+    mock_clock.rate = 1
+    began = threading.Event()
     ended: list[bool] = []
 
     async def slow() -> None:
+        began.set()
         try:
             await forever()
         finally:
@@ -234,10 +239,18 @@ async def test_a_timeout_cancels_the_task(clean_node: CleanNode) -> None:
 
     async with clean_node() as node:
         await node.start(loop_child())
-        with pytest.raises(CallTimeoutError) as caught:
-            await call_asyncio("loop", slow, timeout_s=0.01)
-        assert str(caught.value) == "call('loop', slow()): no reply within 0.01 s"
-        assert ended == [True]
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def ask() -> None:
+                with pytest.raises(CallTimeoutError) as caught:
+                    await call_asyncio("loop", slow, timeout_s=60.0)
+                said = "call('loop', slow()): no reply within 60.0 s"
+                assert str(caught.value) == said
+                assert ended == [True]
+
+            await until(began)
+            mock_clock.jump(60.0)
 
 
 async def test_a_task_cancelled_inside_the_loop_is_an_error_of_its_own(
@@ -357,12 +370,17 @@ async def test_a_resource_that_does_not_open_fails_the_start(
 
 
 async def test_a_resource_that_opens_too_slowly_is_cancelled(
-    clean_node: CleanNode, caplog: pytest.LogCaptureFixture
+    clean_node: CleanNode,
+    mock_clock: trio.testing.MockClock,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    mock_clock.rate = 1
+    opening = threading.Event()
     closed: list[str] = []
 
     @asynccontextmanager
     async def slow() -> AsyncIterator[None]:
+        opening.set()
         try:
             await forever()
             yield
@@ -370,9 +388,16 @@ async def test_a_resource_that_opens_too_slowly_is_cancelled(
             closed.append("closed")
 
     async with clean_node() as node:
-        spec = loop_child(AsyncioProcess.of(slow), init_timeout_s=0.01)
-        with pytest.raises(InitTimeoutError):
-            await node.start(spec)
+        spec = loop_child(AsyncioProcess.of(slow), init_timeout_s=60.0)
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def start() -> None:
+                with pytest.raises(InitTimeoutError):
+                    await node.start(spec)
+
+            await until(opening)
+            mock_clock.jump(60.0)
         await eventually(lambda: not abandoned_threads())
     assert closed == ["closed"]
 

@@ -164,23 +164,32 @@ async def test_open_runs_in_init_and_its_error_fails_the_start(
         assert whereis("it") is None
 
 
-async def test_an_open_that_takes_too_long_is_left_behind_and_closed_when_done() -> (
-    None
-):
-    go = threading.Event()
+async def test_an_open_that_takes_too_long_is_left_behind_and_closed_when_done(
+    mock_clock: trio.testing.MockClock,
+) -> None:
+    mock_clock.rate = 1
+    began, go = threading.Event(), threading.Event()
     done: list[str] = []
 
     @contextmanager
     def open_it() -> Iterator[None]:
+        began.set()
         go.wait(10)
         done.append("opened")
         yield
         done.append("closed")
 
     async with open_node() as node:
-        spec = temporary(ThreadServer.of(open_it), init_timeout_s=0.01)
-        with pytest.raises(InitTimeoutError):
-            await node.start(spec)  # type: ignore[arg-type]
+        spec = temporary(ThreadServer.of(open_it), init_timeout_s=60.0)
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def start() -> None:
+                with pytest.raises(InitTimeoutError):
+                    await node.start(spec)  # type: ignore[arg-type]
+
+            await until(began)
+            mock_clock.jump(60.0)
         assert len(abandoned_threads()) == 1
         go.set()
         await eventually(lambda: not abandoned_threads())

@@ -84,7 +84,7 @@ async def test_a_service_that_shares_the_life_falls_into_a_new_one() -> None:
     service = _FallingService()
     async with open_node("a"), open_alone("a", [service]):
         send("falls", "fall")
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             await service.again.wait()
     first, second = service.boots
     assert 0 < first < second
@@ -93,7 +93,7 @@ async def test_a_service_that_shares_the_life_falls_into_a_new_one() -> None:
 async def test_the_body_ends_when_the_services_cannot_stand() -> None:
     with pytest.raises(ClusterDownError):
         async with open_node("a"), open_alone("a", [_FallingService()]):
-            with trio.fail_after(5):
+            with trio.fail_after(30):
                 while True:
                     if whereis("falls") is not None:
                         send("falls", "fall")

@@ -211,7 +211,7 @@ def test_a_file_system_without_room_says_so(tmp_path: Path) -> None:
         check=False,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
     assert "budgets' file" in done.stdout, done.stderr
     assert "make room" in done.stdout or "look for room" in done.stdout

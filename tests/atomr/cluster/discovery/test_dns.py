@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -12,6 +13,7 @@ import dns.asyncresolver
 import dns.flags
 import dns.message
 import dns.rcode
+import dns.resolver
 import dns.rrset
 import pytest
 import trio
@@ -72,21 +74,37 @@ def silence(_: dns.message.Message) -> list[bytes]:
 
 @asynccontextmanager
 async def _serve(
-    udp: Answer, tcp: Answer | None = None, *, timeout_s: float = 0.3, name: str = NAME
+    udp: Answer, tcp: Answer | None = None, *, timeout_s: float = 30.0, name: str = NAME
 ) -> AsyncIterator[SrvSeeds]:
     """Serve DNS at one port, UDP and TCP, and yield who asks there."""
-    socket = trio.socket.socket(type=trio.socket.SOCK_DGRAM)
-    await socket.bind(("127.0.0.1", 0))
+    socket, listeners = await _one_port(tcp=tcp is not None)
     port = socket.getsockname()[1]
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_answer_datagrams, socket, udp)
         if tcp is not None:
-            listeners = await trio.open_tcp_listeners(port, host="127.0.0.1")
             serve = partial(trio.serve_listeners, partial(_answer_stream, tcp))
             nursery.start_soon(serve, listeners)
         yield SrvSeeds(name, nameservers=[f"127.0.0.1:{port}"], timeout_s=timeout_s)
         nursery.cancel_scope.cancel()
     socket.close()
+
+
+async def _one_port(
+    *, tcp: bool
+) -> tuple[trio.socket.SocketType, list[trio.SocketListener]]:
+    """Return a port of UDP, and its number's of TCP, which somebody else may have."""
+    while True:
+        socket = trio.socket.socket(type=trio.socket.SOCK_DGRAM)
+        await socket.bind(("127.0.0.1", 0))
+        if not tcp:
+            return socket, []
+        port = socket.getsockname()[1]
+        try:
+            return socket, await trio.open_tcp_listeners(port, host="127.0.0.1")
+        except OSError as error:
+            socket.close()
+            if error.errno != errno.EADDRINUSE:
+                raise
 
 
 async def _answer_datagrams(socket: trio.socket.SocketType, made: Answer) -> None:
@@ -130,7 +148,7 @@ async def test_a_name_may_end_with_a_dot() -> None:
 
 async def test_a_truncated_answer_is_asked_for_by_tcp() -> None:
     many = [f"1 1 4370 n{number:03}.nodes.test." for number in range(500)]
-    async with _serve(truncated, framed(whole(*many)), timeout_s=5.0) as seeds:
+    async with _serve(truncated, framed(whole(*many))) as seeds:
         found = await seeds.find()
     assert (len(found), found[0]) == (500, "n000.nodes.test:4370")
 
@@ -161,7 +179,7 @@ async def test_a_service_that_says_that_it_is_none_has_no_seeds() -> None:
 async def test_what_is_no_answer_is_a_failure_in_time(
     udp: Answer, tcp: Answer | None
 ) -> None:
-    async with _serve(udp, tcp) as seeds:
+    async with _serve(udp, tcp, timeout_s=0.3) as seeds:
         with trio.fail_after(10.0), pytest.raises(DiscoveryError) as caught:
             await seeds.find()
     assert str(caught.value).startswith(f"discovery by DNS, SRV of {NAME}: ")
@@ -171,7 +189,7 @@ async def test_nobody_may_answer_for_the_server_first() -> None:
     def both(query: dns.message.Message) -> list[bytes]:
         return [*of_another_query(query), *whole(*RECORDS)(query)]
 
-    async with _serve(both, timeout_s=5.0) as seeds:
+    async with _serve(both) as seeds:
         found = await seeds.find()
     assert "evil.test:666" not in found
     assert len(found) == 3
@@ -192,12 +210,11 @@ async def test_the_systems_settings_are_not_read_in_the_loop(
     class Noted(dns.asyncresolver.Resolver):
         def __init__(self) -> None:
             readers.append(threading.get_ident())
-            super().__init__(configure=False)
-            self.nameservers = ["127.0.0.1"]
+            raise dns.resolver.NoResolverConfiguration("none are here")
 
     monkeypatch.setattr(dns.asyncresolver, "Resolver", Noted)
-    with pytest.raises(DiscoveryError):
-        await SrvSeeds(NAME, timeout_s=0.01).find()
+    with pytest.raises(DiscoveryError, match="none are here"):
+        await SrvSeeds(NAME).find()
     assert len(readers) == 1
     assert readers[0] != threading.get_ident()
 

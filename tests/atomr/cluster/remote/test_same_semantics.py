@@ -656,14 +656,18 @@ async def test_a_process_can_have_a_name_here(place: Place) -> None:
     assert await place.run(ask) == 3
 
 
-async def test_a_timer_sends_to_a_process(place: Place) -> None:
+async def test_a_timer_sends_to_a_process(
+    place: Place, mock_clock: trio.testing.MockClock
+) -> None:
+    mock_clock.rate = 1
     counter = await place.start(Counter)
 
     async def ask() -> object:
-        send_after(0.02, counter, Note("late"))
+        send_after(3.0, counter, Note("late"))
         assert await call(counter, Give("notes")) == []
-        while not (notes := await call(counter, Give("notes"))):  # noqa: ASYNC110
-            await trio.sleep(0.01)
+        mock_clock.jump(3.0)
+        while not (notes := await call(counter, Give("notes"))):
+            await trio.lowlevel.checkpoint()
         return notes
 
     assert await place.run(ask) == [Note("late")]

@@ -83,7 +83,7 @@ async def test_a_failure_that_sync_meets_first_ends_the_process_too(
         replicator.open_map("m").put("k", 1)
         with pytest.raises(ShardStoreError):
             await replicator.sync()
-        with trio.fail_after(5.0):
+        with trio.fail_after(30.0):
             reason = await wait_exit(pid)
         assert isinstance(reason, ShardStoreError)
 
@@ -134,7 +134,7 @@ async def test_threads_that_wait_for_a_resolver_hold_up_no_write(
         await limiter.acquire_on_behalf_of("others")
         limiter.total_tokens = 1
         try:
-            with trio.fail_after(5.0):
+            with trio.fail_after(30.0):
                 await replicator.sync()
         finally:
             limiter.total_tokens = tokens
