@@ -14,8 +14,8 @@ import pytest
 import trio
 
 from atomr_infer.cli.certificates import make_folder
-from tests.atomr.cluster.real.harness import free_ports
 from tests.examples.loading import EXAMPLES
+from tests.ports import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

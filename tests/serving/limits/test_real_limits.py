@@ -26,7 +26,7 @@ from atomr_infer.cli.certificates import make_folder
 from atomr_infer.testing.upstream import FakeUpstream, open_openai_upstream
 from atomr_infer.testing.upstream_script import Happy
 from atomr_infer.testing.upstreams.rate_limit import SlidingLimit
-from tests.atomr.cluster.real.harness import free_ports
+from tests.ports import free_ports
 from tests.serving.limits.cables import Cables, open_cables
 from tests.serving.limits.node_program import CLUSTER
 

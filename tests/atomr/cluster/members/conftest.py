@@ -30,6 +30,7 @@ from tests.atomr.http2.conftest import (  # noqa: F401 - fixtures
     Authority,
     authority,
 )
+from tests.ports import free_port
 
 WITHIN_S = 20.0
 
@@ -67,7 +68,7 @@ def options(authority: Authority) -> Callable[..., ClusterOptions]:  # noqa: F81
             "membership": CALM,
             "heartbeat_interval_s": 0.1,
             "heartbeat_timeout_s": 10.0,
-            "handshake_timeout_s": 2.0,
+            "handshake_timeout_s": 10.0,
             "redial_s": 0.02,
             "max_redial_s": 0.3,
         }
@@ -120,10 +121,8 @@ def told(events: list[PeerEvent]) -> list[tuple[str, str]]:
 
 @pytest.fixture
 def unused_port() -> int:
-    """Return a port that was free just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port that nobody is given who does not name it."""
+    return free_port()
 
 
 @pytest.fixture

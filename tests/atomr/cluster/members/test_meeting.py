@@ -129,13 +129,16 @@ async def test_a_watcher_that_raises_is_logged_and_harms_nobody(
     assert "a watcher of peers failed on PeerUp" in caplog.text
 
 
-async def test_a_restarted_node_is_another_peer(open_member: OpenMember) -> None:
+async def test_a_restarted_node_is_another_peer(
+    open_member: OpenMember, unused_port: int
+) -> None:
+    at = f"127.0.0.1:{unused_port}"
     async with open_member("a") as a:
         with watched(a) as events:
-            async with open_member("b", a.address) as b:
+            async with open_member("b", a.address, listen=at) as b:
                 await a.wait_for(2, timeout_s=WITHIN_S)
-                first, port = b.origin, b._station.port
-            async with open_member("b", a.address, listen=f"127.0.0.1:{port}") as b:
+                first = b.origin
+            async with open_member("b", a.address, listen=at) as b:
                 await b.wait_for(2, timeout_s=WITHIN_S)
                 await until(lambda: len(events) == 3)
                 second = b.origin

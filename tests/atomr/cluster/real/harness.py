@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ import trio
 
 from atomr_infer.cli.certificates import make_folder
 from tests.atomr.cluster.real.node_program import CLUSTER
+from tests.ports import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
@@ -213,17 +213,6 @@ class RealCluster:
 def make_certificates(folder: Path, names: Iterable[str]) -> None:
     """Make an authority, and a certificate for each node."""
     make_folder(folder, cluster=CLUSTER, nodes=tuple(names))
-
-
-def free_ports(number: int) -> list[int]:
-    """Return ports that were free just now."""
-    probes = [socket.socket() for _ in range(number)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [int(probe.getsockname()[1]) for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
 
 
 @asynccontextmanager
