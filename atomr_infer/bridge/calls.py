@@ -66,10 +66,14 @@ class ParentCall:
     Attributes:
         number: the question's number on the wire.
         ended: set when it is out of the engine, however it ended.
+        computes: whether the engine runs for it.
     """
 
-    def __init__(self, number: int) -> None:
+    has_room = True
+
+    def __init__(self, number: int, *, computes: bool = True) -> None:
         self.number = number
+        self.computes = computes
         self.ended = trio.Event()
         self._value: Value | None = None
         self._error: InferenceError | None = None

@@ -79,6 +79,7 @@ from atomr_infer.runtimes.contract import (
     Progress,
     RunnerContext,
     RuntimePlugin,
+    Stepped,
 )
 
 ORPHANED_STATUS = 70
@@ -170,7 +171,7 @@ class Server:
                 if number in self._streams:
                     self._streams[number].scope.cancel()
             case Ping():
-                self._link.send_nowait(Pong())
+                self._link.send_nowait(Pong(_steps_of(self._runner)))
             case Close():
                 self._closing.set()
 
@@ -242,6 +243,12 @@ class Server:
                 assert isinstance(chunk, TokenChunk), chunk
                 await stream.take_credit()
                 self._link.send_nowait(_frame_of(frame.stream, chunk))
+
+
+def _steps_of(runner: ModelRunner | None) -> int | None:
+    if runner is None or not isinstance(runner, Stepped):
+        return None
+    return runner.steps
 
 
 def _frame_of(number: int, chunk: TokenChunk) -> Text | Chunk:

@@ -67,6 +67,7 @@ class TimeoutsWire(Wire, frozen=True):
 
     load_s: float
     silent_s: float
+    stuck_s: float | None
     connect_s: float
     first_token_s: float
     idle_s: float

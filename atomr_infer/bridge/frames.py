@@ -19,7 +19,7 @@ one msgpack array: the frame's tag and its fields.  The conversation::
       | <------------- Measured(n) ---|
       | <------------- End(n) --------|
       |-- Ping * -------------------->|
-      | <------------- Pong * --------|   so its event loop runs
+      | <------------- Pong * --------|   so its event loop runs; with its steps
       | <------------- Failed --------|   the runner can serve no more
       |-- Close --------------------->|   then the child exits
 
@@ -52,7 +52,7 @@ from atomr_infer.bridge.values import (
     ProgressWire,
 )
 
-PROTOCOL_VERSION = 8
+PROTOCOL_VERSION = 9
 """Changes with every change of a frame; both sides must agree exactly."""
 
 MAX_FRAME_BYTES = 32 * 1024 * 1024
@@ -221,7 +221,9 @@ class Failed(_Frame, frozen=True):
 
 
 class Pong(_Frame, frozen=True):
-    """The answer to ``Ping``."""
+    """The answer to ``Ping``; ``steps``: the engine's so far, None: it tells none."""
+
+    steps: int | None = None
 
 
 Told = Chunk | Text | Vectors | Counted | Tensors | Measured

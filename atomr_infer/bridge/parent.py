@@ -12,6 +12,7 @@ is not ready in ``load_s``     it is killed; :class:`EngineStartError`
 dies later                     every stream and ``failed()`` give
                                :class:`EngineCrashedError` with the exit
 is silent for ``silent_s``     it is killed; :class:`EngineHungError`
+makes nothing for ``stuck_s``  it is killed; :class:`EngineHungError`
 does not cancel in time        it is killed; :class:`EngineHungError`
 sends garbage                  it is killed; :class:`EngineCrashedError`
 has no memory for anything    it is closed; :class:`EngineCrashedError`
@@ -39,14 +40,11 @@ from atomr_infer.bridge.frames import (
     Cancel,
     ChildFrame,
     Close,
-    Count,
-    Embed,
     End,
     Execute,
     Failed,
     FrameError,
     Hello,
-    Infer,
     Measure,
     Open,
     Ping,
@@ -58,15 +56,15 @@ from atomr_infer.bridge.frames import (
     child_reader,
 )
 from atomr_infer.bridge.link import Link
+from atomr_infer.bridge.questions import Questions
+from atomr_infer.bridge.shown import Shown
 from atomr_infer.bridge.streams import ParentStream
 from atomr_infer.bridge.values import (
     batch_to_wire,
     capabilities_from_wire,
-    embed_request_to_wire,
-    infer_request_to_wire,
-    progress_from_wire,
 )
-from atomr_infer.bridge.vitals import Silence, describe_exit
+from atomr_infer.bridge.vitals import describe_exit
+from atomr_infer.bridge.watch import Watch
 from atomr_infer.errors import InferenceError, InvalidRequestError
 
 if TYPE_CHECKING:
@@ -76,13 +74,12 @@ if TYPE_CHECKING:
     from atomr_infer.bridge.frames import ParentFrame
     from atomr_infer.bridge.limits import BridgeLimits
     from atomr_infer.bridge.process import Child
+    from atomr_infer.errors import EngineHungError
     from atomr_infer.model.batch import ExecuteBatch
     from atomr_infer.model.capabilities import Capabilities
     from atomr_infer.model.deployment import Deployment
-    from atomr_infer.model.embeddings import Embeddings, EmbedRequest
     from atomr_infer.model.figures import Figure
-    from atomr_infer.model.tensors import Inferred, InferRequest
-    from atomr_infer.runtimes.contract import Progress, RunnerContext
+    from atomr_infer.runtimes.contract import RunnerContext
 
 _log = logging.getLogger(__name__)
 
@@ -91,7 +88,7 @@ LINGER_S = 1.0
 output of one that died is awaited for this long (helpers may hold its pipe)."""
 
 
-class BridgedRunner:
+class BridgedRunner(Questions):
     """A :class:`~atomr_infer.runtimes.contract.ModelRunner` in a child process."""
 
     def __init__(
@@ -108,11 +105,12 @@ class BridgedRunner:
         self._context = context
         self._child = child
         self._limits = limits
+        self._shown = Shown(deployment.name, context.progress)
+        self._watch = Watch(deployment.name, limits)
         self._output = OutputCapture(child.output, deployment.name)
         self._numbers = itertools.count()
         self._streams: dict[int, ParentStream | ParentCall] = {}
         self._capabilities: Capabilities | None = None
-        self._progress: Progress | None = None
         self._error: InferenceError | None = None
         self._closing = False
         # Set once each; a life goes from top to bottom, and may skip.
@@ -164,37 +162,21 @@ class BridgedRunner:
             if not stream.ended.is_set():
                 await self._stop_stream(stream)
 
-    async def embed(self, request: EmbedRequest) -> Embeddings:
-        """Have the child's runner turn texts into vectors.
-
-        Raises:
-            InferenceError: as :meth:`execute`; also when it does no such thing.
-
-        Cancellation: as leaving a generation.
-        """
-        found = await self._ask(lambda n: Embed(n, embed_request_to_wire(request)))
-        return cast("Embeddings", found)
-
-    async def count_tokens(self, batch: ExecuteBatch) -> int:
-        """Have the child's runner count a prompt's tokens; fails as :meth:`embed`."""
-        return cast("int", await self._ask(lambda n: Count(n, batch_to_wire(batch))))
-
-    async def infer(self, request: InferRequest) -> Inferred:
-        """Have the child's runner take tensors; fails as :meth:`embed`."""
-        found = await self._ask(lambda n: Infer(n, infer_request_to_wire(request)))
-        return cast("Inferred", found)
-
     async def figures(self) -> tuple[Figure, ...]:
         """Return what the child's runner tells of its engine; none: it tells nothing.
 
         Cancellation: nobody waits for the answer any more; the child is left alone.
         """
-        call = ParentCall(next(self._numbers))
+        call = ParentCall(next(self._numbers), computes=False)
         self._begin(call, lambda: Measure(call.number))
         try:
             return cast("tuple[Figure, ...]", await call.value())
         finally:
             self._streams.pop(call.number, None)
+
+    def reread(self, deployment: Deployment) -> None:
+        """Be as patient with an engine that makes nothing as a deployment says now."""
+        self._watch.reread(deployment)
 
     async def failed(self) -> InferenceError:
         """Wait until the child is of no use any more, and return why."""
@@ -215,8 +197,10 @@ class BridgedRunner:
             ) from error
         self._streams[stream.number] = stream
 
-    async def _ask(self, frame: Callable[[int], ParentFrame]) -> Value:
-        call = ParentCall(next(self._numbers))
+    async def _ask(
+        self, frame: Callable[[int], ParentFrame], *, computes: bool = True
+    ) -> Value:
+        call = ParentCall(next(self._numbers), computes=computes)
         self._begin(call, lambda: frame(call.number))
         try:
             return await call.value()
@@ -252,7 +236,9 @@ class BridgedRunner:
         with trio.move_on_after(bound_s):
             await self._started.wait()
         if not self._started.is_set():
-            self._give_up(reasons.not_ready_in_time(self._name, bound_s, self._doing))
+            self._give_up(
+                reasons.not_ready_in_time(self._name, bound_s, self._shown.doing)
+            )
         if self._error is not None:
             raise reasons.again(self._error)
 
@@ -289,7 +275,7 @@ class BridgedRunner:
                     nursery.start_soon(self._link.write_forever)
                     nursery.start_soon(self._read_frames)
                     nursery.start_soon(self._output.run)
-                    nursery.start_soon(self._watch)
+                    nursery.start_soon(self._look_after)
                     await self._await_exit()
                     nursery.cancel_scope.cancel()
             finally:
@@ -312,19 +298,21 @@ class BridgedRunner:
     def _exit_error(self, how: str) -> InferenceError:
         if self._capabilities is not None:
             return reasons.crashed(self._name, how)
-        return reasons.died_starting(self._name, how, self._doing, self._output.tail)
+        return reasons.died_starting(
+            self._name, how, self._shown.doing, self._output.tail
+        )
 
-    async def _watch(self) -> None:
+    async def _look_after(self) -> None:
         """Ask for a sign of life in each turn, once the runner is ready."""
         await self._started.wait()
-        limits = self._limits
-        silence = Silence(max(1, round(limits.silent_s / limits.heartbeat_s)))
-        while not silence.hung:
+        hung: EngineHungError | None = None
+        while hung is None:
             self._link.heard = False
             self._link.send_nowait(Ping())
-            await trio.sleep(limits.heartbeat_s)
-            silence = silence.after_turn(heard=self._link.heard)
-        self._give_up(reasons.silent(self._name, limits.silent_s))
+            await trio.sleep(self._limits.heartbeat_s)
+            asked = self._streams.values()
+            hung = self._watch.after_turn(heard=self._link.heard, asked=asked)
+        self._give_up(hung)
 
     def _fail(self, error: InferenceError) -> None:
         """Note why no more work can be done; the first reason stays."""
@@ -360,8 +348,10 @@ class BridgedRunner:
 
     def _handle(self, frame: ChildFrame) -> None:
         if isinstance(frame, Told):
-            if frame.stream in self._streams:
-                self._streams[frame.stream].take(frame)
+            stream = self._streams.get(frame.stream)
+            if stream is not None:
+                stream.take(frame)
+                self._watch.told |= stream.computes
             return
         match frame:
             case End(number, error):
@@ -369,7 +359,7 @@ class BridgedRunner:
                 if stream is not None:
                     stream.end(None if error is None else reasons.told(error))
             case Starting(progress):
-                self._report(progress_from_wire(progress))
+                self._shown.take(progress)
             case Hello(protocol):
                 self._check_protocol(protocol)
             case Ready(capabilities):
@@ -377,15 +367,8 @@ class BridgedRunner:
                 self._started.set()
             case StartFailed(error) | Failed(error):
                 self._fail(reasons.told(error))
-            case Pong():
-                """Heard: the link has noted it."""
-
-    def _report(self, progress: Progress) -> None:
-        self._progress = progress
-        try:
-            self._context.progress(progress)
-        except Exception:  # noqa: BLE001  a display's bug must not cost an engine
-            _log.exception("showing the progress of %r failed", self._name)
+            case Pong(steps):
+                self._watch.steps = steps
 
     def _check_protocol(self, protocol: int) -> None:
         if protocol != PROTOCOL_VERSION:
@@ -394,7 +377,3 @@ class BridgedRunner:
     @property
     def _name(self) -> str:
         return self._deployment.name
-
-    @property
-    def _doing(self) -> str:
-        return "starting" if self._progress is None else self._progress.phase

@@ -71,6 +71,15 @@ def silent(name: str, bound_s: float) -> EngineHungError:
     )
 
 
+def stuck(name: str, bound_s: float, *, tells_steps: bool) -> EngineHungError:
+    """Nothing came of an engine that was asked, for ``stuck_s``."""
+    what = "made no step" if tells_steps else "told no token"
+    return EngineHungError(
+        f"the engine of deployment {name!r} has requests and {what} for "
+        f"{bound_s:g} s (timeouts.stuck_s); its process was killed"
+    )
+
+
 def did_not_cancel(name: str, bound_s: float) -> EngineHungError:
     """A generation went on after it was cancelled."""
     return EngineHungError(

@@ -43,6 +43,8 @@ class ParentStream:
         ended: set when the generation is out of the engine, however it ended.
     """
 
+    computes = True
+
     def __init__(
         self, number: int, window: int, send: Callable[[Credit], None]
     ) -> None:
@@ -80,6 +82,11 @@ class ParentStream:
             await self._reader.wait()
         self._grant()
         return self._chunks.popleft()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the child may send more; False: the reader does not read."""
+        return self._credit > 0
 
     def take(self, frame: Told) -> None:
         """Take what the child says of this stream.

@@ -42,6 +42,41 @@ class Silence:
         return attrs.evolve(self, turns=0 if heard else self.turns + 1)
 
 
+@attrs.frozen
+class Standstill:
+    """For how long an engine that is asked for something has made nothing, in turns.
+
+    Turns in which nobody waits for it change nothing: requests that give up one after
+    the other, each of them soon, wait for the same engine.
+
+    Attributes:
+        turns: turns since it made something, but those in which nobody waited for it.
+        steps: the steps that it has made; None: it does not tell.
+
+    >>> stands = Standstill().after_turn(asked=True, told=False, steps=None)
+    >>> stands = stands.after_turn(asked=False, told=False, steps=None)
+    >>> stands.after_turn(asked=True, told=False, steps=None).turns
+    2
+    >>> stands.after_turn(asked=True, told=True, steps=None).turns
+    0
+    """
+
+    turns: int = 0
+    steps: int | None = None
+
+    def after_turn(self, *, asked: bool, told: bool, steps: int | None) -> Standstill:
+        """Return the count after one more turn.
+
+        Args:
+            asked: whether somebody waits for what it makes.
+            told: whether a piece of an answer came.
+            steps: the steps that it has made, as it said last; None: it does not tell.
+        """
+        if told or steps != self.steps:
+            return Standstill(steps=steps)
+        return attrs.evolve(self, turns=self.turns + asked)
+
+
 def describe_exit(returncode: int) -> str:
     """Say how a process ended, from ``Popen.returncode``.
 

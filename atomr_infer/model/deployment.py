@@ -135,6 +135,12 @@ class Timeouts:
         silent_s: a local engine's process that gives no sign of life is killed after
             so long, and another one is started.  One that holds its interpreter for
             longer in normal work needs more.
+        stuck_s: a local engine that is asked and makes nothing for so long is killed
+            with its process, and another one is started: no step, where it tells its
+            steps (``ort``, ``llamacpp``, ``vllm``, ``tensorrt``: reading a piece of a
+            prompt is one), else no piece of any answer, so that it needs more than
+            the longest prompt takes.  None: 90 seconds; where it tells no steps, the
+            longer one of ``first_token_s`` and ``idle_s`` and 90 seconds.
         connect_s: a connection to a remote provider, TLS included.
         first_token_s: from the start of one attempt to its first chunk.
         idle_s: between two chunks of a stream.
@@ -143,6 +149,9 @@ class Timeouts:
 
     load_s: float = attrs.field(default=900.0, validator=positive)
     silent_s: float = attrs.field(default=15.0, validator=positive)
+    stuck_s: float | None = attrs.field(
+        default=None, validator=attrs.validators.optional(positive)
+    )
     connect_s: float = attrs.field(default=10.0, validator=positive)
     first_token_s: float = attrs.field(default=120.0, validator=positive)
     idle_s: float = attrs.field(default=60.0, validator=positive)

@@ -36,7 +36,8 @@ What the conformance suite (``atomr_infer.runtimes.conformance``) checks:
     above hold for both.
 
 Some runners do more than generate: see :class:`ModelAware`, :class:`Embedder`,
-:class:`TokenCounter`, :class:`ChecksKey` and :class:`TensorRunner`.
+:class:`TokenCounter`, :class:`ChecksKey` and :class:`TensorRunner`; one that is
+:class:`Stepped` is found stuck sooner.
 """
 
 from __future__ import annotations
@@ -262,6 +263,23 @@ class TensorRunner(Protocol):
             InferenceError: it failed.
 
         Cancellation: stops the engine.
+        """
+        ...
+
+
+@runtime_checkable
+class Stepped(Protocol):
+    """A runner that tells how far its engine is, so that it is found when it is stuck.
+
+    Without it, an engine that reads a long prompt looks like one that stands still.
+    """
+
+    @property
+    def steps(self) -> int:
+        """How often its engine has made a token or read a piece of a prompt.
+
+        It must change at least so often as an engine does that is well; cheap, and
+        asked for each second.
         """
         ...
 

@@ -51,6 +51,11 @@ class VllmEmbedder:
         """Requests in the engine."""
         return self._life.active
 
+    @property
+    def steps(self) -> int:
+        """Steps of the engine's core that made something."""
+        return self._life.steps.made
+
     async def failed(self) -> InferenceError:
         """Return when the engine's core has died."""
         return await self._life.failed()

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from atomr_infer_vllm.loop import LoopThread
+    from atomr_infer_vllm.steps import SchedulerStats, Steps
 
     Report = Callable[[Progress], None]
 
@@ -86,16 +87,42 @@ def _check_files(deployment: str, options: Options) -> None:
 async def start(
     arguments: Any,  # noqa: ANN401  AsyncEngineArgs
     options: Options,
+    steps: Steps,
 ) -> Any:  # noqa: ANN401  AsyncLLM
     """Start the engine, in its loop; takes half a minute and more.
+
+    Args:
+        arguments: what it is made of.
+        options: the deployment's.
+        steps: is told each of its steps.
 
     Raises:
         EngineStartError: it cannot.
     """
     from vllm.v1.engine.async_llm import AsyncLLM  # noqa: PLC0415  as above
+    from vllm.v1.metrics.loggers import StatLoggerBase  # noqa: PLC0415  as above
+
+    class StepLogger(StatLoggerBase):  # type: ignore[misc] # vLLM is not here
+        """Told of each step, as what logs vLLM's figures is."""
+
+        def __init__(self, vllm_config: object, engine_index: int = 0) -> None:
+            """Need none of it."""
+
+        def record(
+            self,
+            scheduler_stats: SchedulerStats | None,
+            iteration_stats: object,
+            *_: object,
+            **__: object,
+        ) -> None:
+            """Take what a step came to."""
+            steps.take(scheduler_stats, has_outputs=iteration_stats is not None)
+
+        def log_engine_initialized(self) -> None:
+            """Nothing is logged."""
 
     try:
-        return AsyncLLM.from_engine_args(arguments)
+        return AsyncLLM.from_engine_args(arguments, stat_loggers=[StepLogger])
     except Exception as error:
         raise start_error(options.weights, error) from error
 
@@ -104,13 +131,20 @@ def runner_of(
     loop: LoopThread,
     engine: Any,  # noqa: ANN401  AsyncLLM
     options: Options,
+    steps: Steps,
 ) -> VllmRunner | VllmEmbedder:
     """Return the runner of an engine that has started.
+
+    Args:
+        loop: the engine's.
+        engine: the one.
+        options: the deployment's.
+        steps: counts its steps.
 
     Raises:
         ConfigError: the chat template or the tool parser is not there.
     """
-    life = Watched(loop, engine, _metrics)
+    life = Watched(loop, engine, _metrics, steps)
     bounds = {
         "context_tokens": engine.model_config.max_model_len,
         "max_seqs": options.max_seqs,

@@ -88,15 +88,16 @@ class VllmPlugin(RuntimePlugin):
         # These import what belongs to vLLM's environment.
         from atomr_infer_vllm.loading import prepare, runner_of, start  # noqa: PLC0415
         from atomr_infer_vllm.loop import LoopThread  # noqa: PLC0415
+        from atomr_infer_vllm.steps import Steps  # noqa: PLC0415
 
         arguments = await trio.to_thread.run_sync(
             prepare, deployment.name, options, report, abandon_on_cancel=True
         )
         context.progress(Progress("starting the engine"))
-        loop = LoopThread()
-        engine = await loop.run(lambda: start(arguments, options))
+        loop, steps = LoopThread(), Steps()
+        engine = await loop.run(lambda: start(arguments, options, steps))
         try:
-            yield runner_of(loop, engine, options)
+            yield runner_of(loop, engine, options, steps)
         finally:
             # What is left of a dead one is killed with this process, which is sooner.
             if not engine.errored:

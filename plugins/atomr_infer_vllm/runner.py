@@ -26,6 +26,7 @@ from atomr_infer_vllm.figures import Metric, figures_of
 from atomr_infer_vllm.generation import Generation
 from atomr_infer_vllm.parsing import StreamedCalls
 from atomr_infer_vllm.sampling import Asked, asked_of
+from atomr_infer_vllm.steps import Steps
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator
@@ -97,17 +98,30 @@ class Parts:
 
 
 class Watched:
-    """The life of an engine, which is over when its core has died."""
+    """The life of an engine, which is over when its core has died.
+
+    Args:
+        loop: the engine's.
+        engine: its front.
+        metrics: returns what it counts of itself.
+        steps: counts the core's steps; None: nobody does.
+
+    Attributes:
+        active: requests in the engine.
+        steps: as above.
+    """
 
     def __init__(
         self,
         loop: LoopThread,
         engine: Engine,
         metrics: Callable[[], Iterable[Metric]] = tuple,
+        steps: Steps | None = None,
     ) -> None:
         self.loop = loop
         self.engine = engine
         self._metrics = metrics
+        self.steps = Steps() if steps is None else steps
         self.active = 0
         self._died = trio.Event()
 
@@ -181,6 +195,11 @@ class VllmRunner:
     def active(self) -> int:
         """Generations in the engine, those that wait included."""
         return self._life.active
+
+    @property
+    def steps(self) -> int:
+        """Steps of the engine's core that made something."""
+        return self._life.steps.made
 
     async def failed(self) -> InferenceError:
         """Return when the engine's core has died."""

@@ -178,6 +178,17 @@ class AwkwardRunner:
 
     do_cling = do_stall
 
+    async def do_step(
+        self, batch: ExecuteBatch, turns: str, each_s: str
+    ) -> AsyncIterator[TokenChunk]:
+        """Say nothing for a while, as who reads a long prompt in pieces."""
+        yield TokenChunk(text="first")
+        for _ in range(int(turns)):
+            await trio.sleep(float(each_s))
+            self.produced += 1
+        yield TokenChunk(text="last")
+        await trio.sleep_forever()
+
     async def do_state(self, batch: ExecuteBatch, *_: str) -> AsyncIterator[TokenChunk]:
         # Not counting the generation that asks.
         yield TokenChunk(text=f"{self.active - 1} {self.produced}")
@@ -272,8 +283,19 @@ class AwkwardRunner:
         hold_interpreter(1000)
 
 
+class SteppedRunner(AwkwardRunner):
+    """One that tells what it has produced as its steps."""
+
+    @property
+    def steps(self) -> int:
+        return self.produced
+
+
 class AwkwardPlugin(RuntimePlugin):
     """The plugin."""
+
+    def __init__(self, runner: type[AwkwardRunner] = AwkwardRunner) -> None:
+        self._runner = runner
 
     name = "awkward"
     summary = "misbehaves"
@@ -288,7 +310,7 @@ class AwkwardPlugin(RuntimePlugin):
     ) -> AsyncIterator[AwkwardRunner]:
         load = deployment.options.get("load", "ok")
         await getattr(self, f"load_{load}")(deployment, context)
-        yield AwkwardRunner()
+        yield self._runner()
         await getattr(self, f"unload_{deployment.options.get('unload', 'ok')}")()
 
     async def load_ok(self, deployment: Deployment, context: RunnerContext) -> None:
@@ -338,4 +360,5 @@ class AwkwardPlugin(RuntimePlugin):
 
 
 PLUGIN = AwkwardPlugin()
+STEPPED = AwkwardPlugin(SteppedRunner)
 NOT_A_PLUGIN = 7

@@ -7,9 +7,10 @@ import signal
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 
+import attrs
 import pytest
 import trio
 
@@ -23,7 +24,7 @@ from atomr_infer.errors import (
     InferenceError,
 )
 from atomr_infer.model.batch import ExecuteBatch
-from atomr_infer.model.deployment import Deployment
+from atomr_infer.model.deployment import Deployment, Timeouts
 from atomr_infer.model.embeddings import EmbedRequest
 from atomr_infer.runtimes.contract import RunnerContext
 
@@ -106,6 +107,61 @@ async def test_a_silent_child_is_killed_as_hung(
             "(timeouts.silent_s) and was killed"
         )
         assert type(await fate(runner)) is EngineHungError
+    assert gone(runner.pid)
+
+
+@pytest.mark.parametrize("how", ["told no token", "made no step"])
+async def test_an_engine_that_makes_nothing_is_killed_though_its_heart_beats(
+    bridged: Opener, ask: Ask, gone: Gone, how: str
+) -> None:
+    blind = how == "told no token"
+    limits = attrs.evolve(
+        IMPATIENT, silent_s=9.0, stuck_s=9.0 if blind else 1.5, blind_s=1.5
+    )
+    ref = "awkward:PLUGIN" if blind else "awkward:STEPPED"
+    told = []
+
+    async def count(runner: BridgedRunner) -> None:
+        # What needs no engine is no sign of one.
+        with suppress(EngineHungError):
+            while True:
+                await runner.count_tokens(ask("a b"))
+                await trio.sleep(0.05)
+
+    async with (
+        bridged(ref, limits=limits) as runner,
+        trio.open_nursery() as nursery,
+    ):
+        # The pauses are longer than the bound, all together.
+        async with runner.execute(ask("stall" if blind else "step 8 0.3")) as chunks:
+            told.append((await anext(chunks)).text)
+            if blind:
+                nursery.start_soon(count, runner)
+            with trio.fail_after(30), pytest.raises(EngineHungError) as caught:
+                async for chunk in chunks:
+                    told.append(chunk.text)
+            nursery.cancel_scope.cancel()
+        assert caught.value.message == (
+            f"the engine of deployment 'awk' has requests and {how} for 1.5 s "
+            "(timeouts.stuck_s); its process was killed"
+        )
+        assert runner.active == 0
+    # Steps are a sign, so the pauses between them were none.
+    assert told == (["first"] if blind else ["first", "last"])
+    assert gone(runner.pid)
+
+
+async def test_a_runner_is_as_patient_as_its_deployment_says_now(
+    bridged: Opener, ask: Ask, gone: Gone
+) -> None:
+    async with bridged(limits=IMPATIENT) as runner:
+        runner.reread(
+            Deployment(name="awk", runtime="awkward", timeouts=Timeouts(stuck_s=0.3))
+        )
+        async with runner.execute(ask("stall")) as chunks:
+            await anext(chunks)
+            with trio.fail_after(30), pytest.raises(EngineHungError, match=r"0\.3 s"):
+                await anext(chunks)
     assert gone(runner.pid)
 
 

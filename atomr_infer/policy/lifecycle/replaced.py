@@ -98,5 +98,9 @@ def _timeouts(now: Timeouts, wanted: Timeouts, *, is_client: bool) -> Timeouts:
     # These are no client's: it is open at once, it is no process, and requests know
     # their end.
     return attrs.evolve(
-        wanted, load_s=now.load_s, silent_s=now.silent_s, total_s=now.total_s
+        wanted,
+        load_s=now.load_s,
+        silent_s=now.silent_s,
+        stuck_s=now.stuck_s,
+        total_s=now.total_s,
     )

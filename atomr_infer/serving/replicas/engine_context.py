@@ -33,7 +33,7 @@ import trio
 from atomr.core.exits import unwrap
 from atomr.otp import cast
 from atomr.process import self_pid
-from atomr_infer.bridge import open_bridged_runner
+from atomr_infer.bridge import BridgedRunner, open_bridged_runner
 from atomr_infer.errors import (
     ConfigError,
     EngineError,
@@ -126,6 +126,7 @@ class EngineContext:
         self.life: EngineLife | None = None
         self._ran = False
         self._again_s = _AGAIN_S
+        self._runner: ModelRunner | None = None
         self._number = number
         self._core = engine_core_name(source.deployment.name, number)
         self._probing = Probing(self._core, source.deployment)
@@ -139,6 +140,8 @@ class EngineContext:
         """Take a source with which its engine is what it is to be."""
         self.source = source
         self._probing.reread(source.deployment)
+        if isinstance(self._runner, BridgedRunner):
+            self._runner.reread(source.deployment)
 
     def follows(self, child_id: str) -> bool:
         """Whether it has taken the place of another child of its supervisor.
@@ -268,7 +271,8 @@ class EngineContext:
         Returns:
             Why it failed; None: it is not used any more, or not for now.
         """
-        life = self.life = EngineLife()
+        life, self._runner = EngineLife(), runner
+        self.life = life
         self._ran, self._again_s = True, _AGAIN_S
         name, model = self.source.deployment.name, self.source.deployment.model
         try:
@@ -279,6 +283,7 @@ class EngineContext:
                 return await self._probing.failed(runner, life, self._fails)
             return None
         finally:
+            self._runner = None
             life.end(NotReadyError(f"{name} was stopped"))
 
     def _fails(self, failure: InferenceError) -> None:

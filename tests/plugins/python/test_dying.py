@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import attrs
 import pytest
 import trio
 
@@ -84,3 +85,27 @@ async def test_who_has_heard_something_is_told_and_the_others_are_answered(
     assert [type(one) for one in told] == [error] * EACH
     assert all(message in one.message for one in told), told
     assert said == ["so good"] * (EACH + 1)
+
+
+async def test_a_bound_that_is_changed_counts_for_the_engine_that_runs(
+    tmp_path: Path,
+) -> None:
+    deployment = Deployment(
+        name="m",
+        runtime=f"python:{DYING}:answer",
+        options={"sign": str(tmp_path / "never")},
+    )
+    with trio.fail_after(WITHIN_S):
+        async with Cluster.connect("inproc://app") as cluster:
+            await cluster.deploy(deployment)
+            async with cluster.stream("m", "talk") as chunks:
+                assert (await anext(chunks)).text == "so far "
+                [before] = await cluster.replicas("m")
+                was = before.engine_pid, before.starts
+                less = attrs.evolve(deployment, timeouts=Timeouts(stuck_s=1.0))
+                await cluster.replace(less)
+                [after] = await cluster.replicas("m")
+                # None was started for it.
+                assert (after.engine_pid, after.starts) == was
+                with pytest.raises(EngineHungError, match="told no token for 1 s"):
+                    await anext(chunks)
