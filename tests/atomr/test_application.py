@@ -193,7 +193,9 @@ async def test_the_first_signal_stops_in_order(
     assert log == ["+a", "+b", "-b", "-a"]
 
 
-async def test_the_second_signal_cancels(app: MakeApp, log: list[str]) -> None:
+async def test_the_second_signal_cancels(
+    app: MakeApp, log: list[str], autojump_clock: trio.testing.MockClock
+) -> None:
     """terminate still has its shutdown time, but nobody waits for an order."""
 
     def ready(node: Node) -> None:

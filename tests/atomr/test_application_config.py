@@ -165,7 +165,7 @@ async def ask_everywhere(question: Callable[[], object]) -> list[object]:
         Application("web", tree, ("other",), config=Web(), description="serves"),
         Application("other", empty, config={"size": 1}, restart=Restart.TEMPORARY),
     ]
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         await run_applications(apps, config={"web": {"port": 1}}, ready=ready)
     return answers
 

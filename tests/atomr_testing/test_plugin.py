@@ -75,7 +75,7 @@ def pytest_in(folder: Path, *options: str) -> str:
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     return done.stdout + done.stderr
@@ -140,7 +140,7 @@ def test_the_kit_itself_needs_no_pytest() -> None:
     code = "import sys; sys.modules['pytest'] = None; import atomr.testing as kit"
     command = [sys.executable, "-c", f"{code}; print(kit.run.__name__)"]
     done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+        command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=True
     )
 
     assert done.stdout == "run\n"
