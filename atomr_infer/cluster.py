@@ -223,7 +223,7 @@ class Cluster(Requests):
         return self._serving.table.names()
 
     def readiness(self) -> Readiness:
-        """Whether everything that was deployed serves."""
+        """Whether this node can be sent requests, and how far each deployment is."""
         return self._serving.readiness()
 
     def breakers(self) -> Mapping[str, Guard]:

@@ -284,10 +284,9 @@ class GatewayApp:
         readiness = self._serving.readiness()
         ready = readiness.ready and not self.draining
         status = 200 if ready else 503
-        members: dict[str, object] = {
-            "ready": ready,
-            "deployments": readiness.phases,
-        }
+        members: dict[str, object] = {"ready": ready, "deployments": readiness.phases}
+        if not_ready := readiness.not_ready:
+            members["not_ready"] = not_ready
         if self.draining:
             members["draining"] = True
         await exchange.answer(status, msgspec.json.encode(members))

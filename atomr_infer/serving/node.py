@@ -70,6 +70,7 @@ class ServingNode:
         agreement: what the nodes' files have to say alike.
         cluster: the open cluster; None: it is not open, or has no others.
         shares_port: whether its clients' port is other nodes' too, of one machine.
+        is_starting: whether it still loads what it was started with.
         replace_after_s: how long another node must be away before its replicas run
             elsewhere, in seconds.
     """
@@ -96,6 +97,7 @@ class ServingNode:
         self.remote = RemoteProcesses(Messages())
         self.cluster: Cluster | None = None
         self.shares_port = False
+        self.is_starting = False
         self.replace_after_s = 30.0
         self._options = options
         self._peers: Peers | None = None

@@ -169,11 +169,9 @@ class Serving:
         return self._hedges[name]
 
     def readiness(self) -> Readiness:
-        """Return whether everything that was deployed serves."""
-        # One that gave up has no replicas left.
-        failed = {n for n, phase in self._phases.items() if phase is Phase.FAILED}
-        waiting = {name for name in failed if self.replicas(name)}
-        found = readiness_of(self._phases, self.is_elsewhere, waiting)
+        """Return whether this node can be sent requests."""
+        is_new, replicas = self.node.is_starting, self.replicas
+        found = readiness_of(self._phases, self.is_elsewhere, replicas, is_new=is_new)
         return attrs.evolve(found, ready=found.ready and self.has_met)
 
     def is_elsewhere(self, name: str) -> bool:

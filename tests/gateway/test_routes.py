@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from atomr_infer.model.deployment import Deployment, RetryPolicy
+from atomr_infer.serving.replicas.replica import Phase
 from tests.gateway.conftest import Serve
 from tests.gateway.http import chat, request
 
@@ -28,6 +29,27 @@ async def test_ready_when_every_deployment_serves(serve: Serve) -> None:
         200,
         {"ready": True, "deployments": {"m": "serving"}},
     )
+
+
+async def test_who_cannot_answer_is_named_and_keeps_the_node_from_nobody_else(
+    serve: Serve,
+) -> None:
+    async with serve(M, PATTERN) as running:
+        serving = running.cluster._serving
+        for phase, others, status in (
+            (Phase.RESTARTING, Phase.SERVING, 200),
+            (Phase.FAILED, Phase.ASLEEP, 200),
+            (Phase.RESTARTING, Phase.FAILED, 503),
+        ):
+            serving._phases.update(m=phase, p=others)
+            answer = await request(running.port, "GET", "/readyz")
+            ready = {Phase.SERVING, Phase.ASLEEP}.intersection({others})
+            assert answer.status == status
+            assert answer.json == {
+                "ready": status == 200,
+                "deployments": {"m": phase.value, "p": others.value},
+                "not_ready": ["m"] if ready else ["m", "p"],
+            }
 
 
 async def test_models_are_listed_and_looked_up(serve: Serve) -> None:

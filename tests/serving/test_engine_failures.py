@@ -179,11 +179,32 @@ async def test_an_engine_that_keeps_dying_leaves_the_table_and_says_why(
         await until(lambda: tree.serving.readiness().phases["m"] == "failed")
         with pytest.raises(EngineCrashedError, match="SIGKILL"):
             await tree.ask()
-        assert not tree.serving.readiness().ready
+        readiness = tree.serving.readiness()
+        assert (readiness.ready, readiness.not_ready) == (True, ("m",))
         assert (await tree.ask(model="other")).texts == ["one", " two"]
         assert await tree.serving.undeploy("m")
         await tree.serving.deploy(M)
         assert (await tree.ask()).texts == ["one", " two"]
+
+
+async def test_an_engine_that_starts_anew_does_not_take_the_node_from_the_others(
+    open_tree: OpenTree, autojump_clock: MockClock
+) -> None:
+    healthy = Deployment(name="other", runtime="mock")
+    for others, is_ready in (((healthy,), True), ((), False)):
+        async with open_tree(M, *others) as tree:
+            await until_starts(tree, 1)
+            assert tree.serving.readiness().not_ready == ()
+            tree.lab.runners[-1].fail(CRASH)
+            await until(lambda: tree.serving.readiness().phases["m"] == "restarting")
+            readiness = tree.serving.readiness()
+            assert (readiness.ready, readiness.not_ready) == (is_ready, ("m",))
+            # One that still loads what it was started with waits for all of it.
+            tree.serving.node.is_starting = True
+            assert not tree.serving.readiness().ready
+            tree.serving.node.is_starting = False
+            await until_starts(tree, 2)
+            assert tree.serving.readiness().not_ready == ()
 
 
 async def test_one_replica_that_keeps_dying_does_not_take_the_other_along(

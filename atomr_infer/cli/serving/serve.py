@@ -138,6 +138,7 @@ async def _serve(
             cluster.key_ring.take_teams(plan.teams)
             cluster.budgets.take(plan.budgets)
             gateway = await _ready(cluster, plan, seat, signals)
+            node.is_starting = False
             if gateway is not None:
                 _spare_the_collector()
                 engines = await _engines(cluster, plan)
@@ -212,6 +213,7 @@ def _node(plan: ServePlan, seat: Seat | None) -> ServingNode:
     node = node_of(plan, os.environ, alive=alive)
     node.roster.quiet = seat is not None  # their parent tells it
     node.shares_port = seat is not None
+    node.is_starting = True
     return node
 
 

@@ -12,8 +12,7 @@ from atomr_infer.gateway.access.entitled import entitled
 from atomr_infer.gateway.api.whole_routes import WholeAnswer
 from atomr_infer.gateway.exchanges.answer_headers import cost_headers, whole_headers
 from atomr_infer.model.tensors import InferRequest
-from atomr_infer.serving.replicas.readiness import ELSEWHERE
-from atomr_infer.serving.replicas.replica import TAKES_REQUESTS
+from atomr_infer.serving.replicas.readiness import ANSWERS
 from atomr_infer.serving.requests.whole_calls import infer
 from atomr_infer.wire.open_inference.answer import described, inferred, ready
 from atomr_infer.wire.open_inference.request import parse_infer, path_model
@@ -105,12 +104,9 @@ def _ready(serving: Serving, call: Call) -> WholeAnswer:
     phase = serving.readiness().phases.get(deployment)
     if phase is None:
         raise ModelNotFoundError(f"the model {name!r} does not exist", param="model")
-    if phase not in _TAKES:
+    if phase not in ANSWERS:
         raise NotReadyError(f"the model {name!r} is {phase}")
     return WholeAnswer(ready(name))
-
-
-_TAKES = frozenset(phase.value for phase in TAKES_REQUESTS) | {ELSEWHERE}
 
 
 def _nothing_of(call: Call) -> InferRequest:

@@ -103,6 +103,8 @@ async def test_a_model_that_is_ready_does_not_wait_for_one_that_loads(
         ready = await request(port, "GET", "/readyz")
     assert answer.status == 200
     assert ready.json["deployments"] == {"m": "loading", "quick": "serving"}
+    # A roll-out goes on when the node is ready: it waits for all of it.
+    assert (ready.status, ready.json["not_ready"]) == (503, ["m"])
 
 
 async def test_a_key_in_the_environment_is_enough() -> None:

@@ -125,11 +125,15 @@ class Fleet:
         environ = {"COOKIE": "a secret of all nodes"}
         with trio.CancelScope() as scope:
             node = make_node(NodeConfig(name=name, **facts), cluster, environ)
+            node.is_starting = True  # as `serve` says of it until all is loaded
             async with Cluster.connect("inproc://n", environ={}, node=node) as opened:
                 gateway = await opened.serve("127.0.0.1:0", admin_key=ADMIN)
                 assert opened.address is not None
                 made = Node(name, opened, gateway, opened.address, scope)
                 task_status.started(made)
+                while not opened.readiness().ready:  # noqa: ASYNC110 - as in `until`
+                    await trio.sleep(0.02)
+                node.is_starting = False
                 await trio.sleep_forever()
         made.ended.set()
 

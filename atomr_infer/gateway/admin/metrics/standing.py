@@ -28,7 +28,7 @@ def add_standing(table: Table, serving: Serving) -> None:
     """Put in how the node, its replicas and what holds requests back stand."""
     told = "1 for the version that runs."
     table.gauge("info", told, 1, version=VERSION)
-    told = "Whether the node serves all that is deployed."
+    told = "Whether the node can be sent requests, as /readyz says."
     table.gauge("ready", told, serving.readiness().ready)
     told = "When the node began, in Unix time."
     table.gauge("started_seconds", told, serving.started_at_s)
