@@ -119,7 +119,7 @@ def test_the_plugin_on_its_page_passes_the_conformance_suite(tmp_path: Path) -> 
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
 

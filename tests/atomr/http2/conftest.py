@@ -29,7 +29,7 @@ from atomr_infer.cli.certificates import Pem, make_authority, make_node
 
 CLUSTER = "test"
 COOKIE = b"the cookie of all test nodes"
-WITHIN_S = 10.0
+WITHIN_S = 30.0
 
 
 class Authority:

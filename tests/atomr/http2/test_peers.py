@@ -47,7 +47,7 @@ async def test_curl_with_a_nodes_certificate_finds_nothing(
         link = await dial(a, b)
         ran = await trio.run_process(
             [
-                *("curl", version, "--silent", "--insecure", "--max-time", "5"),
+                *("curl", version, "--silent", "--insecure", "--max-time", "60"),
                 *("--cert", str(files.certificate), "--key", str(files.key)),
                 *("--write-out", "%{http_version} %{http_code}"),
                 f"https://127.0.0.1:{b.port}/{path}",

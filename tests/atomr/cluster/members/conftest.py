@@ -32,7 +32,7 @@ from tests.atomr.http2.conftest import (  # noqa: F401 - fixtures
 )
 from tests.ports import free_port
 
-WITHIN_S = 20.0
+WITHIN_S = 30.0
 
 QUICK = MembershipOptions(
     probe_s=0.2,
