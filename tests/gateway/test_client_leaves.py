@@ -128,8 +128,8 @@ async def leave_and_watch(
 async def assert_all_given_back(running: Running, stops: Stops, count: int = 1) -> None:
     """Permits are free, the breaker counted nothing, and the end was told."""
     (replica,) = await running.cluster.replicas("m")
-    await until(lambda: len(stops) == count, within_s=1)
-    await until(lambda: (replica.running, replica.waiting) == (0, 0), within_s=1)
+    await until(lambda: len(stops) == count)
+    await until(lambda: (replica.running, replica.waiting) == (0, 0))
     assert replica.outstanding == 0
     (guard,) = running.cluster.breakers().values()
     assert (guard.breaker.state, guard.breaker.history) == (Circuit.CLOSED, ())
@@ -292,11 +292,11 @@ async def test_who_leaves_the_queue_is_never_asked_for(
         await second.send(route.request(stream=stream))
         await until(lambda: replica.waiting == 1)
         await leave(second, reset=reset)
-        await until(lambda: replica.waiting == 0, within_s=1)
+        await until(lambda: replica.waiting == 0)
         assert replica.running == 1
         assert not up.requests[0].client_left.is_set()
         await leave(first, reset=reset)
-        await until(up.requests[0].client_left.is_set, within_s=1)
+        await until(up.requests[0].client_left.is_set)
         await assert_all_given_back(running, stops, count=2)
         assert len(up.requests) == 1
     assert [stop["spent"] for stop in stops] == [(), ()]
@@ -348,9 +348,9 @@ async def test_who_leaves_the_queue_for_an_embedding_or_a_count(
         await second.send(route.request())
         await until(lambda: replica.waiting == 1)
         await leave(second, reset=False)
-        await until(lambda: replica.waiting == 0, within_s=1)
+        await until(lambda: replica.waiting == 0)
         await leave(first, reset=True)
-        await until(up.requests[0].client_left.is_set, within_s=1)
+        await until(up.requests[0].client_left.is_set)
         await assert_all_given_back(running, stops, count=2)
         assert len(up.requests) == 1
 

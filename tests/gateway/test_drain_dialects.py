@@ -112,7 +112,7 @@ async def test_a_stream_that_is_cut_ends_with_an_error_and_nothing_else(
         await running.gateway.drain(timeout_s=0)
         raw = seen + await client.rest()
         await client.stream.aclose()
-        await until(up.requests[0].client_left.is_set, within_s=1)
+        await until(up.requests[0].client_left.is_set)
     body = unchunk(raw.partition(b"\r\n\r\n")[2])
     cut(name, *last_event(body))
     for end in (b"[DONE]", b"message_stop", b"response.completed", b'"STOP"'):
@@ -167,7 +167,7 @@ async def test_who_has_nothing_yet_is_refused_with_a_status(
         answers = [parse(await client.rest()) for client in clients]
         for client in clients:
             await client.stream.aclose()
-        await until(lambda: (replica.running, replica.waiting) == (0, 0), within_s=1)
+        await until(lambda: (replica.running, replica.waiting) == (0, 0))
         assert len(up.requests) == 1
     for answer in answers:
         assert answer.status == (529 if name == "messages" else 503)
@@ -199,7 +199,7 @@ async def test_an_embedding_or_a_count_is_refused_with_a_status(
         await running.gateway.drain(timeout_s=0)
         answer = parse(await client.rest())
         await client.stream.aclose()
-        await until(up.requests[0].client_left.is_set, within_s=1)
+        await until(up.requests[0].client_left.is_set)
     assert answer.status == (529 if name == "messages" else 503)
     refusal(name, answer.json)
 

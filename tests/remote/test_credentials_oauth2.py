@@ -27,10 +27,13 @@ from atomr_infer.remote.credentials.build import make_credentials
 from atomr_infer.remote.credentials.google import SCOPE
 from atomr_infer.remote.credentials.oauth2 import fetch_token
 from atomr_infer.runtimes.credentials import Fetched
+from tests.at_once import at_once
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
+
+    from trio.testing import MockClock
 
 CLIENT_SECRET = "s3cret-client-0123456789"
 
@@ -196,12 +199,16 @@ async def test_an_endpoint_that_is_not_there_is_a_typed_error() -> None:
     assert type(await fetched(endpoint)) is errors.UpstreamConnectError
 
 
-async def test_who_gives_up_closes_the_connection() -> None:
+async def test_who_gives_up_closes_the_connection(mock_clock: MockClock) -> None:
+    mock_clock.rate = 1.0
     async with open_endpoint(hang=True) as endpoint:
-        with trio.move_on_after(0.05):
-            await fetched(endpoint)
-        with trio.fail_after(1.0):
-            await endpoint.left.wait()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fetched, endpoint)
+            while not endpoint.forms:  # noqa: ASYNC110 - across a real socket
+                await trio.sleep(0.005)
+            mock_clock.rate = 0.0
+            nursery.cancel_scope.cancel()
+        await at_once(endpoint.left.is_set)
 
 
 # --- client credentials -----------------------------------------------------

@@ -24,9 +24,12 @@ from atomr_infer.testing.upstream_script import (
     rate_limited,
     server_error,
 )
+from tests.at_once import at_once, no_time
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
+
+    from trio.testing import MockClock
 
     from atomr_infer.testing.upstream import FakeUpstream
     from atomr_infer.testing.upstream_script import Behaviour
@@ -75,8 +78,11 @@ async def test_a_429_is_waited_out_and_then_answered() -> None:
     assert len(a.requests) == 2
 
 
-async def test_three_503s_open_the_circuit_and_it_closes_again() -> None:
-    policy = BreakerPolicy(max_failures=3, open_s=0.1)
+async def test_three_503s_open_the_circuit_and_it_closes_again(
+    mock_clock: MockClock,
+) -> None:
+    mock_clock.rate = 1.0
+    policy = BreakerPolicy(max_failures=3, open_s=10.0)
     script = [server_error(503)] * 3
     async with cluster_of(script, breaker=policy) as (cluster, a, _):
         with pytest.raises(errors.UpstreamError):
@@ -85,7 +91,7 @@ async def test_three_503s_open_the_circuit_and_it_closes_again() -> None:
             await cluster.chat("m", "hi")
         assert len(a.requests) == 3
         breaker = cluster.breakers()[f"openai {a.base_url}"].breaker
-        await trio.sleep(0.1)
+        mock_clock.jump(10.0)
         assert (await cluster.chat("m", "hi")).attempts == 1
         assert [step.after for step in breaker.history] == [
             Circuit.OPEN,
@@ -116,7 +122,10 @@ ONCE = RetryPolicy(max_attempts=1)
 
 
 @pytest.mark.parametrize("broken", BROKEN, ids=IDS)
-async def test_a_broken_stream_is_finished_by_the_fallback(broken: Behaviour) -> None:
+async def test_a_broken_stream_is_finished_by_the_fallback(
+    broken: Behaviour, mock_clock: MockClock
+) -> None:
+    mock_clock.rate = 1.0
     async with cluster_of(
         [broken],
         retry=ONCE,
@@ -126,9 +135,8 @@ async def test_a_broken_stream_is_finished_by_the_fallback(broken: Behaviour) ->
     ) as (cluster, a, b):
         assert "".join(await told(cluster)) == "one two three four five"
         assert (len(a.requests), len(b.requests)) == (1, 1)
-        with trio.fail_after(0.1):
-            while a.requests[0].open:  # noqa: ASYNC110 - another task's work
-                await trio.sleep(0.005)
+        with no_time(mock_clock):
+            await at_once(lambda: not a.requests[0].open)
 
 
 @pytest.mark.parametrize("broken", BROKEN, ids=IDS)
@@ -159,7 +167,10 @@ async def test_a_whole_answer_that_breaks_is_made_again_by_the_fallback() -> Non
         await a.requests[0].client_left.wait()
 
 
-async def test_the_loser_of_a_race_is_hung_up_on_at_once() -> None:
+async def test_the_loser_of_a_race_is_hung_up_on_at_once(
+    mock_clock: MockClock,
+) -> None:
+    mock_clock.rate = 1.0
     always = HedgePolicy(after_s=0.05, max_fraction=1.0)
     async with cluster_of([HangBeforeHeaders()], fallbacks=["b"], hedge=always) as (
         cluster,
@@ -167,6 +178,6 @@ async def test_the_loser_of_a_race_is_hung_up_on_at_once() -> None:
         b,
     ):
         assert "".join(await told(cluster)) == "one two three four five"
-        with trio.fail_after(0.1):
-            await a.requests[0].client_left.wait()
+        with no_time(mock_clock):
+            await at_once(a.requests[0].client_left.is_set)
         assert len(b.requests) == 1

@@ -24,11 +24,14 @@ from atomr_infer.testing import upstream_script as script
 from atomr_infer.testing.upstream import FakeUpstream, open_openai_upstream
 from atomr_infer_openai.config import check_deployment
 from atomr_infer_openai.runner import open_openai_runner
+from tests.at_once import at_once
 from tests.plugins.openai.conftest import Pair
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
     from pathlib import Path
+
+    from trio.testing import MockClock
 
     from atomr_infer.testing.upstream_script import Behaviour
 
@@ -147,16 +150,19 @@ async def test_the_client_s_key_goes_to_the_upstream_and_no_other() -> None:
         assert len(pair.upstream.requests) == 2
 
 
-async def test_a_client_that_leaves_while_the_next_key_is_tried_is_noticed() -> None:
+async def test_a_client_that_leaves_while_the_next_key_is_tried_is_noticed(
+    mock_clock: MockClock,
+) -> None:
+    mock_clock.rate = 1.0
     hang = script.HangBeforeHeaders()
     pool = [Secret("a"), Secret("b")]
     async with open_pair(REFUSED, hang, credentials=pool) as pair:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(pair.ask)
             await pair.upstream.wait_for_requests(2)
+            mock_clock.rate = 0.0
             nursery.cancel_scope.cancel()
-        with trio.fail_after(0.1):
-            await pair.upstream.requests[1].client_left.wait()
+        await at_once(pair.upstream.requests[1].client_left.is_set)
         assert pair.runner.active == 0
 
 
