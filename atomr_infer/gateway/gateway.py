@@ -147,7 +147,8 @@ class Gateway:
             grace_s: how long requests are still taken before that, so that
                 whoever sends them can see that they should go elsewhere.
 
-        Cancellation: cuts the wait short; the gateway is closed all the same.
+        Cancellation: cuts the wait short; those that are not done are told as at its
+        end, within 2 s, and the gateway is closed all the same.
         """
         if self._closed:
             return
@@ -159,13 +160,10 @@ class Gateway:
             with trio.move_on_after(timeout_s):
                 await self._listener.connections_done()
                 await self._nodes.idle()
-                return
-            self._app.end_all()
-            with trio.move_on_after(_TELL_S):
-                await self._listener.connections_done()
         finally:
             self._closed = True
             with trio.CancelScope(shield=True):
+                await self._tell_the_rest()
                 if self._operators is not None:
                     await self._operators.close()
                 await self._listener.close()
@@ -173,6 +171,13 @@ class Gateway:
                 with contextlib.suppress(CallError, ChildNotFoundError):
                     await self._stop()
             self._app.close()
+
+    async def _tell_the_rest(self) -> None:
+        """End what still runs with an error event; who does not read it is cut."""
+        await self._listener.stop_accepting()
+        self._app.end_all()
+        with trio.move_on_after(_TELL_S):
+            await self._listener.connections_done()
 
 
 async def open_gateway(

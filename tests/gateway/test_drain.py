@@ -53,7 +53,25 @@ async def test_past_the_drain_a_client_is_told(serve: Serve) -> None:
     assert error["message"] == "the server is shutting down"
 
 
-async def test_a_client_that_reads_nothing_cannot_hold_the_drain(serve: Serve) -> None:
+@pytest.mark.parametrize("grace_s", [0, 100])
+async def test_who_streams_is_told_when_a_drain_is_cut_short(
+    serve: Serve, grace_s: float
+) -> None:
+    answers: list[Answer] = []
+    async with serve(mock(hang_after=1)) as running, trio.open_nursery() as nursery:
+        await ask_until_running(running, nursery, answers)
+        with trio.move_on_after(0.05) as scope:
+            await running.gateway.drain(timeout_s=100, grace_s=grace_s)
+        assert scope.cancelled_caught
+        assert not running.gateway.running
+    error = json.loads(events(answers[0])[-1])["error"]
+    assert error["message"] == "the server is shutting down"
+
+
+@pytest.mark.parametrize("is_cut_short", [False, True])
+async def test_a_client_that_reads_nothing_cannot_hold_the_drain(
+    serve: Serve, *, is_cut_short: bool
+) -> None:
     flood = mock(reply="word " * 1000, tokens=200_000)
     async with serve(flood) as running:
         stream = await trio.open_tcp_stream("127.0.0.1", running.port)
@@ -72,7 +90,8 @@ async def test_a_client_that_reads_nothing_cannot_hold_the_drain(serve: Serve) -
             await until(lambda: replica.running == 1)
             with trio.fail_after(10):
                 await trio.testing.wait_all_tasks_blocked(0.2)
-                await running.gateway.drain(timeout_s=0.05)
+                with trio.move_on_after(0.05 if is_cut_short else 20):
+                    await running.gateway.drain(20 if is_cut_short else 0.05)
             await until(lambda: replica.running == 0)
 
 
