@@ -14,6 +14,7 @@ import attrs
 import pytest
 import trio
 
+from tests import forks
 from tests.gateway.http import until
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Command:
         err: what it wrote to standard error so far.
     """
 
-    process: trio.Process
+    process: trio.Process | forks.Forked
     out: bytearray = attrs.field(factory=bytearray)
     err: bytearray = attrs.field(factory=bytearray)
 
@@ -99,19 +100,29 @@ class Command:
 Start = Callable[..., AbstractAsyncContextManager[Command]]
 
 
+async def start_process(
+    *arguments: str, program: Sequence[str] = COMMAND, **env: str
+) -> trio.Process | forks.Forked:
+    """Start the command: forked, or from nothing where a fork would not be the same."""
+    whole = environment(**env)
+    if program == COMMAND and forks.can_fork(whole):
+        return await forks.start(arguments, env=whole)
+    return await trio.lowlevel.open_process(
+        [*program, *arguments],
+        stdin=subprocess.DEVNULL,  # no terminal, whoever runs the tests
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=whole,
+    )
+
+
 @asynccontextmanager
 async def start_command(
     *arguments: str, program: Sequence[str] = COMMAND, **env: str
 ) -> AsyncIterator[Command]:
     """Run the command for the length of the block; after it, all that it wrote."""
     async with trio.open_nursery() as nursery:
-        process = await trio.lowlevel.open_process(
-            [*program, *arguments],
-            stdin=subprocess.DEVNULL,  # no terminal, whoever runs the tests
-            stdout=-1,
-            stderr=-1,
-            env=environment(**env),
-        )
+        process = await start_process(*arguments, program=program, **env)
         command = Command(process)
         assert process.stdout is not None
         assert process.stderr is not None
@@ -163,11 +174,6 @@ def mock_config(options: str = "", *, gateway: str = "") -> str:
 async def run_command(*arguments: str, **env: str) -> tuple[int, str, str]:
     """Run the command to its end: exit status, standard output and error."""
     with trio.fail_after(START_S):
-        ended = await trio.run_process(
-            [*COMMAND, *arguments],
-            capture_stdout=True,
-            capture_stderr=True,
-            check=False,
-            env=environment(**env),
-        )
-    return ended.returncode, ended.stdout.decode(), ended.stderr.decode()
+        async with start_command(*arguments, **env) as command:
+            code = await command.process.wait()
+    return code, command.stdout, command.stderr

@@ -1,0 +1,74 @@
+"""A forked command is one as any other: it says the same, and ends the same."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from tests import forks
+from tests.cli.conftest import COMMAND, environment, run_command, start_command
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.cli.conftest import Start
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (("runtimes", "--json"), 0),
+        (("check", "-c", "none.toml"), 1),
+        (("serve", "--no-such-option"), 2),
+    ],
+)
+async def test_it_says_and_ends_as_one_that_starts_from_nothing(
+    arguments: tuple[str, ...], status: int
+) -> None:
+    forked = await run_command(*arguments)
+    whole = await trio.run_process(
+        [*COMMAND, *arguments],
+        capture_stdout=True,
+        capture_stderr=True,
+        check=False,
+        env=environment(),
+    )
+    assert forked == (whole.returncode, whole.stdout.decode(), whole.stderr.decode())
+    assert forked[0] == status
+
+
+async def test_it_runs_in_this_folder_with_streams_of_its_own(
+    serve: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with serve() as command:
+        await command.serving()
+        assert isinstance(command.process, forks.Forked)
+        process = f"/proc/{command.process.pid}"
+        assert os.readlink(f"{process}/cwd") == str(tmp_path)
+        streams = [os.readlink(f"{process}/fd/{number}") for number in range(3)]
+    assert streams[0] == os.devnull
+    assert [stream.partition(":")[0] for stream in streams[1:]] == ["pipe", "pipe"]
+    assert streams[1] != streams[2]
+
+
+async def test_one_that_is_killed_has_the_signals_number(serve: Start) -> None:
+    async with serve() as command:
+        await command.serving()
+        assert command.process.returncode is None
+        command.send(signal.SIGKILL)
+        assert await command.ended() == -signal.SIGKILL
+        command.send(signal.SIGKILL)  # nobody, whoever has its number now
+
+
+@pytest.mark.parametrize("name", ["PYTHONPATH", "LC_ALL", "TZ"])
+async def test_what_an_interpreter_reads_at_its_start_takes_a_start(name: str) -> None:
+    assert forks.can_fork(environment())
+    assert not forks.can_fork(environment(**{name: "C"}))
+    async with start_command("--help", **{name: "C"}) as command:
+        assert isinstance(command.process, trio.Process)
+        assert await command.process.wait() == 0

@@ -1,0 +1,231 @@
+"""``atomr-infer`` in processes that have imported it before they start.
+
+To import what a gateway needs takes a processor most of a second, and the tests of the
+command start it some hundred times.  Here one process imports it, for each process of
+pytest's, and is forked for each start.  What runs then is a process of its own, whose
+arguments, environment, folder and streams are as asked for; it ends as each does.  What
+a start from nothing imports is a matter of starts from nothing.
+
+The process that is forked has a child for each start, which waits for the program's end
+and tells it: who started it here is not its parent, and could not ask.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import gc
+import importlib
+import json
+import os
+import pkgutil
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_PROGRAM = "atomr_infer.cli"
+# What ``serve`` imports only once it has something to serve.
+_LATE = (
+    "atomr_infer.gateway.opening",
+    "atomr_infer.gateway.setup",
+    "atomr_infer.serving.requests.straight",
+    "atomr_infer.testing.mock",
+)
+_MESSAGE_BYTES = 128 * 1024
+# What the interpreter reads when it starts, and a fork of it no more.
+_READ_AT_START = ("PYTHON", "LANG", "LC_", "TZ")
+# A start inherits that these are ignored, as under ``nohup``; Ctrl-C raises otherwise.
+_UNLESS_IGNORED: dict[signal.Signals, Any] = {
+    signal.SIGHUP: signal.SIG_DFL,
+    signal.SIGTERM: signal.SIG_DFL,
+    signal.SIGINT: signal.default_int_handler,
+}
+
+
+def can_fork(env: Mapping[str, str]) -> bool:
+    """Tell whether a fork is what a start with this environment would be."""
+    return _of_start(env) == _of_start(os.environ)
+
+
+def _of_start(env: Mapping[str, str]) -> dict[str, str]:
+    return {name: env[name] for name in env if name.startswith(_READ_AT_START)}
+
+
+class Forked:
+    """A running ``atomr-infer``; the part of ``trio.Process`` that tests use.
+
+    Attributes:
+        pid: of the program.
+        stdout: what it writes to standard output; for who asked for it.
+        stderr: the same of standard error.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        stdout: trio.lowlevel.FdStream,
+        stderr: trio.lowlevel.FdStream,
+    ) -> None:
+        self.stdout = stdout
+        self.stderr = stderr
+        self.pid = int(_line(status))
+        self._status = status
+        self._returncode: int | None = None
+        os.set_blocking(status, False)
+        self._asks = trio.Lock()
+
+    @property
+    def returncode(self) -> int | None:
+        """Its exit status, negative for a signal; None while it runs."""
+        if self._returncode is None:
+            with contextlib.suppress(BlockingIOError):
+                self._returncode = int(_line(self._status))
+                os.close(self._status)
+        return self._returncode
+
+    async def wait(self) -> int:
+        """Wait for its end, and return its exit status."""
+        async with self._asks:
+            while self.returncode is None:
+                await trio.lowlevel.wait_readable(self._status)
+        assert self._returncode is not None
+        return self._returncode
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Signal it, if it still runs."""
+        if self.returncode is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+
+def _line(status: int) -> bytes:
+    """Read a number that was written at once."""
+    line = os.read(status, 32)
+    assert line, "the process that is forked for each start has ended"
+    return line
+
+
+async def start(arguments: Sequence[str], *, env: Mapping[str, str]) -> Forked:
+    """Start the command with these arguments, in this folder and without a terminal."""
+    assert can_fork(env), "this needs a start from nothing"
+    order = {
+        "arguments": arguments,
+        "env": dict(env),
+        "folder": os.getcwd(),
+        "ignored": [
+            n for n in _UNLESS_IGNORED if signal.getsignal(n) is signal.SIG_IGN
+        ],
+    }
+    read_out, out = os.pipe()
+    read_err, err = os.pipe()
+    status, tells = os.pipe()
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    given = [nothing, out, err, tells]
+    socket.send_fds(_template(), [json.dumps(order).encode()], given)
+    for each in given:
+        os.close(each)
+    await trio.lowlevel.wait_readable(status)
+    stdout, stderr = (trio.lowlevel.FdStream(each) for each in (read_out, read_err))
+    return Forked(status, stdout, stderr)
+
+
+@cache
+def _template() -> socket.socket:
+    """Start the process that is forked, and return the end that it is asked on."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.forks", str(theirs.fileno())],
+        pass_fds=[theirs.fileno()],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
+    theirs.close()
+
+    def end() -> None:
+        ours.close()
+        process.wait()
+
+    atexit.register(end)
+    return ours
+
+
+# --- in the process that is forked ----------------------------------------------------
+
+
+def main() -> None:
+    """Import the command and all of its parts; be forked for each start, and run it."""
+    package = importlib.import_module(_PROGRAM)
+    for part in pkgutil.walk_packages(package.__path__, f"{_PROGRAM}."):
+        if not part.name.endswith("__main__"):
+            importlib.import_module(part.name)
+    for name in _LATE:
+        importlib.import_module(name)
+    gc.freeze()
+    # Ctrl-C is for who runs the tests, and for the programs.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    order = _forked(socket.socket(fileno=int(sys.argv[1])))
+    if order is None:
+        return
+    os.chdir(order["folder"])
+    os.environ.clear()
+    os.environ.update(order["env"])
+    for number, otherwise in _UNLESS_IGNORED.items():
+        ignored = number in order["ignored"]
+        signal.signal(number, signal.SIG_IGN if ignored else otherwise)
+    sys.argv[1:] = order["arguments"]
+    runpy.run_module(_PROGRAM, run_name="__main__", alter_sys=True)
+
+
+def _forked(asked: socket.socket) -> dict[str, Any] | None:
+    """Fork for each start; return it, in its process, or None when nobody asks."""
+    while True:
+        message, given, _, _ = socket.recv_fds(asked, _MESSAGE_BYTES, 4)
+        # Waited for rather than ignored, so that what they used counts as this one's.
+        with contextlib.suppress(ChildProcessError):  # there is none
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        if not message:
+            return None
+        if os.fork() == 0:
+            asked.close()
+            _run_and_tell(given)
+            order: dict[str, Any] = json.loads(message)
+            return order
+        for stream in given:
+            os.close(stream)
+
+
+def _run_and_tell(given: list[int]) -> None:
+    """Fork once more, and return there; here tell the process, and how it ended."""
+    *streams, tells = given
+    program = os.fork()
+    if program == 0:
+        for number, stream in enumerate(streams):
+            os.dup2(stream, number)
+        os.closerange(3, max(given) + 1)
+        return
+    for stream in streams:
+        os.close(stream)
+    os.write(tells, b"%d" % program)
+    _, status = os.waitpid(program, 0)
+    with contextlib.suppress(BrokenPipeError):  # those who asked may be gone
+        os.write(tells, b"%d" % os.waitstatus_to_exitcode(status))
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
