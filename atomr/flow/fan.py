@@ -69,6 +69,23 @@ class Outlet(Generic[T]):
         self.arrived = trio.lowlevel.ParkingLot()
         self.opened = False
         self.closed = False
+        self._has_given = False
+        self._awaited_by: set[object] = set()
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether a part of the branch is to be opened that may begin with it."""
+        return bool(self._awaited_by)
+
+    def await_opening(self, part: object) -> None:
+        """Keep what is given: a part could not be opened, and is tried again."""
+        self._awaited_by.add(part)
+
+    def stop_awaiting(self, part: object) -> None:
+        """Keep it no longer for a part: that is open, or given up."""
+        if part in self._awaited_by:
+            self._awaited_by.remove(part)
+            self._dispatcher.forget_unopened()
 
     def open(self, nursery: trio.Nursery) -> Outlet[T]:
         """Return the outlet as its branch's first stage, once.
@@ -89,12 +106,20 @@ class Outlet(Generic[T]):
                 self._dispatcher.raise_failure()
                 return ()
             await self.arrived.park()
+        self._has_given = True
         taken = [self.events.popleft() for _ in range(min(demand, len(self.events)))]
         self._dispatcher.room.unpark_all()
         return taken
 
     async def close(self) -> None:
-        """Take no more; the last branch to say so closes what is before."""
+        """Take no more; the last branch to say so closes what is before.
+
+        It may be opened again where it has given nothing, and the part that it is the
+        first stage of is tried again: that could not be opened.
+        """
+        if self.is_awaited and not self._has_given:
+            self.opened = False
+            return
         self.closed = True
         self.events.clear()
         await self._dispatcher.left()
@@ -142,7 +167,8 @@ class Dispatcher(Generic[T]):
     def forget_unopened(self) -> None:
         """Give nothing to branches that do not begin with what they are given."""
         for outlet in self.outlets:
-            outlet.closed = outlet.closed or not outlet.opened
+            outlet.closed |= not (outlet.opened or outlet.is_awaited)
+        self.room.unpark_all()
         if all(outlet.closed for outlet in self.outlets):
             self._scope.cancel()
 

@@ -39,6 +39,7 @@ from atomr.flow.buffer import BatchWithin, Buffer, WhenFull
 from atomr.flow.concurrent import AsyncMap, AsyncStep, ConcurrentMap
 from atomr.flow.fan import Dispatcher, Merge
 from atomr.flow.inline import Batch, Fused, Restarted, Take, Throttle, Until
+from atomr.flow.opening import InBranch, Opening, opened
 from atomr.flow.retry import NEVER
 from atomr.flow.steps import OnError, Step
 from atomr.flow.stream import Stream
@@ -266,16 +267,16 @@ class Flow(Generic[T]):
         check_count("max_demand", max_demand, least=1)
         raised: Exception | None = None
         async with trio.open_nursery() as nursery:
+            opening = Opening(nursery)
             stage: Stage[T] | None = None
             try:
-                stage = self.opened(nursery)
+                stage = opening.open(self.opened)
                 yield Stream(stage, max_demand)
             except Exception as error:  # noqa: BLE001 - raised again, not in a group
                 raised = error
             finally:
                 try:
-                    if stage is not None:
-                        await stage.close()
+                    await (opening if stage is None else stage).close()
                 except Exception as error:  # noqa: BLE001 - raised again below
                     raised = raised or error
                 nursery.cancel_scope.cancel()
@@ -327,7 +328,7 @@ class Flow(Generic[T]):
 
     def opened(self, nursery: trio.Nursery) -> Stage[T]:
         """Start its stages for one run, and return the last one; close it."""
-        stage = self._source(nursery)
+        stage = opened(self._source, nursery)
         if not self._fused:
             return stage
         return cast("Stage[T]", Fused(stage, self._fused))
@@ -341,15 +342,20 @@ class Flow(Generic[T]):
         check_count("branches", len(branches), least=1)
         check_count("ahead", ahead, least=1)
 
-        def opened(nursery: trio.Nursery) -> Stage[U]:
+        def open_branches(nursery: trio.Nursery) -> Stage[U]:
             dispatcher = Dispatcher(self.opened(nursery), len(branches), ahead, by)
             dispatcher.start(nursery)
             flows = [
                 branch(Flow(outlet.open))
                 for branch, outlet in zip(branches, dispatcher.outlets, strict=True)
             ]
-            merged = Merge([f.opened(nursery) for f in flows], ahead).start(nursery)
+            inside = [InBranch(nursery, outlet) for outlet in dispatcher.outlets]
+            stages = [
+                each.opened(cast("trio.Nursery", branch))
+                for each, branch in zip(flows, inside, strict=True)
+            ]
+            merged = Merge(stages, ahead).start(nursery)
             dispatcher.forget_unopened()
             return merged
 
-        return Flow(opened)
+        return Flow(open_branches)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 import trio
 
 from atomr.errors import BranchOpenedAgainError, FlowRestartsError
-from atomr.flow.opening import Opening, Unopened
+from atomr.flow.opening import Opening, Unopened, outlets_of
 from atomr.flow.stage import Inline
 from atomr.flow.steps import begin, log_restarted, take
 
@@ -171,6 +171,7 @@ class Restarted(Inline[T]):
     ) -> None:
         self._nursery = nursery
         self._open = open_stage
+        self._outlets = outlets_of(nursery)
         super().__init__(self._opened())
         self._intensity = intensity
         self._backoff_s = backoff_s
@@ -203,8 +204,21 @@ class Restarted(Inline[T]):
         """Open what is before it; that it cannot be opened is a failure of it."""
         opening = Opening(self._nursery)
         try:
-            return opening.open(self._open)
+            stage = opening.open(self._open)
         except BranchOpenedAgainError:
             raise  # it cannot be opened ever
         except Exception as error:  # noqa: BLE001 - a supervisor's boundary
+            for outlet in self._outlets:
+                outlet.await_opening(self)
             return Unopened(error, opening)
+        self._stop_awaiting()
+        return stage
+
+    def _stop_awaiting(self) -> None:
+        for outlet in self._outlets:
+            outlet.stop_awaiting(self)
+
+    async def close(self) -> None:
+        """Close the stage before it; it is opened no more."""
+        self._stop_awaiting()
+        await super().close()

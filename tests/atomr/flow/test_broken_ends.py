@@ -15,7 +15,7 @@ from atomr.flow import KillSwitch
 from tests.atomr.flow.counted import Counted
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
     from atomr.flow import Flow
 
@@ -186,24 +186,130 @@ async def test_a_part_that_cannot_be_opened_is_opened_again() -> None:
     assert isinstance(raised.value.__cause__, ValueError)
 
 
-async def test_a_part_of_a_branch_that_could_not_be_opened_is_not_opened_later() -> (
-    None
-):
+def refused_at_first(times: int) -> Flow[int]:
+    """A source of one event, which cannot be opened so many times."""
     opened = 0
 
     def source() -> AsyncIterator[int]:
         nonlocal opened
         opened += 1
-        if opened == 1:
+        if opened <= times:
             raise OSError("refused")
         return one_and_over()
 
-    one = flow.from_async_iterable(source)
-    parts = flow.from_iterable(range(10)).broadcast(lambda b: one.merge(b).restarted(3))
+    return flow.from_async_iterable(source)
+
+
+@pytest.mark.parametrize("times", [1, 3])
+@pytest.mark.parametrize("is_first", [False, True])
+async def test_a_branch_that_could_not_be_opened_is_opened_later_and_misses_nothing(
+    times: int, *, is_first: bool
+) -> None:
+    one = refused_at_first(times)
+
+    def branch(b: Flow[int]) -> Flow[int]:
+        # What is opened before the other one, and is closed again, or never was.
+        return (b.merge(one) if is_first else one.merge(b)).restarted(3)
+
+    parts = flow.from_iterable(range(100, 200)).broadcast(
+        branch, lambda b: b.map(lambda n: -n), ahead=2
+    )
+    with trio.fail_after(30):
+        found = await parts.collect()
+    assert sorted(found) == [*range(-199, -99), 1, *range(100, 200)]
+
+
+async def test_a_branch_that_is_never_opened_holds_nobody_back_for_longer() -> None:
+    never, seen = refused_at_first(1_000), list[int]()
+    parts = flow.from_iterable(range(100)).broadcast(
+        lambda b: never.merge(b).restarted(2), lambda b: b.tap(seen.append), ahead=2
+    )
+    with trio.fail_after(30), pytest.raises(FlowRestartsError) as raised:
+        await parts.drain()
+    assert str(raised.value.__cause__) == "refused"
+    assert seen == [*range(len(seen))]
+
+
+async def test_who_begins_later_with_something_else_holds_nobody_back() -> None:
+    """The branch begins with another flow, once that can be opened."""
+    parts = flow.from_iterable(range(100)).broadcast(
+        lambda _: refused_at_first(2).restarted(3), lambda b: b, ahead=2
+    )
+    with trio.fail_after(30):
+        assert sorted(await parts.collect()) == sorted([1, *range(100)])
+
+
+async def test_a_branch_that_was_given_something_is_not_opened_again() -> None:
+    parts = flow.from_iterable(range(10)).broadcast(
+        lambda b: b.map(lambda n: 1 // (3 - n)).restarted(3)
+    )
 
     with pytest.raises(BranchOpenedAgainError) as raised:
         await parts.drain()
-    assert isinstance(raised.value.__context__, OSError)
+    assert isinstance(raised.value.__context__, ZeroDivisionError)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        lambda first, second: first.merge(second),
+        lambda first, second: first.map(abs).take(3).merge(second),
+        lambda first, second: first.buffer(2).merge(second),
+        lambda first, second: flow.from_iterable([1]).merge(first, second),
+        lambda first, second: flow.from_iterable([1]).broadcast(
+            lambda _: first, lambda _: second
+        ),
+        lambda first, second: first.broadcast(lambda b: b, lambda _: second),
+        lambda first, second: first.restarted().merge(second),
+    ],
+)
+@pytest.mark.parametrize("is_restarted", [False, True])
+async def test_what_was_opened_before_a_stage_that_could_not_be_is_closed(
+    shape: Callable[[Flow[int], Flow[int]], Flow[int]], *, is_restarted: bool
+) -> None:
+    states: list[str] = []
+
+    def first() -> AsyncIterator[int]:
+        states.append("opened")
+        return Opened(states)
+
+    whole = shape(flow.from_async_iterable(first), refused_at_first(1_000))
+    with trio.fail_after(30), pytest.raises((OSError, FlowRestartsError)):
+        await (whole.restarted(2) if is_restarted else whole).drain()
+    assert states == ["opened", "closed"] * (3 if is_restarted else 1)
+
+
+class Opened:
+    """An iterator that holds something from the time when it is made."""
+
+    def __init__(self, states: list[str]) -> None:
+        self._states = states
+        self._closed = False
+
+    def __aiter__(self) -> Opened:
+        return self
+
+    async def __anext__(self) -> int:
+        await trio.lowlevel.checkpoint()
+        return 1
+
+    async def aclose(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._states.append("closed")
+
+
+async def test_what_closing_raises_does_not_hide_why_opening_failed() -> None:
+    class Fails(Opened):
+        async def aclose(self) -> None:
+            await super().aclose()
+            raise KeyError("closing")
+
+    states: list[str] = []
+    source = flow.from_async_iterable(lambda: Fails(states))
+    with pytest.raises(OSError, match="refused"):
+        await source.merge(source, flow.from_async_iterable(cannot)).drain()
+    assert states == ["closed", "closed"]
 
 
 async def test_what_a_failed_opening_had_opened_has_ended_before_the_next_one() -> None:
