@@ -105,7 +105,7 @@ async def test_work_ends_when_its_client_leaves(
             await client.read_until(b"begun")
         with no_time(mock_clock):
             await leave(client)
-            await at_once(lambda: working.ended_at is not None)
+            await at_once(lambda: working.ended_at is not None, mock_clock)
         await until(lambda: listener.connections == 0)
     assert working.told == 0
 

@@ -15,7 +15,7 @@ import trio
 import trio.testing
 
 from atomr_infer.remote.http.client import HttpClient
-from tests.at_once import at_once
+from tests.at_once import at_once, stand_still
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
@@ -71,10 +71,10 @@ async def _cancel_when(
         nursery.start_soon(_read, client, body)
         await upstream.reached.wait()
         await trio.testing.wait_all_tasks_blocked(0.01)
-        clock.rate = 0.0
+        stand_still(clock)
         nursery.cancel_scope.cancel()
     state = repr(client).partition(": ")[2]
-    await at_once(upstream.left.is_set)
+    await at_once(upstream.left.is_set, clock)
     clock.rate = 1.0
     return state
 

@@ -27,7 +27,7 @@ from atomr_infer.remote.credentials.build import make_credentials
 from atomr_infer.remote.credentials.google import SCOPE
 from atomr_infer.remote.credentials.oauth2 import fetch_token
 from atomr_infer.runtimes.credentials import Fetched
-from tests.at_once import at_once
+from tests.at_once import at_once, stand_still
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -206,9 +206,9 @@ async def test_who_gives_up_closes_the_connection(mock_clock: MockClock) -> None
             nursery.start_soon(fetched, endpoint)
             while not endpoint.forms:  # noqa: ASYNC110 - across a real socket
                 await trio.sleep(0.005)
-            mock_clock.rate = 0.0
+            stand_still(mock_clock)
             nursery.cancel_scope.cancel()
-        await at_once(endpoint.left.is_set)
+        await at_once(endpoint.left.is_set, mock_clock)
 
 
 # --- client credentials -----------------------------------------------------

@@ -27,7 +27,7 @@ from atomr_infer.remote.http.dialing.tls import verifying_context
 from atomr_infer.remote.http.http2.protocol import WINDOW_BYTES
 from atomr_infer.remote.http.idle import IdleLimits
 from atomr_infer.remote.http.phases import HttpTimeouts
-from tests.at_once import at_once
+from tests.at_once import at_once, stand_still
 
 if TYPE_CHECKING:
     import ssl
@@ -671,10 +671,10 @@ async def test_cancelled_stream_is_reset_at_once_and_the_connection_goes_on(
                 nursery.start_soon(_read, client, BIG if phase == "write" else b"")
                 await reached.wait()
                 await trio.testing.wait_all_tasks_blocked(0.01)
-                mock_clock.rate = 0.0
+                stand_still(mock_clock)
                 nursery.cancel_scope.cancel()
             assert client.active == 0
-            await at_once(was_reset.is_set)
+            await at_once(was_reset.is_set, mock_clock)
             mock_clock.rate = 1.0
             assert await _get(client) == b"ok"
         assert peer.connections == 1

@@ -14,7 +14,7 @@ from hypercorn.config import Config
 
 from atomr_infer.remote.http.client import HttpClient
 from atomr_infer.remote.http.dialing.tls import verifying_context
-from tests.at_once import at_once
+from tests.at_once import at_once, stand_still
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -139,9 +139,9 @@ async def test_upstream_sees_a_cancelled_stream_at_once(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_read_stream, client)
             await app.sending.wait()
-            mock_clock.rate = 0.0
+            stand_still(mock_clock)
             nursery.cancel_scope.cancel()
-        await at_once(app.left.is_set)
+        await at_once(app.left.is_set, mock_clock)
         mock_clock.rate = 1.0
         assert await _echo(client, b"{}") == b"{}"
         assert "0 active" in repr(client)

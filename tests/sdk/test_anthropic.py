@@ -547,4 +547,4 @@ async def test_client_that_leaves_a_stream_frees_the_upstream(
 
         await chain.client.run(leave, leave_async)
         with no_time(mock_clock):
-            await at_once(chain.upstream.requests[0].client_left.is_set)
+            await at_once(chain.upstream.requests[0].client_left.is_set, mock_clock)

@@ -136,7 +136,7 @@ async def test_a_broken_stream_is_finished_by_the_fallback(
         assert "".join(await told(cluster)) == "one two three four five"
         assert (len(a.requests), len(b.requests)) == (1, 1)
         with no_time(mock_clock):
-            await at_once(lambda: not a.requests[0].open)
+            await at_once(lambda: not a.requests[0].open, mock_clock)
 
 
 @pytest.mark.parametrize("broken", BROKEN, ids=IDS)
@@ -179,5 +179,5 @@ async def test_the_loser_of_a_race_is_hung_up_on_at_once(
     ):
         assert "".join(await told(cluster)) == "one two three four five"
         with no_time(mock_clock):
-            await at_once(a.requests[0].client_left.is_set)
+            await at_once(a.requests[0].client_left.is_set, mock_clock)
         assert len(b.requests) == 1

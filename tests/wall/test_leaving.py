@@ -23,7 +23,7 @@ from atomr_infer.testing.wall.scenarios import (
     Kind,
     Scenario,
 )
-from tests.at_once import at_once
+from tests.at_once import at_once, stand_still
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -85,9 +85,9 @@ async def test_upstream_is_left_permits_go_back_and_what_was_said_is_billed(
                     heard = b""
                     while b"primary" not in heard:
                         heard += await client.receive_some()
-            mock_clock.rate = 0.0
-        await at_once(upstream.requests[0].client_left.is_set)
-        await at_once(lambda: ends)
+            stand_still(mock_clock)
+        await at_once(upstream.requests[0].client_left.is_set, mock_clock)
+        await at_once(lambda: ends, mock_clock)
         mock_clock.rate = 1.0
         (replica,) = await cluster.replicas(PRIMARY)
         assert (replica.running, replica.waiting, replica.arriving) == (0, 0, 0)

@@ -11,7 +11,7 @@ from atomr_infer import errors
 from atomr_infer.model.batch import FinishReason, Sampling
 from atomr_infer.model.usage import Usage
 from atomr_infer.testing import upstream_script as script
-from tests.at_once import at_once
+from tests.at_once import at_once, stand_still
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,10 +65,10 @@ async def test_leaving_the_block_ends_every_generation(
         async with pair.runner.execute(batch(sampling=THREE)) as chunks:
             await anext(chunks)
             await pair.upstream.wait_for_requests(3)
-            mock_clock.rate = 0.0
+            stand_still(mock_clock)
         assert pair.runner.active == 0
         for request in pair.upstream.requests:
-            await at_once(request.client_left.is_set)
+            await at_once(request.client_left.is_set, mock_clock)
 
 
 async def test_error_of_the_block_leaves_it_as_it_is(

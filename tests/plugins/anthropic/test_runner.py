@@ -40,7 +40,7 @@ from atomr_infer.testing.upstream import open_anthropic_upstream
 from atomr_infer.wire.anthropic.ingress import MESSAGES
 from atomr_infer.wire.ingress import Call
 from atomr_infer_anthropic.runner import open_anthropic_runner
-from tests.at_once import at_once
+from tests.at_once import at_once, stand_still
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -603,10 +603,10 @@ async def test_upstream_sees_a_cancelled_request_leave_at_once(
             if taken is not None:
                 await reached.wait()
             assert pair.runner.active == 1
-            mock_clock.rate = 0.0
+            stand_still(mock_clock)
             nursery.cancel_scope.cancel()
         assert pair.runner.active == 0
-        await at_once(pair.upstream.requests[0].client_left.is_set)
+        await at_once(pair.upstream.requests[0].client_left.is_set, mock_clock)
         mock_clock.rate = 1.0
         assert (await pair.ask())[-1].usage is not None
 

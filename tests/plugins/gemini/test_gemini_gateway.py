@@ -178,4 +178,4 @@ async def test_upstream_is_left_with_the_client(
             await stream.receive_some()
         with no_time(mock_clock):
             await trio.aclose_forcefully(stream)
-            await at_once(upstream.requests[0].client_left.is_set)
+            await at_once(upstream.requests[0].client_left.is_set, mock_clock)

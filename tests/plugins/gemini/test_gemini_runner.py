@@ -51,7 +51,7 @@ from atomr_infer.testing.upstream import open_gemini_upstream
 from atomr_infer.testing.upstreams.gemini_turns import signature_of
 from atomr_infer.wire.gemini.upstream_contents import UNSIGNED
 from atomr_infer_gemini.runner import open_gemini_runner
-from tests.at_once import at_once
+from tests.at_once import at_once, stand_still
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -655,10 +655,10 @@ async def test_upstream_sees_a_cancelled_request_leave_at_once(
             if taken is not None and stream:
                 await reached.wait()
             assert pair.runner.active == 1
-            mock_clock.rate = 0.0
+            stand_still(mock_clock)
             nursery.cancel_scope.cancel()
         assert pair.runner.active == 0
-        await _left_at_once(pair)
+        await _left_at_once(pair, mock_clock)
 
 
 async def test_count_and_embedding_are_cancelled_too(
@@ -670,16 +670,16 @@ async def test_count_and_embedding_are_cancelled_too(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(pair.runner.embed, request)
             await pair.upstream.wait_for_requests(1)
-            mock_clock.rate = 0.0
+            stand_still(mock_clock)
             nursery.cancel_scope.cancel()
         assert pair.runner.active == 0
-        await _left_at_once(pair)
+        await _left_at_once(pair, mock_clock)
 
 
-async def _left_at_once(pair: Any) -> None:
+async def _left_at_once(pair: Any, mock_clock: MockClock) -> None:
     """Wait until the upstream sees it, while time stands still."""
     request = pair.upstream.requests[0]
-    await at_once(request.client_left.is_set)
+    await at_once(request.client_left.is_set, mock_clock)
     assert not request.answered.is_set()
 
 

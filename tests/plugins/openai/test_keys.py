@@ -24,7 +24,7 @@ from atomr_infer.testing import upstream_script as script
 from atomr_infer.testing.upstream import FakeUpstream, open_openai_upstream
 from atomr_infer_openai.config import check_deployment
 from atomr_infer_openai.runner import open_openai_runner
-from tests.at_once import at_once
+from tests.at_once import at_once, stand_still
 from tests.plugins.openai.conftest import Pair
 
 if TYPE_CHECKING:
@@ -160,9 +160,9 @@ async def test_a_client_that_leaves_while_the_next_key_is_tried_is_noticed(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(pair.ask)
             await pair.upstream.wait_for_requests(2)
-            mock_clock.rate = 0.0
+            stand_still(mock_clock)
             nursery.cancel_scope.cancel()
-        await at_once(pair.upstream.requests[1].client_left.is_set)
+        await at_once(pair.upstream.requests[1].client_left.is_set, mock_clock)
         assert pair.runner.active == 0
 
 

@@ -23,7 +23,7 @@ from atomr_infer.remote.credentials.keys import fixed
 from atomr_infer.testing import upstream_script as script
 from atomr_infer.testing.upstream import open_openai_upstream
 from atomr_infer_openai.runner import open_openai_runner
-from tests.at_once import at_once
+from tests.at_once import at_once, stand_still
 from tests.gateway.http import until
 
 if TYPE_CHECKING:
@@ -409,10 +409,10 @@ async def test_upstream_sees_a_cancelled_request_leave_at_once(
             if taken is not None and stream:
                 await reached.wait()
             assert pair.runner.active == 1
-            mock_clock.rate = 0.0
+            stand_still(mock_clock)
             nursery.cancel_scope.cancel()
         assert pair.runner.active == 0
-        await _left_at_once(pair)
+        await _left_at_once(pair, mock_clock)
 
 
 async def test_leaving_the_block_early_closes_the_connection(
@@ -422,14 +422,14 @@ async def test_leaving_the_block_early_closes_the_connection(
     async with over_socket(script.HangMidStream()) as pair:
         async with pair.runner.execute(batch()) as chunks:
             assert (await anext(chunks)).text == "Hello"
-            mock_clock.rate = 0.0
-        await _left_at_once(pair)
+            stand_still(mock_clock)
+        await _left_at_once(pair, mock_clock)
 
 
-async def _left_at_once(pair: Any) -> None:
+async def _left_at_once(pair: Any, mock_clock: MockClock) -> None:
     """Wait until the upstream sees it, while time stands still."""
     request = pair.upstream.requests[0]
-    await at_once(request.client_left.is_set)
+    await at_once(request.client_left.is_set, mock_clock)
     assert not request.answered.is_set()
 
 

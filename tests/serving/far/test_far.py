@@ -37,7 +37,7 @@ from atomr_infer.serving.replicas.replica import Phase
 from atomr_infer.serving.requests.far_attempt import CREDIT_BYTES
 from atomr_infer.serving.requests.served import Tried
 from atomr_infer.serving.requests.whole_calls import count_tokens, embed, infer
-from tests.at_once import at_once, no_time
+from tests.at_once import at_once, no_time, stand_still
 from tests.serving.acts import STOP, USAGE, Act, Player, cut, fails, says, stalls
 from tests.serving.conftest import Collected
 from tests.serving.far.nodes import until
@@ -220,9 +220,9 @@ async def test_a_client_that_leaves_ends_the_work_over_there_at_once(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(lambda: a.ask(sink=sink))
             await until(lambda: sink.texts == ["Hel"])
-            mock_clock.rate = 0.0
+            stand_still(mock_clock)
             nursery.cancel_scope.cancel()
-        await at_once(lambda: not player.active)
+        await at_once(lambda: not player.active, mock_clock)
         mock_clock.rate = 1.0
         assert player.left == 1
         await at_rest(a, b)
@@ -299,7 +299,7 @@ async def test_a_request_has_no_more_time_over_there_than_it_has_here(
         async with trio.open_nursery() as nursery:
             with no_time(mock_clock):
                 nursery.start_soon(ask)
-                await at_once(lambda: player.active)
+                await at_once(lambda: player.active, mock_clock)
                 mock_clock.jump(0.2)
         await until(lambda: player.left == 1)
         await at_rest(a, b)

@@ -358,9 +358,9 @@ async def test_a_node_that_hangs_costs_no_more_than_the_request_has(
         async with trio.open_nursery() as nursery:
             with no_time(mock_clock):
                 nursery.start_soon(ask)
-                await at_once(begun.is_set)
+                await at_once(begun.is_set, mock_clock)
                 mock_clock.jump(0.2)
-                await at_once(gone.is_set)
+                await at_once(gone.is_set, mock_clock)
 
 
 async def test_an_answer_without_an_end_is_cut_off(
