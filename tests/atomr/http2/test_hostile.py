@@ -202,6 +202,8 @@ def never(_: IncomingCall, __: Any) -> None:
 def attacked(open_node: OpenNode) -> Any:
     @asynccontextmanager
     async def opened(**options: Any) -> AsyncIterator[Attacked]:
+        # An attacker answers no heartbeat: what ends it must not be that.
+        options.setdefault("heartbeat_timeout_s", 60.0)
         shelf = Shelf()
         services: dict[str, Service[Any]] = {
             "shelf": shelf.service(),

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tests.atomr.http2.conftest import OpenNode
 
 ROOT = Path(__file__).parents[3]
-START_S = 30.0
+START_S = 120.0
 
 
 @asynccontextmanager

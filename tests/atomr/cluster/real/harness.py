@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
 
 ROOT = Path(__file__).parents[4]
-START_S = 60.0
+START_S = 120.0
 ASK_S = 30.0
 END_S = 10.0
 
