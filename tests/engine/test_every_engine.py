@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
 PATIENCE_S = 600.0
+AT_ONCE = 16
 FREE_WITHIN_S = 0.2
 STEPS = 3
 """Or within so many of its steps, where they take longer."""
@@ -318,7 +319,7 @@ def test_requests_at_once_are_sooner_than_one_by_one(served: Served) -> None:
     answers: list[str] = []
     threads = [
         threading.Thread(target=lambda: answers.append(text_of(served.chat(**asked))))
-        for _ in range(16)
+        for _ in range(AT_ONCE)
     ]
     began_at = time.monotonic()
     for thread in threads:
@@ -326,7 +327,7 @@ def test_requests_at_once_are_sooner_than_one_by_one(served: Served) -> None:
     for thread in threads:
         thread.join(PATIENCE_S)
     together_s = time.monotonic() - began_at
-    assert len(answers) == 16
+    assert len(answers) == AT_ONCE
     assert together_s < 13 * max(alone_s, alone())
 
 

@@ -9,6 +9,7 @@ import pytest
 from tests.atomr.gossip.mutants import Mutant, mutants
 
 MUTANTS = mutants()
+SEEDS = 1_000
 
 
 def test_there_are_mutants_of_each_machine_and_each_is_another() -> None:
@@ -29,4 +30,4 @@ def test_there_are_mutants_of_each_machine_and_each_is_another() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_a_bug_put_in_on_purpose_is_found(mutant: Mutant) -> None:
-    assert mutant.first_failure(1_000) is not None
+    assert mutant.first_failure(SEEDS) is not None

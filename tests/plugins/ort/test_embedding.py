@@ -45,6 +45,7 @@ pytestmark = pytest.mark.engine
 SHAPE = BertShape()
 WEIGHTS = random_bert(SHAPE)
 REF = "atomr_infer_ort.plugin:PLUGIN"
+CLOSE = 1e-5
 TEXTS = (
     "the cat sat on the mat",
     "a dog",
@@ -102,7 +103,7 @@ async def test_vectors_are_the_reference_s_in_one_batch(folder: Path) -> None:
         made = await runner.embed(texts(*TEXTS))
         assert runner.runs == 1
     assert np.array(made.vectors) == pytest.approx(
-        np.array([reference(text) for text in TEXTS]), abs=1e-5
+        np.array([reference(text) for text in TEXTS]), abs=CLOSE
     )
     assert made.usage.prompt_tokens == sum(len(tokens(text)) for text in TEXTS)
 
@@ -111,7 +112,7 @@ async def test_vectors_are_the_reference_s_behind_the_bridge(folder: Path) -> No
     async with open_bridged_runner(REF, deployment(folder), RunnerContext()) as runner:
         made = await runner.embed(texts(TEXTS[0], tuple(tokens(TEXTS[1]))))
     assert np.array(made.vectors) == pytest.approx(
-        np.array([reference(text) for text in TEXTS[:2]]), abs=1e-5
+        np.array([reference(text) for text in TEXTS[:2]]), abs=CLOSE
     )
 
 
@@ -123,7 +124,7 @@ async def test_pooling_and_length_can_be_said(
     async with opened(folder, pooling=pooling, normalize=normalize) as runner:
         made = await runner.embed(texts(*TEXTS))
     expected = [reference(t, pooling, normalize=normalize == "yes") for t in TEXTS]
-    assert np.array(made.vectors) == pytest.approx(np.array(expected), abs=1e-5)
+    assert np.array(made.vectors) == pytest.approx(np.array(expected), abs=CLOSE)
 
 
 async def test_pooling_is_what_the_model_s_files_say(tmp_path: Path) -> None:
@@ -132,7 +133,7 @@ async def test_pooling_is_what_the_model_s_files_say(tmp_path: Path) -> None:
     async with opened(folder) as runner:
         made = await runner.embed(texts(TEXTS[0]))
     assert np.array(made.vectors[0]) == pytest.approx(
-        reference(TEXTS[0], "cls", normalize=False), abs=1e-5
+        reference(TEXTS[0], "cls", normalize=False), abs=CLOSE
     )
 
 
@@ -149,7 +150,7 @@ async def test_requests_share_runs(folder: Path) -> None:
     assert runner.runs < 50
     assert len(made) == 50
     assert np.array(made) == pytest.approx(
-        np.array([reference(TEXTS[0])] * 50), abs=1e-5
+        np.array([reference(TEXTS[0])] * 50), abs=CLOSE
     )
 
 

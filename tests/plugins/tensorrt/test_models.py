@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from tests.plugins.tensorrt.host import HostBackend
 
 BERT = BertShape()
+CLOSE = 1e-5
 BERT_WEIGHTS = random_bert(BERT)
 LLAMA_WEIGHTS = random_llama(SHAPE)
 TEXTS = ("the cat sat on the mat", "a dog", "mat", "the cat and the dog ran", "a mat")
@@ -84,7 +85,7 @@ async def test_vectors_are_the_reference_s(
     async with opened(bert_folder, max_batch=max_batch) as runner:
         made = await runner.embed(texts(*TEXTS))
     assert np.array(made.vectors) == pytest.approx(
-        np.array([reference(text) for text in TEXTS]), abs=1e-5
+        np.array([reference(text) for text in TEXTS]), abs=CLOSE
     )
     [plan] = backend.opened
     assert len(plan.runs) == -(-len(TEXTS) // max_batch)
@@ -106,7 +107,7 @@ async def test_pairs_are_ranked_as_on_onnx_runtime(
     async with opened(write_ranking(tmp_path / "model")) as runner:
         made = await runner.embed(texts(*documents, query=QUERY))
     assert [score for (score,) in made.vectors] == pytest.approx(
-        [expected(QUERY, document) for document in documents], abs=1e-5
+        [expected(QUERY, document) for document in documents], abs=CLOSE
     )
 
 
@@ -119,7 +120,7 @@ async def test_texts_are_classified_as_on_onnx_runtime(
         made = await runner.embed(asked)
     assert made.labels == ("sport", "news", "other")
     assert np.array(made.vectors) == pytest.approx(
-        np.array([together(text) for text in TEXTS]), abs=1e-5
+        np.array([together(text) for text in TEXTS]), abs=CLOSE
     )
 
 
@@ -142,7 +143,7 @@ async def test_a_model_of_texts_takes_tensors_where_that_is_wanted(
         )
     hidden = np.frombuffer(made.outputs[0].data, np.float32).reshape(3, -1)
     assert hidden == pytest.approx(
-        bert_reference(BERT, BERT_WEIGHTS, [2, 5, 3]), abs=1e-5
+        bert_reference(BERT, BERT_WEIGHTS, [2, 5, 3]), abs=CLOSE
     )
 
 

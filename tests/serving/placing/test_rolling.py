@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+RESTARTS = 20
 CLIENTS = 6
 PAUSE_S = 0.05
 
@@ -89,6 +90,6 @@ async def rolling(folder: Path, *, restarts: int) -> Clients:
 
 @pytest.mark.slow
 async def test_twenty_rolling_restarts_fail_nobody(tmp_path: Path) -> None:
-    clients = await rolling(tmp_path, restarts=20)
+    clients = await rolling(tmp_path, restarts=RESTARTS)
     assert clients.failed == []
     assert set(clients.answers) == {("gpt", 200), ("tiny", 200)}

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 THREE = ("a", "b", "c")
+RESTARTS = 20
 FIVE = (*THREE, "d", "e")
 LEASE_S = 3.0
 LAPSE_S = 3.4
@@ -77,7 +78,7 @@ async def test_twenty_rolling_restarts_lose_no_name(tmp_path: Path) -> None:
         every = sorted(name for some in names.values() for name in some)
         for node in cluster.nodes.values():
             await node.come_to(every, "names")
-        for number in range(20):
+        for number in range(RESTARTS):
             name = FIVE[number % 5]
             stay = set(every) - set(names[name])
             async with trio.open_nursery() as nursery:
