@@ -288,7 +288,7 @@ async def test_an_operator_can_force_it_and_see_what_happened(
             await deploy(tree, A, Player([says("Hi")]))
             guard = tree.serving.breakers.guards["lab https://x.test/v1"]
             guard.force_open()
-            await trio.sleep(5000)
+            await trio.sleep(10 * POLICY.open_s)
             with pytest.raises(errors.CircuitOpenError, match="open by hand"):
                 await tree.ask()
             guard.force_close()

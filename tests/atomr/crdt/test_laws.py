@@ -16,9 +16,9 @@ from atomr.crdt import Delta, Replicated
 from tests.at_length import times
 from tests.atomr.crdt.histories import SPECIFIED, TYPES, World, shown, specified, steps
 
-FEW = settings(max_examples=60)
+FEW = settings(max_examples=15)
 # Beside those, as `make test` has drawn others.
-MANY = settings(max_examples=times(40))
+MANY = settings(max_examples=times(85))
 
 types = pytest.mark.parametrize("kind", TYPES, ids=lambda kind: kind.__name__)
 
