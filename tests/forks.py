@@ -1,4 +1,4 @@
-"""``atomr-infer`` in processes that have imported it before they start.
+"""``atomr-infer``, and examples, in processes that have imported it before they start.
 
 To import what a gateway needs takes a processor most of a second, and the tests of the
 command start it some hundred times.  Here one process imports it, for each process of
@@ -24,6 +24,7 @@ import signal
 import socket
 import subprocess
 import sys
+import warnings
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,12 +35,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _PROGRAM = "atomr_infer.cli"
-# What ``serve`` imports only once it has something to serve.
+# What ``serve`` imports only once it has something to serve, and what examples do.
 _LATE = (
     "atomr_infer.gateway.opening",
     "atomr_infer.gateway.setup",
     "atomr_infer.serving.requests.straight",
     "atomr_infer.testing.mock",
+    "atomr_infer.testing.upstream",
 )
 _MESSAGE_BYTES = 128 * 1024
 # What the interpreter reads when it starts, and a fork of it no more.
@@ -62,7 +64,7 @@ def _of_start(env: Mapping[str, str]) -> dict[str, str]:
 
 
 class Forked:
-    """A running ``atomr-infer``; the part of ``trio.Process`` that tests use.
+    """A running program; the part of ``trio.Process`` that tests use.
 
     Attributes:
         pid: of the program.
@@ -120,11 +122,20 @@ def _line(status: int) -> bytes:
     return line
 
 
-async def start(arguments: Sequence[str], *, env: Mapping[str, str]) -> Forked:
-    """Start the command with these arguments, in this folder and without a terminal."""
+async def start(
+    arguments: Sequence[str], *, env: Mapping[str, str], script: str | None = None
+) -> Forked:
+    """Start the command with these arguments, in this folder and without a terminal.
+
+    Args:
+        arguments: of the program.
+        env: its whole environment.
+        script: the path of what runs instead, with warnings as errors.
+    """
     assert can_fork(env), "this needs a start from nothing"
     order = {
         "arguments": arguments,
+        "script": script,
         "env": dict(env),
         "folder": os.getcwd(),
         "ignored": [
@@ -189,7 +200,11 @@ def main() -> None:
         ignored = number in order["ignored"]
         signal.signal(number, signal.SIG_IGN if ignored else otherwise)
     sys.argv[1:] = order["arguments"]
-    runpy.run_module(_PROGRAM, run_name="__main__", alter_sys=True)
+    if order["script"] is not None:
+        warnings.simplefilter("error")
+        runpy.run_path(order["script"], run_name="__main__")
+    else:
+        runpy.run_module(_PROGRAM, run_name="__main__", alter_sys=True)
 
 
 def _forked(asked: socket.socket) -> dict[str, Any] | None:
