@@ -6,6 +6,7 @@ they work from wherever the gateway can be reached, with its admin key.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
@@ -23,7 +24,6 @@ from atomr_infer.remote.http.phases import HttpTimeouts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from atomr_infer.config.gateway import GatewayConfig
 
@@ -47,11 +47,23 @@ class Where:
         url: its address.
         key: the admin key.
         all_nodes: whether all nodes of its cluster are meant.
+        file: the configuration that says its address; None: the address was given.
     """
 
     url: str
     key: Secret = attrs.field(repr=False)
     all_nodes: bool = False
+    file: Path | None = None
+
+    @property
+    def other_places(self) -> str:
+        """Where a gateway may be that does not answer, in words."""
+        if self.file is None:
+            return "one that is elsewhere is named with --url"
+        return (
+            f"{str(self.file)!r} says that it is there; one that was started before "
+            "its address was changed is still where it was: --url URL names it"
+        )
 
 
 def find_gateway(
@@ -77,7 +89,9 @@ def find_gateway(
             'write admin_key = { env = "NAME" } or { file = "PATH" }',
             path=str(config_path),
         )
-    return Where(url or _url(config.gateway, config_path), found)
+    if url:
+        return Where(url, found)
+    return Where(_url(config.gateway, config_path), found, file=config_path)
 
 
 def _key_of_environment(environ: Mapping[str, str]) -> Secret:
@@ -169,8 +183,8 @@ def _answer(
         return trio.run(_ask, where, method, path, body, timeouts)
     except InferenceError as error:
         raise ConfigError(
-            f"the gateway at {where.url} does not answer: {error.message}; one that "
-            "is elsewhere is named with --url"
+            f"the gateway at {where.url} does not answer: {error.message}; "
+            f"{where.other_places}"
         ) from error
 
 
