@@ -55,6 +55,7 @@ from atomr_infer.bridge.frames import (
     Told,
     child_reader,
 )
+from atomr_infer.bridge.kernel import KernelWatch
 from atomr_infer.bridge.link import Link
 from atomr_infer.bridge.questions import Questions
 from atomr_infer.bridge.shown import Shown
@@ -63,9 +64,8 @@ from atomr_infer.bridge.values import (
     batch_to_wire,
     capabilities_from_wire,
 )
-from atomr_infer.bridge.vitals import describe_exit
 from atomr_infer.bridge.watch import Watch
-from atomr_infer.errors import InferenceError, InvalidRequestError
+from atomr_infer.errors import OUT_OF_MEMORY, InferenceError, InvalidRequestError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -105,6 +105,7 @@ class BridgedRunner(Questions):
         self._context = context
         self._child = child
         self._limits = limits
+        self._kernel = KernelWatch(child.pid)
         self._shown = Shown(deployment.name, context.progress)
         self._watch = Watch(deployment.name, limits)
         self._output = OutputCapture(child.output, deployment.name)
@@ -276,6 +277,7 @@ class BridgedRunner(Questions):
                     nursery.start_soon(self._read_frames)
                     nursery.start_soon(self._output.run)
                     nursery.start_soon(self._look_after)
+                    nursery.start_soon(self._kernel.look_forever)
                     await self._await_exit()
                     nursery.cancel_scope.cancel()
             finally:
@@ -291,15 +293,16 @@ class BridgedRunner(Questions):
         with trio.move_on_after(LINGER_S):
             await self._link_ended.wait()
             await self._output.ended.wait()
-        how = describe_exit(returncode)
+        how, is_want = self._kernel.how(returncode)
         _log.info("engine process %d of deployment %r: %s", self.pid, self._name, how)
-        self._fail(self._exit_error(how))
+        self._fail(self._exit_error(how, is_want=is_want))
 
-    def _exit_error(self, how: str) -> InferenceError:
+    def _exit_error(self, how: str, *, is_want: bool) -> InferenceError:
+        code = OUT_OF_MEMORY if is_want else None
         if self._capabilities is not None:
-            return reasons.crashed(self._name, how)
+            return reasons.crashed(self._name, how, code)
         return reasons.died_starting(
-            self._name, how, self._shown.doing, self._output.tail
+            self._name, how, self._shown.doing, self._output.tail, code
         )
 
     async def _look_after(self) -> None:
@@ -366,7 +369,10 @@ class BridgedRunner(Questions):
                 self._capabilities = capabilities_from_wire(capabilities)
                 self._started.set()
             case StartFailed(error) | Failed(error):
-                self._fail(reasons.told(error))
+                # It may have lost a helper here, and know no more than that.
+                is_known = error.code is not None or self._deployment.ray is not None
+                why = None if is_known else self._kernel.why()
+                self._fail(reasons.told_of_end(error, why))
             case Pong(steps):
                 self._watch.steps = steps
 

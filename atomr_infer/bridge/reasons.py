@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from atomr_infer.bridge.frames import PROTOCOL_VERSION
 from atomr_infer.bridge.values import ErrorWire, error_from_wire
 from atomr_infer.errors import (
+    OUT_OF_MEMORY,
     EngineCrashedError,
     EngineHungError,
     EngineStartError,
@@ -26,19 +27,22 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-def crashed(name: str, how: str) -> EngineCrashedError:
-    """The process of a ready engine ended; ``how`` is ``describe_exit``'s."""
-    return EngineCrashedError(f"the engine process of deployment {name!r}: {how}")
+def crashed(name: str, how: str, code: str | None = None) -> EngineCrashedError:
+    """The process of a ready engine ended; ``how``, in words, with a code."""
+    return EngineCrashedError(
+        f"the engine process of deployment {name!r}: {how}", code=code
+    )
 
 
 def died_starting(
-    name: str, how: str, doing: str, output: Sequence[str]
+    name: str, how: str, doing: str, output: Sequence[str], code: str | None = None
 ) -> EngineStartError:
     """The process ended before its runner was ready."""
     last = " | ".join(output) or "(nothing)"
     return EngineStartError(
         f"the engine process of deployment {name!r}: {how}, while {doing}; "
-        f"its last output: {last}"
+        f"its last output: {last}",
+        code=code,
     )
 
 
@@ -112,6 +116,14 @@ def closed(name: str) -> NotReadyError:
 def told(error: ErrorWire) -> InferenceError:
     """What the child says of itself or of a stream."""
     return decode(error_from_wire(error))
+
+
+def told_of_end(error: ErrorWire, why: str | None) -> InferenceError:
+    """What the child says of its engine's end, and what the kernel says beside it."""
+    end = told(error)
+    if why is None or not isinstance(end, EngineCrashedError | EngineStartError):
+        return end
+    return type(end)(f"{end.message}; a process was {why}", code=OUT_OF_MEMORY)
 
 
 def again(error: InferenceError) -> InferenceError:

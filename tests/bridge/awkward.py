@@ -216,6 +216,14 @@ class AwkwardRunner:
             case "told":
                 raise EngineError("the GPU is full", code="out_of_memory")
 
+    async def do_eat(self, batch: ExecuteBatch, *_: str) -> AsyncIterator[TokenChunk]:
+        """Take memory until the kernel ends it."""
+        yield TokenChunk(text="eating")
+        eaten = []
+        while True:
+            # Not zero, or nothing would be taken.
+            eaten.append(b"x" * 2**22)
+
     async def do_hi(self, batch: ExecuteBatch, *_: str) -> AsyncIterator[TokenChunk]:
         """Answer what a child asks after a want of memory, without end."""
         self.asked += 1
