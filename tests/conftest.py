@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests import reports
 from tests.at_length import times
 
+_CHOSEN_BY = {"slow", "engine", "gpu"}
 _LONG_FILES = ("test_wall.py", "test_real_limits.py")
 
 # How long an example takes says how busy the machine is, and nothing of the code.
@@ -28,6 +30,11 @@ settings.load_profile("busy")
 # that has none.
 os.environ.pop("SSL_CERT_FILE", None)
 os.environ["SSL_CERT_DIR"] = str(Path(__file__).parent)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make what processes side by side tell each other short."""
+    config.pluginmanager.register(reports)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -84,8 +91,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     items.sort(key=lambda item: item.path.name not in _LONG_FILES)
     for item in items:
-        for mark in ("slow", "engine", "gpu"):
-            if item.get_closest_marker(mark) and not has_mark(item.path, mark):
+        for mark in _CHOSEN_BY & {mark.name for mark in item.iter_markers()}:
+            if not has_mark(item.path, mark):
                 raise pytest.UsageError(f"{item.nodeid}: name its mark {mark!r} there")
 
 
