@@ -113,11 +113,13 @@ class Tree:
         return self.serving.replicas(deployment)[number]
 
 
-async def until(condition: Callable[[], bool], within_s: float = 60.0) -> None:
+async def until(
+    condition: Callable[[], bool], within_s: float = 60.0, every_s: float = 0.01
+) -> None:
     """Wait, in virtual time mostly, for a state that has no event of its own."""
     with trio.fail_after(within_s):
         while not condition():  # noqa: ASYNC110 - see above
-            await trio.sleep(0.01)
+            await trio.sleep(every_s)
 
 
 async def forgotten(tree: Tree, **batch: Any) -> bool:

@@ -47,7 +47,7 @@ def phase(tree: Tree) -> str:
 
 async def asleep(tree: Tree) -> None:
     """Wait until the engine is stopped."""
-    await until(lambda: phase(tree) == "asleep", within_s=1000)
+    await until(lambda: phase(tree) == "asleep", within_s=1000, every_s=0.2)
     await until(lambda: tree.lab.closed == tree.lab.opened)
 
 
