@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from trio.testing import MockClock
 
+    from atomr_infer.cluster import ChatReply
     from atomr_infer.testing.upstream import FakeUpstream
     from atomr_infer.testing.upstream_script import Behaviour
 
@@ -155,14 +156,27 @@ async def test_a_broken_stream_is_an_error_by_default(broken: Behaviour) -> None
         assert b.requests == []
 
 
-async def test_a_whole_answer_that_breaks_is_made_again_by_the_fallback() -> None:
+async def test_a_whole_answer_that_breaks_is_made_again_by_the_fallback(
+    mock_clock: MockClock,
+) -> None:
+    mock_clock.rate = 1.0
+    replies: list[ChatReply] = []
+
+    async def ask(cluster: Cluster) -> None:
+        replies.append(await cluster.chat("m", "hi"))
+
     async with cluster_of(
         [HangBeforeHeaders()],
         retry=ONCE,
         fallbacks=["b"],
-        timeouts=Timeouts(first_token_s=0.5),  # on a busy machine it is asked by then
+        timeouts=Timeouts(first_token_s=0.5),
     ) as (cluster, a, _):
-        reply = await cluster.chat("m", "hi")
+        async with trio.open_nursery() as nursery:
+            with no_time(mock_clock):
+                nursery.start_soon(ask, cluster)
+                await at_once(lambda: a.requests, mock_clock)
+                mock_clock.jump(0.5)
+        [reply] = replies
         assert (reply.deployment, reply.attempts) == ("b", 2)
         await a.requests[0].client_left.wait()
 

@@ -66,6 +66,6 @@ def test_a_schema_that_refers_to_itself_twice_ends_soon() -> None:
     # Every step makes two more: a client could keep the gateway busy for ever.
     bad = {"$ref": "#/$defs/a", "$defs": {"a": {"allOf": [{"$ref": "#/$defs/a"}] * 2}}}
 
-    began = time.perf_counter()
+    began = time.process_time()
     assert list(problems(1, bad)) == []
-    assert time.perf_counter() - began < 5.0
+    assert time.process_time() - began < 5.0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from contextlib import asynccontextmanager
-from resource import RUSAGE_CHILDREN, getrusage
-from time import perf_counter
+from resource import RUSAGE_CHILDREN, RUSAGE_SELF, getrusage
+from time import process_time
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -253,14 +253,14 @@ def test_a_schema_is_worked_out_once_for_all_answers(llama_folder: Path) -> None
     named.for_format(form({"const": 1}))
     properties: dict[str, object] = {str(number): {} for number in range(800)}
     large = form({"type": "object", "properties": properties})
-    began_s = perf_counter()
+    began_s = process_time()
     constraints = named.for_format(large)
-    made_s = perf_counter()
+    made_s = process_time()
     assert constraints is not None
     # They are made in the event loop.
     for _ in range(32):
         constraints()
-    assert perf_counter() - made_s < made_s - began_s
+    assert process_time() - made_s < made_s - began_s
 
 
 def test_a_schema_that_would_take_minutes_is_refused(llama_folder: Path) -> None:
@@ -296,14 +296,20 @@ def test_what_cannot_be_kept_is_told_in_a_sentence_wherever_it_was_tried(
     assert len(c.value.message) < 400
 
 
+def cpu_s() -> float:
+    """What this process and those that it waited for have used of processors."""
+    ours, theirs = (getrusage(who) for who in (RUSAGE_SELF, RUSAGE_CHILDREN))
+    return sum(each.ru_utime + each.ru_stime for each in (ours, theirs))
+
+
 @pytest.mark.slow
 def test_a_small_schema_whose_work_doubles_with_each_part_ends_in_time() -> None:
     rules = [{"type": "string", "pattern": f"^.*a{n}.*$"} for n in range(40)]
-    began_s = perf_counter()
+    began_s = cpu_s()
     said = tried(json.dumps({"allOf": rules}), cpu_s=1)
     assert said == "it takes more than 1 s to be worked out; make it simpler"
     # The library alone is at it for longer than anybody has tried.
-    assert perf_counter() - began_s < 20
+    assert cpu_s() - began_s < 20
 
 
 def test_a_trial_that_was_given_no_processor_says_nothing_of_its_schema() -> None:

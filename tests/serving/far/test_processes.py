@@ -106,21 +106,16 @@ async def test_a_client_that_leaves_one_node_closes_the_upstream_of_another(
         b = await fleet.start("b", model)
         a = await fleet.start("a", elsewhere(model))
         await a.sees("b/0")
-        took: list[float] = []
         for number in range(2):
             tcp = await trio.open_tcp_stream("127.0.0.1", a.port)
             await tcp.send_all(ROUTES["chat"].request(stream=True))
             await upstream.wait_for_requests(number + 1)
             if number == 0:
                 assert await tcp.receive_some()
-            left_at = trio.current_time()
             await tcp.aclose()
-            asked = upstream.requests[number]
-            with trio.fail_after(10):
-                await asked.client_left.wait()
-            took.append(trio.current_time() - left_at)
-        # A tenth of a second is promised; machines that run tests are busy.
-        assert max(took) < 2.0, took
+            # That it waits for no timer is told where all nodes have one clock.
+            with trio.fail_after(ASK_S):
+                await upstream.requests[number].client_left.wait()
         await a.is_at_rest()
         await b.is_at_rest()
         assert (await ask(a.port, ROUTES["chat"])).status == 200
@@ -224,8 +219,12 @@ async def test_a_cut_answer_is_made_whole_by_another_node_where_that_is_wanted(
     tmp_path: Path,
 ) -> None:
     opens, _ = PROVIDERS["openai"]
-    words = Happy(tokens=("one", " two", " three", " four"), delay_s=0.2)
-    async with opens((), otherwise=words) as upstream, open_fleet(tmp_path) as fleet:
+    words = Happy(tokens=("one", " two", " three", " four"))
+    stalls = HangMidStream(after=2, answer=words)
+    async with (
+        opens([stalls], otherwise=words) as upstream,
+        open_fleet(tmp_path) as fleet,
+    ):
         model = model_of(upstream, "openai", on_cut="restart_match")
         b = await fleet.start("b", model)
         a = await fleet.start("a", elsewhere(model))
