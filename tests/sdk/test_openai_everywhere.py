@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from itertools import product
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
@@ -176,15 +177,34 @@ class Chain:
 Serve = Callable[..., Any]
 
 
-@pytest.fixture(params=[Blocking, Asyncio, Trio], ids=["blocking", "asyncio", "trio"])
-def shape(request: pytest.FixtureRequest) -> Any:
-    return request.param
+SHAPES = {"blocking": Blocking, "asyncio": Asyncio, "trio": Trio}
 
 
-@pytest.fixture(params=sorted(OPENERS))
-def provider(request: pytest.FixtureRequest) -> str:
-    name: str = request.param
-    return name
+def pairs() -> Iterator[Any]:
+    """Each dialect before one shape, and each shape before one dialect, at once.
+
+    What differs is what the gateway writes, by dialect, and how it is read, by shape;
+    the other pairs are slow tests.
+    """
+    for provider, shape in product(sorted(OPENERS), SHAPES):
+        marks = () if provider == "openai" or shape == "trio" else (pytest.mark.slow,)
+        yield pytest.param((provider, shape), marks=marks, id=f"{provider}-{shape}")
+
+
+@pytest.fixture(params=pairs())
+def pair(request: pytest.FixtureRequest) -> tuple[str, str]:
+    found: tuple[str, str] = request.param
+    return found
+
+
+@pytest.fixture
+def shape(pair: tuple[str, str]) -> Any:
+    return SHAPES[pair[1]]
+
+
+@pytest.fixture
+def provider(pair: tuple[str, str]) -> str:
+    return pair[0]
 
 
 @pytest.fixture
