@@ -202,13 +202,13 @@ async def test_it_rests_from_when_it_is_told_so_while_it_serves(
     open_tree: OpenTree, autojump_clock: MockClock
 ) -> None:
     async with open_tree(attrs.evolve(M, serving=Serving())) as tree:
-        await trio.sleep(1000)
+        await trio.sleep(200)
         assert phase(tree) == "serving"
         await tree.serving.replace(M)
         await asleep(tree)
         await tree.serving.replace(attrs.evolve(M, serving=Serving()))
         assert len((await tree.ask()).texts) > 0
-        await trio.sleep(1000)
+        await trio.sleep(200)
         assert (tree.lab.opened, phase(tree)) == (2, "serving")
 
 
