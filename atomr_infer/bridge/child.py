@@ -50,7 +50,7 @@ from atomr_infer.bridge.frames import (
 )
 from atomr_infer.bridge.lineage import OrphanedError, die_with_parent, guard_group
 from atomr_infer.bridge.link import Link
-from atomr_infer.bridge.memory import NO_MEMORY, MemoryCheck, ask_little, is_want
+from atomr_infer.bridge.memory import NO_MEMORY, MemoryCheck, ask, is_want
 from atomr_infer.bridge.streams import ChildStream
 from atomr_infer.bridge.values import (
     ErrorWire,
@@ -228,7 +228,7 @@ class Server:
         assert self._open is not None
         asked = self._open.deployment
         try:
-            await ask_little(self._runner, asked.model or asked.name)
+            await ask(self._runner, asked.model or asked.name)
         except Exception as raised:  # noqa: BLE001  as a client's request is met
             error = told_of(raised)
             log.warning("asked for little, after a want of memory: %s", error.message)

@@ -7,8 +7,9 @@ answers.  So after a want of memory, whoever reports it (the code of its error i
 ``out_of_memory``), the runner is asked a short question.  Requests that come meanwhile
 wait for its end, so that none of them takes what the question needs.
 
-A runner of tensors alone cannot be asked, for nobody knows what its tensors mean; a
-want of memory costs it a request.
+What is asked is the least that the runner is for
+(:mod:`atomr_infer.runtimes.little`).  A runner of tensors is asked with zeros; where it
+refuses them, nothing is known, and a want of memory costs it a request.
 """
 
 from __future__ import annotations
@@ -20,18 +21,12 @@ import trio
 
 from atomr_infer.bridge.values import ErrorWire, error_to_wire
 from atomr_infer.errors import OUT_OF_MEMORY, EngineError, encode
-from atomr_infer.model.batch import ExecuteBatch, Message, Role, Sampling
-from atomr_infer.model.capabilities import Feature
-from atomr_infer.model.embeddings import EmbedRequest
-from atomr_infer.runtimes.contract import Embedder
+from atomr_infer.runtimes.little import ask_little
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from atomr_infer.runtimes.contract import ModelRunner
-
-QUESTION = "Hi"
-"""What is asked; a text that any model can read."""
 
 QUESTION_TOKENS = 4
 """So many tokens are asked for: the first costs a prompt, the others a step each."""
@@ -100,31 +95,13 @@ class MemoryCheck:
             self._looked = None
 
 
-async def ask_little(runner: ModelRunner, model: str) -> None:
+async def ask(runner: ModelRunner, model: str) -> None:
     """Have a runner make the least that shows whether it can serve.
 
     Raises:
         Exception: whatever it raises.
     """
-    features = runner.capabilities.features
     with trio.move_on_after(QUESTION_S):
-        if not features.isdisjoint((Feature.CHAT, Feature.COMPLETIONS)):
-            batch = ExecuteBatch(
-                request_id="memory-check",
-                model=model,
-                messages=(Message(Role.USER, QUESTION),),
-                prompt=None if Feature.CHAT in features else QUESTION,
-                sampling=Sampling(max_tokens=QUESTION_TOKENS),
-            )
-            async with runner.execute(batch) as chunks:
-                made = 0
-                async for _ in chunks:
-                    made += 1
-                    # A function of the user's may know no max_tokens.
-                    if made == QUESTION_TOKENS:
-                        return
-        elif isinstance(runner, Embedder) and Feature.EMBEDDINGS in features:
-            request = EmbedRequest(
-                request_id="memory-check", model=model, inputs=(QUESTION,)
-            )
-            await runner.embed(request)
+        await ask_little(
+            runner, request_id="memory-check", model=model, tokens=QUESTION_TOKENS
+        )

@@ -15,6 +15,7 @@ import time
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
+import attrs
 import trio
 
 from atomr_infer.errors import (
@@ -291,6 +292,23 @@ class AwkwardRunner:
         hold_interpreter(1000)
 
 
+class TensorsRunner(AwkwardRunner):
+    """One of tensors alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.capabilities = attrs.evolve(
+            CAPABILITIES, features=frozenset({Feature.INFER}), sampling=frozenset()
+        )
+
+    async def infer(self, request: InferRequest) -> Inferred:
+        if "starve all" in request.outputs:
+            self.starving = True
+        if request.outputs or self.starving:
+            bytearray(2**62)
+        return Inferred(outputs=request.inputs)
+
+
 class SteppedRunner(AwkwardRunner):
     """One that tells what it has produced as its steps."""
 
@@ -368,5 +386,6 @@ class AwkwardPlugin(RuntimePlugin):
 
 
 PLUGIN = AwkwardPlugin()
+TENSORS = AwkwardPlugin(TensorsRunner)
 STEPPED = AwkwardPlugin(SteppedRunner)
 NOT_A_PLUGIN = 7

@@ -26,6 +26,7 @@ from atomr_infer.errors import (
 from atomr_infer.model.batch import ExecuteBatch
 from atomr_infer.model.deployment import Deployment, Timeouts
 from atomr_infer.model.embeddings import EmbedRequest
+from atomr_infer.model.tensors import Datatype, InferRequest, Tensor
 from atomr_infer.runtimes.contract import RunnerContext
 
 HERE = Path(__file__).parent
@@ -261,6 +262,27 @@ async def test_a_want_of_memory_of_embeddings_is_looked_into(
             )
         assert caught.value.code == "out_of_memory"
         assert type(await fate(runner)) is EngineCrashedError
+    assert gone(runner.pid)
+
+
+@pytest.mark.parametrize("how", ["starve", "starve all"])
+async def test_a_want_of_memory_of_tensors_is_looked_into(
+    bridged: Opener, gone: Gone, how: str
+) -> None:
+    async with bridged("awkward:TENSORS") as runner:
+        given = Tensor("x", Datatype.INT8, (2,), b"ab")
+        wants = InferRequest(request_id="r", model="m", inputs=(given,), outputs=(how,))
+        with pytest.raises(EngineError) as caught:
+            await runner.infer(wants)
+        assert (type(caught.value), caught.value.code) == (EngineError, "out_of_memory")
+        if how == "starve":
+            # It has memory for a zero, so it is left alone.
+            found = await runner.infer(attrs.evolve(wants, outputs=()))
+            assert found.outputs == (given,)
+        else:
+            error = await fate(runner)
+            ended = type(error), error.code
+            assert ended == (EngineCrashedError, "out_of_memory")
     assert gone(runner.pid)
 
 

@@ -2,8 +2,9 @@
 
 A process whose heart beats may still have an engine that is stuck: in its device, in a
 lock, in a queue of its own.  So each engine of a deployment with ``probe_s`` is asked
-for one token now and then, in turn with its clients' requests: a probe waits in the
-queue as they do, and one that finds the queue full leaves its place to them.
+now and then for the least that it is for, most of them for one token, in turn with its
+clients' requests: a probe waits in the queue as they do, and one that finds the queue
+full leaves its place to them.
 
 Requests that run well while a probe waits are answer enough.
 """
@@ -20,10 +21,7 @@ from atomr.errors import CallError
 from atomr.otp import call, cast
 from atomr.process import self_pid
 from atomr_infer.errors import EngineError, EngineHungError, InferenceError
-from atomr_infer.model.batch import ExecuteBatch, Message, Role, Sampling
-from atomr_infer.model.capabilities import Feature
-from atomr_infer.model.embeddings import EmbedRequest
-from atomr_infer.runtimes.contract import Embedder
+from atomr_infer.runtimes.little import ask_little
 from atomr_infer.serving.replicas import messages
 from atomr_infer.serving.replicas.permits import Ended
 
@@ -37,7 +35,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_TEXT = "Hi"
 _ID = "health-probe"
 
 
@@ -131,7 +128,8 @@ class Probing:
         bound_s = self._deployment.timeouts.first_token_s
         with trio.move_on_after(bound_s):
             try:
-                await _one_token(runner, self._deployment)
+                model = self._deployment.model or self._deployment.name
+                await ask_little(runner, request_id=_ID, model=model, tokens=1)
             except EngineError as error:
                 log.warning("%s: the health probe failed: %s", self._core, error)
                 return error
@@ -143,21 +141,3 @@ class Probing:
         return EngineHungError(
             f"the engine did not answer a health probe within {bound_s:g} s"
         )
-
-
-async def _one_token(runner: ModelRunner, deployment: Deployment) -> None:
-    """Have the engine make the least that it can make."""
-    features, model = runner.capabilities.features, deployment.model or deployment.name
-    if not features.isdisjoint((Feature.CHAT, Feature.COMPLETIONS)):
-        batch = ExecuteBatch(
-            request_id=_ID,
-            model=model,
-            messages=(Message(Role.USER, _TEXT),),
-            prompt=None if Feature.CHAT in features else _TEXT,
-            sampling=Sampling(max_tokens=1),
-        )
-        async with runner.execute(batch) as chunks:
-            async for _ in chunks:
-                return
-    elif isinstance(runner, Embedder) and Feature.EMBEDDINGS in features:
-        await runner.embed(EmbedRequest(request_id=_ID, model=model, inputs=(_TEXT,)))
