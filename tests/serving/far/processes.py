@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
 ROOT = Path(__file__).parents[3]
-START_S = 60.0
+START_S = 120.0
 ASK_S = 30.0
 
 
