@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -31,6 +32,9 @@ moment, how = sys.argv[1:]
 def say(*what):
     print(*what, flush=True)
 
+# Where nothing takes the signal, it strikes the callback, which is long enough.
+COMPUTES_S = 0.2 if how == "signals" else 60.0
+
 class Says(GenServer):
     def __init__(self, name):
         self.name = name
@@ -48,7 +52,7 @@ class Computes(GenServer):
                 if not here:
                     here = True
                     say("now")
-                while forever or time.monotonic() - began < 0.2:
+                while forever or time.monotonic() - began < COMPUTES_S:
                     pass
                 break
             except CallbackInterruptedError:
@@ -63,7 +67,7 @@ class Slow(GenServer):
         await trio.sleep_forever()
 
 def tree(make, name):
-    return lambda: Supervisor([child(make, id=name, name=name, shutdown=0.5)])
+    return lambda: Supervisor([child(make, id=name, name=name, shutdown=2.0)])
 
 trees = {"a": tree(lambda: Says("a"), "a"), "b": tree(lambda: Says("b"), "b")}
 if moment == "start":
@@ -129,6 +133,16 @@ IN_ORDER = ["stopping b", "stopped b", "stopping a", "stopped a"]
 ENDED = "ended by SIGINT"
 
 
+WAITING = ("idle", "start", "stop")
+"""Moments at which it does nothing."""
+
+
+def is_asleep(pid: int) -> bool:
+    """Return whether a process waits; True where no system tells."""
+    stat = Path(f"/proc/{pid}/stat")
+    return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "S"
+
+
 @contextmanager
 def started(moment: str, how: str) -> Iterator[subprocess.Popen[str]]:
     """Run the program; kill it if the block fails, as it may compute for ever."""
@@ -162,6 +176,8 @@ def run(moment: str, how: str, *waits: str) -> list[str]:
                 said.clear()
                 # It has said so, but has yet to get where it waits.
                 time.sleep(0.1)
+                while moment in WAITING and not is_asleep(running.pid):
+                    time.sleep(0.01)
             os.kill(running.pid, signal.SIGINT)
         said += running.stdout.read().splitlines()
     assert running.returncode == 0
