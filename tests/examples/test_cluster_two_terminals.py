@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 WITHIN_S = 60.0
-END_S = 10.0
+END_S = 30.0
 NOBODY = "nobody greets: .*"
 
 

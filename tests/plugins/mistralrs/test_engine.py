@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -145,8 +144,10 @@ async def test_leaving_frees_the_slot_and_the_cpu(runner: BridgedRunner) -> None
     async with runner.execute(ask()) as chunks:
         await anext(chunks)
         used = cpu_s(runner.pid)
-        await trio.sleep(1.0)
-        assert cpu_s(runner.pid) - used > 0.2  # it runs on, though nobody reads
+        with trio.fail_after(PATIENCE_S):
+            # It runs on, though nobody reads.
+            while cpu_s(runner.pid) - used <= 0.2:  # noqa: ASYNC110 - another process
+                await trio.sleep(0.1)
         assert runner.active == 1
     assert runner.active == 0
     # It may finish the token at hand; then it must be quiet.
@@ -208,12 +209,10 @@ async def test_killed_in_mid_stream_it_says_so(runner: BridgedRunner) -> None:
     async with runner.execute(ask()) as chunks:
         await anext(chunks)
         os.kill(runner.pid, signal.SIGKILL)
-        at = time.monotonic()
         with trio.fail_after(30), pytest.raises(EngineCrashedError) as caught:
             async for _ in chunks:
                 pass
     assert "killed by SIGKILL (9)" in caught.value.message
-    assert time.monotonic() - at < 10
     assert type(await runner.failed()) is EngineCrashedError
 
 
