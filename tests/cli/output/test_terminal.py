@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from tests.cli.conftest import COMMAND, Command, environment, mock_config
+from tests.cli.conftest import (
+    COMMAND,
+    START_S,
+    Command,
+    environment,
+    mock_config,
+)
 from tests.gateway.http import chat, request, until
 from tests.ports import free_port
 
@@ -211,7 +217,7 @@ async def test_the_list_of_runtimes_is_read_without_turning_the_head(
     columns: int,
 ) -> None:
     async with in_terminal("runtimes", COLUMNS=str(columns)) as command:
-        assert await command.ended(within_s=30) == 0
+        assert await command.ended(within_s=START_S) == 0
         await shows(command, "vllm")
     head, *lines = CONTROL.sub("", command.stdout).replace("\r", "").splitlines()
     assert head.split() == ["runtime", "runs", "in", "state", "what", "it", "is"]
