@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[4]
 START_S = 120.0
-ASK_S = 30.0
-END_S = 10.0
+ASK_S = 60.0
+END_S = 30.0
 
 
 class NodeFailedError(Exception):
