@@ -46,8 +46,8 @@ class Can(Enum):
     CACHE = "tells how full its key-value cache is"
     KILLED = "killed by `kill -9`, it is back for the next request"
     DIES = (
-        "stopped, poisoned or out of memory under load: who has heard something is "
-        "told, the others are answered by the next one"
+        "stopped, stuck though its process answers, poisoned or out of memory under "
+        "load: who has heard something is told, the others are answered by the next one"
     )
 
 

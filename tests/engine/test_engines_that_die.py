@@ -1,4 +1,4 @@
-"""Every engine's process is stopped, poisoned or without memory under load.
+"""Every engine's process is stopped, stuck, poisoned or without memory under load.
 
 Whoever has heard something is told what happened; those who have not, in the engine
 or in the queue before it, are answered by the engine that comes; and of the one that
@@ -11,6 +11,7 @@ import os
 import re
 import signal
 import threading
+import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,9 @@ PLANTED = Path(__file__).with_name("planted")
 PATIENCE_S = 300.0
 STORY = "Write a story about a cat."
 TIMEOUTS = "first_token_s = 600, idle_s = 600, silent_s = 3"
+STUCK_S = 4
+KEY = "a key for the operators, of a test"
+PLACES = r"^atomr_infer_replica_(?:running|waiting){.*} (\S+)$"
 STREAMS, ASKS = 2, 3
 """Those who have heard something, and those who have not: one more than run."""
 
@@ -41,6 +45,22 @@ class Doomed:
     engine: Engine
     server: Server
     sign: Path
+    config: Path
+
+    def watch(self, *, closely: bool) -> None:
+        """Have the engine that runs, and those that come, bound to make something."""
+        write_config(self.config, self.engine, closely=closely)
+        self.ask_operators("reload", b"{}")
+
+    def ask_operators(self, path: str, data: bytes | None = None) -> str:
+        """Ask as an operator does; POST with data."""
+        asked = urllib.request.Request(
+            f"{self.server.url}/admin/{path}",
+            data,
+            headers={"Authorization": f"Bearer {KEY}"},
+        )
+        with urllib.request.urlopen(asked, timeout=PATIENCE_S) as answer:
+            return str(answer.read(), "utf-8")
 
     def fail(self, how: str) -> int:
         """Have its process fail; return which one that is."""
@@ -57,6 +77,12 @@ class Doomed:
     def open_files(self) -> int:
         """How many files the gateway has open."""
         return len(os.listdir(f"/proc/{self.server.process.pid}/fd"))
+
+    def places(self) -> float:
+        """How many requests have a place in the engine or in the queue before it."""
+        told = self.ask_operators("metrics")
+        running, waiting = re.findall(PLACES, told, re.MULTILINE)
+        return float(running) + float(waiting)
 
     def client(self) -> openai.OpenAI:
         return openai.OpenAI(
@@ -117,6 +143,17 @@ def in_session(leader: int) -> set[int]:
     return found
 
 
+def write_config(path: Path, engine: Engine, *, closely: bool) -> None:
+    """Write a gateway's file; ``closely``: one that makes nothing is found soon."""
+    key = path.with_name("key")
+    timeouts = f"{TIMEOUTS}, stuck_s = {STUCK_S}" if closely else TIMEOUTS
+    runs = f"max_concurrency = {STREAMS + 1}"
+    path.write_text(
+        f'[gateway]\nadmin_key = {{ file = "{key}" }}\n'
+        + engine.deployment(timeouts, runs)
+    )
+
+
 def _engines() -> Iterator[object]:
     for engine in ENGINES:
         # It takes longer to start than all the others together.
@@ -133,14 +170,14 @@ def doomed(
         pytest.skip(missing)
     folder = tmp_path_factory.mktemp(engine.runtime)
     config, sign = folder / "atomr.toml", folder / "sign"
-    runs = f"max_concurrency = {STREAMS + 1}"
-    config.write_text(engine.deployment(TIMEOUTS, runs))
+    config.with_name("key").write_text(KEY)
+    write_config(config, engine, closely=False)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(PLANTED))
         patch.setenv("ATOMR_PLANTED", str(sign))
         running = start_server("--config", str(config), "--bind", "127.0.0.1:0")
     try:
-        yield Doomed(engine, running, sign)
+        yield Doomed(engine, running, sign, config)
         assert running.stop() == 0, "".join(running.log[-50:])
     finally:
         running.process.kill()
@@ -157,6 +194,9 @@ POISONED = {
     "mistralrs": "mistral.rs panicked: CUDA error: an illegal memory access",
     "llamacpp": "llama_decode gave -3",
 }
+STUCK = r"has requests and {} for {} s \(timeouts\.stuck_s\)"
+# Of mistral.rs nothing but its tokens is seen.
+MADE = dict.fromkeys(POISONED, "made no step") | {"mistralrs": "told no token"}
 # It ends where it happens to need some: in its own code, Python's or the C library's.
 NO_MEMORY = (
     r"killed by SIG(ABRT|SEGV|BUS)|exited with status [1-9]|out of memory|"
@@ -164,12 +204,17 @@ NO_MEMORY = (
 )
 
 
-@pytest.mark.parametrize("how", ["stop", "poison", "memory"])
+@pytest.mark.parametrize("how", ["stop", "stuck", "poison", "memory"])
 def test_who_has_heard_something_is_told_and_the_others_are_answered(
     doomed: Doomed, how: str
 ) -> None:
-    poisoned = POISONED[doomed.engine.runtime]
-    said = {"stop": SILENT, "poison": poisoned, "memory": NO_MEMORY}[how]
+    runtime = doomed.engine.runtime
+    said = {
+        "stop": SILENT,
+        "stuck": STUCK.format(MADE[runtime], STUCK_S),
+        "poison": POISONED[runtime],
+        "memory": NO_MEMORY,
+    }[how]
     before = doomed.open_files()
     heard = Heard()
     with doomed.client() as client:
@@ -184,11 +229,20 @@ def test_who_has_heard_something_is_told_and_the_others_are_answered(
         process = doomed.fail(how)
         for thread in asks:
             thread.start()
-        for thread in (*streams, *asks):
+        # Only now: while a busy machine starts, or reads, it makes nothing for long.
+        if how == "stuck":
+            doomed.watch(closely=True)
+        for thread in streams:
+            thread.join(PATIENCE_S)
+        if how == "stuck":
+            doomed.watch(closely=False)
+        for thread in asks:
             thread.join(PATIENCE_S)
     assert len(heard.told) == STREAMS
-    assert all(re.search(said, one) for one in heard.told), heard.told
+    log = [line for line in doomed.server.log if "is gone" in line]
+    assert all(re.search(said, one) for one in heard.told), (heard.told, log)
     assert heard.answered == [4] * ASKS
     assert doomed.server.engine_pid() != process
     until(lambda: not in_session(process), "its processes are gone")
+    until(lambda: doomed.places() == 0, "its places are free")
     until(lambda: doomed.open_files() == before, "its descriptors are closed")

@@ -6,6 +6,7 @@ takes the file away:
 
 ``poison``  it fails as the engine itself does when its device is of no further use
 ``memory``  its process gets no more memory than it has, and needs some
+``stuck``   it never returns, and neither does any that comes later
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import importlib.abc
 import os
 import resource
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
@@ -27,6 +29,8 @@ SIGN = Path(os.environ["ATOMR_PLANTED"])
 POISON = "CUDA error: an illegal memory access was encountered"
 FATAL = -3  # what llama_decode gives, "fatal error"
 MUCH = 2**30
+STUCK = threading.Event()
+NEVER = threading.Event()
 
 Call = Callable[..., Any]
 
@@ -46,6 +50,11 @@ def planted(call: Call, *, poisoned: Call, grow: Call) -> Call:
                 return poisoned()
             case "memory":
                 _take_no_more_memory()
+            case "stuck":
+                STUCK.set()
+        if STUCK.is_set():
+            # In the thread that the engine steps in: the event loop's goes on.
+            NEVER.wait()
         if _without_memory():
             # On a processor an engine has all that it needs from its start, or finds
             # it in what it has let go; on a device its pools grow.
