@@ -8,6 +8,9 @@ a start from nothing imports is a matter of starts from nothing.
 
 The process that is forked has a child for each start, which waits for the program's end
 and tells it: who started it here is not its parent, and could not ask.
+
+All forks share the seed of the interpreter's hashes; trio draws its order and its clock
+anew in each.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ import pkgutil
 import runpy
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import warnings
@@ -44,6 +48,10 @@ _LATE = (
     "atomr_infer.testing.upstream",
 )
 _MESSAGE_BYTES = 128 * 1024
+# A process, and then how it ended.
+_TOLD = struct.Struct("=i")
+# What the process that is forked starts with.
+_AT_START = dict(os.environ)
 # What the interpreter reads when it starts, and a fork of it no more.
 _READ_AT_START = ("PYTHON", "LANG", "LC_", "TZ")
 # A start inherits that these are ignored, as under ``nohup``; Ctrl-C raises otherwise.
@@ -56,7 +64,7 @@ _UNLESS_IGNORED: dict[signal.Signals, Any] = {
 
 def can_fork(env: Mapping[str, str]) -> bool:
     """Tell whether a fork is what a start with this environment would be."""
-    return _of_start(env) == _of_start(os.environ)
+    return _of_start(env) == _of_start(_AT_START)
 
 
 def _of_start(env: Mapping[str, str]) -> dict[str, str]:
@@ -74,16 +82,19 @@ class Forked:
 
     def __init__(
         self,
-        status: int,
+        status: socket.socket,
         stdout: trio.lowlevel.FdStream,
         stderr: trio.lowlevel.FdStream,
     ) -> None:
         self.stdout = stdout
         self.stderr = stderr
-        self.pid = int(_line(status))
+        message, handles, _, _ = socket.recv_fds(status, _TOLD.size, 1)
+        self.pid = _number(message)
+        # The number may be another process's once this one has ended.
+        (self._handle,) = handles
+        status.setblocking(False)
         self._status = status
         self._returncode: int | None = None
-        os.set_blocking(status, False)
         self._asks = trio.Lock()
 
     @property
@@ -91,22 +102,27 @@ class Forked:
         """Its exit status, negative for a signal; None while it runs."""
         if self._returncode is None:
             with contextlib.suppress(BlockingIOError):
-                self._returncode = int(_line(self._status))
-                os.close(self._status)
+                self._returncode = _number(self._status.recv(_TOLD.size))
         return self._returncode
 
     async def wait(self) -> int:
         """Wait for its end, and return its exit status."""
         async with self._asks:
+            # Whoever else reads it, its end follows, which can be read as well.
             while self.returncode is None:
                 await trio.lowlevel.wait_readable(self._status)
+            if self._status.fileno() >= 0:
+                self._status.close()
+                os.close(self._handle)
         assert self._returncode is not None
         return self._returncode
 
     def send_signal(self, number: signal.Signals) -> None:
         """Signal it, if it still runs."""
         if self.returncode is None:
-            os.kill(self.pid, number)
+            # It may have ended, and nobody has told it yet.
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._handle, number)
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
@@ -115,11 +131,10 @@ class Forked:
         self.send_signal(signal.SIGTERM)
 
 
-def _line(status: int) -> bytes:
-    """Read a number that was written at once."""
-    line = os.read(status, 32)
-    assert line, "the process that is forked for each start has ended"
-    return line
+def _number(message: bytes) -> int:
+    assert message, "the process that is forked for each start has ended"
+    (number,) = _TOLD.unpack(message)
+    return int(number)
 
 
 async def start(
@@ -144,13 +159,15 @@ async def start(
     }
     read_out, out = os.pipe()
     read_err, err = os.pipe()
-    status, tells = os.pipe()
+    status, tells = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     nothing = os.open(os.devnull, os.O_RDONLY)
-    given = [nothing, out, err, tells]
+    given = [nothing, out, err, tells.detach()]
     socket.send_fds(_template(), [json.dumps(order).encode()], given)
     for each in given:
         os.close(each)
-    await trio.lowlevel.wait_readable(status)
+    # As long as a fork takes; a program that nobody knows would run on.
+    with trio.CancelScope(shield=True):
+        await trio.lowlevel.wait_readable(status)
     stdout, stderr = (trio.lowlevel.FdStream(each) for each in (read_out, read_err))
     return Forked(status, stdout, stderr)
 
@@ -162,6 +179,7 @@ def _template() -> socket.socket:
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.forks", str(theirs.fileno())],
         cwd=Path(__file__).parents[1],
+        env=_AT_START,
         pass_fds=[theirs.fileno()],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
@@ -199,6 +217,8 @@ def main() -> None:
     for number, otherwise in _UNLESS_IGNORED.items():
         ignored = number in order["ignored"]
         signal.signal(number, signal.SIG_IGN if ignored else otherwise)
+    # It is not drawn anew by a fork: nodes would have the same order and clock.
+    importlib.import_module("trio._core._run")._r.seed()
     sys.argv[1:] = order["arguments"]
     if order["script"] is not None:
         warnings.simplefilter("error")
@@ -237,10 +257,13 @@ def _run_and_tell(given: list[int]) -> None:
         return
     for stream in streams:
         os.close(stream)
-    os.write(tells, b"%d" % program)
-    _, status = os.waitpid(program, 0)
+    told = socket.socket(fileno=tells)
+    handle = os.pidfd_open(program)
     with contextlib.suppress(BrokenPipeError):  # those who asked may be gone
-        os.write(tells, b"%d" % os.waitstatus_to_exitcode(status))
+        socket.send_fds(told, [_TOLD.pack(program)], [handle])
+    _, status = os.waitpid(program, 0)
+    with contextlib.suppress(BrokenPipeError):
+        told.send(_TOLD.pack(os.waitstatus_to_exitcode(status)))
     os._exit(0)
 
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from tests import forks
 from tests.cli.conftest import COMMAND, environment, run_command, start_command
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.cli.conftest import Start
 
 
@@ -72,3 +72,46 @@ async def test_what_an_interpreter_reads_at_its_start_takes_a_start(name: str) -
     async with start_command("--help", **{name: "C"}) as command:
         assert isinstance(command.process, trio.Process)
         assert await command.process.wait() == 0
+
+
+async def test_the_end_of_one_that_ended_long_ago_is_its_own() -> None:
+    process = await forks.start(["--version"], env=environment())
+    with trio.fail_after(60):
+        while await trio.Path(f"/proc/{process.pid}").exists():
+            await trio.sleep(0.01)
+    process.kill()  # nobody, whoever has its number now
+    assert await process.wait() == 0
+    assert process.returncode == 0
+    await process.stdout.aclose()
+    await process.stderr.aclose()
+
+
+async def test_who_waits_hears_of_an_end_that_somebody_else_has_asked_for(
+    serve: Start,
+) -> None:
+    async with serve() as command, trio.open_nursery() as nursery:
+        await command.serving()
+        process = command.process
+        nursery.start_soon(process.wait)
+        await wait_all_tasks_blocked(0.01)
+        command.send(signal.SIGKILL)
+        while process.returncode is None:
+            pass  # before who waits has a turn
+
+
+async def test_each_draws_an_order_and_a_clock_of_its_own(tmp_path: Path) -> None:
+    script = tmp_path / "clock.py"
+    script.write_text(
+        "import time, trio\n"
+        "async def main():\n"
+        "    print(round(trio.current_time() - time.perf_counter()))\n"
+        "trio.run(main)\n"
+    )
+    clocks = set()
+    for _ in range(3):
+        process = await forks.start([], env=environment(), script=str(script))
+        clocks.add(await process.stdout.receive_some())
+        await process.wait()
+        await process.stdout.aclose()
+        await process.stderr.aclose()
+    assert len(clocks) > 1

@@ -261,11 +261,16 @@ async def run_forked(name: str) -> tuple[str, str]:
             async for piece in stream:
                 read[number] += piece
 
-    with trio.fail_after(300):
-        async with trio.open_nursery() as nursery:
-            for number, stream in enumerate((process.stdout, process.stderr)):
-                nursery.start_soon(follow, number, stream)
-        status = await process.wait()
+    try:
+        with trio.fail_after(300):
+            async with trio.open_nursery() as nursery:
+                for number, stream in enumerate((process.stdout, process.stderr)):
+                    nursery.start_soon(follow, number, stream)
+            status = await process.wait()
+    finally:
+        process.kill()
+        with trio.CancelScope(shield=True):
+            await process.wait()
     printed, logged = (each.decode() for each in read)
     assert status == 0, logged
     return re.sub(r":\d{4,5}\b", ":PORT", printed), logged
