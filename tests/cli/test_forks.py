@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +14,8 @@ from tests import forks
 from tests.cli.conftest import COMMAND, environment, run_command, start_command
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.cli.conftest import Start
 
 
@@ -77,7 +78,7 @@ async def test_what_an_interpreter_reads_at_its_start_takes_a_start(name: str) -
 async def test_the_end_of_one_that_ended_long_ago_is_its_own() -> None:
     process = await forks.start(["--version"], env=environment())
     with trio.fail_after(60):
-        while await trio.Path(f"/proc/{process.pid}").exists():
+        while await trio.Path(f"/proc/{process.pid}").exists():  # noqa: ASYNC110 - a file
             await trio.sleep(0.01)
     process.kill()  # nobody, whoever has its number now
     assert await process.wait() == 0
