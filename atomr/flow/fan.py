@@ -78,7 +78,7 @@ class Outlet(Generic[T]):
         return bool(self._awaited_by)
 
     def await_opening(self, part: object) -> None:
-        """Keep what is given: a part could not be opened, and is tried again."""
+        """Keep what is given: a part has failed, and is opened again."""
         self._awaited_by.add(part)
 
     def stop_awaiting(self, part: object) -> None:
@@ -101,6 +101,9 @@ class Outlet(Generic[T]):
 
     async def pull(self, demand: int) -> Sequence[T]:
         """Return events that were given to the branch, or wait for one."""
+        # The task of a part that could not be opened begins all the same: cancelled,
+        # it takes nothing, which would be lost, and the outlet no more be its part's.
+        await trio.lowlevel.checkpoint_if_cancelled()
         while not self.events:
             if self._dispatcher.over:
                 self._dispatcher.raise_failure()
@@ -115,7 +118,7 @@ class Outlet(Generic[T]):
         """Take no more; the last branch to say so closes what is before.
 
         It may be opened again where it has given nothing, and the part that it is the
-        first stage of is tried again: that could not be opened.
+        first stage of is tried again.
         """
         if self.is_awaited and not self._has_given:
             self.opened = False

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 import trio
 
 from atomr.errors import BranchOpenedAgainError, FlowRestartsError
-from atomr.flow.opening import Opening, Unopened, outlets_of
+from atomr.flow.opening import Opening, Unopened, outlets_of, part_around
 from atomr.flow.stage import Inline
 from atomr.flow.steps import begin, log_restarted, take
 
@@ -172,6 +172,8 @@ class Restarted(Inline[T]):
         self._nursery = nursery
         self._open = open_stage
         self._outlets = outlets_of(nursery)
+        self._around = part_around(nursery)
+        self._is_over = False
         super().__init__(self._opened())
         self._intensity = intensity
         self._backoff_s = backoff_s
@@ -187,6 +189,10 @@ class Restarted(Inline[T]):
     async def _restart(self, error: Exception) -> None:
         """Close what failed, and open it anew, or give up."""
         intensity = self._intensity = self._intensity.record(trio.current_time())
+        if intensity.exceeded:
+            self._give_up()
+        else:
+            self.await_opening()
         try:
             await self._upstream.close()
         except Exception as closing:  # noqa: BLE001 - it is given up anyway
@@ -202,17 +208,31 @@ class Restarted(Inline[T]):
 
     def _opened(self) -> Stage[T]:
         """Open what is before it; that it cannot be opened is a failure of it."""
-        opening = Opening(self._nursery)
+        opening = Opening(self._nursery, self)
         try:
             stage = opening.open(self._open)
         except BranchOpenedAgainError:
+            self._stop_awaiting()
             raise  # it cannot be opened ever
         except Exception as error:  # noqa: BLE001 - a supervisor's boundary
-            for outlet in self._outlets:
-                outlet.await_opening(self)
+            self.await_opening()
             return Unopened(error, opening)
         self._stop_awaiting()
         return stage
+
+    def await_opening(self) -> None:
+        """Keep what its branch is given, until it is open again, or over."""
+        if not self._is_over:
+            for outlet in self._outlets:
+                outlet.await_opening(self)
+
+    def _give_up(self) -> None:
+        if self._around is not None:
+            # That learns of it later, as when a buffer is between: when this one, and
+            # what it began with, is closed already.
+            self._around.await_opening()
+        self._is_over = True
+        self._stop_awaiting()
 
     def _stop_awaiting(self) -> None:
         for outlet in self._outlets:
@@ -220,5 +240,6 @@ class Restarted(Inline[T]):
 
     async def close(self) -> None:
         """Close the stage before it; it is opened no more."""
+        self._is_over = True
         self._stop_awaiting()
         await super().close()

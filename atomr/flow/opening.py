@@ -23,11 +23,13 @@ class Opening:
     """A run's nursery, as the stages of one opening see it.
 
     Attributes:
+        part: whose opening it is; None: the run's.
         loose: stages that are open, and that no other one has taken yet.
     """
 
-    def __init__(self, nursery: trio.Nursery) -> None:
+    def __init__(self, nursery: trio.Nursery, part: Reopened | None = None) -> None:
         self._nursery = nursery
+        self.part = part
         self._scopes: set[trio.CancelScope] = set()
         self._ended = trio.lowlevel.ParkingLot()
         self.loose: list[Stage[object]] = []
@@ -134,12 +136,26 @@ class Awaited(Protocol):
     """What a branch is given, and may open later."""
 
     def await_opening(self, part: object) -> None:
-        """Keep it: ``part`` could not be opened, and is tried again."""
+        """Keep it: ``part`` has failed, or could not be opened, and is tried again."""
         ...
 
     def stop_awaiting(self, part: object) -> None:
         """Keep it no longer for ``part``: that is open, or given up."""
         ...
+
+
+class Reopened(Protocol):
+    """A part that is opened again when it fails."""
+
+    def await_opening(self) -> None:
+        """Have its branch's input kept: a part within it has given up, so it fails."""
+        ...
+
+
+def part_around(nursery: trio.Nursery) -> Reopened | None:
+    """Return the innermost part that is opened again, of those a nursery is for."""
+    found: Reopened | None = getattr(nursery, "part", None)
+    return found
 
 
 class Unopened:

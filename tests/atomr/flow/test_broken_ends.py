@@ -219,6 +219,66 @@ async def test_a_branch_that_could_not_be_opened_is_opened_later_and_misses_noth
     assert sorted(found) == [*range(-199, -99), 1, *range(100, 200)]
 
 
+@pytest.mark.parametrize("times", [1, 2, 4])
+@pytest.mark.parametrize(
+    "before",
+    [
+        lambda b, one: b.buffer(2).merge(one),
+        lambda b, one: b.map_async(itself, concurrency=2).merge(one),
+        lambda b, one: b.merge(flow.from_iterable([])).merge(one),
+        lambda b, one: b.broadcast(lambda c: c.merge(one)),
+        lambda b, one: b.broadcast(lambda c: c.buffer(2)).merge(one),
+        lambda b, one: b.partition(lambda _: 0, lambda c: c).merge(one),
+        # The part in it gives up at once, and the one around it does not.
+        lambda b, one: b.merge(one).restarted(0),
+        lambda b, one: b.buffer(2).merge(one).restarted(1),
+        lambda b, one: b.merge(one).restarted(0).map(abs).restarted(1),
+        lambda b, one: b.merge(one).restarted(0).buffer(2),
+        lambda b, one: b.merge(one).restarted(0).merge(flow.from_iterable([])),
+    ],
+)
+async def test_a_part_that_could_not_be_opened_takes_nothing_that_it_then_loses(
+    before: Callable[[Flow[int], Flow[int]], Flow[int]], times: int
+) -> None:
+    """What stands before the refused stage has a task, which has begun."""
+    one = refused_at_first(times)
+
+    parts = flow.from_iterable(range(5)).broadcast(
+        lambda b: before(b, one).restarted(4), lambda b: b.map(lambda n: -10 - n)
+    )
+    with trio.fail_after(30):
+        found = await parts.collect()
+    assert sorted(found) == sorted([*range(-14, -9), *range(5), 1])
+
+
+async def test_a_part_that_has_taken_nothing_begins_anew_when_another_fails() -> None:
+    times = 0
+
+    def breaks(number: int) -> int:
+        nonlocal times
+        times += 1
+        if times == 1:
+            raise ValueError("broken")
+        return number
+
+    other = flow.from_iterable([7]).map(breaks)
+    asked, given = trio.open_memory_channel[int](0)
+    async with trio.open_nursery() as nursery:
+
+        async def gives() -> None:
+            async with asked:
+                await trio.testing.wait_all_tasks_blocked()
+                for number in range(3):
+                    await asked.send(number)
+
+        nursery.start_soon(gives)
+        parts = flow.from_async_iterable(lambda: given).broadcast(
+            lambda b: b.merge(other).restarted(1)
+        )
+        with trio.fail_after(30):
+            assert sorted(await parts.collect()) == [0, 1, 2, 7]
+
+
 async def test_a_branch_that_is_never_opened_holds_nobody_back_for_longer() -> None:
     never, seen = refused_at_first(1_000), list[int]()
     parts = flow.from_iterable(range(100)).broadcast(
