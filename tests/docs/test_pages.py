@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,25 @@ def test_a_link_that_leads_nowhere_is_found(tmp_path: Path) -> None:
     page.write_text("[b](absent.md) [c](#nowhere) [d](https://x.test)\n")
 
     assert dead_links(page) == ["absent.md", "#nowhere"]
+
+
+def twice(page: Path) -> list[str]:
+    """Return the paragraphs that a page says again."""
+    said = [part.strip() for part in prose(page).split("\n\n")]
+    again = [part for part, count in Counter(said).items() if count > 1]
+    return [part for part in again if part and not part.startswith("#")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_page_says_a_paragraph_twice(page: Path) -> None:
+    assert twice(page) == []
+
+
+def test_a_paragraph_that_is_there_twice_is_found(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# A\n\nOne.\n\nTwo.\n\n# A\n\nOne.\n")
+
+    assert twice(page) == ["One."]
 
 
 def test_the_page_of_examples_names_each() -> None:
