@@ -49,9 +49,11 @@ def no_time(clock: MockClock) -> Iterator[None]:
     """
     before = clock.rate
     stand_still(clock)
-    yield
-    assert clock.rate == 0.0, _TIMER
-    clock.rate = before
+    try:
+        yield
+        assert clock.rate == 0.0, _TIMER
+    finally:
+        clock.rate = before
 
 
 async def at_once(condition: Callable[[], object], clock: MockClock) -> None:

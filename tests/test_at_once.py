@@ -50,6 +50,13 @@ async def test_a_block_in_which_somebody_sleeps_is_found(clock: MockClock) -> No
         await trio.sleep(0.001)
 
 
+async def test_the_clock_goes_on_where_the_block_raises(mock_clock: MockClock) -> None:
+    mock_clock.rate = 2.0
+    with pytest.raises(LookupError), no_time(mock_clock):
+        raise LookupError
+    assert mock_clock.rate == 2.0
+
+
 async def test_who_only_takes_turns_is_there_at_once(mock_clock: MockClock) -> None:
     mock_clock.rate = 1.0
     turns = 0
