@@ -8,6 +8,7 @@ another address of loopback, for as long as this process lives.
 
 from __future__ import annotations
 
+import errno
 import random
 import socket
 
@@ -19,7 +20,11 @@ _kept: list[socket.socket] = []
 
 
 def free_port() -> int:
-    """Return a port of 127.0.0.1 that nobody else is given."""
+    """Return a port of 127.0.0.1 that nobody else is given.
+
+    Raises:
+        OSError: no port can be bound to, for another reason than that one is in use.
+    """
     while True:
         port = _random.randrange(_FIRST, _BEHIND)
         keeper = socket.socket()
@@ -27,8 +32,10 @@ def free_port() -> int:
             keeper.bind((_BESIDE, port))
             with socket.socket() as probe:
                 probe.bind(("127.0.0.1", port))
-        except OSError:
+        except OSError as error:
             keeper.close()
+            if error.errno != errno.EADDRINUSE:
+                raise
             continue
         _kept.append(keeper)
         return port
