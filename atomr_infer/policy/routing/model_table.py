@@ -145,7 +145,8 @@ class ModelTable:
 
         Raises:
             ModelNotFoundError: nothing serves it; the message lists what is
-                served, or the name that was probably meant.
+                served, or the name that was probably meant; of a deployment's name
+                it says what that one serves.
 
         >>> table = ModelTable((
         ...     Deployment(name="gpt", runtime="x", serves=("gpt-*", "openai/*")),
@@ -180,8 +181,13 @@ class ModelTable:
                 f"the model {model!r} does not exist: nothing is deployed",
                 param="model",
             )
+        named = next((d for d in self._deployments if d.name == model), None)
         close = difflib.get_close_matches(model, names, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else _listing(names)
+        if named is not None:
+            told = f"{model!r} is a deployment that serves {_listed(named.serves)}"
+            hint = f"{_listing(names)}; {told}"
+        else:
+            hint = f"did you mean {close[0]!r}?" if close else _listing(names)
         return ModelNotFoundError(
             f"the model {model!r} does not exist; {hint}", param="model"
         )
@@ -203,7 +209,11 @@ def _asked(model: str, pattern: str) -> str:
 
 
 def _listing(names: Iterable[str]) -> str:
-    return "served are " + ", ".join(repr(name) for name in names)
+    return f"served are {_listed(names)}"
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(repr(name) for name in names)
 
 
 def _no_fallback(name: str, to: str, known: Iterable[str]) -> str:

@@ -51,6 +51,28 @@ def test_an_unknown_model_lists_what_is_served() -> None:
         ModelTable().resolve("a")
 
 
+def test_a_deployments_name_is_said_to_be_one() -> None:
+    models = table(deployment("a", "chat", "chat-*"), deployment("b", "chats"))
+
+    with pytest.raises(ModelNotFoundError) as hit:
+        models.resolve("a")
+
+    assert hit.value.message == (
+        "the model 'a' does not exist; served are 'chat', 'chat-*', 'chats'; "
+        "'a' is a deployment that serves 'chat', 'chat-*'"
+    )
+
+
+def test_a_deployments_name_that_is_nearly_a_public_one_is_said_to_be_one() -> None:
+    with pytest.raises(ModelNotFoundError) as hit:
+        table(deployment("chat-1", "chat")).resolve("chat-1")
+
+    assert hit.value.message == (
+        "the model 'chat-1' does not exist; served are 'chat'; "
+        "'chat-1' is a deployment that serves 'chat'"
+    )
+
+
 def test_names_are_unique() -> None:
     models = table(deployment("a", "x"))
     with pytest.raises(ConfigError, match="deployment 'a' exists already"):
