@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import click
 from rich.console import Console
 
 if TYPE_CHECKING:
@@ -13,8 +14,17 @@ _UNBOUNDED = 10_000
 
 
 def print_table(table: Table) -> None:
-    """Print a table; where no terminal is, each row is one line, whole, for grep."""
+    """Print a table.
+
+    Where no terminal is, each row is one line, whole, for grep, and ends with its last
+    word: rich fills the last column with blanks.
+    """
     console = Console()
-    if not console.is_terminal:
-        console.width = _UNBOUNDED
-    console.print(table)
+    if console.is_terminal:
+        console.print(table)
+        return
+    console.width = _UNBOUNDED
+    with console.capture() as captured:
+        console.print(table)
+    for line in captured.get().removesuffix("\n").split("\n"):
+        click.echo(line.rstrip())
