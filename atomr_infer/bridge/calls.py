@@ -67,6 +67,7 @@ class ParentCall:
         number: the question's number on the wire.
         ended: set when it is out of the engine, however it ended.
         computes: whether the engine runs for it.
+        left: whether the child was told to stop it.
     """
 
     has_room = True
@@ -74,6 +75,7 @@ class ParentCall:
     def __init__(self, number: int, *, computes: bool = True) -> None:
         self.number = number
         self.computes = computes
+        self.left = False
         self.ended = trio.Event()
         self._value: Value | None = None
         self._error: InferenceError | None = None

@@ -248,7 +248,9 @@ class Server:
 def _steps_of(runner: ModelRunner | None) -> int | None:
     if runner is None or not isinstance(runner, Stepped):
         return None
-    return runner.steps
+    steps: object = runner.steps
+    # Somebody else's runner may mean something else by that name.
+    return steps if type(steps) is int else None
 
 
 def _frame_of(number: int, chunk: TokenChunk) -> Text | Chunk:

@@ -37,7 +37,8 @@ class KernelWatch:
     def __init__(self, pid: int, proc: Path = PROC) -> None:
         self._proc = proc
         self._kills = Kills(TURNS)
-        self._place = self._find(pid)
+        self._place = self._find(str(pid))
+        self._is_shared = self._place == self._find("self")
         self.look()
 
     def look(self) -> None:
@@ -66,8 +67,8 @@ class KernelWatch:
         """Say that the kernel killed one of the group of late; None: it did not."""
         return self._kills.why(self._counted())
 
-    def _find(self, pid: int) -> Place | None:
-        cgroup = self._read(self._proc / str(pid) / "cgroup")
+    def _find(self, process: str) -> Place | None:
+        cgroup = self._read(self._proc / process / "cgroup")
         mountinfo = self._read(self._proc / "self/mountinfo")
         for place in places(cgroup, mountinfo):
             if _kills_in(place, self._read) is not None:
@@ -87,6 +88,7 @@ class KernelWatch:
             machine=machine,
             limit_bytes=_number(self._read(Path(place.folder, limit))),
             peak_bytes=_number(self._read(Path(place.folder, peak))),
+            is_shared=self._is_shared,
         )
 
     def _read(self, path: Path) -> str:

@@ -35,10 +35,10 @@ class BridgeLimits:
         heartbeat_s: seconds between two questions whether it lives.
         silent_s: seconds of silence after which it is hung.  An engine that
             holds its interpreter for longer than this in normal work needs more.
-        stuck_s: seconds in which an engine that tells its steps may make none, while
-            somebody waits for it.
-        blind_s: seconds in which one that does not tell them may tell no piece of
-            any answer, while somebody waits for one.
+        stuck_s: seconds in which an engine that writes, and tells its steps, may make
+            none while somebody waits for it.
+        blind_s: the same for any other: one that does not tell them, and may read a
+            long prompt; one of vectors or tensors, whose runs may be long.
         cancel_s: seconds in which a generation must stop when it is told to.
         close_s: seconds for an orderly end, before SIGTERM.
         terminate_s: seconds between SIGTERM and SIGKILL.

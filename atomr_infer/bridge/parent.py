@@ -210,6 +210,7 @@ class BridgedRunner(Questions):
                 await self._stop_stream(call)
 
     async def _stop_stream(self, stream: ParentStream | ParentCall) -> None:
+        stream.left = True
         self._link.send_nowait(Cancel(stream.number))
         bound_s = self._limits.cancel_s
         with trio.move_on_after(bound_s, shield=True):
@@ -361,18 +362,22 @@ class BridgedRunner(Questions):
                 stream = self._streams.pop(number, None)
                 if stream is not None:
                     stream.end(None if error is None else reasons.told(error))
+                    # A child may let go of what its engine still holds.
+                    self._watch.told |= stream.computes and not stream.left
             case Starting(progress):
                 self._shown.take(progress)
             case Hello(protocol):
                 self._check_protocol(protocol)
             case Ready(capabilities):
                 self._capabilities = capabilities_from_wire(capabilities)
+                self._watch.serves(self._capabilities)
                 self._started.set()
             case StartFailed(error) | Failed(error):
                 # It may have lost a helper here, and know no more than that.
                 is_known = error.code is not None or self._deployment.ray is not None
                 why = None if is_known else self._kernel.why()
-                self._fail(reasons.told_of_end(error, why))
+                starts = isinstance(frame, StartFailed)
+                self._fail(reasons.told_of_end(error, why, starts=starts))
             case Pong(steps):
                 self._watch.steps = steps
 

@@ -118,12 +118,24 @@ def told(error: ErrorWire) -> InferenceError:
     return decode(error_from_wire(error))
 
 
-def told_of_end(error: ErrorWire, why: str | None) -> InferenceError:
-    """What the child says of its engine's end, and what the kernel says beside it."""
+def told_of_end(error: ErrorWire, why: str | None, *, starts: bool) -> InferenceError:
+    """What the child says of its engine's end, and what the kernel says beside it.
+
+    Of a crash alone: others fail for reasons of their own while another engine dies.
+
+    Args:
+        error: what it says.
+        why: what the kernel says; None: nothing.
+        starts: whether the engine has not served yet; its crash is a failed start.
+    """
     end = told(error)
-    if why is None or not isinstance(end, EngineCrashedError | EngineStartError):
+    if not isinstance(end, EngineCrashedError):
         return end
-    return type(end)(f"{end.message}; a process was {why}", code=OUT_OF_MEMORY)
+    message, code = end.message, end.code
+    if why is not None:
+        message, code = f"{message}; a process was {why}", OUT_OF_MEMORY
+    kind = EngineStartError if starts else EngineCrashedError
+    return kind(message, code=code)
 
 
 def again(error: InferenceError) -> InferenceError:

@@ -41,6 +41,7 @@ class ParentStream:
     Attributes:
         number: the stream's number on the wire.
         ended: set when the generation is out of the engine, however it ended.
+        left: whether the child was told to stop it.
     """
 
     computes = True
@@ -50,6 +51,7 @@ class ParentStream:
     ) -> None:
         self.number = number
         self.ended = trio.Event()
+        self.left = False
         self._window = window
         self._send = send
         self._chunks: deque[TokenChunk] = deque()

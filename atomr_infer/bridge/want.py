@@ -33,6 +33,7 @@ class Counted:
         limit_bytes: what the group may have; None: not known, or no limit.
         peak_bytes: the most that it had; None: not known.
         total_bytes: what the machine has; None: not known.
+        is_shared: whether the group is the parent's as well.
     """
 
     group: int | None = None
@@ -40,6 +41,7 @@ class Counted:
     limit_bytes: int | None = None
     peak_bytes: int | None = None
     total_bytes: int | None = None
+    is_shared: bool = False
 
 
 class Kills:
@@ -71,7 +73,9 @@ class Kills:
             # The killed one is counted in its group, so nothing else need be asked.
             if now.group <= before.group:
                 return None
-            return f"killed by the kernel for want of memory{_in_group(now)}"
+            # Other engines are counted there as well.
+            likely = "most likely " if now.is_shared else ""
+            return f"{likely}killed by the kernel for want of memory{_in_group(now)}"
         if before.machine is None or now.machine is None:
             return None
         if now.machine <= before.machine:

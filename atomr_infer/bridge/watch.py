@@ -17,13 +17,17 @@ import attrs
 from atomr_infer.bridge import reasons
 from atomr_infer.bridge.limits import limits_of
 from atomr_infer.bridge.vitals import Silence, Standstill
+from atomr_infer.model.capabilities import Feature
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from atomr_infer.bridge.limits import BridgeLimits
     from atomr_infer.errors import EngineHungError
+    from atomr_infer.model.capabilities import Capabilities
     from atomr_infer.model.deployment import Deployment
+
+_WRITES = frozenset({Feature.CHAT, Feature.COMPLETIONS})
 
 
 class Asked(Protocol):
@@ -48,7 +52,8 @@ class Watch:
         limits: how patient to be.
 
     Attributes:
-        told: whether a piece of an answer came in this turn; to be set.
+        told: whether a piece of an answer, or the end of one that nobody had stopped,
+            came in this turn; to be set.
         steps: what the child said last of its engine's steps; to be set.
     """
 
@@ -59,6 +64,15 @@ class Watch:
         self._limits = limits
         self._silence = Silence(max(1, round(limits.silent_s / limits.heartbeat_s)))
         self._stands = Standstill()
+        self._has_small_steps = False
+
+    def serves(self, capabilities: Capabilities) -> None:
+        """Take what the engine does: one that writes makes steps of a token or so.
+
+        One of vectors or of tensors runs over all that there is, for as long as that
+        takes; the end of a run is a sign, and its absence says little.
+        """
+        self._has_small_steps = not _WRITES.isdisjoint(capabilities.features)
 
     def reread(self, deployment: Deployment) -> None:
         """Have an engine make nothing for as long as a deployment says from now on."""
@@ -86,9 +100,10 @@ class Watch:
             steps=self.steps,
         )
         self.told = False
-        blind = self.steps is None
-        bound_s = self._limits.blind_s if blind else self._limits.stuck_s
-        # Who asks in mid-turn is one turn too early for the answer to its question.
-        if self._stands.turns > bound_s / self._limits.heartbeat_s:
-            return reasons.stuck(self._name, bound_s, tells_steps=not blind)
+        tells = self.steps is not None
+        closely = tells and self._has_small_steps
+        bound_s = self._limits.stuck_s if closely else self._limits.blind_s
+        # Who asks in mid-turn has waited for a part of the first one only.
+        if self._stands.turns - 1 >= bound_s / self._limits.heartbeat_s:
+            return reasons.stuck(self._name, bound_s, tells_steps=tells)
         return None

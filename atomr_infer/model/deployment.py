@@ -138,9 +138,10 @@ class Timeouts:
         stuck_s: a local engine that is asked and makes nothing for so long is killed
             with its process, and another one is started: no step, where it tells its
             steps (``ort``, ``llamacpp``, ``vllm``, ``tensorrt``: reading a piece of a
-            prompt is one), else no piece of any answer, so that it needs more than
-            the longest prompt takes.  None: 90 seconds; where it tells no steps, the
-            longer one of ``first_token_s`` and ``idle_s`` and 90 seconds.
+            prompt is one, and a run of a model of vectors or tensors), else no piece
+            of any answer, so that it needs more than the longest prompt takes.  None:
+            90 seconds where it writes and tells its steps; else the longer one of
+            ``first_token_s`` and ``idle_s`` and 90 seconds.
         connect_s: a connection to a remote provider, TLS included.
         first_token_s: from the start of one attempt to its first chunk.
         idle_s: between two chunks of a stream.

@@ -276,10 +276,10 @@ class Stepped(Protocol):
 
     @property
     def steps(self) -> int:
-        """How often its engine has made a token or read a piece of a prompt.
+        """How often its engine has made a token, or read a piece of a prompt.
 
-        It must change at least so often as an engine does that is well; cheap, and
-        asked for each second.
+        Where it writes none: how many of its runs have ended.  It must change at
+        least so often as an engine does that is well; cheap, and asked for each second.
         """
         ...
 

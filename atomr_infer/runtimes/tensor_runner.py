@@ -101,6 +101,7 @@ class TensorQueue(ABC):
 
     Attributes:
         runs: how many runs there were.
+        steps: how many of them have ended.
         active: requests that wait or are in a run.
         joins: whether requests share runs.
         crash: why there can be no more runs; None: there can.
@@ -112,6 +113,7 @@ class TensorQueue(ABC):
             for spec in (*signature.inputs, *signature.outputs)
         )
         self.runs = 0
+        self.steps = 0
         self.active = 0
         self.crash: EngineCrashedError | None = None
         self.capabilities = Capabilities(
@@ -234,6 +236,8 @@ class TensorQueue(ABC):
         except Exception as error:  # noqa: BLE001  the engine's boundary: all of it is told
             self._failed(group, self._told(error))
             return
+        finally:
+            self.steps += 1
         for asked, outputs in zip(group, made, strict=True):
             asked.made = outputs
             asked.end()

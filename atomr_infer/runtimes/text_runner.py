@@ -120,6 +120,7 @@ class TextRunner:
 
     Attributes:
         runs: how many runs there were.
+        steps: how many of them have ended.
         active: requests whose texts are not all done.
     """
 
@@ -146,6 +147,7 @@ class TextRunner:
         self._crashed = trio.Event()
         self._closed = False
         self.runs = 0
+        self.steps = 0
         self.active = 0
         self.capabilities = Capabilities(
             features=frozenset({model.feature}),
@@ -298,6 +300,8 @@ class TextRunner:
         except Exception as error:  # noqa: BLE001  the engine's boundary: all of it is told
             self._fail(texts, self._told(error))
             return
+        finally:
+            self.steps += 1
         for text, vector in zip(texts, vectors.tolist(), strict=True):
             text.vector = tuple(vector)
             text.request.missing -= 1

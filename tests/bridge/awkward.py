@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 import attrs
@@ -21,6 +22,7 @@ import trio
 from atomr_infer.errors import (
     ConfigError,
     ContextLengthError,
+    EngineCrashedError,
     EngineError,
     InferenceError,
     NotReadyError,
@@ -40,7 +42,7 @@ from atomr_infer.model.tensors import (
 from atomr_infer.runtimes.contract import Host, Progress, RunnerContext, RuntimePlugin
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from atomr_infer.model.deployment import Deployment
 
@@ -178,6 +180,14 @@ class AwkwardRunner:
         await trio.sleep_forever()
 
     do_cling = do_stall
+
+    async def do_later(
+        self, batch: ExecuteBatch, after_s: str
+    ) -> AsyncIterator[TokenChunk]:
+        """Say nothing, and end with an error."""
+        await trio.sleep(float(after_s))
+        raise ContextLengthError("too long, as it is seen now")
+        yield  # type: ignore[unreachable] # makes it a generator
 
     async def do_step(
         self, batch: ExecuteBatch, turns: str, each_s: str
@@ -317,10 +327,18 @@ class SteppedRunner(AwkwardRunner):
         return self.produced
 
 
+class OddRunner(AwkwardRunner):
+    """One whose ``steps`` is no count of steps."""
+
+    def __init__(self, steps: object) -> None:
+        super().__init__()
+        self.steps = steps
+
+
 class AwkwardPlugin(RuntimePlugin):
     """The plugin."""
 
-    def __init__(self, runner: type[AwkwardRunner] = AwkwardRunner) -> None:
+    def __init__(self, runner: Callable[[], AwkwardRunner] = AwkwardRunner) -> None:
         self._runner = runner
 
     name = "awkward"
@@ -369,6 +387,9 @@ class AwkwardPlugin(RuntimePlugin):
     ) -> None:
         raise ConfigError("no such file: 'x.gguf'")
 
+    async def load_lost(self, deployment: Deployment, context: RunnerContext) -> None:
+        raise EngineCrashedError("the core died")
+
     async def load_bug(self, deployment: Deployment, context: RunnerContext) -> None:
         raise ZeroDivisionError("in the plugin")
 
@@ -388,4 +409,6 @@ class AwkwardPlugin(RuntimePlugin):
 PLUGIN = AwkwardPlugin()
 TENSORS = AwkwardPlugin(TensorsRunner)
 STEPPED = AwkwardPlugin(SteppedRunner)
+NAMED = AwkwardPlugin(partial(OddRunner, ["tokenize", "run"]))
+TRUE = AwkwardPlugin(partial(OddRunner, True))
 NOT_A_PLUGIN = 7

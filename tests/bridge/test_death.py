@@ -17,6 +17,7 @@ import trio
 from atomr_infer.bridge import BridgedRunner, BridgeLimits, open_bridged_runner
 from atomr_infer.bridge.frames import PROTOCOL_VERSION
 from atomr_infer.errors import (
+    ContextLengthError,
     EngineCrashedError,
     EngineError,
     EngineHungError,
@@ -150,6 +151,43 @@ async def test_an_engine_that_makes_nothing_is_killed_though_its_heart_beats(
     # Steps are a sign, so the pauses between them were none.
     assert told == (["first"] if blind else ["first", "last"])
     assert gone(runner.pid)
+
+
+async def test_an_engine_that_ends_each_request_with_an_error_is_none_that_stands(
+    bridged: Opener, ask: Ask
+) -> None:
+    async with bridged(limits=attrs.evolve(IMPATIENT, silent_s=9.0, blind_s=2.0)) as it:
+        for _ in range(10):
+            with pytest.raises(ContextLengthError):
+                async with it.execute(ask("later 0.3")) as chunks:
+                    await anext(chunks)
+
+
+async def test_ends_that_were_asked_for_hide_no_engine_that_stands_still(
+    bridged: Opener, ask: Ask
+) -> None:
+    limits = attrs.evolve(IMPATIENT, silent_s=9.0, blind_s=2.0)
+    async with bridged(limits=limits) as runner:
+        with trio.fail_after(60), pytest.raises(EngineHungError):
+            while True:
+                with trio.move_on_after(0.3):
+                    async with runner.execute(ask("later 1000")) as chunks:
+                        await anext(chunks)
+
+
+@pytest.mark.parametrize("ref", ["awkward:NAMED", "awkward:TRUE"])
+async def test_steps_that_are_no_count_are_none(
+    bridged: Opener, ask: Ask, ref: str
+) -> None:
+    limits = attrs.evolve(IMPATIENT, silent_s=9.0, stuck_s=0.3, blind_s=0.6)
+    async with (
+        bridged(ref, limits=limits) as runner,
+        runner.execute(ask("stall")) as chunks,
+    ):
+        await anext(chunks)
+        with trio.fail_after(30), pytest.raises(EngineHungError) as caught:
+            await anext(chunks)
+    assert "told no token for 0.6 s" in caught.value.message
 
 
 async def test_a_runner_is_as_patient_as_its_deployment_says_now(
@@ -366,6 +404,10 @@ async def test_load_time_out_tells_what_it_was_doing(
 
 async def test_configuration_error_in_the_child_is_the_reason(bridged: Opener) -> None:
     assert await start_error(bridged(load="config_error")) == "no such file: 'x.gguf'"
+
+
+async def test_a_crash_of_what_starts_is_a_failed_start(bridged: Opener) -> None:
+    assert await start_error(bridged(load="lost")) == "the core died"
 
 
 async def test_bug_in_the_plugin_s_start_is_the_reason(bridged: Opener) -> None:

@@ -45,6 +45,12 @@ WANT = "killed by the kernel for want of memory"
             Counted(group=4, limit_bytes=512 * MIB, peak_bytes=511 * MIB),
             f"{WANT}; its control group may have 512 MiB and had 511 MiB at most",
         ),
+        # Whoever is killed in there is counted, an engine beside this one as well.
+        (
+            Counted(group=3),
+            Counted(group=4, peak_bytes=8 * MIB, is_shared=True),
+            f"most likely {WANT}; its control group had 8 MiB at most",
+        ),
         # Version 1 writes this where there is no limit.
         (
             Counted(group=3),
@@ -160,6 +166,12 @@ def test_the_kernel_s_files_are_read(
         else f"most likely {WANT}; the machine has 2 MiB"
     )
     assert watch.how(KILLED) == (f"{why} ({BY_SIGNAL})", True)
+    # Where the gateway is in there too, another of its engines may be who was killed.
+    (proc / "self/cgroup").write_text((proc / "77/cgroup").read_text())
+    shared = KernelWatch(77, proc)
+    count(3, 8)
+    how, is_want = shared.how(KILLED)
+    assert (how.startswith(f"most likely {WANT}"), is_want) == (True, True)
     # Who ends in another way was not killed.
     assert watch.how(-signal.SIGSEGV) == ("killed by SIGSEGV (11)", False)
     assert watch.how(3) == ("exited with status 3", False)
@@ -181,18 +193,22 @@ async def test_a_child_that_is_killed_so_says_it(
     assert WANT in error.message
 
 
-@pytest.mark.parametrize("kind", [EngineCrashedError, EngineStartError])
-def test_an_end_that_it_knows_no_more_of_is_told_with_what_the_kernel_says(
-    kind: type[EngineError],
-) -> None:
-    lost = error_to_wire(encode(kind("the core died")))
-    assert reasons.told_of_end(lost, None).code is None
-    end = reasons.told_of_end(lost, WANT)
+@pytest.mark.parametrize("starts", [True, False])
+def test_a_crash_is_told_with_what_the_kernel_says(*, starts: bool) -> None:
+    lost = error_to_wire(encode(EngineCrashedError("the core died")))
+    kind = EngineStartError if starts else EngineCrashedError
+    end = reasons.told_of_end(lost, None, starts=starts)
+    assert (type(end), end.code, end.message) == (kind, None, "the core died")
+    end = reasons.told_of_end(lost, WANT, starts=starts)
     told = kind, OUT_OF_MEMORY, f"the core died; a process was {WANT}"
     assert (type(end), end.code, end.message) == told
-    # What an engine says of itself otherwise is the reason.
-    own = error_to_wire(encode(EngineHungError("it does not answer")))
-    assert reasons.told_of_end(own, WANT).message == "it does not answer"
+
+
+@pytest.mark.parametrize("kind", [EngineStartError, EngineHungError])
+def test_what_an_engine_says_of_itself_is_the_reason(kind: type[EngineError]) -> None:
+    own = error_to_wire(encode(kind("there is no such file")))
+    end = reasons.told_of_end(own, WANT, starts=True)
+    assert (type(end), end.code, end.message) == (kind, None, "there is no such file")
 
 
 def test_without_files_nothing_is_said(tmp_path: Path) -> None:

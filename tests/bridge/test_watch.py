@@ -9,6 +9,7 @@ import pytest
 
 from atomr_infer.bridge.limits import BridgeLimits
 from atomr_infer.bridge.watch import Watch
+from atomr_infer.model.capabilities import Capabilities, Feature
 from atomr_infer.model.deployment import Deployment, Timeouts
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ class Request:
 
 
 RUNS = Request()
+WRITER = Capabilities()
+VECTORS = Capabilities(features=frozenset({Feature.EMBEDDINGS}))
 COUNTS = Request(computes=False)
 RESTS = Request(has_room=False)
 
@@ -38,30 +41,44 @@ def turns_until_stuck(watch: Watch, asked: Sequence[Request], most: int = 99) ->
 
 
 @pytest.mark.parametrize(
-    ("steps", "asked", "turns"),
+    ("does", "steps", "asked", "turns"),
     [
         # A turn more than the bound, for the first one may have begun before it.
-        (None, [RUNS], 10),
-        (7, [RUNS], 6),
-        (7, [COUNTS, RUNS], 6),
-        (7, [], 0),
-        (7, [COUNTS], 0),
+        (WRITER, None, [RUNS], 10),
+        (WRITER, 7, [RUNS], 6),
+        (WRITER, 7, [COUNTS, RUNS], 6),
+        (WRITER, 7, [], 0),
+        (WRITER, 7, [COUNTS], 0),
         # It may hold what the other one waits for.
-        (7, [RUNS, RESTS], 0),
+        (WRITER, 7, [RUNS, RESTS], 0),
+        # A run of all that there is takes as long as it takes.
+        (VECTORS, 7, [RUNS], 10),
+        (VECTORS, None, [RUNS], 10),
     ],
 )
 def test_who_waits_for_it_and_what_it_tells_decide(
-    steps: int | None, asked: Sequence[Request], turns: int
+    does: Capabilities, steps: int | None, asked: Sequence[Request], turns: int
 ) -> None:
     watch = Watch("m", LIMITS)
+    watch.serves(does)
     watch.steps = steps
     assert watch.after_turn(heard=True, asked=[]) is None
     assert turns_until_stuck(watch, asked) == turns
 
 
+@pytest.mark.parametrize(
+    ("bound_s", "turns"), [(0.5, 2), (1.0, 2), (1.5, 3), (2.9, 4), (3.0, 4)]
+)
+def test_no_bound_is_shorter_than_it_says(bound_s: float, turns: int) -> None:
+    watch = Watch("m", attrs.evolve(LIMITS, blind_s=bound_s))
+    assert turns_until_stuck(watch, [RUNS]) == turns
+
+
+@pytest.mark.parametrize("does", [WRITER, VECTORS])
 @pytest.mark.parametrize("sign", ["token", "step"])
-def test_whatever_it_makes_is_a_sign(sign: str) -> None:
-    watch = Watch("m", LIMITS)
+def test_whatever_it_makes_is_a_sign(sign: str, does: Capabilities) -> None:
+    watch = Watch("m", attrs.evolve(LIMITS, blind_s=5.0))
+    watch.serves(does)
     watch.steps = 0
     for _ in range(9):
         assert turns_until_stuck(watch, [RUNS], most=5) == 0
