@@ -140,8 +140,11 @@ class EngineContext:
         """Take a source with which its engine is what it is to be."""
         self.source = source
         self._probing.reread(source.deployment)
+        self._tell_runner()
+
+    def _tell_runner(self) -> None:
         if isinstance(self._runner, BridgedRunner):
-            self._runner.reread(source.deployment)
+            self._runner.reread(self.source.deployment)
 
     def follows(self, child_id: str) -> bool:
         """Whether it has taken the place of another child of its supervisor.
@@ -272,6 +275,8 @@ class EngineContext:
             Why it failed; None: it is not used any more, or not for now.
         """
         life, self._runner = EngineLife(), runner
+        # It may have been reread while this one was opened.
+        self._tell_runner()
         self.life = life
         self._ran, self._again_s = True, _AGAIN_S
         name, model = self.source.deployment.name, self.source.deployment.model

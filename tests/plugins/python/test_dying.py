@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import attrs
@@ -107,5 +109,49 @@ async def test_a_bound_that_is_changed_counts_for_the_engine_that_runs(
                 [after] = await cluster.replicas("m")
                 # None was started for it.
                 assert (after.engine_pid, after.starts) == was
+                with pytest.raises(EngineHungError, match="told no token for 1 s"):
+                    await anext(chunks)
+
+
+HELD = """
+import time
+from pathlib import Path
+
+Path({begun!r}).touch()
+while not Path({gate!r}).exists():
+    time.sleep(0.02)
+
+
+async def answer(prompt):
+    yield "so far "
+    while True:
+        await trio.sleep(60)
+"""
+
+
+async def test_a_bound_that_is_changed_counts_for_the_engine_that_starts(
+    tmp_path: Path,
+) -> None:
+    begun, gate, code = (tmp_path / name for name in ("begun", "gate", "held.py"))
+    gate.touch()
+    code.write_text("import trio\n" + HELD.format(begun=str(begun), gate=str(gate)))
+    deployment = Deployment(name="m", runtime=f"python:{code}:answer")
+    with trio.fail_after(WITHIN_S):
+        async with Cluster.connect("inproc://app") as cluster:
+            await cluster.deploy(deployment)
+            [first] = await cluster.replicas("m")
+            assert first.engine_pid is not None
+            gate.unlink()
+            begun.unlink()
+            os.kill(first.engine_pid, signal.SIGKILL)
+            while not begun.exists():  # noqa: ASYNC110  a file says it
+                await trio.sleep(0.02)
+            less = attrs.evolve(deployment, timeouts=Timeouts(stuck_s=1.0))
+            await cluster.replace(less)
+            gate.touch()
+            async with cluster.stream("m", "talk") as chunks:
+                assert (await anext(chunks)).text == "so far "
+                [after] = await cluster.replicas("m")
+                assert after.starts == 2
                 with pytest.raises(EngineHungError, match="told no token for 1 s"):
                     await anext(chunks)
