@@ -90,7 +90,7 @@ def test_a_child_that_the_kernel_kills_for_memory_is_said_to_be(group: Path) -> 
     begins, _, ends = message.partition("; its control group may have ")
     assert begins == (
         "the engine process of deployment 'awk': "
-        "killed by the kernel for want of memory"
+        "most likely killed by the kernel for want of memory"
     )
     assert ends.startswith(f"{LIMIT_MIB} MiB and had ")
     assert ends.endswith(" at most (killed by SIGKILL (9))")
