@@ -170,8 +170,8 @@ class Serving:
 
     def readiness(self) -> Readiness:
         """Return whether this node can be sent requests."""
-        is_new, replicas = self.node.is_starting, self.replicas
-        found = readiness_of(self._phases, self.is_elsewhere, replicas, is_new=is_new)
+        is_new, routing = self.node.is_starting, self.routing
+        found = readiness_of(self._phases, self.is_elsewhere, routing, is_new=is_new)
         return attrs.evolve(found, ready=found.ready and self.has_met)
 
     def is_elsewhere(self, name: str) -> bool:

@@ -35,6 +35,7 @@ from atomr_infer.model.tensors import (
 )
 from atomr_infer.model.usage import Usage
 from atomr_infer.serving.application import open_serving
+from atomr_infer.serving.requests.elsewhere import know
 from atomr_infer.testing.mock import MockPlugin, MockRunner
 from atomr_infer.wire.ingress import Call
 from tests.gateway.http import Answer, request, until
@@ -121,6 +122,8 @@ def gateway(tmp_path: Path) -> Open:
         async with open_serving(environ={}, installed=installed) as serving:
             await serving.deploy(Deployment(name="org/m", runtime="tensors"))
             await serving.deploy(Deployment(name="chat", runtime="mock"))
+            # Of the catalogue, and no node can run it.
+            know(serving, Deployment(name="far", runtime="mock"), ())
             config = GatewayConfig(bind="127.0.0.1:0")
             opened = await open_on(
                 serving,
@@ -312,6 +315,12 @@ async def test_a_model_says_what_it_takes_and_whether_it_is_ready(
         ("POST", "/v2/models/none/infer", 404, "the model 'none' does not exist"),
         ("GET", "/v2/models/none", 404, "the model 'none' does not exist"),
         ("GET", "/v2/models/none/ready", 404, "the model 'none' does not exist"),
+        (
+            "GET",
+            "/v2/models/far/ready",
+            503,
+            "the model 'far' is served by no node now",
+        ),
         ("GET", f"{PATH}/infer", 405, f"{PATH}/infer takes POST, OPTIONS, not GET"),
         ("GET", "/v2/nothing", 404, "there is no /v2/nothing here"),
         ("GET", f"{PATH}/versions/2", 404, "the model 'org/m/versions/2' does not"),

@@ -12,7 +12,7 @@ from atomr_infer.gateway.access.entitled import entitled
 from atomr_infer.gateway.api.whole_routes import WholeAnswer
 from atomr_infer.gateway.exchanges.answer_headers import cost_headers, whole_headers
 from atomr_infer.model.tensors import InferRequest
-from atomr_infer.serving.replicas.readiness import ANSWERS
+from atomr_infer.serving.replicas.readiness import ELSEWHERE
 from atomr_infer.serving.requests.whole_calls import infer
 from atomr_infer.wire.open_inference.answer import described, inferred, ready
 from atomr_infer.wire.open_inference.request import parse_infer, path_model
@@ -101,11 +101,13 @@ def _ready(serving: Serving, call: Call) -> WholeAnswer:
     """
     name = entitled(_nothing_of(call), call.visitor, call.headers).model
     deployment = serving.table.resolve(name).deployment
-    phase = serving.readiness().phases.get(deployment)
+    readiness = serving.readiness()
+    phase = readiness.phases.get(deployment)
     if phase is None:
         raise ModelNotFoundError(f"the model {name!r} does not exist", param="model")
-    if phase not in ANSWERS:
-        raise NotReadyError(f"the model {name!r} is {phase}")
+    if deployment in readiness.not_ready:
+        told = "served by no node now" if phase == ELSEWHERE else phase
+        raise NotReadyError(f"the model {name!r} is {told}")
     return WholeAnswer(ready(name))
 
 

@@ -12,11 +12,10 @@ from atomr_infer.serving.replicas.replica import TAKES_REQUESTS, Phase
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-ELSEWHERE = "elsewhere"
-"""What is said of a deployment that only other nodes run."""
+    from atomr_infer.serving.replicas.routing_table import RoutingTable
 
-ANSWERS = frozenset(phase.value for phase in TAKES_REQUESTS) | {ELSEWHERE}
-"""What is said of deployments that answer."""
+ELSEWHERE = "elsewhere"
+"""What is said of a deployment that only other nodes run, if any does."""
 
 
 @attrs.frozen
@@ -27,21 +26,18 @@ class Readiness:
         ready: True when some deployment serves, here or elsewhere, or would be started
             by a request; of a node that starts, when all do that can be started.
         phases: each deployment's phase by name; ``elsewhere`` where others run it.
+        not_ready: the deployments that answer nothing now, by name.
     """
 
     ready: bool
     phases: Mapping[str, str]
-
-    @property
-    def not_ready(self) -> tuple[str, ...]:
-        """The deployments that answer nothing now, by name."""
-        return tuple(n for n, phase in self.phases.items() if phase not in ANSWERS)
+    not_ready: tuple[str, ...]
 
 
 def readiness_of(
     phases: Mapping[str, Phase],
     is_elsewhere: Callable[[str], bool],
-    replicas: Callable[[str], object],
+    routing: Callable[[str], RoutingTable],
     *,
     is_new: bool,
 ) -> Readiness:
@@ -50,28 +46,38 @@ def readiness_of(
     Args:
         phases: each deployment's phase, by name.
         is_elsewhere: whether only other nodes run it.
-        replicas: those that a deployment has; one that gave up has none left.
+        routing: a deployment's replicas, on all nodes.  One that gave up has none left
+            here; the catalogue also has what no node can run.
         is_new: whether the node still loads what it was started with.
 
     >>> phases = {"a": Phase.SERVING, "b": Phase.RESTARTING}
-    >>> readiness_of(phases, set().__contains__, phases.get, is_new=False)
-    Readiness(ready=True, phases={'a': 'serving', 'b': 'restarting'})
+    >>> from atomr_infer.serving.replicas.routing_table import RoutingTable
+    >>> readiness_of(phases, {"b"}.__contains__, RoutingTable, is_new=False)
+    Readiness(ready=True, phases={'a': 'serving', 'b': 'elsewhere'}, not_ready=('b',))
     """
+    elsewhere = {name for name in phases if is_elsewhere(name)}
     told = {
-        name: ELSEWHERE if is_elsewhere(name) else phase.value
+        name: ELSEWHERE if name in elsewhere else phase.value
         for name, phase in phases.items()
     }
-    answers = {name: phase in ANSWERS for name, phase in told.items()}
+    answering = {
+        name
+        for name, phase in phases.items()
+        if (
+            routing(name).is_elsewhere if name in elsewhere else phase in TAKES_REQUESTS
+        )
+    }
     if is_new:
         # A roll-out goes on to the next node when this one is ready, and would leave
         # none that serves the model that takes longest.  But one key that was revoked,
         # or one model that is not there, does not keep it from serving all the others.
+        # Others' engines are theirs to load: nodes would wait for one another.
         failed = [name for name, phase in phases.items() if phase is Phase.FAILED]
-        tried_again = {name for name in failed if replicas(name)}
-        counted = [name for name in answers if name not in tried_again] or [*answers]
-        ready = bool(answers) and all(answers[name] for name in counted)
+        tried_again = {name for name in failed if routing(name).replicas}
+        counted = phases.keys() - tried_again or phases.keys()
+        ready = bool(phases) and counted <= answering | elsewhere
     else:
         # A balancer that took the node away for one engine that starts anew would take
         # all the others' answers away, too: on each node at once, for a bad request.
-        ready = any(answers.values())
-    return Readiness(ready, told)
+        ready = bool(answering)
+    return Readiness(ready, told, tuple(n for n in phases if n not in answering))

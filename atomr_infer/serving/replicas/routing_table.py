@@ -25,7 +25,7 @@ from atomr_infer.policy.routing.replica_choice import (
 )
 from atomr_infer.serving.replicas.far_replica import AnyReplica, FarReplica
 from atomr_infer.serving.replicas.fresh_error import fresh
-from atomr_infer.serving.replicas.replica import Phase, ReplicaState
+from atomr_infer.serving.replicas.replica import TAKES_REQUESTS, Phase, ReplicaState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -160,6 +160,12 @@ class RoutingTable:
     def has_other(self, avoid: frozenset[AnyReplica]) -> bool:
         """Whether some replica that is not among these can run a request now."""
         return any(each.ready and each not in avoid for each in self._everyone)
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether another node's replica answers, if need be after a start."""
+        takes = (each for each in self.far if each.phase in TAKES_REQUESTS)
+        return any(each.link is not None for each in takes)
 
     def _found(
         self, avoid: frozenset[AnyReplica], serving: Serving, wanted: Wanted

@@ -33,7 +33,9 @@ from atomr_infer.model.tensors import (
     Tensor,
     TensorSpec,
 )
+from atomr_infer.serving.replicas.readiness import Readiness
 from atomr_infer.serving.replicas.replica import Phase
+from atomr_infer.serving.requests.elsewhere import know
 from atomr_infer.serving.requests.far_attempt import CREDIT_BYTES
 from atomr_infer.serving.requests.served import Tried
 from atomr_infer.serving.requests.whole_calls import count_tokens, embed, infer
@@ -522,6 +524,32 @@ async def test_what_a_node_has_to_do_is_known_to_the_others(open_far: OpenFar) -
         await until(lambda: far.tokens == near.tokens)
         assert far.tokens > 300
         nursery.cancel_scope.cancel()
+
+
+async def test_a_node_is_ready_where_another_one_answers(open_far: OpenFar) -> None:
+    slept = attrs.evolve(M, serving=Serving(idle_stop_s=0.1))
+    async with open_far("ab") as (a, b):
+
+        def told() -> Readiness:
+            a.serving.has_met = True  # the placer has no voters here to wait for
+            return a.serving.readiness()
+
+        know(a.serving, slept, ())  # as of what the catalogue has, and no node can run
+        of_none = Readiness(ready=False, phases={"m": "elsewhere"}, not_ready=("m",))
+        answers = attrs.evolve(of_none, ready=True, not_ready=())
+        assert told() == of_none
+        a.serving.node.is_starting = True  # nodes that start wait for no other
+        assert told() == attrs.evolve(of_none, ready=True)
+        a.serving.node.is_starting = False
+
+        await b.deploy(slept, Player())
+        await until(lambda: told() == answers)
+        (far,) = a.serving.far_replicas["m"]
+        await until(lambda: far.asleep)  # a request would have it started
+        assert told() == answers
+        with b.here():
+            await b.serving.undeploy("m")
+        await until(lambda: told() == of_none)
 
 
 async def test_operators_see_what_a_node_has_heard_of_the_others(
