@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from atomr_infer.model.prices import Price, Rate, Rates
 from atomr_infer.model.secret import (
     EnvSecret,
     FileSecret,
@@ -32,6 +33,10 @@ NOTHING = "nothing"
 """What a field says that is left out."""
 
 _HIDDEN = "(not shown)"
+
+# The file has rates in their table itself, and says nothing of where they are from.
+_UNNAMED = Rates
+_UNWRITTEN = ((Price, "source"),)
 
 # Of a runtime's own options nobody here knows what they hold.
 _TELLING = ("header", "key", "token", "secret", "password", "auth")
@@ -190,16 +195,23 @@ def _collect(value: object, name: str, found: dict[str, _Said]) -> None:
     source = _source(value)
     if source is not None:
         found[name] = _Said(value, source)
+    elif isinstance(value, Rate):
+        found[name] = _Said(value, f"{value.usd_per_million:f}")
     elif attrs.has(cls := type(value)):
         for field in attrs.fields(cls):
-            if field.init:
+            if field.init and (cls, field.name) not in _UNWRITTEN:
                 inner = getattr(value, field.name)
-                _collect(inner, f"{name}.{field.name}" if name else field.name, found)
+                key = "" if isinstance(inner, _UNNAMED) else field.name
+                _collect(inner, _inside(name, key), found)
     elif isinstance(value, Mapping):
         for key, inner in value.items():
-            _collect(inner, f"{name}.{key}" if name else str(key), found)
+            _collect(inner, _inside(name, str(key)), found)
     elif value is not None and value not in ((), [], frozenset()):
         found[name] = _Said(_comparable(value), _shown(value, name))
+
+
+def _inside(name: str, key: str) -> str:
+    return ".".join(filter(None, (name, key)))
 
 
 def _source(value: object) -> str | None:

@@ -16,6 +16,7 @@ from atomr_infer.config.differences import (
 from atomr_infer.config.gateway import GatewayConfig
 from atomr_infer.model.deployment import Deployment, Serving
 from atomr_infer.model.failover import OnCut
+from atomr_infer.model.prices import Price, Rates, Tier
 from atomr_infer.model.secret import (
     EnvSecret,
     FileSecret,
@@ -54,6 +55,32 @@ def test_a_field_is_shown_with_both_values_as_they_are_written() -> None:
         Field("serves", '["m"]', '["m", "é"]'),
         Field("serving.replicas", "1", "2"),
     )
+
+
+def test_a_price_is_shown_as_the_file_writes_it() -> None:
+    longer = Tier(above_prompt_tokens=9, rates=Rates(input="0.000001"))
+    price = Price(rates=Rates(input=1, output=100), request="0.25", tiers=(longer,))
+
+    assert fields_of(price=price) == (
+        Field("price.input", "nothing", "1"),
+        Field("price.output", "nothing", "100"),
+        Field("price.request", "nothing", "0.25"),
+        Field(
+            "price.tiers",
+            "nothing",
+            "[{above_prompt_tokens = 9, input = 0.000001}]",
+        ),
+    )
+
+
+def test_another_price_is_shown_with_both() -> None:
+    before = Price(rates=Rates(input=0.15, output=0.6))
+    after = attrs.evolve(before, rates=Rates(input=0.15, output=0.75))
+    (found,) = deployment_differences(
+        [attrs.evolve(M, price=before)], [attrs.evolve(M, price=after)]
+    )
+
+    assert found.line == "~ deployment 'm': price.output: 0.6 -> 0.75"
 
 
 def test_a_key_is_shown_by_where_it_is_found() -> None:
