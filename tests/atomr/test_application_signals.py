@@ -136,11 +136,26 @@ ENDED = "ended by SIGINT"
 WAITING = ("idle", "start", "stop")
 """Moments at which it does nothing."""
 
+ASLEEP_WITHIN_S = 60.0
+
 
 def is_asleep(pid: int) -> bool:
     """Return whether a process waits; True where no system tells."""
     stat = Path(f"/proc/{pid}/stat")
     return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "S"
+
+
+def await_sleep(running: subprocess.Popen[str]) -> None:
+    """Return when the program waits.
+
+    Raises:
+        AssertionError: it has ended, or computes on.
+    """
+    last_s = time.monotonic() + ASLEEP_WITHIN_S
+    while not is_asleep(running.pid):
+        assert running.poll() is None, "it ended too early"
+        assert time.monotonic() < last_s, "it computes on"
+        time.sleep(0.01)
 
 
 @contextmanager
@@ -176,8 +191,8 @@ def run(moment: str, how: str, *waits: str) -> list[str]:
                 said.clear()
                 # It has said so, but has yet to get where it waits.
                 time.sleep(0.1)
-                while moment in WAITING and not is_asleep(running.pid):
-                    time.sleep(0.01)
+                if moment in WAITING:
+                    await_sleep(running)
             os.kill(running.pid, signal.SIGINT)
         said += running.stdout.read().splitlines()
     assert running.returncode == 0
@@ -198,6 +213,14 @@ def test_while_a_server_computes_it_waits_for_the_callback() -> None:
 def test_a_second_one_during_the_stop_cancels_everything() -> None:
     said = run("stop", "signals", "now", "stopping b")
     assert said == ["stopping b", "stopping a", "stopped a", ENDED]
+
+
+def test_who_ends_instead_of_waiting_is_not_waited_for() -> None:
+    with subprocess.Popen([sys.executable, "-c", ""], text=True) as ended:
+        # It has ended, and has not been waited for: no state of one that waits.
+        os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
+        with pytest.raises(AssertionError, match="it ended too early"):
+            await_sleep(ended)
 
 
 def interrupt(moment: str, *waits: str) -> list[str]:
