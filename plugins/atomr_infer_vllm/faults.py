@@ -10,6 +10,7 @@ Pure.
 from __future__ import annotations
 
 import re
+import signal
 
 from atomr_infer.errors import (
     OUT_OF_MEMORY,
@@ -27,6 +28,8 @@ _NO_MEMORY = re.compile(
     r"|bad_alloc|larger than the available KV cache|less than desired",
     re.IGNORECASE,
 )
+_KILLED = re.compile(rf"proc\(s\): {{.*: -{signal.SIGKILL:d}\b")
+"""As vLLM's ``wait_for_engine_startup`` lists the processes that ended."""
 _TOO_LONG = re.compile(
     r"maximum (?:context|model) length|context length|longer than the maximum",
     re.IGNORECASE,
@@ -68,8 +71,8 @@ def _clients(error: BaseException, text: str) -> InferenceError:
     )
 
 
-def start_error(weights: str, error: BaseException) -> EngineStartError:
-    """Return why an engine did not start."""
+def start_error(weights: str, error: BaseException) -> EngineError:
+    """Return why an engine did not start; a crash where its core was killed."""
     text = first_line(error)
     if _NO_MEMORY.search(str(error)):
         return EngineStartError(
@@ -77,9 +80,8 @@ def start_error(weights: str, error: BaseException) -> EngineStartError:
             "context_tokens, max_seqs, or the share of what else runs here",
             code=OUT_OF_MEMORY,
         )
-    return EngineStartError(
-        f"vLLM cannot start {weights!r}: {type(error).__name__}: {text}"
-    )
+    kind = EngineCrashedError if _KILLED.search(text) else EngineStartError
+    return kind(f"vLLM cannot start {weights!r}: {type(error).__name__}: {text}")
 
 
 def first_line(error: BaseException) -> str:

@@ -39,6 +39,11 @@ OURS = {
 }
 """Arguments of vLLM's engine that have an option here."""
 
+ALWAYS = {
+    "disable_log_stats": "by what it logs it is seen whether it is stuck",
+}
+"""Arguments of vLLM's engine that are as they must be here, and why."""
+
 
 class Task(Enum):
     """What a model is loaded for."""
@@ -222,6 +227,8 @@ def _arguments(value: OptionValue) -> dict[str, Any]:
     for name in value:
         if name in OURS:
             raise _NotAllowedError(f"{name!r} has an option here: {OURS[name]}")
+        if name in ALWAYS:
+            raise _NotAllowedError(f"{name!r} cannot be set: {ALWAYS[name]}")
     return dict(value)
 
 

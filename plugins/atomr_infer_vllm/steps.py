@@ -1,8 +1,9 @@
 """How often vLLM's core has made something, from what each of its steps tells.
 
-A step that reads a piece of a prompt has no output yet; it takes blocks of the cache.
-One that has neither had nothing to do, or no room for it: a core that turns round and
-round so is no better than one that stands still.
+A step that reads a piece of a prompt has no output yet, but a request that runs.  It
+need not take more of the cache: a model of states, or one with a window, does not.  A
+step that has neither had nothing to do, or no room for it: a core that turns round
+and round so is no better than one that stands still.
 
 Pure.
 """
@@ -16,8 +17,8 @@ class SchedulerStats(Protocol):
     """What is used of vLLM's."""
 
     @property
-    def kv_cache_usage(self) -> float:
-        """The share of the cache that is taken."""
+    def num_running_reqs(self) -> int:
+        """Requests that have a place in the cache, and are not done."""
         ...
 
 
@@ -30,7 +31,6 @@ class Steps:
 
     def __init__(self) -> None:
         self.made = 0
-        self._used = 0.0
 
     def take(self, stats: SchedulerStats | None, *, has_outputs: bool) -> None:
         """Take what a step tells; from one thread, any.
@@ -39,7 +39,5 @@ class Steps:
             stats: how the scheduler stands; None: it does not say.
             has_outputs: whether it gave anybody a token or a vector.
         """
-        used = self._used if stats is None else stats.kv_cache_usage
-        if has_outputs or used != self._used:
+        if has_outputs or (stats is not None and stats.num_running_reqs > 0):
             self.made += 1
-        self._used = used

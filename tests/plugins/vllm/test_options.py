@@ -90,6 +90,10 @@ def test_every_option_is_read() -> None:
             {"engine": {"max_num_seqs": 1}},
             "'max_num_seqs' has an option here: max_seqs",
         ),
+        (
+            {"engine": {"disable_log_stats": True}},
+            "'disable_log_stats' cannot be set: by what it logs it is seen",
+        ),
         ({"weights": "/other"}, "vllm needs a model"),
         ({"lora": {"cats": "/c"}}, "with model, every request is for that model"),
     ],

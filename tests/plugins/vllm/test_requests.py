@@ -372,3 +372,17 @@ def test_a_start_that_fails_for_memory_says_what_helps() -> None:
     assert "lower context_tokens, max_seqs" in found.message
     odd = start_error("/m", RuntimeError("x\nmore"))
     assert odd.message == "vLLM cannot start '/m': RuntimeError: x"
+
+
+@pytest.mark.parametrize(
+    ("ended", "kind"),
+    [("-9", "engine_crashed"), ("-11", "engine_start"), ("1", "engine_start")],
+)
+def test_a_core_that_was_killed_while_it_started_is_a_crash(
+    ended: str, kind: str
+) -> None:
+    failed = (
+        "Engine core initialization failed. See root cause above. "
+        f"Failed core proc(s): {{'EngineCore_DP0': {ended}}}"
+    )
+    assert start_error("/m", RuntimeError(failed)).kind == kind
