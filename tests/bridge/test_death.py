@@ -118,7 +118,10 @@ async def test_an_engine_that_makes_nothing_is_killed_though_its_heart_beats(
 ) -> None:
     blind = how == "told no token"
     limits = attrs.evolve(
-        IMPATIENT, silent_s=9.0, stuck_s=9.0 if blind else 1.5, blind_s=1.5
+        IMPATIENT,
+        silent_s=9.0,
+        stuck_s=9.0 if blind else 1.5,
+        blind_s=1.5 if blind else 9.0,
     )
     ref = "awkward:PLUGIN" if blind else "awkward:STEPPED"
     told = []
