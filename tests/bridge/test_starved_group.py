@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -56,9 +57,11 @@ def group() -> Iterator[Path]:
     if not found:
         pytest.skip("no control group of memory is mounted here")
     where = found[0]
-    made = Path(where.folder, "atomr-starved-group")
+    made = Path(where.folder, f"atomr-starved-group-{os.getpid()}")
     try:
         made.mkdir()
+    except FileExistsError:
+        raise  # an earlier run's, which was not removed
     except OSError as error:
         pytest.skip(f"no control group can be made here: {error}")
     try:
