@@ -108,6 +108,7 @@ async def test_a_crash_in_the_cluster_is_the_end_of_the_links_alone(
             b = await stack.enter_async_context(open_member("b", services=[remotes[1]]))
             node = current_node()
             await node.start(child(Counter, name="counter"))
+            process = node.names["counter"]
             await stack.enter_async_context(
                 open_member("a", b.address, services=[remotes[0]])
             )
@@ -121,7 +122,7 @@ async def test_a_crash_in_the_cluster_is_the_end_of_the_links_alone(
             while not await asks(at("b", "counter")):  # noqa: ASYNC110 - the same
                 await trio.sleep(0.01)
             # It has lived all the time.
-            process = node.names["counter"]
+            assert node.names["counter"] is process
             assert process.behaviour.total > 1  # type: ignore[attr-defined]
             # Its pid is its own in each life that this node has had.
             number = process.pid.number
