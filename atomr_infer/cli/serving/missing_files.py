@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from atomr_infer.errors import ConfigError
+from atomr_infer.errors import ConfigError, PluginError
+from atomr_infer.policy.lifecycle.replaced import keeps_engine
+from atomr_infer.runtimes.contract import Host
 from atomr_infer.runtimes.files import missing_files
 from atomr_infer.runtimes.loader import load_runtime
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Mapping
 
     from atomr_infer.cli.plan import ServePlan
+    from atomr_infer.model.deployment import Deployment
 
 
 def missing_models(
@@ -40,6 +43,35 @@ def missing_models(
             if not plan.has_machines:
                 raise at_deployment(plan, index, told)
             yield f"{told} here; a node that loads it needs it"
+
+
+def missing_to_load(plan: ServePlan, runs: Mapping[str, Deployment]) -> tuple[str, ...]:
+    """Say which files are not here, of what a reload would load.
+
+    A model that an engine has loaded may be gone: what changes with it in place asks
+    for no file.
+
+    Args:
+        plan: what is to be served.
+        runs: what is there now, by name.
+
+    Raises:
+        ConfigError: as :func:`missing_models`.
+    """
+    loaded = {
+        each.name
+        for each in plan.deployments
+        if each.name not in runs or not _keeps_engine(runs[each.name], each)
+    }
+    return tuple(missing_models(plan, loaded))
+
+
+def _keeps_engine(now: Deployment, wanted: Deployment) -> bool:
+    try:
+        is_client = load_runtime(wanted.runtime).host is Host.IN_PROCESS
+    except PluginError:
+        is_client = False  # it need not be installed everywhere: a local engine's
+    return keeps_engine(now, wanted, is_client=is_client)
 
 
 def at_deployment(

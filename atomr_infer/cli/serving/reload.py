@@ -31,7 +31,7 @@ from atomr.errors import AtomrError
 from atomr_infer.cli.output.banner import print_notice
 from atomr_infer.cli.serving.changed_limits import changed_limits
 from atomr_infer.cli.serving.failures import said_with_line
-from atomr_infer.cli.serving.missing_files import missing_models
+from atomr_infer.cli.serving.missing_files import missing_to_load
 from atomr_infer.config.differences import (
     Difference,
     Field,
@@ -194,7 +194,8 @@ class Reloader:
                 tls = await trio.to_thread.run_sync(tls_of, wanted.gateway)
                 found = differences(self.plan, wanted)
                 setup = self._setup(wanted, tls)
-                notes = await trio.to_thread.run_sync(self._look_for_models, wanted)
+                runs = self._running()
+                notes = await trio.to_thread.run_sync(missing_to_load, wanted, runs)
                 if not dry_run:
                     notes += await self._take(wanted, setup)
             except (ConfigError, InferenceError) as error:
@@ -223,20 +224,14 @@ class Reloader:
                 error.line = wanted.origin.positions.line(("gateway", "admin_key"))
             raise
 
-    def _look_for_models(self, wanted: ServePlan) -> tuple[str, ...]:
-        """Say which models are not here, of what would be loaded; in a thread.
-
-        Raises:
-            ConfigError: one is missing: before an engine is started for it.
-        """
-        running = self.plan.deployments
-        loaded = {each.name for each in wanted.deployments if each not in running}
-        return tuple(missing_models(wanted, loaded))
+    def _running(self) -> dict[str, Deployment]:
+        """Return what the file had that is taken, and that is still there, by name."""
+        there = self._cluster.readiness().phases
+        return {d.name: d for d in self.plan.deployments if d.name in there}
 
     async def _take(self, wanted: ServePlan, setup: Setup) -> tuple[str, ...]:
         """Take a configuration; return what the catalogue makes of it."""
-        there = self._cluster.readiness().phases
-        runs = {d.name: d for d in self.plan.deployments if d.name in there}
+        runs = self._running()
         names = [deployment.name for deployment in wanted.deployments]
         new = [d for d in wanted.deployments if d.name not in runs]
         other = [d for d in wanted.deployments if runs.get(d.name, d) != d]

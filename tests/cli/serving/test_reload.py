@@ -13,7 +13,7 @@ import trio
 from atomr import telemetry
 from atomr.process import kill
 from atomr_infer.cli.plan import ServePlan, plan_serving
-from atomr_infer.cli.serving.missing_files import missing_models
+from atomr_infer.cli.serving.missing_files import missing_models, missing_to_load
 from atomr_infer.cli.serving.reload import Reloader, differences
 from atomr_infer.cluster import Cluster
 from atomr_infer.config.gateway import GatewayConfig
@@ -260,23 +260,53 @@ async def test_a_model_that_is_not_there_is_told_before_anything_is_started(
         assert (await chat(served.port)).status == 200
 
 
-async def test_a_running_engine_s_model_may_be_away_while_another_changes(
-    write: Callable[[str], str], tmp_path: Path
+@pytest.mark.parametrize(
+    ("changes", "keeps_engine"),
+    [
+        ("", True),
+        ('serves = ["l", "k"]\n', True),
+        ("[deployment.serving]\nmax_queue = 7\n", True),
+        ("[deployment.timeouts]\nstuck_s = 300.0\n", True),
+        ("[deployment.timeouts]\nsilent_s = 300.0\n", False),
+    ],
+)
+@pytest.mark.parametrize("is_there", [False, True])
+async def test_a_model_may_be_away_while_its_engine_runs_and_is_kept(
+    write: Callable[[str], str],
+    tmp_path: Path,
+    changes: str,
+    *,
+    keeps_engine: bool,
+    is_there: bool,
 ) -> None:
-    """What runs is not loaded anew."""
+    """What runs is not loaded anew; what somebody has taken out is."""
     model = tmp_path / "m.gguf"
     model.touch()
     local = f'[[deployment]]\nname = "l"\nruntime = "mistralrs"\nmodel = "{model}"\n'
     path = Path(write(local))
     running = plan_serving(config_path=path, bind=None)
-    write(local + '[[deployment]]\nname = "n"\nruntime = "mock"\n')
+    write(local + changes + '[[deployment]]\nname = "n"\nruntime = "mock"\n')
     async with serving() as served:
+        if is_there:  # what runs, as far as a reload can see
+            await served.cluster.deploy(Deployment(name="l", runtime="mock"))
         served.reloader.plan = running
         model.unlink()
         served.says.append(plan_serving(config_path=path, bind=None))
         done = await served.reloader.reload("test", dry_run=True)
-        assert done.refused is None
-        assert [each.line for each in done.differences] == ["+ deployment 'n' (mock)"]
+        if is_there and keeps_engine:
+            assert done.refused is None
+        else:
+            assert "there is no" in (done.refused or "")
+        assert "+ deployment 'n' (mock)" in [each.line for each in done.differences]
+
+
+def test_a_runtime_of_other_nodes_is_asked_for_files_by_who_would_load_it() -> None:
+    now = Deployment(name="l", runtime="nowhere-installed")
+    queued = attrs.evolve(now, serves=("l", "k"))
+    plan = attrs.evolve(PLAN, deployments=(queued,), cluster=CLUSTER)
+    assert missing_to_load(plan, {"l": now}) == ()
+    with pytest.raises(ConfigError, match=r"deployment 'l'.*nowhere-installed"):
+        missing_to_load(plan, {})
 
 
 @pytest.mark.parametrize("is_one_machine", [False, True])
