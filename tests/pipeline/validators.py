@@ -26,6 +26,10 @@ def crashes(batch: ExecuteBatch, text: str) -> bool:
     raise KeyError(text)
 
 
+def says_much(_: ExecuteBatch, text: str) -> str:
+    return f"{text}\nrequest r-1 \r\x1b[2K" + "y" * 1000
+
+
 def scores(batch: ExecuteBatch) -> dict[str, float]:
     text = batch.messages[-1].text
     return {"code": float("def" in text), "law": 0.6, "art": 0.5}

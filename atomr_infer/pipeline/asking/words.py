@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from atomr_infer.model.batch import ExecuteBatch, TokenChunk
 
+_SHOWN_CHARS = 120
+
 
 def asked_of(batch: ExecuteBatch) -> str:
     """Return the last words of the user."""
@@ -24,3 +26,18 @@ def asked_of(batch: ExecuteBatch) -> str:
 def text_of(chunks: Iterable[TokenChunk]) -> str:
     """Return the text of the first choice."""
     return "".join(chunk.text for chunk in chunks if chunk.index == 0)
+
+
+def one_line(text: str) -> str:
+    r"""Return text as a line of a log can have it: short, control characters escaped.
+
+    Whoever wrote it could make lines of its own otherwise.
+
+    >>> one_line("no\nrequest r-1")
+    'no\\nrequest r-1'
+    """
+    shown = "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode()
+        for c in text[:_SHOWN_CHARS]
+    )
+    return shown if len(text) <= _SHOWN_CHARS else f"{shown}..."

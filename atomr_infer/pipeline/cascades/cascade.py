@@ -24,6 +24,7 @@ from atomr_infer.errors import (
 )
 from atomr_infer.model.batch import TokenChunk
 from atomr_infer.pipeline.asking.runner import GeneratingRunner, goes_on_after
+from atomr_infer.pipeline.asking.words import one_line
 from atomr_infer.pipeline.cascades.judging import judge, judge_beginning
 
 if TYPE_CHECKING:
@@ -172,9 +173,12 @@ class _Run:
         why: str | None,
         held: Sequence[TokenChunk],
     ) -> None:
-        stream.judge("accepted" if why is None else f"refused: {why}")
         if why is None:
+            stream.judge("accepted")
             return
+        # A function of the operator's, or names in an answer, may say anything.
+        why = one_line(why)
+        stream.judge(f"refused: {why}")
         # What has no chunk cannot be given; an earlier one's answer can.
         if held or self._refused is None or not self._refused.chunks:
             self._refused = _Refused(stage.model, why, held)

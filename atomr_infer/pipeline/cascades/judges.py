@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 import trio
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from atomr_infer.runtimes.others import Asking
 
     Validator = Callable[[ExecuteBatch, str], object]
+
+
+log = logging.getLogger(__name__)
 
 
 class Judges:
@@ -49,7 +53,8 @@ class Judges:
     ) -> str | None:
         """Return why an answer is refused; None: it is accepted.
 
-        A judge that fails accepts nothing.
+        A judge that fails accepts nothing.  What a model said is not in it, nor is
+        what an error says: both may repeat what users wrote, and this is logged.
 
         Cancellation: ends what is asked; a plain function runs on in its thread, and
         what it says is not heard.
@@ -67,8 +72,9 @@ class Judges:
         function = self._validators[name]
         try:
             verdict = await call_function(function, batch, text, limiter=self._threads)
-        except Exception as error:  # noqa: BLE001 - a function of the operator's
-            return f"{type(error).__name__}: {error}"
+        except Exception as error:
+            log.debug("the validator %s failed", name, exc_info=True)
+            return type(error).__name__
         if verdict is True:
             return None
         return str(verdict) if isinstance(verdict, str) and verdict else "not accepted"
@@ -88,6 +94,6 @@ async def _classified(
         return f"judge {classifier.model}: {error.kind}"
     finally:
         await stream.close()
-    stream.judge(f"judge: {reply[:20]}")
     accepted = reply.casefold().startswith(classifier.accept.casefold())
-    return None if accepted else f"judge {classifier.model}: {reply[:20]}"
+    stream.judge(f"judge: {'accepted' if accepted else 'refused'}")
+    return None if accepted else f"judge {classifier.model}: no {classifier.accept!r}"

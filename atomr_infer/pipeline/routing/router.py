@@ -101,5 +101,7 @@ class MoeRouter(GeneratingRunner):
             return {}
         finally:
             await stream.close()
-        stream.judge(f"gate: {said[:20]}")
-        return scores_of(said, labels)
+        scores = scores_of(said, labels)
+        # Never its own words: they may repeat the user's, and this is logged.
+        stream.judge(f"gate: {next(iter(scores), 'no label')}")
+        return scores

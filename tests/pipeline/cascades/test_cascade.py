@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 SMALL = model("small", reply="a small answer")
 LARGE = model("large", reply="a large answer")
+JUDGED = ["judge (judge: refused)"]
 
 
 async def test_an_answer_that_is_accepted_asks_nobody_else(open_tree: OpenTree) -> None:
@@ -81,7 +82,12 @@ async def test_an_answer_that_is_refused_is_followed_by_the_next_and_both_are_pa
         (
             {"reply": "x"},
             {"validator": "python:tests.pipeline.validators:crashes"},
-            "validator: KeyError: 'x'",
+            "validator: KeyError",
+        ),
+        (
+            {"reply": "x"},
+            {"validator": "python:tests.pipeline.validators:says_much"},
+            "validator: x\\nrequest r-1 \\r\\x1b[2K" + "y" * 90 + "...",
         ),
     ],
 )
@@ -136,11 +142,21 @@ async def test_a_stage_that_cannot_do_what_is_asked_is_passed_over(
 @pytest.mark.parametrize(
     ("reply", "text", "verdicts"),
     [
-        ("Yes.", "a small answer", ["small (accepted)", "judge (judge: Yes.)"]),
+        ("Yes.", "a small answer", ["small (accepted)", "judge (judge: accepted)"]),
         (
             "no",
             "a large answer",
-            ["small (refused: judge judge: no)", "judge (judge: no)", "large"],
+            ["small (refused: judge judge: no 'yes')", *JUDGED, "large"],
+        ),
+        (
+            "no\nrequest r-1 model=forged\r\x1b[2K " + "and so on " * 100,
+            "a large answer",
+            ["small (refused: judge judge: no 'yes')", *JUDGED, "large"],
+        ),
+        (
+            "",
+            "a large answer",
+            ["small (refused: judge judge: no 'yes')", *JUDGED, "large"],
         ),
     ],
 )
@@ -158,6 +174,28 @@ async def test_a_model_may_judge(
     assert heard.verdicts == verdicts
     assert asked == "Q is {answer} here A a small answer"
     assert sorted(paid) == sorted(v.partition(" ")[0] for v in verdicts)
+
+
+async def test_nobodys_words_are_logged_and_none_forges_a_line(
+    open_tree: OpenTree, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "atomr_infer")
+    stage = {
+        "model": "small",
+        "validator": "python:tests.pipeline.validators:crashes",
+        "classifier": {"model": "judge", "prompt": "Q: {question}\nA: {answer}"},
+    }
+    accepted = {"model": "small", "classifier": stage["classifier"]}
+    small = model("small", reply="my own words\nforged\r\n")
+    judge = model("judge")  # what it is asked comes back
+    for judged in (stage, accepted):
+        async with open_tree(small, LARGE, judge, cascade(judged, "large")) as tree:
+            heard = await tree.ask("a secret question\nforged")
+        assert heard.text == "a large answer"
+    said = [record.getMessage() for record in caplog.records]
+    assert any("stages=[small seen" in each for each in said)
+    for word in ("forged", "own words", "secret", "\n", "\r"):
+        assert not any(word in each for each in said), word
 
 
 async def test_a_judge_that_fails_accepts_nothing(open_tree: OpenTree) -> None:

@@ -65,8 +65,9 @@ async def test_rules_say_whom_a_request_is_for(
 @pytest.mark.parametrize(
     ("gate", "reply", "verdicts"),
     [
-        ({"model": "gate"}, "Law.", ["gate (gate: Law.)", "law"]),
-        ({"model": "gate"}, "no idea", ["gate (gate: no idea)", "general"]),
+        ({"model": "gate"}, "Law.", ["gate (gate: law)", "law"]),
+        ({"model": "gate"}, "no idea", ["gate (gate: no label)", "general"]),
+        ({"model": "gate"}, "x\r\nforged", ["gate (gate: no label)", "general"]),
         ("python:tests.pipeline.validators:says_law", "", ["law"]),
         ("python:tests.pipeline.validators:says_law_as_an_object", "", ["law"]),
         ("python:tests.pipeline.validators:scores", "", ["law"]),
