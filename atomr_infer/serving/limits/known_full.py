@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from atomr_infer.policy.limits.demand import Demand
 
-KNOWN_S = 0.3
+KNOWN_S = 1.0
 """So long the last refusal says something of the next request."""
 
 

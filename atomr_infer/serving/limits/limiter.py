@@ -47,8 +47,11 @@ MODES = {
     LimitMode.SOFT: Mode.SOFT,
 }
 
-_GRACE_S = 0.3
-"""Who does not queue waits so long: another node has to be asked."""
+_GRACE_S = 1.0
+"""Who does not queue waits so long: another node has to be asked, and may have to give
+back what it has not used, which it says each quarter of a second.  As long as
+:attr:`~atomr.gossip.escrow.Limit.ask_s`; in less, a busy machine refused a few of the
+first requests of a limit that was nearly unused."""
 
 _ANSWER_SHARE = 0.1
 _ANSWER_S = 1.0
