@@ -12,7 +12,7 @@ from atomr_infer.errors import RateLimitedError
 from atomr_infer.model.rate_limits import OnLimit, RateLimits
 from atomr_infer.policy.limits.demand import Demand
 from atomr_infer.serving.limits.known_full import KNOWN_S, KnownFull
-from atomr_infer.serving.limits.limiter import RateGate
+from atomr_infer.serving.limits.limiter import RateGate, RateHold
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
@@ -86,7 +86,8 @@ async def test_who_does_not_queue_waits_for_what_another_node_gives_back(
     gate = RateGate(service, terms, name="m", owner="m", longest_s=60.0)
     deadline_s = trio.current_time() + 60.0
     if has_room:
-        assert await gate.enter(ask(1), deadline_s=deadline_s)
+        hold = await gate.enter(ask(1), deadline_s=deadline_s)
+        assert isinstance(hold, RateHold)
         return
     for waited_s in (1.0, 0.0):  # the second one knows
         began_s = trio.current_time()
