@@ -17,8 +17,6 @@ from atomr_infer.cli.main import cli
 from tests.cli.conftest import COMMAND, START_S, environment
 from tests.ports import free_port
 
-pytestmark = pytest.mark.slow
-
 CONFIG = """\
 [gateway]
 admin_key = { env = "ATOMR_INFER_ADMIN_KEY" }
@@ -76,6 +74,7 @@ async def run(
     return ended.returncode, ended.stdout.decode(), ended.stderr.decode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ASKING)
 async def test_who_asks_a_gateway_says_that_none_answers(
     name: str, tmp_path: Path
@@ -89,6 +88,7 @@ async def test_who_asks_a_gateway_says_that_none_answers(
     assert ended == (1, "", said)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALONE)
 async def test_who_asks_nobody_does_its_work(name: str, tmp_path: Path) -> None:
     arguments, status, said = ALONE[name]
@@ -97,6 +97,7 @@ async def test_who_asks_nobody_does_its_work(name: str, tmp_path: Path) -> None:
     assert said in (err if status else out)
 
 
+@pytest.mark.slow
 async def test_the_script_that_is_installed_starts_it(tmp_path: Path) -> None:
     script = str(Path(sys.executable).with_name("atomr-infer"))
     ended = await run(tmp_path, "check", "-c", "m.toml", program=(script,))
