@@ -22,6 +22,7 @@ from atomr_infer.model.virtual_key import KeySecret, VirtualKey
 T = TypeVar("T")
 
 _SECRET = ("key", "shown", "created_at_s")
+_ENDS = ("revoked_at_s", "ends_at_s")
 
 
 _LIMITS = {*PER_MINUTE, "max_concurrent"}
@@ -102,9 +103,19 @@ def changed_terms(key: VirtualKey, members: Mapping[str, object]) -> dict[str, A
     return {n: unsaid[n] if each is None else each for n, each in terms.items()}
 
 
-def secret_record(secret: KeySecret) -> dict[str, object]:
-    """Return a secret as far as it is kept; its digest is what it is kept under."""
-    return {name: getattr(secret, name) for name in _SECRET}
+def secret_record(
+    secret: KeySecret, *, revoked_at_s: int | None = None, ends_at_s: int | None = None
+) -> dict[str, object]:
+    """Return a secret as far as it is kept; its digest is what it is kept under.
+
+    Args:
+        secret: the secret.
+        revoked_at_s: when its key was revoked; None: it is not known to be.
+        ends_at_s: when it ends for another one; None: it is not known to.
+    """
+    record = {name: getattr(secret, name) for name in _SECRET}
+    ends = {"revoked_at_s": revoked_at_s, "ends_at_s": ends_at_s}
+    return record | {name: at_s for name, at_s in ends.items() if at_s is not None}
 
 
 def secret_of(digest: object, record: object) -> KeySecret:
@@ -113,11 +124,29 @@ def secret_of(digest: object, record: object) -> KeySecret:
     Raises:
         KeyRecordError: it is none, or holds what this version does not know.
     """
-    members = _members(record, _SECRET)
+    members = _members(record, _SECRET + _ENDS)
+    for name in _ENDS:
+        members.pop(name, None)
     try:
         return KeySecret(digest=bytes.fromhex(str(digest)), **members)
     except (TypeError, ValueError) as error:
         raise KeyRecordError(str(error)) from error
+
+
+def ends_of(record: object) -> tuple[int | None, int | None]:
+    """Return when a secret's key was revoked, and when the secret ends for another one.
+
+    Raises:
+        KeyRecordError: it is no record of a secret.
+
+    >>> ends_of({"key": "key_1", "revoked_at_s": 7})
+    (7, None)
+    """
+    members = _members(record, _SECRET + _ENDS)
+    revoked, ends = (members.get(name) for name in _ENDS)
+    if not all(at_s is None or type(at_s) is int for at_s in (revoked, ends)):
+        raise KeyRecordError("an end is no whole number")
+    return revoked, ends
 
 
 def _plain(value: object) -> object:

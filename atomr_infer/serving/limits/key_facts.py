@@ -10,7 +10,9 @@ Of one map's value for a key, the later of two writes counts, and the other is l
 That must not be a revocation, or the only record of a secret that somebody was shown;
 so neither is a member of a key's terms.  An element of the set cannot be lost: a key
 that one node has revoked is revoked, on every node that has heard of it, whatever
-others did to it meanwhile.  And what is only ever added can be put again: what this
+others did to it meanwhile.  The values come to a node that starts each in its own time,
+though, so a secret's record says its end as well: nobody hears of one that has ended as
+of one that opens.  And what is only ever added can be put again: what this
 node knows and its replicator has lost, with its file or for want of one, is.
 """
 
@@ -34,6 +36,7 @@ from atomr.crdt import GSet
 from atomr.process import monitor, receive
 from atomr_infer.policy.tenants.key_records import (
     KeyRecordError,
+    ends_of,
     key_of,
     secret_of,
     secret_record,
@@ -116,15 +119,26 @@ class KeyFacts:
 
     def say_secret(self, secret: KeySecret) -> None:
         """Say whose a secret is."""
-        self.secrets.put(secret.digest.hex(), secret_record(secret))
+        table = self._listener.table
+        record = secret_record(
+            secret,
+            revoked_at_s=table.revoked_at_s(secret.key),
+            ends_at_s=table.ends.get(secret.digest),
+        )
+        self.secrets.put(secret.digest.hex(), record)
 
     def say_revoked(self, key: str, at_s: int) -> None:
-        """Say that a key is revoked."""
+        """Say that a key is revoked; the table knows it."""
         self._say_end(_REVOKED, key, at_s)
+        for standing in self._listener.table.standings(key):
+            self.say_secret(standing.secret)
 
     def say_rotated(self, digest: bytes, at_s: int) -> None:
-        """Say when a secret ends, for another one."""
+        """Say when a secret ends, for another one; the table knows it."""
         self._say_end(_ROTATED, digest.hex(), at_s)
+        standing = self._listener.table.find(digest)
+        if standing is not None:
+            self.say_secret(standing.secret)
 
     def _say_end(self, how: str, what: str, at_s: int) -> None:
         self.ends.write(lambda ends: ends.add((how, what, at_s)))
@@ -201,7 +215,7 @@ class KeyFacts:
             if name == _KEYS:
                 self._heard_key(key, new)
             elif name == _SECRETS:
-                self._listener.table.take_secret(secret_of(key, new))
+                self._heard_secret(key, new)
             else:
                 self._heard_end(key)
         except KeyRecordError as error:
@@ -218,6 +232,16 @@ class KeyFacts:
         except KeyRecordError:
             self._listener.table.close_key(str(id_))
             raise
+
+    def _heard_secret(self, digest: object, record: object) -> None:
+        secret = secret_of(digest, record)
+        revoked_at_s, ends_at_s = ends_of(record)
+        # First, or it would open until then.
+        if revoked_at_s is not None:
+            self._listener.hear_revoked(secret.key, revoked_at_s)
+        if ends_at_s is not None:
+            self._listener.table.take_end(secret.digest, ends_at_s)
+        self._listener.table.take_secret(secret)
 
     def _heard_end(self, element: object) -> None:
         match element:

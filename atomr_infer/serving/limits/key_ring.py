@@ -178,8 +178,8 @@ class KeyRing:
         ends_at_s = 0 if grace_s <= 0 else int(now_s + grace_s)
         for standing in before:
             if standing.is_open(now_s):
-                self.facts.say_rotated(standing.secret.digest, ends_at_s)
                 self.table.take_end(standing.secret.digest, ends_at_s)
+                self.facts.say_rotated(standing.secret.digest, ends_at_s)
         await self.facts.store()
         return issued
 

@@ -15,6 +15,7 @@ from atomr_infer.model.rate_limits import LimitMode, OnLimit, RateLimits
 from atomr_infer.model.virtual_key import KeySecret, VirtualKey
 from atomr_infer.policy.tenants.key_records import (
     KeyRecordError,
+    ends_of,
     key_of,
     secret_of,
     secret_record,
@@ -101,3 +102,9 @@ def test_what_is_no_key_is_refused(record: Any, problem: str) -> None:
     with pytest.raises(KeyRecordError) as caught:
         key_of(ID, record)
     assert problem in str(caught.value)
+
+
+@pytest.mark.parametrize("ends", [{"revoked_at_s": "soon"}, {"ends_at_s": True}])
+def test_an_end_that_is_no_time_is_no_record(ends: dict[str, object]) -> None:
+    with pytest.raises(KeyRecordError, match="no whole number"):
+        ends_of(ends)
