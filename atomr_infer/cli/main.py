@@ -147,6 +147,11 @@ def serve(  # noqa: PLR0913 - one for each option
             watch=watch,
         )
         plan = attrs.evolve(again(), strict=strict)
+        from atomr_infer.cli.serving.missing_files import (  # noqa: PLC0415
+            refuse_missing_at_start,
+        )
+
+        refuse_missing_at_start(plan)
         from atomr_infer.cli.serving.seat import take_seat  # noqa: PLC0415
 
         seat = take_seat(os.environ)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from atomr_infer.config.mistakes import Mistakes
 from atomr_infer.errors import ConfigError, PluginError
 from atomr_infer.policy.lifecycle.replaced import keeps_engine
 from atomr_infer.runtimes.contract import Host
@@ -72,6 +73,31 @@ def _keeps_engine(now: Deployment, wanted: Deployment) -> bool:
     except PluginError:
         is_client = False  # it need not be installed everywhere: a local engine's
     return keeps_engine(now, wanted, is_client=is_client)
+
+
+def refuse_missing_at_start(plan: ServePlan) -> None:
+    """Refuse a start that would load nothing, for want of files.
+
+    Where something else can be served it is, and what lacks a file is tried again:
+    the file may come later.  A node that others may do the loading for is not looked
+    at: it need not even have the runtimes.
+
+    Raises:
+        ConfigError: each deployment lacks one, or with ``plan.strict`` one does; all
+            that do are told.
+    """
+    if plan.has_machines:
+        return
+    mistakes = Mistakes()
+    lacking = 0
+    for deployment in plan.deployments:
+        try:
+            tuple(missing_models(plan, (deployment.name,)))
+        except ConfigError as error:
+            mistakes.keep(error)
+            lacking += 1
+    if plan.strict or lacking == len(plan.deployments):
+        mistakes.tell()
 
 
 def at_deployment(
