@@ -9,8 +9,10 @@ Pure.
 from __future__ import annotations
 
 import difflib
+import json
 import math
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import attrs
@@ -38,7 +40,7 @@ from atomr_infer.model.validation import InvalidValueError, at_least
 from atomr_infer.testing.upstreams.schema_example import example_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
     from atomr_infer.model.deployment import OptionValue
 
@@ -73,6 +75,7 @@ def is_switch(_: object, field: attrs.Attribute[bool], value: object) -> None:
 
 _optional_text = attrs.validators.optional(is_text)
 _optional_count = attrs.validators.optional(at_least(0))
+_CALL_KEYS = {"name", "arguments"}
 
 
 @attrs.frozen(kw_only=True)
@@ -88,13 +91,40 @@ class MockCall:
     arguments: str = attrs.field(default="{}", validator=is_text)
 
 
-def _as_calls(given: Iterable[MockCall | Mapping[str, str]]) -> tuple[MockCall, ...]:
+def _as_calls(given: object) -> tuple[MockCall, ...]:
     """Take tables, as a configuration file has them."""
-    try:
-        return tuple(c if isinstance(c, MockCall) else MockCall(**c) for c in given)
-    except TypeError as error:
+    if not isinstance(given, (list, tuple)):
         problem = "is no list of tables with name and arguments"
-        raise InvalidValueError("tool_calls", given, problem) from error
+        raise InvalidValueError("tool_calls", given, problem)
+    return tuple(_as_call(f"tool_calls[{i}]", each) for i, each in enumerate(given))
+
+
+def _as_call(where: str, given: object) -> MockCall:
+    if isinstance(given, MockCall):
+        return given
+    if not isinstance(given, Mapping) or not {"name"} <= {*given} <= _CALL_KEYS:
+        raise InvalidValueError(where, given, "is no table with name and arguments")
+    name = given["name"]
+    if not isinstance(name, str):
+        raise InvalidValueError(f"{where}.name", name, "is not a string")
+    arguments = _as_json(f"{where}.arguments", given.get("arguments", "{}"))
+    return MockCall(name=name, arguments=arguments)
+
+
+def _as_json(where: str, arguments: object) -> str:
+    if isinstance(arguments, str):
+        return arguments  # as it is: a model may write what is no JSON
+    if not isinstance(arguments, Mapping):
+        problem = (
+            "is neither a table nor JSON text; "
+            """write { city = "Paris" } or '{"city": "Paris"}'"""
+        )
+        raise InvalidValueError(where, arguments, problem)
+    try:
+        return json.dumps(dict(arguments))
+    except (TypeError, ValueError) as error:
+        problem = "holds what JSON cannot say; write numbers, texts, arrays and tables"
+        raise InvalidValueError(where, arguments, problem) from error
 
 
 @attrs.frozen(kw_only=True)
@@ -108,7 +138,9 @@ class MockScript:
         reasoning: what it thinks before the answer, shown and paid for; None:
             it does not reason.
         tool_calls: tools that it calls behind the text, where the request
-            offers them and does not bring a tool's result.
+            offers them and does not bring a tool's result; each a table with
+            the tool's ``name`` and its ``arguments``, a table or JSON text
+            (left out: none).
         refusal: what it says instead of an answer; None: it answers.
         json: whether it can be asked for JSON.
         delay_s: wait before each token, in seconds.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -195,12 +196,47 @@ def test_options_are_read_back() -> None:
     [
         ({"json": 1}, "json: 1 is neither true nor false"),
         ({"reasoning": 1}, "reasoning: 1 is not a string"),
-        ({"tool_calls": ["f"]}, "tool_calls: "),
-        ({"tool_calls": [{"nam": "f"}]}, "tool_calls: "),
-        ({"tool_calls": [{"name": 1}]}, "name: 1 is not a string"),
+        (
+            {"tool_calls": ["f"]},
+            "option tool_calls[0]: 'f' is no table with name and arguments",
+        ),
+        (
+            {"tool_calls": [{"name": "f"}, {"nam": "f"}]},
+            "tool_calls[1]: {'nam': 'f'} is no table with name and arguments",
+        ),
+        ({"tool_calls": [{"name": 1}]}, "tool_calls[0].name: 1 is not a string"),
+        (
+            {"tool_calls": [{"name": "f", "arguments": 7}]},
+            "tool_calls[0].arguments: 7 is neither a table nor JSON text; write "
+            """{ city = "Paris" } or '{"city": "Paris"}'""",
+        ),
+        (
+            {"tool_calls": [{"name": "f", "arguments": {"at": b"x"}}]},
+            "tool_calls[0].arguments: {'at': b'x'} holds what JSON cannot say",
+        ),
         ({"tool_calls": 5}, "tool_calls: 5 is no list of tables"),
     ],
 )
-def test_wrong_option_is_named(options: dict[str, OptionValue], problem: str) -> None:
-    with pytest.raises(ConfigError, match=problem):
+def test_wrong_option_is_named(options: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(problem)):
         script_from_options(options)
+
+
+def test_the_arguments_of_a_call_may_be_a_table() -> None:
+    asked: dict[str, OptionValue] = {
+        "city": "Paris",
+        "days": [1, 2],
+        "exact": {"yes": True},
+    }
+    script = script_from_options(
+        {"tool_calls": [{"name": "weather", "arguments": asked}, {"name": "time"}]}
+    )
+
+    assert script.tool_calls == (
+        MockCall(
+            name="weather",
+            arguments='{"city": "Paris", "days": [1, 2], "exact": {"yes": true}}',
+        ),
+        TIME,
+    )
+    assert script_from_options(script.options()) == script
