@@ -156,8 +156,8 @@ def write_config(path: Path, engine: Engine, *, closely: bool) -> None:
 
 def _engines() -> Iterator[object]:
     for engine in ENGINES:
-        # It takes longer to start than all the others together.
-        marks = [pytest.mark.slow] if engine.runtime == "vllm" else []
+        # Each takes half a minute to some minutes; one is among the quick ones.
+        marks = [] if engine.runtime == "ort" else [pytest.mark.slow]
         yield pytest.param(engine, id=engine.runtime, marks=marks)
 
 
