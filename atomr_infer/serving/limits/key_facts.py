@@ -11,14 +11,17 @@ That must not be a revocation, or the only record of a secret that somebody was 
 so neither is a member of a key's terms.  An element of the set cannot be lost: a key
 that one node has revoked is revoked, on every node that has heard of it, whatever
 others did to it meanwhile.  The values come to a node that starts each in its own time,
-though, so a secret's record says its end as well: nobody hears of one that has ended as
-of one that opens.  And what is only ever added can be put again: what this
-node knows and its replicator has lost, with its file or for want of one, is.
+though, and each from its beginning: a secret, and a second later that it was revoked.
+So what others tell it at first opens nothing before they have said all of it; and a
+secret's record says its end as well.  And what is only ever added can be put again:
+what this node knows and its replicator has lost, with its file or for want of one, is.
 """
 
 from __future__ import annotations
 
 import logging
+import math
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
@@ -33,6 +36,7 @@ from atomr.cluster.replicator import (
 )
 from atomr.core.messages import Down
 from atomr.crdt import GSet
+from atomr.errors.processes import ReceiveTimeoutError
 from atomr.process import monitor, receive
 from atomr_infer.policy.tenants.key_records import (
     KeyRecordError,
@@ -60,6 +64,12 @@ _ROTATED = "rotated"
 
 _BACK_S = 0.05
 
+_QUIET_S = 0.5
+"""Others have told a new node all that they know when they are silent for so long."""
+
+_HELD_S = 5.0
+"""So long at most what they told is held: they may go on to make keys."""
+
 
 class Listener(Protocol):
     """Who hears of keys.
@@ -78,6 +88,10 @@ class Listener(Protocol):
         """Take that a key was revoked."""
         ...
 
+    def holds(self, secret: KeySecret) -> bool:
+        """Whether a secret from elsewhere may have ended without a word of it yet."""
+        ...
+
 
 class KeyFacts:
     """What this node and others say of keys.
@@ -94,6 +108,8 @@ class KeyFacts:
         self.keys = replicator.open_map(_KEYS)
         self.secrets = replicator.open_map(_SECRETS)
         self.ends = replicator.open(GSet, _ENDS)
+        self._held: dict[bytes, KeySecret] = {}
+        self._held_until_s = self._quiet_at_s = -math.inf
 
     @property
     def is_stored(self) -> bool:
@@ -164,6 +180,7 @@ class KeyFacts:
 
     async def run(self) -> None:
         """Let the listener hear, over the lives of the replicator."""
+        is_first = True
         while True:
             server = self._replicator.server
             if server is None:
@@ -172,9 +189,11 @@ class KeyFacts:
             down = monitor(server.pid)
             for handle in (self.keys, self.secrets, self.ends):
                 handle.subscribe()
-            self._merge()
+            # What the file holds was there together.
+            self._merge(is_own=is_first and self.is_stored)
+            is_first = False
             while True:
-                told = await receive()
+                told = await self._next()
                 match told:
                     case Changed():
                         self._heard(told.name, told.key, told.new)
@@ -183,12 +202,30 @@ class KeyFacts:
                     case Down(ref=ref) if ref == down:
                         break
 
-    def _merge(self) -> None:
-        """Hear all that is there, and put what is not."""
+    async def _next(self) -> object:
+        """Wait for news; where there has been none for long, what is held opens."""
+        while self._held:
+            release_s = min(self._quiet_at_s, self._held_until_s)
+            left_s = release_s - trio.current_time()
+            if left_s > 0.0:
+                with suppress(ReceiveTimeoutError):
+                    return await receive(timeout_s=left_s)
+                continue
+            for secret in self._held.values():
+                self._listener.table.take_secret(secret)
+            self._held.clear()
+        return await receive()
+
+    def _merge(self, *, is_own: bool = False) -> None:
+        """Hear all that is there, and put what is not.
+
+        Args:
+            is_own: whether all of it is this node's own.
+        """
         for key, record in self.keys.items():
             self._heard(_KEYS, key, record)
         for digest, record in self.secrets.items():
-            self._heard(_SECRETS, digest, record)
+            self._heard(_SECRETS, digest, record, is_own=is_own)
         for element in self.ends.read().value:
             self._heard(_ENDS, element, None)
         self._put_again()
@@ -208,14 +245,16 @@ class KeyFacts:
             if (how, what, at_s) not in there:
                 self._say_end(how, what, at_s)
 
-    def _heard(self, name: str, key: Any, new: Any) -> None:  # noqa: ANN401 - anything
+    def _heard(self, name: str, key: Any, new: Any, *, is_own: bool = False) -> None:  # noqa: ANN401 - anything
         if new is ABSENT:
             return  # nothing is ever taken back
+        if self._held:
+            self._quiet_at_s = trio.current_time() + _QUIET_S
         try:
             if name == _KEYS:
                 self._heard_key(key, new)
             elif name == _SECRETS:
-                self._heard_secret(key, new)
+                self._heard_secret(key, new, is_own=is_own)
             else:
                 self._heard_end(key)
         except KeyRecordError as error:
@@ -233,7 +272,7 @@ class KeyFacts:
             self._listener.table.close_key(str(id_))
             raise
 
-    def _heard_secret(self, digest: object, record: object) -> None:
+    def _heard_secret(self, digest: object, record: object, *, is_own: bool) -> None:
         secret = secret_of(digest, record)
         revoked_at_s, ends_at_s = ends_of(record)
         # First, or it would open until then.
@@ -241,7 +280,14 @@ class KeyFacts:
             self._listener.hear_revoked(secret.key, revoked_at_s)
         if ends_at_s is not None:
             self._listener.table.take_end(secret.digest, ends_at_s)
-        self._listener.table.take_secret(secret)
+        if is_own or not self._listener.holds(secret):
+            self._listener.table.take_secret(secret)
+            return
+        if not self._held:
+            now_s = trio.current_time()
+            self._quiet_at_s = now_s + _QUIET_S
+            self._held_until_s = now_s + _HELD_S
+        self._held[secret.digest] = secret
 
     def _heard_end(self, element: object) -> None:
         match element:

@@ -296,6 +296,10 @@ class KeyRing:
         if self._gates is not None:
             self._gates.end(key)
 
+    def holds(self, secret: KeySecret) -> bool:
+        """Whether a secret from elsewhere may have ended without a word of it yet."""
+        return self.is_newcomer and secret.created_at_s <= self._began_at_s
+
     def _take_key(self, key: VirtualKey, *, is_new: bool) -> None:
         before = self.table.keys.get(key.id)
         if before == key:
