@@ -91,8 +91,12 @@ async def test_twenty_rolling_restarts_lose_no_name(tmp_path: Path) -> None:
                     await node.come_to(every, "names")
                 nursery.cancel_scope.cancel()
         assert [node.told("crash") for node in cluster.nodes.values()] == [[]] * 5
-        # Where they start faster than a lease ends, no voter votes before now.
-        await _holder(cluster, *FIVE)
+        # Where they start faster than a lease ends, no voter votes before now; so that
+        # there is something to compare, one more leaves.
+        holder = await _holder(cluster, *FIVE)
+        await cluster[holder].leave()
+        left = [name for name in FIVE if name != holder]
+        await _holder(cluster, *left, but=holder)
         _one_after_the_other(cluster)
 
 
