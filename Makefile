@@ -17,7 +17,11 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PROJECT := setup.cfg pyproject.toml
 # The tests of a file share what they start.  In the order of their folders: files with
 # few tests, which would come last else, are those that take long.
-SIDE_BY_SIDE = -n $(JOBS) --dist loadfile --no-loadscope-reorder
+BY_FILE = --dist loadfile --no-loadscope-reorder
+SIDE_BY_SIDE = -n $(JOBS) $(BY_FILE)
+
+# What is slow waits for a third of its time: for processes, leases and windows.
+ONE_MORE = -n $(if $(filter auto,$(JOBS)),$(shell expr $$(nproc) + 1),$(JOBS)) $(BY_FILE)
 
 # Two files of engines at once, each engine with a thread of its own: those with a thread
 # for each core would wait for each other's, and turn round meanwhile.
@@ -54,7 +58,7 @@ test: $(VENV)/.dev ## run the tests; ARGS="tests/config -k name" to run some
 	@export $(A_THREAD_EACH); $(call run_tests,$(TWO_ENGINES),engine and not slow and not gpu)
 
 test-slow: $(VENV)/.dev ## run the tests that take long; TIMES=20 for a night's draws
-	@$(call run_tests,$(SIDE_BY_SIDE),slow and not gpu and not engine)
+	@$(call run_tests,$(ONE_MORE),slow and not gpu and not engine)
 	@$(call run_tests,,engine and slow and not gpu)
 
 check: $(VENV)/.dev ## check style, types and who imports whom
