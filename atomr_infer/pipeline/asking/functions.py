@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import traceback
 from collections.abc import Awaitable
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import trio
@@ -71,6 +73,24 @@ async def call_function(
             lambda: (function(*arguments),), abandon_on_cancel=True, limiter=limiter
         )
     return await said if isinstance(said, Awaitable) else said
+
+
+def raised(error: Exception) -> str:
+    """Say what an operator's function raised, and where, without what it said.
+
+    An error's own words may repeat what users wrote.
+
+    >>> try:  # doctest: +ELLIPSIS
+    ...     {}["what a user wrote"]
+    ... except KeyError as error:
+    ...     raised(error).split()
+    ['KeyError', 'at', '<doctest', ...]
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    name = type(error).__name__
+    if not frames:
+        return name
+    return f"{name} at {Path(frames[-1].filename).name}:{frames[-1].lineno}"
 
 
 def _is_async(function: Callable[..., object]) -> bool:

@@ -17,6 +17,7 @@ from atomr_infer.pipeline.asking.functions import (
     THREADS,
     call_function,
     find_function,
+    raised,
 )
 from atomr_infer.pipeline.asking.in_turn import first_that_answers
 from atomr_infer.pipeline.asking.questions import question
@@ -76,8 +77,14 @@ class MoeRouter(GeneratingRunner):
         try:
             said = await call_function(function, batch, limiter=self._threads)
             return scores_of(said, self._options.labels)
-        except Exception:  # a function of the operator's
-            log.exception("the gate %s failed; nobody is chosen", self._options.gate)
+        except Exception as error:  # of a function of the operator's
+            name = self._options.gate
+            # Its words may repeat the user's; with the lines of its code, they are for
+            # who debugs.
+            log.warning(
+                "the gate %s failed (%s); nobody is chosen", name, raised(error)
+            )
+            log.debug("the gate %s failed", name, exc_info=True)
             return {}
 
     async def _model_says(

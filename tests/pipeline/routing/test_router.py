@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -95,6 +96,26 @@ async def test_a_gate_that_fails_or_hangs_chooses_nobody(
             heard = await tree.ask("one two")
             assert tree.runners["gate"].active == 0
         assert heard.verdicts == ["gate (gate failed)", "general"]
+
+
+@pytest.mark.parametrize("level", ["INFO", "DEBUG"])
+async def test_a_gate_that_raises_is_one_line_and_its_traceback_is_for_debugging(
+    open_tree: OpenTree, caplog: pytest.LogCaptureFixture, level: str
+) -> None:
+    made = router(CODE, LAW, gate="python:tests.pipeline.validators:chooses_nothing")
+    async with open_tree(*models(), made) as tree:
+        with caplog.at_level(level, "atomr_infer.pipeline"):
+            heard = await tree.ask("one two")
+    told, *more = [r for r in caplog.records if "the gate" in r.getMessage()]
+
+    assert heard.verdicts == ["general"]
+    assert re.fullmatch(
+        r"the gate python:tests\.pipeline\.validators:chooses_nothing failed "
+        r"\(ValueError at validators\.py:\d+\); nobody is chosen",
+        told.getMessage(),
+    )
+    assert (told.levelname, told.exc_info) == ("WARNING", None)
+    assert [bool(r.exc_info) for r in more] == [True] * (level == "DEBUG")
 
 
 async def test_when_the_best_fails_the_next_best_is_asked_and_then_the_default(
