@@ -197,7 +197,7 @@ async def test_a_deployment_that_cannot_start_keeps_no_other_one_from_serving(
         await command.serving()
         assert (
             "deployment 'remote' cannot be served: the upstream does not know us; "
-            "it is tried again\n"
+            "it is tried again as long as another one may serve\n"
         ) in command.stderr
         assert (await chat(command.port, model="m")).status == 200
         assert (await chat(command.port, model="remote")).status == 502
@@ -213,10 +213,23 @@ async def test_when_none_can_start_it_ends_and_names_the_last(
     err = await refused(
         *("-c", config, "--bind", "127.0.0.1:0"), PYTHONPATH=str(tmp_path)
     )
-    assert "cannot be served: the upstream does not know us; it is tried again" in err
+    cannot = "cannot be served: the upstream does not know us"
+    assert f"{cannot}; it is tried again as long as another one may serve" in err
     last = err.splitlines()[-1]
     assert last.startswith("atomr-infer: deployment ")
-    assert last.endswith(" cannot be served: the upstream does not know us")
+    assert last.endswith(f" {cannot}")
+
+
+async def test_who_ends_with_what_cannot_start_says_of_nothing_that_it_is_tried_again(
+    write: Callable[[str], str], tmp_path: Path
+) -> None:
+    broken_runtime(tmp_path)
+    config = write('[[deployment]]\nname = "a"\nruntime = "broken"\n')
+    err = await refused(
+        *("-c", config, "--bind", "127.0.0.1:0"), PYTHONPATH=str(tmp_path)
+    )
+    assert "deployment 'a' cannot be served: the upstream does not know us" in err
+    assert "tried again" not in err
 
 
 async def test_a_strict_start_ends_with_the_deployment_that_cannot_start(

@@ -51,7 +51,7 @@ class Failures:
             raise _with_remedy(error)
         if self._is_strict or self._failed - self._of_keys == self._all:
             raise error
-        print_notice(f"{error}; it is tried again")
+        print_notice(f"{error}; it is tried again as long as another one may serve")
 
 
 @contextmanager

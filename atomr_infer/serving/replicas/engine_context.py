@@ -233,8 +233,9 @@ class EngineContext:
             return None
         # Whoever ran on it has ended: for who replaces it, it has never run.
         self.life = None
-        log.info("%s: it is tried again in %g s", self._core, self._again_s)
         await trio.sleep(self._again_s)
+        # Said now and not before: who deploys it may have taken it away, and ended.
+        log.info("%s: is tried again, %g s after it failed", self._core, self._again_s)
         self._again_s = min(2 * self._again_s, _MAX_AGAIN_S)
         now = trio.Event()
         now.set()
