@@ -73,7 +73,7 @@ def _clients(error: BaseException, text: str) -> InferenceError:
 
 def start_error(weights: str, error: BaseException) -> EngineError:
     """Return why an engine did not start; a crash where its core was killed."""
-    text = first_line(error)
+    text = _what_is_wrong(error)
     if _NO_MEMORY.search(str(error)):
         return EngineStartError(
             f"the model {weights!r} does not fit into memory: {text}; lower "
@@ -82,6 +82,18 @@ def start_error(weights: str, error: BaseException) -> EngineError:
         )
     kind = EngineCrashedError if _KILLED.search(text) else EngineStartError
     return kind(f"vLLM cannot start {weights!r}: {type(error).__name__}: {text}")
+
+
+def _what_is_wrong(error: BaseException) -> str:
+    """Return an error's first line, or what pydantic found, which stands below it."""
+    found = getattr(error, "errors", None)
+    if type(error).__name__ != "ValidationError" or not callable(found):
+        return first_line(error)
+    told = []
+    for each in found():
+        where = ".".join(str(part) for part in each["loc"])
+        told.append(f"{where}: {each['msg']}" if where else each["msg"])
+    return "; ".join(told)
 
 
 def first_line(error: BaseException) -> str:

@@ -99,6 +99,7 @@ async def start(
     Raises:
         EngineStartError: it cannot.
     """
+    from vllm.usage.usage_lib import UsageContext  # noqa: PLC0415  as above
     from vllm.v1.engine.async_llm import AsyncLLM  # noqa: PLC0415  as above
     from vllm.v1.metrics.loggers import StatLoggerBase  # noqa: PLC0415  as above
 
@@ -122,7 +123,13 @@ async def start(
             """Nothing is logged."""
 
     try:
-        return AsyncLLM.from_engine_args(arguments, stat_loggers=[StepLogger])
+        config = arguments.create_engine_config(UsageContext.ENGINE_CONTEXT)
+        if "structured_outputs_config" not in options.engine:
+            # A small model may write blanks until its tokens are over.  Set and not
+            # given: vLLM takes it only beside a grammar engine by name, and would then
+            # refuse what that one cannot do instead of asking another.
+            config.structured_outputs_config.disable_any_whitespace = True
+        return AsyncLLM.from_vllm_config(config, stat_loggers=[StepLogger])
     except Exception as error:
         raise start_error(options.weights, error) from error
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import attrs
 import pytest
+from pydantic import BaseModel, ValidationError
 
 from atomr_infer.errors import (
     ContextLengthError,
@@ -372,6 +373,24 @@ def test_a_start_that_fails_for_memory_says_what_helps() -> None:
     assert "lower context_tokens, max_seqs" in found.message
     odd = start_error("/m", RuntimeError("x\nmore"))
     assert odd.message == "vLLM cannot start '/m': RuntimeError: x"
+
+
+class Window(BaseModel):
+    """A configuration, as vLLM's are."""
+
+    tokens: int
+    seqs: int
+
+
+def test_a_start_that_fails_for_an_argument_says_which() -> None:
+    with pytest.raises(ValidationError) as caught:
+        Window.model_validate({"tokens": "many", "seqs": [1]})
+    found = start_error("/m", caught.value)
+    assert found.message.startswith(
+        "vLLM cannot start '/m': ValidationError: tokens: Input should be a valid "
+        "integer"
+    )
+    assert "; seqs: Input should be a valid integer" in found.message
 
 
 @pytest.mark.parametrize(
