@@ -14,6 +14,8 @@ from pathlib import Path
 import attrs
 import pytest
 
+from tests.engine import every
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -167,6 +169,14 @@ def test_continuous_integration_runs_a_thousand_seeds_of_each_simulation() -> No
     text = (ROOT / ".ci/run").read_text(encoding="utf-8")
     [seeds] = re.findall(r"(?m)^make sim SEEDS=(\d+)$", text)
     assert int(seeds) >= 1_000
+
+
+def test_continuous_integration_makes_the_engines_and_asks_each_the_same() -> None:
+    text = (ROOT / ".ci/run").read_text(encoding="utf-8")
+    assert re.search(r"(?m)^make engines\b", text) is not None
+    [asked] = re.findall(rf"(?m)^make test-slow ARGS=\"{ENGINES} (.*)\"$", text)
+    ours = {e.runtime for e in every.ENGINES if e.environment is not None}
+    assert ours == set(re.findall(r"\w+", asked)) - {"k", "or"}
 
 
 def constant_of(module: str, name: str) -> float:
