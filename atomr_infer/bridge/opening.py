@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from atomr_infer.bridge.interpreter import check_interpreter
-from atomr_infer.bridge.limits import BridgeLimits, limits_of
 from atomr_infer.bridge.on_ray.needs import relay_interpreter
 from atomr_infer.bridge.on_ray.order import order_of, written
-from atomr_infer.bridge.parent import BridgedRunner
-from atomr_infer.bridge.process import start_child
+from atomr_infer.bridge.parent.limits import BridgeLimits, limits_of
+from atomr_infer.bridge.parent.runner import BridgedRunner
+from atomr_infer.bridge.system.interpreter import check_interpreter
+from atomr_infer.bridge.system.process import start_child
 from atomr_infer.errors import EngineStartError
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """Whether a deployment's runtime can run here, as far as it is seen from here.
 
 What is in another environment's interpreter is asked when the engine starts
-(``atomr_infer.bridge.interpreter``): here it is only seen that it is there.
+(``atomr_infer.bridge.system.interpreter``): here it is only seen that it is there.
 """
 
 from __future__ import annotations

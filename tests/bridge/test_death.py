@@ -15,7 +15,7 @@ import pytest
 import trio
 
 from atomr_infer.bridge import BridgedRunner, BridgeLimits, open_bridged_runner
-from atomr_infer.bridge.frames import PROTOCOL_VERSION
+from atomr_infer.bridge.protocol.frames import PROTOCOL_VERSION
 from atomr_infer.errors import (
     ContextLengthError,
     EngineCrashedError,
@@ -600,7 +600,7 @@ async def test_a_child_of_another_version_is_refused(
 ) -> None:
     # Stands for another release: the same child, which says another number.
     (tmp_path / "sitecustomize.py").write_text(
-        "import atomr_infer.bridge.frames as f; f.PROTOCOL_VERSION = 99"
+        "import atomr_infer.bridge.protocol.frames as f; f.PROTOCOL_VERSION = 99"
     )
     opening = open_bridged_runner(
         "awkward:PLUGIN",

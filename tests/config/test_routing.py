@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from atomr_infer.bridge.deployment_values import (
+from atomr_infer.bridge.protocol.deployment_values import (
     deployment_from_wire,
     deployment_to_wire,
 )

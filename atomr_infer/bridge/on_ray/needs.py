@@ -6,7 +6,7 @@ import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from atomr_infer.bridge.interpreter import check_interpreter
+from atomr_infer.bridge.system.interpreter import check_interpreter
 
 if TYPE_CHECKING:
     from atomr_infer.model.ray import RayHost

@@ -19,14 +19,24 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from atomr_infer.bridge import reasons
-from atomr_infer.bridge.child import abandon_ship
-from atomr_infer.bridge.frames import Failed, FrameError, StartFailed, Starting, encode
-from atomr_infer.bridge.lineage import OrphanedError, die_with_parent, guard_group
-from atomr_infer.bridge.link import RECEIVE_BYTES
 from atomr_infer.bridge.on_ray.order import Order, read
 from atomr_infer.bridge.on_ray.whole_frames import WholeFrames
-from atomr_infer.bridge.values import error_to_wire, progress_to_wire
+from atomr_infer.bridge.parent import reasons
+from atomr_infer.bridge.protocol.frames import (
+    Failed,
+    FrameError,
+    StartFailed,
+    Starting,
+    encode,
+)
+from atomr_infer.bridge.protocol.link import RECEIVE_BYTES
+from atomr_infer.bridge.protocol.values import error_to_wire, progress_to_wire
+from atomr_infer.bridge.system.lineage import (
+    OrphanedError,
+    abandon_ship,
+    die_with_parent,
+    guard_group,
+)
 from atomr_infer.errors import EngineStartError, InferenceError
 from atomr_infer.errors import encode as encode_error
 from atomr_infer.runtimes.contract import Progress

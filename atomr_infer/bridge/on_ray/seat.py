@@ -14,10 +14,10 @@ import sys
 import attrs
 import trio
 
-from atomr_infer.bridge.interpreter import check_interpreter
 from atomr_infer.bridge.on_ray.order import Order, read
-from atomr_infer.bridge.process import run_on_socket
-from atomr_infer.bridge.vitals import describe_exit
+from atomr_infer.bridge.system.exits import describe_exit
+from atomr_infer.bridge.system.interpreter import check_interpreter
+from atomr_infer.bridge.system.process import run_on_socket
 from atomr_infer.errors import EngineStartError
 
 CHILD_MODULE = "atomr_infer.bridge.child"

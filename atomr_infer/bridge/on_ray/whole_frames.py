@@ -12,7 +12,7 @@ import struct
 
 import msgspec
 
-from atomr_infer.bridge.frames import MAX_FRAME_BYTES, FrameError
+from atomr_infer.bridge.protocol.frames import MAX_FRAME_BYTES, FrameError
 
 _LENGTH = struct.Struct(">I")
 # A frame of one field: an array of its tag and that.

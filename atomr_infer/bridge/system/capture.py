@@ -1,0 +1,55 @@
+"""Reading a child's output into the log, as fast as it comes.
+
+Owns the read end of the child's output pipe.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import trio
+
+from atomr_infer.bridge.system.output import OutputLog
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+READ_BYTES = 64 * 1024
+"""What a Linux pipe holds."""
+
+
+class OutputCapture:
+    """Logs what a child writes, on ``atomr_infer.engine.<deployment>``.
+
+    Attributes:
+        ended: set when the child, and each helper that has its pipe, is gone.
+    """
+
+    def __init__(self, pipe: int, deployment_name: str) -> None:
+        self.ended = trio.Event()
+        self._pipe = trio.lowlevel.FdStream(pipe)
+        self._log = logging.getLogger(f"atomr_infer.engine.{deployment_name}")
+        self._output = OutputLog(trio.current_time())
+
+    @property
+    def tail(self) -> tuple[str, ...]:
+        """The last lines."""
+        return self._output.tail
+
+    async def run(self) -> None:
+        """Read until the end of the output; never waits for anything else.
+
+        Cancellation: closes the pipe; a child that writes on gets EPIPE, as an
+            ``OSError`` in Python, which ignores SIGPIPE.
+        """
+        async with self._pipe:
+            while received := await self._pipe.receive_some(READ_BYTES):
+                now = trio.current_time()
+                self._write(self._output.feed(bytes(received), now))
+        self._write(self._output.finish(trio.current_time()))
+        self.ended.set()
+
+    def _write(self, lines: Sequence[str]) -> None:
+        for line in lines:
+            self._log.info("%s", line)
