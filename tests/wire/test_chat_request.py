@@ -159,6 +159,8 @@ def test_a_tool_turn_is_kept_as_it_came() -> None:
         (body(temperature="hot"), "temperature", "must be a number"),
         (body(temperature=True), "temperature", "must be a number"),
         (body(n=0), "n", "must be between 1 and 128"),
+        (body(seed=2**64), "seed", "must be between"),
+        (body(seed=-(2**63) - 1), "seed", "must be between"),
         (body(max_tokens=0), "max_tokens", "must be between 1"),
         (body(stop=[1]), "stop", "a string or a list of strings"),
         (body(stop=[""]), "stop", "empty string"),

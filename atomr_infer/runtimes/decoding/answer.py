@@ -19,8 +19,6 @@ from atomr_infer.runtimes.decoding.speculation import SpeculativeDecoder
 from atomr_infer.runtimes.decoding.text import Detokenizer, StopFinder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from atomr_infer.runtimes.decoding.sampling import Choice, Logits, Sampler
     from atomr_infer.runtimes.decoding.tokenizer import Tokenizer
 
@@ -148,10 +146,9 @@ class Answer:
     def _note(self, choice: Choice) -> None:
         if choice.logprob is None:
             return
-        report = _report(self._tokenizer.name_of, choice.token, choice.logprob)
+        report = _report(self._tokenizer, choice.token, choice.logprob)
         report["top_logprobs"] = [
-            _report(self._tokenizer.name_of, token, logprob)
-            for token, logprob in choice.top
+            _report(self._tokenizer, token, logprob) for token, logprob in choice.top
         ]
         self._reports.append((self._made, report))
 
@@ -165,14 +162,12 @@ class Answer:
         return msgspec.json.encode({"content": told, "refusal": None})
 
 
-def _report(
-    name_of: Callable[[int], str], token: int, logprob: float
-) -> dict[str, Any]:
-    text = name_of(token)
-    # A part of a character has no text of its own.
-    whole = "\ufffd" not in text
+def _report(tokenizer: Tokenizer, token: int, logprob: float) -> dict[str, Any]:
+    # A part of a character has no text of its own; its bytes, joined to those of
+    # the tokens beside it, have.
+    data = tokenizer.bytes_of(token)
     return {
-        "token": text,
+        "token": tokenizer.name_of(token),
         "logprob": max(logprob, _LEAST),
-        "bytes": list(text.encode()) if whole else None,
+        "bytes": None if data is None else list(data),
     }

@@ -30,3 +30,10 @@ class Tokenizer(Protocol):
     def name_of(self, token: int) -> str:
         """Return a token's text on its own, special tokens included."""
         ...
+
+    def bytes_of(self, token: int) -> bytes | None:
+        """Return a token's bytes, which may be a part of a character.
+
+        None: it cannot be said.
+        """
+        ...

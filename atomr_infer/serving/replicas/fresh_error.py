@@ -25,11 +25,18 @@ def fresh(error: InferenceError) -> InferenceError:
 
 _WHOSE = "this model "
 """How an error begins that is made where the deployment is not known."""
+_OF_A_FILE = ("/", "./", "../", "~")
+"""How a model's name begins that is a path."""
 
 
 def say_whose(error: InferenceError, deployment: str, model: str) -> None:
-    """Name the model in an error about what "this model" lacks, in its place."""
+    """Name the model in an error about what "this model" lacks, in its place.
+
+    A model that is a file of the gateway's machine is not named: where it lies is
+    nothing that a client needs, or should know.
+    """
     if error.message.startswith(_WHOSE):
         lacks = error.message.removeprefix(_WHOSE)
-        error.message = f"model {model!r} of deployment {deployment!r} {lacks}"
+        whose = "" if model.startswith(_OF_A_FILE) else f"model {model!r} of "
+        error.message = f"{whose}deployment {deployment!r} {lacks}"
         error.args = (error.message,)

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 MAX_NAME = 256
 """Characters of a model's name."""
+SEEDS = (-(2**63), 2**64 - 1)
+"""What a seed is between: a whole number of 64 bits, with a sign or without."""
 _MAX_N = 128  # OpenAI's own bound
 _MAX_MESSAGES = 10_000
 _MAX_TOP_LOGPROBS = 20
@@ -105,7 +107,7 @@ def _sampling(root: Fields) -> Sampling:
         top_k=root.whole("top_k", -1, 2**31),
         max_tokens=max_tokens,
         stop=take_stop(root),
-        seed=root.optional("seed", int, "a whole number"),
+        seed=root.whole("seed", *SEEDS),
         presence_penalty=root.number("presence_penalty", -2, 2),
         frequency_penalty=root.number("frequency_penalty", -2, 2),
         n=root.whole("n", 1, _MAX_N) or 1,

@@ -26,6 +26,7 @@ from atomr_infer.wire.openai.chat import OpenAIErrors
 from atomr_infer.wire.openai.chat_answer import event
 from atomr_infer.wire.openai.chat_members import merge_logprobs
 from atomr_infer.wire.openai.chat_request import (
+    SEEDS,
     model_name,
     take_include_usage,
     take_stop,
@@ -134,7 +135,7 @@ def _sampling(root: Fields, prompts: int) -> Sampling:
         top_k=root.whole("top_k", -1, 2**31),
         max_tokens=root.whole("max_tokens", 1, 2**31),
         stop=take_stop(root),
-        seed=root.optional("seed", int, "a whole number"),
+        seed=root.whole("seed", *SEEDS),
         presence_penalty=root.number("presence_penalty", -2, 2),
         frequency_penalty=root.number("frequency_penalty", -2, 2),
         n=n * prompts,  # so many answers come

@@ -115,13 +115,16 @@ async def test_several_answers_with_probabilities_share_a_prompt(
     assert len(set(texts.values())) > 1
     assert len(finishes(found)) == 3
     reports = [
-        entry
+        (chunk.index, entry)
         for chunk in found
         if chunk.logprobs is not None
         for entry in json.loads(chunk.logprobs)["content"]
     ]
     assert len(reports) == 12
-    for entry in reports:
+    for index, text in texts.items():
+        data = b"".join(bytes(entry["bytes"]) for i, entry in reports if i == index)
+        assert data.decode(errors="replace") == text
+    for _, entry in reports:
         assert entry["logprob"] <= 0
         likely = [one["logprob"] for one in entry["top_logprobs"]]
         assert len(likely) == 2

