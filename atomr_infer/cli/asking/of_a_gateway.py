@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import attrs
 import click
 
+from atomr_infer.cli.output.lines import below
 from atomr_infer.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -74,7 +75,10 @@ def where(
 
 def fail(error: Exception) -> NoReturn:
     """Say why, each reason in one sentence, and end."""
-    reasons = [e.told for e in error.all] if isinstance(error, ConfigError) else [error]
+    reasons = [str(error)]
+    if isinstance(error, ConfigError):
+        reasons = [each.told for each in error.all]
     for reason in reasons:
-        click.echo(f"atomr-infer: {reason}", err=True)
+        # A gateway, or who listens in its place, may have said it.
+        click.echo(f"atomr-infer: {below(reason)}", err=True)
     sys.exit(1)

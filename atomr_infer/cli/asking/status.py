@@ -16,6 +16,7 @@ from atomr_infer.cli.asking.spending_tables import (
 )
 from atomr_infer.cli.asking.whole_budgets import budgets_of, whole_budgets
 from atomr_infer.cli.output.clock import clock
+from atomr_infer.cli.output.lines import one_line
 from atomr_infer.cli.output.tables import print_table
 from atomr_infer.errors import ConfigError
 
@@ -55,7 +56,7 @@ def _show_of_all(whole: Mapping[str, Any]) -> None:
 
 def _show_status(answer: Any) -> None:  # noqa: ANN401 - JSON
     for line in _of_node(answer):
-        click.echo(line)
+        click.echo(one_line(line))
     print_deployments(answer["deployments"])
     for table in (limits_table(answer["limits"]), budgets_table(answer["budgets"])):
         if table is not None:

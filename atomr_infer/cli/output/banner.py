@@ -10,6 +10,7 @@ import click
 
 from atomr_infer._version import VERSION
 from atomr_infer.cli.output.first_request import first_request
+from atomr_infer.cli.output.lines import below
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -83,8 +84,13 @@ def notice_mark() -> str:
 
 
 def print_notice(text: str) -> None:
-    """Print one line for the operator on standard error."""
-    click.echo(f"atomr-infer: {_marks[0]}{text}", err=True)
+    """Print a notice for the operator on standard error.
+
+    Args:
+        text: one line; what goes on below it, such as a file's other mistakes, is
+            indented.  What is not seen in it is escaped: an upstream may have said it.
+    """
+    click.echo(f"atomr-infer: {_marks[0]}{below(text)}", err=True)
 
 
 def print_line_end() -> None:

@@ -1,4 +1,7 @@
-"""Logging of the command: one line per event, on standard error."""
+"""Logging of the command: one line per event, on standard error.
+
+A traceback, and a report of a crash, go on below theirs, indented.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import sys
 import time
 from typing import TextIO
 
+from atomr_infer.cli.output.lines import below, one_line
 from atomr_infer.errors import EngineError
 
 _FORMAT = "%(asctime)s %(levelname)-7s {mark}%(name)s: %(message)s"
@@ -15,6 +19,9 @@ _FORMAT = "%(asctime)s %(levelname)-7s {mark}%(name)s: %(message)s"
 # in memory, which nobody wants to read who only serves it; what an engine wrote
 # before it failed is in its error.
 _ENGINE_OUTPUT = "atomr_infer.engine"
+
+_REPORTS = "atomr"
+"""Whose events may have several lines: crashes, with a state and who was around."""
 
 
 def configure_logging(level: str, *, mark: str = "") -> None:
@@ -99,7 +106,10 @@ class _Record(logging.LogRecord):
 
 
 class _Formatter(logging.Formatter):
-    """Formats the time once a second, and most lines at once."""
+    """Formats the time once a second, and most lines at once.
+
+    An event begins at the left edge, and nothing else does (:mod:`.lines`).
+    """
 
     _second = -1
     _shown = ""
@@ -110,9 +120,14 @@ class _Formatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         if record.exc_info or record.exc_text or record.stack_info:
-            return super().format(record)
+            # A traceback has lines, and ends with text that anybody may have sent.
+            return below(super().format(record))
         shown_at = self.formatTime(record, self.datefmt)
         text = record.getMessage()
+        # Reports of the runtime have lines of their own, and what others sent is in
+        # them as Python shows it.
+        is_report = record.name.partition(".")[0] == _REPORTS
+        text = below(text) if is_report else one_line(text)
         return f"{shown_at} {record.levelname:7} {self._mark}{record.name}: {text}"
 
     def formatTime(  # noqa: N802 - the base class's name

@@ -202,16 +202,24 @@ class FetchedReader:
                 # A provider is foreign code.  What it raised may show a secret,
                 # so its class and its place are told, and its text is not.
                 log.error(  # noqa: TRY400 - the text stays out of the log
-                    "%s failed with %s\n%s",
+                    "%s failed with %s, %s",
                     self._label,
                     type(error).__name__,
-                    "".join(traceback.format_tb(error.__traceback__)),
+                    _place(error),
                 )
                 raise UpstreamAuthError(f"{self._label} failed; see the log") from None
         raise UpstreamTimeoutError(
             f"{self._label} gave no token within {self._limits.fetch_s:g} s",
             code="token_timeout",
         )
+
+
+def _place(error: Exception) -> str:
+    """Return where an error was raised, and who had called there, in one line."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return " < ".join(
+        f"in {f.name} ({f.filename}:{f.lineno})" for f in reversed(frames)
+    )
 
 
 async def _joined(flight: _Flight) -> Secret | None:

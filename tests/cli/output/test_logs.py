@@ -37,7 +37,7 @@ def test_each_event_is_a_line_and_an_error_has_its_traceback() -> None:
         "INFO    some.part: 1",
         "ERROR   some.part: it broke",
     ]
-    assert "ZeroDivisionError: division by zero" in lines
+    assert "    ZeroDivisionError: division by zero" in lines
     assert "--- Logging error ---" in lines  # said, and nothing else broke
 
 
