@@ -18,8 +18,12 @@ NO_SLOT = 1
 ABORTED = 2
 
 
-def decode_error(status: int) -> InferenceError:
+def decode_error(status: int, said: str = "nothing") -> InferenceError:
     """Return why the sequences of a run ended.
+
+    Args:
+        status: what the library returned.
+        said: what it logged last.
 
     >>> decode_error(NO_SLOT).code
     'cache_full'
@@ -31,9 +35,7 @@ def decode_error(status: int) -> InferenceError:
         )
     if status == ABORTED:
         return EngineError("the run was stopped")
-    return EngineCrashedError(
-        f"llama_decode gave {status}; the engine's output, in the log, says why"
-    )
+    return EngineCrashedError(f"llama_decode gave {status}; it said last: {said}")
 
 
 def step_error(error: Exception) -> InferenceError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import deque
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -13,19 +14,33 @@ if TYPE_CHECKING:
 
 _WARN, _CONTINUED = 3, 5
 
+_KEPT_LINES = 4
+"""Enough for why a model is not loaded, which is said from the inside out."""
+
 
 class _Lines:
     """Passes on what is of a level that counts, with what continues it."""
 
     def __init__(self) -> None:
         self._told = False
+        self._last: deque[str] = deque(maxlen=_KEPT_LINES)
         self.hushed: Callable[[], bool] = _never
+
+    @property
+    def last(self) -> str:
+        """What went wrong, as it said it last; empty: it has said nothing."""
+        return " | ".join(line.strip() for line in self._last if line.strip())
+
+    def forget(self) -> None:
+        self._last.clear()
 
     def take(self, level: int, text: bytes) -> None:
         if level != _CONTINUED:
             self._told = level >= _WARN and not self.hushed()
         if self._told:
-            sys.stderr.write(text.decode(errors="replace"))
+            words = text.decode(errors="replace")
+            self._last.append(words)
+            sys.stderr.write(words)
 
 
 def _never() -> bool:
@@ -38,6 +53,16 @@ def _log(level: int, text: bytes, _: object) -> None:
 
 
 _LINES = _Lines()
+
+
+def said_last() -> str:
+    """What it said last of what is wrong, in a line."""
+    return _LINES.last or "nothing"
+
+
+def forget_said() -> None:
+    """Forget what it has said, before something else is tried."""
+    _LINES.forget()
 
 
 @contextmanager

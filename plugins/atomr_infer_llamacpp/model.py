@@ -14,7 +14,7 @@ import numpy as np
 
 from atomr_infer.errors import EngineStartError
 from atomr_infer_llamacpp.faults import ABORTED, decode_error
-from atomr_infer_llamacpp.logs import hushed_when
+from atomr_infer_llamacpp.logs import forget_said, hushed_when, said_last
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -54,11 +54,11 @@ class LlamaModel:
         # The library calls it by its address while it loads.
         callback = llama_cpp.llama_progress_callback(note)
         params.progress_callback = callback
+        forget_said()
         model = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
         if not model:
             raise EngineStartError(
-                f"llama.cpp cannot load {str(path)!r}; the engine's output, in the "
-                "log, says why"
+                f"llama.cpp cannot load {str(path)!r}; it said: {said_last()}"
             )
         self.handle: Any = model
         self.vocabulary: Any = llama_cpp.llama_model_get_vocab(model)
@@ -184,7 +184,7 @@ class LlamaContext:
         if status == ABORTED and stopped is not None:
             return None
         if status:
-            raise decode_error(status)
+            raise decode_error(status, said_last())
         return [self._logits(at) for at in wanted]
 
     def _decode(self, stopped: Callable[[], bool] | None) -> int:

@@ -15,6 +15,7 @@ import numpy as np
 from atomr_infer.errors import EngineStartError
 from atomr_infer.model.capabilities import Feature
 from atomr_infer_llamacpp.faults import decode_error
+from atomr_infer_llamacpp.logs import said_last
 from atomr_infer_llamacpp.options import Pooling
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ class LlamaTexts:
         status = llama_cpp.llama_decode(self._handle, batch)
         try:
             if status:
-                raise decode_error(status)
+                raise decode_error(status, said_last())
             for seq in range(len(texts)):
                 found = llama_cpp.llama_get_embeddings_seq(self._handle, seq)
                 vectors[seq] = np.ctypeslib.as_array(found, (self._size,))

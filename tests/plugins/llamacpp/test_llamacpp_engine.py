@@ -270,10 +270,19 @@ async def test_killed_under_load_every_stream_says_so(opened: Opener) -> None:
     ("write", "options", "reason"),
     [
         (lambda path: None, {}, "there is no model file"),
-        (lambda path: path.write_bytes(b"GGUF" + bytes(64)), {}, "cannot load"),
+        (
+            lambda path: path.write_bytes(b"GGUF" + bytes(64)),
+            {},
+            "cannot load .*; it said: gguf_init.* failed to load model",
+        ),
+        (
+            lambda path: path.write_bytes(b"no such file as it reads"),
+            {},
+            "cannot load .*; it said: .*'no s', expected 'GGUF'",
+        ),
         (lambda path: path.write_bytes(b""), {"gpu_layers": 1}, "knows no GPU"),
     ],
-    ids=["absent", "damaged", "no GPU"],
+    ids=["absent", "damaged", "of another kind", "no GPU"],
 )
 async def test_what_cannot_start_says_why(
     opened: Opener,

@@ -104,8 +104,9 @@ def test_what_is_missing_is_named_as_it_is_installed() -> None:
 
 
 def test_a_full_cache_costs_its_requests_and_another_failure_the_engine() -> None:
-    full, broken = decode_error(NO_SLOT), decode_error(-3)
+    full, broken = decode_error(NO_SLOT), decode_error(-3, "no buffer")
     assert (type(full), full.code) == (EngineError, "cache_full")
     assert type(broken) is EngineCrashedError
+    assert str(broken) == "llama_decode gave -3; it said last: no buffer"
     assert type(step_error(ValueError("x"))) is EngineCrashedError
     assert step_error(full) is full
