@@ -11,16 +11,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from atomr_infer.cli.output.tables import print_table
+from atomr_infer.cli.output.tables import READABLE, print_table
 from atomr_infer.errors import PluginError
 from atomr_infer.runtimes.contract import Parametric
 from atomr_infer.runtimes.loader import ensure_available, list_runtimes, load_runtime
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-_READABLE = 100
-"""Columns: a table that is wider is read with difficulty, on however wide a screen."""
 
 
 @attrs.frozen
@@ -51,7 +48,7 @@ def print_runtimes(*, as_json: bool = False) -> None:
     if as_json:
         click.echo(json.dumps({"runtimes": [*map(attrs.asdict, listed)]}, indent=2))
     elif console.is_terminal:
-        console.width = min(console.width, _READABLE)
+        console.width = min(console.width, READABLE)
         console.print(_for_eyes(listed))
     else:
         print_table(_for_grep(listed))
