@@ -210,6 +210,17 @@ def test_calls_that_a_server_mixes_are_put_in_order() -> None:
     ]
 
 
+def test_calls_that_begin_together_keep_their_own_arguments() -> None:
+    body = stream(
+        tool(0, named=True),
+        tool(1, named=True),
+        tool(1, '{"b":2}'),
+        tool(0, '{"a":1}'),
+        STOP,
+    )
+    assert blocks(body) == [("tool_use", ['{"a":1}']), ("tool_use", ['{"b":2}'])]
+
+
 def test_block_that_says_nothing_has_one_empty_delta() -> None:
     assert blocks(stream(tool(0, named=True), STOP)) == [("tool_use", [""])]
 

@@ -190,6 +190,30 @@ def test_t3_pieces_of_calls_become_whole_parts() -> None:
     assert _candidate(*chunks) == _said(*parts, finishReason="STOP")
 
 
+def test_t3_calls_that_begin_together_keep_their_own_arguments() -> None:
+    chunks = (
+        _calls(ToolCallDelta(index=0, id="1", name="f")),
+        _calls(ToolCallDelta(index=1, id="2", name="g")),
+        _calls(ToolCallDelta(index=1, arguments='{"b":')),
+        _calls(ToolCallDelta(index=0, arguments='{"a":1}')),
+        _calls(ToolCallDelta(index=2, id="3", name="h")),
+        _calls(ToolCallDelta(index=1, arguments="2}")),
+        TokenChunk(finish_reason=FinishReason.TOOL_CALLS),
+    )
+    parts = [
+        {"functionCall": {"id": "1", "name": "f", "args": {"a": 1}}},
+        {"functionCall": {"id": "2", "name": "g", "args": {"b": 2}}},
+        {"functionCall": {"id": "3", "name": "h", "args": {}}},
+    ]
+    streamed = _frames(*chunks, USAGE)
+    assert [frame["candidates"] for frame in streamed] == [
+        [_said(parts[0])],
+        [_said(*parts[1:])],
+        [_said({"text": ""}, finishReason="STOP")],
+    ]
+    assert _candidate(*chunks) == _said(*parts, finishReason="STOP")
+
+
 @pytest.mark.parametrize("arguments", ["[1]", "{", '{"a":}', "nope"])
 def test_arguments_that_are_no_object_end_the_answer_in_geminis_own_word(
     arguments: str,

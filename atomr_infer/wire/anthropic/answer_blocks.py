@@ -59,8 +59,12 @@ class Block:
 
     @property
     def is_whole(self) -> bool:
-        """True when what it holds could stand as it is."""
-        return self.kind is not BlockKind.TOOL or is_object(self.text or "{}")
+        """True when nothing more of it is awaited.
+
+        Of a call that has no arguments yet nobody knows: servers begin several
+        and then send the arguments of each.
+        """
+        return self.kind is not BlockKind.TOOL or is_object(self.text)
 
 
 def is_object(arguments: str) -> bool:

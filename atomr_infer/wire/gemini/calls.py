@@ -27,6 +27,12 @@ class _Call:
         self.arguments: list[str] = []
         self.signature: Signature | None = None
 
+    @property
+    def is_whole(self) -> bool:
+        """True when its arguments are a JSON object, so that no piece is missing."""
+        text = "".join(self.arguments)
+        return bool(text.strip()) and _object(text) is not None
+
 
 class CallAssembler:
     """The calls of one choice.
@@ -41,14 +47,29 @@ class CallAssembler:
         self.malformed: str | None = None
 
     def add(self, delta: ToolCallDelta) -> list[_Part]:
-        """Take a piece; return the parts of calls that it shows to be whole."""
-        whole = [] if delta.index in self._open else self.end()
+        """Take a piece; return the parts of calls that it shows to be whole.
+
+        A call that has no arguments yet is not whole: servers begin several and
+        then send the arguments of each.
+        """
+        whole = [] if delta.index in self._open else self._whole()
         call = self._open.setdefault(delta.index, _Call())
         call.id = delta.id or call.id
         call.name = delta.name or call.name
         call.arguments.append(delta.arguments)
         call.signature = delta.signature or call.signature
         return whole
+
+    def _whole(self) -> list[_Part]:
+        """Return the parts of the first calls, up to one that is not whole."""
+        parts = []
+        for index, call in sorted(self._open.items()):
+            part = self._part(call) if call.is_whole else None
+            if part is None:
+                break
+            parts.append(part)
+            del self._open[index]
+        return parts
 
     def end(self) -> list[_Part]:
         """Return the parts of all calls that are still open, in order."""
