@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -389,6 +390,27 @@ async def test_exit_during_load_tells_status_and_last_output(bridged: Opener) ->
         "the engine process of deployment 'awk': exited with status 3, while "
         "starting; its last output: first line | no such device"
     )
+
+
+@pytest.mark.parametrize(
+    ("level", "times"), [(logging.INFO, 1), (logging.WARNING, 1), (logging.ERROR, 0)]
+)
+async def test_what_it_wrote_last_is_in_the_log_once_at_any_level(
+    bridged: Opener, caplog: pytest.LogCaptureFixture, level: int, times: int
+) -> None:
+    caplog.set_level(level, "atomr_infer.engine.awk")
+    await start_error(bridged(load="exit"))
+    for line in ("first line", "no such device"):
+        assert caplog.messages.count(line) == times
+
+
+async def test_one_that_is_closed_has_nothing_to_explain(
+    bridged: Opener, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "atomr_infer.engine.awk")
+    async with bridged(unload="mark"):
+        pass
+    assert caplog.messages == []
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+OWN_CODE = "python:"
+"""How the runtime is named that runs the user's own code."""
+
 LINGER_S = 1.0
 """A child that closed its socket but lives on is killed after this long, and the
 output of one that died is awaited for this long (helpers may hold its pipe)."""
@@ -108,12 +111,13 @@ class BridgedRunner(Questions):
         self._kernel = KernelWatch(child.pid)
         self._shown = Shown(deployment.name, context.progress)
         self._watch = Watch(deployment.name, limits)
-        self._output = OutputCapture(child.output, deployment.name)
+        is_own = deployment.runtime.startswith(OWN_CODE)
+        self._output = OutputCapture(child.output, deployment.name, is_own=is_own)
         self._numbers = itertools.count()
         self._streams: dict[int, ParentStream | ParentCall] = {}
         self._capabilities: Capabilities | None = None
         self._error: InferenceError | None = None
-        self._closing = False
+        self._closing = self._ends_well = False
         # Set once each; a life goes from top to bottom, and may skip.
         self._started = trio.Event()
         self._failed = trio.Event()
@@ -252,7 +256,7 @@ class BridgedRunner(Questions):
         """
         with trio.CancelScope(shield=True):
             ready = self._capabilities is not None and self._error is None
-            self._closing = True
+            self._closing, self._ends_well = True, self._error is None
             self._fail(reasons.closed(self._name))
             if ready:
                 self._link.send_nowait(Close())
@@ -294,6 +298,8 @@ class BridgedRunner(Questions):
         with trio.move_on_after(LINGER_S):
             await self._link_ended.wait()
             await self._output.ended.wait()
+        if not self._ends_well:
+            self._output.show_last()
         how, is_want = self._kernel.how(returncode)
         _log.info("engine process %d of deployment %r: %s", self.pid, self._name, how)
         self._fail(self._exit_error(how, is_want=is_want))

@@ -22,20 +22,35 @@ READ_BYTES = 64 * 1024
 class OutputCapture:
     """Logs what a child writes, on ``atomr_infer.engine.<deployment>``.
 
+    What code of the user's own prints is on ``atomr_infer.python.<deployment>``:
+    who wrote it wants to read it, unlike what engines say of their memory.
+
+    Args:
+        pipe: the child's output.
+        deployment_name: whose it is.
+        is_own: whether it runs the user's own code.
+
     Attributes:
         ended: set when the child, and each helper that has its pipe, is gone.
     """
 
-    def __init__(self, pipe: int, deployment_name: str) -> None:
+    def __init__(self, pipe: int, deployment_name: str, *, is_own: bool) -> None:
         self.ended = trio.Event()
         self._pipe = trio.lowlevel.FdStream(pipe)
-        self._log = logging.getLogger(f"atomr_infer.engine.{deployment_name}")
+        whose = "python" if is_own else "engine"
+        self._log = logging.getLogger(f"atomr_infer.{whose}.{deployment_name}")
         self._output = OutputLog(trio.current_time())
 
     @property
     def tail(self) -> tuple[str, ...]:
         """The last lines."""
         return self._output.tail
+
+    def show_last(self) -> None:
+        """Log the last lines of an engine that failed, unless they were shown."""
+        if not self._log.isEnabledFor(logging.INFO):
+            for line in self.tail:
+                self._log.warning("%s", line)
 
     async def run(self) -> None:
         """Read until the end of the output; never waits for anything else.

@@ -17,7 +17,7 @@ _FORMAT = "%(asctime)s %(levelname)-7s {mark}%(name)s: %(message)s"
 
 # What engines write themselves, line by line.  It says how a model is laid out
 # in memory, which nobody wants to read who only serves it; what an engine wrote
-# before it failed is in its error.
+# last before it failed is logged as warnings.
 _ENGINE_OUTPUT = "atomr_infer.engine"
 
 _REPORTS = "atomr"
@@ -27,7 +27,8 @@ _REPORTS = "atomr"
 def configure_logging(level: str, *, mark: str = "") -> None:
     """Send everything of ``level`` and above to standard error.
 
-    The engines' own output is logged with ``debug`` only.
+    The engines' own output is logged with ``debug`` only, but for the last lines
+    of one that failed, and what the user's own code prints.
 
     Args:
         level: ``debug``, ``info``, ``warning`` or ``error``.
@@ -45,7 +46,8 @@ def configure_logging(level: str, *, mark: str = "") -> None:
     logging.logMultiprocessing = False
     logging.setLogRecordFactory(_Record)
     if level.upper() != "DEBUG":
-        logging.getLogger(_ENGINE_OUTPUT).setLevel(logging.WARNING)
+        shown = max(logging.WARNING, logging.getLogger().level)
+        logging.getLogger(_ENGINE_OUTPUT).setLevel(shown)
         logging.getLogger("atomr").addFilter(_is_news)
 
 

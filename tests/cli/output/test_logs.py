@@ -97,3 +97,29 @@ def test_where_an_engines_end_was_noticed_is_for_developers(
     assert sum("killed" in line for line in crashes) == told
     assert sum("a bug" in line for line in crashes) == 1
     assert ran.stderr.count("Traceback") == told + 1
+
+
+@pytest.mark.parametrize(
+    ("level", "shown"),
+    [
+        ("debug", {"engine info", "engine warning", "own info"}),
+        ("info", {"engine warning", "own info"}),
+        ("warning", {"engine warning"}),
+        ("error", set()),
+    ],
+)
+def test_what_engines_write_is_shown_when_they_fail_and_what_ones_own_code_prints(
+    level: str, shown: set[str]
+) -> None:
+    program = (
+        "import logging\n"
+        "from atomr_infer.cli.output.logs import configure_logging\n"
+        f"configure_logging({level!r})\n"
+        "logging.getLogger('atomr_infer.engine.m').info('engine info')\n"
+        "logging.getLogger('atomr_infer.engine.m').warning('engine warning')\n"
+        "logging.getLogger('atomr_infer.python.m').info('own info')\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert {line.split(": ", 1)[1] for line in ran.stderr.splitlines()} == shown

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -69,3 +70,13 @@ async def test_a_count_that_is_none_is_said_and_the_child_goes_on(own: Own) -> N
         for _ in range(2):
             with pytest.raises(InternalError, match="Flag returns bool, not int"):
                 await runner.count_tokens(ask("one two"))
+
+
+async def test_what_the_code_prints_is_news_of_its_own(
+    own: Own, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "atomr_infer.python")
+    async with opened(own, "Model") as runner:
+        await answer(runner, "one")
+    printed = [r for r in caplog.records if r.name == "atomr_infer.python.own"]
+    assert [record.getMessage() for record in printed] == ["closed, 1 thread"]
