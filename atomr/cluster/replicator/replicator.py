@@ -108,6 +108,26 @@ class Replicator:
             raise NotReplicatingError(self.name)
         return self.server
 
+    def told(self) -> dict[str, bool]:
+        """Return which nodes are up, and whether this one knows all that they knew.
+
+        Returns:
+            By the names of those that have said hello: whether all has come that a
+            node knew when they met.  What it hears since is not waited for.  Where the
+            process does not run nobody is met.
+        """
+        if self.server is None:
+            return {}
+        core = self.server.core
+        return {
+            name: all(
+                shard.has_all_of(log)
+                for shard, log in zip(core.shards, neighbour.logs, strict=True)
+            )
+            for name, neighbour in core.neighbours.items()
+            if neighbour.logs is not None
+        }
+
     async def sync(self) -> None:
         """Wait until what was written here up to now is on the disk.
 

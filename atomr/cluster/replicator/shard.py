@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 from atomr.cluster.replicator.changes import Changed, View
 from atomr.cluster.replicator.frames import mark_of, says_same
 from atomr.cluster.replicator.tail import Owned, Tail
-from atomr.crdt import Event, EventLog, Origin, OwnedMap, Replicated
+from atomr.crdt import Event, EventLog, Origin, OwnedMap, Replicated, VersionVector
 from atomr.gossip.replication import (
     Digest,
     Effect,
@@ -103,6 +103,7 @@ class Shard:
         self._owned = Owned()
         self._opened: dict[tuple[type[Replicated], str], Replicated] = {}
         self._heard: dict[Origin, Digest] = {}
+        self._owed: dict[Origin, VersionVector | None] = {}
         self._told: dict[Origin, tuple[Digest, float]] = {}
         self._absent: dict[Origin, float] = {}
         self._talk_until_s = now_s
@@ -116,6 +117,20 @@ class Shard:
     def next_deadline_s(self) -> float:
         """When to be woken at the latest."""
         return self.machine.next_deadline_s
+
+    def has_all_of(self, peer: Origin) -> bool:
+        """Return whether all is known that a peer knew when it said so first.
+
+        Args:
+            peer: the present life of its log; it is up.
+        """
+        if peer not in self._owed:
+            return True
+        owed = self._owed[peer]
+        if owed is None or self.machine.lacks(owed):
+            return False
+        del self._owed[peer]
+        return True
 
     def open(self, kind: type[ReplicatedT], name: str) -> ReplicatedT:
         """Return the replica of that type and name.
@@ -172,6 +187,8 @@ class Shard:
         if isinstance(frame, Digest):
             # First: what is asked of a peer that knows more is not needless.
             self._heard[peer] = frame
+            if self._owed.get(peer, frame) is None:
+                self._owed[peer] = VersionVector(dict(frame.vector))
         effects = self._act(Received(peer, frame), now_s, now_ms)
         if isinstance(frame, Digest):
             ours = digest_of(self.log, is_answer=True)
@@ -198,6 +215,7 @@ class Shard:
         ours = digest_of(self.log, is_answer=False)
         if is_equal and not self.machine.must_hear(peer):
             self._heard[peer] = ours
+            self._owed.pop(peer, None)
             return []
         self._rouse(now_s)
         return [self._tell(peer, ours, now_s)]
@@ -219,6 +237,7 @@ class Shard:
             now_s: our clock.
         """
         self.nodes[peer] = node
+        self._owed[peer] = None
         self._rouse(now_s)
         return self._act(PeerUp(peer), now_s)
 
@@ -226,6 +245,7 @@ class Shard:
         """Replicate with it no longer."""
         self.nodes.pop(peer, None)
         self._heard.pop(peer, None)
+        self._owed.pop(peer, None)
         self._told.pop(peer, None)
         return self._act(PeerDown(peer), now_s)
 
@@ -273,6 +293,7 @@ class Shard:
             view.replaced(self.open(type(view.replica), view.name))
         effects = self._act(Quorum(self._has_quorum), now_s)
         for peer in self.nodes:
+            self._owed[peer] = None
             effects += self._act(PeerUp(peer), now_s)
         self._compare_at_s = now_s + _REFILL_S
         return effects

@@ -309,7 +309,7 @@ class Replication:
         if vector == log.vector:
             return self._compare(peer, vector, digest.state_hash, now_s)
         effects = self._send_missing(peer, known, now_s)
-        if not digest.is_answer and self._lacks(vector) and self._may_ask(peer, now_s):
+        if not digest.is_answer and self.lacks(vector) and self._may_ask(peer, now_s):
             effects.append(self._ask(peer, now_s))
         return effects
 
@@ -330,7 +330,8 @@ class Replication:
             return self._offer(peer, now_s, known=known)
         return [Send(peer, answer)] if answer.events else []
 
-    def _lacks(self, vector: VersionVector) -> bool:
+    def lacks(self, vector: VersionVector) -> bool:
+        """Return whether a vector has anything that is not known here."""
         seen, retired = self.log.seen.vector, self.log.retired
         return any(
             seq > seen.get(origin, 0) and origin not in retired

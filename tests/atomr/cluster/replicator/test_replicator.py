@@ -27,7 +27,14 @@ from atomr.crdt import (
     PNCounter,
 )
 from atomr.errors import short
-from atomr.gossip.replication import Diverged, Push, SnapshotPart, Suspicious
+from atomr.gossip.replication import (
+    Diverged,
+    Events,
+    Push,
+    ReplicationOptions,
+    SnapshotPart,
+    Suspicious,
+)
 from tests.atomr.cluster.replicator.lab import open_lab
 from tests.atomr.http2.conftest import Authority, until
 
@@ -215,6 +222,48 @@ async def test_frames_beyond_the_bound_are_dropped_and_come_again(
             a.open_map("m").put(key, key)
         await until(lambda: len(b.open_map("m")) == 500)
         assert b.running().inbox.overrun > 0
+
+
+@pytest.mark.parametrize("as_snapshot", [False, True], ids=["events", "snapshot"])
+async def test_a_node_knows_when_it_has_been_told_what_another_one_knew(
+    authority: Authority, *, as_snapshot: bool
+) -> None:
+    slow = ReplicationOptions(batch_events=1, chunk_bytes=64)
+    a, b = (Replicator(ReplicatorOptions(shards=2, replication=slow)) for _ in "ab")
+    held: list[Any] = []
+    is_dammed, told = True, b._told
+
+    def held_back(link: Any, message: Any) -> None:
+        frame = message.frame if isinstance(message, Carried) else None
+        if is_dammed and isinstance(frame, Events | SnapshotPart):
+            held.append((link, message))
+        else:
+            told(link, message)
+
+    b._told = held_back  # type: ignore[method-assign] # in between
+    assert b.told() == {}
+    async with open_lab(authority) as lab:
+        await lab.start("a", a)
+        await lab.start("b", b)
+        for key in range(50):
+            a.open_map("m").put(key, key)
+        if as_snapshot:
+            for shard in a.running().core.shards:
+                shard.log.tail.cut(shard.log.vector)
+        await lab.link("a", "b")
+        await until(lambda: len(held) >= 2)
+        assert b.told() == {"a": False}
+        is_dammed = False
+        for link, message in held:
+            told(link, message)
+        await until(lambda: b.told() == {"a": True})
+        assert len(b.open_map("m")) == 50
+        await until(lambda: a.told() == {"b": True})
+        here, there = lab.nodes["a"], lab.nodes["b"]
+        here.cut(there)
+        await until(lambda: b.told() == {})
+        await lab.link("a", "b")
+        await until(lambda: b.told() == {"a": True})
 
 
 async def test_a_flood_of_hellos_is_bounded_and_one_that_was_dropped_comes_again(
