@@ -285,8 +285,8 @@ class GatewayApp:
         ready = readiness.ready and not self.draining
         status = 200 if ready else 503
         members: dict[str, object] = {"ready": ready, "deployments": readiness.phases}
-        if not_ready := readiness.not_ready:
-            members["not_ready"] = not_ready
+        told = {"not_ready": readiness.not_ready, "waits_for": readiness.waits_for}
+        members |= {name: words for name, words in told.items() if words}
         if self.draining:
             members["draining"] = True
         await exchange.answer(status, msgspec.json.encode(members))

@@ -40,7 +40,7 @@ from atomr_infer.serving.roster import Roster
 from atomr_infer.serving.steering import Steering
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
     from atomr.cluster import Cluster, ClusterService, Discovery, Peers
     from atomr.cluster.permits import Past
@@ -127,6 +127,13 @@ class ServingNode:
     def is_alone(self) -> bool:
         """Whether it can have no others."""
         return self._options is None
+
+    @property
+    def others(self) -> Callable[[], tuple[str, ...]] | None:
+        """Returns the other voters' names; None: it can have no others."""
+        if self.is_alone:
+            return None
+        return lambda: tuple(name for name in self.voters if name != self.name)
 
     @property
     def peers(self) -> Peers:

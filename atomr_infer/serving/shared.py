@@ -97,9 +97,7 @@ class Serving:
         node.add(self.usage)
         self.limits = Limiters(self.gates, node)
         self.key_gates = KeyGates(self)
-        self.key_ring = KeyRing(
-            node.replicator, self.key_gates, has_others=not node.is_alone
-        )
+        self.key_ring = KeyRing(node.replicator, self.key_gates, others=node.others)
         self.watchdog = Watchdog()
         self.gpu_seats = GpuSeats()
         self.prices = Prices()
@@ -172,7 +170,11 @@ class Serving:
         """Return whether this node can be sent requests."""
         is_new, routing = self.node.is_starting, self.routing
         found = readiness_of(self._phases, self.is_elsewhere, routing, is_new=is_new)
-        return attrs.evolve(found, ready=found.ready and self.has_met)
+        waits_for = [] if self.has_met else ["other nodes"]
+        if self.key_ring.is_taken and self.key_ring.is_newcomer:
+            waits_for.append("the virtual keys of other nodes")
+        is_ready = found.ready and not waits_for
+        return attrs.evolve(found, ready=is_ready, waits_for=tuple(waits_for))
 
     def is_elsewhere(self, name: str) -> bool:
         """Whether a deployment's names are served here, and only by other nodes."""

@@ -352,18 +352,24 @@ async def test_who_may_not_have_heard_of_a_key_yet_does_not_refuse_it_for_good(
 ) -> None:
     async with opened(serve) as (running, ring):
         key = await make(ring)
-        monkeypatch.setattr(ring, "_has_others", True)
-        monkeypatch.setattr(ring, "_settles_at_s", trio.current_time() + 60)
+        monkeypatch.setattr(ring._hearing, "_is_over", False)
+        monkeypatch.setattr(ring._hearing, "_others", lambda: ("elsewhere",))
+        monkeypatch.setattr(ring._hearing, "_began_at_s", trio.current_time() + 60)
         unknown, mistyped = (
             await ask(running.port, NEVER),
             await ask(running.port, NEVER[:-1]),
         )
         known = await ask(running.port, key)
+        new = await request(running.port, "GET", "/readyz")
         anthropic = await request(
             running.port, "POST", "/v1/messages", b"{}", x_api_key=NEVER
         )
-        monkeypatch.setattr(ring, "_settles_at_s", trio.current_time())
+        monkeypatch.setattr(ring._hearing, "_began_at_s", trio.current_time() - 60)
         settled = await ask(running.port, NEVER)
+        ready = await request(running.port, "GET", "/readyz")
+    assert (new.status, new.json["ready"]) == (503, False)
+    assert new.json["waits_for"] == ["the virtual keys of other nodes"]
+    assert (ready.status, "waits_for" in ready.json) == (200, False)
     assert (unknown.status, unknown.headers["retry-after"]) == (503, "1")
     assert unknown.json["error"]["code"] == "not_ready"
     assert (anthropic.status, anthropic.json["error"]["type"]) == (

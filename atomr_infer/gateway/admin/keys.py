@@ -24,6 +24,7 @@ from atomr_infer.serving.limits.key_errors import (
     KeyOverError,
     KeyRingError,
     KeysNotKeptError,
+    KeysUnheardError,
     KeyTakenError,
     NoSuchKeyError,
     NoSuchTeamError,
@@ -46,6 +47,7 @@ _REFUSED: dict[type[KeyRingError], tuple[int, str]] = {
     KeyTakenError: (409, "name_taken"),
     KeyOverError: (409, "key_over"),
     KeysNotKeptError: (503, "keys_not_kept"),
+    KeysUnheardError: (503, "not_ready"),
 }
 
 _NOT_STORED = (
@@ -98,6 +100,8 @@ class KeyRoutes:
 
     async def _list(self) -> Response:
         ring = self._ring
+        with _refusals():
+            await ring.settle()
         keys = sorted(ring.table.keys.values(), key=lambda k: (k.created_at_s, k.id))
         return json_answer({"keys": [shown_key(ring, key) for key in keys]})
 
@@ -125,6 +129,7 @@ class KeyRoutes:
                 known = ", ".join((*_CHANGED, _LIFETIME))
                 raise RefusedError(400, "missing_member", f"give one of {known}")
             self._take_lifetime(members)
+            await self._ring.settle()
             terms = changed_terms(self._ring.one(name), members)
             key = await self._ring.change(name, terms)
         _tell("changed", key)

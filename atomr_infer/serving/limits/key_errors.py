@@ -63,3 +63,14 @@ class KeysNotKeptError(KeyRingError):
 
     def __init__(self, problem: str) -> None:
         super().__init__(f"keys cannot be kept now: {problem}")
+
+
+class KeysUnheardError(KeyRingError):
+    """The node has just started, and others have not told it all keys yet."""
+
+    def __init__(self, nodes: Iterable[str]) -> None:
+        names = ", ".join(sorted(nodes)) or "the other nodes"
+        super().__init__(
+            f"this node has just started, and {names} may not have told it all keys "
+            "yet; try again in a second"
+        )

@@ -12,15 +12,15 @@ so neither is a member of a key's terms.  An element of the set cannot be lost: 
 that one node has revoked is revoked, on every node that has heard of it, whatever
 others did to it meanwhile.  The values come to a node that starts each in its own time,
 though, and each from its beginning: a secret, and a second later that it was revoked.
-So what others tell it at first opens nothing before they have said all of it; and a
-secret's record says its end as well.  And what is only ever added can be put again:
+So what others tell it at first opens nothing before they have said all of it
+(:mod:`.key_hearing`); and a secret's record says its end as well.  And what is only
+ever added can be put again:
 what this node knows and its replicator has lost, with its file or for want of one, is.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -64,11 +64,8 @@ _ROTATED = "rotated"
 
 _BACK_S = 0.05
 
-_QUIET_S = 0.5
-"""Others have told a new node all that they know when they are silent for so long."""
-
-_HELD_S = 5.0
-"""So long at most what they told is held: they may go on to make keys."""
+_LOOK_S = 0.05
+"""A node that has just started looks so often whether others have told it all."""
 
 
 class Listener(Protocol):
@@ -80,8 +77,17 @@ class Listener(Protocol):
 
     table: KeyTable
 
+    @property
+    def is_newcomer(self) -> bool:
+        """Whether others may not have told it all keys yet."""
+        ...
+
     def hear_key(self, key: VirtualKey) -> None:
         """Take a key's terms."""
+        ...
+
+    def hear_secret(self, secret: KeySecret) -> None:
+        """Take a secret."""
         ...
 
     def hear_revoked(self, key: str, at_s: int) -> None:
@@ -100,6 +106,7 @@ class KeyFacts:
         keys: the terms of each key.
         secrets: whose each secret is.
         ends: what was revoked, and what was rotated.
+        heard: set when all is in the table that others knew as this node started.
     """
 
     def __init__(self, replicator: Replicator, listener: Listener) -> None:
@@ -108,8 +115,7 @@ class KeyFacts:
         self.keys = replicator.open_map(_KEYS)
         self.secrets = replicator.open_map(_SECRETS)
         self.ends = replicator.open(GSet, _ENDS)
-        self._held: dict[bytes, KeySecret] = {}
-        self._held_until_s = self._quiet_at_s = -math.inf
+        self.heard = trio.Event()
 
     @property
     def is_stored(self) -> bool:
@@ -189,11 +195,16 @@ class KeyFacts:
             down = monitor(server.pid)
             for handle in (self.keys, self.secrets, self.ends):
                 handle.subscribe()
-            # What the file holds was there together.
-            self._merge(is_own=is_first and self.is_stored)
+            # What the file holds was there together, before anybody told anything.
+            is_own = is_first and self.is_stored and not self._replicator.told()
+            is_newcomer = self._listener.is_newcomer
+            self._merge(is_own=is_own)
+            if not is_newcomer:
+                self.heard.set()
             is_first = False
             while True:
                 told = await self._next()
+                self._open_held()
                 match told:
                     case Changed():
                         self._heard(told.name, told.key, told.new)
@@ -203,18 +214,23 @@ class KeyFacts:
                         break
 
     async def _next(self) -> object:
-        """Wait for news; where there has been none for long, what is held opens."""
-        while self._held:
-            release_s = min(self._quiet_at_s, self._held_until_s)
-            left_s = release_s - trio.current_time()
-            if left_s > 0.0:
-                with suppress(ReceiveTimeoutError):
-                    return await receive(timeout_s=left_s)
-                continue
-            for secret in self._held.values():
-                self._listener.table.take_secret(secret)
-            self._held.clear()
-        return await receive()
+        """Wait for news; None: it is time to look whether others have told all."""
+        if self.heard.is_set():
+            return await receive()
+        with suppress(ReceiveTimeoutError):
+            return await receive(timeout_s=_LOOK_S)
+        return None
+
+    def _open_held(self) -> None:
+        """Hear all anew, once others have told it, ends before what they end.
+
+        Before any message that may be older than that.
+        """
+        if self.heard.is_set() or self._listener.is_newcomer:
+            return
+        if self._replicator.server is not None:
+            self._merge()
+            self.heard.set()
 
     def _merge(self, *, is_own: bool = False) -> None:
         """Hear all that is there, and put what is not.
@@ -222,12 +238,13 @@ class KeyFacts:
         Args:
             is_own: whether all of it is this node's own.
         """
+        # First, or what has ended would open until then.
+        for element in self.ends.read().value:
+            self._heard(_ENDS, element, None)
         for key, record in self.keys.items():
             self._heard(_KEYS, key, record)
         for digest, record in self.secrets.items():
             self._heard(_SECRETS, digest, record, is_own=is_own)
-        for element in self.ends.read().value:
-            self._heard(_ENDS, element, None)
         self._put_again()
 
     def _put_again(self) -> None:
@@ -248,8 +265,6 @@ class KeyFacts:
     def _heard(self, name: str, key: Any, new: Any, *, is_own: bool = False) -> None:  # noqa: ANN401 - anything
         if new is ABSENT:
             return  # nothing is ever taken back
-        if self._held:
-            self._quiet_at_s = trio.current_time() + _QUIET_S
         try:
             if name == _KEYS:
                 self._heard_key(key, new)
@@ -281,13 +296,7 @@ class KeyFacts:
         if ends_at_s is not None:
             self._listener.table.take_end(secret.digest, ends_at_s)
         if is_own or not self._listener.holds(secret):
-            self._listener.table.take_secret(secret)
-            return
-        if not self._held:
-            now_s = trio.current_time()
-            self._quiet_at_s = now_s + _QUIET_S
-            self._held_until_s = now_s + _HELD_S
-        self._held[secret.digest] = secret
+            self._listener.hear_secret(secret)
 
     def _heard_end(self, element: object) -> None:
         match element:

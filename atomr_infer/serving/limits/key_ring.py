@@ -10,7 +10,7 @@ written here is in it at once.
 
 from __future__ import annotations
 
-import math
+import logging
 import secrets as system_random
 import time
 from contextlib import suppress
@@ -31,22 +31,26 @@ from atomr_infer.policy.tenants.key_table import KeyTable
 from atomr_infer.serving.limits.key_errors import (
     KeyOverError,
     KeysNotKeptError,
+    KeysUnheardError,
     KeyTakenError,
     NoSuchKeyError,
     NoSuchTeamError,
 )
 from atomr_infer.serving.limits.key_facts import KeyFacts
+from atomr_infer.serving.limits.key_hearing import KeyHearing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from atomr.cluster.replicator import Replicator
     from atomr_infer.model.team import Team
     from atomr_infer.serving.limits.key_gates import KeyGates
 
-_SETTLES_S = 5.0
-"""So long after its start a node of several does not say of a key that there is none:
-others tell it as soon as they are connected."""
+log = logging.getLogger(__name__)
+
+_PATIENCE_S = 6.0
+"""So long a command waits for a node that has just started: longer than it waits for
+others who are not there, and shorter than who asks for an answer."""
 
 _SKEW_S = 5.0
 """By how much the clocks of nodes may differ, for a key to be known as newer than this
@@ -84,7 +88,7 @@ class KeyRing:
         replicator: Replicator,
         gates: KeyGates | None = None,
         *,
-        has_others: bool = False,
+        others: Callable[[], Collection[str]] | None = None,
         wall_s: Callable[[], float] = time.time,
     ) -> None:
         """Make an empty ring.
@@ -92,14 +96,16 @@ class KeyRing:
         Args:
             replicator: where keys are kept.
             gates: what keys may use; None: nobody keeps it.
-            has_others: whether other nodes may know keys that this one does not.
+            others: returns the names of the other nodes that should always be there;
+                None: no other node may know keys that this one does not.
             wall_s: the wall's clock.
         """
         self.table = KeyTable()
         self._gates = gates
         self._began_at_s = wall_s()
-        self._has_others = has_others
-        self._settles_at_s = math.inf if has_others else -math.inf
+        self._hearing = KeyHearing(replicator, others)
+        self._has_others = others is not None
+        self._same_names: set[frozenset[str]] = set()
         self.find = self.table.find
         self.wall_s = wall_s
         self.is_taken = False
@@ -116,7 +122,7 @@ class KeyRing:
     @property
     def is_newcomer(self) -> bool:
         """Whether other nodes may not have told it all keys yet."""
-        return self._has_others and trio.current_time() < self._settles_at_s
+        return not self._hearing.is_over
 
     def take_teams(self, teams: Iterable[Team]) -> None:
         """Take the teams that keys may name, from now on."""
@@ -127,6 +133,20 @@ class KeyRing:
 
     # --- what operators do --------------------------------------------------------
 
+    async def settle(self) -> None:
+        """Wait until a node that has just started has heard of all keys.
+
+        Raises:
+            KeysUnheardError: that takes more than some seconds.
+        """
+        if not self._has_others or self.facts.heard.is_set():
+            await trio.lowlevel.checkpoint()
+            return
+        with trio.move_on_after(_PATIENCE_S):
+            await self.facts.heard.wait()
+            return
+        raise KeysUnheardError(self._hearing.unheard)
+
     def new_id(self) -> str:
         """Return the id for a new key."""
         return VirtualKey.make_id(system_random.token_bytes(8))
@@ -134,13 +154,18 @@ class KeyRing:
     async def create(self, key: VirtualKey) -> Issued:
         """Make a key, which opens at once here, and soon everywhere.
 
+        Two nodes may give a name at the same moment, or while they are cut off from
+        each other: then both keys open, and each node says so in its log.
+
         Raises:
             KeyTakenError: a key that is not over has its name.
+            KeysUnheardError: as for :meth:`settle`.
             NoSuchTeamError: its team is not configured here.
             KeysNotKeptError: it cannot be kept; it was revoked again.
 
         Cancellation: the key may be there, and nobody knows its secret.
         """
+        await self.settle()
         for other in self.table.named(key.name):
             if not self.table.is_over(other.id, self.wall_s()):
                 raise KeyTakenError(other)
@@ -165,10 +190,12 @@ class KeyRing:
         Raises:
             NoSuchKeyError: there is none, or several have the name.
             KeyOverError: it is revoked or has expired.
+            KeysUnheardError: as for :meth:`settle`.
             KeysNotKeptError: the new secret cannot be kept; the key is as before.
 
         Cancellation: as for :meth:`create`; the present secrets may stay.
         """
+        await self.settle()
         key = self.one(name)
         now_s = self.wall_s()
         if self.table.is_over(key.id, now_s):
@@ -196,11 +223,13 @@ class KeyRing:
             NoSuchKeyError: there is none, or several have the name.
             KeyOverError: it is revoked; one that has expired may be given more time.
             NoSuchTeamError: its team is not configured here.
+            KeysUnheardError: as for :meth:`settle`.
             KeysNotKeptError: its terms cannot be kept; they may be known already.
             InvalidValueError: one of the terms is none; nothing was changed.
 
         Cancellation: it is changed; it may not be stored.
         """
+        await self.settle()
         key = self.one(name)
         if self.table.revoked_at_s(key.id) is not None:
             raise KeyOverError(key)
@@ -222,11 +251,15 @@ class KeyRing:
 
         Raises:
             NoSuchKeyError: there is none, or several have the name.
+            KeysUnheardError: as for :meth:`settle`; one that is known here is revoked
+                at once by its id.
             KeysNotKeptError: it is closed here, and on nodes that could be told,
                 but may be open again after a restart.
 
         Cancellation: it is closed; it may not be stored.
         """
+        if name not in self.table.keys:
+            await self.settle()
         key = self.one(name)
         self._revoke(key)
         await self.facts.store()
@@ -282,13 +315,38 @@ class KeyRing:
 
     async def run(self) -> None:
         """Keep the table true."""
-        self._settles_at_s = min(self._settles_at_s, trio.current_time() + _SETTLES_S)
+        self._hearing.begin()
         await self.facts.run()
 
     def hear_key(self, key: VirtualKey) -> None:
         """Take a key's terms from another node, or from before."""
         since_s = key.created_at_s - self._began_at_s
         self._take_key(key, is_new=since_s > _SKEW_S)
+
+    def hear_secret(self, secret: KeySecret) -> None:
+        """Take a secret from another node, or from before."""
+        self.table.take_secret(secret)
+        key = self.table.keys.get(secret.key)
+        if key is not None:
+            self._tell_same_name(key)
+
+    def _tell_same_name(self, key: VirtualKey) -> None:
+        """Log, once, that a key has the name of another one that opens."""
+        now_s = self.wall_s()
+        if self.table.is_over(key.id, now_s):
+            return
+        for other in self.table.named(key.name):
+            pair = frozenset((key.id, other.id))
+            if len(pair) > 1 and pair not in self._same_names:
+                if self.table.is_over(other.id, now_s):
+                    continue
+                self._same_names.add(pair)
+                log.warning(
+                    "two virtual keys that open are called %r, as two nodes made them "
+                    "at once: %s; name them by id, or revoke one",
+                    key.name,
+                    " and ".join(sorted(pair)),
+                )
 
     def hear_revoked(self, key: str, at_s: int) -> None:
         """Take that a key was revoked."""

@@ -27,11 +27,13 @@ class Readiness:
             by a request; of a node that starts, when all do that can be started.
         phases: each deployment's phase by name; ``elsewhere`` where others run it.
         not_ready: the deployments that answer nothing now, by name.
+        waits_for: what the node as a whole waits for, in words.
     """
 
     ready: bool
     phases: Mapping[str, str]
     not_ready: tuple[str, ...]
+    waits_for: tuple[str, ...] = ()
 
 
 def readiness_of(
@@ -52,8 +54,9 @@ def readiness_of(
 
     >>> phases = {"a": Phase.SERVING, "b": Phase.RESTARTING}
     >>> from atomr_infer.serving.replicas.routing_table import RoutingTable
-    >>> readiness_of(phases, {"b"}.__contains__, RoutingTable, is_new=False)
-    Readiness(ready=True, phases={'a': 'serving', 'b': 'elsewhere'}, not_ready=('b',))
+    >>> found = readiness_of(phases, {"b"}.__contains__, RoutingTable, is_new=False)
+    >>> found.ready, found.phases, found.not_ready
+    (True, {'a': 'serving', 'b': 'elsewhere'}, ('b',))
     """
     elsewhere = {name for name in phases if is_elsewhere(name)}
     told = {
