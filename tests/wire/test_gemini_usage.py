@@ -95,6 +95,8 @@ def test_what_is_no_count_makes_it_no_usage(members: dict[str, Any]) -> None:
 def test_nothing_said_is_no_usage() -> None:
     assert decode_usage(b"null") is None
     assert decode_usage(b"[]") is None
+    assert decode_usage(b"{}") is None
+    assert decode_usage(b'{"trafficType":"ON_DEMAND"}') is None
 
 
 COUNT = st.integers(0, 1000)
@@ -143,6 +145,7 @@ def test_what_is_written_is_read_back(usage: Usage) -> None:
             ]
         ),
         COUNT,
+        min_size=1,
     )
 )
 def test_no_bucket_is_negative_and_input_is_what_was_said(

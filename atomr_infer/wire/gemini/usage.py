@@ -59,15 +59,22 @@ class _NoCountError(Exception):
 def decode_usage(raw: bytes) -> Usage | None:
     """Return the usage that a JSON value tells; None when it tells none.
 
+    An object without any of the counts (Vertex's ``trafficType`` alone) tells
+    nothing: it must not be billed as nothing.
+
     >>> decode_usage(b'{"promptTokenCount":5,"cachedContentTokenCount":2,'
     ...     b'"candidatesTokenCount":3,"thoughtsTokenCount":1}')
     Usage(input_uncached=3, cache_read=2, output_text=3, reasoning=1)
     """
     try:
         metadata = _decode(raw)
-        return None if metadata is None else _buckets(metadata)
+        return None if metadata is None or _is_empty(metadata) else _buckets(metadata)
     except (*_DECODE_ERRORS, _NoCountError):
         return None
+
+
+def _is_empty(told: UsageMetadata) -> bool:
+    return all(value is None for value in msgspec.structs.astuple(told))
 
 
 def _buckets(told: UsageMetadata) -> Usage:

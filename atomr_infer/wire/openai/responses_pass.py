@@ -50,8 +50,8 @@ class _OutputDetails(msgspec.Struct):
 
 
 class _Usage(msgspec.Struct):
-    input_tokens: int = 0
-    output_tokens: int = 0
+    input_tokens: int | None = None
+    output_tokens: int | None = None
     input_tokens_details: _InputDetails | None = None
     output_tokens_details: _OutputDetails | None = None
 
@@ -242,15 +242,16 @@ def _names(response: _Response) -> tuple[str, ...]:
 
 def _usage(response: _Response) -> Usage | None:
     said = response.usage
-    if said is None:
+    if said is None or said.input_tokens is said.output_tokens is None:
         return None
     inputs = said.input_tokens_details or _InputDetails()
     outputs = said.output_tokens_details or _OutputDetails()
     uncached, read, written = split_total(
-        max(0, said.input_tokens), (inputs.cached_tokens, inputs.cache_write_tokens)
+        max(0, said.input_tokens or 0),
+        (inputs.cached_tokens, inputs.cache_write_tokens),
     )
     text, reasoning = split_total(
-        max(0, said.output_tokens), (outputs.reasoning_tokens,)
+        max(0, said.output_tokens or 0), (outputs.reasoning_tokens,)
     )
     return Usage(
         input_uncached=uncached,

@@ -51,14 +51,17 @@ class _NoCountError(Exception):
 def decode_usage(raw: bytes) -> Usage | None:
     """Return the usage that a JSON value tells; None when it tells none.
 
-    Totals are split into disjoint buckets; a part never exceeds its total.
+    Totals are split into disjoint buckets; a part never exceeds its total.  An
+    object without either total tells nothing: it must not be billed as nothing.
 
     >>> decode_usage(b'{"prompt_tokens": 3.0, "completion_tokens": null}')
     Usage(input_uncached=3)
     """
     try:
         usage = _decode(raw)
-        return None if usage is None else _split(usage)
+        if usage is None or usage.prompt_tokens is usage.completion_tokens is None:
+            return None
+        return _split(usage)
     except (*_DECODE_ERRORS, _NoCountError):
         return None
 

@@ -281,3 +281,17 @@ def test_an_answer_that_asks_its_client_to_run_a_tool_finishes_so(
     reader = ResponsePass(passed(Dialect.OPENAI_RESPONSES))
     (chunk,) = reader.whole(json.dumps(answer).encode())
     assert chunk.finish_reason is finish
+
+
+@pytest.mark.parametrize("usage", [None, {}, {"input_tokens": None}])
+def test_an_answer_without_a_count_is_not_billed_as_nothing(usage: Any) -> None:
+    answer = {
+        "object": "response",
+        "status": "completed",
+        "output": [{"type": "message"}],
+        "usage": usage,
+    }
+    reader = ResponsePass(passed(Dialect.OPENAI_RESPONSES))
+    (chunk,) = reader.whole(json.dumps(answer).encode())
+    assert chunk.usage is not None
+    assert chunk.usage.estimated
