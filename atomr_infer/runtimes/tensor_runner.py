@@ -142,7 +142,7 @@ class TensorQueue(ABC):
             EndpointUnsupportedError: always.
         """
         raise EndpointUnsupportedError(
-            f"the model {batch.model!r} takes tensors; it does not write text",
+            "this model takes tensors; it does not write text",
             code="unsupported",
             param="model",
         )

@@ -168,8 +168,7 @@ class TextRunner:
             EndpointUnsupportedError: always.
         """
         raise EndpointUnsupportedError(
-            f"the model {batch.model!r} {_DOES[self._model.feature]}; it does not "
-            "write text",
+            f"this model {_DOES[self._model.feature]}; it does not write text",
             code="unsupported",
             param="model",
         )
@@ -210,7 +209,7 @@ class TextRunner:
         if _asked_for(request) is not self._model.feature:
             does = _DOES[self._model.feature]
             raise EndpointUnsupportedError(
-                f"the model {request.model!r} {does}; it does nothing else",
+                f"this model {does}; it does nothing else",
                 code="unsupported",
                 param="model",
             )

@@ -143,7 +143,11 @@ def test_embeddings_are_the_reference_s(client: openai.OpenAI, form: str) -> Non
 def test_a_model_is_asked_for_what_it_does(client: openai.OpenAI) -> None:
     with pytest.raises(openai.APIStatusError, match="does not support embeddings"):
         client.embeddings.create(model="writer", input="a")
-    with pytest.raises(openai.APIStatusError, match="it does not write text"):
+    # Where its files lie is nothing that a client is told.
+    with pytest.raises(
+        openai.APIStatusError,
+        match="deployment 'embedder' makes embeddings; it does not write text",
+    ):
         client.chat.completions.create(
             model="embedder", messages=[{"role": "user", "content": "a"}]
         )
