@@ -276,8 +276,8 @@ class SingletonServer(GenServer):
             match effect:
                 case voting.Send(to, frame):
                     self._tell(to, frame)
-                case voting.Won(epoch):
-                    self._won(epoch)
+                case voting.Won(epoch, heir_of):
+                    self._won(epoch, heir_of)
                 case voting.Stop(epoch, why):
                     self._stop(epoch, why)
                 case voting.Lost(epoch):
@@ -301,11 +301,11 @@ class SingletonServer(GenServer):
             self._tell(peer.name, self._here())
         self._wake()
 
-    def _won(self, epoch: int) -> None:
+    def _won(self, epoch: int, heir_of: str) -> None:
         telemetry.emit(
             ("atomr", "singleton", "won"),
             {"epoch": epoch},
-            {"name": self.terms.name, "node": self._me},
+            {"name": self.terms.name, "node": self._me, "heir_of": heir_of},
         )
         self._differ.clear()
         send(self._names.runner, Begin(epoch, self._runner))

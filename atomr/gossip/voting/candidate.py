@@ -99,6 +99,7 @@ class Candidate:
         "_draw",
         "_failures",
         "_heir",
+        "_heir_at",
         "_heir_of",
         "_is_contested",
         "_is_leaving",
@@ -135,6 +136,7 @@ class Candidate:
         self._votes = Votes(terms, highest=epoch)
         self._heir = ""
         self._heir_of: GivenUp | None = None
+        self._heir_at = -1
         self._is_leaving = self._is_contested = False
         self._try_at = self._tick_at = _NEVER
         self.phase = Phase.IDLE
@@ -325,9 +327,11 @@ class Candidate:
                 self.alone_from_s = votes.alone_from_s()
             self._term = self._attempt
             self._failures = 0
-            self._heir_of = None
+            given, self._heir_of = self._heir_of, None
+            # One that is tried again is waited for as any other.
+            is_heir = self._heir_at == self._attempt
             self.seen = self._me.name
-            self.out.append(Won(votes.epoch))
+            self.out.append(Won(votes.epoch, given.name if given and is_heir else ""))
 
     def refused(self, voter: str, frame: Refused) -> None:
         """Say that a voter has other terms."""
@@ -342,6 +346,7 @@ class Candidate:
             highest = believed(self._votes.highest, frame.epoch)
             self._votes = Votes(self._terms, highest=highest)
             self._attempt += 1
+            self._heir_at = self._attempt
             self._heir_of = GivenUp(candidate.name, candidate.boot, frame.attempt)
             self._begin(now_s)
         else:

@@ -86,9 +86,12 @@ class Won:
     Attributes:
         epoch: greater than that of any earlier holder; goes with the work, so that
             who is worked upon can refuse what comes late.
+        heir_of: name of the node that handed it over, where the first try sufficed;
+            empty: nobody did.
     """
 
     epoch: int
+    heir_of: str = ""
 
 
 @attrs.frozen

@@ -348,7 +348,8 @@ ORDERS: dict[str, Callable[..., Awaitable[Any]]] = {
 def told(event: tuple[str, ...], _: Any, metadata: Any) -> None:
     """Say what a test may wait for."""
     if event[1] == "singleton":
-        say(event=f"singleton {event[2]}", node=metadata["node"])
+        heir_of = metadata.get("heir_of", "")
+        say(event=f"singleton {event[2]}", node=metadata["node"], heir_of=heir_of)
     elif event == ("atomr", "link", "refused"):
         say(event="refused", reason=metadata["reason"])
     elif event[1] == "link":
