@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from atomr_infer.model.batch import ToolCallDelta
+from atomr_infer.model.batch import ExecuteBatch, Message, Role, ToolCallDelta
 from atomr_infer.wire.openai.tool_index import ToolCallNumbers
 from atomr_infer.wire.openai.upstream_delta import NO_INDEX
+from atomr_infer.wire.openai.upstream_pass import ChatPass
 
 Piece = tuple[int, str | None, str | None, str]
 
@@ -78,3 +79,72 @@ def numbered(*pieces: Piece) -> list[Piece]:
 )
 def test_t4_a_new_id_is_a_new_index(sent: list[Piece], seen: list[Piece]) -> None:
     assert numbered(*sent) == seen
+
+
+# --- in a stream that is passed on -------------------------------------------
+
+CHUNK = b'data: {"id": "c", "choices":[{"index":%d,"delta":{"tool_calls":%b}}]}\n\n'
+BEGUN = (
+    b'[{"index":0,"id":"a","type":"function","function":{"name":"f","arguments":"%b"}}]'
+)
+
+
+def passed(*frames: bytes) -> list[bytes]:
+    batch = ExecuteBatch(
+        request_id="r", model="m", messages=(Message(Role.USER, "hi"),), stream=True
+    )
+    reader = ChatPass(batch)
+    return [b"".join(chunk.data for chunk in reader.feed(frame)) for frame in frames]
+
+
+@pytest.mark.parametrize(
+    "calls",
+    [
+        pytest.param(
+            [BEGUN % b"", b'[{"index":0,"function":{"arguments":"{}"}}]'],
+            id="as OpenAI does",
+        ),
+        pytest.param([BEGUN % b"{", BEGUN % b"}"], id="an id that is repeated"),
+        pytest.param([b"null", b"[]", BEGUN % b"{}"], id="members that say nothing"),
+        pytest.param([b'[{"index":"0","id":"a"}]', b"7"], id="what cannot be read"),
+    ],
+)
+def test_calls_with_numbers_are_passed_on_byte_for_byte(calls: list[bytes]) -> None:
+    frames = [CHUNK % (0, call) for call in calls]
+    assert passed(*frames) == frames
+
+
+@pytest.mark.parametrize("index", [b"", b'"index":0,', b'"index":null,'])
+def test_t4_a_new_id_is_a_new_index_in_what_is_passed_on(index: bytes) -> None:
+    second = b'[{%b"id":"b","x":1.50,"function":{"name":"g","arguments":""}}]' % index
+    rest = b'[{%b"function":{"arguments":"{}"}}]' % index
+    _, begun, ended = passed(*(CHUNK % (0, c) for c in (BEGUN % b"{}", second, rest)))
+    for frame, member in ((begun, b'"x":1.50'), (ended, b'"arguments":"{}"')):
+        assert b'"index":1' in frame
+        assert member in frame
+        assert frame.startswith(b'data: {"id":"c","choices":[{"index":0,"delta":{')
+        assert frame.count(b"\n") == 2
+
+
+def test_t4_calls_of_two_answers_are_numbered_apart() -> None:
+    frames = [CHUNK % (index, BEGUN % b"{}") for index in (0, 1)]
+    assert passed(*frames) == frames
+
+
+def test_a_call_without_an_id_is_passed_on_with_one() -> None:
+    nameless = b'[{"index":0,"function":{"name":"f","arguments":"{}"}}]'
+    (frame,) = passed(CHUNK % (0, nameless))
+    assert b'"id":"call_r_0_0"' in frame
+
+
+def test_t4_an_event_of_several_lines_stays_one_event() -> None:
+    first, second = passed(
+        CHUNK % (0, BEGUN % b"{}"),
+        b'event: x\ndata: {"choices":[{"delta":\n'
+        b'data: {"tool_calls":[{"id":"b"}]}}]}\n\n',
+    )
+    assert first
+    assert second == (
+        b"event: x\n"
+        b'data: {"choices":[{"delta":{"tool_calls":[{"id":"b","index":1}]}}]}\n\n'
+    )

@@ -97,7 +97,7 @@ def decode_delta(members: _Members) -> Delta:
     return Delta(
         text=text,
         reasoning=_reasoning(members, thought),
-        tool_calls=_tool_calls(members.pop("tool_calls", None)),
+        tool_calls=decode_tool_calls(members.pop("tool_calls", None)),
         refusal=_string(members.pop("refusal", None)),
         extra=raw_members(members),
     )
@@ -172,7 +172,12 @@ def _signature(text: str | None, origin: Dialect) -> Signature | None:
     return Signature(text, origin) if text else None
 
 
-def _tool_calls(raw: msgspec.Raw | None) -> tuple[ToolCallDelta, ...]:
+def decode_tool_calls(raw: msgspec.Raw | None) -> tuple[ToolCallDelta, ...]:
+    """Return the pieces of calls in ``tool_calls``, numbered as the upstream did.
+
+    Raises:
+        msgspec.DecodeError: they are no calls.
+    """
     if raw is None or bytes(raw) in EMPTY:
         return ()
     return tuple(_tool_call(call) for call in _calls(raw))

@@ -4,10 +4,11 @@ The client speaks the provider's dialect, so its events go to it byte for byte,
 with members that nobody here knows.  They are looked at on their way: for
 content, the finish, usage, an error and the end.
 
-Three things are not passed on.  An error becomes an error here, so that the
+Four things are not passed on so.  An error becomes an error here, so that the
 request can still be made again when nothing was said yet.  A malformed event is
 skipped and counted.  And the event that carries nothing but usage is held back
-from a client that did not ask for it (W8): we did, for the bill.
+from a client that did not ask for it (W8): we did, for the bill.  Tool calls
+that the server numbers wrongly get other numbers (T4).
 
 Pure.
 
@@ -28,6 +29,7 @@ from atomr_infer.wire.broken_off import BreaksOff, refuse_unasked
 from atomr_infer.wire.ingress import EVENT_STREAM, AnswerFacts
 from atomr_infer.wire.openai.chat_answer import ChatStreamEncoder
 from atomr_infer.wire.openai.completions import CompletionStreamEncoder
+from atomr_infer.wire.openai.passed_calls import PassedCalls
 from atomr_infer.wire.openai.upstream import finish_reason, malformed
 from atomr_infer.wire.openai.upstream_errors import ErrorBody, classify, parse_error
 from atomr_infer.wire.openai.upstream_stream import ChatAnswer, estimate_usage
@@ -45,6 +47,7 @@ _JSON = "application/json"
 _NULL = msgspec.Raw(b"null")
 _SILENT = (b'""', b"null", b"[]")
 
+_TOOL_CALLS = b'"tool_calls"'
 _DATA = b"data: "
 _DONE_FRAME = b"data: [DONE]\n\n"
 
@@ -98,6 +101,7 @@ class ChatPass(BreaksOff):
         self._secret = secret
         self._frames = FrameReader()
         self._reader = SseReader()
+        self._calls = PassedCalls(batch.request_id)
         self._usage: Usage | None = None
         self._model: str | None = None
         self._unfinished = set(range(batch.sampling.n))
@@ -180,12 +184,13 @@ class ChatPass(BreaksOff):
 
     def _one(self, frame: bytes) -> list[bytes]:
         if frame.startswith(_DATA) and _is_one_line(frame):  # as nearly all are
-            kept = self._is_kept(SseEvent(frame[len(_DATA) : -2]))
+            events = [SseEvent(frame[len(_DATA) : -2])]
         else:
             events = self._reader.feed(frame)
-            kept = bool(events) and self._is_kept(events[0])
-        if not kept:
+        if not events or not self._is_kept(events[0]):
             return []
+        if _TOOL_CALLS in frame:
+            frame = self._calls.renumbered(events[0]) or frame
         self._output_bytes += len(frame)
         return [frame]
 
