@@ -56,7 +56,9 @@ def prepare(deployment: str, options: Options, report: Report) -> Any:  # noqa: 
         needed = weights_bytes(expanded(options.weights))
         check_fits(options.weights, needed, free_bytes())
     arguments = engine_arguments(options, on_cpu=on_cpu)
-    return AsyncEngineArgs(**arguments, disable_log_stats=False)
+    return AsyncEngineArgs(
+        **arguments, disable_log_stats=False, enable_logging_iteration_details=True
+    )
 
 
 def _set_environment(options: Options) -> None:
@@ -112,12 +114,11 @@ async def start(
         def record(
             self,
             scheduler_stats: SchedulerStats | None,
-            iteration_stats: object,
             *_: object,
             **__: object,
         ) -> None:
             """Take what a step came to."""
-            steps.take(scheduler_stats, has_outputs=iteration_stats is not None)
+            steps.take(scheduler_stats)
 
         def log_engine_initialized(self) -> None:
             """Nothing is logged."""
@@ -129,7 +130,11 @@ async def start(
             # given: vLLM takes it only beside a grammar engine by name, and would then
             # refuse what that one cannot do instead of asking another.
             config.structured_outputs_config.disable_any_whitespace = True
-        return AsyncLLM.from_vllm_config(config, stat_loggers=[StepLogger])
+        # Its own logger would write a line for each step; what is told to others, and
+        # to its metrics, is not less without it.
+        return AsyncLLM.from_vllm_config(
+            config, stat_loggers=[StepLogger], disable_log_stats=True
+        )
     except Exception as error:
         raise start_error(options.weights, error) from error
 

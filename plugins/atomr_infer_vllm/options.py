@@ -41,6 +41,7 @@ OURS = {
 
 ALWAYS = {
     "disable_log_stats": "by what it logs it is seen whether it is stuck",
+    "enable_logging_iteration_details": "by it is seen what a step did",
 }
 """Arguments of vLLM's engine that are as they must be here, and why."""
 

@@ -91,6 +91,10 @@ def test_every_option_is_read() -> None:
             "'max_num_seqs' has an option here: max_seqs",
         ),
         (
+            {"engine": {"enable_logging_iteration_details": False}},
+            "'enable_logging_iteration_details' cannot be set: by it is seen what",
+        ),
+        (
             {"engine": {"disable_log_stats": True}},
             "'disable_log_stats' cannot be set: by what it logs it is seen",
         ),

@@ -8,24 +8,35 @@ from atomr_infer_vllm.steps import Steps
 
 
 @attrs.frozen
+class Details:
+    """What went through the model in a step."""
+
+    num_ctx_tokens: int = 0
+    num_generation_tokens: int = 0
+
+
+@attrs.frozen
 class Stats:
     """How its scheduler stands."""
 
     num_running_reqs: int
+    iteration_details: Details | None = None
 
 
 def test_a_step_that_turns_round_for_nothing_is_none() -> None:
     steps = Steps()
-    for stats, has_outputs, made in [
-        (Stats(0), False, 0),  # nobody had room
+    for stats, made in [
+        (Stats(0), 0),  # nobody had room
         # Pieces of prompts were read; no word is said of how full the cache is.
-        (Stats(1), False, 1),
-        (Stats(1), False, 2),
-        (Stats(1), True, 3),
-        (Stats(0), True, 4),  # the last token
-        (Stats(0), False, 4),
-        (None, False, 4),
-        (None, True, 5),
+        (Stats(1, Details(num_ctx_tokens=256)), 1),
+        (Stats(1, Details(num_ctx_tokens=3)), 2),
+        (Stats(1, Details(num_generation_tokens=1)), 3),
+        (Stats(2, Details(num_ctx_tokens=7, num_generation_tokens=1)), 4),
+        (Stats(0, Details(num_generation_tokens=1)), 5),  # the last token
+        # Requests have a place, and no token of theirs was run.
+        (Stats(2), 5),
+        (Stats(2, Details()), 5),
+        (None, 5),
     ]:
-        steps.take(stats, has_outputs=has_outputs)
-        assert steps.made == made
+        steps.take(stats)
+        assert steps.made == made, stats

@@ -41,7 +41,7 @@ from atomr_infer.model.batch import (
 )
 from atomr_infer.runtimes.conformance import CHECKS, Check
 from atomr_infer.runtimes.conformance_case import ConformanceCase
-from tests.plugins.vllm.watched import UNFINISHED
+from tests.plugins.vllm.watched import STEPS, UNFINISHED
 
 if TYPE_CHECKING:
     from tests.plugins.vllm.conftest import RunningEngine
@@ -122,6 +122,11 @@ def calls_of(chunks: list[TokenChunk]) -> list[tuple[str, Any]]:
 async def unfinished(engine: RunningEngine) -> int:
     """How many requests the engine has, as it says itself."""
     return await engine.runner.count_tokens(attrs.evolve(ask(), model=UNFINISHED))
+
+
+async def steps(engine: RunningEngine) -> int:
+    """How many steps the engine has made, as it says itself."""
+    return await engine.runner.count_tokens(attrs.evolve(ask(), model=STEPS))
 
 
 def test_its_start_is_told(engine: RunningEngine) -> None:
@@ -376,6 +381,23 @@ def test_its_own_metrics_say_that_one_who_left_is_out_within_a_few_steps(
 
     # Each step makes one token; all of them would be 900.
     assert engine.run(leave) < 20
+
+
+def test_each_token_is_a_step_and_at_rest_there_is_none(
+    engine: RunningEngine,
+) -> None:
+    before = engine.run(steps, engine)
+    made = usage_of(answer(engine, greedy(20))).output_tokens
+    after = engine.run(steps, engine)
+    assert made > 10
+    # One may be under way as the answer ends.
+    assert made <= after - before <= made + 2
+
+    async def rest() -> int:
+        await trio.sleep(0.5)
+        return await steps(engine)
+
+    assert engine.run(rest) <= after + 1
 
 
 def test_its_own_metrics_count_what_was_found_in_the_prefix_cache(

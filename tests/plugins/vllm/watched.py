@@ -1,7 +1,7 @@
-"""The plugin, which also says how many requests its engine has.
+"""The plugin, which also says how many requests its engine has, and its steps.
 
-It is asked by counting the tokens of a request for the model :data:`UNFINISHED`:
-whoever is at the other end of a bridge sees nothing else of the engine.
+It is asked by counting the tokens of a request for the model :data:`UNFINISHED`, or
+:data:`STEPS`: whoever is at the other end of a bridge sees nothing else of the engine.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from atomr_infer.runtimes.contract import ModelRunner, RunnerContext
 
 UNFINISHED = "unfinished"
+STEPS = "steps"
 
 
 class WatchedPlugin(VllmPlugin):
@@ -34,6 +35,8 @@ class WatchedPlugin(VllmPlugin):
             count = runner.count_tokens
 
             async def look_or_count(batch: ExecuteBatch) -> int:
+                if batch.model == STEPS:
+                    return runner.steps
                 if batch.model != UNFINISHED:
                     return await count(batch)
                 return runner._life.engine.get_num_unfinished_requests()
