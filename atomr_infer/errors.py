@@ -26,6 +26,9 @@ import attrs
 
 from atomr.errors import AtomrError
 
+_SHOWN_MISTAKES = 50
+"""Of one file; who has more of them has read enough."""
+
 
 class ConfigError(AtomrError):
     """Something the operator wrote cannot work; the message names it and the fix.
@@ -65,9 +68,16 @@ class ConfigError(AtomrError):
         where = self.path if self.line is None else f"{self.path}:{self.line}"
         return f"{where}: {self.message}"
 
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """What to tell of all of them: a line for each, and how many more there are."""
+        shown = tuple(error.told for error in self.all[:_SHOWN_MISTAKES])
+        more = len(self.all) - len(shown)
+        return (*shown, f"and {more} more mistakes") if more else shown
+
     def __str__(self) -> str:
-        """Return all of them, a line for each."""
-        return "\n".join(error.told for error in self.all)
+        """Return :attr:`lines` as a text."""
+        return "\n".join(self.lines)
 
 
 class MissingSecretError(ConfigError):

@@ -12,12 +12,14 @@ import importlib.util
 import json
 import os
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
 import click
 
+from atomr_infer.cli.output.lines import below
 from atomr_infer.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -87,8 +89,8 @@ def _refuse(error: ConfigError, *, as_json: bool) -> None:
         found = {"ok": False, "error": first, "more": more}
         click.echo(json.dumps(found, indent=2))
     else:
-        for each in error.all:
-            click.echo(f"atomr-infer: {each.told}", err=True)
+        for line in error.lines:
+            click.echo(f"atomr-infer: {below(line)}", err=True)
     sys.exit(_CANNOT_WORK)
 
 
@@ -99,7 +101,11 @@ def checked(config_path: Path | None) -> Checked:
         ConfigError: it cannot work.
     """
     # Late: `atomr-infer --help` must not wait for the runtimes.
-    from atomr_infer.cli.plan import plan_serving  # noqa: PLC0415
+    from atomr_infer.cli.plan import (  # noqa: PLC0415
+        examine_file,
+        plan_serving,
+        refuse_itself,
+    )
     from atomr_infer.cli.serving.cluster_files import (  # noqa: PLC0415
         check_cluster_files,
         node_of,
@@ -109,26 +115,36 @@ def checked(config_path: Path | None) -> Checked:
     )
     from atomr_infer.cli.serving.other_state import other_state  # noqa: PLC0415
     from atomr_infer.cli.serving.reload import tls_of  # noqa: PLC0415
+    from atomr_infer.config.mistakes import Mistakes  # noqa: PLC0415
 
-    plan = plan_serving(config_path=config_path, bind=None)
-    missing = (*missing_models(plan), *_uncounted_gpus(plan))
-    try:
+    if config_path is None:
+        plan, mistakes = plan_serving(config_path=None, bind=None), Mistakes()
+        sound = frozenset(each.name for each in plan.deployments)
+    else:
+        mistakes = Mistakes()
+        examined = examine_file(config_path, os.environ, mistakes)
+        plan, sound = examined.plan, examined.sound
+    missing: list[str] = []
+    for name in (each.name for each in plan.deployments if each.name in sound):
+        with mistakes.kept():
+            missing += missing_models(plan, (name,))
+    files: tuple[str, ...] = ()
+    with mistakes.kept(), _placed(plan):
         _check_admin(plan)
+    with mistakes.kept(), _placed(plan):
         tls_of(plan.gateway)
+    with mistakes.kept(), _placed(plan):
         files = check_cluster_files(plan, os.environ)
         node_of(plan, os.environ)
-    except ConfigError as error:
-        if plan.origin is not None and error.path is None:
-            where = ("gateway", error.setting) if error.setting else ("cluster",)
-            error.path = plan.origin.path
-            error.line = plan.origin.positions.line(where)
-        raise
-    if plan.admin_key is not None and plan.admin_key in plan.keys:
-        raise ConfigError(
-            "the admin key is one of the gateway's keys, so each client could use it; "
-            "give the operators one of their own",
-            path=None if plan.origin is None else plan.origin.path,
-        )
+    with mistakes.kept():
+        _check_own(plan)
+    if not mistakes:
+        # Of what the deployments are together, and at which address.
+        with mistakes.kept():
+            missing += _uncounted_gpus(plan)
+        with mistakes.kept():
+            refuse_itself(plan)
+    mistakes.tell()
     return Checked(
         source=plan.source,
         deployments=tuple((d.name, d.runtime) for d in plan.deployments),
@@ -140,6 +156,29 @@ def checked(config_path: Path | None) -> Checked:
             *other_state(plan, workers=1),
         ),
     )
+
+
+@contextmanager
+def _placed(plan: ServePlan) -> Iterator[None]:
+    """Have what is wrong with a setting said with its line, where there is a file."""
+    try:
+        yield
+    except ConfigError as error:
+        if plan.origin is not None and error.path is None:
+            where = ("gateway", error.setting) if error.setting else ("cluster",)
+            error.path = plan.origin.path
+            error.line = plan.origin.positions.line(where)
+        raise
+
+
+def _check_own(plan: ServePlan) -> None:
+    """Refuse an admin key that opens the gateway as well."""
+    if plan.admin_key is not None and plan.admin_key in plan.keys:
+        raise ConfigError(
+            "the admin key is one of the gateway's keys, so each client could use it; "
+            "give the operators one of their own",
+            path=None if plan.origin is None else plan.origin.path,
+        )
 
 
 def _unbounded_budgets(plan: ServePlan) -> Iterator[str]:

@@ -14,14 +14,15 @@ import attrs
 
 from atomr_infer.config.discovery import demo_deployment, environment_deployments
 from atomr_infer.config.gateway import GatewayConfig
-from atomr_infer.config.load import Config, load_config
+from atomr_infer.config.load import Config, examine_config
+from atomr_infer.config.mistakes import Mistakes
 from atomr_infer.config.node import ClusterConfig, NodeConfig
 from atomr_infer.config.reader import Origin
 from atomr_infer.config.secrets import resolve
-from atomr_infer.config.validate import validate_deployments
+from atomr_infer.config.validate import examine_deployments, validate_deployments
 from atomr_infer.errors import ConfigError
 from atomr_infer.model.budget import OwnedBudget
-from atomr_infer.model.deployment import Deployment
+from atomr_infer.model.deployment import AUTO, Deployment
 from atomr_infer.model.secret import EnvSecret, FileSecret, Secret
 from atomr_infer.model.team import Team
 from atomr_infer.model.validation import InvalidValueError
@@ -32,6 +33,8 @@ from atomr_infer.runtimes.by_model import choose_runtime, this_machine
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+    from atomr_infer.config.readings import Readings
 
 _NOTHING = (
     "there is nothing to serve: no --config, no provider key in the environment "
@@ -110,7 +113,9 @@ def plan_serving(
     """
     environ = os.environ if environ is None else environ
     if config_path is not None:
-        plan = _from_file(config_path, environ)
+        mistakes = Mistakes()
+        plan = examine_file(config_path, environ, mistakes).plan
+        mistakes.tell()
     elif local:
         plan = _local(local)
     else:
@@ -119,33 +124,75 @@ def plan_serving(
         plan = attrs.evolve(plan, gateway=_rebind(plan.gateway, bind))
     if watch is not None:
         plan = attrs.evolve(plan, gateway=attrs.evolve(plan.gateway, watch=watch))
-    _refuse_itself(plan)
+    refuse_itself(plan)
     return plan
 
 
-def _from_file(path: Path, environ: Mapping[str, str]) -> ServePlan:
-    config = load_config(path)
-    if not config.deployments:
+@attrs.frozen
+class Examined:
+    """What could be read of a file, though some of it may be wrong.
+
+    Attributes:
+        plan: what it would serve; in the place of a deployment that cannot be read
+            is one that is not sound.
+        sound: the names of those with which nothing is wrong, as their runtimes say.
+    """
+
+    plan: ServePlan
+    sound: frozenset[str]
+
+
+# In its place, so that the others have theirs.
+_NOBODY = Deployment(name="atomr-infer:not-read", runtime=AUTO)
+
+
+def examine_file(
+    path: Path, environ: Mapping[str, str], mistakes: Mistakes
+) -> Examined:
+    """Read and look at a file as far as can be, whatever is wrong with a part of it.
+
+    Args:
+        path: the file.
+        environ: where keys are looked for.
+        mistakes: where all that is wrong is kept.
+
+    Raises:
+        ConfigError: it cannot be read, is not TOML, or has nothing to serve.
+    """
+    config, readings = examine_config(path, mistakes)
+    if not (readings.all or mistakes):
         raise ConfigError(
             "there is nothing to serve: add a [[deployment]]", path=str(path)
         )
-    validate_deployments(config.deployments, origin=config.origin)
-    _check_credentials(config, environ)
+    sound = frozenset(examine_deployments(readings, mistakes))
+    _check_credentials(readings, environ, mistakes)
     if config.gateway.admin_bind is not None and config.gateway.admin_key is None:
-        raise _at(config, "admin_bind", "admin_bind needs an admin_key beside it")
-    return ServePlan(
-        deployments=config.deployments,
+        problem = "admin_bind needs an admin_key beside it"
+        mistakes.keep(_at(config, "admin_bind", problem))
+    keys: list[Secret] = []
+    for source in config.gateway.keys:
+        with mistakes.kept():
+            keys.append(_found(config, environ, "keys", source))
+    admin_key: Secret | None = None
+    with mistakes.kept():
+        admin_key = admin_key_of(config, environ)
+    plan = ServePlan(
+        deployments=tuple(
+            _NOBODY if each.value is None else each.value for each in readings.all
+        ),
         gateway=config.gateway,
         source=str(path),
         notices=config.chosen,
         origin=config.origin,
-        keys=_gateway_keys(config, environ),
-        admin_key=admin_key_of(config, environ),
+        # Found now: a gateway must not open without them.
+        keys=tuple(keys),
+        admin_key=admin_key,
         node=config.node,
         cluster=config.cluster,
         teams=config.teams,
         budgets=config.budgets,
     )
+    return Examined(plan, sound)
 
 
 def _at(config: Config, field: str, problem: str) -> ConfigError:
@@ -153,11 +200,6 @@ def _at(config: Config, field: str, problem: str) -> ConfigError:
     where = ("gateway", field)
     line = config.origin.positions.line(where)
     return ConfigError(problem, path=config.origin.path, line=line)
-
-
-def _gateway_keys(config: Config, environ: Mapping[str, str]) -> tuple[Secret, ...]:
-    """Find the gateway's own keys now: a gateway must not open without them."""
-    return tuple(_found(config, environ, "keys", key) for key in config.gateway.keys)
 
 
 def admin_key_of(config: Config, environ: Mapping[str, str]) -> Secret | None:
@@ -185,18 +227,22 @@ def _found(
         raise
 
 
-def _check_credentials(config: Config, environ: Mapping[str, str]) -> None:
+def _check_credentials(
+    readings: Readings, environ: Mapping[str, str], mistakes: Mistakes
+) -> None:
     """Miss a credential now, with its line, and not after minutes of loading."""
-    for index, deployment in enumerate(config.deployments):
+    for index, deployment in readings:
+        if not readings.all[index].lacks.isdisjoint(("credential", "credentials")):
+            continue
         try:
             make_credentials(deployment, environ)
         except ConfigError as error:
-            if config.origin is not None and error.path is None:
+            if readings.origin is not None and error.path is None:
                 key = "credentials" if deployment.credentials else "credential"
                 where = ("deployment", index, key)
-                error.path = config.origin.path
-                error.line = config.origin.positions.line(where)
-            raise
+                error.path = readings.origin.path
+                error.line = readings.origin.positions.line(where)
+            mistakes.keep(error)
 
 
 def _without_file(environ: Mapping[str, str], *, demo: bool) -> ServePlan:
@@ -261,19 +307,25 @@ def _rebind(gateway: GatewayConfig, bind: str) -> GatewayConfig:
         raise ConfigError(f"--{error}") from error
 
 
-def _refuse_itself(plan: ServePlan) -> None:
+def refuse_itself(plan: ServePlan) -> None:
     """Refuse an upstream that is the gateway: a request would go round in it.
 
     Who tells SDKs where the gateway is by OPENAI_BASE_URL tells it the same.
+
+    Raises:
+        ConfigError: there is one.
     """
-    for deployment in plan.deployments:
+    for index, deployment in enumerate(plan.deployments):
         endpoint = deployment.options.get("endpoint")
         if isinstance(endpoint, str) and _is_at(plan.gateway, endpoint):
-            raise ConfigError(
+            told = (
                 f"deployment {deployment.name!r}: its endpoint {endpoint} is this "
                 "gateway itself; name the provider's, or unset the variable that "
                 "names it (OPENAI_BASE_URL, ...)"
             )
+            if plan.origin is None:
+                raise ConfigError(told)
+            raise plan.origin.error(("deployment", index, "options", "endpoint"), told)
 
 
 def _is_at(gateway: GatewayConfig, endpoint: str) -> bool:

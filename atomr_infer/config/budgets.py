@@ -20,10 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from atomr_infer.config.reader import Origin
-    from atomr_infer.model.deployment import Deployment
+    from atomr_infer.config.readings import Readings
     from atomr_infer.model.team import Team
 
-_MEMBERS = {"per": Per, "window": Window, "on_exceeded": OnExceeded}
 _OWNERS = ("team", "key")
 
 # What people write who know other tools.
@@ -48,18 +47,22 @@ def read_budgets(reader: TableReader, key: str = "budget") -> tuple[Budget, ...]
     Raises:
         ConfigError: it is no array of tables, or one of them is wrong.
     """
-    tables = _tables(reader, key)
-    return tuple(table.make(Budget, _values(table)) for table in tables)
+    mistakes, found = Mistakes(), []
+    for table in _tables(reader, key):
+        with mistakes.kept():
+            found.append(_budget(table))
+    mistakes.tell()
+    return tuple(found)
 
 
 def read_owned_budgets(
-    top: TableReader, teams: Sequence[Team]
+    top: TableReader, teams: Sequence[Team] | None
 ) -> tuple[OwnedBudget, ...]:
     """Read the budgets of teams and of virtual keys: ``[[budget]]``.
 
     Args:
         top: the whole document.
-        teams: those of it.
+        teams: those of it; None: they could not be read.
 
     Raises:
         ConfigError: there are mistakes in some of them.
@@ -71,7 +74,7 @@ def read_owned_budgets(
     for table in _tables(top, "budget"):
         with mistakes.kept():
             owned = _owned(table)
-            if owned.team is not None:
+            if owned.team is not None and teams is not None:
                 _check_team(table, owned.team, [team.name for team in teams])
             owner, kind = owned.owner, owned.budget.kind
             if (owner, kind) in found:
@@ -83,29 +86,35 @@ def read_owned_budgets(
 
 
 def check_downgrades(
-    deployments: Sequence[Deployment], owned: Sequence[OwnedBudget], origin: Origin
+    readings: Readings,
+    owned: Sequence[OwnedBudget],
+    origin: Origin,
+    mistakes: Mistakes,
 ) -> None:
-    """Refuse budgets that send requests to a model that nobody else serves.
+    """Keep budgets that send requests to a model that nobody else serves.
 
     Args:
-        deployments: all of the file, in its order.
-        owned: those of teams and virtual keys, in theirs.
+        readings: all deployments of the file; where it is not known what all of them
+            serve, nothing is said.
+        owned: the budgets of teams and virtual keys, in their order.
         origin: the file.
-
-    Raises:
-        ConfigError: at the first mistake.
+        mistakes: where they are kept.
     """
-    table = ModelTable(tuple(deployments))
-    for index, deployment in enumerate(deployments):
+    if not readings.knows_models:
+        return
+    table = ModelTable(readings.values)
+    for index, deployment in readings:
         for number, budget in enumerate(deployment.budget):
             where = ("deployment", index, "budget", number, "downgrade_to")
-            others = _serving(table, budget, where, origin)
-            if others and others <= {deployment.name}:
-                problem = f"deployment {deployment.name!r}: downgrade_to: "
-                problem += f"{budget.downgrade_to!r} is served by the deployment itself"
-                raise origin.error(where, f"{problem}; name another model")
+            with mistakes.kept():
+                others = _serving(table, budget, where, origin)
+                if others and others <= {deployment.name}:
+                    problem = f"deployment {deployment.name!r}: downgrade_to: "
+                    problem += f"{budget.downgrade_to!r} is served by the deployment "
+                    raise origin.error(where, f"{problem}itself; name another model")
     for number, each in enumerate(owned):
-        _serving(table, each.budget, ("budget", number, "downgrade_to"), origin)
+        with mistakes.kept():
+            _serving(table, each.budget, ("budget", number, "downgrade_to"), origin)
 
 
 def _serving(
@@ -134,9 +143,9 @@ def _owned(table: TableReader) -> OwnedBudget:
     if len(given) != 1:
         problem = 'a budget is of a team or of a virtual key: write team = "NAME"'
         raise table.fail(given[-1] if given else "team", problem)
-    values = _values(table, also=_OWNERS)
-    names = {owner: values.pop(owner) for owner in given}
-    budget = table.make(Budget, values)
+    names = {owner: table.content[owner] for owner in given}
+    rest = {key: text for key, text in table.content.items() if key not in names}
+    budget = _budget(attrs.evolve(table, content=rest))
     return table.make(OwnedBudget, {**names, "budget": budget})
 
 
@@ -155,13 +164,10 @@ def _tables(reader: TableReader, key: str) -> Iterator[TableReader]:
         yield TableReader(reader.origin, where, label, content)
 
 
-def _values(table: TableReader, also: tuple[str, ...] = ()) -> dict[str, object]:
-    names = [field.name for field in attrs.fields(Budget)]
-    table.check_keys((*also, *names), also=_OTHER_WORDS)
-    if "per" not in table.content:
-        raise table.fail("per", 'per is missing; write per = "day"')
-    values = {**table.content}
-    for key, kind in _MEMBERS.items():
-        if key in values:
-            values[key] = table.member(key, kind)
-    return values
+def _budget(table: TableReader) -> Budget:
+    return table.read(
+        Budget,
+        table.members(per=Per, window=Window, on_exceeded=OnExceeded),
+        also=_OTHER_WORDS,
+        required={"per": 'write per = "day"'},
+    )

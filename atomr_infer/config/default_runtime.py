@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
 
-from atomr_infer.config.mistakes import Mistakes
 from atomr_infer.config.reader import TableReader
 from atomr_infer.errors import ConfigError
 from atomr_infer.model.deployment import AUTO
@@ -21,47 +21,37 @@ from atomr_infer.runtimes.by_model import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from atomr_infer.config.mistakes import Mistakes
+
+_OTHER_WORDS = frozenset({"provider", "engine"})
+
 Choose: TypeAlias = Callable[[str], Chosen | None]
 
 
 def with_runtimes(
-    top: TableReader, choose: Choose = choose_runtime
+    top: TableReader, mistakes: Mistakes, choose: Choose = choose_runtime
 ) -> tuple[TableReader, tuple[str, ...]]:
     """Return a document in which each deployment has a runtime, and why.
 
     Args:
         top: the whole document.
+        mistakes: where it is kept that no runtime takes a model by its name, or that
+            it is for Ray's nodes; such a deployment has ``auto``.
         choose: returns the runtime for a model.
 
     Returns:
         The document, and a sentence for each runtime that was chosen.
-
-    Raises:
-        ConfigError: no runtime takes a model by its name, or it is for Ray's nodes.
     """
     tables = top.content.get("deployment")
     if not isinstance(tables, list):
         return top, ()
     told: list[str] = []
     filled: list[object] = []
-    mistakes = Mistakes()
     for index, table in enumerate(tables):
+        filled.append({"runtime": AUTO, **table} if isinstance(table, dict) else table)
         with mistakes.kept():
-            filled.append(_filled(top, index, table, choose=choose, told=told))
-    mistakes.tell()
+            filled[-1] = _filled(top, index, table, choose=choose, told=told)
     return attrs.evolve(top, content={**top.content, "deployment": filled}), tuple(told)
-
-
-def with_any(top: TableReader) -> TableReader:
-    """Return a document in which none lacks a runtime, to see what else is wrong."""
-    tables = top.content.get("deployment")
-    if not isinstance(tables, list):
-        return top
-    filled = [
-        {"runtime": AUTO, **table} if isinstance(table, dict) else table
-        for table in tables
-    ]
-    return attrs.evolve(top, content={**top.content, "deployment": filled})
 
 
 def _filled(
@@ -74,6 +64,8 @@ def _filled(
 ) -> object:
     if not isinstance(table, dict) or table.get("runtime", AUTO) != AUTO:
         return table
+    if "runtime" not in table and _is_misspelt(table):
+        return table  # the key that nobody knows is told
     model = _model_of(table)
     if model is None:
         return table  # what is wrong with it is said by who reads it
@@ -91,6 +83,11 @@ def _filled(
     told.append(f"{label}: runtime {chosen.runtime}, because {chosen.why}")
     told += [f"{label}: {sentence}" for sentence in chosen.better]
     return {**table, "runtime": chosen.runtime}
+
+
+def _is_misspelt(table: Mapping[str, Any]) -> bool:
+    near = difflib.get_close_matches("runtime", table)
+    return bool(near) or not _OTHER_WORDS.isdisjoint(table)
 
 
 def _model_of(table: Mapping[str, Any]) -> str | None:

@@ -15,15 +15,18 @@ from atomr_infer.config.credentials import (
     read_credential,
     read_credentials,
 )
-from atomr_infer.config.fallbacks import check_fallbacks, read_fallbacks
+from atomr_infer.config.fallbacks import read_fallbacks
 from atomr_infer.config.hot_swap import read_hot_swap
 from atomr_infer.config.mistakes import Mistakes
-from atomr_infer.config.placement import check_colocations, read_placement
+from atomr_infer.config.placement import read_placement
 from atomr_infer.config.prices import read_price
 from atomr_infer.config.rate_limits import read_rate_limits
 from atomr_infer.config.ray import read_interpreter, read_ray
 from atomr_infer.config.reader import TableReader, type_name
+from atomr_infer.config.readings import ReadDeployment
+from atomr_infer.errors import ConfigError
 from atomr_infer.model.deployment import (
+    AUTO,
     Deployment,
     Jitter,
     RetryPolicy,
@@ -44,7 +47,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _KEYS = tuple(field.name for field in attrs.fields(Deployment))
-_REQUIRED = ("name", "runtime")
+_REQUIRED = dict.fromkeys(("name", "runtime"), "every [[deployment]] needs it")
 
 # What people write who know other tools.
 _OTHER_WORDS = {
@@ -75,15 +78,21 @@ _OTHER_WORDS = {
 }
 
 
-def read_deployments(top: TableReader, folder: Path) -> tuple[Deployment, ...]:
-    """Read every ``[[deployment]]`` of a document.
+def read_deployments(
+    top: TableReader, folder: Path, mistakes: Mistakes
+) -> tuple[ReadDeployment, ...]:
+    """Read every ``[[deployment]]`` of a document, as far as it can be.
 
     Args:
         top: the whole document.
         folder: what a relative credential file is relative to.
+        mistakes: where those in them are kept.
+
+    Returns:
+        As many as there are tables, in their order.
 
     Raises:
-        ConfigError: there are mistakes in some of them, or between them.
+        ConfigError: they are no tables.
     """
     tables = top.content.get("deployment", [])
     if isinstance(tables, dict):
@@ -91,25 +100,25 @@ def read_deployments(top: TableReader, folder: Path) -> tuple[Deployment, ...]:
     if not isinstance(tables, list):
         problem = f"deployment is {type_name(tables)}; write [[deployment]] tables"
         raise top.fail("deployment", problem)
-    deployments: list[Deployment] = []
+    found: list[ReadDeployment] = []
     lines: dict[str, int | None] = {}
-    mistakes = Mistakes()
     for index, content in enumerate(tables):
+        read = ReadDeployment()
         with mistakes.kept():
             reader = _reader(top, index, content)
-            deployment = read_deployment(reader, folder)
-            if deployment.name in lines:
+            read = _read(reader, folder, mistakes)
+            name = None if read.value is None else read.value.name
+            if name in lines:
+                read = ReadDeployment()
                 raise reader.fail(
                     "name",
-                    f"the name is used already, on line {lines[deployment.name]}; "
+                    f"the name is used already, on line {lines[name]}; "
                     "every deployment needs its own",
                 )
-            lines[deployment.name] = top.origin.positions.line((*reader.where, "name"))
-            deployments.append(deployment)
-    mistakes.tell()
-    check_fallbacks(deployments, top.origin)
-    check_colocations(deployments, top.origin)
-    return tuple(deployments)
+            if name is not None:
+                lines[name] = top.origin.positions.line((*reader.where, "name"))
+        found.append(read)
+    return tuple(found)
 
 
 def _reader(top: TableReader, index: int, content: object) -> TableReader:
@@ -133,36 +142,62 @@ def read_deployment(reader: TableReader, folder: Path) -> Deployment:
     Raises:
         ConfigError: there are mistakes in it.
     """
-    mistakes, values = Mistakes(), {**reader.content}
+    mistakes = Mistakes()
+    read = _read(reader, folder, mistakes)
+    mistakes.tell()
+    assert read.value is not None, "what is wrong with it was told"
+    return read.value
+
+
+def _read(reader: TableReader, folder: Path, mistakes: Mistakes) -> ReadDeployment:
+    """Read one deployment, and leave out what is wrong."""
     with mistakes.kept():
         reader.check_keys(_KEYS, also=_OTHER_WORDS)
-    for key in [key for key in _REQUIRED if key not in reader.content]:
+    for error in reader.missing_keys(_REQUIRED, _KEYS, _OTHER_WORDS):
+        mistakes.keep(error)
+    values: dict[str, object] = {}
+    for key in [key for key in _KEYS if key in reader.content]:
         with mistakes.kept():
-            raise reader.fail(key, f"{key} is missing; every [[deployment]] needs it")
-    for key in [key for key in _READS if key in values]:
-        # What cannot be read is left out of what is looked at below.
-        del values[key]
-        with mistakes.kept():
-            values[key] = _READS[key](reader, folder)
-    if mistakes:
-        with mistakes.kept():
-            reader.check_values(Deployment, values)
-    mistakes.tell()
-    return reader.make(Deployment, values)
+            read = _READS.get(key)
+            value = reader.content[key] if read is None else read(reader, folder)
+            reader.check_values(Deployment, {key: value})
+            values[key] = value
+    if "name" not in values:
+        return ReadDeployment()
+    lacks = {key for key in (*_REQUIRED, *reader.content) if key not in values}
+    if lacks:
+        return _without(reader, values, lacks)
+    try:
+        return ReadDeployment(reader.make(Deployment, values))
+    except ConfigError as error:
+        mistakes.keep(error)
+    return _without(reader, values, set(_KEYS))
+
+
+def _without(
+    reader: TableReader, values: Mapping[str, object], lacks: set[str]
+) -> ReadDeployment:
+    """Make a deployment without what is wrong, for what else can be said of it."""
+    some = {"name": values["name"], "runtime": values.get("runtime", AUTO)}
+    named = {key: values[key] for key in ("serves", "model") if key in values}
+    for known, left in (
+        ({**some, **values}, lacks),
+        # What is left out is what the rest needs: it is not told of.
+        ({**some, **named}, set(_KEYS) - {"name", "runtime", *named}),
+    ):
+        try:
+            made = reader.make(Deployment, known)
+        except ConfigError:
+            continue
+        return ReadDeployment(made, frozenset(left | lacks))
+    return ReadDeployment()
 
 
 def _serving(table: TableReader) -> Serving:
-    members = {
-        "on_capacity_exhausted": OnCapacity,
-        "routing": Routing,
-        "swap": Swap,
-    }
-    converted = {
-        key: table.member(key, kind)
-        for key, kind in members.items()
-        if key in table.content
-    }
-    return table.read(Serving, **converted)
+    readers = table.members(
+        on_capacity_exhausted=OnCapacity, routing=Routing, swap=Swap
+    )
+    return table.read(Serving, readers)
 
 
 def _timeouts(table: TableReader) -> Timeouts:
@@ -170,14 +205,11 @@ def _timeouts(table: TableReader) -> Timeouts:
 
 
 def _retry(table: TableReader) -> RetryPolicy:
-    converted: dict[str, object] = {}
-    if "jitter" in table.content:
-        converted["jitter"] = table.member("jitter", Jitter)
-    idempotent = table.content.get("idempotent", True)
-    if not isinstance(idempotent, bool):
-        problem = f"idempotent is {type_name(idempotent)}, not true or false"
-        raise table.fail("idempotent", problem)
-    return table.read(RetryPolicy, **converted)
+    readers = {
+        "idempotent": lambda: table.flag("idempotent"),
+        **table.members(jitter=Jitter),
+    }
+    return table.read(RetryPolicy, readers)
 
 
 def _breaker(table: TableReader) -> BreakerPolicy:

@@ -7,15 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import attrs
-
 from atomr_infer.config.reader import type_name
 from atomr_infer.model.swap_plan import SwapPlan
 
 if TYPE_CHECKING:
     from atomr_infer.config.reader import TableReader
-
-_KEYS = tuple(field.name for field in attrs.fields(SwapPlan))
 
 # What people write who know other tools.
 _OTHER_WORDS = {
@@ -33,8 +29,11 @@ def read_hot_swap(table: TableReader) -> SwapPlan:
     Raises:
         ConfigError: a key is unknown, or a value is not allowed.
     """
-    table.check_keys(_KEYS, also=_OTHER_WORDS)
-    steps = table.content.get("steps", [])
+    return table.read(SwapPlan, {"steps": lambda: _steps(table)}, also=_OTHER_WORDS)
+
+
+def _steps(table: TableReader) -> object:
+    steps = table.content["steps"]
     if not isinstance(steps, list | tuple):
         raise table.fail("steps", f"steps is {type_name(steps)}, not an array")
-    return table.make(SwapPlan, table.content)
+    return steps

@@ -19,8 +19,9 @@ import attrs
 
 from atomr_infer.config.budgets import check_downgrades, read_owned_budgets
 from atomr_infer.config.credentials import read_admin_key, read_keys
-from atomr_infer.config.default_runtime import with_any, with_runtimes
+from atomr_infer.config.default_runtime import with_runtimes
 from atomr_infer.config.deployments import read_deployments
+from atomr_infer.config.fallbacks import check_fallbacks
 from atomr_infer.config.gateway import GatewayConfig
 from atomr_infer.config.mistakes import Mistakes
 from atomr_infer.config.node import (
@@ -29,8 +30,10 @@ from atomr_infer.config.node import (
     read_cluster,
     read_node,
 )
+from atomr_infer.config.placement import check_colocations
 from atomr_infer.config.positions import scan
 from atomr_infer.config.reader import Origin, TableReader
+from atomr_infer.config.readings import Readings
 from atomr_infer.config.teams import read_teams
 from atomr_infer.errors import ConfigError
 from atomr_infer.model.budget import OwnedBudget
@@ -97,24 +100,45 @@ def parse_config(text: str, path: str) -> Config:
     Raises:
         ConfigError: as :func:`load_config` does.
     """
+    mistakes = Mistakes()
+    config, _ = examine_text(text, path, mistakes)
+    mistakes.tell()
+    return config
+
+
+def examine_config(path: Path, mistakes: Mistakes) -> tuple[Config, Readings]:
+    """Read of a configuration file what can be read, whatever else is wrong.
+
+    Args:
+        path: the file.
+        mistakes: where all that is wrong is kept.
+
+    Returns:
+        What could be read; of a table with a mistake what it is without it.  And
+        which part of the deployments can be believed.
+
+    Raises:
+        ConfigError: the file cannot be read, or is not TOML.
+    """
+    return examine_text(_read(path), str(path), mistakes)
+
+
+def examine_text(text: str, path: str, mistakes: Mistakes) -> tuple[Config, Readings]:
+    """As :func:`examine_config`, of a file's text."""
     top = _top(text, path)
-    folder, mistakes = Path(path).parent, Mistakes()
+    folder = Path(path).parent
     config = Config(origin=top.origin)
     with mistakes.kept():
         top.check_keys(_TABLES)
     with mistakes.kept():
-        config = attrs.evolve(
-            config, gateway=_read_gateway(top.table("gateway"), folder)
-        )
+        gateway = _read_gateway(top.table("gateway"), folder, mistakes)
+        config = attrs.evolve(config, gateway=gateway)
     with mistakes.kept():
         config = attrs.evolve(config, node=read_node(top.table("node"), folder))
     with mistakes.kept():
         cluster = read_cluster(top.table("cluster"), folder)
         config = attrs.evolve(config, cluster=cluster)
-    with mistakes.kept():
-        config = _with_deployments(config, top, folder)
-    mistakes.tell()
-    return config
+    return _with_deployments(config, top, folder, mistakes)
 
 
 def load_gateway(path: str | Path) -> Config:
@@ -130,7 +154,9 @@ def load_gateway(path: str | Path) -> Config:
             something that cannot work.
     """
     top = _top(_read(Path(path)), str(path))
-    gateway = _read_gateway(top.table("gateway"), Path(path).parent)
+    mistakes = Mistakes()
+    gateway = _read_gateway(top.table("gateway"), Path(path).parent, mistakes)
+    mistakes.tell()
     return Config(gateway=gateway, origin=top.origin)
 
 
@@ -139,34 +165,40 @@ def _top(text: str, path: str) -> TableReader:
     return TableReader(Origin(path, scan(text)), (), "", document)
 
 
-def _with_deployments(config: Config, top: TableReader, folder: Path) -> Config:
+def _with_deployments(
+    config: Config, top: TableReader, folder: Path, mistakes: Mistakes
+) -> tuple[Config, Readings]:
     """Add what is deployed, and who pays: each of them names others of them."""
-    mistakes = Mistakes()
-    teams: tuple[Team, ...] = ()
+    teams: tuple[Team, ...] | None = None
     budgets: tuple[OwnedBudget, ...] = ()
-    chosen: tuple[str, ...] = ()
-    deployments: tuple[Deployment, ...] = ()
+    readings = Readings((), top.origin)
     with mistakes.kept():
         teams = read_teams(top)
-        budgets = read_owned_budgets(top, teams)
-    try:
-        top, chosen = with_runtimes(top)
-    except ConfigError as error:
-        mistakes.keep(error)
-        top = with_any(top)
     with mistakes.kept():
-        deployments = read_deployments(top, folder)
-    mistakes.tell()
-    check_downgrades(deployments, budgets, top.origin)
-    return attrs.evolve(
-        config, deployments=deployments, teams=teams, budgets=budgets, chosen=chosen
+        budgets = read_owned_budgets(top, teams)
+    top, chosen = with_runtimes(top, mistakes)
+    with mistakes.kept():
+        readings = Readings(read_deployments(top, folder, mistakes), top.origin)
+        check_fallbacks(readings, top.origin, mistakes)
+        check_colocations(readings, top.origin, mistakes)
+        check_downgrades(readings, budgets, top.origin, mistakes)
+    config = attrs.evolve(
+        config,
+        deployments=readings.values,
+        teams=teams or (),
+        budgets=budgets,
+        chosen=chosen,
     )
+    return config, readings
 
 
-def _read_gateway(table: TableReader | None, folder: Path) -> GatewayConfig:
+def _read_gateway(
+    table: TableReader | None, folder: Path, mistakes: Mistakes
+) -> GatewayConfig:
+    """Read ``[gateway]``; with a mistake in it, where its keys are and no more."""
     if table is None:
         return GatewayConfig()
-    mistakes, gateway = Mistakes(), GatewayConfig()
+    gateway, before = GatewayConfig(), len(mistakes)
     keys: tuple[EnvSecret | FileSecret, ...] = ()
     admin_key: EnvSecret | FileSecret | None = None
     with mistakes.kept():
@@ -178,7 +210,8 @@ def _read_gateway(table: TableReader | None, folder: Path) -> GatewayConfig:
     rest = {name: text for name, text in table.content.items() if name not in secrets}
     with mistakes.kept():
         gateway = attrs.evolve(table, content=rest).read(GatewayConfig)
-    mistakes.tell()
+    if len(mistakes) > before:
+        gateway = GatewayConfig()
     return attrs.evolve(
         gateway,
         keys=keys,

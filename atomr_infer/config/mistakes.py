@@ -32,10 +32,11 @@ class Mistakes:
 
     def __init__(self) -> None:
         self._found: list[ConfigError] = []
+        self._told: set[str] = set()
 
-    def __bool__(self) -> bool:
-        """Whether there are any."""
-        return bool(self._found)
+    def __len__(self) -> int:
+        """How many there are; a collection without any is false."""
+        return len(self._found)
 
     @contextmanager
     def kept(self) -> Iterator[None]:
@@ -47,7 +48,8 @@ class Mistakes:
 
     def keep(self, error: ConfigError) -> None:
         """Keep a mistake, and those that were found with it."""
-        self._found += error.all
+        self._found += [each for each in error.all if each.told not in self._told]
+        self._told |= {each.told for each in error.all}
 
     def tell(self) -> None:
         """Raise what was found, if anything was.

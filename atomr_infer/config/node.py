@@ -190,11 +190,11 @@ def read_cluster(table: TableReader | None, folder: Path) -> ClusterConfig | Non
     """Read ``[cluster]``; as :func:`read_node`."""
     if table is None:
         return None
-    table.check_keys(field.name for field in attrs.fields(ClusterConfig))
-    for key in _REQUIRED:
-        if key not in table.content:
-            raise table.fail(key, f"{key} is missing; a [cluster] needs it")
-    cluster = table.read(ClusterConfig, cookie=read_cookie(table, folder))
+    cluster = table.read(
+        ClusterConfig,
+        {"cookie": lambda: read_cookie(table, folder)},
+        required=dict.fromkeys(_REQUIRED, "a [cluster] needs it"),
+    )
     beside = cluster.seeds_file
     return attrs.evolve(
         cluster,

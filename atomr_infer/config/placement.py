@@ -8,17 +8,14 @@ from __future__ import annotations
 import difflib
 from typing import TYPE_CHECKING
 
-import attrs
-
 from atomr_infer.config.reader import TableReader, type_name
 from atomr_infer.model.placement import Check, Placement, Role
 from atomr_infer.policy.lifecycle.colocation import colocation_problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
+    from atomr_infer.config.mistakes import Mistakes
     from atomr_infer.config.reader import Origin
-    from atomr_infer.model.deployment import Deployment
+    from atomr_infer.config.readings import Readings
 
 _OTHER_WORDS = {
     "region": 'did you mean labels = { region = "..." }?',
@@ -38,22 +35,13 @@ def read_placement(table: TableReader) -> Placement:
     Raises:
         ConfigError: a key is unknown, or a value is not allowed.
     """
-    table.check_keys(
-        (field.name for field in attrs.fields(Placement)),
-        also=_OTHER_WORDS,
-    )
-    converted: dict[str, object] = {}
-    if "roles" in table.content:
-        converted["roles"] = _roles(table)
-    if "labels" in table.content:
-        converted["labels"] = _labels(table)
-    if "check" in table.content:
-        converted["check"] = table.member("check", Check)
-    everywhere = table.content.get("everywhere", True)
-    if not isinstance(everywhere, bool):
-        problem = f"everywhere is {type_name(everywhere)}, not true or false"
-        raise table.fail("everywhere", problem)
-    return table.make(Placement, {**table.content, **converted})
+    readers = {
+        "roles": lambda: _roles(table),
+        "labels": lambda: _labels(table),
+        "everywhere": lambda: table.flag("everywhere"),
+        **table.members(check=Check),
+    }
+    return table.read(Placement, readers, also=_OTHER_WORDS)
 
 
 def _roles(table: TableReader) -> frozenset[Role]:
@@ -82,19 +70,21 @@ def _texts(labels: TableReader, name: str) -> list[str]:
     return texts
 
 
-def check_colocations(deployments: Iterable[Deployment], origin: Origin) -> None:
-    """Refuse to stand beside nobody, and circles.
+def check_colocations(readings: Readings, origin: Origin, mistakes: Mistakes) -> None:
+    """Keep who stands beside nobody, and circles.
 
     Args:
-        deployments: all of the file, in its order.
+        readings: all deployments of the file.
         origin: the file.
-
-    Raises:
-        ConfigError: at the first mistake.
+        mistakes: where they are kept.
     """
-    beside = {each.name: each.placement.colocate_with for each in deployments}
-    for index, (name, other) in enumerate(beside.items()):
+    beside = {each.name: each.placement.colocate_with for each in readings.values}
+    for index, deployment in readings:
+        name, other = deployment.name, beside[deployment.name]
         problem = colocation_problem(name, beside)
-        if other is not None and problem is not None:
-            where = ("deployment", index, "placement", "colocate_with")
-            raise origin.error(where, f"deployment {name!r}: placement: {problem}")
+        is_known = other in beside or readings.knows_names
+        if other is None or problem is None or not is_known:
+            continue
+        where = ("deployment", index, "placement", "colocate_with")
+        mistakes.keep(origin.error(where, f"deployment {name!r}: placement: {problem}"))
+        beside[name] = None  # of one circle only one tells

@@ -7,16 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import attrs
-
-from atomr_infer.config.reader import type_name
 from atomr_infer.model.rate_limits import LimitMode, OnLimit, RateLimits
 
 if TYPE_CHECKING:
     from atomr_infer.config.reader import TableReader
-
-_KEYS = tuple(field.name for field in attrs.fields(RateLimits))
-_MEMBERS = {"mode": LimitMode, "on_exceeded": OnLimit}
 
 # What people write who know other tools.
 _OTHER_WORDS = {
@@ -37,16 +31,10 @@ def read_rate_limits(table: TableReader) -> RateLimits:
     """Read the limits of a deployment, or of a virtual key.
 
     Raises:
-        ConfigError: at the first mistake.
+        ConfigError: there are mistakes in it.
     """
-    table.check_keys(_KEYS, also=_OTHER_WORDS)
-    shadow = table.content.get("shadow", False)
-    if not isinstance(shadow, bool):
-        problem = f"shadow is {type_name(shadow)}, not true or false"
-        raise table.fail("shadow", problem)
-    converted = {
-        key: table.member(key, kind)
-        for key, kind in _MEMBERS.items()
-        if key in table.content
+    readers = {
+        "shadow": lambda: table.flag("shadow"),
+        **table.members(mode=LimitMode, on_exceeded=OnLimit),
     }
-    return table.read(RateLimits, **converted)
+    return table.read(RateLimits, readers, also=_OTHER_WORDS)

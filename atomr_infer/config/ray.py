@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-import attrs
-
 from atomr_infer.config.reader import type_name
 from atomr_infer.errors import ConfigError
 from atomr_infer.model.ray import RayHost
@@ -38,15 +36,19 @@ def read_ray(table: TableReader, folder: Path) -> RayHost:
     Raises:
         ConfigError: a key is unknown, or a value is not allowed.
     """
-    table.check_keys((f.name for f in attrs.fields(RayHost)), also=_OTHER_WORDS)
-    values = {**table.content}
-    resources = values.get("resources", {})
+    readers = {
+        "resources": lambda: _resources(table),
+        "interpreter": lambda: read_interpreter(table, folder),
+    }
+    return table.read(RayHost, readers, also=_OTHER_WORDS)
+
+
+def _resources(table: TableReader) -> object:
+    resources = table.content["resources"]
     if not isinstance(resources, Mapping):
         problem = f"resources is {type_name(resources)}, not a table of amounts"
         raise table.fail("resources", problem)
-    if "interpreter" in values:
-        values["interpreter"] = read_interpreter(table, folder)
-    return table.make(RayHost, values)
+    return resources
 
 
 def read_interpreter(table: TableReader, folder: Path) -> object:

@@ -11,8 +11,9 @@ Pure.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
+from functools import partial
 from typing import TypeVar
 
 import attrs
@@ -78,12 +79,37 @@ class TableReader:
         Raises:
             ConfigError: of each unknown key, with the nearest known one.
         """
-        names, mistakes = list(known), Mistakes()
-        for key in [key for key in self.content if key not in names]:
-            hint = (also or {}).get(key) or _nearest(key, names)
-            with mistakes.kept():
-                raise self.fail(key, f"unknown key {key!r}; {hint}")
+        mistakes = Mistakes()
+        for key, hint in self.unknown_keys(known, also).items():
+            mistakes.keep(self.fail(key, f"unknown key {key!r}; {hint}"))
         mistakes.tell()
+
+    def unknown_keys(
+        self, known: Iterable[str], also: Mapping[str, str] | None = None
+    ) -> Mapping[str, str]:
+        """Return what to say of each key that nothing reads; as :meth:`check_keys`."""
+        names = list(known)
+        return {
+            key: (also or {}).get(key) or _nearest(key, names)
+            for key in self.content
+            if key not in names
+        }
+
+    def missing_keys(
+        self,
+        required: Mapping[str, str],
+        known: Iterable[str],
+        also: Mapping[str, str] | None = None,
+    ) -> Iterator[ConfigError]:
+        """Yield what to say of keys that are needed and not there.
+
+        Of one that is misspelt the unknown key tells.
+        """
+        hints = self.unknown_keys(known, also).values()
+        for key, problem in required.items():
+            is_misspelt = any(f"did you mean {key!r}" in hint for hint in hints)
+            if key not in self.content and not is_misspelt:
+                yield self.fail(key, f"{key} is missing; {problem}")
 
     def table(self, key: str) -> TableReader | None:
         """Return the sub-table ``key``, or None when it is not written.
@@ -163,24 +189,59 @@ class TableReader:
                 return self.fail(field, f"{field} is {type_name(value)}, not {name}")
         return error
 
-    def read(self, build: type[A], **converted: object) -> A:
+    def read(
+        self,
+        build: type[A],
+        readers: Mapping[str, Callable[[], object]] | None = None,
+        *,
+        also: Mapping[str, str] | None = None,
+        required: Mapping[str, str] | None = None,
+    ) -> A:
         """Make a value whose fields are this table's keys.
 
         Args:
             build: an attrs class.
-            converted: fields whose values were converted already.
+            readers: what reads the value of a key, where it is not taken as it is
+                written; asked for keys that are there.
+            also: what to say about keys that people write by mistake.
+            required: what to say where a key is missing.
 
         Raises:
-            ConfigError: a key is unknown, or a value is not allowed.
+            ConfigError: keys are unknown or missing, or values are not allowed; all
+                such mistakes of this table.
         """
-        mistakes, values = Mistakes(), {**self.content, **converted}
+        mistakes, values = Mistakes(), {**self.content}
+        known = [field.name for field in attrs.fields(build)]
         with mistakes.kept():
-            self.check_keys(field.name for field in attrs.fields(build))
+            self.check_keys(known, also)
+        for error in self.missing_keys(required or {}, known, also):
+            mistakes.keep(error)
+        for key, read in (readers or {}).items():
+            if key in values:
+                del values[key]
+                with mistakes.kept():
+                    values[key] = read()
         if mistakes:
             with mistakes.kept():
                 self.check_values(build, values)
         mistakes.tell()
         return self.make(build, values)
+
+    def flag(self, key: str) -> bool:
+        """Return what is written under ``key``, which is true or false.
+
+        Raises:
+            ConfigError: it is something else.
+        """
+        value = self.content[key]
+        if not isinstance(value, bool):
+            problem = f"{key} is {type_name(value)}, not true or false"
+            raise self.fail(key, problem)
+        return value
+
+    def members(self, **kinds: type[Enum]) -> dict[str, Callable[[], object]]:
+        """Return readers of keys whose values are members of enumerations."""
+        return {key: partial(self.member, key, kind) for key, kind in kinds.items()}
 
 
 def type_name(value: object) -> str:

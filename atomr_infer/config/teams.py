@@ -35,11 +35,13 @@ def read_teams(top: TableReader) -> tuple[Team, ...]:
 
 
 def _team(table: TableReader) -> Team:
-    if "name" not in table.content:
-        raise table.fail("name", 'name is missing; write name = "NAME"')
-    limits = table.table("rate_limits")
-    converted = {} if limits is None else {"rate_limits": read_rate_limits(limits)}
-    return table.read(Team, **converted)
+    def read_limits() -> object:
+        limits = table.table("rate_limits")
+        assert limits is not None, "it is written"
+        return read_rate_limits(limits)
+
+    required = {"name": 'write name = "NAME"'}
+    return table.read(Team, {"rate_limits": read_limits}, required=required)
 
 
 def _tables(top: TableReader) -> Iterator[TableReader]:

@@ -48,6 +48,16 @@ _METHODS = (
 )
 
 
+class UnknownRuntimeError(PluginError):
+    """No runtime is called so.
+
+    Attributes:
+        near: the one that was probably meant; None: none is called alike.
+    """
+
+    near: str | None = None
+
+
 @attrs.frozen
 class RuntimeEntry:
     """A runtime that is registered; its plugin may still fail to import.
@@ -267,16 +277,21 @@ def _fetch(name: str, installed: Installed) -> tuple[RuntimeEntry, EntryPoint]:
         if entry.name == name:
             return entry, point
     names = [entry.name for entry, _ in found]
-    raise PluginError(_unknown(name, names, installed))
+    raise _unknown(name, names, installed)
 
 
-def _unknown(name: str, names: list[str], installed: Installed) -> str:
+def _unknown(name: str, names: list[str], installed: Installed) -> PluginError:
     if _normal(name) in _extras(installed):
-        return f"runtime {name!r} is not installed; run: {_install_command(name)}"
+        told = f"runtime {name!r} is not installed; run: {_install_command(name)}"
+        return PluginError(told)
     near = difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     known = ", ".join(names) if names else "none"
-    return f"no runtime is called {name!r}; {hint}installed: {known}"
+    error = UnknownRuntimeError(
+        f"no runtime is called {name!r}; {hint}installed: {known}"
+    )
+    error.near = near[0] if near else None
+    return error
 
 
 def _extras(installed: Installed) -> frozenset[str]:

@@ -206,3 +206,70 @@ def test_each_mistake_of_a_file_is_a_line(write: Callable[[str], str]) -> None:
     assert [f"{path}:{each['line']}: {each['message']}" for each in found["more"]] == [
         second.removeprefix("atomr-infer: ")
     ]
+
+
+ONE_ROUND = """\
+[gateway]
+keys = [{ env = "NOT_THERE" }]
+prot = 1
+certificate = "no.pem"
+
+[[deployment]]
+name = "a"
+runtime = "opnai"
+[deployment.options]
+endpont = "http://x"
+
+[[deployment]]
+name = "b"
+runtime = "openai"
+credential = { env = "NEITHER" }
+[deployment.options]
+organisation = "x"
+[deployment.retry]
+max_attempts = 0
+
+[[deployment]]
+name = "c"
+runtime = "mistralrs"
+model = "/no/such.gguf"
+
+[[deployment]]
+name = "d"
+runtime = "router"
+[deployment.options]
+routes = [{ model = "b", min_chars = 1 }]
+default = "a"
+gate = "python:json:nothing"
+"""
+
+
+def test_one_round_tells_all_that_is_wrong_in_the_order_of_the_file(
+    write: Callable[[str], str],
+) -> None:
+    path = write(ONE_ROUND)
+    ran = CliRunner().invoke(check, ["--config", path])
+    lines = ran.stderr.splitlines()
+    told = [line.removeprefix(f"atomr-infer: {path}:").split(":")[0] for line in lines]
+    assert ran.exit_code == 1
+    assert told == ["2", "3", "8", "10", "15", "17", "19", "24", "32"]
+
+
+def test_what_is_mended_leaves_nothing_that_was_not_told(
+    write: Callable[[str], str],
+) -> None:
+    path = write(ONE_ROUND)
+    told = json.loads(CliRunner().invoke(check, ["--config", path, "--json"]).stdout)
+    lines = ONE_ROUND.splitlines()
+    for mistake in (told["error"], *told["more"]):
+        # Each of these lines is wrong as a whole, but for the runtime's name.
+        line = lines[mistake["line"] - 1]
+        is_named = "opnai" in line or "/no/such" in line
+        lines[mistake["line"] - 1] = 'runtime = "mock"' if is_named else ""
+    text = "\n".join(lines).replace('"mistralrs"', '"mock"')
+    text = text.replace('certificate = "no.pem"', "").replace(
+        'runtime = "mock"\nruntime = "mock"', 'runtime = "mock"'
+    )
+    text = text.replace('runtime = "openai"', 'runtime = "mock"')
+    ran = CliRunner().invoke(check, ["--config", write(text)])
+    assert (ran.exit_code, ran.stderr) == (0, "")

@@ -75,9 +75,7 @@ def where(
 
 def fail(error: Exception) -> NoReturn:
     """Say why, each reason in one sentence, and end."""
-    reasons = [str(error)]
-    if isinstance(error, ConfigError):
-        reasons = [each.told for each in error.all]
+    reasons = error.lines if isinstance(error, ConfigError) else (str(error),)
     for reason in reasons:
         # A gateway, or who listens in its place, may have said it.
         click.echo(f"atomr-infer: {below(reason)}", err=True)
