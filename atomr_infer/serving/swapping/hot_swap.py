@@ -332,7 +332,7 @@ class ModelHotSwapServer:
         self.status = attrs.evolve(self.status, **entered)
         self._tell(self)
         if changed:
-            log.info("swap of %s: %s", self._now.name, self.status)
+            log.info("swap of %s: %s", self._now.name, self.status.in_words)
             telemetry.emit(
                 ("atomr_infer", "hot_swap", "phase"),
                 {"share": self.status.share},

@@ -58,6 +58,18 @@ class SwapStatus:
         """Whether nothing changes any more."""
         return self.phase in _ENDED
 
+    @property
+    def in_words(self) -> str:
+        """How far it is, for a line of the log.
+
+        >>> SwapStatus(deployment="m", phase=Phase.SHIFTING, share=0.25).in_words
+        'shifting, 25% of the requests'
+        """
+        words = self.phase.value
+        if self.phase is Phase.SHIFTING:
+            words += f", {self.share:.0%} of the requests"
+        return f"{words}: {self.reason}" if self.reason else words
+
 
 class SwapRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A swap, as all nodes know it.

@@ -97,8 +97,11 @@ async def loaded(tree: Tree, *, every_s: float = 0.5) -> AsyncIterator[Load]:
 
 
 async def test_what_comes_takes_over_step_by_step_and_nothing_is_dropped(
-    open_tree: OpenTree, autojump_clock: MockClock
+    open_tree: OpenTree,
+    autojump_clock: MockClock,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level("INFO", "atomr_infer.serving.swapping.hot_swap")
     async with open_tree(OLD) as tree, loaded(tree) as load:
         began_at = trio.current_time()
         ended = await tree.serving.hot_swaps.swap(NEW, PLAN)
@@ -119,6 +122,11 @@ async def test_what_comes_takes_over_step_by_step_and_nothing_is_dropped(
     assert 30 <= took_s < 31
     # A quarter of the first ten seconds, half of the next ones, all of the last.
     assert during == pytest.approx((25, 35), abs=3)
+    told = [line for line in caplog.messages if line.startswith("swap of m: ")]
+    assert told[-4:-2] == [
+        "swap of m: shifting, 50% of the requests",
+        "swap of m: shifting, 100% of the requests",
+    ]
 
 
 async def test_too_many_failures_have_all_go_back_and_clients_see_none(
