@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from atomr.cluster.replicator import ReplicatorOptions
 from atomr.crdt import GSet
 from atomr_infer.config.node import ClusterConfig, NodeConfig
 from atomr_infer.errors import ConfigError
@@ -29,6 +30,26 @@ async def test_a_node_without_others_keeps_its_values(tmp_path: Path) -> None:
             await node.replicator.sync()
             assert len(words.read().value) == count
             assert (node.name, node.voters, node.peers.all()) == ("a", ("a",), ())
+
+
+async def test_what_a_node_alone_keeps_is_there_in_a_cluster(tmp_path: Path) -> None:
+    kept = NodeConfig(name="a", state_dir=str(tmp_path / "state"))
+    alone = ServingNode(kept)
+    async with open_serving(environ={}, node=alone):
+        alone.replicator.open(GSet, "words").write(methodcaller("add", "one"))
+        await alone.replicator.sync()
+    config = _Places(tmp_path).cluster(signed_as="a")
+    together = make_node(kept, config, {"COOKIE": "a secret of all nodes"})
+    async with open_serving(environ={}, node=together):
+        assert together.replicator.open(GSet, "words").read().value == {"one"}
+
+
+def test_values_are_divided_only_where_they_are_told_or_kept(tmp_path: Path) -> None:
+    config = _Places(tmp_path).cluster(signed_as="a")
+    environ = {"COOKIE": "a secret of all nodes"}
+    told = make_node(NodeConfig(name="a"), config, environ)
+    assert told.replicator.options == ReplicatorOptions()
+    assert ServingNode().replicator.options == ReplicatorOptions(shards=1)
 
 
 async def test_a_folder_is_one_process(tmp_path: Path) -> None:
