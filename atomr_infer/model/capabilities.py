@@ -111,8 +111,7 @@ class Capabilities:
     signature: Signature | None = None
 
 
-# Members that are about the request's bookkeeping and not about the answer.
-_SILENT = frozenset(
+BOOKKEEPING = frozenset(
     {
         "user",
         "metadata",
@@ -124,6 +123,9 @@ _SILENT = frozenset(
         "include",
     }
 )
+"""Members that are about the request's bookkeeping and not about the answer: nobody
+is told that they have no effect.  Of ``max_completion_tokens`` only the spelling is
+left in what else a request says."""
 
 _SAYS_NOTHING = (b"null", b"[]", b'""')
 
@@ -162,7 +164,7 @@ def check_request(batch: ExecuteBatch, capabilities: Capabilities) -> tuple[str,
     _check_n(batch.sampling.n, capabilities)
     ignored -= {"top_logprobs"}  # refused above where it is absent
     if batch.dialect not in capabilities.extra_of:
-        ignored |= set(_named(batch.extra)) - _SILENT
+        ignored |= set(_named(batch.extra)) - BOOKKEEPING
     if batch.prompt is not None and Feature.COMPLETIONS not in capabilities.features:
         ignored |= {"prompt as bare text (it was sent as a message)"}
     if batch.reasoning is not None and Feature.REASONING not in capabilities.features:

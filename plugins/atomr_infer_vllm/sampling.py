@@ -13,6 +13,7 @@ import msgspec
 
 from atomr_infer.errors import ContextLengthError, InvalidRequestError
 from atomr_infer.model.asks import FormatKind
+from atomr_infer.model.capabilities import BOOKKEEPING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,9 +46,6 @@ STRUCTURED = {
     "guided_grammar": "grammar",
 }
 """The same for what constrains an answer's text."""
-
-# Bookkeeping, which changes no answer.
-_SILENT = {"metadata", "store", "safety_identifier", "stream_options", "user"}
 
 
 @attrs.frozen(kw_only=True)
@@ -155,7 +153,7 @@ def _extra(
     structured: dict[str, Any] = {}
     ignored: list[str] = []
     for name, raw in extra.items():
-        if name in _SILENT or bytes(raw) == b"null":
+        if name in BOOKKEEPING or bytes(raw) == b"null":
             continue
         if name in EXTRA:
             arguments[name] = _decoded(name, raw)

@@ -98,6 +98,8 @@ def settings_of(sampling: Sampling, defaults: Settings) -> Settings:
         )
         if getattr(sampling, name) is not None
     }
+    if sampling.top_k == -1:
+        said["top_k"] = 0  # both say "all": vLLM and Hugging Face differ
     return attrs.evolve(defaults, top_logprobs=sampling.top_logprobs, **said)
 
 

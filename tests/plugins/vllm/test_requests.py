@@ -107,6 +107,7 @@ def test_members_of_vllms_own_are_understood_and_others_told() -> None:
         "logit_bias": b'{"5": -100}',
         "guided_choice": b'["a", "b"]',
         "store": b"true",
+        "max_completion_tokens": b"9",  # as the client spells max_tokens
         "min_tokns": b"3",
         "audio": b"null",
     }

@@ -123,3 +123,9 @@ def test_what_a_request_does_not_say_is_the_model_s_default() -> None:
         temperature=0.0
     )
     assert defaults_of({}) == Settings()
+
+
+@pytest.mark.parametrize("said", [0, -1])
+def test_all_tokens_are_asked_for_in_two_ways(said: int) -> None:
+    advised = defaults_of({"top_k": 50})
+    assert settings_of(Sampling(top_k=said), advised) == Settings(top_k=0)
