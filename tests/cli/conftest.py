@@ -135,6 +135,9 @@ async def start_command(
                 if process.returncode is None:
                     process.kill()
                 await process.wait()
+            # What it wrote ends with it, unless a process of its own outlives it.
+            nursery.cancel_scope.deadline = trio.current_time() + STOP_S
+    assert not nursery.cancel_scope.cancelled_caught, "what it started outlives it"
 
 
 @pytest.fixture

@@ -19,6 +19,10 @@ class Answer:
         return json.loads(self.body)
 
 
+# Nobody waits for an answer for ever: this is for a machine that is busy.
+ANSWER_S = 120.0
+
+
 async def until(condition: Callable[[], bool], within_s: float = 10.0) -> None:
     """Wait for something that happens across a real socket and has no event."""
     with trio.fail_after(within_s):
@@ -30,10 +34,11 @@ async def request(
     port: int, method: str, path: str, body: bytes = b"", **headers: str
 ) -> Answer:
     """Send one request on a new connection and read the answer to its end."""
-    stream = await trio.open_tcp_stream("127.0.0.1", port)
-    async with stream:
-        await stream.send_all(head(method, path, len(body), **headers) + body)
-        return parse(b"".join([piece async for piece in stream]))
+    with trio.fail_after(ANSWER_S):
+        stream = await trio.open_tcp_stream("127.0.0.1", port)
+        async with stream:
+            await stream.send_all(head(method, path, len(body), **headers) + body)
+            return parse(b"".join([piece async for piece in stream]))
 
 
 async def chat(port: int, /, **members: Any) -> Answer:
