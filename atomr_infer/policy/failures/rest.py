@@ -14,6 +14,7 @@ Pure: ``now`` is an argument, in monotonic seconds.
 from __future__ import annotations
 
 from atomr_infer.errors import RateLimitedError
+from atomr_infer.policy.waits import wait_in_words
 
 MAX_REST_S = 600.0
 """Longest rest at a stretch: then one request asks whether it is still true.
@@ -60,7 +61,8 @@ class Rest:
             return None
         wait_s = self._told_until - now
         return RateLimitedError(
-            f"the upstream asked us to wait; it is asked again in {wait_s:.3g} s",
+            "the upstream asked us to wait; "
+            f"it is asked again in {wait_in_words(wait_s)}",
             code=RESTING,
             retry_after_s=wait_s,
         )

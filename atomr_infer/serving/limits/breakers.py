@@ -16,6 +16,7 @@ import trio
 from atomr import telemetry
 from atomr_infer.errors import CircuitOpenError, ConfigError
 from atomr_infer.policy.failures.breaker import Breaker, Circuit, Outcome, Pass, Refusal
+from atomr_infer.policy.waits import wait_in_words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -88,7 +89,7 @@ class Guard:
 
     def _open(self, refused: Refusal) -> CircuitOpenError:
         wait_s = refused.retry_after_s
-        until = "by hand" if wait_s is None else f"for {wait_s:.3g} s more"
+        until = "by hand" if wait_s is None else f"for {wait_in_words(wait_s)} more"
         return CircuitOpenError(
             f"the circuit of {self.endpoint} is open {until}: it failed too often",
             retry_after_s=_FORCED_RETRY_S if wait_s is None else wait_s,

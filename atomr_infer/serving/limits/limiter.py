@@ -23,6 +23,7 @@ from atomr_infer.model.rate_limits import LimitMode, OnLimit
 from atomr_infer.policy.limits.rate_permits import Dimension, counted
 from atomr_infer.policy.limits.rate_tuning import Tuning
 from atomr_infer.policy.tenants.admission import UNCLAIMED, Claim
+from atomr_infer.policy.waits import wait_in_words
 from atomr_infer.serving.limits.known_full import KnownFull
 from atomr_infer.serving.limits.shadow import Shadow
 from atomr_infer.serving.limits.turnstile import Turnstile
@@ -300,7 +301,8 @@ class RateGate:
                     wait_s = max(wait_s, after_s)
         wait_s = min(wait_s, self.limits.window_s)
         return RateLimitedError(
-            f"the rate limit of {self.called} is reached; come again in {wait_s:.3g} s",
+            f"the rate limit of {self.called} is reached; "
+            f"come again in {wait_in_words(wait_s)}",
             code=LIMITED,
             retry_after_s=wait_s,
         )
