@@ -17,6 +17,7 @@ import trio.testing
 from atomr.otp import run_applications
 from atomr.process import kill
 from tests.examples.loading import EXAMPLES, load
+from tests.gateway.http import received
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -160,7 +161,7 @@ async def test_lines_may_come_in_pieces_and_several_at_once(kv: ModuleType) -> N
             await trio.testing.wait_all_tasks_blocked()
         answers = b""
         while len(answers) < len(b"OK\nOK\n"):
-            answers += await ann.stream.receive_some()
+            answers += await received(ann.stream)
         assert answers == b"OK\nOK\n"
         assert await bob.say("GET shopping a") == ["1", "OK"]
         assert await ann.say("ping a") == ["1", "OK"]

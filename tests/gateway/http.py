@@ -41,6 +41,13 @@ async def request(
             return parse(b"".join([piece async for piece in stream]))
 
 
+async def received(stream: trio.abc.ReceiveStream) -> bytes:
+    """Return what comes next; its end is an error, and not more of nothing for ever."""
+    data = bytes(await stream.receive_some())
+    assert data, "the connection has ended"
+    return data
+
+
 async def chat(port: int, /, **members: Any) -> Answer:
     """Ask for a chat completion."""
     return await request(port, "POST", "/v1/chat/completions", chat_body(**members))

@@ -18,7 +18,7 @@ from atomr_infer.gateway.access.cors import Cors
 from atomr_infer.gateway.exchanges.answer_headers import OWN_HEADERS
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.model.secret import Secret
-from tests.gateway.http import Answer, chat_body, request
+from tests.gateway.http import Answer, chat_body, received, request
 from tests.gateway.http1 import Client, get
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ async def test_http2_has_the_same(serve: Serve, method: str, status: int) -> Non
     ):
         await stream.send_all(connection.data_to_send())
         while not ended:
-            for event in connection.receive_data(await stream.receive_some()):
+            for event in connection.receive_data(await received(stream)):
                 assert getattr(event, "data", b"") == b""
                 if isinstance(event, ResponseReceived):
                     found.update(event.headers)  # type: ignore[arg-type] # as set

@@ -14,7 +14,7 @@ from atomr_infer.gateway.listening.listener import Listener
 from atomr_infer.model.deployment import Deployment, Serving
 from atomr_infer.serving.node import ServingNode
 from atomr_infer.serving.shared import Serving as ServingState
-from tests.gateway.http import chat, chat_body, head, parse, request, until
+from tests.gateway.http import chat, chat_body, head, parse, received, request, until
 
 if TYPE_CHECKING:
     from tests.gateway.conftest import Serve
@@ -83,7 +83,7 @@ async def test_a_connection_that_its_client_closed_is_closed_here_too() -> None:
         await stream.send_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
         answer = b""
         while not answer.endswith(b"}"):
-            answer += await stream.receive_some()
+            answer += await received(stream)
         # All read and the server idle: closing now is an end of file, no reset.
         await trio.testing.wait_all_tasks_blocked(0.05)
         assert listener.connections == 1

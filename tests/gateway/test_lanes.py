@@ -16,7 +16,7 @@ import trio
 from atomr_infer.gateway.http1.exchange import Http1Exchange
 from atomr_infer.gateway.http1.lanes import Lane, lane_of
 from atomr_infer.gateway.listening.asgi_exchange import AsgiExchange
-from tests.gateway.http import parse
+from tests.gateway.http import parse, received
 from tests.gateway.http1 import Client, connected, get, served
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ async def ask_h2(client: Client, *, in_pieces: bool, path: str = "/") -> bytes:
         await client.send(data[at : at + (1 if in_pieces else len(data))])
     body = b""
     while True:
-        for event in connection.receive_data(await client.stream.receive_some()):
+        for event in connection.receive_data(await received(client.stream)):
             if isinstance(event, h2.events.DataReceived):
                 body += event.data
             if isinstance(event, h2.events.StreamEnded):
