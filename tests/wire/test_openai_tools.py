@@ -75,6 +75,16 @@ def numbered(*pieces: Piece) -> list[Piece]:
             [(0, "a", "f", ""), (1, "a", "g", ""), (0, None, None, "{}")],
             id="nor where their pieces alternate",
         ),
+        pytest.param(
+            [(0, "a", "f", ""), (0, "b", None, "{"), (0, "c", None, "}")],
+            [(0, "a", "f", ""), (0, None, None, "{"), (0, None, None, "}")],
+            id="a new id without a name goes on with the call at its index",
+        ),
+        pytest.param(
+            [(0, "a", "f", ""), (1, "b", "g", ""), (0, "c", None, "{}")],
+            [(0, "a", "f", ""), (1, "b", "g", ""), (0, None, None, "{}")],
+            id="with that one, not with the last",
+        ),
     ],
 )
 def test_t4_a_new_id_is_a_new_index(sent: list[Piece], seen: list[Piece]) -> None:
@@ -105,6 +115,14 @@ def passed(*frames: bytes) -> list[bytes]:
             id="as OpenAI does",
         ),
         pytest.param([BEGUN % b"{", BEGUN % b"}"], id="an id that is repeated"),
+        pytest.param(
+            [
+                BEGUN % b"",
+                b'[{"index":0,"id":"b","function":{"name":null,"arguments":"{"}}]',
+                b'[{"index":0,"id":"c","function":{"name":null,"arguments":"}"}}]',
+            ],
+            id="a new id with each piece",
+        ),
         pytest.param([b"null", b"[]", BEGUN % b"{}"], id="members that say nothing"),
         pytest.param([b'[{"index":"0","id":"a"}]', b"7"], id="what cannot be read"),
     ],

@@ -49,12 +49,15 @@ class PassedCalls:
     r"""The tool calls of all choices of one answer.
 
     >>> from atomr_infer.wire.sse import SseEvent
-    >>> data = b'{"choices":[{"delta":{"tool_calls":[{"id":"%b","index":0}]}}]}'
+    >>> call = b'{"id":"%b","function":{"name":"f"},"index":0}'
+    >>> data = b'{"choices":[{"delta":{"tool_calls":[%b]}}]}' % call
     >>> calls = PassedCalls("r1")
     >>> calls.renumbered(SseEvent(data % b"a")) is None
     True
-    >>> calls.renumbered(SseEvent(data % b"b"))
-    b'data: {"choices":[{"delta":{"tool_calls":[{"id":"b","index":1}]}}]}\n\n'
+    >>> b'{"id":"b","function":{"name":"f"},"index":1}' in calls.renumbered(
+    ...     SseEvent(data % b"b")
+    ... )
+    True
     """
 
     def __init__(self, seed: str) -> None:

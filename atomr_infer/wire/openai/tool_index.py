@@ -2,7 +2,8 @@
 
 Upstreams number them in every way there is: from 0 again in each chunk, with
 gaps, or not at all, with a whole call in one chunk or its pieces in many.  What
-holds for all of them: a new id is a new call.
+holds for all of them: a new id with a name is a new call.  A new id without one,
+at an index that has a call, is that call's: some servers send one with each piece.
 
 Pure.
 """
@@ -65,6 +66,8 @@ class ToolCallNumbers:
             if here is not None and self._ids[here] == delta.id:
                 return here
             number = self._by_id.get(delta.id)
+            if number is None and delta.name is None:
+                return here
             return None if self._is_another(delta, number) else number
         if delta.index in self._by_native:
             return self._by_native[delta.index]
