@@ -43,6 +43,7 @@ class ModelTokenizer:
         self._tokenizer.no_padding()
         own = int(self._tokenizer.get_vocab_size(with_added_tokens=True))
         self.size = own if vocabulary is None else min(own, vocabulary)
+        self._is_spaced = _is_spaced(self._tokenizer)
 
     @property
     def text(self) -> str:
@@ -91,6 +92,9 @@ class ModelTokenizer:
 
     def name_of(self, token: int) -> str:
         """Return a token's text on its own, special tokens included."""
+        spaced = self._spaced(token)
+        if spaced is not None:
+            return spaced
         return str(self._tokenizer.decode([token], skip_special_tokens=False))
 
     def bytes_of(self, token: int) -> bytes | None:
@@ -102,6 +106,15 @@ class ModelTokenizer:
         if "\ufffd" not in text:
             return text.encode()
         return _bytes_named(self._tokenizer.id_to_token(token) or "")
+
+    def _spaced(self, token: int) -> str | None:
+        """Return the text of a token that has a blank by its name; None: it has none.
+
+        A decoder cuts the blank that a text begins with, and so that of each token
+        that is decoded on its own.
+        """
+        name = self._tokenizer.id_to_token(token) if self._is_spaced else None
+        return name.replace(_BLANK, " ") if name and _BLANK in name else None
 
     def end_tokens(
         self, settings: Mapping[str, Any], tokenizer_config: Mapping[str, Any]
@@ -118,6 +131,12 @@ class ModelTokenizer:
         text = special_token(tokenizer_config, "eos_token")
         number = None if text is None else self._tokenizer.token_to_id(text)
         return frozenset(found if number is None else found | {number})
+
+
+def _is_spaced(tokenizer: Tokenizer) -> bool:
+    """Whether names write a blank as SentencePiece does; byte-level ones do not."""
+    decoder = tokenizer.decoder
+    return decoder is not None and decoder.decode(["a", f"{_BLANK}b"]) == "a b"
 
 
 def _bytes_named(name: str) -> bytes | None:
@@ -144,5 +163,6 @@ def _byte_alphabet() -> dict[str, int]:
     return letters | {chr(0x100 + at): byte for at, byte in enumerate(hidden)}
 
 
+_BLANK = "\u2581"
 _BYTES = _byte_alphabet()
 _FALLBACK = re.compile(r"<0x([0-9A-F]{2})>")
