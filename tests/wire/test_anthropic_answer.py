@@ -194,6 +194,27 @@ def test_calls_one_after_the_other_are_streamed_as_they_come() -> None:
     assert b'"index":1,"content_block":{"type":"tool_use","id":"t1"' in begun
 
 
+@pytest.mark.parametrize("nothing", ["", " "])
+@pytest.mark.parametrize("then", [text("x"), think("x")])
+def test_text_behind_a_call_without_arguments_is_streamed_as_it_comes(
+    nothing: str, then: TokenChunk
+) -> None:
+    encoder = MESSAGES.stream(ASKED, FACTS)
+    encoder.encode(tool(0, nothing, named=True))
+    begun = encoder.encode(then)
+    assert b'"content_block_stop","index":0' in begun
+    assert b'"content_block_start","index":1' in begun
+
+
+def test_text_behind_several_calls_without_arguments_is_streamed_as_it_comes() -> None:
+    encoder = MESSAGES.stream(ASKED, FACTS)
+    encoder.encode(tool(0, named=True))
+    assert b"content_block_stop" not in encoder.encode(tool(1, named=True))
+    begun = encoder.encode(text("x"))
+    assert b'"content_block_stop","index":1' in begun
+    assert b'"content_block_start","index":2' in begun
+
+
 def test_calls_that_a_server_mixes_are_put_in_order() -> None:
     body = stream(
         tool(0, '{"a"', named=True),

@@ -66,6 +66,11 @@ class Block:
         """
         return self.kind is not BlockKind.TOOL or is_object(self.text)
 
+    @property
+    def is_bare_call(self) -> bool:
+        """True for a tool call that has no arguments yet."""
+        return self.kind is BlockKind.TOOL and not self.text.strip()
+
 
 def is_object(arguments: str) -> bool:
     """Return True for the text of a JSON object.

@@ -10,7 +10,7 @@ Blocks ascend and are never interleaved.  One block is open at a time; what
 belongs to a later one waits until the open one is over.  A tool call is over
 when its arguments are a whole JSON object and something else begins, so calls
 that come one after the other are all streamed, and those that a server mixes
-are put in order.
+are put in order.  One without arguments is over when text or a thought begins.
 
 Pure.
 
@@ -210,6 +210,8 @@ class _Queue:
         turn = _Turn(block)
         if not self._is_sent(block):
             self._leave_last()
+            if block.kind is not BlockKind.TOOL:
+                self._leave_bare_calls()
             self._turns.append(turn)
         return turn
 
@@ -225,6 +227,16 @@ class _Queue:
         """
         if self._turns and self._turns[-1].block.is_whole:
             self._turns[-1].block.over = True
+
+    def _leave_bare_calls(self) -> None:
+        """Close the calls that have no arguments, now that no other call begins.
+
+        Behind text nobody sends them any more, and all that follows would wait
+        for the end.
+        """
+        for turn in self._turns:
+            if turn.block.is_bare_call:
+                turn.block.over = True
 
     def _drain(self) -> list[bytes]:
         events: list[bytes] = []
