@@ -99,6 +99,21 @@ def test_nothing_said_is_no_usage() -> None:
     assert decode_usage(b'{"trafficType":"ON_DEMAND"}') is None
 
 
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"promptTokensDetails": [], "trafficType": "ON_DEMAND"},
+        {"promptTokensDetails": [{"modality": "TEXT", "tokenCount": 5}]},
+        {"cachedContentTokenCount": 5},
+        {"toolUsePromptTokenCount": 5},
+    ],
+)
+def test_parts_of_counts_that_were_not_said_are_no_usage(
+    members: dict[str, Any],
+) -> None:
+    assert _usage(**members) is None
+
+
 COUNT = st.integers(0, 1000)
 USAGES = st.builds(
     Usage,
@@ -152,7 +167,10 @@ def test_no_bucket_is_negative_and_input_is_what_was_said(
     members: dict[str, int],
 ) -> None:
     usage = _usage(**members)
-    assert usage is not None
+    parts_alone = {"cachedContentTokenCount", "toolUsePromptTokenCount"}
+    assert (usage is None) is (members.keys() <= parts_alone)
+    if usage is None:
+        return
     assert usage.prompt_tokens == members.get("promptTokenCount", 0) + members.get(
         "toolUsePromptTokenCount", 0
     )

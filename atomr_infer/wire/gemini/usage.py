@@ -59,8 +59,8 @@ class _NoCountError(Exception):
 def decode_usage(raw: bytes) -> Usage | None:
     """Return the usage that a JSON value tells; None when it tells none.
 
-    An object without any of the counts (Vertex's ``trafficType`` alone) tells
-    nothing: it must not be billed as nothing.
+    An object without any count of a whole (Vertex's ``trafficType`` alone, or with
+    an empty list of details) tells nothing: it must not be billed as nothing.
 
     >>> decode_usage(b'{"promptTokenCount":5,"cachedContentTokenCount":2,'
     ...     b'"candidatesTokenCount":3,"thoughtsTokenCount":1}')
@@ -74,7 +74,13 @@ def decode_usage(raw: bytes) -> Usage | None:
 
 
 def _is_empty(told: UsageMetadata) -> bool:
-    return all(value is None for value in msgspec.structs.astuple(told))
+    """Whether it says neither what was read nor what was written."""
+    return (
+        told.prompt_token_count is None
+        and told.candidates_token_count is None
+        and told.thoughts_token_count is None
+        and told.total_token_count is None
+    )
 
 
 def _buckets(told: UsageMetadata) -> Usage:
