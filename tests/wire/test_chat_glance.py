@@ -64,6 +64,8 @@ USUAL: list[dict[str, Any]] = [
             "json_schema": {"name": "s", "schema": {"type": "object"}},
         }
     },
+    {"seed": 2**64 - 1},
+    {"seed": -(2**63)},
     {"reasoning_effort": "low", "user": "me", "service_tier": "auto"},
 ]
 
@@ -118,6 +120,8 @@ def test_usual_requests_are_told_at_a_glance(members: dict[str, Any]) -> None:
         body(stream_options={}),
         body(tools=[{"type": "web_search"}]),
         body(unknown=1),
+        body(seed=2**64),
+        body(seed=-(2**63) - 1),
         body(Model="other"),
         b'{"model": "a", "model": "b", "messages": [{"role":"user","content":"hi"}]}',
         rb'{"\u006dodel": "a", "model": "b", "messages": '

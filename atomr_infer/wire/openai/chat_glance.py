@@ -22,6 +22,7 @@ from atomr_infer.model.batch import ExecuteBatch, Sampling
 from atomr_infer.model.dialect import Dialect
 from atomr_infer.model.source import Source
 from atomr_infer.wire.ingress import Asked
+from atomr_infer.wire.openai.chat_request import SEEDS
 
 if TYPE_CHECKING:
     from atomr_infer.wire.ingress import Call
@@ -202,11 +203,9 @@ def glance_at_chat_request(call: Call) -> Asked | None:
         return None  # it may stand twice
     if request.metadata is not None and "tags" in request.metadata:
         return None  # some servers choose a model by them
-    options = request.stream_options
-    if (options is not None and not stream) or (
-        request.top_logprobs and not request.logprobs
-    ):
+    if _is_at_odds(request):
         return None
+    options = request.stream_options
     batch = ExecuteBatch(
         request_id=call.request_id,
         model=model,
@@ -220,6 +219,16 @@ def glance_at_chat_request(call: Call) -> Asked | None:
     )
     asked_usage = options is not None and bool(options.include_usage)
     return Asked(batch=batch, include_usage=asked_usage)
+
+
+def _is_at_odds(request: _Request) -> bool:
+    """Whether members do not go together, or one is beyond what types can bound."""
+    least, most = SEEDS
+    return (
+        (request.stream_options is not None and not request.stream)
+        or bool(request.top_logprobs and not request.logprobs)
+        or (request.seed is not None and not least <= request.seed <= most)
+    )
 
 
 def _sampling(request: _Request) -> Sampling:
