@@ -481,6 +481,11 @@ def test_sampling_has_geminis_names() -> None:
     }
 
 
+def test_top_k_that_means_all_of_them_is_not_sent() -> None:
+    sent = _sent(_batch(sampling=Sampling(top_k=-1, seed=1)))
+    assert sent["generationConfig"] == {"seed": 1}
+
+
 @pytest.mark.parametrize("seed", [-(2**31), -1, 0, 2**31 - 1])
 def test_seed_that_fits_is_sent_as_it_is(seed: int) -> None:
     sent = _sent(_batch(sampling=Sampling(seed=seed)))

@@ -248,7 +248,8 @@ def _sampling(sampling: Sampling) -> _Members:
     members: _Members = {
         "temperature": sampling.temperature,
         "topP": sampling.top_p,
-        "topK": sampling.top_k,
+        # Another engine's word for "all of them" is -1.
+        "topK": None if sampling.top_k == -1 else sampling.top_k,
         "maxOutputTokens": sampling.max_tokens,
         "stopSequences": sampling.stop or None,
         "seed": None if sampling.seed is None else _int32(sampling.seed),
