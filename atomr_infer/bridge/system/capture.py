@@ -47,10 +47,10 @@ class OutputCapture:
         return self._output.tail
 
     def show_last(self) -> None:
-        """Log the last lines of an engine that failed, unless they were shown."""
-        if not self._log.isEnabledFor(logging.INFO):
-            for line in self.tail:
-                self._log.warning("%s", line)
+        """Log the last lines of an engine that failed, those that were not shown."""
+        were_shown = self._log.isEnabledFor(logging.INFO)
+        for line in self._output.held_back if were_shown else self.tail:
+            self._log.warning("%s", line)
 
     async def run(self) -> None:
         """Read until the end of the output; never waits for anything else.

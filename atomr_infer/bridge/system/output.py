@@ -46,12 +46,17 @@ class OutputLog:
         self._allowance = float(BURST_LINES)
         self._refilled_at = now
         self._left_out = 0
-        self._tail: deque[str] = deque(maxlen=TAIL_LINES)
+        self._tail: deque[tuple[str, bool]] = deque(maxlen=TAIL_LINES)
 
     @property
     def tail(self) -> tuple[str, ...]:
         """The last lines, held back or not."""
-        return tuple(self._tail)
+        return tuple(text for text, _ in self._tail)
+
+    @property
+    def held_back(self) -> tuple[str, ...]:
+        """Those of the last lines that were not to be logged: there were too many."""
+        return tuple(text for text, was_admitted in self._tail if not was_admitted)
 
     def feed(self, received: bytes, now: float) -> list[str]:
         """Return the lines to log now.
@@ -86,8 +91,9 @@ class OutputLog:
         self._cut_bytes = 0
         if not text:
             return []
-        self._tail.append(text)
-        return self._admit(text, now)
+        admitted = self._admit(text, now)
+        self._tail.append((text, bool(admitted)))
+        return admitted
 
     def _admit(self, text: str, now: float) -> list[str]:
         refill = (now - self._refilled_at) * LINES_PER_S

@@ -65,3 +65,11 @@ def test_tail_keeps_the_last_lines_even_of_a_flood() -> None:
     log = OutputLog(0.0)
     log.feed(b"".join(b"%d\n" % n for n in range(5000)), 0.0)
     assert log.tail == tuple(str(n) for n in range(5000 - TAIL_LINES, 5000))
+
+
+def test_those_of_the_last_lines_that_were_held_back_are_known() -> None:
+    log = OutputLog(0.0)
+    log.feed(b"shown\n" * BURST_LINES + b"first\nsecond\n", 0.0)
+    log.feed(b"after\n", 1 / LINES_PER_S)
+    assert log.held_back == ("first", "second")
+    assert log.tail[-4:] == ("shown", "first", "second", "after")
