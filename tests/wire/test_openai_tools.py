@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 
 from atomr_infer.model.batch import ExecuteBatch, Message, Role, ToolCallDelta
+from atomr_infer.wire.openai.passed_calls import PassedCalls
 from atomr_infer.wire.openai.tool_index import ToolCallNumbers
 from atomr_infer.wire.openai.upstream_delta import NO_INDEX
 from atomr_infer.wire.openai.upstream_pass import ChatPass
+from atomr_infer.wire.sse import SseEvent
 
 Piece = tuple[int, str | None, str | None, str]
 
@@ -153,6 +155,40 @@ def test_a_call_without_an_id_is_passed_on_with_one() -> None:
     nameless = b'[{"index":0,"function":{"name":"f","arguments":"{}"}}]'
     (frame,) = passed(CHUNK % (0, nameless))
     assert b'"id":"call_r_0_0"' in frame
+
+
+@pytest.mark.parametrize(
+    "unreadable",
+    [
+        pytest.param(b'{"index":1,"delta":{"tool_calls":[7]}}', id="no call"),
+        pytest.param(
+            b'{"index":1,"delta":{"tool_calls":[{"id":"z","index":1,"\xff":1}]}}',
+            id="no text",
+        ),
+    ],
+)
+def test_t4_calls_beside_those_that_cannot_be_read_are_numbered(
+    unreadable: bytes,
+) -> None:
+    call = BEGUN.replace(b'"a"', b'"b"') % b"{}"
+    choice = b'{"index":0,"delta":{"tool_calls":%b}}' % call
+    broken = SseEvent(b'{"choices":[%b,%b]}' % (choice, unreadable))
+    calls = PassedCalls("r")
+    calls.renumbered(SseEvent(b'{"choices":[%b]}' % choice.replace(b'"b"', b'"a"')))
+    written = calls.renumbered(broken)
+    assert written is not None
+    assert b'"index":1,"id":"b"' in written
+    assert unreadable in written
+
+
+def test_t4_an_event_that_cannot_be_written_anew_takes_no_number() -> None:
+    data = b'{"choices":[{"delta":{"tool_calls":%b}}]%b}'
+    calls = PassedCalls("r")
+    broken = SseEvent(data % (b'[{"function":{"name":"f"}}]', b',"\xff":1'))
+    assert calls.renumbered(broken) is None
+    written = calls.renumbered(SseEvent(data % (b'[{"function":{"name":"f"}}]', b"")))
+    assert written is not None
+    assert b'"index":0,"id":"call_r_0_0"' in written
 
 
 def test_t4_an_event_of_several_lines_stays_one_event() -> None:

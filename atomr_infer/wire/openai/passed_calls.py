@@ -19,6 +19,9 @@ from atomr_infer.wire.openai.upstream_delta import decode_tool_calls
 from atomr_infer.wire.sse import encode_event
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from atomr_infer.model.batch import ToolCallDelta
     from atomr_infer.wire.sse import SseEvent
 
 _Members = dict[str, msgspec.Raw]
@@ -72,45 +75,59 @@ class PassedCalls:
     def renumbered(self, event: SseEvent) -> bytes | None:
         """Return the event with its calls numbered; None: they are.
 
-        One whose calls cannot be read is left as it is.
+        Calls that cannot be read are left as they are.
         """
+        # All that can fail comes first: a call that is not written takes no number.
         try:
             choices = _decode(event.data).choices or ()
-            numbered = [self._number(choice) for choice in choices]
+            chunk = _members(event.data)
+            written = _items(chunk["choices"]) if choices else []
         except _DECODE_ERRORS:
             return None
+        numbered = [
+            self._number(choice, members)
+            for choice, members in zip(choices, written, strict=True)
+        ]
         if not any(numbered):
             return None
-        chunk = _members(event.data)
-        written = _items(chunk["choices"])
-        for members, calls in zip(written, numbered, strict=True):
-            if calls:
-                delta = _members(members["delta"])
-                delta["tool_calls"] = msgspec.Raw(_encode(calls))
-                members["delta"] = msgspec.Raw(_encode(delta))
         chunk["choices"] = msgspec.Raw(_encode(written))
         # A line end between two members would cut the event in two.
         return encode_event(
             msgspec.json.format(_encode(chunk), indent=-1), event.event or None
         )
 
-    def _number(self, choice: _Choice) -> list[_Members]:
-        """Return a choice's calls with their numbers; nothing: they have them."""
+    def _number(self, choice: _Choice, written: _Members) -> bool:
+        """Write a choice's calls with their numbers; False: they are as they were."""
         raw = (choice.delta or _Delta()).tool_calls
-        pieces = decode_tool_calls(raw)
-        if not pieces:
-            return []
+        try:
+            pieces = decode_tool_calls(raw)
+            if not pieces:
+                return False
+            calls = _items(raw)
+            delta = _members(written["delta"])
+        except _DECODE_ERRORS:
+            return False
         numbers = self._numbers.setdefault(
             choice.index, ToolCallNumbers(f"{self._seed}_{choice.index}")
         )
-        numbered = [numbers.renumber(piece) for piece in pieces]
-        calls = _items(raw)
-        differs = False
-        for members, piece, given in zip(calls, pieces, numbered, strict=True):
-            if given.index != piece.index:
-                members["index"] = msgspec.Raw(_encode(given.index))
-                differs = True
-            if piece.id is None and given.id is not None:
-                members["id"] = msgspec.Raw(_encode(given.id))
-                differs = True
-        return calls if differs else []
+        if not _renumber(numbers, pieces, calls):
+            return False
+        delta["tool_calls"] = msgspec.Raw(_encode(calls))
+        written["delta"] = msgspec.Raw(_encode(delta))
+        return True
+
+
+def _renumber(
+    numbers: ToolCallNumbers, pieces: Sequence[ToolCallDelta], calls: list[_Members]
+) -> bool:
+    """Write the calls' numbers and missing ids into them; False: they have them."""
+    differs = False
+    for members, piece in zip(calls, pieces, strict=True):
+        given = numbers.renumber(piece)
+        if given.index != piece.index:
+            members["index"] = msgspec.Raw(_encode(given.index))
+            differs = True
+        if piece.id is None and given.id is not None:
+            members["id"] = msgspec.Raw(_encode(given.id))
+            differs = True
+    return differs
