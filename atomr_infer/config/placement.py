@@ -49,7 +49,7 @@ def _roles(table: TableReader) -> frozenset[Role]:
     if not isinstance(given, list) or not given:
         raise table.fail("roles", f"roles is no array of {', '.join(_ROLES)}")
     for name in given:
-        if name not in _ROLES:
+        if not isinstance(name, str) or name not in _ROLES:
             near = difflib.get_close_matches(str(name), _ROLES, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"use {', '.join(_ROLES)}"
             raise table.fail("roles", f"{name!r} is no role; {hint}")

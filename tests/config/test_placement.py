@@ -43,6 +43,8 @@ def test_all_keys_are_read() -> None:
         ("replicas = 2", r"it belongs under \[deployment.serving\]"),
         ('roles = "gpu"', "roles is no array of control, gpu, egress, edge"),
         ('roles = ["egres"]', "'egres' is no role; did you mean 'egress'?"),
+        ('roles = [["gpu"]]', r"\['gpu'\] is no role; did you mean 'gpu'"),
+        ("roles = [{ a = 1 }]", "{'a': 1} is no role; use control"),
         ('roles = ["x"]', "'x' is no role; use control, gpu, egress, edge"),
         ('labels = "eu"', "labels is a string, not a table"),
         ("labels = { region = 1 }", "region is a number, not a string or some"),
