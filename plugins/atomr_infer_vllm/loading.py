@@ -103,25 +103,6 @@ async def start(
     """
     from vllm.usage.usage_lib import UsageContext  # noqa: PLC0415  as above
     from vllm.v1.engine.async_llm import AsyncLLM  # noqa: PLC0415  as above
-    from vllm.v1.metrics.loggers import StatLoggerBase  # noqa: PLC0415  as above
-
-    class StepLogger(StatLoggerBase):  # type: ignore[misc] # vLLM is not here
-        """Told of each step, as what logs vLLM's figures is."""
-
-        def __init__(self, vllm_config: object, engine_index: int = 0) -> None:
-            """Need none of it."""
-
-        def record(
-            self,
-            scheduler_stats: SchedulerStats | None,
-            *_: object,
-            **__: object,
-        ) -> None:
-            """Take what a step came to."""
-            steps.take(scheduler_stats)
-
-        def log_engine_initialized(self) -> None:
-            """Nothing is logged."""
 
     try:
         config = arguments.create_engine_config(UsageContext.ENGINE_CONTEXT)
@@ -130,13 +111,39 @@ async def start(
             # given: vLLM takes it only beside a grammar engine by name, and would then
             # refuse what that one cannot do instead of asking another.
             config.structured_outputs_config.disable_any_whitespace = True
-        # Its own logger would write a line for each step; what is told to others, and
-        # to its metrics, is not less without it.
+        # Without its own loggers, for which ours is one; what is told to its metrics
+        # is not less.
         return AsyncLLM.from_vllm_config(
-            config, stat_loggers=[StepLogger], disable_log_stats=True
+            config,
+            stat_loggers=[_step_logger(steps)],
+            enable_log_requests=arguments.enable_log_requests,
+            disable_log_stats=True,
         )
     except Exception as error:
         raise start_error(options.weights, error) from error
+
+
+def _step_logger(steps: Steps) -> type:
+    """Return what logs vLLM's figures when it is asked to, and counts its steps."""
+    from vllm.v1.metrics.loggers import LoggingStatLogger  # noqa: PLC0415  as above
+
+    class StepLogger(LoggingStatLogger):  # type: ignore[misc] # vLLM is not here
+        """Told of each step."""
+
+        def record(
+            self,
+            scheduler_stats: SchedulerStats | None,
+            *more: object,
+            **named: object,
+        ) -> None:
+            """Take what a step came to."""
+            steps.take(scheduler_stats)
+            super().record(scheduler_stats, *more, **named)
+
+        def _log_iteration_details(self, *_: object) -> None:
+            """Log nothing: it would be a line for each step."""
+
+    return StepLogger
 
 
 def runner_of(

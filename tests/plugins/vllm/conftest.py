@@ -140,6 +140,7 @@ def engine(adapter: Path) -> Iterator[RunningEngine]:
             max_seqs=16,
             tool_parser="hermes",
             lora={"adapted": str(adapter)},
+            engine={"enable_log_requests": True},
         )
     )
     yield running

@@ -383,6 +383,19 @@ def test_its_own_metrics_say_that_one_who_left_is_out_within_a_few_steps(
     assert engine.run(leave) < 20
 
 
+def test_its_requests_and_its_figures_are_in_the_log_and_not_its_steps(
+    engine: RunningEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "atomr_infer.engine.tiny")
+    answer(engine, greedy(8))
+    give_up_at = time.monotonic() + PATIENCE_S
+    while "Avg generation throughput: " not in caplog.text:
+        assert time.monotonic() < give_up_at, caplog.text
+        time.sleep(0.1)
+    assert "Added request " in caplog.text
+    assert "Iteration(" not in caplog.text
+
+
 def test_each_token_is_a_step_and_at_rest_there_is_none(
     engine: RunningEngine,
 ) -> None:
