@@ -39,7 +39,10 @@ class _Lines:
             self._told = level >= _WARN and not self.hushed()
         if self._told:
             words = text.decode(errors="replace")
-            self._last.append(words)
+            if level == _CONTINUED and self._last:
+                self._last[-1] += words
+            else:
+                self._last.append(words)
             sys.stderr.write(words)
 
 

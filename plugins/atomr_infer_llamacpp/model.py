@@ -142,11 +142,12 @@ class LlamaContext:
         params.n_threads = params.n_threads_batch = threads
         # One cache for all: a sequence may be long where the others are short.
         params.kv_unified = True
+        forget_said()
         handle = llama_cpp.llama_init_from_model(model.handle, params)
         if not handle:
             raise EngineStartError(
                 f"llama.cpp has no memory for a cache of {cache_tokens} tokens; lower "
-                "cache_tokens or max_seqs"
+                f"cache_tokens or max_seqs; it said: {said_last()}"
             )
         self._handle: Any = handle
         self._memory: Any = llama_cpp.llama_get_memory(handle)
@@ -188,6 +189,7 @@ class LlamaContext:
         return [self._logits(at) for at in wanted]
 
     def _decode(self, stopped: Callable[[], bool] | None) -> int:
+        forget_said()
         if stopped is None:
             return int(llama_cpp.llama_decode(self._handle, self._batch))
         callback = llama_cpp.ggml_abort_callback(lambda _: stopped())

@@ -15,7 +15,7 @@ import numpy as np
 from atomr_infer.errors import EngineStartError
 from atomr_infer.model.capabilities import Feature
 from atomr_infer_llamacpp.faults import decode_error
-from atomr_infer_llamacpp.logs import said_last
+from atomr_infer_llamacpp.logs import forget_said, said_last
 from atomr_infer_llamacpp.options import Pooling
 
 if TYPE_CHECKING:
@@ -87,11 +87,12 @@ class LlamaTexts:
         params.n_seq_max = MAX_TEXTS
         params.n_threads = params.n_threads_batch = threads
         params.kv_unified = True
+        forget_said()
         handle = llama_cpp.llama_init_from_model(model.handle, params)
         if not handle:
             raise EngineStartError(
                 f"llama.cpp has no memory for runs of {batch_tokens} tokens; lower "
-                "context_tokens"
+                f"context_tokens; it said: {said_last()}"
             )
         self._handle: Any = handle
         self._size = model.vector_size
@@ -140,6 +141,7 @@ class LlamaTexts:
                 batch.logits[at] = True
                 at += 1
         batch.n_tokens = at
+        forget_said()
         status = llama_cpp.llama_decode(self._handle, batch)
         try:
             if status:
