@@ -11,6 +11,7 @@ import attrs
 import click
 
 from atomr_infer.cli.asking.operators import ask, ask_all
+from atomr_infer.cli.output.lines import below, one_line
 from atomr_infer.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -99,8 +100,8 @@ def _take_part(done: dict[str, Any], of: Callable[[Any], Any]) -> None:
 
 
 def _print_node(name: str, done: Any, show: Callable[[Any], None]) -> None:  # noqa: ANN401 - JSON
-    click.echo(click.style(f"[{name}]", bold=True))
+    click.echo(click.style(one_line(f"[{name}]"), bold=True))
     if done["status"] in _GOOD:
         show(done["answer"])
     else:
-        click.echo(f"refused: {done['answer']['error']['message']}")
+        click.echo(below(f"refused: {done['answer']['error']['message']}"))

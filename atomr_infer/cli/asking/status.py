@@ -16,7 +16,7 @@ from atomr_infer.cli.asking.spending_tables import (
 )
 from atomr_infer.cli.asking.whole_budgets import budgets_of, whole_budgets
 from atomr_infer.cli.output.clock import clock
-from atomr_infer.cli.output.lines import one_line
+from atomr_infer.cli.output.lines import below, one_line
 from atomr_infer.cli.output.tables import print_table
 from atomr_infer.errors import ConfigError
 
@@ -56,7 +56,7 @@ def _show_of_all(whole: Mapping[str, Any]) -> None:
 
 def _show_status(answer: Any) -> None:  # noqa: ANN401 - JSON
     for line in _of_node(answer):
-        click.echo(one_line(line))
+        click.echo(below(line))
     print_deployments(answer["deployments"])
     for table in (limits_table(answer["limits"]), budgets_table(answer["budgets"])):
         if table is not None:
@@ -113,7 +113,7 @@ def print_circuit(where: Where, deployment: str, to: str, *, as_json: bool) -> N
 
 
 def _show_forced(circuit: Any) -> None:  # noqa: ANN401 - JSON
-    click.echo(f"the circuit of {circuit['endpoint']} is {circuit['state']}")
+    click.echo(one_line(f"the circuit of {circuit['endpoint']} is {circuit['state']}"))
 
 
 def _circuit_of(deployment: Any) -> Any:  # noqa: ANN401 - JSON
@@ -125,10 +125,11 @@ def _circuit_of(deployment: Any) -> Any:  # noqa: ANN401 - JSON
 
 
 def _show_circuit(circuit: Any) -> None:  # noqa: ANN401 - JSON
-    click.echo(f"the circuit of {circuit['endpoint']} is {_circuit(circuit)}")
+    click.echo(one_line(f"the circuit of {circuit['endpoint']} is {_circuit(circuit)}"))
     for step in circuit["history"]:
         moved = f"{step['before']} -> {step['after']}"
-        click.echo(f"  {step['ago_s']:.0f} s ago: {moved} ({step['reason']})")
+        reason = one_line(step["reason"])
+        click.echo(f"  {step['ago_s']:.0f} s ago: {moved} ({reason})")
 
 
 def _table(deployments: list[Any]) -> Table:

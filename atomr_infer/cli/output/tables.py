@@ -15,7 +15,10 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
+from atomr_infer.cli.output.lines import one_line
+
 if TYPE_CHECKING:
+    from rich.console import RenderableType
     from rich.table import Table
 
 READABLE = 100
@@ -33,8 +36,10 @@ def print_table(table: Table) -> None:
     """Print a table.
 
     Where no terminal is, each row is one line, whole, for grep, and ends with its last
-    word: rich fills the last column with blanks.
+    word: rich fills the last column with blanks.  A cell is one line wherever it is
+    printed: what others have sent begins no row, and moves no cursor.
     """
+    _tidy(table)
     console = Console()
     if console.is_terminal:
         _print_for_eyes(table, console)
@@ -50,7 +55,7 @@ def _print_for_eyes(table: Table, console: Console) -> None:
     width = min(console.width, READABLE)
     console.width = _UNBOUNDED
     whole = console.measure(table).maximum
-    last = max(len(line) for cell in _column(table, -1) for line in cell.split("\n"))
+    last = max(map(len, _column(table, -1)))
     console.width = width
     if whole - last + _LEAST_WRAPPED <= width or whole <= width:
         for column in table.columns[:-1]:
@@ -65,6 +70,19 @@ def _print_for_eyes(table: Table, console: Console) -> None:
         pairs = zip(titles[1:], told, strict=True)
         known = [f"{title} {cell}" for title, cell in pairs if cell not in _NOTHING]
         console.print(Padding(Text(" · ".join(known)), (0, 0, 0, _GAP)))
+
+
+def _tidy(table: Table) -> None:
+    for column in table.columns:
+        # rich has no public way to write a cell anew.
+        column._cells[:] = map(_shown, column.cells)  # noqa: SLF001
+
+
+def _shown(cell: RenderableType) -> RenderableType:
+    """Return a cell as text of one line; what is not text is ours."""
+    if isinstance(cell, Text):
+        return cell if cell.plain.isprintable() else Text(one_line(cell.plain))
+    return one_line(cell) if isinstance(cell, str) else cell
 
 
 def _column(table: Table, index: int) -> list[str]:

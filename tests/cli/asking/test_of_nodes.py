@@ -16,6 +16,7 @@ from tests.ports import free_port
 if TYPE_CHECKING:
     from pathlib import Path
 
+URL, SECRET = "http://127.0.0.1:1", Secret("adm-0123456789")
 CIRCUIT = {
     "endpoint": "http://x",
     "state": "closed",
@@ -58,6 +59,40 @@ def test_who_moved_in_the_file_is_said_to_be_where_it_was(tmp_path: Path) -> Non
     ]
 
 
+def status_of(configuration: dict[str, object]) -> dict[str, object]:
+    """Return what a node answers that has nothing but a configuration to tell of."""
+    empty = ("ending", "away", "problems", "deployments", "limits", "budgets")
+    told = {"node": "n", "ready": True, "configuration": configuration}
+    return {**told, **{name: [] for name in empty}}
+
+
+def test_each_mistake_of_a_refused_file_is_a_line_below_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reason = "f.toml:2: unknown key 'prot'\nf.toml:5: roles is\x1b[2K a string"
+    refused = {"state": "refused", "refused_at_s": 0, "reason": reason}
+    monkeypatch.setattr(nodes, "ask", lambda *_, **__: status_of(refused))
+    print_status(Where(URL, SECRET), as_json=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].endswith(": f.toml:2: unknown key 'prot'")
+    assert lines[2] == r"    f.toml:5: roles is\x1b[2K a string"
+
+
+def test_what_a_node_refuses_with_writes_over_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = {"error": {"message": "no\x1b[1A\r such thing\n[b]"}}
+    answers = {"a": {"status": 404, "answer": error}}
+    monkeypatch.setattr(nodes, "ask_all", lambda *_, **__: answers)
+    with pytest.raises(SystemExit):
+        print_status(Where(URL, SECRET, all_nodes=True), as_json=False)
+    assert capsys.readouterr().out.splitlines() == [
+        "[a]",
+        r"refused: no\x1b[1A\r such thing",
+        "    [b]",
+    ]
+
+
 def test_a_node_on_which_a_deployment_has_no_circuit_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -66,7 +101,7 @@ def test_a_node_on_which_a_deployment_has_no_circuit_is_named(
         "b": {"status": 200, "answer": {"name": "m", "circuit": None}},
     }
     monkeypatch.setattr(nodes, "ask_all", lambda *_, **__: answers)
-    where = Where("http://127.0.0.1:1", Secret("adm-0123456789"), all_nodes=True)
+    where = Where(URL, SECRET, all_nodes=True)
     with pytest.raises(SystemExit):
         print_circuit(where, "m", "show", as_json=False)
     assert capsys.readouterr().out.splitlines() == [
@@ -74,4 +109,17 @@ def test_a_node_on_which_a_deployment_has_no_circuit_is_named(
         "the circuit of http://x is closed",
         "[b]",
         "refused: m asks no endpoint, so it has no circuit",
+    ]
+
+
+def test_why_a_circuit_opened_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    step = {"before": "closed", "after": "open", "ago_s": 3, "reason": "x\n\x1b[2Ky"}
+    answer = {"name": "m", "circuit": {**CIRCUIT, "history": [step]}}
+    monkeypatch.setattr(nodes, "ask", lambda *_, **__: answer)
+    print_circuit(Where(URL, SECRET), "m", "show", as_json=False)
+    assert capsys.readouterr().out.splitlines() == [
+        "the circuit of http://x is closed",
+        r"  3 s ago: closed -> open (x\n\x1b[2Ky)",
     ]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from rich.table import Table
+from rich.text import Text
 
 from atomr_infer.cli.output.tables import print_table
 from tests.cli.conftest import run_command
@@ -32,6 +33,35 @@ def test_a_row_is_one_line_without_trailing_blanks(
     assert capsys.readouterr().out == (
         f"name  what it is\na     {'x' * 300}\nbc    short\nd\n"
     )
+
+
+FORGED = "one\nforged  ready\x1b[1A\x1b[2K"
+
+
+def test_a_cell_of_others_forges_no_row_for_grep(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    table = Table(box=None, pad_edge=False)
+    for title in ("name", "state"):
+        table.add_column(title)
+    table.add_row(Text(FORGED), FORGED)
+
+    print_table(table)
+
+    _, *rows = capsys.readouterr().out.splitlines()
+    assert rows == ["  ".join([r"one\nforged  ready\x1b[1A\x1b[2K"] * 2)]
+
+
+@pytest.mark.parametrize("columns", [30, 100])
+def test_a_cell_of_others_moves_no_cursor(
+    columns: int,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    table = table_of((FORGED, "serving", "4", FORGED))
+    shown = "\n".join(on_terminal(table, columns, capsys, monkeypatch))
+    assert "\x1b" not in shown
+    assert not any(line.startswith("forged") for line in shown.splitlines())
 
 
 async def test_the_list_of_runtimes_has_no_trailing_blanks() -> None:
