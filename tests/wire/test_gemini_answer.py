@@ -214,6 +214,22 @@ def test_t3_calls_that_begin_together_keep_their_own_arguments() -> None:
     assert _candidate(*chunks) == _said(*parts, finishReason="STOP")
 
 
+@pytest.mark.parametrize("late", ["", " "])
+def test_t3_a_late_piece_that_adds_nothing_is_no_call(late: str) -> None:
+    chunks = (
+        _calls(ToolCallDelta(index=0, id="1", name="f", arguments="{}")),
+        _calls(ToolCallDelta(index=1, id="2", name="g")),
+        _calls(ToolCallDelta(index=0, arguments=late)),
+        _calls(ToolCallDelta(index=1, arguments='{"b":2}')),
+        TokenChunk(finish_reason=FinishReason.TOOL_CALLS),
+    )
+    assert _candidate(*chunks) == _said(
+        {"functionCall": {"id": "1", "name": "f", "args": {}}},
+        {"functionCall": {"id": "2", "name": "g", "args": {"b": 2}}},
+        finishReason="STOP",
+    )
+
+
 @pytest.mark.parametrize("arguments", ["[1]", "{", '{"a":}', "nope"])
 def test_arguments_that_are_no_object_end_the_answer_in_geminis_own_word(
     arguments: str,

@@ -44,15 +44,20 @@ class CallAssembler:
 
     def __init__(self) -> None:
         self._open: dict[int, _Call] = {}
+        self._given: set[int] = set()
         self.malformed: str | None = None
 
     def add(self, delta: ToolCallDelta) -> list[_Part]:
         """Take a piece; return the parts of calls that it shows to be whole.
 
         A call that has no arguments yet is not whole: servers begin several and
-        then send the arguments of each.
+        then send the arguments of each.  A piece that adds nothing to a call that
+        was given out is too late to be one of its own.
         """
-        whole = [] if delta.index in self._open else self._whole()
+        is_open = delta.index in self._open
+        if not is_open and delta.index in self._given and _is_blank(delta):
+            return []
+        whole = [] if is_open else self._whole()
         call = self._open.setdefault(delta.index, _Call())
         call.id = delta.id or call.id
         call.name = delta.name or call.name
@@ -69,6 +74,7 @@ class CallAssembler:
                 break
             parts.append(part)
             del self._open[index]
+            self._given.add(index)
         return parts
 
     def end(self) -> list[_Part]:
@@ -93,6 +99,10 @@ class CallAssembler:
         if call.signature is not None:
             part["thoughtSignature"] = to_wire(call.signature)
         return part
+
+
+def _is_blank(delta: ToolCallDelta) -> bool:
+    return delta.name is None and not delta.arguments.strip()
 
 
 def _object(text: str) -> msgspec.Raw | None:
