@@ -249,6 +249,23 @@ async def test_who_tells_is_waited_for_for_longer_and_not_for_ever(
     assert "b have not told all that they know for 60 s" in caplog.text
 
 
+async def test_who_goes_away_in_the_middle_still_owes_the_rest(
+    autojump_clock: MockClock,
+) -> None:
+    hearing, told = hearing_of("b")
+    hearing.begin()
+    told["b"] = False
+    await trio.sleep(MEETS_S * 2)
+    assert not is_over(hearing)
+    del told["b"]  # its link is lost
+    assert not is_over(hearing)
+    assert hearing.unheard == ("b",)
+    told["b"] = False
+    assert not is_over(hearing)
+    told["b"] = True
+    assert is_over(hearing)
+
+
 async def test_commands_of_a_new_node_wait_until_it_knows_what_they_are_about(
     tmp_path: Path,
 ) -> None:

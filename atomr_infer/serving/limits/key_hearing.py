@@ -5,8 +5,10 @@ secret, and later that it was revoked.  So what it has heard is not believed bef
 of it has come that those others knew whom it has met: the replicator says so
 (:meth:`~atomr.cluster.replicator.Replicator.told`), however long it takes.
 
-Whom it has not met cannot be asked.  When all are there who should always be, nobody is
-missing; else the rest is waited for as long as connections may take.
+Who goes away in the middle still owes the rest: it comes back and tells it, or is given
+up after a minute.  Whom it has not met cannot be asked.  When all are there who should
+always be, nobody is missing; else the rest is waited for as long as connections may
+take.
 """
 
 from __future__ import annotations
@@ -48,6 +50,8 @@ class KeyHearing:
         self._others = others
         self._is_over = others is None
         self._began_at_s = math.inf
+        # Who was seen to know more, and has not told it: also while it is away.
+        self._owing: set[str] = set()
 
     def begin(self) -> None:
         """Let the time run, once."""
@@ -66,22 +70,23 @@ class KeyHearing:
         if self._is_over or self._others is None:
             return ()
         told = self._replicator.told()
-        expected = {*self._others(), *told}
+        expected = {*self._others(), *told, *self._owing}
         return tuple(sorted(name for name in expected if not told.get(name, False)))
 
     def _look(self) -> bool:
         assert self._others is not None, "who has no others waits for nobody"
         waited_s = trio.current_time() - self._began_at_s
         told = self._replicator.told()
-        behind = sorted(name for name, is_all in told.items() if not is_all)
-        if not behind:
+        for name, is_all in told.items():
+            (self._owing.discard if is_all else self._owing.add)(name)
+        if not self._owing:
             return waited_s >= MEETS_S or told.keys() >= set(self._others())
         if waited_s < GIVES_UP_S:
             return False
         log.error(
             "%s have not told all that they know for %g s; virtual keys that they did "
             "tell open from now on, also such as may have been revoked",
-            ", ".join(behind),
+            ", ".join(sorted(self._owing)),
             GIVES_UP_S,
         )
         return True
