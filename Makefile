@@ -29,9 +29,10 @@ TWO_ENGINES = -n $(if $(filter 0,$(JOBS)),0,2) --dist loadfile
 ONE_ENGINE = -n $(if $(filter 0,$(JOBS)),0,1) --dist loadfile
 A_THREAD_EACH = RAYON_NUM_THREADS=1 OMP_NUM_THREADS=1
 
-# A test that hangs ends its process, and is red with its name; the others go on.  What
-# is slow may take longer, and as many times longer as it is asked to draw more.
-ENDS_HANGS = $(if $(filter 0,$(JOBS)),,-o faulthandler_exit_on_timeout=true)
+# A test that hangs ends its process, and the run, which names it: it would be tried
+# again else.  What is slow may take longer, and longer still if it is to draw more.
+ENDS_HANGS = $(if $(filter 0,$(JOBS)),,-o faulthandler_exit_on_timeout=true \
+  --max-worker-restart 0)
 LONGER = -o faulthandler_timeout=$(shell expr 900 \* $(or $(TIMES),1) 2>/dev/null || echo 900)
 
 # Tests with a mark, under options of pytest's.  It exits with 5 when there are none,

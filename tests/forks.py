@@ -23,6 +23,7 @@ import json
 import os
 import pkgutil
 import runpy
+import select
 import signal
 import socket
 import struct
@@ -261,6 +262,11 @@ def _run_and_tell(given: list[int]) -> None:
     handle = os.pidfd_open(program)
     with contextlib.suppress(BrokenPipeError):  # those who asked may be gone
         socket.send_fds(told, [_TOLD.pack(program)], [handle])
+    asks = select.poll()
+    asks.register(handle, select.POLLIN)
+    asks.register(told, 0)  # that those who asked are gone is always told
+    if handle not in dict(asks.poll()):
+        signal.pidfd_send_signal(handle, signal.SIGKILL)
     _, status = os.waitpid(program, 0)
     with contextlib.suppress(BrokenPipeError):
         told.send(_TOLD.pack(os.waitstatus_to_exitcode(status)))

@@ -24,6 +24,7 @@ from atomr.otp import (
     run_applications,
 )
 from atomr.process import kill, whereis
+from tests.children import or_killed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -261,9 +262,12 @@ trio.run(main)
 
 
 def test_a_real_process_ends_in_order_on_sigterm() -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, text=True
-    ) as running:
+    with (
+        subprocess.Popen(
+            [sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, text=True
+        ) as running,
+        or_killed(running),
+    ):
         assert running.stdout is not None
         assert running.stdout.readline() == "ready\n"
         os.kill(running.pid, signal.SIGTERM)

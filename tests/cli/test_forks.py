@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,7 +13,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from tests import forks
-from tests.cli.conftest import COMMAND, environment, run_command, start_command
+from tests.cli.conftest import COMMAND, STOP_S, environment, run_command, start_command
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -96,8 +98,22 @@ async def test_who_waits_hears_of_an_end_that_somebody_else_has_asked_for(
         nursery.start_soon(process.wait)
         await wait_all_tasks_blocked(0.01)
         command.send(signal.SIGKILL)
-        while process.returncode is None:
-            pass  # before who waits has a turn
+        gives_up_at_s = time.monotonic() + STOP_S
+        while process.returncode is None:  # before who waits has a turn
+            assert time.monotonic() < gives_up_at_s, "nobody tells that it has ended"
+
+
+async def test_it_ends_with_who_started_it(serve: Start) -> None:
+    async with serve() as command:
+        await command.serving()
+        assert isinstance(command.process, forks.Forked)
+        handle = os.dup(command.process._handle)
+        # As when the process of the tests is gone, and all that it held with it.
+        command.process._status.shutdown(socket.SHUT_RDWR)
+        with trio.fail_after(STOP_S):
+            await trio.lowlevel.wait_readable(handle)
+        os.close(handle)
+        command.process._returncode = -signal.SIGKILL  # as nobody is left who tells it
 
 
 async def test_each_draws_an_order_and_a_clock_of_its_own(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from atomr_infer._version import VERSION
+from tests.children import or_killed
 from tests.cli.conftest import (
     COMMAND,
     environment,
@@ -163,12 +164,15 @@ async def test_a_gateway_loads_nothing_that_it_may_never_need(
 
 
 def test_a_reader_that_stops_reading_is_no_traceback() -> None:
-    with subprocess.Popen(
-        [*COMMAND, "--help"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment(),
-    ) as command:
+    with (
+        subprocess.Popen(
+            [*COMMAND, "--help"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment(),
+        ) as command,
+        or_killed(command),
+    ):
         assert command.stdout is not None
         assert command.stderr is not None
         command.stdout.close()

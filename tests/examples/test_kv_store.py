@@ -16,6 +16,7 @@ import trio.testing
 
 from atomr.otp import run_applications
 from atomr.process import kill
+from tests.children import or_killed
 from tests.examples.loading import EXAMPLES, load
 from tests.gateway.http import received
 
@@ -183,12 +184,15 @@ async def test_a_crash_of_the_acceptor_keeps_the_socket_and_the_clients(
 
 def test_ctrl_c_closes_the_connections_and_ends_in_order() -> None:
     command = [sys.executable, "-W", "error", "-u", str(PROGRAM)]
-    with subprocess.Popen(
-        [*command, "--bind", "127.0.0.1:0"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as program:
+    with (
+        subprocess.Popen(
+            [*command, "--bind", "127.0.0.1:0"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as program,
+        or_killed(program),
+    ):
         assert program.stdout is not None
         host, _, port = program.stdout.readline().split()[2].rstrip(";").rpartition(":")
         with (

@@ -19,7 +19,8 @@ class Answer:
         return json.loads(self.body)
 
 
-# Nobody waits for an answer for ever: this is for a machine that is busy.
+# Nobody waits for an answer for ever: this is for a machine that is busy, and in the
+# time of the test, which may stand still.
 ANSWER_S = 120.0
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from atomr_infer.runtimes.kept_models import locked, make_room, use
+from tests.children import or_killed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -54,12 +55,15 @@ def directory_of(folder: Path, name: str, size: int, *, used_at: int) -> Path:
 
 @contextmanager
 def used_elsewhere(path: Path) -> Iterator[None]:
-    with subprocess.Popen(
-        [sys.executable, "-c", USER, str(path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
+    with (
+        subprocess.Popen(
+            [sys.executable, "-c", USER, str(path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process,
+        or_killed(process),
+    ):
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stdout.readline() == "used\n"

@@ -14,6 +14,7 @@ import pytest
 
 from atomr_infer.errors import ConfigError
 from atomr_infer.store.responses import ResponseStore, StoredResponse
+from tests.children import or_killed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -130,7 +131,10 @@ trio.run(main)
 def test_what_was_confirmed_before_a_kill_is_there_after_it(tmp_path: Path) -> None:
     path = tmp_path / "r.db"
     command = [sys.executable, "-c", WRITER, str(path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer,
+        or_killed(writer),
+    ):
         assert writer.stdout is not None
         while int(writer.stdout.readline()) < 20:
             pass

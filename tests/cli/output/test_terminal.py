@@ -15,6 +15,7 @@ import trio
 from tests.cli.conftest import (
     COMMAND,
     START_S,
+    STOP_S,
     Command,
     environment,
     mock_config,
@@ -59,6 +60,8 @@ async def in_terminal(*arguments: str, **env: str) -> AsyncIterator[Command]:
                 if process.returncode is None:
                     process.kill()
                 await process.wait()
+            nursery.cancel_scope.deadline = trio.current_time() + STOP_S
+    assert not nursery.cancel_scope.cancelled_caught, "what it started outlives it"
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import onnx
 import pytest
 
 from atomr_infer_ort.converted import with_bits
+from tests.children import or_killed
 from tests.plugins.ort.test_weights import ignore, matrix, product
 from tests.runtimes.small_disk import mounted
 
@@ -42,12 +43,15 @@ sys.stdin.read()
 @contextmanager
 def converting(source: Path, cache: Path, file_limit_bytes: int = 0) -> Iterator[str]:
     """Run it, and yield what it says; the block's end ends it."""
-    with subprocess.Popen(
-        [sys.executable, "-c", CONVERT, source, cache, str(file_limit_bytes)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
+    with (
+        subprocess.Popen(
+            [sys.executable, "-c", CONVERT, source, cache, str(file_limit_bytes)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process,
+        or_killed(process),
+    ):
         assert process.stdin is not None
         assert process.stdout is not None
         yield process.stdout.readline().strip()

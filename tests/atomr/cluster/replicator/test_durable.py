@@ -33,6 +33,7 @@ from atomr.errors import StartError
 from atomr.process import kill, open_node, wait_exit
 from tests.atomr.cluster.replicator.lab import LabPeers, open_lab
 from tests.atomr.http2.conftest import Authority, until
+from tests.children import or_killed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -173,9 +174,10 @@ def kill_while_it_writes(path: Path, after_s: float) -> tuple[int, int]:
     """Return how many keys were found, and how many are known to be on the disk."""
     module = "tests.atomr.cluster.replicator.store_process"
     command = [sys.executable, "-m", module, str(path)]
-    with subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, text=True
-    ) as child:
+    with (
+        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as child,
+        or_killed(child),
+    ):
         assert child.stdout is not None
         found = synced = int(child.stdout.readline())
         deadline_s = time.monotonic() + after_s
