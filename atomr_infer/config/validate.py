@@ -50,6 +50,8 @@ def validate_deployments(
 ) -> dict[str, RuntimePlugin]:
     """Check deployments with their runtimes, and return the runtimes by name.
 
+    Nobody is asked of one whose model is still to tell its runtime.
+
     Args:
         deployments: what is to be served; with ``origin``, in its order.
         origin: the file that they come from, for the lines of errors.
@@ -64,7 +66,11 @@ def validate_deployments(
     readings = Readings.of(deployments, origin)
     whole = examine_deployments(readings, mistakes, installed=installed)
     mistakes.tell()
-    return {each.runtime: whole[each.name] for each in readings.values}
+    return {
+        each.runtime: whole[each.name]
+        for each in readings.values
+        if each.runtime != AUTO
+    }
 
 
 def examine_deployments(

@@ -89,6 +89,14 @@ def test_a_deployment_from_a_program_is_named_without_a_line() -> None:
     )
 
 
+def test_who_leaves_the_runtime_to_the_model_has_none_yet() -> None:
+    auto = Deployment(name="a", runtime="auto", model="gpt-4o")
+
+    assert validate_deployments([auto, Deployment(name="b", runtime="mock")]) == {
+        "mock": PLUGIN
+    }
+
+
 # --- the model that a fallback is asked for ----------------------------------
 
 GPT = (
