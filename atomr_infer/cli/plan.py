@@ -157,13 +157,12 @@ def examine_file(
         mistakes: where all that is wrong is kept.
 
     Raises:
-        ConfigError: it cannot be read, is not TOML, or has nothing to serve.
+        ConfigError: it cannot be read, or is not TOML.
     """
     config, readings = examine_config(path, mistakes)
-    if not (readings.all or mistakes):
-        raise ConfigError(
-            "there is nothing to serve: add a [[deployment]]", path=str(path)
-        )
+    if readings.are_missing or not (readings.all or mistakes):
+        problem = "there is nothing to serve: add a [[deployment]]"
+        mistakes.keep(ConfigError(problem, path=str(path)))
     sound = frozenset(examine_deployments(readings, mistakes))
     _check_credentials(readings, environ, mistakes)
     if config.gateway.admin_bind is not None and config.gateway.admin_key is None:

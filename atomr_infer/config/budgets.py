@@ -17,7 +17,7 @@ from atomr_infer.model.budget import Budget, OnExceeded, OwnedBudget, Per, Windo
 from atomr_infer.policy.routing.model_table import ModelTable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from atomr_infer.config.reader import Origin
     from atomr_infer.config.readings import Readings
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _OWNERS = ("team", "key")
 
 # What people write who know other tools.
-_OTHER_WORDS = {
+_OTHER_WORDS: Mapping[str, str] = {
     "max_budget": "did you mean 'usd'?",
     "budget_duration": "did you mean 'per'?",
     "dollars": "did you mean 'usd'?",
@@ -73,9 +73,7 @@ def read_owned_budgets(
     mistakes = Mistakes()
     for table in _tables(top, "budget"):
         with mistakes.kept():
-            owned = _owned(table)
-            if owned.team is not None and teams is not None:
-                _check_team(table, owned.team, [team.name for team in teams])
+            owned = _owned(table, teams)
             owner, kind = owned.owner, owned.budget.kind
             if (owner, kind) in found:
                 problem = f"the second budget of {owner} of {kind}; write one of them"
@@ -138,15 +136,37 @@ def _check_team(table: TableReader, name: str, known: list[str]) -> None:
     raise table.fail("team", f"there is no team {name!r}; {hint}")
 
 
-def _owned(table: TableReader) -> OwnedBudget:
-    given = [owner for owner in _OWNERS if owner in table.content]
-    if len(given) != 1:
-        problem = 'a budget is of a team or of a virtual key: write team = "NAME"'
-        raise table.fail(given[-1] if given else "team", problem)
-    names = {owner: table.content[owner] for owner in given}
+def _owned(table: TableReader, teams: Sequence[Team] | None) -> OwnedBudget:
+    """Read a budget and whose it is: neither hides what is wrong with the other."""
+    names = {each: table.content[each] for each in _OWNERS if each in table.content}
     rest = {key: text for key, text in table.content.items() if key not in names}
-    budget = _budget(attrs.evolve(table, content=rest))
-    return table.make(OwnedBudget, {**names, "budget": budget})
+    known = (*_OWNERS, *(field.name for field in attrs.fields(Budget)))
+    hints = table.unknown_keys(known, _OTHER_WORDS)
+    mistakes, values = Mistakes(), {**names}
+    with mistakes.kept():
+        _check_owner(table, names, hints, teams)
+    with mistakes.kept():
+        values["budget"] = _budget(attrs.evolve(table, content=rest), hints)
+    mistakes.tell()
+    return table.make(OwnedBudget, values)
+
+
+def _check_owner(
+    table: TableReader,
+    names: Mapping[str, object],
+    hints: Mapping[str, str],
+    teams: Sequence[Team] | None,
+) -> None:
+    """Refuse a budget that is nobody's, or of more than one; as :func:`_owned`."""
+    # Of an owner's key that is misspelt the unknown key tells.
+    near = {f"did you mean {owner!r}?" for owner in _OWNERS}
+    if len(names) > 1 or not (names or near.intersection(hints.values())):
+        problem = 'a budget is of a team or of a virtual key: write team = "NAME"'
+        raise table.fail("key" if names else "team", problem)
+    table.check_values(OwnedBudget, names)
+    team = names.get("team")
+    if isinstance(team, str) and teams is not None:
+        _check_team(table, team, [each.name for each in teams])
 
 
 def _tables(reader: TableReader, key: str) -> Iterator[TableReader]:
@@ -164,10 +184,10 @@ def _tables(reader: TableReader, key: str) -> Iterator[TableReader]:
         yield TableReader(reader.origin, where, label, content)
 
 
-def _budget(table: TableReader) -> Budget:
+def _budget(table: TableReader, also: Mapping[str, str] = _OTHER_WORDS) -> Budget:
     return table.read(
         Budget,
         table.members(per=Per, window=Window, on_exceeded=OnExceeded),
-        also=_OTHER_WORDS,
+        also=also,
         required={"per": 'write per = "day"'},
     )

@@ -178,7 +178,9 @@ def _with_deployments(
         budgets = read_owned_budgets(top, teams)
     top, chosen = with_runtimes(top, mistakes)
     with mistakes.kept():
-        readings = Readings(read_deployments(top, folder, mistakes), top.origin)
+        found = read_deployments(top, folder, mistakes)
+        missing = any(top.missing_keys({"deployment": ""}, _TABLES))
+        readings = Readings(found, top.origin, are_missing=missing)
         check_fallbacks(readings, top.origin, mistakes)
         check_colocations(readings, top.origin, mistakes)
         check_downgrades(readings, budgets, top.origin, mistakes)

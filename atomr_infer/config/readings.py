@@ -41,6 +41,7 @@ class Readings:
     Attributes:
         all: one for each ``[[deployment]]``.
         origin: the file; None: they are a program's.
+        are_missing: whether the file has none, nor anything that may be meant as one.
 
     >>> broken = Readings((ReadDeployment(Deployment(name="a", runtime="mock")),
     ...     ReadDeployment()))
@@ -50,6 +51,7 @@ class Readings:
 
     all: tuple[ReadDeployment, ...]
     origin: Origin | None = None
+    are_missing: bool = False
 
     @classmethod
     def of(cls, deployments: Iterable[Deployment], origin: Origin | None) -> Readings:

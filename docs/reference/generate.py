@@ -54,7 +54,7 @@ _INTRODUCTION = """\
 
 `atomr-infer serve --config FILE` reads one TOML file.
 A key that nothing reads is refused, with its line and the nearest known key.
-All mistakes are told at once, by line, but for what only follows from another one.
+All mistakes are told at once, by line, but for what may follow from another one.
 Times are in seconds and may be fractions; sizes are in bytes.
 [`examples/atomr.toml`](../../examples/atomr.toml) is a whole file with comments.
 """

@@ -65,7 +65,7 @@ async def refused(*arguments: str, status: int = 1, **env: str) -> str:
             "NO_SUCH_KEY is not set; set it with: export NO_SUCH_KEY=...",
         ),
         (
-            '[gateway]\nbind = "8080"',
+            '[gateway]\nbind = "8080"\n[[deployment]]\nname = "m"\nruntime = "mock"',
             ":2: gateway: bind: '8080' is not an address such as",
         ),
         ("", ": there is nothing to serve: add a [[deployment]]"),
@@ -79,6 +79,30 @@ def test_a_mistake_in_the_file_has_its_line_and_a_remedy(
         plan_serving(config_path=Path(path), bind=None)
     assert str(caught.value).startswith(f"{path}{said}")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            '[gateway]\nprot = 1\nadmin_key = { env = "NO_SUCH_KEY" }',
+            ["there is nothing to serve", "unknown key 'prot'", "NO_SUCH_KEY"],
+        ),
+        # It may be what was meant to be served.
+        ("[[deploymnt]]", ["unknown key 'deploymnt'; did you mean 'deployment'?"]),
+        ("[deployment]", ["write [[deployment]], with two brackets"]),
+        ("deployment = []", ["there is nothing to serve"]),
+    ],
+)
+def test_a_file_that_serves_nothing_is_told_all_that_is_wrong(
+    write: Callable[[str], str], text: str, said: list[str]
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        plan_serving(config_path=Path(write(text)), bind=None, environ={})
+    lines = str(caught.value).splitlines()
+    assert len(lines) == len(said)
+    for line, words in zip(lines, said, strict=True):
+        assert words in line
 
 
 async def test_serve_ends_with_what_is_wrong_with_the_file(

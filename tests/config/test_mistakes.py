@@ -85,7 +85,30 @@ per = "day"
 
 
 def test_each_value_is_looked_at_whatever_the_others_are() -> None:
-    assert [line for line, _ in told(VALUES)] == [2, 3, 8, 9, 12, 13, 14, 16, 20]
+    assert [line for line, _ in told(VALUES)] == [
+        *(2, 3, 8, 9, 12, 13, 14),
+        *(16, 16, 17, 20),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("owner", "said"),
+    [
+        ('team = "nobody"', "there is no team 'nobody'; did you mean 'somebody'?"),
+        ("team = 3", "team: 3 "),
+        ('teem = "somebody"', "unknown key 'teem'; did you mean 'team'?"),
+        ('key = ""', "key: "),
+        ('team = "somebody"\nkey = "k"', "a budget is of a team or of a virtual key"),
+        ("", "a budget is of a team or of a virtual key"),
+    ],
+)
+def test_whose_a_budget_is_hides_no_mistake_of_how_much(owner: str, said: str) -> None:
+    team = '[[team]]\nname = "somebody"\n'
+    found = told(f'{team}[[budget]]\n{owner}\nusd = -1\nper = "dy"\n')
+    whose, (_, usd), (_, per) = found
+    assert said in whose[1]
+    assert "usd" in usd
+    assert "did you mean 'day'?" in per
 
 
 def test_one_mistake_has_no_others() -> None:
