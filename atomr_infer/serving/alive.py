@@ -1,8 +1,10 @@
 """For how long no process of this node has run: what a new one may take for granted.
 
 A rate limit must hold over a restart: what the last process used in the last minute is
-used.  Nobody remembers it, but a file says when that process was last alive, and after
-a window of quiet there is nothing to remember.
+used.  Nobody remembers it where that one was killed, but a file says when it was last
+alive, and after a window of quiet there is nothing to remember.  One that ends in order
+writes down what it has used, for who has no others: what several nodes have lent each
+other is not in one file.
 
 The time is the machine's since it was started, which no clock that is set changes.  If
 the machine was started anew, the last process ended before that.
@@ -24,9 +26,10 @@ from atomr.core.child_spec import ChildSpec
 from atomr.process import PlainProcess
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from atomr.cluster import Peers
+    from atomr.cluster.permits import Limit
     from atomr.http2 import Service
 
 log = logging.getLogger(__name__)
@@ -35,16 +38,30 @@ _EVERY_S = 2.0
 _MACHINE = Path("/proc/sys/kernel/random/boot_id")
 
 
+class Use(msgspec.Struct, frozen=True):
+    """What is used of a limit, and counts.
+
+    Attributes:
+        permits: so many, at most.
+        cooling_s: how long each of them counts.
+    """
+
+    permits: int
+    cooling_s: float
+
+
 class _Note(msgspec.Struct):
     """What the file says.
 
     Attributes:
         machine: which start of the machine it was.
         until_s: that a process runs at most, in seconds since that start.
+        used: of limits, by their names, what it had used when it ended in order.
     """
 
     machine: str
     until_s: float
+    used: dict[str, Use] = {}
 
 
 class Alive:
@@ -52,6 +69,9 @@ class Alive:
 
     Where there is no file there was no such node: a state folder that is new says that
     the node is.
+
+    Attributes:
+        uses: returns what is used of limits; what is not in it is not known.
     """
 
     shares_life: ClassVar[bool] = False
@@ -66,12 +86,22 @@ class Alive:
         self._path = path
         self._unknown_s = unknown_s
         self._started_s = _since_start_s()
+        self._used: Mapping[str, Use] = {}
         self._quiet_s = self._quiet_before_s()
         self._is_blank = False
+        self.uses: Callable[[], dict[str, Use]] = dict
 
-    def past(self) -> Past:
-        """Return what is known of processes before this one, as of now."""
-        return Past(quiet_s=self._quiet_s + _since_start_s() - self._started_s)
+    def past(self, limit: Limit | None = None) -> Past:
+        """Return what is known of processes before this one, as of now.
+
+        Args:
+            limit: what they used of it; None: when they ran.
+        """
+        quiet_s = self._quiet_s + _since_start_s() - self._started_s
+        use = None if limit is None else self._used.get(limit.name)
+        if use is None or limit is None or use.cooling_s != limit.cooling_s:
+            return Past(quiet_s=quiet_s)
+        return Past(quiet_s=quiet_s, used=use.permits)
 
     def _quiet_before_s(self) -> float:
         """Return for how long, at least, none had run when this one started."""
@@ -87,6 +117,7 @@ class Alive:
             case None:
                 return 0.0
             case note.machine:
+                self._used = note.used
                 return max(0.0, self._started_s - note.until_s)
             case _:
                 return self._started_s
@@ -111,19 +142,23 @@ class Alive:
             OSError: it cannot be emptied either: a process that goes on unseen would
                 have its use forgotten.
 
-        Cancellation: the last note says that it ends now.
+        Cancellation: the last note says that it ends now, and what was used.
         """
+        used: dict[str, Use] = {}
         try:
             while True:
                 # Written before it is true, so that a kill finds no gap.
                 self._note(_since_start_s() + 2 * _EVERY_S)
                 await trio.sleep(_EVERY_S)
+        except trio.Cancelled:
+            used = self.uses()  # by those that were behind it, and have ended
+            raise
         finally:
-            self._note(_since_start_s())
+            self._note(_since_start_s(), used)
 
-    def _note(self, until_s: float) -> None:
+    def _note(self, until_s: float, used: dict[str, Use] | None = None) -> None:
         try:
-            self._write(until_s)
+            self._write(_Note(_machine() or "", until_s, used or {}))
         except OSError as error:
             if not self._is_blank:
                 assert self._path is not None
@@ -139,12 +174,11 @@ class Alive:
                 log.warning("alive: %s is written again", self._path)
             self._is_blank = False
 
-    def _write(self, until_s: float) -> None:
-        machine = _machine()
-        if self._path is None or machine is None:
+    def _write(self, note: _Note) -> None:
+        if self._path is None or not note.machine:
             return
-        # Some hundred bytes of the page cache: a machine that dies needs no note.
-        text = msgspec.json.encode(_Note(machine, until_s))
+        # A page or two of the page cache: a machine that dies needs no note.
+        text = msgspec.json.encode(note)
         draft = self._path.with_name(f"{self._path.name}.new")
         draft.write_bytes(text)
         draft.replace(self._path)

@@ -35,7 +35,7 @@ from atomr_infer.config.node import NodeConfig
 from atomr_infer.config.secrets import resolve_own
 from atomr_infer.errors import ConfigError, NotReadyError
 from atomr_infer.serving.agreed import Agreement
-from atomr_infer.serving.alive import Alive
+from atomr_infer.serving.alive import Alive, Use
 from atomr_infer.serving.roster import Roster
 from atomr_infer.serving.steering import Steering
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
     from atomr.cluster import Cluster, ClusterService, Discovery, Peers
-    from atomr.cluster.permits import Past
+    from atomr.cluster.permits import Limit, Past
     from atomr.process import Node
     from atomr_infer.config.node import ClusterConfig
 
@@ -145,13 +145,21 @@ class ServingNode:
         assert self._peers is not None, "the node is open"
         return self._peers
 
-    def past(self) -> Past:
+    def past(self, limit: Limit | None = None) -> Past:
         """Return what is known of what another process of this node has used.
 
         Where nothing is kept nobody knows; alone it is taken for nothing, as a person
         who tries a gateway out would wait a minute.
+
+        Args:
+            limit: of this one; None: only when it has run.
         """
-        return self._alive.past()
+        return self._alive.past(limit if self.is_alone else None)
+
+    def remember(self, uses: Callable[[], dict[str, Use]]) -> None:
+        """Keep what is used of limits when the node ends, if it can have no others."""
+        if self.is_alone:
+            self._alive.uses = uses
 
     def file(self, name: str) -> Path | None:
         """Return where a service keeps something; None: nowhere."""

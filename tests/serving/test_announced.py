@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
+import attrs
 import pytest
 import trio
 
 from atomr.cluster.permits import FIRST, Limit, Permits
 from atomr_infer.config.node import ClusterConfig, NodeConfig
+from atomr_infer.errors import RateLimitedError
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.model.rate_limits import OnLimit, RateLimits
 from atomr_infer.model.secret import EnvSecret
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from atomr_infer.serving.limits.limiter import RateGate
     from atomr_infer.serving.shared import Serving
     from tests.serving.conftest import OpenTree
 
@@ -128,3 +131,69 @@ async def test_what_a_dead_process_had_under_way_is_free_for_the_next_one(
                 False,
                 True,
             ]
+
+
+@asynccontextmanager
+async def life(
+    folder: Path, *, limits: RateLimits, name: str = "key k"
+) -> AsyncIterator[RateGate]:
+    """One life of a node that has no others, and a gate of it."""
+    node = make_node(NodeConfig(name="a", state_dir=str(folder)), None, {})
+    async with open_serving(environ={}, node=node) as serving:
+        gate = serving.limits.gate_of(name, limits, longest_s=60.0)
+        await trio.lowlevel.checkpoint()
+        yield gate
+
+
+def entered(gate: RateGate, *, tries: int) -> int:
+    """Return how many of so many requests are let through now."""
+    found = 0
+    for _ in range(tries):
+        with suppress(RateLimitedError):
+            found += gate.try_enter(Demand(deployment="m", model="m")) is not None
+    return found
+
+
+LIMITED = RateLimits(requests_per_minute=5, on_exceeded=OnLimit.REJECT)
+
+
+async def test_what_a_life_used_that_ended_in_order_is_used_and_no_more(
+    tmp_path: Path,
+) -> None:
+    async with life(tmp_path, limits=LIMITED) as gate:
+        assert entered(gate, tries=2) == 2
+    async with life(tmp_path, limits=LIMITED) as gate:
+        assert entered(gate, tries=1) == 1
+    async with life(tmp_path, limits=LIMITED) as gate:
+        assert entered(gate, tries=5) == 2
+    more = attrs.evolve(LIMITED, requests_per_minute=7)
+    async with life(tmp_path, limits=more) as gate:
+        assert entered(gate, tries=7) == 2
+
+
+async def test_of_a_life_that_was_killed_all_is_used(tmp_path: Path) -> None:
+    async with life(tmp_path, limits=LIMITED) as gate:
+        assert entered(gate, tries=1) == 1
+    async with life(tmp_path, limits=LIMITED) as gate:
+        assert entered(gate, tries=1) == 1
+        killed = (tmp_path / "alive").read_bytes()
+    (tmp_path / "alive").write_bytes(killed)
+    async with life(tmp_path, limits=LIMITED) as gate:
+        assert entered(gate, tries=1) == 0
+
+
+async def test_what_the_last_life_did_not_count_is_not_known(tmp_path: Path) -> None:
+    async with life(tmp_path, limits=LIMITED) as gate:
+        assert entered(gate, tries=5) == 5
+    async with life(tmp_path, limits=LIMITED, name="another") as gate:
+        assert entered(gate, tries=1) == 0
+    async with life(tmp_path, limits=LIMITED) as gate:
+        assert entered(gate, tries=1) == 0
+
+
+async def test_what_was_counted_for_a_shorter_time_is_not_known(tmp_path: Path) -> None:
+    shorter = attrs.evolve(LIMITED, requests_per_minute=10, window_s=30.0)
+    async with life(tmp_path, limits=shorter) as gate:
+        assert entered(gate, tries=1) == 1
+    async with life(tmp_path, limits=LIMITED) as gate:
+        assert entered(gate, tries=1) == 0

@@ -85,7 +85,7 @@ class AnnouncedLimits(OwnEntries):
         if self._gone.pop(name, None) is not None or self._there(name) is not None:
             self._renew(limit)
         else:
-            self.service.add(limit, past=self._past(name) if past is None else past)
+            self.service.add(limit, past=self._past(limit) if past is None else past)
         self._known.add(name)
         self._mine[name] = limit
         self._tell()
@@ -103,11 +103,11 @@ class AnnouncedLimits(OwnEntries):
     def _there(self, name: str) -> Limit | None:
         return self.service.limit(name)
 
-    def _past(self, name: str) -> Past | None:
+    def _past(self, limit: Limit) -> Past | None:
         """Return what is known of a limit's uses; None: nothing."""
-        if name in self._known:
+        if limit.name in self._known:
             return None
-        return self._node.past() if self.past is None else self.past
+        return self._node.past(limit) if self.past is None else self.past
 
     def others(self) -> Iterator[tuple[Limit, tuple[str, ...]]]:
         """Yield the limits that other nodes use and this one does not, with the nodes.
@@ -145,7 +145,7 @@ class AnnouncedLimits(OwnEntries):
         for name in self.followed:
             limit = used[name]
             if self._there(name) is None:
-                self.service.add(limit, past=self._past(name))
+                self.service.add(limit, past=self._past(limit))
                 self._known.add(name)
             else:
                 self._renew(limit)

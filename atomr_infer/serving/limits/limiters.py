@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from atomr.cluster.permits import FIRST, Limit, PermitService
+from atomr.cluster.permits import FIRST, Limit, NotLimitingError, PermitService
 from atomr_infer.errors import ConfigError
 from atomr_infer.model.secret import HeaderSecret
 from atomr_infer.policy.limits.rate_permits import LONGEST_S, Dimension
 from atomr_infer.policy.limits.told_limits import lowered
+from atomr_infer.serving.alive import Use
 from atomr_infer.serving.limits.announced import AnnouncedLimits
 from atomr_infer.serving.limits.limiter import MODES, RateGate, deaf, limit_name
 from atomr_infer.serving.limits.shared_limits import (
@@ -80,6 +81,7 @@ class Limiters:
         self.service = PermitService()
         node.add(self.service)
         self._node = node
+        node.remember(self._uses)
         self.announced = AnnouncedLimits(node, self.service)
         node.add(self.announced)
         self.told = SharedTold(node, self._take_told)
@@ -313,6 +315,16 @@ class Limiters:
         self.told.leave(name)
         for each in self._shared.pop(name).gate.counted:
             self.announced.leave(limit_name(name, each.dimension))
+
+    def _uses(self) -> dict[str, Use]:
+        """Return what is used of each limit now."""
+        try:
+            return {
+                limit.name: Use(self.service.state(limit.name).used, limit.cooling_s)
+                for limit in self.service.limits
+            }
+        except NotLimitingError:
+            return {}  # the node ends before it has begun
 
     # --- what operators see ---------------------------------------------------------
 
