@@ -167,7 +167,8 @@ async def test_a_busy_port_is_told_before_anything_loads(
         err = await refused("-c", config, "--bind", bind)
     assert err == (
         f"atomr-infer: cannot listen on {bind}: the port is in use; "
-        "stop the other program or choose another port with --bind HOST:PORT\n"
+        "stop the other program or choose another port (--bind HOST:PORT of the "
+        "command), or 0 for one that is free\n"
     )
 
 

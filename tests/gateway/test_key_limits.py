@@ -123,3 +123,14 @@ async def test_an_answer_says_what_is_left_of_the_keys_own_limit(serve: Serve) -
             }
         answer = await ask(running, free, max_tokens=5)
     assert not [name for name in answer.headers if name.startswith("x-ratelimit-")]
+
+
+async def test_a_refusal_says_what_is_left_as_well(serve: Serve) -> None:
+    limits = RateLimits(requests_per_minute=1, on_exceeded=OnLimit.REJECT)
+    async with opened(serve) as (running, ring):
+        key = await make(ring, "a", rate_limits=limits)
+        first, second = await ask(running, key), await ask(running, key)
+    assert (first.status, second.status) == (200, 429)
+    assert second.headers["x-ratelimit-limit-requests"] == "1"
+    assert second.headers["x-ratelimit-remaining-requests"] == "0"
+    assert float(second.headers["retry-after"]) > 0

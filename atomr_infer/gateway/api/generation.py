@@ -37,6 +37,8 @@ from atomr_infer.serving.requests.straight import straight
 from atomr_infer.serving.shared import Serving
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from atomr_infer.gateway.exchanges.exchange import Exchange
     from atomr_infer.model.batch import ExecuteBatch
     from atomr_infer.serving.requests.first_attempt import Failed
@@ -199,6 +201,10 @@ class Generation:
         )
         return asked
 
+    def _room(self) -> Iterable[tuple[bytes, bytes]]:
+        room = room_of(self._serving, self._call.visitor.asker)
+        return () if room is None else room()
+
     async def fail(self, error: InferenceError) -> None:
         """Tell the client that it failed: by status, or inside its stream."""
         error = discreet(error, self._call.visitor)
@@ -212,5 +218,6 @@ class Generation:
             *refusal.headers,
             *request_id_headers(request_id, self._ingress.dialect),
             *failed_headers(error),
+            *self._room(),
         ]
         await self._exchange.answer(refusal.status, refusal.body, headers)

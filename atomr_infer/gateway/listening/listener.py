@@ -333,7 +333,8 @@ def _bind_problem(host: str, port: int, error: OSError) -> str:
     if errno.EADDRINUSE in numbers:
         return (
             f"cannot listen on {where}: the port is in use; "
-            "stop the other program or choose another port with --bind HOST:PORT"
+            "stop the other program or choose another port (--bind HOST:PORT of the "
+            "command), or 0 for one that is free"
         )
     if errno.EACCES in numbers:
         return f"cannot listen on {where}: not allowed; choose a port above 1023"
