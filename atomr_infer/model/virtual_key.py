@@ -28,7 +28,7 @@ from atomr_infer.model.validation import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
 _ID = re.compile(r"key_[0-9a-f]{16}")
 _MAX_NAME_CHARS = 128
@@ -172,6 +172,17 @@ class VirtualKey:
             else:
                 found |= {m: None for m in self.models if _falls_under(m, name)}
         return tuple(found)
+
+    def names_in_vain(self, served: Collection[str]) -> tuple[str, ...]:
+        """Return which of its models no served name or pattern is.
+
+        >>> names = ("gpt-6", "gtp-5")
+        >>> key = VirtualKey(id="key_0123456789abcdef", name="ci", models=names)
+        >>> key.names_in_vain(["gpt-*", "claude"])
+        ('gtp-5',)
+        """
+        each = ((model, attrs.evolve(self, models=(model,))) for model in self.models)
+        return tuple(model for model, key in each if not key.visible(served))
 
 
 @attrs.frozen(kw_only=True)

@@ -119,7 +119,8 @@ async def test_a_key_is_made_and_shown_once(serve: Serve) -> None:
             }
         ],
     }
-    assert answer.json["warnings"] == [NOT_STORED]
+    in_vain = "no model that is served here is called 'gpt-*'"
+    assert answer.json["warnings"] == [NOT_STORED, in_vain]
     assert listed == {"keys": [key]}
 
 
@@ -155,6 +156,15 @@ async def test_a_day_of_an_hour_is_what_an_old_secret_keeps(serve: Serve) -> Non
     }
     assert ends[False] is None
     assert 3590 < ends[True] - time.time() <= 3600
+
+
+async def test_a_model_that_nobody_serves_is_told_and_no_error(serve: Serve) -> None:
+    async with opened(serve) as running:
+        made = await admin(running, "POST", name="ci", models=["m", "mm"])
+        changed = await change(running, "ci", models=["*", "m"])
+    told = "no model that is served here is called 'mm'; did you mean 'm'?"
+    assert made.json["warnings"] == [NOT_STORED, told]
+    assert changed.json["warnings"] == [NOT_STORED]
 
 
 async def test_where_they_are_not_taken_the_operator_is_told(serve: Serve) -> None:

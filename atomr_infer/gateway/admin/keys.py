@@ -134,7 +134,8 @@ class KeyRoutes:
             key = await self._ring.change(name, terms)
         _tell("changed", key)
         shown = shown_key(self._ring, key)
-        return json_answer({"key": shown, "warnings": self._warnings()})
+        warnings = [*self._warnings(), *self._in_vain(key)]
+        return json_answer({"key": shown, "warnings": warnings})
 
     def _take_lifetime(self, members: dict[str, Any]) -> None:
         """Put the time of the end in place of a lifetime from now on."""
@@ -169,6 +170,7 @@ class KeyRoutes:
                 "the key is not stored: the node's file cannot be written any more, "
                 "and its log says why"
             )
+        warnings.extend(self._in_vain(issued.key))
         members: Shown = {
             "key": shown_key(self._ring, issued.key),
             "secret": issued.secret.reveal(),
@@ -181,6 +183,17 @@ class KeyRoutes:
     def _warnings(self) -> list[str]:
         warnings = [] if self._ring.is_stored else [_NOT_STORED]
         return warnings if self._ring.is_taken else [*warnings, _NOT_TAKEN]
+
+    def _in_vain(self, key: VirtualKey) -> Iterator[str]:
+        """Yield a warning for each of a key's models that is not served.
+
+        It may be later, or elsewhere in the cluster: it is no error.
+        """
+        served = self._serving.table.names()
+        for model in key.names_in_vain(served):
+            near = difflib.get_close_matches(model, served, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            yield f"no model that is served here is called {model!r}{hint}"
 
 
 class _refusals:  # noqa: N801 - reads as a function
