@@ -45,6 +45,8 @@ class Control:
         starting: cancelled by a signal while applications start.
         received: the first signal.
         unseen: signals that have come and that the loop has not taken.
+        is_told: whether the loop has been told that there are some.
+        is_telling: whether it is being told now.
     """
 
     stop: trio.Event
@@ -52,11 +54,13 @@ class Control:
     starting: trio.CancelScope | None = None
     received: signal.Signals | None = None
     unseen: int = 0
+    is_told: bool = False
+    is_telling: bool = False
 
     async def listen(self, signals: AsyncIterable[int]) -> None:
         """Stop at the first signal, cancel at the second."""
         async for number in signals:
-            self.unseen = 0
+            self.unseen, self.is_told = 0, False
             if self.received is not None:
                 log.warning("second signal: cancelling everything")
                 self.everything.cancel()
@@ -90,11 +94,22 @@ def receive_signals(control: Control) -> Iterator[AsyncIterable[int]]:
 
         def handle(number: int, frame: FrameType | None) -> None:
             control.unseen += 1
-            if number == signal.SIGINT and control.unseen > 1 and _may_raise():
-                _break(control.unseen)
             forward = to_trio[signal.Signals(number)]
             assert callable(forward), "trio has installed it"
-            forward(number, frame)
+            if control.is_telling:
+                # It strikes this handler, which sees that there are two.
+                forward(number, frame)
+                return
+            if not (_breaks(number, control) and control.is_told):
+                control.is_telling = True
+                try:
+                    forward(number, frame)
+                finally:
+                    control.is_telling = False
+                control.is_told = True
+            # Only now: an error ends the handler of an earlier one that it strikes.
+            if _breaks(number, control):
+                _break(control.unseen)
 
         for number in SIGNALS:
             signal.signal(number, handle)
@@ -103,6 +118,10 @@ def receive_signals(control: Control) -> Iterator[AsyncIterable[int]]:
         finally:
             for number in SIGNALS:
                 signal.signal(number, to_trio[number])
+
+
+def _breaks(number: int, control: Control) -> bool:
+    return number == signal.SIGINT and control.unseen > 1 and _may_raise()
 
 
 def _break(unseen: int) -> None:

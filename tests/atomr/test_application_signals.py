@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
+from atomr.errors import CallbackInterruptedError
 from atomr.otp import Application, Supervisor, run_applications
+from atomr.otp.application_signals import Control, receive_signals
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterable, AsyncIterator, Iterator
 
 PROGRAM = """
 import os, signal, sys, threading, time
@@ -238,6 +240,36 @@ def interrupt(moment: str, *waits: str) -> list[str]:
         said += running.stdout.read().splitlines()
     assert running.returncode == 0
     return [line for line in said if line != "got"]
+
+
+class Struck(Control):
+    """One whose next signal comes when the handler of the first has counted it."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+        if (name, value) == ("unseen", 1):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_a_second_one_that_strikes_the_handler_of_the_first_does_not_lose_it() -> None:
+    async def main() -> None:
+        control = Struck(stop=trio.Event())
+        with receive_signals(control) as signals:
+            with pytest.raises(CallbackInterruptedError):
+                signal.raise_signal(signal.SIGINT)
+            with trio.fail_after(10):
+                await control.listen(only_one(signals))
+        assert control.received == signal.SIGINT
+        assert control.stop.is_set()
+        assert control.unseen == 0
+
+    trio.run(main)
+
+
+async def only_one(signals: AsyncIterable[int]) -> AsyncIterator[int]:
+    async for number in signals:
+        yield number
+        return
 
 
 @pytest.mark.slow
