@@ -111,7 +111,7 @@ class KeyRoutes:
             key = self._key(members)
             issued = await self._ring.create(key)
         _tell("created", key)
-        return self._issued(issued, 201)
+        return self._issued(issued, 201, *self._in_vain(key))
 
     def _key(self, members: dict[str, Any]) -> VirtualKey:
         if "name" not in members:
@@ -163,14 +163,13 @@ class KeyRoutes:
         shown = shown_key(self._ring, key)
         return json_answer({"key": shown, "warnings": self._warnings()})
 
-    def _issued(self, issued: Issued, status: int) -> Response:
-        warnings = self._warnings()
+    def _issued(self, issued: Issued, status: int, *more: str) -> Response:
+        warnings = [*self._warnings(), *more]
         if not issued.is_stored and self._ring.is_stored:
             warnings.append(
                 "the key is not stored: the node's file cannot be written any more, "
                 "and its log says why"
             )
-        warnings.extend(self._in_vain(issued.key))
         members: Shown = {
             "key": shown_key(self._ring, issued.key),
             "secret": issued.secret.reveal(),
