@@ -243,17 +243,26 @@ def interrupt(moment: str, *waits: str) -> list[str]:
 
 
 class Struck(Control):
-    """One whose next signal comes when the handler of the first has counted it."""
+    """One whose next signal comes at a step of the handler of the first."""
+
+    step: tuple[str, object] = ("", None)
 
     def __setattr__(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
-        if (name, value) == ("unseen", 1):
+        if (name, value) == self.step:
+            self.step = ("", None)
             signal.raise_signal(signal.SIGINT)
 
 
-def test_a_second_one_that_strikes_the_handler_of_the_first_does_not_lose_it() -> None:
+@pytest.mark.parametrize(
+    "step", [("unseen", 1), ("is_telling", True), ("is_telling", False)]
+)
+def test_a_second_one_that_strikes_the_handler_of_the_first_does_not_lose_it(
+    step: tuple[str, object],
+) -> None:
     async def main() -> None:
         control = Struck(stop=trio.Event())
+        control.step = step
         with receive_signals(control) as signals:
             with pytest.raises(CallbackInterruptedError):
                 signal.raise_signal(signal.SIGINT)
