@@ -54,11 +54,20 @@ def decode(param: str, raw: Raw | bytes, kind: type[T], *, wanted: str) -> T:
     """
     try:
         return _decoder(kind).decode(raw)
-    except UnicodeDecodeError as error:
-        raise invalid(param, "is not UTF-8") from error
     except _ERRORS as error:
+        if not _is_utf8(raw):
+            raise invalid(param, "is not UTF-8") from error
         shown = bytes(raw)[:_SHOWN_BYTES].decode("utf-8", "replace")
         raise invalid(param, f"must be {wanted}, not {shown}") from error
+
+
+def _is_utf8(raw: Raw | bytes) -> bool:
+    """Return whether bytes are text: the reader's error says it in one version only."""
+    try:
+        bytes(raw).decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 # The first half of a pair, and no second one: json.dumps makes it of broken text.

@@ -597,7 +597,7 @@ def test_a_frame_comes_back_from_its_bytes_and_not_from_fewer(frame: Frame) -> N
     for end in range(len(content)):
         with pytest.raises(msgspec.DecodeError):
             decode(content[:end])
-    with pytest.raises(msgspec.DecodeError, match="utf-8"):
+    with pytest.raises(msgspec.DecodeError, match=r"(?i)utf-8"):
         decode(content.replace(b"team", b"\xff" * 4))
 
 

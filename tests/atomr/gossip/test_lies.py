@@ -160,7 +160,7 @@ def test_text_that_is_none_is_no_frame() -> None:
         (voting_world.CODEC, voting.frames.Poll("name", 1, 2, 3)),
     ):
         content = codec.encode(frame)
-        with pytest.raises(msgspec.DecodeError, match="utf-8"):
+        with pytest.raises(msgspec.DecodeError, match=r"(?i)utf-8"):
             codec.decode(content.replace(b"name", b"\xff" * 4))
 
 
