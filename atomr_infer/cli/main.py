@@ -25,12 +25,13 @@ from atomr_infer.cli.asking.of_a_gateway import where as _where
 from atomr_infer.cli.asking.steer import deployments, drain, reload
 from atomr_infer.cli.asking.swap import swap
 from atomr_infer.cli.check import check
+from atomr_infer.cli.output.closed_pipe import PipedGroup
 from atomr_infer.errors import ConfigError, InferenceError
 
 _LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=PipedGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(VERSION, prog_name="atomr-infer")
 def cli() -> None:
     """One gateway for your own models and everyone else's."""

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 
 import attrs
 import click
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from atomr_infer.cli.output.tables import READABLE, print_table
+from atomr_infer.cli.output.tables import READABLE, Screen, print_table
 from atomr_infer.errors import PluginError
 from atomr_infer.runtimes.contract import Parametric
 from atomr_infer.runtimes.loader import ensure_available, list_runtimes, load_runtime
@@ -44,7 +43,7 @@ class _Listed:
 def print_runtimes(*, as_json: bool = False) -> None:
     """Print all registered runtimes: as a table, or as JSON."""
     listed = [_listed(entry.name) for entry in list_runtimes()]
-    console = Console()
+    console = Screen()
     if as_json:
         click.echo(json.dumps({"runtimes": [*map(attrs.asdict, listed)]}, indent=2))
     elif console.is_terminal:

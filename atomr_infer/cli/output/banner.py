@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from typing import TYPE_CHECKING
 
 import click
 
 from atomr_infer._version import VERSION
+from atomr_infer.cli.output.closed_pipe import silence_stdout
 from atomr_infer.cli.output.first_request import first_request
 from atomr_infer.cli.output.lines import below
 
@@ -60,14 +59,7 @@ def print_banner(
     except OSError as error:
         # Whoever reads our output has left; the clients have not.
         print_notice(f"serving {url}; the banner could not be printed: {error}")
-        _silence_stdout()
-
-
-def _silence_stdout() -> None:
-    """Let the interpreter's own flush at the end find somewhere to go."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
+        silence_stdout()
 
 
 _marks = [""]

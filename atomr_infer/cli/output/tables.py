@@ -32,6 +32,17 @@ _LEAST_WRAPPED = 24
 _NOTHING = ("", "-")
 
 
+class Screen(Console):
+    """Where tables are printed; rich takes a pipe for one where ``FORCE_COLOR`` is set.
+
+    It would end the program by itself when a pipe's reader has left.
+    """
+
+    def on_broken_pipe(self) -> None:
+        """Raise it, as any other write does."""
+        raise BrokenPipeError
+
+
 def print_table(table: Table) -> None:
     """Print a table.
 
@@ -40,7 +51,7 @@ def print_table(table: Table) -> None:
     printed: what others have sent begins no row, and moves no cursor.
     """
     _tidy(table)
-    console = Console()
+    console = Screen()
     if console.is_terminal:
         _print_for_eyes(table, console)
         return
