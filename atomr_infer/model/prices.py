@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 PICO = 1_000_000_000_000
 """Pico-dollars in a dollar."""
 
+PICO_PER_MICRO = 1_000_000
+"""Pico-dollars in a microdollar."""
+
 CONFIGURED = "config"
 """The source of prices that an operator wrote."""
 
@@ -94,6 +97,18 @@ class Rate:
 
 Quote = Rate | Decimal | float | str
 """A rate, or dollars per million tokens."""
+
+
+def microusd_up(pico_usd: int) -> int:
+    """Return pico-dollars as whole microdollars, rounded up.
+
+    What is told or charged in microdollars is rounded here, as a sum and not in its
+    parts: so the same spending is the same figure wherever it stands.
+
+    >>> microusd_up(0), microusd_up(1), microusd_up(3_000_000)
+    (0, 1, 3)
+    """
+    return -(-pico_usd // PICO_PER_MICRO)
 
 
 def to_rate(value: Quote | None) -> Rate | None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import msgspec
 
+from atomr_infer.model.prices import PICO_PER_MICRO
 from atomr_infer.store.opening import open_database
 from atomr_infer.store.trouble import StoreError, remedy
 
@@ -61,8 +62,6 @@ _START = (
 
 _SINCE_FIRST = ("picousd", "INTEGER NOT NULL DEFAULT 0")
 """The column that the first version did not have: it rounded each request up."""
-
-PICO_PER_MICRO = 1_000_000
 
 
 class UsageRow(NamedTuple):

@@ -106,3 +106,23 @@ async def test_what_was_used_is_exact_in_dollars_and_rounded_once(serve: Serve) 
         answer = await admin(running, "GET", "usage/deployment/0")
         [used] = answer.json["usage"]
         assert (used["usd"], used["microusd"]) == ("0.0000006", 1)
+
+
+async def test_a_budget_and_the_usage_tell_the_same_sum(serve: Serve) -> None:
+    price = Price(rates=Rates(input=Decimal(0), output=Decimal("0.1")))
+    script: dict[str, OptionValue] = {"reply": "one two three"}
+    priced = Deployment(
+        name="m",
+        runtime="mock",
+        price=price,
+        options=script,
+        budget=Budget(per=Per.DAY, usd=1),
+    )
+    async with serve(priced, admin_key=Secret(ADMIN)) as running:
+        for _ in range(4):
+            assert (await chat(running.port, max_tokens=50)).status == 200
+        [used] = (await admin(running, "GET", "usage/deployment/0")).json["usage"]
+        [budget] = (await admin(running, "GET", "budgets")).json["budgets"]
+        # Four times 0.3 microdollars, rounded up as a sum.
+        assert (used["usd"], used["microusd"]) == ("0.0000012", 2)
+        assert budget["spent"] == 2

@@ -53,8 +53,8 @@ ALONE = attrs.evolve(ONE, retry=RetryPolicy(max_attempts=1))
 DEMAND = Demand(
     deployment="m", model="m", input_tokens=11, output_tokens=5, cost_microusd=21
 )
-TOLD = Used(input_tokens=3, output_tokens=2, cost_microusd=7)
-PROMPT_LOST = Used(input_tokens=2, cost_microusd=2)
+TOLD = Used(input_tokens=3, output_tokens=2, cost_pico_usd=7_000_000)
+PROMPT_LOST = Used(input_tokens=2, cost_pico_usd=2_000_000)
 FIVE = Sampling(max_tokens=5)
 
 
@@ -144,7 +144,7 @@ async def test_a_cut_answer_is_settled_at_what_came_of_it(
         of_requests, of_attempts = gated(tree)
         with pytest.raises(errors.StreamCutError):
             await tree.ask()
-    used = Used(input_tokens=2, output_tokens=2, cost_microusd=6)
+    used = Used(input_tokens=2, output_tokens=2, cost_pico_usd=6_000_000)
     assert (of_requests.ends, of_attempts.ends) == ([used], [used])
 
 
@@ -154,8 +154,8 @@ async def test_a_cut_answer_is_settled_at_what_came_of_it(
         (Act(hangs=True), Used(), PROMPT_LOST),
         (
             stalls("one", " two"),
-            Used(input_tokens=2, output_tokens=2, cost_microusd=6),
-            Used(input_tokens=2, output_tokens=2, cost_microusd=6),
+            Used(input_tokens=2, output_tokens=2, cost_pico_usd=6_000_000),
+            Used(input_tokens=2, output_tokens=2, cost_pico_usd=6_000_000),
         ),
     ],
     ids=["silent", "talking"],
@@ -272,7 +272,7 @@ async def test_both_attempts_of_a_race_hold_and_end(
         of_requests, of_attempts = gated(tree)
         await tree.ask()
         await tree.idle()
-    both = Used(input_tokens=5, output_tokens=2, cost_microusd=9)
+    both = Used(input_tokens=5, output_tokens=2, cost_pico_usd=9_000_000)
     assert of_requests.ends == [both]
     assert of_attempts.held == 0
     assert sorted(of_attempts.ends, key=str) == sorted([PROMPT_LOST, TOLD], key=str)
@@ -349,7 +349,7 @@ async def test_texts_to_embed_and_counts_of_tokens_pass_the_gates_too(
     embeds = attrs.evolve(DEMAND, input_tokens=6, output_tokens=0, cost_microusd=6)
     counts = attrs.evolve(embeds, input_tokens=0, cost_microusd=0)
     assert of_requests.demands == of_attempts.demands == [embeds, counts]
-    assert of_attempts.ends == [Used(input_tokens=4, cost_microusd=4), Used()]
+    assert of_attempts.ends == [Used(input_tokens=4, cost_pico_usd=4_000_000), Used()]
     assert of_requests.ends == of_attempts.ends
 
 
@@ -418,6 +418,6 @@ async def test_one_that_is_broken_off_is_counted_as_far_as_it_can_be_read(
         with trio.move_on_after(1.0):
             await way.run(Collected())
         assert (of_requests.held, of_attempts.held) == (0, 0)
-        used = Used(output_tokens=2, cost_microusd=4)
+        used = Used(output_tokens=2, cost_pico_usd=4_000_000)
         assert (of_requests.ends, of_attempts.ends) == ([used], [used])
         assert (await tree.replica()).outstanding == 0

@@ -55,7 +55,7 @@ def _table(by: str, sums: list[Mapping[str, Any]]) -> Table:
             str(each["requests"]),
             str(each["input_tokens"]),
             str(each["output_tokens"]),
-            _usd(each),
+            usd_text(each["microusd"]),
             str(each["unpriced"] or "-"),
         )
     return table
@@ -69,10 +69,3 @@ def _name(each: Mapping[str, Any]) -> str:
     """
     called = each.get("called")
     return f"{called} ({each['name']})" if called else each["name"] or "-"
-
-
-def _usd(each: Mapping[str, Any]) -> str:
-    """Return a sum in dollars; what is less than a microdollar is not nothing."""
-    if not each["microusd"]:
-        return "0" if each["usd"] == "0" else "<0.000001"
-    return usd_text(each["microusd"])

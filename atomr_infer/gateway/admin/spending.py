@@ -12,8 +12,9 @@ from quart import request
 from atomr.cluster.budgets import BudgetsError, ReclaimError, UnknownBudgetError
 from atomr_infer.gateway.admin.refused import RefusedError, json_answer
 from atomr_infer.gateway.admin.standing import shown_budgets, shown_limits
+from atomr_infer.model.prices import microusd_up
 from atomr_infer.store.trouble import StoreError
-from atomr_infer.store.usage import BY, PICO_PER_MICRO, By
+from atomr_infer.store.usage import BY, By
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -117,8 +118,8 @@ class SpendingRoutes:
 
 
 def _shown_sum(each: UsageSum) -> Shown:
-    """Return a sum: exact in dollars, and rounded, this once, in microdollars."""
+    """Return a sum: exact in dollars, and rounded as a budget is in microdollars."""
     shown: Shown = msgspec.to_builtins(each)
     del shown["picousd"]
-    up = each.picousd * 2 >= PICO_PER_MICRO
-    return {**shown, "microusd": each.microusd + up, "usd": f"{each.usd:f}"}
+    microusd = each.microusd + microusd_up(each.picousd)
+    return {**shown, "microusd": microusd, "usd": f"{each.usd:f}"}

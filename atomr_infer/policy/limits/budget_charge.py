@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from atomr_infer.model.budget import Window
+from atomr_infer.model.prices import PICO_PER_MICRO, microusd_up
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -41,15 +44,52 @@ def most(budget: Budget, demand: Demand) -> int:
     return demand.cost_microusd
 
 
-def used_up(budget: Budget, used: Used) -> int | None:
-    """Return what a request took of a budget; None: nobody knows."""
-    units = used.total_tokens if budget.usd is None else used.cost_microusd
-    # A provider may say anything; a ledger counts so far.
-    return MAX_UNITS if units is not None and units > MAX_UNITS else units
-
-
 MAX_UNITS = 2**53
 """More than a ledger can count is so much."""
+
+
+class Charges:
+    """What requests are charged to a budget's ledgers, in its whole units.
+
+    A ledger counts microdollars, and a request may cost less than one.  What it is
+    charged beyond its cost is a rest that pays for those behind it: so a ledger is
+    charged never less than was spent, and less than a microdollar more.
+    """
+
+    __slots__ = ("_budget", "_ledger", "_rest")
+
+    def __init__(self, budget: Budget) -> None:
+        """Start with no rest."""
+        self._budget = budget
+        self._ledger = ""
+        self._rest = 0
+
+    def units(self, ledger: str, used: Used) -> int | None:
+        """Return what a request is charged; None: nobody knows what it cost.
+
+        Args:
+            ledger: whose rest it may use.
+            used: what it used.
+
+        >>> from atomr_infer.model.budget import Budget, Per
+        >>> from atomr_infer.policy.limits.demand import Used
+        >>> charges = Charges(Budget(per=Per.DAY, usd=1))
+        >>> [charges.units("today", Used(cost_pico_usd=400_000)) for _ in range(5)]
+        [1, 0, 1, 0, 0]
+        """
+        if self._budget.usd is None:
+            return min(MAX_UNITS, used.total_tokens)
+        cost = used.cost_pico_usd
+        if cost is None:
+            return None
+        # Of a rolling one the rest would be there again before what it has paid for.
+        if ledger != self._ledger or self._budget.window is Window.ROLLING:
+            self._ledger, self._rest = ledger, 0
+        due = cost - self._rest
+        units = microusd_up(due)
+        self._rest = units * PICO_PER_MICRO - due
+        # A provider may say anything; a ledger counts so far.
+        return min(MAX_UNITS, units)
 
 
 class AlertLevels:

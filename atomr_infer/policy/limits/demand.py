@@ -29,6 +29,7 @@ from atomr_infer.model.cost import (
     pico_usd_of,
 )
 from atomr_infer.model.dialect import Dialect
+from atomr_infer.model.prices import microusd_up
 from atomr_infer.policy.estimates.cost_estimate import estimate_request
 from atomr_infer.policy.estimates.token_estimate import estimate_prompt_tokens
 from atomr_infer.policy.failures.key_pool import NOT_ASKED
@@ -37,11 +38,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from atomr_infer.model.batch import ExecuteBatch
-    from atomr_infer.model.cost import Cost
     from atomr_infer.model.prices import Price
     from atomr_infer.model.usage import Usage
-
-_PICO_PER_MICRO = 1_000_000
 
 
 @attrs.frozen(kw_only=True)
@@ -74,7 +72,7 @@ class Used:
     Attributes:
         input_tokens: of its prompt, cached ones included.
         output_tokens: of its answers, reasoning included.
-        cost_microusd: rounded up; None: nobody knows.
+        cost_pico_usd: exactly, in pico-dollars; None: nobody knows.
         limited: True when the provider said that there were too many.
         retry_after_s: when it may be asked again, as it said; None: it did not.
         headers: of the answer, by lower-case name; None: there is none, or it is not
@@ -83,7 +81,7 @@ class Used:
 
     input_tokens: int = 0
     output_tokens: int = 0
-    cost_microusd: int | None = 0
+    cost_pico_usd: int | None = 0
     limited: bool = False
     retry_after_s: float | None = None
     headers: Mapping[str, str] | None = attrs.field(default=None, eq=False, repr=False)
@@ -127,6 +125,7 @@ def demand_of(
     if most is None:
         most = max_output_tokens
     estimate = estimate_request(batch, price, max_output_tokens=max_output_tokens)
+    high = None if estimate is None else estimate.high
     return Demand(
         deployment=deployment,
         model=batch.model,
@@ -134,7 +133,7 @@ def demand_of(
         priority=batch.priority,
         input_tokens=estimate_prompt_tokens(batch),
         output_tokens=None if most is None else most * batch.sampling.n,
-        cost_microusd=None if estimate is None else microusd(estimate.high),
+        cost_microusd=None if high is None else microusd_up(high.pico_usd),
     )
 
 
@@ -166,7 +165,7 @@ def demand_within(
         priority=batch.priority,
         input_tokens=bound.input,
         output_tokens=bound.output,
-        cost_microusd=None if most is None else -(-most // _PICO_PER_MICRO),
+        cost_microusd=None if most is None else microusd_up(most),
     )
 
 
@@ -237,20 +236,14 @@ def demand_at_a_glance(
     return demand_within(batch, deployment, price=price, bound=bound, caches=caches)
 
 
-def microusd(cost: Cost | None) -> int | None:
-    """Return a cost in whole microdollars, rounded up; None: it is not known."""
-    return None if cost is None else -(-cost.pico_usd // _PICO_PER_MICRO)
-
-
 def used_of(
     usage: Usage, price: Price | None, headers: Mapping[str, str] | None = None
 ) -> Used:
     """Return what was used, by the tokens; ``headers`` are the answer's."""
-    pico_usd = pico_usd_of(usage, price)
     return Used(
         input_tokens=usage.prompt_tokens,
         output_tokens=usage.output_tokens,
-        cost_microusd=None if pico_usd is None else -(-pico_usd // _PICO_PER_MICRO),
+        cost_pico_usd=pico_usd_of(usage, price),
         headers=headers,
     )
 

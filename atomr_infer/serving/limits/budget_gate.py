@@ -14,17 +14,18 @@ from atomr_infer.model.budget import OnExceeded
 from atomr_infer.policy.limits import budget_period as periods
 from atomr_infer.policy.limits.budget_charge import (
     AlertLevels,
+    Charges,
     UnknownCostError,
     most,
-    used_up,
 )
+from atomr_infer.serving.limits.budget_holds import FREE, Beyond, Reserved
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from atomr.cluster.budgets import BudgetService
     from atomr_infer.model.budget import Budget
-    from atomr_infer.policy.limits.demand import Demand, Used
+    from atomr_infer.policy.limits.demand import Demand
     from atomr_infer.serving.limits.gates import Hold
 
 log = logging.getLogger(__name__)
@@ -48,63 +49,6 @@ AHEAD_S = 60.0
 """Another node's clock may be so far ahead, and its period is opened here too."""
 
 
-class _Free:
-    """A hold on nothing."""
-
-    def settle(self, used: Used) -> None:
-        """Do nothing."""
-
-    def cancel(self) -> None:
-        """Do nothing."""
-
-
-_FREE = _Free()
-
-
-class _Reserved:
-    """Units of a ledger that a request holds."""
-
-    __slots__ = ("_gate", "_reservation")
-
-    def __init__(self, gate: BudgetGate, reservation: Reservation) -> None:
-        self._gate = gate
-        self._reservation = reservation
-
-    def settle(self, used: Used) -> None:
-        """Take what was used; where nobody knows, all that was reserved."""
-        gate, reservation = self._gate, self._reservation
-        units = used_up(gate.budget, used)
-        if units is None:
-            units = reservation.units
-        gate.service.settle(reservation, units)
-        gate.unseen += units
-        if gate.unseen >= gate.look_at:  # to look costs more than to reserve
-            gate.spent(reservation.budget)
-
-    def cancel(self) -> None:
-        """Give all back."""
-        self._gate.service.cancel(self._reservation)
-
-
-class _Beyond:
-    """A request that is made though there is nothing left: it is charged at its end."""
-
-    __slots__ = ("_gate", "_ledger")
-
-    def __init__(self, gate: BudgetGate, ledger: str) -> None:
-        self._gate = gate
-        self._ledger = ledger
-
-    def settle(self, used: Used) -> None:
-        """Take what was used."""
-        units = used_up(self._gate.budget, used)
-        if units:
-            self._gate.service.charge(self._ledger, units)
-
-    def cancel(self) -> None:
-        """Do nothing: nobody was asked."""
-
-
 class BudgetGate:
     """Keeps one budget of one owner.
 
@@ -112,6 +56,7 @@ class BudgetGate:
         owner: whose it is, as its ledgers are called.
         budget: how much it is.
         service: has the ledgers.
+        charges: what requests are charged.
         unseen: units that were spent since it was looked last whether there is
             something to tell.
         look_at: with so many of them it is looked again.
@@ -140,6 +85,7 @@ class BudgetGate:
         self.owner = owner
         self.budget = budget
         self.service = service
+        self.charges = Charges(budget)
         self._serving = serving
         self._called = called
         self._period = periods.Period("", 0.0, 0.0)
@@ -225,16 +171,16 @@ class BudgetGate:
             self._see_unknown(error)
             units = None
         if units == 0 or (self._downgrades and self._is_other_model(demand)):
-            return _FREE
+            return FREE
         try:
             ledger = self.ledger()
             if units is None:
-                return _Beyond(self, ledger)
+                return Beyond(self, ledger)
             found = self.service.try_reserve(ledger, units)
         except BudgetsError as error:
             return self._unusable(error)
         if isinstance(found, Reservation):
-            return _Reserved(self, found)
+            return Reserved(self, found)
         return None if found is None else self._exceeded(ledger, units, found)
 
     async def enter(self, demand: Demand, *, deadline_s: float) -> Hold:
@@ -254,13 +200,13 @@ class BudgetGate:
         except BudgetsError as error:
             return self._unusable(error)
         if isinstance(found, Reservation):
-            return _Reserved(self, found)
+            return Reserved(self, found)
         if found.remaining >= units or self._problem(ledger):
             return self._out_of_reach(ledger, found)
         hold = self._exceeded(ledger, units, found)
         if hold is None:
             await self._throttled(ledger, units, found, deadline_s)
-            hold = _Beyond(self, ledger)
+            hold = Beyond(self, ledger)
         return hold
 
     def _see_unknown(self, error: UnknownCostError) -> None:
@@ -295,14 +241,14 @@ class BudgetGate:
         if self.budget.on_exceeded is OnExceeded.WARN:
             # The one that it is now: the last one that was open may be another day's.
             period = periods.period_at(self.budget, self.service.wall_s())
-            return _Beyond(self, periods.ledger_name(self.owner, self.budget, period))
+            return Beyond(self, periods.ledger_name(self.owner, self.budget, period))
         text = f"the budget of {self.called} cannot be kept: {error}"
         raise NotReadyError(text) from error
 
     def _out_of_reach(self, ledger: str, refused: Refused) -> Hold:
         """Do the same where others hold what is left."""
         if self.budget.on_exceeded is OnExceeded.WARN:
-            return _Beyond(self, ledger)
+            return Beyond(self, ledger)
         left = self.budget.said(refused.remaining)
         why = self._problem(ledger) or "other nodes hold it, and do not answer"
         raise NotReadyError(
@@ -321,7 +267,7 @@ class BudgetGate:
         self._tell_once(refused)
         match self.budget.on_exceeded:
             case OnExceeded.WARN:
-                return _Beyond(self, ledger)
+                return Beyond(self, ledger)
             case OnExceeded.THROTTLE:
                 return None
             case _:

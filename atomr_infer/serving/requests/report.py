@@ -25,7 +25,7 @@ from atomr_infer.errors import InferenceError, decode, encode
 from atomr_infer.model.batch import Usage
 from atomr_infer.model.cost import Cost
 from atomr_infer.model.prices import PICO
-from atomr_infer.policy.limits.demand import Used, microusd
+from atomr_infer.policy.limits.demand import Used
 from atomr_infer.serving.requests.served import Spent, Tried
 from atomr_infer.serving.requests.stages import Stage
 
@@ -80,7 +80,7 @@ class Report:
         return Used(
             input_tokens=sum(each.usage.prompt_tokens for each in self.spent),
             output_tokens=sum(each.usage.output_tokens for each in self.spent),
-            cost_microusd=microusd(self.cost),
+            cost_pico_usd=None if self.cost is None else self.cost.pico_usd,
         )
 
     def retry(self, error: InferenceError, wait_s: float) -> None:

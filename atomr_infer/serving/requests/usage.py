@@ -25,10 +25,10 @@ from atomr.http2 import Service
 from atomr.process import PlainProcess
 from atomr_infer.model.asker import Asker
 from atomr_infer.model.cost import Cost
+from atomr_infer.model.prices import PICO_PER_MICRO
 from atomr_infer.serving.requests.served import Spent
 from atomr_infer.store.trouble import StoreError
 from atomr_infer.store.usage import (
-    PICO_PER_MICRO,
     By,
     UsageRow,
     UsageStore,
