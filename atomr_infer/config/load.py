@@ -10,7 +10,6 @@ themselves (:mod:`atomr_infer.config.secrets`).
 
 from __future__ import annotations
 
-import re
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,6 +33,7 @@ from atomr_infer.config.placement import check_colocations
 from atomr_infer.config.positions import scan
 from atomr_infer.config.reader import Origin, TableReader
 from atomr_infer.config.readings import Readings
+from atomr_infer.config.syntax import explain
 from atomr_infer.config.teams import read_teams
 from atomr_infer.errors import ConfigError
 from atomr_infer.model.budget import OwnedBudget
@@ -44,9 +44,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from atomr_infer.model.secret import EnvSecret, FileSecret
-
-_AT_LINE = re.compile(r" \(at line (\d+), column \d+\)$")
-_AT_END = " (at end of document)"
 
 
 @attrs.frozen(kw_only=True)
@@ -253,11 +250,7 @@ def _parse(text: str, path: str) -> Mapping[str, object]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        message = str(error)
-        match = _AT_LINE.search(message)
-        # Python 3.11 tells the position in the message only.
-        line = int(match[1]) if match else text.rstrip("\n").count("\n") + 1
-        problem = _AT_LINE.sub("", message).removesuffix(_AT_END)
+        line, problem = explain(text, str(error))
         raise ConfigError(f"not valid TOML: {problem}", path=path, line=line) from error
     except RecursionError as error:
         raise ConfigError("is nested too deeply", path=path) from error

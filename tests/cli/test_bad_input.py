@@ -43,7 +43,8 @@ async def refused(*arguments: str, status: int = 1, **env: str) -> str:
         ),
         (
             '[[deployment]\nname = "m"',
-            ":1: not valid TOML: Expected ']]' at the end of an array declaration",
+            ":1: not valid TOML: '[[deployment]' is no header of a table; "
+            "write [[name]]",
         ),
         (
             '[[deployment]]\nname = "m"\nruntime = "mok"',
