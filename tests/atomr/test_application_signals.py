@@ -9,8 +9,9 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -20,7 +21,8 @@ from atomr.otp import Application, Supervisor, run_applications
 from atomr.otp.application_signals import Control, receive_signals
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, AsyncIterator, Iterator
+    from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
+    from types import FrameType
 
 PROGRAM = """
 import os, signal, sys, threading, time
@@ -273,6 +275,55 @@ def test_a_second_one_that_strikes_the_handler_of_the_first_does_not_lose_it(
         assert control.unseen == 0
 
     trio.run(main)
+
+
+def interrupt_within_trio(step: int) -> tuple[bool, list[BaseException]]:
+    """Send SIGINT, and one more at a line of trio's own handler of the first.
+
+    Returns:
+        Whether there is such a line, and what was raised there.
+    """
+    raised: list[BaseException] = []
+    lines = count()
+
+    def trace(frame: FrameType, event: str, _: object) -> Callable[..., Any] | None:
+        module = frame.f_globals["__name__"]
+        # Who asks whether an error may be raised is of ours, and has told the loop.
+        if not module.startswith("trio.") or module == "trio._core._ki":
+            return None
+        if event == "line" and next(lines) == step:
+            try:
+                signal.raise_signal(signal.SIGINT)
+            except BaseException as error:
+                raised.append(error)
+                raise
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        signal.raise_signal(signal.SIGINT)
+    except CallbackInterruptedError:
+        pass  # there were two, and the handler of the first has ended
+    finally:
+        sys.settrace(before)
+    return next(lines) > step, raised
+
+
+def test_a_second_one_that_strikes_trios_own_handler_raises_nothing_in_it() -> None:
+    async def strike(step: int) -> bool:
+        control = Control(stop=trio.Event())
+        with receive_signals(control) as signals:
+            is_struck, raised = interrupt_within_trio(step)
+            with trio.fail_after(10):
+                await control.listen(only_one(signals))
+        assert (raised, control.received, control.unseen) == ([], signal.SIGINT, 0)
+        return is_struck
+
+    steps = 0
+    while trio.run(strike, steps):
+        steps += 1
+    assert steps > 5
 
 
 async def only_one(signals: AsyncIterable[int]) -> AsyncIterator[int]:
