@@ -5,7 +5,7 @@ above this process (a container's limit, a service's) still allows.  Files that 
 kernel only keeps because there was room are no obstacle to a model, so they are not
 counted as taken.
 
-Nothing is known of a GPU's memory here.
+A GPU's memory is :mod:`~atomr_infer.runtimes.gpu_memory`'s matter.
 """
 
 from __future__ import annotations
@@ -28,7 +28,12 @@ _NO_LIMIT = 2**62
 
 
 def check_fits(
-    model: str, weights_bytes: int, free: int | None, *, remedy: str = ""
+    model: str,
+    weights_bytes: int,
+    free: int | None,
+    *,
+    where: str = "memory",
+    remedy: str = "",
 ) -> None:
     """Refuse a model whose weights alone are more than what is free.
 
@@ -36,6 +41,7 @@ def check_fits(
         model: what it is called, for the message.
         weights_bytes: what its weights take once they are loaded.
         free: see :func:`free_bytes`; None refuses nothing.
+        where: what it is that is free, for the message.
         remedy: what helps beside a smaller model and another machine.
 
     Raises:
@@ -44,7 +50,7 @@ def check_fits(
     if free is not None and weights_bytes > free:
         raise EngineStartError(
             f"the model {model!r} does not fit: its weights have "
-            f"{_mib(weights_bytes)} MiB, and {_mib(free)} MiB of memory are free; "
+            f"{_mib(weights_bytes)} MiB, and {_mib(free)} MiB of {where} are free; "
             f"{remedy or 'use a smaller or a quantized model, or another machine'}"
         )
 

@@ -10,14 +10,17 @@ A GPU is named by its UUID: CUDA and the driver number them in different orders.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING
 
 import attrs
+
+from atomr_infer.runtimes.gpu_memory import load_nvml, visible_gpus
+from atomr_infer.runtimes.gpus import VISIBLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-VISIBLE = "CUDA_VISIBLE_DEVICES"
+    from atomr_infer.runtimes.gpu_memory import Nvml
 
 _GIB = 1 << 30
 
@@ -61,23 +64,8 @@ class Inventory:
     is_known: bool = True
 
 
-_Nvml: TypeAlias = Any
-"""The module ``pynvml``, which has no types."""
-
-
-def load_nvml() -> _Nvml:
-    """Return the module.
-
-    Raises:
-        ImportError: nvidia-ml-py is not installed.
-    """
-    import pynvml  # type: ignore[import-not-found,import-untyped,unused-ignore]  # noqa: PLC0415 - optional
-
-    return pynvml
-
-
 def read_inventory(
-    environ: Mapping[str, str], load: Callable[[], _Nvml] = load_nvml
+    environ: Mapping[str, str], load: Callable[[], Nvml] = load_nvml
 ) -> Inventory:
     """Return the GPUs that this process may use.
 
@@ -105,7 +93,7 @@ def read_inventory(
     return _visible(gpus, environ.get(VISIBLE))
 
 
-def _gpus(nvml: _Nvml) -> Iterator[Gpu]:
+def _gpus(nvml: Nvml) -> Iterator[Gpu]:
     for index in range(nvml.nvmlDeviceGetCount()):
         handle = nvml.nvmlDeviceGetHandleByIndex(index)
         memory: int = nvml.nvmlDeviceGetMemoryInfo(handle).total
@@ -117,17 +105,5 @@ def _gpus(nvml: _Nvml) -> Iterator[Gpu]:
 def _visible(gpus: tuple[Gpu, ...], visible: str | None) -> Inventory:
     if visible is None:
         return Inventory(gpus, "the NVIDIA driver" if gpus else "the driver has none")
-    seen: list[Gpu] = []
-    for text in visible.split(","):
-        gpu = _named(gpus, text.strip())
-        if gpu is None or gpu in seen:
-            break  # CUDA too sees nothing from the first wrong name on
-        seen.append(gpu)
-    return Inventory(tuple(seen), f"the NVIDIA driver, {VISIBLE}={visible}")
-
-
-def _named(gpus: tuple[Gpu, ...], text: str) -> Gpu | None:
-    if text.isdecimal():
-        return gpus[int(text)] if int(text) < len(gpus) else None
-    found = [gpu for gpu in gpus if text and gpu.uuid.startswith(text)]
-    return found[0] if len(found) == 1 else None
+    seen = visible_gpus(gpus, visible)
+    return Inventory(seen, f"the NVIDIA driver, {VISIBLE}={visible}")

@@ -6,7 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from atomr_infer.serving.inventory import Gpu, Inventory, load_nvml, read_inventory
+from atomr_infer.runtimes.gpu_memory import load_nvml
+from atomr_infer.serving.inventory import Gpu, Inventory, read_inventory
 
 GIB = 1 << 30
 
