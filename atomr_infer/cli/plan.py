@@ -177,7 +177,8 @@ def examine_file(
         admin_key = admin_key_of(config, environ)
     plan = ServePlan(
         deployments=tuple(
-            _NOBODY if each.value is None else each.value for each in readings.all
+            each.value if each.value is not None and each.has_name else _NOBODY
+            for each in readings.all
         ),
         gateway=config.gateway,
         source=str(path),
@@ -230,7 +231,7 @@ def _check_credentials(
     readings: Readings, environ: Mapping[str, str], mistakes: Mistakes
 ) -> None:
     """Miss a credential now, with its line, and not after minutes of loading."""
-    for index, deployment in readings:
+    for index, deployment in readings.alone:
         if not readings.all[index].lacks.isdisjoint(("credential", "credentials")):
             continue
         try:

@@ -43,7 +43,7 @@ from atomr_infer.model.failover import (
 from atomr_infer.model.routing import Routing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
     from pathlib import Path
 
 _KEYS = tuple(field.name for field in attrs.fields(Deployment))
@@ -106,10 +106,11 @@ def read_deployments(
         read = ReadDeployment()
         with mistakes.kept():
             reader = _reader(top, index, content)
-            read = _read(reader, folder, mistakes)
+            read = _read(reader, folder, mistakes, taken=lines)
             name = None if read.value is None else read.value.name
             if name in lines:
-                read = ReadDeployment()
+                # Which one is meant by the name is not known: this one keeps its own.
+                read = attrs.evolve(read, lacks=read.lacks | {"name"})
                 raise reader.fail(
                     "name",
                     f"the name is used already, on line {lines[name]}; "
@@ -149,8 +150,17 @@ def read_deployment(reader: TableReader, folder: Path) -> Deployment:
     return read.value
 
 
-def _read(reader: TableReader, folder: Path, mistakes: Mistakes) -> ReadDeployment:
-    """Read one deployment, and leave out what is wrong."""
+def _read(
+    reader: TableReader,
+    folder: Path,
+    mistakes: Mistakes,
+    taken: Collection[str] = (),
+) -> ReadDeployment:
+    """Read one deployment, and leave out what is wrong.
+
+    Where the name is taken, ``fallbacks`` are left out once they are read: who has the
+    name already may be among them, and not the deployment itself.
+    """
     with mistakes.kept():
         reader.check_keys(_KEYS, also=_OTHER_WORDS)
     for error in reader.missing_keys(_REQUIRED, _KEYS, _OTHER_WORDS):
@@ -164,6 +174,8 @@ def _read(reader: TableReader, folder: Path, mistakes: Mistakes) -> ReadDeployme
             values[key] = value
     if "name" not in values:
         return ReadDeployment()
+    if values["name"] in taken:
+        values.pop("fallbacks", None)
     lacks = {key for key in (*_REQUIRED, *reader.content) if key not in values}
     if lacks:
         return _without(reader, values, lacks)

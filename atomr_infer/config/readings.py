@@ -27,11 +27,17 @@ class ReadDeployment:
     Attributes:
         value: the deployment, without what is wrong with it; None: it has no name, or
             cannot be one whatever is left out.
-        lacks: the keys that are left out, whose mistakes are told.
+        lacks: the keys that are left out, whose mistakes are told; ``name`` where it is
+            another one's, and the value has it all the same.
     """
 
     value: Deployment | None = None
     lacks: frozenset[str] = frozenset()
+
+    @property
+    def has_name(self) -> bool:
+        """Whether it can be told by its name from all others."""
+        return self.value is not None and "name" not in self.lacks
 
 
 @attrs.frozen
@@ -59,20 +65,30 @@ class Readings:
         return cls(tuple(map(ReadDeployment, deployments)), origin)
 
     def __iter__(self) -> Iterator[tuple[int, Deployment]]:
-        """Yield what could be read, each with its place among all."""
+        """Yield what could be read and has a name, each with its place among all."""
+        for index, deployment in self.alone:
+            if self.all[index].has_name:
+                yield index, deployment
+
+    @property
+    def alone(self) -> Iterator[tuple[int, Deployment]]:
+        """What could be read, as :meth:`__iter__`, for what it says of itself alone.
+
+        The names of some may be those of others.
+        """
         for index, each in enumerate(self.all):
             if each.value is not None:
                 yield index, each.value
 
     @property
     def values(self) -> tuple[Deployment, ...]:
-        """What could be read."""
+        """What could be read and has a name."""
         return tuple(deployment for _, deployment in self)
 
     @property
     def knows_names(self) -> bool:
         """Whether a name that is not among these is nobody's."""
-        return all(each.value is not None for each in self.all)
+        return all(each.has_name for each in self.all)
 
     @property
     def knows_models(self) -> bool:

@@ -95,7 +95,7 @@ def examine_deployments(
     plugins: dict[str, RuntimePlugin | None] = {}
     whole: dict[str, RuntimePlugin] = {}
     asking: dict[str, RuntimePlugin] = {}
-    for index, deployment in readings:
+    for index, deployment in readings.alone:
         lacks = readings.all[index].lacks
         if "runtime" in lacks or deployment.runtime == AUTO:
             continue
@@ -105,7 +105,7 @@ def examine_deployments(
         found = tuple(_refused(plugin, deployment, index, readings))
         for error in found:
             mistakes.keep(error)
-        if plugins[deployment.runtime] is None:
+        if plugins[deployment.runtime] is None or "name" in lacks:
             continue
         asking[deployment.name] = plugin
         if not (found or lacks):
@@ -156,7 +156,8 @@ def _refused(
     A runtime tells one mistake at a time, and the option that it is in; without that
     option, it tells the next one.
     """
-    lacks = set(readings.all[index].lacks)
+    # No runtime needs to know which name a deployment should have.
+    lacks = readings.all[index].lacks - {"name"}
     is_whole = not lacks
     if plugin.name != plugin_name(deployment.runtime):
         is_whole, deployment = False, attrs.evolve(deployment, runtime=plugin.name)
@@ -173,7 +174,7 @@ def _refused(
             if not place:
                 return
             option = place[-1]
-            lacks.add(str(option))
+            lacks |= {str(option)}
             rest = {k: v for k, v in deployment.options.items() if k != option}
             deployment = attrs.evolve(deployment, options=rest)
         else:

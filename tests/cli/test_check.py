@@ -273,3 +273,14 @@ def test_what_is_mended_leaves_nothing_that_was_not_told(
     text = text.replace('runtime = "openai"', 'runtime = "mock"')
     ran = CliRunner().invoke(check, ["--config", write(text)])
     assert (ran.exit_code, ran.stderr) == (0, "")
+
+
+def test_a_key_that_is_not_set_hides_behind_no_name_that_is_used_already(
+    write: Callable[[str], str],
+) -> None:
+    keyed = '[[deployment]]\nname = "m"\nruntime = "openai"\nmodel = "gpt-4o"\n'
+    text = '[[deployment]]\nname = "m"\nruntime = "mock"\n' + keyed
+    path = write(text + 'credential = { env = "NOBODYS_KEY" }\n')
+    with pytest.raises(ConfigError) as caught:
+        checked(Path(path))
+    assert [error.line for error in caught.value.all] == [5, 8]

@@ -285,3 +285,61 @@ def test_of_more_than_fifty_mistakes_the_rest_is_counted() -> None:
     assert (len(caught.value.all), len(lines)) == (63, 51)
     assert lines[49].startswith("f.toml:51: ")
     assert lines[50] == "and 13 more mistakes"
+
+
+TWICE = """\
+[[deployment]]
+name = "a"
+runtime = "mock"
+fallbacks = ["b"]
+
+[[deployment]]
+name = "a"
+runtime = "mock"
+[deployment.options]
+dely_s = 1
+[deployment.retry]
+max_attempts = 0
+
+[[deployment]]
+name = "b"
+runtime = "mock"
+
+[[deployment]]
+name = "a"
+runtime = "opnai"
+fallbacks = ["a", 3]
+"""
+
+
+def test_a_name_that_is_used_already_hides_nothing_else_of_its_deployment() -> None:
+    found = examined(TWICE)
+    assert [line for line, _ in found] == [7, 10, 12, 19, 20, 21]
+    assert "the name is used already, on line 2" in found[0][1]
+    assert "did you mean 'delay_s'?" in found[1][1]
+
+
+def test_of_a_name_that_is_used_already_nothing_follows() -> None:
+    # It may be the one that `c` and the router mean; and it falls back to no circle.
+    text = """\
+[[deployment]]
+name = "a"
+runtime = "mock"
+fallbacks = ["b", "c"]
+[[deployment]]
+name = "b"
+runtime = "mock"
+[[deployment]]
+name = "b"
+runtime = "mock"
+fallbacks = ["a"]
+[deployment.placement]
+colocate_with = "a"
+[[deployment]]
+name = "r"
+runtime = "router"
+[deployment.options]
+routes = [{ model = "c", min_chars = 1 }]
+default = "a"
+"""
+    assert [line for line, _ in examined(text)] == [9]
