@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 __all__ = ["StreamAnswer", "WholeAnswer"]
 
 _EVENTS = "text/event-stream"
-_LOADING = b": x-atomr-loading: %s\n\n"
+_LOADING = b"x-atomr-loading"
 
 
 class _Answer:
@@ -184,18 +184,22 @@ class StreamAnswer(_Answer):
 
     def keep_alive(self) -> None:
         """Send what its client does not see, between two events."""
-        keepalive = self._ingress.keepalive
-        if self._first is None and self._encoder is None and keepalive.strip():
-            awaited = self.awaited()
-            keepalive = (
-                _LOADING % header_text(awaited) if awaited else b""
-            ) + keepalive
+        keepalive, loading = self._ingress.keepalive, b""
+        if self._first is None and self._encoder is None:
+            loading = header_text(self.awaited())
+        if loading and keepalive.strip():
+            keepalive = b": %b: %b\n\n%b" % (_LOADING, loading, keepalive)
         if self._exchange.started:
             self._exchange.nudge(keepalive)
             return
-        kind = (b"content-type", self._asked.stream_type.encode("latin-1"))
-        known = request_id_headers(self._asked.batch.request_id, self._ingress.dialect)
-        self._exchange.begin(200, [kind, *STREAM_HEADERS, *known], keepalive)
+        headers = [
+            (b"content-type", self._asked.stream_type.encode("latin-1")),
+            *STREAM_HEADERS,
+            *request_id_headers(self._asked.batch.request_id, self._ingress.dialect),
+        ]
+        if loading:
+            headers.append((_LOADING, loading))
+        self._exchange.begin(200, headers, keepalive)
 
     async def _start(self, content_type: str) -> None:
         self.tells_cost = self.tells_cost and content_type.startswith(_EVENTS)
