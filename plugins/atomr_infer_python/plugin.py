@@ -7,6 +7,7 @@ lock, fill its memory or crash, and the gateway goes on.
 
 from __future__ import annotations
 
+import ast
 import logging
 import math
 import os
@@ -67,11 +68,14 @@ class PythonPlugin(RuntimePlugin):
         """Look for the name, and check the options, without running any of it.
 
         Raises:
-            ConfigError: there is no such name, or an option is not taken.
+            ConfigError: there is no such name, an option is not taken, or a function
+                or a class is to be given a credential.
         """
         target = parse_target(deployment.runtime)
         if _is_seen(target, deployment):
             found = without_mark(str(target), statement_of(target), deployment)
+            if isinstance(found, _DEFINITIONS):
+                _refuse_credential(str(target), deployment)
             known = None if found is None else parameters_in_source(found)
             _options(str(target), known, deployment)
 
@@ -82,8 +86,8 @@ class PythonPlugin(RuntimePlugin):
         """Import it, make it, load it; the block's end closes it.
 
         Raises:
-            ConfigError: there is no such name, it cannot be called so, or an option
-                is not taken.
+            ConfigError: there is no such name, it cannot be called so, an option is
+                not taken, or it is no plugin and a credential is named.
             EngineError: its code fails.
         """
         target = parse_target(deployment.runtime)
@@ -95,9 +99,23 @@ class PythonPlugin(RuntimePlugin):
                 async with found.open_runner(deployment, context) as runner:
                     yield runner
                 return
+            _refuse_credential(who, deployment)
             abilities = await _made(who, found, deployment, thread)
             async with loaded(who, abilities, thread, context):
                 yield cast("ModelRunner", PythonRunner(who, abilities, thread))
+
+
+_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+"""What is no plugin: that is an object."""
+
+
+def _refuse_credential(who: str, deployment: Deployment) -> None:
+    if deployment.credential is None and not deployment.credentials:
+        return
+    raise ConfigError(
+        f"deployment {deployment.name!r}: a credential is for runtime plugins, and "
+        f"{who} is none; leave it out, and have your code read the variable or the file"
+    )
 
 
 def _is_seen(target: Target, deployment: Deployment) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atomr_infer.errors import ConfigError
@@ -24,21 +23,38 @@ from atomr_infer_vllm.runner import Parts, VllmRunner, Watched
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from atomr_infer.model.secret import Secret
     from atomr_infer_vllm.loop import LoopThread
     from atomr_infer_vllm.steps import SchedulerStats, Steps
 
     Report = Callable[[Progress], None]
 
 
-def prepare(deployment: str, options: Options, report: Report) -> Any:  # noqa: ANN401  AsyncEngineArgs
+_OVER_THE_TOKEN = ("HF_OIDC_RESOURCE", "HF_HUB_DISABLE_IMPLICIT_TOKEN")
+"""Variables by which the hub's library takes another token, or none at all."""
+
+
+def prepare(
+    deployment: str,
+    options: Options,
+    report: Report,
+    token: Secret | None = None,
+) -> Any:  # noqa: ANN401  AsyncEngineArgs
     """Import vLLM and return its engine's arguments; blocks for seconds.
+
+    Args:
+        deployment: its name.
+        options: what it asks for.
+        report: told what happens.
+        token: opens models of the hub that are not public; it becomes the ``HF_TOKEN``
+            of this process and of those below it.
 
     Raises:
         ConfigError: vLLM cannot be imported, or has no argument of that name, or a
             file is missing.
         EngineStartError: the weights do not fit into memory.
     """
-    _set_environment(options)
+    _set_environment(options, token)
     _check_files(deployment, options)
     report(Progress("importing vLLM"))
     try:
@@ -55,32 +71,37 @@ def prepare(deployment: str, options: Options, report: Report) -> Any:  # noqa: 
     if on_cpu:
         needed = weights_bytes(expanded(options.weights))
         check_fits(options.weights, needed, free_bytes())
-    arguments = engine_arguments(options, on_cpu=on_cpu)
+    arguments = engine_arguments(options, on_cpu=on_cpu, has_token=token is not None)
     return AsyncEngineArgs(
         **arguments, disable_log_stats=False, enable_logging_iteration_details=True
     )
 
 
-def _set_environment(options: Options) -> None:
+def _set_environment(options: Options, token: Secret | None) -> None:
     # It would tell its makers who uses it.
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     # A fork of a process with threads may stand still.
     os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
     if options.cpu_cache_gib is not None:
         os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(options.cpu_cache_gib)
+    if token is not None:
+        # vLLM's processes inherit it, and it is in no argument that might be shown.
+        os.environ["HF_TOKEN"] = token.reveal()
+        for name in _OVER_THE_TOKEN:
+            os.environ.pop(name, None)
 
 
 def _check_files(deployment: str, options: Options) -> None:
-    weights = expanded(options.weights)
-    if options.weights.startswith(("/", "./", "../", "~")) and not weights.exists():
-        raise ConfigError(f"deployment {deployment!r}: there is no model {weights}")
+    folder = options.folder
+    if folder is not None and not folder.exists():
+        raise ConfigError(f"deployment {deployment!r}: there is no model {folder}")
     template = options.chat_template
     if template is not None and not expanded(template).is_file():
         raise ConfigError(
             f"deployment {deployment!r}: there is no chat template {template}"
         )
     for name, path in options.lora.items():
-        if not Path(path).is_dir():
+        if not expanded(path).is_dir():
             raise ConfigError(
                 f"deployment {deployment!r}: there is no adapter {path} for {name!r}"
             )
@@ -235,7 +256,7 @@ def _adapters(options: Options) -> dict[str, object]:
     from vllm.lora.request import LoRARequest  # noqa: PLC0415
 
     return {
-        name: LoRARequest(name, number, path)
+        name: LoRARequest(name, number, str(expanded(path)))
         for number, (name, path) in enumerate(options.lora.items(), start=1)
     }
 

@@ -14,9 +14,12 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from atomr_infer.errors import ConfigError
+from atomr_infer.runtimes.files import expanded
 from atomr_infer.runtimes.hub_files import PREFIX, parse_hub_model
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from atomr_infer.model.deployment import Deployment, OptionValue
 
 DEFAULT_MAX_SEQS = 64
@@ -36,6 +39,7 @@ OURS = {
     "runner": "task",
     "dtype": "dtype",
     "quantization": "quantization",
+    "hf_token": "the deployment's credential",
 }
 """Arguments of vLLM's engine that have an option here."""
 
@@ -44,6 +48,10 @@ ALWAYS = {
     "enable_logging_iteration_details": "by it is seen what a step did",
 }
 """Arguments of vLLM's engine that are as they must be here, and why."""
+
+
+_OF_A_PATH = ("/", "./", "../", "~")
+"""How a path begins.  Another name is the hub's, with its ``hf:`` or without."""
 
 
 class Task(Enum):
@@ -99,6 +107,20 @@ class Options:
     tool_parser: str | None = None
     chat_template: str | None = None
     engine: Mapping[str, Any] = attrs.field(factory=dict)
+
+    @property
+    def folder(self) -> Path | None:
+        """The model's directory; None: the weights are on the hub.
+
+        Raises:
+            ConfigError: there is no such home, or no file can be called so.
+
+        >>> Options(weights="Qwen/Qwen3-8B").folder is None
+        True
+        """
+        if not self.weights.startswith(_OF_A_PATH):
+            return None
+        return expanded(self.weights)
 
 
 def parse_options(deployment: Deployment) -> Options:
@@ -260,8 +282,11 @@ def _weights(options: Options) -> dict[str, str]:
     """Return vLLM's arguments for where the weights are; it asks the hub itself.
 
     Raises:
-        ConfigError: they are one file of a model, or are not named as models are.
+        ConfigError: they are one file of a model, or are not named as models are, or
+            are in a home that does not exist.
     """
+    if options.folder is not None:
+        return {"model": str(options.folder)}
     if not options.weights.startswith(PREFIX):
         return {"model": options.weights}
     model = parse_hub_model(options.weights)
@@ -273,12 +298,15 @@ def _weights(options: Options) -> dict[str, str]:
     return {"model": model.repo, "revision": model.revision}
 
 
-def engine_arguments(options: Options, *, on_cpu: bool) -> dict[str, Any]:
+def engine_arguments(
+    options: Options, *, on_cpu: bool, has_token: bool = False
+) -> dict[str, Any]:
     """Return the arguments of vLLM's ``AsyncEngineArgs``.
 
     Args:
         options: what the deployment asks for.
         on_cpu: whether vLLM runs on a CPU here.
+        has_token: whether ``HF_TOKEN`` is the deployment's credential.
     """
     embeds = options.task is Task.EMBED
     arguments: dict[str, Any] = {
@@ -290,6 +318,9 @@ def engine_arguments(options: Options, *, on_cpu: bool) -> dict[str, Any]:
         "tensor_parallel_size": options.tensor_parallel,
         "enforce_eager": on_cpu if options.eager is None else options.eager,
     }
+    if has_token:
+        # True and not the token itself: what vLLM is given, it may show.
+        arguments["hf_token"] = True
     if options.quantization is not None:
         arguments["quantization"] = options.quantization
     if options.context_tokens is not None:

@@ -62,12 +62,10 @@ class VllmPlugin(RuntimePlugin):
     def files(self, deployment: Deployment) -> tuple[Path, ...]:
         """Return what is given by a path: the model, its template, the adapters."""
         options = parse_options(deployment)
-        # Another name is the hub's, with its ``hf:`` or without.
-        is_path = options.weights.startswith(("/", "./", "../", "~"))
-        paths = [options.weights] if is_path else []
+        paths = [] if options.folder is None else [options.folder]
         if options.chat_template is not None:
-            paths.append(options.chat_template)
-        return tuple(expanded(path) for path in [*paths, *options.lora.values()])
+            paths.append(expanded(options.chat_template))
+        return (*paths, *map(expanded, options.lora.values()))
 
     @asynccontextmanager
     async def open_runner(
@@ -91,7 +89,12 @@ class VllmPlugin(RuntimePlugin):
         from atomr_infer_vllm.steps import Steps  # noqa: PLC0415
 
         arguments = await trio.to_thread.run_sync(
-            prepare, deployment.name, options, report, abandon_on_cancel=True
+            prepare,
+            deployment.name,
+            options,
+            report,
+            context.credential,
+            abandon_on_cancel=True,
         )
         context.progress(Progress("starting the engine"))
         loop, steps = LoopThread(), Steps()

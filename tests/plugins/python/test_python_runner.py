@@ -33,6 +33,7 @@ from atomr_infer.model.batch import (
 from atomr_infer.model.capabilities import Capabilities, Feature
 from atomr_infer.model.embeddings import Embeddings, EmbedRequest
 from atomr_infer.model.figures import Figure, Kind, running
+from atomr_infer.model.secret import EnvSecret, Secret
 from atomr_infer.runtimes.conformance import CHECKS, Check
 from atomr_infer.runtimes.conformance_case import ConformanceCase
 from atomr_infer.runtimes.contract import RunnerContext
@@ -306,6 +307,14 @@ async def test_what_cannot_be_opened_says_why(
 ) -> None:
     with pytest.raises(error, match=problem):
         async with opened(name):
+            pass
+
+
+async def test_an_object_that_is_no_plugin_gets_no_credential(own: Own) -> None:
+    deployment = attrs.evolve(own("READY"), credential=EnvSecret("KEY"))
+    context = RunnerContext(credential=Secret("k"))
+    with pytest.raises(ConfigError, match=r"READY is none; leave it out"):
+        async with PLUGIN.open_runner(deployment, context):
             pass
 
 

@@ -13,6 +13,7 @@ from atomr_infer.actors import deployment_of
 from atomr_infer.errors import ConfigError
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.model.ray import RayHost
+from atomr_infer.model.secret import EnvSecret
 from atomr_infer.runtimes.plugin_check import check_plugin
 from atomr_infer_python.actor_plugin import PLUGIN as ACTORS
 from atomr_infer_python.plugin import PLUGIN
@@ -118,6 +119,19 @@ def test_what_only_a_run_tells_is_not_refused(
     file = tmp_path / "made.py"
     file.write_text(source)
     PLUGIN.validate(own("answer", file=file))
+
+
+@pytest.mark.parametrize("name", ["count", "Model"])
+def test_a_credential_for_what_is_no_plugin_is_refused(own: Own, name: str) -> None:
+    deployment = attrs.evolve(own(name), credential=EnvSecret("KEY"))
+    assert refusal(deployment) == (
+        f"deployment 'own': a credential is for runtime plugins, and {OWN}:{name} is "
+        "none; leave it out, and have your code read the variable or the file"
+    )
+
+
+def test_a_credential_for_an_object_may_be_a_plugin_s(own: Own) -> None:
+    PLUGIN.validate(attrs.evolve(own("READY"), credential=EnvSecret("KEY")))
 
 
 def test_a_file_that_is_no_python_is_refused_with_the_line(

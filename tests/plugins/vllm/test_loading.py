@@ -10,8 +10,8 @@ import attrs
 import pytest
 
 from atomr_infer.model.deployment import Deployment
-from atomr_infer_vllm.loading import start
-from atomr_infer_vllm.options import parse_options
+from atomr_infer_vllm.loading import _adapters, start
+from atomr_infer_vllm.options import Options, parse_options
 from atomr_infer_vllm.steps import Steps
 
 
@@ -92,3 +92,13 @@ async def test_its_figures_are_logged_and_its_steps_are_counted() -> None:
     its.log()
     assert its.said == ["6 tokens"]
     assert steps.made == 3
+
+
+def test_an_adapter_s_home_is_written_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/cat")
+    request = ModuleType("vllm.lora.request")
+    vars(request)["LoRARequest"] = lambda *given: given
+    monkeypatch.setitem(sys.modules, "vllm.lora", ModuleType("vllm.lora"))
+    monkeypatch.setitem(sys.modules, "vllm.lora.request", request)
+    options = Options(weights="/m", lora={"cats": "~/cats"})
+    assert _adapters(options) == {"cats": ("cats", 1, "/home/cat/cats")}
