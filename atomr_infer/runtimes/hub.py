@@ -17,20 +17,15 @@ in a worker thread.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import time
-import urllib.error
-import urllib.request
-from contextlib import contextmanager
-from http.client import HTTPException, HTTPMessage, HTTPResponse
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
-from urllib.parse import quote, urlsplit
+from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import attrs
 
-from atomr_infer.errors import ConfigError, EngineStartError
+from atomr_infer.errors import EngineStartError
 from atomr_infer.model.secret import Secret
 from atomr_infer.runtimes.cache import (
     TOO_BIG,
@@ -51,19 +46,20 @@ from atomr_infer.runtimes.hub_files import (
     tree_path,
     wanted_files,
 )
+from atomr_infer.runtimes.hub_http import HubAsker, UnreachableError
 from atomr_infer.runtimes.hub_marks import marks, place_in
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 log = logging.getLogger(__name__)
 
-_SILENCE_S = 30.0
 _PIECE_BYTES = 1 << 20
-_MAX_LIST_BYTES = 32 << 20
+_NETWORK_BYTES = 1 << 17
 _TELL_EVERY_S = 0.2
 _TRIES = 5
-_RESUMED = 206
+"""In a row, of which none brought a byte more of a file."""
+
 _WHOLE = ".whole"
 _WAITING = Progress("waiting for another process that fetches the model")
 
@@ -77,7 +73,7 @@ class Hub:
         folder: the cache.
         token: opens models that are not public; None: there is none.
         is_offline: whether nobody is asked.
-        pause_s: between two tries, times their number.
+        pause_s: between two tries, and so much more after each in vain.
     """
 
     endpoint: str
@@ -154,22 +150,22 @@ class _Fetching:
         self._done = 0
         self._total = 0
         self._told_at = 0.0
-        self._opener = urllib.request.build_opener(_Redirects())
+        self._asker = HubAsker(hub.endpoint, model, hub.token)
 
     def run(self, weights: tuple[str, ...]) -> Path:
         self._report(Progress(f"asking for {self._model.repo}"))
         try:
-            commit = commit_of(self._json(revision_path(self._model)))
-        except _UnreachableError as error:
+            commit = commit_of(self._asker.json(revision_path(self._model)))
+        except UnreachableError as error:
             return _kept(self._home, self._model, weights, str(error))
         folder = self._home / commit
         kept = _whole(folder, self._model, weights)
         if kept is None:
             try:
-                listed = files_of(self._json(tree_path(self._model, commit)))
+                listed = files_of(self._asker.json(tree_path(self._model, commit)))
                 self._fetch_all(folder, listed, weights)
                 kept = _whole(folder, self._model, weights)
-            except _UnreachableError as error:
+            except UnreachableError as error:
                 at_commit = attrs.evolve(self._model, revision=commit)
                 kept = _kept(self._home, at_commit, weights, str(error))
         ref = self._home / "refs" / quote(self._model.revision, safe="")
@@ -177,57 +173,6 @@ class _Fetching:
         ref.write_text(commit)
         assert kept is not None, "it was fetched in the lines above"
         return kept
-
-    def _json(self, path: str) -> Any:  # noqa: ANN401 - JSON
-        with self._open(path) as answer:
-            body = answer.read(_MAX_LIST_BYTES + 1)
-        if len(body) > _MAX_LIST_BYTES:
-            raise EngineStartError("the model hub's answer has no end")
-        try:
-            return json.loads(body)
-        except ValueError as error:
-            raise EngineStartError("the model hub's answer is no JSON") from error
-
-    @contextmanager
-    def _open(self, path: str, *, at: int = 0) -> Iterator[HTTPResponse]:
-        request = urllib.request.Request(self._hub.endpoint + path)
-        if self._hub.token is not None:
-            bearer = f"Bearer {self._hub.token.reveal()}"
-            request.add_unredirected_header("authorization", bearer)
-        if at:
-            request.add_header("range", f"bytes={at}-")
-        try:
-            with self._opener.open(request, timeout=_SILENCE_S) as answer:
-                yield answer
-        except urllib.error.HTTPError as error:
-            with error:
-                raise self._refused(error.code) from error
-        except urllib.error.URLError as error:
-            raise self._unreachable(error.reason) from error
-        except (HTTPException, ConnectionError, TimeoutError) as error:
-            raise self._unreachable(repr(error)) from error
-
-    def _unreachable(self, why: object) -> _UnreachableError:
-        return _UnreachableError(
-            f"the model hub {urlsplit(self._hub.endpoint).netloc} cannot be reached: "
-            f"{why}"
-        )
-
-    def _refused(self, status: int) -> Exception:
-        model = self._model
-        if status in (401, 403):
-            opens = "the deployment's credential does not open it"
-            if self._hub.token is None:
-                opens = 'name a token: credential = { env = "HF_TOKEN" }'
-            return ConfigError(
-                f"the model {model.repo!r} is not public, or not there: {opens}"
-            )
-        if status == 404:
-            return ConfigError(
-                f"the hub has no model {model.repo!r} with the revision "
-                f"{model.revision!r}"
-            )
-        return _UnreachableError(f"the model hub answers {status} for {model.repo!r}")
 
     def _fetch_all(
         self, folder: Path, listed: tuple[HubFile, ...], weights: tuple[str, ...]
@@ -261,18 +206,24 @@ class _Fetching:
     def _fetch(self, file: HubFile, folder: Path) -> None:
         target = folder / file.path
         target.parent.mkdir(parents=True, exist_ok=True)
+        partial = _partial(target)
         begun = self._done
-        for number in range(1, _TRIES + 1):
+        most, vain = _size(partial), 0
+        while True:
             try:
                 self._receive(file, folder, begun)
-            except _UnreachableError:
-                if number == _TRIES:
+            except UnreachableError as error:
+                # A hub that knows no ranges sends what was here already, too.
+                vain = 0 if _size(partial) > most else vain + 1
+                most = max(most, _size(partial))
+                if vain == _TRIES:
                     raise
-                log.warning("%s: cut off; it goes on from there", self._phase)
-                time.sleep(number * self._hub.pause_s)
+                log.warning(
+                    "%s: cut off; it goes on from there: %s", self._phase, error
+                )
+                time.sleep((vain + 1) * self._hub.pause_s)
             else:
                 break
-        partial = _partial(target)
         self._check(file, partial)
         partial.rename(target)
         self._done = begun + file.size
@@ -284,18 +235,18 @@ class _Fetching:
         if at == file.size and partial.exists():
             return
         path = file_path(self._model, folder.name, file.path)
-        with self._open(path, at=at) as answer:
-            if answer.status != _RESUMED:
+        with self._asker.opened(path, at=at) as answer:
+            if not answer.is_rest:
                 at = 0  # it sends all of it
             with partial.open("ab" if at else "wb") as out:
-                while piece := answer.read(_PIECE_BYTES):
+                while piece := answer.read(_NETWORK_BYTES):
                     at += len(piece)
                     if at > file.size:
                         break
                     out.write(piece)
                     self._tell(begun + at)
         if at < file.size:
-            raise self._unreachable(f"it sent {at} of {file.size} bytes")
+            raise self._asker.unreachable(f"it sent {at} of {file.size} bytes")
         if at > file.size:
             partial.unlink()
             raise EngineStartError(f"{file.path!r} is longer than the hub says")
@@ -314,30 +265,6 @@ class _Fetching:
                 f"{file.path!r} of {self._model.repo!r} is damaged: its digest is not "
                 f"{expected}; it was removed"
             )
-
-
-class _UnreachableError(Exception):
-    """The hub could not be asked, or did not finish."""
-
-
-class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows to where files lie; the token stays with the hub."""
-
-    max_redirections = 5
-
-    def redirect_request(
-        self,
-        req: urllib.request.Request,
-        fp: IO[bytes],
-        code: int,
-        msg: str,
-        headers: HTTPMessage,
-        newurl: str,
-    ) -> urllib.request.Request | None:
-        new = super().redirect_request(req, fp, code, msg, headers, newurl)
-        if new is not None and new.host == req.host and new.type == req.type:
-            new.unredirected_hdrs.update(req.unredirected_hdrs)
-        return new
 
 
 def _kept(home: Path, model: HubModel, weights: tuple[str, ...], why: str) -> Path:

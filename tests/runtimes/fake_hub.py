@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Iterator
 
 COMMIT = "0123456789" * 4
@@ -27,6 +29,7 @@ class FakeHub:
         files: content by path.
         token: what opens it; None: everybody may ask.
         cuts: after how many bytes the next files are cut off.
+        garbage: whether such a cut comes as bytes that are no TLS.
         damage: paths whose content is not what the list says.
         more: bytes that are sent behind each file.
         no_range: whether it sends a file whole, whatever is asked.
@@ -39,6 +42,7 @@ class FakeHub:
     files: dict[str, bytes]
     token: str | None = None
     cuts: list[int] = attrs.field(factory=list)
+    garbage: bool = False
     damage: set[str] = attrs.field(factory=set)
     more: bytes = b""
     no_range: bool = False
@@ -66,14 +70,20 @@ class FakeHub:
 
 
 @contextmanager
-def serving(hub: FakeHub) -> Iterator[FakeHub]:
-    """Serve a hub while the block runs."""
+def serving(hub: FakeHub, tls: ssl.SSLContext | None = None) -> Iterator[FakeHub]:
+    """Serve a hub while the block runs; ``tls``: by HTTPS."""
 
     class Handler(_Handler):
         of = hub
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     hub.url = f"http://127.0.0.1:{server.server_port}"
+    if tls is not None:
+        # The handshake is its handler's, in a thread of its own.
+        server.socket = tls.wrap_socket(
+            server.socket, server_side=True, do_handshake_on_connect=False
+        )
+        hub.url = f"https://localhost:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     try:
@@ -129,4 +139,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("content-length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body[: hub.cuts.pop(0)] if hub.cuts else body)
+        if not hub.cuts:
+            self.wfile.write(body)
+            return
+        self.wfile.write(body[: hub.cuts.pop(0)])
+        if hub.garbage:
+            self.wfile.flush()
+            os.write(self.connection.fileno(), b"no TLS" * 100)

@@ -192,7 +192,7 @@ def test_a_hub_that_knows_no_ranges_sends_it_again(
 def test_what_has_come_is_kept_for_the_next_start(
     fake: FakeHub, tmp_path: Path
 ) -> None:
-    fake.cuts = [2, *[1000] * 5]
+    fake.cuts = [2, 5000, *[0] * 5]
     with pytest.raises(EngineStartError, match="it sent 5000 of 2560000 bytes"):
         fetch(hub_at(fake, tmp_path))
     fake.asked.clear()

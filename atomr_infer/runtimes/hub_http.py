@@ -1,0 +1,173 @@
+"""How a model hub is asked: one GET after another, and what its answers mean.
+
+What goes wrong on the network is one error, :class:`UnreachableError`, whatever the
+layer that says so (names, routes, TLS, HTTP): asking again may help.  It is told from
+what goes wrong on the disk by where it comes from, and not by its kind, for both are
+an ``OSError``.
+
+All functions block; they belong in a worker thread.
+"""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from contextlib import contextmanager
+from http.client import HTTPException, HTTPResponse
+from typing import IO, TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import attrs
+
+from atomr_infer.errors import ConfigError, EngineStartError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from http.client import HTTPMessage
+
+    from atomr_infer.model.secret import Secret
+    from atomr_infer.runtimes.hub_files import HubModel
+
+_SILENCE_S = 30.0
+_MAX_LIST_BYTES = 32 << 20
+_RESUMED = 206
+
+
+class UnreachableError(Exception):
+    """The hub could not be asked, or did not finish."""
+
+
+@attrs.frozen
+class Answer:
+    """The content of one answer, as it comes.
+
+    Attributes:
+        is_rest: whether it begins where it was asked to, and not at the beginning.
+    """
+
+    is_rest: bool
+    _response: HTTPResponse
+    _asker: HubAsker
+
+    def read(self, most_bytes: int) -> bytes:
+        """Return what has come, as soon as something has; empty: it is over.
+
+        Raises:
+            UnreachableError: it was cut off.
+        """
+        try:
+            # One that waits for so many bytes loses those before an error.
+            return self._response.read1(most_bytes)
+        except (OSError, HTTPException) as error:
+            raise self._asker.unreachable(repr(error)) from error
+
+
+class HubAsker:
+    """Asks a hub for what concerns one model.
+
+    Args:
+        endpoint: the hub's address.
+        model: the model, for messages.
+        token: opens models that are not public; the hub alone gets to see it.
+    """
+
+    def __init__(self, endpoint: str, model: HubModel, token: Secret | None) -> None:
+        self._endpoint = endpoint
+        self._model = model
+        self._token = token
+        self._opener = urllib.request.build_opener(_Redirects())
+
+    def json(self, path: str) -> Any:  # noqa: ANN401 - JSON
+        """Return what the hub says.
+
+        Raises:
+            ConfigError: it is not there, or not open.
+            EngineStartError: it makes no sense.
+            UnreachableError: it cannot be asked now.
+        """
+        with self.opened(path) as answer:
+            body = b""
+            while piece := answer.read(_MAX_LIST_BYTES + 1 - len(body)):
+                body += piece
+        if len(body) > _MAX_LIST_BYTES:
+            raise EngineStartError("the model hub's answer has no end")
+        try:
+            return json.loads(body)
+        except ValueError as error:
+            raise EngineStartError("the model hub's answer is no JSON") from error
+
+    @contextmanager
+    def opened(self, path: str, *, at: int = 0) -> Iterator[Answer]:
+        """Ask for a path's content; the block reads it.
+
+        Args:
+            path: the path.
+            at: how many bytes of it are here already.
+
+        Raises:
+            ConfigError: it is not there, or not open.
+            UnreachableError: it cannot be asked now.
+        """
+        request = urllib.request.Request(self._endpoint + path)
+        if self._token is not None:
+            bearer = f"Bearer {self._token.reveal()}"
+            request.add_unredirected_header("authorization", bearer)
+        if at:
+            request.add_header("range", f"bytes={at}-")
+        with self._response(request) as response:
+            yield Answer(response.status == _RESUMED, response, self)
+
+    def _response(self, request: urllib.request.Request) -> HTTPResponse:
+        try:
+            response: HTTPResponse = self._opener.open(request, timeout=_SILENCE_S)
+        except urllib.error.HTTPError as error:
+            with error:
+                raise self._refused(error.code) from error
+        except urllib.error.URLError as error:
+            raise self.unreachable(error.reason) from error
+        except (OSError, HTTPException) as error:
+            raise self.unreachable(repr(error)) from error
+        return response
+
+    def unreachable(self, why: object) -> UnreachableError:
+        """Return what is told of an answer that did not come, or not whole."""
+        return UnreachableError(
+            f"the model hub {urlsplit(self._endpoint).netloc} cannot be reached: {why}"
+        )
+
+    def _refused(self, status: int) -> Exception:
+        model = self._model
+        if status in (401, 403):
+            opens = "the deployment's credential does not open it"
+            if self._token is None:
+                opens = 'name a token: credential = { env = "HF_TOKEN" }'
+            return ConfigError(
+                f"the model {model.repo!r} is not public, or not there: {opens}"
+            )
+        if status == 404:
+            return ConfigError(
+                f"the hub has no model {model.repo!r} with the revision "
+                f"{model.revision!r}"
+            )
+        return UnreachableError(f"the model hub answers {status} for {model.repo!r}")
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows to where files lie; the token stays with the hub."""
+
+    max_redirections = 5
+
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: HTTPMessage,
+        newurl: str,
+    ) -> urllib.request.Request | None:
+        new = super().redirect_request(req, fp, code, msg, headers, newurl)
+        if new is not None and new.host == req.host and new.type == req.type:
+            new.unredirected_hdrs.update(req.unredirected_hdrs)
+        return new
