@@ -11,6 +11,7 @@ from rich.text import Text
 
 from atomr_infer.cli.asking.operators import ask
 from atomr_infer.cli.output.clock import clock
+from atomr_infer.cli.output.lines import one_line
 from atomr_infer.cli.output.tables import print_table
 from atomr_infer.model.budget import usd_text
 
@@ -32,7 +33,7 @@ def print_costs(where: Where, by: str, since_s: int, *, as_json: bool) -> None:
         return
     print_table(_table(by, answer["usage"]))
     for line in _missing(answer):
-        click.echo(f"warning: {line}", err=True)
+        click.echo(one_line(f"warning: {line}"), err=True)
 
 
 def _missing(answer: Mapping[str, Any]) -> Iterator[str]:

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from atomr_infer.cli.asking.operators import ask
+from atomr_infer.cli.output.lines import one_line
 from atomr_infer.cli.output.tables import print_table
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def print_revoked(where: Where, key: str, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(answer, indent=2))
         return
-    click.echo(f"{_called(answer)} is revoked")
+    click.echo(one_line(f"{_called(answer)} is revoked"))
     _warn(answer)
 
 
@@ -53,7 +54,7 @@ def print_changed(
     if as_json:
         click.echo(json.dumps(answer, indent=2))
         return
-    click.echo(f"{_called(answer)} is changed:")
+    click.echo(one_line(f"{_called(answer)} is changed:"))
     print_table(_table([answer["key"]]))
     _warn(answer)
 
@@ -71,8 +72,9 @@ def _print_secret(answer: Any, did: str, *, as_json: bool) -> None:  # noqa: ANN
     if as_json:
         click.echo(json.dumps(answer, indent=2))
         return
-    click.echo(f"{_called(answer)} {did}; it is shown this once:", err=True)
-    click.echo(answer["secret"])
+    told = one_line(f"{_called(answer)} {did}; it is shown this once:")
+    click.echo(told, err=True)
+    click.echo(one_line(answer["secret"]))
     _warn(answer)
 
 
@@ -83,7 +85,7 @@ def _called(answer: Any) -> str:  # noqa: ANN401 - JSON
 
 def _warn(answer: Any) -> None:  # noqa: ANN401 - JSON
     for warning in answer["warnings"]:
-        click.echo(f"warning: {warning}", err=True)
+        click.echo(one_line(f"warning: {warning}"), err=True)
 
 
 def _table(keys: list[Any]) -> Table:

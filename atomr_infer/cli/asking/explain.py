@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from atomr_infer.cli.asking.of_a_gateway import as_json, fail, of_a_gateway, where
+from atomr_infer.cli.output.lines import one_line
 from atomr_infer.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def print_explanation(gateway: Where, name: str | None, *, as_json: bool) -> Non
         click.echo(json.dumps(answer, indent=2))
         return
     lines = [line for each in answer["deployments"] for line in _told(each)]
-    click.echo("\n".join(lines) or "nothing is deployed")
+    click.echo("\n".join(map(one_line, lines)) or "nothing is deployed")
 
 
 def print_dry_run(gateway: Where, path: Path, *, as_json: bool) -> None:
@@ -109,7 +110,7 @@ def print_dry_run(gateway: Where, path: Path, *, as_json: bool) -> None:
     for sentence in config.chosen:
         click.echo(sentence)
     for answer in answers:
-        click.echo("\n".join(_planned(answer)))
+        click.echo("\n".join(map(one_line, _planned(answer))))
 
 
 def _told(deployment: Any) -> Iterator[str]:  # noqa: ANN401 - JSON

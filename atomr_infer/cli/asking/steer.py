@@ -13,6 +13,7 @@ from atomr_infer.cli.asking.of_a_gateway import (
     of_all_nodes,
     where,
 )
+from atomr_infer.cli.output.lines import one_line
 from atomr_infer.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -67,9 +68,9 @@ def reload(
 
 def _show_reload(done: Any) -> None:  # noqa: ANN401 - JSON
     for difference in done["differences"]:
-        click.echo(difference["line"])
+        click.echo(one_line(difference["line"]))
     for note in done["notes"]:
-        click.echo(f"note: {note}")
+        click.echo(one_line(f"note: {note}"))
     if not (done["differences"] or done["notes"]):
         click.echo("nothing in the configuration has changed")
 
@@ -123,7 +124,7 @@ def _show_drain(done: Any) -> None:  # noqa: ANN401 - JSON
         f"{done['timeout_s']:g} s"
     )
     for move in done["deployments"]:
-        click.echo(f"{move['deployment']} {_moved(move)}")
+        click.echo(one_line(f"{move['deployment']} {_moved(move)}"))
 
 
 def _moved(move: Any) -> str:  # noqa: ANN401 - JSON

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from atomr_infer.cli.asking.of_a_gateway import as_json, fail, of_a_gateway, where
+from atomr_infer.cli.output.lines import one_line
 from atomr_infer.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -155,4 +156,4 @@ def _show(found: dict[str, Any]) -> None:
     line = f"{name}: {phase}"
     if phase == "shifting":
         line += f", {found['share']:.0%} of the requests"
-    click.echo(f"{line}: {reason}" if reason else line)
+    click.echo(one_line(f"{line}: {reason}" if reason else line))
