@@ -9,6 +9,7 @@ import trio
 
 from atomr_infer.errors import InferenceError
 from atomr_infer.policy.limits.demand import Demand, Used
+from atomr_infer.serving.limits.gates import Outlook
 
 
 @attrs.define(eq=False)
@@ -32,6 +33,10 @@ class Tally:
     open: trio.Event | None = None
     is_timed: bool = False
     waited: int = 0
+
+    def outlook(self, demand: Demand) -> Outlook:
+        """Say nothing of it."""
+        return Outlook.OPEN
 
     def try_enter(self, demand: Demand) -> TallyHold | None:
         """Let it in, unless it has to wait."""

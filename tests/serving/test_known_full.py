@@ -12,7 +12,8 @@ from atomr_infer.errors import RateLimitedError
 from atomr_infer.model.rate_limits import OnLimit, RateLimits
 from atomr_infer.policy.limits.demand import Demand
 from atomr_infer.serving.limits.known_full import KNOWN_S, KnownFull
-from atomr_infer.serving.limits.limiter import RateGate, RateHold
+from atomr_infer.serving.limits.limiter import RateGate
+from atomr_infer.serving.limits.rate_hold import RateHold
 
 if TYPE_CHECKING:
     from trio.testing import MockClock

@@ -276,6 +276,7 @@ class Member:
         outstanding: the work of its least loaded replica.
         turn: when it was chosen last; a higher number is later.
         weight: its share of the group's requests, beside the others' weights.
+        is_full: True while a rate limit would keep the request waiting.
     """
 
     name: str
@@ -283,6 +284,7 @@ class Member:
     outstanding: int
     turn: int
     weight: float = 1.0
+    is_full: bool = False
 
 
 def next_member(members: Collection[Member], owed: dict[str, float]) -> str:
@@ -290,8 +292,9 @@ def next_member(members: Collection[Member], owed: dict[str, float]) -> str:
 
     Of equal weights the one with the least work; equals take turns.  Where weights
     differ they say who gets which share of the requests, whatever the work is.  One
-    that cannot be used now is chosen when all are so, and one of weight 0 when all
-    others cannot be used.
+    that is full now is chosen when all are so, of those that can be used.  One that
+    cannot be used now is chosen when all are so, and one of weight 0 when all others
+    cannot be used.
 
     Args:
         members: at least one.
@@ -307,6 +310,7 @@ def next_member(members: Collection[Member], owed: dict[str, float]) -> str:
     """
     usable = [member for member in members if member.usable] or members
     able = [member for member in usable if member.weight] or usable
+    able = [member for member in able if not member.is_full] or able
     if len({member.weight for member in able}) == 1:
         return min(able, key=lambda m: (m.outstanding, m.turn)).name
     for member in able:

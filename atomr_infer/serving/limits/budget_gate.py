@@ -19,6 +19,7 @@ from atomr_infer.policy.limits.budget_charge import (
     most,
 )
 from atomr_infer.serving.limits.budget_holds import FREE, Beyond, Reserved
+from atomr_infer.serving.limits.gates import Outlook
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from atomr_infer.serving.limits.gates import Hold
 
 log = logging.getLogger(__name__)
+
+UNKNOWN_COST = "unknown_cost"
+"""The code of a request whose cost would have to be known."""
 
 ASK_S = 2.0
 """How long a request waits for the disk and for other nodes, at most."""
@@ -157,6 +161,15 @@ class BudgetGate:
 
     # --- the gate ---------------------------------------------------------------------
 
+    def outlook(self, demand: Demand) -> Outlook:
+        """Say whether it can be kept to: whether anybody knows what it may cost."""
+        try:
+            most(self.budget, demand)
+        except UnknownCostError:
+            warns = self.budget.on_exceeded is OnExceeded.WARN
+            return Outlook.OPEN if warns else Outlook.SHUT
+        return Outlook.OPEN
+
     def try_enter(self, demand: Demand) -> Hold | None:
         """Reserve the most that a request may cost, if it is at hand.
 
@@ -217,7 +230,7 @@ class BudgetGate:
         """
         if self.budget.on_exceeded is not OnExceeded.WARN:
             text = f"{self.called} has a budget of {self.budget}, and {error}"
-            raise BudgetExceededError(text, code="unknown_cost") from error
+            raise BudgetExceededError(text, code=UNKNOWN_COST) from error
 
     def _is_other_model(self, demand: Demand) -> bool:
         """Whether it is what the budget sends requests to when it is spent."""

@@ -19,6 +19,7 @@ the ordinary way.  A request that no gate is for pays for one test.
 from __future__ import annotations
 
 import math
+from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
 import trio
@@ -62,12 +63,24 @@ class Hold(Protocol):
         ...
 
 
+class Outlook(Enum):
+    """What is known of a request at a gate before it comes there."""
+
+    OPEN = "nothing speaks against it"
+    FULL = "it would have to wait"
+    SHUT = "it would be refused, whenever it came"
+
+
 class Gate(Protocol):
     """What keeps a limit or a budget."""
 
     @property
     def is_timed(self) -> bool:
         """Whether what it gives is to be used at once: such gates come last."""
+        ...
+
+    def outlook(self, demand: Demand) -> Outlook:
+        """Return what is known of it here; nothing is taken, and nobody is asked."""
         ...
 
     def try_enter(self, demand: Demand) -> Hold | None:

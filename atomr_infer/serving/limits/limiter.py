@@ -24,7 +24,9 @@ from atomr_infer.policy.limits.rate_permits import Dimension, counted
 from atomr_infer.policy.limits.rate_tuning import Tuning
 from atomr_infer.policy.tenants.admission import UNCLAIMED, Claim
 from atomr_infer.policy.waits import wait_in_words
+from atomr_infer.serving.limits.gates import Outlook
 from atomr_infer.serving.limits.known_full import KnownFull
+from atomr_infer.serving.limits.rate_hold import RateHold, give_back
 from atomr_infer.serving.limits.shadow import Shadow
 from atomr_infer.serving.limits.turnstile import Turnstile
 
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 
     from atomr.cluster.permits import PermitService
     from atomr_infer.model.rate_limits import RateLimits
-    from atomr_infer.policy.limits.demand import Demand, Used
+    from atomr_infer.policy.limits.demand import Demand
     from atomr_infer.policy.limits.rate_permits import Counted
     from atomr_infer.serving.limits.gates import Hold
 
@@ -70,30 +72,6 @@ _STRICT_WIDTH = 64
 
 def deaf(_: Mapping[str, str]) -> None:
     """Take what a provider says of limits that are not its own."""
-
-
-class RateHold:
-    """Permits of all limits that a request needs."""
-
-    __slots__ = ("_gate", "_taken")
-
-    def __init__(self, gate: RateGate, taken: list[tuple[Counted, Permits]]) -> None:
-        self._gate = gate
-        self._taken = taken
-
-    def settle(self, used: Used) -> None:
-        """Take what was used; a refusal tunes the limits down."""
-        service = self._gate.service
-        for each, permits in self._taken:
-            service.settle(permits, each.used(used))
-        if used.limited:
-            self._gate.refused(used.retry_after_s)
-        elif used.headers is not None:
-            self._gate.hear(used.headers)
-
-    def cancel(self) -> None:
-        """Give all back."""
-        _give_back(self._gate.service, self._taken)
 
 
 class RateGate:
@@ -163,6 +141,25 @@ class RateGate:
         self._full = KnownFull(needs, has_others=self._has_others)
 
     # --- the gate -------------------------------------------------------------------
+
+    def outlook(self, demand: Demand) -> Outlook:
+        """Say whether permits would be waited for, as far as is known here."""
+        if self.limits.shadow:
+            return Outlook.OPEN
+        is_full = self._line.length > 0 or self._is_resting or self._is_short(demand)
+        return Outlook.FULL if is_full else Outlook.OPEN
+
+    def _is_short(self, demand: Demand) -> bool:
+        """Whether there are too few; of what others lend, their last refusal says."""
+        if self._has_others and self.limits.mode is not LimitMode.SOFT:
+            return self._full.refuses(demand, trio.current_time())
+        try:
+            return any(
+                self.service.state(name).used + each.needs(demand) > each.permits
+                for name, each in self._named
+            )
+        except PermitsError:
+            return True  # they are being changed, for which it would be refused
 
     def try_enter(self, demand: Demand) -> Hold | None:
         """Take permits that are at hand; None: they must be waited for."""
@@ -240,12 +237,12 @@ class RateGate:
                         taken.append((each, got))
                         first_s = min(first_s, trio.current_time())
             except BaseException:
-                _give_back(self.service, taken)
+                give_back(self.service, taken)
                 raise
             if trio.current_time() - first_s <= _STALE_S:
                 return RateHold(self, taken)
             # The first ones are old by now: they count as used since then.
-            _give_back(self.service, taken)
+            give_back(self.service, taken)
 
     async def _wait(
         self, name: str, needed: int, demand: Demand, deadline_s: float
@@ -282,7 +279,7 @@ class RateGate:
                 self._pay(name, each, needed)
             found = service.try_acquire(name, needed, expected=expected, now_s=now_s)
             if type(found) is not Permits:
-                _give_back(service, taken)
+                give_back(service, taken)
                 return None
             taken.append((each, found))
         return taken
@@ -387,8 +384,3 @@ def _claim(demand: Demand) -> Claim:
         return UNCLAIMED
     tokens = demand.input_tokens + (demand.output_tokens or 0)
     return Claim(demand.asker.shares, max(1, tokens))
-
-
-def _give_back(service: PermitService, taken: list[tuple[Counted, Permits]]) -> None:
-    for _, permits in taken:
-        service.settle(permits, 0)

@@ -12,15 +12,24 @@ from atomr_infer.model.failover import Fallback
 from atomr_infer.policy.failures.route_plan import start
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from atomr_infer.errors import BudgetExceededError
     from atomr_infer.policy.failures.route_plan import RoutePlan
+    from atomr_infer.policy.routing.model_table import Route
+    from atomr_infer.serving.limits.gates import Outlook
     from atomr_infer.serving.shared import Serving
 
 log = logging.getLogger(__name__)
 
 
 def downgraded(
-    serving: Serving, plan: RoutePlan, error: BudgetExceededError, *, model: str
+    serving: Serving,
+    plan: RoutePlan,
+    error: BudgetExceededError,
+    look: Callable[[Route], Outlook],
+    *,
+    model: str,
 ) -> tuple[RoutePlan, Fallback] | None:
     """Return the plan at the model that is asked in place of the one that was.
 
@@ -30,6 +39,7 @@ def downgraded(
         serving: the tree that serves.
         plan: where the request stands.
         error: why it is sent elsewhere.
+        look: says what is known of it at a deployment's gates.
         model: what it asks for there, as its runtime knows it; empty: it was sent
             elsewhere before.
 
@@ -43,16 +53,14 @@ def downgraded(
     except ModelNotFoundError as unknown:
         log.warning("a budget's downgrade_to: %s", unknown)
         return None
-    group, route = route.group, serving.groups.choose(route)
+    route, others = serving.groups.choose(route, look)
     is_other = bool(model) and route.model != model
     if route.deployment in plan.visited and not (
         route.deployment == plan.leg.name and is_other
     ):
         return None
     siblings = tuple(
-        Fallback(to=other.deployment, model=other.model)
-        for other in group
-        if other.deployment != route.deployment
+        Fallback(to=other.deployment, model=other.model) for other in others
     )
     begun = start(plan.deployments, plan.deployments[route.deployment], siblings)
     visited = plan.visited | begun.visited

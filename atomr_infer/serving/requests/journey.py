@@ -37,10 +37,12 @@ from atomr_infer.policy.failures.route_plan import (
     Sent,
     start,
 )
+from atomr_infer.serving.limits.budget_gate import UNKNOWN_COST
 from atomr_infer.serving.limits.gates import demand_for, enter
 from atomr_infer.serving.names import REQUESTS
 from atomr_infer.serving.requests.downgrade import downgraded
 from atomr_infer.serving.requests.leg import Leg
+from atomr_infer.serving.requests.outlooks import looks, unknown_of_all
 from atomr_infer.serving.requests.report import Report, with_chain
 from atomr_infer.serving.requests.served import Spent, Tried
 from atomr_infer.serving.requests.stages import CURRENT, Stage
@@ -93,12 +95,10 @@ class Journey:
         except InferenceError as error:
             log.info("request %s refused: %s", batch.request_id, error)
             raise
-        group, route = route.group, serving.groups.choose(route)
+        route, others = serving.groups.choose(route, looks(serving, batch, bound))
         first = serving.deployments[route.deployment]
         siblings = tuple(
-            Fallback(to=other.deployment, model=other.model)
-            for other in group
-            if other.deployment != route.deployment
+            Fallback(to=other.deployment, model=other.model) for other in others
         )
         self.batch = batch
         self.plan = start(serving.deployments, first, siblings)
@@ -205,8 +205,12 @@ class Journey:
             try:
                 self._holds = await enter(gates, demand, deadline_s=self._deadline)
             except BudgetExceededError as error:
-                if not self._downgrade(error):
-                    raise
+                if self._downgrade(error):
+                    continue
+                others = [sibling.to for sibling in self.plan.siblings]
+                if error.code == UNKNOWN_COST and others:
+                    raise unknown_of_all(error, others) from error
+                raise
             else:
                 return
 
@@ -253,7 +257,8 @@ class Journey:
     def _downgrade(self, error: BudgetExceededError) -> bool:
         """Ask another model, if the budget names one that was not asked yet."""
         model = "" if self.report.downgraded else self.leg.batch.model
-        found = downgraded(self._serving, self.plan, error, model=model)
+        look = looks(self._serving, self.batch, self._bound)
+        found = downgraded(self._serving, self.plan, error, look, model=model)
         if found is None:
             return False
         self.plan, to = found

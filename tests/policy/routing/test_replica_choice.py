@@ -223,3 +223,21 @@ def test_a_weight_of_nothing_is_for_when_nobody_else_can_answer() -> None:
     broken = attrs.evolve(usual, usable=False)
     assert next_member([spare, broken], {}) == "spare"
     assert next_member([attrs.evolve(spare, usable=False), broken], {}) == "usual"
+
+
+def test_one_that_is_full_is_for_when_all_that_can_answer_are() -> None:
+    full, busy = member("full", is_full=True), member("busy", outstanding=9)
+    assert next_member([full, busy], {}) == "busy"
+    assert next_member([full, attrs.evolve(busy, usable=False)], {}) == "full"
+    assert next_member([full, attrs.evolve(busy, is_full=True)], {}) == "full"
+    # A spare one is for when nobody can answer, and who is full can, later.
+    assert next_member([full, attrs.evolve(busy, weight=0)], {}) == "full"
+
+
+def test_a_full_one_is_owed_nothing_for_what_it_could_not_take() -> None:
+    full, other = member("full", weight=3, is_full=True), member("other", weight=1)
+    owed: dict[str, float] = {}
+    assert [next_member([full, other], owed) for _ in range(9)] == ["other"] * 9
+    free = attrs.evolve(full, is_full=False)
+    then = [next_member([free, other], owed) for _ in range(8)]
+    assert (then.count("full"), then.count("other")) == (6, 2)
