@@ -14,7 +14,7 @@ import sys
 import time
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import trio
@@ -73,6 +73,17 @@ def open_files() -> list[str]:
     return sorted(found)
 
 
+SURROGATE = "\ud800"
+
+
+class MuteError(Exception):
+    """Cannot be told."""
+
+    def __str__(self) -> str:
+        """Fail."""
+        raise ZeroDivisionError
+
+
 class AwkwardRunner:
     """Does what the message says."""
 
@@ -82,7 +93,7 @@ class AwkwardRunner:
         self.produced = 0
         self.failure = trio.Event()
         self.telling = "ok"
-        self.starving = False
+        self.starving = self.breaks = False
         self.asked = 0
 
     async def figures(self) -> tuple[Figure, ...]:
@@ -104,6 +115,8 @@ class AwkwardRunner:
 
     async def failed(self) -> InferenceError:
         await self.failure.wait()
+        if self.breaks:
+            raise RuntimeError("nobody watches the engine")
         return EngineError("poisoned", code="xid_79")
 
     @asynccontextmanager
@@ -213,6 +226,26 @@ class AwkwardRunner:
     async def do_bug(self, batch: ExecuteBatch, *_: str) -> AsyncIterator[TokenChunk]:
         yield TokenChunk(text="partial")
         raise KeyError("oops")
+
+    async def do_say(self, batch: ExecuteBatch, how: str) -> AsyncIterator[TokenChunk]:
+        """Fail, and say so in words that no frame carries."""
+        yield TokenChunk(text="partial")
+        match how:
+            case "half":
+                raise ValueError("cannot read \udcff.txt")
+            case "mute":
+                raise MuteError
+            case "long":
+                raise ValueError("x" * 40 * 2**20)
+            case "odd":
+                status: Any = "no number"
+                raise EngineError("odd", code=f"c{SURROGATE}", status=status)
+
+    async def do_break(self, batch: ExecuteBatch, *_: str) -> AsyncIterator[TokenChunk]:
+        self.breaks = True
+        self.failure.set()
+        yield TokenChunk(text="last words")
+        await trio.sleep_forever()
 
     async def do_starve(
         self, batch: ExecuteBatch, how: str, then: str = "one"
@@ -366,6 +399,10 @@ class AwkwardPlugin(RuntimePlugin):
         assert context.credential is not None
         context.progress(Progress(context.credential.reveal()))
         context.progress(Progress("loading weights", 1, 2, "tensors"))
+
+    async def load_half(self, deployment: Deployment, context: RunnerContext) -> None:
+        context.progress(Progress(f"reading {SURROGATE}"))
+        raise ValueError(f"no such file: {SURROGATE}")
 
     async def load_exit(self, deployment: Deployment, context: RunnerContext) -> None:
         print("first line", file=sys.stderr)

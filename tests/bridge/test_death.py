@@ -24,12 +24,13 @@ from atomr_infer.errors import (
     EngineHungError,
     EngineStartError,
     InferenceError,
+    InternalError,
 )
 from atomr_infer.model.batch import ExecuteBatch
 from atomr_infer.model.deployment import Deployment, Timeouts
 from atomr_infer.model.embeddings import EmbedRequest
 from atomr_infer.model.tensors import Datatype, InferRequest, Tensor
-from atomr_infer.runtimes.contract import RunnerContext
+from atomr_infer.runtimes.contract import Progress, RunnerContext
 
 HERE = Path(__file__).parent
 IMPATIENT = BridgeLimits(
@@ -350,6 +351,46 @@ async def test_an_answer_over_the_child_s_own_cap_costs_one_stream(
             assert len([chunk async for chunk in chunks]) == 2
 
 
+@pytest.mark.parametrize(
+    ("how", "kind", "said"),
+    [
+        ("half", InternalError, r"^the runtime failed: ValueError: cannot .* \\udcff"),
+        ("mute", InternalError, "MuteError, whose text cannot be told: ZeroDivision"),
+        ("long", InternalError, r"x\.\.\. \(\d+ more characters\)$"),
+        ("odd", EngineError, "^odd$"),
+    ],
+)
+async def test_an_error_that_no_frame_carries_is_told_and_costs_one_stream(
+    bridged: Opener, ask: Ask, how: str, kind: type[InferenceError], said: str
+) -> None:
+    async with bridged() as runner, runner.execute(ask("stall")) as other:
+        assert (await anext(other)).text == "first"
+        for _ in range(2):
+            async with runner.execute(ask(f"say {how}")) as chunks:
+                assert (await anext(chunks)).text == "partial"
+                with pytest.raises(InferenceError, match=said) as caught:
+                    await anext(chunks)
+                assert type(caught.value) is kind
+        assert runner.active == 1
+        with trio.move_on_after(0.2) as waited:
+            await anext(other)
+        assert waited.cancelled_caught
+
+
+async def test_a_stream_that_the_engine_takes_along_does_not_end_well(
+    bridged: Opener, ask: Ask
+) -> None:
+    async with bridged() as runner, runner.execute(ask("stall")) as other:
+        assert (await anext(other)).text == "first"
+        async with runner.execute(ask("break")) as chunks:
+            with pytest.raises(EngineCrashedError, match="nobody watches the engine"):
+                async for _ in chunks:
+                    pass
+        with pytest.raises(EngineCrashedError, match="nobody watches the engine"):
+            async for _ in other:
+                pass
+
+
 async def test_a_child_that_hangs_up_is_killed(
     bridged: Opener, ask: Ask, gone: Gone
 ) -> None:
@@ -433,6 +474,16 @@ async def test_configuration_error_in_the_child_is_the_reason(bridged: Opener) -
 
 async def test_a_crash_of_what_starts_is_a_failed_start(bridged: Opener) -> None:
     assert await start_error(bridged(load="lost")) == "the core died"
+
+
+async def test_a_start_that_fails_in_words_that_no_frame_carries_is_told(
+    bridged: Opener,
+) -> None:
+    shown: list[Progress] = []
+    context = RunnerContext(progress=shown.append)
+    said = await start_error(bridged(load="half", context=context))
+    assert said == r"ValueError: no such file: \ud800"
+    assert [progress.phase for progress in shown] == [r"reading \ud800"]
 
 
 async def test_bug_in_the_plugin_s_start_is_the_reason(bridged: Opener) -> None:

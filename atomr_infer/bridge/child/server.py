@@ -19,6 +19,7 @@ from typing import Any
 
 import trio
 
+from atomr.core.exits import unwrap
 from atomr_infer.bridge.child.memory import NO_MEMORY, MemoryCheck, ask, is_want
 from atomr_infer.bridge.protocol.calls import answer_to
 from atomr_infer.bridge.protocol.deployment_values import deployment_from_wire
@@ -131,20 +132,26 @@ class Server:
                 self._link.send_nowait(Ready(capabilities_to_wire(runner.capabilities)))
                 await self._run_generations(runner)
         except Exception as error:  # noqa: BLE001  the process's last boundary: reported to the parent
-            problem = start_error(error)
-            self._link.send_nowait(
-                StartFailed(problem) if self._runner is None else Failed(problem)
-            )
+            if self._runner is None:
+                self._link.send_nowait(StartFailed(start_error(error)))
+            else:
+                log_bug(error)
+                self._link.send_nowait(Failed(crash_error(error)))
 
     def _report(self, progress: Progress) -> None:
         self._link.send_nowait(Starting(progress_to_wire(progress)))
 
     async def _run_generations(self, runner: ModelRunner) -> None:
         self._runner = runner
-        async with trio.open_nursery() as self._generations:
-            self._generations.start_soon(self._watch, runner)
-            await self._closing.wait()
-            self._generations.cancel_scope.cancel()
+        try:
+            async with trio.open_nursery() as self._generations:
+                self._generations.start_soon(self._watch, runner)
+                await self._closing.wait()
+                self._generations.cancel_scope.cancel()
+        except Exception as error:  # noqa: BLE001  reported to the parent
+            # Before the runner is closed, which may take long: requests wait for it.
+            log_bug(error)
+            self._link.send_nowait(Failed(crash_error(error)))
 
     async def _watch(self, runner: ModelRunner) -> None:
         error = await runner.failed()
@@ -193,7 +200,9 @@ class Server:
             bug, error = raised, told_of(raised)
         finally:
             del self._streams[frame.stream]
-            self._link.send_nowait(End(frame.stream, error))
+        # Not above: who is cancelled from outside ends with the engine, of which the
+        # parent is told; an end of its own would say that its answer is whole.
+        self._link.send_nowait(End(frame.stream, error))
         if bug is not None and error is not None:
             self._note(bug, error)
 
@@ -297,6 +306,15 @@ def start_error(error: Exception) -> ErrorWire:
     return error_to_wire(encode(EngineStartError(_one_line(error))))
 
 
+def crash_error(error: Exception) -> ErrorWire:
+    """Return what the parent is told of an engine that cannot go on."""
+    cause = unwrap(error)
+    if isinstance(cause, InferenceError):
+        return error_to_wire(encode(cause))
+    why = f"the engine's process cannot go on: {_one_line(cause)}"
+    return error_to_wire(encode(EngineCrashedError(why)))
+
+
 def told_of(error: Exception) -> ErrorWire:
     """Return what the parent is told of a generation or a question that failed."""
     try:
@@ -341,8 +359,12 @@ def wants_memory(error: Exception) -> bool:
     return no_thread or isinstance(error, MemoryError)
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())
+def _one_line(error: BaseException) -> str:
+    name = type(error).__name__
+    try:
+        return " ".join(f"{name}: {error}".split())
+    except Exception as broken:  # noqa: BLE001  somebody else's, and told with the rest
+        return f"{name}, whose text cannot be told: {type(broken).__name__}"
 
 
 async def _main(fd: int) -> None:

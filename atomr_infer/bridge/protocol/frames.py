@@ -24,9 +24,10 @@ one msgpack array: the frame's tag and its fields.  The conversation::
       |-- Close --------------------->|   then the child exits
 
 ``End`` is the only end of a stream: of one that ran out, of one that failed
-and of one that was cancelled.  A question has one answer, or an error in its
-``End``, and is cancelled as a stream is.  A ``Cancel`` that crosses an ``End``
-names a stream that is gone and is ignored.
+and of one that was cancelled by a ``Cancel``.  Those that an engine's own end takes
+along have none: ``Failed``, or the end of the process, is theirs.  A question has one
+answer, or an error in its ``End``, and is cancelled as a stream is.  A ``Cancel`` that
+crosses an ``End`` names a stream that is gone and is ignored.
 
 Pure.
 """

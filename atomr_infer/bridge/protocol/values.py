@@ -33,6 +33,16 @@ _T = TypeVar("_T")
 
 _CODEC = Codec()
 
+LONGEST_TOLD = 64 * 1024
+"""More than anybody reads of one error, in characters; the rest of it is left out."""
+
+_INT64 = 2**63
+
+LONGEST_TOLD = 64 * 1024
+"""More than anybody reads of one error, in characters; the rest of it is left out."""
+
+_INT64 = 2**63
+
 
 class Wire(msgspec.Struct, frozen=True, array_like=True):
     """A value on the wire: an array of its fields."""
@@ -321,8 +331,13 @@ def capabilities_from_wire(wire: CapabilitiesWire) -> Capabilities:
 
 
 def progress_to_wire(progress: Progress) -> ProgressWire:
-    """Return the wire form of how far a start has come."""
-    return same_fields(progress, ProgressWire)
+    """Return the wire form of how far a start has come; a frame can carry it."""
+    return ProgressWire(
+        phase=told_text(progress.phase),
+        done=_told_count(progress.done),
+        total=_told_count(progress.total),
+        unit=told_text(progress.unit),
+    )
 
 
 def progress_from_wire(wire: ProgressWire) -> Progress:
@@ -331,8 +346,48 @@ def progress_from_wire(wire: ProgressWire) -> Progress:
 
 
 def error_to_wire(record: ErrorRecord) -> ErrorWire:
-    """Return the wire form of an error's record."""
-    return same_fields(record, ErrorWire)
+    """Return the wire form of an error's record; a frame can carry it.
+
+    An error may be somebody else's, and hold anything: what is no text is written as
+    one, and what is no number is left out.
+    """
+    code, param, downgrade_to = record.code, record.param, record.downgrade_to
+    return ErrorWire(
+        kind=told_text(record.kind),
+        message=told_text(record.message),
+        code=None if code is None else told_text(code),
+        param=None if param is None else told_text(param),
+        retry_after_s=_told_seconds(record.retry_after_s),
+        status=_told_count(record.status),
+        downgrade_to=None if downgrade_to is None else told_text(downgrade_to),
+    )
+
+
+def told_text(text: object) -> str:
+    r"""Return what is told in words as a text that is UTF-8, and not too long.
+
+    Names of files that are no UTF-8, and JSON, bring halves of surrogate pairs.
+
+    >>> told_text("no such file: \udcff.txt")
+    'no such file: \\udcff.txt'
+    """
+    said = text if isinstance(text, str) else repr(text)
+    left = len(said) - LONGEST_TOLD
+    if left > 0:
+        said = f"{said[:LONGEST_TOLD]}... ({left} more characters)"
+    return said.encode("utf-8", "backslashreplace").decode()
+
+
+def _told_count(count: object) -> int | None:
+    if not isinstance(count, int) or isinstance(count, bool):
+        return None
+    return count if -_INT64 <= count < _INT64 else None
+
+
+def _told_seconds(seconds: object) -> float | None:
+    if isinstance(seconds, float):
+        return seconds
+    return _told_count(seconds)
 
 
 def error_from_wire(wire: ErrorWire) -> ErrorRecord:
