@@ -20,6 +20,7 @@ import attrs
 import click
 
 from atomr_infer.cli.output.lines import below
+from atomr_infer.cli.trial import OF_ADMIN
 from atomr_infer.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from atomr_infer.cli.plan import ServePlan
 
 _CANNOT_WORK = 1
-
-_OF_ADMIN = ("quart", "quart_trio")
 
 
 @attrs.frozen
@@ -243,7 +242,7 @@ def _uncounted_gpus(plan: ServePlan) -> Iterator[str]:
 
 def _check_admin(plan: ServePlan) -> None:
     """Refuse an admin key where its routes could not be opened."""
-    missing = [name for name in _OF_ADMIN if importlib.util.find_spec(name) is None]
+    missing = [name for name in OF_ADMIN if importlib.util.find_spec(name) is None]
     if plan.admin_key is not None and missing:
         raise ConfigError(
             f"the admin routes need {missing[0]}: pip install 'atomr-infer[admin]'",

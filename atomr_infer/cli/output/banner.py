@@ -53,6 +53,8 @@ def print_banner(
     local = frozenset(name for name, pids in engines.items() if pids)
     first = first_request(plan.deployments, features or {}, local)
     lines += ["", *_notices(plan, url), *_try_it(plan, url, first), ""]
+    if plan.trial is not None:
+        lines += ["Look at it:", "", f"  {plan.trial.command(url)}", ""]
     lines.append("Ctrl-C stops.")
     try:
         click.echo("\n".join(lines))

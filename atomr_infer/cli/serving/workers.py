@@ -227,7 +227,7 @@ class Crew:
                 process = await trio.lowlevel.open_process(
                     self._command,
                     stdin=subprocess.DEVNULL,
-                    env=seat.environment(os.environ),
+                    env=seat.environment(os.environ | self._plan.trial_environment),
                     pass_fds=(*seat.sockets, telling, self._alive),
                     # A terminal's Ctrl-C is for the parent, which passes it on.
                     process_group=0,

@@ -6,6 +6,7 @@ import pytest
 
 from atomr_infer.cli.output.banner import print_banner
 from atomr_infer.cli.plan import ServePlan
+from atomr_infer.cli.trial import Trial
 from atomr_infer.config.gateway import GatewayConfig
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.model.secret import Secret
@@ -46,3 +47,28 @@ def test_where_a_key_is_needed_the_printed_request_shows_one(
     needs = bool(keys) or virtual
     assert ("authorization: Bearer KEY" in printed_curl(out)) is needs
     assert ("anyone who can reach this address can use it" in out) is not needs
+
+
+@pytest.mark.parametrize(
+    ("url", "environment", "command"),
+    [
+        ("http://127.0.0.1:8080", {"A": "k"}, "A=k atomr-infer status"),
+        ("http://127.0.0.1:8080", {}, "atomr-infer status"),
+        ("http://[::1]:80", {}, "atomr-infer status --url 'http://[::1]:80'"),
+    ],
+)
+def test_where_operators_can_try_it_the_command_is_shown(
+    capsys: pytest.CaptureFixture[str],
+    url: str,
+    environment: dict[str, str],
+    command: str,
+) -> None:
+    plan = ServePlan(
+        deployments=(Deployment(name="m", runtime="mock"),),
+        gateway=GatewayConfig(),
+        source="here",
+        trial=Trial(Secret("k"), environment),
+    )
+    print_banner(plan, url, {})
+    shown = f"\n\nLook at it:\n\n  {command}\n\nCtrl-C stops.\n"
+    assert capsys.readouterr().out.endswith(shown)
