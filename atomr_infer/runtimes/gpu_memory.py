@@ -99,6 +99,8 @@ def free_gpu_bytes(
     environ: Mapping[str, str],
     devices: Sequence[int] | None = None,
     load: Callable[[], Nvml] = load_nvml,
+    *,
+    share: float = 1.0,
 ) -> int | None:
     """Return what is free on some GPUs together, in bytes; None: not known.
 
@@ -109,8 +111,9 @@ def free_gpu_bytes(
         devices: which GPUs, as CUDA counts those that this process sees, from 0;
             None: all of those.
         load: returns NVIDIA's module.
+        share: of each GPU's memory, free or not, no more than this counts.
     """
-    there = _there(load)
+    there = _there(load, share)
     seen = visible_gpus(there, environ.get(VISIBLE))
     if devices is None:
         devices = range(len(seen))
@@ -160,7 +163,7 @@ def _where(devices: Sequence[int] | None) -> str:
     return f"memory of GPUs {', '.join(map(str, devices))} together"
 
 
-def _there(load: Callable[[], Nvml]) -> tuple[FreeGpu, ...]:
+def _there(load: Callable[[], Nvml], share: float) -> tuple[FreeGpu, ...]:
     """Return the machine's GPUs in the driver's order; none: nobody can be asked."""
     try:
         nvml = load()
@@ -169,7 +172,7 @@ def _there(load: Callable[[], Nvml]) -> tuple[FreeGpu, ...]:
     try:
         nvml.nvmlInit()
         try:
-            return tuple(_gpus(nvml))
+            return tuple(_gpus(nvml, share))
         finally:
             nvml.nvmlShutdown()
     except nvml.NVMLError:
@@ -178,10 +181,11 @@ def _there(load: Callable[[], Nvml]) -> tuple[FreeGpu, ...]:
         return ()
 
 
-def _gpus(nvml: Nvml) -> Iterator[FreeGpu]:
+def _gpus(nvml: Nvml, share: float) -> Iterator[FreeGpu]:
     for index in range(nvml.nvmlDeviceGetCount()):
         handle = nvml.nvmlDeviceGetHandleByIndex(index)
-        free: int = nvml.nvmlDeviceGetMemoryInfo(handle).free
+        memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+        free = min(memory.free, int(memory.total * share))
         yield FreeGpu(
             nvml.nvmlDeviceGetUUID(handle), nvml.nvmlDeviceGetName(handle), free
         )

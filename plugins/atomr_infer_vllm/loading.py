@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 from atomr_infer.errors import ConfigError
 from atomr_infer.runtimes.contract import Progress
 from atomr_infer.runtimes.files import expanded
-from atomr_infer.runtimes.memory import check_fits, free_bytes
-from atomr_infer.runtimes.weights import weights_bytes
 from atomr_infer_vllm.embedding import VllmEmbedder
 from atomr_infer_vllm.faults import start_error
+from atomr_infer_vllm.fit import check_model_fits
 from atomr_infer_vllm.options import (
     Options,
     Task,
@@ -68,9 +67,7 @@ def prepare(
     refuse_unknown_arguments(deployment, options, known)
     _parser_kind(options)  # before the minute that a start takes
     on_cpu = current_platform.is_cpu()
-    if on_cpu:
-        needed = weights_bytes(expanded(options.weights))
-        check_fits(options.weights, needed, free_bytes())
+    check_model_fits(options, report, on_cpu=on_cpu)
     arguments = engine_arguments(options, on_cpu=on_cpu, has_token=token is not None)
     return AsyncEngineArgs(
         **arguments, disable_log_stats=False, enable_logging_iteration_details=True

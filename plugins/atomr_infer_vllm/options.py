@@ -278,7 +278,7 @@ _PARSERS: Mapping[str, Callable[[OptionValue], object]] = {
 # --- to vLLM's terms ------------------------------------------------------------
 
 
-def _weights(options: Options) -> dict[str, str]:
+def _weights(options: Options) -> dict[str, str | None]:
     """Return vLLM's arguments for where the weights are; it asks the hub itself.
 
     Raises:
@@ -287,15 +287,30 @@ def _weights(options: Options) -> dict[str, str]:
     """
     if options.folder is not None:
         return {"model": str(options.folder)}
+    repo, revision = hub_name(options)
+    if options.weights.startswith(PREFIX):
+        return {"model": repo, "revision": revision}
+    return {"model": repo}
+
+
+def hub_name(options: Options) -> tuple[str, str | None]:
+    """Return the name of a model that is on the hub, and its revision.
+
+    Raises:
+        ConfigError: it is one file of a model, or is not named as models are.
+
+    >>> hub_name(Options(weights="hf:org/tiny@v1"))
+    ('org/tiny', 'v1')
+    """
     if not options.weights.startswith(PREFIX):
-        return {"model": options.weights}
+        return options.weights, options.engine.get("revision")
     model = parse_hub_model(options.weights)
     if model.file is not None:
         raise ConfigError(
             f"the model is {options.weights!r}, one file; vllm reads whole models: "
             f"{PREFIX}{model.repo}"
         )
-    return {"model": model.repo, "revision": model.revision}
+    return model.repo, model.revision
 
 
 def engine_arguments(

@@ -14,12 +14,21 @@ class RecordedError(Exception):
 
 
 class RecordedGpus:
-    """Stands where the module ``pynvml`` does."""
+    """Stands where the module ``pynvml`` does.
+
+    Args:
+        gpus: those that it tells of.
+        taken_bytes: what others have taken of each of them.
+        problem: what it raises instead of telling of memory.
+    """
 
     NVMLError: type[Exception] = RecordedError
 
-    def __init__(self, *gpus: FreeGpu, problem: str | None = None) -> None:
+    def __init__(
+        self, *gpus: FreeGpu, taken_bytes: int = 0, problem: str | None = None
+    ) -> None:
         self.gpus = gpus
+        self.taken_bytes = taken_bytes
         self.problem = problem
         self.is_open = False
 
@@ -45,4 +54,7 @@ class RecordedGpus:
     def nvmlDeviceGetMemoryInfo(self, handle: FreeGpu) -> SimpleNamespace:  # noqa: N802
         if self.problem is not None:
             raise RecordedError(self.problem)
-        return SimpleNamespace(free=handle.free_bytes)
+        total = handle.free_bytes + self.taken_bytes
+        return SimpleNamespace(
+            total=total, free=handle.free_bytes, used=self.taken_bytes
+        )

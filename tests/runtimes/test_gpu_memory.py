@@ -49,6 +49,14 @@ def test_what_is_free_is_that_of_the_gpus_as_cuda_counts_them(
     assert not driver.is_open
 
 
+@pytest.mark.parametrize(("taken", "free"), [(0, 90 + 18), (20, 100 + 20)])
+def test_an_engine_that_takes_a_share_of_each_gpu_has_no_more(
+    taken: int, free: int
+) -> None:
+    driver = RecordedGpus(ONE, TWO, taken_bytes=taken)
+    assert free_gpu_bytes({}, None, lambda: driver, share=0.9) == free
+
+
 def test_where_nobody_can_be_asked_nothing_is_known_and_nothing_refused() -> None:
     def absent() -> RecordedGpus:
         raise ImportError("No module named 'pynvml'")

@@ -1,4 +1,4 @@
-"""A vLLM that only has the names which are asked for before an engine is started."""
+"""A vLLM, and a library of the hub, as far as is asked before an engine is started."""
 
 from __future__ import annotations
 
@@ -19,8 +19,49 @@ class AsyncEngineArgs:
         self.given = given
 
 
-def put_in_place(monkeypatch: pytest.MonkeyPatch, *, on_cpu: bool) -> None:
-    """Let ``import vllm`` find it.
+class Hub(ModuleType):
+    """As ``huggingface_hub``: says what it was given of a model, and what is kept.
+
+    Attributes:
+        told: what the hub says; an error: it is raised.
+        kept: the model's folder in the cache.
+        asked: what was asked for.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("huggingface_hub")
+        self.told: SimpleNamespace | Exception = ConnectionError("no network")
+        self.kept: str | None = None
+        self.asked: list[tuple[object, ...]] = []
+
+    def HfApi(self) -> Hub:  # noqa: N802 - its name
+        return self
+
+    def model_info(
+        self, repo: str, *, revision: str | None, files_metadata: bool, timeout: float
+    ) -> SimpleNamespace:
+        self.asked.append((repo, revision))
+        if isinstance(self.told, Exception):
+            raise self.told
+        return self.told
+
+    def snapshot_download(
+        self,
+        repo: str,
+        *,
+        revision: str | None,
+        cache_dir: str | None,
+        local_files_only: bool,
+    ) -> str:
+        assert local_files_only
+        self.asked.append((repo, revision, cache_dir))
+        if self.kept is None:
+            raise FileNotFoundError("LocalEntryNotFoundError")
+        return self.kept
+
+
+def put_in_place(monkeypatch: pytest.MonkeyPatch, *, on_cpu: bool) -> Hub:
+    """Let ``import vllm`` find it, and ``import huggingface_hub``; return the hub.
 
     Args:
         monkeypatch: takes it away behind the test.
@@ -35,3 +76,6 @@ def put_in_place(monkeypatch: pytest.MonkeyPatch, *, on_cpu: bool) -> None:
         module = ModuleType(name)
         vars(module).update(values)
         monkeypatch.setitem(sys.modules, name, module)
+    hub = Hub()
+    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+    return hub

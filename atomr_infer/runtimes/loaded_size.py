@@ -1,0 +1,115 @@
+"""How many bytes weights take where an engine loads floats in another width.
+
+A model that is kept in 32 bits is mostly loaded in 16, so its files say too much.  What
+is told here is a lower bound: caches and buffers come on top, and where nobody says
+what a file holds, half of it counts.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from typing import TYPE_CHECKING, Any
+
+from atomr_infer.runtimes.weights import weight_files
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+_FLOATS = ("F64", "F32", "F16", "BF16")
+"""What is loaded in another width, in the words of safetensors."""
+
+_LEAST_BYTES = 0.5
+"""What a number of an unknown kind takes, at least: 4 bits."""
+
+_UNTOLD = 0.5
+"""The share of a file's bytes that counts where it does not say what it holds."""
+
+_BYTES = {"I64": 8, "U64": 8, "I32": 4, "U32": 4, "I16": 2, "U16": 2, "I8": 1, "U8": 1}
+_MAX_HEADER_BYTES = 100 * 2**20
+
+
+def loaded_bytes(model: Path, float_bytes: float) -> int:
+    """Return what a model's weights take once they are loaded, at least.
+
+    Args:
+        model: one file, or a directory.
+        float_bytes: what the engine takes for each float of 16 bits or more.
+
+    Returns:
+        0: there are none of a known kind.
+
+    >>> from pathlib import Path
+    >>> loaded_bytes(Path("/nowhere"), 2)
+    0
+    """
+    files = {file.name: file for file in weight_files(model)}
+    return sum(_of_file(files[name], float_bytes) for name in without_copies([*files]))
+
+
+def counted_bytes(numbers: Mapping[str, int], float_bytes: float) -> int:
+    """Return what numbers take once they are loaded, at least.
+
+    Args:
+        numbers: how many there are of each kind, in the words of safetensors.
+        float_bytes: as of :func:`loaded_bytes`.
+
+    >>> counted_bytes({"F32": 10, "BF16": 10, "I32": 5}, 2)
+    60
+    """
+    return int(sum(n * _width(kind, float_bytes) for kind, n in numbers.items()))
+
+
+def without_copies(names: list[str]) -> list[str]:
+    """Leave out the files that hold a model a second time, in its makers' own layout.
+
+    >>> without_copies(["consolidated.safetensors", "model.safetensors"])
+    ['model.safetensors']
+    >>> without_copies(["consolidated.safetensors"])
+    ['consolidated.safetensors']
+    """
+    usual = [name for name in names if not name.startswith("consolidated")]
+    return usual or names
+
+
+def untold_bytes(file_bytes: int) -> int:
+    """Return what counts of a file that does not say what it holds."""
+    return int(file_bytes * _UNTOLD)
+
+
+def _width(kind: str, float_bytes: float) -> float:
+    return float_bytes if kind in _FLOATS else _BYTES.get(kind, _LEAST_BYTES)
+
+
+def _of_file(file: Path, float_bytes: float) -> int:
+    tensors = _tensors(file) if file.suffix == ".safetensors" else None
+    if tensors is None:
+        return untold_bytes(file.stat().st_size)
+    return int(sum(_of_tensor(tensor, float_bytes) for tensor in tensors))
+
+
+def _of_tensor(tensor: Mapping[str, Any], float_bytes: float) -> float:
+    if tensor["dtype"] in _FLOATS:
+        shape: list[int] = tensor["shape"]
+        return math.prod(shape) * float_bytes
+    begin, end = tensor["data_offsets"]
+    size: int = end - begin
+    return size
+
+
+def _tensors(file: Path) -> list[Mapping[str, Any]] | None:
+    """Return what a safetensors file says of its tensors; None: it makes no sense."""
+    try:
+        with file.open("rb") as opened:
+            (length,) = struct.unpack("<Q", opened.read(8))
+            if length > _MAX_HEADER_BYTES:
+                return None
+            header = json.loads(opened.read(length))
+    except (struct.error, ValueError):
+        return None  # the engine says what is wrong with it
+    if not isinstance(header, dict):
+        return None
+    # What is without offsets are the file's own remarks.
+    return [each for each in header.values() if "data_offsets" in each]
