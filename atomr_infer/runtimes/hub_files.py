@@ -13,6 +13,8 @@ from urllib.parse import quote
 import attrs
 
 from atomr_infer.errors import ConfigError, EngineStartError
+from atomr_infer.runtimes.gguf_files import SUFFIX as GGUF
+from atomr_infer.runtimes.gguf_files import parts_of, usual_gguf
 from atomr_infer.runtimes.hub_exports import SUFFIX as EXPORT
 from atomr_infer.runtimes.hub_exports import belongs, other_exports, path_inside
 
@@ -41,7 +43,7 @@ class HubModel:
         repo: ``organisation/name``.
         revision: a branch, a tag or a commit.
         file: the one file of it that is wanted, or the folder; None: all that an
-            engine needs.
+            engine needs.  One part of a split ``.gguf`` file stands for all.
         export: of several ``.onnx`` files in that folder, the one that is wanted, by
             its path inside; None: the usual one
             (:mod:`~atomr_infer.runtimes.hub_exports`).
@@ -175,16 +177,24 @@ class Wanted:
         at: the file or folder that it is given; "": the whole directory.
         instead_of: folders of other variants, which are not fetched.
         exports: other ``.onnx`` files, which are not fetched.
+        ggufs: other models in ``.gguf`` files, which are not fetched.
     """
 
     files: tuple[HubFile, ...]
     at: str = ""
     instead_of: tuple[str, ...] = ()
     exports: tuple[str, ...] = ()
+    ggufs: tuple[str, ...] = ()
 
     def choices(self, model: HubModel) -> list[str]:
         """Say which of several is taken, and how to name another one."""
         said = [self._variant(model)] if self.instead_of else []
+        if self.ggufs:
+            said.append(
+                f"{model.repo} has several {GGUF} files; {self.at} is taken, and not "
+                f"{', '.join(self.ggufs)}; for another one, name it: "
+                f"model = {_written(model, self.ggufs[0])!r}"
+            )
         if self.exports and model.export is None:
             taken = ", ".join(f.path for f in self.files if f.path.endswith(EXPORT))
             inside = f"{self.at}/" if self.at else ""
@@ -198,13 +208,18 @@ class Wanted:
 
     def _variant(self, model: HubModel) -> str:
         others = ", ".join(self.instead_of)
-        at = "" if model.revision == DEFAULT_REVISION else f"@{model.revision}"
-        another = f"{PREFIX}{model.repo}{at}/{self.instead_of[0]}"
+        another = _written(model, self.instead_of[0])
         return (
             f"{model.repo} has several variants; {self.at or 'the one at the top'} is "
             f"taken, and not {others}; for another one, name its folder: "
             f"model = {another!r}"
         )
+
+
+def _written(model: HubModel, path: str) -> str:
+    """Return how a deployment names something in a model's repository."""
+    at = "" if model.revision == DEFAULT_REVISION else f"@{model.revision}"
+    return f"{PREFIX}{model.repo}{at}/{path}"
 
 
 def wanted_files(
@@ -222,7 +237,8 @@ def wanted_files(
     4. of equal ones the first by name.
 
     Of several ``.onnx`` files in it, one is taken
-    (:mod:`~atomr_infer.runtimes.hub_exports`).
+    (:mod:`~atomr_infer.runtimes.hub_exports`), and of several ``.gguf`` files, too
+    (:mod:`~atomr_infer.runtimes.gguf_files`), with all its parts.
 
     Args:
         model: what is wanted.
@@ -233,21 +249,42 @@ def wanted_files(
         ConfigError: what is wanted is not there.
     """
     if model.file is not None:
-        found = tuple(file for file in files if file.path == model.file)
-        if found:
-            return Wanted(found, model.file)
+        if any(file.path == model.file for file in files):
+            return _all_parts(model, model.file, files)
         if not _have(_inside(model.file, files), weights):
             near = ", ".join(f.path for f in files if f.path.endswith(weights))
             raise ConfigError(
                 f"{model.repo!r} has no file {model.file!r}, and no folder of that "
                 f"name with weights; files with weights: {near or 'none'}"
             )
-        return _one_export(model, _one_variant(model.file, files, weights), weights)
-    if not _have(files, weights):
+    elif not _have(files, weights):
         raise ConfigError(
             f"{model.repo!r} has no file that ends with {' or '.join(weights)}"
         )
-    return _one_export(model, _one_variant("", files, weights), weights)
+    top = model.file or ""
+    if weights == (GGUF,):
+        return _one_gguf(model, top, files)
+    return _one_export(model, _one_variant(top, files, weights), weights)
+
+
+def _all_parts(model: HubModel, file: str, files: tuple[HubFile, ...]) -> Wanted:
+    there = {file.path: file for file in files}
+    parts = parts_of(file)
+    gone = [part for part in parts if part not in there]
+    if gone:
+        raise ConfigError(
+            f"{model.repo!r} has {file!r}, which is one of {len(parts)} parts, and "
+            f"lacks {', '.join(gone)}"
+        )
+    return Wanted(tuple(there[part] for part in parts), parts[0])
+
+
+def _one_gguf(model: HubModel, top: str, files: tuple[HubFile, ...]) -> Wanted:
+    try:
+        taken, others = usual_gguf([file.path for file in _inside(top, files)])
+    except ConfigError as error:
+        raise ConfigError(f"{model.repo!r}: {error}") from error
+    return attrs.evolve(_all_parts(model, taken, files), ggufs=others)
 
 
 def _one_export(model: HubModel, wanted: Wanted, weights: tuple[str, ...]) -> Wanted:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import attrs
 
 from atomr_infer.errors import ConfigError
+from atomr_infer.runtimes.gguf_files import SUFFIX as GGUF
+from atomr_infer.runtimes.gguf_files import parts_of
 from atomr_infer.runtimes.hub_exports import SUFFIX as EXPORT
 from atomr_infer.runtimes.hub_files import HubFile, HubModel, wanted_files
 
@@ -37,8 +39,15 @@ def place_in(
         is_asked: whether the hub can be asked; if not, marks of earlier releases are
             believed, too.
     """
-    if model.file is not None and model.file in names:
-        return model.file
+    if model.file is not None:
+        parts = parts_of(model.file)
+        if all(part in names for part in parts):
+            return parts[0]
+        if len(parts) > 1:
+            return None  # earlier releases noted one part as whole
+    if weights == (GGUF,):
+        # Earlier releases noted a folder of them, too.
+        names = [n for n in names if not n.startswith("/") or n.endswith(GGUF)]
     found = _marked(names, _mark(model, weights))
     if found is not None or is_asked:
         return found

@@ -10,6 +10,8 @@ import math
 import struct
 from typing import TYPE_CHECKING, Any
 
+from atomr_infer.runtimes.gguf_files import part_paths
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -24,6 +26,8 @@ _Q8_0_BYTES_PER_WEIGHT = 34 / 32
 def weights_bytes(model: Path) -> int:
     """Return the size of a model's weights: one file, or those of a directory.
 
+    Of a split ``.gguf`` file, all parts that are beside it count.
+
     Returns:
         0: there are none of a known kind.
 
@@ -37,7 +41,7 @@ def weights_bytes(model: Path) -> int:
 def weight_files(model: Path) -> tuple[Path, ...]:
     """Return the files that hold a model's weights, in order."""
     if model.is_file():
-        return (model,)
+        return tuple(part for part in part_paths(model) if part.is_file())
     for kind in _KINDS:
         found = tuple(sorted(model.glob(f"*{kind}")))
         if found:

@@ -19,6 +19,7 @@ from atomr_infer.runtimes.decoding.engine import Bounds
 from atomr_infer.runtimes.decoding.sampling import Settings
 from atomr_infer.runtimes.decoding.words import Words
 from atomr_infer.runtimes.files import expanded
+from atomr_infer.runtimes.gguf_files import SUFFIX, first_part
 from atomr_infer.runtimes.hub import fetch_model, hub_of
 from atomr_infer.runtimes.hub_files import HubModel
 from atomr_infer.runtimes.memory import check_fits, free_bytes
@@ -65,8 +66,8 @@ def loaded(
         token: opens models of a hub that are not public.
 
     Raises:
-        ConfigError: there is no such file, or layers are to be on a GPU that the
-            build does not know.
+        ConfigError: there is no such file, a part of it is missing, or layers are to
+            be on a GPU that the build does not know.
         EngineStartError: the model cannot be loaded or does not fit into memory.
     """
     log_warnings()
@@ -148,12 +149,9 @@ def _found(
         case PackagedFile():
             return locate_packaged(source)
         case HubModel():
-            return fetch_model(hub_of(environ, token), source, (".gguf",), report)
+            return fetch_model(hub_of(environ, token), source, (SUFFIX,), report)
         case Path():
-            path = expanded(source)
-            if not path.is_file():
-                raise ConfigError(f"there is no model file {str(path)!r}")
-            return path
+            return first_part(expanded(source))
 
 
 def _gpu_layers(options: Options) -> int:

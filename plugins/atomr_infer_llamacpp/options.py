@@ -49,6 +49,9 @@ class Pooling(Enum):
     LAST = "last"
 
 
+_OTHER_ENDINGS = (".safetensors", ".onnx", ".bin")
+"""Of files that are no GGUF; another name may be a folder's."""
+
 Source = Path | PackagedFile | HubModel
 """Where the weights are."""
 
@@ -58,7 +61,8 @@ class Options:
     """A deployment's model and options.
 
     Attributes:
-        source: a ``.gguf`` file: of a split one, its first part.
+        source: a ``.gguf`` file, or a part of a split one, which stands for all; or
+            a hub's model or folder, of whose files one is taken.
         gpu_layers: layers that are kept on a GPU; left out: all of them where the
             build has one, else none.
         threads: processor threads of one step; left out: one for each core.
@@ -133,14 +137,15 @@ def _source(deployment: Deployment) -> Source:
     said = "" if model is None else f", and model is {model!r}"
     raise ConfigError(
         f"deployment {deployment.name!r}: llamacpp needs the path of a .gguf file, "
-        f"hf:ORGANISATION/NAME/FILE.gguf or package:NAME/FILE.gguf as its model{said}"
+        "hf:ORGANISATION/NAME, with /FILE.gguf behind it where there are several, or "
+        f"package:NAME/FILE.gguf as its model{said}"
     )
 
 
 def _of_hub(model: str) -> HubModel:
     found = parse_hub_model(model)
-    if found.file is None or not found.file.lower().endswith(".gguf"):
-        raise ConfigError(f"model is {model!r}; name one .gguf file of it")
+    if found.file is not None and found.file.lower().endswith(_OTHER_ENDINGS):
+        raise ConfigError(f"model is {model!r}; name a .gguf file of it")
     return found
 
 

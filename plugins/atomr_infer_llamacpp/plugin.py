@@ -24,6 +24,7 @@ from atomr_infer.runtimes.contract import (
     RuntimePlugin,
 )
 from atomr_infer.runtimes.files import expanded
+from atomr_infer.runtimes.gguf_files import part_paths
 from atomr_infer_llamacpp.options import parse_options
 
 if TYPE_CHECKING:
@@ -60,9 +61,9 @@ class LlamaCppPlugin(RuntimePlugin):
         parse_options(deployment)
 
     def files(self, deployment: Deployment) -> tuple[Path, ...]:
-        """Return the model's file, where it is given by its path."""
+        """Return the model's file, or its parts, where it is given by its path."""
         source = parse_options(deployment).source
-        return (expanded(source),) if isinstance(source, Path) else ()
+        return part_paths(expanded(source)) if isinstance(source, Path) else ()
 
     @asynccontextmanager
     async def open_runner(

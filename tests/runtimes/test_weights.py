@@ -35,6 +35,16 @@ def test_a_file_counts_as_it_is(tmp_path: Path) -> None:
     assert weights_bytes(tmp_path / "m.gguf") == 5
 
 
+def test_of_a_split_file_all_parts_count(tmp_path: Path) -> None:
+    parts = [tmp_path / f"m-0000{n}-of-00003.gguf" for n in (1, 2, 3)]
+    for part in parts:
+        part.write_bytes(b"123")
+    assert [weights_bytes(part) for part in parts] == [9, 9, 9]
+    assert weight_files(parts[1]) == tuple(parts)
+    parts[0].unlink()
+    assert weights_bytes(parts[2]) == 6
+
+
 def test_of_a_directory_one_kind_counts(tmp_path: Path) -> None:
     for name in ("b.safetensors", "a.safetensors", "pytorch_model.bin", "config.json"):
         (tmp_path / name).write_bytes(b"1234")

@@ -10,6 +10,7 @@ import pytest
 
 from atomr_infer.errors import ConfigError, EngineCrashedError, EngineError
 from atomr_infer.model.deployment import Deployment, OptionValue
+from atomr_infer.runtimes.files import missing_files
 from atomr_infer.runtimes.hub_files import HubModel
 from atomr_infer.runtimes.packaged import PackagedFile
 from atomr_infer.runtimes.plugin_check import check_plugin
@@ -42,7 +43,8 @@ def test_a_model_that_is_no_gguf_is_refused(model: str | None, end: str) -> None
         parse_options(said({}, model))
     assert str(caught.value) == (
         "deployment 'd': llamacpp needs the path of a .gguf file, "
-        "hf:ORGANISATION/NAME/FILE.gguf or package:NAME/FILE.gguf as its model"
+        "hf:ORGANISATION/NAME, with /FILE.gguf behind it where there are several, or "
+        "package:NAME/FILE.gguf as its model"
         f"{end}"
     )
 
@@ -52,6 +54,8 @@ def test_a_model_that_is_no_gguf_is_refused(model: str | None, end: str) -> None
     [
         ("package:tiny/t.gguf", PackagedFile("tiny", "t.gguf")),
         ("hf:org/tiny@v1/t.gguf", HubModel("org/tiny", "v1", "t.gguf")),
+        ("hf:org/tiny", HubModel("org/tiny")),
+        ("hf:org/tiny/Q4_K_M", HubModel("org/tiny", file="Q4_K_M")),
     ],
 )
 def test_a_file_may_be_a_package_s_or_a_hub_s(model: str, source: Source) -> None:
@@ -61,7 +65,7 @@ def test_a_file_may_be_a_package_s_or_a_hub_s(model: str, source: Source) -> Non
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ("hf:org/tiny", "'d': model is 'hf:org/tiny'; name one .gguf file of it"),
+        ("hf:org/tiny/m.onnx", "'d': model is .*; name a .gguf file of it"),
         ("package:tiny/t.bin", "'d': model is .*; write package:NAME/FILE.gguf"),
     ],
 )
@@ -91,6 +95,13 @@ def test_other_options_and_values_are_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         parse_options(said({name: value}))
+
+
+def test_a_part_of_a_split_file_stands_for_all(tmp_path: Path) -> None:
+    first, second = (tmp_path / f"m-0000{n}-of-00002.gguf" for n in (1, 2))
+    first.touch()
+    assert PLUGIN.files(said({}, str(second))) == (first, second)
+    assert missing_files(PLUGIN, said({}, str(first))) == (second,)
 
 
 def test_the_plugin_conforms() -> None:
