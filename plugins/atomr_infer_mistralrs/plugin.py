@@ -19,6 +19,7 @@ from atomr_infer.model.deployment import Deployment, Timeouts
 from atomr_infer.runtimes.by_model import Fit, Form, Machine, form_of
 from atomr_infer.runtimes.contract import Host, Progress, RunnerContext, RuntimePlugin
 from atomr_infer.runtimes.files import expanded
+from atomr_infer.runtimes.gguf_files import part_paths
 from atomr_infer.runtimes.packaged import PackagedFile
 from atomr_infer_mistralrs.loading import load
 from atomr_infer_mistralrs.models import locate
@@ -61,7 +62,7 @@ class MistralRsPlugin(RuntimePlugin):
         form = form_of(model)
         if form is Form.GGUF:
             return Fit(30, f"it runs {form.value} on CPUs and GPUs")
-        if form is Form.SAFETENSORS:
+        if form is not None and form.is_safetensors:
             return Fit(20, f"it runs {form.value} on CPUs and GPUs")
         return None
 
@@ -70,9 +71,11 @@ class MistralRsPlugin(RuntimePlugin):
         parse_options(deployment)
 
     def files(self, deployment: Deployment) -> tuple[Path, ...]:
-        """Return the model's file or directory, where it is given by its path."""
+        """Return the model's file, its parts or its directory, if given by its path."""
         match parse_options(deployment).source:
-            case GgufFile(path) | HfDirectory(path):
+            case GgufFile(path):
+                return part_paths(expanded(path))
+            case HfDirectory(path):
                 return (expanded(path),)
         return ()
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from atomr_infer.runtimes.by_model import Fit, Form, Machine, form_of
+from atomr_infer.runtimes.by_model import Fit, Machine, form_of
 from atomr_infer.runtimes.contract import (
     Host,
     ModelRunner,
@@ -49,7 +49,7 @@ class VllmPlugin(RuntimePlugin):
     def suits(self, model: str, machine: Machine) -> Fit | None:
         """Take safetensors: gladly where there is a GPU, and where nobody else does."""
         form = form_of(model)
-        if form is not Form.SAFETENSORS:
+        if form is None or not form.is_safetensors:
             return None
         if machine.has_gpu:
             return Fit(40, f"a GPU is here, and it runs {form.value} on it")

@@ -80,31 +80,69 @@ def test_a_directory_is_what_its_files_are(
     (tmp_path / file).touch()
     assert form_of(str(tmp_path)) is form
     assert form_of("M.GGUF") is Form.GGUF
-    assert form_of("hf:org/tiny") is Form.SAFETENSORS
-    assert form_of("hf:org/tiny/t.gguf") is Form.GGUF
+
+
+@pytest.mark.parametrize(
+    ("model", "form", "runtime"),
+    [
+        ("hf:org/tiny/t.gguf", Form.GGUF, "llamacpp"),
+        ("hf:org/Tiny-GGUF", Form.GGUF, "llamacpp"),
+        ("hf:org/tiny-i1-gguf@main/Q4_K_M", Form.GGUF, "llamacpp"),
+        ("hf:onnx-community/SmolLM2-135M/onnx/model_q4.onnx", Form.ONNX, "ort"),
+        ("hf:onnx-community/SmolLM2-135M", Form.ONNX, "ort"),
+        ("hf:org/tiny-onnx", Form.ONNX, "ort"),
+        ("hf:org/Tiny-ONNX/cpu/int4", Form.ONNX, "ort"),
+        ("hf:org/tiny/onnx", Form.ONNX, "ort"),
+        ("hf:onnx-community/tiny-GGUF", Form.GGUF, "llamacpp"),
+        ("hf:org/tiny-safetensors", Form.SAFETENSORS, "mistralrs"),
+        ("hf:org/tiny", Form.UNTOLD, "mistralrs"),
+        ("hf:org/phonnx", Form.UNTOLD, "mistralrs"),
+    ],
+)
+def test_a_hub_s_model_is_what_its_name_says(
+    model: str, form: Form, runtime: str
+) -> None:
+    assert form_of(model) is form
+    ranked = _ranks(model, has_gpu=False)
+    assert max(ranked, key=lambda name: ranked[name]) == runtime
+
+
+def test_what_the_name_does_not_say_is_called_an_assumption() -> None:
+    for name in ("mistralrs", "vllm"):
+        plugin = load_runtime(name)
+        assert isinstance(plugin, Suits)
+        for has_gpu in (False, True):
+            fit = plugin.suits("hf:org/tiny", Machine(has_gpu=has_gpu))
+            assert fit is not None
+            assert "(safetensors are assumed)" in fit.why
+
+
+def test_a_name_that_a_hub_cannot_have_is_refused() -> None:
+    with pytest.raises(ConfigError, match="write hf:ORGANISATION/NAME"):
+        choose_runtime("hf:tiny")
+
+
+def _ranks(model: str, *, has_gpu: bool) -> dict[str, int]:
+    machine, found = Machine(has_gpu=has_gpu), {}
+    for name in ("llamacpp", "mistralrs", "ort", "vllm"):
+        plugin = load_runtime(name)
+        assert isinstance(plugin, Suits)
+        fit = plugin.suits(model, machine)
+        if fit is not None:
+            found[name] = fit.rank
+    return found
 
 
 def test_the_runtimes_of_this_machine_say_what_they_are_good_for(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "model.safetensors").touch()
-
-    def ranks(model: str, *, has_gpu: bool) -> dict[str, int]:
-        machine, found = Machine(has_gpu=has_gpu), {}
-        for name in ("llamacpp", "mistralrs", "ort", "vllm"):
-            plugin = load_runtime(name)
-            assert isinstance(plugin, Suits)
-            fit = plugin.suits(model, machine)
-            if fit is not None:
-                found[name] = fit.rank
-        return found
-
     folder = str(tmp_path)
-    assert ranks(folder, has_gpu=True) == {"mistralrs": 20, "vllm": 40}
-    assert ranks(folder, has_gpu=False) == {"mistralrs": 20, "vllm": 10}
-    assert ranks("m.gguf", has_gpu=False) == {"llamacpp": 40, "mistralrs": 30}
+    assert _ranks(folder, has_gpu=True) == {"mistralrs": 20, "vllm": 40}
+    assert _ranks(folder, has_gpu=False) == {"mistralrs": 20, "vllm": 10}
+    assert _ranks("m.gguf", has_gpu=False) == {"llamacpp": 40, "mistralrs": 30}
     (tmp_path / "model.onnx").touch()
-    assert ranks(folder, has_gpu=True) == {"ort": 50}
+    assert _ranks(folder, has_gpu=True) == {"ort": 50}
 
 
 def test_gpus_are_seen_where_they_are_not_hidden(tmp_path: Path) -> None:

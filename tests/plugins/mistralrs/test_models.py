@@ -20,13 +20,20 @@ import pytest
 from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter, quants
 
 from atomr_infer.errors import ConfigError, EngineStartError
+from atomr_infer.model.deployment import Deployment
 from atomr_infer.runtimes import kept_models
 from atomr_infer.runtimes.contract import Progress
 from atomr_infer.runtimes.kept_models import Report, cache_folder
 from atomr_infer.runtimes.packaged import PackagedFile
-from atomr_infer_mistralrs import requantize
+from atomr_infer_mistralrs import loading, requantize
 from atomr_infer_mistralrs.models import as_q8_0, locate
-from atomr_infer_mistralrs.options import GgufFile, HfDirectory
+from atomr_infer_mistralrs.options import (
+    GgufFile,
+    HfDirectory,
+    Options,
+    Quantization,
+)
+from atomr_infer_mistralrs.plugin import PLUGIN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,6 +66,28 @@ def test_paths_are_found_when_they_are_there(tmp_path: Path) -> None:
     (tmp_path / "config.json").touch()
     assert locate(GgufFile(str(file))) == file
     assert locate(HfDirectory(str(tmp_path))) == tmp_path
+
+
+def test_a_split_file_is_found_by_each_of_its_parts(tmp_path: Path) -> None:
+    first, second = (tmp_path / f"m-0000{n}-of-00002.gguf" for n in (1, 2))
+    second.touch()
+    with pytest.raises(ConfigError, match="is one of 2 parts, and beside it there is"):
+        locate(GgufFile(str(second)))
+    first.touch()
+    assert locate(GgufFile(str(second))) == first
+    files = PLUGIN.files(Deployment(name="d", runtime="mistralrs", model=str(first)))
+    assert files == (first, second)
+    which = loading._which(first)
+    assert which.quantized_filename == [first.name, second.name]  # type: ignore[attr-defined]
+
+
+def test_a_split_file_is_not_quantized(tmp_path: Path) -> None:
+    for n in (1, 2):
+        (tmp_path / f"m-0000{n}-of-00002.gguf").touch()
+    source = GgufFile(str(tmp_path / "m-00001-of-00002.gguf"))
+    options = Options(source=source, quantization=Quantization.Q8_0)
+    with pytest.raises(ConfigError, match="join them: llama-gguf-split --merge"):
+        loading.load(options, ignore, {})
 
 
 def test_a_packaged_file_is_found_without_importing_the_package() -> None:
