@@ -5,6 +5,7 @@ Blocks for as long as it takes; belongs in a worker thread.
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from atomr_infer.errors import ConfigError, EngineStartError, InferenceError
 from atomr_infer.runtimes.contract import Progress
 from atomr_infer.runtimes.decoding.engine import Bounds
 from atomr_infer.runtimes.decoding.pace import Pace
+from atomr_infer.runtimes.gpu_memory import check_fits_gpus, free_gpu_bytes
 from atomr_infer.runtimes.hub import fetch_model, hub_of
 from atomr_infer.runtimes.hub_files import PREFIX, parse_hub_model
 from atomr_infer.runtimes.kept_models import cache_folder
@@ -180,7 +182,9 @@ def _session(
     if bits is not None:
         model = with_bits(model, bits, cache_folder(environ), report, if_any=if_any)
     size = weights_bytes(model)
-    if options.providers[0] == "cpu":
+    if options.gpu is not None:
+        check_fits_gpus(str(model), size, [options.gpu])
+    elif options.providers[0] == "cpu":
         check_fits(str(model), size, free_bytes())
     report(Progress("loading the model", 0, size))
     session = open_session(model, options)
@@ -208,8 +212,7 @@ class _Causal:
 def _causal_model(
     options: Options, layout: Layout, tokenizer: ModelTokenizer, session: Session
 ) -> _Causal:
-    on_gpu = options.providers[0] in {"cuda", "tensorrt"}
-    model = CausalModel(session, layout.config, device="cuda" if on_gpu else "cpu")
+    model = CausalModel(session, layout.config, gpu=options.gpu)
     with _made_for(layout, options):
         try:
             abilities = probe(model, tokenizer.size)
@@ -265,7 +268,7 @@ def _causal(
     context = min(one.context_tokens for one in both)
     of_a_token = sum(one.model.bytes_per_token for one in both)
     cache = options.cache_tokens or _cache_tokens(
-        of_a_token, options.max_seqs * context
+        options, of_a_token, options.max_seqs * context
     )
     context = min(context, cache)
     drafts = 0 if draft is None else options.draft_tokens
@@ -292,9 +295,12 @@ def _causal(
     )
 
 
-def _cache_tokens(bytes_per_token: int, most: int) -> int:
+def _cache_tokens(options: Options, bytes_per_token: int, most: int) -> int:
     """Return the tokens that the caches may hold, ``most`` at most."""
-    free = free_bytes()
+    if options.gpu is None:
+        free = free_bytes()
+    else:
+        free = free_gpu_bytes(os.environ, [options.gpu])
     if free is None:
         return most
     return max(1, min(most, int(free * _CACHE_SHARE) // bytes_per_token))

@@ -57,17 +57,18 @@ class CausalModel:
     Args:
         session: the model.
         config: ``config.json``, for sizes that the model leaves open.
-        device: where the cache stays: ``"cpu"`` or ``"cuda"``.
+        gpu: which GPU the cache stays on, as CUDA counts; None: it stays in the
+            machine's memory.
 
     Raises:
         EngineStartError: the model is not in the layout.
     """
 
     def __init__(
-        self, session: Session, config: Mapping[str, Any], *, device: str = "cpu"
+        self, session: Session, config: Mapping[str, Any], *, gpu: int | None = None
     ) -> None:
         self._session = session
-        self._device = device
+        self._place = ("cpu", 0) if gpu is None else ("cuda", gpu)
         self._inputs = {one.name: one for one in session.get_inputs()}
         self._outputs = [one.name for one in session.get_outputs()]
         self.cache_names = [name for name in self._inputs if PAST.fullmatch(name)]
@@ -133,7 +134,7 @@ class CausalModel:
             binding.bind_ortvalue_input(name, held)
         binding.bind_output("logits", "cpu")
         for name in self._present:
-            binding.bind_output(name, self._device)
+            binding.bind_output(name, *self._place)
         self._session.run_with_iobinding(binding)
         logits, *present = binding.get_outputs()
         last = logits.numpy()[:, -keep:]
@@ -162,4 +163,4 @@ class CausalModel:
         return Cache(gathered, len(parts), width)
 
     def _value(self, array: Array) -> Any:  # noqa: ANN401  the library has no types
-        return OrtValue.ortvalue_from_numpy(array, self._device, 0)
+        return OrtValue.ortvalue_from_numpy(array, *self._place)

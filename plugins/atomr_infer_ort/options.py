@@ -48,6 +48,9 @@ PROVIDERS = {
 }
 """What a configuration calls ONNX Runtime's execution providers."""
 
+_ON_CUDA = ("cuda", "tensorrt")
+_DEVICE_ID = "device_id"
+
 _MEANT = {"gpu": "cuda", "nvidia": "cuda", "trt": "tensorrt", "amd": "migraphx"}
 """Where the nearest name is not what was meant: ``gpu`` is near to ``cpu``."""
 
@@ -100,7 +103,8 @@ class Options:
         prefill_tokens: tokens of a prompt that are read in one step, beside the
             sequences that are decoded.
         cache_tokens: tokens that the key-value caches of all sequences hold;
-            None: what a quarter of the free memory holds.  A request waits until its
+            None: what a quarter of the free memory holds, the GPU's where the
+            caches are there.  A request waits until its
             prompt and ``max_tokens`` fit.
         context_tokens: bounds prompt and answer of one request; None: the
             model's own bound.
@@ -147,6 +151,14 @@ class Options:
     batch_tokens: int = DEFAULT_BATCH_TOKENS
     tensors: bool = False
     join_requests: bool = False
+
+    @property
+    def gpu(self) -> int | None:
+        """Which of NVIDIA's GPUs computes, as CUDA counts them; None: none does."""
+        first = self.providers[0]
+        if first not in _ON_CUDA:
+            return None
+        return int(self.provider_options.get(first, {}).get(_DEVICE_ID, "0"))
 
 
 def parse_options(deployment: Deployment) -> Options:
@@ -199,6 +211,13 @@ def _check_provider_options(deployment: str, options: Options) -> None:
             raise ConfigError(
                 f"deployment {deployment!r}: provider_options are given for {name!r}, "
                 f"which is not in providers: {', '.join(options.providers)}"
+            )
+    for name in _ON_CUDA:
+        number = options.provider_options.get(name, {}).get(_DEVICE_ID, "0")
+        if not (number.isascii() and number.isdecimal()):
+            raise ConfigError(
+                f"deployment {deployment!r}: {_DEVICE_ID} of {name} in "
+                f'provider_options is {number!r}; give a GPU\'s number, such as "1"'
             )
 
 

@@ -91,9 +91,9 @@ class _RenamedBinding:
         """Give what a run made."""
         self.bound.bind_ortvalue_input(self._theirs[name], value)
 
-    def bind_output(self, name: str, device: str) -> None:
+    def bind_output(self, name: str, device: str, device_id: int = 0) -> None:
         """Say where an output shall be."""
-        self.bound.bind_output(self._theirs[name], device)
+        self.bound.bind_output(self._theirs[name], device, device_id)
 
     def get_outputs(self) -> list[Any]:
         """Return what was made, in the order of binding."""
