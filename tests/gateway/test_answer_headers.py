@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+import attrs
 import pytest
 import trio
 
@@ -103,6 +104,36 @@ async def test_requests_of_one_session_go_to_one_replica(serve: Serve) -> None:
     everywhere = set().union(*routes.values())
     assert 1 < len(everywhere) <= 3
     assert all("reason=session; candidates=3" in route for route in everywhere)
+
+
+@pytest.mark.parametrize("path", ["chat", "embeddings"])
+async def test_one_of_a_group_is_not_told_as_if_there_had_been_no_choice(
+    serve: Serve, path: str
+) -> None:
+    route = EMBEDDINGS if path == "embeddings" else ROUTES[path]
+    async with (
+        provider(route.own, otherwise=Happy(text="one")) as (_, m),
+        serve(m, attrs.evolve(m, name="n", serves=("m",))) as running,
+    ):
+        answers = [await ask(running, route) for _ in range(2)]
+    assert {answer.headers["x-atomr-deployment"] for answer in answers} == {"m", "n"}
+    told = f"node={NodeConfig().own_name}; replica=0; reason=only; candidates=1"
+    assert {x.headers["x-atomr-route"] for x in answers} == {f"{told}; group=2"}
+
+
+async def test_a_fallback_that_answers_is_none_of_the_group(serve: Serve) -> None:
+    async with (
+        provider("openai", otherwise=server_error()) as (_, m),
+        provider("openai", otherwise=Happy(text="one")) as (_, other),
+        serve(
+            attrs.evolve(other, name="other", serves=("other",)),
+            attrs.evolve(m, fallbacks=("other",)),
+            attrs.evolve(m, name="n", serves=("m",)),
+        ) as running,
+    ):
+        answer = await ask(running, ROUTES["chat"])
+    assert answer.headers["x-atomr-deployment"] == "other"
+    assert answer.headers["x-atomr-route"].endswith("; reason=only; candidates=1")
 
 
 # --- how much of the time was ours ----------------------------------------------

@@ -173,6 +173,14 @@ class RoutePlan:
         """Whether a failure of that kind would go to another deployment."""
         return self.open_fallback(self.causes | {reason}) is not None
 
+    def members_with(self, name: str) -> int:
+        """Return among how many of the group a deployment could be chosen.
+
+        1: there is no group, or it is none of the group's, such as a fallback.
+        """
+        group = {self.first, *(sibling.to for sibling in self.siblings)}
+        return len(group) if name in group else 1
+
     def after(self, failure: Failure, random: float) -> tuple[RoutePlan, Step]:
         """Return the plan after a failed attempt, and what to do now.
 

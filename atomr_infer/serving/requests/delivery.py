@@ -226,7 +226,7 @@ class Delivery:
             spent=tuple(report.spent),
             cost=report.cost,
             asked_at=report.asked_at,
-            route=attempt.route,
+            route=report.told_route(attempt.route),
             stages=tuple(map(str, report.stages)),
         )
 

@@ -119,7 +119,8 @@ class Journey:
         # Whether anybody has been asked, and what the request's gates gave.
         self._asked = failed is not None
         self._holds: Holds | None = None if failed is None else failed.take_holds()
-        self.leg = self._leg(first, route.model, asked=self._asked_model)
+        self.leg: Leg
+        self.stand_at(self._leg(first, route.model, asked=self._asked_model))
         if failed is not None:
             self.leg.avoid(failed.replica)
 
@@ -270,7 +271,8 @@ class Journey:
     def stand_at(self, leg: Leg) -> None:
         """Ask this one from now on."""
         self.leg = leg
-        self.report.deployment = leg.deployment.name
+        self.report.deployment = name = leg.deployment.name
+        self.report.members = self.plan.members_with(name)
 
     def leg_of(self, fallback: Fallback) -> Leg:
         """Return a fallback as this request would ask it."""

@@ -44,6 +44,7 @@ class Report:
         request_id: the request's.
         model: the name that the client used.
         deployment: who is asked now, or was last.
+        members: among how many of a group that one was chosen; 1: there was no choice.
         outcome: ``completed``, ``cancelled`` or ``failed``.
         error: why it failed, in words: an error holds on to all that it passed.
         started_at: in trio's clock.
@@ -61,6 +62,7 @@ class Report:
     request_id: str
     model: str
     deployment: str
+    members: int = 1
     outcome: str = "failed"
     error: str = ""
     started_at: float = attrs.field(factory=trio.current_time)
@@ -82,6 +84,16 @@ class Report:
             output_tokens=sum(each.usage.output_tokens for each in self.spent),
             cost_pico_usd=None if self.cost is None else self.cost.pico_usd,
         )
+
+    def told_route(self, route: bytes) -> bytes:
+        """Return which replica of the deployment answers, beside whom that one stands.
+
+        Args:
+            route: what is told of the replica; empty: nothing is.
+        """
+        if not route or self.members == 1:
+            return route
+        return b"%b; group=%d" % (route, self.members)
 
     def retry(self, error: InferenceError, wait_s: float) -> None:
         """Tell that the same deployment is asked again."""

@@ -288,6 +288,8 @@ class _Call(Generic[T]):
 
     def _served(self) -> Served:
         journey = self._journey
+        attempt = journey.leg.attempt
+        route = b"" if attempt is None else attempt.route
         return Served(
             request_id=journey.batch.request_id,
             deployment=journey.leg.deployment.name,
@@ -297,6 +299,6 @@ class _Call(Generic[T]):
             spent=tuple(journey.report.spent),
             cost=journey.report.cost,
             asked_at=journey.report.asked_at,
-            route=b"" if journey.leg.attempt is None else journey.leg.attempt.route,
+            route=journey.report.told_route(route),
             stages=tuple(map(str, journey.report.stages)),
         )
