@@ -28,6 +28,7 @@ from atomr_infer.runtimes.text_runner import TextRunner
 from atomr_infer.runtimes.weights import weights_bytes
 from atomr_infer_llamacpp.engine import LlamaEngine
 from atomr_infer_llamacpp.faults import step_error
+from atomr_infer_llamacpp.fit import ALL_LAYERS, check_layers_fit
 from atomr_infer_llamacpp.logs import log_warnings
 from atomr_infer_llamacpp.model import LlamaContext, LlamaModel
 from atomr_infer_llamacpp.options import DEFAULT_TEXT_TOKENS
@@ -40,8 +41,6 @@ if TYPE_CHECKING:
 
     from atomr_infer.model.secret import Secret
     from atomr_infer_llamacpp.options import Options, Source
-
-ALL_LAYERS = -1
 
 _CACHE_SHARE = 0.25
 """Of the free memory, for the cache of key-value pairs."""
@@ -68,7 +67,8 @@ def loaded(
     Raises:
         ConfigError: there is no such file, a part of it is missing, or layers are to
             be on a GPU that the build does not know.
-        EngineStartError: the model cannot be loaded or does not fit into memory.
+        EngineStartError: the model cannot be loaded, or does not fit into memory, the
+            GPUs' where layers are kept there.
     """
     log_warnings()
     path = _found(options.source, report, environ, token)
@@ -76,6 +76,8 @@ def loaded(
     size = weights_bytes(path)
     if layers == 0:
         check_fits(str(path), size, free_bytes())
+    else:
+        check_layers_fit(path, layers, environ)
 
     def note(share: float) -> None:
         report(Progress("loading the model", int(share * size), size))
