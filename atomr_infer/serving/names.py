@@ -19,6 +19,11 @@ def coordinator_name(deployment: str) -> str:
     return f"coordinator:{deployment}"
 
 
+def replica_name(deployment: str, number: int) -> str:
+    """The name of one replica's supervisor."""
+    return f"replica:{deployment}:{number}"
+
+
 def engine_core_name(deployment: str, number: int) -> str:
     """The name of one replica's engine core."""
     return f"engine_core:{deployment}:{number}"

@@ -123,6 +123,7 @@ class LabPlugin(RuntimePlugin):
         closed: how many of them were closed.
         refusal: what ``validate`` raises.
         close_s: how long closing a runner takes, whatever happens.
+        failing_s: how long a start takes that fails.
         passes: whether its runners have a straight way.
     """
 
@@ -132,6 +133,7 @@ class LabPlugin(RuntimePlugin):
     closed: int = 0
     refusal: Exception | None = None
     close_s: float = 0.0
+    failing_s: float = 0.0
     passes: bool = False
 
     name = "lab"
@@ -155,6 +157,7 @@ class LabPlugin(RuntimePlugin):
         context.progress(Progress("opening", 1, 2))
         step = self.plan.pop(0) if self.plan else MockScript()
         if isinstance(step, Exception):
+            await trio.sleep(self.failing_s)
             raise step
         self.opened += 1
         runner: ModelRunner

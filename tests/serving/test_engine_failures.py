@@ -207,6 +207,88 @@ async def test_an_engine_that_starts_anew_does_not_take_the_node_from_the_others
             assert tree.serving.readiness().not_ready == ()
 
 
+SLOW = MockScript(load_s=40.0)
+"""Three of its starts take as long as the window of five restarts."""
+
+
+async def until_slowly_started(tree: Tree, starts: int) -> None:
+    replica = await tree.replica()
+    await until(lambda: replica.starts >= starts, within_s=90.0, every_s=0.1)
+
+
+async def die(tree: Tree, starts: int) -> None:
+    """Have an engine die that has been started so often, a while after that."""
+    await until_slowly_started(tree, starts)
+    await trio.sleep(1)
+    tree.lab.runners[-1].fail(CRASH)
+
+
+@pytest.mark.parametrize("is_asked", [False, True])
+async def test_slow_starts_that_come_to_nothing_end_the_replica_as_fast_ones_do(
+    open_tree: OpenTree,
+    autojump_clock: MockClock,
+    caplog: pytest.LogCaptureFixture,
+    is_asked: bool,
+) -> None:
+    async with open_tree() as tree, trio.open_nursery() as nursery:
+        script = MockScript(load_s=40.0, hang_after=0) if is_asked else SLOW
+        tree.lab.plan = [script] * 20
+        await tree.serving.deploy(attrs.evolve(M, retry=RetryPolicy(max_attempts=1)))
+
+        async def ask() -> None:
+            with contextlib.suppress(EngineCrashedError, NotReadyError):
+                await tree.ask()
+
+        for starts in range(1, 7):
+            assert tree.serving.replicas("m") != ()
+            if is_asked:
+                nursery.start_soon(ask)
+            await die(tree, starts)
+        await until(lambda: tree.serving.readiness().phases["m"] == "failed")
+        assert tree.serving.replicas("m") == ()
+        with pytest.raises(EngineCrashedError, match="SIGKILL"):
+            await tree.ask()
+        await trio.sleep(600)
+        assert (tree.lab.opened, tree.lab.closed) == (6, 6)
+    assert "6 starts in a row ended before anybody was answered" in caplog.text
+    assert "m/0 left the routing table: killed by SIGKILL (9)" in caplog.text
+
+
+async def test_slow_starts_that_fail_end_the_replica_as_fast_ones_do(
+    open_tree: OpenTree, autojump_clock: MockClock
+) -> None:
+    async with open_tree(M) as tree:
+        assert (await tree.ask()).texts == ["one", " two"]
+        tree.lab.failing_s = 60.0
+        tree.lab.plan = [EngineCrashedError("died while loading")] * 20
+        tree.lab.runners[0].fail(CRASH)
+        await trio.sleep(6 * 60 + 30)
+        assert tree.serving.readiness().phases["m"] == "failed"
+        assert tree.serving.replicas("m") == ()
+        # The one that had answered does not count.
+        assert len(tree.lab.plan) == 20 - 6
+        tree.lab.plan.clear()
+
+
+@pytest.mark.parametrize("how", ["asked", "probed", "idle for long"])
+async def test_an_engine_that_was_well_between_its_deaths_is_started_each_time(
+    open_tree: OpenTree, autojump_clock: MockClock, how: str
+) -> None:
+    probe_s = 0.5 if how == "probed" else None
+    probed = attrs.evolve(M, serving=Serving(probe_s=probe_s))
+    async with open_tree() as tree:
+        tree.lab.plan = [SLOW] * 20
+        await tree.serving.deploy(probed)
+        for starts in range(1, 13):
+            await until_slowly_started(tree, starts)
+            if how == "asked":
+                assert (await tree.ask()).texts == ["one", " two"]
+            elif how == "idle for long":
+                await trio.sleep(120)
+            await die(tree, starts)
+        await die(tree, 13)
+
+
 async def test_one_replica_that_keeps_dying_does_not_take_the_other_along(
     open_tree: OpenTree, autojump_clock: MockClock
 ) -> None:

@@ -14,7 +14,8 @@ replicas (``atomr_infer.serving.deployments.replacing``).
 
 A context that dies is restarted alone, with growing waits.  Past the replica's
 intensity the replica ends, and being temporary it stays away: it leaves the
-routing table, and the other replicas go on.
+routing table, and the other replicas go on.  So it does after as many starts in a row
+that came to nothing, however long each took (``failed_starts``).
 """
 
 from __future__ import annotations
@@ -26,8 +27,13 @@ from atomr.core.child_spec import ChildSpec, Restart
 from atomr.otp import Strategy, Supervisor
 from atomr.process import PlainProcess
 from atomr_infer.serving.deployments.coordinator import Coordinator
-from atomr_infer.serving.names import coordinator_name, engine_core_name
+from atomr_infer.serving.names import (
+    coordinator_name,
+    engine_core_name,
+    replica_name,
+)
 from atomr_infer.serving.replicas.engine_core import EngineCore
+from atomr_infer.serving.replicas.failed_starts import MAX_RESTARTS, MAX_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,10 +43,6 @@ if TYPE_CHECKING:
     from atomr_infer.serving.replicas.replica import Phase
     from atomr_infer.serving.replicas.routing_table import RoutingTable
 
-# An engine that dies five times in two minutes has a cause that one more
-# start will not cure; each start of a large model costs minutes of its own.
-_MAX_RESTARTS = 5
-_MAX_SECONDS = 120.0
 _BACKOFF_S = 0.1
 _MAX_BACKOFF_S = 10.0
 
@@ -89,6 +91,8 @@ def replica_spec(blueprint: Blueprint, number: int) -> ChildSpec:
     """Return the child spec of one replica."""
     return ChildSpec(
         id=replica_id(number),
+        # So that its context can end it (``engine_context``).
+        name=replica_name(blueprint.deployment.name, number),
         start=partial(_replica, blueprint, number),
         restart=Restart.TEMPORARY,
     )
@@ -145,6 +149,6 @@ def _replica(blueprint: Blueprint, number: int) -> Supervisor:
             context_spec(context),
         ],
         strategy=Strategy.REST_FOR_ONE,
-        max_restarts=_MAX_RESTARTS,
-        max_seconds=_MAX_SECONDS,
+        max_restarts=MAX_RESTARTS,
+        max_seconds=MAX_SECONDS,
     )

@@ -2,7 +2,9 @@
 
 It owns what can break: the child process with the weights, or the client with
 its connections.  It opens the runner, reports it to the engine core, and ends
-with the runner's error; its supervisor then starts a new one.
+with the runner's error; its supervisor then starts a new one.  Where its starts come
+to nothing time after time, it ends the replica, as its supervisor does when they do so
+fast (:mod:`atomr_infer.serving.replicas.failed_starts`).
 
 A start that fails is reported at once when the error says that trying again is
 useless (a missing file, a refused option) or when the engine has never run: who
@@ -25,14 +27,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from math import inf
 from typing import TYPE_CHECKING
 
 import attrs
 import trio
 
-from atomr.core.exits import unwrap
+from atomr.core.exits import Shutdown, unwrap
+from atomr.core.supervision import GaveUp
 from atomr.otp import cast
-from atomr.process import self_pid
+from atomr.process import self_pid, stop
 from atomr_infer.bridge import BridgedRunner, open_bridged_runner
 from atomr_infer.errors import (
     ConfigError,
@@ -49,9 +53,10 @@ from atomr_infer.runtimes.contract import (
     RunnerContext,
     RuntimePlugin,
 )
-from atomr_infer.serving.names import engine_core_name
+from atomr_infer.serving.names import engine_core_name, replica_name
 from atomr_infer.serving.replicas import messages
 from atomr_infer.serving.replicas.engine_life import EngineLife
+from atomr_infer.serving.replicas.failed_starts import MAX_RESTARTS, FailedStarts
 from atomr_infer.serving.replicas.key_check import await_key
 from atomr_infer.serving.replicas.probing import Probing
 
@@ -125,9 +130,11 @@ class EngineContext:
         self.error: InferenceError | None = None
         self.life: EngineLife | None = None
         self._ran = False
+        self._starts = FailedStarts()
         self._again_s = _AGAIN_S
         self._runner: ModelRunner | None = None
         self._number = number
+        self._replica = replica_name(source.deployment.name, number)
         self._core = engine_core_name(source.deployment.name, number)
         self._probing = Probing(self._core, source.deployment)
 
@@ -176,6 +183,7 @@ class EngineContext:
         Returns:
             What tells the end of the rest that follows; None: the context ends.
         """
+        last = self.life
         gpus = self.source.gpus_of(self._number)
         context = attrs.evolve(self.source.context, progress=self._report, gpus=gpus)
         try:
@@ -190,14 +198,27 @@ class EngineContext:
             if before is not None and self.life is before:
                 return self._stays_asleep(before, error)
             if self.life is not None and error.retryable:
+                if self.life is last:
+                    self._starts = self._starts.after_failure()
+                await self._escalate(error)
                 raise error from error.__cause__
             self._cannot_open(error)
             return await self._wait_again()
         if failure is not None:
             self._note(failure)
             if not self._is_retired():
+                await self._escalate(failure)
                 raise failure
         return None if self.life is None or self._is_retired() else self.life.nap
+
+    async def _escalate(self, error: InferenceError) -> None:
+        """End the replica where one more start is of no use; it takes us along."""
+        if not self._starts.too_many:
+            return
+        said = "%s: %d starts in a row ended before anybody was answered: %s"
+        log.error(said, self._core, self._starts.count, error)
+        reason = GaveUp(self.child_id, error, MAX_RESTARTS, inf)
+        await stop(self._replica, Shutdown(reason))
 
     async def _await_key(self, runner: ModelRunner) -> None:
         """Wait until a provider takes the key; as long as it refuses, say so."""
@@ -276,6 +297,7 @@ class EngineContext:
             Why it failed; None: it is not used any more, or not for now.
         """
         life, self._runner = EngineLife(), runner
+        began_at = trio.current_time()
         # It may have been reread while this one was opened.
         self._tell_runner()
         self.life = life
@@ -286,7 +308,13 @@ class EngineContext:
             cast(self._core, up)
             self.decided.set()
             with life.serves:
-                return await self._probing.failed(runner, life, self._fails)
+                failure = await self._probing.failed(runner, life, self._fails)
+                self._starts = self._starts.after_life(
+                    answered=life.answered,
+                    asked=life.uses > 0,
+                    lived_s=trio.current_time() - began_at,
+                )
+                return failure
             return None
         finally:
             self._runner = None

@@ -34,6 +34,7 @@ class EngineLife:
         users: permits that were given for it and are not back.
         uses: permits that were given for it in all, but those for probes.
         probes: those of the users that are probes.
+        answered: whether somebody got an answer of it; to be set.
         retired: whether nobody begins to use it any more.
         unused: set when it is retired, and nobody uses it.
         serves: cancelled then, and when it dozes; in it one waits for the runner's
@@ -46,6 +47,7 @@ class EngineLife:
         self.users = 0
         self.uses = 0
         self.probes = 0
+        self.answered = False
         self.nap: trio.Event | None = None
         self.unused = trio.Event()
         self.serves = trio.CancelScope()

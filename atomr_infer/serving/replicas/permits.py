@@ -101,6 +101,7 @@ class Permits:
     def give_back(self, permit: Permit, ended: Ended) -> None:
         """Give a permit back; where somebody waits for it, the core hands it on."""
         self.state.tokens -= permit.tokens
+        permit.engine.life.answered |= ended is Ended.SUCCEEDED
         if self.queue.waiting:
             self.freed(permit, ended)
             return

@@ -111,7 +111,9 @@ class Probing:
         if lease is None or lease.life is not life:
             return None
         try:
-            return await self._asked(runner)
+            error = await self._asked(runner)
+            life.answered |= error is None
+            return error
         finally:
             cast(self._core, messages.Release(lease.ref, Ended.OTHERWISE))
 

@@ -9,6 +9,7 @@ import trio
 from atomr.otp import cast
 from atomr_infer.policy.failures.breaker import Outcome
 from atomr_infer.serving.replicas import messages
+from atomr_infer.serving.replicas.permits import Ended
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from atomr_infer.policy.failures.breaker import Pass
     from atomr_infer.serving.limits.breakers import Guard
     from atomr_infer.serving.limits.gates import Holds
-    from atomr_infer.serving.replicas.permits import Ended
     from atomr_infer.serving.replicas.replica import Lease, ReplicaState
     from atomr_infer.serving.requests.delivery import Attempt
     from atomr_infer.serving.requests.far_held import FarHeld
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 def give_back(lease: Lease, ended: Ended) -> None:
     """Give a permit back to its engine core."""
+    lease.life.answered |= ended is Ended.SUCCEEDED
     cast(lease.core, messages.Release(lease.ref, ended))
 
 
