@@ -9,11 +9,17 @@ padded on the left.  The rows, the steps and the sampling are those of
 from __future__ import annotations
 
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from atomr_infer.errors import EngineCrashedError, EngineStartError, InferenceError
+from atomr_infer.errors import (
+    OUT_OF_MEMORY,
+    EngineCrashedError,
+    EngineError,
+    EngineStartError,
+    InferenceError,
+)
 from atomr_infer_ort.causal import (
     KNOWN_INPUTS,
     PAST,
@@ -24,15 +30,17 @@ from atomr_infer_ort.causal import (
     feeds_of,
     present_of,
 )
-from atomr_infer_tensorrt.arena import Arena, Held
+from atomr_infer_tensorrt.arena import UNUSED_SHARE, Arena, Held
 from atomr_infer_tensorrt.plan import Block
 from atomr_infer_tensorrt.running import Buffer, Lane, Pinned
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from atomr_infer_tensorrt.plan import Array, Device, Plan
     from atomr_infer_tensorrt.shapes import Shape
+
+_Made = TypeVar("_Made")
 
 
 class PlanCausal:
@@ -61,7 +69,7 @@ class PlanCausal:
         self._heads, self._size = cache_shape(first.shape, config)
         device.use()
         self._lane = Lane(plan, device)
-        self._arena = Arena(device)
+        self._arena = Arena(device, self._lane.stream)
         self._last = Buffer(device)
         self._logits = Pinned(device)
 
@@ -82,6 +90,15 @@ class PlanCausal:
         per_layer = self._heads * self._size * self._dtype.itemsize
         return len(self.cache_names) * per_layer
 
+    def keep_within(self, cache_tokens: int) -> None:
+        """Say how many tokens the caches hold, at most.
+
+        A run holds them twice, before and behind it; memory beyond that is given
+        back when it is not in use.
+        """
+        twice = 2 * cache_tokens * self.bytes_per_token
+        self._arena.budget_bytes = twice + twice // UNUSED_SHARE
+
     def empty(self) -> Cache:
         """Return the cache of one sequence that has no tokens yet."""
         return Cache([self._arena.take(0) for _ in self.cache_names], 1, 0)
@@ -92,7 +109,21 @@ class PlanCausal:
         Raises:
             InferenceError: as :meth:`~atomr_infer_tensorrt.running.PlanRuns.run`.
         """
+        return self._with_room(lambda: self._settled_run(rows))
+
+    def _with_room(self, do: Callable[[], _Made]) -> _Made:
+        """Do what takes memory; where there is none, once more with what is unused."""
         self._device.use()
+        try:
+            return do()
+        except EngineError as error:
+            if error.code != OUT_OF_MEMORY:
+                raise
+        # Behind the handler: the error refers to what was taken before it.
+        self._arena.trim()
+        return do()
+
+    def _settled_run(self, rows: Rows) -> tuple[Array, Cache]:
         try:
             with self._lane.settled():
                 return self._run(rows)
@@ -159,7 +190,9 @@ class PlanCausal:
             EngineError: the device has no memory for it.
             EngineCrashedError: it failed in another way.
         """
-        self._device.use()
+        return self._with_room(lambda: self._gathered(parts))
+
+    def _gathered(self, parts: Sequence[Part]) -> Cache:
         width = max(part.length for part in parts)
         gathered = [
             self._gather_layer(parts, layer=layer, width=width)

@@ -82,6 +82,7 @@ class CudaDevice:
 
     def free_bytes(self) -> int:
         """Return how much memory it has left."""
+        self.use()  # the call is about the thread's own
         status, free, _ = runtime.cudaMemGetInfo()
         return int(called("asking for free memory", (status, free)))
 

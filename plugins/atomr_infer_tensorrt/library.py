@@ -175,6 +175,11 @@ class LibraryPlan:
             self._profile(number) for number in range(engine.num_optimization_profiles)
         )
 
+    @property
+    def context_bytes(self) -> int:
+        """What a context takes of the GPU's memory."""
+        return int(self._engine.device_memory_size_v2)
+
     def _profile(self, number: int) -> Profile:
         profile = {}
         for one in self.bindings:

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, cast
 
 import attrs
 
-from atomr_infer.errors import ConfigError, EngineStartError
+from atomr_infer.errors import OUT_OF_MEMORY, ConfigError, EngineStartError
 from atomr_infer.runtimes.contract import Progress
 from atomr_infer.runtimes.decoding.engine import Bounds
 from atomr_infer.runtimes.files import expanded
 from atomr_infer.runtimes.hub import fetch_model, hub_of
 from atomr_infer.runtimes.hub_exports import usual_export
 from atomr_infer.runtimes.hub_files import PREFIX, parse_hub_model
+from atomr_infer.runtimes.memory import check_fits
 from atomr_infer_ort.causal import PAST, cache_shape, probe
 from atomr_infer_ort.classifying import ClassifyingModel
 from atomr_infer_ort.embedding import EmbeddingModel, EmbedRunner, pooling_of
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
     from atomr_infer.model.secret import Secret
     from atomr_infer_ort.session import Session
     from atomr_infer_tensorrt.options import Options
-    from atomr_infer_tensorrt.plan import Backend, Plan
+    from atomr_infer_tensorrt.plan import Backend, Device, Plan
     from atomr_infer_tensorrt.shapes import Profile
 
     Report = Callable[[Progress], None]
@@ -58,6 +59,8 @@ if TYPE_CHECKING:
 
 _WEIGHTS = (".onnx", ".onnx_data", *PLANS)
 _GIB = 2**30
+_MIB = 2**20
+_GPU = "the GPU's memory"
 _CACHE_SHARE = 0.25
 """Of the GPU's free memory: a run holds the cache twice, before and behind it."""
 
@@ -115,9 +118,12 @@ def load(
         place = attrs.evolve(place, layout=None)
     plan = _plan(options, backend, place, report, environ=environ)
     check_bindings(plan, str(place.file))
+    # What reads or writes texts makes its runs one after the other.
+    lanes = options.contexts if place.layout is None else 1
+    _check_room(plan, backend.device, str(place.file), contexts=lanes)
     if place.layout is None:
-        runs = PlanRuns(plan, backend.device, lanes=options.contexts)
-        return PlanRunner(runs, lanes=options.contexts, joins=options.join_requests)
+        runs = PlanRuns(plan, backend.device, lanes=lanes)
+        return PlanRunner(runs, lanes=lanes, joins=options.join_requests)
     names = {one.name for one in plan.bindings if one.is_input}
     if is_causal(names):
         return _causal(options, backend, plan, place.layout, report)
@@ -192,13 +198,34 @@ def _plan(
     environ: Mapping[str, str],
 ) -> Plan:
     if is_plan(place.file.name):
+        # It is weighed before it is read into the machine's memory.
+        size = place.file.stat().st_size
+        check_fits(str(place.file), size, backend.device.free_bytes(), where=_GPU)
         report(Progress("opening the plan"))
         return backend.open(place.file.read_bytes(), str(place.file))
     graph = read_graph(place.file)
     recipe = recipe_of(options, graph, place.layout)
     built = _built(options, backend, graph, recipe, report, environ=environ)
+    check_fits(str(place.file), len(built), backend.device.free_bytes(), where=_GPU)
     report(Progress("opening the plan"))
     return backend.open(built, str(place.file))
+
+
+def _check_room(plan: Plan, device: Device, name: str, *, contexts: int) -> None:
+    """Refuse a plan whose runs have no memory to compute in.
+
+    Raises:
+        EngineStartError: with both figures.
+    """
+    needed, free = contexts * plan.context_bytes, device.free_bytes()
+    if needed > free:
+        raise EngineStartError(
+            f"the plan of {name!r} does not fit: beside its weights its runs take "
+            f"{needed // _MIB} MiB ({contexts} at once), and {free // _MIB} MiB of "
+            f"{_GPU} are free; lower contexts, max_batch or the profiles, or use "
+            "another machine",
+            code=OUT_OF_MEMORY,
+        )
 
 
 def _built(
@@ -341,6 +368,7 @@ def _causal(
     context = context_tokens(layout, options.context_tokens)
     free = int(backend.device.free_bytes() * _CACHE_SHARE) // model.bytes_per_token
     cache = options.cache_tokens or max(1, min(options.max_seqs * context, free))
+    model.keep_within(cache)
     context = min(context, cache)
     bounds = Bounds(
         max_seqs=options.max_seqs,

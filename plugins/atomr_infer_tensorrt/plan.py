@@ -208,6 +208,11 @@ class Plan(Protocol):
         """The shapes that it takes."""
         ...
 
+    @property
+    def context_bytes(self) -> int:
+        """What a context takes of the device's memory."""
+        ...
+
     def context(self) -> Context:
         """Return a new context."""
         ...

@@ -147,6 +147,7 @@ class HostPlan:
     contexts: int = 0
     runs: list[dict[str, Shape]] = attrs.field(factory=list)
     failing: Exception | None = None
+    context_bytes: int = 0
 
     def context(self) -> HostContext:
         self.contexts += 1
@@ -229,6 +230,7 @@ class HostBackend:
     )
     built: list[Recipe] = attrs.field(factory=list)
     opened: list[HostPlan] = attrs.field(factory=list)
+    context_bytes: int = 0
 
     def build(
         self, model: Path, recipe: Recipe, report: Callable[[Progress], None]
@@ -258,7 +260,13 @@ class HostBackend:
             )
             for one in ones
         )
-        made = HostPlan(self.device, session, bindings, profiles)
+        made = HostPlan(
+            self.device,
+            session,
+            bindings,
+            profiles,
+            context_bytes=self.context_bytes,
+        )
         self.opened.append(made)
         return made
 
