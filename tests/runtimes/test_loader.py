@@ -264,6 +264,21 @@ def test_missing_packages_of_our_own_runtime_are_installed_by_its_extra(
     )
 
 
+class Apart(Needy):
+    """A plugin that belongs into an environment of its own."""
+
+    def install_apart(self) -> str:
+        return "make one"
+
+
+def test_a_runtime_with_an_environment_of_its_own_says_how_it_is_made(
+    site: Site,
+) -> None:
+    site.add("atomr-infer", extras=("needy",))
+    with pytest.raises(PluginError, match=r"gguf, engine-x; run: make one$"):
+        ensure_available(Apart(), site.installed)
+
+
 def test_missing_packages_of_a_foreign_runtime_are_installed_by_name(
     site: Site,
 ) -> None:
