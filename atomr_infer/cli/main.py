@@ -85,7 +85,7 @@ for command in (
     flag_value="",
     default=None,
     metavar="[MODEL]",
-    help="Serve a model of this machine, a path, or the embedded one.",
+    help="Serve a model by its path or as hf:ORG/NAME; with neither, the embedded one.",
 )
 @click.option(
     "--workers",
@@ -117,8 +117,8 @@ def serve(  # noqa: PLR0913 - one for each option
 
     With --config, what the file says.  Without it, the providers whose keys
     are in the environment (OPENAI_API_KEY, ...).  With neither, a small
-    embedded model, when it is installed.  With --local, a model of this
-    machine, by the runtime that suits both; it says which, and why.
+    embedded model, when it is installed.  With --local, a model of yours, by
+    the runtime that suits it and this machine; it says which, and why.
 
     \b
     Examples:

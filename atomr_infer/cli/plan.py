@@ -21,7 +21,7 @@ from atomr_infer.config.node import ClusterConfig, NodeConfig
 from atomr_infer.config.reader import Origin
 from atomr_infer.config.secrets import resolve
 from atomr_infer.config.validate import examine_deployments, validate_deployments
-from atomr_infer.errors import ConfigError
+from atomr_infer.errors import ConfigError, PluginError
 from atomr_infer.model.budget import OwnedBudget
 from atomr_infer.model.deployment import AUTO, Deployment
 from atomr_infer.model.secret import EnvSecret, FileSecret, Secret
@@ -45,6 +45,9 @@ _NOTHING = (
 )
 
 _DEMO = "the embedded demo model"
+_EXAMPLE = "hf:Qwen/Qwen3-0.6B"
+"""Of a model for engines for GPUs: small, and anybody may fetch it."""
+
 _ODD = re.compile(r"[^A-Za-z0-9._-]+")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _ANY_HOST = ("0.0.0.0", "::")
@@ -112,8 +115,8 @@ def plan_serving(
         config_path: the file, when one was named.
         bind: overrides the file's address.
         demo: True asks for the demo model whatever the environment holds.
-        local: a model of this machine, by its path; "": the one that is here; None:
-            it is not asked for.
+        local: a model, by its path or as a hub's (``hf:...``); "": the one that is
+            here; None: it is not asked for.
         watch: overrides whether the file is watched.
         environ: where keys are looked for; None: ``os.environ``.
 
@@ -273,7 +276,8 @@ def _without_file(environ: Mapping[str, str], *, demo: bool) -> ServePlan:
             )
     found = demo_deployment()
     if not found.deployments:
-        raise ConfigError(" ".join((_NOTHING, *notices, *found.notices)))
+        told = (*notices, *found.notices, *_of_gpus(None))
+        raise ConfigError(" ".join((_NOTHING, *told)))
     return ServePlan(
         deployments=found.deployments,
         gateway=GatewayConfig(),
@@ -287,9 +291,38 @@ def _why(deployment: Deployment) -> tuple[str, ...]:
     chosen = choose_runtime(deployment.model or deployment.name)
     has_gpu = this_machine(os.environ).has_gpu
     seen = "a GPU is here" if has_gpu else "no NVIDIA GPU is here"
+    of_gpus = _of_gpus(deployment)
     if chosen is None or chosen.runtime != deployment.runtime:
-        return (f"{deployment.runtime}, because it has a model at hand; {seen}",)
-    return (f"{deployment.runtime}, because {chosen.why}; {seen}", *chosen.better)
+        why = f"{deployment.runtime}, because it has a model at hand; {seen}"
+        return (why, *of_gpus)
+    why = f"{deployment.runtime}, because {chosen.why}; {seen}"
+    return (why, *chosen.better, *of_gpus)
+
+
+def _of_gpus(demo: Deployment | None) -> tuple[str, ...]:
+    """Say what would use a GPU of this machine, where the demo does not go there.
+
+    An engine for GPUs has no model at hand: it takes safetensors, which are fetched,
+    and nobody has asked for that.
+    """
+    if not this_machine(os.environ).has_gpu:
+        return ()
+    try:
+        chosen = choose_runtime(_EXAMPLE)
+    except PluginError as error:
+        return (f"For the GPU: {error}",)
+    if chosen is None:
+        return ()
+    better = tuple(f"for a model such as {_EXAMPLE}, {told}" for told in chosen.better)
+    if demo is not None and chosen.runtime == demo.runtime:
+        return better
+    other = "" if demo is None else f"; the demo's model, {demo.model}, is none for it"
+    example = f"atomr-infer serve --local {_EXAMPLE}"
+    return (
+        f"{chosen.runtime} is here, and would run a model of yours on the GPU, which "
+        f"it may fetch: {example}{other}",
+        *better,
+    )
 
 
 def _local(model: str) -> ServePlan:
@@ -297,8 +330,9 @@ def _local(model: str) -> ServePlan:
     chosen = choose_runtime(model)
     if chosen is None:
         raise ConfigError(
-            f"no runtime takes the model {model!r}: a .gguf file, or a directory with "
-            "an .onnx file or with safetensors is needed; see: atomr-infer runtimes"
+            f"no runtime takes the model {model!r}: a .gguf file, a directory with an "
+            ".onnx file or with safetensors, or hf:ORGANISATION/NAME is needed; see: "
+            "atomr-infer runtimes"
         )
     stem = model.removesuffix("/").rpartition("/")[2]
     name = _ODD.sub("-", stem.removesuffix(".gguf")).strip("-") or "local"

@@ -117,6 +117,11 @@ def test_what_the_name_does_not_say_is_called_an_assumption() -> None:
             assert "(safetensors are assumed)" in fit.why
 
 
+def test_a_folder_of_a_hub_s_model_is_not_for_an_engine_that_reads_whole_ones() -> None:
+    assert _ranks("hf:org/tiny/sub", has_gpu=True) == {"mistralrs": 20}
+    assert _ranks("hf:org/tiny", has_gpu=True) == {"mistralrs": 20, "vllm": 40}
+
+
 def test_a_name_that_a_hub_cannot_have_is_refused() -> None:
     with pytest.raises(ConfigError, match="write hf:ORGANISATION/NAME"):
         choose_runtime("hf:tiny")
