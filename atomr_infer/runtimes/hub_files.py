@@ -32,6 +32,9 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _VARIANT = "genai_config.json"
 """Each folder with it is a whole model."""
 
+_EXPORTS = "onnx"
+"""The folder in which exports lie, whose settings lie above it."""
+
 _DIRECTORY = (".json", ".jinja", ".model", ".txt")
 
 
@@ -100,6 +103,30 @@ def parse_hub_model(model: str) -> HubModel:
         match["revision"] or DEFAULT_REVISION,
         None if file is None else file.rstrip("/"),
     )
+
+
+def model_and_export(model: str) -> tuple[str, str | None]:
+    """Return a hub's model, and the ``.onnx`` file inside it that its name names.
+
+    Settings and tokenizer lie beside that file, or above a folder ``onnx``.
+
+    >>> model_and_export("hf:org/tiny@v1/onnx/model_q4.onnx")
+    ('hf:org/tiny@v1', 'onnx/model_q4.onnx')
+    >>> model_and_export("hf:org/tiny/cpu")
+    ('hf:org/tiny/cpu', None)
+
+    Raises:
+        ConfigError: it is not written as :func:`parse_hub_model` reads it.
+    """
+    file = parse_hub_model(model).file or ""
+    if not file.endswith(EXPORT):
+        return model, None
+    path = PurePosixPath(file)
+    above = path.parents[1] if path.parent.name == _EXPORTS else path.parent
+    inside = path.relative_to(above).as_posix()
+    return model.removesuffix(file).rstrip("/") + (
+        "" if above == PurePosixPath() else f"/{above}"
+    ), inside
 
 
 def revision_path(model: HubModel) -> str:

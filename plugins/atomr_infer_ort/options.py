@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from atomr_infer.errors import ConfigError
-from atomr_infer.runtimes.hub_files import PREFIX, parse_hub_model
+from atomr_infer.runtimes.hub_files import PREFIX, model_and_export, parse_hub_model
 
 if TYPE_CHECKING:
     from atomr_infer.model.deployment import Deployment, OptionValue
@@ -174,11 +174,6 @@ def parse_options(deployment: Deployment) -> Options:
             "directory with an .onnx file, config.json and tokenizer.json, or "
             "hf:ORGANISATION/NAME"
         )
-    if deployment.model.startswith(PREFIX):
-        try:
-            parse_hub_model(deployment.model)
-        except ConfigError as error:
-            raise ConfigError(f"deployment {deployment.name!r}: {error}") from error
     taken: dict[str, Any] = {}
     for name, value in deployment.options.items():
         if name not in _PARSERS:
@@ -189,10 +184,28 @@ def parse_options(deployment: Deployment) -> Options:
             raise ConfigError(
                 f"deployment {deployment.name!r}: {name} is {value!r}; {error}"
             ) from error
-    options = Options(source=deployment.model, **taken)
+    taken["source"] = deployment.model
+    for source, file in (("source", "file"), ("draft", "draft_file")):
+        _split(deployment.name, taken, source, file)
+    options = Options(**taken)
     _check_provider_options(deployment.name, options)
     _check_draft(deployment, options)
     return options
+
+
+def _split(deployment: str, taken: dict[str, Any], source: str, file: str) -> None:
+    """Have the file that a hub's name ends with be what the option ``file`` says."""
+    if not str(taken.get(source, "")).startswith(PREFIX):
+        return
+    try:
+        taken[source], named = model_and_export(taken[source])
+    except ConfigError as error:
+        raise ConfigError(f"deployment {deployment!r}: {error}") from error
+    if named is not None and taken.setdefault(file, named) != named:
+        raise ConfigError(
+            f"deployment {deployment!r}: {file} is {taken[file]!r}, and the name ends "
+            f"with {named!r}; leave one of them out"
+        )
 
 
 class _NotAllowedError(Exception):

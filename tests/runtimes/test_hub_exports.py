@@ -9,7 +9,7 @@ import pytest
 
 from atomr_infer.errors import ConfigError, EngineStartError
 from atomr_infer.runtimes.hub import Hub, fetch_model
-from atomr_infer.runtimes.hub_files import HubModel
+from atomr_infer.runtimes.hub_files import HubModel, model_and_export
 from atomr_infer_ort.loading import _WEIGHTS as ORT
 from atomr_infer_tensorrt.loading import _WEIGHTS as TENSORRT
 from tests.runtimes.fake_hub import REPO, FakeHub, serving
@@ -195,3 +195,20 @@ def test_what_an_earlier_release_left_out_is_fetched(
     assert not (top / "model.onnx_data_1").exists()
     assert fetch(hub) == top
     assert (top / "model.onnx_data_1").read_bytes() == b"more"
+
+
+@pytest.mark.parametrize(
+    ("written", "model", "export"),
+    [
+        ("hf:a/b", "hf:a/b", None),
+        ("hf:a/b/onnx", "hf:a/b/onnx", None),
+        ("hf:a/b/m.onnx", "hf:a/b", "m.onnx"),
+        ("hf:a/b@v1/onnx/m.onnx", "hf:a/b@v1", "onnx/m.onnx"),
+        ("hf:a/b/cpu/int4/m.onnx", "hf:a/b/cpu/int4", "m.onnx"),
+        ("hf:a/b/big/onnx/m.onnx", "hf:a/b/big", "onnx/m.onnx"),
+    ],
+)
+def test_a_name_with_an_export_is_its_folder_and_the_file_inside(
+    written: str, model: str, export: str | None
+) -> None:
+    assert model_and_export(written) == (model, export)

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 
 from atomr_infer.errors import ConfigError, EngineStartError, PluginError
 from atomr_infer.model.capabilities import Feature
-from atomr_infer.model.deployment import Deployment
+from atomr_infer.model.deployment import Deployment, OptionValue
 from atomr_infer.model.secret import Secret
 from atomr_infer.runtimes.contract import Progress, RunnerContext
 from atomr_infer.runtimes.loader import ensure_available
@@ -204,18 +204,25 @@ async def test_a_model_of_a_hub_is_fetched_and_loaded(
     assert told[-1] == Progress("trying the model")
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        (f"hf:{REPO}", {"file": "onnx/model_q4.onnx"}),
+        (f"hf:{REPO}/onnx/model_q4.onnx", {}),
+        (f"hf:{REPO}@main/onnx/model_q4.onnx", {"file": "onnx/model_q4.onnx"}),
+    ],
+)
 async def test_of_a_hub_s_several_exports_the_one_that_is_named_is_fetched(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    options: dict[str, OptionValue],
 ) -> None:
     files = files_in(model)
     named = {"onnx/model_q4.onnx": files.pop("model.onnx")}
     files |= {**named, "onnx/model.onnx": b"no model at all"}
-    deployment = Deployment(
-        name="d",
-        runtime="ort",
-        model=f"hf:{REPO}",
-        options={"file": "onnx/model_q4.onnx"},
-    )
+    deployment = Deployment(name="d", runtime="ort", model=name, options=options)
     with serving(FakeHub(files)) as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.url)
         monkeypatch.setenv("ATOMR_INFER_CACHE", str(tmp_path / "cache"))

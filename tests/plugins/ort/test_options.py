@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import attrs
 import pytest
 
 from atomr_infer.errors import ConfigError
@@ -133,3 +134,18 @@ def test_mistakes_are_named_with_their_remedy(wrong: Deployment, message: str) -
     with pytest.raises(ConfigError) as caught:
         parse_options(wrong)
     assert str(caught.value) == f"deployment 'd': {message}"
+
+
+def test_an_export_that_a_hub_s_name_ends_with_is_the_file() -> None:
+    named = Deployment(
+        name="d",
+        runtime="ort",
+        model="hf:org/tiny@v1/onnx/model_q4.onnx",
+        options={"draft": "hf:org/nano/model.onnx"},
+    )
+    found = parse_options(named)
+    assert (found.source, found.file) == ("hf:org/tiny@v1", "onnx/model_q4.onnx")
+    assert (found.draft, found.draft_file) == ("hf:org/nano", "model.onnx")
+    other = attrs.evolve(named, options={"file": "model.onnx"})
+    with pytest.raises(ConfigError, match=r"file is .model\.onnx., and the name ends"):
+        parse_options(other)
