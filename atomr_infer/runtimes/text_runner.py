@@ -40,11 +40,12 @@ if TYPE_CHECKING:
 MAX_CONCURRENCY = 256
 """Requests whose texts are batched together; they cost little while they wait."""
 
-_DOES = {
+DOES = {
     Feature.EMBEDDINGS: "makes embeddings",
     Feature.RERANK: "ranks documents",
     Feature.CLASSIFY: "classifies texts",
 }
+"""What a model that reads texts does with them, in words."""
 
 
 class TextModel(Protocol):
@@ -168,7 +169,7 @@ class TextRunner:
             EndpointUnsupportedError: always.
         """
         raise EndpointUnsupportedError(
-            f"this model {_DOES[self._model.feature]}; it does not write text",
+            f"this model {DOES[self._model.feature]}; it does not write text",
             code="unsupported",
             param="model",
         )
@@ -206,13 +207,7 @@ class TextRunner:
         return Embeddings(vectors=vectors, usage=usage, labels=self._model.labels)
 
     def _tokens(self, request: EmbedRequest) -> list[list[int]]:
-        if _asked_for(request) is not self._model.feature:
-            does = _DOES[self._model.feature]
-            raise EndpointUnsupportedError(
-                f"this model {does}; it does nothing else",
-                code="unsupported",
-                param="model",
-            )
+        refuse_other(self._model.feature, request)
         return [
             self._one(number, text, request.query)
             for number, text in enumerate(request.inputs)
@@ -314,6 +309,24 @@ class TextRunner:
         if isinstance(error, EngineCrashedError):
             self._crash = EngineCrashedError(error.message, code=error.code)
             self._crashed.set()
+
+
+def refuse_other(feature: Feature, request: EmbedRequest) -> None:
+    """Refuse a request for something else than a model does with texts.
+
+    Args:
+        feature: what it does, one of :data:`DOES`.
+        request: what is asked.
+
+    Raises:
+        EndpointUnsupportedError: it is asked for something else.
+    """
+    if _asked_for(request) is not feature:
+        raise EndpointUnsupportedError(
+            f"this model {DOES[feature]}; it does nothing else",
+            code="unsupported",
+            param="model",
+        )
 
 
 def _asked_for(request: EmbedRequest) -> Feature:

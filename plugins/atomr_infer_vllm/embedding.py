@@ -1,22 +1,28 @@
-"""The runner of a model that makes vectors."""
+"""The runner of a model that reads texts and writes none."""
 
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+import trio
+
 from atomr_infer.errors import EndpointUnsupportedError, InferenceError
-from atomr_infer.model.capabilities import Capabilities, Feature
+from atomr_infer.model.capabilities import Capabilities
 from atomr_infer.model.embeddings import Embeddings, EmbedRequest
 from atomr_infer.model.usage import Usage
+from atomr_infer.runtimes.text_runner import DOES, refuse_other
 from atomr_infer_vllm.faults import to_inference_error
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Mapping
 
     from atomr_infer.model.batch import ExecuteBatch, TokenChunk
     from atomr_infer.model.figures import Figure
+    from atomr_infer_vllm.pooling import Pooling
     from atomr_infer_vllm.runner import Watched
+
+_NO_ADAPTERS: Mapping[str, object] = {}
 
 
 class VllmEmbedder:
@@ -24,23 +30,28 @@ class VllmEmbedder:
 
     Args:
         life: the engine's.
-        pooling_params: makes vLLM's ``PoolingParams`` for a vector's length.
+        pooling: what its model does with texts.
         context_tokens: bounds one text.
         max_seqs: texts that are read together.
+        adapters: a ``LoRARequest`` by the model name that a client asks for.
     """
 
     def __init__(
         self,
         life: Watched,
-        pooling_params: Callable[[int | None], object],
+        pooling: Pooling,
         *,
         context_tokens: int,
         max_seqs: int,
+        adapters: Mapping[str, object] = _NO_ADAPTERS,
     ) -> None:
         self._life = life
-        self._pooling_params = pooling_params
+        self._pooling = pooling
+        self._adapters = adapters
+        # A tokenizer is not for several threads while it is set up for its first text.
+        self._turn = trio.CapacityLimiter(1)
         self.capabilities = Capabilities(
-            features=frozenset({Feature.EMBEDDINGS}),
+            features=frozenset({pooling.feature}),
             sampling=frozenset(),
             max_concurrency=max_seqs,
             context_tokens=context_tokens,
@@ -73,42 +84,58 @@ class VllmEmbedder:
         Raises:
             EndpointUnsupportedError: always.
         """
-        raise EndpointUnsupportedError(f"{batch.model!r} makes vectors, and no answers")
+        raise EndpointUnsupportedError(
+            f"{batch.model!r} {DOES[self._pooling.feature]}; it does not write text",
+            code="unsupported",
+            param="model",
+        )
         yield  # type: ignore[unreachable] # makes it a generator
 
     async def embed(self, request: EmbedRequest) -> Embeddings:
-        """Return one vector for each input, in order.
+        """Return one vector for each input, in order, or what is told of it.
 
         Raises:
+            EndpointUnsupportedError: the model does something else with texts.
             InvalidRequestError: an input is too long, or the length not to be had.
             EngineError: the engine failed.
             EngineCrashedError: its core has died.
 
         Cancellation: the engine drops the request.
         """
+        refuse_other(self._pooling.feature, request)
         with self._life.counted():
             try:
-                outputs = await self._life.loop.run(lambda: self._encode_all(request))
+                asked = await trio.to_thread.run_sync(
+                    self._pooling.asked, request, limiter=self._turn
+                )
+                outputs = await self._life.loop.run(
+                    lambda: self._encode_all(request, asked)
+                )
             except Exception as error:
                 raise to_inference_error(error) from error
         read = sum(len(output.prompt_token_ids) for output in outputs)
         return Embeddings(
-            vectors=tuple(tuple(o.outputs.data.tolist()) for o in outputs),
+            vectors=tuple(self._pooling.told(o.outputs.data.tolist()) for o in outputs),
             usage=Usage(input_uncached=read),
+            labels=self._pooling.labels,
         )
 
-    async def _encode_all(self, request: EmbedRequest) -> list[Any]:
+    async def _encode_all(
+        self, request: EmbedRequest, asked: list[tuple[object, object]]
+    ) -> list[Any]:
         # In the loop, so asyncio's; it is imported where vLLM is.
         import asyncio  # noqa: PLC0415
 
-        params = self._pooling_params(request.dimensions)
+        adapter = self._adapters.get(request.model)
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [
                     group.create_task(
-                        self._encode(one, params, f"{request.request_id}-{number}")
+                        self._encode(
+                            prompt, params, f"{request.request_id}-{number}", adapter
+                        )
                     )
-                    for number, one in enumerate(request.inputs)
+                    for number, (prompt, params) in enumerate(asked)
                 ]
         except ExceptionGroup as errors:
             # The first one cancelled the others.
@@ -116,12 +143,11 @@ class VllmEmbedder:
         return [task.result() for task in tasks]
 
     async def _encode(
-        self, one: str | tuple[int, ...], params: object, request_id: str
+        self, prompt: object, params: object, request_id: str, adapter: object
     ) -> Any:  # noqa: ANN401  vLLM's PoolingRequestOutput
-        prompt = (
-            {"prompt": one} if isinstance(one, str) else {"prompt_token_ids": list(one)}
-        )
         last = None
-        async for output in self._life.engine.encode(prompt, params, request_id):
+        async for output in self._life.engine.encode(
+            prompt, params, request_id, lora_request=adapter
+        ):
             last = output
         return last

@@ -17,6 +17,7 @@ from atomr_infer_vllm.options import (
     engine_arguments,
     refuse_unknown_arguments,
 )
+from atomr_infer_vllm.reading import pooling_of, template_of
 from atomr_infer_vllm.runner import Parts, VllmRunner, Watched
 
 if TYPE_CHECKING:
@@ -180,15 +181,17 @@ def runner_of(
 
     Raises:
         ConfigError: the chat template or the tool parser is not there.
+        EngineStartError: the model is not one for the task.
     """
     life = Watched(loop, engine, _metrics, steps)
     bounds = {
         "context_tokens": engine.model_config.max_model_len,
         "max_seqs": options.max_seqs,
     }
-    if options.task is Task.EMBED:
-        return VllmEmbedder(life, _pooling_params, **bounds)
-    return VllmRunner(life, _parts(engine, options), **bounds)
+    if options.task is Task.GENERATE:
+        return VllmRunner(life, _parts(engine, options), **bounds)
+    pooling = pooling_of(engine, options)
+    return VllmEmbedder(life, pooling, adapters=_adapters(options), **bounds)
 
 
 def _metrics() -> Any:  # noqa: ANN401  vLLM's
@@ -211,13 +214,8 @@ def _parts(engine: Any, options: Options) -> Parts:  # noqa: ANN401  AsyncLLM
 
 
 def _chat_template(tokenizer: Any, options: Options) -> str | None:  # noqa: ANN401  HF's
-    if options.chat_template is not None:
-        try:
-            return expanded(options.chat_template).read_text(encoding="utf-8")
-        except OSError as error:
-            raise ConfigError(f"the chat template cannot be read: {error}") from error
-    template: str | None = getattr(tokenizer, "chat_template", None)
-    return template
+    own: str | None = getattr(tokenizer, "chat_template", None)
+    return own if options.chat_template is None else template_of(options)
 
 
 def _sampling_params(
@@ -239,12 +237,6 @@ def _sampling_params(
         if structured
         else None,
     )
-
-
-def _pooling_params(dimensions: int | None) -> object:
-    from vllm import PoolingParams  # noqa: PLC0415
-
-    return PoolingParams(task="embed", dimensions=dimensions)
 
 
 def _adapters(options: Options) -> dict[str, object]:

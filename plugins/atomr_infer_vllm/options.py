@@ -59,6 +59,8 @@ class Task(Enum):
 
     GENERATE = "generate"
     EMBED = "embed"
+    CLASSIFY = "classify"
+    RERANK = "rerank"
 
 
 @attrs.frozen(kw_only=True)
@@ -69,7 +71,8 @@ class Options:
         weights: the model's directory, in Hugging Face's layout, or its name on the
             hub, with ``hf:`` before it or not; instead of ``model``, where clients
             choose among adapters by name.
-        task: what the model is for: ``generate``, or ``embed``.
+        task: what the model is for: ``generate``, ``embed``, ``classify``, or
+            ``rerank``.
         dtype: the numbers' type: ``auto``, ``bfloat16``, ``float16``, ``float32``.
         quantization: how the weights are quantized, in vLLM's words; None: as the
             model's files say.
@@ -87,7 +90,8 @@ class Options:
         lora_rank: the largest rank of those adapters.
         tool_parser: which of vLLM's parsers finds tool calls in an answer, such as
             ``hermes``; None: tools are called only where a request requires it.
-        chat_template: a file with a template instead of the model's own.
+        chat_template: a file with a template instead of the model's own; of one that
+            ranks, it writes the query and the document.
         engine: further arguments of vLLM's engine, by vLLM's names.
     """
 
@@ -148,6 +152,7 @@ def parse_options(deployment: Deployment) -> Options:
         )
     taken.setdefault("weights", deployment.model)
     options = Options(**taken)
+    _check_task(deployment.name, options.task, taken)
     _weights(options)
     _check_adapters(deployment, options)
     return options
@@ -168,6 +173,24 @@ def _unknown_option(deployment: str, name: str) -> str:
         f"{start}; known: {', '.join(_PARSERS)}; arguments of vLLM's engine belong "
         "under engine"
     )
+
+
+_ONLY_FOR = {
+    "tool_parser": (Task.GENERATE,),
+    "prefix_caching": (Task.GENERATE,),
+    "chat_template": (Task.GENERATE, Task.RERANK),
+}
+"""Options that say something of models for some tasks only."""
+
+
+def _check_task(deployment: str, task: Task, taken: Mapping[str, Any]) -> None:
+    for name, tasks in _ONLY_FOR.items():
+        if name in taken and task not in tasks:
+            names = " or ".join(repr(one.value) for one in tasks)
+            raise ConfigError(
+                f"deployment {deployment!r}: {name} is for task = {names}, and task is "
+                f"{task.value!r}; leave {name} out"
+            )
 
 
 def _check_adapters(deployment: Deployment, options: Options) -> None:
@@ -323,11 +346,11 @@ def engine_arguments(
         on_cpu: whether vLLM runs on a CPU here.
         has_token: whether ``HF_TOKEN`` is the deployment's credential.
     """
-    embeds = options.task is Task.EMBED
+    generates = options.task is Task.GENERATE
     arguments: dict[str, Any] = {
         **options.engine,
         **_weights(options),
-        "runner": "pooling" if embeds else "generate",
+        "runner": "generate" if generates else "pooling",
         "dtype": options.dtype,
         "max_num_seqs": options.max_seqs,
         "tensor_parallel_size": options.tensor_parallel,
@@ -342,7 +365,7 @@ def engine_arguments(
         arguments["max_model_len"] = options.context_tokens
     if not on_cpu:
         arguments["gpu_memory_utilization"] = options.gpu_memory
-    if not embeds:
+    if generates:
         arguments["enable_prefix_caching"] = options.prefix_caching
     if options.lora:
         arguments |= {"enable_lora": True, "max_lora_rank": options.lora_rank}

@@ -50,7 +50,7 @@ class VllmPlugin(RuntimePlugin):
     """Models in Hugging Face's layout on vLLM."""
 
     name = "vllm"
-    summary = "vLLM: chat and embedding models on GPUs, or on a CPU, on this machine"
+    summary = "vLLM: models that write and that read, on GPUs or a CPU of this machine"
     host = Host.CHILD_PROCESS
 
     def missing(self) -> tuple[str, ...]:
@@ -103,6 +103,7 @@ class VllmPlugin(RuntimePlugin):
         # These import what belongs to vLLM's environment.
         from atomr_infer_vllm.loading import prepare, runner_of, start  # noqa: PLC0415
         from atomr_infer_vllm.loop import LoopThread  # noqa: PLC0415
+        from atomr_infer_vllm.reading import check_task  # noqa: PLC0415
         from atomr_infer_vllm.steps import Steps  # noqa: PLC0415
 
         arguments = await trio.to_thread.run_sync(
@@ -117,6 +118,7 @@ class VllmPlugin(RuntimePlugin):
         loop, steps = LoopThread(), Steps()
         engine = await loop.run(lambda: start(arguments, options, steps))
         try:
+            await loop.run(lambda: check_task(engine, options))
             yield runner_of(loop, engine, options, steps)
         finally:
             # What is left of a dead one is killed with this process, which is sooner.

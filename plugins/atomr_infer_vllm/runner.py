@@ -61,7 +61,7 @@ class Engine(Protocol):
         ...
 
     def encode(
-        self, prompt: object, pooling_params: object, request_id: str
+        self, prompt: object, pooling_params: object, request_id: str, **more: object
     ) -> AsyncIterator[Any]:
         """Make a vector."""
         ...

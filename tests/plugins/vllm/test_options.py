@@ -83,7 +83,22 @@ def test_every_option_is_read() -> None:
         ({"max_seqs": True}, "max_seqs is True; give a whole number from 1 to 65536"),
         ({"gpu_memory": 1.5}, "gpu_memory is 1.5; give a number above 0 and at most 1"),
         ({"dtype": "int3"}, "give one of 'auto', 'bfloat16', 'float16', 'float32'"),
-        ({"task": "sing"}, "give one of 'generate', 'embed'"),
+        (
+            {"task": "sing"},
+            "give one of 'generate', 'embed', 'classify', 'rerank'",
+        ),
+        (
+            {"task": "embed", "tool_parser": "hermes"},
+            "tool_parser is for task = 'generate', and task is 'embed'; leave tool_par",
+        ),
+        (
+            {"task": "classify", "chat_template": "/t"},
+            "chat_template is for task = 'generate' or 'rerank', and task is 'clas",
+        ),
+        (
+            {"task": "rerank", "prefix_caching": True},
+            "prefix_caching is for task = 'generate', and task is 'rerank'",
+        ),
         ({"eager": "yes"}, "eager is 'yes'; give true or false"),
         ({"lora": ["a"]}, "give a table with an adapter's directory for each name"),
         (
@@ -162,6 +177,13 @@ def test_options_become_the_arguments_of_the_engine() -> None:
     adapted = engine_arguments(lora, on_cpu=True)
     assert adapted["enable_lora"] is True
     assert (adapted["max_loras"], adapted["max_lora_rank"]) == (2, 8)
+
+
+@pytest.mark.parametrize("task", [Task.CLASSIFY, Task.RERANK])
+def test_a_model_that_judges_is_one_that_pools_to_vllm(task: Task) -> None:
+    arguments = engine_arguments(Options(weights="/m", task=task), on_cpu=True)
+    assert arguments["runner"] == "pooling"
+    assert "enable_prefix_caching" not in arguments
 
 
 def test_an_argument_that_this_vllm_does_not_have_is_refused() -> None:
