@@ -45,8 +45,17 @@ def loaded_bytes(model: Path, float_bytes: float) -> int:
     >>> loaded_bytes(Path("/nowhere"), 2)
     0
     """
+    return sum(_of_file(file, float_bytes) for file in _files(model))
+
+
+def kept_bytes(model: Path) -> int:
+    """Return what the files take that are read when a model is loaded."""
+    return sum(file.stat().st_size for file in _files(model))
+
+
+def _files(model: Path) -> list[Path]:
     files = {file.name: file for file in weight_files(model)}
-    return sum(_of_file(files[name], float_bytes) for name in without_copies([*files]))
+    return [files[name] for name in without_copies([*files])]
 
 
 def counted_bytes(numbers: Mapping[str, int], float_bytes: float) -> int:

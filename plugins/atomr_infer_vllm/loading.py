@@ -19,6 +19,7 @@ from atomr_infer_vllm.options import (
 )
 from atomr_infer_vllm.reading import pooling_of, template_of
 from atomr_infer_vllm.runner import Parts, VllmRunner, Watched
+from atomr_infer_vllm.telling import EXTENSION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -70,6 +71,8 @@ def prepare(
     on_cpu = current_platform.is_cpu()
     check_model_fits(options, report, on_cpu=on_cpu)
     arguments = engine_arguments(options, on_cpu=on_cpu, has_token=token is not None)
+    if "worker_extension_cls" in known:
+        arguments.setdefault("worker_extension_cls", EXTENSION)
     return AsyncEngineArgs(
         **arguments, disable_log_stats=False, enable_logging_iteration_details=True
     )

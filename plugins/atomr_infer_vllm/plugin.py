@@ -24,6 +24,7 @@ from atomr_infer.runtimes.contract import (
     RuntimePlugin,
 )
 from atomr_infer.runtimes.files import expanded
+from atomr_infer.runtimes.loaded_size import kept_bytes
 from atomr_infer.runtimes.hub_files import PREFIX, parse_hub_model
 from atomr_infer_vllm.options import parse_options
 
@@ -101,6 +102,7 @@ class VllmPlugin(RuntimePlugin):
             token.run_sync_soon(context.progress, progress)
 
         # These import what belongs to vLLM's environment.
+        from atomr_infer_vllm.listening import listening  # noqa: PLC0415
         from atomr_infer_vllm.loading import prepare, runner_of, start  # noqa: PLC0415
         from atomr_infer_vllm.loop import LoopThread  # noqa: PLC0415
         from atomr_infer_vllm.reading import check_task  # noqa: PLC0415
@@ -116,7 +118,10 @@ class VllmPlugin(RuntimePlugin):
         )
         context.progress(Progress("starting the engine"))
         loop, steps = LoopThread(), Steps()
-        engine = await loop.run(lambda: start(arguments, options, steps))
+        folder = options.folder
+        total = None if folder is None else kept_bytes(folder)
+        async with listening(context.progress, total):
+            engine = await loop.run(lambda: start(arguments, options, steps))
         try:
             await loop.run(lambda: check_task(engine, options))
             yield runner_of(loop, engine, options, steps)

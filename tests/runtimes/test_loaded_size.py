@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from atomr_infer.runtimes.loaded_size import loaded_bytes
+from atomr_infer.runtimes.loaded_size import kept_bytes, loaded_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,6 +45,8 @@ def test_a_second_copy_of_the_model_does_not_count(tmp_path: Path) -> None:
     assert loaded_bytes(tmp_path, 2) == 1000
     write(tmp_path / "model.safetensors", ("BF16", [400], 800))
     assert loaded_bytes(tmp_path, 2) == 800
+    kept = (tmp_path / "model.safetensors").stat().st_size
+    assert 800 < kept_bytes(tmp_path) == kept < 1000
 
 
 def test_of_files_that_do_not_say_what_they_hold_half_counts(tmp_path: Path) -> None:

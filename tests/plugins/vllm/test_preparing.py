@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from atomr_infer.model.secret import Secret
 from atomr_infer_vllm.loading import prepare
 from atomr_infer_vllm.options import engine_arguments, parse_options
 from atomr_infer_vllm.plugin import PLUGIN
+from atomr_infer_vllm.telling import EXTENSION
 from tests.engines.environments import how_to_make, interpreter_of
 from tests.plugins.vllm.vllm_names import put_in_place
 
@@ -93,6 +95,14 @@ def test_the_hub_s_own_library_sends_that_token() -> None:
         check=True,
     )
     assert said.stdout.splitlines() == [f"Bearer {TOKEN}"] * 2
+
+
+def test_workers_tell_how_far_they_are_unless_they_are_extended_otherwise() -> None:
+    assert prepared(weights="hf:a/b")["worker_extension_cls"] == EXTENSION
+    module, _, name = EXTENSION.rpartition(".")
+    assert getattr(importlib.import_module(module), name)
+    own = prepared(weights="hf:a/b", engine={"worker_extension_cls": "own.Extension"})
+    assert own["worker_extension_cls"] == "own.Extension"
 
 
 def test_a_home_is_written_out_for_vllm(

@@ -130,10 +130,15 @@ async def steps(engine: RunningEngine) -> int:
 
 
 def test_its_start_is_told(engine: RunningEngine) -> None:
-    assert [progress.phase for progress in engine.progress] == [
-        "importing vLLM",
-        "starting the engine",
-    ]
+    told = [(progress.phase, progress.done) for progress in engine.progress]
+    assert told[:2] == [("importing vLLM", None), ("starting the engine", None)]
+    assert told[-1] == ("warming up", None)
+    assert {phase for phase, _ in told[2:-1]} == {"loading the weights"}
+    loaded = engine.progress[-2]
+    assert loaded.done is not None
+    assert loaded.total is not None
+    # The last piece is told as the end of it.
+    assert 0 < loaded.done <= loaded.total
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=str)

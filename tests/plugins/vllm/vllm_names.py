@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 class AsyncEngineArgs:
     """As vLLM's: keeps what it is given."""
 
-    __dataclass_fields__: ClassVar[dict[str, object]] = {"hf_token": None}
+    __dataclass_fields__: ClassVar[dict[str, object]] = {
+        "hf_token": None,
+        "worker_extension_cls": "",
+    }
 
     def __init__(self, **given: Any) -> None:
         self.given = given
