@@ -7,12 +7,10 @@ what a file holds, half of it counts.
 
 from __future__ import annotations
 
-import json
 import math
-import struct
 from typing import TYPE_CHECKING, Any
 
-from atomr_infer.runtimes.weights import weight_files
+from atomr_infer.runtimes.weights import safetensors_header, weight_files
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,7 +26,6 @@ _UNTOLD = 0.5
 """The share of a file's bytes that counts where it does not say what it holds."""
 
 _BYTES = {"I64": 8, "U64": 8, "I32": 4, "U32": 4, "I16": 2, "U16": 2, "I8": 1, "U8": 1}
-_MAX_HEADER_BYTES = 100 * 2**20
 
 
 def loaded_bytes(model: Path, float_bytes: float) -> int:
@@ -93,9 +90,11 @@ def _width(kind: str, float_bytes: float) -> float:
 
 
 def _of_file(file: Path, float_bytes: float) -> int:
-    tensors = _tensors(file) if file.suffix == ".safetensors" else None
-    if tensors is None:
+    header = safetensors_header(file) if file.suffix == ".safetensors" else None
+    if header is None:
         return untold_bytes(file.stat().st_size)
+    # What is without offsets are the file's own remarks.
+    tensors = [each for each in header.values() if "data_offsets" in each]
     return int(sum(_of_tensor(tensor, float_bytes) for tensor in tensors))
 
 
@@ -106,19 +105,3 @@ def _of_tensor(tensor: Mapping[str, Any], float_bytes: float) -> float:
     begin, end = tensor["data_offsets"]
     size: int = end - begin
     return size
-
-
-def _tensors(file: Path) -> list[Mapping[str, Any]] | None:
-    """Return what a safetensors file says of its tensors; None: it makes no sense."""
-    try:
-        with file.open("rb") as opened:
-            (length,) = struct.unpack("<Q", opened.read(8))
-            if length > _MAX_HEADER_BYTES:
-                return None
-            header = json.loads(opened.read(length))
-    except (struct.error, ValueError):
-        return None  # the engine says what is wrong with it
-    if not isinstance(header, dict):
-        return None
-    # What is without offsets are the file's own remarks.
-    return [each for each in header.values() if "data_offsets" in each]

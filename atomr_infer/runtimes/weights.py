@@ -59,7 +59,7 @@ def bytes_as_q8_0(model: Path) -> int:
 
 def _file_as_q8_0(file: Path) -> int:
     size = file.stat().st_size
-    header = _header(file) if file.suffix == ".safetensors" else None
+    header = safetensors_header(file) if file.suffix == ".safetensors" else None
     if header is None:
         return size
     return int(sum(map(_tensor_as_q8_0, header.values())))
@@ -74,7 +74,7 @@ def _tensor_as_q8_0(tensor: Any) -> float:  # noqa: ANN401 - JSON
     return size if stays else math.prod(shape) * _Q8_0_BYTES_PER_WEIGHT
 
 
-def _header(file: Path) -> dict[str, Any] | None:
+def safetensors_header(file: Path) -> dict[str, Any] | None:
     """Return what a safetensors file says of its tensors; None: it makes no sense."""
     try:
         with file.open("rb") as opened:
