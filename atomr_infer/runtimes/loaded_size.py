@@ -94,7 +94,11 @@ def _of_file(file: Path, float_bytes: float) -> int:
     if header is None:
         return untold_bytes(file.stat().st_size)
     # What is without offsets are the file's own remarks.
-    tensors = [each for each in header.values() if "data_offsets" in each]
+    tensors = [
+        each
+        for each in header.values()
+        if isinstance(each, dict) and {"dtype", "shape", "data_offsets"} <= each.keys()
+    ]
     return int(sum(_of_tensor(tensor, float_bytes) for tensor in tensors))
 
 

@@ -54,3 +54,7 @@ def test_of_files_that_do_not_say_what_they_hold_half_counts(tmp_path: Path) -> 
     assert loaded_bytes(tmp_path, 4) == 50
     (tmp_path / "m.safetensors").write_bytes(struct.pack("<Q", 2) + b"[]")
     assert loaded_bytes(tmp_path, 4) == 5
+    (tmp_path / "m.safetensors").write_bytes(
+        struct.pack("<Q", 16) + b'{"a":1, "b": {}}'
+    )
+    assert loaded_bytes(tmp_path, 4) == 0
