@@ -23,6 +23,7 @@ from atomr_infer.errors import ConfigError, EngineStartError
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.runtimes import kept_models
 from atomr_infer.runtimes.contract import Progress
+from atomr_infer.runtimes.hub_files import HubModel
 from atomr_infer.runtimes.kept_models import Report, cache_folder
 from atomr_infer.runtimes.packaged import PackagedFile
 from atomr_infer_mistralrs import loading, requantize
@@ -34,6 +35,7 @@ from atomr_infer_mistralrs.options import (
     Quantization,
 )
 from atomr_infer_mistralrs.plugin import PLUGIN
+from tests.runtimes.fake_hub import REPO, FakeHub, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,6 +81,16 @@ def test_a_split_file_is_found_by_each_of_its_parts(tmp_path: Path) -> None:
     assert files == (first, second)
     which = loading._which(first)
     assert which.quantized_filename == [first.name, second.name]  # type: ignore[attr-defined]
+
+
+def test_of_a_hub_s_name_that_says_gguf_one_gguf_is_taken(tmp_path: Path) -> None:
+    files = {"gguf/m-Q8_0.gguf": b"8", "gguf/m-Q4_K_M.gguf": b"4", "config.json": b"{}"}
+    with serving(FakeHub(files)) as hub:
+        environ = {"HF_ENDPOINT": hub.url, "ATOMR_INFER_CACHE": str(tmp_path)}
+        source = HubModel(REPO, file="gguf")
+        found = loading._found(source, ignore, environ, None)
+    assert found.name == "m-Q4_K_M.gguf"
+    assert [path.name for path in tmp_path.rglob("*.gguf")] == ["m-Q4_K_M.gguf"]
 
 
 def test_a_split_file_is_not_quantized(tmp_path: Path) -> None:
