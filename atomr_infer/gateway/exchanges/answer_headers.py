@@ -40,6 +40,7 @@ OWN_HEADERS: tuple[str, ...] = (
     "x-atomr-cost-usd",
     "x-atomr-deployment",
     "x-atomr-downgraded",
+    "x-atomr-loading",
     "x-atomr-model",
     "x-atomr-native-finish-reason",
     "x-atomr-overhead-ms",
