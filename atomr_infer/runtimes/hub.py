@@ -38,7 +38,6 @@ from atomr_infer.runtimes.contract import Progress
 from atomr_infer.runtimes.hub_files import (
     ENDPOINT,
     HubFile,
-    HubModel,
     commit_of,
     file_path,
     files_of,
@@ -51,6 +50,8 @@ from atomr_infer.runtimes.hub_marks import marks, place_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+
+    from atomr_infer.runtimes.hub_names import HubModel
 
 log = logging.getLogger(__name__)
 

@@ -76,23 +76,6 @@ def other_exports(paths: Collection[str], named: str | None) -> tuple[str, ...]:
     return tuple(path for path in exports if path != named) if named else ()
 
 
-def path_inside(export: str) -> str:
-    """Return the path of an export as a hub lists it.
-
-    Raises:
-        ConfigError: it may lead out of the model's folder.
-
-    >>> path_inside("./onnx/model.onnx")
-    'onnx/model.onnx'
-    """
-    path = PurePosixPath(export)
-    if not path.parts or ".." in path.parts or path.is_absolute():
-        raise ConfigError(
-            f"file is {export!r}; write a path inside the model's folder, without '..'"
-        )
-    return path.as_posix()
-
-
 def belongs(path: str, exports: Collection[str]) -> bool:
     """Whether a file is one of some exports, or weights beside one.
 

@@ -16,51 +16,18 @@ from atomr_infer.errors import ConfigError, EngineStartError
 from atomr_infer.runtimes.gguf_files import SUFFIX as GGUF
 from atomr_infer.runtimes.gguf_files import parts_of, usual_gguf
 from atomr_infer.runtimes.hub_exports import SUFFIX as EXPORT
-from atomr_infer.runtimes.hub_exports import belongs, other_exports, path_inside
+from atomr_infer.runtimes.hub_exports import belongs, other_exports
+from atomr_infer.runtimes.hub_names import HubModel, stays_inside, written
 
-PREFIX = "hf:"
-DEFAULT_REVISION = "main"
 ENDPOINT = "https://huggingface.co"
 
-_PART = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
-_WRITTEN = re.compile(
-    rf"(?P<repo>{_PART}/{_PART})(?:@(?P<revision>[^/@]+))?(?:/(?P<file>[^@]+))?"
-)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 _VARIANT = "genai_config.json"
 """Each folder with it is a whole model."""
 
-_EXPORTS = "onnx"
-"""The folder in which exports lie, whose settings lie above it."""
-
 _DIRECTORY = (".json", ".jinja", ".model", ".txt")
-
-
-@attrs.frozen
-class HubModel:
-    """A model of a hub, as a deployment names it.
-
-    Attributes:
-        repo: ``organisation/name``.
-        revision: a branch, a tag or a commit.
-        file: the one file of it that is wanted, or the folder; None: all that an
-            engine needs.  One part of a split ``.gguf`` file stands for all.
-        export: of several ``.onnx`` files in that folder, the one that is wanted, by
-            its path inside; None: the usual one
-            (:mod:`~atomr_infer.runtimes.hub_exports`).
-
-    Raises:
-        ConfigError: ``export`` is no path inside the folder.
-    """
-
-    repo: str
-    revision: str = DEFAULT_REVISION
-    file: str | None = None
-    export: str | None = attrs.field(
-        default=None, converter=attrs.converters.optional(path_inside)
-    )
 
 
 @attrs.frozen
@@ -78,55 +45,6 @@ class HubFile:
     size: int
     sha256: str | None
     git_sha1: str
-
-
-def parse_hub_model(model: str) -> HubModel:
-    """Return what ``hf:organisation/name[@revision][/file or folder]`` names.
-
-    Raises:
-        ConfigError: it is not written so.
-
-    >>> parse_hub_model("hf:org/tiny@v1/tiny.gguf")
-    HubModel(repo='org/tiny', revision='v1', file='tiny.gguf', export=None)
-    >>> parse_hub_model("hf:org/tiny")
-    HubModel(repo='org/tiny', revision='main', file=None, export=None)
-    """
-    match = _WRITTEN.fullmatch(model.removeprefix(PREFIX))
-    if match is None or not _stays_inside(match["file"] or "x"):
-        raise ConfigError(
-            f"model is {model!r}; write {PREFIX}ORGANISATION/NAME, with @REVISION "
-            "and /FILE behind it where they are needed"
-        )
-    file = match["file"]
-    return HubModel(
-        match["repo"],
-        match["revision"] or DEFAULT_REVISION,
-        None if file is None else file.rstrip("/"),
-    )
-
-
-def model_and_export(model: str) -> tuple[str, str | None]:
-    """Return a hub's model, and the ``.onnx`` file inside it that its name names.
-
-    Settings and tokenizer lie beside that file, or above a folder ``onnx``.
-
-    >>> model_and_export("hf:org/tiny@v1/onnx/model_q4.onnx")
-    ('hf:org/tiny@v1', 'onnx/model_q4.onnx')
-    >>> model_and_export("hf:org/tiny/cpu")
-    ('hf:org/tiny/cpu', None)
-
-    Raises:
-        ConfigError: it is not written as :func:`parse_hub_model` reads it.
-    """
-    file = parse_hub_model(model).file or ""
-    if not file.endswith(EXPORT):
-        return model, None
-    path = PurePosixPath(file)
-    above = path.parents[1] if path.parent.name == _EXPORTS else path.parent
-    inside = path.relative_to(above).as_posix()
-    return model.removesuffix(file).rstrip("/") + (
-        "" if above == PurePosixPath() else f"/{above}"
-    ), inside
 
 
 def revision_path(model: HubModel) -> str:
@@ -176,7 +94,7 @@ def _file(entry: dict[str, Any]) -> HubFile:
     path, size, sha1 = entry["path"], entry["size"], entry["oid"]
     if (
         not isinstance(path, str)
-        or not _stays_inside(path)
+        or not stays_inside(path)
         or PurePosixPath(path).as_posix() != path  # as git writes it
     ):
         raise ValueError(f"a file is called {path!r}")
@@ -187,12 +105,6 @@ def _file(entry: dict[str, Any]) -> HubFile:
     if not isinstance(size, int) or size < 0 or not isinstance(sha1, str):
         raise ValueError(f"{path!r} has the size {size!r} and the digest {sha1!r}")
     return HubFile(path, size, sha256, sha1)
-
-
-def _stays_inside(path: str) -> bool:
-    pure = PurePosixPath(path)
-    odd = ".." in pure.parts or pure.is_absolute() or "\\" in path or "\0" in path
-    return bool(path) and not odd
 
 
 @attrs.frozen
@@ -220,7 +132,7 @@ class Wanted:
             said.append(
                 f"{model.repo} has several {GGUF} files; {self.at} is taken, and not "
                 f"{', '.join(self.ggufs)}; for another one, name it: "
-                f"model = {_written(model, self.ggufs[0])!r}"
+                f"model = {written(model, self.ggufs[0])!r}"
             )
         if self.exports and model.export is None:
             taken = ", ".join(f.path for f in self.files if f.path.endswith(EXPORT))
@@ -235,18 +147,12 @@ class Wanted:
 
     def _variant(self, model: HubModel) -> str:
         others = ", ".join(self.instead_of)
-        another = _written(model, self.instead_of[0])
+        another = written(model, self.instead_of[0])
         return (
             f"{model.repo} has several variants; {self.at or 'the one at the top'} is "
             f"taken, and not {others}; for another one, name its folder: "
             f"model = {another!r}"
         )
-
-
-def _written(model: HubModel, path: str) -> str:
-    """Return how a deployment names something in a model's repository."""
-    at = "" if model.revision == DEFAULT_REVISION else f"@{model.revision}"
-    return f"{PREFIX}{model.repo}{at}/{path}"
 
 
 def wanted_files(

@@ -17,10 +17,12 @@ from atomr_infer.errors import ConfigError
 from atomr_infer.runtimes.gguf_files import SUFFIX as GGUF
 from atomr_infer.runtimes.gguf_files import parts_of
 from atomr_infer.runtimes.hub_exports import SUFFIX as EXPORT
-from atomr_infer.runtimes.hub_files import HubFile, HubModel, wanted_files
+from atomr_infer.runtimes.hub_files import HubFile, wanted_files
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
+
+    from atomr_infer.runtimes.hub_names import HubModel
 
 
 def place_in(

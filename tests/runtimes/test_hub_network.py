@@ -11,7 +11,7 @@ import trustme
 
 from atomr_infer.errors import EngineStartError
 from atomr_infer.runtimes.hub import Hub, fetch_model
-from atomr_infer.runtimes.hub_files import HubModel
+from atomr_infer.runtimes.hub_names import HubModel
 from tests.runtimes.fake_hub import COMMIT, REPO, FakeHub, serving
 
 if TYPE_CHECKING:
