@@ -89,6 +89,8 @@ class Capabilities:
         thinking: how it is told to reason.
         passes: dialects whose requests it can take as the client's bytes.
         extra_of: dialects whose unknown request members reach the model.
+        members: unknown request members that it takes, where it does not take all
+            of a dialect's (``extra_of``).
         url_prefixes: how the URLs begin that it fetches itself, where it does
             not fetch all of them (``IMAGE_URLS``).
         max_n: most answers to one request; None: its provider says it.
@@ -105,6 +107,7 @@ class Capabilities:
     thinking: ThinkingStyle = ThinkingStyle.NONE
     passes: frozenset[Dialect] = frozenset()
     extra_of: frozenset[Dialect] = frozenset()
+    members: frozenset[str] = frozenset()
     url_prefixes: tuple[str, ...] = ()
     max_n: int | None = None
     selectors: frozenset[str] = frozenset()
@@ -164,7 +167,7 @@ def check_request(batch: ExecuteBatch, capabilities: Capabilities) -> tuple[str,
     _check_n(batch.sampling.n, capabilities)
     ignored -= {"top_logprobs"}  # refused above where it is absent
     if batch.dialect not in capabilities.extra_of:
-        ignored |= set(_named(batch.extra)) - BOOKKEEPING
+        ignored |= set(_named(batch.extra)) - BOOKKEEPING - capabilities.members
     if batch.prompt is not None and Feature.COMPLETIONS not in capabilities.features:
         ignored |= {"prompt as bare text (it was sent as a message)"}
     if batch.reasoning is not None and Feature.REASONING not in capabilities.features:

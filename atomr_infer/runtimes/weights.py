@@ -20,7 +20,6 @@ _KINDS = (".safetensors", ".gguf", ".bin")
 there twice."""
 
 _MAX_HEADER_BYTES = 100 * 2**20
-_Q8_0_BYTES_PER_WEIGHT = 34 / 32
 
 
 def weights_bytes(model: Path) -> int:
@@ -49,29 +48,33 @@ def weight_files(model: Path) -> tuple[Path, ...]:
     return ()
 
 
-def bytes_as_q8_0(model: Path) -> int:
-    """Return what a directory's matrices take when they are quantized to 8 bits.
+def quantized_bytes(model: Path, bytes_per_weight: float) -> int:
+    """Return what a directory's weights take when its matrices are quantized.
 
     A file whose header says nothing of use counts as it is.
+
+    Args:
+        model: the directory.
+        bytes_per_weight: what one of a matrix takes then, its scales among it.
     """
-    return sum(map(_file_as_q8_0, weight_files(model)))
+    return sum(_quantized(file, bytes_per_weight) for file in weight_files(model))
 
 
-def _file_as_q8_0(file: Path) -> int:
+def _quantized(file: Path, bytes_per_weight: float) -> int:
     size = file.stat().st_size
     header = safetensors_header(file) if file.suffix == ".safetensors" else None
     if header is None:
         return size
-    return int(sum(map(_tensor_as_q8_0, header.values())))
+    return int(sum(_tensor(one, bytes_per_weight) for one in header.values()))
 
 
-def _tensor_as_q8_0(tensor: Any) -> float:  # noqa: ANN401 - JSON
+def _tensor(tensor: Any, bytes_per_weight: float) -> float:  # noqa: ANN401 - JSON
     shape, offsets = tensor.get("shape"), tensor.get("data_offsets")
     if offsets is None:
         return 0  # the file's own remarks
     stays = len(shape) < 2
     size: int = offsets[1] - offsets[0]
-    return size if stays else math.prod(shape) * _Q8_0_BYTES_PER_WEIGHT
+    return size if stays else min(size, math.prod(shape) * bytes_per_weight)
 
 
 def safetensors_header(file: Path) -> dict[str, Any] | None:

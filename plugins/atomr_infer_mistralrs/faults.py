@@ -20,7 +20,11 @@ from atomr_infer.errors import (
     InvalidRequestError,
 )
 
+_LONGEST_TOLD = 300
+"""The library of schemas may say a megabyte of why."""
+
 _TOO_LONG = re.compile(r"Prompt sequence length is greater than (\d+)")
+_SCHEMA = re.compile(r"Invalid grammar|Failed to parse JSON schema")
 _PARAMETER = re.compile(
     r"(max_tokens|temperature|top_p|stop|presence_penalty|frequency_penalty)\b"
     r".*\bmust\b"
@@ -54,6 +58,11 @@ def _from_text(text: str) -> InferenceError:
         )
     if parameter := _PARAMETER.match(text):
         return InvalidRequestError(text, param=parameter[1])
+    if _SCHEMA.match(text):
+        return InvalidRequestError(
+            f"this schema cannot be kept to: {text[:_LONGEST_TOLD]}",
+            param="response_format",
+        )
     if "chat_template" in text:
         return InvalidRequestError(
             f"the model's chat template refuses the conversation: {text}",

@@ -12,14 +12,20 @@ from atomr_infer.errors import ConfigError, EngineStartError
 from atomr_infer.runtimes.by_model import Form, form_of_hub
 from atomr_infer.runtimes.contract import Progress
 from atomr_infer.runtimes.gguf_files import part_paths
+from atomr_infer.runtimes.gpu_memory import free_gpu_bytes
 from atomr_infer.runtimes.hub import fetch_model, hub_of
 from atomr_infer.runtimes.hub_names import HubModel
 from atomr_infer.runtimes.kept_models import cache_folder
 from atomr_infer.runtimes.memory import check_fits, free_bytes
-from atomr_infer.runtimes.weights import bytes_as_q8_0, weights_bytes
+from atomr_infer.runtimes.weights import quantized_bytes, weights_bytes
 from atomr_infer_mistralrs.faults import first_line
 from atomr_infer_mistralrs.models import as_q8_0, locate
-from atomr_infer_mistralrs.options import Options, Quantization, Source
+from atomr_infer_mistralrs.options import (
+    BYTES_PER_WEIGHT,
+    Options,
+    Quantization,
+    Source,
+)
 from atomr_infer_mistralrs.runner import MistralRsRunner
 
 if TYPE_CHECKING:
@@ -56,17 +62,15 @@ def load(
     """
     path = _found(options.source, report, environ, token)
     in_situ = None
-    if options.quantization is Quantization.Q8_0:
+    if options.quantization is not Quantization.NONE:
         if path.is_dir():
-            in_situ = Quantization.Q8_0.value
+            in_situ = options.quantization
         else:
             _refuse_split(path)
             path = as_q8_0(path, cache_folder(environ), report)
-    if _runs_on_cpu():
-        needed = weights_bytes(path) if in_situ is None else bytes_as_q8_0(path)
-        check_fits(str(path), needed, free_bytes())
+    _check_room(path, in_situ, environ)
     report(Progress("loading the model"))
-    return _open(path, in_situ, options.max_seqs)
+    return _open(path, None if in_situ is None else in_situ.value, options.max_seqs)
 
 
 def _refuse_split(path: Path) -> None:
@@ -88,10 +92,34 @@ def _found(
     return fetch_model(hub_of(environ, token), source, (weights,), report)
 
 
-def _runs_on_cpu() -> bool:
-    # The builds for GPUs are distributions of other names, with the same module.
+def _check_room(
+    path: Path, in_situ: Quantization | None, environ: Mapping[str, str]
+) -> None:
+    """Refuse a model that is larger than what is free for its layers.
+
+    Raises:
+        EngineStartError: with both figures.
+    """
+    if in_situ is None:
+        needed = weights_bytes(path)
+    else:
+        needed = quantized_bytes(path, BYTES_PER_WEIGHT[in_situ])
+    free = free_bytes()
+    if not _is_for_cuda():
+        check_fits(str(path), needed, free)
+        return
+    # It fills the GPUs, and computes the layers that are left over on the processors.
+    on_gpus = free_gpu_bytes(environ)
+    both = None if free is None or on_gpus is None else free + on_gpus
+    where = "memory of the GPUs and the machine together"
+    check_fits(str(path), needed, both, where=where)
+
+
+def _is_for_cuda() -> bool:
+    # The builds for other devices are distributions of other names, with the same
+    # module; the one for Metal has the machine's own memory.
     try:
-        importlib.metadata.distribution("mistralrs")
+        importlib.metadata.distribution("mistralrs-cuda")
     except importlib.metadata.PackageNotFoundError:
         return False
     return True

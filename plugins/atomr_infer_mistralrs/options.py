@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from atomr_infer.errors import ConfigError
+from atomr_infer.runtimes.by_model import Form, form_of_hub
 from atomr_infer.runtimes.hub_names import PREFIX as HUB_PREFIX
 from atomr_infer.runtimes.hub_names import HubModel, parse_hub_model
 from atomr_infer.runtimes.packaged import PREFIX as PACKAGE_PREFIX
@@ -33,10 +34,42 @@ MAX_MAX_SEQS = 256
 
 
 class Quantization(Enum):
-    """What becomes of the weights before they are loaded."""
+    """What becomes of the weights before they are loaded.
+
+    Those of GGUF, which mistral.rs 0.9.5 makes of a directory's weights on a CPU in
+    seconds, and which chat after it.  Of its others, HQQ takes minutes for a model of
+    135M and AFQ and FP8 more memory than Q8_0 there, and AFQ2, AFQ3 and MXFP4 leave
+    nothing of it.
+    """
 
     NONE = "none"
+    Q2K = "Q2K"
+    Q3K = "Q3K"
+    Q4_0 = "Q4_0"
+    Q4_1 = "Q4_1"
+    Q4K = "Q4K"
+    Q5_0 = "Q5_0"
+    Q5_1 = "Q5_1"
+    Q5K = "Q5K"
+    Q6K = "Q6K"
     Q8_0 = "Q8_0"
+
+
+BYTES_PER_WEIGHT = {
+    Quantization.Q2K: 84 / 256,
+    Quantization.Q3K: 110 / 256,
+    Quantization.Q4_0: 18 / 32,
+    Quantization.Q4_1: 20 / 32,
+    Quantization.Q4K: 144 / 256,
+    Quantization.Q5_0: 22 / 32,
+    Quantization.Q5_1: 24 / 32,
+    Quantization.Q5K: 176 / 256,
+    Quantization.Q6K: 210 / 256,
+    Quantization.Q8_0: 34 / 32,
+}
+"""Of a matrix, its scales among it: a block's bytes and its weights."""
+
+_OF_A_GGUF = (Quantization.NONE, Quantization.Q8_0)
 
 
 @attrs.frozen
@@ -63,9 +96,10 @@ class Options:
 
     Attributes:
         source: where the weights are.
-        quantization: Q8_0 makes a GGUF of another quantization fast on a CPU
-            (mistral.rs 0.9.5 runs Q4_1 at a tenth of Q8_0's speed), and
-            quantizes a directory's weights while they are loaded.
+        quantization: a directory's weights are quantized so while they are loaded,
+            as ``Q4K`` or another of these.  Of a GGUF file there are ``none`` and
+            ``Q8_0``, which is fast on a CPU (mistral.rs 0.9.5 runs Q4_1 at a tenth of
+            its speed).
         max_seqs: generations that run at once.
     """
 
@@ -93,7 +127,19 @@ def parse_options(deployment: Deployment) -> Options:
                 )
             case _:
                 raise ConfigError(_unknown_option(deployment.name, name))
+    if _is_gguf(options.source) and options.quantization not in _OF_A_GGUF:
+        raise ConfigError(
+            f"deployment {deployment.name!r}: quantization is "
+            f"{options.quantization.value!r}, and the model is a GGUF file, which is "
+            "quantized already; give 'none' or 'Q8_0', or a file of that quantization"
+        )
     return options
+
+
+def _is_gguf(source: Source) -> bool:
+    if isinstance(source, HubModel):
+        return form_of_hub(source) is Form.GGUF
+    return not isinstance(source, HfDirectory)
 
 
 def _unknown_option(deployment: str, name: str) -> str:
@@ -107,9 +153,9 @@ def _quantization(deployment: str, value: OptionValue) -> Quantization:
     for member in Quantization:
         if isinstance(value, str) and value.lower() == member.value.lower():
             return member
-    allowed = " or ".join(repr(member.value) for member in Quantization)
+    allowed = ", ".join(repr(member.value) for member in Quantization)
     raise ConfigError(
-        f"deployment {deployment!r}: quantization is {value!r}; give {allowed}"
+        f"deployment {deployment!r}: quantization is {value!r}; give one of {allowed}"
     )
 
 

@@ -22,16 +22,23 @@ from typing import TYPE_CHECKING, Any, cast
 import trio
 
 from atomr_infer.errors import EngineCrashedError, decode, encode
-from atomr_infer.model.capabilities import Capabilities
+from atomr_infer.model.capabilities import Capabilities, Feature
+from atomr_infer.runtimes.decoding.calls import with_calls
+from atomr_infer.runtimes.decoding.tools import forced_of, format_of
 from atomr_infer_mistralrs.figures import Tally
 from atomr_infer_mistralrs.generation import Generation
-from atomr_infer_mistralrs.translate import SAMPLING, EngineChunk, request_arguments
+from atomr_infer_mistralrs.translate import (
+    MEMBERS,
+    SAMPLING,
+    EngineChunk,
+    request_arguments,
+)
 
 if TYPE_CHECKING:
     import mistralrs
 
     from atomr_infer.errors import InferenceError
-    from atomr_infer.model.batch import ExecuteBatch
+    from atomr_infer.model.batch import ExecuteBatch, TokenChunk
     from atomr_infer.model.figures import Figure
 
 DRAIN_S = 5.0
@@ -39,6 +46,20 @@ DRAIN_S = 5.0
 that, the prefill ends by itself and its generation with it; until then it counts
 as active and no other prompt is started.  Below the bridge's ``cancel_s``, or a
 client who leaves during a long prompt would cost everyone the engine."""
+
+
+FEATURES = frozenset(
+    {
+        Feature.CHAT,
+        Feature.LOGPROBS,
+        Feature.JSON_OBJECT,
+        Feature.STRUCTURED_OUTPUT,
+        Feature.TOOLS,
+        Feature.PARALLEL_TOOLS,
+    }
+)
+"""A bare prompt is no feature: the engine puts one into the chat template, and its
+other kind of request cannot be streamed."""
 
 
 class MistralRsRunner:
@@ -56,7 +77,9 @@ class MistralRsRunner:
         self._crash: EngineCrashedError | None = None
         self._crashed = trio.Event()
         self.capabilities = Capabilities(
+            features=FEATURES,
             sampling=SAMPLING,
+            members=MEMBERS,
             max_concurrency=max_seqs,
             context_tokens=context_tokens,
         )
@@ -83,11 +106,15 @@ class MistralRsRunner:
         return self._crash
 
     @asynccontextmanager
-    async def execute(self, batch: ExecuteBatch) -> AsyncIterator[Generation]:
+    async def execute(
+        self, batch: ExecuteBatch
+    ) -> AsyncIterator[AsyncIterator[TokenChunk]]:
         """Run one generation.
 
         Raises:
-            UnsupportedFeatureError: on entry: tool calls, or parts not text.
+            UnsupportedFeatureError: on entry: parts that are not text.
+            InvalidRequestError: on entry: a value is not allowed, or its schema may
+                take long.
             ContextLengthError: from the iteration: the prompt is too long.
             InvalidRequestError: from the iteration: the engine or the chat
                 template refuses the request.
@@ -98,7 +125,9 @@ class MistralRsRunner:
             Leaving waits, shielded, for the end of the current token, or
             :data:`DRAIN_S` for the end of a prefill.
         """
-        arguments = request_arguments(batch, self._context_tokens)
+        forced = forced_of(batch)
+        form = batch.response_format if forced is None else format_of(forced)
+        arguments = request_arguments(batch, self._context_tokens, form)
         await self._prefill.acquire()
         # While it waited, a prompt before it may have been the engine's end.
         if self._crash is not None:
@@ -106,7 +135,7 @@ class MistralRsRunner:
             raise decode(encode(self._crash))
         generation = self._start(arguments)
         try:
-            yield generation
+            yield with_calls(generation, batch, forced)
         finally:
             generation.leave()
             with trio.move_on_after(DRAIN_S, shield=True):

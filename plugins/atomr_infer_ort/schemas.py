@@ -16,13 +16,12 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import re
 import signal
 import subprocess
 import sys
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import llguidance
 import numpy as np
@@ -30,6 +29,7 @@ import trio
 
 from atomr_infer.errors import EngineError, InvalidRequestError, OverloadedError
 from atomr_infer.model.asks import FormatKind
+from atomr_infer.runtimes.decoding.schemas import ANY_OBJECT, BLANKS, may_take_long
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,27 +40,10 @@ if TYPE_CHECKING:
     from atomr_infer.runtimes.decoding.sampling import Logits
     from atomr_infer_ort.tokens import ModelTokenizer
 
-_ANY_OBJECT = '{"type": "object"}'
-
-# On one line, as most JSON is that a model was shown in answers: one that likes blanks
-# would write them until its answer is full, and a small one at odd places.
-_BLANKS: JsonCompileOptions = {
-    "whitespace_flexible": False,
-    "item_separator": ", ?",
-    "key_separator": ": ?",
-}
+_BLANKS = cast("JsonCompileOptions", BLANKS)
 
 _MOST_BYTES = 256 * 1024
 """Of a schema."""
-
-_SURE_BYTES = 8 * 1024
-"""So few can be worked out in a moment, unless a word of these is among them: what is
-the case for two rules at once is looked for among all combinations of their parts."""
-
-_UNSURE = re.compile(
-    r'\\|"(?:allOf|oneOf|not|if|dependent\w*|pattern\w*|propertyNames|format'
-    r'|contains|unevaluated\w*|\$dynamicRef|multipleOf)"'
-)
 
 TRIAL_CPU_S = 5
 """How long a schema may take to be worked out: of the processor's time, which is the
@@ -298,13 +281,11 @@ def _busy() -> OverloadedError:
 
 
 def _text_of(form: ResponseFormat) -> str:
-    return _ANY_OBJECT if form.schema is None else bytes(form.schema).decode()
+    return ANY_OBJECT if form.schema is None else bytes(form.schema).decode()
 
 
 def _is_unsure(schema: str) -> bool:
-    return len(schema) <= _MOST_BYTES and (
-        len(schema) > _SURE_BYTES or _UNSURE.search(schema) is not None
-    )
+    return len(schema) <= _MOST_BYTES and may_take_long(schema)
 
 
 def _key(schema: str) -> bytes:

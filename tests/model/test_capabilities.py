@@ -144,6 +144,13 @@ def test_what_will_have_no_effect_is_named() -> None:
     assert check_request(batch, ALL) == ()
 
 
+def test_an_unknown_member_that_the_model_takes_has_an_effect() -> None:
+    batch = attrs.evolve(ASK, extra={"min_p": b"0.1", "mirostat": b"2"})
+    assert check_request(batch, PLAIN) == ("min_p", "mirostat")
+    takes = attrs.evolve(PLAIN, members=frozenset({"min_p"}))
+    assert check_request(batch, takes) == ("mirostat",)
+
+
 def test_of_an_object_that_was_half_understood_the_rest_is_named() -> None:
     rest = b'{"responseModalities":["TEXT"],"speechConfig":{}}'
     batch = attrs.evolve(ASK, extra={"generationConfig": rest})

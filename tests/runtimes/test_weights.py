@@ -6,7 +6,7 @@ import json
 import struct
 from typing import TYPE_CHECKING
 
-from atomr_infer.runtimes.weights import bytes_as_q8_0, weight_files, weights_bytes
+from atomr_infer.runtimes.weights import quantized_bytes, weight_files, weights_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,9 +52,14 @@ def test_of_a_directory_one_kind_counts(tmp_path: Path) -> None:
     assert (weight_files(tmp_path), weights_bytes(tmp_path)) == (files, 8)
 
 
-def test_matrices_are_smaller_as_q8_0_and_vectors_are_not(tmp_path: Path) -> None:
+def test_matrices_are_smaller_when_quantized_and_vectors_are_not(
+    tmp_path: Path,
+) -> None:
     write_safetensors(tmp_path / "m.safetensors", {"w": [64, 32], "norm": [32]})
-    assert bytes_as_q8_0(tmp_path) == 64 * 34 + 32 * 4
+    assert quantized_bytes(tmp_path, 34 / 32) == 64 * 34 + 32 * 4
+    assert quantized_bytes(tmp_path, 18 / 32) == 64 * 18 + 32 * 4
+    # What is small already stays so.
+    assert quantized_bytes(tmp_path, 5.0) == 64 * 32 * 4 + 32 * 4
     assert weights_bytes(tmp_path) > 64 * 32 * 4
 
 
@@ -62,4 +67,4 @@ def test_a_file_that_makes_no_sense_counts_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "a.safetensors").write_bytes(b"short")
     (tmp_path / "b.safetensors").write_bytes(b"\xff" * 20)
     (tmp_path / "c.safetensors").write_bytes(struct.pack("<Q", 2) + b"[]")
-    assert bytes_as_q8_0(tmp_path) == 5 + 20 + 10
+    assert quantized_bytes(tmp_path, 34 / 32) == 5 + 20 + 10

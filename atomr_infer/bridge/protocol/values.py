@@ -110,6 +110,7 @@ class CapabilitiesWire(Wire, frozen=True):
     url_prefixes: tuple[str, ...]
     max_n: int | None
     selectors: tuple[str, ...]
+    members: tuple[str, ...]
     signature: SignatureWire | None = None
 
 
@@ -298,6 +299,7 @@ def capabilities_to_wire(capabilities: Capabilities) -> CapabilitiesWire:
         url_prefixes=capabilities.url_prefixes,
         max_n=capabilities.max_n,
         selectors=tuple(sorted(capabilities.selectors)),
+        members=tuple(sorted(capabilities.members)),
         signature=_signature(capabilities.signature),
     )
 
@@ -326,6 +328,7 @@ def capabilities_from_wire(wire: CapabilitiesWire) -> Capabilities:
         url_prefixes=wire.url_prefixes,
         max_n=wire.max_n,
         selectors=frozenset(wire.selectors),
+        members=frozenset(wire.members),
         signature=None if wire.signature is None else _CODEC.from_wire(wire.signature),
     )
 

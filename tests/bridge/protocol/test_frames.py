@@ -208,6 +208,7 @@ def test_all_that_a_runner_can_do_crosses() -> None:
         url_prefixes=("gs://",),
         max_n=2,
         selectors=frozenset({"models"}),
+        members=frozenset({"min_p"}),
         signature=Signature((spec,), (spec,)),
     )
     default = attrs.asdict(Capabilities(), recurse=False)

@@ -7,21 +7,26 @@ from __future__ import annotations
 
 import json
 import struct
+import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import trio
 
-from atomr_infer.bridge import open_bridged_runner
+from atomr_infer.bridge import BridgedRunner, open_bridged_runner
 from atomr_infer.errors import EngineStartError, InferenceError
 from atomr_infer.model.batch import ExecuteBatch, Message, Role, Sampling
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.runtimes.conformance import CHECKS, Check
 from atomr_infer.runtimes.conformance_case import ConformanceCase
 from atomr_infer.runtimes.contract import Progress, RunnerContext
+from atomr_infer.runtimes.gpu_memory import FreeGpu
+from atomr_infer_mistralrs import loading
+from atomr_infer_mistralrs.options import BYTES_PER_WEIGHT, Quantization
 from atomr_infer_mistralrs.plugin import PLUGIN
 from tests.runtimes.fake_hub import REPO, FakeHub, serving
+from tests.runtimes.recorded_gpus import RecordedGpus
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -165,6 +170,56 @@ def _write_safetensors(path: Path, tensors: dict[str, Array]) -> None:
             file.write(tensor.tobytes())
 
 
+def write_wide_model(folder: Path) -> None:
+    """Write a model whose rows are wide enough for each kind of blocks."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(globals(), "HIDDEN", 256)
+        patch.setitem(globals(), "FEED_FORWARD", 512)
+        patch.setitem(CONFIG, "hidden_size", 256)
+        patch.setitem(CONFIG, "intermediate_size", 512)
+        write_tiny_model(folder)
+
+
+@pytest.mark.parametrize(
+    "quantization",
+    [
+        pytest.param(kind, marks=() if kind is Quantization.Q4K else pytest.mark.slow)
+        for kind in BYTES_PER_WEIGHT
+    ],
+    ids=lambda kind: kind.value,
+)
+async def test_a_directory_is_quantized_and_answers_at_once_are_those_of_one_alone(
+    tmp_path: Path, quantization: Quantization
+) -> None:
+    write_wide_model(tmp_path)
+    deployment = Deployment(
+        name="wide",
+        runtime="mistralrs",
+        model=str(tmp_path),
+        options={"quantization": quantization.value},
+    )
+    said: list[str] = []
+
+    async def ask(runner: BridgedRunner) -> None:
+        batch = ExecuteBatch(
+            request_id="r",
+            model="m",
+            messages=(Message(Role.USER, "abc"),),
+            sampling=Sampling(max_tokens=16, temperature=0.0),
+        )
+        async with runner.execute(batch) as chunks:
+            said.append("".join([chunk.text async for chunk in chunks]))
+
+    async with open_bridged_runner(REF, deployment, RunnerContext()) as runner:
+        with trio.fail_after(300):
+            await ask(runner)
+            async with trio.open_nursery() as nursery:
+                for _ in range(3):
+                    nursery.start_soon(ask, runner)
+    assert said[0]
+    assert said == [said[0]] * 4
+
+
 @pytest.mark.parametrize("quantization", ["none", "Q8_0"])
 async def test_a_hugging_face_directory_runs(tmp_path: Path, quantization: str) -> None:
     write_tiny_model(tmp_path)
@@ -257,3 +312,24 @@ async def test_a_model_larger_than_free_memory_is_refused_before_it_is_loaded(
             pass
     assert "does not fit: its weights have 1048576 MiB, and " in caught.value.message
     assert told == []
+
+
+async def test_with_gpus_their_memory_counts_beside_the_machine_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    with (tmp_path / "model.safetensors").open("wb") as weights:
+        weights.truncate(9 * 2**20)
+    monkeypatch.setattr(loading, "_is_for_cuda", lambda: True)
+    monkeypatch.setattr(loading, "free_bytes", lambda: 3 * 2**20)
+    gpus = (FreeGpu(f"GPU-{number}", "T4", 2 * 2**20) for number in range(2))
+    monkeypatch.setitem(sys.modules, "pynvml", RecordedGpus(*gpus))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    deployment = Deployment(name="m", runtime="mistralrs", model=str(tmp_path))
+    with pytest.raises(EngineStartError) as caught:
+        async with PLUGIN.open_runner(deployment, RunnerContext()):
+            pytest.fail("opened")
+    assert (
+        "its weights have 9 MiB, and 7 MiB of memory of the GPUs and the machine "
+        "together are free" in caught.value.message
+    )

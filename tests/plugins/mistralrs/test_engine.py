@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -16,6 +17,13 @@ from atomr_infer.errors import (
     ContextLengthError,
     EngineCrashedError,
     InvalidRequestError,
+)
+from atomr_infer.model.asks import (
+    FormatKind,
+    ResponseFormat,
+    Tool,
+    ToolChoice,
+    ToolMode,
 )
 from atomr_infer.model.batch import (
     ExecuteBatch,
@@ -127,6 +135,74 @@ async def test_penalties_and_temperature_reach_the_model(
     assert hot[0] != hot[1]
     narrow = ask(max_tokens=20, temperature=1.5, top_p=0.01)
     assert text_of(await collect(runner, narrow)) == plain
+
+
+async def test_the_tokens_that_are_drawn_of_can_be_few(runner: BridgedRunner) -> None:
+    plain = text_of(await collect(runner, ask(max_tokens=12, temperature=0.0)))
+    hot = ask(max_tokens=12, temperature=1.5, top_k=1)
+    assert text_of(await collect(runner, hot)) == plain
+    likely = attrs.evolve(
+        ask(max_tokens=12, temperature=1.5), extra={"min_p": b"0.9999"}
+    )
+    assert text_of(await collect(runner, likely)) == plain
+    once = attrs.evolve(
+        ask(max_tokens=12, temperature=0.0), extra={"repetition_penalty": b"1.8"}
+    )
+    assert text_of(await collect(runner, once)) != plain
+
+
+async def test_each_token_has_its_probability(runner: BridgedRunner) -> None:
+    chunks = await collect(runner, ask(max_tokens=6, temperature=0.0, top_logprobs=2))
+    told = [
+        entry
+        for chunk in chunks
+        if chunk.logprobs is not None
+        for entry in json.loads(chunk.logprobs)["content"]
+    ]
+    assert "".join(entry["token"] for entry in told) == text_of(chunks)
+    assert len(told) == 6
+    for entry in told:
+        assert bytes(entry["bytes"]).decode() == entry["token"]
+        first, second = entry["top_logprobs"]
+        assert first == {key: entry[key] for key in ("token", "logprob", "bytes")}
+        assert first["logprob"] >= second["logprob"]
+
+
+PLACE = {
+    "type": "object",
+    "properties": {"where": {"type": "string", "enum": ["inside", "outside"]}},
+    "required": ["where"],
+    "additionalProperties": False,
+}
+
+
+async def test_an_answer_is_kept_to_its_schema(runner: BridgedRunner) -> None:
+    schema = json.dumps(PLACE).encode()
+    asked = attrs.evolve(
+        ask(max_tokens=40, temperature=1.0),
+        response_format=ResponseFormat(kind=FormatKind.JSON_SCHEMA, schema=schema),
+    )
+    chunks = await collect(runner, asked)
+    assert json.loads(text_of(chunks))["where"] in {"inside", "outside"}
+    assert chunks[-1].finish_reason is FinishReason.STOP
+    wrong = ResponseFormat(kind=FormatKind.JSON_SCHEMA, schema=b'{"type": "objekt"}')
+    with pytest.raises(InvalidRequestError, match="Invalid type: objekt") as caught:
+        await collect(runner, attrs.evolve(asked, response_format=wrong))
+    assert caught.value.param == "response_format"
+
+
+async def test_a_tool_that_is_required_is_called(runner: BridgedRunner) -> None:
+    asked = attrs.evolve(
+        ask("Look outside.", max_tokens=40, temperature=0.0),
+        tools=(Tool(name="look", parameters=json.dumps(PLACE).encode()),),
+        tool_choice=ToolChoice(mode=ToolMode.REQUIRED, names=("look",)),
+    )
+    chunks = await collect(runner, asked)
+    calls = [call for chunk in chunks for call in chunk.tool_calls]
+    assert calls[0].name == "look"
+    arguments = json.loads("".join(call.arguments for call in calls))
+    assert arguments["where"] in {"inside", "outside"}
+    assert (text_of(chunks), chunks[-1].finish_reason) == ("", FinishReason.TOOL_CALLS)
 
 
 async def test_content_in_parts_is_read_as_one_text(runner: BridgedRunner) -> None:

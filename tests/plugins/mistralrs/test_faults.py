@@ -39,6 +39,13 @@ CRASH = "input tensor is not contiguous Layout { shape: [2, 1] }\n   0: bt\n   1
             InvalidRequestError("max_tokens must be at least 1.", param="max_tokens"),
         ),
         (
+            ValueError("Invalid grammar. Invalid type: objekt"),
+            InvalidRequestError(
+                "this schema cannot be kept to: Invalid grammar. Invalid type: objekt",
+                param="response_format",
+            ),
+        ),
+        (
             ValueError(TEMPLATE),
             InvalidRequestError(
                 f"the model's chat template refuses the conversation: {TEMPLATE}",

@@ -28,6 +28,7 @@ class Delta:
 class Choice:
     delta: Delta
     finish_reason: str | None = None
+    logprobs: None = None
 
 
 @attrs.define

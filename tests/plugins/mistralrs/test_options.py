@@ -9,6 +9,7 @@ from atomr_infer.model.deployment import Deployment, OptionValue
 from atomr_infer.runtimes.hub_names import HubModel
 from atomr_infer.runtimes.packaged import PackagedFile
 from atomr_infer_mistralrs.options import (
+    BYTES_PER_WEIGHT,
     DEFAULT_MAX_SEQS,
     GgufFile,
     HfDirectory,
@@ -16,6 +17,10 @@ from atomr_infer_mistralrs.options import (
     Quantization,
     Source,
     parse_options,
+)
+
+QUANTIZATIONS = (
+    "'none', 'Q2K', 'Q3K', 'Q4_0', 'Q4_1', 'Q4K', 'Q5_0', 'Q5_1', 'Q5K', 'Q6K', 'Q8_0'"
 )
 
 
@@ -42,6 +47,14 @@ def test_model_forms(model: str, source: Source) -> None:
     assert parse_options(deployment(model)) == Options(
         source=source, quantization=Quantization.NONE, max_seqs=DEFAULT_MAX_SEQS
     )
+
+
+def test_a_directory_s_weights_have_the_quantizations_that_the_engine_makes() -> None:
+    for model in ("dir", "hf:org/name"):
+        for name in map(str.strip, QUANTIZATIONS.split(",")):
+            kind = parse_options(deployment(model, quantization=name.strip("'")))
+            assert kind.quantization.value == name.strip("'")
+    assert set(BYTES_PER_WEIGHT) == set(Quantization) - {Quantization.NONE}
 
 
 def test_options_are_taken() -> None:
@@ -84,12 +97,21 @@ def test_options_are_taken() -> None:
             "max_seqs",
         ),
         (
-            deployment(quantization="Q4"),
-            "deployment 'd': quantization is 'Q4'; give 'none' or 'Q8_0'",
+            deployment("dir", quantization="Q4"),
+            f"deployment 'd': quantization is 'Q4'; give one of {QUANTIZATIONS}",
         ),
         (
-            deployment(quantization=8),
-            "deployment 'd': quantization is 8; give 'none' or 'Q8_0'",
+            deployment("dir", quantization=8),
+            f"deployment 'd': quantization is 8; give one of {QUANTIZATIONS}",
+        ),
+        *(
+            (
+                deployment(model, quantization="Q4K"),
+                "deployment 'd': quantization is 'Q4K', and the model is a GGUF file, "
+                "which is quantized already; give 'none' or 'Q8_0', or a file of that "
+                "quantization",
+            )
+            for model in ("m.gguf", "package:p", "hf:org/m/a.gguf", "hf:org/m-GGUF")
         ),
         *(
             (
