@@ -15,6 +15,7 @@ from pathlib import Path
 
 import attrs
 
+from tests.engine import kinds
 from tests.engines.environments import how_to_make, interpreter_of
 from tests.engines.models import model_folder
 from tests.plugins.ort.real import SMOLLM2, packaged, smollm2_folder
@@ -130,6 +131,10 @@ ENGINES = (
                 Can.USAGE,
                 Can.LENGTH,
                 Can.STOP,
+                Can.LOGPROBS,
+                Can.JSON_OBJECT,
+                Can.JSON_SCHEMA,
+                Can.TOOLS,
                 Can.LEAVE,
                 Can.FIGURES,
                 Can.KILLED,
@@ -163,7 +168,7 @@ def page() -> str:
         ["tested on", *(engine.where for engine in ENGINES)],
     ]
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    return _PAGE.format(table=table)
+    return _PAGE.format(table=table, kinds=kinds.table())
 
 
 _PAGE = (
@@ -179,7 +184,34 @@ _PAGE = (
     "`tests/engine/test_every_engine.py` holds the engines to it, and "
     "`tests/engine/test_engines_that_die.py` to the last row: `make engines` makes the "
     "environments of those that need one, and `make test-slow` runs the tests.\n"
-    "None of this has been run on a GPU.\n"
+    "None of this has been run on a GPU.\n\n"
+    "## What each runtime is asked for\n\n"
+    "A model is of one kind or another: it writes, makes vectors of texts, ranks or "
+    "classifies them, or takes tensors.\n"
+    'A "yes" leads to the test that asks for it; what is "no" is refused before '
+    "a request starts, but for a bare prompt, which is sent as a message and named in "
+    "`x-atomr-warnings`.\n\n"
+    "{kinds}\n\n"
+    "`tests/engine/test_kinds.py` holds this table to what the runtimes say of "
+    "themselves.\n"
+    "With `python` your code is the engine: it has what your code does.\n\n"
+    "## What of mistral.rs is left out\n\n"
+    "mistral.rs 0.9.5 was asked for each of these, with the same model on a CPU.\n\n"
+    "| left out | because |\n| --- | --- |\n"
+    "| a seed | it is the engine's, and no request's |\n"
+    "| several answers (`n`) | with quantized weights, prompts that are read together "
+    "fail (`input tensor is not contiguous`) |\n"
+    "| bare completions | a bare prompt is put into the chat template; the other kind "
+    "of request is not streamed, so nobody can leave it |\n"
+    "| tools in the model's own template | a template that knows none drops them "
+    "without a word, and none can be required: they are told in words, and a call "
+    "that is required is kept to its schema |\n"
+    "| regular expressions and Lark grammars of a client's, and schemas with "
+    "`pattern`, `format`, `allOf` and the like, or of more than 8 KiB | they are "
+    "worked out by the thread that makes everybody's tokens, some without end |\n"
+    "| HQQ, AFQ, FP8, MXFP4 as `quantization` | on a CPU HQQ takes minutes for this "
+    "model, AFQ and FP8 take more memory than `Q8_0`, and AFQ2, AFQ3 and MXFP4 leave "
+    "no sense in it |\n"
 )
 
 

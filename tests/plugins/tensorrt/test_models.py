@@ -276,6 +276,48 @@ async def test_an_answer_is_kept_to_its_schema_and_a_required_call_is_made(
     assert arguments["where"] in {"in", "out"}
 
 
+async def test_it_does_all_that_it_says_of_itself(
+    opened: Opener, llama_folder: Path
+) -> None:
+    chat = attrs.evolve(bare("hello", max_tokens=6), prompt=None)
+    told = attrs.evolve(
+        bare("hello", max_tokens=6),
+        sampling=Sampling(temperature=0.0, max_tokens=6, top_logprobs=2),
+    )
+    formed = attrs.evolve(
+        bare("hello", max_tokens=24),
+        response_format=ResponseFormat(kind=FormatKind.JSON_OBJECT),
+    )
+    async with opened(llama_folder) as runner:
+        assert runner.capabilities.features == {
+            Feature.CHAT,
+            Feature.COMPLETIONS,
+            Feature.COUNT_TOKENS,
+            Feature.LOGPROBS,
+            Feature.JSON_OBJECT,
+            Feature.STRUCTURED_OUTPUT,
+            Feature.TOOLS,
+            Feature.PARALLEL_TOOLS,
+        }
+        async with runner.execute(chat) as chunks:
+            assert [chunk async for chunk in chunks][-1].usage is not None
+        async with runner.execute(told) as chunks:
+            found = [chunk async for chunk in chunks]
+        async with runner.execute(formed) as chunks:
+            text = "".join([chunk.text async for chunk in chunks])
+        assert await runner.count_tokens(told) == len(byte_tokenizer().encode("hello"))
+    assert "".join(chunk.text for chunk in found) == greedy("hello", 6)
+    tokens = [
+        entry
+        for chunk in found
+        if chunk.logprobs is not None
+        for entry in json.loads(chunk.logprobs)["content"]
+    ]
+    assert tokens
+    assert all(len(entry["top_logprobs"]) == 2 for entry in tokens)
+    assert text.startswith("{")
+
+
 async def test_caches_are_used_again_and_not_asked_for_in_each_step(
     opened: Opener, llama_folder: Path, backend: HostBackend
 ) -> None:
