@@ -167,8 +167,9 @@ def test_a_page_that_promises_it_says_so(page: str, said: str) -> None:
 
 def test_continuous_integration_runs_a_thousand_seeds_of_each_simulation() -> None:
     text = (ROOT / ".ci/run").read_text(encoding="utf-8")
-    [seeds] = re.findall(r"(?m)^make sim SEEDS=(\d+) &$", text)
+    [seeds] = re.findall(r"(?m)\bmake sim SEEDS=(\d+) >.* &$", text)
     assert int(seeds) >= 1_000
+    assert 'wait "$sims"' in text  # or a simulation that fails is told to nobody
 
 
 def test_continuous_integration_makes_the_engines_and_asks_each_the_same() -> None:
