@@ -6,7 +6,8 @@ import gc
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from importlib.metadata import Distribution, distributions
+from functools import cache, cached_property
+from importlib.metadata import Distribution, EntryPoints, PackageMetadata, distributions
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,9 @@ from atomr_infer.serving.shared import Serving
 from tests.serving.lab import PLUGIN, LabPlugin
 
 if TYPE_CHECKING:
+    from importlib.metadata._meta import SimplePath
+    from os import PathLike
+
     from atomr_infer.model.deployment import Deployment
     from atomr_infer.serving.replicas.replica import ReplicaState
 
@@ -161,9 +165,40 @@ def lab_installed(
 
     def installed() -> Iterator[Distribution]:
         yield from distributions(path=[str(tmp_path)])
-        yield from distributions()
+        yield from _with_plugins()
 
     return installed
+
+
+@cache
+def _with_plugins() -> tuple[Distribution, ...]:
+    """What registers something of ours: to read all again costs each test more."""
+    return tuple(
+        _Read(distribution)
+        for distribution in distributions()
+        if any(point.group.startswith("atomr") for point in distribution.entry_points)
+    )
+
+
+class _Read(Distribution):
+    """A distribution whose metadata is read once."""
+
+    def __init__(self, distribution: Distribution) -> None:
+        self._of = distribution
+
+    def read_text(self, filename: str) -> str | None:
+        return self._of.read_text(filename)
+
+    def locate_file(self, path: str | PathLike[str]) -> SimplePath:
+        return self._of.locate_file(path)
+
+    @cached_property
+    def metadata(self) -> PackageMetadata:
+        return self._of.metadata
+
+    @cached_property
+    def entry_points(self) -> EntryPoints:
+        return self._of.entry_points
 
 
 @pytest.fixture
