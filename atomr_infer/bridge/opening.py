@@ -12,7 +12,9 @@ from atomr_infer.bridge.on_ray.needs import relay_interpreter
 from atomr_infer.bridge.on_ray.order import order_of, written
 from atomr_infer.bridge.parent.limits import BridgeLimits, limits_of
 from atomr_infer.bridge.parent.runner import BridgedRunner
+from atomr_infer.bridge.system.environment import child_environment
 from atomr_infer.bridge.system.interpreter import check_interpreter
+from atomr_infer.bridge.system.memory import is_told
 from atomr_infer.bridge.system.process import start_child
 from atomr_infer.errors import EngineStartError
 
@@ -52,13 +54,14 @@ async def open_bridged_runner(
 
     Raises:
         EngineStartError: on entry, when the deployment's interpreter is of no use,
-            or the child is not ready in time, dies, or says why it cannot open the
-            runner.
+            its memory cannot be looked at as it says, or the child is not ready in
+            time, dies, or says why it cannot open the runner.
         InferenceError: on entry, as the plugin raises it.
 
     Cancellation: leaving the block ends the child, by force if need be; it
         takes ``close_s + terminate_s`` at most, shielded.
     """
+    _check_memory_limit(deployment)
     module = CHILD_MODULE if deployment.ray is None else RELAY_MODULE
     order = order_of(plugin_ref, deployment)
     if python is None:
@@ -67,9 +70,14 @@ async def open_bridged_runner(
         child = start_child(
             module,
             python=python,
-            python_path=python_path,
+            environment=child_environment(
+                python,
+                # On Ray they are the engine's, and not the relay's.
+                own=deployment.environment if order is None else {},
+                python_path=python_path,
+                gpus=context.gpus,
+            ),
             arguments=() if order is None else (written(order),),
-            gpus=context.gpus,
         )
     except OSError as error:
         raise EngineStartError(
@@ -99,5 +107,14 @@ async def _interpreter(plugin_ref: str, deployment: Deployment) -> str:
     own = deployment.interpreter
     if own is None:
         return sys.executable
-    await check_interpreter(own, plugin_ref, deployment.runtime)
+    await check_interpreter(own, plugin_ref, deployment.runtime, deployment.environment)
     return own
+
+
+def _check_memory_limit(deployment: Deployment) -> None:
+    limit_gib = deployment.memory_limit_gib
+    if limit_gib is not None and not is_told():
+        raise EngineStartError(
+            f"memory_limit_gib is {limit_gib:g}, but this system does not tell what a "
+            "process has (/proc/self/status); leave it out"
+        )

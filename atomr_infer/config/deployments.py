@@ -58,6 +58,9 @@ _OTHER_WORDS = {
     "provider": "did you mean 'runtime'?",
     "engine": "did you mean 'runtime'?",
     "python": "did you mean 'interpreter'?",
+    "env": "did you mean 'environment'?",
+    "memory_limit": "did you mean 'memory_limit_gib'?",
+    "memory_gib": "did you mean 'memory_limit_gib'?",
     "models": "did you mean 'serves'?",
     "replicas": "it belongs under [deployment.serving]",
     "max_concurrency": "it belongs under [deployment.serving]",
@@ -237,6 +240,16 @@ def _options(table: TableReader) -> Mapping[str, object]:
     return table.content
 
 
+def _environment(table: TableReader) -> Mapping[str, object]:
+    for name, value in table.content.items():
+        if not isinstance(value, str):
+            # Not shown: people write keys here, though they should not.
+            what = type_name(value)
+            problem = f'{name} is {what}, not a string; write {name} = "..."'
+            raise table.fail(name, problem)
+    return table.content
+
+
 def _within(
     key: str, read: Callable[[TableReader], object]
 ) -> Callable[[TableReader, Path], object]:
@@ -267,6 +280,7 @@ _SUB_TABLES: Mapping[str, Callable[[TableReader], object]] = {
     "price": read_price,
     "rate_limits": read_rate_limits,
     "options": _options,
+    "environment": _environment,
 }
 
 _READS: Mapping[str, Callable[[TableReader, Path], object]] = {

@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from atomr_infer.model.deployment import Deployment
     from atomr_infer.runtimes.contract import RuntimePlugin
 
+_OF_A_CHILD = ("interpreter", "environment", "memory_limit_gib")
+"""What a deployment says of a process, and a runtime without one refuses."""
+
 _WORD = re.compile(r"[\w.-]+")
 
 
@@ -137,7 +140,8 @@ def _runtime(
     if error is None:
         return plugin
     plugins.setdefault(name, None)
-    key = "runtime" if deployment.interpreter is None else "interpreter"
+    said = (key for key in _OF_A_CHILD if f": {key} is " in error.message)
+    key = next(said, "runtime")
     _annotate(error, deployment, readings.origin, ("deployment", index, key))
     mistakes.keep(error)
     if plugin is None and isinstance(error, UnknownRuntimeError) and error.near:

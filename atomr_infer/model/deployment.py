@@ -16,6 +16,11 @@ from enum import Enum
 import attrs
 
 from atomr_infer.model.budget import Budget, are_budgets, budgets
+from atomr_infer.model.child_environment import (
+    are_variables,
+    as_variables,
+    refuse_gpus_of_both,
+)
 from atomr_infer.model.failover import (
     BreakerPolicy,
     Fallback,
@@ -207,6 +212,13 @@ class Deployment:
             another environment than this one: engines need versions of packages
             that exclude each other.  It must have the same atomr-infer, and the
             engine.  None: this one.
+        environment: environment variables of a local engine's process, such as
+            ``{ OMP_NUM_THREADS = "4" }``, beside those of this one.  They are told to
+            whoever may see the deployment: a key or token belongs in ``credential``.
+        memory_limit_gib: the most memory that a local engine's processes may have
+            together, in GiB; with more they are killed, and it is started anew.  What
+            they map from files does not count, nor what a GPU has.  None: as much as
+            there is.
         serves: public model names; a name with ``*`` is a pattern such as
             ``gpt-*``.  Empty: ``(name,)``.  A pattern that ends in ``/*``
             (``openai/*``) takes its prefix off before the upstream is asked.
@@ -258,6 +270,12 @@ class Deployment:
     )
     interpreter: str | None = attrs.field(
         default=None, validator=attrs.validators.optional(non_empty)
+    )
+    environment: Mapping[str, str] = attrs.field(
+        factory=dict, converter=as_variables, validator=are_variables, hash=False
+    )
+    memory_limit_gib: float | None = attrs.field(
+        default=None, validator=attrs.validators.optional(positive)
     )
     serves: tuple[str, ...] = attrs.field(
         converter=_freeze_names,
@@ -315,6 +333,7 @@ class Deployment:
         if not self.serves:
             object.__setattr__(self, "serves", (self.name,))
         _refuse_odd_fallbacks(self)
+        refuse_gpus_of_both(self.environment, self.placement, self.ray)
 
 
 def changes_while_serving(now: Deployment, wanted: Deployment) -> bool:

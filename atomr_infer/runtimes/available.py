@@ -27,9 +27,11 @@ def check_available(
 
     Raises:
         PluginError: packages are not installed, and names the command; or it names an
-            interpreter or Ray for what runs in this process.
+            interpreter, Ray, variables or a limit for what runs in this process; or a
+            limit for what runs on Ray's nodes.
         ConfigError: the interpreter that it names is not there, or of no use.
     """
+    _check_child(plugin, deployment)
     if deployment.ray is not None:
         _check_ray(plugin, deployment)
         return
@@ -44,6 +46,26 @@ def check_available(
             "leave it out"
         )
     _check_program(python, where)
+
+
+def _check_child(plugin: RuntimePlugin, deployment: Deployment) -> None:
+    """Refuse what is said of a process that there is none of, or that is far away."""
+    written = {
+        "environment": bool(deployment.environment),
+        "memory_limit_gib": deployment.memory_limit_gib is not None,
+    }
+    for key in [key for key, is_there in written.items() if is_there]:
+        where = f"deployment {deployment.name!r}: {key} is written"
+        if plugin.host is Host.IN_PROCESS:
+            raise PluginError(
+                f"{where}, but the runtime {plugin.name!r} runs in this process; "
+                "leave it out"
+            )
+        if deployment.ray is not None and key == "memory_limit_gib":
+            raise PluginError(
+                f"{where}, but its engine runs on one of Ray's nodes, where nobody "
+                "looks at it; leave it out"
+            )
 
 
 def _check_ray(plugin: RuntimePlugin, deployment: Deployment) -> None:

@@ -94,6 +94,7 @@ class AwkwardRunner:
         self.failure = trio.Event()
         self.telling = "ok"
         self.starving = self.breaks = False
+        self.grown = b""
         self.asked = 0
 
     async def figures(self) -> tuple[Figure, ...]:
@@ -314,6 +315,17 @@ class AwkwardRunner:
     ) -> AsyncIterator[TokenChunk]:
         yield TokenChunk(text="\n".join([str(os.getsid(0)), *open_files()]))
 
+    async def do_variables(
+        self, batch: ExecuteBatch, *names: str
+    ) -> AsyncIterator[TokenChunk]:
+        yield TokenChunk(text=" ".join(os.environ[name] for name in names))
+
+    async def do_grow(self, batch: ExecuteBatch, mib: str) -> AsyncIterator[TokenChunk]:
+        """Take some memory, and keep it."""
+        self.grown = b"x" * (int(mib) * 2**20)
+        yield TokenChunk(text="grown")
+        await trio.sleep_forever()
+
     async def do_helper(
         self, batch: ExecuteBatch, *_: str
     ) -> AsyncIterator[TokenChunk]:
@@ -403,6 +415,15 @@ class AwkwardPlugin(RuntimePlugin):
     async def load_half(self, deployment: Deployment, context: RunnerContext) -> None:
         context.progress(Progress(f"reading {SURROGATE}"))
         raise ValueError(f"no such file: {SURROGATE}")
+
+    async def load_helpers(
+        self, deployment: Deployment, context: RunnerContext
+    ) -> None:
+        """Have two processes that take memory, neither of them much."""
+        grow = "import time; grown = b'x' * (250 * 2**20); time.sleep(1000)"
+        for _ in range(2):
+            subprocess.Popen([sys.executable, "-c", grow])  # noqa: ASYNC220 at once
+        await trio.sleep_forever()
 
     async def load_exit(self, deployment: Deployment, context: RunnerContext) -> None:
         print("first line", file=sys.stderr)

@@ -47,6 +47,8 @@ WHOLE = Deployment(
     runtime="openai",
     model="gpt-5",
     interpreter="/venv/bin/python",
+    environment={"OMP_NUM_THREADS": "4"},
+    memory_limit_gib=12.5,
     serves=("gpt-*", "openai/*"),
     default_max_tokens=4096,
     credentials=(EnvSecret("A"), PooledSecret(FileSecret("/run/b"), weight=3)),

@@ -151,6 +151,7 @@ def write_config(path: Path, engine: Engine, *, closely: bool) -> None:
     path.write_text(
         f'[gateway]\nadmin_key = {{ file = "{key}" }}\n'
         + engine.deployment(timeouts, runs)
+        + f'environment = {{ PYTHONPATH = "{PLANTED}" }}\n'
     )
 
 
@@ -173,7 +174,6 @@ def doomed(
     config.with_name("key").write_text(KEY)
     write_config(config, engine, closely=False)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(PLANTED))
         patch.setenv("ATOMR_PLANTED", str(sign))
         running = start_server("--config", str(config), "--bind", "127.0.0.1:0")
     try:

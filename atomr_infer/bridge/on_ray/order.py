@@ -27,6 +27,7 @@ class Order:
         runtime: what the deployment calls its plugin.
         plugin_ref: the plugin object as ``module:attribute``.
         interpreter: the engine's Python on Ray's node; None: that of Ray's own.
+        environment: the engine's environment variables, beside those of the actor.
         ray: what is to be set aside.
     """
 
@@ -34,6 +35,7 @@ class Order:
     runtime: str
     plugin_ref: str
     interpreter: str | None
+    environment: dict[str, str]
     ray: RayHost
 
 
@@ -46,6 +48,7 @@ def order_of(plugin_ref: str, deployment: Deployment) -> Order | None:
         runtime=deployment.runtime,
         plugin_ref=plugin_ref,
         interpreter=deployment.interpreter,
+        environment=dict(deployment.environment),
         ray=deployment.ray,
     )
 

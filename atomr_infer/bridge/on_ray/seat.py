@@ -15,6 +15,7 @@ import attrs
 import trio
 
 from atomr_infer.bridge.on_ray.order import Order, read
+from atomr_infer.bridge.system.environment import child_environment
 from atomr_infer.bridge.system.exits import describe_exit
 from atomr_infer.bridge.system.interpreter import check_interpreter
 from atomr_infer.bridge.system.process import run_on_socket
@@ -56,7 +57,12 @@ class Seat:
                 link.sendall(token)
                 link.settimeout(None)
                 # In the actor's main thread, for with its thread the child would die.
-                status = run_on_socket(CHILD_MODULE, python=python, link=link)
+                status = run_on_socket(
+                    CHILD_MODULE,
+                    python=python,
+                    link=link,
+                    environment=child_environment(python, own=order.environment),
+                )
         except (EngineStartError, OSError) as error:
             return Ended(refused=str(error))
         return Ended(how=describe_exit(status))
@@ -64,5 +70,7 @@ class Seat:
 
 def _interpreter(order: Order) -> str:
     python = order.interpreter or sys.executable
-    trio.run(check_interpreter, python, order.plugin_ref, order.runtime)
+    trio.run(
+        check_interpreter, python, order.plugin_ref, order.runtime, order.environment
+    )
     return python

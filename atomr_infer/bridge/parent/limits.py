@@ -15,6 +15,8 @@ from atomr_infer.model.validation import at_least, positive
 if TYPE_CHECKING:
     from atomr_infer.model.deployment import Deployment
 
+GIB = 2**30
+
 _QUESTIONS = 3
 """How often a child is asked before its silence is too long."""
 
@@ -44,6 +46,7 @@ class BridgeLimits:
         terminate_s: seconds between SIGTERM and SIGKILL.
         window: unread chunks per stream, at least 1.
         max_frame_bytes: longest message that the parent sends or takes.
+        memory_bytes: the most that its processes may have together; None: no bound.
     """
 
     heartbeat_s: float = attrs.field(default=1.0, validator=positive)
@@ -55,6 +58,9 @@ class BridgeLimits:
     terminate_s: float = attrs.field(default=2.0, validator=positive)
     window: int = attrs.field(default=64, validator=at_least(1))
     max_frame_bytes: int = attrs.field(default=MAX_FRAME_BYTES, validator=at_least(1))
+    memory_bytes: int | None = attrs.field(
+        default=None, validator=attrs.validators.optional(at_least(1))
+    )
 
 
 DEFAULT_LIMITS = BridgeLimits()
@@ -79,7 +85,11 @@ def limits_of(deployment: Deployment) -> BridgeLimits:
     >>> exact = Deployment(name="m", runtime="ort", timeouts=Timeouts(stuck_s=20.0))
     >>> limits_of(exact).stuck_s, limits_of(exact).blind_s
     (20.0, 20.0)
+    >>> small = Deployment(name="m", runtime="ort", memory_limit_gib=0.5)
+    >>> limits_of(small).memory_bytes
+    536870912
     """
+    limit_gib = deployment.memory_limit_gib
     timeouts = deployment.timeouts
     silent_s, stuck_s = timeouts.silent_s, timeouts.stuck_s
     heartbeat_s = min(DEFAULT_LIMITS.heartbeat_s, silent_s / _QUESTIONS)
@@ -94,4 +104,5 @@ def limits_of(deployment: Deployment) -> BridgeLimits:
         heartbeat_s=heartbeat_s,
         stuck_s=stuck_s,
         blind_s=blind_s,
+        memory_bytes=None if limit_gib is None else max(1, round(limit_gib * GIB)),
     )

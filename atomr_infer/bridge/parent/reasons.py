@@ -15,6 +15,7 @@ from atomr_infer.bridge.protocol.values import ErrorWire, error_from_wire
 from atomr_infer.errors import (
     OUT_OF_MEMORY,
     EngineCrashedError,
+    EngineError,
     EngineHungError,
     EngineStartError,
     InferenceError,
@@ -89,6 +90,19 @@ def did_not_cancel(name: str, bound_s: float) -> EngineHungError:
     return EngineHungError(
         f"a cancelled generation of deployment {name!r} went on for {bound_s:g} s; "
         "its process was killed"
+    )
+
+
+def took_too_much(
+    name: str, taken_bytes: int, limit_bytes: int, *, starts: bool
+) -> EngineError:
+    """Its processes have more memory than ``memory_limit_gib``."""
+    taken, limit = (f"{size / 2**30:.4g}" for size in (taken_bytes, limit_bytes))
+    kind = EngineStartError if starts else EngineCrashedError
+    return kind(
+        f"the processes of the engine of deployment {name!r} have {taken} GiB of "
+        f"memory, and may have {limit} (memory_limit_gib); they were killed",
+        code=OUT_OF_MEMORY,
     )
 
 

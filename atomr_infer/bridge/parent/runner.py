@@ -16,6 +16,7 @@ makes nothing for ``stuck_s``  it is killed; :class:`EngineHungError`
 does not cancel in time        it is killed; :class:`EngineHungError`
 sends garbage                  it is killed; :class:`EngineCrashedError`
 has no memory for anything    it is closed; :class:`EngineCrashedError`
+has more than it may have     it is killed; :class:`EngineCrashedError`
 =============================  ==============================================
 
 Only the load's time-out guards the load: an engine that reads weights may hold
@@ -59,12 +60,10 @@ from atomr_infer.bridge.protocol.frames import (
 )
 from atomr_infer.bridge.protocol.link import Link
 from atomr_infer.bridge.protocol.streams import ParentStream
-from atomr_infer.bridge.protocol.values import (
-    batch_to_wire,
-    capabilities_from_wire,
-)
+from atomr_infer.bridge.protocol.values import batch_to_wire, capabilities_from_wire
 from atomr_infer.bridge.system.capture import OutputCapture
 from atomr_infer.bridge.system.kernel import KernelWatch
+from atomr_infer.bridge.system.memory import await_excess
 from atomr_infer.errors import OUT_OF_MEMORY, InferenceError, InvalidRequestError
 
 if TYPE_CHECKING:
@@ -104,7 +103,7 @@ class BridgedRunner(Questions):
         stream = trio.SocketStream(trio.socket.from_stdlib_socket(child.link))
         reader = child_reader(max_bytes=limits.max_frame_bytes)
         self._link = Link(stream, reader, max_frame_bytes=limits.max_frame_bytes)
-        self._deployment = deployment
+        self._deployment, self._name = deployment, deployment.name
         self._context = context
         self._child = child
         self._limits = limits
@@ -283,6 +282,7 @@ class BridgedRunner(Questions):
                     nursery.start_soon(self._output.run)
                     nursery.start_soon(self._look_after)
                     nursery.start_soon(self._kernel.look_forever)
+                    nursery.start_soon(self._keep_within, self._limits.memory_bytes)
                     await self._await_exit()
                     nursery.cancel_scope.cancel()
             finally:
@@ -323,6 +323,14 @@ class BridgedRunner(Questions):
             asked = self._streams.values()
             hung = self._watch.after_turn(heard=self._link.heard, asked=asked)
         self._give_up(hung)
+
+    async def _keep_within(self, limit_bytes: int | None) -> None:
+        if limit_bytes is not None:
+            taken = await await_excess(self.pid, limit_bytes)
+            starts = self._capabilities is None
+            self._give_up(
+                reasons.took_too_much(self._name, taken, limit_bytes, starts=starts)
+            )
 
     def _fail(self, error: InferenceError) -> None:
         """Note why no more work can be done; the first reason stays."""
@@ -390,7 +398,3 @@ class BridgedRunner(Questions):
     def _check_protocol(self, protocol: int) -> None:
         if protocol != PROTOCOL_VERSION:
             self._give_up(reasons.other_protocol(protocol))
-
-    @property
-    def _name(self) -> str:
-        return self._deployment.name

@@ -10,7 +10,6 @@ a child that ended.
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import subprocess
 from typing import TYPE_CHECKING, Any
@@ -19,10 +18,11 @@ import attrs
 import trio
 
 from atomr_infer._version import VERSION
+from atomr_infer.bridge.system.environment import child_environment
 from atomr_infer.errors import EngineStartError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 OLDEST = (3, 11)
 ANSWER_S = 60.0
@@ -63,7 +63,9 @@ class Answer:
     problem: str | None = None
 
 
-async def check_interpreter(python: str, plugin_ref: str, runtime: str) -> None:
+async def check_interpreter(
+    python: str, plugin_ref: str, runtime: str, own: Mapping[str, str] | None = None
+) -> None:
     """Ask an interpreter whether it can run a runtime's child.
 
     Args:
@@ -71,6 +73,7 @@ async def check_interpreter(python: str, plugin_ref: str, runtime: str) -> None:
         plugin_ref: the plugin object, or another one that knows what is ``missing``,
             as ``module:attribute``.
         runtime: what a deployment calls the plugin.
+        own: the environment variables that the deployment says.
 
     Raises:
         EngineStartError: it cannot; says why, and what to run.
@@ -86,7 +89,7 @@ async def check_interpreter(python: str, plugin_ref: str, runtime: str) -> None:
                 stderr=subprocess.STDOUT,
                 check=False,
                 # As -P, which an old interpreter does not know.
-                env={**os.environ, "PYTHONSAFEPATH": "1"},
+                env={**child_environment(python, own=own or {}), "PYTHONSAFEPATH": "1"},
             )
     except OSError as error:
         raise EngineStartError(

@@ -25,10 +25,7 @@ import attrs
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-_VISIBLE = "CUDA_VISIBLE_DEVICES"
-"""Where CUDA reads which GPUs a process may see."""
+    from collections.abc import Callable, Mapping, Sequence
 
 
 @attrs.define(eq=False)
@@ -85,9 +82,8 @@ def start_child(
     module: str,
     *,
     python: str,
-    python_path: Sequence[str] = (),
+    environment: Mapping[str, str],
     arguments: Sequence[str] = (),
-    gpus: Sequence[str] = (),
 ) -> Child:
     """Start ``python -m module FD PARENT_PID`` at the other end of a socket pair.
 
@@ -97,9 +93,8 @@ def start_child(
     Args:
         module: what it runs; it finds its socket by ``FD``.
         python: the interpreter's path.
-        python_path: folders that come first on its import path.
+        environment: all of its environment variables.
         arguments: what follows ``PARENT_PID``; everybody can read them.
-        gpus: those that it sees, by their UUIDs; none: those that this process sees.
 
     Raises:
         OSError: the interpreter cannot be started; nothing is left open.
@@ -111,7 +106,7 @@ def start_child(
             (python, module, *arguments),
             theirs,
             output=output_write,
-            environment=_environment(python_path, gpus),
+            environment=environment,
         )
     except BaseException:
         ours.close()
@@ -123,7 +118,9 @@ def start_child(
     return Child(popen, ours, output_read)
 
 
-def run_on_socket(module: str, *, python: str, link: socket.socket) -> int:
+def run_on_socket(
+    module: str, *, python: str, link: socket.socket, environment: Mapping[str, str]
+) -> int:
     """Run ``python -m module FD PARENT_PID`` on a socket until it ends; blocks.
 
     Its output is this process's, and it dies with the calling thread.
@@ -132,6 +129,7 @@ def run_on_socket(module: str, *, python: str, link: socket.socket) -> int:
         module: what it runs; it finds its socket by ``FD``.
         python: the interpreter's path.
         link: a connected socket; our own copy of it is closed.
+        environment: all of its environment variables.
 
     Returns:
         ``Popen.returncode``: negative for a signal.
@@ -139,7 +137,7 @@ def run_on_socket(module: str, *, python: str, link: socket.socket) -> int:
     Raises:
         OSError: the interpreter cannot be started.
     """
-    popen = _start((python, module), link, output=None, environment=dict(os.environ))
+    popen = _start((python, module), link, output=None, environment=environment)
     # The peer is to see the end of the connection with the child's.
     link.close()
     _block_until_exited(popen.pid)
@@ -153,7 +151,7 @@ def _start(
     link: socket.socket,
     *,
     output: int | None,
-    environment: dict[str, str],
+    environment: Mapping[str, str],
 ) -> subprocess.Popen[bytes]:
     python, module, *arguments = command
     fd = link.fileno()
@@ -170,17 +168,6 @@ def _start(
         start_new_session=True,
         env=environment,
     )
-
-
-def _environment(python_path: Sequence[str], gpus: Sequence[str]) -> dict[str, str]:
-    environment = dict(os.environ)
-    if gpus:
-        environment[_VISIBLE] = ",".join(gpus)
-    inherited = environment.get("PYTHONPATH")
-    folders = [*python_path, *([inherited] if inherited else [])]
-    if folders:
-        environment["PYTHONPATH"] = os.pathsep.join(folders)
-    return environment
 
 
 async def _wait_until_exited(pid: int) -> None:

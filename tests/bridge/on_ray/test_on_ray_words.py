@@ -91,6 +91,7 @@ def test_an_order_is_read_as_it_was_written() -> None:
         runtime="vllm",
         plugin_ref="atomr_infer_vllm.plugin:PLUGIN",
         interpreter="/opt/vllm/bin/python",
+        environment={},
         ray=RayHost(address="head:6379", num_gpus=0.5, resources={"TPU": 2}),
     )
     assert order.ray.wanted == "0.5 GPU, 1 CPU, 2 TPU"

@@ -1,0 +1,108 @@
+"""A limit on the memory of an engine's processes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+import pytest
+import trio
+
+from atomr_infer.bridge import open_bridged_runner
+from atomr_infer.bridge.system.memory import is_told, taken_by_group
+from atomr_infer.errors import EngineCrashedError, EngineStartError
+from atomr_infer.model.deployment import Deployment, changes_while_serving
+from atomr_infer.runtimes.contract import RunnerContext
+from tests.bridge.conftest import HERE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
+
+    from atomr_infer.bridge import BridgedRunner
+    from atomr_infer.model.batch import ExecuteBatch
+    from atomr_infer.model.deployment import OptionValue
+
+    Ask = Callable[..., ExecuteBatch]
+
+
+def process(proc: Path, pid: int, group: int, **kib: int) -> None:
+    folder = proc / str(pid)
+    folder.mkdir()
+    (folder / "stat").write_text(f"{pid} (a ) b) S 1 {group} {group} 0")
+    lines = [f"{name}:\t{size:>8} kB" for name, size in kib.items()]
+    (folder / "status").write_text("\n".join(["Name:\ta", *lines, ""]))
+
+
+def limited(
+    limit_gib: float, **options: OptionValue
+) -> AbstractAsyncContextManager[BridgedRunner]:
+    deployment = Deployment(
+        name="awk", runtime="awkward", options=options, memory_limit_gib=limit_gib
+    )
+    return open_bridged_runner(
+        "awkward:PLUGIN", deployment, RunnerContext(), python_path=[str(HERE)]
+    )
+
+
+def test_what_a_group_has_is_counted_and_files_and_others_are_not(
+    tmp_path: Path,
+) -> None:
+    process(tmp_path, 7, 7, RssAnon=100, RssFile=9000, RssShmem=5, VmSwap=10)
+    process(tmp_path, 8, 7, RssAnon=20, RssShmem=6, VmSwap=0)
+    process(tmp_path, 9, 9, RssAnon=5000)
+    process(tmp_path, 10, 7)  # a zombie
+    (tmp_path / "11").mkdir()  # it has ended meanwhile
+    (tmp_path / "sys").mkdir()
+    assert taken_by_group(7, tmp_path) == (110 + 20 + 6) * 1024
+    assert not is_told(tmp_path)
+
+
+async def test_an_engine_with_more_than_it_may_have_is_killed(ask: Ask) -> None:
+    async with limited(0.4) as runner:
+        with trio.fail_after(60):
+            with pytest.raises(EngineCrashedError) as caught:
+                async with runner.execute(ask("grow 600")) as chunks:
+                    async for _ in chunks:
+                        pass
+            ended = await runner.failed()
+    assert caught.value.message.startswith(
+        "the processes of the engine of deployment 'awk' have 0."
+    )
+    assert caught.value.message.endswith(
+        "GiB of memory, and may have 0.4 (memory_limit_gib); they were killed"
+    )
+    assert (caught.value.code, ended.code) == ("out_of_memory", "out_of_memory")
+
+
+async def test_helpers_count_and_a_start_that_takes_too_much_has_failed() -> None:
+    with trio.fail_after(60), pytest.raises(EngineStartError) as caught:
+        async with limited(0.4, load="helpers"):
+            pass
+    assert "and may have 0.4 (memory_limit_gib)" in caught.value.message
+    assert caught.value.code == "out_of_memory"
+
+
+async def test_one_that_has_less_serves_on(ask: Ask) -> None:
+    async with limited(0.4) as runner:
+        async with runner.execute(ask("grow 50")) as chunks:
+            assert (await anext(chunks)).text == "grown"
+        with trio.move_on_after(1.5) as waited:
+            await runner.failed()
+        assert waited.cancelled_caught
+
+
+async def test_a_system_that_does_not_tell_is_no_place_for_a_limit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("atomr_infer.bridge.opening.is_told", lambda: False)
+    with pytest.raises(EngineStartError, match=r"memory_limit_gib is 0\.4, but this"):
+        async with limited(0.4):
+            pass
+
+
+def test_a_limit_is_no_part_of_what_changes_while_it_serves() -> None:
+    now = Deployment(name="a", runtime="ort")
+    assert not changes_while_serving(now, attrs.evolve(now, memory_limit_gib=1.0))
+    assert not changes_while_serving(now, attrs.evolve(now, environment={"A": "b"}))
