@@ -224,8 +224,8 @@ def _grammar(form: ResponseFormat | None) -> dict[str, str]:
         raise InvalidRequestError(
             "this schema cannot be kept to: it may take long to be worked out, and "
             "mistral.rs makes no other answer meanwhile; leave out conditions "
-            "(allOf, oneOf, not, if), patterns, formats and escapes, or serve the "
-            "model with ort, llamacpp or vllm",
+            "(allOf, oneOf, not, if), patterns and formats, or serve the model with "
+            "ort, llamacpp or vllm",
             param="response_format",
         )
     schema = msgspec.json.decode(text)

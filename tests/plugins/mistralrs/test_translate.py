@@ -195,6 +195,8 @@ def test_an_answer_is_kept_to_its_schema_on_one_line() -> None:
         "x-guidance": BLANKS,
     }
     assert grammar_of(b"true") is True
+    told = b'{"description": "one\\n\\u00e9", "properties": {"format": {}}}'
+    assert grammar_of(told) == {**json.loads(told), "x-guidance": BLANKS}
     plain = request_arguments(batch(), 8192, ResponseFormat(kind=FormatKind.TEXT))
     assert "grammar" not in plain
 
