@@ -14,7 +14,12 @@ from atomr_infer.errors import (
 )
 from atomr_infer.model.capabilities import Capabilities, Feature
 from atomr_infer.runtimes.decoding.calls import with_calls
-from atomr_infer.runtimes.decoding.tools import forced_of, format_of
+from atomr_infer.runtimes.decoding.tools import (
+    forced_of,
+    format_of,
+    naming_tools,
+    without_stops,
+)
 from atomr_infer.runtimes.decoding.words import SAMPLING
 from atomr_infer_llamacpp.grammar import grammars_for
 
@@ -120,7 +125,9 @@ class LlamaRunner:
         """
         self._words.check_tools(batch)
         forced = forced_of(batch)
-        generation = await trio.to_thread.run_sync(self._generation, batch, forced)
+        batch = without_stops(batch, forced)
+        with naming_tools(forced):
+            generation = await trio.to_thread.run_sync(self._generation, batch, forced)
         self._engine.submit(generation)
         try:
             yield with_calls(generation, batch, forced)

@@ -24,7 +24,12 @@ import trio
 from atomr_infer.errors import EngineCrashedError, decode, encode
 from atomr_infer.model.capabilities import Capabilities, Feature
 from atomr_infer.runtimes.decoding.calls import with_calls
-from atomr_infer.runtimes.decoding.tools import forced_of, format_of
+from atomr_infer.runtimes.decoding.tools import (
+    forced_of,
+    format_of,
+    naming_tools,
+    without_stops,
+)
 from atomr_infer_mistralrs.figures import Tally
 from atomr_infer_mistralrs.generation import Generation
 from atomr_infer_mistralrs.translate import (
@@ -126,8 +131,10 @@ class MistralRsRunner:
             :data:`DRAIN_S` for the end of a prefill.
         """
         forced = forced_of(batch)
+        batch = without_stops(batch, forced)
         form = batch.response_format if forced is None else format_of(forced)
-        arguments = request_arguments(batch, self._context_tokens, form)
+        with naming_tools(forced):
+            arguments = request_arguments(batch, self._context_tokens, form)
         await self._prefill.acquire()
         # While it waited, a prompt before it may have been the engine's end.
         if self._crash is not None:

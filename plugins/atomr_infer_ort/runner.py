@@ -14,7 +14,12 @@ from atomr_infer.errors import (
 )
 from atomr_infer.model.capabilities import Capabilities, Feature
 from atomr_infer.runtimes.decoding.calls import with_calls
-from atomr_infer.runtimes.decoding.tools import forced_of, format_of
+from atomr_infer.runtimes.decoding.tools import (
+    forced_of,
+    format_of,
+    naming_tools,
+    without_stops,
+)
 from atomr_infer.runtimes.decoding.words import SAMPLING
 
 if TYPE_CHECKING:
@@ -105,10 +110,12 @@ class OrtRunner:
         self._words.check_tools(batch)
         forced = forced_of(batch)
         prompt = await self._tokens(batch)
+        batch = without_stops(batch, forced)
         form = batch.response_format if forced is None else format_of(forced)
         constraints = None
         if self._schemas is not None and form is not None:
-            constraints = await self._schemas.worked_out(form)
+            with naming_tools(forced):
+                constraints = await self._schemas.worked_out(form)
         generation = self._generation(batch, prompt, constraints)
         self._engine.submit(generation)
         try:

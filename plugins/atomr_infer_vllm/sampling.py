@@ -97,6 +97,9 @@ def asked_of(
     structured |= _form(batch)
     if forced is not None:
         structured = {"json": forced.schema}
+        # A call that is cut is none, and there is no text for them to end.
+        arguments |= {"stop": []}
+        arguments.pop("stop_token_ids", None)
     return Asked(arguments=arguments, structured=structured, ignored=ignored)
 
 

@@ -12,6 +12,7 @@ Pure.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -19,6 +20,7 @@ import msgspec
 
 from atomr_infer.errors import (
     EngineError,
+    InferenceError,
     InvalidRequestError,
     UnsupportedFeatureError,
 )
@@ -27,6 +29,8 @@ from atomr_infer.model.batch import ToolCallDelta
 from atomr_infer.runtimes.decoding.turns import parameters_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from atomr_infer.model.batch import ExecuteBatch
 
 
@@ -74,6 +78,31 @@ def format_of(forced: Forced) -> ResponseFormat:
     """Return the form of an answer's text that is calls."""
     schema = msgspec.json.encode(forced.schema)
     return ResponseFormat(kind=FormatKind.JSON_SCHEMA, schema=schema)
+
+
+def without_stops(batch: ExecuteBatch, forced: Forced | None) -> ExecuteBatch:
+    """Return a request whose stop strings do not cut the calls that it requires.
+
+    A call that is cut is none.  They are for an answer's text, and there is none.
+    """
+    if forced is None or not batch.sampling.stop:
+        return batch
+    return attrs.evolve(batch, sampling=attrs.evolve(batch.sampling, stop=()))
+
+
+@contextmanager
+def naming_tools(forced: Forced | None) -> Iterator[None]:
+    """Let a refusal of a schema name the member of the request that it came from.
+
+    What keeps answers to a schema knows of ``response_format`` only; a client that
+    sent tools sent none.
+    """
+    try:
+        yield
+    except InferenceError as error:
+        if forced is not None and error.param == "response_format":
+            error.param = "tools"
+        raise
 
 
 def _calls_schema(batch: ExecuteBatch, tools: list[Tool]) -> dict[str, Any]:

@@ -5,12 +5,19 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, cast
 
+import attrs
 import pytest
 import trio
 import trio.testing
 
-from atomr_infer.errors import EngineCrashedError, EngineError, InferenceError
-from atomr_infer.model.batch import ExecuteBatch, Message, Role
+from atomr_infer.errors import (
+    EngineCrashedError,
+    EngineError,
+    InferenceError,
+    InvalidRequestError,
+)
+from atomr_infer.model.asks import Tool, ToolChoice, ToolMode
+from atomr_infer.model.batch import ExecuteBatch, Message, Role, Sampling
 from atomr_infer.model.figures import running, waiting
 from atomr_infer_mistralrs.runner import MistralRsRunner
 
@@ -114,3 +121,41 @@ async def test_a_thread_that_cannot_start_costs_one_request(
     failed = ("mistral.rs failed: no", None)
     assert [(e.message, e.code) for e in said] == [no_thread, no_thread, failed]
     assert runner.active == 0
+
+
+SLOW = b'{"properties": {"at": {"pattern": "^.*a.*$"}}}'
+LOOKS = (Tool(name="look", parameters=SLOW), Tool(name="go"))
+
+
+async def test_a_schema_of_a_required_tool_that_may_take_long_names_the_tools() -> None:
+    ask = attrs.evolve(ASK, tools=LOOKS, tool_choice=ToolChoice(mode=ToolMode.REQUIRED))
+    runner = runner_of(FailingEngine())
+    with pytest.raises(InvalidRequestError, match="it may take long") as caught:
+        async with runner.execute(ask):
+            pass
+    assert caught.value.param == "tools"
+
+
+class ListeningEngine(FailingEngine):
+    """An engine that fails each request, and keeps what was asked."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.asked: list[dict[str, object]] = []
+        monkeypatch.setattr("mistralrs.ChatCompletionRequest", self._ask)
+
+    def _ask(self, **arguments: object) -> None:
+        self.asked.append(arguments)
+
+
+async def test_a_stop_string_does_not_cut_a_required_call(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine = ListeningEngine(monkeypatch)
+    runner = runner_of(engine)
+    ask = attrs.evolve(ASK, sampling=Sampling(stop=(",",)), tools=LOOKS[1:])
+    required = ToolChoice(mode=ToolMode.REQUIRED)
+    for choice in (None, required):
+        with pytest.raises(EngineError):
+            async with runner.execute(attrs.evolve(ask, tool_choice=choice)) as chunks:
+                await anext(chunks)
+    assert [each["stop_seqs"] for each in engine.asked] == [[","], None]

@@ -103,6 +103,28 @@ async def test_one_of_several_tools_is_called(told: Deployment) -> None:
     assert json.loads(call.arguments)["where"] in ("inside", "outside")
 
 
+async def test_a_stop_string_does_not_cut_a_call_that_is_required(
+    told: Deployment,
+) -> None:
+    sampling = Sampling(max_tokens=200, temperature=1.0, seed=1, stop=(":", "}"))
+    async with opened(told) as runner:
+        for choice in (required(), required("look")):
+            batch = attrs.evolve(ask(choice), sampling=sampling)
+            batch = attrs.evolve(batch, parallel_tool_calls=False)
+            arguments = [call.arguments for call in await calls_of(runner, batch)]
+            assert json.loads("".join(arguments))["where"] in ("inside", "outside")
+
+
+async def test_a_schema_that_cannot_be_kept_names_the_tools(told: Deployment) -> None:
+    odd = Tool(name="odd", parameters=b'{"type": "object", "minProperties": {}}')
+    batch = attrs.evolve(ask(required("odd")), tools=(odd,))
+    async with opened(told) as runner:
+        with pytest.raises(InvalidRequestError, match="cannot be kept to") as caught:
+            async with runner.execute(batch):
+                pass
+    assert caught.value.param == "tools"
+
+
 async def test_a_tool_that_is_not_there_cannot_be_required(told: Deployment) -> None:
     async with opened(told) as runner:
         with pytest.raises(InvalidRequestError, match="names 'fly', which is not in"):

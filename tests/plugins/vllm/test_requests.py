@@ -156,6 +156,14 @@ def test_forms_constrain_the_text_and_forced_calls_come_first() -> None:
     }
 
 
+def test_nothing_stops_a_call_before_its_end() -> None:
+    stopped = ask(sampling=Sampling(stop=(",",)), extra={"stop_token_ids": b"[7]"})
+    free = asked(stopped).arguments
+    assert (free["stop"], free["stop_token_ids"]) == ([","], [7])
+    uncut = asked(stopped, Forced(schema={"type": "object"}, name=None)).arguments
+    assert uncut == {"top_p": 0.9, "n": 1, "max_tokens": 90, "stop": []}
+
+
 # --- the conversation -------------------------------------------------------------
 
 
