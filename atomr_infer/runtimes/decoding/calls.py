@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from atomr_infer.model.batch import ExecuteBatch
+    from atomr_infer.model.parts import RawJson
     from atomr_infer.runtimes.decoding.tools import Forced
 
 OPENS, CLOSES = "<tool_call>", "</tool_call>"
@@ -195,6 +196,7 @@ class CallStream:
         self._reader_of = reader_of
         self._readers: dict[int, Reader] = {}
         self._called: set[int] = set()
+        self._unsaid: dict[int, list[RawJson]] = {}  # logprobs of what is held back
 
     def __aiter__(self) -> CallStream:
         return self
@@ -208,8 +210,21 @@ class CallStream:
         """
         while True:
             chunk = self._read(await anext(self._chunks))
-            if chunk.has_content or chunk.finish_reason or chunk.usage:
+            if chunk.has_content or chunk.finish_reason:
+                return self._with_unsaid(chunk)
+            if chunk.usage:
                 return chunk
+            if chunk.logprobs is not None:
+                self._unsaid.setdefault(chunk.index, []).append(chunk.logprobs)
+
+    def _with_unsaid(self, chunk: TokenChunk) -> TokenChunk:
+        """Return a chunk with the logprobs of what was held back until it, too."""
+        unsaid = self._unsaid.pop(chunk.index, None)
+        if unsaid is None:
+            return chunk
+        if chunk.logprobs is not None:
+            unsaid.append(chunk.logprobs)
+        return attrs.evolve(chunk, logprobs=_joined(unsaid))
 
     def _read(self, chunk: TokenChunk) -> TokenChunk:
         index, reason = chunk.index, chunk.finish_reason
@@ -225,3 +240,15 @@ class CallStream:
         if reason is FinishReason.STOP and index in self._called:
             reason = FinishReason.TOOL_CALLS
         return attrs.evolve(chunk, text=text, tool_calls=calls, finish_reason=reason)
+
+
+class _Logprobs(msgspec.Struct):
+    content: list[msgspec.Raw] | None = None
+    refusal: list[msgspec.Raw] | None = None
+
+
+def _joined(logprobs: list[RawJson]) -> bytes:
+    parts = [msgspec.json.decode(each, type=_Logprobs) for each in logprobs]
+    content = [token for part in parts for token in part.content or ()]
+    refusal = [token for part in parts for token in part.refusal or ()]
+    return msgspec.json.encode(_Logprobs(content, refusal or None))

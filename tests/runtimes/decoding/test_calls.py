@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
+import attrs
 import pytest
 
-from atomr_infer.errors import EngineError
+from atomr_infer.errors import EngineError, InvalidRequestError
 from atomr_infer.model.asks import Tool, ToolChoice, ToolMode
 from atomr_infer.model.batch import (
     ExecuteBatch,
     FinishReason,
+    Sampling,
     TokenChunk,
     ToolCallDelta,
     Usage,
@@ -21,13 +24,14 @@ from atomr_infer.runtimes.decoding.calls import (
     Reader,
     with_calls,
 )
-from atomr_infer.runtimes.decoding.tools import Forced
+from atomr_infer.runtimes.decoding.tools import Forced, naming_tools, without_stops
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 STOP = FinishReason.STOP
 LOOK = Tool(name="look")
+FORM = "response_format"
 ONE = '<tool_call>\n{"name": "look", "arguments": {"at": "<b>é"}}\n</tool_call>'
 TWO = f'Hm <t {ONE}\n{ONE}<tool_call>{{"name": "go"}}</tool_call> so.'
 
@@ -162,3 +166,73 @@ async def test_without_tools_nothing_is_looked_for() -> None:
     assert with_calls(source, ask(), None) is source
     none = ToolChoice(mode=ToolMode.NONE)
     assert with_calls(source, ask(LOOK, tool_choice=none), None) is source
+
+
+async def with_logprobs(*texts: str) -> AsyncIterator[TokenChunk]:
+    for text in texts:
+        told = json.dumps({"content": [{"token": text}], "refusal": None}).encode()
+        yield TokenChunk(text=text, logprobs=told)
+    yield TokenChunk(finish_reason=STOP)
+
+
+async def told_with_logprobs(*texts: str) -> list[tuple[str, list[str]]]:
+    """Return each chunk's text, and the tokens that its logprobs are of."""
+    found = []
+    async for chunk in with_calls(with_logprobs(*texts), ask(LOOK), None):
+        told = json.loads(bytes(chunk.logprobs or b'{"content": []}'))
+        found.append((chunk.text, [each["token"] for each in told["content"]]))
+    return found
+
+
+async def test_logprobs_of_what_was_held_back_come_with_it() -> None:
+    assert await told_with_logprobs("a ", "<", "to", "b", " ok") == [
+        ("a ", ["a "]),
+        ("<tob", ["<", "to", "b"]),
+        (" ok", [" ok"]),
+        ("", []),
+    ]
+    assert await told_with_logprobs("a", "<", "tool") == [
+        ("a", ["a"]),
+        ("<tool", ["<", "tool"]),
+    ]
+
+
+async def test_logprobs_of_a_call_come_with_it() -> None:
+    assert await told_with_logprobs(ONE[:20], ONE[20:50], ONE[50:], ".") == [
+        ("", [ONE[:20], ONE[20:50], ONE[50:]]),
+        (".", ["."]),
+        ("", []),
+    ]
+
+
+async def test_logprobs_of_half_a_character_come_with_the_other_half() -> None:
+    async def halves() -> AsyncIterator[TokenChunk]:
+        async for chunk in with_logprobs("x", "é"):
+            yield attrs.evolve(chunk, text=chunk.text.replace("x", ""))
+
+    found = [chunk async for chunk in with_calls(halves(), ask(LOOK), None)]
+    assert [chunk.text for chunk in found] == ["é", ""]
+    assert json.loads(bytes(found[0].logprobs or b"")) == {
+        "content": [{"token": "x"}, {"token": "é"}],
+        "refusal": None,
+    }
+
+
+def test_stop_strings_do_not_cut_what_must_be_calls() -> None:
+    batch = attrs.evolve(ask(LOOK), sampling=Sampling(stop=(",",), max_tokens=9))
+    assert without_stops(batch, None) is batch
+    uncut = without_stops(batch, Forced(schema={}, name=None))
+    assert uncut.sampling == Sampling(max_tokens=9)
+
+
+def test_a_refused_schema_of_tools_names_the_tools() -> None:
+    for forced, param in ((Forced(schema={}, name=None), "tools"), (None, FORM)):
+        with pytest.raises(InvalidRequestError) as caught, naming_tools(forced):
+            raise InvalidRequestError("no", param=FORM)
+        assert caught.value.param == param
+    with (
+        pytest.raises(InvalidRequestError) as caught,
+        naming_tools(Forced(schema={}, name=None)),
+    ):
+        raise InvalidRequestError("no", param="top_k")
+    assert caught.value.param == "top_k"
