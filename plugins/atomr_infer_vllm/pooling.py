@@ -178,4 +178,5 @@ def _sigmoid(logit: float) -> float:
 def _softmax(row: Sequence[float]) -> Vector:
     most = max(row)
     powers = [math.exp(logit - most) for logit in row]
-    return tuple(power / sum(powers) for power in powers)
+    total = sum(powers)
+    return tuple(power / total for power in powers)

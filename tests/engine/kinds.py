@@ -93,12 +93,12 @@ TESTED: Mapping[Feature | str, Mapping[str, str]] = {
         "python": (f"{_OWN}test_a_class_is_made_loaded_asked_and_closed_in_one_thread"),
     },
     Feature.RERANK: {
-        "vllm": f"{_VLLM}test_pooling.py::test_documents_are_read_behind_the_query",
+        "vllm": f"{_VLLM}test_vllm_judges.py::test_documents_are_ranked",
         "ort": f"{_ORT}test_ranking.py::test_the_numbers_are_those_of_the_reference",
         "tensorrt": f"{_OF_PLANS}test_pairs_are_ranked_as_on_onnx_runtime",
     },
     Feature.CLASSIFY: {
-        "vllm": f"{_VLLM}test_pooling.py::test_labels_get_probabilities_that_make_one",
+        "vllm": f"{_VLLM}test_vllm_judges.py::test_texts_are_classified",
         "ort": (
             f"{_ORT}test_classifying.py::"
             "test_a_text_has_one_label_unless_its_model_says_otherwise"

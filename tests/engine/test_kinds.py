@@ -11,7 +11,7 @@ import pytest
 
 from atomr_infer.model.capabilities import Feature
 from tests.engine.every import ENGINES, Can
-from tests.engine.kinds import LORA, ROWS, RUNTIMES, TESTED
+from tests.engine.kinds import LORA, ROWS, RUNTIMES, TESTED, WHERE
 
 ROOT = Path(__file__).parents[2]
 
@@ -71,6 +71,13 @@ def test_a_test_that_is_named_is_there(test: str) -> None:
     tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
     functions = (ast.FunctionDef, ast.AsyncFunctionDef)
     assert name in {node.name for node in tree.body if isinstance(node, functions)}
+
+
+@pytest.mark.parametrize("runtime", [name for name in RUNTIMES if WHERE[name] == "CPU"])
+def test_an_engine_is_asked_and_no_fake_of_it(runtime: str) -> None:
+    for test in {row[runtime] for row in TESTED.values() if runtime in row}:
+        path = test.partition("::")[0]
+        assert "pytest.mark.engine" in (ROOT / path).read_text(encoding="utf-8"), test
 
 
 def test_both_tables_say_the_same() -> None:

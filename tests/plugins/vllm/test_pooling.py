@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from time import process_time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -126,6 +127,14 @@ async def test_labels_get_probabilities_that_make_one(loop: LoopThread) -> None:
     assert found.vectors[0] == pytest.approx((0.25, 0.75))
     assert found.vectors[1] == (1.0, 0.0)
     assert engine.asked[0][1] == {"task": "classify", "use_activation": False}
+
+
+def test_probabilities_of_many_labels_do_not_take_seconds() -> None:
+    classifying = Classifying(params, config(20_000))
+    began_s = process_time()
+    told = classifying.told([0.0] * 20_000)
+    assert process_time() - began_s < 0.5
+    assert told[0] == pytest.approx(1 / 20_000)
 
 
 @pytest.mark.parametrize(
