@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -324,6 +325,19 @@ class AwkwardRunner:
         """Take some memory, and keep it."""
         self.grown = b"x" * (int(mib) * 2**20)
         yield TokenChunk(text="grown")
+        await trio.sleep_forever()
+
+    async def do_fork(
+        self, batch: ExecuteBatch, mib: str, helpers: str
+    ) -> AsyncIterator[TokenChunk]:
+        """Take some memory, and have idle forks that see it, too."""
+        self.grown = b"x" * (int(mib) * 2**20)
+        for _ in range(int(helpers)):
+            if os.fork() == 0:
+                # Not one of its parent's tasks may run here; the group's end kills it.
+                signal.pause()
+                os._exit(0)
+        yield TokenChunk(text="forked")
         await trio.sleep_forever()
 
     async def do_helper(

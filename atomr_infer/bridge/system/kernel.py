@@ -6,6 +6,7 @@ blocks, for some microseconds.
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -93,7 +94,8 @@ class KernelWatch:
 
     def _read(self, path: Path) -> str:
         try:
-            return path.read_text()
+            # A mount point's name may be no UTF-8, whoever mounted it.
+            return os.fsdecode(path.read_bytes())
         except OSError:
             # Another kernel, a sandbox, a group that is gone: nothing is known of it.
             return ""

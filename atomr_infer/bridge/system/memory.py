@@ -9,7 +9,11 @@ reserved and never touched, as CUDA and the C library's arenas do by the gigabyt
 ``RLIMIT_DATA`` the whole stack of each thread; and both leave an engine that has
 helpers as much for each of them.  So the processes are looked at, twice a second.
 
-Source: Linux, Documentation/filesystems/proc.rst (status, stat).
+What is quickly told counts a page once for each process that has it since a fork, and
+so too much.  Where it is more than they may have, the kernel is asked for each one's
+share of such pages; that walks all of them, and is not for every turn.
+
+Source: Linux, Documentation/filesystems/proc.rst (status, stat, smaps_rollup).
 """
 
 from __future__ import annotations
@@ -29,6 +33,10 @@ if TYPE_CHECKING:
 PROC = Path("/proc")
 
 TURN_S = 0.5
+
+_REST = 10
+"""A turn is at least so many times as long as its look took: a walk over the pages of a
+process costs a second for some 100 GiB, in which it waits to map more."""
 
 _GROUP = 2
 """The process group in ``stat``, counted behind the name."""
@@ -53,8 +61,27 @@ def is_told(proc: Path = PROC) -> bool:
 
 
 def taken_by_group(group: int, proc: Path = PROC) -> int:
-    """Return the bytes that the processes of a group have; reads some files of each."""
-    return in_all(_members(group, proc))
+    """Return the bytes that the processes of a group have; reads some files of each.
+
+    A page that several have since a fork counts for each of them.
+    """
+    return in_all(_status(folder) or Taken() for folder in _members(group, proc))
+
+
+def shares_of_group(group: int, proc: Path = PROC) -> int:
+    """Return the bytes that the processes of a group have, each page once.
+
+    It is slow.  Of a process whose share the kernel does not tell, all counts.
+    """
+    return in_all(_shares(folder) or Taken() for folder in _members(group, proc))
+
+
+def excess(group: int, limit_bytes: int, proc: Path = PROC) -> int | None:
+    """Return the bytes that a group's processes have; None: no more than they may."""
+    if taken_by_group(group, proc) <= limit_bytes:
+        return None
+    taken = shares_of_group(group, proc)
+    return taken if taken > limit_bytes else None
 
 
 def in_all(processes: Iterable[Taken]) -> int:
@@ -74,29 +101,32 @@ async def await_excess(
 
     Cancellation: safe.
     """
-    take: Callable[[int, Path], int] = taken_by_group
+    look: Callable[[int, int, Path], int | None] = excess
     while True:
+        began_at = trio.current_time()
         # A machine has thousands of processes, and no request is to wait for them.
-        taken = await trio.to_thread.run_sync(take, group, proc)
-        if taken > limit_bytes:
+        taken = await trio.to_thread.run_sync(look, group, limit_bytes, proc)
+        if taken is not None:
             return taken
-        await trio.sleep(turn_s)
+        took_s = trio.current_time() - began_at
+        await trio.sleep(max(turn_s, _REST * took_s))
 
 
-def _members(group: int, proc: Path) -> Iterable[Taken]:
+def _members(group: int, proc: Path) -> Iterable[Path]:
     for folder in proc.iterdir():
         if folder.name.isdigit():
             # One that has ended meanwhile has nothing.
             with suppress(OSError):
-                stat = (folder / "stat").read_text().rpartition(")")[2].split()
+                # Its name may have parentheses of its own.
+                stat = _text(folder / "stat").rpartition(")")[2].split()
                 if int(stat[_GROUP]) == group:
-                    yield _status(folder) or Taken()
+                    yield folder
 
 
 def _status(folder: Path) -> Taken | None:
     """Return what a process has; None: the kernel does not say, or it has ended."""
     try:
-        text = (folder / "status").read_text()
+        text = _text(folder / "status")
     except OSError:
         return None
     anonymous = count_in(text, "RssAnon:")
@@ -104,3 +134,34 @@ def _status(folder: Path) -> Taken | None:
         return None
     swapped, shared = count_in(text, "VmSwap:"), count_in(text, "RssShmem:")
     return Taken((anonymous + (swapped or 0)) * 1024, (shared or 0) * 1024)
+
+
+def _shares(folder: Path) -> Taken | None:
+    """Return what a process has, of pages that others have too its share alone.
+
+    Returns:
+        What it has in all where the kernel does not tell its share: it is another
+        user's, or the kernel is older than 5.4.  None: as for :func:`_status`.
+    """
+    taken = _status(folder)
+    if taken is None:
+        return None
+    try:
+        text = _text(folder / "smaps_rollup")
+    except OSError:
+        return taken
+    anonymous, swapped = count_in(text, "Pss_Anon:"), count_in(text, "SwapPss:")
+    if anonymous is None:
+        return taken
+    return Taken((anonymous + (swapped or 0)) * 1024, taken.shared)
+
+
+def _text(file: Path) -> str:
+    """Return a file of a process.
+
+    Its name, which anybody gives it, is cut at 15 bytes, inside a character too.
+
+    Raises:
+        OSError: it has ended, or is not ours to look at.
+    """
+    return file.read_bytes().decode(errors="replace")

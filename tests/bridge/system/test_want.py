@@ -129,7 +129,10 @@ def counts(
     for folder in (proc / "self", proc / "77", group):
         folder.mkdir(parents=True)
     kind = "cgroup c rw,memory" if version == 1 else "cgroup2 c rw"
-    (proc / "self/mountinfo").write_text(f"1 1 0:1 / {mount} rw - {kind}\n")
+    # Others may have mounted what they like, where they like.
+    theirs = b"2 1 0:2 / /media/caf\xe9 rw - vfat d rw\n"
+    ours = f"1 1 0:1 / {mount} rw - {kind}\n".encode()
+    (proc / "self/mountinfo").write_bytes(theirs + ours)
     (proc / "77/cgroup").write_text("4:memory:/pod\n" if version == 1 else "0::/pod\n")
     (proc / "meminfo").write_text("MemTotal:       2048 kB\nMemFree: 1 kB\n")
     names = {
