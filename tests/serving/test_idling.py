@@ -11,6 +11,7 @@ import pytest
 import trio
 
 from atomr_infer.errors import (
+    EngineCrashedError,
     EngineStartError,
     InferenceError,
     NotReadyError,
@@ -68,6 +69,24 @@ async def test_an_idle_engine_stops_and_the_next_request_starts_it(
         assert (tree.lab.opened, phase(tree)) == (2, "serving")
         await asleep(tree)
         assert tree.lab.closed == 2
+
+
+async def test_deaths_between_rests_do_not_add_up(
+    open_tree: OpenTree, autojump_clock: MockClock
+) -> None:
+    async with open_tree() as tree:
+        tree.lab.plan = [MockScript(load_s=40.0)] * 40
+        await tree.serving.deploy(M)
+        for _ in range(8):
+            # It answers, and goes to rest; woken, it dies with nobody there.
+            await tree.ask()
+            await asleep(tree)
+            with trio.move_on_after(20):
+                await tree.ask()
+            await until(lambda: phase(tree) == "serving", within_s=90)
+            tree.lab.runners[-1].fail(EngineCrashedError("killed by SIGKILL (9)"))
+            await trio.sleep(60)
+        assert tree.serving.replicas("m") != ()
 
 
 async def test_an_engine_in_use_does_not_stop(

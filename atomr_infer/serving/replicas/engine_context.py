@@ -318,6 +318,9 @@ class EngineContext:
             return None
         finally:
             self._runner = None
+            if life.answered:
+                # It may have gone to rest, too: who fails next is the first in a row.
+                self._starts = FailedStarts()
             life.end(NotReadyError(f"{name} was stopped"))
 
     def _fails(self, failure: InferenceError) -> None:
