@@ -35,8 +35,8 @@ finally:
     print("modules:", len(sys.modules))
 """
 
-# What a gateway of one deployment loads until it stops is 1,065.
-MOST_MODULES = 1_100
+# What a gateway of one deployment loads until it stops is 1,099.
+MOST_MODULES = 1_120
 
 
 async def test_help_names_every_command() -> None:
