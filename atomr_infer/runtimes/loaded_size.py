@@ -8,24 +8,25 @@ what a file holds, half of it counts.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from atomr_infer.runtimes.weights import safetensors_header, weight_files
+from atomr_infer.runtimes.weights import safetensors_tensors, weight_files
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from atomr_infer.runtimes.weights import Tensor
+
 _FLOATS = ("F64", "F32", "F16", "BF16")
 """What is loaded in another width, in the words of safetensors."""
 
 _LEAST_BYTES = 0.5
-"""What a number of an unknown kind takes, at least: 4 bits."""
+"""What a number of another kind takes, at least.  The hub counts a quantized model's as
+they are unpacked: of one ``I32`` eight of 4 bits."""
 
 _UNTOLD = 0.5
 """The share of a file's bytes that counts where it does not say what it holds."""
-
-_BYTES = {"I64": 8, "U64": 8, "I32": 4, "U32": 4, "I16": 2, "U16": 2, "I8": 1, "U8": 1}
 
 
 def loaded_bytes(model: Path, float_bytes: float) -> int:
@@ -42,42 +43,40 @@ def loaded_bytes(model: Path, float_bytes: float) -> int:
     >>> loaded_bytes(Path("/nowhere"), 2)
     0
     """
-    return sum(_of_file(file, float_bytes) for file in _files(model))
+    return sum(_of_file(file, float_bytes) for file in weight_files(model))
 
 
 def kept_bytes(model: Path) -> int:
     """Return what the files take that are read when a model is loaded."""
-    return sum(file.stat().st_size for file in _files(model))
-
-
-def _files(model: Path) -> list[Path]:
-    files = {file.name: file for file in weight_files(model)}
-    return [files[name] for name in without_copies([*files])]
+    return sum(file.stat().st_size for file in weight_files(model))
 
 
 def counted_bytes(numbers: Mapping[str, int], float_bytes: float) -> int:
     """Return what numbers take once they are loaded, at least.
 
     Args:
-        numbers: how many there are of each kind, in the words of safetensors.
+        numbers: how many there are of each kind, in the words of safetensors; several
+            may be packed into one of another kind.
         float_bytes: as of :func:`loaded_bytes`.
 
-    >>> counted_bytes({"F32": 10, "BF16": 10, "I32": 5}, 2)
-    60
+    >>> counted_bytes({"F32": 10, "BF16": 10, "I32": 8}, 2)
+    44
     """
-    return int(sum(n * _width(kind, float_bytes) for kind, n in numbers.items()))
+    return int(
+        sum(
+            count * (float_bytes if kind in _FLOATS else _LEAST_BYTES)
+            for kind, count in numbers.items()
+        )
+    )
 
 
-def without_copies(names: list[str]) -> list[str]:
-    """Leave out the files that hold a model a second time, in its makers' own layout.
+def has_packed(numbers: Mapping[str, int]) -> bool:
+    """Return whether there are numbers that may be packed into those of another kind.
 
-    >>> without_copies(["consolidated.safetensors", "model.safetensors"])
-    ['model.safetensors']
-    >>> without_copies(["consolidated.safetensors"])
-    ['consolidated.safetensors']
+    >>> has_packed({"BF16": 10, "I32": 8}), has_packed({"BF16": 10})
+    (True, False)
     """
-    usual = [name for name in names if not name.startswith("consolidated")]
-    return usual or names
+    return any(kind not in _FLOATS for kind in numbers)
 
 
 def untold_bytes(file_bytes: int) -> int:
@@ -85,27 +84,13 @@ def untold_bytes(file_bytes: int) -> int:
     return int(file_bytes * _UNTOLD)
 
 
-def _width(kind: str, float_bytes: float) -> float:
-    return float_bytes if kind in _FLOATS else _BYTES.get(kind, _LEAST_BYTES)
-
-
 def _of_file(file: Path, float_bytes: float) -> int:
-    header = safetensors_header(file) if file.suffix == ".safetensors" else None
-    if header is None:
+    tensors = safetensors_tensors(file)
+    if tensors is None:
         return untold_bytes(file.stat().st_size)
-    # What is without offsets are the file's own remarks.
-    tensors = [
-        each
-        for each in header.values()
-        if isinstance(each, dict) and {"dtype", "shape", "data_offsets"} <= each.keys()
-    ]
     return int(sum(_of_tensor(tensor, float_bytes) for tensor in tensors))
 
 
-def _of_tensor(tensor: Mapping[str, Any], float_bytes: float) -> float:
-    if tensor["dtype"] in _FLOATS:
-        shape: list[int] = tensor["shape"]
-        return math.prod(shape) * float_bytes
-    begin, end = tensor["data_offsets"]
-    size: int = end - begin
-    return size
+def _of_tensor(tensor: Tensor, float_bytes: float) -> float:
+    is_float = tensor.kind in _FLOATS
+    return math.prod(tensor.shape) * float_bytes if is_float else tensor.size

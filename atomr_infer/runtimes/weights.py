@@ -10,16 +10,39 @@ import math
 import struct
 from typing import TYPE_CHECKING, Any
 
+import attrs
+
 from atomr_infer.runtimes.gguf_files import part_paths
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 _KINDS = (".safetensors", ".gguf", ".bin")
 """Of the files of a directory, the first kind that is there counts: a model is often
 there twice."""
 
+_INDEX = "model.safetensors.index.json"
+
 _MAX_HEADER_BYTES = 100 * 2**20
+
+_MOST_BYTES = 4
+"""What a number takes in a file that does not say so, at most: 32 bits."""
+
+
+@attrs.frozen
+class Tensor:
+    """What a safetensors file says of one tensor.
+
+    Attributes:
+        kind: of its numbers, in the words of safetensors.
+        shape: how many of them, along each side.
+        size: bytes in the file.
+    """
+
+    kind: str
+    shape: tuple[int, ...]
+    size: int
 
 
 def weights_bytes(model: Path) -> int:
@@ -38,20 +61,51 @@ def weights_bytes(model: Path) -> int:
 
 
 def weight_files(model: Path) -> tuple[Path, ...]:
-    """Return the files that hold a model's weights, in order."""
+    """Return the files that an engine reads a model's weights from, in order.
+
+    Of a directory these are neither a second copy of the model nor what its index does
+    not name.  A link that leads nowhere is no file.
+    """
     if model.is_file():
         return tuple(part for part in part_paths(model) if part.is_file())
     for kind in _KINDS:
-        found = tuple(sorted(model.glob(f"*{kind}")))
+        found = {file.name: file for file in model.glob(f"*{kind}") if file.is_file()}
         if found:
-            return found
+            read = without_copies(_indexed(model, found))
+            return tuple(found[name] for name in sorted(read))
     return ()
 
 
-def quantized_bytes(model: Path, bytes_per_weight: float) -> int:
-    """Return what a directory's weights take when its matrices are quantized.
+def _indexed(model: Path, names: Iterable[str]) -> list[str]:
+    """Return those of a directory's files that its index names; all, without one."""
+    try:
+        index = json.loads((model / _INDEX).read_bytes())
+    except (OSError, ValueError):
+        return [*names]  # it has none, or one that the engine complains of
+    placed = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(placed, dict):
+        return [*names]
+    named = {name for name in placed.values() if isinstance(name, str)}
+    # One that names none of them is of others, as beside files of another kind.
+    return [name for name in names if name in named] or [*names]
 
-    A file whose header says nothing of use counts as it is.
+
+def without_copies(names: list[str]) -> list[str]:
+    """Leave out the files that hold a model a second time, in its makers' own layout.
+
+    >>> without_copies(["consolidated.safetensors", "model.safetensors"])
+    ['model.safetensors']
+    >>> without_copies(["consolidated.safetensors"])
+    ['consolidated.safetensors']
+    """
+    usual = [name for name in names if not name.startswith("consolidated")]
+    return usual or names
+
+
+def quantized_bytes(model: Path, bytes_per_weight: float) -> int:
+    """Return what a directory's weights take when its matrices are quantized, at least.
+
+    A file that does not say what it holds counts as matrices of 32 bits.
 
     Args:
         model: the directory.
@@ -61,30 +115,41 @@ def quantized_bytes(model: Path, bytes_per_weight: float) -> int:
 
 
 def _quantized(file: Path, bytes_per_weight: float) -> int:
-    size = file.stat().st_size
-    header = safetensors_header(file) if file.suffix == ".safetensors" else None
-    if header is None:
-        return size
-    return int(sum(_tensor(one, bytes_per_weight) for one in header.values()))
+    tensors = safetensors_tensors(file)
+    if tensors is None:
+        share = min(1.0, bytes_per_weight / _MOST_BYTES)
+        return int(file.stat().st_size * share)
+    return int(sum(_smaller(tensor, bytes_per_weight) for tensor in tensors))
 
 
-def _tensor(tensor: Any, bytes_per_weight: float) -> float:  # noqa: ANN401 - JSON
-    shape, offsets = tensor.get("shape"), tensor.get("data_offsets")
-    if offsets is None:
-        return 0  # the file's own remarks
-    stays = len(shape) < 2
-    size: int = offsets[1] - offsets[0]
-    return size if stays else min(size, math.prod(shape) * bytes_per_weight)
+def _smaller(tensor: Tensor, bytes_per_weight: float) -> float:
+    stays = len(tensor.shape) < 2
+    count = math.prod(tensor.shape)
+    return tensor.size if stays else min(tensor.size, count * bytes_per_weight)
 
 
-def safetensors_header(file: Path) -> dict[str, Any] | None:
-    """Return what a safetensors file says of its tensors; None: it makes no sense."""
+def safetensors_tensors(file: Path) -> list[Tensor] | None:
+    """Return what a file says of its tensors; None: it does not, or makes no sense."""
+    if file.suffix != ".safetensors":
+        return None
     try:
         with file.open("rb") as opened:
             (length,) = struct.unpack("<Q", opened.read(8))
             if length > _MAX_HEADER_BYTES:
                 return None
             header = json.loads(opened.read(length))
-    except (struct.error, ValueError):
+        # What is without offsets are the file's own remarks.
+        return [
+            _tensor(each)
+            for each in header.values()
+            if isinstance(each, dict) and "data_offsets" in each
+        ]
+    except (OSError, struct.error, ValueError, TypeError, LookupError, AttributeError):
         return None  # the engine says what is wrong with it
-    return header if isinstance(header, dict) else None
+
+
+def _tensor(said: dict[str, Any]) -> Tensor:
+    begin, end = said["data_offsets"]
+    return Tensor(
+        str(said["dtype"]), tuple(int(side) for side in said["shape"]), int(end - begin)
+    )

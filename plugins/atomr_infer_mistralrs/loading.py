@@ -16,6 +16,7 @@ from atomr_infer.runtimes.gpu_memory import free_gpu_bytes
 from atomr_infer.runtimes.hub import fetch_model, hub_of
 from atomr_infer.runtimes.hub_names import HubModel
 from atomr_infer.runtimes.kept_models import cache_folder
+from atomr_infer.runtimes.loaded_size import loaded_bytes
 from atomr_infer.runtimes.memory import check_fits, free_bytes
 from atomr_infer.runtimes.weights import quantized_bytes, weights_bytes
 from atomr_infer_mistralrs.faults import first_line
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
 
     from atomr_infer.model.secret import Secret
     from atomr_infer.runtimes.kept_models import Report
+
+_FLOAT_BYTES_ON_GPUS = 2
+"""What a number of a directory takes there: mistral.rs loads those of 32 bits in 16."""
 
 UNKNOWN_CONTEXT_TOKENS = 4096
 """Bounds answers of a model that does not say how long its context is."""
@@ -100,12 +104,15 @@ def _check_room(
     Raises:
         EngineStartError: with both figures.
     """
-    if in_situ is None:
-        needed = weights_bytes(path)
-    else:
+    is_for_cuda = _is_for_cuda()
+    if in_situ is not None:
         needed = quantized_bytes(path, BYTES_PER_WEIGHT[in_situ])
+    elif is_for_cuda and path.is_dir():
+        needed = loaded_bytes(path, _FLOAT_BYTES_ON_GPUS)
+    else:
+        needed = weights_bytes(path)
     free = free_bytes()
-    if not _is_for_cuda():
+    if not is_for_cuda:
         check_fits(str(path), needed, free)
         return
     # It fills the GPUs, and computes the layers that are left over on the processors.

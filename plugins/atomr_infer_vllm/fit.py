@@ -17,12 +17,13 @@ from atomr_infer.runtimes.contract import Progress
 from atomr_infer.runtimes.gpu_memory import free_gpu_bytes, load_nvml
 from atomr_infer.runtimes.loaded_size import (
     counted_bytes,
+    has_packed,
     loaded_bytes,
     untold_bytes,
-    without_copies,
 )
 from atomr_infer.runtimes.memory import check_fits, free_bytes
-from atomr_infer_vllm.options import hub_name
+from atomr_infer.runtimes.weights import without_copies
+from atomr_infer_vllm.options import ALSO_SPREAD_OVER, hub_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -33,10 +34,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _HUB_ANSWERS_IN_S = 10.0
-
-_ALSO_SPREAD_OVER = ("pipeline_parallel_size", "data_parallel_size")
-"""Arguments of vLLM's engine that say of more GPUs.  Data are spread over copies of
-most models, but experts over the GPUs of all of them."""
 
 _KINDS = (".safetensors", ".bin", ".pt")
 
@@ -68,8 +65,8 @@ def check_model_fits(
     if any("offload" in name for name in options.engine):
         return  # weights are elsewhere, too
     count = options.tensor_parallel
-    for name in _ALSO_SPREAD_OVER:
-        count *= max(1, int(options.engine.get(name) or 1))
+    for name in ALSO_SPREAD_OVER:
+        count *= options.engine.get(name, 1)
     share = options.gpu_memory
     free = free_gpu_bytes(os.environ, range(count), load, share=share)
     gpus = "the GPU" if count == 1 else f"{count} GPUs together"
@@ -109,10 +106,14 @@ def _float_bytes(options: Options) -> float:
 
 
 def _told_bytes(told: Any, width: float) -> int:  # noqa: ANN401  the hub's ModelInfo
-    if told.safetensors is not None:
-        return counted_bytes(told.safetensors.parameters, width)
     sizes = {file.rfilename: file.size or 0 for file in told.siblings or ()}
-    return untold_bytes(sum(sizes[name] for name in _weights_among(sizes)))
+    kept = sum(sizes[name] for name in _weights_among(sizes))
+    if told.safetensors is None:
+        return untold_bytes(kept)
+    numbers = told.safetensors.parameters
+    counted = counted_bytes(numbers, width)
+    # Numbers of 2 bits are packed more densely than is counted, and stay as they are.
+    return min(counted, kept) if has_packed(numbers) and kept else counted
 
 
 def _weights_among(names: Iterable[str]) -> list[str]:

@@ -49,7 +49,9 @@ ALWAYS = {
 }
 """Arguments of vLLM's engine that are as they must be here, and why."""
 
-
+ALSO_SPREAD_OVER = ("pipeline_parallel_size", "data_parallel_size")
+"""Arguments of vLLM's engine that say of more GPUs.  Data are spread over copies of
+most models, but experts over the GPUs of all of them."""
 _OF_A_PATH = ("/", "./", "../", "~")
 """How a path begins.  Another name is the hub's, with its ``hf:`` or without."""
 
@@ -238,7 +240,7 @@ def _flag(value: OptionValue) -> bool:
     raise _NotAllowedError("give true or false")
 
 
-def _whole(most: int) -> Callable[[OptionValue], int]:
+def _whole(most: int, where: str = "") -> Callable[[OptionValue], int]:
     def parse(value: OptionValue) -> int:
         # A bool is an int to Python, and no number to a person.
         if (
@@ -247,7 +249,7 @@ def _whole(most: int) -> Callable[[OptionValue], int]:
             and 1 <= value <= most
         ):
             return value
-        raise _NotAllowedError(f"give a whole number from 1 to {most}")
+        raise _NotAllowedError(f"{where}give a whole number from 1 to {most}")
 
     return parse
 
@@ -275,6 +277,8 @@ def _arguments(value: OptionValue) -> dict[str, Any]:
             raise _NotAllowedError(f"{name!r} has an option here: {OURS[name]}")
         if name in ALWAYS:
             raise _NotAllowedError(f"{name!r} cannot be set: {ALWAYS[name]}")
+    for name in value.keys() & set(ALSO_SPREAD_OVER):
+        _whole(65_536, f"for {name!r}, ")(value[name])
     return dict(value)
 
 

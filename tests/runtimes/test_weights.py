@@ -63,8 +63,23 @@ def test_matrices_are_smaller_when_quantized_and_vectors_are_not(
     assert weights_bytes(tmp_path) > 64 * 32 * 4
 
 
-def test_a_file_that_makes_no_sense_counts_as_it_is(tmp_path: Path) -> None:
+def test_a_second_copy_of_the_model_does_not_count(tmp_path: Path) -> None:
+    model = write_safetensors(tmp_path / "model.safetensors", {"w": [64, 32]})
+    write_safetensors(tmp_path / "consolidated.safetensors", {"w": [64, 32]})
+    assert weights_bytes(tmp_path) == model.stat().st_size
+    assert quantized_bytes(tmp_path, 34 / 32) == 64 * 34
+
+
+def test_a_file_that_does_not_say_what_it_holds_is_quantized_from_32_bits(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "pytorch_model.bin").write_bytes(b"x" * 128)
+    assert quantized_bytes(tmp_path, 34 / 32) == 34
+    assert quantized_bytes(tmp_path, 5.0) == 128
+
+
+def test_a_file_that_makes_no_sense_counts_like_it(tmp_path: Path) -> None:
     (tmp_path / "a.safetensors").write_bytes(b"short")
     (tmp_path / "b.safetensors").write_bytes(b"\xff" * 20)
     (tmp_path / "c.safetensors").write_bytes(struct.pack("<Q", 2) + b"[]")
-    assert quantized_bytes(tmp_path, 34 / 32) == 5 + 20 + 10
+    assert quantized_bytes(tmp_path, 2.0) == 2 + 10 + 5

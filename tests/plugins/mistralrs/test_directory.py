@@ -27,6 +27,7 @@ from atomr_infer_mistralrs.options import BYTES_PER_WEIGHT, Quantization
 from atomr_infer_mistralrs.plugin import PLUGIN
 from tests.runtimes.fake_hub import REPO, FakeHub, serving
 from tests.runtimes.recorded_gpus import RecordedGpus
+from tests.runtimes.test_loaded_size import write
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -314,12 +315,24 @@ async def test_a_model_larger_than_free_memory_is_refused_before_it_is_loaded(
     assert told == []
 
 
+@pytest.mark.parametrize(
+    ("mib", "says"),
+    [
+        (
+            18,
+            "its weights have 9 MiB, and 7 MiB of memory of the GPUs and the machine "
+            "together are free",
+        ),
+        (14, "mistral.rs cannot load"),
+    ],
+)
 async def test_with_gpus_their_memory_counts_beside_the_machine_s(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mib: int, says: str
 ) -> None:
     (tmp_path / "config.json").write_text(json.dumps(CONFIG))
-    with (tmp_path / "model.safetensors").open("wb") as weights:
-        weights.truncate(9 * 2**20)
+    # Of 32 bits, which are 16 once they are loaded there.
+    write(tmp_path / "model.safetensors", ("F32", [mib * 2**18], mib * 2**20))
+    write(tmp_path / "consolidated.safetensors", ("F32", [2**28], 2**30))
     monkeypatch.setattr(loading, "_is_for_cuda", lambda: True)
     monkeypatch.setattr(loading, "free_bytes", lambda: 3 * 2**20)
     gpus = (FreeGpu(f"GPU-{number}", "T4", 2 * 2**20) for number in range(2))
@@ -329,7 +342,4 @@ async def test_with_gpus_their_memory_counts_beside_the_machine_s(
     with pytest.raises(EngineStartError) as caught:
         async with PLUGIN.open_runner(deployment, RunnerContext()):
             pytest.fail("opened")
-    assert (
-        "its weights have 9 MiB, and 7 MiB of memory of the GPUs and the machine "
-        "together are free" in caught.value.message
-    )
+    assert says in caught.value.message

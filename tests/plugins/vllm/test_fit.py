@@ -46,9 +46,12 @@ def refused(weights: str, *, driver: RecordedGpus | None = GPUS, **said: Any) ->
     return caught.value.message
 
 
-def numbers(**kinds: int) -> SimpleNamespace:
+def numbers(file_mib: int | None = None, **kinds: int) -> SimpleNamespace:
+    """What the hub tells of one file; None: not its size."""
+    size = None if file_mib is None else file_mib * MIB
     return SimpleNamespace(
-        safetensors=SimpleNamespace(parameters={k: n * MIB for k, n in kinds.items()})
+        safetensors=SimpleNamespace(parameters={k: n * MIB for k, n in kinds.items()}),
+        siblings=[SimpleNamespace(rfilename="model.safetensors", size=size)],
     )
 
 
@@ -105,7 +108,12 @@ def test_where_nobody_knows_the_gpus_nothing_is_refused(
 @pytest.mark.parametrize(
     ("told", "mib"),
     [
-        (numbers(F32=10, BF16=90, I32=1), 204),
+        (numbers(400, F32=10, BF16=90), 200),
+        (numbers(60, F32=50, BF16=50), 200),
+        # Each I32 is told as the eight numbers of 4 bits, or more of 2, in it.
+        (numbers(F16=46, I32=16), 100),
+        (numbers(101, F16=46, I32=16), 100),
+        (numbers(96, F16=46, I32=16), 96),
         (files(model__safetensors=300, consolidated__safetensors=300, a__bin=300), 150),
         (files(pytorch_model__bin=300, README__md=900), 150),
     ],
@@ -120,6 +128,14 @@ def test_the_hub_says_how_large_its_model_is(
         check_model_fits(options, seen.append, on_cpu=False, load=lambda: GPUS)
     assert hub.asked == [("org/large", "v1")]
     assert [each.phase for each in seen] == ["asking for org/large"]
+
+
+def test_a_quantized_model_of_the_hub_that_fits_is_not_refused(hub: Hub) -> None:
+    # As of an 8B model of 4 bits, a hundredth of it.
+    hub.told = numbers(56, F16=11, I32=70)
+    check("org/packed")
+    hub.told = numbers(60, BF16=11, U8=70)
+    check("org/packed")
 
 
 def test_on_a_cpu_a_model_of_the_hub_is_weighed_too(

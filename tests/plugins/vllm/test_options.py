@@ -102,6 +102,12 @@ def test_every_option_is_read() -> None:
         ({"eager": "yes"}, "eager is 'yes'; give true or false"),
         ({"lora": ["a"]}, "give a table with an adapter's directory for each name"),
         (
+            {"engine": {"data_parallel_size": "two"}},
+            "engine is {'data_parallel_size': 'two'}; for 'data_parallel_size', give "
+            "a whole number from 1 to 65536",
+        ),
+        ({"engine": {"pipeline_parallel_size": 0}}, "for 'pipeline_parallel_size', "),
+        (
             {"engine": {"max_num_seqs": 1}},
             "'max_num_seqs' has an option here: max_seqs",
         ),
