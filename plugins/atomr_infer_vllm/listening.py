@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,8 @@ from atomr_infer_vllm.telling import LISTENER, NEWS
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+log = logging.getLogger(__name__)
+
 
 @asynccontextmanager
 async def listening(
@@ -24,27 +27,48 @@ async def listening(
 ) -> AsyncIterator[None]:
     """Report what the workers say that are started in the block.
 
+    Where there can be no socket, nothing is reported, which is logged.
+
     Args:
         report: told of it, from the trio thread.
         total: bytes of the weights; None: not known.
     """
-    with tempfile.TemporaryDirectory(prefix="atomr-infer-") as folder:
-        path = str(Path(folder) / "news")
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
-            await heard.bind(path)
-            os.environ[LISTENER] = path
-            try:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(_report, heard, report, total)
-                    yield
-                    nursery.cancel_scope.cancel()
-            except BaseExceptionGroup as group:
-                # The nursery is ours alone: what the block raised must leave it bare.
-                if len(group.exceptions) == 1:
-                    raise group.exceptions[0] from group.exceptions[0].__cause__
-                raise
-            finally:
-                del os.environ[LISTENER]
+    with ExitStack() as opened:
+        heard = await _socket(opened)
+        if heard is None:
+            yield
+            return
+        os.environ[LISTENER] = heard.getsockname()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_report, heard, report, total)
+                yield
+                nursery.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            # The nursery is ours alone: what the block raised must leave it bare.
+            if len(group.exceptions) == 1:
+                raise group.exceptions[0] from group.exceptions[0].__cause__
+            raise
+        finally:
+            del os.environ[LISTENER]
+
+
+async def _socket(opened: ExitStack) -> socket.SocketType | None:
+    """Return a socket at a path that others cannot reach; None: there can be none."""
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="atomr-infer-")
+        path = Path(opened.enter_context(folder)) / "news"
+        heard = opened.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+        await heard.bind(str(path))
+    except OSError as error:
+        # It is for news only, and vLLM starts without them.
+        log.warning(
+            "how far the weights are loaded is not shown: no socket for it in TMPDIR "
+            "(%s); set TMPDIR to a short path that can be written to",
+            error,
+        )
+        return None
+    return heard
 
 
 async def _report(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -86,6 +87,26 @@ async def test_of_a_spread_model_the_worker_that_is_ahead_counts_and_all_must_en
         *(("loading the weights", done, None) for done in (1, 5, 10, 10, 10)),
         ("warming up", None, None),
     ]
+
+
+@pytest.mark.parametrize("place", ["x" * 100, "missing"])
+async def test_without_room_for_a_socket_it_goes_on_and_says_so_once(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    place: str,
+) -> None:
+    folder = tmp_path / place
+    if place != "missing":
+        folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    with pytest.raises(OSError, match="of the start"):
+        async with listening(lambda _: None, 1):
+            assert LISTENER not in os.environ
+            raise OSError("of the start")
+    assert [each.levelname for each in caplog.records] == ["WARNING"]
+    assert "how far the weights are loaded is not shown" in caplog.text
+    assert not folder.exists() or not list(folder.iterdir())
 
 
 async def test_what_fails_meanwhile_leaves_it_bare() -> None:
