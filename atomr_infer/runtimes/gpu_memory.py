@@ -172,23 +172,27 @@ def _there(load: Callable[[], Nvml], share: float) -> tuple[FreeGpu, ...]:
     try:
         nvml.nvmlInit()
         try:
-            return tuple(_gpus(nvml, share))
+            found = list(_gpus(nvml, share))
         finally:
             nvml.nvmlShutdown()
     except nvml.NVMLError:
         # There is no driver, or it does not tell, as of memory that the GPU shares
         # with the processors, or of a part of a GPU that was given to a container.
         return ()
+    known = tuple(gpu for gpu in found if gpu is not None)
+    return known if len(known) == len(found) else ()
 
 
-def _gpus(nvml: Nvml, share: float) -> Iterator[FreeGpu]:
+def _gpus(nvml: Nvml, share: float) -> Iterator[FreeGpu | None]:
+    """Yield what is known of each GPU; None: too little."""
     for index in range(nvml.nvmlDeviceGetCount()):
         handle = nvml.nvmlDeviceGetHandleByIndex(index)
         memory = nvml.nvmlDeviceGetMemoryInfo(handle)
-        free = min(memory.free, int(memory.total * share))
-        yield FreeGpu(
-            nvml.nvmlDeviceGetUUID(handle), nvml.nvmlDeviceGetName(handle), free
-        )
+        uuid, name = nvml.nvmlDeviceGetUUID(handle), nvml.nvmlDeviceGetName(handle)
+        if isinstance(uuid, bytes) or None in (memory.free, memory.total):
+            yield None  # an old module, or a GPU that has no memory of its own
+        else:
+            yield FreeGpu(uuid, name, min(memory.free, int(memory.total * share)))
 
 
 def _is_order_known(there: Sequence[FreeGpu], environ: Mapping[str, str]) -> bool:

@@ -297,10 +297,13 @@ def _causal(
 
 def _cache_tokens(options: Options, bytes_per_token: int, most: int) -> int:
     """Return the tokens that the caches may hold, ``most`` at most."""
-    if options.gpu is None:
-        free = free_bytes()
-    else:
+    free: int | None = None
+    if options.gpu is not None:
         free = free_gpu_bytes(os.environ, [options.gpu])
+    if free is None:
+        # Of a GPU that nobody tells of, too: a bound that may be wrong is better than
+        # a cache that grows until memory runs out under load.
+        free = free_bytes()
     if free is None:
         return most
     return max(1, min(most, int(free * _CACHE_SHARE) // bytes_per_token))

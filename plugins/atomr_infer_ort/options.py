@@ -104,7 +104,7 @@ class Options:
             sequences that are decoded.
         cache_tokens: tokens that the key-value caches of all sequences hold;
             None: what a quarter of the free memory holds, the GPU's where the
-            caches are there.  A request waits until its
+            caches are there and it is known.  A request waits until its
             prompt and ``max_tokens`` fit.
         context_tokens: bounds prompt and answer of one request; None: the
             model's own bound.

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
 import pytest
 
 from atomr_infer.errors import EngineStartError
 from atomr_infer.runtimes.gpu_memory import FreeGpu, check_fits_gpus, free_gpu_bytes
 from tests.runtimes.recorded_gpus import RecordedGpus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ONE = FreeGpu("GPU-1a2b", "NVIDIA H100 80GB HBM3", 100)
 TWO = FreeGpu("GPU-1a9f", "NVIDIA H100 80GB HBM3", 20)
@@ -65,6 +71,28 @@ def test_where_nobody_can_be_asked_nothing_is_known_and_nothing_refused() -> Non
     check_fits_gpus("m", 1 << 60, environ={}, load=absent)
     driver = RecordedGpus(ONE, problem="Not Supported")
     assert free_gpu_bytes({}, None, lambda: driver) is None
+    assert not driver.is_open
+
+
+def no_memory(_: FreeGpu) -> SimpleNamespace:
+    return SimpleNamespace(total=None, free=None, used=None)
+
+
+@pytest.mark.parametrize(
+    ("function", "tells"),
+    [
+        ("nvmlDeviceGetUUID", lambda gpu: gpu.uuid.encode()),
+        ("nvmlDeviceGetMemoryInfo", no_memory),
+    ],
+)
+def test_what_a_driver_or_an_old_module_does_not_tell_is_not_known(
+    monkeypatch: pytest.MonkeyPatch, function: str, tells: Callable[[FreeGpu], object]
+) -> None:
+    driver = RecordedGpus(ONE, TWO)
+    monkeypatch.setattr(driver, function, tells)
+    for environ in ({}, {"CUDA_VISIBLE_DEVICES": "GPU-1a2b"}):
+        assert free_gpu_bytes(environ, None, lambda: driver) is None
+        check_fits_gpus("m", 1 << 60, environ=environ, load=lambda: driver)
     assert not driver.is_open
 
 

@@ -145,6 +145,20 @@ async def test_the_cache_is_what_a_share_of_the_gpu_s_free_memory_holds(
     assert places == {("cuda", 1)}
 
 
+async def test_of_a_gpu_that_nobody_tells_of_the_machine_s_memory_bounds_the_cache(
+    tmp_path: Path,
+    places: set[Place],
+    gpus: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gpus()
+    monkeypatch.setattr(loading, "free_bytes", lambda: MIB)
+    folder = write_llama(tmp_path, LlamaShape(context=4096))
+    async with PLUGIN.open_runner(on_gpu(folder, "1"), RunnerContext()) as runner:
+        assert runner.capabilities.context_tokens == 1024
+    assert places == {("cuda", 1)}
+
+
 @pytest.mark.parametrize(
     ("options", "gpu"),
     [
