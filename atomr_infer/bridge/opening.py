@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from atomr_infer.bridge.on_ray.needs import relay_interpreter
-from atomr_infer.bridge.on_ray.order import order_of, written
+from atomr_infer.bridge.on_ray.order import ORDER, order_of, written
 from atomr_infer.bridge.parent.limits import BridgeLimits, limits_of
 from atomr_infer.bridge.parent.runner import BridgedRunner
 from atomr_infer.bridge.system.environment import child_environment
@@ -73,11 +73,12 @@ async def open_bridged_runner(
             environment=child_environment(
                 python,
                 # On Ray they are the engine's, and not the relay's.
-                own=deployment.environment if order is None else {},
+                own=(
+                    deployment.environment if order is None else {ORDER: written(order)}
+                ),
                 python_path=python_path,
                 gpus=context.gpus,
             ),
-            arguments=() if order is None else (written(order),),
         )
     except OSError as error:
         raise EngineStartError(

@@ -27,6 +27,15 @@ def as_variables(variables: Mapping[str, str]) -> Mapping[str, str]:
     return dict(variables)
 
 
+def shown(variables: Mapping[str, str]) -> str:
+    """Return a representation that has the names alone, for logs and tracebacks.
+
+    >>> shown({"A": "secret"})
+    "{'A': ...}"
+    """
+    return f"{{{', '.join(f'{name!r}: ...' for name in variables)}}}"
+
+
 def are_variables(_: object, field: attrs.Attribute[Any], variables: object) -> None:
     """Require names of variables, and texts.
 

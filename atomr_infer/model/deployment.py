@@ -20,6 +20,7 @@ from atomr_infer.model.child_environment import (
     are_variables,
     as_variables,
     refuse_gpus_of_both,
+    shown,
 )
 from atomr_infer.model.failover import (
     BreakerPolicy,
@@ -272,7 +273,11 @@ class Deployment:
         default=None, validator=attrs.validators.optional(non_empty)
     )
     environment: Mapping[str, str] = attrs.field(
-        factory=dict, converter=as_variables, validator=are_variables, hash=False
+        factory=dict,
+        converter=as_variables,
+        validator=are_variables,
+        hash=False,
+        repr=shown,
     )
     memory_limit_gib: float | None = attrs.field(
         default=None, validator=attrs.validators.optional(positive)

@@ -1,6 +1,8 @@
-"""What a relay is told of its deployment, on its command line.
+"""What a relay is told of its deployment, in an environment variable.
 
-It holds no secret: those go with the first frame, which the relay passes on unread.
+A command line could be read by everybody on this machine, and the engine's variables
+are in it.  It holds no credential: those go with the first frame, which the relay
+passes on unread.
 
 Pure.
 """
@@ -12,10 +14,15 @@ from typing import TYPE_CHECKING
 import attrs
 import msgspec
 
+from atomr_infer.model.child_environment import shown
 from atomr_infer.model.ray import RayHost
 
 if TYPE_CHECKING:
     from atomr_infer.model.deployment import Deployment
+
+
+ORDER = "ATOMR_INFER_RAY_ORDER"
+"""The variable that holds it; a relay takes it out of its environment."""
 
 
 @attrs.frozen(kw_only=True)
@@ -35,7 +42,7 @@ class Order:
     runtime: str
     plugin_ref: str
     interpreter: str | None
-    environment: dict[str, str]
+    environment: dict[str, str] = attrs.field(repr=shown)
     ray: RayHost
 
 
@@ -54,7 +61,7 @@ def order_of(plugin_ref: str, deployment: Deployment) -> Order | None:
 
 
 def written(order: Order) -> str:
-    """Return an order as an argument of a command line."""
+    """Return an order as a text."""
     return msgspec.json.encode(attrs.asdict(order)).decode()
 
 

@@ -1,4 +1,4 @@
-"""The relay: ``python -m atomr_infer.bridge.on_ray.relay FD PARENT_PID ORDER``.
+"""The relay: ``python -m atomr_infer.bridge.on_ray.relay FD PARENT_PID``.
 
 It stands between a parent, to which it is the engine's child, and an engine's process
 on a node of Ray's.  Bytes pass through it both ways; frames to the parent pass whole,
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from atomr_infer.bridge.on_ray.order import Order, read
+from atomr_infer.bridge.on_ray.order import ORDER, Order, read
 from atomr_infer.bridge.on_ray.whole_frames import WholeFrames
 from atomr_infer.bridge.parent import reasons
 from atomr_infer.bridge.protocol.frames import (
@@ -186,7 +186,7 @@ async def _main(fd: int, order: Order) -> None:
 
 def main(arguments: list[str]) -> None:
     """Run the relay."""
-    fd, parent_pid = map(int, arguments[:2])
+    fd, parent_pid = map(int, arguments)
     try:
         die_with_parent(parent_pid)
     except OrphanedError:
@@ -197,7 +197,7 @@ def main(arguments: list[str]) -> None:
     )
     # Ray's own wish to tell its makers of its use; the operator may allow it.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    trio.run(_main, fd, read(arguments[2]))
+    trio.run(_main, fd, read(os.environ.pop(ORDER)))
 
 
 if __name__ == "__main__":

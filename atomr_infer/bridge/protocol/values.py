@@ -38,11 +38,6 @@ LONGEST_TOLD = 64 * 1024
 
 _INT64 = 2**63
 
-LONGEST_TOLD = 64 * 1024
-"""More than anybody reads of one error, in characters; the rest of it is left out."""
-
-_INT64 = 2**63
-
 
 class Wire(msgspec.Struct, frozen=True, array_like=True):
     """A value on the wire: an array of its fields."""

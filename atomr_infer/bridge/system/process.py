@@ -25,7 +25,7 @@ import attrs
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
 
 @attrs.define(eq=False)
@@ -83,7 +83,6 @@ def start_child(
     *,
     python: str,
     environment: Mapping[str, str],
-    arguments: Sequence[str] = (),
 ) -> Child:
     """Start ``python -m module FD PARENT_PID`` at the other end of a socket pair.
 
@@ -94,7 +93,6 @@ def start_child(
         module: what it runs; it finds its socket by ``FD``.
         python: the interpreter's path.
         environment: all of its environment variables.
-        arguments: what follows ``PARENT_PID``; everybody can read them.
 
     Raises:
         OSError: the interpreter cannot be started; nothing is left open.
@@ -103,7 +101,7 @@ def start_child(
     output_read, output_write = os.pipe()
     try:
         popen = _start(
-            (python, module, *arguments),
+            (python, module),
             theirs,
             output=output_write,
             environment=environment,
@@ -147,19 +145,19 @@ def run_on_socket(
 
 
 def _start(
-    command: Sequence[str],
+    command: tuple[str, str],
     link: socket.socket,
     *,
     output: int | None,
     environment: Mapping[str, str],
 ) -> subprocess.Popen[bytes]:
-    python, module, *arguments = command
+    python, module = command
     fd = link.fileno()
     return subprocess.Popen(
         # -P keeps the working directory off the import path: a file that
         # happens to be called trio.py there must not break an engine.
         # -u lets its prints reach the log when they are made.
-        [python, "-P", "-u", "-m", module, str(fd), str(os.getpid()), *arguments],
+        [python, "-P", "-u", "-m", module, str(fd), str(os.getpid())],
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=output,

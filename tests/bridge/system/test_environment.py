@@ -110,6 +110,33 @@ def test_they_go_along_to_rays_nodes() -> None:
     assert read(written(order)).environment == {"A": "b"}
 
 
+def test_a_representation_has_their_names_alone() -> None:
+    deployment = Deployment(
+        name="a", runtime="vllm", environment={"A": "secret"}, ray=RayHost()
+    )
+    for shown in (repr(deployment), repr(order_of("x:Y", deployment))):
+        assert "environment={'A': ...}" in shown
+        assert "secret" not in shown
+
+
+async def test_a_command_line_has_none_of_them(tmp_path: Path) -> None:
+    relay = tmp_path / "python"
+    relay.write_text('#!/bin/sh\necho "$@" > $0.told; env > $0.env; exit 1\n')
+    relay.chmod(0o755)
+    deployment = Deployment(
+        name="a", runtime="vllm", environment={"A": "secret"}, ray=RayHost()
+    )
+    with pytest.raises(EngineStartError):
+        async with open_bridged_runner(
+            "x:Y", deployment, RunnerContext(), python=str(relay)
+        ):
+            pass
+    arguments = (tmp_path / "python.told").read_text()
+    assert "atomr_infer.bridge.on_ray.relay" in arguments
+    assert "secret" not in arguments
+    assert "secret" in (tmp_path / "python.env").read_text()
+
+
 def test_a_file_says_them() -> None:
     text = f'{A}environment = {{ OMP_NUM_THREADS = "4" }}\nmemory_limit_gib = 1.5\n'
     (found,) = parse_config(text, "x.toml").deployments
