@@ -1,12 +1,13 @@
 r"""What is wrong with a text that is not TOML, in words for who wrote it.
 
 ``tomllib`` says what its grammar expected, such as ``Invalid value``, and where it gave
-up.  Here that becomes a sentence with the key or the header that is meant, the part
-that it stumbled over, and the remedy.  What it says of nothing known here is passed on.
+up.  Here that becomes a sentence with the key or the header that is meant, and the
+remedy.  What it says of nothing known here is passed on.
 
-Of a value it repeats a short piece at most, and nothing behind a key that may name a
-secret: who writes a credential into the file mostly forgets its quotes as well, and
-what is said here goes into logs.
+Of a value it repeats nothing but words and marks that are known here: who writes a
+credential into the file mostly forgets its quotes as well, no list of names of keys has
+all that hold one, and what is said here goes into logs.  A key or a header is named
+where it can be nothing else.
 
 Pure.
 """
@@ -28,12 +29,15 @@ _AT_END = " (at end of document)"
 
 _KEY = re.compile(r"""\s*((?:[\w.-]|"[^"]*"|'[^']*')+)\s*=""")
 _HEADER = re.compile(r"\s*(\[\[?[^\]#]*\]{0,2})")
-_PIECE = re.compile(r"=?[^\s,\]}#]*")
-_SECRET = re.compile("key|secret|token|password|credential|auth", re.IGNORECASE)
+_BARE = re.compile(r"[\w.-]+", re.ASCII)
+_BARE_HEADER = re.compile(r"\[{1,2}\s*([\w.-]*)\s*\]{0,2}", re.ASCII)
+_DUPLICATE = "Duplicate inline table key "
+_MARKS = "={}],:;"
+"""What nobody's password is, alone."""
 _TYPOGRAPHIC = ("Pi", "Pf", "Ps")
 """What Unicode says of quotes that open or close a citation, high or low."""
 _SHORT = 12
-"""Characters; a credential is longer."""
+"""Characters; a credential is longer, and has a digit, or is longer still."""
 
 _MOST_OPENERS = 200
 """How many lines are tried for the one that opened what is not closed."""
@@ -74,10 +78,9 @@ class _Spot:
         return found[1] if found and found.end() <= self.column else None
 
     @property
-    def piece(self) -> str:
-        """What it stumbled over, quoted; nothing where that may be a secret."""
-        found = _PIECE.match(self.line, self.column)
-        return _shown(found[0] if found else "", self.key)
+    def name(self) -> str | None:
+        """That key in quotes; None: there is none, or it had better not be repeated."""
+        return _named(_KEY.match(self.line)) if self.key else None
 
 
 def explain(text: str, message: str) -> tuple[int, str]:
@@ -107,36 +110,45 @@ def explain(text: str, message: str) -> tuple[int, str]:
 def _value(spot: _Spot) -> tuple[int, str]:
     if spot.key is None:
         return _unclosed(spot)
-    name, piece = f"'{spot.key}'", spot.piece
+    name = spot.name or "a key"
     rest = spot.line[spot.column :].split("#")[0].strip()
     if not rest:
         return spot.number, f"{name} has no value behind its '='; {_QUOTES}"
-    if unicodedata.category(rest[0]) in _TYPOGRAPHIC:
-        remedy = "write straight quotes, \" or '"
+    remedy = _WORDS.get(rest.lower(), _QUOTES)
+    if rest.lower() in _WORDS:
+        what = f"'{rest}', which"
+    elif rest[0] in _MARKS:
+        what = f"'{rest[0]}', which"
     else:
-        remedy = _WORDS.get(rest.lower(), _QUOTES)
-    what = f"{piece}, which" if piece else "what"
+        what = "what"
+    if unicodedata.category(rest[0]) in _TYPOGRAPHIC:
+        what = f"{rest[0]}, which"
+        remedy = "write straight quotes, \" or '"
     return spot.number, f"{name} is followed by {what} is no value; {remedy}"
 
 
 def _behind(spot: _Spot) -> tuple[int, str]:
-    where = "a header" if spot.key is None else f"the value of '{spot.key}'"
-    piece = spot.piece or "more"
+    where = "a value" if spot.name is None else f"the value of {spot.name}"
+    if spot.key is None and spot.line.lstrip().startswith("["):
+        where = "a header"
     return spot.number, (
-        f"{where} is followed by {piece}; {_QUOTES}, and each key has a line of its own"
+        f"{where} is followed by more; {_QUOTES}, and each key has a line of its own"
     )
 
 
 def _equals(spot: _Spot) -> tuple[int, str]:
-    key = _shown(spot.line[: spot.column].strip(), None) or "a key"
-    return spot.number, f"{key} is not followed by '='; write name = value"
+    # Only as it is in YAML: a line without '=' may be the rest of anything.
+    is_pair = re.match(r":(\s|$)", spot.line[spot.column :])
+    key = _plain(spot.line[: spot.column].strip()) if is_pair else None
+    return spot.number, f"{key or 'a key'} is not followed by '='; write name = value"
 
 
 def _header(spot: _Spot) -> tuple[int, str]:
     found = _HEADER.match(spot.line)
     header = found[1].strip() if found else "[["
     form = "[[name]]" if header.startswith("[[") else "[name]"
-    return spot.number, f"{header!r} is no header of a table; write {form}"
+    told = "this" if _named_header(header) is None else f"'{header}'"
+    return spot.number, f"{told} is no header of a table; write {form}"
 
 
 def _name(spot: _Spot) -> tuple[int, str]:
@@ -149,15 +161,16 @@ def _name(spot: _Spot) -> tuple[int, str]:
 
 
 def _statement(spot: _Spot) -> tuple[int, str]:
-    piece = spot.piece or "this"
+    mark = spot.line.lstrip()[:1]
+    told = f"'{mark}'" if mark and mark in _MARKS else "this"
     return spot.number, (
-        f"a line cannot begin with {piece}; write name = value, a [table], or a "
+        f"a line cannot begin with {told}; write name = value, a [table], or a "
         "# comment"
     )
 
 
 def _text(spot: _Spot) -> tuple[int, str]:
-    name = "a text" if spot.key is None else f"the text of '{spot.key}'"
+    name = "a text" if spot.name is None else f"the text of {spot.name}"
     return spot.number, f"{name} is not closed; end it with the quote that opens it"
 
 
@@ -169,7 +182,7 @@ def _open_text(spot: _Spot) -> tuple[int, str]:
 def _unclosed(spot: _Spot) -> tuple[int, str]:
     number = _opener(spot, ("[", "{"))
     opened = attrs.evolve(spot, number=number, column=len(spot.text))
-    name = "a list" if opened.key is None else f"the list of '{opened.key}'"
+    name = "a list" if opened.name is None else f"the list of {opened.name}"
     before = "" if number == spot.number else f" before line {spot.number}"
     return number, (
         f"{name} has a value without quotes, lacks a comma between two, or is not "
@@ -181,14 +194,21 @@ def _twice(spot: _Spot) -> tuple[int, str]:
     header = _HEADER.match(spot.line)
     if header is None:
         key = _KEY.match(spot.line)
-        name = "a key" if key is None else f"'{key[1]}'"
         return spot.number, (
-            f"{name} has a value already{_before(spot, key)}; "
+            f"{_named(key) or 'a key'} has a value already{_before(spot, key)}; "
             "each key stands once in its table"
         )
-    told = f"{header[1]} is there already{_before(spot, header)}"
-    name = header[1].strip("[] ")
-    return spot.number, f"{told}; write it once, or [[{name}]] for each of several"
+    name = _named_header(header[1])
+    told = "a header" if name is None else header[1]
+    return spot.number, (
+        f"{told} is there already{_before(spot, header)}; write it once, or "
+        f"[[{name or 'name'}]] for each of several"
+    )
+
+
+def _twice_inline(spot: _Spot) -> tuple[int, str]:
+    name = _plain(spot.problem.removeprefix(_DUPLICATE).strip("'\"")) or "a key"
+    return spot.number, f"{name} is twice in one {{ ... }}; write it once"
 
 
 def _before(spot: _Spot, meant: re.Match[str] | None) -> str:
@@ -230,6 +250,7 @@ _TOLD: dict[str, Callable[[_Spot], tuple[int, str]]] = {
     "Unclosed array": _unclosed,
     "Cannot overwrite": _twice,
     "Cannot declare": _twice,
+    _DUPLICATE: _twice_inline,
     "Unescaped": _backslash,
     "Illegal character": _character,
     "Found invalid character": _character,
@@ -253,11 +274,25 @@ def _opener(spot: _Spot, marks: tuple[str, ...]) -> int:
     return spot.number
 
 
-def _shown(piece: str, key: str | None) -> str:
-    """A piece of a line in quotes; nothing where it may be of a secret."""
-    if not piece or (key is not None and _SECRET.search(key)):
-        return ""
-    has_digit = any(map(str.isdigit, piece))
-    if len(piece) > _SHORT * 3 or (len(piece) > _SHORT and has_digit):
-        return ""
-    return f"'{piece}'"
+def _named(found: re.Match[str] | None) -> str | None:
+    """A key in quotes; None where it may be something else."""
+    # base64 ends so, and a line of it is read as a key.
+    if found is None or found.string[found.end() :].startswith("="):
+        return None
+    return _plain(found[1])
+
+
+def _named_header(header: str) -> str | None:
+    """The name that is in a header, "" where there is none; None: it is not plain."""
+    found = _BARE_HEADER.fullmatch(header.strip())
+    if found is None or (found[1] and _plain(found[1]) is None):
+        return None
+    return found[1]
+
+
+def _plain(name: str) -> str | None:
+    """A name in quotes; None where it is more than a name, or may be a credential."""
+    has_digit = any(map(str.isdigit, name))
+    if len(name) > _SHORT * 3 or (len(name) > _SHORT and has_digit):
+        return None
+    return f"'{name}'" if _BARE.fullmatch(name) else None
