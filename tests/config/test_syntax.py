@@ -31,12 +31,12 @@ CLOSE = "is not closed; end it with the quote that opens it"
          "leave out the key that has no value"),
         ("a = “b”", 1, "'a' is followed by “, which is no value; "
          "write straight quotes, \" or '"),
-        ("a = 10s\n", 1, f"the value of 'a' is followed by more; {QUOTES}, and each key "
+        ("a = 10s\n", 1, f"the value of 'a' is followed by more; {QUOTES}, and "
+         "each key has a line of its own"),
+        ('a = """\nb\n""" c', 3, f"a value is followed by more; {QUOTES}, and each key "
          "has a line of its own"),
-        ('a = """\nb\n""" c', 3, f"a value is followed by more; {QUOTES}, and each key has a "
-         "line of its own"),
-        ("[a] b = 1\n", 1, f"a header is followed by more; {QUOTES}, and each key has a "
-         "line of its own"),
+        ("[a] b = 1\n", 1, f"a header is followed by more; {QUOTES}, and each key has "
+         "a line of its own"),
         ("[[d]]\nname: m\n", 2, "'name' is not followed by '='; write name = value"),
         ("[[d]]\nname m\n", 2, "a key is not followed by '='; write name = value"),
         ("a = 1\n\n[gateway\n", 3, "'[gateway' is no header of a table; write [name]"),
