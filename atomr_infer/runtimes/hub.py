@@ -5,13 +5,15 @@ They lie in a cache that all processes of a user share::
     ${ATOMR_INFER_CACHE:-${XDG_CACHE_HOME:-~/.cache}/atomr-infer}/hub/ORG--NAME/
         refs/REVISION           the commit that a branch was, when it was asked last
         COMMIT/...              the files; each is whole, and its digest was right
-        COMMIT/.whole           those that are whole, and what has all its files
+        COMMIT/.whole           those that came whole, their sizes, and what has all
+                                its files
         COMMIT/....partial      what has come of a file; a later try goes on from there
         lock                    held by whoever fetches
 
-A file that is there was checked against the digest that the hub says.  Where the hub
-cannot be reached, what is whole in the cache serves.  All functions block; they belong
-in a worker thread.
+A file that is there was checked against the digest that the hub says; one that has
+gone since, or has another size, is fetched again.  Where the hub cannot be reached, or
+breaks off, what is whole in the cache serves: that of an earlier commit, too.  All
+functions block; they belong in a worker thread.
 """
 
 from __future__ import annotations
@@ -47,6 +49,14 @@ from atomr_infer.runtimes.hub_files import (
 )
 from atomr_infer.runtimes.hub_http import HubAsker, UnreachableError
 from atomr_infer.runtimes.hub_marks import marks, place_in
+from atomr_infer.runtimes.hub_notes import (
+    Note,
+    is_whole,
+    read_note,
+    replace,
+    settle,
+    write_note,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -61,7 +71,6 @@ _TELL_EVERY_S = 0.2
 _TRIES = 5
 """In a row, of which none brought a byte more of a file."""
 
-_WHOLE = ".whole"
 _WAITING = Progress("waiting for another process that fetches the model")
 
 
@@ -171,7 +180,7 @@ class _Fetching:
                 kept = _kept(self._home, at_commit, weights, str(error))
         ref = self._home / "refs" / quote(self._model.revision, safe="")
         ref.parent.mkdir(exist_ok=True)
-        ref.write_text(commit)
+        replace(ref, [commit])
         assert kept is not None, "it was fetched in the lines above"
         return kept
 
@@ -182,7 +191,7 @@ class _Fetching:
         folder.mkdir(exist_ok=True)
         for choice in wanted.choices(self._model):
             log.info("%s", choice)
-        missing = [file for file in wanted.files if not (folder / file.path).exists()]
+        missing = [file for file in wanted.files if not _is_here(file, folder)]
         self._total = sum(file.size for file in wanted.files)
         self._done = self._total - sum(file.size for file in missing)
         needed = _left(missing, folder)
@@ -196,13 +205,32 @@ class _Fetching:
                 raise
             # Others have written there meanwhile.
             raise disk_full(folder, _left(missing, folder), error) from error
-        whole = folder / _WHOLE
-        names = set(whole.read_text().splitlines()) if whole.exists() else set()
-        names |= {file.path for file in wanted.files}
-        names |= marks(names, self._model, listed, weights)
-        fresh = folder / f"{_WHOLE}.partial"
-        fresh.write_text("\n".join(sorted(names)))
-        fresh.rename(whole)
+        self._note({file.path for file in wanted.files}, folder, listed, weights)
+
+    def _note(
+        self,
+        came: set[str],
+        folder: Path,
+        listed: tuple[HubFile, ...],
+        weights: tuple[str, ...],
+    ) -> None:
+        """Note what came, beside what was noted for others."""
+        before = read_note(folder)
+        # One that has gone stays noted: what needs it is not whole without it.
+        files = {
+            file.path: file
+            for file in listed
+            if file.path in before.files or file.path in came
+        }
+        there = {path for path, file in files.items() if _is_here(file, folder)}
+        write_note(
+            folder,
+            Note(
+                files=frozenset(files),
+                marks=before.marks | marks(there, self._model, listed, weights),
+                sizes={path: file.size for path, file in files.items()},
+            ),
+        )
 
     def _fetch(self, file: HubFile, folder: Path) -> None:
         target = folder / file.path
@@ -226,7 +254,7 @@ class _Fetching:
             else:
                 break
         self._check(file, partial)
-        partial.rename(target)
+        settle(partial, target)
         self._done = begun + file.size
 
     def _receive(self, file: HubFile, folder: Path, begun: int) -> None:
@@ -289,9 +317,8 @@ def _whole(
     folder: Path, model: HubModel, weights: tuple[str, ...], *, is_asked: bool = True
 ) -> Path | None:
     """Return where a model is that has come whole; None: it has not."""
-    whole = folder / _WHOLE
-    names = whole.read_text().splitlines() if whole.exists() else []
-    at = place_in(names, model, weights, is_asked=is_asked)
+    note = read_note(folder)
+    at = place_in(note, note.there(folder), model, weights, is_asked=is_asked)
     return None if at is None else folder / at
 
 
@@ -318,5 +345,9 @@ def _left(files: Iterable[HubFile], folder: Path) -> int:
     return sum(
         file.size - _size(_partial(folder / file.path))
         for file in files
-        if not (folder / file.path).exists()
+        if not _is_here(file, folder)
     )
+
+
+def _is_here(file: HubFile, folder: Path) -> bool:
+    return is_whole(folder / file.path, file.size)

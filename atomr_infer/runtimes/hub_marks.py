@@ -3,7 +3,7 @@
 A note names what is asked for, the endings of weights that an engine reads, and which
 of several exports.
 
-Pure: :mod:`atomr_infer.runtimes.hub` reads and writes it.
+Pure: :mod:`atomr_infer.runtimes.hub_notes` reads and writes it.
 """
 
 from __future__ import annotations
@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
     from atomr_infer.runtimes.hub_names import HubModel
+    from atomr_infer.runtimes.hub_notes import Note
 
 
 def place_in(
-    names: Collection[str],
+    note: Note,
+    there: Collection[str],
     model: HubModel,
     weights: tuple[str, ...],
     *,
@@ -35,7 +37,8 @@ def place_in(
     """Return where a model is among files that are whole; None: it is not there.
 
     Args:
-        names: the files, and marks of what is whole.
+        note: what has come whole.
+        there: those files of the note that are still there.
         model: what is asked for.
         weights: the endings of files with weights that the engine reads.
         is_asked: whether the hub can be asked; if not, marks of earlier releases are
@@ -43,26 +46,53 @@ def place_in(
     """
     if model.file is not None:
         parts = parts_of(model.file)
-        if all(part in names for part in parts):
+        if all(part in there for part in parts):
             return parts[0]
         if len(parts) > 1:
             return None  # earlier releases noted one part as whole
-    if weights == (GGUF,):
-        # Earlier releases noted a folder of them, too.
-        names = [n for n in names if not n.startswith("/") or n.endswith(GGUF)]
-    found = _marked(names, _mark(model, weights))
-    if found is not None or is_asked:
-        return found
+    # Earlier releases noted a folder of .gguf files, too.
+    noted = sorted(
+        mark for mark in note.marks if weights != (GGUF,) or mark.endswith(GGUF)
+    )
+    for at in _marked(noted, _mark(model, weights)):
+        if _has_all(at, note, there, model, weights):
+            return at
+    if is_asked:
+        return None
     # Earlier releases fetched all exports, but not all weights beside them.
-    at = _marked(names, _early_mark(model, weights))
-    if at is None or model.export is None:
-        return at
-    return at if (PurePosixPath(at) / model.export).as_posix() in names else None
+    for at in _marked(noted, _early_mark(model, weights)):
+        export = None if model.export is None else PurePosixPath(at) / model.export
+        if export is not None and export.as_posix() not in there:
+            continue
+        if _has_all(at, note, there, model, weights):
+            return at
+    return None
 
 
-def _marked(names: Collection[str], mark: str) -> str | None:
-    found = [name.removeprefix(mark) for name in names if name.startswith(mark)]
-    return found[0] if found else None
+def _marked(noted: Collection[str], mark: str) -> list[str]:
+    return [one.removeprefix(mark) for one in noted if one.startswith(mark)]
+
+
+def _has_all(
+    at: str,
+    note: Note,
+    there: Collection[str],
+    model: HubModel,
+    weights: tuple[str, ...],
+) -> bool:
+    """Whether what was noted as whole still has the files that it needs.
+
+    Those that others need beside it, such as another export, may have gone.
+    """
+    noted = tuple(HubFile(path, 0, None, "") for path in sorted(note.files))
+    asked = attrs.evolve(model, file=at or None)
+    try:
+        needed = {file.path for file in wanted_files(asked, noted, weights).files}
+    except ConfigError:
+        # An earlier release noted several exports, of which none is the usual one.
+        inside = f"{at}/" if at else ""
+        needed = {path for path in note.files if path.startswith(inside)}
+    return bool(needed) and needed.issubset(there)
 
 
 def marks(
@@ -110,8 +140,7 @@ def _askable(
         yield asked
         inside = "" if asked.file is None else f"{asked.file}/"
         for path in names:
-            is_mark = path.startswith("/")
-            if path.startswith(inside) and path.endswith(EXPORT) and not is_mark:
+            if path.startswith(inside) and path.endswith(EXPORT):
                 yield attrs.evolve(asked, export=path.removeprefix(inside))
     yield model
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from typing import TYPE_CHECKING
 
 import attrs
@@ -14,7 +15,7 @@ from atomr_infer.runtimes.hub_names import parse_hub_model
 from tests.runtimes.fake_hub import COMMIT, REPO, FakeHub, serving
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from atomr_infer.runtimes.contract import Progress
@@ -163,3 +164,125 @@ def test_a_folder_with_some_of_its_files_is_not_there(fake: FakeHub, hub: Hub) -
         fetch(offline(hub), "/a")
     assert fetch(hub, "/a") == fetch(offline(hub), "/a") == "a"
     assert files(hub) == set(fake.files)
+
+
+def _unlink(file: Path) -> None:
+    file.unlink()
+
+
+def _empty(file: Path) -> None:
+    file.write_bytes(b"")
+
+
+def _cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+def fetched(fake: FakeHub) -> list[str]:
+    """Return the files that were asked for."""
+    return [path.split(COMMIT)[1] for path, _, _ in fake.asked if "resolve" in path]
+
+
+@pytest.mark.parametrize("harm", [_unlink, _empty, _cut])
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
+def test_a_file_that_is_no_longer_whole_is_fetched_again(
+    fake: FakeHub, hub: Hub, file: str, harm: Callable[[Path], None]
+) -> None:
+    fake.files = {"config.json": b"{}", "model.safetensors": b"torch"}
+    fetch(hub, weights=TORCH)
+    there = hub.folder / "org--tiny" / COMMIT / file
+    harm(there)
+    with pytest.raises(EngineStartError, match="is not in the cache"):
+        fetch(offline(hub), weights=TORCH)
+    fake.asked.clear()
+    fetch(hub, weights=TORCH)
+    assert there.read_bytes() == fake.files[file]
+    assert fetched(fake) == [f"/{file}"]
+
+
+@pytest.mark.parametrize("harm", [_unlink, _empty, _cut])
+@pytest.mark.parametrize("asked", ["", "/m-00001-of-00002.gguf"])
+def test_a_part_that_is_no_longer_whole_is_fetched_again(
+    fake: FakeHub, hub: Hub, asked: str, harm: Callable[[Path], None]
+) -> None:
+    parts = {f"m-0000{n}-of-00002.gguf": b"part" for n in (1, 2)}
+    fake.files = dict(parts)
+    fetch(hub, weights=(".gguf",))
+    second = hub.folder / "org--tiny" / COMMIT / "m-00002-of-00002.gguf"
+    harm(second)
+    with pytest.raises(EngineStartError, match="is not in the cache"):
+        fetch(offline(hub), asked, (".gguf",))
+    assert fetch(hub, asked, (".gguf",)) == "m-00001-of-00002.gguf"
+    assert second.read_bytes() == b"part"
+
+
+def test_a_file_that_has_gone_is_no_matter_to_what_does_not_need_it(
+    fake: FakeHub, hub: Hub
+) -> None:
+    fake.files = {"a-Q4_K_M.gguf": b"4", "b-Q8_0.gguf": b"8", "m.safetensors": b"t"}
+    for rest in ("", "/b-Q8_0.gguf"):
+        fetch(hub, rest, (".gguf",))
+    fetch(hub, weights=TORCH)
+    top = hub.folder / "org--tiny" / COMMIT
+    (top / "b-Q8_0.gguf").unlink()
+    assert fetch(offline(hub), weights=(".gguf",)) == "a-Q4_K_M.gguf"
+    assert fetch(offline(hub), weights=TORCH) == "."
+    # Nor is it forgotten by what needs it when others come.
+    (top / "m.safetensors").unlink()
+    (top / "a-Q4_K_M.gguf").unlink()
+    fetch(hub, weights=TORCH)
+    with pytest.raises(EngineStartError, match="is not in the cache"):
+        fetch(offline(hub), weights=(".gguf",))
+
+
+def test_a_note_of_an_earlier_release_without_sizes_is_believed_of_what_is_there(
+    fake: FakeHub, hub: Hub
+) -> None:
+    fake.files = {"config.json": b"{}", "model.safetensors": b"torch"}
+    fetch(hub, weights=TORCH)
+    top = hub.folder / "org--tiny" / COMMIT
+    lines = (top / ".whole").read_text().split("\n")
+    sizes = [line for line in lines if line.startswith("//") and line[2] != "/"]
+    assert sizes == ["//2//config.json", "//5//model.safetensors"]
+    old = "\n".join(line for line in lines if line not in sizes)
+    (top / ".whole").write_text(old)
+    fake.asked.clear()
+    assert fetch(hub, weights=TORCH) == fetch(offline(hub), weights=TORCH) == "."
+    assert len(fake.asked) == 1
+    _empty(top / "model.safetensors")
+    with pytest.raises(EngineStartError, match="is not in the cache"):
+        fetch(offline(hub), weights=TORCH)
+    fetch(hub, weights=TORCH)
+    assert fetched(fake) == ["/model.safetensors"]
+
+
+def test_what_is_named_is_on_the_disk_before(
+    fake: FakeHub, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A crash leaves no name with nothing behind it."""
+    fake.files = {"config.json": b"{}", "model.safetensors": b"torch"}
+    synced: list[str] = []
+    real_sync = os.fsync
+
+    def sync(descriptor: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        real_sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    fetch(hub, weights=TORCH)
+    assert [name.rpartition("/")[2] for name in synced] == [
+        "config.json.partial",
+        "model.safetensors.partial",
+        ".whole.partial",
+        "main.partial",
+    ]
+
+
+def test_a_damaged_note_says_less(fake: FakeHub, hub: Hub) -> None:
+    fake.files = {"config.json": b"{}", "model.safetensors": b"torch"}
+    fetch(hub, weights=TORCH)
+    whole = hub.folder / "org--tiny" / COMMIT / ".whole"
+    whole.write_bytes(b"\0\0\n\xff\xfe.json\n")
+    fake.asked.clear()
+    assert fetch(hub, weights=TORCH) == fetch(offline(hub), weights=TORCH) == "."
+    assert fetched(fake) == []
