@@ -127,7 +127,7 @@ def fetch_model(
 
     Raises:
         ConfigError: the model, its revision or its file is not there, or it is not
-            public and the token does not open it.
+            public and the token does not open it, or cannot be sent.
         EngineStartError: it could not be fetched, or the disk is full.
     """
     home = hub.folder / model.repo.replace("/", "--")
@@ -172,7 +172,7 @@ class _Fetching:
         kept = _whole(folder, self._model, weights)
         if kept is None:
             try:
-                listed = files_of(self._asker.json(tree_path(self._model, commit)))
+                listed = files_of(self._asker.pages(tree_path(self._model, commit)))
                 self._fetch_all(folder, listed, weights)
                 kept = _whole(folder, self._model, weights)
             except UnreachableError as error:

@@ -53,7 +53,7 @@ def revision_path(model: HubModel) -> str:
 
 
 def tree_path(model: HubModel, commit: str) -> str:
-    """Return the path that tells a commit's files."""
+    """Return the path that tells a commit's files, on one page or several."""
     return f"/api/models/{model.repo}/tree/{commit}?recursive=true"
 
 

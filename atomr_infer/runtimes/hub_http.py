@@ -11,12 +11,13 @@ All functions block; they belong in a worker thread.
 from __future__ import annotations
 
 import json
+import re
 import urllib.error
 import urllib.request
 from contextlib import contextmanager
 from http.client import HTTPException, HTTPResponse
 from typing import IO, TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import attrs
 
@@ -24,6 +25,7 @@ from atomr_infer.errors import ConfigError, EngineStartError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
     from http.client import HTTPMessage
 
     from atomr_infer.model.secret import Secret
@@ -31,7 +33,14 @@ if TYPE_CHECKING:
 
 _SILENCE_S = 30.0
 _MAX_LIST_BYTES = 32 << 20
+_MAX_PAGES = 200
+"""Of a list; a hub puts about a thousand files on each."""
 _RESUMED = 206
+
+_LINK = re.compile(r"<([^>]*)>([^,]*)")
+_IS_NEXT = re.compile(r""";\s*rel\s*=\s*"?next"?\s*(;|$)""", re.IGNORECASE)
+_BEARER = re.compile(r"[\x20-\x7e]*")
+_LINE_BREAK = re.compile(r"[\r\n]")
 
 
 class UnreachableError(Exception):
@@ -62,6 +71,14 @@ class Answer:
         except (OSError, HTTPException) as error:
             raise self._asker.unreachable(repr(error)) from error
 
+    def next_page(self) -> str | None:
+        """Return the address at which a list goes on; None: it ends here."""
+        for link in self._response.headers.get_all("link") or ():
+            for address, parameters in _LINK.findall(link):
+                if _IS_NEXT.search(parameters):
+                    return urljoin(self._response.url, address)
+        return None
+
 
 class HubAsker:
     """Asks a hub for what concerns one model.
@@ -70,12 +87,17 @@ class HubAsker:
         endpoint: the hub's address.
         model: the model, for messages.
         token: opens models that are not public; the hub alone gets to see it.
+
+    Raises:
+        ConfigError: the token is none that can be sent.
     """
 
     def __init__(self, endpoint: str, model: HubModel, token: Secret | None) -> None:
         self._endpoint = endpoint
         self._model = model
         self._token = token
+        if token is not None:
+            _check_token(token)
         self._opener = urllib.request.build_opener(_Redirects())
 
     def json(self, path: str) -> Any:  # noqa: ANN401 - JSON
@@ -83,22 +105,63 @@ class HubAsker:
 
         Raises:
             ConfigError: it is not there, or not open.
-            EngineStartError: it makes no sense.
-            UnreachableError: it cannot be asked now.
+            EngineStartError: it has no end.
+            UnreachableError: it cannot be asked now, or something else answers.
         """
         with self.opened(path) as answer:
-            body = b""
-            while piece := answer.read(_MAX_LIST_BYTES + 1 - len(body)):
-                body += piece
-        if len(body) > _MAX_LIST_BYTES:
-            raise EngineStartError("the model hub's answer has no end")
+            return self._parsed(_body(answer, _MAX_LIST_BYTES))
+
+    def pages(self, path: str) -> list[Any]:
+        """Return a list of the hub's, with all its pages.
+
+        Raises:
+            ConfigError: it is not there, or not open.
+            EngineStartError: it is no list, has no end, or goes on at another host.
+            UnreachableError: it cannot be asked now, or something else answers.
+        """
+        found: list[Any] = []
+        address, left = self._endpoint + path, _MAX_LIST_BYTES
+        for _ in range(_MAX_PAGES):
+            with self._opened(address) as answer:
+                body = _body(answer, left)
+                following = answer.next_page()
+            left -= len(body)
+            page = self._parsed(body)
+            if not isinstance(page, list):
+                raise EngineStartError("the model hub's list of files is no list")
+            found += page
+            if following is None:
+                return found
+            address = self._own(following)
+        raise EngineStartError(
+            f"the model hub's list of files goes on after {_MAX_PAGES} pages"
+        )
+
+    def _own(self, address: str) -> str:
+        """Return an address that the hub named, which gets to see the token.
+
+        Raises:
+            EngineStartError: it is another host's.
+        """
+        host = urlsplit(self._endpoint)[:2]
+        if urlsplit(address)[:2] != host:
+            raise EngineStartError(
+                f"the list of files of {self._model.repo!r} goes on at {address!r}, "
+                f"and not at {host[1]}; if HF_ENDPOINT names a mirror, name another "
+                "one, or the hub itself"
+            )
+        return address
+
+    def _parsed(self, body: bytes) -> Any:  # noqa: ANN401 - JSON
         try:
             return json.loads(body)
-        except ValueError as error:
-            raise EngineStartError("the model hub's answer is no JSON") from error
+        except (ValueError, RecursionError) as error:
+            # It was cut off, or a network's page to log in stands in its place.
+            raise self.unreachable(
+                f"its answer is no JSON, and begins with {body[:20]!r}"
+            ) from error
 
-    @contextmanager
-    def opened(self, path: str, *, at: int = 0) -> Iterator[Answer]:
+    def opened(self, path: str, *, at: int = 0) -> AbstractContextManager[Answer]:
         """Ask for a path's content; the block reads it.
 
         Args:
@@ -109,7 +172,11 @@ class HubAsker:
             ConfigError: it is not there, or not open.
             UnreachableError: it cannot be asked now.
         """
-        request = urllib.request.Request(self._endpoint + path)
+        return self._opened(self._endpoint + path, at=at)
+
+    @contextmanager
+    def _opened(self, address: str, *, at: int = 0) -> Iterator[Answer]:
+        request = urllib.request.Request(address)
         if self._token is not None:
             bearer = f"Bearer {self._token.reveal()}"
             request.add_unredirected_header("authorization", bearer)
@@ -151,6 +218,34 @@ class HubAsker:
                 f"{model.revision!r}"
             )
         return UnreachableError(f"the model hub answers {status} for {model.repo!r}")
+
+
+def _body(answer: Answer, most_bytes: int) -> bytes:
+    body = b""
+    while piece := answer.read(most_bytes + 1 - len(body)):
+        body += piece
+    if len(body) > most_bytes:
+        raise EngineStartError("the model hub's answer has no end")
+    return body
+
+
+def _check_token(token: Secret) -> None:
+    """Refuse a token that no header can hold, without showing it.
+
+    What would send it shows it in its error.
+    """
+    text = token.reveal()
+    if _BEARER.fullmatch(text):
+        return
+    if _LINE_BREAK.search(text):
+        raise ConfigError(
+            "the token for the model hub, which is the deployment's credential, has a "
+            "line break in it; write it on one line"
+        )
+    raise ConfigError(
+        "the token for the model hub, which is the deployment's credential, has a "
+        "character in it that is not in ASCII, or is not printed; copy it once more"
+    )
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):

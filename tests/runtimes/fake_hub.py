@@ -35,6 +35,9 @@ class FakeHub:
         no_range: whether it sends a file whole, whatever is asked.
         elsewhere: where files are sent from; "": from here.
         entries: what stands in the list besides.
+        page: how many files stand on a page of the list; 0: all.
+        next_at: where the list goes on; "": here.
+        instead: what is sent for its JSON, by ``revision`` and ``tree``.
         asked: path, range and authorization of each request.
         url: where it is.
     """
@@ -48,6 +51,9 @@ class FakeHub:
     no_range: bool = False
     elsewhere: str = ""
     entries: list[Any] = attrs.field(factory=list)
+    page: int = 0
+    next_at: str = ""
+    instead: dict[str, bytes] = attrs.field(factory=dict)
     asked: list[tuple[str, str | None, str | None]] = attrs.field(factory=list)
     url: str = ""
 
@@ -105,18 +111,31 @@ class _Handler(BaseHTTPRequestHandler):
         auth = headers.get("authorization")
         hub.asked.append((self.path, headers.get("range"), auth))
         file = f"/{REPO}/resolve/{COMMIT}/"
+        tree = f"/api/models/{REPO}/tree/{COMMIT}?recursive=true"
         if hub.token is not None and auth != f"Bearer {hub.token}":
             self._send(401, b"")
         elif self.path in _REVISIONS:
-            self._send(200, json.dumps({"sha": COMMIT}).encode())
-        elif self.path == f"/api/models/{REPO}/tree/{COMMIT}?recursive=true":
-            self._send(200, json.dumps(hub.listing()).encode())
+            body = json.dumps({"sha": COMMIT}).encode()
+            self._send(200, hub.instead.get("revision", body))
+        elif self.path.startswith(f"{tree}&cursor="):
+            self._send_page(tree, int(self.path.rpartition("=")[2]))
+        elif self.path == tree:
+            self._send_page(tree, 0)
         elif self.path.startswith(file) and hub.elsewhere:
             self._send(302, b"", location=hub.elsewhere + self.path)
         elif self.path.startswith(file):
             self._send_file(self.path.removeprefix(file))
         else:
             self._send(404, b"")
+
+    def _send_page(self, tree: str, start: int) -> None:
+        hub, listed = self.of, self.of.listing()
+        end = start + (hub.page or len(listed))
+        following = f"{hub.next_at or hub.url}{tree}&cursor={end}"
+        links = {"link": f'</first>; rel="first", <{following}>; rel="next"'}
+        body = json.dumps(listed[start:end]).encode()
+        links = links if end < len(listed) else {}
+        self._send(200, hub.instead.get("tree", body), **links)
 
     def _send(self, status: int, body: bytes, **headers: str) -> None:
         self.send_response(status)
