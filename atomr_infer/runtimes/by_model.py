@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from enum import Enum
 from fnmatch import fnmatchcase
 from importlib.metadata import distributions
@@ -114,7 +113,16 @@ _FORMS = {
     ".onnx": Form.ONNX,
     ".safetensors": Form.SAFETENSORS,
 }
-"""What a file is, by its ending; a repository or a folder says it as a word."""
+"""What a file is, by its ending; a folder's or a model's name ends with the word."""
+
+_NO_FORM = frozenset(
+    {
+        *(".bin", ".ckpt", ".h5", ".keras", ".msgpack", ".npz", ".ot", ".pickle"),
+        *(".pkl", ".pt", ".pte", ".pth", ".tar", ".tflite", ".engine", ".plan"),
+        *(".jinja", ".json", ".md", ".model", ".txt"),
+    }
+)
+"""Endings of weights that no runtime here is chosen for, and of what is no weights."""
 
 
 def form_of(model: str) -> Form | None:
@@ -144,23 +152,28 @@ def form_of(model: str) -> Form | None:
     return None
 
 
-def form_of_hub(model: HubModel) -> Form:
+def form_of_hub(model: HubModel) -> Form | None:
     """Return what a hub's model is made of, as far as its name tells.
+
+    The ending of a file tells, else how a folder's name or the model's ends.  None: a
+    file is named that is of none of the forms.
 
     >>> form_of_hub(HubModel("org/tiny-GGUF"))
     <Form.GGUF: 'a .gguf file'>
     >>> form_of_hub(HubModel("org/tiny", file="onnx/model_q4.onnx"))
     <Form.ONNX: 'a directory with an .onnx file'>
+    >>> form_of_hub(HubModel("org/tiny", file="pytorch_model.bin"))
     """
     path = PurePosixPath(model.file or "")
-    organisation, _, name = model.repo.partition("/")
-    ending = _FORMS.get(path.suffix.lower())
-    if ending is not None:
-        return ending
-    for said in (str(path), name, organisation):
-        words = re.split(r"[^a-z0-9]+", said.lower())
+    ending = path.suffix.lower()
+    if ending in _NO_FORM:
+        return None
+    if ending in _FORMS:
+        return _FORMS[ending]
+    # An organisation has models of many forms, and tools for a form bear its name.
+    for said in (*reversed(path.parts), model.repo.rpartition("/")[2]):
         for suffix, form in _FORMS.items():
-            if suffix.removeprefix(".") in words:
+            if said.lower().endswith(suffix.removeprefix(".")):
                 return form
     return Form.UNTOLD  # most are
 

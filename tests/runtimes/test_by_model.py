@@ -89,14 +89,19 @@ def test_a_directory_is_what_its_files_are(
         ("hf:org/Tiny-GGUF", Form.GGUF, "llamacpp"),
         ("hf:org/tiny-i1-gguf@main/Q4_K_M", Form.GGUF, "llamacpp"),
         ("hf:onnx-community/SmolLM2-135M/onnx/model_q4.onnx", Form.ONNX, "ort"),
-        ("hf:onnx-community/SmolLM2-135M", Form.ONNX, "ort"),
+        ("hf:onnx-community/SmolLM2-135M", Form.UNTOLD, "mistralrs"),
+        ("hf:gguf-org/gemma-safe", Form.UNTOLD, "mistralrs"),
+        ("hf:org/gguf-parser-model", Form.UNTOLD, "mistralrs"),
+        ("hf:org/tinyGGUF", Form.GGUF, "llamacpp"),
+        ("hf:org/tiny_Onnx@v1", Form.ONNX, "ort"),
+        ("hf:org/tiny.gguf", Form.GGUF, "llamacpp"),
+        ("hf:org/tiny/v1.5/onnx/int4", Form.ONNX, "ort"),
         ("hf:org/tiny-onnx", Form.ONNX, "ort"),
         ("hf:org/Tiny-ONNX/cpu/int4", Form.ONNX, "ort"),
         ("hf:org/tiny/onnx", Form.ONNX, "ort"),
         ("hf:onnx-community/tiny-GGUF", Form.GGUF, "llamacpp"),
         ("hf:org/tiny-safetensors", Form.SAFETENSORS, "mistralrs"),
         ("hf:org/tiny", Form.UNTOLD, "mistralrs"),
-        ("hf:org/phonnx", Form.UNTOLD, "mistralrs"),
     ],
 )
 def test_a_hub_s_model_is_what_its_name_says(
@@ -105,6 +110,15 @@ def test_a_hub_s_model_is_what_its_name_says(
     assert form_of(model) is form
     ranked = _ranks(model, has_gpu=False)
     assert max(ranked, key=lambda name: ranked[name]) == runtime
+
+
+@pytest.mark.parametrize(
+    "model",
+    ["hf:org/x-gguf/config.json", "hf:org/tiny/pytorch_model.bin", "hf:org/tiny/M.PT"],
+)
+def test_a_hub_s_file_of_another_form_is_nobody_s(model: str) -> None:
+    assert form_of(model) is None
+    assert _ranks(model, has_gpu=True) == {}
 
 
 def test_what_the_name_does_not_say_is_called_an_assumption() -> None:
