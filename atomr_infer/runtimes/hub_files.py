@@ -14,7 +14,7 @@ import attrs
 
 from atomr_infer.errors import ConfigError, EngineStartError
 from atomr_infer.runtimes.gguf_files import SUFFIX as GGUF
-from atomr_infer.runtimes.gguf_files import parts_of, usual_gguf
+from atomr_infer.runtimes.gguf_files import parts_of, some_of, usual_gguf
 from atomr_infer.runtimes.hub_exports import SUFFIX as EXPORT
 from atomr_infer.runtimes.hub_exports import belongs, other_exports
 from atomr_infer.runtimes.hub_names import HubModel, stays_inside, written
@@ -23,6 +23,9 @@ ENDPOINT = "https://huggingface.co"
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+"""No text; no file can be called so, and no request can hold it."""
 
 _VARIANT = "genai_config.json"
 """Each folder with it is a whole model."""
@@ -84,10 +87,19 @@ def files_of(answer: Any) -> tuple[HubFile, ...]:  # noqa: ANN401 - JSON
         raise EngineStartError("the model hub's list of files is no list")
     try:
         entries = [entry for entry in answer if entry["type"] == "file"]
-        return tuple(map(_file, entries))
+        files = tuple(map(_file, entries))
+        _check_folders(files)
     except (KeyError, TypeError, ValueError) as error:
         problem = f"the model hub's list of files makes no sense: {error!r}"
         raise EngineStartError(problem) from error
+    return files
+
+
+def _check_folders(files: tuple[HubFile, ...]) -> None:
+    paths = {file.path for file in files}
+    folders = {str(at) for path in paths for at in PurePosixPath(path).parents}
+    if both := sorted(paths & folders):
+        raise ValueError(f"{both[0]!r} is a file and a folder")
 
 
 def _file(entry: dict[str, Any]) -> HubFile:
@@ -96,6 +108,7 @@ def _file(entry: dict[str, Any]) -> HubFile:
         not isinstance(path, str)
         or not stays_inside(path)
         or PurePosixPath(path).as_posix() != path  # as git writes it
+        or _SURROGATE.search(path)
     ):
         raise ValueError(f"a file is called {path!r}")
     lfs = entry.get("lfs")
@@ -207,7 +220,7 @@ def _all_parts(model: HubModel, file: str, files: tuple[HubFile, ...]) -> Wanted
     if gone:
         raise ConfigError(
             f"{model.repo!r} has {file!r}, which is one of {len(parts)} parts, and "
-            f"lacks {', '.join(gone)}"
+            f"lacks {some_of(gone)}"
         )
     return Wanted(tuple(there[part] for part in parts), parts[0])
 

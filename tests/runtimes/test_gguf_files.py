@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import TYPE_CHECKING
 
 import attrs
@@ -70,6 +71,39 @@ def offline(hub: Hub) -> Hub:
 )
 def test_a_file_that_is_no_part_is_a_model(name: str) -> None:
     assert parts_of(name) == (name,)
+
+
+def test_other_parts_are_called_as_the_one_is() -> None:
+    parts = ("M-00001-OF-00002.GGUF", "M-00002-OF-00002.GGUF")
+    assert parts_of(parts[0]) == parts_of(parts[1]) == parts
+
+
+def test_a_count_that_no_model_has_is_refused_and_costs_nothing(tmp_path: Path) -> None:
+    names = [f"m{i}-00001-of-99999.gguf" for i in range(200)]
+    began = time.process_time()
+    with pytest.raises(ConfigError, match="there are several"):
+        usual_gguf(names)
+    assert usual_gguf(names[:1]) == (names[0], ())
+    with pytest.raises(ConfigError, match="one of 99999 parts, and a model of more"):
+        parts_of(names[0])
+    with pytest.raises(ConfigError, match="one of 99999 parts, and a model of more"):
+        first_part(tmp_path / names[0])
+    assert time.process_time() - began < 5.0
+
+
+def test_of_many_missing_parts_some_are_named(
+    fake: FakeHub, hub: Hub, tmp_path: Path
+) -> None:
+    name = "m-00002-of-00900.gguf"
+    (tmp_path / name).touch()
+    fake.files = {name: b"2"}
+    for look in (lambda: first_part(tmp_path / name), lambda: fetch(hub, f"/{name}")):
+        with pytest.raises(ConfigError) as caught:
+            look()
+        assert str(caught.value).endswith(
+            "m-00001-of-00900.gguf, m-00003-of-00900.gguf, m-00004-of-00900.gguf, "
+            "m-00005-of-00900.gguf, m-00006-of-00900.gguf and 894 more"
+        )
 
 
 def test_a_missing_part_is_named(tmp_path: Path) -> None:
