@@ -51,6 +51,7 @@ from atomr_infer.runtimes.hub_http import HubAsker, UnreachableError
 from atomr_infer.runtimes.hub_marks import marks, place_in
 from atomr_infer.runtimes.hub_notes import (
     Note,
+    check_name,
     is_whole,
     read_note,
     replace,
@@ -176,18 +177,45 @@ class _Fetching:
                 self._fetch_all(folder, listed, weights)
                 kept = _whole(folder, self._model, weights)
             except UnreachableError as error:
-                at_commit = attrs.evolve(self._model, revision=commit)
-                kept = _kept(self._home, at_commit, weights, str(error))
-        ref = self._home / "refs" / quote(self._model.revision, safe="")
+                return self._before(commit, weights, str(error))
+        ref = _ref(self._home, self._model)
         ref.parent.mkdir(exist_ok=True)
         replace(ref, [commit])
         assert kept is not None, "it was fetched in the lines above"
+        return kept
+
+    def _before(self, commit: str, weights: tuple[str, ...], why: str) -> Path:
+        """Return what is in the cache of a revision that could not be fetched.
+
+        Raises:
+            EngineStartError: neither this commit nor the one before is whole.
+        """
+        at_commit = attrs.evolve(self._model, revision=commit)
+        try:
+            return _kept(self._home, at_commit, weights, why)
+        except EngineStartError:
+            ref = _ref(self._home, self._model)
+            before = ref.read_text().strip() if ref.exists() else commit
+            at_commit = attrs.evolve(self._model, revision=before)
+            if before == commit:
+                raise
+            kept = _kept(self._home, at_commit, weights, why)
+        log.warning(
+            "%s: %s is %s now, which could not be fetched; the earlier %s serves: %s",
+            self._model.repo,
+            self._model.revision,
+            commit,
+            before,
+            why,
+        )
         return kept
 
     def _fetch_all(
         self, folder: Path, listed: tuple[HubFile, ...], weights: tuple[str, ...]
     ) -> None:
         wanted = wanted_files(self._model, listed, weights)
+        for file in wanted.files:
+            check_name(file.path, self._model.repo)
         folder.mkdir(exist_ok=True)
         for choice in wanted.choices(self._model):
             log.info("%s", choice)
@@ -302,7 +330,7 @@ def _kept(home: Path, model: HubModel, weights: tuple[str, ...], why: str) -> Pa
     Raises:
         EngineStartError: it is not there, or not whole.
     """
-    ref = home / "refs" / quote(model.revision, safe="")
+    ref = _ref(home, model)
     commit = ref.read_text().strip() if ref.exists() else model.revision
     found = _whole(home / commit, model, weights, is_asked=False)
     if found is None:
@@ -311,6 +339,11 @@ def _kept(home: Path, model: HubModel, weights: tuple[str, ...], why: str) -> Pa
         )
     log.info("%s is taken from the cache: %s", model.repo, why)
     return found
+
+
+def _ref(home: Path, model: HubModel) -> Path:
+    """Return the file that says which commit a revision was last."""
+    return home / "refs" / quote(model.revision, safe="")
 
 
 def _whole(

@@ -76,7 +76,8 @@ class Answer:
         for link in self._response.headers.get_all("link") or ():
             for address, parameters in _LINK.findall(link):
                 if _IS_NEXT.search(parameters):
-                    return urljoin(self._response.url, address)
+                    following: str = urljoin(self._response.url, address)
+                    return following
         return None
 
 
@@ -143,8 +144,8 @@ class HubAsker:
         Raises:
             EngineStartError: it is another host's.
         """
-        host = urlsplit(self._endpoint)[:2]
-        if urlsplit(address)[:2] != host:
+        host = urlsplit(self._endpoint.lower())[:2]
+        if urlsplit(address.lower())[:2] != host:
             raise EngineStartError(
                 f"the list of files of {self._model.repo!r} goes on at {address!r}, "
                 f"and not at {host[1]}; if HF_ENDPOINT names a mirror, name another "

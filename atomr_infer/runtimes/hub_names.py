@@ -112,7 +112,7 @@ def model_and_export(model: str) -> tuple[str, str | None]:
     path = PurePosixPath(file)
     above = path.parents[1] if path.parent.name == _EXPORTS else path.parent
     inside = path.relative_to(above).as_posix()
-    return model.removesuffix(file).rstrip("/") + (
+    return model.rstrip("/").removesuffix(file).rstrip("/") + (
         "" if above == PurePosixPath() else f"/{above}"
     ), inside
 

@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from atomr_infer.errors import EngineStartError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
@@ -98,6 +100,26 @@ def replace(file: Path, lines: Iterable[str]) -> None:
     fresh = file.with_name(f"{file.name}.partial")
     fresh.write_text("\n".join(lines), "utf-8")
     settle(fresh, file)
+
+
+def check_name(path: str, repo: str) -> None:
+    """Refuse a file of a hub's model that cannot lie, or be noted, in the cache.
+
+    Raises:
+        EngineStartError: it is called as what the cache has beside the files, or has a
+            line break in its name.
+    """
+    first = path.partition("/")[0]
+    if first in (NAME, f"{NAME}.partial"):
+        problem = f"the cache keeps its notes under the name {first!r}"
+    elif "\n" in path or "\r" in path:
+        problem = "a name with a line break cannot be noted in the cache"
+    else:
+        return
+    raise EngineStartError(
+        f"{repo!r} has a file {path!r}, which an engine would need, and {problem}; "
+        "fetch the model in another way, and name its directory"
+    )
 
 
 def settle(fresh: Path, file: Path) -> None:

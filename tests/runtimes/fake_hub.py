@@ -9,6 +9,7 @@ import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import attrs
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 COMMIT = "0123456789" * 4
 REPO = "org/tiny"
-_REVISIONS = [f"/api/models/{REPO}/revision/{name}" for name in ("main", COMMIT)]
 
 
 @attrs.define
@@ -35,6 +35,7 @@ class FakeHub:
         no_range: whether it sends a file whole, whatever is asked.
         elsewhere: where files are sent from; "": from here.
         entries: what stands in the list besides.
+        commit: what the branch ``main`` is.
         page: how many files stand on a page of the list; 0: all.
         next_at: where the list goes on; "": here.
         instead: what is sent for its JSON, by ``revision`` and ``tree``.
@@ -51,6 +52,7 @@ class FakeHub:
     no_range: bool = False
     elsewhere: str = ""
     entries: list[Any] = attrs.field(factory=list)
+    commit: str = COMMIT
     page: int = 0
     next_at: str = ""
     instead: dict[str, bytes] = attrs.field(factory=dict)
@@ -110,12 +112,13 @@ class _Handler(BaseHTTPRequestHandler):
         hub, headers = self.of, self.headers
         auth = headers.get("authorization")
         hub.asked.append((self.path, headers.get("range"), auth))
-        file = f"/{REPO}/resolve/{COMMIT}/"
-        tree = f"/api/models/{REPO}/tree/{COMMIT}?recursive=true"
+        file = f"/{REPO}/resolve/{hub.commit}/"
+        api = f"/api/models/{REPO}"
+        tree = f"{api}/tree/{hub.commit}?recursive=true"
         if hub.token is not None and auth != f"Bearer {hub.token}":
             self._send(401, b"")
-        elif self.path in _REVISIONS:
-            body = json.dumps({"sha": COMMIT}).encode()
+        elif self.path in (f"{api}/revision/main", f"{api}/revision/{hub.commit}"):
+            body = json.dumps({"sha": hub.commit}).encode()
             self._send(200, hub.instead.get("revision", body))
         elif self.path.startswith(f"{tree}&cursor="):
             self._send_page(tree, int(self.path.rpartition("=")[2]))
@@ -124,7 +127,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif self.path.startswith(file) and hub.elsewhere:
             self._send(302, b"", location=hub.elsewhere + self.path)
         elif self.path.startswith(file):
-            self._send_file(self.path.removeprefix(file))
+            self._send_file(unquote(self.path.removeprefix(file)))
         else:
             self._send(404, b"")
 

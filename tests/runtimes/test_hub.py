@@ -310,6 +310,8 @@ def test_a_disk_that_others_fill_meanwhile_is_told_with_what_is_still_to_come(
         {"type": "file", "path": "a\\..\\x.json", "size": 1, "oid": "a"},
         {"type": "file", "path": "x.json", "size": -1, "oid": "a"},
         {"type": "file", "path": "x.json"},
+        {"type": "file", "path": "\ud800.json", "size": 1, "oid": "a"},
+        {"type": "file", "path": "config.json/x.json", "size": 1, "oid": "a"},
         7,
     ],
 )
@@ -319,6 +321,59 @@ def test_a_list_that_makes_no_sense_is_refused(
     fake.entries = [entry]
     with pytest.raises(EngineStartError, match="list of files makes no sense"):
         fetch(hub_at(fake, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("path", "problem"),
+    [
+        (".whole/x.json", "the cache keeps its notes under the name '.whole'"),
+        (".whole.partial", ""),
+        ("a\nb.json", "a name with a line break cannot be noted"),
+        ("a\rb.txt", "a name with a line break cannot be noted"),
+        ("a\u2028b.json", ""),
+    ],
+)
+def test_a_file_that_cannot_lie_in_the_cache_is_told_where_it_is_needed(
+    fake: FakeHub, tmp_path: Path, path: str, problem: str
+) -> None:
+    fake.files[path] = b"{}"
+    hub = hub_at(fake, tmp_path)
+    if not problem:
+        assert fetch(hub) == fetch(attrs.evolve(hub, is_offline=True))
+        return
+    with pytest.raises(EngineStartError, match=problem) as caught:
+        fetch(hub)
+    assert repr(path) in caught.value.message
+    assert "cannot be used" not in caught.value.message
+
+
+def test_a_branch_that_moved_and_does_not_come_leaves_the_one_before(
+    fake: FakeHub, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub = hub_at(fake, tmp_path)
+    folder = fetch(hub)
+    moved = "f" * 40
+    fake.commit, fake.cuts = moved, [0] * 5
+    assert fetch(hub) == folder
+    warned = [r.message for r in caplog.records if "is " + moved in r.message]
+    (warning,) = warned
+    assert warning.startswith(
+        f"org/tiny: main is {moved} now, which could not be fetched; the earlier "
+        f"{COMMIT} serves: the model hub "
+    )
+    # It is tried again, and the earlier one stays what serves without a network.
+    assert fetch(attrs.evolve(hub, is_offline=True)) == folder
+    assert fetch(hub) == tmp_path / "org--tiny" / moved
+
+
+def test_a_branch_that_moved_and_was_never_whole_is_told(
+    fake: FakeHub, tmp_path: Path
+) -> None:
+    hub = hub_at(fake, tmp_path)
+    fetch(hub, HubModel(REPO, file="onnx/model.onnx"))
+    fake.commit, fake.cuts = "f" * 40, [0] * 5
+    with pytest.raises(EngineStartError, match="is not in the cache"):
+        fetch(hub)
 
 
 @pytest.mark.parametrize(

@@ -206,6 +206,7 @@ def test_what_an_earlier_release_left_out_is_fetched(
         ("hf:a/b@v1/onnx/m.onnx", "hf:a/b@v1", "onnx/m.onnx"),
         ("hf:a/b/cpu/int4/m.onnx", "hf:a/b/cpu/int4", "m.onnx"),
         ("hf:a/b/big/onnx/m.onnx", "hf:a/b/big", "onnx/m.onnx"),
+        ("hf:a/b/onnx/m.onnx/", "hf:a/b", "onnx/m.onnx"),
     ],
 )
 def test_a_name_with_an_export_is_its_folder_and_the_file_inside(
