@@ -138,7 +138,7 @@ class RoutePlan:
         tries: attempts at this leg so far.
         timeouts: how many of these ended with a time-out.
         pending: fallbacks of earlier legs that were not taken.
-        visited: the legs so far, this one included.
+        visited: the legs so far, this one included, and who may be none.
         causes: the kinds of failure so far.
         told: what the client is told when nothing is left.
     """
@@ -211,11 +211,27 @@ class RoutePlan:
             visited=self.visited | {fallback.to},
         )
 
+    def without(self, name: str) -> RoutePlan:
+        """Return the plan in which a deployment takes over from nobody."""
+        return attrs.evolve(self, visited=self.visited | {name})
+
+    def is_for(self, fallback: Fallback) -> bool:
+        """Whether one is written for such failures as there were."""
+        return _is_open(fallback, self.causes)
+
+    @property
+    def open_fallbacks(self) -> tuple[Fallback, ...]:
+        """Those that were not asked yet, in their order."""
+        return tuple(
+            fallback
+            for fallback in (*self.siblings, *self.leg.fallbacks, *self.pending)
+            if fallback.to in self.deployments and fallback.to not in self.visited
+        )
+
     def open_fallback(self, causes: frozenset[FallbackReason]) -> Fallback | None:
         """Return the first one that may take over after such failures."""
-        for fallback in (*self.siblings, *self.leg.fallbacks, *self.pending):
-            known = fallback.to in self.deployments and fallback.to not in self.visited
-            if known and _is_open(fallback, causes):
+        for fallback in self.open_fallbacks:
+            if _is_open(fallback, causes):
                 return fallback
         return None
 

@@ -5,6 +5,7 @@ Pure.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from atomr_infer.model.budget import Window
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
     from atomr_infer.model.budget import Budget
     from atomr_infer.policy.limits.demand import Demand, Used
+
+
+log = logging.getLogger(__name__)
 
 
 class UnknownCostError(Exception):
@@ -42,6 +46,14 @@ def most(budget: Budget, demand: Demand) -> int:
             f" {demand.deployment!r}, or install 'atomr-infer[prices]', which has many"
         )
     return demand.cost_microusd
+
+
+def at_least(budget: Budget, used: Used) -> int | None:
+    """Return what was used of a budget so far, rounded up; None: nobody knows."""
+    if budget.usd is None:
+        return used.total_tokens
+    cost = used.cost_pico_usd
+    return None if cost is None else microusd_up(max(0, cost))
 
 
 MAX_UNITS = 2**53
@@ -82,6 +94,14 @@ class Charges:
         cost = used.cost_pico_usd
         if cost is None:
             return None
+        if cost < 0:
+            log.warning(
+                "a request is charged nothing to %r: it cost %d pico-dollars; its"
+                " price or its provider's usage is wrong",
+                ledger,
+                cost,
+            )
+            cost = 0
         # Of a rolling one the rest would be there again before what it has paid for.
         if ledger != self._ledger or self._budget.window is Window.ROLLING:
             self._ledger, self._rest = ledger, 0

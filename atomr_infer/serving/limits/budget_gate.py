@@ -18,7 +18,7 @@ from atomr_infer.policy.limits.budget_charge import (
     UnknownCostError,
     most,
 )
-from atomr_infer.serving.limits.budget_holds import FREE, Beyond, Reserved
+from atomr_infer.serving.limits.budget_holds import Beyond, Exempt, Reserved
 from atomr_infer.serving.limits.gates import Outlook
 
 if TYPE_CHECKING:
@@ -181,10 +181,10 @@ class BudgetGate:
         try:
             units = most(self.budget, demand)
         except UnknownCostError as error:
-            self._see_unknown(error)
+            self.see_unknown(error)
             units = None
         if units == 0 or (self._downgrades and self._is_other_model(demand)):
-            return FREE
+            return Exempt(self)
         try:
             ledger = self.ledger()
             if units is None:
@@ -206,9 +206,31 @@ class BudgetGate:
         Cancellation: nothing is held.
         """
         units = most(self.budget, demand)  # what is not known was let through in place
-        wait_s = max(0.0, min(self._ask_s, deadline_s - trio.current_time()))
         try:
             ledger = self.ledger()
+        except BudgetsError as error:
+            return self._unusable(error)
+        return await self.hold(ledger, units, units, deadline_s=deadline_s)
+
+    async def hold(
+        self, ledger: str, units: int, whole: int, *, deadline_s: float
+    ) -> Hold:
+        """Reserve units of a ledger; ask for them if need be.
+
+        Args:
+            ledger: of which period.
+            units: how many.
+            whole: the most that the request may cost, with what it holds already.
+            deadline_s: when waiting is over, in trio's clock.
+
+        Raises:
+            BudgetExceededError: there is not enough.
+            NotReadyError: the ledger cannot be used now.
+
+        Cancellation: nothing is held.
+        """
+        wait_s = max(0.0, min(self._ask_s, deadline_s - trio.current_time()))
+        try:
             found = await self.service.reserve(ledger, units, wait_s=wait_s)
         except BudgetsError as error:
             return self._unusable(error)
@@ -216,13 +238,13 @@ class BudgetGate:
             return Reserved(self, found)
         if found.remaining >= units or self._problem(ledger):
             return self._out_of_reach(ledger, found)
-        hold = self._exceeded(ledger, units, found)
+        hold = self._exceeded(ledger, whole, found)
         if hold is None:
-            await self._throttled(ledger, units, found, deadline_s)
+            await self._throttled(ledger, whole, found, deadline_s)
             hold = Beyond(self, ledger)
         return hold
 
-    def _see_unknown(self, error: UnknownCostError) -> None:
+    def see_unknown(self, error: UnknownCostError) -> None:
         """Let through what is charged when its cost is known, as a budget may do.
 
         Raises:

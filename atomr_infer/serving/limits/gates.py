@@ -38,7 +38,7 @@ from atomr_infer.policy.limits.demand import (
 from atomr_infer.runtimes.contract import capabilities_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
     from atomr_infer.model.batch import ExecuteBatch
     from atomr_infer.model.deployment import Deployment
@@ -117,6 +117,10 @@ class Holds:
     def __init__(self) -> None:
         self._holds: list[Hold] = []
         self.add = self._holds.append
+
+    def __iter__(self) -> Iterator[Hold]:
+        """Iterate over what each gate gave."""
+        return iter(self._holds)
 
     def end(self, used: Used | None) -> None:
         """End all; the first call counts.

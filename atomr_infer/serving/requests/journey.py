@@ -28,7 +28,7 @@ from atomr_infer.errors import (
     InferenceError,
     NotReadyError,
 )
-from atomr_infer.model.failover import Fallback
+from atomr_infer.model.failover import Fallback, OnCapacity
 from atomr_infer.policy.failures.route_plan import (
     Again,
     Failure,
@@ -38,12 +38,13 @@ from atomr_infer.policy.failures.route_plan import (
     start,
 )
 from atomr_infer.serving.limits.budget_gate import UNKNOWN_COST
+from atomr_infer.serving.limits.budget_holds import grow_all, try_grow_all
 from atomr_infer.serving.limits.gates import demand_for, enter
 from atomr_infer.serving.names import REQUESTS
 from atomr_infer.serving.requests.downgrade import downgraded
 from atomr_infer.serving.requests.leg import Leg
-from atomr_infer.serving.requests.outlooks import looks, unknown_of_all
-from atomr_infer.serving.requests.report import Report, with_chain
+from atomr_infer.serving.requests.outlooks import looks, shut_to, unknown_of_all
+from atomr_infer.serving.requests.report import Report, with_chain, with_refusals
 from atomr_infer.serving.requests.served import Spent, Tried
 from atomr_infer.serving.requests.stages import CURRENT, Stage
 
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from atomr.refs import Pid
     from atomr_infer.model.batch import ExecuteBatch, Usage
     from atomr_infer.model.deployment import Deployment
+    from atomr_infer.policy.failures.route_plan import RoutePlan, Step
     from atomr_infer.policy.limits.demand import TokenBound
     from atomr_infer.serving.limits.gates import Holds
     from atomr_infer.serving.requests.first_attempt import Failed
@@ -119,6 +121,8 @@ class Journey:
         # Whether anybody has been asked, and what the request's gates gave.
         self._asked = failed is not None
         self._holds: Holds | None = None if failed is None else failed.take_holds()
+        # Why those were not asked that could have taken over.
+        self._refusals: list[tuple[Fallback, str]] = []
         self.leg: Leg
         self.stand_at(self._leg(first, route.model, asked=self._asked_model))
         if failed is not None:
@@ -232,6 +236,7 @@ class Journey:
         self.report.tried.append(Tried(self.leg.deployment.name, error.kind))
         self._asked = self._asked or admitted
         if isinstance(error, BudgetExceededError) and self._downgrade(error):
+            await self._make_room(self.leg)
             return
         failure = Failure(
             error=error,
@@ -239,7 +244,7 @@ class Journey:
             sent=sent,
             remaining_s=self._deadline - trio.current_time(),
         )
-        self.plan, step = self.plan.after(failure, random.random())
+        step = await self._next(failure)
         match step:
             case GiveUp(error=told):
                 try:
@@ -249,11 +254,74 @@ class Journey:
                     del error, failure, step, told
                     self.plan = attrs.evolve(self.plan, told=None)
             case Again(wait_s=wait_s):
+                if self.report.spent:
+                    await self._make_room(self.leg)
                 self.report.retry(error, wait_s)
                 await trio.sleep(wait_s)
             case GoTo(fallback=fallback, reason=reason):
                 self.report.fallback(error, fallback.to, reason.value)
                 self.stand_at(self.leg_of(fallback))
+
+    async def _next(self, failure: Failure) -> Step:
+        """Plan the next step: nobody takes over whom a budget has no room for."""
+        self._leave_out_shut()
+        while True:
+            plan, step = self.plan.after(failure, random.random())
+            if isinstance(step, GoTo):
+                to = step.fallback
+                standing, self.plan = self.plan, plan
+                try:
+                    await self._make_room(self.leg_of(to))
+                except InferenceError as refused:
+                    self._refuse(standing, to, refused)
+                    continue
+            self.plan = plan
+            return step
+
+    def _leave_out_shut(self) -> None:
+        """Leave out the fallbacks that a budget would refuse, whenever they came."""
+        if not self._serving.gates.of_requests:
+            return
+        for to in self.plan.open_fallbacks:
+            leg = self.leg_of(to)
+            refused = shut_to(self._serving, leg.deployment, leg.batch, self._bound)
+            if refused is not None:
+                self._refuse(self.plan, to, refused)
+
+    def _refuse(self, plan: RoutePlan, to: Fallback, refused: InferenceError) -> None:
+        self.plan = plan.without(to.to)
+        text = f"{to.to!r} did not take over: {refused.message}"
+        self._refusals.append((to, text))
+        log.info("request %s: %s", self.batch.request_id, text)
+
+    async def _make_room(self, leg: Leg) -> None:
+        """Let the budgets of who asks hold what a leg may cost beside what was spent.
+
+        Raises:
+            InferenceError: there is no room; they hold what they held.
+        """
+        serving, report = self._serving, self.report
+        if not serving.gates.of_requests or serving.asked_by(leg.deployment.name):
+            return
+        gates = serving.gates.for_request(self.batch) if self._holds is None else ()
+        if self._holds is None and not gates:
+            return
+        demand = demand_for(serving, leg.deployment, leg.batch, bound=self._bound)
+        if self._holds is None:  # it began where the gates are passed by others
+            self._holds = await enter(gates, demand, deadline_s=self._deadline)
+            return
+        report.cost = serving.prices.cost(report.spent, serving.deployments)
+        await grow_all(self._holds, demand, report.used, deadline_s=self._deadline)
+
+    def has_room_beside(self, leg: Leg) -> bool:
+        """Let the budgets hold a second attempt's cost, if that is at hand."""
+        serving = self._serving
+        if not serving.gates.of_requests or serving.asked_by(leg.deployment.name):
+            return True
+        if self._holds is None:
+            return not serving.gates.for_request(self.batch)
+        demand = demand_for(serving, leg.deployment, leg.batch, bound=self._bound)
+        return try_grow_all(self._holds, demand)
 
     def _downgrade(self, error: BudgetExceededError) -> bool:
         """Ask another model, if the budget names one that was not asked yet."""
@@ -273,6 +341,8 @@ class Journey:
         self.leg = leg
         self.report.deployment = name = leg.deployment.name
         self.report.members = self.plan.members_with(name)
+        if leg.deployment.serving.on_capacity_exhausted is OnCapacity.FALLBACK:
+            self._leave_out_shut()  # its queue is waited in where nobody takes over
 
     def leg_of(self, fallback: Fallback) -> Leg:
         """Return a fallback as this request would ask it."""
@@ -287,6 +357,7 @@ class Journey:
         return self._counted(self.plan.told)
 
     def _counted(self, told: InferenceError) -> InferenceError:
+        told = with_refusals(told, self._refusals, self.plan.is_for)
         error = with_chain(told, self.report.tried)
         error.attempts = len(self.report.tried)
         return error

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from atomr_infer.errors import BudgetExceededError
+from atomr_infer.errors import BudgetExceededError, InferenceError
 from atomr_infer.policy.estimates.answer_length import bounded
 from atomr_infer.serving.limits.gates import Outlook, demand_for
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from atomr_infer.model.batch import ExecuteBatch
+    from atomr_infer.model.deployment import Deployment
     from atomr_infer.policy.limits.demand import TokenBound
     from atomr_infer.policy.routing.model_table import Route
     from atomr_infer.serving.limits.gates import Gate
@@ -58,6 +59,34 @@ def looks(
         return Outlook.FULL if is_full else Outlook.OPEN
 
     return look
+
+
+def shut_to(
+    serving: Serving,
+    deployment: Deployment,
+    batch: ExecuteBatch,
+    bound: TokenBound | None,
+) -> InferenceError | None:
+    """Return why a request may not come to a deployment; None: it may.
+
+    Args:
+        serving: the tree that serves.
+        deployment: who would be asked.
+        batch: what it would be asked, its model as its runtime knows it.
+        bound: the most tokens of a request that generates nothing.
+    """
+    gates = serving.gates.for_request(batch)
+    if not gates or serving.asked_by(deployment.name):
+        return None
+    demand = demand_for(serving, deployment, batch, bound=bound)
+    for gate in gates:
+        if gate.outlook(demand) is Outlook.SHUT:
+            try:
+                gate.try_enter(demand)
+            except InferenceError as error:
+                return error
+            raise AssertionError(f"{gate} is shut, and lets a request in")
+    return None
 
 
 def unknown_of_all(

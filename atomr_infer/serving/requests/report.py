@@ -30,8 +30,9 @@ from atomr_infer.serving.requests.served import Spent, Tried
 from atomr_infer.serving.requests.stages import Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
+    from atomr_infer.model.failover import Fallback
 
 log = logging.getLogger(__name__)
 
@@ -194,6 +195,28 @@ def with_chain(error: InferenceError, tried: Sequence[Tried]) -> InferenceError:
     told = ", ".join(f"{name}: {kind}" for name, kind in chain)
     record = encode(error)
     longer = decode(attrs.evolve(record, message=f"{record.message} (tried {told})"))
+    longer.__cause__ = error
+    return longer
+
+
+def with_refusals(
+    error: InferenceError,
+    refusals: Iterable[tuple[Fallback, str]],
+    is_for: Callable[[Fallback], bool],
+) -> InferenceError:
+    """Return the error that says, too, why others did not take over.
+
+    Args:
+        error: what nobody took over after.
+        refusals: who did not, and why.
+        is_for: whether one is written for such failures; of others nothing is said.
+    """
+    told = [why for fallback, why in refusals if is_for(fallback)]
+    if not told:
+        return error
+    record = encode(error)
+    text = "; ".join((record.message, *told))
+    longer = decode(attrs.evolve(record, message=text))
     longer.__cause__ = error
     return longer
 

@@ -173,12 +173,13 @@ class _Request:
         journey = self.journey
         leg = journey.leg.beside()
         hedged = None if leg is not None else journey.plan.hedged()
-        if (leg is None and hedged is None) or not budget.take():
+        if hedged is not None:
+            leg = journey.leg_of(hedged[1])
+        # In this order: what is held for an attempt is held until the request ends.
+        if leg is None or not budget.take() or not journey.has_room_beside(leg):
             return None
         if hedged is not None:
             journey.plan, self._hedge = hedged
-            leg = journey.leg_of(self._hedge)
-        assert leg is not None, "one of the two is there"
         journey.report.hedge(leg.deployment.name, "started")
         return leg
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -9,6 +11,9 @@ from atomr_infer.model.budget import Budget, Per, Window
 from atomr_infer.model.prices import PICO_PER_MICRO, microusd_up
 from atomr_infer.policy.limits.budget_charge import MAX_UNITS, Charges
 from atomr_infer.policy.limits.demand import Used
+
+if TYPE_CHECKING:
+    import pytest
 
 DAY = Budget(per=Per.DAY, usd=1)
 COSTS = st.lists(st.integers(0, 3 * PICO_PER_MICRO), max_size=20)
@@ -49,3 +54,12 @@ def test_more_than_a_ledger_can_count_is_as_much_as_it_can() -> None:
     tokens = Charges(Budget(per=Per.DAY, tokens=10))
     assert tokens.units("a", Used(input_tokens=MAX_UNITS, output_tokens=1)) == MAX_UNITS
     assert charged(Charges(DAY), "a", MAX_UNITS * PICO_PER_MICRO + 1) == MAX_UNITS
+
+
+def test_a_negative_cost_is_charged_as_nothing_and_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    charges = Charges(DAY)
+    found = [charged(charges, "a", cost) for cost in (1, -5 * PICO_PER_MICRO, 1)]
+    assert found == [1, 0, 0]
+    assert "-5000000 pico-dollars" in caplog.text
