@@ -80,6 +80,10 @@ def notice_mark() -> str:
 def print_notice(text: str) -> None:
     """Print a notice for the operator on standard error.
 
+    Where nobody reads that any more, as when ``tee`` was killed, it is dropped, as is
+    all that is written there (:mod:`atomr_infer.cli.output.closed_pipe`): the gateway
+    serves its clients.
+
     Args:
         text: one line; what goes on below it, such as a file's other mistakes, is
             indented.  What is not seen in it is escaped: an upstream may have said it.
