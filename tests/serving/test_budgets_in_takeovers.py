@@ -10,11 +10,11 @@ import trio
 from atomr_infer import errors
 from atomr_infer.model.batch import Sampling
 from atomr_infer.model.budget import Budget, OnExceeded, OwnedBudget, Per
-from atomr_infer.model.deployment import Serving
+from atomr_infer.model.deployment import RetryPolicy, Serving
 from atomr_infer.model.failover import Fallback, FallbackReason, HedgePolicy
 from atomr_infer.model.prices import Price, Rates
-from tests.serving.acts import fails, says
-from tests.serving.test_groups_at_gates import DAY, PRICE, WEB, answers, deploy
+from tests.serving.acts import cut, fails, says
+from tests.serving.test_groups_at_gates import DAY, PRICE, SHORT, WEB, answers, deploy
 
 if TYPE_CHECKING:
     from tests.serving.conftest import OpenTree, Tree
@@ -170,3 +170,21 @@ async def test_a_hedge_is_made_where_the_budget_has_room_for_both(
         await tree.ask(model="dear", sampling=Sampling(max_tokens=1), asker=WEB)
         assert await answers(tree, 1, asker=WEB) == [who]
         assert shown(tree)["reserved"] == shown(tree)["overrun"] == 0
+
+
+@pytest.mark.parametrize(("usd", "is_made"), [("0.009", False), ("1", True)])
+async def test_what_was_used_before_it_was_cut_is_held_beside_the_next_try(
+    open_tree: OpenTree, autojump_clock: object, usd: str, is_made: bool
+) -> None:
+    async with open_tree() as tree:
+        again = RetryPolicy(max_attempts=2)
+        acts = cut("a word " * 40, error=errors.StreamCutError("cut")), says("whole")
+        await deploy(tree, "m", *acts, price=DEAR, retry=again)
+        tree.serving.budgets.take([team(usd=usd)])
+        if is_made:
+            asked = await tree.ask(model="x", sampling=SHORT, asker=WEB, stream=False)
+            assert asked.texts[-1] == "whole"
+        else:
+            with pytest.raises(errors.BudgetExceededError):
+                await tree.ask(model="x", sampling=SHORT, asker=WEB, stream=False)
+        assert shown(tree)["overrun"] == shown(tree)["reserved"] == 0

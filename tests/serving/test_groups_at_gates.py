@@ -29,12 +29,12 @@ ONCE = RateLimits(requests_per_minute=1)
 
 
 async def deploy(tree: Tree, name: str, *acts: Act, **more: Any) -> None:
-    given: dict[str, Any] = {"serves": ["x"], **more}
+    once = RetryPolicy(max_attempts=1)
+    given: dict[str, Any] = {"serves": ["x"], "retry": once, **more}
     tree.lab.plan = [Player(list(acts) or [says(name)] * 10)]
     deployment = Deployment(
         name=name,
         runtime="lab",
-        retry=RetryPolicy(max_attempts=1),
         options={"endpoint": name},
         **given,
     )
