@@ -23,7 +23,7 @@ from atomr_infer.errors import ConfigError, PluginError
 from atomr_infer.model.deployment import AUTO
 from atomr_infer.runtimes.files import cannot_look, expanded
 from atomr_infer.runtimes.gpus import DEVICES, gpus_seen
-from atomr_infer.runtimes.hub_names import PREFIX, HubModel, parse_hub_model
+from atomr_infer.runtimes.hub.names import PREFIX, HubModel, parse_hub_model
 from atomr_infer.runtimes.loader import (
     Installed,
     ensure_available,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from atomr_infer.errors import ConfigError
-from atomr_infer.runtimes.hub_names import PREFIX as _HUB
+from atomr_infer.runtimes.hub.names import PREFIX as _HUB
 from atomr_infer.runtimes.packaged import PREFIX as _PACKAGE
 
 if TYPE_CHECKING:

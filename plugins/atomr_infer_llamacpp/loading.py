@@ -20,8 +20,8 @@ from atomr_infer.runtimes.decoding.sampling import Settings
 from atomr_infer.runtimes.decoding.words import Words
 from atomr_infer.runtimes.files import expanded
 from atomr_infer.runtimes.gguf_files import SUFFIX, first_part
-from atomr_infer.runtimes.hub import fetch_model, hub_of
-from atomr_infer.runtimes.hub_names import HubModel
+from atomr_infer.runtimes.hub.fetching import fetch_model, hub_of
+from atomr_infer.runtimes.hub.names import HubModel
 from atomr_infer.runtimes.memory import check_fits, free_bytes
 from atomr_infer.runtimes.packaged import PackagedFile, locate_packaged
 from atomr_infer.runtimes.text_runner import TextRunner

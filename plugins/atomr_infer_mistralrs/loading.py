@@ -13,8 +13,8 @@ from atomr_infer.runtimes.by_model import Form, form_of_hub
 from atomr_infer.runtimes.contract import Progress
 from atomr_infer.runtimes.gguf_files import part_paths
 from atomr_infer.runtimes.gpu_memory import free_gpu_bytes
-from atomr_infer.runtimes.hub import fetch_model, hub_of
-from atomr_infer.runtimes.hub_names import HubModel
+from atomr_infer.runtimes.hub.fetching import fetch_model, hub_of
+from atomr_infer.runtimes.hub.names import HubModel
 from atomr_infer.runtimes.kept_models import cache_folder
 from atomr_infer.runtimes.loaded_size import loaded_bytes
 from atomr_infer.runtimes.memory import check_fits, free_bytes

@@ -13,8 +13,8 @@ import attrs
 
 from atomr_infer.errors import ConfigError
 from atomr_infer.runtimes.by_model import Form, form_of_hub
-from atomr_infer.runtimes.hub_names import PREFIX as HUB_PREFIX
-from atomr_infer.runtimes.hub_names import HubModel, parse_hub_model
+from atomr_infer.runtimes.hub.names import PREFIX as HUB_PREFIX
+from atomr_infer.runtimes.hub.names import HubModel, parse_hub_model
 from atomr_infer.runtimes.packaged import PREFIX as PACKAGE_PREFIX
 from atomr_infer.runtimes.packaged import PackagedFile, parse_packaged
 

@@ -26,7 +26,7 @@ import attrs
 
 from atomr_infer.errors import ConfigError, EngineStartError
 from atomr_infer.runtimes.files import expanded
-from atomr_infer.runtimes.hub_exports import USUAL_NAMES, usual_export
+from atomr_infer.runtimes.hub.exports import USUAL_NAMES, usual_export
 from atomr_infer_ort.genai import FILE as GENAI
 from atomr_infer_ort.genai import Genai, Names, parse_genai
 

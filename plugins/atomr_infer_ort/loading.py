@@ -17,8 +17,8 @@ from atomr_infer.runtimes.contract import Progress
 from atomr_infer.runtimes.decoding.engine import Bounds
 from atomr_infer.runtimes.decoding.pace import Pace
 from atomr_infer.runtimes.gpu_memory import check_fits_gpus, free_gpu_bytes
-from atomr_infer.runtimes.hub import fetch_model, hub_of
-from atomr_infer.runtimes.hub_names import PREFIX, parse_hub_model
+from atomr_infer.runtimes.hub.fetching import fetch_model, hub_of
+from atomr_infer.runtimes.hub.names import PREFIX, parse_hub_model
 from atomr_infer.runtimes.kept_models import cache_folder
 from atomr_infer.runtimes.memory import check_fits, free_bytes
 from atomr_infer_ort.causal import Abilities, Rows, probe

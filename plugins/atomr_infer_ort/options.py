@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from atomr_infer.errors import ConfigError
-from atomr_infer.runtimes.hub_names import PREFIX, model_and_export, parse_hub_model
+from atomr_infer.runtimes.hub.names import PREFIX, model_and_export, parse_hub_model
 
 if TYPE_CHECKING:
     from atomr_infer.model.deployment import Deployment, OptionValue

@@ -17,9 +17,9 @@ from atomr_infer.errors import OUT_OF_MEMORY, ConfigError, EngineStartError
 from atomr_infer.runtimes.contract import Progress
 from atomr_infer.runtimes.decoding.engine import Bounds
 from atomr_infer.runtimes.files import expanded
-from atomr_infer.runtimes.hub import fetch_model, hub_of
-from atomr_infer.runtimes.hub_exports import usual_export
-from atomr_infer.runtimes.hub_names import PREFIX, parse_hub_model
+from atomr_infer.runtimes.hub.exports import usual_export
+from atomr_infer.runtimes.hub.fetching import fetch_model, hub_of
+from atomr_infer.runtimes.hub.names import PREFIX, parse_hub_model
 from atomr_infer.runtimes.memory import check_fits
 from atomr_infer_ort.causal import PAST, cache_shape, probe
 from atomr_infer_ort.classifying import ClassifyingModel

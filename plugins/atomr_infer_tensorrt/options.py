@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from atomr_infer.errors import ConfigError
-from atomr_infer.runtimes.hub_names import PREFIX, parse_hub_model
+from atomr_infer.runtimes.hub.names import PREFIX, parse_hub_model
 from atomr_infer_ort.options import Normalize, Pooling
 from atomr_infer_ort.options import Options as TextOptions
 from atomr_infer_tensorrt.recipe import Precision

@@ -15,7 +15,7 @@ import attrs
 
 from atomr_infer.errors import ConfigError
 from atomr_infer.runtimes.files import expanded
-from atomr_infer.runtimes.hub_names import PREFIX, parse_hub_model
+from atomr_infer.runtimes.hub.names import PREFIX, parse_hub_model
 
 if TYPE_CHECKING:
     from pathlib import Path

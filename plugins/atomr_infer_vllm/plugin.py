@@ -24,7 +24,7 @@ from atomr_infer.runtimes.contract import (
     RuntimePlugin,
 )
 from atomr_infer.runtimes.files import expanded
-from atomr_infer.runtimes.hub_names import PREFIX, parse_hub_model
+from atomr_infer.runtimes.hub.names import PREFIX, parse_hub_model
 from atomr_infer.runtimes.loaded_size import kept_bytes
 from atomr_infer_vllm.options import parse_options
 

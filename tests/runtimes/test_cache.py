@@ -12,8 +12,8 @@ import pytest
 from atomr_infer.errors import ConfigError, EngineStartError
 from atomr_infer.runtimes import kept_models
 from atomr_infer.runtimes.cache import DISK_FULL, disk_full, own_cache
-from atomr_infer.runtimes.hub import Hub, fetch_model, hub_of
-from atomr_infer.runtimes.hub_names import HubModel
+from atomr_infer.runtimes.hub.fetching import Hub, fetch_model, hub_of
+from atomr_infer.runtimes.hub.names import HubModel
 from atomr_infer_tensorrt import cache as plans
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from atomr_infer.errors import ConfigError, EngineStartError
 from atomr_infer.model.secret import Secret
 from atomr_infer.runtimes.cache import DISK_FULL
 from atomr_infer.runtimes.contract import Progress
-from atomr_infer.runtimes.hub import Hub, fetch_model, hub_of
-from atomr_infer.runtimes.hub_names import HubModel, parse_hub_model
+from atomr_infer.runtimes.hub.fetching import Hub, fetch_model, hub_of
+from atomr_infer.runtimes.hub.names import HubModel, parse_hub_model
 from tests.runtimes.fake_hub import COMMIT, REPO, FakeHub, serving
 from tests.runtimes.small_disk import mounted
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from atomr_infer.errors import ConfigError, EngineStartError
-from atomr_infer.runtimes.hub import Hub, fetch_model
-from atomr_infer.runtimes.hub_names import HubModel, model_and_export
+from atomr_infer.runtimes.hub.fetching import Hub, fetch_model
+from atomr_infer.runtimes.hub.names import HubModel, model_and_export
 from atomr_infer_ort.loading import _WEIGHTS as ORT
 from atomr_infer_tensorrt.loading import _WEIGHTS as TENSORRT
 from tests.runtimes.fake_hub import REPO, FakeHub, serving

@@ -12,8 +12,8 @@ import trustme
 
 from atomr_infer.errors import ConfigError, EngineStartError
 from atomr_infer.model.secret import Secret
-from atomr_infer.runtimes.hub import Hub, fetch_model
-from atomr_infer.runtimes.hub_names import HubModel
+from atomr_infer.runtimes.hub.fetching import Hub, fetch_model
+from atomr_infer.runtimes.hub.names import HubModel
 from tests.runtimes.fake_hub import COMMIT, REPO, FakeHub, serving
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def test_a_list_that_goes_on_elsewhere_is_refused(
 def test_a_list_without_an_end_is_refused(
     fake: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("atomr_infer.runtimes.hub_http._MAX_PAGES", 3)
+    monkeypatch.setattr("atomr_infer.runtimes.hub.http._MAX_PAGES", 3)
     fake.files |= {f"{n}.safetensors": b"x" for n in range(3)}
     fake.page = 1
     with pytest.raises(EngineStartError, match="goes on after 3 pages"):

@@ -10,8 +10,8 @@ import attrs
 import pytest
 
 from atomr_infer.errors import EngineStartError
-from atomr_infer.runtimes.hub import Hub, fetch_model
-from atomr_infer.runtimes.hub_names import parse_hub_model
+from atomr_infer.runtimes.hub.fetching import Hub, fetch_model
+from atomr_infer.runtimes.hub.names import parse_hub_model
 from tests.runtimes.fake_hub import COMMIT, REPO, FakeHub, serving
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import pytest
 from atomr_infer.errors import ConfigError, EngineCrashedError, EngineError
 from atomr_infer.model.deployment import Deployment, OptionValue
 from atomr_infer.runtimes.files import missing_files
-from atomr_infer.runtimes.hub_names import HubModel
+from atomr_infer.runtimes.hub.names import HubModel
 from atomr_infer.runtimes.packaged import PackagedFile
 from atomr_infer.runtimes.plugin_check import check_plugin
 from atomr_infer_llamacpp.faults import NO_SLOT, decode_error, step_error

@@ -23,7 +23,7 @@ from atomr_infer.errors import ConfigError, EngineStartError
 from atomr_infer.model.deployment import Deployment
 from atomr_infer.runtimes import kept_models
 from atomr_infer.runtimes.contract import Progress
-from atomr_infer.runtimes.hub_names import HubModel
+from atomr_infer.runtimes.hub.names import HubModel
 from atomr_infer.runtimes.kept_models import Report, cache_folder
 from atomr_infer.runtimes.packaged import PackagedFile
 from atomr_infer_mistralrs import loading, requantize

@@ -6,7 +6,7 @@ import pytest
 
 from atomr_infer.errors import ConfigError
 from atomr_infer.model.deployment import Deployment, OptionValue
-from atomr_infer.runtimes.hub_names import HubModel
+from atomr_infer.runtimes.hub.names import HubModel
 from atomr_infer.runtimes.packaged import PackagedFile
 from atomr_infer_mistralrs.options import (
     BYTES_PER_WEIGHT,

@@ -3,7 +3,7 @@
 A note names what is asked for, the endings of weights that an engine reads, and which
 of several exports.
 
-Pure: :mod:`atomr_infer.runtimes.hub_notes` reads and writes it.
+Pure: :mod:`atomr_infer.runtimes.hub.notes` reads and writes it.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import attrs
 from atomr_infer.errors import ConfigError
 from atomr_infer.runtimes.gguf_files import SUFFIX as GGUF
 from atomr_infer.runtimes.gguf_files import parts_of
-from atomr_infer.runtimes.hub_exports import SUFFIX as EXPORT
-from atomr_infer.runtimes.hub_files import HubFile, wanted_files
+from atomr_infer.runtimes.hub.exports import SUFFIX as EXPORT
+from atomr_infer.runtimes.hub.files import HubFile, wanted_files
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-    from atomr_infer.runtimes.hub_names import HubModel
-    from atomr_infer.runtimes.hub_notes import Note
+    from atomr_infer.runtimes.hub.names import HubModel
+    from atomr_infer.runtimes.hub.notes import Note
 
 
 def place_in(

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from http.client import HTTPMessage
 
     from atomr_infer.model.secret import Secret
-    from atomr_infer.runtimes.hub_names import HubModel
+    from atomr_infer.runtimes.hub.names import HubModel
 
 _SILENCE_S = 30.0
 _MAX_LIST_BYTES = 32 << 20

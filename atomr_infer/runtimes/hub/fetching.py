@@ -37,7 +37,7 @@ from atomr_infer.runtimes.cache import (
     own_cache,
 )
 from atomr_infer.runtimes.contract import Progress
-from atomr_infer.runtimes.hub_files import (
+from atomr_infer.runtimes.hub.files import (
     ENDPOINT,
     HubFile,
     commit_of,
@@ -47,9 +47,9 @@ from atomr_infer.runtimes.hub_files import (
     tree_path,
     wanted_files,
 )
-from atomr_infer.runtimes.hub_http import HubAsker, UnreachableError
-from atomr_infer.runtimes.hub_marks import marks, place_in
-from atomr_infer.runtimes.hub_notes import (
+from atomr_infer.runtimes.hub.http import HubAsker, UnreachableError
+from atomr_infer.runtimes.hub.marks import marks, place_in
+from atomr_infer.runtimes.hub.notes import (
     Note,
     check_name,
     is_whole,
@@ -62,7 +62,7 @@ from atomr_infer.runtimes.hub_notes import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from atomr_infer.runtimes.hub_names import HubModel
+    from atomr_infer.runtimes.hub.names import HubModel
 
 log = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
 """What is asked of a model hub, and what of its answers is taken.
 
-Pure: :mod:`atomr_infer.runtimes.hub` asks.
+Pure: :mod:`atomr_infer.runtimes.hub.fetching` asks.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import attrs
 from atomr_infer.errors import ConfigError, EngineStartError
 from atomr_infer.runtimes.gguf_files import SUFFIX as GGUF
 from atomr_infer.runtimes.gguf_files import parts_of, some_of, usual_gguf
-from atomr_infer.runtimes.hub_exports import SUFFIX as EXPORT
-from atomr_infer.runtimes.hub_exports import belongs, other_exports
-from atomr_infer.runtimes.hub_names import HubModel, stays_inside, written
+from atomr_infer.runtimes.hub.exports import SUFFIX as EXPORT
+from atomr_infer.runtimes.hub.exports import belongs, other_exports
+from atomr_infer.runtimes.hub.names import HubModel, stays_inside, written
 
 ENDPOINT = "https://huggingface.co"
 
@@ -183,7 +183,7 @@ def wanted_files(
     4. of equal ones the first by name.
 
     Of several ``.onnx`` files in it, one is taken
-    (:mod:`~atomr_infer.runtimes.hub_exports`), and of several ``.gguf`` files, too
+    (:mod:`~atomr_infer.runtimes.hub.exports`), and of several ``.gguf`` files, too
     (:mod:`~atomr_infer.runtimes.gguf_files`), with all its parts.
 
     Args:

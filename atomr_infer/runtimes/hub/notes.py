@@ -4,7 +4,7 @@ It is a text with lines of three kinds::
 
     tiny/model.gguf             a file has come whole
     //2560000//tiny/model.gguf  and has so many bytes; earlier releases left this out
-    /...                        a mark (atomr_infer.runtimes.hub_marks)
+    /...                        a mark (atomr_infer.runtimes.hub.marks)
 
 A note is no proof: who tidies a disk removes files, and a crash may leave some empty.
 So a file is believed only as long as it is there in the size that was noted.

@@ -54,7 +54,7 @@ class HubModel:
             engine needs.  One part of a split ``.gguf`` file stands for all.
         export: of several ``.onnx`` files in that folder, the one that is wanted, by
             its path inside; None: the usual one
-            (:mod:`~atomr_infer.runtimes.hub_exports`).
+            (:mod:`~atomr_infer.runtimes.hub.exports`).
 
     Raises:
         ConfigError: ``export`` is no path inside the folder.
