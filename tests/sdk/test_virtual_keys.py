@@ -19,11 +19,7 @@ from atomr_infer.model.virtual_key import VirtualKey
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-# The libraries leave clients to the garbage collector.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 MOCK = Deployment(name="m", runtime="mock", serves=("m", "other"))
 ASKED: Any = [{"role": "user", "content": "one two three"}]
@@ -44,10 +40,12 @@ def by_anthropic(url: str, key: str, model: str) -> tuple[str, list[str]]:
 
 
 def by_google(url: str, key: str, model: str) -> tuple[str, list[str]]:
-    client = genai.Client(api_key=key, http_options=types.HttpOptions(base_url=url))
-    models = [str(each.name).removeprefix("models/") for each in client.models.list()]
-    answer = client.models.generate_content(model=model, contents="one two three")
-    return answer.text or "", models
+    options = types.HttpOptions(base_url=url)
+    with genai.Client(api_key=key, http_options=options) as client:
+        listed = client.models.list()
+        models = [str(each.name).removeprefix("models/") for each in listed]
+        answer = client.models.generate_content(model=model, contents="one two three")
+        return answer.text or "", models
 
 
 SDKS: Any = {
