@@ -382,7 +382,9 @@ async def test_a_verifier_that_breaks_fails_its_own_answer_only(
         async with trio.open_nursery() as nursery:
             for text in TEXTS[:2]:
                 nursery.start_soon(one, ask(text, max_tokens=40))
-            await trio.testing.wait_all_tasks_blocked()
+            with trio.fail_after(60):
+                while len(runner._engine.generations) < 2:  # noqa: ASYNC110  in threads
+                    await trio.sleep(0.001)
             both.set()
         assert sorted(ends) == ["failed", "whole"]
         assert await collect(runner, ask())
